@@ -1,0 +1,7 @@
+"""One call on the wire. `Caller` is the door; the rest of the package knows nothing behind it."""
+
+from .caller import Caller, CallerSettings
+from .clock import Clock
+from .limits import check_limits, check_max_tokens
+
+__all__ = ["Caller", "CallerSettings", "Clock", "check_limits", "check_max_tokens"]

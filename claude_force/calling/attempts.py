@@ -1,0 +1,96 @@
+"""The attempts of one call: tenacity drives them, the policy decides."""
+
+from __future__ import annotations
+
+import logging
+from typing import Awaitable, Callable, Optional
+
+from tenacity import AsyncRetrying, RetryCallState
+
+from ..errors import CallError, DeadlineExceededError
+from ..types import Call, Reply
+from .clock import Clock
+from .retry import RetryPolicy
+
+logger = logging.getLogger(__name__)
+
+
+class Attempts:
+    """Makes attempts at `call` until one succeeds or the policy gives up.
+
+    Attributes:
+        made: attempts begun.
+        last_error: why the last of them failed, when another was to follow.
+    """
+
+    def __init__(self, call: Call, policy: RetryPolicy, clock: Clock, deadline: Optional[float]) -> None:
+        self._call = call
+        self._policy = policy
+        self._clock = clock
+        self._deadline = deadline
+        self._started = clock.now()
+        self.made = 0
+        self.last_error: Optional[BaseException] = None
+
+    async def run(self, attempt: Callable[[Call], Awaitable[Reply]]) -> Reply:
+        """Raises what the last attempt raised, or DeadlineExceededError."""
+        retrying = AsyncRetrying(
+            retry=self._follows_another,
+            wait=self._delay,
+            sleep=self._clock.sleep,
+            before_sleep=self._log,
+        )
+
+        async def counted(call: Call) -> Reply:
+            self.made += 1
+            return await attempt(call)
+
+        try:
+            return await retrying(counted, self._call)
+        except CallError as error:
+            error.attempts = self.made
+            raise
+
+    def _follows_another(self, state: RetryCallState) -> bool:
+        error = _error_of(state)
+        if error is None or self._policy.gives_up(state.attempt_number, error):
+            return False
+        self.last_error = error
+        self._respect_deadline(error)
+        return True
+
+    def _respect_deadline(self, error: BaseException) -> None:
+        """Fails now rather than at the deadline when the server asks for more time than is left."""
+        asked = error.retry_after if isinstance(error, CallError) else None
+        if self._deadline is None or asked is None:
+            return
+        left = self._deadline - (self._clock.now() - self._started)
+        if asked > left:
+            raise DeadlineExceededError(
+                f"The server asks to wait {asked:g} s and the deadline leaves {max(left, 0):.3g} s"
+            ) from error
+
+    def _delay(self, state: RetryCallState) -> float:
+        error = _error_of(state)
+        return self._policy.delay(state.attempt_number, error) if error else 0.0
+
+    def _log(self, state: RetryCallState) -> None:
+        error = _error_of(state)
+        seconds = state.next_action.sleep if state.next_action else 0.0
+        logger.warning(
+            "attempt %d for %s failed, the next follows in %.2f s: %s",
+            state.attempt_number,
+            self._call.agent_name,
+            seconds,
+            error,
+            extra={
+                "agent": self._call.agent_name,
+                "attempt": state.attempt_number,
+                "delay_seconds": seconds,
+                "error_type": type(error).__name__,
+            },
+        )
+
+
+def _error_of(state: RetryCallState) -> Optional[BaseException]:
+    return state.outcome.exception() if state.outcome else None

@@ -1,0 +1,175 @@
+"""The Messages API's wire format: what is sent for a call, and how an answer is put together. Pure.
+
+Source of the rules: the Messages API reference, chapters "Create a Message" and "Streaming messages";
+the framing of events is the HTML standard's chapter "Server-sent events".
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Union
+
+from ..errors import BadReplyError, ConnectionFailedError
+from ..types import Call, Reply, Usage
+from .faults import from_stream_error
+
+_CUT_OFF = "The server closed the connection before the answer was whole"
+
+
+def request_fields(call: Call, stream: bool) -> Dict[str, Any]:
+    """The body of the request. The cache breakpoint stands on the last block of `system`.
+
+    It is put on the block, not at the top level, because SDK 0.72 has no such field there.
+    """
+    fields: Dict[str, Any] = dict(call.options)
+    fields.update(
+        model=call.model,
+        max_tokens=call.max_tokens,
+        messages=[{"role": "user", "content": call.task}],
+        stream=stream,
+    )
+    if call.system:
+        blocks: List[Dict[str, Any]] = [{"type": "text", "text": text} for text in call.system]
+        blocks[-1]["cache_control"] = {"type": "ephemeral"}
+        fields["system"] = blocks
+    return fields
+
+
+class EventDecoder:
+    """Bytes of a server-sent event stream in, decoded events out, however the bytes are cut."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._data: List[bytes] = []
+
+    def feed(self, chunk: bytes) -> Iterator[Dict[str, Any]]:
+        lines = (self._rest + chunk).split(b"\n")
+        self._rest = lines.pop()
+        for line in lines:
+            line = line.rstrip(b"\r")
+            if line.startswith(b"data:"):
+                self._data.append(line[5:])
+            elif not line and self._data:
+                data, self._data = b"\n".join(self._data), []
+                yield _json_object(data)
+
+
+class StreamReader:
+    """Assembles the answer from its events."""
+
+    def __init__(self) -> None:
+        self._decoder = EventDecoder()
+        self._message: Dict[str, Any] = {}
+        self._texts: List[str] = []
+        self.complete = False
+
+    def feed(self, chunk: bytes) -> None:
+        """Raises CallError for an error event, BadReplyError for what is no event of this API."""
+        for event in self._decoder.feed(chunk):
+            self._take(event)
+
+    def _take(self, event: Dict[str, Any]) -> None:
+        kind = event.get("type")
+        if kind == "content_block_delta":
+            self._texts.append(_text(_member(event, "delta")))
+        elif kind == "content_block_start":
+            self._texts.append(_text(_member(event, "content_block")))
+        elif kind == "message_start":
+            self._message = dict(_member(event, "message"))
+        elif kind == "message_delta":
+            self._update(event)
+        elif kind == "message_stop":
+            self.complete = True
+        elif kind == "error":
+            raise from_stream_error(event)
+
+    def _update(self, event: Dict[str, Any]) -> None:
+        self._message.update(_member(event, "delta"))
+        # The final event repeats only some of the counts, and servers differ in which.
+        given = {name: count for name, count in _object(event.get("usage")).items() if count is not None}
+        self._message["usage"] = {**_object(self._message.get("usage")), **given}
+
+    def reply(self, request_id: Optional[str]) -> Reply:
+        """Raises ConnectionFailedError when the stream ended before `message_stop`."""
+        if not self.complete:
+            raise ConnectionFailedError(_CUT_OFF, request_id=request_id)
+        return _reply(self._message, "".join(self._texts), request_id)
+
+
+class BodyReader:
+    """Collects the answer of a request that was not streamed."""
+
+    complete = False
+
+    def __init__(self) -> None:
+        self._chunks: List[bytes] = []
+
+    def feed(self, chunk: bytes) -> None:
+        self._chunks.append(chunk)
+
+    def reply(self, request_id: Optional[str]) -> Reply:
+        """Raises BadReplyError for anything but a message."""
+        message = _json_object(b"".join(self._chunks))
+        blocks = message.get("content")
+        if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
+            raise BadReplyError("The answer has no list of content blocks", request_id=request_id)
+        text = "".join(_text(block) for block in blocks if block.get("type") == "text")
+        return _reply(message, text, request_id)
+
+
+Reader = Union[StreamReader, BodyReader]
+
+
+def read_usage(usage: Any) -> Usage:
+    """Token counts; what a server leaves out or sends as null counts as 0."""
+    counts = _object(usage)
+    split = _object(counts.get("cache_creation"))
+    return Usage(
+        input_tokens=_count(counts, "input_tokens"),
+        output_tokens=_count(counts, "output_tokens"),
+        cache_creation_input_tokens=_count(counts, "cache_creation_input_tokens"),
+        cache_read_input_tokens=_count(counts, "cache_read_input_tokens"),
+        cache_creation_1h_input_tokens=_count(split, "ephemeral_1h_input_tokens"),
+    )
+
+
+def _count(counts: Mapping[str, Any], name: str) -> int:
+    value = counts.get(name)
+    return value if isinstance(value, int) else 0
+
+
+def _object(value: Any) -> Dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(block: Dict[str, Any]) -> str:
+    value = block.get("text")
+    return value if isinstance(value, str) else ""
+
+
+def _reply(message: Dict[str, Any], text: str, request_id: Optional[str]) -> Reply:
+    stop_reason = message.get("stop_reason")
+    return Reply(
+        text=text,
+        model=str(message.get("model") or ""),
+        usage=read_usage(message.get("usage")),
+        stop_reason=stop_reason if isinstance(stop_reason, str) else None,
+        request_id=request_id,
+    )
+
+
+def _member(event: Dict[str, Any], name: str) -> Dict[str, Any]:
+    value = event.get(name)
+    if not isinstance(value, dict):
+        raise BadReplyError(f"A {event.get('type')} event of the stream has no {name}")
+    return value
+
+
+def _json_object(data: bytes) -> Dict[str, Any]:
+    try:
+        value = json.loads(data)
+    except ValueError as error:
+        raise BadReplyError(f"The server sent malformed JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise BadReplyError("The server sent JSON that is not an object")
+    return value

@@ -1,0 +1,164 @@
+"""One attempt on the wire, through the official SDK: the only file that imports `anthropic`.
+
+The SDK finds credentials, endpoint, proxies and custom headers; its own retries and timeouts are off.
+Answers are read from the raw response, because the SDK's event objects cost several times as much
+as the answer's own bytes.
+"""
+
+from __future__ import annotations
+
+import inspect
+import ipaddress
+import time
+from contextlib import contextmanager
+from typing import Any, Dict, Iterator, Optional, Tuple, Type
+from urllib.parse import urlsplit
+
+import anyio
+
+from .. import settings
+from ..errors import (
+    AuthenticationError,
+    BadReplyError,
+    CallError,
+    ConnectionFailedError,
+    InvalidOptionError,
+    PaidCallBlockedError,
+    SilenceError,
+)
+from ..types import Call, Reply
+from .faults import from_status, redact
+from .messages import BodyReader, Reader, StreamReader, request_fields
+
+# After the last event only the end of the HTTP body is due: not worth more waiting than this.
+_END_OF_BODY_SECONDS = 0.5
+
+
+class Transport:
+    """A pool of connections to one endpoint, bound to the event loop that first uses it.
+
+    `silence_seconds` bounds the time in which nothing arrives: until the first byte, then between any two.
+    """
+
+    def __init__(
+        self,
+        api_key: Optional[str],
+        base_url: Optional[str],
+        silence_seconds: Optional[float],
+        stream: bool = True,
+    ) -> None:
+        import anthropic
+
+        self._silence = float("inf") if silence_seconds is None else silence_seconds
+        self._stream = stream
+        self._sdk = anthropic
+        self._client = _make_client(anthropic, api_key, base_url)
+        self._broken = _connection_errors(anthropic)
+        self._taken = frozenset(inspect.signature(self._client.messages.create).parameters)
+        self.base_url = str(self._client.base_url)
+
+    def check(self, call: Call) -> None:
+        """Raises InvalidOptionError for an option that the installed SDK doesn't take,
+        PaidCallBlockedError where the switch forbids this endpoint."""
+        _guard(self.base_url)
+        refused = sorted(set(call.options) - self._taken)
+        if refused:
+            raise InvalidOptionError(
+                f"Option {refused[0]!r} is not taken by the installed anthropic SDK "
+                f"{self._sdk.__version__}. Leave it out, or install a version that has it."
+            )
+
+    def check_credentials(self) -> None:
+        """Raises AuthenticationError where the SDK found neither a key, a token nor a profile."""
+        found = (self._client.api_key, self._client.auth_token, getattr(self._client, "credentials", None))
+        headers = {name.lower() for name in self._client._custom_headers}
+        if not any(found) and not headers & {"x-api-key", "authorization"}:
+            raise AuthenticationError("No credentials were found")
+
+    async def attempt(self, call: Call) -> Reply:
+        """One request. Raises CallError; every other exception is a fault of this package."""
+        reader: Reader = StreamReader() if self._stream else BodyReader()
+        with anyio.move_on_after(self._silence) as watch:
+            with self._translated():
+                return await self._exchange(call, reader, watch)
+        if reader.complete:
+            return reader.reply(None)
+        raise SilenceError(f"The server was silent for {self._silence:g} s")
+
+    async def _exchange(self, call: Call, reader: Reader, watch: anyio.CancelScope) -> Reply:
+        fields = request_fields(call, self._stream)
+        async with self._client.messages.with_streaming_response.create(**fields) as response:
+            request_id = response.headers.get("request-id")
+            try:
+                self._expect_media_type(response.headers.get("content-type", ""))
+                async for chunk in response.iter_bytes():
+                    reader.feed(chunk)
+                    watch.deadline = anyio.current_time() + (
+                        _END_OF_BODY_SECONDS if reader.complete else self._silence
+                    )
+            except CallError as error:
+                error.request_id = error.request_id or request_id
+                raise
+        return reader.reply(request_id)
+
+    def _expect_media_type(self, given: str) -> None:
+        wanted = "text/event-stream" if self._stream else "application/json"
+        if not given.lower().startswith(wanted):
+            raise BadReplyError(f"The server answered with {given or 'no content type'}, not {wanted}")
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        sdk = self._sdk
+        try:
+            yield
+        except sdk.APIStatusError as error:
+            body = error.body if error.body is not None else error.message
+            raise from_status(error.status_code, body, error.response.headers, time.time()) from error
+        except self._broken as error:
+            reason = redact(str(error.__cause__ or error)) or type(error).__name__
+            raise ConnectionFailedError(f"The connection to {self.base_url} failed: {reason}") from error
+        except TypeError as error:
+            if "authentication method" not in str(error):
+                raise
+            raise AuthenticationError("No credentials were found") from error
+
+    async def close(self) -> None:
+        await self._client.close()
+
+
+def _make_client(sdk: Any, api_key: Optional[str], base_url: Optional[str]) -> Any:
+    arguments: Dict[str, Any] = {"max_retries": 0, "timeout": None}
+    if api_key is not None:
+        arguments["api_key"] = api_key
+    if base_url is not None:
+        arguments["base_url"] = base_url
+    try:
+        import aiohttp  # noqa: F401
+
+        arguments["http_client"] = sdk.DefaultAioHttpClient(timeout=None)
+    except (ImportError, RuntimeError):
+        # Without aiohttp, or its adapter for older SDKs, the SDK's own transport serves.
+        arguments.pop("http_client", None)
+    return sdk.AsyncAnthropic(**arguments)
+
+
+def _connection_errors(sdk: Any) -> Tuple[Type[BaseException], ...]:
+    found = [sdk.APIConnectionError, OSError]
+    for module, name in (("httpx", "HTTPError"), ("httpx2", "HTTPError"), ("aiohttp", "ClientError")):
+        try:
+            found.append(getattr(__import__(module), name))
+        except ImportError:
+            continue
+    return tuple(found)
+
+
+def _guard(base_url: str) -> None:
+    if settings.loopback_only() and not _is_loopback(urlsplit(base_url).hostname or ""):
+        raise PaidCallBlockedError(f"Calls to {base_url} are switched off by CLAUDE_FORCE_LOOPBACK_ONLY")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,203 @@
+"""Every error that the package raises or puts on a result.
+
+ClaudeForceError
+ +- InputError (also ValueError)          the caller's input, found before anything is sent
+ |   +- InvalidAgentNameError
+ |   +- InvalidTaskError
+ |   +- InvalidOptionError
+ |   +- AgentNotFoundError
+ |   +- WorkflowNotFoundError
+ |   +- ConfigurationError                a file of the project's that can't be used
+ +- CallError                             one call to the model, after it was accepted
+     +- TransientError                    worth another attempt
+     |   +- ConnectionFailedError
+     |   +- SilenceError (also TimeoutError)
+     |   +- RateLimitError
+     |   +- OverloadedError
+     |   +- ServerError
+     +- RequestRefusedError               400, 422
+     |   +- RequestTooLargeError          413
+     +- AuthenticationError               401, or no credentials at all
+     +- SpendLimitError                   402, or a 429 that no waiting cures
+     +- PermissionDeniedError             403
+     +- ModelNotFoundError                404
+     +- BadReplyError                     an answer that is not the Messages API's
+     +- DeadlineExceededError (also TimeoutError)
+     +- ClosedError                       the orchestrator was closed during the call
+     +- PaidCallBlockedError              the switch against paid calls is on
+"""
+
+from typing import Any, Dict, Optional
+
+
+class ClaudeForceError(Exception):
+    """Base of all errors of this package; `str()` says what happened and what to do next."""
+
+
+class InputError(ClaudeForceError, ValueError):
+    """Input that can't be run as it is; nothing was sent."""
+
+
+class InvalidAgentNameError(InputError):
+    """The agent name has characters outside `a-z A-Z 0-9 _ -`, or none."""
+
+
+class InvalidTaskError(InputError):
+    """The task is empty, too long, or not text."""
+
+
+class InvalidOptionError(InputError):
+    """An option has no meaning, or the installed SDK or the model doesn't take it."""
+
+
+class AgentNotFoundError(InputError):
+    """No definition has this name."""
+
+
+class WorkflowNotFoundError(InputError):
+    """claude.json has no workflow of this name."""
+
+
+class ConfigurationError(InputError):
+    """A configuration or definition file can't be read, or points outside its folder."""
+
+
+class CallError(ClaudeForceError):
+    """A call that failed after its input was accepted.
+
+    Attributes:
+        advice: what the user can do about it, one sentence.
+        status: HTTP status, where there was one.
+        kind: the API's own error type, such as "overloaded_error".
+        request_id: the API's id of the request, for its support.
+        retry_after: seconds that the server asked to wait.
+        attempts: requests that were made, this one among them.
+    """
+
+    advice = "See the log for details."
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        advice: Optional[str] = None,
+        status: Optional[int] = None,
+        kind: Optional[str] = None,
+        request_id: Optional[str] = None,
+        retry_after: Optional[float] = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.advice = advice or type(self).advice
+        self.status = status
+        self.kind = kind
+        self.request_id = request_id
+        self.retry_after = retry_after
+        self.attempts = 0
+
+    def __str__(self) -> str:
+        place = f" (request {self.request_id})" if self.request_id else ""
+        return f"{self.message}{place}. {self.advice}"
+
+    def __reduce__(self) -> Any:
+        return _restore, (type(self), self.message, dict(self.__dict__))
+
+
+def _restore(cls: type, message: str, state: Dict[str, Any]) -> CallError:
+    error: CallError = cls(message)
+    error.__dict__.update(state)
+    return error
+
+
+class TransientError(CallError):
+    """A failure that another attempt may not meet."""
+
+
+class ConnectionFailedError(TransientError):
+    """No connection, or one that broke before the answer was whole."""
+
+    advice = "Check the network and ANTHROPIC_BASE_URL, then run it again."
+
+
+class SilenceError(TransientError, TimeoutError):
+    """The server sent nothing for `timeout_seconds`."""
+
+    advice = "Raise timeout_seconds if the model is slow to start, or try again later."
+
+
+class RateLimitError(TransientError):
+    """429: the organisation's requests or tokens per minute are used up."""
+
+    advice = "Lower max_concurrent, raise max_retries, or ask for a higher rate limit."
+
+
+class OverloadedError(TransientError):
+    """529, 503 or an `overloaded_error` event: the service has no room now."""
+
+    advice = "The service is busy; try again later or raise max_retries."
+
+
+class ServerError(TransientError):
+    """408, 409, 500, 502 or 504: the server failed on its side."""
+
+    advice = "The server failed on its side; try again later and give its support the request id."
+
+
+class RequestRefusedError(CallError):
+    """400 or 422: the server does not accept the request as it is."""
+
+    advice = "Correct the request as the server's message says; the same request will fail again."
+
+
+class RequestTooLargeError(RequestRefusedError):
+    """413: the request's body is over the server's limit."""
+
+    advice = "Shorten the task or the agent's definition."
+
+
+class AuthenticationError(CallError):
+    """401, or no credentials were found."""
+
+    advice = "Set ANTHROPIC_API_KEY to a valid key (export ANTHROPIC_API_KEY=...), or pass api_key."
+
+
+class SpendLimitError(CallError):
+    """402, or a 429 whose code says that a spend limit is reached."""
+
+    advice = "Raise the spend limit or add credit in the Console; waiting does not help."
+
+
+class PermissionDeniedError(CallError):
+    """403: the key may not do this."""
+
+    advice = "Use a key whose workspace may use this model and endpoint."
+
+
+class ModelNotFoundError(CallError):
+    """404: the endpoint does not know the model, or the path."""
+
+    advice = "Check the model's name and ANTHROPIC_BASE_URL."
+
+
+class BadReplyError(CallError):
+    """An answer with status 200 that is not one of the Messages API."""
+
+    advice = "Check that ANTHROPIC_BASE_URL is a Messages API and no proxy answers in its place."
+
+
+class DeadlineExceededError(CallError, TimeoutError):
+    """`deadline_seconds` passed before the call was done."""
+
+    advice = "Raise deadline_seconds, or run fewer calls at once."
+
+
+class ClosedError(CallError):
+    """The orchestrator was closed while the call was under way."""
+
+    advice = "Await the call before you close the orchestrator."
+
+
+class PaidCallBlockedError(CallError):
+    """CLAUDE_FORCE_LOOPBACK_ONLY is set and the endpoint is not on this machine."""
+
+    advice = "Set ANTHROPIC_BASE_URL to a server on loopback, or unset CLAUDE_FORCE_LOOPBACK_ONLY."

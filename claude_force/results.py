@@ -1,0 +1,67 @@
+"""From a reply or an error to the result that the user gets. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Dict, Optional
+
+from .errors import CallError, ClaudeForceError
+from .types import AgentResult, Reply, Usage
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the caller said of one task beside the task itself; `duration` is in seconds."""
+
+    agent_name: str
+    workflow_name: Optional[str] = None
+    workflow_position: Optional[int] = None
+
+
+def succeeded(run: Run, reply: Reply, duration: float) -> AgentResult:
+    """The result of an answer."""
+    return AgentResult(
+        agent_name=run.agent_name,
+        success=True,
+        output=reply.text,
+        metadata=_metadata(run, reply.model, reply.usage, reply.cost, duration),
+        model=reply.model,
+        usage=reply.usage,
+        cost=reply.cost,
+        attempts=reply.attempts,
+        duration=duration,
+        stop_reason=reply.stop_reason,
+        request_id=reply.request_id,
+    )
+
+
+def failed(run: Run, error: ClaudeForceError, model: Optional[str], duration: float) -> AgentResult:
+    """The result of a task that got no answer."""
+    call_error = error if isinstance(error, CallError) else None
+    return AgentResult(
+        agent_name=run.agent_name,
+        success=False,
+        metadata=_metadata(run, model, Usage(), None, duration),
+        errors=[str(error)],
+        model=model,
+        attempts=call_error.attempts if call_error else 0,
+        duration=duration,
+        request_id=call_error.request_id if call_error else None,
+        error=error,
+    )
+
+
+def _metadata(
+    run: Run, model: Optional[str], usage: Usage, cost: Optional[float], duration: float
+) -> Dict[str, Any]:
+    return {
+        "model": model,
+        "tokens_used": usage.total_tokens,
+        "input_tokens": usage.prompt_tokens,
+        "output_tokens": usage.output_tokens,
+        "execution_time_ms": duration * 1000,
+        "workflow_name": run.workflow_name,
+        "workflow_position": run.workflow_position,
+        "cached": False,
+        "estimated_cost": cost,
+    }

@@ -1,0 +1,47 @@
+"""Named defaults, and the only place that reads the environment."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Mapping, Optional
+
+MAX_CONCURRENT = 10
+TIMEOUT_SECONDS = 30.0
+MAX_ATTEMPTS = 3
+MAX_TOKENS = 4096
+MAX_TASK_CHARACTERS = 100_000
+
+BACKOFF_BASE_SECONDS = 0.5
+BACKOFF_CAP_SECONDS = 30.0
+
+# What each alias means when the installed SDK names nothing newer.
+NEWEST_MODELS: Mapping[str, str] = {
+    "opus": "claude-opus-5-5",
+    "sonnet": "claude-sonnet-5-5",
+    "haiku": "claude-haiku-5-5",
+}
+DEFAULT_ALIAS = "sonnet"
+
+_LOOPBACK_ONLY = "CLAUDE_FORCE_LOOPBACK_ONLY"
+_OFF = ("", "0", "false", "no")
+
+
+def loopback_only() -> bool:
+    """Whether calls to anything but this machine are forbidden (tests set this)."""
+    return os.environ.get(_LOOPBACK_ONLY, "").strip().lower() not in _OFF
+
+
+def environment_model() -> Optional[str]:
+    """The model that the environment asks for where neither the call nor the agent names one."""
+    return os.environ.get("ANTHROPIC_MODEL") or None
+
+
+def alias_override(alias: str) -> Optional[str]:
+    """What `ANTHROPIC_DEFAULT_<ALIAS>_MODEL` says, for example for "opus"."""
+    return os.environ.get(f"ANTHROPIC_DEFAULT_{alias.upper()}_MODEL") or None
+
+
+def user_folder() -> Path:
+    """`~/.claude`."""
+    return Path.home() / ".claude"

@@ -1,0 +1,137 @@
+"""The values that pass through the package: an agent, a call, a reply, a result."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Dict, List, Mapping, Optional, Tuple
+
+from .errors import ClaudeForceError
+
+
+@dataclass(frozen=True)
+class Agent:
+    """One agent as its files define it at this moment.
+
+    Attributes:
+        name: the name that calls use, `^[a-zA-Z0-9_-]+$`.
+        definition: the instructions, without front matter.
+        contract: the text of its contract, or None.
+        model: the model that its file asks for: an alias, an id, or None.
+        file: where it was read, as its source spells it.
+    """
+
+    name: str
+    definition: str
+    file: str
+    contract: Optional[str] = None
+    contract_file: Optional[str] = None
+    description: str = ""
+    model: Optional[str] = None
+    domains: Tuple[str, ...] = ()
+    priority: int = 2
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One question to one model: everything that decides the answer.
+
+    `system` holds the definition and, where there is one, the contract; `task` is the
+    user's text, byte for byte. `options` are further fields of the Messages API.
+    """
+
+    agent_name: str
+    system: Tuple[str, ...]
+    task: str
+    model: str
+    max_tokens: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens that the API counted. `input_tokens` leaves out what the prompt cache wrote or read."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_creation_input_tokens: int = 0
+    cache_read_input_tokens: int = 0
+    cache_creation_1h_input_tokens: int = 0
+
+    @property
+    def prompt_tokens(self) -> int:
+        """All tokens of the prompt, those of the prompt cache among them."""
+        return self.input_tokens + self.cache_creation_input_tokens + self.cache_read_input_tokens
+
+    @property
+    def total_tokens(self) -> int:
+        """Tokens of the prompt and of the answer."""
+        return self.prompt_tokens + self.output_tokens
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A whole answer as the server gave it; `cost` in USD, None where the price is unknown."""
+
+    text: str
+    model: str
+    usage: Usage
+    stop_reason: Optional[str] = None
+    request_id: Optional[str] = None
+    attempts: int = 1
+    cost: Optional[float] = None
+
+
+@dataclass
+class AgentResult:
+    """What became of one task.
+
+    Attributes:
+        output: the answer, "" on failure.
+        errors: what went wrong, as text; None on success.
+        error: the same as a typed error; None on success.
+        metadata: the figures under the names that older callers use; the typed fields hold the same.
+        cost: USD; 0 for a cached answer, None where the price is unknown.
+        duration: seconds from the call to its result, waits and retries included.
+        attempts: requests made.
+        truncated: the answer ends because `max_tokens` was reached.
+        refused: the model declined to answer.
+    """
+
+    agent_name: str
+    success: bool
+    output: str = ""
+    metadata: Dict[str, Any] = field(default_factory=dict)
+    errors: Optional[List[str]] = None
+    model: Optional[str] = None
+    usage: Usage = Usage()
+    cost: Optional[float] = None
+    cached: bool = False
+    attempts: int = 0
+    duration: float = 0.0
+    stop_reason: Optional[str] = None
+    request_id: Optional[str] = None
+    error: Optional[ClaudeForceError] = field(default=None, repr=False)
+
+    @property
+    def truncated(self) -> bool:
+        return self.stop_reason == "max_tokens"
+
+    @property
+    def refused(self) -> bool:
+        return self.stop_reason == "refusal"
+
+    def to_dict(self) -> Dict[str, Any]:
+        """Plain values only, ready for JSON."""
+        plain: Dict[str, Any] = {
+            name: value for name, value in self.__dict__.items() if name not in ("error", "usage")
+        }
+        plain["metadata"] = dict(self.metadata)
+        plain["usage"] = asdict(self.usage)
+        plain["truncated"] = self.truncated
+        plain["refused"] = self.refused
+        plain["error_type"] = type(self.error).__name__ if self.error else None
+        return plain
+
+
+AsyncAgentResult = AgentResult

@@ -1,0 +1,203 @@
+"""The wire format: what is sent, and how answers are put together however their bytes are cut."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from claude_force.calling.messages import BodyReader, EventDecoder, StreamReader, read_usage, request_fields
+from claude_force.errors import BadReplyError, CallError, ConnectionFailedError, OverloadedError
+from claude_force.types import Call, Usage
+
+
+def event(data, newline="\n"):
+    return f"event: {data['type']}{newline}data: {json.dumps(data)}{newline}{newline}".encode()
+
+
+def stream(*texts, newline="\n", usage=None):
+    message = {"model": "m", "usage": {"input_tokens": 7, "cache_read_input_tokens": 3}}
+    events = [{"type": "message_start", "message": message}, {"type": "ping"}]
+    events.append({"type": "content_block_start", "content_block": {"type": "text", "text": ""}})
+    events += [{"type": "content_block_delta", "delta": {"type": "text_delta", "text": t}} for t in texts]
+    events.append(
+        {
+            "type": "message_delta",
+            "delta": {"stop_reason": "end_turn"},
+            "usage": usage or {"output_tokens": 2, "input_tokens": None},
+        }
+    )
+    events.append({"type": "message_stop"})
+    return b"".join(event(one, newline) for one in events)
+
+
+def call(**changes):
+    fields = {
+        "agent_name": "a",
+        "system": ("who you are", "what you owe"),
+        "task": "do it",
+        "model": "m",
+        "max_tokens": 5,
+    }
+    return Call(**{**fields, **changes})
+
+
+def test_the_task_alone_is_the_user_message():
+    assert request_fields(call(), True)["messages"] == [{"role": "user", "content": "do it"}]
+
+
+def test_definition_and_contract_are_blocks_of_system_with_the_breakpoint_on_the_last():
+    assert request_fields(call(), True)["system"] == [
+        {"type": "text", "text": "who you are"},
+        {"type": "text", "text": "what you owe", "cache_control": {"type": "ephemeral"}},
+    ]
+
+
+def test_options_cannot_replace_what_the_call_says():
+    assert request_fields(call(options={"model": "other"}), True)["model"] == "m"
+
+
+@given(st.text(max_size=200), st.lists(st.integers(1, 40), max_size=60), st.sampled_from(["\n", "\r\n"]))
+def test_a_stream_reads_the_same_however_its_bytes_are_cut(text, cuts, newline):
+    data = stream(text, newline=newline)
+    reader = StreamReader()
+    position = 0
+    for size in cuts:
+        reader.feed(data[position : position + size])
+        position += size
+    reader.feed(data[position:])
+    assert reader.complete
+    assert reader.reply("r").text == text
+
+
+def test_usage_of_the_last_event_wins_and_nulls_in_it_take_nothing_away():
+    reader = StreamReader()
+    reader.feed(stream("a"))
+    assert reader.reply(None).usage == Usage(input_tokens=7, output_tokens=2, cache_read_input_tokens=3)
+
+
+def test_data_may_span_lines():
+    lines = b'data: {"type":\ndata: "ping"}\n\n'
+    assert list(EventDecoder().feed(lines)) == [{"type": "ping"}]
+
+
+def test_a_stream_that_ends_early_is_a_broken_connection():
+    reader = StreamReader()
+    reader.feed(stream("a")[:-30])
+    with pytest.raises(ConnectionFailedError, match="before the answer was whole"):
+        reader.reply("req_1")
+
+
+def test_an_error_event_is_raised_as_what_it_is():
+    with pytest.raises(OverloadedError):
+        StreamReader().feed(event({"type": "error", "error": {"type": "overloaded_error", "message": "x"}}))
+
+
+NO_EVENTS = [b"data: {broken\n\n", b"data: [1]\n\n", b'data: {"type":"message_start"}\n\n']
+
+
+@pytest.mark.parametrize("data", NO_EVENTS)
+def test_what_is_no_event_of_this_api_is_a_bad_reply(data):
+    with pytest.raises(BadReplyError):
+        StreamReader().feed(data)
+
+
+@given(st.binary(max_size=300))
+def test_no_bytes_break_the_reader_in_any_other_way(data):
+    reader = StreamReader()
+    try:
+        reader.feed(data)
+        reader.reply(None)
+    except (BadReplyError, ConnectionFailedError):
+        return
+    raise AssertionError("random bytes are no answer")
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "delta",
+                    "message",
+                    "content_block",
+                    "content",
+                    "text",
+                    "usage",
+                    "error",
+                    "input_tokens",
+                    "type",
+                ]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+KINDS = [
+    "message_start",
+    "content_block_start",
+    "content_block_delta",
+    "message_delta",
+    "message_stop",
+    "error",
+    "new_event",
+]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(KINDS),
+            st.dictionaries(
+                st.sampled_from(["delta", "message", "usage", "content_block", "error"]), ANYTHING
+            ),
+        ),
+        max_size=6,
+    )
+)
+def test_events_of_any_shape_end_in_a_reply_or_a_typed_error(events):
+    reader = StreamReader()
+    try:
+        for kind, fields in events:
+            reader.feed(event({**fields, "type": kind}))
+        reader.reply(None)
+    except CallError:
+        return
+    assert reader.complete
+
+
+@given(ANYTHING)
+def test_a_body_of_any_shape_ends_in_a_reply_or_a_typed_error(body):
+    reader = BodyReader()
+    reader.feed(json.dumps(body).encode())
+    try:
+        assert isinstance(reader.reply(None).text, str)
+    except CallError:
+        return
+
+
+def test_a_plain_body_gives_its_text_blocks():
+    reader = BodyReader()
+    texts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    content = [{"type": "thinking", "thinking": "hm"}, *texts]
+    whole = json.dumps({"model": "m", "content": content, "stop_reason": "end_turn", "usage": {}}).encode()
+    reader.feed(whole[:10])
+    reader.feed(whole[10:])
+    assert reader.reply(None).text == "ab"
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"{}", b'{"content": 3}', b'{"content": [3]}'])
+def test_a_body_that_is_no_message_is_a_bad_reply(data):
+    reader = BodyReader()
+    reader.feed(data)
+    with pytest.raises(BadReplyError):
+        reader.reply(None)
+
+
+def test_missing_and_null_counts_are_zero():
+    assert read_usage({"input_tokens": None, "cache_creation": None}) == Usage()
+    assert read_usage(None) == Usage()
