@@ -1,0 +1,41 @@
+"""Run a fleet of Claude agents: concurrent, paced, budgeted, with every failure accounted for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, List
+
+if TYPE_CHECKING:
+    from .async_orchestrator import AsyncAgentOrchestrator
+    from .errors import ClaudeForceError
+    from .orchestrator import AgentOrchestrator
+    from .types import AgentResult, AsyncAgentResult
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AgentOrchestrator": ".orchestrator",
+    "AsyncAgentOrchestrator": ".async_orchestrator",
+    "AgentResult": ".types",
+    "AsyncAgentResult": ".types",
+    "ClaudeForceError": ".errors",
+}
+
+__all__ = [
+    "AgentOrchestrator",
+    "AgentResult",
+    "AsyncAgentOrchestrator",
+    "AsyncAgentResult",
+    "ClaudeForceError",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name], __name__), name)
+
+
+def __dir__() -> List[str]:
+    return sorted(__all__)

@@ -1,0 +1,78 @@
+"""claude.json: the agents and the workflows that it names."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Dict, Optional, Tuple
+
+from ..errors import ConfigurationError
+from .files import read_text
+
+DEFAULT_PRIORITY = 2
+
+
+@dataclass(frozen=True)
+class AgentEntry:
+    """One agent of claude.json; paths are relative to its folder. `problem` says why it can't be used."""
+
+    file: str = ""
+    contract: Optional[str] = None
+    domains: Tuple[str, ...] = ()
+    priority: int = DEFAULT_PRIORITY
+    problem: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class Config:
+    """What a claude.json says."""
+
+    agents: Dict[str, AgentEntry] = field(default_factory=dict)
+    workflows: Dict[str, Any] = field(default_factory=dict)
+
+
+def load_config(path: Path) -> Config:
+    """Raises ConfigurationError that names the file, and the line where JSON has one."""
+    try:
+        value = json.loads(read_text(path))
+    except ValueError as error:
+        if isinstance(error, ConfigurationError):
+            raise
+        raise ConfigurationError(f"{path} is not valid JSON: {error}. Correct it there.") from error
+    except RecursionError as error:
+        raise ConfigurationError(f"{path} is nested too deeply.") from error
+    if not isinstance(value, dict):
+        raise ConfigurationError(f"{path} holds no JSON object: begin it with '{{'.")
+    agents = _section(path, value, "agents")
+    return Config(
+        {str(name): _entry(one) for name, one in agents.items()}, _section(path, value, "workflows")
+    )
+
+
+def _section(path: Path, value: Dict[str, Any], name: str) -> Dict[str, Any]:
+    section = value.get(name)
+    if section is None:
+        return {}
+    if not isinstance(section, dict):
+        raise ConfigurationError(f'{path}: "{name}" is no JSON object: write it as {{"NAME": ...}}.')
+    return section
+
+
+def _entry(value: Any) -> AgentEntry:
+    if not isinstance(value, dict):
+        return AgentEntry(problem='its entry in claude.json is no object; write {"file": "..."}')
+    file, contract = value.get("file"), value.get("contract")
+    domains, priority = value.get("domains", ()), value.get("priority", DEFAULT_PRIORITY)
+    problem = None
+    if not isinstance(file, str) or not file:
+        problem = 'its entry in claude.json has no "file"'
+    elif contract is not None and not isinstance(contract, str):
+        problem = '"contract" in claude.json is no path'
+    elif not isinstance(domains, (list, tuple)):
+        problem = '"domains" in claude.json is no list'
+    elif isinstance(priority, bool) or not isinstance(priority, int):
+        problem = '"priority" in claude.json is no whole number'
+    if problem:
+        return AgentEntry(file=str(file or ""), problem=problem)
+    return AgentEntry(str(file), contract or None, tuple(str(one) for one in domains), priority)

@@ -1,0 +1,179 @@
+"""Reads every source of agents and settles which of them wins."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
+
+from ..errors import ConfigurationError
+from ..types import Agent
+from .config import AgentEntry, Config, load_config
+from .definition import Definition, read_definition
+from .discovery import Sources
+from .files import Stamp, read_text, resolve_inside, stamp
+from .names import slug
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A file or an entry that can't be an agent, and why."""
+
+    name: str
+    file: str
+    reason: str
+
+
+@dataclass
+class Loaded:
+    """One reading of all sources.
+
+    `stamps` tell when it is out of date: `shared` are the paths that concern every agent (the folders
+    and claude.json), `files` the ones that concern one agent.
+    """
+
+    agents: Dict[str, Agent] = field(default_factory=dict)
+    titles: Dict[str, str] = field(default_factory=dict)
+    workflows: Dict[str, Any] = field(default_factory=dict)
+    problems: List[Problem] = field(default_factory=list)
+    stamps: Dict[Path, Stamp] = field(default_factory=dict)
+    shared: List[Path] = field(default_factory=list)
+    files: Dict[str, Tuple[Path, ...]] = field(default_factory=dict)
+
+    def find(self, name: object) -> Optional[Agent]:
+        if not isinstance(name, str):
+            return None
+        return self.agents.get(name) or self.agents.get(self.titles.get(name, ""))
+
+    def problem_of(self, name: str) -> Optional[Problem]:
+        return next((one for one in self.problems if one.name == name), None)
+
+    def watch(self, path: Path) -> None:
+        """To be called before the reading: what changes meanwhile is then read again."""
+        self.stamps.setdefault(path, stamp(path))
+
+    def share(self, path: Path) -> None:
+        """As `watch`, for a path that concerns every agent."""
+        self.watch(path)
+        self.shared.append(path)
+
+    def add(self, agent: Agent, *paths: Path) -> None:
+        self.agents[agent.name] = agent
+        self.files[agent.name] = paths
+        self.titles.setdefault(agent.title, agent.name)
+
+
+def load_sources(sources: Sources) -> Loaded:
+    """Raises ConfigurationError for a claude.json that can't be read; an agent's fault is its problem."""
+    loaded = Loaded()
+    loaded.share(sources.config)
+    config = load_config(sources.config) if sources.config.exists() else Config()
+    loaded.workflows = config.workflows
+    claimed: Set[str] = set()
+    for name, entry in config.agents.items():
+        claimed.add(_add_entry(loaded, sources.folder, name, entry))
+    _add_folder(loaded, sources.folder, claimed)
+    if sources.user.absolute() != sources.folder.absolute():
+        _add_folder(loaded, sources.user, claimed | set(loaded.agents))
+    return loaded
+
+
+def _add_entry(loaded: Loaded, folder: Path, name: str, entry: AgentEntry) -> str:
+    """The slug that the entry claims, whether or not its files can be used."""
+    own = slug(name)
+    try:
+        if entry.problem:
+            raise ConfigurationError(entry.problem)
+        if not own:
+            raise ConfigurationError("its name has no letter or digit")
+        definition = _read_agent(loaded, folder, entry.file)
+        contract = None if entry.contract is None else _read_contract(loaded, folder, entry.contract)
+    except ConfigurationError as error:
+        loaded.problems.append(Problem(name, entry.file or "claude.json", str(error)))
+        return own
+    loaded.add(
+        Agent(
+            name=own,
+            definition=definition.body,
+            file=entry.file,
+            contract=contract,
+            contract_file=entry.contract,
+            description=definition.text("description"),
+            model=definition.text("model") or None,
+            domains=entry.domains,
+            priority=entry.priority,
+            title=name,
+        ),
+        *(folder / one for one in (entry.file, entry.contract) if one is not None),
+    )
+    return own
+
+
+def _read_contract(loaded: Loaded, folder: Path, file: str) -> Optional[str]:
+    loaded.watch(folder / file)
+    text = read_text(resolve_inside(folder, file))
+    return text if text.strip() else None
+
+
+def _read_agent(loaded: Loaded, folder: Path, file: str) -> Definition:
+    # The path as it is spelled: a link that comes to point elsewhere is a change too.
+    loaded.watch(folder / file)
+    definition = read_definition(read_text(resolve_inside(folder, file)))
+    if definition.problem:
+        raise ConfigurationError(definition.problem)
+    if not definition.body.strip():
+        raise ConfigurationError("it has no instructions")
+    return definition
+
+
+def _add_folder(loaded: Loaded, folder: Path, claimed: Set[str]) -> None:
+    """Adds the folder's front-matter agents whose names are not claimed by a stronger source."""
+    seen: Dict[str, str] = {}
+    for path in _markdown_files(loaded, folder / "agents"):
+        file = path.relative_to(folder).as_posix()
+        # An entry of claude.json may use a file of this folder under a name of its own.
+        if any(agent.file == file for agent in loaded.agents.values()):
+            continue
+        agent = _front_matter_agent(loaded, folder, path, file)
+        if agent is None or agent.name in claimed:
+            continue
+        if agent.name in seen:
+            reason = f"its name '{agent.name}' is taken by {seen[agent.name]}"
+            loaded.problems.append(Problem(agent.title, file, reason))
+            continue
+        seen[agent.name] = file
+        loaded.add(agent, path)
+
+
+def _front_matter_agent(loaded: Loaded, folder: Path, path: Path, file: str) -> Optional[Agent]:
+    title = path.stem
+    try:
+        definition = _read_agent(loaded, folder, file)
+        title = definition.text("name") or title
+        if not definition.fields and path.name.lower() == "readme.md":
+            raise ConfigurationError("it has no front matter and is taken for notes")
+        if not slug(title):
+            raise ConfigurationError("its name has no letter or digit")
+    except ConfigurationError as error:
+        loaded.problems.append(Problem(title, file, str(error)))
+        return None
+    return Agent(
+        name=slug(title),
+        definition=definition.body,
+        file=file,
+        description=definition.text("description"),
+        model=definition.text("model") or None,
+        title=title,
+    )
+
+
+def _markdown_files(loaded: Loaded, folder: Path) -> Iterator[Path]:
+    loaded.share(folder)
+    for parent, folders, files in os.walk(folder):
+        folders.sort()
+        if Path(parent) != folder:
+            loaded.share(Path(parent))
+        for name in sorted(files):
+            if name.lower().endswith(".md"):
+                yield Path(parent) / name

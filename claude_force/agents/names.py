@@ -1,0 +1,64 @@
+"""Names and tasks: what may be run, and what a near miss meant. Pure."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import Iterable, List
+
+from .. import settings
+from ..errors import InvalidAgentNameError, InvalidTaskError
+
+_NAME = re.compile(r"[a-zA-Z0-9_-]+")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_SHOWN = 60
+
+
+def is_name(name: object) -> bool:
+    """Whether `name` passes the rule `^[a-zA-Z0-9_-]+$`, a trailing newline not allowed."""
+    return isinstance(name, str) and _NAME.fullmatch(name) is not None
+
+
+def check_name(name: object) -> str:
+    """`name` itself. Raises InvalidAgentNameError."""
+    if not isinstance(name, str) or not is_name(name):
+        shown = repr(name)
+        shown = shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "..."
+        raise InvalidAgentNameError(
+            f"Invalid agent name {shown}: use letters, digits, '_' and '-', at least one. "
+            "`claude-force list agents` shows the names that there are."
+        )
+    return name
+
+
+def check_task(task: object) -> str:
+    """`task` itself, unchanged. Raises InvalidTaskError."""
+    if not isinstance(task, str):
+        raise InvalidTaskError(f"Task is {type(task).__name__}, not text: pass a str.")
+    if not task or task.isspace():
+        raise InvalidTaskError("Task is empty: say what the agent is to do.")
+    if len(task) > settings.MAX_TASK_CHARACTERS:
+        raise InvalidTaskError(
+            f"Task too large: {len(task):,} characters, the limit is {settings.MAX_TASK_CHARACTERS:,}. "
+            "Split it into several tasks."
+        )
+    found = _SURROGATE.search(task)
+    if found:
+        raise InvalidTaskError(
+            f"Task can't be sent as UTF-8: half a surrogate pair at character {found.start()}. "
+            "Decode the text with the encoding that it was written in."
+        )
+    return task
+
+
+def slug(name: str) -> str:
+    """A name that passes the rule: `name` where it does already, else in lower case with '-' for the rest."""
+    if is_name(name):
+        return name
+    return re.sub(r"[^a-z0-9_]+", "-", name.lower()).strip("-")
+
+
+def nearest(name: str, known: Iterable[str], most: int = 3) -> List[str]:
+    """The known names that `name` may have meant, likeliest first."""
+    by_lower = {one.lower(): one for one in known}
+    return [by_lower[one] for one in difflib.get_close_matches(name.lower(), by_lower, most, 0.6)]

@@ -1,0 +1,110 @@
+"""All agents that can be run, from every source, as the files are at this moment."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Union
+
+from ..errors import AgentNotFoundError, ConfigurationError, WorkflowNotFoundError
+from ..types import Agent
+from .discovery import Sources, find_sources
+from .files import stamp
+from .loading import Loaded, Problem, load_sources
+from .names import check_name, nearest
+
+
+class Registry:
+    """Finds agents by name. Thread-safe; files that changed are read again by the next call."""
+
+    def __init__(self, config_path: Union[str, Path, None] = None, start: Optional[Path] = None) -> None:
+        """Raises ConfigurationError for a `config_path` that is not there."""
+        self._sources: Sources = find_sources(config_path, start or Path.cwd())
+        self._lock = threading.Lock()
+        self._loaded: Optional[Loaded] = None
+
+    def get(self, name: str) -> Agent:
+        """The agent of this name, by the spelling of its file or by its slug.
+
+        Raises InvalidAgentNameError, AgentNotFoundError, or ConfigurationError for one that is named
+        in the configuration and can't be used.
+        """
+        agent = self._unchanged(name)
+        if agent is not None:
+            return agent
+        loaded = self._fresh()
+        agent = loaded.find(name)
+        if agent is not None:
+            return agent
+        check_name(name)
+        problem = loaded.problem_of(name)
+        if problem is not None:
+            raise ConfigurationError(f"Agent '{name}' can't be used: {problem.reason} ({problem.file}).")
+        raise AgentNotFoundError(f"Agent '{name}' not found. {self._hint(name, loaded)}")
+
+    def _hint(self, name: str, loaded: Loaded) -> str:
+        close = nearest(name, loaded.agents)
+        if close:
+            return f"Did you mean: {', '.join(close)}?"
+        if loaded.agents:
+            shown = sorted(loaded.agents)
+            return f"There are: {', '.join(shown[:10])}{', ...' if len(shown) > 10 else ''}."
+        return f"There are no agents in {self._sources.folder}: put one in its folder agents/."
+
+    def list_agents(self) -> List[Dict[str, Any]]:
+        """Each agent's `name`, `file`, `domains` and `priority`, by priority, then by name."""
+        agents = sorted(self._fresh().agents.values(), key=lambda one: (one.priority, one.name))
+        return [
+            {"name": one.name, "file": one.file, "domains": list(one.domains), "priority": one.priority}
+            for one in agents
+        ]
+
+    def get_agent_info(self, name: str) -> Dict[str, Any]:
+        """`name`, `file`, `contract`, `domains`, `priority`, `description`. Raises as `get` does."""
+        agent = self.get(name)
+        return {
+            "name": agent.name,
+            "file": agent.file,
+            "contract": agent.contract_file,
+            "domains": list(agent.domains),
+            "priority": agent.priority,
+            "description": agent.description,
+        }
+
+    def list_workflows(self) -> Dict[str, Any]:
+        """The workflows by name, as claude.json writes them."""
+        return dict(self._fresh().workflows)
+
+    def workflow(self, name: str) -> Any:
+        """One workflow as it is written. Raises WorkflowNotFoundError."""
+        workflows = self._fresh().workflows
+        if name in workflows:
+            return workflows[name]
+        close = nearest(str(name), workflows)
+        known = (
+            f"Did you mean: {', '.join(close)}?" if close else f"There are: {', '.join(workflows) or 'none'}."
+        )
+        raise WorkflowNotFoundError(f"Workflow '{name}' not found. {known}")
+
+    def problems(self) -> List[Problem]:
+        """The files and entries that can't be agents, each with its reason."""
+        return list(self._fresh().problems)
+
+    def _unchanged(self, name: object) -> Optional[Agent]:
+        """The agent as it was read, if nothing changed that could make it another one.
+
+        Looks at the folders, claude.json and this agent's own files, not at the files of all others.
+        """
+        loaded = self._loaded
+        agent = loaded.find(name) if loaded is not None else None
+        if loaded is None or agent is None:
+            return None
+        watched = (*loaded.shared, *loaded.files[agent.name])
+        return agent if all(stamp(path) == loaded.stamps[path] for path in watched) else None
+
+    def _fresh(self) -> Loaded:
+        with self._lock:
+            loaded = self._loaded
+            if loaded is None or any(stamp(path) != was for path, was in loaded.stamps.items()):
+                loaded = self._loaded = load_sources(self._sources)
+            return loaded

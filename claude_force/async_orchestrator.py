@@ -1,0 +1,278 @@
+"""AsyncAgentOrchestrator: a call, told from top to bottom."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple, Type, Union
+
+from . import settings
+from .agents import Registry, check_task, resolve_model, warn_if_retired
+from .calling import Caller, CallerSettings, Clock, check_limits, check_max_tokens
+from .errors import CallError, InputError
+from .results import Run, failed, succeeded
+from .types import Agent, AgentResult, AsyncAgentResult, Call
+from .workflow import hand_over, sequence
+
+__all__ = ["AsyncAgentOrchestrator", "AsyncAgentResult"]
+
+logger = logging.getLogger(__name__)
+
+Task = Tuple[str, str]
+OnResult = Callable[[int, AgentResult], None]
+
+
+class AsyncAgentOrchestrator:
+    """Runs agents concurrently over one pool of connections.
+
+    The attributes below can be set at any time; they hold from the next call.
+
+    Attributes:
+        max_concurrent: attempts on the wire at one time.
+        timeout_seconds: the longest silence of the server in one attempt; None for no bound.
+        max_retries: attempts per call, the first one among them.
+        base_url: the endpoint; None for what the SDK finds (ANTHROPIC_BASE_URL, else Anthropic's).
+        deadline_seconds: bound of a whole call with its waits and retries; None for none.
+        stream: whether answers are streamed. Without it, silence can't be told from a long answer.
+
+    `enable_memory` is accepted for older callers and does nothing: agents have no memory.
+    `enable_tracking`, `enable_cache`, `cache_ttl_hours` and `cache_max_size_mb` are kept as they are given.
+    """
+
+    def __init__(
+        self,
+        config_path: Union[str, Path, None] = None,
+        api_key: Optional[str] = None,
+        max_concurrent: int = settings.MAX_CONCURRENT,
+        timeout_seconds: Optional[float] = settings.TIMEOUT_SECONDS,
+        max_retries: int = settings.MAX_ATTEMPTS,
+        enable_tracking: bool = True,
+        enable_memory: bool = True,
+        enable_cache: bool = True,
+        cache_ttl_hours: float = 24,
+        cache_max_size_mb: float = 100,
+        *,
+        base_url: Optional[str] = None,
+        deadline_seconds: Optional[float] = None,
+        stream: bool = True,
+        clock: Optional[Clock] = None,
+    ) -> None:
+        """Raises InvalidOptionError for a senseless limit, ConfigurationError for a missing file."""
+        self.config_path = config_path
+        self._api_key = api_key
+        self.base_url = base_url
+        self.max_concurrent = max_concurrent
+        self.timeout_seconds = timeout_seconds
+        self.max_retries = max_retries
+        self.deadline_seconds = deadline_seconds
+        self.stream = stream
+        self.enable_tracking = enable_tracking
+        self.enable_memory = enable_memory
+        self.enable_cache = enable_cache
+        self.cache_ttl_hours = cache_ttl_hours
+        self.cache_max_size_mb = cache_max_size_mb
+        check_limits(max_concurrent, timeout_seconds, max_retries, deadline_seconds)
+        self._clock = clock or Clock()
+        self._registry = Registry(config_path)
+        self._caller = Caller(self._clock)
+
+    async def execute_agent(
+        self,
+        agent_name: str,
+        task: str,
+        model: Optional[str] = None,
+        max_tokens: int = settings.MAX_TOKENS,
+        temperature: Optional[float] = None,
+        workflow_name: Optional[str] = None,
+        workflow_position: Optional[int] = None,
+        **options: Any,
+    ) -> AgentResult:
+        """Runs one agent on one task.
+
+        Args:
+            model: an alias or a full id; None for what the agent's file, else the environment, asks for.
+            max_tokens: the longest answer, in tokens.
+            options: further fields of the Messages API, such as `stop_sequences` or `thinking`.
+
+        Returns:
+            A result, also for a call that failed: its `error` says why.
+
+        Raises:
+            InputError: a ValueError, before anything is sent.
+        """
+        if temperature is not None:
+            options["temperature"] = temperature
+        call = self._prepare(agent_name, task, model, max_tokens, options)
+        return await self._carry_out(call, Run(agent_name, workflow_name, workflow_position))
+
+    def _prepare(
+        self, agent_name: str, task: str, model: Optional[str], max_tokens: int, options: Dict[str, Any]
+    ) -> Call:
+        agent = self._registry.get(agent_name)
+        check_task(task)
+        check_max_tokens(max_tokens)
+        chosen = resolve_model(call=model, agent=agent.model)
+        warn_if_retired(chosen)
+        return Call(agent.name, _system(agent), task, chosen, max_tokens, options)
+
+    async def _carry_out(self, call: Call, run: Run) -> AgentResult:
+        started = self._clock.now()
+        try:
+            reply = await self._caller.send(call, self._how(), self.deadline_seconds)
+        except CallError as error:
+            result = failed(run, error, call.model, self._clock.now() - started)
+        else:
+            result = succeeded(run, reply, self._clock.now() - started)
+        _log(result)
+        return result
+
+    def _how(self) -> CallerSettings:
+        check_limits(self.max_concurrent, self.timeout_seconds, self.max_retries, self.deadline_seconds)
+        return CallerSettings(
+            self._api_key,
+            self.base_url,
+            self.max_concurrent,
+            self.timeout_seconds,
+            self.max_retries,
+            self.stream,
+        )
+
+    async def execute_multiple(
+        self, tasks: Iterable[Task], on_result: Optional[OnResult] = None, **call_options: Any
+    ) -> List[AgentResult]:
+        """Runs `(agent_name, task)` pairs concurrently.
+
+        Args:
+            on_result: called as `on_result(index, result)` as each task ends, in the order of ending;
+                what was handed over stays with the caller when the run is cancelled.
+            call_options: as of `execute_agent`, the same for every task.
+
+        Returns:
+            One result for each task, in the order of the tasks, whatever failed.
+        """
+        jobs = [
+            asyncio.ensure_future(self._row(index, row, on_result, call_options))
+            for index, row in enumerate(tasks)
+        ]
+        try:
+            return list(await asyncio.gather(*jobs))
+        except BaseException:
+            for job in jobs:
+                job.cancel()
+            await asyncio.gather(*jobs, return_exceptions=True)
+            raise
+
+    async def _row(
+        self, index: int, row: Any, on_result: Optional[OnResult], call_options: Dict[str, Any]
+    ) -> AgentResult:
+        name = str(row[0]) if isinstance(row, (tuple, list)) and row else ""
+        try:
+            if not isinstance(row, (tuple, list)) or len(row) != 2:
+                raise InputError(f"Task {index} is {row!r:.80}; write it as (agent_name, task).")
+            result = await self.execute_agent(row[0], row[1], **call_options)
+        except InputError as error:
+            result = failed(Run(name), error, None, 0.0)
+        if on_result is not None:
+            on_result(index, result)
+        return result
+
+    async def execute_workflow(
+        self,
+        workflow_name: str,
+        task: str,
+        pass_output_to_next: bool = True,
+        on_result: Optional[OnResult] = None,
+        **call_options: Any,
+    ) -> List[AgentResult]:
+        """Runs a workflow's agents one after the other, up to the first that fails.
+
+        With `pass_output_to_next`, each agent is given the task and what the one before it answered.
+
+        Raises:
+            InputError: the workflow, one of its agents or the task can't be run; nothing was sent.
+        """
+        agents = sequence(workflow_name, self._registry.workflow(workflow_name))
+        for name in agents:
+            self._registry.get(name)
+        check_task(task)
+        results: List[AgentResult] = []
+        given = task
+        for position, name in enumerate(agents, start=1):
+            result = await self._step(name, given, workflow_name, position, call_options)
+            results.append(result)
+            if on_result is not None:
+                on_result(position - 1, result)
+            if not result.success:
+                break
+            given = hand_over(task, name, result.output) if pass_output_to_next else task
+        return results
+
+    async def _step(
+        self, name: str, task: str, workflow_name: str, position: int, call_options: Dict[str, Any]
+    ) -> AgentResult:
+        try:
+            return await self.execute_agent(
+                name, task, workflow_name=workflow_name, workflow_position=position, **call_options
+            )
+        except InputError as error:
+            # An answer can make the next task too long: by then earlier steps are paid for.
+            return failed(Run(name, workflow_name, position), error, None, 0.0)
+
+    def list_agents(self) -> List[Dict[str, Any]]:
+        """Each agent's `name`, `file`, `domains` and `priority`, by priority."""
+        return self._registry.list_agents()
+
+    def list_workflows(self) -> Dict[str, Any]:
+        """The workflows of claude.json by name, as they are written there."""
+        return self._registry.list_workflows()
+
+    def get_agent_info(self, agent_name: str) -> Dict[str, Any]:
+        """`name`, `file`, `contract`, `domains`, `priority`, `description`. Raises AgentNotFoundError."""
+        return self._registry.get_agent_info(agent_name)
+
+    async def check_credentials(self) -> None:
+        """Raises AuthenticationError where the SDK finds no credentials. Sends nothing."""
+        await self._caller.check_credentials(self._how())
+
+    async def close(self) -> None:
+        """Ends calls in flight and closes all connections; the next call opens new ones."""
+        await self._caller.close()
+
+    async def __aenter__(self) -> AsyncAgentOrchestrator:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: Optional[Type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        await self.close()
+
+
+def _system(agent: Agent) -> Tuple[str, ...]:
+    return (agent.definition,) if not agent.contract else (agent.definition, agent.contract)
+
+
+def _log(result: AgentResult) -> None:
+    level = logging.INFO if result.success else logging.ERROR
+    what = "answered" if result.success else f"failed: {result.error}"
+    logger.log(
+        level,
+        "%s %s",
+        result.agent_name,
+        what,
+        extra={
+            "agent": result.agent_name,
+            "model": result.model,
+            "success": result.success,
+            "attempts": result.attempts,
+            "duration_seconds": result.duration,
+            "total_tokens": result.usage.total_tokens,
+            "cost_usd": result.cost,
+            "request_id": result.request_id,
+            "error_type": type(result.error).__name__ if result.error else None,
+        },
+    )

@@ -1,0 +1,190 @@
+"""AgentOrchestrator: the sync face of the one engine, which runs on an event loop in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import weakref
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Coroutine, Dict, Iterable, List, Optional, Type, TypeVar, Union
+
+from . import settings
+from .async_orchestrator import AsyncAgentOrchestrator, OnResult, Task
+from .types import AgentResult
+
+__all__ = ["AgentOrchestrator", "AgentResult"]
+
+T = TypeVar("T")
+
+
+class AgentOrchestrator:
+    """Runs agents from ordinary code, from any number of threads, also inside a running event loop.
+
+    Takes the same limits as AsyncAgentOrchestrator by keyword. `enable_memory` is accepted for older
+    callers and does nothing: agents have no memory. With `validate_api_key`, missing credentials are an
+    AuthenticationError here rather than at the first call.
+    """
+
+    def __init__(
+        self,
+        config_path: Union[str, Path, None] = None,
+        anthropic_api_key: Optional[str] = None,
+        enable_tracking: bool = True,
+        enable_memory: bool = True,
+        validate_api_key: bool = False,
+        *,
+        api_key: Optional[str] = None,
+        **limits: Any,
+    ) -> None:
+        self._engine = AsyncAgentOrchestrator(
+            config_path,
+            api_key or anthropic_api_key,
+            enable_tracking=enable_tracking,
+            enable_memory=enable_memory,
+            **limits,
+        )
+        self._thread = _LoopThread()
+        if validate_api_key:
+            try:
+                self._thread.run(self._engine.check_credentials())
+            except BaseException:
+                self.close()
+                raise
+
+    def run_agent(
+        self,
+        agent_name: str,
+        task: str,
+        model: Optional[str] = None,
+        max_tokens: int = settings.MAX_TOKENS,
+        temperature: Optional[float] = None,
+        workflow_name: Optional[str] = None,
+        workflow_position: Optional[int] = None,
+        **options: Any,
+    ) -> AgentResult:
+        """As `AsyncAgentOrchestrator.execute_agent`."""
+        return self._thread.run(
+            self._engine.execute_agent(
+                agent_name, task, model, max_tokens, temperature, workflow_name, workflow_position, **options
+            )
+        )
+
+    def run_multiple(
+        self, tasks: Iterable[Task], on_result: Optional[OnResult] = None, **call_options: Any
+    ) -> List[AgentResult]:
+        """As `AsyncAgentOrchestrator.execute_multiple`; `on_result` is called in the engine's thread."""
+        return self._thread.run(self._engine.execute_multiple(tasks, on_result, **call_options))
+
+    def run_workflow(
+        self,
+        workflow_name: str,
+        task: str,
+        pass_output_to_next: bool = True,
+        on_result: Optional[OnResult] = None,
+        **call_options: Any,
+    ) -> List[AgentResult]:
+        """As `AsyncAgentOrchestrator.execute_workflow`."""
+        return self._thread.run(
+            self._engine.execute_workflow(workflow_name, task, pass_output_to_next, on_result, **call_options)
+        )
+
+    def list_agents(self) -> List[Dict[str, Any]]:
+        """Each agent's `name`, `file`, `domains` and `priority`, by priority."""
+        return self._engine.list_agents()
+
+    def list_workflows(self) -> Dict[str, Any]:
+        """The workflows of claude.json by name, as they are written there."""
+        return self._engine.list_workflows()
+
+    def get_agent_info(self, agent_name: str) -> Dict[str, Any]:
+        """`name`, `file`, `contract`, `domains`, `priority`, `description`. Raises AgentNotFoundError."""
+        return self._engine.get_agent_info(agent_name)
+
+    def close(self) -> None:
+        """Ends calls in flight, closes all connections and the thread; the next call starts anew."""
+        self._thread.stop()
+
+    def __enter__(self) -> AgentOrchestrator:
+        return self
+
+    def __exit__(
+        self,
+        kind: Optional[Type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        self.close()
+
+
+class _LoopThread:
+    """An event loop in a daemon thread, started at first use and stopped with its owner."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: Optional[asyncio.AbstractEventLoop] = None
+        self._finalizer: Optional[weakref.finalize[Any, Any]] = None
+        self._process = os.getpid()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """The coroutine's result. An interrupt (Ctrl-C) cancels it."""
+        loop = self._started()
+        if _running_loop() is loop:
+            work.close()
+            raise RuntimeError("A callback of the engine can't wait for the engine; hand the work elsewhere.")
+        future = asyncio.run_coroutine_threadsafe(work, loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def stop(self) -> None:
+        with self._lock:
+            finalizer, self._finalizer, self._loop = self._finalizer, None, None
+        if finalizer is not None:
+            finalizer()
+
+    def _started(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._process != os.getpid():
+                self._forget_parent()
+            if self._loop is None:
+                ready: List[Any] = []
+                signal = threading.Event()
+                thread = threading.Thread(
+                    target=lambda: asyncio.run(_serve(ready, signal)), name="claude-force", daemon=True
+                )
+                thread.start()
+                signal.wait()
+                self._loop, end = ready
+                self._finalizer = weakref.finalize(self, _end, self._loop, end, thread)
+            return self._loop
+
+    def _forget_parent(self) -> None:
+        # A fork copies this object, not the thread that it stands for.
+        if self._finalizer is not None:
+            self._finalizer.detach()
+        self._finalizer, self._loop, self._process = None, None, os.getpid()
+
+
+async def _serve(ready: List[Any], signal: threading.Event) -> None:
+    end = asyncio.Event()
+    ready.extend((asyncio.get_running_loop(), end))
+    signal.set()
+    await end.wait()
+
+
+def _end(loop: asyncio.AbstractEventLoop, end: asyncio.Event, thread: threading.Thread) -> None:
+    # asyncio.run then cancels what still runs and closes the engine's connections.
+    loop.call_soon_threadsafe(end.set)
+    if thread is not threading.current_thread():
+        thread.join(timeout=5)
+
+
+def _running_loop() -> Optional[asyncio.AbstractEventLoop]:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

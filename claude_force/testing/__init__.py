@@ -1,0 +1,15 @@
+"""A stand-in for Anthropic's Messages API on loopback, for tests and demonstrations without a model.
+
+    with MessagesServer(faults=[faults.status(529)]) as server:
+        client = anthropic.Anthropic(base_url=server.base_url, api_key="test-key")
+
+`claude_force.testing.plugin` has the pytest fixture, `python -m claude_force.testing` the process.
+"""
+
+from . import faults
+from .faults import Fault
+from .limits import RateLimit
+from .server import MessagesServer
+from .traffic import Received
+
+__all__ = ["Fault", "MessagesServer", "RateLimit", "Received", "faults"]

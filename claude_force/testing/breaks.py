@@ -1,0 +1,60 @@
+"""Carries out the faults on the wire."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from .exchange import Exchange
+from .faults import Fault
+from .replies import BROKEN_EVENT, Message, Refused, overloaded_event
+
+_PAGE = b"<!DOCTYPE html><html><body><h1>Sign in to continue</h1></body></html>"
+# Faults that need no answer: they happen whatever the request says.
+AT_ONCE = frozenset({"status", "reset", "silence_before_first_byte", "wrong_content_type"})
+
+
+async def at_once(fault: Fault, exchange: Exchange) -> web.StreamResponse:
+    """A fault in place of any answer."""
+    if fault.kind == "status":
+        retry_after = None if fault.retry_after is None else str(fault.retry_after)
+        raise Refused(fault.code, fault.message, retry_after=retry_after, error_code=fault.error_code)
+    if fault.kind == "reset":
+        return await exchange.reset()
+    if fault.kind == "wrong_content_type":
+        return exchange.page(_PAGE)
+    return await exchange.silence()
+
+
+async def within_stream(
+    fault: Fault, exchange: Exchange, message: Message, tokens_per_delta: int
+) -> web.StreamResponse:
+    """A stream that goes wrong after `fault.after_events` events, before its last in any case."""
+    events = message.events(tokens_per_delta)
+    split = min(fault.after_events, len(events) - 1)
+    head = b"".join(events[:split])
+    if fault.kind == "overloaded_in_stream":
+        return exchange.events(head + overloaded_event(exchange.request_id))
+    if fault.kind == "malformed_json":
+        return exchange.events(head + BROKEN_EVENT + b"".join(events[split:]))
+    response = await exchange.open_events()
+    await response.write(head)
+    return await _break_off(fault, exchange)
+
+
+async def within_body(fault: Fault, exchange: Exchange, message: Message) -> web.StreamResponse:
+    """The same for a plain answer."""
+    if fault.kind == "overloaded_in_stream":
+        raise Refused(529)
+    body = message.body()
+    half = body[: len(body) // 2]
+    if fault.kind == "malformed_json":
+        return exchange.json(half)
+    response = await exchange.open_json(len(body))
+    await response.write(half)
+    return await _break_off(fault, exchange)
+
+
+async def _break_off(fault: Fault, exchange: Exchange) -> web.StreamResponse:
+    if fault.kind == "truncated_stream":
+        return await exchange.hang_up()
+    return await exchange.silence()

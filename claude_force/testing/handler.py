@@ -1,0 +1,178 @@
+"""From a request to its answer: route, fault, checks, rate limit, answer, pace."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import logging
+import math
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, Optional
+
+from aiohttp import web
+
+from . import breaks
+from .exchange import Exchange
+from .faults import Fault
+from .limits import Limiter
+from .replies import HEAD_EVENTS, TAIL_EVENTS, Message, Refused, cut, stretch, to_bytes
+from .tokens import PromptCache, estimate, input_tokens
+from .traffic import Received, Traffic
+from .validation import check_key, check_max_tokens, check_prompt
+
+_log = logging.getLogger(__name__)
+_PATHS = ("/v1/messages", "/v1/messages/count_tokens")
+_TOKENS_PER_DELTA = 8
+_TOKENS_PER_PACED_DELTA = 4
+# At high speed the deltas grow instead of becoming more: each one costs a wake-up.
+_DELTAS_PER_SECOND = 20
+
+
+@dataclass(frozen=True)
+class Script:
+    """How the server answers. Times are in seconds; without `tokens_per_second` all comes at once."""
+
+    answer: Callable[[Dict[str, Any]], str]
+    next_fault: Callable[[Received], Optional[Fault]]
+    output_tokens: Optional[int]
+    time_to_first_token: float
+    tokens_per_second: Optional[float]
+    clock: Callable[[], float]
+
+    @property
+    def tokens_per_delta(self) -> int:
+        if self.tokens_per_second is None:
+            return _TOKENS_PER_DELTA
+        return max(_TOKENS_PER_PACED_DELTA, math.ceil(self.tokens_per_second / _DELTAS_PER_SECOND))
+
+    def done_after(self, tokens: int) -> float:
+        """Seconds from the request to the last of so many tokens."""
+        return self.time_to_first_token + (tokens / self.tokens_per_second if self.tokens_per_second else 0)
+
+
+class Handler:
+    """Answers the requests of one server; `closing` says that it is the server which breaks them off."""
+
+    def __init__(
+        self, script: Script, traffic: Traffic, cache: PromptCache, limiter: Optional[Limiter]
+    ) -> None:
+        self.closing = False
+        self._script = script
+        self._traffic = traffic
+        self._cache = cache
+        self._limiter = limiter
+        self._numbers = itertools.count(1)
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        exchange = Exchange(request, next(self._numbers))
+        lost = False
+        self._traffic._enter()
+        try:
+            return await self._respond(exchange)
+        except (asyncio.CancelledError, ConnectionError):
+            lost = not exchange.hung_up and not self.closing
+            # aiohttp would log a ConnectionError as a fault of this handler.
+            raise asyncio.CancelledError from None
+        finally:
+            self._traffic._leave(lost)
+
+    async def _respond(self, exchange: Exchange) -> web.StreamResponse:
+        try:
+            received = await self._receive(exchange.request)
+            return await self._answer(exchange, received)
+        except Refused as refused:
+            self._add_limits(exchange)
+            return exchange.json(refused.body(exchange.request_id), refused.status, refused.retry_after)
+        except ConnectionError:
+            raise
+        except Exception as error:
+            _log.exception("The stand-in failed")
+            return exchange.json(
+                Refused(500, f"The stand-in failed: {error!r}").body(exchange.request_id), 500
+            )
+
+    async def _receive(self, request: web.BaseRequest) -> Received:
+        try:
+            raw = await request.read()
+        except web.HTTPRequestEntityTooLarge:
+            raise Refused(413) from None
+        try:
+            body = json.loads(raw)
+        except ValueError:
+            body = None
+        received = Received(
+            method=request.method,
+            path=request.path,
+            headers={name.lower(): value for name, value in request.headers.items()},
+            body=body if isinstance(body, dict) else {},
+            raw=raw,
+            at=self._script.clock(),
+            connection=self._traffic._number_of(request.protocol),
+        )
+        self._traffic.requests.append(received)
+        return received
+
+    async def _answer(self, exchange: Exchange, received: Received) -> web.StreamResponse:
+        fault = self._script.next_fault(received)
+        if fault is not None and fault.kind in breaks.AT_ONCE:
+            self._add_limits(exchange)
+            return await breaks.at_once(fault, exchange)
+        if received.method != "POST" or received.path not in _PATHS:
+            raise Refused(404, f"{received.method} {received.path} not found")
+        check_key(received.headers)
+        check_prompt(received)
+        if received.path != _PATHS[0]:
+            return exchange.json(to_bytes({"input_tokens": input_tokens(received.body)}))
+        check_max_tokens(received.body)
+        message = self._message(exchange, received.body)
+        self._add_limits(exchange)
+        return await self._deliver(exchange, message, received.body.get("stream") is True, fault)
+
+    def _message(self, exchange: Exchange, body: Dict[str, Any]) -> Message:
+        prompt = self._cache.measure(body)
+        if self._limiter:
+            self._limiter.admit(prompt.fresh + prompt.created)
+        self._cache.keep(prompt)
+        whole = self._script.answer(body)
+        if self._script.output_tokens is not None:
+            whole = stretch(whole, self._script.output_tokens)
+        text = cut(whole, body["max_tokens"])
+        tokens = estimate(len(text))
+        if self._limiter:
+            self._limiter.charge(tokens)
+        reason = "end_turn" if len(text) == len(whole) else "max_tokens"
+        return Message(f"msg_{exchange.id}", body["model"], text, reason, prompt.usage(tokens))
+
+    async def _deliver(
+        self, exchange: Exchange, message: Message, streamed: bool, fault: Optional[Fault]
+    ) -> web.StreamResponse:
+        script = self._script
+        if fault is not None:
+            await exchange.until(script.time_to_first_token)
+            if streamed:
+                return await breaks.within_stream(fault, exchange, message, script.tokens_per_delta)
+            return await breaks.within_body(fault, exchange, message)
+        if streamed and script.tokens_per_second is not None:
+            return await self._pace(exchange, message)
+        await exchange.until(script.done_after(message.usage["output_tokens"]))
+        if streamed:
+            return exchange.events(b"".join(message.events(script.tokens_per_delta)))
+        return exchange.json(message.body())
+
+    async def _pace(self, exchange: Exchange, message: Message) -> web.StreamResponse:
+        script = self._script
+        tokens = message.usage["output_tokens"]
+        events = message.events(script.tokens_per_delta)
+        await exchange.until(script.time_to_first_token)
+        response = await exchange.open_events()
+        await response.write(b"".join(events[:HEAD_EVENTS]))
+        for number, delta in enumerate(events[HEAD_EVENTS:-TAIL_EVENTS], 1):
+            await exchange.until(script.done_after(min(tokens, number * script.tokens_per_delta)))
+            await response.write(delta)
+        await response.write_eof(b"".join(events[-TAIL_EVENTS:]))
+        return response
+
+    def _add_limits(self, exchange: Exchange) -> None:
+        if self._limiter:
+            exchange.headers = self._limiter.headers()

@@ -1,0 +1,19 @@
+"""pytest plugin: `pytest_plugins = ["claude_force.testing.plugin"]` gives the fixture `messages_server`."""
+
+from __future__ import annotations
+
+from typing import Iterator
+
+import pytest
+
+from .server import MessagesServer
+
+
+@pytest.fixture
+def messages_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[MessagesServer]:
+    """A healthy stand-in that the environment points to; calls to anywhere else are blocked."""
+    with MessagesServer() as server:
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("CLAUDE_FORCE_LOOPBACK_ONLY", "1")
+        yield server

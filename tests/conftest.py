@@ -1,0 +1,28 @@
+"""What every test starts from: an empty home, a clean environment, and no way to a paid API."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+pytest_plugins = ["claude_force.testing.plugin"]
+
+# A slow machine is no failure, and CI has to give the same verdict twice.
+settings.register_profile("local", deadline=None)
+settings.register_profile("ci", deadline=None, max_examples=25, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The test's home folder. Nothing of the user's own set-up reaches a test."""
+    for name in list(os.environ):
+        if name.startswith(("ANTHROPIC_", "CLAUDE_")) or name.upper() in PROXIES:
+            monkeypatch.delenv(name)
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("CLAUDE_FORCE_LOOPBACK_ONLY", "1")
+    return home

@@ -1,0 +1,62 @@
+"""What the engine's tests share: a project on disk, a fleet against the stand-in, a clock that is told the time."""
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+
+from claude_force.async_orchestrator import AsyncAgentOrchestrator
+from claude_force.calling import Clock
+from claude_force.testing import MessagesServer
+
+MODEL = "claude-sonnet-5-5"
+
+
+class FakeClock(Clock):
+    """Time passes only in sleep, and at once."""
+
+    def __init__(self):
+        self.time = 0.0
+        self.slept = []
+
+    def now(self):
+        return self.time
+
+    async def sleep(self, seconds):
+        self.slept.append(seconds)
+        self.time += seconds
+        await asyncio.sleep(0)
+
+
+def write_project(folder):
+    """A `.claude` folder with agents from both sources and two workflows; returns its claude.json."""
+    claude = folder / ".claude"
+    (claude / "agents").mkdir(parents=True)
+    (claude / "contracts").mkdir()
+    (claude / "python.md").write_text("# Python expert\nYou explain Python.\n", encoding="utf-8")
+    (claude / "contracts" / "python.md").write_text("Answer in one paragraph.\n", encoding="utf-8")
+    (claude / "agents" / "code-reviewer.md").write_text(
+        "---\nname: code-reviewer\ndescription: Reviews: all code\nmodel: haiku\n---\nYou review code.\n",
+        encoding="utf-8",
+    )
+    config = {
+        "agents": {"python-expert": {"file": "python.md", "contract": "contracts/python.md", "priority": 1}},
+        "workflows": {
+            "review": ["python-expert", "code-reviewer"],
+            "graph": {"steps": [{"id": "a", "agent": "python-expert", "dependencies": []}]},
+            "broken": ["python-expert", "nobody"],
+        },
+    }
+    path = claude / "claude.json"
+    path.write_text(json.dumps(config), encoding="utf-8")
+    return path
+
+
+@asynccontextmanager
+async def fleet(config, server=None, **limits):
+    """`(orchestrator, server)`, both closed at the end; `server` holds the stand-in's settings."""
+    with MessagesServer(**(server or {})) as running:
+        orchestrator = AsyncAgentOrchestrator(
+            config, api_key="test-key", base_url=running.base_url, **{"clock": FakeClock(), **limits}
+        )
+        async with orchestrator:
+            yield orchestrator, running

@@ -1,0 +1,450 @@
+"""The engine, over real HTTP to the stand-in: what a call sends, what comes back, what bulk promises."""
+
+import asyncio
+import json
+import logging
+
+import pytest
+from fleet import MODEL, FakeClock, fleet, write_project
+
+from claude_force.async_orchestrator import AsyncAgentOrchestrator, AsyncAgentResult
+from claude_force.errors import (
+    AgentNotFoundError,
+    AuthenticationError,
+    ClosedError,
+    ConfigurationError,
+    DeadlineExceededError,
+    InputError,
+    InvalidAgentNameError,
+    InvalidOptionError,
+    InvalidTaskError,
+    PaidCallBlockedError,
+    WorkflowNotFoundError,
+)
+from claude_force.testing import MessagesServer
+
+
+@pytest.fixture
+def project(tmp_path):
+    return write_project(tmp_path)
+
+
+async def ended(condition, seconds=2.0):
+    """Waits until the server has seen what its client did."""
+    for _ in range(int(seconds / 0.01)):
+        if condition():
+            return True
+        await asyncio.sleep(0.01)
+    return False
+
+
+class TestOneCall:
+    async def test_sends_definition_and_contract_as_system_and_the_task_untouched(self, project):
+        task = "  Explain <b>decorators</b>\r\n\u2028 & 'quotes' \\ \U0001f40d\n"
+        async with fleet(project) as (orchestrator, server):
+            await orchestrator.execute_agent("python-expert", task)
+        body = server.requests[0].body
+        assert [block["text"] for block in body["system"]] == [
+            "# Python expert\nYou explain Python.\n",
+            "Answer in one paragraph.\n",
+        ]
+        assert body["system"][-1]["cache_control"] == {"type": "ephemeral"}
+        assert body["messages"] == [{"role": "user", "content": task}]
+
+    async def test_returns_answer_tokens_cost_and_everything_in_metadata(self, project):
+        async with fleet(project) as (orchestrator, _):
+            result = await orchestrator.execute_agent(
+                "python-expert", "Explain lists", workflow_name="w", workflow_position=3
+            )
+        assert isinstance(result, AsyncAgentResult)
+        assert (result.success, result.errors, result.error) == (True, None, None)
+        assert result.output
+        assert result.model == MODEL
+        assert result.request_id.startswith("req_")
+        assert result.stop_reason == "end_turn"
+        assert result.attempts == 1
+        assert set(result.metadata) == {
+            "model",
+            "tokens_used",
+            "input_tokens",
+            "output_tokens",
+            "execution_time_ms",
+            "workflow_name",
+            "workflow_position",
+            "cached",
+            "estimated_cost",
+        }
+        assert result.metadata["tokens_used"] == result.usage.total_tokens > 0
+        assert (result.metadata["workflow_name"], result.metadata["workflow_position"]) == ("w", 3)
+        assert json.loads(json.dumps(result.to_dict()))["output"] == result.output
+
+    async def test_plain_and_streamed_answers_are_the_same(self, project):
+        async with fleet(project) as (orchestrator, _):
+            streamed = await orchestrator.execute_agent("python-expert", "Explain lists")
+            orchestrator.stream = False
+            plain = await orchestrator.execute_agent("python-expert", "Explain lists")
+        assert (plain.output, plain.usage, plain.stop_reason) == (
+            streamed.output,
+            streamed.usage,
+            streamed.stop_reason,
+        )
+
+    async def test_a_plain_answer_may_be_as_long_as_a_model_can_give(self, project):
+        async with fleet(project, stream=False) as (orchestrator, _):
+            assert (await orchestrator.execute_agent("python-expert", "x", max_tokens=64_000)).success
+
+    async def test_an_answer_cut_by_max_tokens_says_so(self, project):
+        async with fleet(project) as (orchestrator, _):
+            result = await orchestrator.execute_agent("python-expert", "Explain lists", max_tokens=3)
+        assert (result.success, result.truncated, result.stop_reason) == (True, True, "max_tokens")
+
+    async def test_the_model_of_the_call_wins_over_the_agents(self, project):
+        async with fleet(project) as (orchestrator, server):
+            await orchestrator.execute_agent("code-reviewer", "x")
+            await orchestrator.execute_agent("code-reviewer", "x", model="claude-opus-5-5")
+        assert [one.body["model"] for one in server.requests] == ["claude-haiku-5-5", "claude-opus-5-5"]
+
+    async def test_an_edited_definition_is_seen_by_the_next_call(self, project):
+        async with fleet(project) as (orchestrator, server):
+            await orchestrator.execute_agent("python-expert", "x")
+            (project.parent / "python.md").write_text("You are someone else.", encoding="utf-8")
+            await orchestrator.execute_agent("python-expert", "x")
+        assert server.requests[1].body["system"][0]["text"] == "You are someone else."
+
+    async def test_an_unknown_model_has_no_price(self, project):
+        async with fleet(project) as (orchestrator, _):
+            result = await orchestrator.execute_agent("python-expert", "x", model="gemma3-270m")
+        assert result.cost is None
+        assert result.metadata["estimated_cost"] is None
+
+    async def test_extra_options_of_the_api_are_sent(self, project):
+        async with fleet(project) as (orchestrator, server):
+            await orchestrator.execute_agent("python-expert", "x", stop_sequences=["END"])
+        assert server.requests[0].body["stop_sequences"] == ["END"]
+
+    async def test_an_option_that_the_sdk_does_not_take_is_refused_before_anything_is_sent(self, project):
+        async with fleet(project) as (orchestrator, server):
+            with pytest.raises(InvalidOptionError, match="no_such_option"):
+                await orchestrator.execute_agent("python-expert", "x", no_such_option=1)
+        assert server.requests == []
+
+    async def test_temperature_is_sent_where_the_sdk_takes_it_and_refused_where_not(self, project):
+        import anthropic
+
+        taken = int(anthropic.__version__.split(".")[0]) < 1
+        async with fleet(project) as (orchestrator, server):
+            if taken:
+                await orchestrator.execute_agent("python-expert", "x", temperature=0.2)
+                assert server.requests[0].body["temperature"] == 0.2
+            else:
+                with pytest.raises(InvalidOptionError, match="temperature"):
+                    await orchestrator.execute_agent("python-expert", "x", temperature=0.2)
+                assert server.requests == []
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        "name", ["../../etc/passwd", "agent; rm -rf /", "agent' OR '1'='1", "", "python-expert\n", None]
+    )
+    async def test_a_name_that_breaks_the_rule_is_refused(self, project, name):
+        async with fleet(project) as (orchestrator, server):
+            with pytest.raises(InvalidAgentNameError, match="^Invalid agent name"):
+                await orchestrator.execute_agent(name, "x")
+        assert server.requests == []
+
+    async def test_a_task_of_100001_characters_is_refused(self, project):
+        async with fleet(project) as (orchestrator, server):
+            with pytest.raises(ValueError, match="^Task too large"):
+                await orchestrator.execute_agent("python-expert", "x" * 100_001)
+        assert server.requests == []
+
+    async def test_a_task_of_100000_characters_is_sent(self, project):
+        async with fleet(project) as (orchestrator, _):
+            assert (await orchestrator.execute_agent("python-expert", "x" * 100_000)).success
+
+    @pytest.mark.parametrize("task", ["", None, 7])
+    async def test_an_empty_task_is_refused(self, project, task):
+        async with fleet(project) as (orchestrator, server):
+            with pytest.raises(InvalidTaskError):
+                await orchestrator.execute_agent("python-expert", task)
+        assert server.requests == []
+
+    async def test_an_unknown_agent_is_refused_with_the_nearest_names(self, project):
+        async with fleet(project) as (orchestrator, server):
+            with pytest.raises(AgentNotFoundError, match=r"^Agent 'python-exprt' not found.*python-expert"):
+                await orchestrator.execute_agent("python-exprt", "x")
+        assert server.requests == []
+
+    async def test_an_agent_file_that_links_outside_is_refused(self, project, tmp_path):
+        outside = tmp_path / "secret.md"
+        outside.write_text("secret", encoding="utf-8")
+        (project.parent / "python.md").unlink()
+        (project.parent / "python.md").symlink_to(outside)
+        async with fleet(project) as (orchestrator, server):
+            with pytest.raises(ConfigurationError):
+                await orchestrator.execute_agent("python-expert", "x")
+        assert server.requests == []
+
+    @pytest.mark.parametrize(
+        "limits",
+        [
+            {"max_concurrent": 0},
+            {"max_concurrent": "many"},
+            {"max_retries": 0},
+            {"timeout_seconds": -1},
+            {"timeout_seconds": float("nan")},
+            {"deadline_seconds": 0},
+        ],
+    )
+    def test_limits_that_make_no_sense_are_refused_by_name(self, project, limits):
+        with pytest.raises(InvalidOptionError, match=next(iter(limits))):
+            AsyncAgentOrchestrator(project, **limits)
+
+    @pytest.mark.parametrize("max_tokens", [0, -5, 1.5, "10", True])
+    async def test_max_tokens_is_a_whole_number_from_1(self, project, max_tokens):
+        async with fleet(project) as (orchestrator, server):
+            with pytest.raises(InvalidOptionError, match="max_tokens"):
+                await orchestrator.execute_agent("python-expert", "x", max_tokens=max_tokens)
+        assert server.requests == []
+
+
+class TestBulk:
+    async def test_results_come_in_the_order_of_the_tasks(self, project):
+        tasks = [("python-expert", f"Explain item {number}") for number in range(30)]
+        async with fleet(project, {"answer": lambda body: body["messages"][0]["content"]}) as (orchestrator, _):
+            results = await orchestrator.execute_multiple(tasks)
+        assert [result.output for result in results] == [task for _, task in tasks]
+
+    async def test_bad_rows_fail_alone(self, project):
+        rows = [("python-expert", "x"), ("../x", "x"), ("nobody", "x"), ("python-expert", ""), "nonsense", ("a",)]
+        async with fleet(project) as (orchestrator, server):
+            results = await orchestrator.execute_multiple(rows)
+        assert [result.success for result in results] == [True, False, False, False, False, False]
+        assert all(isinstance(result.error, InputError) for result in results[1:])
+        assert len(server.requests) == 1
+
+    async def test_at_most_max_concurrent_attempts_are_on_the_wire(self, project):
+        async with fleet(project, {"time_to_first_token": 0.02}, max_concurrent=3) as (orchestrator, server):
+            await orchestrator.execute_multiple([("python-expert", "x")] * 12)
+        assert server.max_in_flight == 3
+
+    async def test_a_call_that_waits_for_its_next_attempt_holds_no_slot(self, project):
+        from claude_force.testing import faults
+
+        waiting = asyncio.Event()
+        release = asyncio.Event()
+
+        class HeldClock(FakeClock):
+            async def sleep(self, seconds):
+                waiting.set()
+                await release.wait()
+
+        plan = [faults.status(529)]
+        async with fleet(project, {"faults": plan}, max_concurrent=1, clock=HeldClock()) as (orchestrator, _):
+            first = asyncio.ensure_future(orchestrator.execute_agent("python-expert", "first"))
+            await waiting.wait()
+            second = await orchestrator.execute_agent("python-expert", "second")
+            assert second.success
+            assert not first.done()
+            release.set()
+            assert (await first).attempts == 2
+
+    async def test_connections_are_reused(self, project):
+        async with fleet(project, max_concurrent=2) as (orchestrator, server):
+            await orchestrator.execute_multiple([("python-expert", "x")] * 20)
+        assert server.connections <= 2
+
+    async def test_the_attributes_hold_from_the_next_call(self, project):
+        async with fleet(project, {"time_to_first_token": 0.02}, max_concurrent=2) as (orchestrator, server):
+            orchestrator.max_concurrent = 5
+            await orchestrator.execute_multiple([("python-expert", "x")] * 10)
+        assert server.max_in_flight == 5
+
+    async def test_no_tasks_give_no_results(self, project):
+        async with fleet(project) as (orchestrator, _):
+            assert await orchestrator.execute_multiple([]) == []
+
+
+class TestTheEnd:
+    async def test_cancelling_keeps_what_is_finished_and_closes_connections_at_once(self, project):
+        def slow(received):
+            from claude_force.testing import faults
+
+            return faults.silence_before_first_byte() if "slow" in received.raw.decode() else None
+
+        finished = {}
+        async with fleet(project, {"faults": slow}) as (orchestrator, server):
+            tasks = [("python-expert", "quick"), ("python-expert", "slow"), ("python-expert", "quick")]
+            run = asyncio.ensure_future(orchestrator.execute_multiple(tasks, on_result=finished.__setitem__))
+            assert await ended(lambda: len(finished) == 2 and server.in_flight == 1)
+            run.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await run
+            assert await ended(lambda: server.disconnects == 1 and server.in_flight == 0)
+        assert sorted(finished) == [0, 2]
+        assert all(result.success for result in finished.values())
+
+    async def test_leaving_the_context_ends_calls_in_flight_with_a_typed_error(self, project):
+        from claude_force.testing import faults
+
+        plan = [faults.silence_before_first_byte()]
+        async with fleet(project, {"faults": plan}) as (orchestrator, server):
+            call = asyncio.ensure_future(orchestrator.execute_agent("python-expert", "x"))
+            assert await ended(lambda: server.in_flight == 1)
+            await orchestrator.close()
+            result = await call
+            assert isinstance(result.error, ClosedError)
+            assert await ended(lambda: server.open_connections == 0)
+
+    async def test_no_task_is_left_behind(self, project):
+        async with fleet(project) as (orchestrator, server):
+            await orchestrator.execute_multiple([("python-expert", "x")] * 5)
+            await orchestrator.close()
+            assert await ended(lambda: server.open_connections == 0)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    async def test_a_closed_orchestrator_opens_again_for_the_next_call(self, project):
+        async with fleet(project) as (orchestrator, _):
+            await orchestrator.execute_agent("python-expert", "x")
+            await orchestrator.close()
+            assert (await orchestrator.execute_agent("python-expert", "x")).success
+
+    def test_one_orchestrator_serves_two_loops_one_after_the_other_without_close(self, project):
+        with MessagesServer() as server:
+            orchestrator = AsyncAgentOrchestrator(project, api_key="test-key", base_url=server.base_url)
+            for _ in range(2):
+                assert asyncio.run(orchestrator.execute_agent("python-expert", "x")).success
+                assert asyncio.run(_nothing_open(server))
+
+    async def test_a_callback_that_fails_ends_the_run_and_leaves_nothing_behind(self, project):
+        def fail(index, result):
+            raise RuntimeError("the callback's own fault")
+
+        async with fleet(project) as (orchestrator, _):
+            with pytest.raises(RuntimeError, match="own fault"):
+                await orchestrator.execute_multiple([("python-expert", "x")] * 5, on_result=fail)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def _nothing_open(server):
+    return await ended(lambda: server.open_connections == 0)
+
+
+class TestDeadline:
+    async def test_bounds_the_whole_call_also_when_the_answer_flows(self, project):
+        slow = {"tokens_per_second": 20, "output_tokens": 400, "answer": lambda body: "word " * 400}
+        async with fleet(project, slow, deadline_seconds=0.2) as (orchestrator, server):
+            result = await orchestrator.execute_agent("python-expert", "x")
+            assert isinstance(result.error, DeadlineExceededError)
+            assert await ended(lambda: server.in_flight == 0)
+
+    async def test_a_wait_longer_than_the_deadline_fails_at_once(self, project):
+        from claude_force.testing import faults
+
+        clock = FakeClock()
+        plan = {"faults": [faults.status(429, retry_after=60)]}
+        async with fleet(project, plan, deadline_seconds=10, clock=clock) as (orchestrator, server):
+            result = await orchestrator.execute_agent("python-expert", "x")
+        assert isinstance(result.error, DeadlineExceededError)
+        assert "60 s" in str(result.error)
+        assert clock.slept == []
+        assert len(server.requests) == 1
+
+
+class TestWorkflow:
+    async def test_each_agent_is_given_the_task_and_the_answer_before_it(self, project):
+        async with fleet(project) as (orchestrator, server):
+            results = await orchestrator.execute_workflow("review", "Look at this")
+        second = server.requests[1].body["messages"][0]["content"]
+        assert second.startswith("Look at this\n")
+        assert results[0].output in second
+        assert [r.metadata["workflow_position"] for r in results] == [1, 2]
+        assert {r.metadata["workflow_name"] for r in results} == {"review"}
+
+    async def test_without_passing_on_each_agent_is_given_the_task_alone(self, project):
+        async with fleet(project) as (orchestrator, server):
+            await orchestrator.execute_workflow("review", "Look at this", pass_output_to_next=False)
+        assert [r.body["messages"][0]["content"] for r in server.requests] == ["Look at this"] * 2
+
+    async def test_stops_at_the_first_failure(self, project):
+        from claude_force.testing import faults
+
+        async with fleet(project, {"faults": [faults.status(400)]}) as (orchestrator, server):
+            results = await orchestrator.execute_workflow("review", "x")
+        assert [result.success for result in results] == [False]
+        assert len(server.requests) == 1
+
+    async def test_an_answer_that_makes_the_next_task_too_long_fails_that_step_alone(self, project):
+        async with fleet(project) as (orchestrator, _):
+            results = await orchestrator.execute_workflow("review", "x" * 99_999)
+        assert [result.success for result in results] == [True, False]
+        assert str(results[1].error).startswith("Task too large")
+
+    async def test_a_workflow_with_an_unknown_agent_is_refused_before_anything_is_sent(self, project):
+        async with fleet(project) as (orchestrator, server):
+            with pytest.raises(AgentNotFoundError):
+                await orchestrator.execute_workflow("broken", "x")
+        assert server.requests == []
+
+    async def test_an_unknown_workflow_is_refused(self, project):
+        async with fleet(project) as (orchestrator, _):
+            with pytest.raises(WorkflowNotFoundError, match="^Workflow 'nope' not found"):
+                await orchestrator.execute_workflow("nope", "x")
+
+    async def test_a_graph_of_steps_is_refused_with_a_reason(self, project):
+        async with fleet(project) as (orchestrator, _):
+            with pytest.raises(InputError, match="graph of steps"):
+                await orchestrator.execute_workflow("graph", "x")
+
+
+class TestSecretsAndMoney:
+    async def test_nothing_but_loopback_can_be_called_while_the_switch_is_on(self, project):
+        async with AsyncAgentOrchestrator(project, api_key="test-key", base_url="https://example.invalid") as o:
+            result = await o.execute_agent("python-expert", "x")
+        assert isinstance(result.error, PaidCallBlockedError)
+        assert result.attempts == 0
+
+    async def test_missing_credentials_are_one_clear_message(self, project, messages_server, monkeypatch):
+        monkeypatch.delenv("ANTHROPIC_API_KEY")
+        async with AsyncAgentOrchestrator(project) as orchestrator:
+            result = await orchestrator.execute_agent("python-expert", "x")
+        assert isinstance(result.error, AuthenticationError)
+        assert "ANTHROPIC_API_KEY" in str(result.error)
+        assert messages_server.requests == []
+
+    async def test_credentials_and_endpoint_are_found_as_the_sdk_finds_them(self, project, messages_server):
+        async with AsyncAgentOrchestrator(project) as orchestrator:
+            assert (await orchestrator.execute_agent("python-expert", "x")).success
+        assert len(messages_server.requests) == 1
+
+    async def test_an_auth_token_serves_in_place_of_a_key(self, project, messages_server, monkeypatch):
+        monkeypatch.delenv("ANTHROPIC_API_KEY")
+        monkeypatch.setenv("ANTHROPIC_AUTH_TOKEN", "token-1")
+        async with AsyncAgentOrchestrator(project) as orchestrator:
+            assert (await orchestrator.execute_agent("python-expert", "x")).success
+        assert messages_server.requests[0].headers["authorization"] == "Bearer token-1"
+
+    async def test_the_key_is_in_no_log_repr_error_or_result(self, project, caplog):
+        from claude_force.testing import faults
+
+        key = "sk-ant-api03-THISISSECRET"
+        caplog.set_level(logging.DEBUG)
+        plan = [faults.status(529), faults.status(401, message=f"invalid key {key}")]
+        with MessagesServer(faults=plan) as server:
+            async with AsyncAgentOrchestrator(
+                project, api_key=key, base_url=server.base_url, clock=FakeClock()
+            ) as orchestrator:
+                result = await orchestrator.execute_agent("python-expert", "x")
+                seen = repr(orchestrator) + repr(vars(orchestrator)["_caller"].__dict__) + repr(result)
+        ours = [record for record in caplog.records if record.name.startswith("claude_force")]
+        seen += str(result.error) + json.dumps(result.to_dict()) + "".join(str(vars(one)) for one in ours)
+        assert ours
+        assert "THISISSECRET" not in seen
+
+    async def test_logs_carry_their_facts_as_fields(self, project, caplog):
+        caplog.set_level(logging.INFO, logger="claude_force")
+        async with fleet(project) as (orchestrator, _):
+            await orchestrator.execute_agent("python-expert", "x")
+        record = next(one for one in caplog.records if one.name == "claude_force.async_orchestrator")
+        assert (record.agent, record.success, record.attempts) == ("python-expert", True, 1)
+        assert record.total_tokens > 0

@@ -1,0 +1,166 @@
+"""Every way in which a server can fail, over real HTTP: what it costs, how it ends, what the error says."""
+
+import asyncio
+import random
+
+import pytest
+from fleet import FakeClock, fleet, write_project
+
+from claude_force import errors
+from claude_force.async_orchestrator import AsyncAgentOrchestrator
+from claude_force.testing import faults
+
+
+@pytest.fixture
+def project(tmp_path):
+    return write_project(tmp_path)
+
+
+async def one_call(project, plan, clock=None, **limits):
+    """The result of one call against a server with this plan of faults, and how many requests it took."""
+    async with fleet(project, {"faults": plan}, clock=clock or FakeClock(), **limits) as (orchestrator, server):
+        result = await orchestrator.execute_agent("python-expert", "x")
+        return result, len(server.requests)
+
+
+FINAL = [
+    (faults.status(400), errors.RequestRefusedError, "the same request will fail again"),
+    (faults.status(401), errors.AuthenticationError, "ANTHROPIC_API_KEY"),
+    (faults.status(402), errors.SpendLimitError, "waiting does not help"),
+    (faults.status(403), errors.PermissionDeniedError, "workspace"),
+    (faults.status(404), errors.ModelNotFoundError, "Check the model's name"),
+    (faults.status(413), errors.RequestTooLargeError, "Shorten the task"),
+    (faults.status(422), errors.RequestRefusedError, "the same request will fail again"),
+    (
+        faults.status(429, error_code="enforced_spend_limit_reached"),
+        errors.SpendLimitError,
+        "Raise the spend limit",
+    ),
+    (faults.malformed_json(), errors.BadReplyError, "ANTHROPIC_BASE_URL"),
+    (faults.wrong_content_type(), errors.BadReplyError, "ANTHROPIC_BASE_URL"),
+]
+TRANSIENT = [
+    (faults.status(429), errors.RateLimitError, "max_concurrent"),
+    (faults.status(500), errors.ServerError, "request id"),
+    (faults.status(502), errors.ServerError, "request id"),
+    (faults.status(503), errors.OverloadedError, "busy"),
+    (faults.status(504), errors.ServerError, "request id"),
+    (faults.status(529), errors.OverloadedError, "busy"),
+    (faults.reset(), errors.ConnectionFailedError, "Check the network"),
+    (faults.truncated_stream(), errors.ConnectionFailedError, "Check the network"),
+    (faults.overloaded_in_stream(), errors.OverloadedError, "busy"),
+    (faults.silence_before_first_byte(), errors.SilenceError, "timeout_seconds"),
+    (faults.silence_in_mid_stream(), errors.SilenceError, "timeout_seconds"),
+]
+
+
+def name_of(case):
+    return str(case)[:60] if not isinstance(case, type) else case.__name__
+
+
+@pytest.mark.parametrize(("fault", "expected", "advice"), FINAL, ids=name_of)
+async def test_a_final_fault_costs_one_request_and_says_what_to_do(project, fault, expected, advice):
+    result, requests = await one_call(project, [fault] * 3)
+    assert (type(result.error), requests, result.attempts) == (expected, 1, 1)
+    assert advice in str(result.error)
+    assert result.errors == [str(result.error)]
+
+
+@pytest.mark.parametrize(("fault", "expected", "advice"), TRANSIENT, ids=name_of)
+async def test_a_transient_fault_is_tried_max_retries_times_and_says_what_to_do(
+    project, fault, expected, advice
+):
+    result, requests = await one_call(project, [fault] * 3, timeout_seconds=0.15)
+    assert (type(result.error), requests, result.attempts) == (expected, 3, 3)
+    assert advice in str(result.error)
+
+
+@pytest.mark.parametrize(("fault", "expected", "advice"), TRANSIENT, ids=name_of)
+async def test_a_transient_fault_and_then_an_answer_costs_two_requests(project, fault, expected, advice):
+    result, requests = await one_call(project, [fault], timeout_seconds=0.15)
+    assert (result.success, requests, result.attempts) == (True, 2, 2)
+
+
+PLAIN = [case for case in FINAL + TRANSIENT if "stream" not in str(case[0])]
+
+
+@pytest.mark.parametrize(("fault", "expected", "advice"), PLAIN, ids=name_of)
+async def test_without_streaming_each_fault_is_the_same_error(project, fault, expected, advice):
+    result, _ = await one_call(project, [fault] * 3, timeout_seconds=0.15, stream=False)
+    assert type(result.error) is expected
+
+
+async def test_retry_after_is_obeyed_however_the_jitter_falls(project):
+    clock = FakeClock()
+    result, requests = await one_call(project, [faults.status(429, retry_after=3)], clock=clock)
+    assert (result.success, requests) == (True, 2)
+    assert clock.time >= 3
+
+
+async def test_a_long_retry_after_is_obeyed_too(project):
+    clock = FakeClock()
+    result, _ = await one_call(project, [faults.status(529, retry_after=7200)], clock=clock)
+    assert result.success
+    assert clock.time >= 7200
+
+
+async def test_the_error_carries_the_request_id(project):
+    result, _ = await one_call(project, [faults.status(400)])
+    assert result.request_id.startswith("req_")
+    assert result.request_id in str(result.error)
+
+
+async def test_a_server_that_is_not_there_is_a_connection_error(project):
+    async with AsyncAgentOrchestrator(
+        project, api_key="k", base_url="http://127.0.0.1:9", max_retries=2, clock=FakeClock()
+    ) as orchestrator:
+        result = await orchestrator.execute_agent("python-expert", "x")
+    assert (type(result.error), result.attempts) == (errors.ConnectionFailedError, 2)
+    assert "127.0.0.1:9" in str(result.error)
+
+
+async def test_an_answer_that_flows_for_ten_times_the_timeout_succeeds(project):
+    server = {"tokens_per_second": 100, "answer": lambda body: "word " * 200}
+    async with fleet(project, server, timeout_seconds=0.2, clock=None) as (orchestrator, _):
+        result = await orchestrator.execute_agent("python-expert", "x")
+    assert result.success
+    assert result.duration > 2.0
+
+
+async def test_silence_closes_its_connection(project):
+    plan = [faults.silence_before_first_byte()]
+    async with fleet(project, {"faults": plan}, timeout_seconds=0.1, max_retries=1) as (orchestrator, server):
+        await orchestrator.execute_agent("python-expert", "x")
+        for _ in range(200):
+            if server.in_flight == 0:
+                break
+            await asyncio.sleep(0.01)
+        assert server.in_flight == 0
+
+
+async def test_a_thousand_rows_with_every_fault_all_end_in_order(project):
+    chance = random.Random(20)
+
+    def plan(received):
+        return chance.choice(faults.ALL) if chance.random() < 0.3 else None
+
+    tasks = [("python-expert", f"row {number}") for number in range(1000)]
+    server = {"faults": plan, "answer": lambda body: body["messages"][0]["content"]}
+    limits = {"max_concurrent": 100, "timeout_seconds": 0.5}
+    async with fleet(project, server, **limits) as (orchestrator, running):
+        results = await orchestrator.execute_multiple(tasks)
+        await orchestrator.close()
+        for _ in range(300):
+            if running.open_connections == 0:
+                break
+            await asyncio.sleep(0.01)
+        assert running.open_connections == 0
+        assert running.max_in_flight <= 100
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert len(results) == 1000
+    for result, (_, task) in zip(results, tasks):
+        assert result.success == (result.error is None)
+        assert result.output == (task if result.success else "")
+        assert result.success or isinstance(result.error, errors.CallError)
+    assert len(running.requests) == sum(result.attempts for result in results)
+    assert sum(result.success for result in results) > 700

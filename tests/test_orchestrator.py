@@ -1,0 +1,174 @@
+"""The sync face: the same engine, from ordinary code, threads, running loops and forks."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from fleet import write_project
+
+from claude_force.errors import AuthenticationError
+from claude_force.orchestrator import AgentOrchestrator
+
+
+@pytest.fixture
+def project(tmp_path, messages_server):
+    return write_project(tmp_path)
+
+
+def test_runs_an_agent(project):
+    with AgentOrchestrator(project) as orchestrator:
+        result = orchestrator.run_agent("python-expert", "Explain lists")
+    assert result.success
+
+
+def test_takes_the_arguments_of_the_old_package(project):
+    with AgentOrchestrator(
+        config_path=str(project),
+        anthropic_api_key="test-key",
+        enable_tracking=True,
+        enable_memory=True,
+        validate_api_key=True,
+    ) as orchestrator:
+        result = orchestrator.run_agent(
+            "python-expert", "x", model="haiku", max_tokens=50, workflow_name="w", workflow_position=1
+        )
+    assert result.success
+    assert result.metadata["workflow_name"] == "w"
+
+
+def test_runs_many_in_order(project):
+    with AgentOrchestrator(project) as orchestrator:
+        results = orchestrator.run_multiple([("python-expert", "a"), ("nobody", "b"), ("code-reviewer", "c")])
+    assert [(result.agent_name, result.success) for result in results] == [
+        ("python-expert", True),
+        ("nobody", False),
+        ("code-reviewer", True),
+    ]
+
+
+def test_runs_a_workflow(project):
+    with AgentOrchestrator(project) as orchestrator:
+        assert [result.agent_name for result in orchestrator.run_workflow("review", "x")] == [
+            "python-expert",
+            "code-reviewer",
+        ]
+
+
+def test_works_inside_a_running_loop(project):
+    async def main():
+        with AgentOrchestrator(project) as orchestrator:
+            return orchestrator.run_agent("python-expert", "x")
+
+    assert asyncio.run(main()).success
+
+
+def test_serves_16_threads_at_once(project, messages_server):
+    with AgentOrchestrator(project, max_concurrent=16) as orchestrator:
+        with ThreadPoolExecutor(16) as pool:
+            results = list(pool.map(lambda n: orchestrator.run_agent("python-expert", f"task {n}"), range(64)))
+    assert all(result.success for result in results)
+    assert len(messages_server.requests) == 64
+
+
+def test_bad_input_is_a_value_error(project, messages_server):
+    with AgentOrchestrator(project) as orchestrator:
+        with pytest.raises(ValueError, match="^Invalid agent name"):
+            orchestrator.run_agent("../../etc/passwd", "x")
+    assert messages_server.requests == []
+
+
+def test_lists_agents_by_priority_and_workflows_by_name(project):
+    with AgentOrchestrator(project) as orchestrator:
+        assert [agent["name"] for agent in orchestrator.list_agents()] == ["python-expert", "code-reviewer"]
+        assert set(orchestrator.list_agents()[0]) == {"name", "file", "domains", "priority"}
+        assert set(orchestrator.list_workflows()) == {"review", "graph", "broken"}
+        info = orchestrator.get_agent_info("code-reviewer")
+    assert set(info) == {"name", "file", "contract", "domains", "priority", "description"}
+    assert info["description"] == "Reviews: all code"
+
+
+def test_missing_credentials_are_found_at_once_when_asked_for(project, monkeypatch):
+    monkeypatch.delenv("ANTHROPIC_API_KEY")
+    with pytest.raises(AuthenticationError, match="ANTHROPIC_API_KEY"):
+        AgentOrchestrator(project, validate_api_key=True)
+
+
+def test_a_callback_that_calls_the_engine_back_is_told_instead_of_hanging(project):
+    with AgentOrchestrator(project) as orchestrator:
+        with pytest.raises(RuntimeError, match="callback"):
+            orchestrator.run_multiple(
+                [("python-expert", "x")],
+                on_result=lambda index, result: orchestrator.run_agent("python-expert", "y"),
+            )
+
+
+def test_closing_leaves_no_thread_and_the_next_call_starts_anew(project):
+    orchestrator = AgentOrchestrator(project)
+    orchestrator.run_agent("python-expert", "x")
+    orchestrator.close()
+    assert "claude-force" not in {thread.name for thread in threading.enumerate()}
+    assert orchestrator.run_agent("python-expert", "x").success
+    orchestrator.close()
+
+
+def run_script(source, *arguments):
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", source, *arguments], capture_output=True, text=True, timeout=60
+    )
+
+
+def test_a_program_that_never_closes_ends_by_itself_without_a_word(project):
+    source = (
+        "import sys\nfrom claude_force import AgentOrchestrator\n"
+        "print(AgentOrchestrator(sys.argv[1]).run_agent('python-expert', 'x').success)\n"
+    )
+    done = run_script(source, str(project))
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "True", "")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_child_runs_agents_too(project, messages_server):
+    source = (
+        "import os, sys\nfrom claude_force import AgentOrchestrator\n"
+        "orchestrator = AgentOrchestrator(sys.argv[1])\n"
+        "orchestrator.run_agent('python-expert', 'parent')\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    os._exit(0 if orchestrator.run_agent('python-expert', 'child').success else 1)\n"
+        "_, status = os.waitpid(child, 0)\n"
+        "sys.exit(status)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", source, str(project)], capture_output=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert len(messages_server.requests) == 2
+
+
+def test_an_interrupt_ends_the_call_and_closes_its_connection(project):
+    source = """
+import json, signal, sys, threading, time
+from claude_force import AgentOrchestrator
+from claude_force.testing import MessagesServer, faults
+
+with MessagesServer(faults=[faults.silence_before_first_byte()]) as server:
+    orchestrator = AgentOrchestrator(sys.argv[1], base_url=server.base_url)
+    def interrupt():
+        while not server.in_flight:
+            time.sleep(0.01)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    threading.Thread(target=interrupt).start()
+    try:
+        orchestrator.run_agent("python-expert", "x")
+    except KeyboardInterrupt:
+        orchestrator.close()
+        end = time.monotonic() + 2
+        while server.in_flight and time.monotonic() < end:
+            time.sleep(0.01)
+        print(json.dumps({"interrupted": True, "in_flight": server.in_flight}))
+"""
+    done = run_script(source, str(project))
+    assert json.loads(done.stdout) == {"interrupted": True, "in_flight": 0}, done.stderr

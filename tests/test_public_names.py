@@ -1,0 +1,85 @@
+"""The names that users import, and the tree of errors that they catch."""
+
+import builtins
+import importlib
+import inspect
+import re
+from typing import Dict, Optional, Tuple
+
+import pytest
+
+import claude_force
+from claude_force import errors
+
+PUBLIC = [
+    ("claude_force", "AgentOrchestrator"),
+    ("claude_force", "AgentResult"),
+    ("claude_force", "AsyncAgentOrchestrator"),
+    ("claude_force", "AsyncAgentResult"),
+    ("claude_force", "ClaudeForceError"),
+    ("claude_force.async_orchestrator", "AsyncAgentOrchestrator"),
+    ("claude_force.async_orchestrator", "AsyncAgentResult"),
+    ("claude_force.orchestrator", "AgentOrchestrator"),
+]
+
+
+@pytest.mark.parametrize(("module", "name"), PUBLIC)
+def test_a_public_name_can_be_imported(module: str, name: str) -> None:
+    found = getattr(importlib.import_module(module), name)
+    assert inspect.isclass(found)
+    assert found is getattr(claude_force, name)
+
+
+def test_dir_lists_the_public_names() -> None:
+    assert dir(claude_force) == sorted(claude_force.__all__)
+
+
+@pytest.mark.parametrize("name", claude_force.__all__)
+def test_every_listed_name_exists(name: str) -> None:
+    assert getattr(claude_force, name) is not None
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="NoSuchName"):
+        claude_force.NoSuchName  # noqa: B018
+
+
+def test_the_async_result_is_the_result() -> None:
+    assert claude_force.AsyncAgentResult is claude_force.AgentResult
+
+
+def drawn_tree() -> Dict[str, Tuple[Optional[str], Optional[str]]]:
+    """Each class that the docstring of `errors` draws, with its parent and its second base."""
+    tree: Dict[str, Tuple[Optional[str], Optional[str]]] = {"ClaudeForceError": (None, None)}
+    open_branches = [(-1, "ClaudeForceError")]
+    for line in (errors.__doc__ or "").splitlines():
+        entry = re.match(r"(?P<indent>[ |]*)\+- (?P<name>\w+)(?: \(also (?P<also>\w+)\))?", line)
+        if entry is None:
+            continue
+        column = len(entry["indent"])
+        while open_branches[-1][0] >= column:
+            open_branches.pop()
+        tree[entry["name"]] = (open_branches[-1][1], entry["also"])
+        open_branches.append((column, entry["name"]))
+    return tree
+
+
+def error_classes() -> Dict[str, type]:
+    return {
+        name: value
+        for name, value in vars(errors).items()
+        if inspect.isclass(value) and issubclass(value, BaseException)
+    }
+
+
+def test_the_drawing_has_every_error_and_no_other() -> None:
+    assert sorted(drawn_tree()) == sorted(error_classes())
+
+
+@pytest.mark.parametrize("name", sorted(error_classes()))
+def test_an_error_has_the_bases_that_are_drawn(name: str) -> None:
+    parent, also = drawn_tree()[name]
+    expected = [getattr(errors, parent)] if parent else [Exception]
+    if also:
+        expected.append(getattr(builtins, also))
+    assert list(error_classes()[name].__bases__) == expected
