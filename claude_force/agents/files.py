@@ -45,6 +45,6 @@ def stamp(path: Path) -> Stamp:
     """What changes with a file's or a folder's content; all zero where there is none."""
     try:
         found = path.stat()
-    except OSError:
+    except (OSError, ValueError):
         return (0, 0, 0)
     return (found.st_mtime_ns, found.st_size, found.st_ino)
