@@ -37,7 +37,7 @@ async def timed(orchestrator: AsyncAgentOrchestrator, count: int) -> tuple[float
     results = await orchestrator.execute_multiple(tasks)
     wall = time.perf_counter() - started
     if not all(result.success for result in results):
-        raise SystemExit(f"a call failed: {[result.errors for result in results if not result.success][0]}")
+        raise SystemExit(f"a call failed: {next(result.errors for result in results if not result.success)}")
     durations = [result.duration for result in results]
     return wall, max(durations), sum(durations)
 

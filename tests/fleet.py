@@ -1,4 +1,4 @@
-"""What the engine's tests share: a project on disk, a fleet against the stand-in, a clock that is told the time."""
+"""What the engine's tests share: a project on disk, a fleet against the stand-in, a clock without waiting."""
 
 import asyncio
 import json

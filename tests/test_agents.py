@@ -108,7 +108,8 @@ class TestFrontMatter:
     def test_a_long_description_may_go_on_at_column_0(self):
         front = (
             "name: a\ndescription: Use this agent when: <example>\n"
-            "Context: the user asks.\nuser: hi\nassistant: yes: of course\n</example>\n\nmodel: opus\ntools: *\n"
+            "Context: the user asks.\nuser: hi\nassistant: yes: of course\n</example>\n\n"
+            "model: opus\ntools: *\n"
         )
         read = read_definition(f"---\n{front}---\nB")
         assert read.text("model") == "opus"

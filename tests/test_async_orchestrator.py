@@ -211,12 +211,22 @@ class TestBadInput:
 class TestBulk:
     async def test_results_come_in_the_order_of_the_tasks(self, project):
         tasks = [("python-expert", f"Explain item {number}") for number in range(30)]
-        async with fleet(project, {"answer": lambda body: body["messages"][0]["content"]}) as (orchestrator, _):
+        async with fleet(project, {"answer": lambda body: body["messages"][0]["content"]}) as (
+            orchestrator,
+            _,
+        ):
             results = await orchestrator.execute_multiple(tasks)
         assert [result.output for result in results] == [task for _, task in tasks]
 
     async def test_bad_rows_fail_alone(self, project):
-        rows = [("python-expert", "x"), ("../x", "x"), ("nobody", "x"), ("python-expert", ""), "nonsense", ("a",)]
+        rows = [
+            ("python-expert", "x"),
+            ("../x", "x"),
+            ("nobody", "x"),
+            ("python-expert", ""),
+            "nonsense",
+            ("a",),
+        ]
         async with fleet(project) as (orchestrator, server):
             results = await orchestrator.execute_multiple(rows)
         assert [result.success for result in results] == [True, False, False, False, False, False]
@@ -399,7 +409,9 @@ class TestWorkflow:
 
 class TestSecretsAndMoney:
     async def test_nothing_but_loopback_can_be_called_while_the_switch_is_on(self, project):
-        async with AsyncAgentOrchestrator(project, api_key="test-key", base_url="https://example.invalid") as o:
+        async with AsyncAgentOrchestrator(
+            project, api_key="test-key", base_url="https://example.invalid"
+        ) as o:
             result = await o.execute_agent("python-expert", "x")
         assert isinstance(result.error, PaidCallBlockedError)
         assert result.attempts == 0

@@ -18,7 +18,10 @@ def project(tmp_path):
 
 async def one_call(project, plan, clock=None, **limits):
     """The result of one call against a server with this plan of faults, and how many requests it took."""
-    async with fleet(project, {"faults": plan}, clock=clock or FakeClock(), **limits) as (orchestrator, server):
+    async with fleet(project, {"faults": plan}, clock=clock or FakeClock(), **limits) as (
+        orchestrator,
+        server,
+    ):
         result = await orchestrator.execute_agent("python-expert", "x")
         return result, len(server.requests)
 

@@ -70,7 +70,9 @@ def test_works_inside_a_running_loop(project):
 def test_serves_16_threads_at_once(project, messages_server):
     with AgentOrchestrator(project, max_concurrent=16) as orchestrator:
         with ThreadPoolExecutor(16) as pool:
-            results = list(pool.map(lambda n: orchestrator.run_agent("python-expert", f"task {n}"), range(64)))
+            results = list(
+                pool.map(lambda n: orchestrator.run_agent("python-expert", f"task {n}"), range(64))
+            )
     assert all(result.success for result in results)
     assert len(messages_server.requests) == 64
 

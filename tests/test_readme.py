@@ -1,9 +1,13 @@
 """Every example of the README runs as it is written, in one project, in the order of the page."""
 
+import contextlib
 import os
 import re
+import signal
+import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -39,6 +43,12 @@ def walked(tmp_path_factory):
         return [(language, run_block(language, text, project, environment)) for language, text in BLOCKS]
 
 
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 def run_block(language, text, project, environment):
     if language == "json":
         contracts = project / ".claude" / "contracts"
@@ -46,8 +56,26 @@ def run_block(language, text, project, environment):
         (contracts / "python-expert.md").write_text("Answer in three paragraphs.\n", encoding="utf-8")
         (project / ".claude" / "claude.json").write_text(text, encoding="utf-8")
         return None
-    command = {"sh": ["bash", "-euo", "pipefail", "-c", text], "python": [sys.executable, "-c", text]}[language]
-    return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=60)
+    # The port that the page names may be taken on the machine that runs the tests.
+    text = text.replace("8787", str(free_port()))
+    command = {"sh": ["bash", "-euo", "pipefail", "-c", text], "python": [sys.executable, "-c", text]}[
+        language
+    ]
+    # What an example starts in the background ends with it, also when the example fails.
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as error:
+        with subprocess.Popen(
+            command, cwd=project, env=environment, stdout=out, stderr=error, start_new_session=True
+        ) as process:
+            try:
+                process.wait(timeout=60)
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+        out.seek(0)
+        error.seek(0)
+        return subprocess.CompletedProcess(
+            command, process.returncode, out.read().decode(), error.read().decode()
+        )
 
 
 @pytest.mark.parametrize("number", range(len(BLOCKS)))

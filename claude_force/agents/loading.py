@@ -88,6 +88,7 @@ def _add_entry(loaded: Loaded, folder: Path, name: str, entry: AgentEntry) -> st
         if not own:
             raise ConfigurationError("its name has no letter or digit")
         definition = _read_agent(loaded, folder, entry.file)
+        _check(definition)
         contract = None if entry.contract is None else _read_contract(loaded, folder, entry.contract)
     except ConfigurationError as error:
         loaded.problems.append(Problem(name, entry.file or "claude.json", str(error)))
@@ -120,11 +121,14 @@ def _read_agent(loaded: Loaded, folder: Path, file: str) -> Definition:
     # The path as it is spelled: a link that comes to point elsewhere is a change too.
     loaded.watch(folder / file)
     definition = read_definition(read_text(resolve_inside(folder, file)))
+    return definition
+
+
+def _check(definition: Definition) -> None:
     if definition.problem:
         raise ConfigurationError(definition.problem)
     if not definition.body.strip():
         raise ConfigurationError("it has no instructions")
-    return definition
 
 
 def _add_folder(loaded: Loaded, folder: Path, claimed: Set[str]) -> None:
@@ -151,6 +155,7 @@ def _front_matter_agent(loaded: Loaded, folder: Path, path: Path, file: str) -> 
     try:
         definition = _read_agent(loaded, folder, file)
         title = definition.text("name") or title
+        _check(definition)
         if not definition.fields and path.name.lower() == "readme.md":
             raise ConfigurationError("it has no front matter and is taken for notes")
         if not slug(title):

@@ -1,0 +1,64 @@
+# Needs only python3 (3.8 or newer) and make; everything else goes into .venv.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help test demo check cover matrix clean
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+SOURCES := pyproject.toml requirements.txt
+
+help:
+	@echo "make test                 run the tests"
+	@echo "make demo                 run a team of agents against a stand-in server (LIVE=1: against the real API)"
+	@echo "make check                lint, format, types, the rules of the house, the public names"
+	@echo "make cover                run the tests and write the coverage report to htmlcov/"
+	@echo "make matrix               run the tests on every Python from 3.8 to 3.13 that is here (MATRIX=\"3.8 3.13\": only these)"
+	@echo "make clean                remove environments, caches and reports"
+
+test: .venv/dev
+	$(BIN)/pytest tests/ -v
+
+demo: .venv/runtime
+	$(BIN)/claude-force demo $(if $(LIVE),--live)
+
+check: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict claude_force tests/typing_api.py
+	$(BIN)/pytest -q tests/test_house.py tests/test_public_names.py
+
+cover: .venv/dev
+	$(BIN)/pytest tests/ --cov=claude_force --cov-report=term --cov-report=html
+	@echo "Report: htmlcov/index.html"
+
+matrix:
+	@python3 scripts/matrix.py $(MATRIX)
+
+clean:
+	rm -rf .venv .venv-* build dist htmlcov .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamps are files in .venv, so a changed requirement installs again and a removed .venv starts over.
+.venv/runtime: $(SOURCES)
+	@$(make-venv)
+	$(PIP) install --quiet --editable .
+	@touch $@
+
+.venv/dev: $(SOURCES)
+	@$(make-venv)
+	$(PIP) install --quiet --editable ".[dev]"
+	@touch .venv/runtime $@
+
+# pip before 21.3 can't install a pyproject.toml package in editable mode.
+define make-venv
+if ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 8))'; then \
+  echo "Python 3.8 or newer is needed as python3." >&2; exit 1; fi; \
+if ! $(PIP) --version >/dev/null 2>&1; then \
+  if ! python3 -c 'import venv, ensurepip' 2>/dev/null; then \
+    echo "Python's venv module is missing: install it (on Debian and Ubuntu: apt-get install python3-venv)." >&2; exit 1; fi; \
+  echo "Making .venv"; python3 -m venv --clear .venv; \
+fi; \
+$(PIP) install --quiet "pip>=21.3"
+endef

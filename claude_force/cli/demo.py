@@ -1,0 +1,167 @@
+"""`demo`: three agents over real source files, one by one, at once, and ten at once, with measured times."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+
+from ..async_orchestrator import AsyncAgentOrchestrator
+from ..errors import InputError
+from ..types import AgentResult
+from . import render, streams
+
+PACKAGE = Path(__file__).resolve().parent.parent
+REVIEWED = ("errors.py", "types.py", "calling/messages.py")
+TEAM = ("code-reviewer", "security-specialist", "documentation-writer")
+# A pause and a pace as a fast model has them.
+FIRST_TOKEN_SECONDS, TOKENS_PER_SECOND = 0.3, 100.0
+
+STAND_IN = (
+    "No key is used and nothing is paid: a stand-in on this machine answers, over real HTTP, with a\n"
+    "pause and a pace like a model's. Its answers are counted facts, not reviews. Times and tokens\n"
+    "are measured; costs are what these tokens would cost at list price.\n"
+)
+LIVE = "The real API answers, and these calls are paid for.\n"
+
+
+@dataclass(frozen=True)
+class Round:
+    """One way of running some calls; `wall` is in seconds."""
+
+    name: str
+    wall: float
+    results: Tuple[AgentResult, ...]
+
+    def fields(self) -> Dict[str, Any]:
+        durations = [result.duration for result in self.results]
+        costs = [result.cost for result in self.results]
+        return {
+            "run": self.name,
+            "calls": len(self.results),
+            "answered": sum(result.success for result in self.results),
+            "wall_seconds": self.wall,
+            "slowest_call_seconds": max(durations),
+            "all_calls_seconds": sum(durations),
+            "speed_up": sum(durations) / self.wall,
+            "tokens": sum(result.usage.total_tokens for result in self.results),
+            "cost_usd": None if None in costs else sum(cost for cost in costs if cost is not None),
+        }
+
+
+def demo(args: argparse.Namespace) -> int:
+    """Returns 0, or 1 when a call failed. Raises InputError, AuthenticationError."""
+    if args.calls < 1:
+        raise InputError(f"--calls is {args.calls}: ask for one call at least.")
+    with _endpoint(args.live) as base_url:
+        rounds = asyncio.run(_rounds(args, base_url))
+    if args.json:
+        streams.as_json(
+            {"live": args.live, "runs": [one.fields() for one in rounds], "answers": _answers(rounds)}
+        )
+    else:
+        _show(rounds, args.live)
+    return 0 if all(result.success for one in rounds for result in one.results) else 1
+
+
+@contextmanager
+def _endpoint(live: bool) -> Iterator[Optional[str]]:
+    """The stand-in in a process of its own for as long as the rounds last, or None for the real API."""
+    if live:
+        yield None
+        return
+    command = [sys.executable, "-m", "claude_force.testing"]
+    command += [
+        "--time-to-first-token",
+        str(FIRST_TOKEN_SECONDS),
+        "--tokens-per-second",
+        str(TOKENS_PER_SECOND),
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, universal_newlines=True) as server:
+        try:
+            line = server.stdout.readline() if server.stdout is not None else ""
+            if "http://" not in line:
+                raise InputError(
+                    "The stand-in server did not start; `python -m claude_force.testing` shows why."
+                )
+            yield line.split()[-1]
+        finally:
+            server.terminate()
+
+
+async def _rounds(args: argparse.Namespace, base_url: Optional[str]) -> List[Round]:
+    three = list(zip(TEAM, tasks()))
+    many = [three[number % len(three)] for number in range(args.calls)]
+    key = None if args.live else "demo"
+    async with AsyncAgentOrchestrator(
+        project(), api_key=key, base_url=base_url, max_concurrent=max(args.calls, 3)
+    ) as engine:
+        if args.live:
+            await engine.check_credentials()
+        with render.Spinner("the agents are working", args.json):
+            # The import of the SDK and the first connection belong to no round.
+            await engine.execute_agent(TEAM[0], "Say that you are ready.", max_tokens=10)
+            return [
+                await _one_by_one(engine, three),
+                await _at_once(engine, f"{len(three)} at once", three),
+                await _at_once(engine, f"{args.calls} at once", many),
+            ]
+
+
+async def _one_by_one(engine: AsyncAgentOrchestrator, rows: Sequence[Tuple[str, str]]) -> Round:
+    started = time.perf_counter()
+    results = [await engine.execute_agent(agent, task) for agent, task in rows]
+    return Round(f"{len(rows)} one by one", time.perf_counter() - started, tuple(results))
+
+
+async def _at_once(engine: AsyncAgentOrchestrator, name: str, rows: Sequence[Tuple[str, str]]) -> Round:
+    started = time.perf_counter()
+    results = await engine.execute_multiple(rows)
+    return Round(name, time.perf_counter() - started, tuple(results))
+
+
+def project() -> Path:
+    """The example project: in the source tree beside the package, in an installed package inside it."""
+    for folder in (PACKAGE.parent / "examples" / "review-team", PACKAGE / "cli" / "review-team"):
+        if (folder / ".claude").is_dir():
+            return folder / ".claude"
+    raise InputError("The example project examples/review-team is missing: install the package again.")
+
+
+def tasks() -> List[str]:
+    """Source files of this package, to be reviewed."""
+    return [f"{name}\n\n{(PACKAGE / name).read_text(encoding='utf-8')}" for name in REVIEWED]
+
+
+def _answers(rounds: Sequence[Round]) -> List[Dict[str, Any]]:
+    return [
+        {"agent": result.agent_name, "file": file, "success": result.success, "output": result.output}
+        for result, file in zip(rounds[0].results, REVIEWED)
+    ]
+
+
+def _show(rounds: Sequence[Round], live: bool) -> None:
+    streams.out(LIVE if live else STAND_IN)
+    heads = ("run", "wall s", "slowest call s", "all calls s", "speed-up", "tokens", "cost")
+    render.table(heads, [_cells(one.fields()) for one in rounds])
+    for result, file in zip(rounds[0].results, REVIEWED):
+        streams.out(f"\n== {result.agent_name} on {file}")
+        streams.out(result.output if result.success else f"failed: {result.error}")
+
+
+def _cells(fields: Dict[str, Any]) -> Sequence[str]:
+    return (
+        fields["run"],
+        f"{fields['wall_seconds']:.2f}",
+        f"{fields['slowest_call_seconds']:.2f}",
+        f"{fields['all_calls_seconds']:.2f}",
+        f"{fields['speed_up']:.1f}x",
+        f"{fields['tokens']:,}",
+        render.dollars(fields["cost_usd"]),
+    )

@@ -1,0 +1,171 @@
+"""How agents, workflows and results look: as JSON, as a table on a terminal, as plain text in a pipe."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from typing import Any, Dict, Iterator, List, Optional, Sequence
+
+from ..types import AgentResult
+from . import streams
+
+
+def result_fields(result: AgentResult) -> Dict[str, Any]:
+    """A result as `--json` shows it."""
+    more = {
+        "stop_reason": result.stop_reason,
+        "truncated": result.truncated,
+        "request_id": result.request_id,
+        "attempts": result.attempts,
+    }
+    return {
+        "success": result.success,
+        "agent": result.agent_name,
+        "output": result.output,
+        "errors": result.errors,
+        "metadata": {**result.metadata, **more},
+    }
+
+
+def workflow_fields(
+    name: str, task: str, results: Sequence[AgentResult], error: Optional[str] = None
+) -> Dict[str, Any]:
+    """A workflow's results as `--json` shows them."""
+    fields: Dict[str, Any] = {
+        "success": error is None and all(result.success for result in results),
+        "workflow": name,
+        "task": task,
+        "total_tokens": sum(result.usage.total_tokens for result in results),
+        "results": [result_fields(result) for result in results],
+    }
+    return fields if error is None else {**fields, "error": error}
+
+
+def agents(found: List[Dict[str, Any]], as_json: bool) -> None:
+    """The list of agents."""
+    if as_json:
+        streams.as_json(found)
+    elif streams.on_terminal():
+        rows = [(a["name"], str(a["priority"]), ", ".join(a["domains"]), a["file"]) for a in found]
+        table(("agent", "priority", "domains", "file"), rows)
+    else:
+        for agent in found:
+            streams.out(
+                f"{agent['name']}\t{agent['priority']}\t{','.join(agent['domains'])}\t{agent['file']}"
+            )
+
+
+def workflows(found: Dict[str, Any], as_json: bool) -> None:
+    """The workflows and their agents."""
+    if as_json:
+        streams.as_json(found)
+        return
+    rows = [(name, _steps(value)) for name, value in found.items()]
+    if streams.on_terminal():
+        table(("workflow", "steps"), rows)
+    else:
+        for name, steps in rows:
+            streams.out(f"{name}\t{steps}")
+
+
+def _steps(workflow: Any) -> str:
+    if isinstance(workflow, list):
+        return " -> ".join(str(agent) for agent in workflow)
+    steps = workflow.get("steps", []) if isinstance(workflow, dict) else []
+    return f"a graph of {len(steps)} steps"
+
+
+def info(found: Dict[str, Any], as_json: bool) -> None:
+    """What is known of one agent."""
+    if as_json:
+        streams.as_json(found)
+        return
+    for name, value in found.items():
+        shown = ", ".join(value) if isinstance(value, list) else value
+        streams.out(f"{name + ':':13} {'-' if shown in (None, '') else shown}")
+
+
+def answer(result: AgentResult) -> None:
+    """The answer alone on stdout; its figures, or why there is none, on stderr."""
+    if not result.success:
+        streams.error("; ".join(result.errors or ["no reason was given"]), json=False)
+        return
+    streams.out(result.output)
+    _remarks(result)
+
+
+def step(number: int, result: AgentResult) -> None:
+    """One step of a workflow."""
+    streams.out(f"== {number}. {result.agent_name}")
+    answer(result)
+    streams.out()
+
+
+def _remarks(result: AgentResult) -> None:
+    if result.truncated:
+        streams.warn("the answer is cut off: it reached --max-tokens")
+    if result.refused:
+        streams.warn("the model declined to answer")
+    streams.note(
+        f"{result.model}, {result.usage.total_tokens:,} tokens, {dollars(result.cost)}, "
+        f"{result.duration:.1f} s, {count(result.attempts, 'attempt')}"
+    )
+
+
+def dollars(cost: Optional[float]) -> str:
+    """USD, to the digits that matter."""
+    return "cost unknown" if cost is None else f"${cost:.4f}"
+
+
+def count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table: drawn on a terminal, in plain columns elsewhere."""
+    if streams.on_terminal():
+        _drawn(heads, rows)
+        return
+    widths = [max(len(row[column]) for row in [heads, *rows]) for column in range(len(heads))]
+    for row in [heads, *rows]:
+        streams.out("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+
+
+def _drawn(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(*heads)
+    for row in rows:
+        drawn.add_row(*(Text(cell) for cell in row))
+    Console().print(drawn)
+
+
+class Spinner:
+    """Shows on stderr that something is under way, where a person reads it."""
+
+    def __init__(self, text: str, as_json: bool) -> None:
+        self._status: Any = None
+        if sys.stderr.isatty() and not as_json:
+            from rich.console import Console
+
+            self._status = Console(stderr=True).status(text)
+
+    def __enter__(self) -> Spinner:
+        if self._status is not None:
+            self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._status is not None:
+            self._status.stop()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """For as long as something else is printed."""
+        self.__exit__()
+        try:
+            yield
+        finally:
+            self.__enter__()

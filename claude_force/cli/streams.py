@@ -1,0 +1,90 @@
+"""The two streams: what was asked for on stdout, everything about it on stderr."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+_NAME = "claude-force"
+
+
+def prepare_streams() -> None:
+    """A character that a stream can't show must not end the command; pipes get UTF-8."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            encoding = None if stream.isatty() else "utf-8"
+            reconfigure(encoding=encoding, errors="backslashreplace")
+
+
+def finish(code: int) -> int:
+    """Flushes stdout and returns the exit code."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _discard_stdout()
+    except OSError as failure:
+        _discard_stdout()
+        error(f"stdout can't be written: {failure.strerror}", json=False)
+        return 1
+    return code
+
+
+def _discard_stdout() -> None:
+    # The reader is gone (`| head -1`). Without this Python tries once more at exit, and complains.
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):
+        return
+
+
+def out(text: str = "") -> None:
+    """One piece of output on stdout, ending in a newline."""
+    if on_terminal():
+        text = _without_controls(text)
+    try:
+        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _discard_stdout()
+
+
+def note(text: str) -> None:
+    """One line on stderr."""
+    sys.stderr.write(f"{_NAME}: {_one_line(text)}\n")
+    sys.stderr.flush()
+
+
+def warn(text: str) -> None:
+    """A warning on stderr."""
+    note(f"warning: {text}")
+
+
+def error(text: str, json: bool) -> None:
+    """What ended the command: a line on stderr, or an object on stdout."""
+    if json:
+        as_json({"success": False, "error": text})
+    else:
+        note(f"error: {text}")
+
+
+def as_json(value: Any) -> None:
+    """ASCII only, so that no encoding of the reader's can spoil it."""
+    import json
+
+    out(json.dumps(value, indent=2, default=str))
+
+
+def on_terminal() -> bool:
+    """Whether a person reads stdout."""
+    return sys.stdout.isatty()
+
+
+def _one_line(text: str) -> str:
+    return _without_controls(" ".join(str(text).split()))
+
+
+def _without_controls(text: str) -> str:
+    # An answer can hold escape sequences; a terminal would obey them.
+    return "".join(char for char in text if char in "\n\t" or (char >= " " and not "\x7f" <= char <= "\x9f"))

@@ -1,0 +1,317 @@
+"""The command: what it prints where, its exit codes, and what it does not load."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from fleet import write_project
+
+from claude_force.cli.main import main
+from claude_force.testing import MessagesServer, faults
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def project(tmp_path, messages_server, monkeypatch):
+    """A project as the working directory, and a server that the command finds by the environment."""
+    write_project(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    return tmp_path
+
+
+@pytest.fixture
+def faulty(project, monkeypatch):
+    """Puts a server with a plan of faults in the place of the healthy one."""
+    servers = []
+
+    def start(*plan):
+        servers.append(MessagesServer(faults=plan).start())
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", servers[-1].base_url)
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+def command(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "claude_force", *arguments], capture_output=True, timeout=60, **options
+    )
+
+
+def json_of(capsys):
+    return json.loads(capsys.readouterr().out)
+
+
+class TestList:
+    def test_agents_are_one_plain_line_each_in_a_pipe(self, project, capsys):
+        assert main(["list", "agents"]) == 0
+        assert capsys.readouterr().out.splitlines() == [
+            "python-expert\t1\t\tpython.md",
+            "code-reviewer\t2\t\tagents/code-reviewer.md",
+        ]
+
+    def test_agents_as_json_are_the_list_of_the_old_package(self, project, capsys):
+        assert main(["list", "agents", "--json"]) == 0
+        assert json_of(capsys)[0] == {
+            "name": "python-expert",
+            "file": "python.md",
+            "domains": [],
+            "priority": 1,
+        }
+
+    def test_a_file_that_is_no_agent_is_named_with_its_reason_on_stderr(self, project, capsys):
+        (project / ".claude" / "agents" / "empty.md").write_text("---\nname: hollow\n---\n", encoding="utf-8")
+        assert main(["list", "agents", "--json"]) == 0
+        captured = capsys.readouterr()
+        assert "hollow (agents/empty.md)" in captured.err
+        assert "no instructions" in captured.err
+        json.loads(captured.out)
+
+    def test_workflows_show_their_agents_in_order(self, project, capsys):
+        assert main(["list", "workflows"]) == 0
+        assert "review\tpython-expert -> code-reviewer" in capsys.readouterr().out
+
+    def test_info_shows_what_is_known_of_an_agent(self, project, capsys):
+        assert main(["info", "code-reviewer"]) == 0
+        assert "Reviews: all code" in capsys.readouterr().out
+
+    def test_common_options_may_stand_before_the_verb(self, project, capsys):
+        config = str(project / ".claude" / "claude.json")
+        assert main(["--json", "--config", config, "info", "python-expert"]) == 0
+        assert json_of(capsys)["contract"] == "contracts/python.md"
+
+
+class TestRunAgent:
+    def test_a_pipe_gets_the_answer_alone_and_stderr_the_figures(self, project, capsys):
+        assert main(["run", "agent", "python-expert", "--task", "Explain lists"]) == 0
+        captured = capsys.readouterr()
+        assert captured.out.startswith("This is the report of")
+        assert "tokens" in captured.err
+        assert "1 attempt" in captured.err
+
+    def test_json_has_the_shape_of_the_old_package(self, project, capsys):
+        assert main(["run", "agent", "python-expert", "--task", "x", "--json"]) == 0
+        fields = json_of(capsys)
+        assert list(fields) == ["success", "agent", "output", "errors", "metadata"]
+        assert fields["metadata"]["tokens_used"] > 0
+
+    def test_a_task_file_is_sent_byte_for_byte(self, project, messages_server, capsys):
+        (project / "task.txt").write_bytes("a\r\n\u00e9\n\n".encode())
+        assert main(["run", "agent", "python-expert", "--task-file", "task.txt"]) == 0
+        assert messages_server.requests[0].body["messages"][0]["content"] == "a\r\n\u00e9\n\n"
+
+    def test_standard_input_is_the_task_where_none_is_named(self, project, messages_server):
+        done = command("run", "agent", "python-expert", input=b"from a pipe\n")
+        assert done.returncode == 0, done.stderr
+        assert messages_server.requests[0].body["messages"][0]["content"] == "from a pipe\n"
+
+    def test_options_reach_the_request(self, project, messages_server, capsys):
+        options = ["--model", "claude-opus-5-5", "--max-tokens", "7", "--no-stream"]
+        assert main(["run", "agent", "python-expert", "--task", "x", *options]) == 0
+        body = messages_server.requests[0].body
+        assert (body["model"], body["max_tokens"], body["stream"]) == ("claude-opus-5-5", 7, False)
+        assert "cut off" in capsys.readouterr().err
+
+    def test_a_failed_agent_is_exit_code_1_and_one_line_on_stderr(self, faulty, capsys):
+        faulty(faults.status(400, message="no such thing"))
+        assert main(["run", "agent", "python-expert", "--task", "x"]) == 1
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert "no such thing" in captured.err
+        assert "Traceback" not in captured.err
+
+    def test_a_failed_agent_as_json_is_its_result(self, faulty, capsys):
+        faulty(faults.status(401))
+        assert main(["run", "agent", "python-expert", "--task", "x", "--json"]) == 1
+        fields = json_of(capsys)
+        assert fields["success"] is False
+        assert "ANTHROPIC_API_KEY" in fields["errors"][0]
+
+    def test_an_unknown_price_is_said_to_be_unknown(self, project, capsys):
+        assert main(["run", "agent", "python-expert", "--task", "x", "--model", "gemma3"]) == 0
+        assert "cost unknown" in capsys.readouterr().err
+
+
+class TestRunWorkflow:
+    def test_prints_each_step_as_it_ends(self, project, capsys):
+        assert main(["run", "workflow", "review", "--task", "x"]) == 0
+        out = capsys.readouterr().out
+        assert out.index("== 1. python-expert") < out.index("== 2. code-reviewer")
+
+    def test_json_has_the_shape_of_the_old_package(self, project, capsys):
+        assert main(["run", "workflow", "review", "--task", "x", "--json"]) == 0
+        fields = json_of(capsys)
+        assert list(fields) == ["success", "workflow", "task", "total_tokens", "results"]
+        assert fields["total_tokens"] == sum(one["metadata"]["tokens_used"] for one in fields["results"])
+
+    def test_each_agent_can_be_given_the_task_alone(self, project, messages_server):
+        assert main(["run", "workflow", "review", "--task", "x", "--no-pass-output"]) == 0
+        assert [one.body["messages"][0]["content"] for one in messages_server.requests] == ["x", "x"]
+
+    def test_a_failed_step_is_exit_code_1(self, faulty, capsys):
+        faulty(None, faults.status(400))
+        assert main(["run", "workflow", "review", "--task", "x"]) == 1
+        assert "== 2. code-reviewer" in capsys.readouterr().out
+
+
+WRONG = {
+    "no verb": [],
+    "an unknown verb": ["fly"],
+    "an unknown option": ["list", "agents", "--loud"],
+    "an unknown agent": ["run", "agent", "nobody", "--task", "x"],
+    "a name that breaks the rule": ["run", "agent", "../../etc/passwd", "--task", "x"],
+    "an empty task": ["run", "agent", "python-expert", "--task", ""],
+    "a task file that is not there": ["run", "agent", "python-expert", "--task-file", "nowhere"],
+    "two tasks": ["run", "agent", "python-expert", "--task", "x", "--task-file", "y"],
+    "a number that is none": ["run", "agent", "python-expert", "--task", "x", "--timeout", "soon"],
+    "a limit that makes no sense": ["run", "agent", "python-expert", "--task", "x", "--max-retries", "0"],
+    "a config that is not there": ["list", "agents", "--config", "nowhere.json"],
+    "an unknown workflow": ["run", "workflow", "nothing", "--task", "x"],
+}
+
+
+@pytest.mark.parametrize("arguments", WRONG.values(), ids=WRONG.keys())
+class TestWrongInput:
+    def test_is_exit_code_2_with_one_line_and_nothing_sent(self, project, messages_server, capsys, arguments):
+        assert main(arguments) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err.startswith("claude-force: error: ")
+        assert "Traceback" not in captured.err
+        assert messages_server.requests == []
+
+    def test_as_json_is_an_object_on_stdout(self, project, capsys, arguments):
+        assert main([*arguments, "--json"]) == 2
+        fields = json_of(capsys)
+        assert fields["success"] is False
+        assert fields["error"]
+
+
+def test_no_task_at_a_terminal_names_the_three_ways(project, capsys, monkeypatch):
+    terminal = io.TextIOWrapper(io.BytesIO(b""))
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stdin", terminal)
+    assert main(["run", "agent", "python-expert"]) == 2
+    error = capsys.readouterr().err
+    assert "--task TEXT" in error
+    assert "--task-file FILE" in error
+    assert "standard input" in error
+
+
+def test_a_task_file_that_is_not_utf8_is_named(project, capsys):
+    (project / "latin.txt").write_bytes(b"caf\xe9")
+    assert main(["run", "agent", "python-expert", "--task-file", "latin.txt"]) == 2
+    assert "latin.txt is not UTF-8" in capsys.readouterr().err
+
+
+def test_verbose_logs_to_stderr_and_leaves_stdout_pure(project, capsys):
+    assert main(["-v", "run", "agent", "python-expert", "--task", "x", "--json"]) == 0
+    captured = capsys.readouterr()
+    json.loads(captured.out)
+    assert "claude_force.async_orchestrator" in captured.err
+
+
+def interrupted(server, *arguments):
+    """Runs a command, interrupts it when its request is open, and returns how it ended."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "claude_force", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    end = time.monotonic() + 30
+    while not (server.in_flight and len(server.requests) == arguments.count("--json") + 1):
+        assert time.monotonic() < end and process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out, error = process.communicate(timeout=20)
+    return process.returncode, out.decode(), error.decode()
+
+
+def test_ctrl_c_is_exit_code_130_and_closes_the_connection(faulty):
+    server = faulty(faults.silence_before_first_byte())
+    code, out, error = interrupted(server, "run", "agent", "python-expert", "--task", "x")
+    assert (code, out) == (130, "")
+    assert error.strip() == "claude-force: error: interrupted"
+    end = time.monotonic() + 5
+    while server.in_flight and time.monotonic() < end:
+        time.sleep(0.01)
+    assert server.in_flight == 0
+
+
+def test_ctrl_c_in_a_workflow_keeps_the_finished_steps(faulty):
+    server = faulty(None, faults.silence_before_first_byte())
+    code, out, _ = interrupted(server, "run", "workflow", "review", "--task", "x", "--json")
+    fields = json.loads(out)
+    assert code == 130
+    assert (fields["success"], fields["error"]) == (False, "interrupted")
+    assert [one["agent"] for one in fields["results"]] == ["python-expert"]
+
+
+def test_a_reader_that_goes_away_ends_the_command_quietly(project):
+    done = subprocess.run(
+        f'"{sys.executable}" -m claude_force run agent python-expert --task x 2>err | true; cat err',
+        shell=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "BrokenPipe" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_help_and_version_load_nothing_heavy(project, option):
+    heavy = ("anthropic", "pydantic", "yaml", "asyncio", "rich", "aiohttp", "tenacity")
+    source = (
+        "import sys\nfrom claude_force.cli.main import main\n"
+        f"code = main([{option!r}])\n"
+        f"print(sorted(set({heavy!r}) & set(sys.modules)), file=sys.stderr)\nsys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr.strip()) == (0, "[]")
+
+
+def test_list_works_where_the_sdk_cannot_be_imported(project):
+    source = (
+        "import sys\nsys.modules['anthropic'] = sys.modules['aiohttp'] = None\n"
+        "from claude_force.cli.main import main\nsys.exit(main(['list', 'agents']))"
+    )
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "python-expert" in done.stdout
+
+
+def test_a_missing_key_is_one_clear_message(project, capsys, monkeypatch):
+    monkeypatch.delenv("ANTHROPIC_API_KEY")
+    assert main(["run", "agent", "python-expert", "--task", "x"]) == 1
+    assert "Set ANTHROPIC_API_KEY" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="no pseudo-terminals on this system")
+def test_on_a_terminal_agents_are_a_table(project):
+    master, slave = os.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "claude_force", "list", "agents"], stdout=slave, stderr=slave
+    ) as process:
+        os.close(slave)
+        seen = b""
+        while True:
+            try:
+                chunk = os.read(master, 4096)
+            except OSError:
+                break
+            if not chunk:
+                break
+            seen += chunk
+        assert process.wait(timeout=30) == 0
+    os.close(master)
+    assert seen.decode().startswith("┏━")
+    assert "python-expert" in seen.decode()

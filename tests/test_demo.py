@@ -1,0 +1,66 @@
+"""The demo: its figures are measured, and they agree with each other."""
+
+import json
+
+import pytest
+
+from claude_force.cli.main import main
+from claude_force.types import AgentResult
+
+
+@pytest.fixture
+def figures(capsys, monkeypatch):
+    from claude_force.cli import demo
+
+    monkeypatch.setattr(demo, "FIRST_TOKEN_SECONDS", 0.05)
+    monkeypatch.setattr(demo, "TOKENS_PER_SECOND", 2000.0)
+    assert main(["demo", "--calls", "4", "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_three_runs_whose_figures_agree(figures):
+    one_by_one, at_once, four = figures["runs"]
+    assert [run["calls"] for run in figures["runs"]] == [3, 3, 4]
+    assert all(run["answered"] == run["calls"] for run in figures["runs"])
+    assert one_by_one["wall_seconds"] >= one_by_one["all_calls_seconds"]
+    for run in (at_once, four):
+        assert run["slowest_call_seconds"] <= run["wall_seconds"]
+        assert run["speed_up"] == pytest.approx(run["all_calls_seconds"] / run["wall_seconds"])
+    assert one_by_one["tokens"] == at_once["tokens"] < four["tokens"]
+
+
+def test_the_three_agents_answer_on_real_files(figures):
+    assert [one["agent"] for one in figures["answers"]] == [
+        "code-reviewer",
+        "security-specialist",
+        "documentation-writer",
+    ]
+    assert all(one["output"] for one in figures["answers"])
+
+
+def test_for_people_it_says_that_nothing_is_paid(capsys):
+    assert main(["demo", "--calls", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "No key is used and nothing is paid" in out
+    assert "3 one by one" in out
+
+
+def test_live_without_a_key_is_one_clear_message(capsys):
+    assert main(["demo", "--live"]) != 0
+    captured = capsys.readouterr()
+    assert "ANTHROPIC_API_KEY" in captured.err
+    assert "Traceback" not in captured.err
+
+
+def test_a_cost_that_is_not_known_for_one_call_is_not_known_for_all():
+    from claude_force.cli.demo import Round
+
+    results = (
+        AgentResult("a", True, cost=0.5, duration=1.0),
+        AgentResult("b", True, cost=None, duration=1.0),
+    )
+    assert Round("x", 1.0, results).fields()["cost_usd"] is None
+
+
+def test_calls_below_one_are_refused(capsys):
+    assert main(["demo", "--calls", "0"]) == 2
