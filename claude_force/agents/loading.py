@@ -120,8 +120,7 @@ def _read_contract(loaded: Loaded, folder: Path, file: str) -> Optional[str]:
 def _read_agent(loaded: Loaded, folder: Path, file: str) -> Definition:
     # The path as it is spelled: a link that comes to point elsewhere is a change too.
     loaded.watch(folder / file)
-    definition = read_definition(read_text(resolve_inside(folder, file)))
-    return definition
+    return read_definition(read_text(resolve_inside(folder, file)))
 
 
 def _check(definition: Definition) -> None:
