@@ -1,6 +1,7 @@
 """What every test starts from: an empty home, a clean environment, and no way to a paid API."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,15 @@ settings.register_profile("ci", deadline=None, max_examples=25, derandomize=True
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if sys.version_info < (3, 9):
+        # The last pytest-asyncio for Python 3.8 leaves loops open after a test that calls asyncio.run.
+        config.addinivalue_line(
+            "filterwarnings",
+            "ignore:Exception ignored in. <socket.socket fd=-1, family=AddressFamily.AF_UNIX",
+        )
 
 
 @pytest.fixture(autouse=True)
