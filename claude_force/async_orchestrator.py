@@ -30,6 +30,8 @@ class AsyncAgentOrchestrator:
     The attributes below can be set at any time; they hold from the next call.
 
     Attributes:
+        config_path: a claude.json, a .claude folder or a project; None for the one found by walking up.
+        api_key: None for the credentials that the SDK finds.
         max_concurrent: attempts on the wire at one time.
         timeout_seconds: the longest silence of the server in one attempt; None for no bound.
         max_retries: attempts per call, the first one among them.
@@ -61,7 +63,7 @@ class AsyncAgentOrchestrator:
     ) -> None:
         """Raises InvalidOptionError for a senseless limit, ConfigurationError for a missing file."""
         self.config_path = config_path
-        self._api_key = api_key
+        self.api_key = api_key
         self.base_url = base_url
         self.max_concurrent = max_concurrent
         self.timeout_seconds = timeout_seconds
@@ -75,8 +77,17 @@ class AsyncAgentOrchestrator:
         self.cache_max_size_mb = cache_max_size_mb
         check_limits(max_concurrent, timeout_seconds, max_retries, deadline_seconds)
         self._clock = clock or Clock()
-        self._registry = Registry(config_path)
         self._caller = Caller(self._clock)
+
+    @property
+    def config_path(self) -> Union[str, Path, None]:
+        return self._config_path
+
+    @config_path.setter
+    def config_path(self, path: Union[str, Path, None]) -> None:
+        """Raises ConfigurationError when it is not there."""
+        self._registry = Registry(path)
+        self._config_path = path
 
     async def execute_agent(
         self,
@@ -131,7 +142,7 @@ class AsyncAgentOrchestrator:
     def _how(self) -> CallerSettings:
         check_limits(self.max_concurrent, self.timeout_seconds, self.max_retries, self.deadline_seconds)
         return CallerSettings(
-            self._api_key,
+            self.api_key,
             self.base_url,
             self.max_concurrent,
             self.timeout_seconds,

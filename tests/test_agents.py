@@ -190,6 +190,18 @@ class TestSources:
         assert project.registry.get("a").definition == "the project's\n"
         assert project.registry.get("b").definition == "the user's\n"
 
+    def test_a_file_of_the_users_is_found_beside_a_project_file_of_the_same_name(
+        self, project, clean_environment
+    ):
+        Project(clean_environment).agent("helper.md", "theirs")
+        project.agent("helper.md", "ours")
+        assert set(project.names()) == {"ours", "theirs"}
+
+    def test_a_file_that_claude_json_names_is_one_agent_under_that_name(self, project):
+        project.agent("helper.md", "front-matter-name")
+        project.config(agents={"own-name": {"file": "agents/helper.md"}})
+        assert project.names() == ["own-name"]
+
     def test_a_contract_is_read_beside_the_definition(self, project):
         project.file("a.md", "Body")
         project.file("contracts/a.md", "Owed")
@@ -307,6 +319,12 @@ class TestProblems:
         project.config(agents={"bad": entry, "good": {"file": "a.md"}})
         assert project.names() == ["good"]
         assert [one.name for one in project.registry.problems()] == ["bad"]
+
+    def test_two_entries_that_are_read_as_one_name_are_reported(self, project):
+        project.file("a.md", "Body")
+        project.config(agents={"my agent": {"file": "a.md"}, "My.Agent": {"file": "a.md"}})
+        assert project.names() == ["my-agent"]
+        assert [one.name for one in project.registry.problems()] == ["My.Agent"]
 
     def test_where_there_are_no_agents_the_error_says_where_to_put_one(self, project):
         with pytest.raises(

@@ -270,6 +270,17 @@ class TestBulk:
             await orchestrator.execute_multiple([("python-expert", "x")] * 10)
         assert server.max_in_flight == 5
 
+    async def test_config_path_and_key_hold_from_the_next_call_too(self, project, tmp_path):
+        other = tmp_path / "other" / ".claude" / "agents"
+        other.mkdir(parents=True)
+        (other / "newcomer.md").write_text("You are new.", encoding="utf-8")
+        async with fleet(project) as (orchestrator, server):
+            orchestrator.config_path = tmp_path / "other"
+            orchestrator.api_key = "another-key"
+            assert (await orchestrator.execute_agent("newcomer", "x")).success
+        sent = server.requests[0].headers
+        assert "another-key" in sent.get("x-api-key", "") + sent.get("authorization", "")
+
     async def test_no_tasks_give_no_results(self, project):
         async with fleet(project) as (orchestrator, _):
             assert await orchestrator.execute_multiple([]) == []

@@ -70,12 +70,12 @@ def load_sources(sources: Sources) -> Loaded:
     loaded.share(sources.config)
     config = load_config(sources.config) if sources.config.exists() else Config()
     loaded.workflows = config.workflows
-    claimed: Set[str] = set()
-    for name, entry in config.agents.items():
-        claimed.add(_add_entry(loaded, sources.folder, name, entry))
-    _add_folder(loaded, sources.folder, claimed)
+    claimed = {_add_entry(loaded, sources.folder, name, entry) for name, entry in config.agents.items()}
+    # An entry may use a file of the agents folder under a name of its own: that file is its alone.
+    used = {sources.folder / entry.file for entry in config.agents.values()}
+    _add_folder(loaded, sources.folder, claimed, used)
     if sources.user.absolute() != sources.folder.absolute():
-        _add_folder(loaded, sources.user, claimed | set(loaded.agents))
+        _add_folder(loaded, sources.user, claimed | set(loaded.agents), set())
     return loaded
 
 
@@ -87,6 +87,8 @@ def _add_entry(loaded: Loaded, folder: Path, name: str, entry: AgentEntry) -> st
             raise ConfigurationError(entry.problem)
         if not own:
             raise ConfigurationError("its name has no letter or digit")
+        if own in loaded.agents:
+            raise ConfigurationError(f"its name is read as '{own}', which '{loaded.agents[own].title}' has")
         definition = _read_agent(loaded, folder, entry.file)
         _check(definition)
         contract = None if entry.contract is None else _read_contract(loaded, folder, entry.contract)
@@ -130,13 +132,12 @@ def _check(definition: Definition) -> None:
         raise ConfigurationError("it has no instructions")
 
 
-def _add_folder(loaded: Loaded, folder: Path, claimed: Set[str]) -> None:
-    """Adds the folder's front-matter agents whose names are not claimed by a stronger source."""
+def _add_folder(loaded: Loaded, folder: Path, claimed: Set[str], used: Set[Path]) -> None:
+    """Adds the folder's front-matter agents whose names and files no stronger source has."""
     seen: Dict[str, str] = {}
     for path in _markdown_files(loaded, folder / "agents"):
         file = path.relative_to(folder).as_posix()
-        # An entry of claude.json may use a file of this folder under a name of its own.
-        if any(agent.file == file for agent in loaded.agents.values()):
+        if path in used:
             continue
         agent = _front_matter_agent(loaded, folder, path, file)
         if agent is None or agent.name in claimed:
