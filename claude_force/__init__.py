@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from .async_orchestrator import AsyncAgentOrchestrator
     from .errors import ClaudeForceError
     from .orchestrator import AgentOrchestrator
+    from .response_cache import ResponseCache
     from .types import AgentResult, AsyncAgentResult
 
 __version__ = "0.1.0"
@@ -16,6 +17,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "AgentOrchestrator": ".orchestrator",
     "AsyncAgentOrchestrator": ".async_orchestrator",
+    "ResponseCache": ".response_cache",
     "AgentResult": ".types",
     "AsyncAgentResult": ".types",
     "ClaudeForceError": ".errors",
@@ -27,6 +29,7 @@ __all__ = [
     "AsyncAgentOrchestrator",
     "AsyncAgentResult",
     "ClaudeForceError",
+    "ResponseCache",
     "__version__",
 ]
 

@@ -1,6 +1,7 @@
 """Every error that the package raises or puts on a result.
 
 ClaudeForceError
+ +- CacheError (also ValueError)          a cache folder or secret that can't be used
  +- InputError (also ValueError)          the caller's input, found before anything is sent
  |   +- InvalidAgentNameError
  |   +- InvalidTaskError
@@ -32,6 +33,10 @@ from typing import Any, Dict, Optional
 
 class ClaudeForceError(Exception):
     """Base of all errors of this package; `str()` says what happened and what to do next."""
+
+
+class CacheError(ClaudeForceError, ValueError):
+    """A cache folder or a secret that can't be used as it is."""
 
 
 class InputError(ClaudeForceError, ValueError):

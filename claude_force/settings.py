@@ -42,6 +42,11 @@ def alias_override(alias: str) -> Optional[str]:
     return os.environ.get(f"ANTHROPIC_DEFAULT_{alias.upper()}_MODEL") or None
 
 
+def cache_secret() -> Optional[str]:
+    """The secret that signs cache entries, where the environment names one."""
+    return os.environ.get("CLAUDE_CACHE_SECRET")
+
+
 def user_folder() -> Path:
     """`~/.claude`."""
     return Path.home() / ".claude"

@@ -1,0 +1,54 @@
+"""The secret that signs entries: given, from the environment, or made once for the folder."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+from typing import Union
+
+from .. import settings
+from ..errors import CacheError
+
+_BYTES = 32
+_SHORTEST = 16
+
+
+def find_secret(given: Union[str, bytes, None], folder: Path) -> bytes:
+    """Raises CacheError for an empty secret and for a kept one that others may read."""
+    chosen = settings.cache_secret() if given is None else given
+    if chosen is not None:
+        if not chosen:
+            raise CacheError("The cache secret is empty: give a long random text, or none at all.")
+        return chosen.encode() if isinstance(chosen, str) else chosen
+    return _kept(folder / "secret")
+
+
+def _kept(path: Path) -> bytes:
+    if not path.exists():
+        _make(path)
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_mode & 0o077:
+            raise CacheError(f"{path} can be read by others: chmod 600 it, or remove it with the cache.")
+        secret = file.read()
+    if len(secret) < _SHORTEST:
+        raise CacheError(f"{path} holds no whole secret: remove it, and the cache starts anew.")
+    return secret
+
+
+def _make(path: Path) -> None:
+    # Written whole under a name of its own, then linked: of several processes the first wins, and
+    # none ever reads half a secret.
+    draft = path.with_name(f"secret.{os.getpid()}.{secrets.token_hex(4)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(secrets.token_bytes(_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            return
+    finally:
+        draft.unlink()

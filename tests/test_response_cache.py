@@ -1,0 +1,443 @@
+"""The cache: never stale, never forged, never in the way, within its bounds."""
+
+import json
+import logging
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from claude_force.cache.key import cache_key, encode, question
+from claude_force.cache.memory import MemoryLayer
+from claude_force.cache.signing import Entry, seal, unseal
+from claude_force.errors import CacheError
+from claude_force.response_cache import ResponseCache
+
+ASKED = ("python-expert", "What are decorators?", "claude-sonnet-5-5")
+SECRET = "a secret of the tests"
+
+
+class Hours:
+    """A clock in hours, read in seconds."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now * 3600
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def cache(folder):
+    with ResponseCache(cache_secret=SECRET, cache_dir=folder) as opened:
+        yield opened
+
+
+def again(folder, **options):
+    """The same folder as another process would see it: nothing in memory."""
+    return ResponseCache(**{"cache_secret": SECRET, "cache_dir": folder, **options})
+
+
+def database(folder):
+    return sqlite3.connect(str(folder / "answers.db"))
+
+
+class TestKey:
+    def test_has_32_hex_characters(self):
+        key = cache_key(question(*ASKED, {}))
+        assert len(key) == 32
+        int(key, 16)
+
+    @given(st.lists(st.text(), max_size=6), st.lists(st.text(), max_size=6))
+    def test_no_two_lists_of_texts_have_one_encoding(self, one, other):
+        assert (encode(one) == encode(other)) == (one == other)
+
+    def test_a_colon_in_a_field_is_no_boundary(self):
+        assert cache_key(question("x:y", "z", "m", {})) != cache_key(question("x", "y:z", "m", {}))
+
+    @given(st.dictionaries(st.text(max_size=5), st.text(max_size=5)), st.randoms())
+    def test_the_order_of_the_fingerprint_does_not_matter(self, fields, chance):
+        shuffled = list(fields.items())
+        chance.shuffle(shuffled)
+        assert question("a", "t", "m", fields) == question("a", "t", "m", dict(shuffled))
+
+    def test_a_fingerprint_field_never_stands_for_one_of_the_question(self):
+        assert cache_key(question("a", "t", "m", {"agent": "b"})) != cache_key(question("b", "t", "m", {}))
+
+
+ENTRIES = st.builds(
+    Entry,
+    st.text("0123456789abcdef", min_size=32, max_size=32),
+    st.text(max_size=10),
+    st.text(max_size=10),
+    st.floats(0, 1e11),
+    st.integers(0, 10**9),
+    st.integers(0, 10**9),
+    st.none() | st.floats(0, 1e6),
+    st.text(max_size=10),
+    st.text(max_size=100),
+)
+
+
+class TestSignature:
+    @given(ENTRIES)
+    def test_what_was_sealed_is_unsealed(self, entry):
+        assert unseal(seal(entry, b"s"), entry.key, b"s") == entry
+
+    @given(ENTRIES, st.integers(0, 9), st.data())
+    def test_any_changed_field_breaks_it(self, entry, number, data):
+        row = list(seal(entry, b"s"))
+        other = data.draw(st.just("other") | st.just(7) | st.just(b"\0") | st.none())
+        changed = [*row[:number], other, *row[number + 1 :]]
+        if changed != row:
+            assert unseal(tuple(changed), entry.key, b"s") is None
+
+    @given(ENTRIES)
+    def test_a_copy_under_another_key_is_a_forgery(self, entry):
+        other = "f" * 32 if entry.key != "f" * 32 else "0" * 32
+        row = seal(entry, b"s")
+        assert unseal(row, other, b"s") is None
+        assert unseal((other, *row[1:]), other, b"s") is None
+
+    @given(ENTRIES)
+    def test_another_secret_does_not_hold(self, entry):
+        assert unseal(seal(entry, b"s"), entry.key, b"t") is None
+
+
+class TestMemory:
+    @given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 40)), max_size=60))
+    def test_its_size_is_the_sum_of_what_it_holds_and_within_the_bound(self, steps):
+        layer = MemoryLayer(100)
+        sizes = {}
+        for key, size in steps:
+            layer.put(key, key, size)
+            sizes[key] = size
+            held = [one for one in sizes if layer.get(one) is not None]
+            assert layer.size == sum(sizes[one] for one in held) <= 100
+            assert layer.get(key) == key
+
+    def test_the_least_recently_used_goes_first(self):
+        layer = MemoryLayer(2)
+        layer.put("a", 1, 1)
+        layer.put("b", 2, 1)
+        layer.get("a")
+        layer.put("c", 3, 1)
+        assert [layer.get(key) for key in "abc"] == [1, None, 3]
+
+
+class TestHit:
+    def test_has_the_fields_of_the_contract(self, cache):
+        cache.set(*ASKED, "They wrap.", input_tokens=100, output_tokens=50, estimated_cost=0.001)
+        hit = cache.get(*ASKED)
+        assert hit.pop("cache_age_seconds") >= 0
+        assert hit == {
+            "response": "They wrap.",
+            "input_tokens": 100,
+            "output_tokens": 50,
+            "estimated_cost": 0.001,
+            "cached": True,
+            "hit_count": 1,
+        }
+
+    @pytest.mark.parametrize("text", ["", "\U0001f40d\u2028\0", "half \ud800", "x" * 100_000])
+    def test_gives_the_text_back_as_it_was(self, cache, folder, text):
+        cache.set(*ASKED, text)
+        assert cache.get(*ASKED)["response"] == text
+        with again(folder) as other:
+            assert other.get(*ASKED)["response"] == text
+
+    def test_an_unknown_price_stays_unknown(self, cache):
+        cache.set(*ASKED, "x")
+        assert cache.get(*ASKED)["estimated_cost"] is None
+
+    def test_a_caller_that_changes_its_hit_changes_no_other(self, cache):
+        cache.set(*ASKED, "x")
+        cache.get(*ASKED)["response"] = "changed"
+        assert cache.get(*ASKED)["response"] == "x"
+
+    def test_counts_hits_across_restarts(self, cache, folder):
+        cache.set(*ASKED, "x")
+        cache.get(*ASKED)
+        cache.get(*ASKED)
+        cache.close()
+        with again(folder) as other:
+            assert other.get(*ASKED)["hit_count"] == 3
+
+    def test_another_fingerprint_is_another_question(self, cache):
+        cache.set(*ASKED, "old", fingerprint={"definition": "before"})
+        assert cache.get(*ASKED, fingerprint={"definition": "after"}) is None
+        assert cache.get(*ASKED) is None
+
+    def test_expires_after_its_hours_in_memory_and_on_disk(self, folder):
+        clock = Hours()
+        with again(folder, ttl_hours=24, clock=clock) as cache:
+            cache.set(*ASKED, "x")
+            clock.now += 23.9
+            assert cache.get(*ASKED)["cache_age_seconds"] == pytest.approx(23.9 * 3600)
+            clock.now += 0.1
+            assert cache.get(*ASKED) is None
+        with again(folder, clock=clock) as other:
+            assert other.get(*ASKED) is None
+
+    def test_agents_that_are_not_repeatable_are_neither_kept_nor_found(self, folder):
+        with again(folder, exclude_agents=["python-expert"]) as cache:
+            assert cache.set(*ASKED, "x") is False
+            assert cache.get(*ASKED) is None
+
+    def test_switched_off_it_writes_nothing(self, folder):
+        with ResponseCache(cache_dir=folder, enabled=False) as cache:
+            assert cache.set(*ASKED, "x") is False
+            assert cache.get(*ASKED) is None
+        assert not folder.exists()
+
+
+class TestForgery:
+    @pytest.mark.parametrize(
+        "change",
+        [
+            "body = CAST('forged' AS BLOB)",
+            "created = created + 86400",
+            "output_tokens = 1",
+            "cost = 0",
+            "agent = 'other'",
+            "signature = zeroblob(32)",
+            "signature = NULL",
+            "body = NULL",
+            "key = 'x'",
+        ],
+    )
+    def test_a_changed_entry_is_a_miss_removed_and_counted_and_others_live_on(
+        self, cache, folder, change, caplog
+    ):
+        cache.set(*ASKED, "x", 1, 2, 0.5)
+        cache.set("other", "task", "model", "y")
+        cache.close()
+        with database(folder) as db:
+            db.execute(f"UPDATE answer SET {change} WHERE agent = 'python-expert'")
+        db.close()
+        with again(folder) as other, caplog.at_level(logging.WARNING):
+            assert other.get(*ASKED) is None
+            assert other.get("other", "task", "model")["response"] == "y"
+            assert (other.get_stats()["integrity_failures"], other.get_stats()["entries"]) == (1, 1)
+        assert "signature" in caplog.text
+
+    def test_another_secret_takes_old_entries_for_misses(self, cache, folder):
+        cache.set(*ASKED, "x")
+        cache.close()
+        with again(folder, cache_secret="another secret") as other:
+            assert other.get(*ASKED) is None
+
+    def test_random_bytes_in_the_file_never_change_an_answer(self, cache, folder):
+        tasks = [f"task {number}" for number in range(50)]
+        for task in tasks:
+            cache.set("a", task, "m", f"answer to {task} " * 20)
+        cache.close()
+        path = folder / "answers.db"
+        whole = path.read_bytes()
+        for position in range(100, len(whole), max(1, len(whole) // 60)):
+            damaged = bytearray(whole)
+            damaged[position] ^= 0x10
+            path.write_bytes(damaged)
+            with again(folder) as other:
+                for task in tasks:
+                    hit = other.get("a", task, "m")
+                    assert hit is None or hit["response"] == f"answer to {task} " * 20
+            for leftover in folder.glob("answers.db*"):
+                leftover.unlink()
+
+    def test_a_file_that_is_no_database_is_put_aside_and_the_cache_works_on(self, cache, folder):
+        cache.set(*ASKED, "x")
+        cache.close()
+        (folder / "answers.db").write_bytes(b"no database at all" * 100)
+        with again(folder) as other:
+            assert other.get(*ASKED) is None
+            assert other.set(*ASKED, "y")
+            assert other.get(*ASKED)["response"] == "y"
+        assert list(folder.glob("answers.db.damaged-*"))
+
+
+class TestBounds:
+    def test_the_least_recently_used_are_evicted_and_the_file_stays_within_its_bound(self, folder):
+        with again(folder, max_size_mb=2) as cache:
+            cache.set("keep", "task", "m", "k" * 4096)
+            for number in range(1500):
+                cache.set("a", f"task {number}", "m", "x" * 4096)
+                cache.get("keep", "task", "m")
+            stats = cache.get_stats()
+            assert stats["evictions"] > 0
+            assert stats["size_mb"] <= 2
+            assert cache.get("keep", "task", "m")
+            assert cache.get("a", "task 1499", "m")
+            assert cache.get("a", "task 0", "m") is None
+        assert sum(path.stat().st_size for path in folder.iterdir()) <= 1.5 * 2 * 2**20
+
+    def test_an_answer_larger_than_the_cache_is_not_kept(self, folder):
+        with again(folder, max_size_mb=1) as cache:
+            assert cache.set(*ASKED, "x" * 2**20) is False
+
+    @pytest.mark.parametrize("options", [{"ttl_hours": 0}, {"max_size_mb": -1}, {"cache_secret": ""}])
+    def test_settings_that_make_no_sense_are_refused(self, folder, options):
+        with pytest.raises(CacheError):
+            again(folder, **options)
+
+
+class TestPlace:
+    def test_a_folder_outside_the_usual_ones_is_refused_unless_it_is_named(self, monkeypatch, tmp_path):
+        monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path / "temporary"))
+        outside = tmp_path / "outside"
+        with pytest.raises(CacheError, match="outside"):
+            again(outside)
+        again(outside, allowed_dirs=[outside]).close()
+
+    def test_neither_dots_nor_links_get_around_that(self, monkeypatch, tmp_path):
+        temporary = tmp_path / "temporary"
+        temporary.mkdir()
+        monkeypatch.setattr("tempfile.gettempdir", lambda: str(temporary))
+        (temporary / "link").symlink_to(tmp_path / "outside")
+        for path in (temporary / ".." / "outside", temporary / "link"):
+            with pytest.raises(CacheError):
+                again(path)
+
+    def test_the_default_is_below_the_home_folder(self, clean_environment):
+        with ResponseCache() as cache:
+            cache.set(*ASKED, "x")
+        assert (clean_environment / ".claude" / "cache" / "answers.db").exists()
+
+    def test_folder_and_files_are_the_owners_alone(self, cache, folder):
+        cache.set(*ASKED, "x")
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
+
+
+class TestSecret:
+    def test_one_is_made_for_the_folder_and_kept(self, folder):
+        with ResponseCache(cache_dir=folder) as cache:
+            cache.set(*ASKED, "x")
+        assert len((folder / "secret").read_bytes()) == 32
+        with ResponseCache(cache_dir=folder) as other:
+            assert other.get(*ASKED)
+
+    def test_the_environment_can_give_it(self, folder, monkeypatch):
+        monkeypatch.setenv("CLAUDE_CACHE_SECRET", SECRET)
+        with ResponseCache(cache_dir=folder) as cache:
+            cache.set(*ASKED, "x")
+        assert not (folder / "secret").exists()
+        with again(folder) as other:
+            assert other.get(*ASKED)
+
+    def test_one_that_others_can_read_is_refused(self, folder):
+        ResponseCache(cache_dir=folder).close()
+        (folder / "secret").chmod(0o644)
+        with pytest.raises(CacheError, match="chmod 600"):
+            ResponseCache(cache_dir=folder)
+
+    def test_is_in_no_repr(self, cache):
+        assert SECRET not in repr(cache)
+
+
+class TestSharing:
+    def test_what_another_object_withdraws_is_gone_from_memory_too(self, cache, folder):
+        cache.set(*ASKED, "x")
+        cache.get(*ASKED)
+        with again(folder) as other:
+            assert other.delete(*ASKED) is True
+        assert cache.get(*ASKED) is None
+
+    def test_what_another_object_replaces_is_seen(self, cache, folder):
+        cache.set(*ASKED, "old")
+        with again(folder) as other:
+            other.set(*ASKED, "new")
+        assert cache.get(*ASKED)["response"] == "new"
+
+    def test_clear_removes_all_or_one_agents(self, cache):
+        for agent in ("a", "a2", "b"):
+            cache.set(agent, "t", "m", "x")
+        assert cache.clear("a") == 1
+        assert cache.clear() == 2
+        assert cache.get_stats()["entries"] == 0
+
+    def test_16_threads_share_one_object(self, cache):
+        def work(number):
+            cache.set("a", f"task {number % 20}", "m", f"answer {number % 20}")
+            return cache.get("a", f"task {number % 20}", "m")["response"] == f"answer {number % 20}"
+
+        with ThreadPoolExecutor(16) as pool:
+            assert all(pool.map(work, range(400)))
+
+    def test_processes_that_start_at_once_share_one_secret_and_all_entries(self, folder):
+        source = (
+            "import sys\nfrom claude_force.response_cache import ResponseCache\n"
+            "with ResponseCache(cache_dir=sys.argv[1]) as cache:\n"
+            "    for n in range(50): assert cache.set('a', f'{sys.argv[2]}-{n}', 'm', sys.argv[2])\n"
+        )
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+        running = [
+            subprocess.Popen([sys.executable, "-c", source, str(folder), str(number)], env=environment)
+            for number in range(8)
+        ]
+        assert [process.wait(timeout=60) for process in running] == [0] * 8
+        with ResponseCache(cache_dir=folder) as cache:
+            assert cache.get_stats()["entries"] == 400
+            assert cache.get("a", "7-49", "m")["response"] == "7"
+
+    def test_a_process_that_is_killed_loses_at_most_the_entry_it_was_writing(self, folder):
+        source = (
+            "import itertools, sys\nfrom claude_force.response_cache import ResponseCache\n"
+            f"cache = ResponseCache(cache_dir=sys.argv[1], cache_secret={SECRET!r})\n"
+            "for n in itertools.count():\n"
+            "    cache.set('a', str(n), 'm', 'x' * 4096)\n"
+            "    print(n, flush=True)\n"
+        )
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+        command = [sys.executable, "-c", source, str(folder)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
+            for _ in range(200):
+                last = int(process.stdout.readline())
+            process.kill()
+        with again(folder) as cache:
+            assert all(cache.get("a", str(number), "m") for number in range(last + 1))
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+    def test_a_forked_child_and_its_parent_both_go_on(self, cache, folder):
+        cache.set(*ASKED, "from the parent")
+        child = os.fork()
+        if child == 0:
+            good = cache.get(*ASKED)["response"] == "from the parent" and cache.set("c", "t", "m", "child")
+            os._exit(0 if good else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        assert cache.get("c", "t", "m")["response"] == "child"
+        assert cache.set("p", "t", "m", "parent")
+
+
+class TestStatistics:
+    def test_count_what_happened(self, cache):
+        cache.set(*ASKED, "x")
+        cache.get(*ASKED)
+        cache.get(*ASKED)
+        cache.get("a", "b", "c")
+        stats = cache.get_stats()
+        assert (stats["hits"], stats["misses"], stats["hit_rate"]) == (2, 1, "66.7%")
+        assert (stats["entries"], stats["ttl_hours"], stats["max_size_mb"]) == (1, 24, 100)
+        json.dumps(stats)
+
+    def test_a_fault_of_the_disk_is_a_miss_and_never_an_error(self, cache, folder, caplog):
+        cache.set(*ASKED, "x")
+        cache.close()
+        (folder / "answers.db").unlink()
+        (folder / "answers.db").mkdir()
+        with caplog.at_level(logging.WARNING):
+            assert cache.get(*ASKED) is None
+            assert cache.set(*ASKED, "y") is False
+        assert "the cache failed" in caplog.text
