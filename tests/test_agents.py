@@ -328,7 +328,7 @@ class TestProblems:
 
     def test_where_there_are_no_agents_the_error_says_where_to_put_one(self, project):
         with pytest.raises(
-            AgentNotFoundError, match="^Agent 'a' not found. There are no agents in .*agents/"
+            AgentNotFoundError, match="^Agent 'a' not found. There are no agents in .*agents/a.md"
         ):
             project.registry.get("a")
 

@@ -77,6 +77,13 @@ class TestList:
         assert "no instructions" in captured.err
         json.loads(captured.out)
 
+    def test_where_there_are_no_agents_it_says_where_to_put_one(self, tmp_path, monkeypatch, capsys):
+        monkeypatch.chdir(tmp_path)
+        assert main(["list", "agents", "--json"]) == 0
+        captured = capsys.readouterr()
+        assert json.loads(captured.out) == []
+        assert ".claude/agents/NAME.md" in captured.err
+
     def test_workflows_show_their_agents_in_order(self, project, capsys):
         assert main(["list", "workflows"]) == 0
         assert "review\tpython-expert -> code-reviewer" in capsys.readouterr().out

@@ -49,7 +49,7 @@ class Registry:
         if loaded.agents:
             shown = sorted(loaded.agents)
             return f"There are: {', '.join(shown[:10])}{', ...' if len(shown) > 10 else ''}."
-        return f"There are no agents in {self._sources.folder}: put one in its folder agents/."
+        return f"There are no agents in {self._sources.folder}: put one in .claude/agents/{name}.md."
 
     def list_agents(self) -> List[Dict[str, Any]]:
         """Each agent's `name`, `file`, `domains` and `priority`, by priority, then by name."""

@@ -6,12 +6,16 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import AsyncGenerator, Dict, List, Optional
 
+import anyio
+import anyio.to_thread
+
 from .. import settings
 from ..types import Call, Reply
 from .clock import Clock
 from .line import Line
+from .pricing import price_list as import_prices
 from .retry import RetryPolicy
-from .transport import Transport
+from .transport import Transport, import_sdk
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class Caller:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self._loaded = False
         self._open: Dict[asyncio.AbstractEventLoop, List[_Opened]] = {}
 
     async def send(self, call: Call, how: CallerSettings, deadline_seconds: Optional[float] = None) -> Reply:
@@ -49,12 +54,20 @@ class Caller:
             await opened.lifetime.aclose()
 
     async def _line(self, how: CallerSettings) -> Line:
+        await self._load()
         opened = self._open.setdefault(asyncio.get_running_loop(), [])
         if not opened or opened[-1].how != how:
             # Calls in flight keep the line that they began on; the new settings hold from here.
             opened.append(self._open_line(how))
             await opened[-1].lifetime.__anext__()
         return opened[-1].line
+
+    async def _load(self) -> None:
+        # The imports take most of a second, in which the loop has other things to do.
+        if not self._loaded:
+            await anyio.to_thread.run_sync(import_sdk)
+            await anyio.to_thread.run_sync(import_prices)
+            self._loaded = True
 
     def _open_line(self, how: CallerSettings) -> _Opened:
         policy = RetryPolicy(attempts=how.max_attempts)

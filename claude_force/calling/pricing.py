@@ -16,7 +16,7 @@ def cost(model: str, usage: Usage) -> Optional[float]:
 
     `genai-prices` counts the tokens of the prompt cache into the input tokens; the API does not.
     """
-    prices = _price_list()
+    prices = price_list()
     if prices is None or not model:
         return None
     counts: Dict[str, int] = {
@@ -38,7 +38,8 @@ def cost(model: str, usage: Usage) -> Optional[float]:
 
 
 @lru_cache(maxsize=1)
-def _price_list() -> Any:
+def price_list() -> Any:
+    """The module `genai_prices`, or None where it is not installed; imported once."""
     try:
         import genai_prices
     except ImportError:

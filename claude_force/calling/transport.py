@@ -47,8 +47,7 @@ class Transport:
         silence_seconds: Optional[float],
         stream: bool = True,
     ) -> None:
-        import anthropic
-
+        anthropic = import_sdk()
         self._silence = float("inf") if silence_seconds is None else silence_seconds
         self._stream = stream
         self._sdk = anthropic
@@ -124,6 +123,13 @@ class Transport:
 
     async def close(self) -> None:
         await self._client.close()
+
+
+def import_sdk() -> Any:
+    """The module `anthropic`. Its first import takes most of a second."""
+    import anthropic
+
+    return anthropic
 
 
 def _make_client(sdk: Any, api_key: Optional[str], base_url: Optional[str]) -> Any:

@@ -12,7 +12,10 @@ def show_list(args: argparse.Namespace) -> int:
     """Lists agents or workflows; files that could not become an agent are named on stderr."""
     registry = Registry(args.config)
     if args.what == "agents":
-        render.agents(registry.list_agents(), args.json)
+        found = registry.list_agents()
+        render.agents(found, args.json)
+        if not found:
+            streams.note("there are no agents here; put one in .claude/agents/NAME.md")
     else:
         render.workflows(registry.list_workflows(), args.json)
     for problem in registry.problems():
