@@ -154,7 +154,7 @@ class _LoopThread:
                 ready: List[Any] = []
                 signal = threading.Event()
                 thread = threading.Thread(
-                    target=lambda: asyncio.run(_serve(ready, signal)), name="claude-force", daemon=True
+                    target=lambda: _run_loop(ready, signal), name="claude-force", daemon=True
                 )
                 thread.start()
                 signal.wait()
@@ -169,15 +169,30 @@ class _LoopThread:
         self._finalizer, self._loop, self._process = None, None, os.getpid()
 
 
+def _run_loop(ready: List[Any], signal: threading.Event) -> None:
+    # Not asyncio.run: it may start a thread at its end, which Python 3.12 forbids while a program exits.
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_until_complete(_serve(ready, signal))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+    finally:
+        loop.close()
+
+
 async def _serve(ready: List[Any], signal: threading.Event) -> None:
     end = asyncio.Event()
     ready.extend((asyncio.get_running_loop(), end))
     signal.set()
     await end.wait()
+    rest = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in rest:
+        task.cancel()
+    await asyncio.gather(*rest, return_exceptions=True)
 
 
 def _end(loop: asyncio.AbstractEventLoop, end: asyncio.Event, thread: threading.Thread) -> None:
-    # asyncio.run then cancels what still runs and closes the engine's connections.
+    # The loop then cancels what still runs and closes the engine's connections.
     loop.call_soon_threadsafe(end.set)
     if thread is not threading.current_thread():
         thread.join(timeout=5)

@@ -18,12 +18,10 @@ PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if sys.version_info < (3, 9):
-        # The last pytest-asyncio for Python 3.8 leaves loops open after a test that calls asyncio.run.
-        config.addinivalue_line(
-            "filterwarnings",
-            "ignore:Exception ignored in. <socket.socket fd=-1, family=AddressFamily.AF_UNIX",
-        )
+    if sys.version_info < (3, 10):
+        # The last pytest-asyncio for these Pythons leaves a loop open after a test that calls asyncio.run.
+        for left in ("<socket.socket fd=-1, family=AddressFamily.AF_UNIX", "<function BaseEventLoop.__del__"):
+            config.addinivalue_line("filterwarnings", f"ignore:Exception ignored in. {left}")
 
 
 @pytest.fixture(autouse=True)

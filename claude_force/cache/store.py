@@ -63,7 +63,12 @@ class Store:
         self.generation = Generation(path.with_name("generation"))
         self._touched: Dict[int, Tuple[int, int]] = {}
         self.evictions = 0
-        self._db = self._open()
+        try:
+            self._db = self._open()
+        except BaseException:
+            self._lock.close()
+            self.generation.close()
+            raise
 
     def _open(self) -> sqlite3.Connection:
         # SQLite gives the files beside it the mode that it finds here.
@@ -71,9 +76,13 @@ class Store:
         db = sqlite3.connect(
             str(self._path), timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
-        with self._lock.held():
-            self._prepare(db)
-        self._page_size: int = db.execute("PRAGMA page_size").fetchone()[0]
+        try:
+            with self._lock.held():
+                self._prepare(db)
+            self._page_size: int = db.execute("PRAGMA page_size").fetchone()[0]
+        except BaseException:
+            db.close()
+            raise
         return db
 
     def _prepare(self, db: sqlite3.Connection) -> None:
@@ -170,12 +179,14 @@ class Store:
 
     def close(self) -> None:
         with self._mutex:
-            if self._touched:
-                with self._write():
-                    self._write_touches(len(self._touched))
-            self._db.close()
-            self._lock.close()
-            self.generation.close()
+            try:
+                if self._touched:
+                    with self._write():
+                        self._write_touches(len(self._touched))
+            finally:
+                self._db.close()
+                self._lock.close()
+                self.generation.close()
 
     def abandon(self) -> None:
         """After a fork: the child leaves its parent's handles alone, also at the collection of garbage.

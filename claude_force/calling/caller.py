@@ -71,7 +71,7 @@ class Caller:
 
     def _open_line(self, how: CallerSettings) -> _Opened:
         policy = RetryPolicy(attempts=how.max_attempts)
-        transport = Transport(how.api_key, how.base_url, how.timeout_seconds, how.stream)
+        transport = Transport(how.api_key, how.base_url, how.timeout_seconds, how.stream, how.max_concurrent)
         line = Line(transport, how.max_concurrent, policy, self._clock)
         return _Opened(how, line, self._lifetime(line))
 

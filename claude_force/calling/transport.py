@@ -45,13 +45,14 @@ class Transport:
         api_key: Optional[str],
         base_url: Optional[str],
         silence_seconds: Optional[float],
-        stream: bool = True,
+        stream: bool,
+        connections: int,
     ) -> None:
         anthropic = import_sdk()
         self._silence = float("inf") if silence_seconds is None else silence_seconds
         self._stream = stream
         self._sdk = anthropic
-        self._client = _make_client(anthropic, api_key, base_url)
+        self._client = _make_client(anthropic, api_key, base_url, connections)
         self._broken = _connection_errors(anthropic)
         self._taken = frozenset(inspect.signature(self._client.messages.create).parameters)
         self.base_url = str(self._client.base_url)
@@ -132,7 +133,7 @@ def import_sdk() -> Any:
     return anthropic
 
 
-def _make_client(sdk: Any, api_key: Optional[str], base_url: Optional[str]) -> Any:
+def _make_client(sdk: Any, api_key: Optional[str], base_url: Optional[str], connections: int) -> Any:
     arguments: Dict[str, Any] = {"max_retries": 0, "timeout": None}
     if api_key is not None:
         arguments["api_key"] = api_key
@@ -141,7 +142,11 @@ def _make_client(sdk: Any, api_key: Optional[str], base_url: Optional[str]) -> A
     try:
         import aiohttp  # noqa: F401
 
-        arguments["http_client"] = sdk.DefaultAioHttpClient(timeout=None)
+        # An attempt that waits for a connection would be taken for a silent server: as many as attempts.
+        limits = type(sdk.DEFAULT_CONNECTION_LIMITS)(
+            max_connections=connections, max_keepalive_connections=connections
+        )
+        arguments["http_client"] = sdk.DefaultAioHttpClient(timeout=None, limits=limits)
     except (ImportError, RuntimeError):
         # Without aiohttp, or its adapter for older SDKs, the SDK's own transport serves.
         arguments.pop("http_client", None)
