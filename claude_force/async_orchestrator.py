@@ -10,10 +10,12 @@ from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple, Type, U
 
 from . import settings
 from .agents import Registry, check_task, resolve_model, warn_if_retired
-from .calling import Caller, CallerSettings, Clock, check_limits, check_max_tokens
+from .answers import OFF, USE, Answers, Asked, asked, check_policy
+from .calling import Caller, CallerSettings, Clock, SingleFlight, check_limits, check_max_tokens
 from .errors import CallError, InputError
-from .results import Run, failed, succeeded
-from .types import Agent, AgentResult, AsyncAgentResult, Call
+from .response_cache import ResponseCache
+from .results import Run, failed, shared, succeeded
+from .types import Agent, AgentResult, AsyncAgentResult, Call, Reply
 from .workflow import hand_over, sequence
 
 __all__ = ["AsyncAgentOrchestrator", "AsyncAgentResult"]
@@ -39,8 +41,13 @@ class AsyncAgentOrchestrator:
         deadline_seconds: bound of a whole call with its waits and retries; None for none.
         stream: whether answers are streamed. Without it, silence can't be told from a long answer.
 
+        enable_cache: whether answers are kept in `~/.claude/cache` and found again.
+        cache_ttl_hours: how long an answer is given out, in hours.
+        cache_max_size_mb: bound of the cache's files, in megabytes.
+        response_cache: a cache of the caller's own, who closes it, in the place of that one.
+
     `enable_memory` is accepted for older callers and does nothing: agents have no memory.
-    `enable_tracking`, `enable_cache`, `cache_ttl_hours` and `cache_max_size_mb` are kept as they are given.
+    `enable_tracking` is kept as it is given.
     """
 
     def __init__(
@@ -53,9 +60,10 @@ class AsyncAgentOrchestrator:
         enable_tracking: bool = True,
         enable_memory: bool = True,
         enable_cache: bool = True,
-        cache_ttl_hours: float = 24,
-        cache_max_size_mb: float = 100,
+        cache_ttl_hours: float = settings.CACHE_TTL_HOURS,
+        cache_max_size_mb: float = settings.CACHE_MAX_SIZE_MB,
         *,
+        response_cache: Optional[ResponseCache] = None,
         base_url: Optional[str] = None,
         deadline_seconds: Optional[float] = None,
         stream: bool = True,
@@ -75,9 +83,13 @@ class AsyncAgentOrchestrator:
         self.enable_cache = enable_cache
         self.cache_ttl_hours = cache_ttl_hours
         self.cache_max_size_mb = cache_max_size_mb
+        self.response_cache = response_cache
         check_limits(max_concurrent, timeout_seconds, max_retries, deadline_seconds)
         self._clock = clock or Clock()
         self._caller = Caller(self._clock)
+        self._flights: SingleFlight[Reply] = SingleFlight()
+        self._answers: Optional[Answers] = None
+        self._answers_for: Tuple[Any, ...] = ()
 
     @property
     def config_path(self) -> Union[str, Path, None]:
@@ -98,6 +110,8 @@ class AsyncAgentOrchestrator:
         temperature: Optional[float] = None,
         workflow_name: Optional[str] = None,
         workflow_position: Optional[int] = None,
+        *,
+        cache: str = USE,
         **options: Any,
     ) -> AgentResult:
         """Runs one agent on one task.
@@ -105,6 +119,8 @@ class AsyncAgentOrchestrator:
         Args:
             model: an alias or a full id; None for what the agent's file, else the environment, asks for.
             max_tokens: the longest answer, in tokens.
+            cache: `use` a kept answer, `refresh` it with a new one, or `off`: a request of its own, neither
+                kept nor shared with identical calls that are under way.
             options: further fields of the Messages API, such as `stop_sequences` or `thinking`.
 
         Returns:
@@ -115,8 +131,9 @@ class AsyncAgentOrchestrator:
         """
         if temperature is not None:
             options["temperature"] = temperature
+        check_policy(cache)
         call = self._prepare(agent_name, task, model, max_tokens, options)
-        return await self._carry_out(call, Run(agent_name, workflow_name, workflow_position))
+        return await self._carry_out(call, Run(agent_name, workflow_name, workflow_position), cache)
 
     def _prepare(
         self, agent_name: str, task: str, model: Optional[str], max_tokens: int, options: Dict[str, Any]
@@ -128,16 +145,57 @@ class AsyncAgentOrchestrator:
         warn_if_retired(chosen)
         return Call(agent.name, _system(agent), task, chosen, max_tokens, options)
 
-    async def _carry_out(self, call: Call, run: Run) -> AgentResult:
+    async def _carry_out(self, call: Call, run: Run, policy: str) -> AgentResult:
         started = self._clock.now()
         try:
-            reply = await self._caller.send(call, self._how(), self.deadline_seconds)
+            reply = await self._answer(call, policy)
         except CallError as error:
             result = failed(run, error, call.model, self._clock.now() - started)
         else:
             result = succeeded(run, reply, self._clock.now() - started)
         _log(result)
         return result
+
+    async def _answer(self, call: Call, policy: str) -> Reply:
+        """Joins an identical call that is under way, else starts one."""
+        question = asked(call, self.base_url) if policy != OFF else None
+        if question is None or self._is_excluded(call.agent_name):
+            return await self._caller.send(call, self._how(), self.deadline_seconds)
+        reply, led = await self._flights.run(
+            (policy, question.key()),
+            lambda left: self._find(call, question, policy, left),
+            self.deadline_seconds,
+        )
+        return reply if led else shared(reply)
+
+    async def _find(self, call: Call, question: Asked, policy: str, left: Optional[float]) -> Reply:
+        """A kept answer, else a request whose answer is then kept."""
+        answers = await self._present_answers()
+        kept = await answers.ask(question) if policy == USE else None
+        if kept is not None:
+            return kept
+        async with answers.lead(question) as another_was_first:
+            kept = await answers.ask(question) if policy == USE and another_was_first else None
+            if kept is not None:
+                return kept
+            reply = await self._caller.send(call, self._how(), left)
+            await answers.keep(question, reply)
+        return reply
+
+    async def _present_answers(self) -> Answers:
+        """For the settings as they are now."""
+        cache = self.response_cache
+        wanted = (self.enable_cache, self.cache_ttl_hours, self.cache_max_size_mb, cache)
+        if self._answers is None or self._answers_for != wanted:
+            before = self._answers
+            self._answers = _answers(cache, *wanted[:3], clock=self._clock)
+            self._answers_for = wanted
+            if before is not None:
+                await before.close()
+        return self._answers
+
+    def _is_excluded(self, agent_name: str) -> bool:
+        return self.response_cache is not None and agent_name in self.response_cache.exclude_agents
 
     def _how(self) -> CallerSettings:
         check_limits(self.max_concurrent, self.timeout_seconds, self.max_retries, self.deadline_seconds)
@@ -250,6 +308,8 @@ class AsyncAgentOrchestrator:
     async def close(self) -> None:
         """Ends calls in flight and closes all connections; the next call opens new ones."""
         await self._caller.close()
+        if self._answers is not None:
+            await self._answers.close()
 
     async def __aenter__(self) -> AsyncAgentOrchestrator:
         return self
@@ -261,6 +321,14 @@ class AsyncAgentOrchestrator:
         trace: Optional[TracebackType],
     ) -> None:
         await self.close()
+
+
+def _answers(
+    cache: Optional[ResponseCache], enabled: bool, ttl_hours: float, max_size_mb: float, clock: Clock
+) -> Answers:
+    if cache is not None:
+        return Answers(lambda: cache, clock, shared=True)
+    return Answers(lambda: ResponseCache(ttl_hours, max_size_mb, enabled=enabled), clock)
 
 
 def _system(agent: Agent) -> Tuple[str, ...]:

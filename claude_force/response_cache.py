@@ -5,43 +5,62 @@ from __future__ import annotations
 import json
 import logging
 import os
-import sqlite3
 import threading
 import time
+import weakref
 from pathlib import Path
+from sys import getsizeof
 from types import TracebackType
-from typing import Any, Callable, Dict, Iterable, Mapping, NamedTuple, Optional, Type, TypeVar, Union
+from typing import Any, Callable, Dict, Iterable, Mapping, Optional, Tuple, Type, Union
 
-from .cache.key import Question, cache_key, digests, question
+from .cache.audit import explain, verify
+from .cache.disk import Disk
+from .cache.key import Question, cache_key, field_checksums, question
+from .cache.lease import leases_of
 from .cache.memory import MemoryLayer
 from .cache.place import cache_folder
-from .cache.repair import is_damage, salvage
 from .cache.secret import find_secret
-from .cache.signing import Entry, Row, seal, unseal
-from .cache.store import Store
+from .cache.signing import Entry, Secret, is_of, seal, unseal
+from .cache.store import Store, row_id
 from .errors import CacheError
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
-_FILE = "answers.db"
 _MEMORY_SHARE = 4
 _ENTRY_OVERHEAD = 1024
 _NO_FINGERPRINT: Mapping[str, str] = {}
 
 
-class _Held(NamedTuple):
-    entry: Entry
-    fields: Dict[str, Any]
+class _Held:
+    """An entry in memory, its signature verified."""
+
+    __slots__ = ("entry", "hits", "row")
+
+    def __init__(self, entry: Entry, hits: int, row: int) -> None:
+        self.entry, self.hits, self.row = entry, hits, row
+
+    def hit(self, age: float) -> Dict[str, Any]:
+        self.hits += 1
+        _, _, input_tokens, output_tokens, cost, _, extra, response = self.entry
+        fields = {
+            "response": response,
+            "input_tokens": input_tokens,
+            "output_tokens": output_tokens,
+            "estimated_cost": cost,
+            "cached": True,
+            "cache_age_seconds": age,
+            "hit_count": self.hits,
+        }
+        # Decoded anew each time: a caller may change what it is given.
+        return {**json.loads(extra), **fields} if extra else fields
 
 
 class ResponseCache:
-    """Answers by agent, task, model and whatever else changes them.
+    """Answers by agent, task, model and whatever else changes them. Threads and processes may share it.
 
     Args:
         ttl_hours: how long an answer is given out, in hours from when it was made.
-        max_size_mb: bound of the file, in megabytes (2**20 bytes).
+        max_size_mb: bound of the files, in megabytes (2**20 bytes).
         cache_secret: signs the entries; None takes CLAUDE_CACHE_SECRET, else one made for the folder.
         exclude_agents: agents whose answers are not repeatable.
         cache_dir: None for `~/.claude/cache`.
@@ -71,15 +90,18 @@ class ResponseCache:
         self._ttl = ttl_hours * 3600
         self._most = int(max_size_mb * 2**20)
         self._clock = clock
-        self._mutex = threading.RLock()
+        # Guards memory and counters, for microseconds; the disk has a lock of its own.
+        self._mutex = threading.Lock()
         self._memory: MemoryLayer[_Held] = MemoryLayer(self._most // _MEMORY_SHARE)
-        self._hits = self._misses = self._forged = self._evicted = 0
-        self._store: Optional[Store] = None
         self._generation = b""
-        self._process = os.getpid()
+        self._hits = self._misses = self._forged = 0
+        self._saved = 0.0
         if enabled:
             self._folder = cache_folder(cache_dir, allowed_dirs)
-            self._secret = find_secret(cache_secret, self._folder)
+            self._secret = Secret(find_secret(cache_secret, self._folder))
+            self._disk = Disk(self._folder, self._most, self._secret)
+            weakref.finalize(self, self._disk.close)
+            _EVERY_CACHE.add(self)
 
     def get(
         self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = _NO_FINGERPRINT
@@ -93,71 +115,72 @@ class ResponseCache:
         if not self.enabled or agent in self.exclude_agents:
             return None
         asked = question(agent, task, model, fingerprint)
+        return self._recall(asked) or self._look_up(asked)
+
+    def recall(
+        self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = _NO_FINGERPRINT
+    ) -> Optional[Dict[str, Any]]:
+        """As `get`, from memory alone: it never waits for the disk, and None is not counted as a miss."""
+        if not self.enabled or agent in self.exclude_agents:
+            return None
+        return self._recall(question(agent, task, model, fingerprint))
+
+    def _recall(self, asked: Question) -> Optional[Dict[str, Any]]:
+        """From memory alone."""
+        generation = self._disk.generation[:]
         with self._mutex:
-            held = self._from_memory(asked) or self._guarded(
-                lambda store: self._from_disk(store, asked), None
-            )
-            if held is None:
+            if generation != self._generation:
+                # Somebody withdrew an entry; which one is not told.
+                self._memory.clear()
+                self._generation = generation
+                return None
+            held = self._memory.get(asked)
+            return self._served(held) if held is not None else None
+
+    def _served(self, held: _Held) -> Optional[Dict[str, Any]]:
+        age = self._clock() - held.entry.created
+        # A time far ahead was written by a clock that was wrong.
+        if not -self._ttl < age < self._ttl:
+            return None
+        self._hits += 1
+        self._saved += held.entry.cost or 0.0
+        self._disk.touches.note(held.row)
+        return held.hit(age if age > 0 else 0.0)
+
+    def _look_up(self, asked: Question) -> Optional[Dict[str, Any]]:
+        key = cache_key(asked)
+        generation, held = self._disk.run(lambda store: self._read(store, key), (b"", None))
+        with self._mutex:
+            hit = self._served(held) if held is not None else None
+            if held is None or hit is None:
                 self._misses += 1
                 return None
-            self._hits += 1
-            held.fields["hit_count"] += 1
-            return {**held.fields, "cache_age_seconds": max(0.0, self._clock() - held.entry.created)}
+            self._hold(asked, held, generation)
+            return hit
 
-    def _from_memory(self, asked: Question) -> Optional[_Held]:
-        self._notice_fork()
-        if self._store is None:
-            return None
-        generation = self._store.generation.read()
-        if generation != self._generation:
-            # Somebody withdrew an entry; which one is not told.
-            self._memory.clear()
-            self._generation = generation
-            return None
-        held = self._memory.get(asked)
-        if held is None:
-            return None
-        if self._clock() - held.entry.created >= self._ttl:
-            self._memory.drop(asked)
-            return None
-        self._store.touch(held.entry.key)
-        return held
-
-    def _from_disk(self, store: Store, asked: Question) -> Optional[_Held]:
-        key = cache_key(asked)
+    def _read(self, store: Store, key: bytes) -> Tuple[bytes, Optional[_Held]]:
+        generation = store.generation.read()
         row = store.get(key)
-        if row is None:
-            return None
-        entry = self._verified(store, row, key)
-        if entry is None or self._clock() - entry.created >= self._ttl:
-            return None
-        return self._hold(asked, entry, store.hits(key) - 1)
-
-    def _verified(self, store: Store, row: Row, key: str) -> Optional[Entry]:
-        entry = unseal(row, key, self._secret)
+        if row is None or not is_of(row[0], self._secret):
+            return generation, None
+        entry = unseal(row[0], key, self._secret)
         if entry is None:
             self._forged += 1
             logger.warning(
-                "a cache entry whose signature does not hold was removed", extra={"cache_key": key}
+                "a cache entry whose signature does not hold was removed", extra={"cache_key": key.hex()}
             )
             store.delete([key])
-        return entry
+            return generation, None
+        identity = row_id(key)
+        return generation, _Held(entry, (row[1] or 0) + self._disk.touches.uses(identity), identity)
 
-    def _hold(self, asked: Question, entry: Entry, hits: int) -> _Held:
-        extra = json.loads(entry.extra)
-        fields = {
-            "response": entry.response,
-            "input_tokens": entry.input_tokens,
-            "output_tokens": entry.output_tokens,
-            "estimated_cost": entry.cost,
-            "cached": True,
-            "hit_count": hits,
-            **extra.get("more", {}),
-        }
-        held = _Held(entry, fields)
-        size = len(entry.response) + len(asked.task) + sum(len(value) for _, value in asked.fingerprint)
-        self._memory.put(asked, held, size + _ENTRY_OVERHEAD)
-        return held
+    def _hold(self, asked: Question, held: _Held, generation: bytes) -> None:
+        # What was read before somebody withdrew an entry may be that entry.
+        if not self._memory:
+            self._generation = generation
+        if generation == self._generation:
+            size = getsizeof(held.entry.response) + len(held.entry.extra) + getsizeof(asked[1]) + _ENTRY_OVERHEAD
+            self._memory.put(asked, held, size)
 
     def set(
         self,
@@ -175,49 +198,50 @@ class ResponseCache:
         if not self.enabled or agent in self.exclude_agents:
             return False
         asked = question(agent, task, model, fingerprint)
-        note = json.dumps({"more": dict(extra or {}), "fields": digests(asked)})
         entry = Entry(
             cache_key(asked),
-            agent,
-            model,
             self._clock(),
             input_tokens,
             output_tokens,
             estimated_cost,
-            note,
+            json.dumps([agent, model, field_checksums(asked)]).encode(),
+            json.dumps(dict(extra)) if extra else "",
             response,
         )
-        with self._mutex:
-            return self._guarded(lambda store: self._keep(store, asked, entry), False)
-
-    def _keep(self, store: Store, asked: Question, entry: Entry) -> bool:
-        row = seal(entry, self._secret)
-        if len(row[-2]) + _ENTRY_OVERHEAD > self._most // 2:
-            logger.info("an answer of %d bytes is too large for the cache", len(row[-2]))
+        sealed = seal(entry, self._secret)
+        if len(sealed) > self._most // 2:
+            logger.info("an answer of %d bytes is too large for the cache", len(sealed))
             return False
-        replaced = store.put(row)
-        if replaced:
-            self._memory.clear()
-        self._generation = store.generation.read()
-        self._hold(asked, entry, 0)
+        generation = self._disk.run(lambda store: self._write(store, entry.key, sealed, agent), None)
+        if generation is None:
+            return False
+        with self._mutex:
+            self._memory.drop(asked)
+            self._hold(asked, _Held(entry, 0, row_id(entry.key)), generation)
         return True
+
+    def _write(self, store: Store, key: bytes, sealed: bytes, agent: str) -> bytes:
+        generation = store.generation.read()
+        store.put(key, sealed, agent)
+        return generation
 
     def delete(
         self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = _NO_FINGERPRINT
     ) -> bool:
         """Removes one answer. Returns whether it was there."""
+        if not self.enabled:
+            return False
         key = cache_key(question(agent, task, model, fingerprint))
-        with self._mutex:
-            return bool(self._guarded(lambda store: store.delete([key]), 0))
+        return bool(self._disk.run(lambda store: store.delete([key]), 0))
 
     def clear(self, agent: Optional[str] = None) -> int:
         """Removes all answers, or those of one agent. Returns how many."""
-        with self._mutex:
-            return self._guarded(lambda store: store.clear(agent), 0)
+        return self._disk.run(lambda store: store.clear(agent), 0) if self.enabled else 0
 
     def get_stats(self) -> Dict[str, Any]:
-        """What this object did (`hits`, `misses`, `hit_rate`, `evictions`, `integrity_failures`), and what
-        the folder holds (`entries`, `size_mb`)."""
+        """What this object did (`hits`, `misses`, `hit_rate`, `evictions`, `integrity_failures`,
+        `saved_cost` in USD), and what the folder holds (`entries`, `size_mb`)."""
+        count, size = self._disk.run(lambda store: (store.count(), store.size()), (0, 0)) if self.enabled else (0, 0)
         with self._mutex:
             looked = self._hits + self._misses
             return {
@@ -225,27 +249,79 @@ class ResponseCache:
                 "hits": self._hits,
                 "misses": self._misses,
                 "hit_rate": f"{100 * self._hits / looked:.1f}%" if looked else "0.0%",
-                "evictions": self._evicted + (self._store.evictions if self._store else 0),
+                "evictions": self._disk.evictions if self.enabled else 0,
                 "integrity_failures": self._forged,
-                "size_mb": self._guarded(lambda store: store.size(), 0) / 2**20,
-                "entries": self._guarded(lambda store: store.count(), 0),
+                "saved_cost": self._saved,
+                "size_mb": size / 2**20,
+                "entries": count,
                 "memory_entries": len(self._memory),
                 "ttl_hours": self.ttl_hours,
                 "max_size_mb": self.max_size_mb,
             }
 
+    def explain_miss(
+        self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = _NO_FINGERPRINT
+    ) -> Dict[str, Any]:
+        """Why an answer is not found: expired, or which fields differ from those of the nearest entry.
+
+        Returns:
+            `hit`, `reason` (a sentence), `differs` (names of fields), and of the entry that was compared
+            `model` and `age_seconds`.
+        """
+        nothing = {"hit": False, "differs": [], "model": None, "age_seconds": None}
+        if not self.enabled:
+            return {**nothing, "reason": "The cache is switched off."}
+        if agent in self.exclude_agents:
+            return {**nothing, "reason": f"Answers of {agent} are not kept."}
+        asked = question(agent, task, model, fingerprint)
+        return self._disk.run(
+            lambda store: explain(store, self._secret, asked, self._clock(), self._ttl),
+            {**nothing, "reason": "The cache can't be read."},
+        )
+
+    def verify(self, remove: bool = False) -> Dict[str, int]:
+        """Checks the signature of every entry; removes those that do not hold only if told to.
+
+        Returns:
+            Numbers of entries: `checked`, `valid`, `forged`, `unreadable`, `other_secret`, `removed`.
+        """
+        if not self.enabled:
+            return {}
+        return self._disk.run(lambda store: verify(store, self._secret, remove), {})
+
+    def acquire_lease(
+        self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = _NO_FINGERPRINT
+    ) -> bool:
+        """Whether the caller is the one, of all processes, to find this answer; never waits.
+
+        It has to call `release_lease` after. A process that dies lets go of its leases.
+        """
+        if not self.enabled:
+            return True
+        asked = question(agent, task, model, fingerprint)
+        try:
+            return leases_of(self._folder).acquire(row_id(cache_key(asked)))
+        except OSError as error:
+            # Without locks on files there is no agreement: everyone asks.
+            logger.warning("the cache has no leases: %s", error)
+            return True
+
+    def release_lease(
+        self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = _NO_FINGERPRINT
+    ) -> None:
+        """Lets the next one go ahead."""
+        if self.enabled:
+            try:
+                leases_of(self._folder).release(row_id(cache_key(question(agent, task, model, fingerprint))))
+            except OSError as error:
+                logger.warning("the cache has no leases: %s", error)
+
     def close(self) -> None:
         """Writes what is buffered and lets go of the files; the next call opens them again."""
         with self._mutex:
-            self._notice_fork()
-            store, self._store = self._store, None
             self._memory.clear()
-            if store is not None:
-                self._evicted += store.evictions
-                try:
-                    store.close()
-                except sqlite3.Error as error:
-                    logger.warning("the cache could not be closed in order: %s", error)
+        if self.enabled:
+            self._disk.close()
 
     def __enter__(self) -> ResponseCache:
         return self
@@ -258,42 +334,18 @@ class ResponseCache:
     ) -> None:
         self.close()
 
-    def _guarded(self, work: Callable[[Store], T], otherwise: T) -> T:
-        """`work` on the open store. A damaged file is mended once; any other fault is logged."""
-        if not self.enabled:
-            return otherwise
-        for last in (False, True):
-            try:
-                return work(self._opened())
-            except sqlite3.Error as error:
-                if last or not is_damage(error):
-                    logger.warning("the cache failed: %s", error, extra={"error_type": type(error).__name__})
-                    return otherwise
-                self._mend()
-            except OSError as error:
-                logger.warning("the cache failed: %s", error, extra={"error_type": type(error).__name__})
-                return otherwise
-        return otherwise
+    def _after_fork(self) -> None:
+        self._mutex = threading.Lock()
+        self._disk.forget_parent()
 
-    def _opened(self) -> Store:
-        self._notice_fork()
-        if self._store is None:
-            self._store = Store(self._folder / _FILE, self._most)
-            self._generation = self._store.generation.read()
-        return self._store
 
-    def _mend(self) -> None:
-        self.close()
-        path = self._folder / _FILE
-        rows = salvage(path, lambda row: unseal(row, row[0], self._secret) is not None)
-        for row in rows:
-            self._opened().put(row)
+_EVERY_CACHE: weakref.WeakSet[ResponseCache] = weakref.WeakSet()
 
-    def _notice_fork(self) -> None:
-        if self._process == os.getpid():
-            return
-        # The child must not use, nor close, what its parent opened: SQLite's locks belong to the process.
-        if self._store is not None:
-            self._store.abandon()
-        self._store, self._process = None, os.getpid()
-        self._memory.clear()
+
+def _after_fork() -> None:
+    for cache in list(_EVERY_CACHE):
+        cache._after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

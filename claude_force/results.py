@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Dict, Optional
 
 from .errors import CallError, ClaudeForceError
@@ -20,19 +20,32 @@ class Run:
 
 def succeeded(run: Run, reply: Reply, duration: float) -> AgentResult:
     """The result of an answer."""
+    metadata = _metadata(run, reply.model, reply.usage, reply.cost, duration)
+    if reply.cached:
+        metadata.update(cached=True, cache_age_seconds=reply.cache_age)
     return AgentResult(
         agent_name=run.agent_name,
         success=True,
         output=reply.text,
-        metadata=_metadata(run, reply.model, reply.usage, reply.cost, duration),
+        metadata=metadata,
         model=reply.model,
         usage=reply.usage,
         cost=reply.cost,
+        saved_cost=reply.saved_cost,
+        cached=reply.cached,
+        cache_age=reply.cache_age,
+        shared=reply.shared,
         attempts=reply.attempts,
         duration=duration,
         stop_reason=reply.stop_reason,
         request_id=reply.request_id,
     )
+
+
+def shared(reply: Reply) -> Reply:
+    """The same answer for another who asked at the same time: paid for once."""
+    saved = reply.saved_cost if reply.cached else reply.cost
+    return replace(reply, attempts=0, cost=0.0, saved_cost=saved, shared=True)
 
 
 def failed(run: Run, error: ClaudeForceError, model: Optional[str], duration: float) -> AgentResult:

@@ -12,6 +12,12 @@ MAX_ATTEMPTS = 3
 MAX_TOKENS = 4096
 MAX_TASK_CHARACTERS = 100_000
 
+CACHE_TTL_HOURS = 24.0
+CACHE_MAX_SIZE_MB = 100.0
+# How often a process looks whether another one has found the answer that both want, and for how long.
+LEASE_POLL_SECONDS = 0.05
+LEASE_SECONDS = 300.0
+
 BACKOFF_BASE_SECONDS = 0.5
 BACKOFF_CAP_SECONDS = 30.0
 
@@ -40,6 +46,11 @@ def environment_model() -> Optional[str]:
 def alias_override(alias: str) -> Optional[str]:
     """What `ANTHROPIC_DEFAULT_<ALIAS>_MODEL` says, for example for "opus"."""
     return os.environ.get(f"ANTHROPIC_DEFAULT_{alias.upper()}_MODEL") or None
+
+
+def endpoint() -> str:
+    """Where the SDK sends its requests when nothing else is said; empty for its own default."""
+    return os.environ.get("ANTHROPIC_BASE_URL") or ""
 
 
 def cache_secret() -> Optional[str]:

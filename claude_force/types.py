@@ -71,7 +71,14 @@ class Usage:
 
 @dataclass(frozen=True)
 class Reply:
-    """A whole answer as the server gave it; `cost` in USD, None where the price is unknown."""
+    """A whole answer as the server gave it.
+
+    Attributes:
+        cost: what was paid for it now, in USD; None where the price is unknown.
+        saved_cost: what it would have cost, in USD, where it was not paid for now.
+        cached: it was kept from an earlier call, `cache_age` seconds ago.
+        shared: an identical call was under way, and this one was given the same answer.
+    """
 
     text: str
     model: str
@@ -80,6 +87,10 @@ class Reply:
     request_id: Optional[str] = None
     attempts: int = 1
     cost: Optional[float] = None
+    saved_cost: Optional[float] = None
+    cached: bool = False
+    cache_age: Optional[float] = None
+    shared: bool = False
 
 
 @dataclass
@@ -91,10 +102,14 @@ class AgentResult:
         errors: what went wrong, as text; None on success.
         error: the same as a typed error; None on success.
         metadata: the figures under the names that older callers use; the typed fields hold the same.
-        cost: USD; 0 for a cached answer, None where the price is unknown.
+        cost: USD; 0 for a cached or shared answer, None where the price is unknown.
+        saved_cost: what a cached or shared answer would have cost, in USD; None where that is unknown.
+        cached: the answer was kept from an earlier call, `cache_age` seconds ago.
+        shared: an identical call was under way, and its answer is this one too.
+        usage: tokens of the request that the answer came from; a cached or shared one used none now.
         duration: seconds from the call to its result, waits and retries included.
         attempts: requests made.
-        truncated: the answer ends because `max_tokens` was reached.
+        truncated: the answer ends because `max_tokens` or the model's context was full.
         refused: the model declined to answer.
     """
 
@@ -106,7 +121,10 @@ class AgentResult:
     model: Optional[str] = None
     usage: Usage = Usage()
     cost: Optional[float] = None
+    saved_cost: Optional[float] = None
     cached: bool = False
+    cache_age: Optional[float] = None
+    shared: bool = False
     attempts: int = 0
     duration: float = 0.0
     stop_reason: Optional[str] = None
@@ -115,7 +133,7 @@ class AgentResult:
 
     @property
     def truncated(self) -> bool:
-        return self.stop_reason == "max_tokens"
+        return self.stop_reason in ("max_tokens", "model_context_window_exceeded")
 
     @property
     def refused(self) -> bool:

@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from claude_force.cache.key import cache_key, encode, question
 from claude_force.cache.memory import MemoryLayer
-from claude_force.cache.signing import Entry, seal, unseal
+from claude_force.cache.signing import Entry, Secret, is_of, seal, unseal
 from claude_force.errors import CacheError
 from claude_force.response_cache import ResponseCache
 
@@ -51,14 +52,24 @@ def again(folder, **options):
 
 
 def database(folder):
-    return sqlite3.connect(str(folder / "answers.db"))
+    return sqlite3.connect(str(folder / "answers-1.db"))
+
+
+@contextmanager
+def change(folder, agent):
+    """The one entry of `agent` as it lies in the file, to be changed in place."""
+    db = database(folder)
+    row, sealed = db.execute("SELECT row, sealed FROM answer JOIN use USING (row) WHERE agent = ?", (agent,)).fetchone()
+    changed = bytearray(sealed)
+    yield changed
+    db.execute("UPDATE answer SET sealed = ? WHERE row = ?", (bytes(changed), row))
+    db.commit()
+    db.close()
 
 
 class TestKey:
     def test_has_32_hex_characters(self):
-        key = cache_key(question(*ASKED, {}))
-        assert len(key) == 32
-        int(key, 16)
+        assert len(cache_key(question(*ASKED, {})).hex()) == 32
 
     @given(st.lists(st.text(), max_size=6), st.lists(st.text(), max_size=6))
     def test_no_two_lists_of_texts_have_one_encoding(self, one, other):
@@ -77,43 +88,54 @@ class TestKey:
         assert cache_key(question("a", "t", "m", {"agent": "b"})) != cache_key(question("b", "t", "m", {}))
 
 
+TEXT = st.text(st.characters(), max_size=20)
 ENTRIES = st.builds(
     Entry,
-    st.text("0123456789abcdef", min_size=32, max_size=32),
-    st.text(max_size=10),
-    st.text(max_size=10),
+    st.binary(min_size=16, max_size=16),
     st.floats(0, 1e11),
     st.integers(0, 10**9),
     st.integers(0, 10**9),
     st.none() | st.floats(0, 1e6),
-    st.text(max_size=10),
-    st.text(max_size=100),
+    st.binary(max_size=20),
+    TEXT,
+    TEXT,
 )
+OWN, OTHER = Secret(b"s"), Secret(b"t")
 
 
 class TestSignature:
     @given(ENTRIES)
     def test_what_was_sealed_is_unsealed(self, entry):
-        assert unseal(seal(entry, b"s"), entry.key, b"s") == entry
+        assert unseal(seal(entry, OWN), entry.key, OWN) == entry
 
-    @given(ENTRIES, st.integers(0, 9), st.data())
-    def test_any_changed_field_breaks_it(self, entry, number, data):
-        row = list(seal(entry, b"s"))
-        other = data.draw(st.just("other") | st.just(7) | st.just(b"\0") | st.none())
-        changed = [*row[:number], other, *row[number + 1 :]]
-        if changed != row:
-            assert unseal(tuple(changed), entry.key, b"s") is None
+    @given(ENTRIES, ENTRIES)
+    def test_no_two_entries_are_sealed_alike(self, one, other):
+        assert (seal(one, OWN) == seal(other, OWN)) == (one == other)
+
+    @given(ENTRIES, st.data())
+    def test_any_changed_bit_breaks_it(self, entry, data):
+        sealed = bytearray(seal(entry, OWN))
+        bit = data.draw(st.integers(0, len(sealed) * 8 - 1))
+        sealed[bit // 8] ^= 1 << bit % 8
+        assert not is_of(bytes(sealed), OWN) or unseal(bytes(sealed), entry.key, OWN) is None
+
+    @given(ENTRIES, st.integers(0, 300))
+    def test_any_cut_breaks_it(self, entry, length):
+        sealed = seal(entry, OWN)
+        if length < len(sealed):
+            assert not is_of(sealed[:length], OWN) or unseal(sealed[:length], entry.key, OWN) is None
+
+    @given(ENTRIES, st.binary(min_size=16, max_size=16))
+    def test_a_copy_under_another_key_is_a_forgery(self, entry, key):
+        if key != entry.key:
+            assert unseal(seal(entry, OWN), key, OWN) is None
 
     @given(ENTRIES)
-    def test_a_copy_under_another_key_is_a_forgery(self, entry):
-        other = "f" * 32 if entry.key != "f" * 32 else "0" * 32
-        row = seal(entry, b"s")
-        assert unseal(row, other, b"s") is None
-        assert unseal((other, *row[1:]), other, b"s") is None
-
-    @given(ENTRIES)
-    def test_another_secret_does_not_hold(self, entry):
-        assert unseal(seal(entry, b"s"), entry.key, b"t") is None
+    def test_another_secret_does_not_hold_and_says_whose_it_is_not(self, entry):
+        sealed = seal(entry, OWN)
+        assert unseal(sealed, entry.key, OTHER) is None
+        assert is_of(sealed, OWN)
+        assert not is_of(sealed, OTHER)
 
 
 class TestMemory:
@@ -204,47 +226,94 @@ class TestHit:
 
 
 class TestForgery:
-    @pytest.mark.parametrize(
-        "change",
-        [
-            "body = CAST('forged' AS BLOB)",
-            "created = created + 86400",
-            "output_tokens = 1",
-            "cost = 0",
-            "agent = 'other'",
-            "signature = zeroblob(32)",
-            "signature = NULL",
-            "body = NULL",
-            "key = 'x'",
-        ],
-    )
+    @pytest.mark.parametrize("position", [8, 40, 41, 60, -1])
     def test_a_changed_entry_is_a_miss_removed_and_counted_and_others_live_on(
-        self, cache, folder, change, caplog
+        self, cache, folder, position, caplog
     ):
         cache.set(*ASKED, "x", 1, 2, 0.5)
         cache.set("other", "task", "model", "y")
         cache.close()
-        with database(folder) as db:
-            db.execute(f"UPDATE answer SET {change} WHERE agent = 'python-expert'")
-        db.close()
+        with change(folder, "python-expert") as sealed:
+            sealed[position] ^= 1
         with again(folder) as other, caplog.at_level(logging.WARNING):
             assert other.get(*ASKED) is None
             assert other.get("other", "task", "model")["response"] == "y"
             assert (other.get_stats()["integrity_failures"], other.get_stats()["entries"]) == (1, 1)
         assert "signature" in caplog.text
 
+    @pytest.mark.parametrize("value", [None, "text", 7, b"", b"short"])
+    def test_what_is_no_entry_at_all_is_a_miss(self, cache, folder, value):
+        cache.set(*ASKED, "x")
+        cache.close()
+        with database(folder) as db:
+            db.execute("PRAGMA ignore_check_constraints=1")
+            db.execute("CREATE TABLE copy (row INTEGER PRIMARY KEY, sealed)")
+            db.execute("INSERT INTO copy SELECT row, ? FROM answer", (value,))
+            db.execute("DROP TABLE answer")
+            db.execute("ALTER TABLE copy RENAME TO answer")
+        db.close()
+        with again(folder) as other:
+            assert other.get(*ASKED) is None
+            assert other.set(*ASKED, "y")
+            assert other.get(*ASKED)["response"] == "y"
+
+    def test_two_swapped_rows_are_two_misses(self, cache, folder):
+        cache.set("a", "t", "m", "for a")
+        cache.set("b", "t", "m", "for b")
+        cache.close()
+        with database(folder) as db:
+            (one, row), (other_one, other_row) = db.execute("SELECT id, row FROM use").fetchall()
+            db.execute("UPDATE use SET row = ? WHERE id = ?", (other_row, one))
+            db.execute("UPDATE use SET row = ? WHERE id = ?", (row, other_one))
+        db.close()
+        with again(folder) as other:
+            assert other.get("a", "t", "m") is None
+            assert other.get("b", "t", "m") is None
+
+    def test_a_row_copied_under_another_key_is_a_miss(self, cache, folder):
+        cache.set("a", "t", "m", "for a")
+        cache.set("b", "t", "m", "for b")
+        cache.close()
+        with database(folder) as db:
+            db.execute(
+                "UPDATE answer SET sealed = (SELECT sealed FROM answer JOIN use USING (row) WHERE agent = 'a')"
+            )
+        db.close()
+        with again(folder) as other:
+            assert other.get("b", "t", "m") is None
+            assert other.get("a", "t", "m")["response"] == "for a"
+
+    def test_an_old_row_put_back_after_its_time_is_expired(self, folder):
+        clock = Hours()
+        with again(folder, clock=clock) as cache:
+            cache.set(*ASKED, "old")
+        with database(folder) as db:
+            (old,) = db.execute("SELECT sealed FROM answer").fetchone()
+        db.close()
+        clock.now += 30
+        with again(folder, clock=clock) as cache:
+            cache.set(*ASKED, "new")
+        with database(folder) as db:
+            db.execute("UPDATE answer SET sealed = ?", (old,))
+        db.close()
+        with again(folder, clock=clock) as cache:
+            assert cache.get(*ASKED) is None
+
     def test_another_secret_takes_old_entries_for_misses(self, cache, folder):
         cache.set(*ASKED, "x")
         cache.close()
         with again(folder, cache_secret="another secret") as other:
             assert other.get(*ASKED) is None
+            assert other.get_stats()["integrity_failures"] == 0
+        with again(folder) as owner:
+            assert owner.get(*ASKED)["response"] == "x"
 
     def test_random_bytes_in_the_file_never_change_an_answer(self, cache, folder):
         tasks = [f"task {number}" for number in range(50)]
         for task in tasks:
             cache.set("a", task, "m", f"answer to {task} " * 20)
         cache.close()
-        path = folder / "answers.db"
+        path = folder / "answers-1.db"
         whole = path.read_bytes()
         for position in range(100, len(whole), max(1, len(whole) // 60)):
             damaged = bytearray(whole)
@@ -254,18 +323,18 @@ class TestForgery:
                 for task in tasks:
                     hit = other.get("a", task, "m")
                     assert hit is None or hit["response"] == f"answer to {task} " * 20
-            for leftover in folder.glob("answers.db*"):
+            for leftover in folder.glob("answers-1.db*"):
                 leftover.unlink()
 
     def test_a_file_that_is_no_database_is_put_aside_and_the_cache_works_on(self, cache, folder):
         cache.set(*ASKED, "x")
         cache.close()
-        (folder / "answers.db").write_bytes(b"no database at all" * 100)
+        (folder / "answers-1.db").write_bytes(b"no database at all" * 100)
         with again(folder) as other:
             assert other.get(*ASKED) is None
             assert other.set(*ASKED, "y")
             assert other.get(*ASKED)["response"] == "y"
-        assert list(folder.glob("answers.db.damaged-*"))
+        assert list(folder.glob("answers-1.db.damaged-*"))
 
 
 class TestBounds:
@@ -313,7 +382,7 @@ class TestPlace:
     def test_the_default_is_below_the_home_folder(self, clean_environment):
         with ResponseCache() as cache:
             cache.set(*ASKED, "x")
-        assert (clean_environment / ".claude" / "cache" / "answers.db").exists()
+        assert (clean_environment / ".claude" / "cache" / "answers-1.db").exists()
 
     def test_folder_and_files_are_the_owners_alone(self, cache, folder):
         cache.set(*ASKED, "x")
@@ -435,8 +504,8 @@ class TestStatistics:
     def test_a_fault_of_the_disk_is_a_miss_and_never_an_error(self, cache, folder, caplog):
         cache.set(*ASKED, "x")
         cache.close()
-        (folder / "answers.db").unlink()
-        (folder / "answers.db").mkdir()
+        (folder / "answers-1.db").unlink()
+        (folder / "answers-1.db").mkdir()
         with caplog.at_level(logging.WARNING):
             assert cache.get(*ASKED) is None
             assert cache.set(*ASKED, "y") is False

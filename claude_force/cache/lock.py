@@ -2,53 +2,99 @@
 
 from __future__ import annotations
 
-import fcntl
 import mmap
 import os
 import struct
-from contextlib import contextmanager
+import sys
 from pathlib import Path
-from typing import Iterator
+from types import TracebackType
+from typing import Optional, Type
 
 _NUMBER = struct.Struct("<Q")
 
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(descriptor: int) -> None:
+        msvcrt.locking(descriptor, msvcrt.LK_LOCK, 1)
+
+    def _unlock(descriptor: int) -> None:
+        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
+
+    def lock_byte(descriptor: int, position: int) -> bool:
+        os.lseek(descriptor, position, os.SEEK_SET)
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except PermissionError:
+            return False
+        return True
+
+    def unlock_byte(descriptor: int, position: int) -> None:
+        os.lseek(descriptor, position, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
+
+else:
+    import fcntl
+
+    def _lock(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+    def _unlock(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+    def lock_byte(descriptor: int, position: int) -> bool:
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, position)
+        except (BlockingIOError, PermissionError):
+            return False
+        return True
+
+    def unlock_byte(descriptor: int, position: int) -> None:
+        fcntl.lockf(descriptor, fcntl.LOCK_UN, 1, position)
+
 
 class FolderLock:
-    """An advisory lock on a file (flock). Its holder's death releases it."""
+    """An advisory lock on a file, for processes: a thread of the same object is not kept out.
+
+    The system lets go of it when its holder dies.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        fcntl.flock(self._file, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.flock(self._file, fcntl.LOCK_UN)
+    def __enter__(self) -> None:
+        _lock(self._file)
+
+    def __exit__(
+        self,
+        kind: Optional[Type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        _unlock(self._file)
 
     def close(self) -> None:
         os.close(self._file)
 
 
 class Generation:
-    """A counter in shared memory: it moves when an entry that others may hold in memory is withdrawn."""
+    """A counter in shared memory: it moves when an entry that others may hold in memory is withdrawn.
+
+    It stays mapped as long as anybody holds the object, so that a thread may read while another closes.
+    """
 
     def __init__(self, path: Path) -> None:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             if os.fstat(descriptor).st_size < _NUMBER.size:
                 os.ftruncate(descriptor, _NUMBER.size)
-            self._map = mmap.mmap(descriptor, _NUMBER.size)
+            self.number = mmap.mmap(descriptor, _NUMBER.size)
         finally:
             os.close(descriptor)
 
     def read(self) -> bytes:
-        return self._map[:]
+        return self.number[:]
 
     def advance(self) -> None:
         """To be called under the folder's lock."""
-        _NUMBER.pack_into(self._map, 0, (_NUMBER.unpack_from(self._map)[0] + 1) % 2**64)
-
-    def close(self) -> None:
-        self._map.close()
+        _NUMBER.pack_into(self.number, 0, (_NUMBER.unpack_from(self.number)[0] + 1) % 2**64)

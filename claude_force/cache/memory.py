@@ -24,12 +24,10 @@ class MemoryLayer(Generic[V]):
         return item[0]
 
     def put(self, key: Hashable, value: V, size: int) -> None:
-        """Keeps `value` unless it alone is over the bound."""
-        self.drop(key)
-        if size > self._most:
-            return
+        """Keeps `value`, unless it alone is over the bound: then nothing is kept."""
+        replaced = self._items.pop(key, None)
+        self.size += size - (replaced[1] if replaced else 0)
         self._items[key] = (value, size)
-        self.size += size
         while self.size > self._most:
             self.size -= self._items.popitem(last=False)[1][1]
 

@@ -3,39 +3,89 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from pathlib import Path
 from typing import Iterable, List, Union
 
 from .. import settings
+from ..agents.discovery import find_sources
 from ..errors import CacheError
+
+_OWN_FILES = ("secret", "lock", "generation", "leases", "secret.*", "answers-*", "probe-*")
 
 
 def cache_folder(wanted: Union[str, Path, None], allowed: Iterable[Union[str, Path]] = ()) -> Path:
     """The real path of the folder, made if it is missing, with mode 0700.
 
-    Raises CacheError for one outside `~/.claude`, the system's temporary folder, the working directory
-    and `allowed`; `..` and symbolic links are followed before that is decided.
+    Raises CacheError for one that is not inside `~/.claude`, the system's temporary folder, the working
+    directory, the project or one of `allowed`; `..` and symbolic links are followed before that is decided.
+    Raises CacheError also for one that other users own, can write or can replace.
     """
     given = settings.user_folder() / "cache" if wanted is None else Path(wanted).expanduser()
     real = Path(os.path.realpath(given))
-    if not any(_is_within(real, Path(os.path.realpath(base))) for base in _bases(allowed)):
+    named = [_real(one) for one in allowed]
+    if not any(base in real.parents for base in _usual()) and not any(
+        base == real or base in real.parents for base in named
+    ):
         raise CacheError(
-            f"The cache folder {given} is outside ~/.claude, the temporary folder and the project. "
-            "Choose one inside, or name it in allowed_dirs."
+            f"The cache folder {given} is not inside ~/.claude, the temporary folder, the working directory or "
+            "the project. Choose one inside, or name it in allowed_dirs."
         )
     try:
-        real.mkdir(mode=0o700, parents=True, exist_ok=True)
-        real.chmod(0o700)
+        _make_private(real)
     except OSError as error:
         raise CacheError(f"The cache folder {given} can't be used: {error.strerror}.") from error
     return real
 
 
-def _bases(allowed: Iterable[Union[str, Path]]) -> List[Path]:
-    own = [settings.user_folder(), Path(tempfile.gettempdir()), Path.cwd()]
-    return own + [Path(one).expanduser() for one in allowed]
+def _usual() -> List[Path]:
+    found = [settings.user_folder(), Path(tempfile.gettempdir()), Path.cwd()]
+    project = find_sources(None, Path.cwd()).folder
+    if project != settings.user_folder():
+        found.append(project.parent)
+    return [_real(one) for one in found]
 
 
-def _is_within(path: Path, base: Path) -> bool:
-    return path == base or base in path.parents
+def _real(path: Union[str, Path]) -> Path:
+    return Path(os.path.realpath(Path(path).expanduser()))
+
+
+def _make_private(folder: Path) -> None:
+    _refuse_replaceable(folder)
+    if folder.exists():
+        if not folder.is_dir():
+            raise CacheError(f"The cache folder {folder} is a file: remove it, or choose another folder.")
+        _refuse_foreign(folder)
+    else:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # The mode that mkdir was given has passed through the umask.
+    folder.chmod(0o700)
+
+
+def _refuse_foreign(folder: Path) -> None:
+    if _is_anothers(folder):
+        raise CacheError(f"The cache folder {folder} belongs to another user: choose one of your own.")
+    if stat.S_IMODE(folder.stat().st_mode) & 0o077:
+        foreign = [one.name for one in folder.iterdir() if not any(one.match(own) for own in _OWN_FILES)]
+        if foreign:
+            raise CacheError(
+                f"The cache folder {folder} has other files ({foreign[0]}) and is open to other users: "
+                "choose a folder that the cache has to itself."
+            )
+
+
+def _refuse_replaceable(folder: Path) -> None:
+    for parent in folder.parents:
+        if not parent.exists():
+            continue
+        mode = parent.stat().st_mode
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX and _is_anothers(parent):
+            raise CacheError(
+                f"The cache folder {folder} lies in {parent}, which belongs to another user and which anyone "
+                "may write: choose another place."
+            )
+
+
+def _is_anothers(path: Path) -> bool:
+    return hasattr(os, "geteuid") and path.stat().st_uid != os.geteuid()

@@ -6,47 +6,98 @@ import logging
 import sqlite3
 import time
 from pathlib import Path
-from typing import Callable, Iterator, List
+from typing import Callable, Iterator, Optional, Set
 
-from .signing import Row
+from .journal import connect
+from .signing import key_of
+from .store import PUT, SCHEMA, USE, row_id
 
 logger = logging.getLogger(__name__)
 
-_COLUMNS = "key, agent, model, created, input_tokens, output_tokens, cost, extra, body, signature"
+# The agent of a sealed entry; None for one that is not to be kept.
+Judge = Callable[[bytes], Optional[str]]
+
+_DAMAGE = ("malformed", "no such table", "no such column", "not a database", "unsupported file format")
+_SUFFIXES = ("", "-wal", "-shm", "-journal")
 
 
 def is_damage(error: sqlite3.Error) -> bool:
     """Whether the file itself is at fault, not a lock or a full disk."""
-    if isinstance(error, sqlite3.OperationalError):
-        return any(word in str(error) for word in ("malformed", "no such table", "no such column"))
-    return isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.IntegrityError)
+    return any(words in str(error) for words in _DAMAGE)
 
 
-def salvage(path: Path, verified: Callable[[Row], bool]) -> List[Row]:
-    """The rows that can be read and whose signatures hold; the file is renamed aside."""
-    rows = [row for row in _readable(path) if verified(row)]
+def mend(path: Path, judge: Judge) -> int:
+    """Puts a new file in the damaged one's place. To be called under the folder's lock.
+
+    Returns the number of entries saved. The damaged file is kept beside it, the newest one alone.
+    """
+    fresh = path.with_name(f"{path.name}.mending")
+    _remove(fresh)
+    saved = _copy(path, fresh, judge)
+    for older in path.parent.glob(f"{path.name}.damaged-*"):
+        older.unlink()
     aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
-    path.replace(aside)
-    for suffix in ("-wal", "-shm"):
-        leftover = path.with_name(path.name + suffix)
-        if leftover.exists():
-            leftover.replace(aside.with_name(aside.name + suffix))
-    logger.warning("%s was damaged: %d entries saved, the file is kept as %s", path, len(rows), aside.name)
-    return rows
+    for suffix in _SUFFIXES:
+        part = path.with_name(path.name + suffix)
+        if part.exists():
+            part.replace(aside.with_name(aside.name + suffix))
+    fresh.replace(path)
+    logger.warning("%s was damaged: %d entries saved, the file is kept as %s", path, saved, aside.name)
+    return saved
 
 
-def _readable(path: Path) -> Iterator[Row]:
-    db = sqlite3.connect(str(path), isolation_level=None)
-    last = -1
+def _remove(path: Path) -> None:
+    for suffix in _SUFFIXES:
+        part = path.with_name(path.name + suffix)
+        if part.exists():
+            part.unlink()
+
+
+def _copy(damaged: Path, fresh: Path, judge: Judge) -> int:
+    db = connect(fresh, SCHEMA, 0)
+    saved: Set[int] = set()
     try:
-        while True:
-            query = f"SELECT id, {_COLUMNS} FROM answer WHERE id > ? ORDER BY id LIMIT 1"
-            row = db.execute(query, (last,)).fetchone()
-            if row is None:
-                return
-            last = row[0]
-            yield row[1:]
-    except sqlite3.Error as error:
-        logger.info("no more can be read from %s: %s", path, error)
+        db.execute("BEGIN")
+        for sealed in _readable(damaged):
+            identity = row_id(key_of(sealed))
+            agent = judge(sealed)
+            if agent is not None and identity not in saved:
+                row = db.execute(PUT, (sealed,)).lastrowid
+                db.execute(USE, (identity, row, time.time_ns(), agent))
+                saved.add(identity)
+        db.execute("COMMIT")
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     finally:
         db.close()
+    return len(saved)
+
+
+def _readable(path: Path) -> Iterator[bytes]:
+    """One by one: behind a page that can't be read there may be others that can."""
+    db = sqlite3.connect(str(path), isolation_level=None)
+    try:
+        for row in sorted(_rows(db)):
+            try:
+                found = db.execute("SELECT sealed FROM answer WHERE row = ?", (row,)).fetchone()
+            except sqlite3.Error:
+                continue
+            if found is not None and type(found[0]) is bytes:
+                yield found[0]
+    finally:
+        db.close()
+
+
+def _rows(db: sqlite3.Connection) -> Set[int]:
+    """From each place that names them, as far as it can be read."""
+    found: Set[int] = set()
+    for query in (
+        "SELECT row FROM use",
+        "SELECT row FROM use ORDER BY at",
+        "SELECT row FROM answer",
+        "SELECT row FROM answer ORDER BY row DESC",
+    ):
+        try:
+            found.update(row[0] for row in db.execute(query) if type(row[0]) is int)
+        except sqlite3.Error as error:
+            logger.info("read %d rows before the damage: %s", len(found), error)
+    return found

@@ -3,5 +3,6 @@
 from .caller import Caller, CallerSettings
 from .clock import Clock
 from .limits import check_limits, check_max_tokens
+from .single_flight import SingleFlight
 
-__all__ = ["Caller", "CallerSettings", "Clock", "check_limits", "check_max_tokens"]
+__all__ = ["Caller", "CallerSettings", "Clock", "SingleFlight", "check_limits", "check_max_tokens"]

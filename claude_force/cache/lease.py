@@ -1,0 +1,63 @@
+"""Which process asks for an answer that several miss: a lock on one byte of a file for each question.
+
+The system lets go of a lock when its holder dies, so that a crashed process holds nobody up.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import Dict, Set
+
+from .lock import lock_byte, unlock_byte
+
+_EVERY: Dict[Path, "Leases"] = {}
+_MAKING = threading.Lock()
+
+
+def leases_of(folder: Path) -> Leases:
+    """One for each folder in a process: closing any descriptor of the file would let go of all its locks."""
+    with _MAKING:
+        if folder not in _EVERY:
+            _EVERY[folder] = Leases(folder / "leases")
+        return _EVERY[folder]
+
+
+class Leases:
+    """Leases of this process. Thread-safe."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises OSError."""
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        self._mutex = threading.Lock()
+        self._held: Set[int] = set()
+
+    def acquire(self, identity: int) -> bool:
+        """Whether it is this caller's now; never waits."""
+        with self._mutex:
+            if identity in self._held or not lock_byte(self._file, identity):
+                return False
+            self._held.add(identity)
+            return True
+
+    def release(self, identity: int) -> None:
+        with self._mutex:
+            self._held.discard(identity)
+            unlock_byte(self._file, identity)
+
+    def forget_parent(self) -> None:
+        """To be called in the child after a fork: it inherits none of these locks."""
+        self._mutex = threading.Lock()
+        self._held.clear()
+
+
+def _after_fork() -> None:
+    global _MAKING
+    _MAKING = threading.Lock()
+    for leases in _EVERY.values():
+        leases.forget_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,96 @@
+"""Single flight: identical work that is under way is joined, not started again."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from copy import copy
+from dataclasses import dataclass
+from typing import Awaitable, Callable, Dict, Generic, Hashable, Optional, Tuple, TypeVar
+
+from ..errors import CallError, DeadlineExceededError, TransientError
+
+T = TypeVar("T")
+
+# Seconds that are left for the work, or None.
+Work = Callable[[Optional[float]], Awaitable[T]]
+
+
+def _can_pass(error: CallError) -> bool:
+    return isinstance(error, (TransientError, DeadlineExceededError))
+
+
+def _without_attempts(error: CallError) -> CallError:
+    """For one who joined: the requests are counted for the caller who started them."""
+    other = copy(error)
+    other.attempts = 0
+    return other
+
+
+@dataclass
+class _Flight(Generic[T]):
+    task: asyncio.Future[T]
+    waiting: int = 0
+
+
+class SingleFlight(Generic[T]):
+    """Work by key, each in a task of its own, so that no caller's cancellation is another's."""
+
+    def __init__(self) -> None:
+        self._flights: Dict[Hashable, _Flight[T]] = {}
+
+    async def run(
+        self, key: Hashable, work: Work[T], deadline_seconds: Optional[float] = None
+    ) -> Tuple[T, bool]:
+        """The outcome of `work`, and whether this caller started it rather than joined it.
+
+        Where work that was joined fails for a reason that can pass, one of those who joined starts it again,
+        once: when that fails too, all of them fail. Work that nobody waits for any more is cancelled.
+        """
+        key = (asyncio.get_running_loop(), key)
+        started = time.monotonic()
+        joined_before = False
+        while True:
+            left = None if deadline_seconds is None else deadline_seconds - (time.monotonic() - started)
+            flight = self._flights.get(key)
+            leads = flight is None
+            if flight is None:
+                flight = self._start(key, work, left)
+            try:
+                return await self._outcome(key, flight, None if leads else left), leads
+            except CallError as error:
+                if leads:
+                    raise
+                if joined_before or not _can_pass(error) or (left is not None and left <= 0):
+                    raise _without_attempts(error) from error
+                joined_before = True
+
+    def _start(self, key: Hashable, work: Work[T], left: Optional[float]) -> _Flight[T]:
+        flight = self._flights[key] = _Flight(asyncio.ensure_future(work(left)))
+        flight.task.add_done_callback(lambda _: self._landed(key, flight))
+        return flight
+
+    def _landed(self, key: Hashable, flight: _Flight[T]) -> None:
+        self._forget(key, flight)
+        if not flight.task.cancelled():
+            # Looked at here, so that asyncio has no complaint when everyone who waited is gone.
+            flight.task.exception()
+
+    def _forget(self, key: Hashable, flight: _Flight[T]) -> None:
+        if self._flights.get(key) is flight:
+            del self._flights[key]
+
+    async def _outcome(self, key: Hashable, flight: _Flight[T], patience: Optional[float]) -> T:
+        flight.waiting += 1
+        try:
+            done, _ = await asyncio.wait([flight.task], timeout=patience)
+        finally:
+            flight.waiting -= 1
+            if not flight.waiting and not flight.task.done():
+                self._forget(key, flight)
+                flight.task.cancel()
+                # It has let go of its connection when the caller goes on.
+                await asyncio.wait([flight.task])
+        if not done:
+            raise DeadlineExceededError(f"No answer within the deadline of {patience:g} s")
+        return flight.task.result()
