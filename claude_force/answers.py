@@ -16,6 +16,7 @@ import anyio.to_thread
 from . import settings
 from .calling import Clock
 from .errors import CacheError, InvalidOptionError
+from .forks import forgets_after_fork
 from .response_cache import ResponseCache
 from .types import Call, Reply, Usage
 
@@ -78,6 +79,11 @@ class Answers:
         self._cache: Optional[ResponseCache] = None
         self._failed = False
         self._threads: Optional[ThreadPoolExecutor] = None
+        forgets_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Called in a forked child: it has none of these threads."""
+        self._making, self._threads = threading.Lock(), None
 
     async def ask(self, question: Asked) -> Optional[Reply]:
         """A kept answer. Memory is asked at once, the disk in a thread."""
@@ -154,9 +160,7 @@ class Answers:
             return otherwise
         if self._threads is None:
             self._threads = ThreadPoolExecutor(_THREADS, "claude-force-cache")
-        return await asyncio.get_running_loop().run_in_executor(
-            self._threads, self._guarded, work, otherwise
-        )
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._guarded, work, otherwise)
 
     def _guarded(self, work: Callable[[ResponseCache], T], otherwise: T) -> T:
         cache = self._opened()

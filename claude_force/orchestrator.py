@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 import weakref
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, Coroutine, Dict, Iterable, List, Optional, Type, TypeVar
 
 from . import settings
 from .async_orchestrator import AsyncAgentOrchestrator, OnResult, Task
+from .forks import forgets_after_fork
 from .types import AgentResult
 
 __all__ = ["AgentOrchestrator", "AgentResult"]
@@ -125,7 +125,7 @@ class _LoopThread:
         self._lock = threading.Lock()
         self._loop: Optional[asyncio.AbstractEventLoop] = None
         self._finalizer: Optional[weakref.finalize[Any, Any]] = None
-        self._process = os.getpid()
+        forgets_after_fork(self)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """The coroutine's result. An interrupt (Ctrl-C) cancels it."""
@@ -148,8 +148,6 @@ class _LoopThread:
 
     def _started(self) -> asyncio.AbstractEventLoop:
         with self._lock:
-            if self._process != os.getpid():
-                self._forget_parent()
             if self._loop is None:
                 ready: List[Any] = []
                 signal = threading.Event()
@@ -162,11 +160,11 @@ class _LoopThread:
                 self._finalizer = weakref.finalize(self, _end, self._loop, end, thread)
             return self._loop
 
-    def _forget_parent(self) -> None:
-        # A fork copies this object, not the thread that it stands for.
+    def after_fork(self) -> None:
+        """Called in a forked child: it has this object, not the thread that it stands for."""
         if self._finalizer is not None:
             self._finalizer.detach()
-        self._finalizer, self._loop, self._process = None, None, os.getpid()
+        self._lock, self._finalizer, self._loop = threading.Lock(), None, None
 
 
 def _run_loop(ready: List[Any], signal: threading.Event) -> None:

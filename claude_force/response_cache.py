@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import threading
 import time
 import weakref
@@ -23,6 +22,7 @@ from .cache.secret import find_secret
 from .cache.signing import Entry, Secret, is_of, seal, unseal
 from .cache.store import Store, row_id
 from .errors import CacheError
+from .forks import forgets_after_fork
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ class ResponseCache:
             self._secret = Secret(find_secret(cache_secret, self._folder))
             self._disk = Disk(self._folder, self._most, self._secret)
             weakref.finalize(self, self._disk.close)
-            _EVERY_CACHE.add(self)
+            forgets_after_fork(self)
 
     def get(
         self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = _NO_FINGERPRINT
@@ -149,7 +149,8 @@ class ResponseCache:
 
     def _look_up(self, asked: Question) -> Optional[Dict[str, Any]]:
         key = cache_key(asked)
-        generation, held = self._disk.run(lambda store: self._read(store, key), (b"", None))
+        nothing: Tuple[bytes, Optional[_Held]] = (b"", None)
+        generation, held = self._disk.run(lambda store: self._read(store, key), nothing)
         with self._mutex:
             hit = self._served(held) if held is not None else None
             if held is None or hit is None:
@@ -179,7 +180,9 @@ class ResponseCache:
         if not self._memory:
             self._generation = generation
         if generation == self._generation:
-            size = getsizeof(held.entry.response) + len(held.entry.extra) + getsizeof(asked[1]) + _ENTRY_OVERHEAD
+            size = (
+                getsizeof(held.entry.response) + len(held.entry.extra) + getsizeof(asked[1]) + _ENTRY_OVERHEAD
+            )
             self._memory.put(asked, held, size)
 
     def set(
@@ -241,7 +244,9 @@ class ResponseCache:
     def get_stats(self) -> Dict[str, Any]:
         """What this object did (`hits`, `misses`, `hit_rate`, `evictions`, `integrity_failures`,
         `saved_cost` in USD), and what the folder holds (`entries`, `size_mb`)."""
-        count, size = self._disk.run(lambda store: (store.count(), store.size()), (0, 0)) if self.enabled else (0, 0)
+        count, size = (
+            self._disk.run(lambda store: (store.count(), store.size()), (0, 0)) if self.enabled else (0, 0)
+        )
         with self._mutex:
             looked = self._hits + self._misses
             return {
@@ -334,18 +339,7 @@ class ResponseCache:
     ) -> None:
         self.close()
 
-    def _after_fork(self) -> None:
+    def after_fork(self) -> None:
+        """Called in a forked child: it opens files of its own."""
         self._mutex = threading.Lock()
         self._disk.forget_parent()
-
-
-_EVERY_CACHE: weakref.WeakSet[ResponseCache] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for cache in list(_EVERY_CACHE):
-        cache._after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

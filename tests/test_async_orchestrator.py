@@ -235,7 +235,7 @@ class TestBulk:
 
     async def test_at_most_max_concurrent_attempts_are_on_the_wire(self, project):
         async with fleet(project, {"time_to_first_token": 0.02}, max_concurrent=3) as (orchestrator, server):
-            await orchestrator.execute_multiple([("python-expert", "x")] * 12)
+            await orchestrator.execute_multiple([("python-expert", f"x {number}") for number in range(12)])
         assert server.max_in_flight == 3
 
     async def test_a_call_that_waits_for_its_next_attempt_holds_no_slot(self, project):
@@ -261,13 +261,13 @@ class TestBulk:
 
     async def test_connections_are_reused(self, project):
         async with fleet(project, max_concurrent=2) as (orchestrator, server):
-            await orchestrator.execute_multiple([("python-expert", "x")] * 20)
+            await orchestrator.execute_multiple([("python-expert", f"x {number}") for number in range(20)])
         assert server.connections <= 2
 
     async def test_the_attributes_hold_from_the_next_call(self, project):
         async with fleet(project, {"time_to_first_token": 0.02}, max_concurrent=2) as (orchestrator, server):
             orchestrator.max_concurrent = 5
-            await orchestrator.execute_multiple([("python-expert", "x")] * 10)
+            await orchestrator.execute_multiple([("python-expert", f"x {number}") for number in range(10)])
         assert server.max_in_flight == 5
 
     async def test_config_path_and_key_hold_from_the_next_call_too(self, project, tmp_path):
@@ -319,7 +319,7 @@ class TestTheEnd:
 
     async def test_no_task_is_left_behind(self, project):
         async with fleet(project) as (orchestrator, server):
-            await orchestrator.execute_multiple([("python-expert", "x")] * 5)
+            await orchestrator.execute_multiple([("python-expert", f"x {number}") for number in range(5)])
             await orchestrator.close()
             assert await ended(lambda: server.open_connections == 0)
         assert asyncio.all_tasks() == {asyncio.current_task()}
@@ -343,7 +343,9 @@ class TestTheEnd:
 
         async with fleet(project) as (orchestrator, _):
             with pytest.raises(RuntimeError, match="own fault"):
-                await orchestrator.execute_multiple([("python-expert", "x")] * 5, on_result=fail)
+                await orchestrator.execute_multiple(
+                    [("python-expert", f"x {number}") for number in range(5)], on_result=fail
+                )
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
 

@@ -17,6 +17,7 @@ ROWS = (
     "errors",
     "types",
     "settings",
+    "forks",
     "agents",
     "cache",
     "calling",

@@ -59,7 +59,9 @@ def database(folder):
 def change(folder, agent):
     """The one entry of `agent` as it lies in the file, to be changed in place."""
     db = database(folder)
-    row, sealed = db.execute("SELECT row, sealed FROM answer JOIN use USING (row) WHERE agent = ?", (agent,)).fetchone()
+    row, sealed = db.execute(
+        "SELECT row, sealed FROM answer JOIN use USING (row) WHERE agent = ?", (agent,)
+    ).fetchone()
     changed = bytearray(sealed)
     yield changed
     db.execute("UPDATE answer SET sealed = ? WHERE row = ?", (bytes(changed), row))
@@ -275,9 +277,8 @@ class TestForgery:
         cache.set("b", "t", "m", "for b")
         cache.close()
         with database(folder) as db:
-            db.execute(
-                "UPDATE answer SET sealed = (SELECT sealed FROM answer JOIN use USING (row) WHERE agent = 'a')"
-            )
+            query = "SELECT sealed FROM answer JOIN use USING (row) WHERE agent = 'a'"
+            db.execute(f"UPDATE answer SET sealed = ({query})")
         db.close()
         with again(folder) as other:
             assert other.get("b", "t", "m") is None

@@ -130,7 +130,9 @@ def together(make: Type[Subject], folder: Path, entries: int) -> Dict[str, float
     make(folder, most_bytes=entries * 410).close()
     started = time.perf_counter()
     workers = [
-        subprocess.Popen([sys.executable, __file__, name, "one of four", str(folder), str(entries), str(part)])
+        subprocess.Popen(
+            [sys.executable, __file__, name, "one of four", str(folder), str(entries), str(part)]
+        )
         for part in range(4)
     ]
     most = 0

@@ -25,7 +25,7 @@ def encode(parts: Iterable[str]) -> bytes:
 def cache_key(asked: Question) -> bytes:
     """The first 16 bytes of SHA-256 over all fields; in text, its 32 hex characters."""
     agent, task, model, fingerprint = asked
-    parts = (agent, task, model)
+    parts = [agent, task, model]
     for pair in fingerprint:
         parts += pair
     return hashlib.sha256(encode(parts)).digest()[:KEY_BYTES]

@@ -10,18 +10,19 @@ import threading
 from pathlib import Path
 from typing import Dict, Set
 
+from ..forks import forgets_after_fork
 from .lock import lock_byte, unlock_byte
 
-_EVERY: Dict[Path, "Leases"] = {}
-_MAKING = threading.Lock()
+_EVERY: Dict[Path, Leases] = {}
 
 
 def leases_of(folder: Path) -> Leases:
     """One for each folder in a process: closing any descriptor of the file would let go of all its locks."""
-    with _MAKING:
-        if folder not in _EVERY:
-            _EVERY[folder] = Leases(folder / "leases")
-        return _EVERY[folder]
+    found = _EVERY.get(folder)
+    if found is None:
+        # Of two threads that come first at once, one's is kept; the other's has locked nothing yet.
+        found = _EVERY.setdefault(folder, Leases(folder / "leases"))
+    return found
 
 
 class Leases:
@@ -32,6 +33,7 @@ class Leases:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         self._mutex = threading.Lock()
         self._held: Set[int] = set()
+        forgets_after_fork(self)
 
     def acquire(self, identity: int) -> bool:
         """Whether it is this caller's now; never waits."""
@@ -46,18 +48,7 @@ class Leases:
             self._held.discard(identity)
             unlock_byte(self._file, identity)
 
-    def forget_parent(self) -> None:
-        """To be called in the child after a fork: it inherits none of these locks."""
+    def after_fork(self) -> None:
+        """Called in a forked child: it inherits none of these locks."""
         self._mutex = threading.Lock()
         self._held.clear()
-
-
-def _after_fork() -> None:
-    global _MAKING
-    _MAKING = threading.Lock()
-    for leases in _EVERY.values():
-        leases.forget_parent()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

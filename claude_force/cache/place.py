@@ -29,8 +29,8 @@ def cache_folder(wanted: Union[str, Path, None], allowed: Iterable[Union[str, Pa
         base == real or base in real.parents for base in named
     ):
         raise CacheError(
-            f"The cache folder {given} is not inside ~/.claude, the temporary folder, the working directory or "
-            "the project. Choose one inside, or name it in allowed_dirs."
+            f"The cache folder {given} is not inside ~/.claude, the temporary folder, the working directory "
+            "or the project. Choose one inside, or name it in allowed_dirs."
         )
     try:
         _make_private(real)

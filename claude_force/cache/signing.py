@@ -95,4 +95,3 @@ def unseal(sealed: bytes, key: bytes, secret: Secret) -> Optional[Entry]:
 def key_of(sealed: bytes) -> bytes:
     """The key that an entry says it is for, not yet verified; empty where it is too short for one."""
     return _HEAD.unpack_from(sealed, _SIGNED_FROM)[1] if len(sealed) >= _TEXTS_FROM else b""
-
