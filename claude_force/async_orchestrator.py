@@ -11,6 +11,7 @@ from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple, Type, U
 from . import settings
 from .agents import Registry, check_task, resolve_model, warn_if_retired
 from .answers import OFF, USE, Answers, Asked, asked, check_policy
+from .cache.audit import explained
 from .calling import Caller, CallerSettings, Clock, SingleFlight, check_limits, check_max_tokens
 from .errors import CallError, InputError
 from .response_cache import ResponseCache
@@ -288,6 +289,26 @@ class AsyncAgentOrchestrator:
         except InputError as error:
             # An answer can make the next task too long: by then earlier steps are paid for.
             return failed(Run(name, workflow_name, position), error, None, 0.0)
+
+    async def explain_miss(
+        self,
+        agent_name: str,
+        task: str,
+        model: Optional[str] = None,
+        max_tokens: int = settings.MAX_TOKENS,
+        temperature: Optional[float] = None,
+        **options: Any,
+    ) -> Dict[str, Any]:
+        """Why the same call would be a hit or a miss; as `ResponseCache.explain_miss`. Sends nothing."""
+        if temperature is not None:
+            options["temperature"] = temperature
+        question = asked(self._prepare(agent_name, task, model, max_tokens, options), self.base_url)
+        if question is None:
+            return explained(False, "An option of this call has no written form, so it is never kept.")
+        answers = await self._present_answers()
+        return await answers.run(
+            lambda cache: cache.explain_miss(*question), explained(False, "There is no cache.")
+        )
 
     def list_agents(self) -> List[Dict[str, Any]]:
         """Each agent's `name`, `file`, `domains` and `priority`, by priority."""

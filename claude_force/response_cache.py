@@ -12,7 +12,7 @@ from sys import getsizeof
 from types import TracebackType
 from typing import Any, Callable, Dict, Iterable, Mapping, Optional, Tuple, Type, Union
 
-from .cache.audit import explain, verify
+from .cache.audit import explain, explained, verify
 from .cache.disk import Disk
 from .cache.key import Question, cache_key, field_checksums, question
 from .cache.lease import leases_of
@@ -243,10 +243,13 @@ class ResponseCache:
 
     def get_stats(self) -> Dict[str, Any]:
         """What this object did (`hits`, `misses`, `hit_rate`, `evictions`, `integrity_failures`,
-        `saved_cost` in USD), and what the folder holds (`entries`, `size_mb`)."""
-        count, size = (
-            self._disk.run(lambda store: (store.count(), store.size()), (0, 0)) if self.enabled else (0, 0)
-        )
+        `saved_cost` in USD), and what the folder holds (`entries`, `size_mb`, and `total_hits`: the hits of
+        these entries by all processes, as far as they are written)."""
+        count = size = uses = 0
+        if self.enabled:
+            count, size, uses = self._disk.run(
+                lambda store: (store.count(), store.size(), store.total_hits()), (0, 0, 0)
+            )
         with self._mutex:
             looked = self._hits + self._misses
             return {
@@ -260,6 +263,8 @@ class ResponseCache:
                 "size_mb": size / 2**20,
                 "entries": count,
                 "memory_entries": len(self._memory),
+                "total_hits": uses,
+                "cache_dir": str(self._folder) if self.enabled else None,
                 "ttl_hours": self.ttl_hours,
                 "max_size_mb": self.max_size_mb,
             }
@@ -273,15 +278,14 @@ class ResponseCache:
             `hit`, `reason` (a sentence), `differs` (names of fields), and of the entry that was compared
             `model` and `age_seconds`.
         """
-        nothing = {"hit": False, "differs": [], "model": None, "age_seconds": None}
         if not self.enabled:
-            return {**nothing, "reason": "The cache is switched off."}
+            return explained(False, "The cache is switched off.")
         if agent in self.exclude_agents:
-            return {**nothing, "reason": f"Answers of {agent} are not kept."}
+            return explained(False, f"Answers of {agent} are not kept.")
         asked = question(agent, task, model, fingerprint)
         return self._disk.run(
             lambda store: explain(store, self._secret, asked, self._clock(), self._ttl),
-            {**nothing, "reason": "The cache can't be read."},
+            explained(False, "The cache can't be read."),
         )
 
     def verify(self, remove: bool = False) -> Dict[str, int]:

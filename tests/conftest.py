@@ -1,6 +1,7 @@
 """What every test starts from: an empty home, a clean environment, and no way to a paid API."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -18,6 +19,9 @@ PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell starts what it runs in the background with Ctrl-C ignored, and the commands that are tested
+    # would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if sys.version_info < (3, 10):
         # The last pytest-asyncio for these Pythons leaves a loop open after a test that calls asyncio.run;
         # that nothing of the package's own is left open is checked on the newer ones.

@@ -19,14 +19,27 @@ def figures(capsys, monkeypatch):
 
 
 def test_three_runs_whose_figures_agree(figures):
-    one_by_one, at_once, four = figures["runs"]
-    assert [run["calls"] for run in figures["runs"]] == [3, 3, 4]
+    one_by_one, at_once, four, again = figures["runs"]
+    assert [run["calls"] for run in figures["runs"]] == [3, 3, 4, 4]
     assert all(run["answered"] == run["calls"] for run in figures["runs"])
     assert one_by_one["wall_seconds"] >= one_by_one["all_calls_seconds"]
-    for run in (at_once, four):
+    for run in (at_once, four, again):
         assert run["slowest_call_seconds"] <= run["wall_seconds"]
         assert run["speed_up"] == pytest.approx(run["all_calls_seconds"] / run["wall_seconds"])
     assert one_by_one["tokens"] == at_once["tokens"] < four["tokens"]
+
+
+def test_the_last_run_comes_from_the_cache_and_saves_what_the_one_before_it_cost(figures):
+    *fresh, again = figures["runs"]
+    assert [run["cached"] for run in figures["runs"]] == [0, 0, 0, 4]
+    assert (again["tokens"], again["cost_usd"]) == (0, 0)
+    assert again["saved_usd"] == fresh[-1]["cost_usd"]
+
+
+def test_no_two_rows_of_the_demo_are_alike():
+    from claude_force.cli.demo import rows
+
+    assert len(set(rows(100))) == 100
 
 
 def test_the_three_agents_answer_on_real_files(figures):

@@ -58,19 +58,19 @@ def explain(store: Store, secret: Secret, asked: Question, now: float, ttl: floa
     if row is None:
         return _nearest(store, secret, asked, now)
     if not is_of(row[0], secret):
-        return _explained(False, "The answer that is kept was signed with another secret.")
+        return explained(False, "The answer that is kept was signed with another secret.")
     entry = unseal(row[0], key, secret)
     if entry is None:
-        return _explained(False, "The answer that is kept has a signature that does not hold.")
+        return explained(False, "The answer that is kept has a signature that does not hold.")
     if not -ttl < now - entry.created < ttl:
-        return _explained(
+        return explained(
             False,
             f"The answer that is kept is {(now - entry.created) / 3600:.1f} hours old; "
             f"answers are good for {ttl / 3600:g} hours.",
             entry=entry,
             now=now,
         )
-    return _explained(True, "This answer is kept.", entry=entry, now=now)
+    return explained(True, "This answer is kept.", entry=entry, now=now)
 
 
 def _nearest(store: Store, secret: Secret, asked: Question, now: float) -> Dict[str, Any]:
@@ -85,24 +85,25 @@ def _nearest(store: Store, secret: Secret, asked: Question, now: float) -> Dict[
         if best is None or len(differs) < len(best[0]):
             best = differs, entry
     if best is None:
-        return _explained(False, f"No answer of {asked[0]} is kept.")
+        return explained(False, f"No answer of {asked[0]} is kept.")
     differs, entry = best
     model = json.loads(entry.about)[1]
     what = ", ".join(f"model ({model} there, {asked[2]} here)" if one == "model" else one for one in differs)
-    return _explained(False, f"The nearest answer that is kept differs in: {what}.", differs, entry, now)
+    return explained(False, f"The nearest answer that is kept differs in: {what}.", differs, entry, now)
 
 
 def _differing(mine: Dict[str, int], other: Dict[str, int]) -> List[str]:
     return [name for name in dict.fromkeys([*mine, *other]) if mine.get(name) != other.get(name)]
 
 
-def _explained(
+def explained(
     hit: bool,
     reason: str,
     differs: Optional[List[str]] = None,
     entry: Optional[Entry] = None,
     now: float = 0.0,
 ) -> Dict[str, Any]:
+    """What `explain` returns."""
     return {
         "hit": hit,
         "reason": reason,

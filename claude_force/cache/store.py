@@ -138,6 +138,10 @@ class Store:
     def count(self) -> int:
         return int(self._db.execute("SELECT COUNT(*) FROM use").fetchone()[0])
 
+    def total_hits(self) -> int:
+        """Uses of the entries that are kept, by all processes, as far as they are written."""
+        return int(self._db.execute("SELECT COALESCE(SUM(hits), 0) FROM use").fetchone()[0])
+
     def size(self) -> int:
         """Bytes of the pages in use."""
         return self._pages() * self._page_size

@@ -1,4 +1,4 @@
-"""`demo`: three agents over real source files, one by one, at once, and ten at once, with measured times."""
+"""`demo`: three agents over real files, one by one, at once, ten at once, and those ten from the cache."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,8 +15,11 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from ..async_orchestrator import AsyncAgentOrchestrator
 from ..errors import InputError
+from ..response_cache import ResponseCache
 from ..types import AgentResult
 from . import render, streams
+
+Rows = Sequence[Tuple[str, str]]
 
 PACKAGE = Path(__file__).resolve().parent.parent
 REVIEWED = ("errors.py", "types.py", "calling/messages.py")
@@ -41,7 +45,6 @@ class Round:
 
     def fields(self) -> Dict[str, Any]:
         durations = [result.duration for result in self.results]
-        costs = [result.cost for result in self.results]
         return {
             "run": self.name,
             "calls": len(self.results),
@@ -50,9 +53,16 @@ class Round:
             "slowest_call_seconds": max(durations),
             "all_calls_seconds": sum(durations),
             "speed_up": sum(durations) / self.wall,
-            "tokens": sum(result.usage.total_tokens for result in self.results),
-            "cost_usd": None if None in costs else sum(cost for cost in costs if cost is not None),
+            "cached": sum(result.cached for result in self.results),
+            "tokens": sum(result.usage.total_tokens for result in self.results if not result.cached),
+            "cost_usd": _total([result.cost for result in self.results]),
+            "saved_usd": _total([result.saved_cost for result in self.results if result.cached]),
         }
+
+
+def _total(costs: Sequence[Optional[float]]) -> Optional[float]:
+    """USD; unknown where one of them is."""
+    return None if None in costs else sum(cost for cost in costs if cost is not None)
 
 
 def demo(args: argparse.Namespace) -> int:
@@ -96,34 +106,52 @@ def _endpoint(live: bool) -> Iterator[Optional[str]]:
 
 
 async def _rounds(args: argparse.Namespace, base_url: Optional[str]) -> List[Round]:
-    three = list(zip(TEAM, tasks()))
-    many = [three[number % len(three)] for number in range(args.calls)]
+    three = rows(len(REVIEWED))
+    many = rows(args.calls)
     key = None if args.live else "demo"
-    async with AsyncAgentOrchestrator(
-        project(), api_key=key, base_url=base_url, max_concurrent=max(args.calls, 3)
-    ) as engine:
-        if args.live:
-            await engine.check_credentials()
-        with render.Spinner("the agents are working", args.json):
-            # The import of the SDK and the first connection belong to no round.
-            await engine.execute_agent(TEAM[0], "Say that you are ready.", max_tokens=10)
-            return [
-                await _one_by_one(engine, three),
-                await _at_once(engine, f"{len(three)} at once", three),
-                await _at_once(engine, f"{args.calls} at once", many),
-            ]
+    # A cache of the demo's own: what it shows as fresh is fresh, and nothing of it is left behind.
+    with tempfile.TemporaryDirectory() as folder, ResponseCache(cache_dir=Path(folder) / "cache") as cache:
+        async with AsyncAgentOrchestrator(
+            project(),
+            api_key=key,
+            base_url=base_url,
+            max_concurrent=max(args.calls, 3),
+            response_cache=cache,
+        ) as engine:
+            if args.live:
+                await engine.check_credentials()
+            with render.Spinner("the agents are working", args.json):
+                # The import of the SDK and the first connection belong to no round.
+                await engine.execute_agent(TEAM[0], "Say that you are ready.", max_tokens=10)
+                return [
+                    await _one_by_one(engine, three),
+                    await _at_once(engine, f"{len(three)} at once", three, "off"),
+                    await _at_once(engine, f"{args.calls} at once", many, "refresh"),
+                    await _at_once(engine, f"{args.calls} again", many, "use"),
+                ]
 
 
-async def _one_by_one(engine: AsyncAgentOrchestrator, rows: Sequence[Tuple[str, str]]) -> Round:
+async def _one_by_one(engine: AsyncAgentOrchestrator, asked: Rows) -> Round:
     started = time.perf_counter()
-    results = [await engine.execute_agent(agent, task) for agent, task in rows]
-    return Round(f"{len(rows)} one by one", time.perf_counter() - started, tuple(results))
+    results = [await engine.execute_agent(agent, task, cache="off") for agent, task in asked]
+    return Round(f"{len(asked)} one by one", time.perf_counter() - started, tuple(results))
 
 
-async def _at_once(engine: AsyncAgentOrchestrator, name: str, rows: Sequence[Tuple[str, str]]) -> Round:
+async def _at_once(engine: AsyncAgentOrchestrator, name: str, asked: Rows, cache: str) -> Round:
     started = time.perf_counter()
-    results = await engine.execute_multiple(rows)
+    results = await engine.execute_multiple(asked, cache=cache)
     return Round(name, time.perf_counter() - started, tuple(results))
+
+
+def rows(count: int) -> Rows:
+    """Agents in turn, each of them on another file every time, and no two rows alike."""
+    files = tasks()
+    found = []
+    for number in range(count):
+        turn, again = number // len(TEAM), number // (len(TEAM) * len(files))
+        file = files[(number + turn) % len(files)]
+        found.append((TEAM[number % len(TEAM)], f"Reading {again + 1} of {file}" if again else file))
+    return found
 
 
 def project() -> Path:
@@ -148,7 +176,17 @@ def _answers(rounds: Sequence[Round]) -> List[Dict[str, Any]]:
 
 def _show(rounds: Sequence[Round], live: bool) -> None:
     streams.out(LIVE if live else STAND_IN)
-    heads = ("run", "wall s", "slowest call s", "all calls s", "speed-up", "tokens", "cost")
+    heads = (
+        "run",
+        "wall s",
+        "slowest call s",
+        "all calls s",
+        "speed-up",
+        "cached",
+        "tokens",
+        "cost",
+        "saved",
+    )
     render.table(heads, [_cells(one.fields()) for one in rounds])
     for result, file in zip(rounds[0].results, REVIEWED):
         streams.out(f"\n== {result.agent_name} on {file}")
@@ -158,10 +196,12 @@ def _show(rounds: Sequence[Round], live: bool) -> None:
 def _cells(fields: Dict[str, Any]) -> Sequence[str]:
     return (
         fields["run"],
-        f"{fields['wall_seconds']:.2f}",
-        f"{fields['slowest_call_seconds']:.2f}",
-        f"{fields['all_calls_seconds']:.2f}",
+        f"{fields['wall_seconds']:.3f}",
+        f"{fields['slowest_call_seconds']:.3f}",
+        f"{fields['all_calls_seconds']:.3f}",
         f"{fields['speed_up']:.1f}x",
+        f"{fields['cached']} of {fields['calls']}",
         f"{fields['tokens']:,}",
         render.dollars(fields["cost_usd"]),
+        render.dollars(fields["saved_usd"]),
     )

@@ -10,7 +10,7 @@ import sys
 from typing import Any, List, NoReturn, Optional, Sequence
 
 from .. import __version__
-from ..errors import InputError
+from ..errors import CacheError, InputError
 from . import streams
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -30,7 +30,7 @@ def _guarded(given: List[str], as_json: bool) -> int:
         return _carry_out(_parse(given))
     except SystemExit as end:  # argparse, after --help and --version
         return int(end.code or DONE)
-    except InputError as error:
+    except (InputError, CacheError) as error:
         streams.error(str(error), as_json)
         return USAGE
     except KeyboardInterrupt:
@@ -53,6 +53,10 @@ def _dispatch(args: argparse.Namespace) -> int:
         from .demo import demo
 
         return demo(args)
+    if args.verb == "cache":
+        from .cache import show_cache
+
+        return show_cache(args)
     if args.verb == "run":
         from .run import run_agent, run_workflow
 
@@ -73,7 +77,7 @@ def _parse(given: List[str]) -> argparse.Namespace:
     parser = _parser()
     args, rest = parser.parse_known_args(given)
     # As an optional positional, argparse would lose the "-" that stands after an option.
-    args.stdin = rest == ["-"] and args.verb == "run"
+    args.stdin = rest == ["-"] and hasattr(args, "task_file")
     if rest and not args.stdin:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     return args
@@ -90,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_list(verbs)
     _add_info(verbs)
     _add_run(verbs)
+    _add_cache(verbs)
     _add_demo(verbs)
     return parser
 
@@ -130,6 +135,9 @@ def _add_run(verbs: Any) -> None:
     for parser in (agent, workflow):
         parser.add_argument("name", metavar="NAME")
         _add_run_options(parser)
+        parser.add_argument(
+            "--cache", choices=["use", "refresh", "off"], default="use", help="kept answers (use)"
+        )
     workflow.add_argument(
         "--no-pass-output", action="store_true", help="give each agent the task alone, not the answer before"
     )
@@ -158,6 +166,22 @@ def _number(text: str) -> float:
 
 
 _number.__name__ = "number"  # argparse names it in its message
+
+
+def _add_cache(verbs: Any) -> None:
+    kinds = _verb(verbs, "cache", "Look after the answers that are kept.").add_subparsers(
+        dest="what", metavar="{stats,clear,verify,explain}", required=True
+    )
+    stats = _verb(kinds, "stats", "Show what is kept.")
+    clear = _verb(kinds, "clear", "Remove all answers, or those of one agent.")
+    clear.add_argument("--agent", metavar="NAME", help="only the answers of this agent")
+    verify = _verb(kinds, "verify", "Check every signature. Exit code 1 if one does not hold.")
+    verify.add_argument("--remove", action="store_true", help="remove what does not hold")
+    explain = _verb(kinds, "explain", "Say why an answer is found or not. Sends nothing.", epilog=_TASK_HELP)
+    explain.add_argument("name", metavar="NAME")
+    _add_run_options(explain)
+    for parser in (stats, clear, verify, explain):
+        parser.add_argument("--dir", metavar="PATH", help="folder of the cache (~/.claude/cache)")
 
 
 def _add_demo(verbs: Any) -> None:

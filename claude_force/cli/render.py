@@ -17,6 +17,8 @@ def result_fields(result: AgentResult) -> Dict[str, Any]:
         "truncated": result.truncated,
         "request_id": result.request_id,
         "attempts": result.attempts,
+        "shared": result.shared,
+        "saved_cost": result.saved_cost,
     }
     return {
         "success": result.success,
@@ -106,10 +108,27 @@ def _remarks(result: AgentResult) -> None:
         streams.warn("the answer is cut off: it reached --max-tokens")
     if result.refused:
         streams.warn("the model declined to answer")
-    streams.note(
+    streams.note(_figures(result))
+
+
+def _figures(result: AgentResult) -> str:
+    if result.cached:
+        return (
+            f"{result.model}, from the cache ({age(result.cache_age or 0.0)} old), nothing paid, "
+            f"saved {dollars(result.saved_cost)}"
+        )
+    return (
         f"{result.model}, {result.usage.total_tokens:,} tokens, {dollars(result.cost)}, "
         f"{result.duration:.1f} s, {count(result.attempts, 'attempt')}"
     )
+
+
+def age(seconds: float) -> str:
+    """In the largest unit that gives at least 1."""
+    for unit, length in (("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def dollars(cost: Optional[float]) -> str:
@@ -117,8 +136,8 @@ def dollars(cost: Optional[float]) -> str:
     return "cost unknown" if cost is None else f"${cost:.4f}"
 
 
-def count(number: int, thing: str) -> str:
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+def count(number: int, thing: str, things: str = "") -> str:
+    return f"{number} {thing if number == 1 else things or thing + 's'}"
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

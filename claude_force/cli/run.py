@@ -31,9 +31,9 @@ def run_agent(args: argparse.Namespace) -> int:
 
 
 async def _agent(args: argparse.Namespace, task: str) -> AgentResult:
-    async with _engine(args) as engine:
+    async with engine(args) as running:
         with render.Spinner(f"{args.name} is working", args.json):
-            return await engine.execute_agent(args.name, task, **_given(args, _CALL_OPTIONS))
+            return await running.execute_agent(args.name, task, cache=args.cache, **call_options(args))
 
 
 def run_workflow(args: argparse.Namespace) -> int:
@@ -53,7 +53,7 @@ def run_workflow(args: argparse.Namespace) -> int:
 
 
 async def _workflow(args: argparse.Namespace, task: str, done: List[AgentResult]) -> None:
-    async with _engine(args) as engine:
+    async with engine(args) as running:
         with render.Spinner(f"{args.name} is working", args.json) as spinner:
 
             def finished(_: int, result: AgentResult) -> None:
@@ -62,17 +62,26 @@ async def _workflow(args: argparse.Namespace, task: str, done: List[AgentResult]
                     with spinner.paused():
                         render.step(len(done), result)
 
-            await engine.execute_workflow(
+            await running.execute_workflow(
                 args.name,
                 task,
                 pass_output_to_next=not args.no_pass_output,
                 on_result=finished,
-                **_given(args, _CALL_OPTIONS),
+                cache=args.cache,
+                **call_options(args),
             )
 
 
-def _engine(args: argparse.Namespace) -> AsyncAgentOrchestrator:
-    return AsyncAgentOrchestrator(args.config, stream=not args.no_stream, **_given(args, _ENGINE_OPTIONS))
+def engine(args: argparse.Namespace, **more: Any) -> AsyncAgentOrchestrator:
+    """Raises InputError for a senseless limit."""
+    return AsyncAgentOrchestrator(
+        args.config, stream=not args.no_stream, **_given(args, _ENGINE_OPTIONS), **more
+    )
+
+
+def call_options(args: argparse.Namespace) -> Dict[str, Any]:
+    """Those that change the answer."""
+    return _given(args, _CALL_OPTIONS)
 
 
 def _given(args: argparse.Namespace, names: Dict[str, str]) -> Dict[str, Any]:

@@ -1,0 +1,75 @@
+"""`cache stats|clear|verify|explain`: what is kept, whether it holds, and why an answer was not found."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from typing import Any, Dict, Mapping
+
+from ..response_cache import ResponseCache
+from . import render, streams
+from .task import read_task
+
+
+def show_cache(args: argparse.Namespace) -> int:
+    """Returns 0; 1 for `verify` that found what does not hold. Raises InputError, CacheError."""
+    verbs = {"stats": _stats, "clear": _clear, "verify": _verify, "explain": _explain}
+    return verbs[args.what](args)
+
+
+def _cache(args: argparse.Namespace) -> ResponseCache:
+    return ResponseCache(cache_dir=args.dir)
+
+
+def _stats(args: argparse.Namespace) -> int:
+    with _cache(args) as cache:
+        stats = cache.get_stats()
+    # The other counters are those of one process, and this one has not asked for anything.
+    names = ("cache_dir", "entries", "size_mb", "max_size_mb", "ttl_hours", "total_hits")
+    _show({name: stats[name] for name in names}, args.json)
+    return 0
+
+
+def _clear(args: argparse.Namespace) -> int:
+    with _cache(args) as cache:
+        removed = cache.clear(args.agent)
+    _show({"removed": removed}, args.json)
+    return 0
+
+
+def _verify(args: argparse.Namespace) -> int:
+    with _cache(args) as cache:
+        found = cache.verify(remove=args.remove)
+    _show(found, args.json)
+    bad = found["forged"] + found["unreadable"]
+    if bad > found["removed"]:
+        streams.warn(
+            f"{render.count(bad, 'entry', 'entries')} can't be trusted; they are never given out, and "
+            "`claude-force cache verify --remove` removes them"
+        )
+        return 1
+    return 0
+
+
+def _explain(args: argparse.Namespace) -> int:
+    from .run import call_options, engine
+
+    async def ask(task: str) -> Dict[str, Any]:
+        async with engine(args, response_cache=_cache(args)) as running:
+            return await running.explain_miss(args.name, task, **call_options(args))
+
+    found = asyncio.run(ask(read_task(args)))
+    if args.json:
+        streams.as_json(found)
+    else:
+        streams.out(f"{'hit' if found['hit'] else 'miss'}: {found['reason']}")
+    return 0
+
+
+def _show(found: Mapping[str, Any], as_json: bool) -> None:
+    if as_json:
+        streams.as_json(dict(found))
+        return
+    for name, value in found.items():
+        shown = f"{value:.2f}" if isinstance(value, float) else value
+        streams.out(f"{name.replace('_', ' ') + ':':14} {shown}")

@@ -1,0 +1,331 @@
+"""Kept answers in the engine: paid for once, never stale, never in the way."""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from fleet import FakeClock, fleet, write_project
+
+from claude_force import AgentOrchestrator, ResponseCache
+from claude_force.errors import InvalidOptionError
+from claude_force.testing import MessagesServer, faults
+
+ROOT = Path(__file__).parent.parent
+ASK = ("python-expert", "Explain decorators")
+
+
+@pytest.fixture
+def project(tmp_path):
+    return write_project(tmp_path)
+
+
+async def twice(project, server=None, second=None, **limits):
+    """Two results of the same call, and the number of requests; `second` changes the second call."""
+    async with fleet(project, server, **limits) as (orchestrator, running):
+        one = await orchestrator.execute_agent(*ASK)
+        other = await orchestrator.execute_agent(*ASK, **(second or {}))
+        return one, other, len(running.requests)
+
+
+class TestHit:
+    async def test_costs_nothing_and_keeps_what_the_answer_was(self, project):
+        fresh, hit, requests = await twice(project)
+        assert requests == 1
+        assert (fresh.cached, fresh.metadata["cached"]) == (False, False)
+        assert (hit.success, hit.cached, hit.attempts, hit.cost) == (True, True, 0, 0.0)
+        assert hit.saved_cost == fresh.cost
+        for field in ("output", "usage", "model", "stop_reason", "request_id"):
+            assert getattr(hit, field) == getattr(fresh, field)
+
+    async def test_has_the_metadata_that_callers_of_the_old_package_read(self, project):
+        fresh, hit, _ = await twice(project)
+        assert hit.metadata["cached"] is True
+        assert hit.metadata["cache_age_seconds"] >= 0
+        assert hit.metadata["estimated_cost"] == 0.0
+        assert hit.metadata["tokens_used"] == fresh.metadata["tokens_used"]
+        assert "cache_age_seconds" not in fresh.metadata
+        json.dumps(hit.to_dict())
+
+    async def test_is_found_by_the_next_process(self, project):
+        async with fleet(project) as (orchestrator, _):
+            await orchestrator.execute_agent(*ASK)
+        async with fleet(project) as (orchestrator, server):
+            # Another server, so another endpoint: an answer of one is not an answer of the other.
+            assert not (await orchestrator.execute_agent(*ASK)).cached
+            orchestrator.base_url = server.base_url + "/"
+            assert (await orchestrator.execute_agent(*ASK)).cached
+            await orchestrator.close()
+            assert (await orchestrator.execute_agent(*ASK)).cached
+            assert len(server.requests) == 1
+
+    async def test_needs_neither_key_nor_connection_nor_slot(self, project):
+        with MessagesServer() as server:
+            async with fleet(project) as (orchestrator, _):
+                orchestrator.base_url = server.base_url
+                await orchestrator.execute_agent(*ASK)
+        async with fleet(project, {"faults": [faults.silence_before_first_byte()]}, max_concurrent=1) as (
+            orchestrator,
+            running,
+        ):
+            blocked = asyncio.ensure_future(orchestrator.execute_agent("python-expert", "Something else"))
+            while not running.in_flight:
+                await asyncio.sleep(0.01)
+            orchestrator.base_url = server.base_url
+            assert (await orchestrator.execute_agent(*ASK)).cached
+            blocked.cancel()
+            await asyncio.gather(blocked, return_exceptions=True)
+
+
+class TestMiss:
+    @pytest.mark.parametrize(
+        "second",
+        [
+            {"model": "claude-opus-5-5"},
+            {"max_tokens": 100},
+            {"stop_sequences": ["x"]},
+            {"cache": "refresh"},
+            {"cache": "off"},
+        ],
+    )
+    async def test_what_changes_the_answer_is_another_question(self, project, second):
+        _, other, requests = await twice(project, second=second)
+        assert (other.cached, requests) == (False, 2)
+
+    @pytest.mark.parametrize("file", ["python.md", "contracts/python.md"])
+    async def test_an_edited_agent_file_is_a_miss(self, project, file):
+        async with fleet(project) as (orchestrator, server):
+            await orchestrator.execute_agent(*ASK)
+            (project.parent / file).write_text("You know better now.\n", encoding="utf-8")
+            assert not (await orchestrator.execute_agent(*ASK)).cached
+            assert len(server.requests) == 2
+
+    async def test_a_refreshed_answer_takes_the_place_of_the_old_one(self, project):
+        async with fleet(project) as (orchestrator, server):
+            await orchestrator.execute_agent(*ASK)
+            refreshed = await orchestrator.execute_agent(*ASK, cache="refresh")
+            hit = await orchestrator.execute_agent(*ASK)
+            assert len(server.requests) == 2
+            assert hit.request_id == refreshed.request_id
+
+    async def test_off_neither_asks_nor_keeps_nor_shares(self, project):
+        async with fleet(project) as (orchestrator, server):
+            results = await orchestrator.execute_multiple([ASK] * 3, cache="off")
+            assert [one.shared for one in results] == [False] * 3
+            assert not (await orchestrator.execute_agent(*ASK)).cached
+            assert len(server.requests) == 4
+
+    async def test_a_truncated_answer_is_not_kept(self, project):
+        async with fleet(project) as (orchestrator, server):
+            for _ in range(2):
+                assert (await orchestrator.execute_agent(*ASK, max_tokens=3)).truncated
+            assert len(server.requests) == 2
+
+    async def test_a_failure_is_not_kept(self, project):
+        one, other, requests = await twice(project, {"faults": [faults.status(400)]})
+        assert (one.success, other.success, requests) == (False, True, 2)
+
+    async def test_an_unknown_policy_is_refused_before_anything_is_sent(self, project):
+        async with fleet(project) as (orchestrator, server):
+            with pytest.raises(InvalidOptionError, match="refresh"):
+                await orchestrator.execute_agent(*ASK, cache="maybe")
+            assert not server.requests
+
+    async def test_it_expires_and_is_asked_for_again(self, project, tmp_path):
+        now = [1000.0]
+        with ResponseCache(1, cache_dir=tmp_path / "own", clock=lambda: now[0]) as cache:
+            async with fleet(project, response_cache=cache) as (orchestrator, server):
+                await orchestrator.execute_agent(*ASK)
+                now[0] += 3600
+                assert not (await orchestrator.execute_agent(*ASK)).cached
+                assert len(server.requests) == 2
+
+
+class TestSettings:
+    async def test_switched_off_it_writes_nothing(self, project, clean_environment):
+        _, other, requests = await twice(project, enable_cache=False)
+        assert (other.cached, requests) == (False, 2)
+        assert not (clean_environment / ".claude").exists()
+
+    async def test_it_can_be_switched_from_the_next_call_on(self, project):
+        async with fleet(project, enable_cache=False) as (orchestrator, server):
+            await orchestrator.execute_agent(*ASK)
+            orchestrator.enable_cache = True
+            await orchestrator.execute_agent(*ASK)
+            assert (await orchestrator.execute_agent(*ASK)).cached
+            assert len(server.requests) == 2
+
+    async def test_a_cache_of_the_callers_own_is_used_and_left_open(self, project, tmp_path):
+        cache = ResponseCache(cache_dir=tmp_path / "own", exclude_agents=["code-reviewer"])
+        async with fleet(project, response_cache=cache) as (orchestrator, server):
+            await orchestrator.execute_multiple([ASK, ASK, ("code-reviewer", "x"), ("code-reviewer", "x")])
+            assert len(server.requests) == 3
+        assert cache.get_stats()["entries"] == 1
+        cache.close()
+
+    async def test_a_folder_that_can_not_be_used_costs_the_cache_and_no_call(
+        self, project, clean_environment, caplog
+    ):
+        (clean_environment / ".claude").write_text("a file where the folder should be", encoding="utf-8")
+        with caplog.at_level(logging.WARNING):
+            one, other, requests = await twice(project)
+        assert (one.success, other.success, requests) == (True, True, 2)
+        assert caplog.text.count("answers are not cached") == 1
+
+    async def test_a_database_that_fails_costs_the_cache_and_no_call(self, project, clean_environment):
+        folder = clean_environment / ".claude" / "cache"
+        (folder / "answers-1.db").mkdir(parents=True)
+        one, other, requests = await twice(project)
+        assert (one.success, other.success, requests) == (True, True, 2)
+
+    async def test_an_answer_that_arrived_is_kept_though_its_caller_is_cancelled(self, project, tmp_path):
+        cache = ResponseCache(cache_dir=tmp_path / "own")
+        storing = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        original = cache.set
+
+        def slow(*arguments):
+            loop.call_soon_threadsafe(storing.set)
+            time.sleep(0.1)
+            return original(*arguments)
+
+        cache.set = slow
+        async with fleet(project, response_cache=cache) as (orchestrator, _):
+            call = asyncio.ensure_future(orchestrator.execute_agent(*ASK))
+            await storing.wait()
+            call.cancel()
+            await asyncio.gather(call, return_exceptions=True)
+        assert cache.get_stats()["entries"] == 1
+        cache.close()
+
+    def test_the_sync_face_has_it_too(self, project, messages_server):
+        with AgentOrchestrator(project) as orchestrator:
+            assert not orchestrator.run_agent(*ASK).cached
+            assert orchestrator.run_agent(*ASK).cached
+            assert not orchestrator.run_agent(*ASK, cache="refresh").cached
+        assert len(messages_server.requests) == 2
+
+    async def test_why_a_call_is_a_miss(self, project):
+        async with fleet(project) as (orchestrator, _):
+            await orchestrator.execute_agent(*ASK)
+            assert (await orchestrator.explain_miss(*ASK))["hit"] is True
+            assert (await orchestrator.explain_miss(*ASK, max_tokens=5))["differs"] == ["max_tokens"]
+            (project.parent / "python.md").write_text("You know better now.\n", encoding="utf-8")
+            assert (await orchestrator.explain_miss(*ASK))["differs"] == ["definition"]
+
+
+class TestSharing:
+    @pytest.mark.parametrize("enabled", [True, False])
+    async def test_50_callers_of_one_missing_answer_make_one_request_and_pay_once(self, project, enabled):
+        async with fleet(project, {"time_to_first_token": 0.05}, enable_cache=enabled) as (
+            orchestrator,
+            server,
+        ):
+            results = await orchestrator.execute_multiple([ASK] * 50)
+            assert len(server.requests) == 1
+            assert all(one.success for one in results)
+            assert [one.shared for one in results].count(False) == 1
+            paid = [one for one in results if not one.shared]
+            assert sum(one.cost for one in results) == paid[0].cost > 0
+            assert sum(one.attempts for one in results) == 1
+            assert {one.saved_cost for one in results if one.shared} == {paid[0].cost}
+
+    async def test_the_others_go_on_when_the_one_that_asked_fails(self, project):
+        async with fleet(project, {"faults": [faults.status(529)]}, max_retries=1) as (orchestrator, server):
+            results = await orchestrator.execute_multiple([ASK] * 5)
+            assert [one.success for one in results].count(False) == 1
+            assert len(server.requests) == 2
+
+    async def test_a_key_that_is_refused_costs_one_request_for_all(self, project):
+        async with fleet(project, {"faults": [faults.status(401)]}) as (orchestrator, server):
+            results = await orchestrator.execute_multiple([ASK] * 5)
+            assert not any(one.success for one in results)
+            assert len(server.requests) == 1
+            assert sum(one.attempts for one in results) == 1
+
+
+ASKER = """
+import asyncio, json, sys
+from claude_force import AsyncAgentOrchestrator
+
+async def main():
+    async with AsyncAgentOrchestrator(sys.argv[1], api_key="x", max_concurrent=50) as orchestrator:
+        print("ready", flush=True)
+        sys.stdin.readline()
+        results = await orchestrator.execute_multiple([("python-expert", "Explain decorators")] * 50)
+        print(json.dumps([result.success for result in results]), flush=True)
+
+asyncio.run(main())
+"""
+
+
+class TestProcesses:
+    @pytest.fixture
+    def askers(self, project):
+        """Starts processes that wait for a word before they ask."""
+        running = []
+
+        def start(server, count):
+            environment = {**os.environ, "PYTHONPATH": str(ROOT), "ANTHROPIC_BASE_URL": server.base_url}
+            for _ in range(count):
+                process = subprocess.Popen(
+                    [sys.executable, "-c", ASKER, str(project)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    env=environment,
+                )
+                running.append(process)
+            for process in running:
+                assert process.stdout.readline() == b"ready\n"
+            return running
+
+        yield start
+        for process in running:
+            process.kill()
+            process.communicate()
+
+    def go(self, processes):
+        for process in processes:
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+
+    def test_four_processes_of_50_callers_make_one_request(self, askers):
+        with MessagesServer(time_to_first_token=0.3) as server:
+            processes = askers(server, 4)
+            self.go(processes)
+            for process in processes:
+                out, _ = process.communicate(timeout=60)
+                assert json.loads(out) == [True] * 50
+            assert len(server.requests) == 1
+
+    def test_when_the_process_that_asks_is_killed_another_one_asks(self, askers):
+        with MessagesServer(time_to_first_token=0.5) as server:
+            processes = askers(server, 3)
+            self.go(processes[:1])
+            while not server.in_flight:
+                time.sleep(0.01)
+            self.go(processes[1:])
+            time.sleep(0.1)
+            processes[0].send_signal(signal.SIGKILL)
+            for process in processes[1:]:
+                out, _ = process.communicate(timeout=60)
+                assert json.loads(out) == [True] * 50
+            assert len(server.requests) == 2
+
+    async def test_one_that_is_stopped_does_not_hold_the_others_up_for_ever(self, project, tmp_path):
+        clock = FakeClock()
+        with ResponseCache(cache_dir=tmp_path / "own") as cache:
+            async with fleet(project, response_cache=cache, clock=clock) as (orchestrator, server):
+                await orchestrator.execute_agent(*ASK)
+                cache.clear()
+                held = []
+                cache.acquire_lease = lambda *asked: held.append(asked) or False
+                assert (await orchestrator.execute_agent(*ASK)).success
+                assert 290 < clock.time < 310
+                assert len(server.requests) == 2

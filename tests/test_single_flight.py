@@ -1,0 +1,164 @@
+"""Single flight: identical work is done once, and nobody pays for another's haste."""
+
+import asyncio
+
+import pytest
+
+from claude_force.calling import SingleFlight
+from claude_force.errors import AuthenticationError, DeadlineExceededError, OverloadedError
+
+
+class Work:
+    """Work that counts its runs, ends when it is told, and as it is told."""
+
+    def __init__(self, *outcomes):
+        self.outcomes = list(outcomes)
+        self.runs = 0
+        self.cancelled = 0
+        self.left = []
+        self.release = asyncio.Event()
+
+    async def __call__(self, left):
+        self.runs += 1
+        self.left.append(left)
+        outcome = self.outcomes.pop(0)
+        try:
+            await self.release.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+
+def start(flights, work, count, key="key", **options):
+    return [asyncio.ensure_future(flights.run(key, work, **options)) for _ in range(count)]
+
+
+async def settle():
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_50_who_ask_the_same_share_one_run():
+    flights, work = SingleFlight(), Work("answer")
+    waiting = start(flights, work, 50)
+    await settle()
+    work.release.set()
+    outcomes = await asyncio.gather(*waiting)
+    assert work.runs == 1
+    assert [led for _, led in outcomes].count(True) == 1
+    assert {value for value, _ in outcomes} == {"answer"}
+
+
+async def test_other_work_is_not_shared():
+    flights, work = SingleFlight(), Work("one", "two")
+    work.release.set()
+    assert await flights.run("a", work) == ("one", True)
+    assert await flights.run("b", work) == ("two", True)
+
+
+async def test_what_has_ended_is_started_again():
+    flights, work = SingleFlight(), Work("one", "two")
+    work.release.set()
+    assert (await flights.run("a", work))[0] == "one"
+    assert (await flights.run("a", work))[0] == "two"
+
+
+async def test_one_who_is_cancelled_does_not_cancel_the_others():
+    flights, work = SingleFlight(), Work("answer")
+    leader, *others = start(flights, work, 3)
+    await settle()
+    leader.cancel()
+    await settle()
+    work.release.set()
+    assert [value for value, _ in await asyncio.gather(*others)] == ["answer"] * 2
+    assert work.cancelled == 0
+    with pytest.raises(asyncio.CancelledError):
+        await leader
+
+
+async def test_the_last_one_who_is_cancelled_cancels_the_work():
+    flights, work = SingleFlight(), Work("answer")
+    waiting = start(flights, work, 3)
+    await settle()
+    for one in waiting:
+        one.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    assert work.cancelled == 1
+
+
+async def test_a_new_caller_does_not_join_work_that_is_being_cancelled():
+    flights, work = SingleFlight(), Work("old", "new")
+    (one,) = start(flights, work, 1)
+    await settle()
+    one.cancel()
+    (other,) = start(flights, work, 1)
+    await settle()
+    work.release.set()
+    assert await other == ("new", True)
+
+
+async def test_after_a_failure_that_can_pass_one_of_the_others_takes_over():
+    flights, work = SingleFlight(), Work(OverloadedError("busy"), "answer")
+    work.release.set()
+    leader, *others = await asyncio.gather(*start(flights, work, 4), return_exceptions=True)
+    assert isinstance(leader, OverloadedError)
+    assert [value for value, _ in others] == ["answer"] * 3
+    assert [led for _, led in others].count(True) == 1
+    assert work.runs == 2
+
+
+async def test_when_the_second_fails_too_all_fail_and_nothing_storms():
+    flights, work = SingleFlight(), Work(*[OverloadedError("busy") for _ in range(50)])
+    work.release.set()
+    outcomes = await asyncio.gather(*start(flights, work, 50), return_exceptions=True)
+    assert all(isinstance(one, OverloadedError) for one in outcomes)
+    assert work.runs == 2
+
+
+async def test_a_final_failure_is_everybodys_and_its_requests_are_counted_once():
+    error = AuthenticationError("no")
+    error.attempts = 1
+    flights, work = SingleFlight(), Work(error)
+    work.release.set()
+    outcomes = await asyncio.gather(*start(flights, work, 5), return_exceptions=True)
+    assert work.runs == 1
+    assert sorted(one.attempts for one in outcomes) == [0, 0, 0, 0, 1]
+
+
+async def test_each_caller_keeps_its_own_deadline():
+    flights, work = SingleFlight(), Work("answer")
+    (patient,) = start(flights, work, 1)
+    await settle()
+    with pytest.raises(DeadlineExceededError):
+        await flights.run("key", work, deadline_seconds=0.01)
+    work.release.set()
+    assert await patient == ("answer", True)
+    assert work.left == [None]
+
+
+async def test_who_takes_over_has_only_the_rest_of_its_own_time():
+    flights, work = SingleFlight(), Work(DeadlineExceededError("the leader's"), "answer")
+    leader = start(flights, work, 1)[0]
+    await settle()
+    (follower,) = start(flights, work, 1, deadline_seconds=60.0)
+    await settle()
+    work.release.set()
+    assert await follower == ("answer", True)
+    assert work.left[0] is None
+    assert 0 < work.left[1] < 60
+    with pytest.raises(DeadlineExceededError):
+        await leader
+
+
+def test_one_object_serves_two_event_loops():
+    flights = SingleFlight()
+
+    async def once():
+        work = Work("answer")
+        work.release.set()
+        return await flights.run("key", work)
+
+    assert asyncio.run(once()) == asyncio.run(once()) == ("answer", True)
