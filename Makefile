@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help test demo check cover matrix clean
+.PHONY: help test demo check cover soak matrix clean
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -14,6 +14,7 @@ help:
 	@echo "make demo                 run a team of agents against a stand-in server (LIVE=1: against the real API)"
 	@echo "make check                lint, format, types, the rules of the house, the public names"
 	@echo "make cover                run the tests and write the coverage report to htmlcov/"
+	@echo "make soak                 run the long form of the cache's tests: every bit, every crash (half an hour)"
 	@echo "make matrix               run the tests on every Python from 3.8 to 3.13 that is here (MATRIX=\"3.8 3.13\": only these)"
 	@echo "make clean                remove environments, caches and reports"
 
@@ -32,6 +33,9 @@ check: .venv/dev
 cover: .venv/dev
 	$(BIN)/pytest tests/ --cov=claude_force --cov-report=term --cov-report=html
 	@echo "Report: htmlcov/index.html"
+
+soak: .venv/dev
+	$(BIN)/pytest tests/test_cache_robustness.py tests/test_cache_model.py -v --soak
 
 matrix:
 	@python3 scripts/matrix.py $(MATRIX)

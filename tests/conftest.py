@@ -28,6 +28,16 @@ def pytest_configure(config: pytest.Config) -> None:
         config.getini("filterwarnings").clear()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--soak", action="store_true", help="the long form of tests that sample by default")
+
+
+@pytest.fixture(scope="session")
+def soak(request: pytest.FixtureRequest) -> bool:
+    """Whether there is time for all of what a test otherwise samples."""
+    return bool(request.config.getoption("--soak"))
+
+
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The test's home folder. Nothing of the user's own set-up reaches a test."""

@@ -4,9 +4,11 @@ import io
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,66 @@ def command(*arguments, **options):
 
 def json_of(capsys):
     return json.loads(capsys.readouterr().out)
+
+
+class TestCache:
+    @pytest.fixture
+    def kept(self, project, capsys):
+        """One answer, from the command itself."""
+        assert main(["run", "agent", "python-expert", "--task", "x"]) == 0
+        capsys.readouterr()
+        return Path.home() / ".claude" / "cache"
+
+    def test_a_second_run_is_a_hit_and_says_so(self, kept, messages_server, capsys):
+        assert main(["run", "agent", "python-expert", "--task", "x"]) == 0
+        assert "from the cache" in capsys.readouterr().err
+        assert main(["run", "agent", "python-expert", "--task", "x", "--json"]) == 0
+        assert json_of(capsys)["metadata"]["cached"] is True
+        assert len(messages_server.requests) == 1
+
+    @pytest.mark.parametrize("policy", ["refresh", "off"])
+    def test_a_fresh_answer_can_be_asked_for(self, kept, messages_server, policy):
+        assert main(["run", "agent", "python-expert", "--task", "x", "--cache", policy]) == 0
+        assert len(messages_server.requests) == 2
+
+    def test_stats_show_what_is_kept(self, kept, capsys):
+        assert main(["cache", "stats", "--json"]) == 0
+        stats = json_of(capsys)
+        assert (stats["entries"], stats["cache_dir"]) == (1, str(kept))
+        assert "hits" not in stats
+        assert main(["cache", "stats"]) == 0
+        assert "entries:       1" in capsys.readouterr().out
+
+    def test_clear_removes_all_or_one_agents(self, kept, capsys):
+        assert main(["cache", "clear", "--agent", "nobody", "--json"]) == 0
+        assert json_of(capsys) == {"removed": 0}
+        assert main(["cache", "clear", "--json"]) == 0
+        assert json_of(capsys) == {"removed": 1}
+
+    def test_verify_fails_on_a_forgery_until_it_is_removed(self, kept, capsys):
+        assert main(["cache", "verify"]) == 0
+        with closing(sqlite3.connect(str(kept / "answers-1.db"))) as db:
+            (sealed,) = db.execute("SELECT sealed FROM answer").fetchone()
+            db.execute("UPDATE answer SET sealed = ?", (sealed[:-1] + b"!",))
+            db.commit()
+        capsys.readouterr()
+        assert main(["cache", "verify", "--json"]) == 1
+        captured = capsys.readouterr()
+        assert json.loads(captured.out)["forged"] == 1
+        assert "1 entry can't be trusted" in captured.err
+        assert main(["cache", "verify", "--remove"]) == 0
+        assert main(["cache", "verify"]) == 0
+
+    def test_explain_says_what_differs_and_sends_nothing(self, kept, messages_server, capsys):
+        assert main(["cache", "explain", "python-expert", "--task", "x"]) == 0
+        assert capsys.readouterr().out == "hit: This answer is kept.\n"
+        assert main(["cache", "explain", "python-expert", "--task", "y", "--json"]) == 0
+        assert json_of(capsys)["differs"] == ["task"]
+        assert len(messages_server.requests) == 1
+
+    def test_a_folder_that_is_not_allowed_is_a_usage_error(self, project, capsys):
+        assert main(["cache", "stats", "--dir", "/", "--json"]) == 2
+        assert "not inside" in json_of(capsys)["error"]
 
 
 class TestList:

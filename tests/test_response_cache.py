@@ -390,6 +390,65 @@ class TestPlace:
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
 
+    def test_modes_do_not_depend_on_the_umask(self, folder):
+        for number, umask in enumerate((0o000, 0o077, 0o277)):
+            before = os.umask(umask)
+            try:
+                with again(folder / str(number), cache_secret=None) as cache:
+                    cache.set(*ASKED, "x")
+                    cache.acquire_lease(*ASKED)
+                    modes = {stat.S_IMODE(path.stat().st_mode) for path in (folder / str(number)).iterdir()}
+            finally:
+                os.umask(before)
+            assert modes == {0o600}
+            assert stat.S_IMODE((folder / str(number)).stat().st_mode) == 0o700
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+    def test_a_folder_of_another_user_is_refused(self, folder):
+        folder.mkdir()
+        folder.chmod(0o777)
+        os.chown(folder, 65534, 65534)
+        with pytest.raises(CacheError, match="another user"):
+            again(folder)
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+    def test_a_place_where_anyone_can_exchange_the_folder_is_refused(self, tmp_path):
+        place = tmp_path / "everyone's"
+        place.mkdir()
+        os.chown(place, 65534, 65534)
+        place.chmod(0o777)
+        with pytest.raises(CacheError, match="anyone"):
+            again(place / "cache")
+        place.chmod(0o1777)
+        again(place / "cache").close()
+
+    def test_a_file_in_its_place_is_refused(self, folder):
+        folder.write_text("", encoding="utf-8")
+        with pytest.raises(CacheError, match="is a file"):
+            again(folder)
+
+    def test_a_folder_that_others_use_is_neither_taken_nor_closed_to_them(self, folder):
+        folder.mkdir()
+        (folder / "notes.txt").write_text("", encoding="utf-8")
+        folder.chmod(0o755)
+        with pytest.raises(CacheError, match=r"notes\.txt"):
+            again(folder)
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o755
+
+    @pytest.mark.parametrize("place", ["home/.claude", "temporary", "project", "elsewhere"])
+    def test_the_usual_folders_themselves_are_refused_and_what_is_inside_is_not(
+        self, place, tmp_path, monkeypatch
+    ):
+        (tmp_path / "project" / ".claude" / "agents").mkdir(parents=True)
+        (tmp_path / "project" / "deep").mkdir()
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / ("elsewhere" if place == "elsewhere" else "project/deep"))
+        monkeypatch.setenv("HOME", str(tmp_path / "home"))
+        monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path / "temporary"))
+        with pytest.raises(CacheError, match="not inside"):
+            again(tmp_path / place)
+        again(tmp_path / place / "cache").close()
+
 
 class TestSecret:
     def test_one_is_made_for_the_folder_and_kept(self, folder):
@@ -489,6 +548,62 @@ class TestSharing:
         assert os.waitpid(child, 0)[1] == 0
         assert cache.get("c", "t", "m")["response"] == "child"
         assert cache.set("p", "t", "m", "parent")
+
+
+class TestExplanation:
+    def test_names_the_fields_that_differ_from_the_nearest_answer(self, cache):
+        cache.set("a", "task", "m", "x", fingerprint={"definition": "old", "endpoint": "e"})
+        cache.set("a", "another task", "m2", "y", fingerprint={"definition": "old", "endpoint": "f"})
+        found = cache.explain_miss("a", "task", "m", {"definition": "new", "endpoint": "e"})
+        assert (found["hit"], found["differs"], found["model"]) == (False, ["definition"], "m")
+        assert "differs in: definition" in found["reason"]
+        assert cache.explain_miss("a", "task", "m2", {"definition": "old", "endpoint": "e"})["differs"] == [
+            "model"
+        ]
+
+    def test_a_field_that_only_one_of_them_has_differs(self, cache):
+        cache.set("a", "t", "m", "x", fingerprint={"one": "1"})
+        assert cache.explain_miss("a", "t", "m", {"other": "1"})["differs"] == ["other", "one"]
+
+    def test_a_hit_an_old_answer_another_secret_and_nothing_at_all(self, folder):
+        clock = Hours()
+        with again(folder, clock=clock) as cache:
+            assert "No answer of a is kept" in cache.explain_miss("a", "t", "m")["reason"]
+            cache.set("a", "t", "m", "x")
+            assert cache.explain_miss("a", "t", "m")["hit"] is True
+            clock.now += 30
+            assert "30.0 hours old" in cache.explain_miss("a", "t", "m")["reason"]
+        with again(folder, cache_secret="another secret") as other:
+            assert "another secret" in other.explain_miss("a", "t", "m")["reason"]
+
+    def test_of_a_cache_that_is_off_or_leaves_the_agent_out(self, folder):
+        with ResponseCache(enabled=False) as cache:
+            assert "switched off" in cache.explain_miss("a", "t", "m")["reason"]
+        with again(folder, exclude_agents=["a"]) as cache:
+            assert "not kept" in cache.explain_miss("a", "t", "m")["reason"]
+
+    def test_changes_nothing(self, cache):
+        cache.set("a", "t", "m", "x")
+        cache.explain_miss("a", "t", "m")
+        stats = cache.get_stats()
+        assert (stats["hits"], stats["misses"], stats["total_hits"]) == (0, 0, 0)
+
+
+class TestVerification:
+    def test_counts_what_holds_and_removes_only_when_told_to(self, cache, folder):
+        for agent in ("good", "bad"):
+            cache.set(agent, "t", "m", "x")
+        cache.close()
+        with again(folder, cache_secret="another secret") as other:
+            other.set("foreign", "t", "m", "x")
+        with change(folder, "bad") as sealed:
+            sealed[-1] ^= 1
+        with again(folder) as cache:
+            counted = {"checked": 3, "valid": 1, "forged": 1, "unreadable": 0, "other_secret": 1}
+            assert cache.verify() == {**counted, "removed": 0}
+            assert cache.get_stats()["entries"] == 3
+            assert cache.verify(remove=True) == {**counted, "removed": 1}
+            assert cache.get_stats()["entries"] == 2
 
 
 class TestStatistics:

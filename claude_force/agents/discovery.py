@@ -1,7 +1,8 @@
-"""Where agents are looked for."""
+"""Where agents are looked for. Through os.path: to pathlib, a folder that may not be read is an exception."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional, Union
@@ -24,33 +25,34 @@ def find_sources(config_path: Union[str, Path, None], start: Path) -> Sources:
 
     Raises ConfigurationError for a `config_path` that is not there.
     """
-    folder = _given(Path(config_path).expanduser()) if config_path is not None else _upwards(start)
+    folder = _given(Path(config_path).expanduser()) if config_path is not None else project_folder(start)
     if folder is None:
         folder = settings.user_folder()
-    if folder.is_file():
+    if os.path.isfile(folder):
         return Sources(folder.parent, folder, settings.user_folder())
     return Sources(folder, folder / "claude.json", settings.user_folder())
 
 
 def _given(path: Path) -> Path:
     """A claude.json, a `.claude` folder, or the folder of a project that has one."""
-    if path.is_file():
+    if os.path.isfile(path):
         return path
-    if (path / ".claude").is_dir():
+    if os.path.isdir(path / ".claude"):
         return path / ".claude"
-    if path.is_dir():
+    if os.path.isdir(path):
         return path
     raise ConfigurationError(
         f"Configuration {path} not found: name a claude.json, a .claude folder or a project that has one."
     )
 
 
-def _upwards(start: Path) -> Optional[Path]:
+def project_folder(start: Path) -> Optional[Path]:
+    """The `.claude` folder of the project that `start` lies in; None for the user's own or none at all."""
     home = settings.user_folder().parent
     for folder in (start, *start.parents):
         claude = folder / ".claude"
-        if folder != home and ((claude / "claude.json").is_file() or (claude / "agents").is_dir()):
+        if folder != home and (os.path.isfile(claude / "claude.json") or os.path.isdir(claude / "agents")):
             return claude
-        if (folder / ".git").exists() or folder == home:
+        if os.path.exists(folder / ".git") or folder == home:
             return None
     return None

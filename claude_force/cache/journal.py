@@ -8,6 +8,8 @@ import sqlite3
 from pathlib import Path
 from typing import Iterable
 
+from .files import open_private
+
 logger = logging.getLogger(__name__)
 
 _BUSY_SECONDS = 5.0
@@ -17,7 +19,7 @@ _PAGE_BYTES = 4096
 def connect(path: Path, schema: Iterable[str], wal_bytes: int) -> sqlite3.Connection:
     """To be called under the folder's lock. Raises sqlite3.Error, OSError."""
     # SQLite gives the files beside it the mode that it finds here.
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    os.close(open_private(path))
     db = _connection(path)
     try:
         if not db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]:

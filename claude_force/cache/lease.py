@@ -5,12 +5,12 @@ The system lets go of a lock when its holder dies, so that a crashed process hol
 
 from __future__ import annotations
 
-import os
 import threading
 from pathlib import Path
 from typing import Dict, Set
 
 from ..forks import forgets_after_fork
+from .files import open_private
 from .lock import lock_byte, unlock_byte
 
 _EVERY: Dict[Path, Leases] = {}
@@ -30,7 +30,7 @@ class Leases:
 
     def __init__(self, path: Path) -> None:
         """Raises OSError."""
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        self._file = open_private(path)
         self._mutex = threading.Lock()
         self._held: Set[int] = set()
         forgets_after_fork(self)

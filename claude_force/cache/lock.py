@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Optional, Type
 
+from .files import open_private
+
 _NUMBER = struct.Struct("<Q")
 
 if sys.platform == "win32":
@@ -60,7 +62,7 @@ class FolderLock:
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        self._file = open_private(path)
 
     def __enter__(self) -> None:
         _lock(self._file)
@@ -84,7 +86,7 @@ class Generation:
     """
 
     def __init__(self, path: Path) -> None:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        descriptor = open_private(path)
         try:
             if os.fstat(descriptor).st_size < _NUMBER.size:
                 os.ftruncate(descriptor, _NUMBER.size)

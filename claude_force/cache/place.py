@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Iterable, List, Union
 
 from .. import settings
-from ..agents.discovery import find_sources
+from ..agents.discovery import project_folder
 from ..errors import CacheError
 
 _OWN_FILES = ("secret", "lock", "generation", "leases", "secret.*", "answers-*", "probe-*")
@@ -41,8 +41,8 @@ def cache_folder(wanted: Union[str, Path, None], allowed: Iterable[Union[str, Pa
 
 def _usual() -> List[Path]:
     found = [settings.user_folder(), Path(tempfile.gettempdir()), Path.cwd()]
-    project = find_sources(None, Path.cwd()).folder
-    if project != settings.user_folder():
+    project = project_folder(Path.cwd())
+    if project is not None:
         found.append(project.parent)
     return [_real(one) for one in found]
 

@@ -76,6 +76,8 @@ def _readable(path: Path) -> Iterator[bytes]:
     """One by one: behind a page that can't be read there may be others that can."""
     db = sqlite3.connect(str(path), isolation_level=None)
     try:
+        # Without it SQLite refuses a file that is shorter than its header says.
+        db.execute("PRAGMA writable_schema=ON")
         for row in sorted(_rows(db)):
             try:
                 found = db.execute("SELECT sealed FROM answer WHERE row = ?", (row,)).fetchone()

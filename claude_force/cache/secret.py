@@ -9,6 +9,7 @@ from typing import Union
 
 from .. import settings
 from ..errors import CacheError
+from .files import open_private
 
 _BYTES = 32
 _SHORTEST = 16
@@ -40,7 +41,7 @@ def _make(path: Path) -> None:
     # Written whole under a name of its own, then linked: of several processes the first wins, and
     # none ever reads half a secret.
     draft = path.with_name(f"secret.{os.getpid()}.{secrets.token_hex(4)}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    descriptor = open_private(draft, os.O_EXCL)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(secrets.token_bytes(_BYTES))

@@ -38,6 +38,7 @@ _EVICTED_AT_ONCE = 16
 _EVICTED_PER_CALL = 64
 _TOUCHED_PER_CALL = 64
 _BYTES_BETWEEN_CHECKS = 64 * 1024
+_CHECKS_PER_FILL = 256
 _WAL_SHARE = 8
 _LARGEST_WAL = 4 * 1024 * 1024
 _SMALLEST_WAL = 256 * 1024
@@ -60,9 +61,11 @@ class Store:
         self, path: Path, most_bytes: int, lock: FolderLock, generation: Generation, touches: Touches
     ) -> None:
         self._path, self._lock, self.generation, self._touches = path, lock, generation, touches
-        self._unchecked = _BYTES_BETWEEN_CHECKS
+        self._check_every = min(_BYTES_BETWEEN_CHECKS, most_bytes // _CHECKS_PER_FILL)
+        self._unchecked = self._check_every
         self.evictions = 0
-        wal = max(_SMALLEST_WAL, min(_LARGEST_WAL, most_bytes // _WAL_SHARE))
+        self._wal_path = path.with_name(path.name + "-wal")
+        self._wal_most = wal = max(_SMALLEST_WAL, min(_LARGEST_WAL, most_bytes // _WAL_SHARE))
         with lock:
             self._db = connect(path, SCHEMA, wal)
             self._inode = path.stat().st_ino
@@ -85,10 +88,14 @@ class Store:
             if self._touches:
                 self._write_touches(_TOUCHED_PER_CALL)
             self._unchecked += len(sealed)
-            if self._unchecked >= _BYTES_BETWEEN_CHECKS:
+            due = self._unchecked >= self._check_every
+            if due:
                 self._keep_within_bounds(spare=identity)
         if replaced:
             self.generation.advance()
+        if due and self._wal_path.exists() and self._wal_path.stat().st_size > 2 * self._wal_most:
+            # The commit's own checkpoint gives up where another process is reading; this one waits for it.
+            self._truncate_wal()
         return replaced
 
     def _insert(self, identity: int, sealed: bytes, agent: str) -> bool:
