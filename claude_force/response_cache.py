@@ -21,6 +21,7 @@ from .cache.place import cache_folder
 from .cache.secret import find_secret
 from .cache.signing import Entry, Secret, is_of, seal, unseal
 from .cache.store import Store, row_id
+from .cache.touches import Touches
 from .errors import CacheError
 from .forks import forgets_after_fork
 
@@ -38,21 +39,6 @@ class _Held:
 
     def __init__(self, entry: Entry, hits: int, row: int) -> None:
         self.entry, self.hits, self.row = entry, hits, row
-
-    def hit(self, age: float) -> Dict[str, Any]:
-        self.hits += 1
-        _, _, input_tokens, output_tokens, cost, _, extra, response = self.entry
-        fields = {
-            "response": response,
-            "input_tokens": input_tokens,
-            "output_tokens": output_tokens,
-            "estimated_cost": cost,
-            "cached": True,
-            "cache_age_seconds": age,
-            "hit_count": self.hits,
-        }
-        # Decoded anew each time: a caller may change what it is given.
-        return {**json.loads(extra), **fields} if extra else fields
 
 
 class ResponseCache:
@@ -99,7 +85,8 @@ class ResponseCache:
         if enabled:
             self._folder = cache_folder(cache_dir, allowed_dirs)
             self._secret = Secret(find_secret(cache_secret, self._folder))
-            self._disk = Disk(self._folder, self._most, self._secret)
+            self._touches = Touches(self._mutex)
+            self._disk = Disk(self._folder, self._most, self._secret, self._touches)
             weakref.finalize(self, self._disk.close)
             forgets_after_fork(self)
 
@@ -129,23 +116,35 @@ class ResponseCache:
         """From memory alone."""
         generation = self._disk.generation[:]
         with self._mutex:
-            if generation != self._generation:
-                # Somebody withdrew an entry; which one is not told.
-                self._memory.clear()
-                self._generation = generation
-                return None
-            held = self._memory.get(asked)
-            return self._served(held) if held is not None else None
+            if generation == self._generation:
+                held = self._memory.get(asked)
+                return None if held is None else self._served(held)
+            # Somebody withdrew an entry; which one is not told.
+            self._memory.clear()
+            self._generation = generation
+            return None
 
     def _served(self, held: _Held) -> Optional[Dict[str, Any]]:
-        age = self._clock() - held.entry.created
+        _, created, input_tokens, output_tokens, cost, _, extra, response = held.entry
+        age = self._clock() - created
         # A time far ahead was written by a clock that was wrong.
         if not -self._ttl < age < self._ttl:
             return None
+        held.hits += 1
         self._hits += 1
-        self._saved += held.entry.cost or 0.0
-        self._disk.touches.note(held.row)
-        return held.hit(age if age > 0 else 0.0)
+        self._saved += cost or 0.0
+        self._touches.note(held.row)
+        hit = {
+            "response": response,
+            "input_tokens": input_tokens,
+            "output_tokens": output_tokens,
+            "estimated_cost": cost,
+            "cached": True,
+            "cache_age_seconds": age if age > 0 else 0.0,
+            "hit_count": held.hits,
+        }
+        # Decoded anew each time: a caller may change what it is given.
+        return {**json.loads(extra), **hit} if extra else hit
 
     def _look_up(self, asked: Question) -> Optional[Dict[str, Any]]:
         key = cache_key(asked)
@@ -173,7 +172,7 @@ class ResponseCache:
             store.delete([key])
             return generation, None
         identity = row_id(key)
-        return generation, _Held(entry, (row[1] or 0) + self._disk.touches.uses(identity), identity)
+        return generation, _Held(entry, (row[1] or 0) + self._touches.uses(identity), identity)
 
     def _hold(self, asked: Question, held: _Held, generation: bytes) -> None:
         # What was read before somebody withdrew an entry may be that entry.
@@ -346,4 +345,5 @@ class ResponseCache:
     def after_fork(self) -> None:
         """Called in a forked child: it opens files of its own."""
         self._mutex = threading.Lock()
-        self._disk.forget_parent()
+        self._touches = Touches(self._mutex)
+        self._disk.forget_parent(self._touches)

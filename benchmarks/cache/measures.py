@@ -56,8 +56,11 @@ def p99(times: List[float]) -> float:
 def fill(make: Type[Subject], folder: Path, entries: int) -> Dict[str, float]:
     subject = make(folder)
     times = each(subject.set, range(entries))
+    subject.get(0)
     subject.close()
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    if not entries:
+        return {}
     return {"set": middle(times), "set p99": p99(times), "set worst": max(times), "bytes": size}
 
 
@@ -72,6 +75,8 @@ def read(make: Type[Subject], folder: Path, entries: int) -> Dict[str, float]:
     subject.get(entries + 1)
     opened = (time.perf_counter() - started) * 1e6
     held = resident() - before
+    if not entries:
+        return {"open": opened}
     numbers = random.Random(7).sample(range(entries), min(SAMPLE, entries))
     found = {"open": opened, "resident": held, "disk hit": middle(checked(subject, numbers))}
     found["miss"] = middle(each(subject.get, range(10**7, 10**7 + SAMPLE)))

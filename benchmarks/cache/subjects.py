@@ -126,11 +126,14 @@ class DiskCache(Subject):
         self._cache = diskcache.Cache(str(folder), size_limit=most_bytes, eviction_policy=self.policy)
 
     def set(self, number: int) -> None:
-        self._cache.set(task(number), answer(number))
+        self._cache.set(self._key(number), answer(number))
 
     def get(self, number: int) -> Optional[str]:
-        text: Optional[str] = self._cache.get(task(number))
+        text: Optional[str] = self._cache.get(self._key(number))
         return text
+
+    def _key(self, number: int) -> str:
+        return f"{AGENT}:{MODEL}:{task(number)}"
 
     def close(self) -> None:
         self._cache.close()
@@ -171,19 +174,18 @@ class LiteLlmMemory(Subject):
         from litellm.caching.caching import Cache
 
         self._cache = Cache(**self.kind, **({"disk_cache_dir": str(folder)} if self.on_disk else {}))
-        memory = self._cache.cache
-        if hasattr(memory, "max_size_in_memory"):
-            memory.max_size_in_memory = UNBOUNDED
+        # Unbounded, as the others are here: by itself it holds 200 entries.
+        self._cache.cache.max_size_in_memory = UNBOUNDED  # type: ignore[attr-defined]
 
     def _request(self, number: int) -> Dict[str, Any]:
         return {"model": MODEL, "messages": [{"role": "user", "content": task(number)}]}
 
     def set(self, number: int) -> None:
-        self._cache.add_cache(answer(number), **self._request(number))
+        self._cache.add_cache({"text": answer(number)}, **self._request(number))
 
     def get(self, number: int) -> Optional[str]:
-        text: Optional[str] = self._cache.get_cache(**self._request(number))
-        return text
+        found: Optional[Dict[str, str]] = self._cache.get_cache(**self._request(number))
+        return found["text"] if found else None
 
 
 class LiteLlmDisk(LiteLlmMemory):

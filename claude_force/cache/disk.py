@@ -28,7 +28,7 @@ _OF_PARENTS: List[Any] = []
 class Disk:
     """Work on the store, from any thread. A fault is logged and gives what the caller has for that case."""
 
-    def __init__(self, folder: Path, most_bytes: int, secret: Secret) -> None:
+    def __init__(self, folder: Path, most_bytes: int, secret: Secret, touches: Touches) -> None:
         self._folder, self._most, self._secret = folder, most_bytes, secret
         self._path = folder / f"answers-{FORMAT}.db"
         self._mutex = threading.RLock()
@@ -36,22 +36,22 @@ class Disk:
         # Its content changes when any process withdraws an entry; empty as long as nothing is open.
         self.generation: Union[bytes, mmap.mmap] = b""
         self._evicted = 0
-        self.touches = Touches()
+        self._touches = touches
 
     def run(self, work: Callable[[Store], T], otherwise: T) -> T:
         """`work` on the open store, a second time after damage was mended; `otherwise` after any fault."""
         with self._mutex:
-            for last in (False, True):
-                try:
-                    opened = self._open
-                    if opened is None or opened.seen != self.generation[:]:
-                        opened = self._opened()
-                    return work(opened.store)
-                except (sqlite3.Error, OSError) as error:
-                    if last or not isinstance(error, sqlite3.Error) or not self._mended(error):
-                        _report(error)
-                        return otherwise
-        return otherwise
+            try:
+                return work(self._store())
+            except (sqlite3.Error, OSError) as error:
+                if not self._mended(error):
+                    _report(error)
+                    return otherwise
+            try:
+                return work(self._store())
+            except (sqlite3.Error, OSError) as error:
+                _report(error)
+                return otherwise
 
     @property
     def evictions(self) -> int:
@@ -70,15 +70,17 @@ class Disk:
             except (sqlite3.Error, OSError) as error:
                 _report(error)
 
-    def _opened(self) -> _Open:
-        if self._open is not None and not self._open.is_current():
-            self.close()
+    def _store(self) -> Store:
+        opened = self._open
+        if opened is not None and (opened.seen == self.generation[:] or opened.is_current()):
+            return opened.store
+        self.close()
         if self._open is None:
-            self._open = _Open(self._folder, self._path, self._most, self.touches)
+            self._open = _Open(self._folder, self._path, self._most, self._touches)
             self.generation = self._open.generation.number
-        return self._open
+        return self._open.store
 
-    def _mended(self, error: sqlite3.Error) -> bool:
+    def _mended(self, error: Exception) -> bool:
         """Whether another try is worth it."""
         if not is_damage(error):
             return False
@@ -112,12 +114,12 @@ class Disk:
         entry = unseal(sealed, key_of(sealed), self._secret)
         return str(json.loads(entry.about)[0]) if entry is not None else None
 
-    def forget_parent(self) -> None:
-        """To be called in the child after a fork."""
+    def forget_parent(self, touches: Touches) -> None:
+        """To be called in the child after a fork, with touches of its own."""
         if self._open is not None:
             _OF_PARENTS.append(self._open)
         self._open, self.generation = None, b""
-        self._mutex, self.touches = threading.RLock(), Touches()
+        self._mutex, self._touches = threading.RLock(), touches
 
 
 class _Open:

@@ -21,7 +21,8 @@ class MemoryLayer(Generic[V]):
         if item is None:
             return None
         self._items.move_to_end(key)
-        return item[0]
+        value, _ = item
+        return value
 
     def put(self, key: Hashable, value: V, size: int) -> None:
         """Keeps `value`, unless it alone is over the bound: then nothing is kept."""

@@ -21,9 +21,9 @@ _DAMAGE = ("malformed", "no such table", "no such column", "not a database", "un
 _SUFFIXES = ("", "-wal", "-shm", "-journal")
 
 
-def is_damage(error: sqlite3.Error) -> bool:
+def is_damage(error: Exception) -> bool:
     """Whether the file itself is at fault, not a lock or a full disk."""
-    return any(words in str(error) for words in _DAMAGE)
+    return isinstance(error, sqlite3.Error) and any(words in str(error) for words in _DAMAGE)
 
 
 def mend(path: Path, judge: Judge) -> int:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import threading
-import time
 from itertools import islice
+from time import time_ns
 from typing import Dict, List, Tuple
 
 
 class Touches:
-    """By row id: the time of the last use in nanoseconds, and the number of uses. Thread-safe."""
+    """By row id: the time of the last use in nanoseconds, and the number of uses.
 
-    def __init__(self) -> None:
+    Whoever notes a use holds `mutex` already; the rest is called without it.
+    """
+
+    def __init__(self, mutex: threading.Lock) -> None:
         self._noted: Dict[int, Tuple[int, int]] = {}
-        self._mutex = threading.Lock()
+        self._mutex = mutex
 
     def note(self, identity: int) -> None:
-        with self._mutex:
-            noted = self._noted.get(identity)
-            self._noted[identity] = (time.time_ns(), noted[1] + 1 if noted else 1)
+        noted = self._noted.get(identity)
+        self._noted[identity] = (time_ns(), noted[1] + 1 if noted else 1)
 
     def take(self, most: int) -> List[Tuple[int, int, int]]:
         """Up to `most` as (time, uses, row id), no longer noted from here on."""
