@@ -172,7 +172,8 @@ class ResponseCache:
             store.delete([key])
             return generation, None
         identity = row_id(key)
-        return generation, _Held(entry, (row[1] or 0) + self._touches.uses(identity), identity)
+        written = row[1] if type(row[1]) is int else 0
+        return generation, _Held(entry, written + self._touches.uses(identity), identity)
 
     def _hold(self, asked: Question, held: _Held, generation: bytes) -> None:
         # What was read before somebody withdrew an entry may be that entry.

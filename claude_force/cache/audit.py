@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from typing import Any, Dict, List, Optional, Tuple
 
 from .key import Question, cache_key, field_checksums
+from .repair import FAULTS
 from .signing import Entry, Secret, is_of, key_of, unseal
 from .store import Store, row_id
 
@@ -36,7 +36,7 @@ def verify(store: Store, secret: Secret, remove: bool = False) -> Dict[str, int]
 def _verdict(store: Store, secret: Secret, identity: int) -> str:
     try:
         sealed = store.sealed(identity)
-    except sqlite3.Error:
+    except FAULTS:
         return "unreadable"
     if type(sealed) is not bytes:
         return "unreadable"

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import mmap
-import sqlite3
 import threading
 from pathlib import Path
 from typing import Any, Callable, List, Optional, TypeVar, Union
 
 from .lock import FolderLock, Generation
-from .repair import is_damage, mend
+from .repair import FAULTS, is_damage, mend
 from .signing import FORMAT, Secret, is_of, key_of, unseal
 from .store import Store
 from .touches import Touches
@@ -43,13 +42,13 @@ class Disk:
         with self._mutex:
             try:
                 return work(self._store())
-            except (sqlite3.Error, OSError) as error:
+            except (*FAULTS, OSError) as error:
                 if not self._mended(error):
                     _report(error)
                     return otherwise
             try:
                 return work(self._store())
-            except (sqlite3.Error, OSError) as error:
+            except (*FAULTS, OSError) as error:
                 _report(error)
                 return otherwise
 
@@ -67,7 +66,7 @@ class Disk:
             self._evicted += opened.store.evictions
             try:
                 opened.close()
-            except (sqlite3.Error, OSError) as error:
+            except (*FAULTS, OSError) as error:
                 _report(error)
 
     def _store(self) -> Store:
@@ -96,7 +95,7 @@ class Disk:
                         Generation(self._folder / "generation").advance()
             finally:
                 lock.close()
-        except (sqlite3.Error, OSError) as failure:
+        except (*FAULTS, OSError) as failure:
             _report(failure)
             return False
         return True

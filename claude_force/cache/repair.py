@@ -17,12 +17,16 @@ logger = logging.getLogger(__name__)
 # The agent of a sealed entry; None for one that is not to be kept.
 Judge = Callable[[bytes], Optional[str]]
 
+# What SQLite raises; of a damaged schema it can't even say in UTF-8 what is wrong.
+FAULTS = (sqlite3.Error, UnicodeDecodeError)
 _DAMAGE = ("malformed", "no such table", "no such column", "not a database", "unsupported file format")
 _SUFFIXES = ("", "-wal", "-shm", "-journal")
 
 
 def is_damage(error: Exception) -> bool:
     """Whether the file itself is at fault, not a lock or a full disk."""
+    if isinstance(error, UnicodeDecodeError):
+        return True
     return isinstance(error, sqlite3.Error) and any(words in str(error) for words in _DAMAGE)
 
 
@@ -81,7 +85,7 @@ def _readable(path: Path) -> Iterator[bytes]:
         for row in sorted(_rows(db)):
             try:
                 found = db.execute("SELECT sealed FROM answer WHERE row = ?", (row,)).fetchone()
-            except sqlite3.Error:
+            except FAULTS:
                 continue
             if found is not None and type(found[0]) is bytes:
                 yield found[0]
@@ -100,6 +104,6 @@ def _rows(db: sqlite3.Connection) -> Set[int]:
     ):
         try:
             found.update(row[0] for row in db.execute(query) if type(row[0]) is int)
-        except sqlite3.Error as error:
+        except FAULTS as error:
             logger.info("read %d rows before the damage: %s", len(found), error)
     return found
