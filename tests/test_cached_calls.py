@@ -220,6 +220,20 @@ class TestSettings:
             assert (await orchestrator.explain_miss(*ASK))["differs"] == ["definition"]
 
 
+def test_a_hit_on_the_command_line_needs_neither_the_sdk_nor_a_server(project, tmp_path, clean_environment):
+    command = [sys.executable, "-X", "importtime", "-m", "claude_force", "run", "agent", *ASK[:1]]
+    command += ["--task", "x", "--config", str(project)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "ANTHROPIC_API_KEY": "none"}
+    with MessagesServer() as server:
+        environment["ANTHROPIC_BASE_URL"] = server.base_url
+        fresh = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    hit = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    assert (hit.returncode, hit.stdout) == (0, fresh.stdout)
+    imported = {line.rpartition("|")[2].strip() for line in hit.stderr.splitlines() if "|" in line}
+    assert "claude_force.response_cache" in imported
+    assert not imported & {"anthropic", "pydantic", "aiohttp", "rich", "genai_prices"}
+
+
 class TestSharing:
     @pytest.mark.parametrize("enabled", [True, False])
     async def test_50_callers_of_one_missing_answer_make_one_request_and_pay_once(self, project, enabled):

@@ -22,8 +22,11 @@ def connect(path: Path, schema: Iterable[str], wal_bytes: int) -> sqlite3.Connec
     os.close(open_private(path))
     db = _connection(path)
     try:
-        if not db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]:
+        found = {row[0] for row in db.execute("SELECT sql FROM sqlite_master").fetchall()}
+        if not found:
             _make(db, path, schema)
+        elif found != set(schema):
+            raise sqlite3.DatabaseError("malformed: these are not the tables that were made")
         db.execute("PRAGMA synchronous=NORMAL")
         # In pages: at this length of the log its content is moved into the file, within the commit.
         db.execute(f"PRAGMA wal_autocheckpoint={wal_bytes // _PAGE_BYTES}")

@@ -19,13 +19,22 @@ Judge = Callable[[bytes], Optional[str]]
 
 # What SQLite raises; of a damaged schema it can't even say in UTF-8 what is wrong.
 FAULTS = (sqlite3.Error, UnicodeDecodeError)
-_DAMAGE = ("malformed", "no such table", "no such column", "not a database", "unsupported file format")
+_DAMAGE = (
+    "malformed",
+    "readonly database",
+    "decode to UTF-8",
+    "no such table",
+    "no such column",
+    "not a database",
+    "unsupported file format",
+)
 _SUFFIXES = ("", "-wal", "-shm", "-journal")
 
 
 def is_damage(error: Exception) -> bool:
     """Whether the file itself is at fault, not a lock or a full disk."""
-    if isinstance(error, UnicodeDecodeError):
+    # No entry breaks a constraint of the tables that were made.
+    if isinstance(error, (UnicodeDecodeError, sqlite3.IntegrityError)):
         return True
     return isinstance(error, sqlite3.Error) and any(words in str(error) for words in _DAMAGE)
 
