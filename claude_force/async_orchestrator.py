@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple, Type, Union
+from typing import Any, AsyncGenerator, Awaitable, Dict, List, Optional, Tuple, Type, Union
 
 from . import settings
 from .agents import Registry, check_task, resolve_model, warn_if_retired
 from .answers import OFF, USE, Answers, Asked, asked, check_policy
+from .bulk import OnResult, Tasks, stream
 from .cache.audit import explained
 from .calling import Caller, CallerSettings, Clock, SingleFlight, check_limits, check_max_tokens
 from .errors import CallError, InputError
@@ -23,8 +23,8 @@ __all__ = ["AsyncAgentOrchestrator", "AsyncAgentResult"]
 
 logger = logging.getLogger(__name__)
 
-Task = Tuple[str, str]
-OnResult = Callable[[int, AgentResult], None]
+# Calls that wait for their next attempt hold no slot: there are others to take it.
+_UNDER_WAY_PER_SLOT = 2
 
 
 class AsyncAgentOrchestrator:
@@ -210,7 +210,7 @@ class AsyncAgentOrchestrator:
         )
 
     async def execute_multiple(
-        self, tasks: Iterable[Task], on_result: Optional[OnResult] = None, **call_options: Any
+        self, tasks: Tasks, on_result: Optional[OnResult] = None, **call_options: Any
     ) -> List[AgentResult]:
         """Runs `(agent_name, task)` pairs concurrently.
 
@@ -222,31 +222,30 @@ class AsyncAgentOrchestrator:
         Returns:
             One result for each task, in the order of the tasks, whatever failed.
         """
-        jobs = [
-            asyncio.ensure_future(self._row(index, row, on_result, call_options))
-            for index, row in enumerate(tasks)
-        ]
-        try:
-            return list(await asyncio.gather(*jobs))
-        except BaseException:
-            for job in jobs:
-                job.cancel()
-            await asyncio.gather(*jobs, return_exceptions=True)
-            raise
+        results: Dict[int, AgentResult] = {}
+        async for result in self.stream_multiple(tasks, **call_options):
+            index = len(results) if result.index is None else result.index
+            results[index] = result
+            if on_result is not None:
+                on_result(index, result)
+        return [results[index] for index in range(len(results))]
 
-    async def _row(
-        self, index: int, row: Any, on_result: Optional[OnResult], call_options: Dict[str, Any]
-    ) -> AgentResult:
-        name = str(row[0]) if isinstance(row, (tuple, list)) and row else ""
-        try:
-            if not isinstance(row, (tuple, list)) or len(row) != 2:
-                raise InputError(f"Task {index} is {row!r:.80}; write it as (agent_name, task).")
-            result = await self.execute_agent(row[0], row[1], **call_options)
-        except InputError as error:
-            result = failed(Run(name), error, None, 0.0)
-        if on_result is not None:
-            on_result(index, result)
-        return result
+    def stream_multiple(
+        self, tasks: Tasks, in_order: bool = False, **call_options: Any
+    ) -> AsyncGenerator[AgentResult, None]:
+        """Runs `(agent_name, task)` pairs from any iterable or async iterable, without end if need be.
+
+        Results come as they end, or `in_order`; each has the `index` of its task. Tasks are taken as there
+        is room for them: memory is bounded by `max_concurrent`, not by their number. A caller who stops
+        early cancels what is under way.
+
+        Raises what `tasks` raises, after the results of what was under way by then.
+        """
+
+        def run(agent_name: str, task: str) -> Awaitable[AgentResult]:
+            return self.execute_agent(agent_name, task, **call_options)
+
+        return stream(tasks, run, _UNDER_WAY_PER_SLOT * self.max_concurrent, in_order)
 
     async def execute_workflow(
         self,

@@ -7,10 +7,11 @@ import threading
 import weakref
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Coroutine, Dict, Iterable, List, Optional, Type, TypeVar, Union
+from typing import Any, Coroutine, Dict, Iterator, List, Optional, Type, TypeVar, Union
 
 from . import settings
-from .async_orchestrator import AsyncAgentOrchestrator, OnResult, Task
+from .async_orchestrator import AsyncAgentOrchestrator
+from .bulk import OnResult, Tasks
 from .forks import forgets_after_fork
 from .types import AgentResult
 
@@ -72,10 +73,30 @@ class AgentOrchestrator:
         )
 
     def run_multiple(
-        self, tasks: Iterable[Task], on_result: Optional[OnResult] = None, **call_options: Any
+        self, tasks: Tasks, on_result: Optional[OnResult] = None, **call_options: Any
     ) -> List[AgentResult]:
         """As `AsyncAgentOrchestrator.execute_multiple`; `on_result` is called in the engine's thread."""
         return self._thread.run(self._engine.execute_multiple(tasks, on_result, **call_options))
+
+    def stream_multiple(
+        self, tasks: Tasks, in_order: bool = False, **call_options: Any
+    ) -> Iterator[AgentResult]:
+        """As `AsyncAgentOrchestrator.stream_multiple`; `tasks` is iterated in the engine's thread."""
+        results = self._engine.stream_multiple(tasks, in_order, **call_options)
+
+        async def following() -> Optional[AgentResult]:
+            async for result in results:
+                return result
+            return None
+
+        try:
+            while True:
+                result = self._thread.run(following())
+                if result is None:
+                    return
+                yield result
+        finally:
+            self._thread.run(results.aclose())
 
     def run_workflow(
         self,

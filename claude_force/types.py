@@ -98,6 +98,7 @@ class AgentResult:
     """What became of one task.
 
     Attributes:
+        index: the place of its task among those of a bulk call, from 0; None for a single call.
         output: the answer, "" on failure.
         errors: what went wrong, as text; None on success.
         error: the same as a typed error; None on success.
@@ -130,6 +131,7 @@ class AgentResult:
     stop_reason: Optional[str] = None
     request_id: Optional[str] = None
     error: Optional[ClaudeForceError] = field(default=None, repr=False)
+    index: Optional[int] = None
 
     @property
     def truncated(self) -> bool:
