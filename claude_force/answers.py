@@ -164,7 +164,14 @@ class Answers:
 
     def _guarded(self, work: Callable[[ResponseCache], T], otherwise: T) -> T:
         cache = self._opened()
-        return work(cache) if cache is not None else otherwise
+        if cache is None:
+            return otherwise
+        try:
+            return work(cache)
+        except Exception:
+            # The cache catches what disks do; whatever else it is, the call must not fail by it.
+            logger.exception("the cache failed")
+            return otherwise
 
     def _opened(self) -> Optional[ResponseCache]:
         with self._making:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import struct
 import threading
 import time
 import weakref
@@ -201,21 +202,21 @@ class ResponseCache:
         if not self.enabled or agent in self.exclude_agents:
             return False
         asked = question(agent, task, model, fingerprint)
-        entry = Entry(
-            cache_key(asked),
-            self._clock(),
-            input_tokens,
-            output_tokens,
-            estimated_cost,
-            json.dumps([agent, model, field_checksums(asked)]).encode(),
-            json.dumps(dict(extra)) if extra else "",
-            response,
-        )
-        sealed = seal(entry, self._secret)
+        about = json.dumps([agent, model, field_checksums(asked)]).encode()
+        more = json.dumps(dict(extra)) if extra else ""
+        counts = (self._clock(), input_tokens, output_tokens, estimated_cost)
+        return self._keep(asked, Entry(cache_key(asked), *counts, about, more, response))
+
+    def _keep(self, asked: Question, entry: Entry) -> bool:
+        try:
+            sealed = seal(entry, self._secret)
+        except struct.error as error:
+            logger.warning("an answer is not kept, its counts make no sense: %s", error)
+            return False
         if len(sealed) > self._most // 2:
             logger.info("an answer of %d bytes is too large for the cache", len(sealed))
             return False
-        generation = self._disk.run(lambda store: self._write(store, entry.key, sealed, agent), None)
+        generation = self._disk.run(lambda store: self._write(store, entry.key, sealed, asked[0]), None)
         if generation is None:
             return False
         with self._mutex:

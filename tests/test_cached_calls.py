@@ -184,6 +184,13 @@ class TestSettings:
         one, other, requests = await twice(project)
         assert (one.success, other.success, requests) == (True, True, 2)
 
+    async def test_a_fault_that_nobody_thought_of_costs_no_call(self, project, tmp_path, caplog):
+        with ResponseCache(cache_dir=tmp_path / "own") as cache:
+            cache.get = cache.set = lambda *_: 1 / 0
+            one, other, requests = await twice(project, response_cache=cache)
+        assert (one.success, other.success, requests) == (True, True, 2)
+        assert "the cache failed" in caplog.text
+
     async def test_an_answer_that_arrived_is_kept_though_its_caller_is_cancelled(self, project, tmp_path):
         cache = ResponseCache(cache_dir=tmp_path / "own")
         storing = asyncio.Event()
@@ -241,7 +248,7 @@ class TestSharing:
             orchestrator,
             server,
         ):
-            results = await orchestrator.execute_multiple([ASK] * 50)
+            results = await asyncio.gather(*(orchestrator.execute_agent(*ASK) for _ in range(50)))
             assert len(server.requests) == 1
             assert all(one.success for one in results)
             assert [one.shared for one in results].count(False) == 1

@@ -357,6 +357,11 @@ class TestBounds:
         with again(folder, max_size_mb=1) as cache:
             assert cache.set(*ASKED, "x" * 2**20) is False
 
+    @pytest.mark.parametrize("tokens", [-1, 2**64, 1.5])
+    def test_counts_that_make_no_sense_are_not_kept(self, cache, tokens, caplog):
+        assert cache.set(*ASKED, "x", input_tokens=tokens) is False
+        assert "make no sense" in caplog.text
+
     @pytest.mark.parametrize("options", [{"ttl_hours": 0}, {"max_size_mb": -1}, {"cache_secret": ""}])
     def test_settings_that_make_no_sense_are_refused(self, folder, options):
         with pytest.raises(CacheError):
