@@ -5,17 +5,25 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 from types import TracebackType
-from typing import Any, AsyncGenerator, Awaitable, Dict, List, Optional, Tuple, Type, Union
+from typing import Any, AsyncGenerator, Awaitable, Dict, List, Optional, Sequence, Tuple, Type, Union
 
 from . import settings
 from .agents import Registry, check_task, resolve_model, warn_if_retired
-from .answers import OFF, USE, Answers, Asked, asked, check_policy
+from .answers import USE, check_policy
+from .asking import Asking, Keeping
 from .bulk import OnResult, Tasks, stream
-from .cache.audit import explained
-from .calling import Caller, CallerSettings, Clock, SingleFlight, check_limits, check_max_tokens
+from .calling import (
+    Budget,
+    Caller,
+    CallerSettings,
+    Clock,
+    Prices,
+    check_limits,
+    check_max_tokens,
+)
 from .errors import CallError, InputError
 from .response_cache import ResponseCache
-from .results import Run, failed, shared, succeeded
+from .results import Run, failed, succeeded
 from .types import Agent, AgentResult, AsyncAgentResult, Call, Reply
 from .workflow import hand_over, sequence
 
@@ -46,6 +54,9 @@ class AsyncAgentOrchestrator:
         cache_ttl_hours: how long an answer is given out, in hours.
         cache_max_size_mb: bound of the cache's files, in megabytes.
         response_cache: a cache of the caller's own, who closes it, in the place of that one.
+        budget_usd: a hard cap on what all calls spend together, in USD; setting it starts a new one.
+        prices: the caller's own by model, such as {"my-model": {"input": 3.0, "output": 15.0}}, in USD per
+            million tokens, before those of the price list.
 
     `enable_memory` is accepted for older callers and does nothing: agents have no memory.
     `enable_tracking` is kept as it is given.
@@ -65,6 +76,8 @@ class AsyncAgentOrchestrator:
         cache_max_size_mb: float = settings.CACHE_MAX_SIZE_MB,
         *,
         response_cache: Optional[ResponseCache] = None,
+        budget_usd: Optional[float] = None,
+        prices: Optional[Prices] = None,
         base_url: Optional[str] = None,
         deadline_seconds: Optional[float] = None,
         stream: bool = True,
@@ -72,8 +85,7 @@ class AsyncAgentOrchestrator:
     ) -> None:
         """Raises InvalidOptionError for a senseless limit, ConfigurationError for a missing file."""
         self.config_path = config_path
-        self.api_key = api_key
-        self.base_url = base_url
+        self.api_key, self.base_url = api_key, base_url
         self.max_concurrent = max_concurrent
         self.timeout_seconds = timeout_seconds
         self.max_retries = max_retries
@@ -85,12 +97,11 @@ class AsyncAgentOrchestrator:
         self.cache_ttl_hours = cache_ttl_hours
         self.cache_max_size_mb = cache_max_size_mb
         self.response_cache = response_cache
+        self.prices, self.budget_usd = prices, budget_usd
         check_limits(max_concurrent, timeout_seconds, max_retries, deadline_seconds)
         self._clock = clock or Clock()
         self._caller = Caller(self._clock)
-        self._flights: SingleFlight[Reply] = SingleFlight()
-        self._answers: Optional[Answers] = None
-        self._answers_for: Tuple[Any, ...] = ()
+        self._asking = Asking(self._send, self._clock)
 
     @property
     def config_path(self) -> Union[str, Path, None]:
@@ -101,6 +112,20 @@ class AsyncAgentOrchestrator:
         """Raises ConfigurationError when it is not there."""
         self._registry = Registry(path)
         self._config_path = path
+
+    @property
+    def budget_usd(self) -> Optional[float]:
+        return self._budget.usd if self._budget else None
+
+    @budget_usd.setter
+    def budget_usd(self, usd: Optional[float]) -> None:
+        """A new budget, of which nothing is spent. Raises InvalidOptionError for one that is not above 0."""
+        self._budget = Budget(usd) if usd is not None else None
+
+    @property
+    def spent_usd(self) -> float:
+        """What was spent of the budget; 0 where none is set."""
+        return self._budget.spent if self._budget else 0.0
 
     async def execute_agent(
         self,
@@ -113,6 +138,7 @@ class AsyncAgentOrchestrator:
         workflow_position: Optional[int] = None,
         *,
         cache: str = USE,
+        budget: Optional[Budget] = None,
         **options: Any,
     ) -> AgentResult:
         """Runs one agent on one task.
@@ -122,6 +148,7 @@ class AsyncAgentOrchestrator:
             max_tokens: the longest answer, in tokens.
             cache: `use` a kept answer, `refresh` it with a new one, or `off`: a request of its own, neither
                 kept nor shared with identical calls that are under way.
+            budget: one that this call shares with others, beside the orchestrator's.
             options: further fields of the Messages API, such as `stop_sequences` or `thinking`.
 
         Returns:
@@ -134,7 +161,8 @@ class AsyncAgentOrchestrator:
             options["temperature"] = temperature
         check_policy(cache)
         call = self._prepare(agent_name, task, model, max_tokens, options)
-        return await self._carry_out(call, Run(agent_name, workflow_name, workflow_position), cache)
+        run = Run(agent_name, workflow_name, workflow_position)
+        return await self._carry_out(call, run, cache, [one for one in (self._budget, budget) if one])
 
     def _prepare(
         self, agent_name: str, task: str, model: Optional[str], max_tokens: int, options: Dict[str, Any]
@@ -146,10 +174,10 @@ class AsyncAgentOrchestrator:
         warn_if_retired(chosen)
         return Call(agent.name, _system(agent), task, chosen, max_tokens, options)
 
-    async def _carry_out(self, call: Call, run: Run, policy: str) -> AgentResult:
+    async def _carry_out(self, call: Call, run: Run, policy: str, budgets: Sequence[Budget]) -> AgentResult:
         started = self._clock.now()
         try:
-            reply = await self._answer(call, policy)
+            reply = await self._asking.answer(call, policy, self._kept(), self.deadline_seconds, budgets)
         except CallError as error:
             result = failed(run, error, call.model, self._clock.now() - started)
         else:
@@ -157,46 +185,17 @@ class AsyncAgentOrchestrator:
         _log(result)
         return result
 
-    async def _answer(self, call: Call, policy: str) -> Reply:
-        """Joins an identical call that is under way, else starts one."""
-        question = asked(call, self.base_url) if policy != OFF else None
-        if question is None or self._is_excluded(call.agent_name):
-            return await self._caller.send(call, self._how(), self.deadline_seconds)
-        reply, led = await self._flights.run(
-            (policy, question.key()),
-            lambda left: self._find(call, question, policy, left),
-            self.deadline_seconds,
+    def _kept(self) -> Keeping:
+        return Keeping(
+            self.enable_cache,
+            self.cache_ttl_hours,
+            self.cache_max_size_mb,
+            self.response_cache,
+            self.base_url,
         )
-        return reply if led else shared(reply)
 
-    async def _find(self, call: Call, question: Asked, policy: str, left: Optional[float]) -> Reply:
-        """A kept answer, else a request whose answer is then kept."""
-        answers = await self._present_answers()
-        kept = await answers.ask(question) if policy == USE else None
-        if kept is not None:
-            return kept
-        async with answers.lead(question) as another_was_first:
-            kept = await answers.ask(question) if policy == USE and another_was_first else None
-            if kept is not None:
-                return kept
-            reply = await self._caller.send(call, self._how(), left)
-            await answers.keep(question, reply)
-        return reply
-
-    async def _present_answers(self) -> Answers:
-        """For the settings as they are now."""
-        cache = self.response_cache
-        wanted = (self.enable_cache, self.cache_ttl_hours, self.cache_max_size_mb, cache)
-        if self._answers is None or self._answers_for != wanted:
-            before = self._answers
-            self._answers = _answers(cache, *wanted[:3], clock=self._clock)
-            self._answers_for = wanted
-            if before is not None:
-                await before.close()
-        return self._answers
-
-    def _is_excluded(self, agent_name: str) -> bool:
-        return self.response_cache is not None and agent_name in self.response_cache.exclude_agents
+    async def _send(self, call: Call, left: Optional[float], budgets: Sequence[Budget]) -> Reply:
+        return await self._caller.send(call, self._how(), left, budgets)
 
     def _how(self) -> CallerSettings:
         check_limits(self.max_concurrent, self.timeout_seconds, self.max_retries, self.deadline_seconds)
@@ -207,14 +206,20 @@ class AsyncAgentOrchestrator:
             self.timeout_seconds,
             self.max_retries,
             self.stream,
+            self.prices or {},
         )
 
     async def execute_multiple(
-        self, tasks: Tasks, on_result: Optional[OnResult] = None, **call_options: Any
+        self,
+        tasks: Tasks,
+        on_result: Optional[OnResult] = None,
+        budget_usd: Optional[float] = None,
+        **call_options: Any,
     ) -> List[AgentResult]:
         """Runs `(agent_name, task)` pairs concurrently.
 
         Args:
+            budget_usd: a hard cap on what these calls spend together; what does not fit is not sent.
             on_result: called as `on_result(index, result)` as each task ends, in the order of ending;
                 what was handed over stays with the caller when the run is cancelled.
             call_options: as of `execute_agent`, the same for every task.
@@ -223,7 +228,7 @@ class AsyncAgentOrchestrator:
             One result for each task, in the order of the tasks, whatever failed.
         """
         results: Dict[int, AgentResult] = {}
-        async for result in self.stream_multiple(tasks, **call_options):
+        async for result in self.stream_multiple(tasks, budget_usd=budget_usd, **call_options):
             index = len(results) if result.index is None else result.index
             results[index] = result
             if on_result is not None:
@@ -231,16 +236,23 @@ class AsyncAgentOrchestrator:
         return [results[index] for index in range(len(results))]
 
     def stream_multiple(
-        self, tasks: Tasks, in_order: bool = False, **call_options: Any
+        self,
+        tasks: Tasks,
+        in_order: bool = False,
+        budget_usd: Optional[float] = None,
+        **call_options: Any,
     ) -> AsyncGenerator[AgentResult, None]:
         """Runs `(agent_name, task)` pairs from any iterable or async iterable, without end if need be.
 
         Results come as they end, or `in_order`; each has the `index` of its task. Tasks are taken as there
         is room for them: memory is bounded by `max_concurrent`, not by their number. A caller who stops
-        early cancels what is under way.
+        early cancels what is under way. `budget_usd` is a hard cap on what these calls spend together; what
+        does not fit is not sent.
 
         Raises what `tasks` raises, after the results of what was under way by then.
         """
+        if budget_usd is not None:
+            call_options["budget"] = Budget(budget_usd)
 
         def run(agent_name: str, task: str) -> Awaitable[AgentResult]:
             return self.execute_agent(agent_name, task, **call_options)
@@ -301,13 +313,8 @@ class AsyncAgentOrchestrator:
         """Why the same call would be a hit or a miss; as `ResponseCache.explain_miss`. Sends nothing."""
         if temperature is not None:
             options["temperature"] = temperature
-        question = asked(self._prepare(agent_name, task, model, max_tokens, options), self.base_url)
-        if question is None:
-            return explained(False, "An option of this call has no written form, so it is never kept.")
-        answers = await self._present_answers()
-        return await answers.run(
-            lambda cache: cache.explain_miss(*question), explained(False, "There is no cache.")
-        )
+        call = self._prepare(agent_name, task, model, max_tokens, options)
+        return await self._asking.explain_miss(call, self._kept())
 
     def list_agents(self) -> List[Dict[str, Any]]:
         """Each agent's `name`, `file`, `domains` and `priority`, by priority."""
@@ -328,8 +335,7 @@ class AsyncAgentOrchestrator:
     async def close(self) -> None:
         """Ends calls in flight and closes all connections; the next call opens new ones."""
         await self._caller.close()
-        if self._answers is not None:
-            await self._answers.close()
+        await self._asking.close()
 
     async def __aenter__(self) -> AsyncAgentOrchestrator:
         return self
@@ -341,14 +347,6 @@ class AsyncAgentOrchestrator:
         trace: Optional[TracebackType],
     ) -> None:
         await self.close()
-
-
-def _answers(
-    cache: Optional[ResponseCache], enabled: bool, ttl_hours: float, max_size_mb: float, clock: Clock
-) -> Answers:
-    if cache is not None:
-        return Answers(lambda: cache, clock, shared=True)
-    return Answers(lambda: ResponseCache(ttl_hours, max_size_mb, enabled=enabled), clock)
 
 
 def _system(agent: Agent) -> Tuple[str, ...]:

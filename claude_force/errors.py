@@ -8,6 +8,7 @@ ClaudeForceError
  |   +- InvalidOptionError
  |   +- AgentNotFoundError
  |   +- WorkflowNotFoundError
+ |   +- UnknownPriceError                 a budget is set and a price is not known
  |   +- ConfigurationError                a file of the project's that can't be used
  +- CallError                             one call to the model, after it was accepted
      +- TransientError                    worth another attempt
@@ -24,6 +25,7 @@ ClaudeForceError
      +- ModelNotFoundError                404
      +- BadReplyError                     an answer that is not the Messages API's
      +- DeadlineExceededError (also TimeoutError)
+     +- BudgetExceededError               the call does not fit into the budget; it was not sent
      +- ClosedError                       the orchestrator was closed during the call
      +- PaidCallBlockedError              the switch against paid calls is on
 """
@@ -61,6 +63,10 @@ class AgentNotFoundError(InputError):
 
 class WorkflowNotFoundError(InputError):
     """claude.json has no workflow of this name."""
+
+
+class UnknownPriceError(InputError):
+    """A budget is set, and what the call may cost is not known."""
 
 
 class ConfigurationError(InputError):
@@ -194,6 +200,12 @@ class DeadlineExceededError(CallError, TimeoutError):
     """`deadline_seconds` passed before the call was done."""
 
     advice = "Raise deadline_seconds, or run fewer calls at once."
+
+
+class BudgetExceededError(CallError):
+    """The call may cost more than the budget has left; it was not sent."""
+
+    advice = "Raise budget_usd, lower max_tokens, or choose a model that costs less."
 
 
 class ClosedError(CallError):

@@ -111,6 +111,11 @@ class AgentOrchestrator:
             self._engine.execute_workflow(workflow_name, task, pass_output_to_next, on_result, **call_options)
         )
 
+    @property
+    def spent_usd(self) -> float:
+        """What was spent of `budget_usd`; 0 where none is set."""
+        return self._engine.spent_usd
+
     def list_agents(self) -> List[Dict[str, Any]]:
         """Each agent's `name`, `file`, `domains` and `priority`, by priority."""
         return self._engine.list_agents()

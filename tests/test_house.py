@@ -24,6 +24,7 @@ ROWS = (
     "results",
     "response_cache",
     "answers",
+    "asking",
     "performance_tracker",
     "workflow",
     "bulk",

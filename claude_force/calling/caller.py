@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import AsyncGenerator, Dict, List, Optional
+from typing import AsyncGenerator, Dict, List, Optional, Sequence
 
 import anyio
 import anyio.to_thread
 
 from .. import settings
 from ..types import Call, Reply
+from .budget import Budget, Prices, price_by
 from .clock import Clock
 from .line import Line
+from .pricing import cost
 from .pricing import price_list as import_prices
 from .retry import RetryPolicy
 from .transport import Transport, import_sdk
@@ -20,7 +22,10 @@ from .transport import Transport, import_sdk
 
 @dataclass(frozen=True)
 class CallerSettings:
-    """How calls are made. `timeout_seconds` bounds silence; `max_attempts` counts the first one."""
+    """How calls are made. `timeout_seconds` bounds silence; `max_attempts` counts the first one.
+
+    `prices` are the caller's own, in USD per million tokens, by model.
+    """
 
     api_key: Optional[str] = field(default=None, repr=False)
     base_url: Optional[str] = None
@@ -28,6 +33,7 @@ class CallerSettings:
     timeout_seconds: Optional[float] = settings.TIMEOUT_SECONDS
     max_attempts: int = settings.MAX_ATTEMPTS
     stream: bool = True
+    prices: Prices = field(default_factory=dict)
 
 
 class Caller:
@@ -38,10 +44,16 @@ class Caller:
         self._loaded = False
         self._open: Dict[asyncio.AbstractEventLoop, List[_Opened]] = {}
 
-    async def send(self, call: Call, how: CallerSettings, deadline_seconds: Optional[float] = None) -> Reply:
-        """Raises InvalidOptionError before anything is sent, CallError after."""
+    async def send(
+        self,
+        call: Call,
+        how: CallerSettings,
+        deadline_seconds: Optional[float] = None,
+        budgets: Sequence[Budget] = (),
+    ) -> Reply:
+        """Raises InputError before anything is sent, CallError after; each request fits into `budgets`."""
         line = await self._line(how)
-        return await line.send(call, deadline_seconds)
+        return await line.send(call, deadline_seconds, budgets)
 
     async def check_credentials(self, how: CallerSettings) -> None:
         """Raises AuthenticationError where the SDK finds no credentials. Sends nothing."""
@@ -72,7 +84,7 @@ class Caller:
     def _open_line(self, how: CallerSettings) -> _Opened:
         policy = RetryPolicy(attempts=how.max_attempts)
         transport = Transport(how.api_key, how.base_url, how.timeout_seconds, how.stream, how.max_concurrent)
-        line = Line(transport, how.max_concurrent, policy, self._clock)
+        line = Line(transport, how.max_concurrent, policy, self._clock, price_by(how.prices, cost))
         return _Opened(how, line, self._lifetime(line))
 
     async def _lifetime(self, line: Line) -> AsyncGenerator[None, None]:

@@ -7,6 +7,7 @@ the framing of events is the HTML standard's chapter "Server-sent events".
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Union
 
 from ..errors import BadReplyError, ConnectionFailedError
@@ -89,6 +90,16 @@ class StreamReader:
         given = {name: count for name, count in _object(event.get("usage")).items() if count is not None}
         self._message["usage"] = {**_object(self._message.get("usage")), **given}
 
+    def billed(self) -> Optional[Usage]:
+        """Tokens so far. Of an answer that is not whole the output counts at its most: a token is a byte."""
+        if not self._message:
+            return None
+        usage = read_usage(self._message.get("usage"))
+        if self.complete:
+            return usage
+        size = sum(len(text.encode("utf-8", "surrogatepass")) for text in self._texts)
+        return replace(usage, output_tokens=max(usage.output_tokens, size))
+
     def reply(self, request_id: Optional[str]) -> Reply:
         """Raises ConnectionFailedError when the stream ended before `message_stop`."""
         if not self.complete:
@@ -106,6 +117,13 @@ class BodyReader:
 
     def feed(self, chunk: bytes) -> None:
         self._chunks.append(chunk)
+
+    def billed(self) -> Optional[Usage]:
+        """None for what can't be read."""
+        try:
+            return read_usage(_json_object(b"".join(self._chunks)).get("usage"))
+        except BadReplyError:
+            return None
 
     def reply(self, request_id: Optional[str]) -> Reply:
         """Raises BadReplyError for anything but a message."""

@@ -26,12 +26,18 @@ from ..errors import (
     PaidCallBlockedError,
     SilenceError,
 )
-from ..types import Call, Reply
+from ..types import Call, Reply, Usage
 from .faults import from_status, redact
 from .messages import BodyReader, Reader, StreamReader, request_fields
 
 # After the last event only the end of the HTTP body is due: not worth more waiting than this.
 _END_OF_BODY_SECONDS = 0.5
+
+
+class Meter:
+    """The tokens of one request; None as long as nothing is known to be billed."""
+
+    usage: Optional[Usage] = None
 
 
 class Transport:
@@ -75,15 +81,22 @@ class Transport:
         if not any(found) and not headers & {"x-api-key", "authorization"}:
             raise AuthenticationError("No credentials were found")
 
-    async def attempt(self, call: Call) -> Reply:
-        """One request. Raises CallError; every other exception is a fault of this package."""
+    async def attempt(self, call: Call, meter: Optional[Meter] = None) -> Reply:
+        """One request. Raises CallError; every other exception is a fault of this package.
+
+        `meter` has the tokens that are known to be billed, however the request ends.
+        """
         reader: Reader = StreamReader() if self._stream else BodyReader()
-        with anyio.move_on_after(self._silence) as watch:
-            with self._translated():
-                return await self._exchange(call, reader, watch)
-        if reader.complete:
-            return reader.reply(None)
-        raise SilenceError(f"The server was silent for {self._silence:g} s")
+        try:
+            with anyio.move_on_after(self._silence) as watch:
+                with self._translated():
+                    return await self._exchange(call, reader, watch)
+            if reader.complete:
+                return reader.reply(None)
+            raise SilenceError(f"The server was silent for {self._silence:g} s")
+        finally:
+            if meter is not None:
+                meter.usage = reader.billed()
 
     async def _exchange(self, call: Call, reader: Reader, watch: anyio.CancelScope) -> Reply:
         fields = request_fields(call, self._stream)

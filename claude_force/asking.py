@@ -1,0 +1,109 @@
+"""How a call gets its answer: from one who asks the same, from the cache, or from the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Awaitable, Callable, Dict, Optional, Sequence
+
+from .answers import OFF, USE, Answers, Asked, asked
+from .cache.audit import explained
+from .calling import Budget, Clock, SingleFlight
+from .response_cache import ResponseCache
+from .results import shared
+from .types import Call, Reply
+
+# A call, the seconds that are left for it, and the budgets that it has to fit into.
+Send = Callable[[Call, Optional[float], Sequence[Budget]], Awaitable[Reply]]
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """Which answers are kept, and where: in `cache`, else in the user's own where that is `enabled`."""
+
+    enabled: bool
+    ttl_hours: float
+    max_size_mb: float
+    cache: Optional[ResponseCache]
+    base_url: Optional[str]
+
+    def opened(self) -> ResponseCache:
+        """Raises CacheError, OSError."""
+        return self.cache or ResponseCache(self.ttl_hours, self.max_size_mb, enabled=self.enabled)
+
+    def excludes(self, agent_name: str) -> bool:
+        return self.cache is not None and agent_name in self.cache.exclude_agents
+
+
+class Asking:
+    """Answers for calls; one for each orchestrator."""
+
+    def __init__(self, send: Send, clock: Clock) -> None:
+        self._send, self._clock = send, clock
+        self._flights: SingleFlight[Reply] = SingleFlight()
+        self._answers: Optional[Answers] = None
+        self._kept: Optional[Keeping] = None
+
+    async def answer(
+        self,
+        call: Call,
+        policy: str,
+        kept: Keeping,
+        deadline_seconds: Optional[float],
+        budgets: Sequence[Budget],
+    ) -> Reply:
+        """Joins an identical call that is under way, else starts one. Raises InputError, CallError."""
+        question = asked(call, kept.base_url) if policy != OFF else None
+        if question is None or kept.excludes(call.agent_name):
+            return await self._send(call, deadline_seconds, budgets)
+        answers = await self._answers_of(kept)
+
+        async def find(left: Optional[float]) -> Reply:
+            if policy == USE:
+                found = await answers.ask(question)
+                if found is not None:
+                    return found
+            return await self._fresh(call, policy, question, answers, left, budgets)
+
+        reply, led = await self._flights.run((policy, question.key()), find, deadline_seconds)
+        return reply if led else shared(reply)
+
+    async def _fresh(
+        self,
+        call: Call,
+        policy: str,
+        question: Asked,
+        answers: Answers,
+        left: Optional[float],
+        budgets: Sequence[Budget],
+    ) -> Reply:
+        async with answers.lead(question) as another_was_first:
+            if policy == USE and another_was_first:
+                found = await answers.ask(question)
+                if found is not None:
+                    return found
+            reply = await self._send(call, left, budgets)
+            await answers.keep(question, reply)
+        return reply
+
+    async def explain_miss(self, call: Call, kept: Keeping) -> Dict[str, Any]:
+        """As `ResponseCache.explain_miss`."""
+        question = asked(call, kept.base_url)
+        if question is None:
+            return explained(False, "An option of this call has no written form, so it is never kept.")
+        answers = await self._answers_of(kept)
+        return await answers.run(
+            lambda cache: cache.explain_miss(*question), explained(False, "There is no cache.")
+        )
+
+    async def close(self) -> None:
+        """Lets go of the cache's files; a later call opens them again."""
+        if self._answers is not None:
+            await self._answers.close()
+
+    async def _answers_of(self, kept: Keeping) -> Answers:
+        if self._answers is None or self._kept != kept:
+            before, self._kept = self._answers, kept
+            self._answers = Answers(kept.opened, self._clock, shared=kept.cache is not None)
+            if before is not None:
+                await before.close()
+        return self._answers

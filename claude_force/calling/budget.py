@@ -1,0 +1,118 @@
+"""A hard cap on spending: reserved at its worst before a request, settled on what it cost. No I/O."""
+
+from __future__ import annotations
+
+import math
+from typing import Callable, List, Mapping, Optional
+
+from ..errors import BudgetExceededError, InvalidOptionError
+from ..types import Call, Usage
+
+# Whole numbers add up exactly, in whatever order calls end.
+_NANO = 10**9
+# What the API adds to a prompt by itself: a few tokens for its frame, some hundreds where there are tools.
+_FRAME_TOKENS, _TOOLS_TOKENS = 50, 1000
+
+Prices = Mapping[str, Mapping[str, float]]
+Price = Callable[[str, Usage], Optional[float]]
+
+
+class Budget:
+    """USD that may be spent. What is reserved and what is spent are together never above the limit."""
+
+    def __init__(self, usd: float) -> None:
+        """Raises InvalidOptionError for a limit that is not above 0."""
+        if not 0 < usd < float("inf"):
+            raise InvalidOptionError(f"The budget is {usd!r} USD; give an amount above 0.")
+        self.usd = usd
+        self._limit = round(usd * _NANO)
+        self._spent = self._reserved = 0
+        self._waiting: List[Callable[[], None]] = []
+
+    @property
+    def spent(self) -> float:
+        """USD, of requests that have ended."""
+        return self._spent / _NANO
+
+    @property
+    def reserved(self) -> float:
+        """USD, of requests that are under way, each at its worst."""
+        return self._reserved / _NANO
+
+    def reserve(self, worst: float) -> bool:
+        """Holds `worst` USD; False where that fits only if others give back what they do not need.
+
+        Raises BudgetExceededError where it does not fit at all.
+        """
+        amount = _nano(worst)
+        if self._spent + amount > self._limit:
+            raise BudgetExceededError(
+                f"Of the budget of ${self.usd:g}, ${self.spent:.4f} is spent, and this call may cost up to "
+                f"${worst:.4f}: it was not sent"
+            )
+        if self._spent + self._reserved + amount > self._limit:
+            return False
+        self._reserved += amount
+        return True
+
+    def settle(self, worst: float, usd: float) -> None:
+        """Gives back a reservation of `worst` and counts what was spent in its place."""
+        self._reserved -= _nano(worst)
+        self._spent += _nano(usd)
+        waiting, self._waiting = self._waiting, []
+        for wake in waiting:
+            wake()
+
+    def when_settled(self, wake: Callable[[], None]) -> None:
+        """Calls `wake` once, after the next settlement."""
+        self._waiting.append(wake)
+
+
+def worst_cost(call: Call, price: Price) -> Optional[float]:
+    """USD that a request can cost at most; None where the price is unknown.
+
+    No token is shorter than a byte, the whole prompt may have to be written to the prompt cache, and the
+    answer may be as long as it is allowed to be.
+    """
+    size = sum(len(text.encode("utf-8", "surrogatepass")) for text in (*call.system, call.task))
+    more = len(repr(dict(call.options))) + _TOOLS_TOKENS if call.options else 0
+    prompt = size + more + _FRAME_TOKENS
+    costs = [
+        price(call.model, Usage(input_tokens=prompt, output_tokens=call.max_tokens)),
+        price(call.model, Usage(cache_creation_input_tokens=prompt, output_tokens=call.max_tokens)),
+    ]
+    known = [cost for cost in costs if cost is not None]
+    return max(known) if len(known) == len(costs) else None
+
+
+def price_by(prices: Prices, otherwise: Price) -> Price:
+    """Prices of the caller's own, in USD per million tokens, before those of the price list.
+
+    `prices[model]` has `input` and `output`, and may have `cache_write` (else 1.25 of input) and
+    `cache_read` (else 0.1 of input). Raises InvalidOptionError for anything else.
+    """
+    for model, given in prices.items():
+        if not {"input", "output"} <= set(given) <= {"input", "output", "cache_write", "cache_read"}:
+            raise InvalidOptionError(
+                f"prices[{model!r}] has {sorted(given)}; give input and output, and if they differ from the "
+                "usual cache_write and cache_read, in USD per million tokens."
+            )
+
+    def price(model: str, usage: Usage) -> Optional[float]:
+        given = prices.get(model)
+        if given is None:
+            return otherwise(model, usage)
+        fresh = given["input"]
+        return (
+            usage.input_tokens * fresh
+            + usage.output_tokens * given["output"]
+            + usage.cache_creation_input_tokens * given.get("cache_write", 1.25 * fresh)
+            + usage.cache_read_input_tokens * given.get("cache_read", 0.1 * fresh)
+        ) / 1e6
+
+    return price
+
+
+def _nano(usd: float) -> int:
+    # Up, so that what is counted is never below what was spent; but not for the noise of a float.
+    return math.ceil(round(usd * _NANO, 3))
