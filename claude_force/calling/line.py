@@ -14,6 +14,7 @@ from ..types import Call, Reply
 from .attempts import Attempts
 from .budget import Budget, Price, worst_cost
 from .clock import Clock
+from .pause import Pause
 from .retry import RetryPolicy
 from .transport import Meter, Transport
 
@@ -30,6 +31,7 @@ class Line:
         self.transport = transport
         self._price = price
         self._turn = asyncio.Lock()
+        self._pause = Pause(clock)
         self._slots = asyncio.Semaphore(max_concurrent)
         self._policy = policy
         self._clock = clock
@@ -44,8 +46,8 @@ class Line:
         worst = self._worst(call) if budgets else 0.0
 
         async def attempt(call: Call) -> Reply:
-            async with self._reserved(budgets, worst, call.model) as meter, self._slots:
-                return await self.transport.attempt(call, meter)
+            async with self._reserved(budgets, worst, call.model) as meter:
+                return await self._attempt(call, meter)
 
         attempts = Attempts(call, self._policy, self._clock, deadline_seconds)
         with anyio.move_on_after(deadline_seconds) as scope:
@@ -56,6 +58,17 @@ class Line:
             finally:
                 self._live.discard(scope)
         raise self._cut_short(attempts, deadline_seconds) from attempts.last_error
+
+    async def _attempt(self, call: Call, meter: Meter) -> Reply:
+        await self._pause.over()
+        async with self._slots:
+            # While this one waited for its slot, another may have been told to come later.
+            await self._pause.over()
+            try:
+                return await self.transport.attempt(call, meter)
+            except CallError as error:
+                self._pause.after(error)
+                raise
 
     def _worst(self, call: Call) -> float:
         worst = worst_cost(call, self._price)
