@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Awaitable, Callable, Dict, Optional, Sequence
+from typing import Any, Awaitable, Callable, Dict, Optional
 
 from .answers import OFF, USE, Answers, Asked, asked
 from .cache.audit import explained
-from .calling import Budget, Clock, SingleFlight
+from .calling import Clock, SingleFlight, Terms
 from .response_cache import ResponseCache
 from .results import shared
 from .types import Call, Reply
 
-# A call, the seconds that are left for it, and the budgets that it has to fit into.
-Send = Callable[[Call, Optional[float], Sequence[Budget]], Awaitable[Reply]]
+# A call, the seconds that are left for it, and what else holds for it.
+Send = Callable[[Call, Optional[float], Terms], Awaitable[Reply]]
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,12 @@ class Asking:
         policy: str,
         kept: Keeping,
         deadline_seconds: Optional[float],
-        budgets: Sequence[Budget],
+        terms: Terms,
     ) -> Reply:
         """Joins an identical call that is under way, else starts one. Raises InputError, CallError."""
         question = asked(call, kept.base_url) if policy != OFF else None
         if question is None or kept.excludes(call.agent_name):
-            return await self._send(call, deadline_seconds, budgets)
+            return await self._send(call, deadline_seconds, terms)
         answers = await self._answers_of(kept)
 
         async def find(left: Optional[float]) -> Reply:
@@ -62,7 +62,7 @@ class Asking:
                 found = await answers.ask(question)
                 if found is not None:
                     return found
-            return await self._fresh(call, policy, question, answers, left, budgets)
+            return await self._fresh(call, policy, question, answers, left, terms)
 
         reply, led = await self._flights.run((policy, question.key()), find, deadline_seconds)
         return reply if led else shared(reply)
@@ -74,16 +74,24 @@ class Asking:
         question: Asked,
         answers: Answers,
         left: Optional[float],
-        budgets: Sequence[Budget],
+        terms: Terms,
     ) -> Reply:
         async with answers.lead(question) as another_was_first:
             if policy == USE and another_was_first:
                 found = await answers.ask(question)
                 if found is not None:
                     return found
-            reply = await self._send(call, left, budgets)
+            reply = await self._send(call, left, terms)
             await answers.keep(question, reply)
         return reply
+
+    async def has(self, call: Call, kept: Keeping) -> bool:
+        """Whether the call would be answered from the cache."""
+        question = asked(call, kept.base_url)
+        if question is None:
+            return False
+        answers = await self._answers_of(kept)
+        return await answers.run(lambda cache: cache.has(*question), False)
 
     async def explain_miss(self, call: Call, kept: Keeping) -> Dict[str, Any]:
         """As `ResponseCache.explain_miss`."""

@@ -2,37 +2,47 @@
 
 from __future__ import annotations
 
-import logging
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, AsyncGenerator, Awaitable, Dict, List, Optional, Sequence, Tuple, Type, Union
+from typing import Any, AsyncGenerator, Awaitable, Dict, List, Optional, Sized, Type, Union
+
+from anyio import to_thread
 
 from . import settings
 from .agents import Registry, check_task, resolve_model, warn_if_retired
 from .answers import USE, check_policy
 from .asking import Asking, Keeping
-from .bulk import OnResult, Tasks, stream
+from .bulk import OnEvent, OnResult, Tasks, Tracker, each, pair, stream
 from .calling import (
+    ORDINARY,
     Budget,
     Caller,
     CallerSettings,
     Clock,
+    Load,
+    MaxConcurrent,
     Prices,
+    Rates,
+    Terms,
+    Watch,
+    check_cache_ttl,
     check_limits,
     check_max_tokens,
+    check_rates,
 )
-from .errors import CallError, InputError
+from .errors import CallError
+from .estimate import Estimate, Estimator
 from .response_cache import ResponseCache
-from .results import Run, failed, succeeded
-from .types import Agent, AgentResult, AsyncAgentResult, Call, Reply
-from .workflow import hand_over, sequence
+from .results import Run, failed, log_result, succeeded
+from .types import AgentResult, AsyncAgentResult, Call, Reply
+from .workflow import run_in_turn, sequence
 
 __all__ = ["AsyncAgentOrchestrator", "AsyncAgentResult"]
 
-logger = logging.getLogger(__name__)
-
-# Calls that wait for their next attempt hold no slot: there are others to take it.
-_UNDER_WAY_PER_SLOT = 2
+# Calls that wait for their next attempt hold no slot: there are others to take it. Where a small fleet probes
+# an overloaded server, each of them uses up but a few of its attempts.
+_UNDER_WAY_PER_SLOT, _MORE_UNDER_WAY = 2, 16
 
 
 class AsyncAgentOrchestrator:
@@ -43,7 +53,9 @@ class AsyncAgentOrchestrator:
     Attributes:
         config_path: a claude.json, a .claude folder or a project; None for the one found by walking up.
         api_key: None for the credentials that the SDK finds.
-        max_concurrent: attempts on the wire at one time.
+        max_concurrent: attempts on the wire at one time; "auto" finds out how many the server takes.
+        rpm, input_tpm, output_tpm: requests and tokens a minute that are never exceeded; None for those that
+            the server's headers tell of, which hold in any case.
         timeout_seconds: the longest silence of the server in one attempt; None for no bound.
         max_retries: attempts per call, the first one among them.
         base_url: the endpoint; None for what the SDK finds (ANTHROPIC_BASE_URL, else Anthropic's).
@@ -66,7 +78,7 @@ class AsyncAgentOrchestrator:
         self,
         config_path: Union[str, Path, None] = None,
         api_key: Optional[str] = None,
-        max_concurrent: int = settings.MAX_CONCURRENT,
+        max_concurrent: MaxConcurrent = settings.MAX_CONCURRENT,
         timeout_seconds: Optional[float] = settings.TIMEOUT_SECONDS,
         max_retries: int = settings.MAX_ATTEMPTS,
         enable_tracking: bool = True,
@@ -78,6 +90,9 @@ class AsyncAgentOrchestrator:
         response_cache: Optional[ResponseCache] = None,
         budget_usd: Optional[float] = None,
         prices: Optional[Prices] = None,
+        rpm: Optional[float] = None,
+        input_tpm: Optional[float] = None,
+        output_tpm: Optional[float] = None,
         base_url: Optional[str] = None,
         deadline_seconds: Optional[float] = None,
         stream: bool = True,
@@ -86,19 +101,15 @@ class AsyncAgentOrchestrator:
         """Raises InvalidOptionError for a senseless limit, ConfigurationError for a missing file."""
         self.config_path = config_path
         self.api_key, self.base_url = api_key, base_url
-        self.max_concurrent = max_concurrent
-        self.timeout_seconds = timeout_seconds
-        self.max_retries = max_retries
-        self.deadline_seconds = deadline_seconds
+        self.max_concurrent, self.max_retries = max_concurrent, max_retries
+        self.timeout_seconds, self.deadline_seconds = timeout_seconds, deadline_seconds
         self.stream = stream
-        self.enable_tracking = enable_tracking
-        self.enable_memory = enable_memory
-        self.enable_cache = enable_cache
-        self.cache_ttl_hours = cache_ttl_hours
-        self.cache_max_size_mb = cache_max_size_mb
-        self.response_cache = response_cache
+        self.enable_tracking, self.enable_memory = enable_tracking, enable_memory
+        self.enable_cache, self.response_cache = enable_cache, response_cache
+        self.cache_ttl_hours, self.cache_max_size_mb = cache_ttl_hours, cache_max_size_mb
         self.prices, self.budget_usd = prices, budget_usd
-        check_limits(max_concurrent, timeout_seconds, max_retries, deadline_seconds)
+        self.rpm, self.input_tpm, self.output_tpm = rpm, input_tpm, output_tpm
+        self._how()
         self._clock = clock or Clock()
         self._caller = Caller(self._clock)
         self._asking = Asking(self._send, self._clock)
@@ -138,7 +149,8 @@ class AsyncAgentOrchestrator:
         workflow_position: Optional[int] = None,
         *,
         cache: str = USE,
-        budget: Optional[Budget] = None,
+        cache_ttl: str = "5m",
+        terms: Terms = ORDINARY,
         **options: Any,
     ) -> AgentResult:
         """Runs one agent on one task.
@@ -148,7 +160,8 @@ class AsyncAgentOrchestrator:
             max_tokens: the longest answer, in tokens.
             cache: `use` a kept answer, `refresh` it with a new one, or `off`: a request of its own, neither
                 kept nor shared with identical calls that are under way.
-            budget: one that this call shares with others, beside the orchestrator's.
+            cache_ttl: how long the API's prompt cache keeps the system prompt after each use, "5m" or "1h".
+            terms: budgets that this call shares with others, beside the orchestrator's, and who watches it.
             options: further fields of the Messages API, such as `stop_sequences` or `thinking`.
 
         Returns:
@@ -160,29 +173,37 @@ class AsyncAgentOrchestrator:
         if temperature is not None:
             options["temperature"] = temperature
         check_policy(cache)
-        call = self._prepare(agent_name, task, model, max_tokens, options)
-        run = Run(agent_name, workflow_name, workflow_position)
-        return await self._carry_out(call, run, cache, [one for one in (self._budget, budget) if one])
+        call = self._prepare(agent_name, task, model, max_tokens, cache_ttl, options)
+        if self._budget is not None:
+            terms = replace(terms, budgets=(self._budget, *terms.budgets))
+        return await self._carry_out(call, Run(agent_name, workflow_name, workflow_position), cache, terms)
 
     def _prepare(
-        self, agent_name: str, task: str, model: Optional[str], max_tokens: int, options: Dict[str, Any]
+        self,
+        agent_name: str,
+        task: str,
+        model: Optional[str],
+        max_tokens: int,
+        cache_ttl: str,
+        options: Dict[str, Any],
     ) -> Call:
         agent = self._registry.get(agent_name)
         check_task(task)
         check_max_tokens(max_tokens)
+        check_cache_ttl(cache_ttl)
         chosen = resolve_model(call=model, agent=agent.model)
         warn_if_retired(chosen)
-        return Call(agent.name, _system(agent), task, chosen, max_tokens, options)
+        return Call(agent.name, agent.system, task, chosen, max_tokens, options, cache_ttl)
 
-    async def _carry_out(self, call: Call, run: Run, policy: str, budgets: Sequence[Budget]) -> AgentResult:
+    async def _carry_out(self, call: Call, run: Run, policy: str, terms: Terms) -> AgentResult:
         started = self._clock.now()
         try:
-            reply = await self._asking.answer(call, policy, self._kept(), self.deadline_seconds, budgets)
+            reply = await self._asking.answer(call, policy, self._kept(), self.deadline_seconds, terms)
         except CallError as error:
             result = failed(run, error, call.model, self._clock.now() - started)
         else:
             result = succeeded(run, reply, self._clock.now() - started)
-        _log(result)
+        log_result(result)
         return result
 
     def _kept(self) -> Keeping:
@@ -194,11 +215,12 @@ class AsyncAgentOrchestrator:
             self.base_url,
         )
 
-    async def _send(self, call: Call, left: Optional[float], budgets: Sequence[Budget]) -> Reply:
-        return await self._caller.send(call, self._how(), left, budgets)
+    async def _send(self, call: Call, left: Optional[float], terms: Terms) -> Reply:
+        return await self._caller.send(call, self._how(), left, terms)
 
     def _how(self) -> CallerSettings:
         check_limits(self.max_concurrent, self.timeout_seconds, self.max_retries, self.deadline_seconds)
+        check_rates(rpm=self.rpm, input_tpm=self.input_tpm, output_tpm=self.output_tpm)
         return CallerSettings(
             self.api_key,
             self.base_url,
@@ -207,28 +229,27 @@ class AsyncAgentOrchestrator:
             self.max_retries,
             self.stream,
             self.prices or {},
+            Rates(self.rpm, self.input_tpm, self.output_tpm),
         )
 
     async def execute_multiple(
         self,
         tasks: Tasks,
         on_result: Optional[OnResult] = None,
-        budget_usd: Optional[float] = None,
-        **call_options: Any,
+        **options: Any,
     ) -> List[AgentResult]:
         """Runs `(agent_name, task)` pairs concurrently.
 
         Args:
-            budget_usd: a hard cap on what these calls spend together; what does not fit is not sent.
             on_result: called as `on_result(index, result)` as each task ends, in the order of ending;
                 what was handed over stays with the caller when the run is cancelled.
-            call_options: as of `execute_agent`, the same for every task.
+            options: as of `stream_multiple`.
 
         Returns:
             One result for each task, in the order of the tasks, whatever failed.
         """
         results: Dict[int, AgentResult] = {}
-        async for result in self.stream_multiple(tasks, budget_usd=budget_usd, **call_options):
+        async for result in self.stream_multiple(tasks, **options):
             index = len(results) if result.index is None else result.index
             results[index] = result
             if on_result is not None:
@@ -240,24 +261,68 @@ class AsyncAgentOrchestrator:
         tasks: Tasks,
         in_order: bool = False,
         budget_usd: Optional[float] = None,
+        *,
+        on_event: Optional[OnEvent] = None,
+        total: Optional[int] = None,
+        first_of_many: bool = True,
         **call_options: Any,
     ) -> AsyncGenerator[AgentResult, None]:
         """Runs `(agent_name, task)` pairs from any iterable or async iterable, without end if need be.
 
         Results come as they end, or `in_order`; each has the `index` of its task. Tasks are taken as there
         is room for them: memory is bounded by `max_concurrent`, not by their number. A caller who stops
-        early cancels what is under way. `budget_usd` is a hard cap on what these calls spend together; what
-        does not fit is not sent.
+        early cancels what is under way.
+
+        Args:
+            budget_usd: a hard cap on what these calls spend together; what does not fit is not sent.
+            on_event: called with each `claude_force.bulk.Event`.
+            total: the number of tasks, where `tasks` has no length; for the time that is left.
+            first_of_many: of tasks that share a system prompt large enough for the API's prompt cache, one
+                goes first, and the others, which wait for its answer to begin, read what it wrote.
+            call_options: as of `execute_agent`, the same for every task.
 
         Raises what `tasks` raises, after the results of what was under way by then.
         """
-        if budget_usd is not None:
-            call_options["budget"] = Budget(budget_usd)
+        budgets = (Budget(budget_usd),) if budget_usd is not None else ()
+        total = len(tasks) if total is None and isinstance(tasks, Sized) else total
+        tracker = Tracker(on_event, total, self._clock.now) if on_event else None
 
-        def run(agent_name: str, task: str) -> Awaitable[AgentResult]:
-            return self.execute_agent(agent_name, task, **call_options)
+        def run(agent_name: str, task: str, watch: Watch) -> Awaitable[AgentResult]:
+            terms = Terms(budgets, watch, first_of_many)
+            return self.execute_agent(agent_name, task, terms=terms, **call_options)
 
-        return stream(tasks, run, _UNDER_WAY_PER_SLOT * self.max_concurrent, in_order)
+        most = _UNDER_WAY_PER_SLOT * self._how().ceiling + _MORE_UNDER_WAY
+        return stream(tasks, run, most, in_order, tracker)
+
+    async def estimate(
+        self,
+        tasks: Tasks,
+        model: Optional[str] = None,
+        max_tokens: int = settings.MAX_TOKENS,
+        cache: str = USE,
+        cache_ttl: str = "5m",
+        **options: Any,
+    ) -> Estimate:
+        """What `(agent_name, task)` pairs would use and cost, with a range. Sends nothing."""
+        price = await to_thread.run_sync(self._caller.price, self._how())
+        estimator = Estimator(self._caller.forecast, price)
+
+        def prepare(task: Any) -> Call:
+            agent_name, text = pair(estimator.rows, task)
+            return self._prepare(agent_name, text, model, max_tokens, cache_ttl, options)
+
+        async def is_kept(call: Call) -> bool:
+            return cache == USE and await self._asking.has(call, self._kept())
+
+        return await estimator.estimate(each(tasks), prepare, is_kept)
+
+    def load(self) -> Optional[Load]:
+        """What is on the wire of the running loop, and the known limits; None before its first call."""
+        return self._caller.load()
+
+    async def drain(self, seconds: float) -> None:
+        """Sends nothing new, and waits for what is on the wire, at most so long; then `close`."""
+        await self._caller.drain(seconds)
 
     async def execute_workflow(
         self,
@@ -278,28 +343,18 @@ class AsyncAgentOrchestrator:
         for name in agents:
             self._registry.get(name)
         check_task(task)
+
+        def run(name: str, given: str, position: int) -> Awaitable[AgentResult]:
+            return self.execute_agent(
+                name, given, workflow_name=workflow_name, workflow_position=position, **call_options
+            )
+
         results: List[AgentResult] = []
-        given = task
-        for position, name in enumerate(agents, start=1):
-            result = await self._step(name, given, workflow_name, position, call_options)
+        async for result in run_in_turn(workflow_name, agents, task, pass_output_to_next, run):
             results.append(result)
             if on_result is not None:
-                on_result(position - 1, result)
-            if not result.success:
-                break
-            given = hand_over(task, name, result.output) if pass_output_to_next else task
+                on_result(len(results) - 1, result)
         return results
-
-    async def _step(
-        self, name: str, task: str, workflow_name: str, position: int, call_options: Dict[str, Any]
-    ) -> AgentResult:
-        try:
-            return await self.execute_agent(
-                name, task, workflow_name=workflow_name, workflow_position=position, **call_options
-            )
-        except InputError as error:
-            # An answer can make the next task too long: by then earlier steps are paid for.
-            return failed(Run(name, workflow_name, position), error, None, 0.0)
 
     async def explain_miss(
         self,
@@ -313,7 +368,7 @@ class AsyncAgentOrchestrator:
         """Why the same call would be a hit or a miss; as `ResponseCache.explain_miss`. Sends nothing."""
         if temperature is not None:
             options["temperature"] = temperature
-        call = self._prepare(agent_name, task, model, max_tokens, options)
+        call = self._prepare(agent_name, task, model, max_tokens, "5m", options)
         return await self._asking.explain_miss(call, self._kept())
 
     def list_agents(self) -> List[Dict[str, Any]]:
@@ -347,29 +402,3 @@ class AsyncAgentOrchestrator:
         trace: Optional[TracebackType],
     ) -> None:
         await self.close()
-
-
-def _system(agent: Agent) -> Tuple[str, ...]:
-    return (agent.definition,) if not agent.contract else (agent.definition, agent.contract)
-
-
-def _log(result: AgentResult) -> None:
-    level = logging.INFO if result.success else logging.ERROR
-    what = "answered" if result.success else f"failed: {result.error}"
-    logger.log(
-        level,
-        "%s %s",
-        result.agent_name,
-        what,
-        extra={
-            "agent": result.agent_name,
-            "model": result.model,
-            "success": result.success,
-            "attempts": result.attempts,
-            "duration_seconds": result.duration,
-            "total_tokens": result.usage.total_tokens,
-            "cost_usd": result.cost,
-            "request_id": result.request_id,
-            "error_type": type(result.error).__name__ if result.error else None,
-        },
-    )

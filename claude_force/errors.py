@@ -83,6 +83,7 @@ class CallError(ClaudeForceError):
         request_id: the API's id of the request, for its support.
         retry_after: seconds that the server asked to wait.
         attempts: requests that were made, this one among them.
+        cost: USD that these are known to have cost, or None.
     """
 
     advice = "See the log for details."
@@ -105,6 +106,7 @@ class CallError(ClaudeForceError):
         self.request_id = request_id
         self.retry_after = retry_after
         self.attempts = 0
+        self.cost: Optional[float] = None
 
     def __str__(self) -> str:
         place = f" (request {self.request_id})" if self.request_id else ""

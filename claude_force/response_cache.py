@@ -105,6 +105,21 @@ class ResponseCache:
         asked = question(agent, task, model, fingerprint)
         return self._recall(asked) or self._look_up(asked)
 
+    def has(
+        self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = _NO_FINGERPRINT
+    ) -> bool:
+        """Whether `get` would find an answer. Counts nothing, neither a hit nor a use."""
+        if not self.enabled or agent in self.exclude_agents:
+            return False
+        key = cache_key(question(agent, task, model, fingerprint))
+        nothing: Tuple[bytes, Optional[_Held]] = (b"", None)
+        _, held = self._disk.run(lambda store: self._read(store, key), nothing)
+        return held is not None and self._is_fresh(held)
+
+    def _is_fresh(self, held: _Held) -> bool:
+        # A time far ahead was written by a clock that was wrong.
+        return -self._ttl < self._clock() - held.entry.created < self._ttl
+
     def recall(
         self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = _NO_FINGERPRINT
     ) -> Optional[Dict[str, Any]]:
@@ -127,10 +142,9 @@ class ResponseCache:
 
     def _served(self, held: _Held) -> Optional[Dict[str, Any]]:
         _, created, input_tokens, output_tokens, cost, _, extra, response = held.entry
-        age = self._clock() - created
-        # A time far ahead was written by a clock that was wrong.
-        if not -self._ttl < age < self._ttl:
+        if not self._is_fresh(held):
             return None
+        age = self._clock() - created
         held.hits += 1
         self._hits += 1
         self._saved += cost or 0.0

@@ -1,12 +1,15 @@
-"""From a reply or an error to the result that the user gets. Pure."""
+"""From a reply or an error to the result that the user gets, and to its line in the log."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from typing import Any, Dict, Optional
 
 from .errors import CallError, ClaudeForceError
 from .types import AgentResult, Reply, Usage
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ def succeeded(run: Run, reply: Reply, duration: float) -> AgentResult:
         cached=reply.cached,
         cache_age=reply.cache_age,
         shared=reply.shared,
+        prompt_cache_saving=reply.prompt_cache_saving,
         attempts=reply.attempts,
         duration=duration,
         stop_reason=reply.stop_reason,
@@ -45,18 +49,20 @@ def succeeded(run: Run, reply: Reply, duration: float) -> AgentResult:
 def shared(reply: Reply) -> Reply:
     """The same answer for another who asked at the same time: paid for once."""
     saved = reply.saved_cost if reply.cached else reply.cost
-    return replace(reply, attempts=0, cost=0.0, saved_cost=saved, shared=True)
+    return replace(reply, attempts=0, cost=0.0, saved_cost=saved, shared=True, prompt_cache_saving=None)
 
 
 def failed(run: Run, error: ClaudeForceError, model: Optional[str], duration: float) -> AgentResult:
     """The result of a task that got no answer."""
     call_error = error if isinstance(error, CallError) else None
+    cost = call_error.cost if call_error else None
     return AgentResult(
         agent_name=run.agent_name,
         success=False,
-        metadata=_metadata(run, model, Usage(), None, duration),
+        metadata=_metadata(run, model, Usage(), cost, duration),
         errors=[str(error)],
         model=model,
+        cost=cost,
         attempts=call_error.attempts if call_error else 0,
         duration=duration,
         request_id=call_error.request_id if call_error else None,
@@ -78,3 +84,26 @@ def _metadata(
         "cached": False,
         "estimated_cost": cost,
     }
+
+
+def log_result(result: AgentResult) -> None:
+    """One line, with the figures as fields."""
+    level = logging.INFO if result.success else logging.ERROR
+    what = "answered" if result.success else f"failed: {result.error}"
+    logger.log(
+        level,
+        "%s %s",
+        result.agent_name,
+        what,
+        extra={
+            "agent": result.agent_name,
+            "model": result.model,
+            "success": result.success,
+            "attempts": result.attempts,
+            "duration_seconds": result.duration,
+            "total_tokens": result.usage.total_tokens,
+            "cost_usd": result.cost,
+            "request_id": result.request_id,
+            "error_type": type(result.error).__name__ if result.error else None,
+        },
+    )

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Mapping, Optional
 
 MAX_CONCURRENT = 10
+# Where the fleet finds out by itself how many attempts at a time are good.
+MOST_CONCURRENT = 500
 TIMEOUT_SECONDS = 30.0
 MAX_ATTEMPTS = 3
 MAX_TOKENS = 4096

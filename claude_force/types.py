@@ -31,13 +31,19 @@ class Agent:
     priority: int = 2
     title: str = ""
 
+    @property
+    def system(self) -> Tuple[str, ...]:
+        """The blocks of the system prompt."""
+        return (self.definition,) if not self.contract else (self.definition, self.contract)
+
 
 @dataclass(frozen=True)
 class Call:
     """One question to one model: everything that decides the answer.
 
     `system` holds the definition and, where there is one, the contract; `task` is the
-    user's text, byte for byte. `options` are further fields of the Messages API.
+    user's text, byte for byte. `options` are further fields of the Messages API. `cache_ttl` is how long the
+    API's prompt cache keeps the system prompt after each use, "5m" or "1h"; it does not change the answer.
     """
 
     agent_name: str
@@ -46,6 +52,7 @@ class Call:
     model: str
     max_tokens: int
     options: Mapping[str, Any] = field(default_factory=dict)
+    cache_ttl: str = "5m"
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,8 @@ class Reply:
     """A whole answer as the server gave it.
 
     Attributes:
-        cost: what was paid for it now, in USD; None where the price is unknown.
+        cost: what was paid for it now, failed attempts included, in USD; None where the price is unknown.
+        prompt_cache_saving: USD that the API's prompt cache saved; below 0 where it was only written.
         saved_cost: what it would have cost, in USD, where it was not paid for now.
         cached: it was kept from an earlier call, `cache_age` seconds ago.
         shared: an identical call was under way, and this one was given the same answer.
@@ -91,6 +99,7 @@ class Reply:
     cached: bool = False
     cache_age: Optional[float] = None
     shared: bool = False
+    prompt_cache_saving: Optional[float] = None
 
 
 @dataclass
@@ -103,7 +112,10 @@ class AgentResult:
         errors: what went wrong, as text; None on success.
         error: the same as a typed error; None on success.
         metadata: the figures under the names that older callers use; the typed fields hold the same.
-        cost: USD; 0 for a cached or shared answer, None where the price is unknown.
+        cost: USD, failed attempts included as far as they are known to be billed; 0 for a cached or shared
+            answer, None where the price is unknown, or where a call failed and nothing is known to be billed.
+        prompt_cache_saving: USD that the API's prompt cache saved; below 0 where it was only written, None
+            where the price is unknown or no request was made.
         saved_cost: what a cached or shared answer would have cost, in USD; None where that is unknown.
         cached: the answer was kept from an earlier call, `cache_age` seconds ago.
         shared: an identical call was under way, and its answer is this one too.
@@ -126,6 +138,7 @@ class AgentResult:
     cached: bool = False
     cache_age: Optional[float] = None
     shared: bool = False
+    prompt_cache_saving: Optional[float] = None
     attempts: int = 0
     duration: float = 0.0
     stop_reason: Optional[str] = None

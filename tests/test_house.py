@@ -26,6 +26,7 @@ ROWS = (
     "answers",
     "asking",
     "performance_tracker",
+    "estimate",
     "workflow",
     "bulk",
     "async_orchestrator",

@@ -1,18 +1,41 @@
 """One call on the wire. `Caller` is the door; the rest of the package knows nothing behind it."""
 
-from .budget import Budget, Prices
+from .budget import Budget, Price, Prices
 from .caller import Caller, CallerSettings
 from .clock import Clock
-from .limits import check_limits, check_max_tokens
+from .forecast import Forecast, byte_size
+from .gate import Load
+from .limits import (
+    AUTO,
+    MaxConcurrent,
+    check_cache_ttl,
+    check_limits,
+    check_max_tokens,
+    check_rates,
+)
+from .pace import Rates
 from .single_flight import SingleFlight
+from .terms import ORDINARY, Terms, Watch
 
 __all__ = [
+    "AUTO",
+    "ORDINARY",
     "Budget",
     "Caller",
     "CallerSettings",
     "Clock",
+    "Forecast",
+    "Load",
+    "MaxConcurrent",
+    "Price",
     "Prices",
+    "Rates",
     "SingleFlight",
+    "Terms",
+    "Watch",
+    "byte_size",
+    "check_cache_ttl",
     "check_limits",
     "check_max_tokens",
+    "check_rates",
 ]

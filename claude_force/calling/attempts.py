@@ -11,6 +11,7 @@ from ..errors import CallError, DeadlineExceededError
 from ..types import Call, Reply
 from .clock import Clock
 from .retry import RetryPolicy
+from .terms import Watch
 
 logger = logging.getLogger(__name__)
 
@@ -23,11 +24,14 @@ class Attempts:
         last_error: why the last of them failed, when another was to follow.
     """
 
-    def __init__(self, call: Call, policy: RetryPolicy, clock: Clock, deadline: Optional[float]) -> None:
+    def __init__(
+        self, call: Call, policy: RetryPolicy, clock: Clock, deadline: Optional[float], watch: Watch
+    ) -> None:
         self._call = call
         self._policy = policy
         self._clock = clock
         self._deadline = deadline
+        self._watch = watch
         self._started = clock.now()
         self.made = 0
         self.last_error: Optional[BaseException] = None
@@ -77,6 +81,8 @@ class Attempts:
     def _log(self, state: RetryCallState) -> None:
         error = _error_of(state)
         seconds = state.next_action.sleep if state.next_action else 0.0
+        if error is not None:
+            self._watch.retried(state.attempt_number, seconds, error)
         logger.warning(
             "attempt %d for %s failed, the next follows in %.2f s: %s",
             state.attempt_number,

@@ -7,11 +7,14 @@ from typing import Callable, List, Mapping, Optional
 
 from ..errors import BudgetExceededError, InvalidOptionError
 from ..types import Call, Usage
+from .forecast import byte_size
 
 # Whole numbers add up exactly, in whatever order calls end.
 _NANO = 10**9
 # What the API adds to a prompt by itself: a few tokens for its frame, some hundreds where there are tools.
 _FRAME_TOKENS, _TOOLS_TOKENS = 50, 1000
+
+_PRICED = {"input", "output", "cache_write", "cache_write_1h", "cache_read"}
 
 Prices = Mapping[str, Mapping[str, float]]
 Price = Callable[[str, Usage], Optional[float]]
@@ -74,39 +77,46 @@ def worst_cost(call: Call, price: Price) -> Optional[float]:
     No token is shorter than a byte, the whole prompt may have to be written to the prompt cache, and the
     answer may be as long as it is allowed to be.
     """
-    size = sum(len(text.encode("utf-8", "surrogatepass")) for text in (*call.system, call.task))
+    size = sum(byte_size(text) for text in (*call.system, call.task))
     more = len(repr(dict(call.options))) + _TOOLS_TOKENS if call.options else 0
     prompt = size + more + _FRAME_TOKENS
     costs = [
         price(call.model, Usage(input_tokens=prompt, output_tokens=call.max_tokens)),
-        price(call.model, Usage(cache_creation_input_tokens=prompt, output_tokens=call.max_tokens)),
+        price(call.model, _written(prompt, call)),
     ]
     known = [cost for cost in costs if cost is not None]
     return max(known) if len(known) == len(costs) else None
 
 
+def _written(prompt: int, call: Call) -> Usage:
+    long_lived = prompt if call.cache_ttl == "1h" else 0
+    return Usage(0, call.max_tokens, prompt, 0, long_lived)
+
+
 def price_by(prices: Prices, otherwise: Price) -> Price:
     """Prices of the caller's own, in USD per million tokens, before those of the price list.
 
-    `prices[model]` has `input` and `output`, and may have `cache_write` (else 1.25 of input) and
-    `cache_read` (else 0.1 of input). Raises InvalidOptionError for anything else.
+    `prices[model]` has `input` and `output`, and may have `cache_write` (else 1.25 of input),
+    `cache_write_1h` (else 2 of input) and `cache_read` (else 0.1 of input). Raises InvalidOptionError for
+    anything else.
     """
     for model, given in prices.items():
-        if not {"input", "output"} <= set(given) <= {"input", "output", "cache_write", "cache_read"}:
+        if not {"input", "output"} <= set(given) <= _PRICED:
             raise InvalidOptionError(
                 f"prices[{model!r}] has {sorted(given)}; give input and output, and if they differ from the "
-                "usual cache_write and cache_read, in USD per million tokens."
+                "usual cache_write, cache_write_1h and cache_read, in USD per million tokens."
             )
 
     def price(model: str, usage: Usage) -> Optional[float]:
         given = prices.get(model)
         if given is None:
             return otherwise(model, usage)
-        fresh = given["input"]
+        fresh, long_lived = given["input"], usage.cache_creation_1h_input_tokens
         return (
             usage.input_tokens * fresh
             + usage.output_tokens * given["output"]
-            + usage.cache_creation_input_tokens * given.get("cache_write", 1.25 * fresh)
+            + (usage.cache_creation_input_tokens - long_lived) * given.get("cache_write", 1.25 * fresh)
+            + long_lived * given.get("cache_write_1h", 2 * fresh)
             + usage.cache_read_input_tokens * given.get("cache_read", 0.1 * fresh)
         ) / 1e6
 

@@ -4,36 +4,48 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import AsyncGenerator, Dict, List, Optional, Sequence
+from typing import AsyncGenerator, Dict, List, Optional
 
 import anyio
 import anyio.to_thread
 
 from .. import settings
 from ..types import Call, Reply
-from .budget import Budget, Prices, price_by
+from .budget import Price, Prices, price_by
 from .clock import Clock
+from .forecast import Forecast
+from .gate import Gate, Load
+from .limits import AUTO, MaxConcurrent
 from .line import Line
+from .pace import NO_RATES, Pace, Rates
 from .pricing import cost
 from .pricing import price_list as import_prices
 from .retry import RetryPolicy
+from .terms import ORDINARY, Terms
 from .transport import Transport, import_sdk
+from .window import Window
 
 
 @dataclass(frozen=True)
 class CallerSettings:
     """How calls are made. `timeout_seconds` bounds silence; `max_attempts` counts the first one.
 
-    `prices` are the caller's own, in USD per million tokens, by model.
+    `prices` are the caller's own, in USD per million tokens, by model; `rates` are limits set by hand.
     """
 
     api_key: Optional[str] = field(default=None, repr=False)
     base_url: Optional[str] = None
-    max_concurrent: int = settings.MAX_CONCURRENT
+    max_concurrent: MaxConcurrent = settings.MAX_CONCURRENT
     timeout_seconds: Optional[float] = settings.TIMEOUT_SECONDS
     max_attempts: int = settings.MAX_ATTEMPTS
     stream: bool = True
     prices: Prices = field(default_factory=dict)
+    rates: Rates = NO_RATES
+
+    @property
+    def ceiling(self) -> int:
+        """The most attempts that may ever be on the wire at one time."""
+        return settings.MOST_CONCURRENT if self.max_concurrent == AUTO else int(self.max_concurrent)
 
 
 class Caller:
@@ -42,6 +54,7 @@ class Caller:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._loaded = False
+        self.forecast = Forecast()
         self._open: Dict[asyncio.AbstractEventLoop, List[_Opened]] = {}
 
     async def send(
@@ -49,11 +62,29 @@ class Caller:
         call: Call,
         how: CallerSettings,
         deadline_seconds: Optional[float] = None,
-        budgets: Sequence[Budget] = (),
+        terms: Terms = ORDINARY,
     ) -> Reply:
-        """Raises InputError before anything is sent, CallError after; each request fits into `budgets`."""
+        """Raises InputError before anything is sent, CallError after."""
         line = await self._line(how)
-        return await line.send(call, deadline_seconds, budgets)
+        return await line.send(call, deadline_seconds, terms)
+
+    def price(self, how: CallerSettings) -> Price:
+        """What a model's tokens cost, in USD. Imports the price list, which takes a while."""
+        return price_by(how.prices, cost)
+
+    def load(self) -> Optional[Load]:
+        """What is on the wire of this loop; None before its first call."""
+        opened = self._open.get(asyncio.get_running_loop())
+        return opened[-1].line.gate.load() if opened else None
+
+    async def drain(self, seconds: float) -> None:
+        """Sends nothing new in this loop, and waits for what is on the wire, at most so long."""
+        gates = [opened.line.gate for opened in self._open.get(asyncio.get_running_loop(), [])]
+        for gate in gates:
+            gate.shut()
+        with anyio.move_on_after(seconds):
+            for gate in gates:
+                await gate.empty()
 
     async def check_credentials(self, how: CallerSettings) -> None:
         """Raises AuthenticationError where the SDK finds no credentials. Sends nothing."""
@@ -83,8 +114,10 @@ class Caller:
 
     def _open_line(self, how: CallerSettings) -> _Opened:
         policy = RetryPolicy(attempts=how.max_attempts)
-        transport = Transport(how.api_key, how.base_url, how.timeout_seconds, how.stream, how.max_concurrent)
-        line = Line(transport, how.max_concurrent, policy, self._clock, price_by(how.prices, cost))
+        transport = Transport(how.api_key, how.base_url, how.timeout_seconds, how.stream, how.ceiling)
+        window = Window(how.ceiling, adaptive=how.max_concurrent == AUTO)
+        gate = Gate(window, Pace(how.rates, self._clock.now()), self._clock)
+        line = Line(transport, gate, policy, self._clock, self.price(how), self.forecast)
         return _Opened(how, line, self._lifetime(line))
 
     async def _lifetime(self, line: Line) -> AsyncGenerator[None, None]:

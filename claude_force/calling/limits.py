@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Union
 
 from ..errors import InvalidOptionError
+
+AUTO = "auto"
+# A whole number from 1 up, or AUTO.
+MaxConcurrent = Union[int, str]
 
 
 def check_limits(max_concurrent: Any, timeout_seconds: Any, max_retries: Any, deadline_seconds: Any) -> None:
     """Raises InvalidOptionError that names the limit and what it may be."""
-    _whole("max_concurrent", max_concurrent)
+    if max_concurrent != AUTO:
+        _whole("max_concurrent", max_concurrent, f", or {AUTO!r}")
     _whole("max_retries", max_retries)
-    _seconds("timeout_seconds", timeout_seconds)
-    _seconds("deadline_seconds", deadline_seconds)
+    _above_zero("timeout_seconds", timeout_seconds, "of seconds")
+    _above_zero("deadline_seconds", deadline_seconds, "of seconds")
 
 
 def check_max_tokens(max_tokens: Any) -> None:
@@ -20,13 +25,25 @@ def check_max_tokens(max_tokens: Any) -> None:
     _whole("max_tokens", max_tokens)
 
 
-def _whole(name: str, value: Any) -> None:
+def check_rates(**rates: Any) -> None:
+    """Raises InvalidOptionError unless each is None or a number above 0."""
+    for name, value in rates.items():
+        _above_zero(name, value, "for each minute")
+
+
+def check_cache_ttl(ttl: Any) -> None:
+    """Raises InvalidOptionError unless the API's prompt cache has it."""
+    if ttl not in ("5m", "1h"):
+        raise InvalidOptionError(f"cache_ttl is {ttl!r}; the prompt cache keeps a prompt '5m' or '1h'.")
+
+
+def _whole(name: str, value: Any, more: str = "") -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InvalidOptionError(f"{name} is {value!r}; it must be a whole number from 1 up.")
+        raise InvalidOptionError(f"{name} is {value!r}; it must be a whole number from 1 up{more}.")
 
 
-def _seconds(name: str, value: Any) -> None:
+def _above_zero(name: str, value: Any, what: str) -> None:
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-        raise InvalidOptionError(f"{name} is {value!r}; it must be a number of seconds above 0, or None.")
+        raise InvalidOptionError(f"{name} is {value!r}; it must be a number {what} above 0, or None.")

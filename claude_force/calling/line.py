@@ -1,4 +1,4 @@
-"""One pool of connections and its slots, bound to the event loop that it is made in."""
+"""One pool of connections and the gate before it, bound to the event loop that it is made in."""
 
 from __future__ import annotations
 
@@ -10,65 +10,83 @@ from typing import AsyncIterator, Optional, Sequence, Set
 import anyio
 
 from ..errors import CallError, ClosedError, DeadlineExceededError, UnknownPriceError
-from ..types import Call, Reply
+from ..types import Call, Reply, Usage
 from .attempts import Attempts
 from .budget import Budget, Price, worst_cost
 from .clock import Clock
-from .pause import Pause
+from .forecast import Forecast
+from .gate import Gate
 from .retry import RetryPolicy
+from .terms import Terms
 from .transport import Meter, Transport
+from .warming import Warming
 
 
 class Line:
-    """Sends calls over one transport, at most `max_concurrent` attempts at a time.
+    """Sends calls over one transport, and no attempt but through `gate`.
 
-    A slot belongs to an attempt: a call that waits for its next attempt holds none.
+    A place on the wire belongs to an attempt: a call that waits for its next attempt holds none.
     """
 
     def __init__(
-        self, transport: Transport, max_concurrent: int, policy: RetryPolicy, clock: Clock, price: Price
+        self,
+        transport: Transport,
+        gate: Gate,
+        policy: RetryPolicy,
+        clock: Clock,
+        price: Price,
+        forecast: Forecast,
     ) -> None:
-        self.transport = transport
-        self._price = price
+        self.transport, self.gate = transport, gate
+        self._price, self._policy, self._clock, self._forecast = price, policy, clock, forecast
         self._turn = asyncio.Lock()
-        self._pause = Pause(clock)
-        self._slots = asyncio.Semaphore(max_concurrent)
-        self._policy = policy
-        self._clock = clock
+        self._warming = Warming(clock)
         self._live: Set[anyio.CancelScope] = set()
         self._closed = False
 
-    async def send(
-        self, call: Call, deadline_seconds: Optional[float] = None, budgets: Sequence[Budget] = ()
-    ) -> Reply:
+    async def send(self, call: Call, deadline_seconds: Optional[float], terms: Terms) -> Reply:
         """Raises InputError before anything is sent, CallError after."""
         self.transport.check(call)
-        worst = self._worst(call) if budgets else 0.0
+        worst = self._worst(call) if terms.budgets else 0.0
+        bill = _Bill()
+        attempts = Attempts(call, self._policy, self._clock, deadline_seconds, terms.watch)
 
         async def attempt(call: Call) -> Reply:
-            async with self._reserved(budgets, worst, call.model) as meter:
-                return await self._attempt(call, meter)
+            return await self._attempt(call, terms, worst, bill, attempts.made)
 
-        attempts = Attempts(call, self._policy, self._clock, deadline_seconds)
         with anyio.move_on_after(deadline_seconds) as scope:
             self._live.add(scope)
             try:
                 reply = await attempts.run(attempt)
-                return replace(reply, attempts=attempts.made, cost=self._cost(call.model, reply))
+                return self._priced(call, replace(reply, attempts=attempts.made), bill)
+            except CallError as error:
+                error.cost = bill.usd
+                raise
             finally:
                 self._live.discard(scope)
-        raise self._cut_short(attempts, deadline_seconds) from attempts.last_error
+        raise self._cut_short(attempts, bill, deadline_seconds) from attempts.last_error
 
-    async def _attempt(self, call: Call, meter: Meter) -> Reply:
-        await self._pause.over()
-        async with self._slots:
-            # While this one waited for its slot, another may have been told to come later.
-            await self._pause.over()
-            try:
-                return await self.transport.attempt(call, meter)
-            except CallError as error:
-                self._pause.after(error)
-                raise
+    async def _attempt(self, call: Call, terms: Terms, worst: float, bill: _Bill, number: int) -> Reply:
+        meter = Meter()
+        try:
+            async with self._led(call, terms, meter), self._reserved(terms.budgets, worst, call, meter):
+                async with self.gate.passage(self._forecast.need(call), meter, terms.watch):
+                    terms.watch.started(number)
+                    reply = await self.transport.attempt(call, meter)
+                self._forecast.observe(call, reply.usage)
+                return reply
+        except BaseException:
+            if meter.usage:
+                bill.add(self._price(call.model, meter.usage))
+            raise
+
+    @asynccontextmanager
+    async def _led(self, call: Call, terms: Terms, meter: Meter) -> AsyncIterator[None]:
+        if not terms.first_of_many:
+            yield
+            return
+        async with self._warming.passage(call, meter):
+            yield
 
     def _worst(self, call: Call) -> float:
         worst = worst_cost(call, self._price)
@@ -79,34 +97,48 @@ class Line:
             )
         return worst
 
-    def _cost(self, asked: str, reply: Reply) -> Optional[float]:
-        known = self._price(reply.model or asked, reply.usage)
+    def _priced(self, call: Call, reply: Reply, bill: _Bill) -> Reply:
+        usage = reply.usage
+        cost = self._cost(call.model, reply, usage)
+        saving: Optional[float] = 0.0
+        if usage.prompt_tokens != usage.input_tokens:
+            plain = self._cost(call.model, reply, Usage(usage.prompt_tokens, usage.output_tokens))
+            saving = None if cost is None or plain is None else plain - cost
+        bill.add(cost)
+        return replace(reply, cost=bill.usd, prompt_cache_saving=saving)
+
+    def _cost(self, asked: str, reply: Reply, usage: Usage) -> Optional[float]:
+        known = self._price(reply.model or asked, usage)
         # A server may name the model more exactly than the prices do.
-        return known if known is not None else self._price(asked, reply.usage)
+        return known if known is not None else self._price(asked, usage)
 
     @asynccontextmanager
-    async def _reserved(self, budgets: Sequence[Budget], worst: float, model: str) -> AsyncIterator[Meter]:
-        meter, held = Meter(), []
+    async def _reserved(
+        self, budgets: Sequence[Budget], worst: float, call: Call, meter: Meter
+    ) -> AsyncIterator[None]:
+        if not budgets:
+            yield
+            return
+        held = []
         try:
-            if budgets:
-                # In the order of arrival: small requests do not starve a large one.
-                async with self._turn:
-                    for budget in budgets:
-                        await _fits(budget, worst)
-                        held.append(budget)
-            yield meter
+            # In the order of arrival: small requests do not starve a large one.
+            async with self._turn:
+                for budget in budgets:
+                    await _fits(budget, worst)
+                    held.append(budget)
+            yield
         finally:
-            spent = self._price(model, meter.usage) if meter.usage else None
+            spent = self._price(call.model, meter.usage) if meter.usage else None
             for budget in held:
                 budget.settle(worst, spent or 0.0)
 
-    def _cut_short(self, attempts: Attempts, deadline_seconds: Optional[float]) -> CallError:
+    def _cut_short(self, attempts: Attempts, bill: _Bill, deadline_seconds: Optional[float]) -> CallError:
         error: CallError
-        if self._closed:
+        if self._closed or deadline_seconds is None:
             error = ClosedError("The orchestrator was closed during the call")
         else:
             error = DeadlineExceededError(f"No answer within the deadline of {deadline_seconds:g} s")
-        error.attempts = attempts.made
+        error.attempts, error.cost = attempts.made, bill.usd
         return error
 
     async def close(self) -> None:
@@ -115,6 +147,18 @@ class Line:
         for scope in list(self._live):
             scope.cancel()
         await self.transport.close()
+
+
+class _Bill:
+    """What the attempts of one call cost together, in USD; None as long as nothing is known to be billed."""
+
+    def __init__(self) -> None:
+        self.usd: Optional[float] = None
+        self._unknown = False
+
+    def add(self, cost: Optional[float]) -> None:
+        self._unknown = self._unknown or cost is None
+        self.usd = None if self._unknown or cost is None else (self.usd or 0.0) + cost
 
 
 async def _fits(budget: Budget, worst: float) -> None:

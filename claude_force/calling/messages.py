@@ -14,6 +14,10 @@ from ..errors import BadReplyError, ConnectionFailedError
 from ..types import Call, Reply, Usage
 from .faults import from_stream_error
 
+_CACHE_CONTROL: Mapping[str, Mapping[str, str]] = {
+    "5m": {"type": "ephemeral"},
+    "1h": {"type": "ephemeral", "ttl": "1h"},
+}
 _CUT_OFF = "The server closed the connection before the answer was whole"
 
 
@@ -31,7 +35,7 @@ def request_fields(call: Call, stream: bool) -> Dict[str, Any]:
     )
     if call.system:
         blocks: List[Dict[str, Any]] = [{"type": "text", "text": text} for text in call.system]
-        blocks[-1]["cache_control"] = {"type": "ephemeral"}
+        blocks[-1]["cache_control"] = _CACHE_CONTROL[call.cache_ttl]
         fields["system"] = blocks
     return fields
 

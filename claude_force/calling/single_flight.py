@@ -21,9 +21,9 @@ def _can_pass(error: CallError) -> bool:
 
 
 def _without_attempts(error: CallError) -> CallError:
-    """For one who joined: the requests are counted for the caller who started them."""
+    """For one who joined: the requests and their cost are counted for the caller who started them."""
     other = copy(error)
-    other.attempts = 0
+    other.attempts, other.cost = 0, None
     return other
 
 

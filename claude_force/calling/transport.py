@@ -11,7 +11,8 @@ import inspect
 import ipaddress
 import time
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, Optional, Tuple, Type
+from dataclasses import dataclass, field
+from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Tuple, Type
 from urllib.parse import urlsplit
 
 import anyio
@@ -34,10 +35,19 @@ from .messages import BodyReader, Reader, StreamReader, request_fields
 _END_OF_BODY_SECONDS = 0.5
 
 
+@dataclass
 class Meter:
-    """The tokens of one request; None as long as nothing is known to be billed."""
+    """What is known of one request, however it ends.
+
+    Attributes:
+        usage: its tokens; None as long as nothing is known to be billed.
+        headers: those of the answer, names in lower case.
+        on_begin: called when the answer begins, if it is one.
+    """
 
     usage: Optional[Usage] = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    on_begin: Optional[Callable[[], None]] = None
 
 
 class Transport:
@@ -81,29 +91,28 @@ class Transport:
         if not any(found) and not headers & {"x-api-key", "authorization"}:
             raise AuthenticationError("No credentials were found")
 
-    async def attempt(self, call: Call, meter: Optional[Meter] = None) -> Reply:
-        """One request. Raises CallError; every other exception is a fault of this package.
-
-        `meter` has the tokens that are known to be billed, however the request ends.
-        """
+    async def attempt(self, call: Call, meter: Meter) -> Reply:
+        """One request. Raises CallError; every other exception is a fault of this package."""
         reader: Reader = StreamReader() if self._stream else BodyReader()
         try:
             with anyio.move_on_after(self._silence) as watch:
-                with self._translated():
-                    return await self._exchange(call, reader, watch)
+                with self._translated(meter):
+                    return await self._exchange(call, reader, watch, meter)
             if reader.complete:
                 return reader.reply(None)
             raise SilenceError(f"The server was silent for {self._silence:g} s")
         finally:
-            if meter is not None:
-                meter.usage = reader.billed()
+            meter.usage = reader.billed()
 
-    async def _exchange(self, call: Call, reader: Reader, watch: anyio.CancelScope) -> Reply:
+    async def _exchange(self, call: Call, reader: Reader, watch: anyio.CancelScope, meter: Meter) -> Reply:
         fields = request_fields(call, self._stream)
         async with self._client.messages.with_streaming_response.create(**fields) as response:
-            request_id = response.headers.get("request-id")
+            meter.headers = headers = response.headers
+            request_id = headers.get("request-id")
             try:
-                self._expect_media_type(response.headers.get("content-type", ""))
+                self._expect_media_type(headers.get("content-type", ""))
+                if meter.on_begin is not None:
+                    meter.on_begin()
                 async for chunk in response.iter_bytes():
                     reader.feed(chunk)
                     watch.deadline = anyio.current_time() + (
@@ -120,11 +129,12 @@ class Transport:
             raise BadReplyError(f"The server answered with {given or 'no content type'}, not {wanted}")
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _translated(self, meter: Meter) -> Iterator[None]:
         sdk = self._sdk
         try:
             yield
         except sdk.APIStatusError as error:
+            meter.headers = error.response.headers
             body = error.body if error.body is not None else error.message
             raise from_status(error.status_code, body, error.response.headers, time.time()) from error
         except self._broken as error:

@@ -20,28 +20,34 @@ from typing import (
     Union,
 )
 
-from .errors import InputError
-from .results import Run, failed
-from .types import AgentResult
+from ..calling import Watch
+from ..errors import InputError
+from ..results import Run, failed
+from ..types import AgentResult
+from .progress import Tracker
 
 Task = Tuple[str, str]
 Tasks = Union[Iterable[Task], AsyncIterable[Task]]
 OnResult = Callable[[int, AgentResult], None]
-RunOne = Callable[[str, str], Awaitable[AgentResult]]
+RunOne = Callable[[str, str, Watch], Awaitable[AgentResult]]
 
 
 async def stream(
-    tasks: Tasks, run: RunOne, most_under_way: int, in_order: bool = False
+    tasks: Tasks,
+    run: RunOne,
+    most_under_way: int,
+    in_order: bool = False,
+    tracker: Optional[Tracker] = None,
 ) -> AsyncGenerator[AgentResult, None]:
     """Runs `(agent_name, task)` pairs; each result has the `index` of its task.
 
     A task is taken from `tasks` only when fewer than `most_under_way` are unfinished or not yet taken by
     the caller: a slow caller slows the run and does not fill the memory. A caller who stops early cancels
-    what is under way. With `in_order` results come in the order of the tasks.
+    what is under way. With `in_order` results come in the order of the tasks. `tracker` is told of each row.
 
     Raises what `tasks` raises, after the results of what was under way by then.
     """
-    crew = _Crew(run, most_under_way)
+    crew = _Crew(run, most_under_way, tracker)
     early: Dict[int, AgentResult] = {}
     due = 0
     feeding = asyncio.ensure_future(crew.feed(tasks))
@@ -61,17 +67,26 @@ async def stream(
         await crew.end(feeding)
 
 
-async def row(index: int, task: Any, run: RunOne) -> AgentResult:
+async def row(index: int, task: Any, run: RunOne, tracker: Optional[Tracker] = None) -> AgentResult:
     """One task's result, whatever it is: a task that can't be run is a failed one."""
     name = str(task[0]) if isinstance(task, (tuple, list)) and task else ""
+    watch = tracker.row(index, name) if tracker is not None else None
     try:
-        if not isinstance(task, (tuple, list)) or len(task) != 2:
-            raise InputError(f"Task {index} is {task!r:.80}; write it as (agent_name, task).")
-        result = await run(task[0], task[1])
+        agent_name, text = pair(index, task)
+        result = await run(agent_name, text, watch or Watch())
     except InputError as error:
         result = failed(Run(name), error, None, 0.0)
     result.index = index
+    if watch is not None:
+        watch.finished(result)
     return result
+
+
+def pair(index: int, task: Any) -> Task:
+    """The agent's name and the task. Raises InputError for anything else."""
+    if not isinstance(task, (tuple, list)) or len(task) != 2:
+        raise InputError(f"Task {index} is {task!r:.80}; write it as (agent_name, task).")
+    return task[0], task[1]
 
 
 @dataclass
@@ -80,6 +95,7 @@ class _Crew:
 
     run: RunOne
     most: int
+    tracker: Optional[Tracker] = None
     jobs: Set[asyncio.Future[AgentResult]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -91,8 +107,8 @@ class _Crew:
     async def feed(self, tasks: Tasks) -> None:
         count = 0
         try:
-            async for task in _each(tasks):
-                job = asyncio.ensure_future(row(count, task, self.run))
+            async for task in each(tasks):
+                job = asyncio.ensure_future(row(count, task, self.run, self.tracker))
                 self.jobs.add(job)
                 job.add_done_callback(self._ended.put_nowait)
                 count += 1
@@ -120,7 +136,8 @@ class _Crew:
         await asyncio.gather(*rest, return_exceptions=True)
 
 
-async def _each(tasks: Tasks) -> AsyncIterator[Task]:
+async def each(tasks: Tasks) -> AsyncIterator[Task]:
+    """The tasks, wherever they come from."""
     if isinstance(tasks, AsyncIterable):
         async for task in tasks:
             yield task

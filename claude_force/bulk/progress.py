@@ -1,0 +1,219 @@
+"""How a bulk run goes: frozen events, each with the state of the whole run at that moment."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Callable, Deque, Optional, Tuple
+
+from ..calling import Watch
+from ..errors import CallError
+from ..types import AgentResult
+
+# The rate is that of the last samples, so that it follows a run that is slowed down.
+_SAMPLES, _SAMPLE_SECONDS = 60, 1.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A run so far. Times are seconds, money is USD.
+
+    Attributes:
+        total: rows in all, None where the tasks have no length; `done` are those that have ended, `failed`
+            and `cached` are among them.
+        queued: rows that were taken on and are not on the wire; `in_flight` are on it.
+        cost: what is known to be paid; `unpriced` rows have an answer whose price is not known.
+        cost_expected: of the whole run, if the rest costs what the rows so far did; None as long as there is
+            nothing to judge by.
+        saved: what cached and shared answers would have cost. `prompt_cache_saving` is what the API's prompt
+            cache took off the rest.
+        rate: rows that end in a second, over the last minute at most.
+        seconds_left: None where `total` or the rate is not known.
+    """
+
+    total: Optional[int] = None
+    done: int = 0
+    failed: int = 0
+    cached: int = 0
+    queued: int = 0
+    in_flight: int = 0
+    attempts: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost: float = 0.0
+    unpriced: int = 0
+    cost_expected: Optional[float] = None
+    saved: float = 0.0
+    prompt_cache_saving: float = 0.0
+    elapsed: float = 0.0
+    rate: float = 0.0
+    seconds_left: Optional[float] = None
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to the row `index`."""
+
+    index: int
+    agent_name: str
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Queued(Event):
+    """The row was taken on."""
+
+
+@dataclass(frozen=True)
+class Started(Event):
+    """Attempt number `attempt` went onto the wire."""
+
+    attempt: int
+
+
+@dataclass(frozen=True)
+class Retried(Event):
+    """Attempt number `attempt` failed with `error`; another follows after `delay` seconds."""
+
+    attempt: int
+    delay: float
+    error: BaseException
+
+
+@dataclass(frozen=True)
+class Paused(Event):
+    """For `seconds` no row begins an attempt, because of the `error` that this one met."""
+
+    seconds: float
+    error: CallError
+
+
+@dataclass(frozen=True)
+class Cached(Event):
+    """The row was answered without a request of its own: from the cache, or with another's answer."""
+
+    result: AgentResult
+
+
+@dataclass(frozen=True)
+class Finished(Event):
+    """The row has ended. Comes for each row, after `Cached` too."""
+
+    result: AgentResult
+
+
+OnEvent = Callable[[Event], None]
+
+
+class Tracker:
+    """Counts what happens and tells it to `on_event`."""
+
+    def __init__(self, on_event: OnEvent, total: Optional[int], now: Callable[[], float]) -> None:
+        self.on_event = on_event
+        self._now, self._began = now, now()
+        self._total = total
+        self._done = self._failed = self._cached = self._taken = self._in_flight = 0
+        self._attempts = self._input = self._output = self._unpriced = self._priced = 0
+        self._cost = self._saved = self._prompt_saving = 0.0
+        self._samples: Deque[Tuple[float, int]] = deque([(self._began, 0)], maxlen=_SAMPLES)
+
+    def row(self, index: int, agent_name: str) -> RowWatch:
+        """Begins a row."""
+        self._taken += 1
+        self.on_event(Queued(index, agent_name, self.progress()))
+        return RowWatch(self, index, agent_name)
+
+    def began(self) -> None:
+        self._in_flight += 1
+        self._attempts += 1
+
+    def off_the_wire(self) -> None:
+        self._in_flight -= 1
+
+    def count(self, result: AgentResult) -> None:
+        """Adds the result of a row that has ended."""
+        self._done += 1
+        self._failed += not result.success
+        self._cached += result.cached or result.shared
+        self._saved += result.saved_cost or 0.0
+        self._prompt_saving += result.prompt_cache_saving or 0.0
+        self._cost += result.cost or 0.0
+        self._priced += result.cost is not None
+        self._unpriced += result.success and result.cost is None
+        if not (result.cached or result.shared):
+            self._input += result.usage.prompt_tokens
+            self._output += result.usage.output_tokens
+        if self._now() - self._samples[-1][0] >= _SAMPLE_SECONDS:
+            self._samples.append((self._now(), self._done))
+
+    def progress(self) -> Progress:
+        now = self._now()
+        rate = self._rate(now)
+        left = None if self._total is None else max(0, self._total - self._done)
+        return Progress(
+            total=self._total,
+            done=self._done,
+            failed=self._failed,
+            cached=self._cached,
+            queued=self._taken - self._done - self._in_flight,
+            in_flight=self._in_flight,
+            attempts=self._attempts,
+            input_tokens=self._input,
+            output_tokens=self._output,
+            cost=self._cost,
+            unpriced=self._unpriced,
+            cost_expected=self._cost_expected(left),
+            saved=self._saved,
+            prompt_cache_saving=self._prompt_saving,
+            elapsed=now - self._began,
+            rate=rate,
+            seconds_left=left / rate if left is not None and rate else None,
+        )
+
+    def _rate(self, now: float) -> float:
+        since, done = self._samples[0]
+        return (self._done - done) / (now - since) if now > since else 0.0
+
+    def _cost_expected(self, left: Optional[int]) -> Optional[float]:
+        if left is None or self._unpriced or not self._priced:
+            return None
+        return self._cost + left * self._cost / self._priced
+
+
+class RowWatch(Watch):
+    """Tells one row's story."""
+
+    def __init__(self, tracker: Tracker, index: int, agent_name: str) -> None:
+        self._tracker, self._index, self._agent = tracker, index, agent_name
+        self._on_wire = False
+
+    def started(self, attempt: int) -> None:
+        self._on_wire = True
+        self._tracker.began()
+        self._tell(Started(*self._head(), attempt))
+
+    def retried(self, attempt: int, delay: float, error: BaseException) -> None:
+        self._leave()
+        self._tell(Retried(*self._head(), attempt, delay, error))
+
+    def paused(self, seconds: float, error: CallError) -> None:
+        self._tell(Paused(*self._head(), seconds, error))
+
+    def finished(self, result: AgentResult) -> None:
+        """The last word."""
+        self._leave()
+        self._tracker.count(result)
+        if result.cached or result.shared:
+            self._tell(Cached(*self._head(), result))
+        self._tell(Finished(*self._head(), result))
+
+    def _leave(self) -> None:
+        if self._on_wire:
+            self._on_wire = False
+            self._tracker.off_the_wire()
+
+    def _head(self) -> Tuple[int, str, Progress]:
+        return self._index, self._agent, self._tracker.progress()
+
+    def _tell(self, event: Event) -> None:
+        self._tracker.on_event(event)

@@ -1,0 +1,143 @@
+"""Pacing: no request before the limits have room for it. Pure; every method is told the time in seconds.
+
+Source: the API's documentation, chapter "Rate limits": token buckets that hold a minute's worth and are
+refilled continuously, and the headers `anthropic-ratelimit-*`. Tokens that are read from the prompt cache
+do not count.
+"""
+
+from __future__ import annotations
+
+from typing import List, Mapping, NamedTuple, Optional, Tuple
+
+KINDS = ("requests", "input-tokens", "output-tokens")
+# Of a bucket that mirrors the server's, a little stays in it: estimates miss, and remainders are rounded.
+_SPARE = 0.05
+# A limit set by hand is spread over the minute, as far as requests can be.
+_BURST = 0.1
+
+
+class Need(NamedTuple):
+    """What one request takes, in the order of `KINDS`."""
+
+    requests: float = 1.0
+    input_tokens: float = 0.0
+    output_tokens: float = 0.0
+
+
+class Rates(NamedTuple):
+    """Limits for each minute, in the order of `KINDS`; None is none."""
+
+    requests: Optional[float] = None
+    input_tokens: Optional[float] = None
+    output_tokens: Optional[float] = None
+
+
+NO_RATES = Rates()
+
+
+class Bucket:
+    """Holds up to `capacity`, of which `spare` is not used, and gains `per_minute` evenly."""
+
+    def __init__(
+        self, per_minute: float, capacity: float, level: float, now: float, spare: float = 0.0
+    ) -> None:
+        self.per_minute, self.capacity, self.spare = per_minute, capacity, spare
+        self._level, self._at = level, now
+
+    def level(self, now: float) -> float:
+        """What is in it; below 0 after more was used than was expected."""
+        if now > self._at:
+            self._level = min(self.capacity, self._level + (now - self._at) * self.per_minute / 60)
+            self._at = now
+        return self._level
+
+    def wait(self, amount: float, now: float) -> float:
+        """Seconds until `amount` can be taken. More than it holds needs a full bucket."""
+        if not amount:
+            return 0.0
+        missing = min(amount + self.spare, self.capacity) - self.level(now)
+        return missing * 60 / self.per_minute if missing > 1e-6 else 0.0
+
+    def add(self, amount: float, now: float) -> None:
+        self._level = min(self.capacity, self.level(now) + amount)
+
+    def lower(self, level: float, now: float) -> None:
+        self._level = min(self.level(now), level)
+
+
+class Pace:
+    """The buckets of one endpoint: those that are set by hand, and those that its headers tell of."""
+
+    def __init__(self, given: Rates, now: float) -> None:
+        self._given = [
+            (kind, Bucket(limit, max(1.0, limit * _BURST), max(1.0, limit * _BURST), now))
+            for kind, limit in enumerate(given)
+            if limit is not None
+        ]
+        self._learned: List[Optional[Bucket]] = [None] * len(KINDS)
+        self._all: List[Tuple[int, Bucket]] = list(self._given)
+        self._under_way = [0.0] * len(KINDS)
+
+    @property
+    def knows(self) -> bool:
+        """Whether there is any limit to keep."""
+        return bool(self._all)
+
+    def rates(self) -> Rates:
+        """The limits that are known, the tighter of two."""
+        found: List[Optional[float]] = [None] * len(KINDS)
+        for kind, bucket in self._all:
+            before = found[kind]
+            found[kind] = bucket.per_minute if before is None else min(before, bucket.per_minute)
+        return Rates(*found)
+
+    def wait(self, need: Need, now: float) -> float:
+        """Seconds until `need` can be taken."""
+        return max((bucket.wait(need[kind], now) for kind, bucket in self._all), default=0.0)
+
+    def take(self, need: Need, now: float) -> None:
+        """Whatever the level: the one who takes has waited."""
+        self._change(need, -1.0, now)
+        for kind, amount in enumerate(need):
+            self._under_way[kind] += amount
+
+    def settle(self, need: Need, used: Need, now: float) -> None:
+        """Puts `used` in the place of what was taken."""
+        for kind, amount in enumerate(need):
+            self._under_way[kind] -= amount
+        self._change(Need(*(one - other for one, other in zip(need, used))), 1.0, now)
+
+    def _change(self, amounts: Need, sign: float, now: float) -> None:
+        for kind, bucket in self._all:
+            if amounts[kind]:
+                bucket.add(sign * amounts[kind], now)
+
+    def learn(self, headers: Mapping[str, str], sent: float, now: float) -> None:
+        """Takes over what an answer's headers tell, to a request that was sent at `sent`.
+
+        What was left when the server answered, with what has come in since the request was sent, is the
+        most there can be now; others may use the same limits. `reset` tells nothing that these two do not.
+        """
+        for kind, name in enumerate(KINDS):
+            limit = _number(headers.get(f"anthropic-ratelimit-{name}-limit"))
+            left = _number(headers.get(f"anthropic-ratelimit-{name}-remaining"))
+            if limit and left is not None:
+                self._mirror(kind, limit, left + (now - sent) * limit / 60, now)
+
+    def _mirror(self, kind: int, limit: float, level: float, now: float) -> None:
+        known = self._learned[kind]
+        if known is not None and known.per_minute == limit:
+            known.lower(level, now)
+            return
+        # Some of what is under way may not have reached the server when it counted.
+        level = min(limit, level) - self._under_way[kind]
+        self._learned[kind] = Bucket(limit, limit, level, now, spare=limit * _SPARE)
+        self._all = self._given + [(at, bucket) for at, bucket in enumerate(self._learned) if bucket]
+
+
+def _number(text: Optional[str]) -> Optional[float]:
+    try:
+        value = float(text) if text is not None else None
+    except ValueError:
+        return None
+    return value if value is not None and 0 <= value < float("inf") else None

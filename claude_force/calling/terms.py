@@ -1,0 +1,37 @@
+"""What holds for one call beside its question, and who is told how it goes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Tuple
+
+from ..errors import CallError
+from .budget import Budget
+
+
+class Watch:
+    """Is told of a call's attempts; this one does nothing about it. Seconds throughout."""
+
+    def started(self, attempt: int) -> None:
+        """Attempt number `attempt` goes onto the wire."""
+
+    def retried(self, attempt: int, delay: float, error: BaseException) -> None:
+        """Attempt number `attempt` failed, and another follows after `delay`."""
+
+    def paused(self, seconds: float, error: CallError) -> None:
+        """No attempt of any call begins for so long."""
+
+
+_NOBODY = Watch()
+
+
+@dataclass(frozen=True)
+class Terms:
+    """`first_of_many`: of calls that share a system prompt, one goes first and fills the prompt cache."""
+
+    budgets: Tuple[Budget, ...] = ()
+    watch: Watch = _NOBODY
+    first_of_many: bool = False
+
+
+ORDINARY = Terms()

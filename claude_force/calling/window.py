@@ -1,0 +1,93 @@
+"""How many attempts may be on the wire, and when none may be. Pure; every method is told the time.
+
+Slow start and additive increase, multiplicative decrease: Van Jacobson and Michael J. Karels, "Congestion
+Avoidance and Control", 1988. The silence after a storm is a circuit breaker that is half open for one
+attempt at a time.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Callable
+
+from .. import settings
+from ..errors import CallError, OverloadedError, RateLimitError, TransientError
+
+# Seconds over which many fleets that were told the same time come back.
+_SPREAD = 0.5
+# Failures in a row, with no success among them, that make a storm.
+_FEWEST, _MOST = 5, 20
+_FIRST_PROBE_SECONDS, _LAST_PROBE_SECONDS = 1.0, 20.0
+
+
+class Window:
+    """A fixed window has `ceiling` attempts, an `adaptive` one finds out how many the server takes.
+
+    Either is closed while the server says "later", and begins again with one attempt, as does one that
+    meets nothing but failures. Each success then makes room for one more.
+    """
+
+    def __init__(
+        self, ceiling: int, adaptive: bool, uniform: Callable[[float, float], float] = random.uniform
+    ) -> None:
+        self.ceiling, self.adaptive = ceiling, adaptive
+        self.size = float(min(ceiling, settings.MAX_CONCURRENT)) if adaptive else float(ceiling)
+        self._threshold = self._before = float(ceiling)
+        self._uniform = uniform
+        self._failures = 0
+        self._cut_at = self._closed_until = float("-inf")
+        self._probe_after = 0.0
+        self._ever = False
+
+    def wait(self, now: float) -> float:
+        """Seconds until an attempt may begin."""
+        return max(0.0, self._closed_until - now)
+
+    def has_room(self, under_way: int) -> bool:
+        return under_way < int(self.size)
+
+    def succeeded(self, wanted: bool) -> None:
+        """`wanted`: another attempt waits for room; a window that is not full has no reason to grow."""
+        self._failures, self._probe_after, self._ever = 0, 0.0, True
+        if wanted and self.size < self._threshold:
+            self.size = min(self._threshold, self.size + 1)
+        elif wanted and self.adaptive:
+            self.size = min(float(self.ceiling), self.size + 1 / self.size)
+
+    def failed(self, error: CallError, began: float, now: float) -> float:
+        """Takes note of an attempt that began at `began`. Returns the seconds of a pause that it starts."""
+        if not isinstance(error, TransientError):
+            return 0.0
+        wait = self.wait(now)
+        refused = isinstance(error, (RateLimitError, OverloadedError))
+        if not refused and not self._ever:
+            # No connection at all is more often a wrong address than a storm.
+            return 0.0
+        if not self._failures:
+            self._before = self.size
+        self._failures += 1
+        if refused:
+            self._refused(error, began, now)
+        if self._failures >= max(_FEWEST, min(_MOST, int(self._before))) and began >= self._closed_until:
+            self._storm(now)
+        return self.wait(now) if self.wait(now) > wait else 0.0
+
+    def _refused(self, error: CallError, began: float, now: float) -> None:
+        # One burst is one cut: what began before the cut tells nothing of what holds after it.
+        if began >= self._cut_at:
+            self._cut_at = now
+            if self.adaptive:
+                self.size = self._threshold = max(1.0, self.size / 2)
+        if error.retry_after:
+            self.size = 1.0
+            until = now + error.retry_after + self._uniform(0.0, _SPREAD)
+            self._closed_until = max(self._closed_until, until)
+
+    def _storm(self, now: float) -> None:
+        self._probe_after = min(_LAST_PROBE_SECONDS, max(_FIRST_PROBE_SECONDS, 2 * self._probe_after))
+        self.size, self._cut_at = 1.0, now
+        # It is not for too many attempts of ours that the server is away.
+        self._threshold = max(self._threshold, self._before)
+        # Not below half: a probe that comes at once finds what the last one found.
+        until = now + self._uniform(self._probe_after / 2, self._probe_after)
+        self._closed_until = max(self._closed_until, until)
