@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, AsyncGenerator, Awaitable, Dict, List, Optional, Sized, Type, Union
+from typing import Any, AsyncGenerator, Awaitable, Dict, List, Optional, Sized, Union
 
 from anyio import to_thread
 
@@ -395,10 +394,5 @@ class AsyncAgentOrchestrator:
     async def __aenter__(self) -> AsyncAgentOrchestrator:
         return self
 
-    async def __aexit__(
-        self,
-        kind: Optional[Type[BaseException]],
-        error: Optional[BaseException],
-        trace: Optional[TracebackType],
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self.close()

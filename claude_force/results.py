@@ -23,7 +23,8 @@ class Run:
 
 def succeeded(run: Run, reply: Reply, duration: float) -> AgentResult:
     """The result of an answer."""
-    metadata = _metadata(run, reply.model, reply.usage, reply.cost, duration)
+    cost = None if reply.cost is None else reply.cost + reply.wasted_cost
+    metadata = _metadata(run, reply.model, reply.usage, cost, duration)
     if reply.cached:
         metadata.update(cached=True, cache_age_seconds=reply.cache_age)
     return AgentResult(
@@ -33,7 +34,7 @@ def succeeded(run: Run, reply: Reply, duration: float) -> AgentResult:
         metadata=metadata,
         model=reply.model,
         usage=reply.usage,
-        cost=reply.cost,
+        cost=cost,
         saved_cost=reply.saved_cost,
         cached=reply.cached,
         cache_age=reply.cache_age,
@@ -49,7 +50,9 @@ def succeeded(run: Run, reply: Reply, duration: float) -> AgentResult:
 def shared(reply: Reply) -> Reply:
     """The same answer for another who asked at the same time: paid for once."""
     saved = reply.saved_cost if reply.cached else reply.cost
-    return replace(reply, attempts=0, cost=0.0, saved_cost=saved, shared=True, prompt_cache_saving=None)
+    return replace(
+        reply, attempts=0, cost=0.0, wasted_cost=0.0, saved_cost=saved, shared=True, prompt_cache_saving=None
+    )
 
 
 def failed(run: Run, error: ClaudeForceError, model: Optional[str], duration: float) -> AgentResult:

@@ -81,7 +81,8 @@ class Reply:
     """A whole answer as the server gave it.
 
     Attributes:
-        cost: what was paid for it now, failed attempts included, in USD; None where the price is unknown.
+        cost: what was paid for it now, in USD; None where the price is unknown.
+        wasted_cost: what the failed attempts before it are known to have cost, in USD.
         prompt_cache_saving: USD that the API's prompt cache saved; below 0 where it was only written.
         saved_cost: what it would have cost, in USD, where it was not paid for now.
         cached: it was kept from an earlier call, `cache_age` seconds ago.
@@ -95,6 +96,7 @@ class Reply:
     request_id: Optional[str] = None
     attempts: int = 1
     cost: Optional[float] = None
+    wasted_cost: float = 0.0
     saved_cost: Optional[float] = None
     cached: bool = False
     cache_age: Optional[float] = None

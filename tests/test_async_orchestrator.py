@@ -470,6 +470,6 @@ class TestSecretsAndMoney:
         caplog.set_level(logging.INFO, logger="claude_force")
         async with fleet(project) as (orchestrator, _):
             await orchestrator.execute_agent("python-expert", "x")
-        record = next(one for one in caplog.records if one.name == "claude_force.async_orchestrator")
+        record = next(one for one in caplog.records if one.name == "claude_force.results")
         assert (record.agent, record.success, record.attempts) == ("python-expert", True, 1)
         assert record.total_tokens > 0

@@ -104,8 +104,7 @@ class Line:
         if usage.prompt_tokens != usage.input_tokens:
             plain = self._cost(call.model, reply, Usage(usage.prompt_tokens, usage.output_tokens))
             saving = None if cost is None or plain is None else plain - cost
-        bill.add(cost)
-        return replace(reply, cost=bill.usd, prompt_cache_saving=saving)
+        return replace(reply, cost=cost, wasted_cost=bill.usd or 0.0, prompt_cache_saving=saving)
 
     def _cost(self, asked: str, reply: Reply, usage: Usage) -> Optional[float]:
         known = self._price(reply.model or asked, usage)
