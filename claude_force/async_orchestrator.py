@@ -41,7 +41,7 @@ __all__ = ["AsyncAgentOrchestrator", "AsyncAgentResult"]
 
 # Calls that wait for their next attempt hold no slot: there are others to take it. Where a small fleet probes
 # an overloaded server, each of them uses up but a few of its attempts.
-_UNDER_WAY_PER_SLOT, _MORE_UNDER_WAY = 2, 16
+_UNDER_WAY_PER_SLOT, _MORE_UNDER_WAY = 2, 24
 
 
 class AsyncAgentOrchestrator:

@@ -52,10 +52,11 @@ class Gate:
             began = self._clock.now()
             self._pace.take(need, began)
             self._under_way += 1
+            beside = self._under_way
         used = need
         try:
             yield
-            self._window.succeeded(self._waits_for_room)
+            self._window.succeeded(began, beside, self._waits_for_room)
         except CallError as error:
             pause = self._window.failed(error, began, self._clock.now())
             if pause:

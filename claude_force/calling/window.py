@@ -33,6 +33,7 @@ class Window:
         self.ceiling, self.adaptive = ceiling, adaptive
         self.size = float(min(ceiling, settings.MAX_CONCURRENT)) if adaptive else float(ceiling)
         self._threshold = self._before = float(ceiling)
+        self._proven = 1.0
         self._uniform = uniform
         self._failures = 0
         self._cut_at = self._closed_until = float("-inf")
@@ -46,9 +47,14 @@ class Window:
     def has_room(self, under_way: int) -> bool:
         return under_way < int(self.size)
 
-    def succeeded(self, wanted: bool) -> None:
-        """`wanted`: another attempt waits for room; a window that is not full has no reason to grow."""
+    def succeeded(self, began: float, beside: int, wanted: bool) -> None:
+        """`beside`: attempts on the wire when this one began, itself among them. `wanted`: another attempt
+        waits for room; a window that is not full has no reason to grow."""
+        if began < self._cut_at:
+            # The server took it on before it refused others: it says nothing of what holds now.
+            return
         self._failures, self._probe_after, self._ever = 0, 0.0, True
+        self._proven = max(self._proven, float(beside))
         if wanted and self.size < self._threshold:
             self.size = min(self._threshold, self.size + 1)
         elif wanted and self.adaptive:
@@ -66,15 +72,17 @@ class Window:
         if not self._failures:
             self._before = self.size
         self._failures += 1
+        probed = began >= self._closed_until
         if refused:
             self._refused(error, began, now)
-        if self._failures >= max(_FEWEST, min(_MOST, int(self._before))) and began >= self._closed_until:
+        if self._failures >= max(_FEWEST, min(_MOST, int(self._before))) and probed:
             self._storm(now)
         return self.wait(now) if self.wait(now) > wait else 0.0
 
     def _refused(self, error: CallError, began: float, now: float) -> None:
-        # One burst is one cut: what began before the cut tells nothing of what holds after it.
-        if began >= self._cut_at:
+        # One burst is one cut: what began before the cut tells nothing of what holds after it, and failures
+        # without a success among them are one burst.
+        if began >= self._cut_at and self._failures == 1:
             self._cut_at = now
             if self.adaptive:
                 self.size = self._threshold = max(1.0, self.size / 2)
@@ -84,10 +92,11 @@ class Window:
             self._closed_until = max(self._closed_until, until)
 
     def _storm(self, now: float) -> None:
+        if self.adaptive and not self._probe_after:
+            # As many as it took before it takes again; had they been too many, fewer would be proven next time.
+            self._threshold, self._proven = self._proven, max(1.0, self._proven / 2)
         self._probe_after = min(_LAST_PROBE_SECONDS, max(_FIRST_PROBE_SECONDS, 2 * self._probe_after))
         self.size, self._cut_at = 1.0, now
-        # It is not for too many attempts of ours that the server is away.
-        self._threshold = max(self._threshold, self._before)
         # Not below half: a probe that comes at once finds what the last one found.
         until = now + self._uniform(self._probe_after / 2, self._probe_after)
         self._closed_until = max(self._closed_until, until)

@@ -17,7 +17,7 @@ from .exchange import Exchange
 from .faults import Fault
 from .limits import Limiter
 from .replies import HEAD_EVENTS, TAIL_EVENTS, Message, Refused, cut, stretch, to_bytes
-from .tokens import PromptCache, estimate, input_tokens
+from .tokens import Prompt, PromptCache, estimate, input_tokens
 from .traffic import Received, Traffic
 from .validation import check_key, check_max_tokens, check_prompt
 
@@ -125,15 +125,16 @@ class Handler:
         if received.path != _PATHS[0]:
             return exchange.json(to_bytes({"input_tokens": input_tokens(received.body)}))
         check_max_tokens(received.body)
-        message = self._message(exchange, received.body)
+        prompt = self._cache.measure(received.body)
+        message = self._message(exchange, received.body, prompt)
         self._add_limits(exchange)
+        await exchange.until(self._script.time_to_first_token)
+        self._cache.keep(prompt)
         return await self._deliver(exchange, message, received.body.get("stream") is True, fault)
 
-    def _message(self, exchange: Exchange, body: Dict[str, Any]) -> Message:
-        prompt = self._cache.measure(body)
+    def _message(self, exchange: Exchange, body: Dict[str, Any], prompt: Prompt) -> Message:
         if self._limiter:
             self._limiter.admit(prompt.fresh + prompt.created)
-        self._cache.keep(prompt)
         whole = self._script.answer(body)
         if self._script.output_tokens is not None:
             whole = stretch(whole, self._script.output_tokens)
@@ -149,7 +150,6 @@ class Handler:
     ) -> web.StreamResponse:
         script = self._script
         if fault is not None:
-            await exchange.until(script.time_to_first_token)
             if streamed:
                 return await breaks.within_stream(fault, exchange, message, script.tokens_per_delta)
             return await breaks.within_body(fault, exchange, message)
@@ -164,7 +164,6 @@ class Handler:
         script = self._script
         tokens = message.usage["output_tokens"]
         events = message.events(script.tokens_per_delta)
-        await exchange.until(script.time_to_first_token)
         response = await exchange.open_events()
         await response.write(b"".join(events[:HEAD_EVENTS]))
         for number, delta in enumerate(events[HEAD_EVENTS:-TAIL_EVENTS], 1):

@@ -85,7 +85,7 @@ class PromptCache:
         return Prompt(total - cached, created=cached, one_hour=one_hour, key=key)
 
     def keep(self, prompt: Prompt) -> None:
-        """From now on the prompt's prefix is read, not created."""
+        """From now on the prompt's prefix is read, not created; in the API, once the answer has begun."""
         if prompt.key is not None:
             self._known.add(prompt.key)
 

@@ -1,0 +1,76 @@
+"""Before anything is sent: what a run would use and cost, with a range that holds."""
+
+import pytest
+from fleet import fleet, write_project
+
+MODEL = "claude-sonnet-5-5"
+PRICES = {MODEL: {"input": 3.0, "output": 15.0}}
+ROWS = [("python-expert", f"Explain the number {number}, in words of one syllable.") for number in range(50)]
+
+
+@pytest.fixture
+def project(tmp_path):
+    return write_project(tmp_path)
+
+
+async def test_what_is_spent_lies_in_the_range_and_nothing_was_sent(project):
+    async with fleet(project, {"output_tokens": 120}, prices=PRICES) as (orchestrator, server):
+        before = await orchestrator.estimate(ROWS, model=MODEL, max_tokens=1000)
+        assert not server.requests
+        results = await orchestrator.execute_multiple(ROWS, model=MODEL, max_tokens=1000)
+        for used, judged in (
+            (sum(result.usage.prompt_tokens for result in results), before.input_tokens),
+            (sum(result.usage.output_tokens for result in results), before.output_tokens),
+            (sum(result.cost for result in results), before.cost),
+        ):
+            assert judged.low <= used <= judged.high
+            assert judged.low <= judged.expected <= judged.high
+
+
+async def test_it_learns_from_what_was_answered(project):
+    async with fleet(project, {"output_tokens": 120}, prices=PRICES) as (orchestrator, _):
+        await orchestrator.execute_multiple(ROWS[:10], model=MODEL, cache="off")
+        judged = await orchestrator.estimate(ROWS, model=MODEL, cache="off")
+        results = await orchestrator.execute_multiple(ROWS, model=MODEL, cache="off")
+        used = sum(result.usage.prompt_tokens for result in results)
+        assert judged.input_tokens.expected == pytest.approx(used, rel=0.1)
+        assert judged.output_tokens.expected == pytest.approx(120 * 50)
+        assert judged.cost.expected == pytest.approx(sum(result.cost for result in results), rel=0.1)
+
+
+async def test_rows_that_are_kept_cost_nothing_and_rows_that_can_not_be_run_are_named(project):
+    async with fleet(project, prices=PRICES) as (orchestrator, server):
+        await orchestrator.execute_multiple(ROWS[:10], model=MODEL)
+        judged = await orchestrator.estimate([*ROWS[:12], ("nobody", "x"), None], model=MODEL)
+        assert (judged.rows, judged.cached, judged.unrunnable) == (14, 10, 2)
+        anew = await orchestrator.estimate(ROWS[:12], model=MODEL, cache="off")
+        assert anew.cached == 0
+        assert anew.cost.expected == pytest.approx(6 * judged.cost.expected, rel=0.05)
+        assert len(server.requests) == 10
+
+
+async def test_a_price_that_is_not_known_is_said_and_not_guessed(project):
+    async with fleet(project) as (orchestrator, _):
+        judged = await orchestrator.estimate(ROWS, model="my-own-model")
+        assert judged.cost is None
+        assert judged.unpriced == ("my-own-model",)
+        assert judged.input_tokens.expected > 0
+
+
+async def test_a_shared_system_prompt_is_written_once_and_read_by_the_rest(project):
+    (project.parent / "python.md").write_text("You explain Python. " * 600, encoding="utf-8")
+    async with fleet(project, prices=PRICES, clock=None) as (orchestrator, _):
+        judged = await orchestrator.estimate(ROWS, model=MODEL, max_tokens=100)
+        results = await orchestrator.execute_multiple(ROWS, model=MODEL, max_tokens=100)
+        spent = sum(result.cost for result in results)
+        assert judged.cost.low <= spent <= judged.cost.high
+        assert judged.cost.expected < judged.cost.high / 4
+
+
+async def test_tasks_come_from_an_async_iterable_too(project):
+    async def tasks():
+        for row in ROWS:
+            yield row
+
+    async with fleet(project, prices=PRICES) as (orchestrator, _):
+        assert (await orchestrator.estimate(tasks(), model=MODEL)).rows == 50

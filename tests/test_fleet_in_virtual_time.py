@@ -1,0 +1,175 @@
+"""The whole fleet against a server with limits and storms, hours in seconds: simulated time, no waiting."""
+
+import asyncio
+import random
+
+import pytest
+from virtual_time import LoopClock, SimulatedServer, line_to, run_virtually
+
+from claude_force.bulk import stream
+from claude_force.calling.pace import Rates
+from claude_force.calling.terms import ORDINARY
+from claude_force.errors import CallError
+from claude_force.results import Run, failed, succeeded
+from claude_force.testing import RateLimit
+from claude_force.types import Call
+
+LIMIT = RateLimit(1_000, 200_000, 40_000)
+MODEL = "claude-sonnet-5-5"
+
+
+def mixed(rows, mean_input, mean_output, seed=7):
+    """Calls whose sizes differ a hundredfold."""
+    chance = random.Random(seed)
+    for number in range(rows):
+        size = min(60_000, int(chance.lognormvariate(0, 1) * 4 * mean_input / 1.65) + 8)
+        answer = min(4_000, int(chance.lognormvariate(0, 0.8) * mean_output / 1.38) + 1)
+        yield Call("a", (), f"{number:06d}".ljust(size, "x"), MODEL, 4096, {"answer": answer})
+
+
+async def run_fleet(line, calls, under_way):
+    """Results with `ended` and `began`, in the order of ending."""
+    by_task = {}
+
+    def tasks():
+        for call in calls:
+            by_task[call.task] = call
+            yield ("a", call.task)
+
+    async def run(agent, task, watch):
+        began = LoopClock().now()
+        try:
+            result = succeeded(Run(agent), await line.send(by_task[task], None, ORDINARY), 0.0)
+        except CallError as error:
+            result = failed(Run(agent), error, MODEL, 0.0)
+        result.began, result.ended = began, LoopClock().now()
+        return result
+
+    return [result async for result in stream(tasks(), run, under_way)]
+
+
+def share_of_limit(server, start, end):
+    """The highest of the three limits' use between two times, in seconds."""
+    minutes = (end - start) / 60
+    inside = [(size, answer) for at, size, answer in server.tokens if start <= at < end]
+    return max(
+        len(inside) / 1_000 / minutes,
+        sum(size for size, _ in inside) / 200_000 / minutes,
+        sum(answer for _, answer in inside) / 40_000 / minutes,
+    )
+
+
+@pytest.mark.parametrize(
+    ("mean_input", "mean_output"), [(120, 70), (400, 20), (40, 8)], ids=["output", "input", "requests"]
+)
+@pytest.mark.parametrize("adaptive", [True, False])
+def test_5000_rows_use_the_tightest_limit_and_are_hardly_ever_refused(mean_input, mean_output, adaptive):
+    server = SimulatedServer(LIMIT, latency=lambda chance: chance.uniform(0.5, 6.0))
+
+    async def work():
+        line = line_to(server, 500 if adaptive else 100, adaptive)
+        return await run_fleet(line, mixed(5_000, mean_input, mean_output), 216)
+
+    results = run_virtually(work())
+    assert sorted(result.index for result in results) == list(range(5_000))
+    assert all(result.success for result in results)
+    last = server.tokens[-1][0]
+    assert share_of_limit(server, 60.0, last - 5) >= 0.95
+    assert server.statuses()[429] / len(server.log) < 0.01
+    # Nobody is overtaken by more than those who were under way with it.
+    assert max(result.ended - result.began for result in results) < 60
+
+
+def test_limits_set_by_hand_hold_for_every_minute():
+    server = SimulatedServer()
+
+    async def work():
+        return await run_fleet(line_to(server, 50, rates=Rates(600, None, None)), mixed(3_000, 50, 10), 116)
+
+    run_virtually(work())
+    times = [at for at, _ in server.log]
+    busiest = max(sum(start <= at < start + 60 for at in times) for start in times[::50])
+    assert 590 <= busiest <= 660
+    assert times[-1] < 3_000 / 600 * 60 + 5
+
+
+@pytest.mark.parametrize("adaptive", [True, False])
+@pytest.mark.parametrize("retry_after", [None, 5])
+def test_ten_minutes_of_529_are_waited_out_with_probes(adaptive, retry_after):
+    storm = (60.0, 660.0)
+    server = SimulatedServer(
+        latency=lambda chance: chance.uniform(1, 3),
+        status=lambda now: 529 if storm[0] <= now < storm[1] else None,
+        retry_after=retry_after,
+    )
+
+    async def work():
+        return await run_fleet(line_to(server, 100, adaptive), mixed(12_000, 50, 10), 216)
+
+    results = run_virtually(work())
+    assert all(result.success for result in results)
+    assert len(server.log) / len(results) < 1.2
+    during = [at for at, status in server.log if storm[0] + 30 <= at < storm[1]]
+    assert len(during) <= 600 / 5
+    before = sum(30 <= at < 60 for at, _ in server.log)
+    after = sum(storm[1] + 60 <= at < storm[1] + 90 for at, _ in server.log)
+    assert after >= 0.9 * before
+
+
+def test_a_small_fleet_loses_no_row_to_a_storm_either():
+    server = SimulatedServer(status=lambda now: 529 if 20 <= now < 620 else None)
+
+    async def work():
+        return await run_fleet(line_to(server, 3), mixed(200, 50, 10), 30)
+
+    assert all(result.success for result in run_virtually(work()))
+
+
+def test_a_connection_that_is_away_for_a_while_costs_no_rows():
+    server = SimulatedServer(status=lambda now: 502 if 20 <= now < 320 else None)
+
+    async def work():
+        return await run_fleet(line_to(server, 10), mixed(1_000, 50, 10), 36)
+
+    assert all(result.success for result in run_virtually(work()))
+
+
+def test_the_adaptive_window_finds_what_the_server_takes():
+    server = SimulatedServer(status=lambda now: 529 if server.in_flight > 40 else None)
+
+    async def work():
+        return await run_fleet(line_to(server, 500, adaptive=True), mixed(5_000, 50, 10), 1016)
+
+    results = run_virtually(work())
+    assert sum(result.success for result in results) >= 4_990
+    refused = server.statuses()[529]
+    assert refused / len(server.log) < 0.05
+    # Forty at a time, a second each: how near it comes to that.
+    assert len(results) / max(result.ended for result in results) > 0.7 * 40
+
+
+def test_a_window_that_is_not_full_does_not_grow():
+    server = SimulatedServer(LIMIT, latency=lambda chance: 0.2)
+
+    async def work():
+        line = line_to(server, 500, adaptive=True)
+        results = await run_fleet(line, mixed(3_000, 40, 8), 1016)
+        return results, line.gate.load()
+
+    results, load = run_virtually(work())
+    assert all(result.success for result in results)
+    assert server.most_in_flight < 500
+
+
+def test_while_paused_the_gate_says_so():
+    server = SimulatedServer(status=lambda now: 429 if now < 1 else None, retry_after=30)
+
+    async def work():
+        line = line_to(server, 5)
+        sending = asyncio.ensure_future(run_fleet(line, mixed(5, 50, 10), 10))
+        await asyncio.sleep(3)
+        paused = line.gate.load().paused
+        await sending
+        return paused
+
+    assert 25 < run_virtually(work()) < 30

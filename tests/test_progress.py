@@ -1,0 +1,138 @@
+"""The events of a bulk run: typed, frozen, and true."""
+
+import asyncio
+import dataclasses
+
+import pytest
+from fleet import FakeClock, fleet, write_project
+
+from claude_force.bulk import Cached, Finished, Paused, Progress, Queued, Retried, Started, Tracker
+from claude_force.errors import ClosedError
+from claude_force.testing import faults
+from claude_force.types import AgentResult, Usage
+
+MODEL = "claude-sonnet-5-5"
+PRICES = {MODEL: {"input": 1.0, "output": 5.0}}
+
+
+@pytest.fixture
+def project(tmp_path):
+    return write_project(tmp_path)
+
+
+async def events_of(project, rows, server=None, **options):
+    seen = []
+    async with fleet(project, server, prices=PRICES) as (orchestrator, _):
+        results = await orchestrator.execute_multiple(rows, on_event=seen.append, model=MODEL, **options)
+    return seen, results
+
+
+async def test_a_row_is_queued_started_and_finished(project):
+    seen, (result,) = await events_of(project, [("python-expert", "x")])
+    assert [type(event) for event in seen] == [Queued, Started, Finished]
+    assert [event.progress.in_flight for event in seen] == [0, 1, 0]
+    last = seen[-1]
+    assert last.result is result
+    assert (last.index, last.agent_name) == (0, "python-expert")
+    assert last.progress.cost == result.cost > 0
+    assert last.progress.cost_expected == pytest.approx(result.cost)
+    assert last.progress.output_tokens == result.usage.output_tokens
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        last.index = 3
+
+
+async def test_a_retry_and_a_pause_are_told_with_their_reason(project):
+    plan = {"faults": [faults.status(429, retry_after=2)]}
+    seen, _ = await events_of(project, [("python-expert", "x")], plan)
+    assert [type(event) for event in seen] == [Queued, Started, Paused, Retried, Started, Finished]
+    assert 2 <= seen[2].seconds <= 2.5
+    assert "429" in str(seen[2].error)
+    assert seen[3].attempt == 1
+    assert seen[4].attempt == 2
+    assert seen[-1].progress.attempts == 2
+
+
+async def test_an_answer_from_the_cache_and_a_shared_one_are_told_as_such(project):
+    rows = [("python-expert", "x")] * 3
+    seen, _ = await events_of(project, rows)
+    assert sum(isinstance(event, Cached) for event in seen) == 2
+    assert sum(isinstance(event, Started) for event in seen) == 1
+    progress = seen[-1].progress
+    assert (progress.done, progress.cached, progress.total) == (3, 2, 3)
+    assert progress.saved > 0
+
+
+async def test_rows_that_can_not_be_run_and_rows_that_fail_are_counted(project):
+    seen, _ = await events_of(
+        project, [("nobody", "x"), ("python-expert", ""), "what", ("python-expert", "y")]
+    )
+    progress = seen[-1].progress
+    assert (progress.done, progress.failed, progress.queued, progress.in_flight) == (4, 3, 0, 0)
+    failed, _ = await events_of(project, [("python-expert", "z")], {"faults": [faults.status(400)]})
+    assert failed[-1].progress.failed == 1
+
+
+async def test_at_every_moment_the_numbers_add_up(project):
+    rows = [("python-expert", f"Task {number}") for number in range(60)]
+    plan = {"faults": lambda received: faults.status(500) if len(received.raw) % 3 == 0 else None}
+    seen, _ = await events_of(project, rows, plan)
+    for event in seen:
+        now = event.progress
+        assert now.done + now.queued + now.in_flight <= now.total == 60
+        assert min(now.done, now.queued, now.in_flight, now.failed, now.cached) >= 0
+    assert seen[-1].progress.done == 60
+
+
+def test_the_rate_and_the_time_left_follow_the_last_minute():
+    clock, events = FakeClock(), []
+    tracker = Tracker(events.append, 200, clock.now)
+    for number in range(100):
+        clock.time += 10 if number < 20 else 1
+        tracker.row(number, "a").finished(AgentResult("a", True, usage=Usage(1, 1)))
+    progress = events[-1].progress
+    assert progress.rate == pytest.approx(1, rel=0.05)
+    assert progress.seconds_left == pytest.approx(100, rel=0.05)
+    assert progress.elapsed == 280
+
+
+def test_what_is_not_known_is_none():
+    events = []
+    tracker = Tracker(events.append, None, FakeClock().now)
+    tracker.row(0, "a").finished(AgentResult("a", True, cost=None))
+    assert events[0].progress == Progress(queued=1)
+    progress = events[-1].progress
+    assert (progress.total, progress.cost_expected, progress.seconds_left) == (None, None, None)
+    assert progress.unpriced == 1
+
+
+class TestDrain:
+    async def test_what_is_on_the_wire_ends_and_nothing_new_is_sent(self, project):
+        rows = [("python-expert", f"Task {number}") for number in range(30)]
+        plan = {"time_to_first_token": 0.2}
+        async with fleet(project, plan, max_concurrent=5, clock=None) as (orchestrator, server):
+            running = asyncio.ensure_future(orchestrator.execute_multiple(rows))
+            while len(server.requests) < 5:
+                await asyncio.sleep(0.01)
+            await orchestrator.drain(5)
+            results = await running
+        assert sum(result.success for result in results) == 5
+        assert len(server.requests) == 5
+        assert all(isinstance(result.error, ClosedError) for result in results if not result.success)
+
+    async def test_it_waits_no_longer_than_it_is_told(self, project):
+        async with fleet(project, {"time_to_first_token": 30}, clock=None) as (orchestrator, server):
+            running = asyncio.ensure_future(orchestrator.execute_agent("python-expert", "x"))
+            while not server.requests:
+                await asyncio.sleep(0.01)
+            await orchestrator.drain(0.05)
+            assert not running.done()
+            await orchestrator.close()
+            assert isinstance((await running).error, ClosedError)
+
+    async def test_after_drain_and_close_the_next_call_opens_a_new_line(self, project):
+        async with fleet(project) as (orchestrator, _):
+            await orchestrator.execute_agent("python-expert", "x")
+            await orchestrator.drain(1)
+            assert not (await orchestrator.execute_agent("python-expert", "y")).success
+            await orchestrator.close()
+            assert (await orchestrator.execute_agent("python-expert", "y")).success
