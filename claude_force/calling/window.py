@@ -93,7 +93,7 @@ class Window:
 
     def _storm(self, now: float) -> None:
         if self.adaptive and not self._probe_after:
-            # As many as it took before it takes again; had they been too many, fewer would be proven next time.
+            # It will take as many as it took before; had they been too many, fewer will be proven next time.
             self._threshold, self._proven = self._proven, max(1.0, self._proven / 2)
         self._probe_after = min(_LAST_PROBE_SECONDS, max(_FIRST_PROBE_SECONDS, 2 * self._probe_after))
         self.size, self._cut_at = 1.0, now
