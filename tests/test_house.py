@@ -18,6 +18,7 @@ ROWS = (
     "types",
     "settings",
     "forks",
+    "locks",
     "agents",
     "cache",
     "calling",

@@ -1,19 +1,29 @@
 """Many calls: streams of tasks, and how they go."""
 
+from .output import Output
 from .progress import Cached, Event, Finished, OnEvent, Paused, Progress, Queued, Retried, Started, Tracker
+from .rows import Row, Rows, SourceFiles, TaskFile
+from .run import FileRun, Outcome
 from .stream import OnResult, Tasks, each, pair, row, stream
 
 __all__ = [
     "Cached",
     "Event",
+    "FileRun",
     "Finished",
     "OnEvent",
     "OnResult",
+    "Outcome",
+    "Output",
     "Paused",
     "Progress",
     "Queued",
     "Retried",
+    "Row",
+    "Rows",
+    "SourceFiles",
     "Started",
+    "TaskFile",
     "Tasks",
     "Tracker",
     "each",

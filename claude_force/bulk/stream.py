@@ -83,7 +83,9 @@ async def row(index: int, task: Any, run: RunOne, tracker: Optional[Tracker] = N
 
 
 def pair(index: int, task: Any) -> Task:
-    """The agent's name and the task. Raises InputError for anything else."""
+    """The agent's name and the task. Raises InputError for anything else, and the one that a task is."""
+    if isinstance(task, InputError):
+        raise task
     if not isinstance(task, (tuple, list)) or len(task) != 2:
         raise InputError(f"Task {index} is {task!r:.80}; write it as (agent_name, task).")
     return task[0], task[1]

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Dict, Set
 
 from ..forks import forgets_after_fork
+from ..locks import lock_byte, unlock_byte
 from .files import open_private
-from .lock import lock_byte, unlock_byte
 
 _EVERY: Dict[Path, Leases] = {}
 

@@ -5,54 +5,14 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-import sys
 from pathlib import Path
 from types import TracebackType
 from typing import Optional, Type
 
+from ..locks import lock, unlock
 from .files import open_private
 
 _NUMBER = struct.Struct("<Q")
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _lock(descriptor: int) -> None:
-        msvcrt.locking(descriptor, msvcrt.LK_LOCK, 1)
-
-    def _unlock(descriptor: int) -> None:
-        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
-
-    def lock_byte(descriptor: int, position: int) -> bool:
-        os.lseek(descriptor, position, os.SEEK_SET)
-        try:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        except PermissionError:
-            return False
-        return True
-
-    def unlock_byte(descriptor: int, position: int) -> None:
-        os.lseek(descriptor, position, os.SEEK_SET)
-        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
-
-else:
-    import fcntl
-
-    def _lock(descriptor: int) -> None:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-
-    def _unlock(descriptor: int) -> None:
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
-
-    def lock_byte(descriptor: int, position: int) -> bool:
-        try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, position)
-        except (BlockingIOError, PermissionError):
-            return False
-        return True
-
-    def unlock_byte(descriptor: int, position: int) -> None:
-        fcntl.lockf(descriptor, fcntl.LOCK_UN, 1, position)
 
 
 class FolderLock:
@@ -65,7 +25,7 @@ class FolderLock:
         self._file = open_private(path)
 
     def __enter__(self) -> None:
-        _lock(self._file)
+        lock(self._file)
 
     def __exit__(
         self,
@@ -73,7 +33,7 @@ class FolderLock:
         error: Optional[BaseException],
         trace: Optional[TracebackType],
     ) -> None:
-        _unlock(self._file)
+        unlock(self._file)
 
     def close(self) -> None:
         os.close(self._file)

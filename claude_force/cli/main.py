@@ -13,6 +13,11 @@ from .. import __version__
 from ..errors import CacheError, InputError
 from . import streams
 
+_MANY_HELP = (
+    "A row has a task and an agent; its other fields are carried through to the results. Exit code 0: all "
+    "rows succeeded, 3: some failed, 4: the budget ended it, 130: stopped."
+)
+
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 _TASK_HELP = "The task is --task TEXT, --task-file FILE, or standard input (a pipe, or - for it by name)."
@@ -58,6 +63,10 @@ def _dispatch(args: argparse.Namespace) -> int:
 
         return show_cache(args)
     if args.verb == "run":
+        if args.kind == "many":
+            from .many import run_many
+
+            return run_many(args)
         from .run import run_agent, run_workflow
 
         return run_agent(args) if args.kind == "agent" else run_workflow(args)
@@ -127,8 +136,8 @@ def _add_info(verbs: Any) -> None:
 
 
 def _add_run(verbs: Any) -> None:
-    kinds = _verb(verbs, "run", "Run an agent or a workflow.").add_subparsers(
-        dest="kind", metavar="{agent,workflow}", required=True
+    kinds = _verb(verbs, "run", "Run an agent, a workflow, or many tasks.").add_subparsers(
+        dest="kind", metavar="{agent,workflow,many}", required=True
     )
     agent = _verb(kinds, "agent", "Run one agent on one task.", epilog=_TASK_HELP)
     workflow = _verb(kinds, "workflow", "Run a workflow's agents in turn.", epilog=_TASK_HELP)
@@ -142,11 +151,57 @@ def _add_run(verbs: Any) -> None:
         "--no-pass-output", action="store_true", help="give each agent the task alone, not the answer before"
     )
 
+    _add_many(kinds)
+
+
+def _add_many(kinds: Any) -> None:
+    parser = _verb(
+        kinds,
+        "many",
+        "Run a file of tasks, or files as tasks; resumes where it was ended.",
+        epilog=_MANY_HELP,
+    )
+    add = parser.add_argument
+    add("tasks", nargs="?", metavar="TASKS", help=".jsonl, .csv, .tsv, .json or .txt")
+    add("-o", "--output", metavar="RESULTS", help="JSON lines; the same command resumes it")
+    add("--agent", metavar="NAME", help="for rows that name none")
+    add("--files", nargs="+", metavar="PATTERN", help="a row for each file, such as 'src/**/*.py'")
+    add("--task", metavar="TEXT", help="with --files: what is to be done with each file")
+    add("--retry-failed", action="store_true", help="take the rows that failed again")
+    add("--no-resume", action="store_true", help="start over: the results that the output holds are dropped")
+    add("--limit", type=int, metavar="N", help="only the first N rows")
+    add(
+        "--budget",
+        type=_number,
+        metavar="USD",
+        help="hard cap on what the output costs, earlier runs included",
+    )
+    add("--estimate", action="store_true", help="say what it would use and cost, and send nothing")
+    add(
+        "--price",
+        action="append",
+        metavar="MODEL=IN,OUT",
+        help="USD per million tokens, where no list has it",
+    )
+    add("--rpm", type=_number, metavar="N", help="requests a minute, below what the server allows")
+    add("--tpm", type=_number, metavar="N", help="input tokens a minute, likewise")
+    add("--output-tpm", type=_number, metavar="N", help="output tokens a minute, likewise")
+    add("--cache-ttl", choices=["5m", "1h"], help="life of the API's prompt cache (5m)")
+    add(
+        "--grace", type=_number, default=30.0, metavar="S", help="what is in flight may end after Ctrl-C (30)"
+    )
+    add("--cache", choices=["use", "refresh", "off"], default="use", help="kept answers (use)")
+    _add_call_options(parser)
+
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
     task = parser.add_mutually_exclusive_group()
     task.add_argument("--task", metavar="TEXT", help="the task itself")
     task.add_argument("--task-file", metavar="FILE", help="a UTF-8 file that holds the task")
+    _add_call_options(parser)
+
+
+def _add_call_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--model", help="opus, sonnet, haiku or a full model id")
     add("--max-tokens", type=int, metavar="N", help="longest answer, in tokens")
@@ -154,8 +209,15 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     add("--timeout", type=_number, metavar="S", help="longest silence of the server, in seconds")
     add("--deadline", type=_number, metavar="S", help="bound of a whole call with its retries, in seconds")
     add("--max-retries", type=int, metavar="N", help="attempts per call, the first among them")
-    add("--max-concurrent", type=int, metavar="N", help="attempts on the wire at one time")
+    add("--max-concurrent", type=_concurrent, metavar="N", help="attempts on the wire at one time, or auto")
     add("--no-stream", action="store_true", help="ask for each answer in one piece")
+
+
+def _concurrent(text: str) -> Any:
+    return text if text == "auto" else int(text)
+
+
+_concurrent.__name__ = "number of attempts"  # argparse names it in its message
 
 
 def _number(text: str) -> float:

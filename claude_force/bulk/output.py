@@ -1,0 +1,219 @@
+"""The output of a bulk run: one JSON object in each line, appended as rows end, safe against kills.
+
+It is a write-ahead log of its own run: what stands in it whole is done and paid for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Dict, Iterator, Optional, Tuple, Type
+
+from ..errors import InputError
+from ..locks import try_lock
+from ..types import AgentResult
+from .rows import Row
+
+# Names that a result has in the output, so that a row's own fields can't have them.
+_RESULT_FIELDS = (
+    "index",
+    "key",
+    "success",
+    "output",
+    "error",
+    "error_type",
+    "model",
+    "stop_reason",
+    "input_tokens",
+    "output_tokens",
+    "cost",
+    "cached",
+    "attempts",
+    "duration",
+    "request_id",
+)
+_OPENING = b'{"index": '
+
+
+@dataclass(frozen=True)
+class Done:
+    """What the output says of a row: whose result it is, whether it succeeded, what it cost in USD."""
+
+    key: str
+    success: bool
+    cost: float
+
+
+class Output:
+    """One run's file. Opened by one process at a time; `done` holds what it had when it was opened."""
+
+    def __init__(self, path: Path, afresh: bool = False) -> None:
+        """Raises InputError where another run has it, or it holds anything but results; OSError.
+
+        `afresh` empties one that holds results.
+        """
+        self.path = path
+        self._lock = _open_locked(path)
+        self._file: Any = None
+        try:
+            self.done, good = _load(path)
+            # A kill in the middle of a line leaves a part of it.
+            if afresh:
+                self.done, good = {}, 0
+            if path.stat().st_size > good:
+                os.truncate(path, good)
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    @property
+    def spent(self) -> float:
+        """USD that the rows which stand in it have cost."""
+        return sum(done.cost for done in self.done.values())
+
+    def drop_failed(self) -> int:
+        """Takes out the rows that failed; returns how many. The old file stays until the new one is whole."""
+        failed = [index for index, done in self.done.items() if not done.success]
+        if not failed:
+            return 0
+        fresh = self.path.with_name(self.path.name + ".tmp")
+        descriptor = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
+        # Locked before it has the name, so that no other run finds it free.
+        _take(descriptor, self.path)
+        with os.fdopen(os.dup(descriptor), "wb") as kept:
+            for _, line, found in _lines(self.path):
+                if found["success"]:
+                    kept.write(line)
+            kept.flush()
+            os.fsync(kept.fileno())
+        fresh.replace(self.path)
+        os.close(self._lock)
+        self._lock = descriptor
+        for index in failed:
+            del self.done[index]
+        return len(failed)
+
+    def write(self, row: Row, key: str, result: AgentResult) -> None:
+        """Appends a row's result; when it returns, a kill of this process does not lose it. Raises OSError.
+
+        Not in a thread: some microseconds, in which no request is sent whose answer a kill could lose.
+        """
+        if self._file is None:
+            self._file = self.path.open("ab", buffering=0)
+        line = json.dumps(_fields(row, key, result), default=str).encode() + b"\n"
+        while line:
+            line = line[self._file.write(line) :]
+
+    def close(self) -> None:
+        """On the disk before the lock is let go."""
+        if self._file is not None:
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self._file = None
+        os.close(self._lock)
+
+    def __enter__(self) -> Output:
+        return self
+
+    def __exit__(
+        self,
+        kind: Optional[Type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        self.close()
+
+
+def check_fields(row: Row) -> None:
+    """Raises InputError where a field of the row's would be taken for one of the result's."""
+    taken = sorted(set(row.fields) & set(_RESULT_FIELDS))
+    if taken:
+        raise InputError(
+            f"Row {row.index + 1} has a field {taken[0]!r}, which each result has itself; rename it."
+        )
+
+
+def _fields(row: Row, key: str, result: AgentResult) -> Dict[str, Any]:
+    usage = result.usage
+    echo = {} if row.echo is None else {"task": row.echo}
+    return {
+        "index": row.index,
+        "key": key,
+        "agent": row.agent,
+        **echo,
+        **row.fields,
+        "success": result.success,
+        "output": result.output,
+        "error": "; ".join(result.errors) if result.errors else None,
+        "error_type": type(result.error).__name__ if result.error else None,
+        "model": result.model,
+        "stop_reason": result.stop_reason,
+        "input_tokens": usage.prompt_tokens,
+        "output_tokens": usage.output_tokens,
+        "cost": result.cost,
+        "cached": result.cached or result.shared,
+        "attempts": result.attempts,
+        "duration": round(result.duration, 3),
+        "request_id": result.request_id,
+    }
+
+
+def _load(path: Path) -> Tuple[Dict[int, Done], int]:
+    """What stands in the file whole, and where that ends, in bytes."""
+    done: Dict[int, Done] = {}
+    good = 0
+    for end, _, found in _lines(path):
+        done[found["index"]] = Done(found["key"], found["success"], found["cost"] or 0.0)
+        good = end
+    return done, good
+
+
+def _lines(path: Path) -> Iterator[Tuple[int, bytes, Dict[str, Any]]]:
+    """Each whole line with its end and what it says. Raises InputError for a file that is no output."""
+    position = 0
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            found = _result(line)
+            if found is None:
+                # Only a last line can be torn, and only one that begins like a result.
+                if lines.read(1) or not (line.startswith(_OPENING) or _OPENING.startswith(line)):
+                    raise InputError(
+                        f"{path}, line {number} is not a result of a run. It was left as it is: name another "
+                        "file for the output."
+                    )
+                return
+            position += len(line)
+            yield position, line, found
+
+
+def _result(line: bytes) -> Optional[Dict[str, Any]]:
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    whole = isinstance(found, dict) and {"index", "key", "success", "cost"} <= set(found)
+    return found if whole and isinstance(found["index"], int) else None
+
+
+def _open_locked(path: Path) -> int:
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            _take(descriptor, path)
+            # Another run may have put a new file in its place in the meantime.
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _take(descriptor: int, path: Path) -> None:
+    if not try_lock(descriptor):
+        raise InputError(f"Another run is writing to {path}. Wait for its end, or name another file.")

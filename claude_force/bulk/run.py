@@ -1,0 +1,164 @@
+"""From a file of tasks to a file of results: what is missing is run, and each row is kept as it ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import AsyncIterator, Callable, Dict, Iterator, Optional, Set
+
+from ..errors import (
+    AuthenticationError,
+    BudgetExceededError,
+    ClaudeForceError,
+    ClosedError,
+    InputError,
+    PaidCallBlockedError,
+    SpendLimitError,
+    UnknownPriceError,
+)
+from ..types import AgentResult
+from .output import Output, check_fields
+from .progress import Event, Finished, OnEvent
+from .rows import Row, Rows
+from .stream import Task
+
+# What one row meets, every row after it would meet too.
+_HOPELESS = (AuthenticationError, SpendLimitError, PaidCallBlockedError, UnknownPriceError)
+
+# `AsyncAgentOrchestrator.stream_multiple` with everything given but the tasks and who is told of events.
+StreamTasks = Callable[[AsyncIterator[Task], OnEvent], AsyncIterator[AgentResult]]
+
+
+@dataclass
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        total: rows of the run; `kept` were in the output before, `ran` were added now.
+        succeeded, failed: of all that the output holds.
+        over_budget: some rows were not sent because the budget had no room for them.
+        stopped: it was told to stop.
+        error: why no row could be run any more.
+        cost: USD of all that the output holds, `unpriced` answers of unknown price not among them; `saved`
+            and `prompt_cache_saving` are of what ran now.
+    """
+
+    total: int
+    kept: int
+    ran: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    over_budget: bool = False
+    stopped: bool = False
+    error: Optional[ClaudeForceError] = None
+    cost: float = 0.0
+    unpriced: int = 0
+    saved: float = 0.0
+    prompt_cache_saving: float = 0.0
+
+    def add(self, result: AgentResult) -> None:
+        """Counts one that ran."""
+        self.ran += 1
+        self.succeeded += result.success
+        self.failed += not result.success
+        self.cost += result.cost or 0.0
+        self.unpriced += result.success and result.cost is None
+        self.saved += result.saved_cost or 0.0
+        self.prompt_cache_saving += result.prompt_cache_saving or 0.0
+
+    @property
+    def missing(self) -> int:
+        return self.total - self.succeeded - self.failed
+
+
+class FileRun:
+    """Raises InputError where the output holds rows that are not those of `rows`.
+
+    `options` is a text of all that changes the answers beside the rows, `limit` the rows that are run.
+    """
+
+    def __init__(self, rows: Rows, output: Output, options: str = "", limit: Optional[int] = None) -> None:
+        self._rows, self._output, self._options, self._limit = rows, output, options, limit
+        self.outcome = self._compared()
+        self._under_way: Dict[int, Row] = {}
+        self._ended = False
+
+    @property
+    def due(self) -> int:
+        """Rows that are to be run."""
+        return self.outcome.total - self.outcome.kept
+
+    def tasks(self) -> Iterator[Row]:
+        """The rows that are to be run."""
+        done: Set[int] = set(self._output.done)
+        for row in self._rows:
+            if self._limit is not None and row.index >= self._limit:
+                return
+            if row.index not in done:
+                yield row
+
+    async def run(self, stream: StreamTasks, on_event: OnEvent) -> Outcome:
+        """Runs what is missing; `outcome` is up to date at each moment. Raises OSError of the output."""
+
+        def told(event: Event) -> None:
+            # Here and not where the results are read: what is answered is kept before the next is asked.
+            if isinstance(event, Finished):
+                self._take(self._under_way.pop(event.index), event.result)
+            on_event(event)
+
+        async for _ in stream(self._feed(), told):
+            pass
+        return self.outcome
+
+    def stop(self) -> None:
+        """No further row is begun."""
+        self._ended = self.outcome.stopped = True
+
+    async def _feed(self) -> AsyncIterator[Task]:
+        for number, row in enumerate(self.tasks()):
+            if self._ended:
+                return
+            self._under_way[number] = row
+            # The result of a row that can't be run is its problem.
+            yield InputError(row.problem) if row.problem else (row.agent, row.task)  # type: ignore[misc]
+
+    def _take(self, row: Row, result: AgentResult) -> None:
+        outcome = self.outcome
+        if isinstance(result.error, ClosedError):
+            return
+        if isinstance(result.error, BudgetExceededError):
+            self._ended = outcome.over_budget = True
+            return
+        if isinstance(result.error, _HOPELESS):
+            self._ended, outcome.error = True, outcome.error or result.error
+            return
+        self._output.write(row, row.key(self._options), result)
+        outcome.add(result)
+
+    def _compared(self) -> Outcome:
+        """Counts the rows, and finds those of the output among them."""
+        outcome, rows = Outcome(0, 0, cost=self._output.spent), 0
+        for row in self._rows:
+            rows += 1
+            check_fields(row)
+            within = self._limit is None or row.index < self._limit
+            outcome.total += within
+            done = self._output.done.get(row.index)
+            if done is None:
+                continue
+            if done.key != row.key(self._options):
+                raise _changed(self._output, f"row {row.index + 1} is not the one that it answers")
+            if within:
+                outcome.kept += 1
+                outcome.succeeded += done.success
+                outcome.failed += not done.success
+        beyond = [index for index in self._output.done if index >= rows]
+        if beyond:
+            raise _changed(self._output, f"it answers {max(beyond) + 1} rows and there are {rows}")
+        return outcome
+
+
+def _changed(output: Output, how: str) -> InputError:
+    return InputError(
+        f"{output.path} is the output of other tasks or options: {how}. Name another file for the output, "
+        "or start over with --no-resume; answers that are still the same come from the cache."
+    )

@@ -1,0 +1,116 @@
+"""How a bulk run goes, on stderr: a live board for a person, a line now and then for a log."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections import deque
+from typing import Any, Callable, Deque, List, Optional, Tuple
+
+from ..bulk import Event, Finished, Paused, Progress, Retried
+from ..calling import Load
+from . import streams
+from .render import count
+
+_FRAME_SECONDS, _LINE_SECONDS = 0.25, 10.0
+_WINDOW_SECONDS = 30.0
+_ERRORS = 3
+_KINDS = ("requests", "input tokens", "output tokens")
+
+
+class Board:
+    """Follows a run's events. `load` tells what is on the wire, `kept` and `spent` what was there before."""
+
+    def __init__(
+        self, load: Callable[[], Optional[Load]], kept: int, spent: float, quiet: bool = False
+    ) -> None:
+        self._load, self._kept, self._spent = load, kept, spent
+        self._live = sys.stderr.isatty() and not quiet
+        self.progress = Progress()
+        self._errors: Deque[str] = deque(maxlen=_ERRORS)
+        self._samples: Deque[Tuple[float, Tuple[int, int, int]]] = deque()
+
+    def on_event(self, event: Event) -> None:
+        """To be given to the run."""
+        self.progress = event.progress
+        if isinstance(event, Retried):
+            self._errors.append(f"row {event.index + 1}, attempt {event.attempt}: {event.error}")
+        elif isinstance(event, Paused):
+            self._errors.append(f"all wait for {event.seconds:.1f} s: {event.error}")
+        elif isinstance(event, Finished) and not event.result.success:
+            self._errors.append(f"row {event.index + 1} failed: {event.result.error}")
+
+    async def show(self) -> None:
+        """Until it is cancelled."""
+        if self._live:
+            await self._show_live()
+        while True:
+            await asyncio.sleep(_LINE_SECONDS)
+            streams.note("; ".join(self.lines()))
+
+    async def _show_live(self) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        with Live(console=Console(stderr=True), auto_refresh=False, transient=True) as live:
+            while True:
+                live.update(self._drawn(), refresh=True)
+                await asyncio.sleep(_FRAME_SECONDS)
+
+    def _drawn(self) -> Any:
+        from rich.text import Text
+
+        return Text(
+            "\n".join([*self.lines(), *(f"  ! {error}" for error in self._errors)]), overflow="ellipsis"
+        )
+
+    def lines(self) -> List[str]:
+        """Rows, speed, money."""
+        now = self.progress
+        return [self._rows(now), self._speed(now), self._money(now)]
+
+    def _rows(self, now: Progress) -> str:
+        done = self._kept + now.done
+        total = "" if now.total is None else f" of {self._kept + now.total:,}"
+        text = f"{done:,}{total} rows done, {now.failed:,} failed, {now.cached:,} cached"
+        load = self._load()
+        room = "" if load is None else f" of {load.window:,} at most"
+        paused = f", paused for {load.paused:.0f} s" if load is not None and load.paused else ""
+        return f"{text}, {now.in_flight:,} in flight{room}{paused}"
+
+    def _speed(self, now: Progress) -> str:
+        load, rates = self._load(), self._per_minute(now)
+        limits = load.limits if load else (None, None, None)
+        parts = [
+            f"{rate:,.0f}{'' if limit is None else f' of {limit:,.0f}'} {kind}"
+            for rate, limit, kind in zip(rates, limits, _KINDS)
+        ]
+        return f"each minute {', '.join(parts)}"
+
+    def _per_minute(self, now: Progress) -> List[float]:
+        counts = (now.attempts, now.input_tokens, now.output_tokens)
+        self._samples.append((time.monotonic(), counts))
+        while self._samples[-1][0] - self._samples[0][0] > _WINDOW_SECONDS:
+            self._samples.popleft()
+        since, before = self._samples[0]
+        passed = self._samples[-1][0] - since
+        return [(new - old) / passed * 60 if passed else 0.0 for new, old in zip(counts, before)]
+
+    def _money(self, now: Progress) -> str:
+        cost = f"${self._spent + now.cost:.4f} so far"
+        if now.cost_expected is not None:
+            cost += f", about ${self._spent + now.cost_expected:.4f} in all"
+        if now.unpriced:
+            cost += f", {count(now.unpriced, 'answer')} of unknown price"
+        left = "" if now.seconds_left is None else f"; {duration(now.seconds_left)} left"
+        return f"{cost}{left}"
+
+
+def duration(seconds: float) -> str:
+    """Hours and minutes, or minutes and seconds."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,0 +1,267 @@
+"""`run many`: a file of tasks in, a file of results out, resumable."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import signal
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, AsyncIterator, Callable, Dict, Iterator, List, Optional
+
+from ..async_orchestrator import AsyncAgentOrchestrator
+from ..bulk import FileRun, OnEvent, Outcome, Output, Rows, SourceFiles, TaskFile
+from ..errors import InputError
+from ..estimate import Estimate, Range
+from ..types import AgentResult
+from . import streams
+from .board import Board
+from .render import count, dollars
+from .run import call_options, engine
+
+_ALL, _SOME_FAILED, _OVER_BUDGET, _HOPELESS, _STOPPED = 0, 3, 4, 1, 130
+
+
+def run_many(args: argparse.Namespace) -> int:
+    """Returns 0 all rows succeeded, 3 some failed, 4 the budget ended it, 130 stopped, 1 nothing works."""
+    rows = _rows(args)
+    if args.estimate:
+        return asyncio.run(_estimate(args, rows))
+    if not args.output:
+        raise InputError("No output was named. Add -o RESULTS.jsonl, or --estimate to send nothing.")
+    return asyncio.run(_run(args, rows))
+
+
+def _rows(args: argparse.Namespace) -> Rows:
+    if bool(args.tasks) == bool(args.files):
+        raise InputError("Give either a file of tasks or --files PATTERN, one of the two.")
+    if args.files:
+        if not args.agent:
+            raise InputError("--files needs --agent NAME: the agent that each file is given to.")
+        return SourceFiles(args.files, args.agent, args.task or "")
+    if args.task:
+        raise InputError("--task goes with --files; a file of tasks has a task in each row.")
+    return TaskFile(Path(args.tasks), args.agent)
+
+
+async def _estimate(args: argparse.Namespace, rows: Rows) -> int:
+    tasks = (
+        InputError(row.problem) if row.problem else (row.agent, row.task)
+        for row in rows
+        if args.limit is None or row.index < args.limit
+    )
+    async with _engine(args) as running:
+        estimate = await running.estimate(tasks, cache=args.cache, **_call_options(args))  # type: ignore[arg-type]
+    if args.json:
+        streams.as_json(_estimate_fields(estimate))
+    else:
+        for line in _estimate_lines(estimate):
+            streams.out(line)
+    return _ALL
+
+
+async def _run(args: argparse.Namespace, rows: Rows) -> int:
+    path = Path(args.output)
+    try:
+        output = Output(path, afresh=args.no_resume)
+    except OSError as error:
+        raise InputError(f"{path} can't be written: {error.strerror}.") from error
+    with output:
+        spent = output.spent
+        if args.retry_failed:
+            output.drop_failed()
+        run = FileRun(rows, output, _options(args), args.limit)
+        left = None if args.budget is None else args.budget - spent
+        if left is not None and left <= 0 and run.due:
+            run.outcome.over_budget = True
+        elif run.due:
+            async with _engine(args) as running:
+                await _follow(args, run, running, left, spent)
+    _report(args, run.outcome, path)
+    return _exit_code(run.outcome)
+
+
+async def _follow(
+    args: argparse.Namespace,
+    run: FileRun,
+    running: AsyncAgentOrchestrator,
+    budget: Optional[float],
+    spent: float,
+) -> None:
+    board = Board(running.load, run.outcome.kept, spent, quiet=args.json)
+
+    def stream(tasks: AsyncIterator[Any], on_event: OnEvent) -> AsyncIterator[AgentResult]:
+        return running.stream_multiple(
+            tasks,
+            budget_usd=budget,
+            on_event=on_event,
+            total=run.due,
+            cache=args.cache,
+            **_call_options(args),
+        )
+
+    async def stop() -> None:
+        run.stop()
+        in_flight = count(board.progress.in_flight, "request")
+        streams.note(f"stopping; {in_flight} in flight may end within {args.grace:g} s (Ctrl-C again: now)")
+        await running.drain(args.grace)
+        # What did not end in time is given up: it was not whole.
+        await running.close()
+
+    showing = asyncio.ensure_future(board.show())
+    try:
+        with _interrupted(stop):
+            await run.run(stream, board.on_event)
+    except asyncio.CancelledError:
+        run.stop()
+    finally:
+        showing.cancel()
+        await asyncio.gather(showing, return_exceptions=True)
+
+
+@contextmanager
+def _interrupted(stop: Callable[[], Any]) -> Iterator[None]:
+    """The first Ctrl-C calls `stop`, the second cancels."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    stopping: List[asyncio.Future[None]] = []
+
+    def interrupt() -> None:
+        if stopping and task is not None:
+            task.cancel()
+        else:
+            stopping.append(asyncio.ensure_future(stop()))
+
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, interrupt)
+    except (NotImplementedError, RuntimeError, ValueError):
+        # Where a loop takes no signals (Windows, another thread), Ctrl-C ends the run at once.
+        yield
+        return
+    try:
+        yield
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+        for one in stopping:
+            one.cancel()
+
+
+def _engine(args: argparse.Namespace) -> AsyncAgentOrchestrator:
+    return engine(
+        args, prices=_prices(args.price), rpm=args.rpm, input_tpm=args.tpm, output_tpm=args.output_tpm
+    )
+
+
+def _prices(given: Optional[List[str]]) -> Dict[str, Dict[str, float]]:
+    prices: Dict[str, Dict[str, float]] = {}
+    for text in given or ():
+        model, _, both = text.partition("=")
+        try:
+            fresh, answer = (float(number) for number in both.split(","))
+        except ValueError:
+            raise InputError(
+                f"--price is {text!r}; write MODEL=INPUT,OUTPUT in USD per million tokens."
+            ) from None
+        prices[model] = {"input": fresh, "output": answer}
+    return prices
+
+
+def _call_options(args: argparse.Namespace) -> Dict[str, Any]:
+    options = call_options(args)
+    return {**options, "cache_ttl": args.cache_ttl} if args.cache_ttl else options
+
+
+def _options(args: argparse.Namespace) -> str:
+    """What changes the answers beside the rows, as a text to compare."""
+    return json.dumps(call_options(args), sort_keys=True)
+
+
+def _exit_code(outcome: Outcome) -> int:
+    if outcome.error is not None:
+        return _HOPELESS
+    if outcome.over_budget:
+        return _OVER_BUDGET
+    if outcome.stopped:
+        return _STOPPED
+    return _SOME_FAILED if outcome.failed else _ALL
+
+
+def _report(args: argparse.Namespace, outcome: Outcome, path: Path) -> None:
+    if args.json:
+        streams.as_json(_outcome_fields(outcome, path))
+        return
+    streams.note(
+        f"{outcome.total:,} rows: {outcome.succeeded:,} succeeded, {outcome.failed:,} failed, "
+        f"{outcome.missing:,} missing; {outcome.ran:,} run now"
+    )
+    streams.note(_money(outcome))
+    if outcome.error is not None:
+        streams.error(str(outcome.error), json=False)
+    if outcome.over_budget:
+        streams.note("the budget ended the run: the same command with a higher --budget goes on")
+    elif outcome.missing:
+        streams.note("the same command goes on where this one ended: only what is missing is paid for")
+    if outcome.failed:
+        streams.note("--retry-failed runs the failed rows again; their errors are in the output")
+
+
+def _money(outcome: Outcome) -> str:
+    parts = [f"{dollars(outcome.cost)} in all"]
+    if outcome.unpriced:
+        parts.append(f"{count(outcome.unpriced, 'answer')} of unknown price")
+    if outcome.saved:
+        parts.append(f"{dollars(outcome.saved)} saved by kept answers")
+    if outcome.prompt_cache_saving > 0:
+        parts.append(f"{dollars(outcome.prompt_cache_saving)} saved by the prompt cache")
+    return ", ".join(parts)
+
+
+def _outcome_fields(outcome: Outcome, path: Path) -> Dict[str, Any]:
+    return {
+        "success": _exit_code(outcome) == _ALL,
+        "output": str(path),
+        "rows": outcome.total,
+        "succeeded": outcome.succeeded,
+        "failed": outcome.failed,
+        "missing": outcome.missing,
+        "ran_now": outcome.ran,
+        "cost": outcome.cost,
+        "unpriced": outcome.unpriced,
+        "saved": outcome.saved,
+        "prompt_cache_saving": outcome.prompt_cache_saving,
+        "over_budget": outcome.over_budget,
+        "stopped": outcome.stopped,
+        "error": str(outcome.error) if outcome.error else None,
+    }
+
+
+def _estimate_fields(estimate: Estimate) -> Dict[str, Any]:
+    return {
+        "rows": estimate.rows,
+        "cached": estimate.cached,
+        "unrunnable": estimate.unrunnable,
+        "input_tokens": estimate.input_tokens._asdict(),
+        "output_tokens": estimate.output_tokens._asdict(),
+        "cost": estimate.cost._asdict() if estimate.cost else None,
+        "unpriced": list(estimate.unpriced),
+    }
+
+
+def _estimate_lines(estimate: Estimate) -> Iterator[str]:
+    yield (
+        f"{estimate.rows:,} rows: {estimate.cached:,} have a kept answer, "
+        f"{estimate.unrunnable:,} can't be run"
+    )
+    yield f"input tokens   {_range(estimate.input_tokens, '{:,.0f}')}"
+    yield f"output tokens  {_range(estimate.output_tokens, '{:,.0f}')}"
+    if estimate.cost is not None:
+        yield f"cost           {_range(estimate.cost, '${:,.4f}')}"
+    else:
+        yield f"cost           unknown for {', '.join(estimate.unpriced)}; give --price MODEL=INPUT,OUTPUT"
+
+
+def _range(found: Range, form: str) -> str:
+    low, expected, high = (form.format(number) for number in found)
+    return f"about {expected}, from {low} to {high}"

@@ -1,0 +1,443 @@
+"""`claude-force run many`: what is paid for is kept, whatever ends the run, and nothing is paid for twice."""
+
+import contextlib
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from fleet import write_project
+
+from claude_force.cli.main import main
+from claude_force.testing import MessagesServer, RateLimit, faults
+
+MODEL = "claude-sonnet-5-5"
+PRICE = f"{MODEL}=3,15"
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    write_project(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def server(monkeypatch):
+    with MessagesServer() as running:
+        point_to(running, monkeypatch)
+        yield running
+
+
+def point_to(server, monkeypatch):
+    for name, value in server.environment().items():
+        monkeypatch.setenv(name, value)
+
+
+def write_tasks(folder, count, agent="python-expert", name="tasks.jsonl"):
+    path = folder / name
+    rows = [{"agent": agent, "task": f"Task {number}", "id": f"row-{number}"} for number in range(count)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def many(*arguments):
+    return main(["run", "many", *map(str, arguments)])
+
+
+def results(path="out.jsonl"):
+    with Path(path).open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def indexes(path="out.jsonl"):
+    return sorted(result["index"] for result in results(path))
+
+
+class TestRun:
+    def test_each_row_has_a_line_with_its_own_fields_carried_through(self, project, server, capsys):
+        assert many(write_tasks(project, 30), "-o", "out.jsonl") == 0
+        found = results()
+        assert indexes() == list(range(30))
+        for result in found:
+            assert result["id"] == f"row-{result['index']}"
+            assert result["task"] == f"Task {result['index']}"
+            assert result["success"] is True
+            assert result["output"]
+            assert result["model"] == MODEL
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert "30 rows: 30 succeeded, 0 failed, 0 missing" in captured.err
+
+    @pytest.mark.parametrize(
+        ("name", "text"),
+        [
+            (
+                "t.csv",
+                'agent,task,id\npython-expert,"first, of two",1\ncode-reviewer,"a ""quoted""\nline",2\n',
+            ),
+            ("t.tsv", "agent\ttask\tid\npython-expert\tfirst, of two\t1\ncode-reviewer\tsecond\t2\n"),
+            (
+                "t.json",
+                '[{"agent": "python-expert", "task": "first, of two", "id": "1"}, {"task": "y", "id": "2"}]',
+            ),
+            ("t.txt", "first, of two\r\n\r\nsecond\r\n"),
+            ("t.jsonl", '\ufeff{"task": "first, of two"}\n\n"second"\n'),
+        ],
+    )
+    def test_kinds_of_files(self, project, server, name, text):
+        (project / name).write_bytes(text.encode("utf-8"))
+        assert many(name, "-o", "out.jsonl", "--agent", "code-reviewer") == 0
+        found = sorted(results(), key=lambda result: result["index"])
+        assert found[0]["task"] == "first, of two"
+        assert len(found) == 2
+        assert found[1]["agent"] == "code-reviewer"
+
+    def test_a_row_for_each_file(self, project, server):
+        (project / "src" / "deep").mkdir(parents=True)
+        (project / "src" / "a.py").write_text("print(1)\n", encoding="utf-8")
+        (project / "src" / "deep" / "b.py").write_text("print(2)\n", encoding="utf-8")
+        (project / "src" / "deep" / "c.bin").write_bytes(b"\xff\xfe\x00")
+        code = many(
+            "--files", "src/**/*.*", "--agent", "python-expert", "--task", "Review it", "-o", "out.jsonl"
+        )
+        assert code == 3
+        found = sorted(results(), key=lambda result: result["file"])
+        assert [result["file"] for result in found] == [
+            str(Path("src", "a.py")),
+            str(Path("src", "deep", "b.py")),
+            str(Path("src", "deep", "c.bin")),
+        ]
+        assert "not UTF-8" in found[2]["error"]
+        sent = [request.body["messages"][0]["content"] for request in server.requests]
+        assert any(text.startswith("Review it\n\n<file path=") and "print(1)" in text for text in sent)
+
+    def test_rows_that_can_not_be_run_are_failed_results_of_their_own(self, project, server, capsys):
+        lines = [
+            '{"agent": "python-expert", "task": "good"}',
+            '{"agent": "python-expert", "task": ',
+            '{"agent": "nobody", "task": "x"}',
+            '{"task": "no agent"}',
+            '{"agent": "python-expert"}',
+            "[1, 2]",
+        ]
+        (project / "t.jsonl").write_text("\n".join(lines), encoding="utf-8")
+        assert many("t.jsonl", "-o", "out.jsonl") == 3
+        found = {result["index"]: result for result in results()}
+        assert [found[index]["success"] for index in range(6)] == [True, False, False, False, False, False]
+        assert "line 2 is not JSON" in found[1]["error"]
+        assert "nobody" in found[2]["error"]
+        assert "--agent" in found[3]["error"]
+        assert len(server.requests) == 1
+        assert "5 failed" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("arguments", "what"),
+        [
+            (["missing.jsonl", "-o", "o"], "can't be read"),
+            (["t.jsonl"], "-o RESULTS"),
+            (["-o", "o"], "either a file"),
+            (["t.jsonl", "--files", "*.py", "-o", "o"], "either a file"),
+            (["--files", "*.py", "-o", "o"], "--agent"),
+            (["--files", "*.nothing", "--agent", "a", "-o", "o"], "No file matches"),
+            (["t.yaml", "-o", "o"], "not a kind of file"),
+            (["t.csv", "-o", "o"], 'no column "task"'),
+            (["t.jsonl", "-o", "no/such/folder/o"], "can't be written"),
+            (["t.jsonl", "-o", "o", "--price", "cheap"], "MODEL=INPUT,OUTPUT"),
+            (["t.jsonl", "-o", "o", "--max-concurrent", "many"], "number of attempts"),
+            (["t.jsonl", "-o", "o", "--rpm", "0"], "rpm"),
+            (["taken.jsonl", "-o", "o"], "rename it"),
+        ],
+    )
+    def test_wrong_input_is_said_before_anything_is_sent(self, project, server, capsys, arguments, what):
+        write_tasks(project, 2, name="t.jsonl")
+        (project / "t.csv").write_text("agent,question\na,b\n", encoding="utf-8")
+        (project / "taken.jsonl").write_text('{"task": "x", "agent": "a", "output": "y"}\n', encoding="utf-8")
+        assert many(*arguments) == 2
+        assert what in capsys.readouterr().err
+        assert not server.requests
+
+    def test_json_is_one_object_on_stdout(self, project, server, capsys):
+        assert (
+            many(write_tasks(project, 5), "-o", "out.jsonl", "--json", "--price", PRICE, "--model", MODEL)
+            == 0
+        )
+        captured = capsys.readouterr()
+        found = json.loads(captured.out)
+        assert (found["rows"], found["succeeded"], found["missing"], found["success"]) == (5, 5, 0, True)
+        assert found["cost"] == pytest.approx(sum(result["cost"] for result in results()))
+        assert captured.err == ""
+
+    def test_the_first_rows_alone(self, project, server):
+        tasks = write_tasks(project, 20)
+        assert many(tasks, "-o", "out.jsonl", "--limit", "5") == 0
+        assert indexes() == list(range(5))
+        assert many(tasks, "-o", "out.jsonl") == 0
+        assert indexes() == list(range(20))
+        assert len(server.requests) == 20
+
+    def test_options_reach_the_engine(self, project, server):
+        tasks = write_tasks(project, 3)
+        assert (
+            many(tasks, "-o", "out.jsonl", "--max-concurrent", "auto", "--max-tokens", "7", "--model", "opus")
+            == 0
+        )
+        assert {request.body["max_tokens"] for request in server.requests} == {7}
+        assert all("opus" in request.body["model"] for request in server.requests)
+
+    def test_a_key_that_is_wrong_ends_the_run_at_once_and_leaves_no_failed_rows(
+        self, project, monkeypatch, capsys
+    ):
+        with MessagesServer(faults=lambda received: faults.status(401)) as server:
+            point_to(server, monkeypatch)
+            assert many(write_tasks(project, 500), "-o", "out.jsonl", "--max-concurrent", "3") == 1
+            assert len(server.requests) < 50
+        assert results() == []
+        assert "ANTHROPIC_API_KEY" in capsys.readouterr().err
+
+    def test_the_servers_limits_are_kept(self, project, monkeypatch):
+        with MessagesServer(rate_limit=RateLimit(requests_per_minute=30)) as server:
+            point_to(server, monkeypatch)
+            assert many(write_tasks(project, 28), "-o", "out.jsonl", "--max-concurrent", "28") == 0
+            assert len(server.requests) == 28
+
+
+class TestEstimate:
+    def test_nothing_is_sent_and_no_output_is_needed(self, project, server, capsys):
+        assert many(write_tasks(project, 50), "--estimate", "--price", PRICE, "--model", MODEL) == 0
+        out = capsys.readouterr().out
+        assert "50 rows" in out
+        assert "cost           about $" in out
+        assert not server.requests
+
+    def test_as_json(self, project, server, capsys):
+        assert many(write_tasks(project, 50), "--estimate", "--json", "--price", PRICE, "--model", MODEL) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["cost"]["low"] < found["cost"]["expected"] < found["cost"]["high"]
+
+    def test_an_unknown_price_is_said(self, project, server, capsys):
+        assert many(write_tasks(project, 5), "--estimate", "--model", "my-own-model") == 0
+        assert "unknown for my-own-model" in capsys.readouterr().out
+
+
+class TestResume:
+    def test_a_second_run_pays_for_nothing(self, project, server):
+        tasks = write_tasks(project, 20)
+        for _ in range(2):
+            assert many(tasks, "-o", "out.jsonl", "--cache", "off") == 0
+        assert len(server.requests) == 20
+        assert indexes() == list(range(20))
+
+    def test_rows_that_were_added_at_the_end_are_run(self, project, server):
+        assert many(write_tasks(project, 20), "-o", "out.jsonl", "--cache", "off") == 0
+        assert many(write_tasks(project, 25), "-o", "out.jsonl", "--cache", "off") == 0
+        assert indexes() == list(range(25))
+        assert len(server.requests) == 25
+
+    @pytest.mark.parametrize("change", ["row", "fewer", "options"])
+    def test_other_tasks_or_options_are_noticed_and_nothing_is_touched(self, project, server, capsys, change):
+        tasks = write_tasks(project, 20)
+        assert many(tasks, "-o", "out.jsonl") == 0
+        before = (project / "out.jsonl").read_bytes()
+        more = []
+        if change == "row":
+            tasks.write_text(
+                tasks.read_text(encoding="utf-8").replace("Task 7", "Task seven"), encoding="utf-8"
+            )
+        elif change == "fewer":
+            write_tasks(project, 19)
+        else:
+            more = ["--max-tokens", "9"]
+        sent = len(server.requests)
+        assert many(tasks, "-o", "out.jsonl", *more) == 2
+        assert "other tasks or options" in capsys.readouterr().err
+        assert (project / "out.jsonl").read_bytes() == before
+        assert many(tasks, "-o", "out.jsonl", *more, "--no-resume") == 0
+        assert len(results()) == (19 if change == "fewer" else 20)
+        if change == "row":
+            # Nineteen of them are the same, and kept.
+            assert len(server.requests) == sent + 1
+
+    def test_a_line_that_a_kill_tore_is_mended(self, project, server):
+        tasks, out = write_tasks(project, 20), project / "out.jsonl"
+        assert many(tasks, "-o", "out.jsonl", "--cache", "off") == 0
+        whole = out.read_bytes()
+        lines = whole.splitlines(keepends=True)
+        for cut in (1, 5, len(lines[-1]) // 2, len(lines[-1]) - 1):
+            out.write_bytes(b"".join(lines[:-1]) + lines[-1][:cut])
+            sent = len(server.requests)
+            assert many(tasks, "-o", "out.jsonl", "--cache", "off") == 0
+            assert indexes() == list(range(20))
+            assert len(server.requests) == sent + 1
+            lines = out.read_bytes().splitlines(keepends=True)
+
+    @pytest.mark.parametrize(
+        "text", ["# My notes\n", '{"a": 1}\n', "no newline", '{"index": 1}\n{"index": 2}\n']
+    )
+    def test_a_file_that_is_no_output_is_left_alone(self, project, server, capsys, text):
+        (project / "notes.md").write_text(text, encoding="utf-8")
+        assert many(write_tasks(project, 2), "-o", "notes.md") == 2
+        assert many(write_tasks(project, 2), "-o", "notes.md", "--no-resume") == 2
+        assert (project / "notes.md").read_text(encoding="utf-8") == text
+        assert not server.requests
+
+    def test_failed_rows_stay_until_they_are_taken_again(self, project, monkeypatch):
+        tasks, broken = write_tasks(project, 20), [True]
+
+        def plan(received):
+            number = int(received.body["messages"][0]["content"].split()[1])
+            return faults.status(400) if broken[0] and number % 5 == 0 else None
+
+        with MessagesServer(faults=plan) as server:
+            point_to(server, monkeypatch)
+            assert many(tasks, "-o", "out.jsonl", "--cache", "off") == 3
+            assert many(tasks, "-o", "out.jsonl", "--cache", "off") == 3
+            assert len(server.requests) == 20
+            broken[0] = False
+            assert many(tasks, "-o", "out.jsonl", "--cache", "off", "--retry-failed") == 0
+            assert len(server.requests) == 24
+        assert indexes() == list(range(20))
+        assert all(result["success"] for result in results())
+        assert sorted(path.name for path in project.iterdir() if path.is_file()) == [
+            "out.jsonl",
+            "tasks.jsonl",
+        ]
+
+
+class TestBudget:
+    def test_it_ends_the_run_cleanly_and_holds_for_all_runs_of_the_output(self, project, monkeypatch, capsys):
+        tasks = write_tasks(project, 100)
+        base = [
+            tasks,
+            "-o",
+            "out.jsonl",
+            "--model",
+            MODEL,
+            "--price",
+            PRICE,
+            "--cache",
+            "off",
+            "--max-tokens",
+            "50",
+        ]
+        with MessagesServer(output_tokens=50) as server:
+            point_to(server, monkeypatch)
+            assert many(*base, "--budget", "0.03") == 4
+            spent = sum(result["cost"] for result in results())
+            assert 0 < spent <= 0.03
+            assert "--budget" in capsys.readouterr().err
+            first = len(server.requests)
+            assert many(*base, "--budget", "0.03") == 4
+            assert sum(result["cost"] for result in results()) <= 0.03
+            assert many(*base, "--budget", "10") == 0
+            assert len(server.requests) == 100
+            assert 0 < first < 100
+        assert indexes() == list(range(100))
+
+    def test_a_price_that_is_not_known_is_an_error_before_the_first_call(self, project, server, capsys):
+        code = many(write_tasks(project, 10), "-o", "out.jsonl", "--model", "my-own-model", "--budget", "1")
+        assert code == 1
+        assert "price of my-own-model" in capsys.readouterr().err
+        assert results() == []
+        assert not server.requests
+
+
+class Run:
+    """The command as a process of its own."""
+
+    def __init__(self, folder, tasks, *more):
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "claude_force", "run", "many", str(tasks), "-o", "out.jsonl", *more],
+            cwd=str(folder),
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def until(self, holds, seconds=60):
+        end = time.monotonic() + seconds
+        while not holds() and self.process.poll() is None and time.monotonic() < end:
+            time.sleep(0.002)
+
+    def ended(self):
+        _, err = self.process.communicate(timeout=120)
+        return self.process.returncode, err
+
+
+class TestKills:
+    CONCURRENT = 20
+
+    @pytest.fixture
+    def slow(self, monkeypatch):
+        with MessagesServer(time_to_first_token=0.05) as server:
+            point_to(server, monkeypatch)
+            monkeypatch.setenv("PYTHONPATH", str(Path.cwd()))
+            yield server
+
+    @pytest.fixture
+    def place(self, tmp_path, slow):
+        write_project(tmp_path)
+        return tmp_path
+
+    def start(self, place, tasks):
+        return Run(place, tasks, "--cache", "off", "--max-concurrent", str(self.CONCURRENT))
+
+    def test_kill_9_loses_nothing_that_was_paid_for_but_what_was_in_flight(self, place, slow, soak):
+        rows, kills = (2_000, 20) if soak else (600, 5)
+        tasks, chance, killed = write_tasks(place, rows), random.Random(4), 0
+        for _ in range(kills):
+            target = len(slow.requests) + chance.randint(1, 2 * rows // kills)
+            run = self.start(place, tasks)
+            run.until(lambda target=target: len(slow.requests) >= target)
+            if run.process.poll() is None:
+                run.process.kill()
+                killed += 1
+            run.ended()
+        assert self.start(place, tasks).ended()[0] == 0
+        assert killed >= kills // 2
+        assert Counter(indexes(place / "out.jsonl")) == Counter(range(rows))
+        assert len(slow.requests) <= rows + killed * self.CONCURRENT
+
+    def test_ctrl_c_pays_for_no_row_twice_and_says_how_to_go_on(self, place, slow, soak):
+        rows, stops = (2_000, 20) if soak else (400, 3)
+        tasks, chance = write_tasks(place, rows), random.Random(5)
+        for _ in range(stops):
+            target = len(slow.requests) + chance.randint(1, rows // stops)
+            run = self.start(place, tasks)
+            run.until(lambda target=target: len(slow.requests) >= target)
+            with contextlib.suppress(ProcessLookupError):
+                run.process.send_signal(signal.SIGINT)
+            code, err = run.ended()
+            assert code == 130
+            assert "the same command goes on" in err
+        assert self.start(place, tasks).ended()[0] == 0
+        assert indexes(place / "out.jsonl") == list(range(rows))
+        assert len(slow.requests) == rows
+
+    def test_ctrl_c_twice_ends_it_now(self, place, monkeypatch):
+        with MessagesServer(time_to_first_token=60) as server:
+            point_to(server, monkeypatch)
+            run = self.start(place, write_tasks(place, 50))
+            run.until(lambda: server.requests)
+            run.process.send_signal(signal.SIGINT)
+            time.sleep(0.3)
+            run.process.send_signal(signal.SIGINT)
+            began = time.monotonic()
+            code, _ = run.ended()
+            assert code == 130
+            assert time.monotonic() - began < 10
+
+    def test_two_runs_on_one_output_refuse_each_other(self, place, slow):
+        tasks = write_tasks(place, 400)
+        first = self.start(place, tasks)
+        first.until(lambda: slow.requests)
+        code, err = self.start(place, tasks).ended()
+        assert code == 2
+        assert "Another run is writing" in err
+        assert first.ended()[0] == 0
+        assert len(slow.requests) == 400
