@@ -58,7 +58,7 @@ class Line:
             self._live.add(scope)
             try:
                 reply = await attempts.run(attempt)
-                return self._priced(call, replace(reply, attempts=attempts.made), bill)
+                return self._priced(call, reply, attempts.made, bill)
             except CallError as error:
                 error.cost = bill.usd
                 raise
@@ -69,24 +69,27 @@ class Line:
     async def _attempt(self, call: Call, terms: Terms, worst: float, bill: _Bill, number: int) -> Reply:
         meter = Meter()
         try:
-            async with self._led(call, terms, meter), self._reserved(terms.budgets, worst, call, meter):
-                async with self.gate.passage(self._forecast.need(call), meter, terms.watch):
-                    terms.watch.started(number)
-                    reply = await self.transport.attempt(call, meter)
-                self._forecast.observe(call, reply.usage)
-                return reply
+            if terms.first_of_many and self._warming.helps(call):
+                async with self._warming.passage(call, meter):
+                    return await self._afforded(call, terms, worst, meter, number)
+            return await self._afforded(call, terms, worst, meter, number)
         except BaseException:
             if meter.usage:
                 bill.add(self._price(call.model, meter.usage))
             raise
 
-    @asynccontextmanager
-    async def _led(self, call: Call, terms: Terms, meter: Meter) -> AsyncIterator[None]:
-        if not terms.first_of_many:
-            yield
-            return
-        async with self._warming.passage(call, meter):
-            yield
+    async def _afforded(self, call: Call, terms: Terms, worst: float, meter: Meter, number: int) -> Reply:
+        if not terms.budgets:
+            return await self._passed(call, terms, meter, number)
+        async with self._reserved(terms.budgets, worst, call, meter):
+            return await self._passed(call, terms, meter, number)
+
+    async def _passed(self, call: Call, terms: Terms, meter: Meter, number: int) -> Reply:
+        async with self.gate.passage(self._forecast.need(call), meter, terms.watch):
+            terms.watch.started(number)
+            reply = await self.transport.attempt(call, meter)
+        self._forecast.observe(call, reply.usage)
+        return reply
 
     def _worst(self, call: Call) -> float:
         worst = worst_cost(call, self._price)
@@ -97,14 +100,15 @@ class Line:
             )
         return worst
 
-    def _priced(self, call: Call, reply: Reply, bill: _Bill) -> Reply:
+    def _priced(self, call: Call, reply: Reply, attempts: int, bill: _Bill) -> Reply:
         usage = reply.usage
         cost = self._cost(call.model, reply, usage)
         saving: Optional[float] = 0.0
         if usage.prompt_tokens != usage.input_tokens:
             plain = self._cost(call.model, reply, Usage(usage.prompt_tokens, usage.output_tokens))
             saving = None if cost is None or plain is None else plain - cost
-        return replace(reply, cost=cost, wasted_cost=bill.usd or 0.0, prompt_cache_saving=saving)
+        wasted = bill.usd or 0.0
+        return replace(reply, attempts=attempts, cost=cost, wasted_cost=wasted, prompt_cache_saving=saving)
 
     def _cost(self, asked: str, reply: Reply, usage: Usage) -> Optional[float]:
         known = self._price(reply.model or asked, usage)
@@ -115,9 +119,6 @@ class Line:
     async def _reserved(
         self, budgets: Sequence[Budget], worst: float, call: Call, meter: Meter
     ) -> AsyncIterator[None]:
-        if not budgets:
-            yield
-            return
         held = []
         try:
             # In the order of arrival: small requests do not starve a large one.

@@ -112,26 +112,24 @@ class StreamReader:
 
 
 class BodyReader:
-    """Collects the answer of a request that was not streamed."""
+    """The answer of a request that was not streamed."""
 
     complete = False
 
     def __init__(self) -> None:
-        self._chunks: List[bytes] = []
+        self._body = b""
+        self._message: Optional[Dict[str, Any]] = None
 
     def feed(self, chunk: bytes) -> None:
-        self._chunks.append(chunk)
+        self._body += chunk
 
     def billed(self) -> Optional[Usage]:
         """None for what can't be read."""
-        try:
-            return read_usage(_json_object(b"".join(self._chunks)).get("usage"))
-        except BadReplyError:
-            return None
+        return None if self._message is None else read_usage(self._message.get("usage"))
 
     def reply(self, request_id: Optional[str]) -> Reply:
         """Raises BadReplyError for anything but a message."""
-        message = _json_object(b"".join(self._chunks))
+        self._message = message = _json_object(self._body)
         blocks = message.get("content")
         if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
             raise BadReplyError("The answer has no list of content blocks", request_id=request_id)

@@ -67,6 +67,7 @@ class Transport:
         anthropic = import_sdk()
         self._silence = float("inf") if silence_seconds is None else silence_seconds
         self._stream = stream
+        self._response = _http_library(anthropic).Response
         self._sdk = anthropic
         self._client = _make_client(anthropic, api_key, base_url, connections)
         self._broken = _connection_errors(anthropic)
@@ -106,22 +107,37 @@ class Transport:
 
     async def _exchange(self, call: Call, reader: Reader, watch: anyio.CancelScope, meter: Meter) -> Reply:
         fields = request_fields(call, self._stream)
+        if not self._stream:
+            return await self._whole(fields, reader, meter)
         async with self._client.messages.with_streaming_response.create(**fields) as response:
-            meter.headers = headers = response.headers
-            request_id = headers.get("request-id")
             try:
-                self._expect_media_type(headers.get("content-type", ""))
-                if meter.on_begin is not None:
-                    meter.on_begin()
+                self._begin(response, meter)
                 async for chunk in response.iter_bytes():
                     reader.feed(chunk)
                     watch.deadline = anyio.current_time() + (
                         _END_OF_BODY_SECONDS if reader.complete else self._silence
                     )
             except CallError as error:
-                error.request_id = error.request_id or request_id
+                error.request_id = error.request_id or meter.headers.get("request-id")
                 raise
-        return reader.reply(request_id)
+        return reader.reply(meter.headers.get("request-id"))
+
+    async def _whole(self, fields: Dict[str, Any], reader: Reader, meter: Meter) -> Reply:
+        # The SDK's way to an answer that it does not read itself: a third less work than its typed one.
+        response = await self._client.post("/v1/messages", body=fields, cast_to=self._response)
+        try:
+            self._begin(response, meter)
+            reader.feed(response.content)
+            return reader.reply(meter.headers.get("request-id"))
+        except CallError as error:
+            error.request_id = error.request_id or meter.headers.get("request-id")
+            raise
+
+    def _begin(self, response: Any, meter: Meter) -> None:
+        meter.headers = _plain(response.headers)
+        self._expect_media_type(meter.headers.get("content-type", ""))
+        if meter.on_begin is not None:
+            meter.on_begin()
 
     def _expect_media_type(self, given: str) -> None:
         wanted = "text/event-stream" if self._stream else "application/json"
@@ -134,9 +150,9 @@ class Transport:
         try:
             yield
         except sdk.APIStatusError as error:
-            meter.headers = error.response.headers
+            meter.headers = _plain(error.response.headers)
             body = error.body if error.body is not None else error.message
-            raise from_status(error.status_code, body, error.response.headers, time.time()) from error
+            raise from_status(error.status_code, body, meter.headers, time.time()) from error
         except self._broken as error:
             reason = redact(str(error.__cause__ or error)) or type(error).__name__
             raise ConnectionFailedError(f"The connection to {self.base_url} failed: {reason}") from error
@@ -174,6 +190,16 @@ def _make_client(sdk: Any, api_key: Optional[str], base_url: Optional[str], conn
         # Without aiohttp, or its adapter for older SDKs, the SDK's own transport serves.
         arguments.pop("http_client", None)
     return sdk.AsyncAnthropic(**arguments)
+
+
+def _http_library(sdk: Any) -> Any:
+    """httpx, or httpx2 for newer SDKs."""
+    return __import__(sdk.DefaultAsyncHttpxClient.__mro__[1].__module__.split(".")[0])
+
+
+def _plain(headers: Any) -> Dict[str, str]:
+    # Read once: each look-up in the library's own type costs as much as the whole of this.
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers.raw}
 
 
 def _connection_errors(sdk: Any) -> Tuple[Type[BaseException], ...]:

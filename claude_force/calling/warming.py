@@ -31,14 +31,15 @@ class Warming:
         self._warm_until: Dict[_Key, float] = {}
         self._leading: Dict[_Key, asyncio.Event] = {}
 
+    def helps(self, call: Call) -> bool:
+        """Whether the prompt cache may keep this system prompt at all."""
+        return sum(byte_size(text) for text in call.system) >= _SMALLEST_BYTES
+
     @asynccontextmanager
     async def passage(self, call: Call, meter: Meter) -> AsyncIterator[None]:
-        """Entered at once where the cache is warm or useless; else by one, and by the rest when that one's
-        answer has begun. Where it fails, another goes first."""
+        """Entered at once where the cache is warm or there is none; else by one, and by the rest when that
+        one's answer has begun. Where it fails, another goes first."""
         key = (call.model, call.system, call.cache_ttl)
-        if sum(byte_size(text) for text in call.system) < _SMALLEST_BYTES:
-            yield
-            return
         leads = await self._turn(key)
         if leads:
             meter.on_begin = lambda: self._began(key)
