@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import asdict
-from typing import Any, AsyncIterator, Callable, Dict, NamedTuple, Optional, Tuple, TypeVar
+from typing import Any, AsyncIterator, Callable, Dict, List, NamedTuple, Optional, Tuple, TypeVar
 
 import anyio.to_thread
 
 from . import settings
 from .calling import Clock
+from .clerk import Clerk
 from .errors import CacheError, InvalidOptionError
-from .forks import forgets_after_fork
 from .response_cache import ResponseCache
 from .types import Call, Reply, Usage
 
@@ -28,7 +24,6 @@ USE, REFRESH, OFF = "use", "refresh", "off"
 _POLICIES = (USE, REFRESH, OFF)
 # Answers that are whole, and that the model did not decline to give.
 _WHOLE = ("end_turn", "stop_sequence", "tool_use")
-_THREADS = 4
 
 
 class Asked(NamedTuple):
@@ -66,6 +61,15 @@ def asked(call: Call, base_url: Optional[str]) -> Optional[Asked]:
     return Asked(call.agent_name, call.task, call.model, fingerprint)
 
 
+class _Keep(NamedTuple):
+    answer: Dict[str, Any]
+
+
+class _Run(NamedTuple):
+    work: Callable[[ResponseCache], Any]
+    otherwise: Any
+
+
 class Answers:
     """Kept answers.
 
@@ -75,92 +79,75 @@ class Answers:
 
     def __init__(self, make: Callable[[], ResponseCache], clock: Clock, shared: bool = False) -> None:
         self._make, self._clock, self._shared = make, clock, shared
-        self._making = threading.Lock()
         self._cache: Optional[ResponseCache] = None
         self._failed = False
-        self._threads: Optional[ThreadPoolExecutor] = None
-        forgets_after_fork(self)
+        self._clerk = Clerk(self._work, "claude-force-cache")
 
-    def after_fork(self) -> None:
-        """Called in a forked child: it has none of these threads."""
-        self._making, self._threads = threading.Lock(), None
-
-    async def ask(self, question: Asked) -> Optional[Reply]:
+    async def recall(self, question: Asked) -> Optional[Reply]:
         """A kept answer. Memory is asked at once, the disk in a thread."""
-        hit = self._cache.recall(*question) if self._cache is not None else None
-        if hit is None:
-            hit = await self._beside(lambda cache: cache.get(*question), None)
-        return _reply(hit, question.model) if hit is not None else None
+        hit = self.remembered(question)
+        return hit or _reply(await self.run(lambda cache: cache.get(*question), None), question.model)
+
+    def remembered(self, question: Asked) -> Optional[Reply]:
+        """A kept answer that is in memory."""
+        return _reply(self._cache.recall(*question), question.model) if self._cache is not None else None
+
+    @asynccontextmanager
+    async def turn(self, question: Asked) -> AsyncIterator[Turn]:
+        """Among processes, one at a time finds an answer; the turn ends with the block."""
+        turn = Turn(question, self._clerk, self._clock)
+        try:
+            yield turn
+        finally:
+            turn.end()
 
     async def keep(self, question: Asked, reply: Reply) -> None:
         """Stores what is whole; a cancellation of the caller does not undo it."""
         if reply.stop_reason not in _WHOLE:
             return
         usage = reply.usage
-        extra = {
-            "usage": asdict(usage),
-            "model": reply.model,
-            "stop_reason": reply.stop_reason,
-            "request_id": reply.request_id,
+        answer = {
+            "agent": question.agent,
+            "task": question.task,
+            "model": question.model,
+            "fingerprint": question.fingerprint,
+            "response": reply.text,
+            "input_tokens": usage.prompt_tokens,
+            "output_tokens": usage.output_tokens,
+            "estimated_cost": reply.cost,
+            "extra": {
+                "usage": dict(usage.__dict__),
+                "model": reply.model,
+                "stop_reason": reply.stop_reason,
+                "request_id": reply.request_id,
+            },
         }
-        agent, task, model, fingerprint = question
-        await asyncio.shield(
-            self._beside(
-                lambda cache: cache.set(
-                    agent,
-                    task,
-                    model,
-                    reply.text,
-                    usage.prompt_tokens,
-                    usage.output_tokens,
-                    reply.cost,
-                    fingerprint,
-                    extra,
-                ),
-                False,
-            )
-        )
-
-    @asynccontextmanager
-    async def lead(self, question: Asked) -> AsyncIterator[bool]:
-        """Among processes: entered by one of those that ask the same, then by the next.
-
-        Yields whether there was another before, whose answer may now be kept. A process that is stopped
-        holds the others up for `LEASE_SECONDS` at most, one that died not at all.
-        """
-        waited = 0.0
-        held = True
-        while not await self._beside(lambda cache: cache.acquire_lease(*question), True):
-            if waited >= settings.LEASE_SECONDS:
-                held = False
-                break
-            await self._clock.sleep(settings.LEASE_POLL_SECONDS)
-            waited += settings.LEASE_POLL_SECONDS
-        try:
-            yield waited > 0
-        finally:
-            if held and self._cache is not None:
-                self._cache.release_lease(*question)
+        await self._clerk.do(_Keep(answer))
 
     async def run(self, work: Callable[[ResponseCache], T], otherwise: T) -> T:
         """`work` on the cache, in a thread; `otherwise` where there is no cache."""
-        return await self._beside(work, otherwise)
+        result: T = await self._clerk.do(_Run(work, otherwise))
+        return result
 
     async def close(self) -> None:
         """Waits for what is being written, then lets go of the files. A later use opens them again."""
-        threads, self._threads = self._threads, None
+        await anyio.to_thread.run_sync(self._clerk.stop)
         cache, self._cache = self._cache, None
-        if threads is not None:
-            await anyio.to_thread.run_sync(threads.shutdown)
         if cache is not None and not self._shared:
             await anyio.to_thread.run_sync(cache.close)
 
-    async def _beside(self, work: Callable[[ResponseCache], T], otherwise: T) -> T:
-        if self._failed:
-            return otherwise
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(_THREADS, "claude-force-cache")
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._guarded, work, otherwise)
+    def _work(self, jobs: List[Any]) -> List[Any]:
+        """In the clerk's thread."""
+        kept = [job.answer for job in jobs if isinstance(job, _Keep)]
+        if kept:
+            # In one write: many answers that come together cost little more than one.
+            self._guarded(lambda cache: cache.set_many(kept), 0)
+        return [self._one(job) for job in jobs]
+
+    def _one(self, job: Any) -> Any:
+        if isinstance(job, _Run):
+            return self._guarded(job.work, job.otherwise)
+        return job() if callable(job) else None
 
     def _guarded(self, work: Callable[[ResponseCache], T], otherwise: T) -> T:
         cache = self._opened()
@@ -174,17 +161,71 @@ class Answers:
             return otherwise
 
     def _opened(self) -> Optional[ResponseCache]:
-        with self._making:
-            if self._cache is None and not self._failed:
-                try:
-                    self._cache = self._make()
-                except (CacheError, OSError) as error:
-                    self._failed = True
-                    logger.warning("answers are not cached: %s", error)
-            return self._cache
+        if self._cache is None and not self._failed:
+            try:
+                self._cache = self._make()
+            except (CacheError, OSError) as error:
+                self._failed = True
+                logger.warning("answers are not cached: %s", error)
+        return self._cache
 
 
-def _reply(hit: Dict[str, Any], model: str) -> Reply:
+class Turn:
+    """A process that is stopped holds the others up for `LEASE_SECONDS` at most, one that died not at all."""
+
+    def __init__(self, question: Asked, clerk: Clerk, clock: Clock) -> None:
+        self._question, self._clerk, self._clock = question, clerk, clock
+        self._granted_by: Optional[ResponseCache] = None
+        self._asked = False
+
+    async def look(self) -> Tuple[Optional[Reply], bool]:
+        """A kept answer; else whether the turn is this one's now."""
+        hit, leads = await self._do(self._look, (None, True))
+        return _reply(hit, self._question.model), leads
+
+    async def take(self) -> bool:
+        """Whether the turn is this one's now."""
+        leads: bool = await self._do(self._acquire, True)
+        return leads
+
+    async def wait(self) -> None:
+        """Until those before it have had their turn."""
+        waited = 0.0
+        while waited < settings.LEASE_SECONDS:
+            await self._clock.sleep(settings.LEASE_POLL_SECONDS)
+            waited += settings.LEASE_POLL_SECONDS
+            if await self.take():
+                return
+
+    def end(self) -> None:
+        """Lets the next one go ahead."""
+        if self._asked:
+            # In the thread, and so after what it was asked there, also where the caller was cancelled.
+            self._clerk.leave(self._release)
+
+    async def _do(self, work: Callable[[ResponseCache], Any], otherwise: Any) -> Any:
+        self._asked = True
+        return await self._clerk.do(_Run(work, otherwise))
+
+    def _look(self, cache: ResponseCache) -> Tuple[Optional[Dict[str, Any]], bool]:
+        hit = cache.get(*self._question)
+        return hit, hit is None and self._acquire(cache)
+
+    def _acquire(self, cache: ResponseCache) -> bool:
+        leads = cache.acquire_lease(*self._question)
+        if leads:
+            self._granted_by = cache
+        return leads
+
+    def _release(self) -> None:
+        granted_by, self._granted_by = self._granted_by, None
+        if granted_by is not None:
+            granted_by.release_lease(*self._question)
+
+
+def _reply(hit: Optional[Dict[str, Any]], model: str) -> Optional[Reply]:
+    if hit is None:
+        return None
     usage = hit.get("usage")
     return Reply(
         text=hit["response"],

@@ -58,16 +58,13 @@ class Asking:
         answers = await self._answers_of(kept)
 
         async def find(left: Optional[float]) -> Reply:
-            if policy == USE:
-                found = await answers.ask(question)
-                if found is not None:
-                    return found
-            return await self._fresh(call, policy, question, answers, left, terms)
+            found = answers.remembered(question) if policy == USE else None
+            return found or await self._found(call, policy, question, answers, left, terms)
 
         reply, led = await self._flights.run((policy, question.key()), find, deadline_seconds)
         return reply if led else shared(reply)
 
-    async def _fresh(
+    async def _found(
         self,
         call: Call,
         policy: str,
@@ -76,14 +73,17 @@ class Asking:
         left: Optional[float],
         terms: Terms,
     ) -> Reply:
-        async with answers.lead(question) as another_was_first:
-            if policy == USE and another_was_first:
-                found = await answers.ask(question)
-                if found is not None:
-                    return found
+        async with answers.turn(question) as turn:
+            found, leads = await turn.look() if policy == USE else (None, await turn.take())
+            if found is None and not leads:
+                await turn.wait()
+                # Those before it may have kept the answer.
+                found = await answers.recall(question) if policy == USE else None
+            if found is not None:
+                return found
             reply = await self._send(call, left, terms)
             await answers.keep(question, reply)
-        return reply
+            return reply
 
     async def has(self, call: Call, kept: Keeping) -> bool:
         """Whether the call would be answered from the cache."""

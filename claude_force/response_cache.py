@@ -11,7 +11,7 @@ import weakref
 from pathlib import Path
 from sys import getsizeof
 from types import TracebackType
-from typing import Any, Callable, Dict, Iterable, Mapping, Optional, Tuple, Type, Union
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple, Type, Union
 
 from .cache.audit import explain, explained, verify
 from .cache.disk import Disk
@@ -213,34 +213,62 @@ class ResponseCache:
         extra: Optional[Mapping[str, Any]] = None,
     ) -> bool:
         """Keeps an answer; `estimated_cost` in USD, `extra` plain JSON values. Returns whether it is kept."""
+        one = self._entry(
+            agent, task, model, response, input_tokens, output_tokens, estimated_cost, fingerprint, extra
+        )
+        return one is not None and self._keep([one]) == 1
+
+    def set_many(self, answers: Iterable[Mapping[str, Any]]) -> int:
+        """As `set` for each, whose arguments they hold, in one write. Returns how many are kept."""
+        return self._keep([one for one in (self._entry(**answer) for answer in answers) if one])
+
+    def _entry(
+        self,
+        agent: str,
+        task: str,
+        model: str,
+        response: str,
+        input_tokens: int = 0,
+        output_tokens: int = 0,
+        estimated_cost: Optional[float] = None,
+        fingerprint: Mapping[str, str] = _NO_FINGERPRINT,
+        extra: Optional[Mapping[str, Any]] = None,
+    ) -> Optional[Tuple[Question, Entry]]:
         if not self.enabled or agent in self.exclude_agents:
-            return False
+            return None
         asked = question(agent, task, model, fingerprint)
         about = json.dumps([agent, model, field_checksums(asked)]).encode()
         more = json.dumps(dict(extra)) if extra else ""
         counts = (self._clock(), input_tokens, output_tokens, estimated_cost)
-        return self._keep(asked, Entry(cache_key(asked), *counts, about, more, response))
+        return asked, Entry(cache_key(asked), *counts, about, more, response)
 
-    def _keep(self, asked: Question, entry: Entry) -> bool:
+    def _keep(self, answers: List[Tuple[Question, Entry]]) -> int:
+        sealed = [(asked, entry, self._sealed(entry)) for asked, entry in answers]
+        rows = [(entry.key, blob, asked[0]) for asked, entry, blob in sealed if blob]
+        generation = self._disk.run(lambda store: self._write(store, rows), None) if rows else None
+        if generation is None:
+            return 0
+        with self._mutex:
+            for asked, entry, blob in sealed:
+                if blob:
+                    self._memory.drop(asked)
+                    self._hold(asked, _Held(entry, 0, row_id(entry.key)), generation)
+        return len(rows)
+
+    def _sealed(self, entry: Entry) -> Optional[bytes]:
         try:
             sealed = seal(entry, self._secret)
         except struct.error as error:
             logger.warning("an answer is not kept, its counts make no sense: %s", error)
-            return False
+            return None
         if len(sealed) > self._most // 2:
             logger.info("an answer of %d bytes is too large for the cache", len(sealed))
-            return False
-        generation = self._disk.run(lambda store: self._write(store, entry.key, sealed, asked[0]), None)
-        if generation is None:
-            return False
-        with self._mutex:
-            self._memory.drop(asked)
-            self._hold(asked, _Held(entry, 0, row_id(entry.key)), generation)
-        return True
+            return None
+        return sealed
 
-    def _write(self, store: Store, key: bytes, sealed: bytes, agent: str) -> bytes:
+    def _write(self, store: Store, rows: List[Tuple[bytes, bytes, str]]) -> bytes:
         generation = store.generation.read()
-        store.put(key, sealed, agent)
+        store.put(rows)
         return generation
 
     def delete(

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from fleet import FakeClock, fleet, write_project
 
 from claude_force import AgentOrchestrator, ResponseCache
+from claude_force.clerk import Clerk
 from claude_force.errors import InvalidOptionError
 from claude_force.testing import MessagesServer, faults
 
@@ -186,7 +188,7 @@ class TestSettings:
 
     async def test_a_fault_that_nobody_thought_of_costs_no_call(self, project, tmp_path, caplog):
         with ResponseCache(cache_dir=tmp_path / "own") as cache:
-            cache.get = cache.set = lambda *_: 1 / 0
+            cache.get = cache.set_many = lambda *_: 1 / 0
             one, other, requests = await twice(project, response_cache=cache)
         assert (one.success, other.success, requests) == (True, True, 2)
         assert "the cache failed" in caplog.text
@@ -195,14 +197,14 @@ class TestSettings:
         cache = ResponseCache(cache_dir=tmp_path / "own")
         storing = asyncio.Event()
         loop = asyncio.get_running_loop()
-        original = cache.set
+        original = cache.set_many
 
         def slow(*arguments):
             loop.call_soon_threadsafe(storing.set)
             time.sleep(0.1)
             return original(*arguments)
 
-        cache.set = slow
+        cache.set_many = slow
         async with fleet(project, response_cache=cache) as (orchestrator, _):
             call = asyncio.ensure_future(orchestrator.execute_agent(*ASK))
             await storing.wait()
@@ -350,3 +352,54 @@ class TestProcesses:
                 assert (await orchestrator.execute_agent(*ASK)).success
                 assert 290 < clock.time < 310
                 assert len(server.requests) == 2
+
+
+class TestClerk:
+    async def test_what_comes_while_it_works_is_one_batch_and_each_gets_its_own_result(self):
+        batches, go = [], threading.Event()
+
+        def work(jobs):
+            batches.append(len(jobs))
+            go.wait(5)
+            return [job * 2 for job in jobs]
+
+        clerk = Clerk(work, "clerk")
+        results = [asyncio.ensure_future(clerk.do(number)) for number in range(50)]
+        await asyncio.sleep(0.05)
+        go.set()
+        assert await asyncio.gather(*results) == [2 * number for number in range(50)]
+        assert sum(batches) == 50
+        assert len(batches) == 2
+        clerk.stop()
+
+    async def test_what_was_left_is_done_before_it_stops_and_it_starts_again(self):
+        done = []
+        clerk = Clerk(lambda jobs: [done.append(job) for job in jobs], "clerk")
+        for number in range(100):
+            clerk.leave(number)
+        await asyncio.get_running_loop().run_in_executor(None, clerk.stop)
+        assert done == list(range(100))
+        await clerk.do("again")
+        assert done[-1] == "again"
+        clerk.stop()
+
+    async def test_a_job_whose_caller_is_cancelled_is_done_and_harms_nobody(self):
+        done = []
+        clerk = Clerk(lambda jobs: [done.append(job) for job in jobs], "clerk")
+        job = asyncio.ensure_future(clerk.do("cancelled"))
+        await asyncio.sleep(0)
+        job.cancel()
+        await clerk.do("next")
+        assert done == ["cancelled", "next"]
+        clerk.stop()
+
+    async def test_one_who_is_cancelled_while_it_looks_leaves_no_lease_behind(self, project, tmp_path):
+        with ResponseCache(cache_dir=tmp_path / "own") as cache:
+            async with fleet(project, response_cache=cache) as (orchestrator, _):
+                for _ in range(20):
+                    call = asyncio.ensure_future(orchestrator.execute_agent(*ASK))
+                    await asyncio.sleep(0.001)
+                    call.cancel()
+                    await asyncio.gather(call, return_exceptions=True)
+                result = await asyncio.wait_for(orchestrator.execute_agent(*ASK), 5)
+                assert result.success

@@ -24,6 +24,7 @@ ROWS = (
     "calling",
     "results",
     "response_cache",
+    "clerk",
     "answers",
     "asking",
     "performance_tracker",

@@ -79,24 +79,25 @@ class Store:
         row: Optional[Row] = self._reader.execute(_GET, (row_id(key),)).fetchone()
         return row
 
-    def put(self, key: bytes, sealed: bytes, agent: str) -> bool:
-        """Stores an entry, then evicts what is over the bound. Returns whether it took another's place."""
-        identity = row_id(key)
+    def put(self, entries: Iterable[Tuple[bytes, bytes, str]]) -> None:
+        """Stores `(key, sealed, agent)`, all or none, and evicts what is over the bound."""
+        replaced = checked = False
         with self._lock, self._db:
             self._db.execute("BEGIN IMMEDIATE")
-            replaced = self._insert(identity, sealed, agent)
             if self._touches:
                 self._write_touches(_TOUCHED_PER_CALL)
-            self._unchecked += len(sealed)
-            due = self._unchecked >= self._check_every
-            if due:
-                self._keep_within_bounds(spare=identity)
+            for key, sealed, agent in entries:
+                identity = row_id(key)
+                replaced |= self._insert(identity, sealed, agent)
+                self._unchecked += len(sealed)
+                if self._unchecked >= self._check_every:
+                    self._keep_within_bounds(spare=identity)
+                    checked = True
         if replaced:
             self.generation.advance()
-        if due and self._wal_path.exists() and self._wal_path.stat().st_size > 2 * self._wal_most:
+        if checked and self._wal_path.exists() and self._wal_path.stat().st_size > 2 * self._wal_most:
             # The commit's own checkpoint gives up where another process is reading; this one waits for it.
             self._truncate_wal()
-        return replaced
 
     def _insert(self, identity: int, sealed: bytes, agent: str) -> bool:
         row = self._db.execute(PUT, (sealed,)).lastrowid
