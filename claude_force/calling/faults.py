@@ -5,6 +5,7 @@ Source: the API's reference, chapter "Errors".
 
 from __future__ import annotations
 
+import json
 import re
 from email.utils import parsedate_to_datetime
 from typing import Any, Dict, Mapping, Optional, Type
@@ -71,6 +72,14 @@ def from_status(status: int, body: Any, headers: Mapping[str, str], now: float) 
         request_id=headers.get("request-id") or _text(_member(body, "request_id")) or None,
         retry_after=read_retry_after(headers, now),
     )
+
+
+def parsed(text: str) -> Any:
+    """The body of an error: JSON where it is any, else its text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def from_stream_error(event: Mapping[str, Any]) -> CallError:

@@ -28,8 +28,9 @@ from ..errors import (
     SilenceError,
 )
 from ..types import Call, Reply, Usage
-from .faults import from_status, redact
+from .faults import from_status, parsed, redact
 from .messages import BodyReader, Reader, StreamReader, request_fields
+from .wire import Wire
 
 # After the last event only the end of the HTTP body is due: not worth more waiting than this.
 _END_OF_BODY_SECONDS = 0.5
@@ -67,9 +68,10 @@ class Transport:
         anthropic = import_sdk()
         self._silence = float("inf") if silence_seconds is None else silence_seconds
         self._stream = stream
-        self._response = _http_library(anthropic).Response
         self._sdk = anthropic
-        self._client = _make_client(anthropic, api_key, base_url, connections)
+        http = _make_http(anthropic, connections)
+        self._client = _make_client(anthropic, api_key, base_url, http)
+        self._wire = Wire(self._client, http)
         self._broken = _connection_errors(anthropic)
         self._taken = frozenset(inspect.signature(self._client.messages.create).parameters)
         self.base_url = str(self._client.base_url)
@@ -106,13 +108,10 @@ class Transport:
             meter.usage = reader.billed()
 
     async def _exchange(self, call: Call, reader: Reader, watch: anyio.CancelScope, meter: Meter) -> Reply:
-        fields = request_fields(call, self._stream)
-        if not self._stream:
-            return await self._whole(fields, reader, meter)
-        async with self._client.messages.with_streaming_response.create(**fields) as response:
+        async with self._wire.response(request_fields(call, self._stream)) as response:
             try:
-                self._begin(response, meter)
-                async for chunk in response.iter_bytes():
+                await self._begin(response, meter)
+                async for chunk in response.aiter_bytes():
                     reader.feed(chunk)
                     watch.deadline = anyio.current_time() + (
                         _END_OF_BODY_SECONDS if reader.complete else self._silence
@@ -122,19 +121,11 @@ class Transport:
                 raise
         return reader.reply(meter.headers.get("request-id"))
 
-    async def _whole(self, fields: Dict[str, Any], reader: Reader, meter: Meter) -> Reply:
-        # The SDK's way to an answer that it does not read itself: a third less work than its typed one.
-        response = await self._client.post("/v1/messages", body=fields, cast_to=self._response)
-        try:
-            self._begin(response, meter)
-            reader.feed(response.content)
-            return reader.reply(meter.headers.get("request-id"))
-        except CallError as error:
-            error.request_id = error.request_id or meter.headers.get("request-id")
-            raise
-
-    def _begin(self, response: Any, meter: Meter) -> None:
+    async def _begin(self, response: Any, meter: Meter) -> None:
         meter.headers = _plain(response.headers)
+        if response.status_code >= 400:
+            text = (await response.aread()).decode("utf-8", "replace")
+            raise from_status(response.status_code, parsed(text), meter.headers, time.time())
         self._expect_media_type(meter.headers.get("content-type", ""))
         if meter.on_begin is not None:
             meter.on_begin()
@@ -172,12 +163,8 @@ def import_sdk() -> Any:
     return anthropic
 
 
-def _make_client(sdk: Any, api_key: Optional[str], base_url: Optional[str], connections: int) -> Any:
-    arguments: Dict[str, Any] = {"max_retries": 0, "timeout": None}
-    if api_key is not None:
-        arguments["api_key"] = api_key
-    if base_url is not None:
-        arguments["base_url"] = base_url
+def _make_http(sdk: Any, connections: int) -> Optional[Any]:
+    """The fast client; None where the SDK's own has to serve."""
     try:
         import aiohttp  # noqa: F401
 
@@ -185,16 +172,21 @@ def _make_client(sdk: Any, api_key: Optional[str], base_url: Optional[str], conn
         limits = type(sdk.DEFAULT_CONNECTION_LIMITS)(
             max_connections=connections, max_keepalive_connections=connections
         )
-        arguments["http_client"] = sdk.DefaultAioHttpClient(timeout=None, limits=limits)
+        return sdk.DefaultAioHttpClient(timeout=None, limits=limits)
     except (ImportError, RuntimeError):
-        # Without aiohttp, or its adapter for older SDKs, the SDK's own transport serves.
-        arguments.pop("http_client", None)
+        # Without aiohttp, or its adapter for older SDKs.
+        return None
+
+
+def _make_client(sdk: Any, api_key: Optional[str], base_url: Optional[str], http: Optional[Any]) -> Any:
+    arguments: Dict[str, Any] = {"max_retries": 0, "timeout": None}
+    if api_key is not None:
+        arguments["api_key"] = api_key
+    if base_url is not None:
+        arguments["base_url"] = base_url
+    if http is not None:
+        arguments["http_client"] = http
     return sdk.AsyncAnthropic(**arguments)
-
-
-def _http_library(sdk: Any) -> Any:
-    """httpx, or httpx2 for newer SDKs."""
-    return __import__(sdk.DefaultAsyncHttpxClient.__mro__[1].__module__.split(".")[0])
 
 
 def _plain(headers: Any) -> Dict[str, str]:
