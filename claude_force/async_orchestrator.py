@@ -39,9 +39,13 @@ from .workflow import run_in_turn, sequence
 
 __all__ = ["AsyncAgentOrchestrator", "AsyncAgentResult"]
 
-# Calls that wait for their next attempt hold no slot: there are others to take it. Where a small fleet probes
-# an overloaded server, each of them uses up but a few of its attempts.
-_UNDER_WAY_PER_SLOT, _MORE_UNDER_WAY = 2, 24
+# Calls that wait for their next attempt hold no slot: others take it. Where a small fleet probes an overloaded
+# server, each of many uses up but a few attempts; of a large one, fewer are under way than could be.
+_FEWEST_WAITING, _MOST_WAITING = 24, 88
+
+
+def _under_way(concurrent: int) -> int:
+    return concurrent + min(concurrent + _FEWEST_WAITING, _MOST_WAITING)
 
 
 class AsyncAgentOrchestrator:
@@ -290,8 +294,7 @@ class AsyncAgentOrchestrator:
             terms = Terms(budgets, watch, first_of_many)
             return self.execute_agent(agent_name, task, terms=terms, **call_options)
 
-        most = _UNDER_WAY_PER_SLOT * self._how().ceiling + _MORE_UNDER_WAY
-        return stream(tasks, run, most, in_order, tracker)
+        return stream(tasks, run, _under_way(self._how().ceiling), in_order, tracker)
 
     async def estimate(
         self,

@@ -1,4 +1,4 @@
-"""One subject in a process of its own: `python measure.py NAME BASE_URL REQUESTS CONCURRENT`, JSON out."""
+"""One subject in a process of its own: `python measure.py NAME BASE_URL REQUESTS CONCURRENT HOME`."""
 
 from __future__ import annotations
 
@@ -43,5 +43,5 @@ async def measure(name: str, base_url: str, requests: int, concurrent: int) -> N
 
 if __name__ == "__main__":
     logging.disable(logging.CRITICAL)
-    os.environ["HOME"] = os.environ.get("BENCH_HOME", os.environ["HOME"])
+    os.environ["HOME"] = sys.argv[5]
     asyncio.run(measure(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))

@@ -33,7 +33,7 @@ async def claude_force(base_url: str, tasks: List[str], concurrent: int) -> int:
 
     with tempfile.TemporaryDirectory() as folder:
         agents = Path(folder, ".claude", "agents")
-        agents.mkdir(parents=True)
+        agents.mkdir(parents=True)  # noqa: ASYNC240
         (agents / "expert.md").write_text(
             f"---\nname: expert\nmodel: {MODEL}\n---\n{SYSTEM}", encoding="utf-8"
         )

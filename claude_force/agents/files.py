@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Tuple
+from typing import Tuple, Union
 
 from ..errors import ConfigurationError
 
@@ -41,10 +41,10 @@ def resolve_inside(folder: Path, relative: str) -> Path:
     return Path(real)
 
 
-def stamp(path: Path) -> Stamp:
+def stamp(path: Union[str, Path]) -> Stamp:
     """What changes with a file's or a folder's content; all zero where there is none."""
     try:
-        found = path.stat()
+        found = os.stat(path)  # noqa: PTH116
     except (OSError, ValueError):
         return (0, 0, 0)
     return (found.st_mtime_ns, found.st_size, found.st_ino)

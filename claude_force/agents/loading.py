@@ -40,6 +40,16 @@ class Loaded:
     stamps: Dict[Path, Stamp] = field(default_factory=dict)
     shared: List[Path] = field(default_factory=list)
     files: Dict[str, Tuple[Path, ...]] = field(default_factory=dict)
+    _watched: Dict[str, List[Tuple[str, Stamp]]] = field(default_factory=dict)
+
+    def is_current(self, name: str) -> bool:
+        """Whether all is unchanged that could make the agent of this name another one."""
+        watched = self._watched.get(name)
+        if watched is None:
+            # As text: it is asked for at each call, and a Path takes longer to look up than to stat.
+            paths = (*self.shared, *self.files[name])
+            watched = self._watched[name] = [(str(path), self.stamps[path]) for path in paths]
+        return all(stamp(path) == was for path, was in watched)
 
     def find(self, name: object) -> Optional[Agent]:
         if not isinstance(name, str):

@@ -42,7 +42,7 @@ def check_task(task: object) -> str:
             f"Task too large: {len(task):,} characters, the limit is {settings.MAX_TASK_CHARACTERS:,}. "
             "Split it into several tasks."
         )
-    found = _SURROGATE.search(task)
+    found = None if task.isascii() else _SURROGATE.search(task)
     if found:
         raise InvalidTaskError(
             f"Task can't be sent as UTF-8: half a surrogate pair at character {found.start()}. "

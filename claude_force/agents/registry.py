@@ -99,8 +99,7 @@ class Registry:
         agent = loaded.find(name) if loaded is not None else None
         if loaded is None or agent is None:
             return None
-        watched = (*loaded.shared, *loaded.files[agent.name])
-        return agent if all(stamp(path) == loaded.stamps[path] for path in watched) else None
+        return agent if loaded.is_current(agent.name) else None
 
     def _fresh(self) -> Loaded:
         with self._lock:

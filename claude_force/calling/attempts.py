@@ -39,18 +39,18 @@ class Attempts:
     async def run(self, attempt: Callable[[Call], Awaitable[Reply]]) -> Reply:
         """Raises what the last attempt raised, or DeadlineExceededError."""
         try:
-            return await self._first(attempt)
+            try:
+                self.made += 1
+                return await attempt(self._call)
+            except TransientError as error:
+                return await self._driven(attempt, error)
         except CallError as error:
             error.attempts = self.made
             raise
 
-    async def _first(self, attempt: Callable[[Call], Awaitable[Reply]]) -> Reply:
-        try:
-            self.made += 1
-            return await attempt(self._call)
-        except TransientError as error:
-            failed: Optional[TransientError] = error
-
+    async def _driven(
+        self, attempt: Callable[[Call], Awaitable[Reply]], failed: Optional[TransientError]
+    ) -> Reply:
         async def again(call: Call) -> Reply:
             # The driver costs a tenth of a call, and most calls need none: it is told of the first attempt.
             nonlocal failed

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from copy import copy
-from dataclasses import dataclass
-from typing import Awaitable, Callable, Dict, Generic, Hashable, Optional, Tuple, TypeVar
+from dataclasses import dataclass, field
+from typing import Awaitable, Callable, Dict, Generic, Hashable, List, Optional, Tuple, TypeVar
 
 from ..errors import CallError, DeadlineExceededError, TransientError
 
@@ -30,7 +30,7 @@ def _without_attempts(error: CallError) -> CallError:
 @dataclass
 class _Flight(Generic[T]):
     task: asyncio.Future[T]
-    waiting: int = 0
+    waiting: List[asyncio.Future[None]] = field(default_factory=list)
 
 
 class SingleFlight(Generic[T]):
@@ -72,6 +72,9 @@ class SingleFlight(Generic[T]):
 
     def _landed(self, key: Hashable, flight: _Flight[T]) -> None:
         self._forget(key, flight)
+        for one in flight.waiting:
+            if not one.done():
+                one.set_result(None)
         if not flight.task.cancelled():
             # Looked at here, so that asyncio has no complaint when everyone who waited is gone.
             flight.task.exception()
@@ -81,16 +84,20 @@ class SingleFlight(Generic[T]):
             del self._flights[key]
 
     async def _outcome(self, key: Hashable, flight: _Flight[T], patience: Optional[float]) -> T:
-        flight.waiting += 1
+        landed = asyncio.get_running_loop().create_future()
+        flight.waiting.append(landed)
         try:
-            done, _ = await asyncio.wait([flight.task], timeout=patience)
+            if patience is None:
+                await landed
+            else:
+                await asyncio.wait([landed], timeout=patience)
         finally:
-            flight.waiting -= 1
+            flight.waiting.remove(landed)
             if not flight.waiting and not flight.task.done():
                 self._forget(key, flight)
                 flight.task.cancel()
                 # It has let go of its connection when the caller goes on.
                 await asyncio.wait([flight.task])
-        if not done:
+        if not landed.done():
             raise DeadlineExceededError(f"No answer within the deadline of {patience:g} s")
         return flight.task.result()

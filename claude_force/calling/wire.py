@@ -24,7 +24,7 @@ class Wire:
 
     @asynccontextmanager
     async def response(self, fields: Dict[str, Any]) -> AsyncIterator[Any]:
-        """An httpx response, its body not read yet, of any status. Raises the errors of the SDK and of httpx."""
+        """An httpx response, its body not read yet, of any status. Raises as the SDK and httpx do."""
         body = None if self._made is None else _written(fields)
         if self._made is None or body is None:
             async with self._client.messages.with_streaming_response.create(**fields) as answer:
