@@ -39,8 +39,8 @@ from .workflow import run_in_turn, sequence
 
 __all__ = ["AsyncAgentOrchestrator", "AsyncAgentResult"]
 
-# Calls that wait for their next attempt hold no slot: others take it. Where a small fleet probes an overloaded
-# server, each of many uses up but a few attempts; of a large one, fewer are under way than could be.
+# Calls that wait for their next attempt hold no slot, so others take it; with few of them, a small fleet that
+# probes an overloaded server would use up all their attempts.
 _FEWEST_WAITING, _MOST_WAITING = 24, 88
 
 
@@ -73,8 +73,7 @@ class AsyncAgentOrchestrator:
         prices: the caller's own by model, such as {"my-model": {"input": 3.0, "output": 15.0}}, in USD per
             million tokens, before those of the price list.
 
-    `enable_memory` is accepted for older callers and does nothing: agents have no memory.
-    `enable_tracking` is kept as it is given.
+    `enable_memory` is accepted for older callers and does nothing. `enable_tracking` is kept as it is given.
     """
 
     def __init__(
