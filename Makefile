@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help test demo check cover soak bench-cache matrix clean
+.PHONY: help test demo check cover soak bench-cache bench-engine matrix clean
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -14,8 +14,9 @@ help:
 	@echo "make demo                 run a team of agents against a stand-in server (LIVE=1: against the real API)"
 	@echo "make check                lint, format, types, the rules of the house, the public names"
 	@echo "make cover                run the tests and write the coverage report to htmlcov/"
-	@echo "make soak                 run the long form of the cache's tests: every bit, every crash (half an hour)"
+	@echo "make soak                 run the long form of the tests of cache and bulk runs: every bit, every crash (half an hour)"
 	@echo "make bench-cache          measure the cache beside its peers, in an environment of their own (20 minutes)"
+	@echo "make bench-engine         measure the engine beside the SDK and its peers, in that environment"
 	@echo "make matrix               run the tests on every Python from 3.8 to 3.13 that is here (MATRIX=\"3.8 3.13\": only these)"
 	@echo "make clean                remove environments, caches and reports"
 
@@ -36,10 +37,13 @@ cover: .venv/dev
 	@echo "Report: htmlcov/index.html"
 
 soak: .venv/dev
-	$(BIN)/pytest tests/test_cache_robustness.py tests/test_cache_model.py -v --soak
+	$(BIN)/pytest tests/test_cache_robustness.py tests/test_cache_model.py tests/test_run_many.py -v --soak
 
 bench-cache: .venv-bench/ready
 	.venv-bench/bin/python -m benchmarks.cache $(BENCH)
+
+bench-engine: .venv-bench/engine
+	.venv-bench/bin/python -m benchmarks.engine $(BENCH)
 
 matrix:
 	@python3 scripts/matrix.py $(MATRIX)
@@ -62,6 +66,10 @@ clean:
 .venv-bench/ready: $(SOURCES) benchmarks/cache/peers.txt
 	python3 -m venv --clear .venv-bench
 	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --editable . -r benchmarks/cache/peers.txt
+	@touch $@
+
+.venv-bench/engine: .venv-bench/ready benchmarks/engine/peers.txt
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/engine/peers.txt
 	@touch $@
 
 # pip before 21.3 can't install a pyproject.toml package in editable mode.

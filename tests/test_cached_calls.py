@@ -369,7 +369,7 @@ class TestClerk:
         go.set()
         assert await asyncio.gather(*results) == [2 * number for number in range(50)]
         assert sum(batches) == 50
-        assert len(batches) == 2
+        assert len(batches) <= 2
         clerk.stop()
 
     async def test_what_was_left_is_done_before_it_stops_and_it_starts_again(self):
