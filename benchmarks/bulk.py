@@ -1,0 +1,76 @@
+"""Memory and speed of a long bulk run: nothing grows with the number of rows.
+
+    python benchmarks/bulk.py [--rows 100000] [--concurrent 500]
+
+Prints rows a second and resident memory as the run goes. The server answers at once, so that the engine's own
+work is what is measured; answers are not cached, because a cache is meant to fill.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Iterator, Tuple
+
+from claude_force import AsyncAgentOrchestrator
+
+SERVER = Path(__file__).resolve().parent / "engine" / "server.py"
+FIRST = 1_000
+
+
+def resident_mb() -> float:
+    """Now, not at its highest (Linux)."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * 4096 / 2**20
+
+
+def tasks(rows: int) -> Iterator[Tuple[str, str]]:
+    return (("expert", f"Task {number} ".ljust(400, "x")) for number in range(rows))
+
+
+async def run(base_url: str, rows: int, concurrent: int, config: str) -> None:
+    async with AsyncAgentOrchestrator(
+        config, api_key="none", base_url=base_url, max_concurrent=concurrent, stream=False
+    ) as running:
+        done, failed, began, at_first = 0, 0, time.perf_counter(), 0.0
+        marks = {FIRST, *range(rows // 10, rows + 1, rows // 10)}
+        last, before = began, 0
+        async for result in running.stream_multiple(tasks(rows), cache="off"):
+            done += 1
+            failed += not result.success
+            if done in marks:
+                now = time.perf_counter()
+                at_first = at_first or resident_mb()
+                rate = (done - before) / (now - last)
+                print(f"{done:>8,} rows: {rate:6,.0f} rows/s, {resident_mb():6.1f} MB", flush=True)
+                last, before = now, done
+        print(f"{failed} failed; memory since row {FIRST:,}: {resident_mb() - at_first:+.1f} MB")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="A long bulk run.")
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--concurrent", type=int, default=500)
+    options = parser.parse_args()
+    command = [sys.executable, str(SERVER)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        base_url = f"http://127.0.0.1:{server.stdout.readline().strip()}"
+        with tempfile.TemporaryDirectory() as folder:
+            agents = Path(folder, ".claude", "agents")
+            agents.mkdir(parents=True)
+            (agents / "expert.md").write_text(
+                "---\nname: expert\nmodel: sonnet\n---\nYou help.", encoding="utf-8"
+            )
+            asyncio.run(run(base_url, options.rows, options.concurrent, str(agents.parent)))
+        assert server.stdin is not None
+        server.stdin.close()
+
+
+if __name__ == "__main__":
+    main()
