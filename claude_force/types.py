@@ -77,6 +77,22 @@ class Usage:
 
 
 @dataclass(frozen=True)
+class Attempt:
+    """One request of a call.
+
+    Attributes:
+        began, ended: seconds; in a result they count from the call's start.
+        window: how many attempts might be on the wire when it began.
+        error: the type of the error that it met, None for an answer.
+    """
+
+    began: float
+    ended: float
+    window: int
+    error: Optional[str] = None
+
+
+@dataclass(frozen=True)
 class Reply:
     """A whole answer as the server gave it.
 
@@ -87,6 +103,7 @@ class Reply:
         saved_cost: what it would have cost, in USD, where it was not paid for now.
         cached: it was kept from an earlier call, `cache_age` seconds ago.
         shared: an identical call was under way, and this one was given the same answer.
+        timeline: the requests that were made for it, by the engine's clock.
     """
 
     text: str
@@ -102,6 +119,7 @@ class Reply:
     cache_age: Optional[float] = None
     shared: bool = False
     prompt_cache_saving: Optional[float] = None
+    timeline: Tuple[Attempt, ...] = ()
 
 
 @dataclass
@@ -123,7 +141,7 @@ class AgentResult:
         shared: an identical call was under way, and its answer is this one too.
         usage: tokens of the request that the answer came from; a cached or shared one used none now.
         duration: seconds from the call to its result, waits and retries included.
-        attempts: requests made.
+        attempts: requests made; `timeline` has their times.
         truncated: the answer ends because `max_tokens` or the model's context was full.
         refused: the model declined to answer.
     """
@@ -147,6 +165,17 @@ class AgentResult:
     request_id: Optional[str] = None
     error: Optional[ClaudeForceError] = field(default=None, repr=False)
     index: Optional[int] = None
+    timeline: Tuple[Attempt, ...] = ()
+
+    @property
+    def service(self) -> float:
+        """Seconds in which a request was on the wire."""
+        return sum(one.ended - one.began for one in self.timeline)
+
+    @property
+    def wait(self) -> float:
+        """Seconds in which none was: for the pace, for room, between attempts, for another's answer."""
+        return max(0.0, self.duration - self.service)
 
     @property
     def truncated(self) -> bool:
@@ -163,6 +192,7 @@ class AgentResult:
         }
         plain["metadata"] = dict(self.metadata)
         plain["usage"] = asdict(self.usage)
+        plain["timeline"] = [asdict(one) for one in self.timeline]
         plain["truncated"] = self.truncated
         plain["refused"] = self.refused
         plain["error_type"] = type(self.error).__name__ if self.error else None
@@ -170,3 +200,14 @@ class AgentResult:
 
 
 AsyncAgentResult = AgentResult
+
+
+@dataclass(frozen=True)
+class Executed:
+    """A call that has ended, as those who observe the engine are told of it; `started` is Unix time, seconds."""
+
+    call: Call
+    result: AgentResult
+    started: float
+    workflow_name: Optional[str] = None
+    workflow_position: Optional[int] = None

@@ -23,6 +23,11 @@ class Registry:
         self._lock = threading.Lock()
         self._loaded: Optional[Loaded] = None
 
+    @property
+    def folder(self) -> Path:
+        """The `.claude` folder in charge; the user's own where there is no project."""
+        return self._sources.folder
+
     def get(self, name: str) -> Agent:
         """The agent of this name, by the spelling of its file or by its slug.
 

@@ -1,0 +1,1 @@
+"""The ledger: a line for each execution, and the figures that these lines add up to."""

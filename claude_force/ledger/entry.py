@@ -1,0 +1,108 @@
+"""One execution as the ledger keeps it: a flat JSON object in a line, without a word of the task. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, fields
+from datetime import datetime, timezone
+from typing import Any, Dict, Optional, Tuple
+
+from ..types import Executed
+
+# An attempt in a line: milliseconds from the execution's start to its begin and to its end, how many might be
+# on the wire when it began, and the type of the error that it met.
+Trip = Tuple[float, float, int, Optional[str]]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An execution. Times are in milliseconds, money in USD; None is what is not known.
+
+    Attributes:
+        timestamp: when it ended, ISO 8601 with its offset from UTC.
+        task_hash: 16 hex characters of the task's SHA-256.
+        execution_time_ms: from the call to its result; `service_time_ms` of it was on the wire, `wait_ms` not.
+        input_tokens: of the prompt, those that the prompt cache read and wrote among them; a cached or shared
+            answer used none.
+        run: one orchestrator's life, or one command.
+        timeline: its attempts, in their order.
+    """
+
+    timestamp: str
+    agent_name: str
+    task_hash: str = ""
+    success: bool = True
+    execution_time_ms: float = 0.0
+    model: Optional[str] = None
+    input_tokens: int = 0
+    output_tokens: int = 0
+    total_tokens: int = 0
+    estimated_cost: Optional[float] = None
+    error_type: Optional[str] = None
+    workflow_name: Optional[str] = None
+    workflow_position: Optional[int] = None
+    run: Optional[str] = None
+    cached: bool = False
+    shared: bool = False
+    attempts: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    stop_reason: Optional[str] = None
+    request_id: Optional[str] = None
+    status: Optional[int] = None
+    wait_ms: float = 0.0
+    service_time_ms: float = 0.0
+    saved_cost: Optional[float] = None
+    prompt_cache_saving: Optional[float] = None
+    timeline: Tuple[Trip, ...] = ()
+
+    def fields(self) -> Dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return dict(vars(self))
+
+
+NAMES = tuple(field.name for field in fields(Entry))
+
+
+def entry_of(executed: Executed, run: str) -> Entry:
+    """What is kept of an execution."""
+    result, call = executed.result, executed.call
+    paid = not (result.cached or result.shared)
+    usage = result.usage
+    return Entry(
+        timestamp=_iso(executed.started + result.duration),
+        agent_name=result.agent_name,
+        task_hash=hashlib.sha256(call.task.encode("utf-8", "surrogatepass")).hexdigest()[:16],
+        success=result.success,
+        execution_time_ms=_ms(result.duration),
+        model=result.model or call.model,
+        input_tokens=usage.prompt_tokens if paid else 0,
+        output_tokens=usage.output_tokens if paid else 0,
+        total_tokens=usage.total_tokens if paid else 0,
+        estimated_cost=result.cost,
+        error_type=type(result.error).__name__ if result.error else None,
+        workflow_name=executed.workflow_name,
+        workflow_position=executed.workflow_position,
+        run=run,
+        cached=result.cached,
+        shared=result.shared,
+        attempts=result.attempts,
+        cache_read_tokens=usage.cache_read_input_tokens if paid else 0,
+        cache_write_tokens=usage.cache_creation_input_tokens if paid else 0,
+        stop_reason=result.stop_reason,
+        request_id=result.request_id,
+        status=getattr(result.error, "status", None),
+        wait_ms=_ms(result.wait),
+        service_time_ms=_ms(result.service),
+        saved_cost=result.saved_cost,
+        prompt_cache_saving=result.prompt_cache_saving,
+        timeline=tuple((_ms(one.began), _ms(one.ended), one.window, one.error) for one in result.timeline),
+    )
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 3)
+
+
+def _iso(unix: float) -> str:
+    return datetime.fromtimestamp(unix, timezone.utc).isoformat()
