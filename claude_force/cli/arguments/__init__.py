@@ -1,0 +1,17 @@
+"""The verbs. Each has a module of its name here, whose `add` gives a parser the verb's arguments.
+
+These modules import nothing heavy: what carries a verb out is imported when the verb was chosen. A new verb
+is a line in this table and a module.
+"""
+
+from __future__ import annotations
+
+from typing import Mapping
+
+VERBS: Mapping[str, str] = {
+    "list": "List the project's agents or workflows.",
+    "info": "Show what is known of one agent.",
+    "run": "Run an agent, a workflow, or many tasks.",
+    "cache": "Look after the answers that are kept.",
+    "demo": "Measure three agents, one by one and at once. Needs no key.",
+}

@@ -1,0 +1,98 @@
+"""The arguments of `run agent|workflow|many`."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..options import TASK_HELP, add_cache_policy, add_call_options, add_task, number
+from ..parser import Parser
+
+_MANY_HELP = (
+    "A row has a task and an agent; its other fields are carried through to the results. Exit code 0: all "
+    "rows succeeded, 3: some failed, 4: the budget ended it, 130: stopped."
+)
+
+
+def add(parser: Parser) -> None:
+    """Gives `parser` the verb's arguments."""
+    kinds = parser.add_kinds("kind")
+    kinds.add("agent", "Run one agent on one task.", _add_agent, epilog=TASK_HELP)
+    kinds.add("workflow", "Run a workflow's agents in turn.", _add_workflow, epilog=TASK_HELP)
+    kinds.add(
+        "many",
+        "Run a file of tasks, or files as tasks; resumes where it was ended.",
+        _add_many,
+        epilog=_MANY_HELP,
+    )
+
+
+def _add_agent(parser: Parser) -> None:
+    _add_one(parser)
+    parser.set_defaults(carry_out=_run_agent)
+
+
+def _add_workflow(parser: Parser) -> None:
+    _add_one(parser)
+    parser.add_argument(
+        "--no-pass-output", action="store_true", help="give each agent the task alone, not the answer before"
+    )
+    parser.set_defaults(carry_out=_run_workflow)
+
+
+def _add_one(parser: Parser) -> None:
+    parser.add_argument("name", metavar="NAME")
+    add_task(parser)
+    add_call_options(parser)
+    add_cache_policy(parser)
+
+
+def _add_many(parser: Parser) -> None:
+    _add_rows(parser)
+    _add_bounds(parser)
+    add_cache_policy(parser)
+    add_call_options(parser)
+    parser.set_defaults(carry_out=_run_many)
+
+
+def _add_rows(parser: Parser) -> None:
+    add = parser.add_argument
+    add("tasks", nargs="?", metavar="TASKS", help=".jsonl, .csv, .tsv, .json or .txt")
+    add("-o", "--output", metavar="RESULTS", help="JSON lines; the same command resumes it")
+    add("--agent", metavar="NAME", help="for rows that name none")
+    add("--files", nargs="+", metavar="PATTERN", help="a row for each file, such as 'src/**/*.py'")
+    add("--task", metavar="TEXT", help="with --files: what is to be done with each file")
+    add("--retry-failed", action="store_true", help="take the rows that failed again")
+    add("--no-resume", action="store_true", help="start over: the results that the output holds are dropped")
+    add("--limit", type=int, metavar="N", help="only the first N rows")
+
+
+def _add_bounds(parser: Parser) -> None:
+    add, most = parser.add_argument, "hard cap on what the output costs, earlier runs included"
+    add("--budget", type=number, metavar="USD", help=most)
+    add("--estimate", action="store_true", help="say what it would use and cost, and send nothing")
+    price = "USD per million tokens, where no list has it"
+    add("--price", action="append", metavar="MODEL=IN,OUT", help=price)
+    add("--rpm", type=number, metavar="N", help="requests a minute, below what the server allows")
+    add("--tpm", type=number, metavar="N", help="input tokens a minute, likewise")
+    add("--output-tpm", type=number, metavar="N", help="output tokens a minute, likewise")
+    add("--cache-ttl", choices=["5m", "1h"], help="life of the API's prompt cache (5m)")
+    grace = "what is in flight may end after Ctrl-C (30)"
+    add("--grace", type=number, default=30.0, metavar="S", help=grace)
+
+
+def _run_agent(args: argparse.Namespace) -> int:
+    from ..run import run_agent
+
+    return run_agent(args)
+
+
+def _run_workflow(args: argparse.Namespace) -> int:
+    from ..run import run_workflow
+
+    return run_workflow(args)
+
+
+def _run_many(args: argparse.Namespace) -> int:
+    from ..many import run_many
+
+    return run_many(args)

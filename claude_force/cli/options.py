@@ -1,0 +1,51 @@
+"""Arguments that several verbs share, and the types of their values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .parser import Parser
+
+TASK_HELP = "The task is --task TEXT, --task-file FILE, or standard input (a pipe, or - for it by name)."
+
+
+def add_task(parser: Parser) -> None:
+    """Where the task of one call comes from."""
+    task = parser.add_mutually_exclusive_group()
+    task.add_argument("--task", metavar="TEXT", help="the task itself")
+    task.add_argument("--task-file", metavar="FILE", help="a UTF-8 file that holds the task")
+
+
+def add_cache_policy(parser: Parser) -> None:
+    """Whether kept answers are used."""
+    parser.add_argument(
+        "--cache", choices=["use", "refresh", "off"], default="use", help="kept answers (use)"
+    )
+
+
+def add_call_options(parser: Parser) -> None:
+    """What changes an answer, and what bounds a call."""
+    add = parser.add_argument
+    add("--max-tokens", type=int, metavar="N", help="longest answer, in tokens")
+    add("--temperature", type=number, metavar="X", help="where the model and the SDK still take it")
+    add("--timeout", type=number, metavar="S", help="longest silence of the server, in seconds")
+    add("--deadline", type=number, metavar="S", help="bound of a whole call with its retries, in seconds")
+    add("--max-retries", type=int, metavar="N", help="attempts per call, the first among them")
+    add("--max-concurrent", type=concurrent, metavar="N", help="attempts on the wire at one time, or auto")
+    add("--no-stream", action="store_true", help="ask for each answer in one piece")
+
+
+def concurrent(text: str) -> Any:
+    """A number of attempts, or "auto"."""
+    return text if text == "auto" else int(text)
+
+
+concurrent.__name__ = "number of attempts"  # argparse names it in its message
+
+
+def number(text: str) -> float:
+    """A finite number."""
+    value = float(text)
+    if value - value != 0:  # nan, inf
+        raise ValueError(text)
+    return value
