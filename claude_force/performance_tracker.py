@@ -1,0 +1,141 @@
+"""PerformanceTracker: the ledger of executions and its figures."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import secrets
+import threading
+import weakref
+from collections import deque
+from pathlib import Path
+from typing import Any, Deque, Dict, List, Optional, Union
+
+from . import settings
+from .clerk import Clerk
+from .forks import forgets_after_fork
+from .ledger.entry import entry_of
+from .ledger.journal import Journal
+from .ledger.line import line_of
+from .types import Executed
+
+logger = logging.getLogger(__name__)
+
+# A write is due when so many wait, or when the first has waited so long.
+BATCH, LINGER_SECONDS = 256, 0.1
+
+
+class PerformanceTracker:
+    """Keeps a line for each execution in `executions.jsonl`, and answers with the figures of all of them.
+
+    Any number of processes and threads may use one folder. A thread writes, in batches: an execution is in
+    the file 0.1 s after it was recorded, or as soon as 256 wait. What a process had not written when it was
+    killed is lost: what it recorded in its last 0.1 s, at most the 256 that were being written and the 256
+    behind them where the disk keeps up. `flush`, `close` and a regular exit lose nothing. A folder that can't
+    be written costs the lines, never the call: a warning says so once.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        max_file_mb: float = settings.LEDGER_FILE_MB,
+        keep_files: Optional[int] = None,
+    ) -> None:
+        """Opens nothing yet.
+
+        Args:
+            folder: made when the first line is written, for its owner alone.
+            max_file_mb: megabytes at which the file is renamed and the next one begun.
+            keep_files: how many full files stay; None for all.
+        """
+        self.folder = Path(folder)
+        self._journal = Journal(self.folder, int(max_file_mb * 1e6), keep_files)
+        self._clerk = Clerk(self._work, "claude-force-ledger")
+        self._warned = False
+        self._exits: Any = None
+        self.after_fork()
+        forgets_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Called in a forked child, which is a run of its own; what waits is its parent's to write."""
+        self._run = secrets.token_hex(8)
+        self._waiting: Deque[Executed] = deque()
+        self._asked, self._threadless = False, False
+        self._hurry = threading.Event()
+        self._writing = threading.Lock()
+
+    def record(self, executed: Executed) -> None:
+        """Keeps it. Returns at once; raises nothing."""
+        self._waiting.append(executed)
+        if len(self._waiting) >= BATCH:
+            self._hurry.set()
+        if self._threadless:
+            self._write_waiting()
+        elif not self._asked:
+            self._ask()
+
+    def _ask(self) -> None:
+        self._asked = True
+        if self._exits is None:
+            self._exits = weakref.WeakMethod(self.flush)
+            atexit.register(_flush_at_exit, self._exits)
+        try:
+            self._clerk.leave(None)
+        except RuntimeError:
+            # The interpreter is on its way out, or the system has no thread left.
+            self._threadless = True
+            self._write_waiting()
+
+    def flush(self) -> None:
+        """Returns when all that was recorded is in the file."""
+        self._write_waiting()
+
+    def close(self) -> None:
+        """As `flush`, and ends the thread. What is recorded later starts it again."""
+        self._hurry.set()
+        self._clerk.stop()
+        self._write_waiting()
+
+    def _work(self, jobs: List[Any]) -> List[Any]:
+        """In the clerk's thread."""
+        self._hurry.wait(LINGER_SECONDS)
+        self._write_waiting()
+        return jobs
+
+    def _write_waiting(self) -> None:
+        with self._writing:
+            # Before the queue is looked at: whoever records from here on asks again.
+            self._asked = False
+            self._hurry.clear()
+            while self._waiting:
+                batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH))]
+                self._write(batch)
+
+    def _write(self, batch: List[Executed]) -> None:
+        try:
+            self._journal.append([line_of(entry_of(executed, self._run)) for executed in batch])
+        except OSError as error:
+            if not self._warned:
+                self._warned = True
+                logger.warning("executions are not recorded in %s: %s", self.folder, error)
+        except Exception:
+            # Whatever it is, no call may fail by it, nor those that come after.
+            logger.exception("executions are not recorded")
+
+    def get_performance_summary(self, hours: Optional[float] = None) -> Dict[str, Any]:
+        raise NotImplementedError
+
+    def get_agent_performance(self, name: Optional[str] = None) -> Dict[str, Any]:
+        raise NotImplementedError
+
+    def get_cost_breakdown(self) -> Dict[str, Any]:
+        raise NotImplementedError
+
+    def export_performance_metrics(self, path: Union[str, Path], format: str = "json") -> None:
+        raise NotImplementedError
+
+
+def _flush_at_exit(flush: weakref.WeakMethod[Any]) -> None:
+    bound = flush()
+    if bound is not None:
+        bound()
