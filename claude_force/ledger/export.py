@@ -1,0 +1,42 @@
+"""Executions as other programs take them: one JSON array, or CSV with a row of names above."""
+
+from __future__ import annotations
+
+import csv
+import json
+from typing import Any, Callable, Iterable, TextIO
+
+from ..errors import InvalidOptionError
+from .entry import NAMES, Entry
+
+
+def write_json(entries: Iterable[Entry], out: TextIO) -> None:
+    """An array of objects with all fields, one on each line."""
+    between = "[\n"
+    for entry in entries:
+        out.write(between + json.dumps(entry.fields()))
+        between = ",\n"
+    out.write("[]\n" if between == "[\n" else "\n]\n")
+
+
+def write_csv(entries: Iterable[Entry], out: TextIO) -> None:
+    """A column for each field, empty for what is not known; truth values and `timeline` are JSON."""
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(NAMES)
+    for entry in entries:
+        fields = entry.fields()
+        writer.writerow([_cell(fields[name]) for name in NAMES])
+
+
+_WRITERS = {"json": write_json, "csv": write_csv}
+
+
+def writer_of(format: str) -> Callable[[Iterable[Entry], TextIO], None]:
+    """Raises InvalidOptionError for any but "json" and "csv"."""
+    if format not in _WRITERS:
+        raise InvalidOptionError(f"There is no format {format!r}; choose one of {', '.join(_WRITERS)}.")
+    return _WRITERS[format]
+
+
+def _cell(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, (bool, tuple)) else value

@@ -1,0 +1,104 @@
+"""The files of a ledger, read in bounded memory, also while others write and rename them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import BinaryIO, Iterator, List, Optional
+
+from .entry import Entry
+from .journal import LIVE, older_files
+from .rows import Row, entry_from, read_lines
+from .summary import Summary
+from .window import EVERYTHING, Window
+
+_BLOCK_BYTES = 1 << 20
+# A line is written soon after its execution ended; clocks of several machines agree less well.
+_SLACK_SECONDS = 3600.0
+
+
+class Reading:
+    """The executions in `folder` that ended in `window`.
+
+    Attributes:
+        skipped: lines read so far that are none: torn, foreign, or not JSON.
+    """
+
+    def __init__(self, folder: Path, window: Window = EVERYTHING) -> None:
+        self._folder, self._window = folder, window
+        self.skipped = 0
+
+    def blocks(self) -> Iterator[List[Row]]:
+        """In about the order of their ends. Raises OSError for a file that is there and can't be read."""
+        for file in self._files():
+            for lines in _blocks(file):
+                rows, skipped = read_lines(lines)
+                self.skipped += skipped
+                if not self._window.is_everything:
+                    rows = [row for row in rows if self._window.holds(row["ended"])]
+                if rows:
+                    yield rows
+
+    def entries(self) -> Iterator[Entry]:
+        """As `blocks`, one by one."""
+        for rows in self.blocks():
+            yield from map(entry_from, rows)
+
+    def _files(self) -> Iterator[BinaryIO]:
+        """Oldest first."""
+        # Opened before the folder is listed: if it is renamed in between, it is found there a second time.
+        live = _opened(self._folder / LIVE)
+        try:
+            for older in older_files(self._folder) if self._folder.is_dir() else ():
+                file = _opened(older.path)
+                if file is None:
+                    continue
+                with file:
+                    if not _same(file, live) and self._may_hold(file):
+                        yield file
+            if live is not None:
+                yield live
+        finally:
+            if live is not None:
+                live.close()
+
+    def _may_hold(self, file: BinaryIO) -> bool:
+        since, until = self._window.since, self._window.until
+        if since is not None and os.fstat(file.fileno()).st_mtime < since - _SLACK_SECONDS:
+            return False
+        if until is None:
+            return True
+        first, _ = read_lines([file.readline()])
+        file.seek(0)
+        return not first or first[0]["ended"] < until + _SLACK_SECONDS
+
+
+def summary_of(folder: Path, window: Window = EVERYTHING) -> Summary:
+    """The figures of the executions in `folder` that ended in `window`. Raises OSError."""
+    reading, summary = Reading(folder, window), Summary()
+    for rows in reading.blocks():
+        summary.add(rows)
+    summary.skipped = reading.skipped
+    return summary
+
+
+def _opened(path: Path) -> Optional[BinaryIO]:
+    try:
+        return path.open("rb")
+    except FileNotFoundError:
+        return None
+
+
+def _same(file: BinaryIO, other: Optional[BinaryIO]) -> bool:
+    return other is not None and os.path.sameopenfile(file.fileno(), other.fileno())
+
+
+def _blocks(file: BinaryIO) -> Iterator[List[bytes]]:
+    while True:
+        lines = file.readlines(_BLOCK_BYTES)
+        if not lines:
+            return
+        yield lines
+        if not lines[-1].endswith(b"\n"):
+            # Its other half may be on its way.
+            return

@@ -1,0 +1,119 @@
+"""A ledger's figures, as a whole and by agent, model, workflow and day. Pure."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
+
+from .figures import UNKNOWN, Figures, figures_of
+from .limit import TimeAtLimit
+from .rows import Row
+
+# Agent, model, workflow.
+Group = Tuple[str, Optional[str], Optional[str]]
+_DAY_SECONDS = 86_400
+
+
+class Summary:
+    """Grows with the number of agents, models, workflows and days, not with that of executions.
+
+    Attributes:
+        skipped: lines that were none.
+    """
+
+    def __init__(self) -> None:
+        self.groups: Dict[Group, Figures] = {}
+        self._days: Dict[int, Figures] = {}
+        self.at_limit = TimeAtLimit()
+        self.skipped = 0
+
+    def add(self, rows: List[Row]) -> None:
+        """Takes these executions in."""
+        cells: Dict[Tuple[Group, int], List[Row]] = {}
+        for row in rows:
+            group = (row["agent_name"], row.get("model"), row.get("workflow_name"))
+            cells.setdefault((group, int(row["ended"] // _DAY_SECONDS)), []).append(row)
+        for (group, day), cell in cells.items():
+            self._add(group, day, figures_of(cell))
+        self.at_limit.add(rows)
+
+    def _add(self, group: Group, day: int, figures: Figures) -> None:
+        self.groups.setdefault(group, Figures()).merge(figures)
+        self._days.setdefault(day, Figures()).merge(figures)
+
+    def total(self) -> Figures:
+        """All of it."""
+        return merged(self.groups.values())
+
+    def by_agent(self) -> Dict[str, Figures]:
+        """In the order of their names, as the next two."""
+        return self._by(lambda group: group[0])
+
+    def by_model(self) -> Dict[str, Figures]:
+        """An execution whose model is not known counts as "unknown"."""
+        return self._by(lambda group: group[1] or UNKNOWN)
+
+    def by_workflow(self) -> Dict[str, Figures]:
+        """Executions outside of any workflow are left out."""
+        return self._by(lambda group: group[2])
+
+    def by_day(self) -> Dict[str, Figures]:
+        """By the day in UTC on which they ended, as "2026-11-25", in the order of time."""
+        days = sorted(self._days.items())
+        return {_date(day): merged([figures]) for day, figures in days}
+
+    def of_agent(self, name: str) -> Summary:
+        """That of one agent, without its days and its limit."""
+        part = Summary()
+        part.groups = {group: figures for group, figures in self.groups.items() if group[0] == name}
+        return part
+
+    def as_dict(self) -> Dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return {
+            **self.total().as_dict(),
+            "time_at_concurrency_limit": self.at_limit.share(),
+            "by_agent": plain(self.by_agent()),
+            "by_model": plain(self.by_model()),
+            "by_workflow": plain(self.by_workflow()),
+            "by_day": plain(self.by_day()),
+            "skipped_lines": self.skipped,
+        }
+
+    def money(self) -> Dict[str, Any]:
+        """The part of it that is about USD, ready for JSON."""
+        parts = {
+            "by_agent": self.by_agent(),
+            "by_model": self.by_model(),
+            "by_workflow": self.by_workflow(),
+            "by_day": self.by_day(),
+        }
+        by_part = {
+            part: {name: figures.money() for name, figures in of.items()} for part, of in parts.items()
+        }
+        return {"total": self.total().money(), **by_part}
+
+    def _by(self, key: Callable[[Group], Optional[str]]) -> Dict[str, Figures]:
+        parts: Dict[str, List[Figures]] = {}
+        for group, figures in self.groups.items():
+            name = key(group)
+            if name is not None:
+                parts.setdefault(name, []).append(figures)
+        return {name: merged(parts[name]) for name in sorted(parts)}
+
+
+def merged(parts: Iterable[Figures]) -> Figures:
+    """New ones; `parts` stay as they are."""
+    whole = Figures()
+    for part in parts:
+        whole.merge(part)
+    return whole
+
+
+def plain(parts: Dict[str, Figures]) -> Dict[str, Any]:
+    """Ready for JSON."""
+    return {name: figures.as_dict() for name, figures in parts.items()}
+
+
+def _date(day: int) -> str:
+    return datetime.fromtimestamp(day * _DAY_SECONDS, timezone.utc).date().isoformat()
