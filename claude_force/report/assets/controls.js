@@ -1,0 +1,134 @@
+// How the timeline is moved and asked: buttons, keys, a pointer.
+const LEAST_DRAG = 5;
+
+function steer(timeline) {
+  const { view, whole, places, show } = timeline;
+  const zoom = (factor, at = (view.from + view.to) / 2) => show(at - (at - view.from) * factor, at + (view.to - at) * factor);
+  const move = (part) => show(view.from + (view.to - view.from) * part, view.to + (view.to - view.from) * part);
+  const moves = {
+    left: () => move(-0.25),
+    right: () => move(0.25),
+    in: () => zoom(0.5),
+    out: () => zoom(2),
+    all: () => show(whole.from, whole.to),
+  };
+  const keys = { ArrowLeft: "left", ArrowRight: "right", "+": "in", "=": "in", "-": "out", 0: "all", Escape: "all" };
+  for (const button of document.querySelectorAll("[data-view]")) button.addEventListener("click", moves[button.dataset.view]);
+  places.lanes.addEventListener("keydown", (event) => {
+    const name = !event.ctrlKey && !event.metaKey && !event.altKey && keys[event.key];
+    if (!name) return;
+    event.preventDefault();
+    moves[name]();
+  });
+  for (const place of [places.lanes, places.wire]) {
+    dragged(place, view, { dropped: show, clicked: (x, y) => place === places.lanes && reveals(timeline, x, y) });
+    place.addEventListener("dblclick", moves.all);
+    place.addEventListener("wheel", (event) => {
+      if (!event.ctrlKey && !event.shiftKey) return;
+      event.preventDefault();
+      zoom((event.deltaY || event.deltaX) > 0 ? 1.25 : 0.8, momentAt(place, view, event.clientX));
+    }, { passive: false });
+  }
+  dragged(places.brush, whole, {
+    dropped: show,
+    clicked: (x) => {
+      const at = momentAt(places.brush, whole, x + places.brush.getBoundingClientRect().left), half = (view.to - view.from) / 2;
+      show(at - half, at + half);
+    },
+  });
+}
+
+function reveals({ hit, reveal }, x, y) {
+  const call = hit(x, y);
+  if (call !== undefined) reveal(call);
+}
+
+function momentAt(place, view, clientX) {
+  const { left, width } = place.getBoundingClientRect();
+  const part = (clientX - left - LEFT) / (width - LEFT - RIGHT);
+  return view.from + Math.min(1, Math.max(0, part)) * (view.to - view.from);
+}
+
+// A press that moves chooses a span of time; one that does not is a click.
+function dragged(place, view, { dropped, clicked }) {
+  const box = element("div", { class: "chosen", hidden: "" });
+  place.append(box);
+  let start = null;
+  place.addEventListener("pointerdown", (event) => {
+    if (event.button || event.pointerType === "touch" && !event.isPrimary) return;
+    start = event.clientX;
+    place.setPointerCapture(event.pointerId);
+  });
+  place.addEventListener("pointermove", (event) => {
+    if (start === null) return;
+    const { left } = place.getBoundingClientRect();
+    box.hidden = Math.abs(event.clientX - start) < LEAST_DRAG;
+    box.style.left = `${Math.max(LEFT, Math.min(start, event.clientX) - left)}px`;
+    box.style.width = `${Math.abs(event.clientX - start)}px`;
+  });
+  place.addEventListener("pointercancel", () => {
+    start = null;
+    box.hidden = true;
+  });
+  place.addEventListener("pointerup", (event) => {
+    if (start === null) return;
+    const from = Math.min(start, event.clientX), to = Math.max(start, event.clientX), { left, top } = place.getBoundingClientRect();
+    start = null;
+    box.hidden = true;
+    if (to - from >= LEAST_DRAG) dropped(momentAt(place, view, from), momentAt(place, view, to));
+    else clicked(event.clientX - left, event.clientY - top);
+  });
+}
+
+// What lies under the pointer, in words.
+function hint({ calls, places, view, spans, steps, hit }) {
+  const tip = byId("tip");
+  const hints = {
+    lanes: (event, at) => {
+      const { left, top } = places.lanes.getBoundingClientRect(), call = hit(event.clientX - left, event.clientY - top);
+      return call === undefined ? numbersAt(calls, spans, at) : inShort(calls, call);
+    },
+    wire: (_, at) => wireAt(calls, steps, at),
+  };
+  for (const [name, words] of Object.entries(hints)) {
+    places[name].addEventListener("pointermove", (event) => {
+      if (event.pointerType === "touch") return;
+      tip.textContent = words(event, momentAt(places[name], view, event.clientX));
+      tip.hidden = false;
+      const { width, height } = tip.getBoundingClientRect();
+      tip.style.left = `${Math.min(event.clientX + 14, innerWidth - width - 8)}px`;
+      tip.style.top = `${event.clientY + 18 + height > innerHeight ? event.clientY - height - 10 : event.clientY + 18}px`;
+    });
+    places[name].addEventListener("pointerleave", () => (tip.hidden = true));
+  }
+}
+
+function inShort(calls, call) {
+  const error = calls.names.error[calls.error[call]], status = statusOf(calls, call);
+  return [
+    `${calls.names.agent[calls.agent[call]]}, ${calls.names.model[calls.model[call]] ?? "model unknown"}`,
+    error ?? Object.fromEntries(STATUSES)[status],
+    `wall ${duration(calls.wall[call])}, waiting ${duration(calls.wait[call])}, ${counted(calls.attempts[call], "attempt")}`,
+    clock(calls.from + calls.begin[call], 1),
+  ].join("\n");
+}
+
+function numbersAt(calls, spans, at) {
+  const numbers = STATES.map(() => 0);
+  for (let span = 0; span < spans.state.length; span++) {
+    if (spans.start[span] <= at && spans.end[span] > at) numbers[spans.state[span]] += 1;
+  }
+  const words = ["on the wire, to be answered", "on the wire, to fail", "waiting to try again", "waiting their turn"];
+  return [clock(calls.from + at, 1), ...numbers.map((count, state) => `${number(count)} ${words[state]}`)].join("\n");
+}
+
+function wireAt(calls, steps, at) {
+  let low = 0, high = steps.at.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (steps.at[middle] <= at) low = middle + 1;
+    else high = middle;
+  }
+  const on = low ? steps.on[low - 1] : 0, limit = low ? steps.limit[low - 1] : 0;
+  return [clock(calls.from + at, 1), `${number(on)} on the wire`, limit ? `limit ${number(limit)}` : "nothing under way"].join("\n");
+}

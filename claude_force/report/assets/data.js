@@ -1,0 +1,56 @@
+"use strict";
+
+// Unpacks what claude_force/report/data.py packed. Times become milliseconds from the first call's begin.
+const TICKS_PER_MS = 10, UNITS_PER_USD = 1e8, SUCCESS = 1, CACHED = 2, SHARED = 4;
+
+async function unpack(text) {
+  const bytes = Uint8Array.from(atob(text.trim()), (letter) => letter.charCodeAt(0));
+  const plain = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+  return callsOf(JSON.parse(await new Response(plain).text()));
+}
+
+function callsOf({ from, names, columns, trips }) {
+  const calls = { ...columns, names, from, n: columns.begin.length };
+  let at = 0;
+  calls.begin = Float64Array.from(columns.begin, (delta) => (at += delta) / TICKS_PER_MS);
+  for (const time of ["wall", "wait", "service"]) {
+    calls[time] = Float64Array.from(columns[time], (ticks) => ticks / TICKS_PER_MS);
+  }
+  calls.end = calls.begin.map((begin, call) => begin + calls.wall[call]);
+  for (const sum of ["cost", "saved"]) {
+    calls[sum] = columns[sum].map((units) => (units === null ? null : units / UNITS_PER_USD));
+  }
+  calls.trip = tripsOf(calls, columns.trips, trips);
+  return calls;
+}
+
+// `first[call]` to `first[call + 1]` are the attempts of a call.
+function tripsOf(calls, counts, { begin, took, window, error }) {
+  const first = new Uint32Array(calls.n + 1);
+  const began = new Float64Array(begin.length), ended = new Float64Array(begin.length);
+  for (let call = 0, trip = 0; call < calls.n; call++) {
+    first[call] = trip;
+    for (let at = calls.begin[call]; trip < first[call] + counts[call]; trip++) {
+      began[trip] = at + begin[trip] / TICKS_PER_MS;
+      at = ended[trip] = began[trip] + took[trip] / TICKS_PER_MS;
+    }
+    first[call + 1] = trip;
+  }
+  return { first, began, ended, window, error };
+}
+
+const STATUSES = [
+  ["answered", "Answered", (calls, call) => calls.flags[call] & SUCCESS],
+  ["failed", "Failed", (calls, call) => !(calls.flags[call] & SUCCESS)],
+  ["cached", "Cached", (calls, call) => calls.flags[call] & CACHED],
+  ["shared", "Shared", (calls, call) => calls.flags[call] & SHARED],
+  ["retried", "Retried", (calls, call) => calls.attempts[call] > 1],
+  ["cut", "Cut off", (calls, call) => CUT.has(calls.names.stop[calls.stop[call]])],
+];
+const CUT = new Set(["max_tokens", "model_context_window_exceeded", "refusal"]);
+// What is worth most to know of a call comes first.
+const TELLING = ["failed", "cached", "shared", "cut", "retried", "answered"];
+
+function statusOf(calls, call) {
+  return TELLING.find((status) => STATUSES.find(([name]) => name === status)[2](calls, call));
+}

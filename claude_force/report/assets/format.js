@@ -1,0 +1,43 @@
+// The same rules as claude_force/report/text.py.
+const NOTHING = "–";
+const OFFSET_MS = Number(document.documentElement.dataset.offset) * 60000;
+const SECOND = 1000, MINUTE = 60 * SECOND, HOUR = 60 * MINUTE, DAY = 24 * HOUR;
+
+function duration(ms) {
+  if (ms < 9.95) return `${ms.toFixed(1)} ms`;
+  if (ms < 999.5) return `${ms.toFixed(0)} ms`;
+  if (ms < 59950) return `${(ms / SECOND).toFixed(ms < 9995 ? 2 : 1)} s`;
+  const seconds = Math.round(ms / SECOND), minutes = Math.floor(seconds / 60), hours = Math.floor(minutes / 60);
+  if (hours >= 24) return `${Math.floor(hours / 24)} d ${hours % 24} h`;
+  return hours ? `${hours} h ${minutes % 60} min` : `${minutes} min ${seconds % 60} s`;
+}
+
+function dollars(usd) {
+  if (usd === null) return NOTHING;
+  if (usd === 0 || Math.abs(usd) >= 1) return `$${number(usd, 2)}`;
+  return `$${usd.toFixed(Math.abs(usd) >= 0.0001 ? 4 : 6)}`;
+}
+
+function number(value, digits = 0) {
+  return value.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+}
+
+function counted(value, thing) {
+  return `${number(value)} ${thing}${value === 1 ? "" : "s"}`;
+}
+
+// `unix` in milliseconds, in the zone of the page; `grain` is what has to be told apart, in milliseconds.
+function clock(unix, grain = SECOND, withDay = false) {
+  const iso = new Date(unix + OFFSET_MS).toISOString();
+  const time = iso.slice(11, grain < SECOND ? 23 : grain < MINUTE ? 19 : 16);
+  return withDay ? `${iso.slice(0, 10)} ${time}` : time;
+}
+
+function element(tag, attributes = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  made.append(...children);
+  return made;
+}
+
+const byId = (id) => document.getElementById(id);

@@ -1,0 +1,152 @@
+// The timeline and the concurrency below it: three canvases over one view, a span of time.
+const STRIP = 18, LEAST_LANE = 5, MOST_LANE = 18;
+const LEAST_PIXELS_A_CALL = 7;
+
+function makeTimeline(calls, reveal) {
+  const spans = spansOf(calls), lane = lanesOf(calls), steps = stepsOf(calls);
+  const end = calls.end.reduce((most, one) => Math.max(most, one), 0), margin = Math.max(1, end * 0.005);
+  const whole = { from: -margin, to: end + margin }, view = { ...whole };
+  const places = { lanes: byId("lanes"), brush: byId("brush"), wire: byId("wire") };
+  let drawn = [], throughout = 0;
+
+  function show(from, to) {
+    const width = Math.min(whole.to - whole.from, Math.max(1, to - from));
+    view.from = Math.min(Math.max(whole.from, from), whole.to - width);
+    view.to = view.from + width;
+    redraw();
+  }
+
+  function redraw() {
+    drawLanes(new Pen(places.lanes.firstChild, view));
+    drawBrush(new Pen(places.brush.firstChild, whole));
+    drawWire(new Pen(places.wire.firstChild, view));
+    byId("view").textContent = inWords();
+    const ends = { all: isWhole(), out: isWhole(), left: view.from <= whole.from, right: view.to >= whole.to };
+    for (const [name, isEnd] of Object.entries(ends)) document.querySelector(`[data-view="${name}"]`).disabled = isEnd;
+  }
+
+  const isWhole = () => view.to - view.from >= whole.to - whole.from;
+
+  function inWords() {
+    const grain = view.to - view.from < 10 * SECOND ? 1 : SECOND;
+    const ends = [Math.max(0, view.from), Math.min(end, view.to)].map((at) => clock(calls.from + at, grain, end > DAY));
+    return `${ends.join(" to ")}${throughout ? `, ${counted(throughout, "more call")} waiting throughout` : ""}`;
+  }
+
+  function drawLanes(pen) {
+    const visible = [], hits = [];
+    throughout = 0;
+    for (let call = 0; call < calls.n; call++) {
+      if (calls.end[call] < view.from || calls.begin[call] > view.to) continue;
+      if (lane[call] < 0) hits.push(call);
+      else if (waitsThroughout(call)) throughout += 1;
+      else visible.push(call);
+    }
+    pen.above = hits.length ? STRIP + 4 : 8;
+    const lanes = [...new Set(visible.map((call) => lane[call]))].sort((a, b) => a - b);
+    const pitch = Math.min(MOST_LANE, pen.room / Math.max(1, lanes.length));
+    const roomy = pen.across * lanes.length >= LEAST_PIXELS_A_CALL * visible.length;
+    drawn = [];
+    pen.timeAxis(calls.from);
+    if (pitch >= LEAST_LANE && roomy) {
+      const tops = new Map(lanes.map((number, place) => [number, pen.above + place * pitch]));
+      for (const call of visible) drawCall(pen, call, tops.get(lane[call]), pitch);
+    } else {
+      throughout = 0;
+      drawDensity(pen, densityOf(spans, view.from, view.to, pen.columns), pen.amountAxis.bind(pen));
+    }
+    drawHits(pen, hits);
+  }
+
+  function waitsThroughout(call) {
+    for (let span = spans.first[call]; span < spans.first[call + 1]; span++) {
+      if (spans.state[span] > FAIL && spans.start[span] <= view.from && spans.end[span] >= view.to) return true;
+    }
+    return false;
+  }
+
+  function drawCall(pen, call, top, pitch) {
+    const thick = Math.max(3, pitch - 4), middle = top + thick / 2;
+    for (let span = spans.first[call]; span < spans.first[call + 1]; span++) {
+      if (spans.end[span] < view.from || spans.start[span] > view.to) continue;
+      const x = pen.x(spans.start[span]), width = Math.max(1, pen.x(spans.end[span]) - x), state = spans.state[span];
+      if (state === RETRY) pen.dashes(x, middle, width);
+      else if (state === WAIT) pen.bar("wait", x, middle - 1.5, width, 3);
+      else pen.bar(STATES[state], x, top, width > 3 ? width - 1 : width, thick);
+    }
+    const left = pen.x(calls.begin[call]), right = pen.x(calls.end[call]);
+    if (calls.end[call] <= view.to) {
+      if (!(calls.flags[call] & SUCCESS)) pen.cross(right, middle, Math.min(4, thick / 2));
+      if (calls.flags[call] & SHARED) pen.ring(right, middle, Math.min(4, thick / 2));
+    }
+    drawn.push({ call, left, right, top, bottom: top + pitch });
+  }
+
+  function drawHits(pen, hits) {
+    let last = -Infinity;
+    for (const call of hits) {
+      const x = pen.x(calls.begin[call]);
+      drawn.push({ call, left: x - 4, right: x + 4, top: 0, bottom: STRIP });
+      // What would lie upon the one before it can't be seen.
+      if (x - last >= 2) pen.diamond((last = x), 8);
+    }
+    if (hits.length) pen.text("cache", LEFT - 8, 12, "right");
+  }
+
+  function drawDensity(pen, counts, ceilingOf) {
+    const base = new Float64Array(pen.columns), sum = (column) => counts.reduce((total, state) => total + state[column], 0);
+    const most = Math.max(1e-9, ...Array.from(base, (_, column) => sum(column)));
+    const ceiling = ceilingOf(most);
+    counts.forEach((amounts, state) => {
+      pen.area(STATES[state], amounts, base, ceiling);
+      amounts.forEach((amount, column) => (base[column] += amount));
+    });
+  }
+
+  function drawBrush(pen) {
+    pen.above = pen.below = 2;
+    drawDensity(pen, densityOf(spans, whole.from, whole.to, pen.columns), (most) => most);
+    if (!isWhole()) pen.frame(pen.x(view.from), pen.x(view.to));
+  }
+
+  function drawWire(pen) {
+    const { on, limit } = peaksOf(steps, view.from, view.to, pen.columns);
+    pen.timeAxis(calls.from);
+    // A limit far above all that was sent would leave nothing to see of that.
+    const most = Math.max(1, ...on), ceiling = pen.amountAxis(Math.max(most, Math.min(most * 4, ...[Math.max(...limit)])));
+    pen.area("wire", on, new Float64Array(pen.columns), ceiling);
+    pen.steps(limit, ceiling);
+  }
+
+  function hit(x, y) {
+    return drawn.find((one) => x >= one.left - 2 && x <= one.right + 2 && y >= one.top && y < one.bottom)?.call;
+  }
+
+  const lanes = lane.reduce((most, one) => Math.max(most, one + 1), 1);
+  const tallest = places.lanes.clientHeight;
+  places.lanes.style.height = `${Math.min(tallest, Math.max(110, lanes * MOST_LANE + STRIP + 32))}px`;
+  new ResizeObserver(redraw).observe(places.lanes);
+  const timeline = { calls, places, spans, steps, view, whole, show, redraw, hit, reveal };
+  steer(timeline);
+  hint(timeline);
+  offerRuns(timeline);
+  return timeline;
+}
+
+function offerRuns({ calls, show }) {
+  const runs = new Map();
+  for (let call = 0; call < calls.n; call++) {
+    const run = runs.get(calls.run[call]) ?? { from: Infinity, to: 0, count: 0 };
+    runs.set(calls.run[call], { from: Math.min(run.from, calls.begin[call]), to: Math.max(run.to, calls.end[call]), count: run.count + 1 });
+  }
+  if (runs.size < 2) return;
+  const select = byId("runs").querySelector("select");
+  const label = ([run, { from, count }]) => `${clock(calls.from + from, MINUTE, true)}, ${calls.names.run[run] ?? "unnamed"}, ${counted(count, "call")}`;
+  select.append(element("option", { value: "" }, "All"), ...[...runs].map((run) => element("option", { value: run[0] }, label(run))));
+  select.addEventListener("change", () => {
+    const run = runs.get(Number(select.value));
+    if (select.value === "") show(-Infinity, Infinity);
+    else show(run.from - (run.to - run.from) * 0.005 - 1, run.to + (run.to - run.from) * 0.005 + 1);
+  });
+  byId("runs").hidden = false;
+}

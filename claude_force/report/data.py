@@ -1,0 +1,128 @@
+"""The executions for the page's script: columns, deltas, names by number, deflated. Pure.
+
+The page holds JSON, deflated (zlib) and in base64. Each column is one list, in the order of begin. Times are
+tenths of a millisecond, the begin of each call counted from the one before; money is in hundred-millionths of
+a USD, which no price for a million tokens with two digits after the point needs more than; texts that recur
+are numbers into a list of names, whose first is null. Attempts lie one after another in columns of their own:
+`begin` counts from the end of the attempt before it, for the first one from the call's begin.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from typing import Any, Callable, Dict, List, Optional, Sequence
+
+from ..ledger.entry import Trip
+from .executions import Execution
+
+TICKS_PER_MS = 10
+UNITS_PER_USD = 10**8
+_SUCCESS, _CACHED, _SHARED = 1, 2, 4
+
+_NAMED: Dict[str, str] = {
+    "agent": "agent_name",
+    "model": "model",
+    "error": "error_type",
+    "workflow": "workflow_name",
+    "position": "workflow_position",
+    "stop": "stop_reason",
+    "status": "status",
+    "run": "run",
+}
+_PLAIN: Dict[str, str] = {
+    "attempts": "attempts",
+    "tokensIn": "input_tokens",
+    "tokensOut": "output_tokens",
+    "cacheRead": "cache_read_tokens",
+    "cacheWrite": "cache_write_tokens",
+    "request": "request_id",
+    "task": "task_hash",
+}
+_TIMES: Dict[str, str] = {"wall": "execution_time_ms", "wait": "wait_ms", "service": "service_time_ms"}
+
+
+def packed(rows: Sequence[Execution]) -> str:
+    """What the script unpacks: base64 of the deflated JSON."""
+    text = json.dumps(table(rows), separators=(",", ":"))
+    return base64.b64encode(zlib.compress(text.encode("ascii"), 9)).decode("ascii")
+
+
+def table(rows: Sequence[Execution]) -> Dict[str, Any]:
+    """The columns, ready for JSON."""
+    names = {column: _Names() for column in _NAMED}
+    columns: Dict[str, List[Any]] = {
+        column: [names[column].number(getattr(row.entry, field)) for row in rows]
+        for column, field in _NAMED.items()
+    }
+    columns.update({column: _field(rows, field) for column, field in _PLAIN.items()})
+    columns.update({column: _field(rows, field, _ticks) for column, field in _TIMES.items()})
+    columns["begin"] = _deltas(rows)
+    columns["flags"] = [_flags(row) for row in rows]
+    columns["cost"] = [_money(row.entry.estimated_cost) for row in rows]
+    columns["saved"] = [_money(row.saved) for row in rows]
+    columns["trips"] = [len(row.entry.timeline) for row in rows]
+    trips = _trips(rows, names["error"])
+    return {
+        "from": rows[0].began * 1000 if rows else 0,
+        "names": {column: known.texts for column, known in names.items()},
+        "columns": columns,
+        "trips": trips,
+    }
+
+
+class _Names:
+    """Numbers for texts, in the order of their first use."""
+
+    def __init__(self) -> None:
+        self.texts: List[Any] = [None]
+        self._numbers: Dict[Any, int] = {None: 0}
+
+    def number(self, text: Any) -> int:
+        if text not in self._numbers:
+            self._numbers[text] = len(self.texts)
+            self.texts.append(text)
+        return self._numbers[text]
+
+
+def _field(rows: Sequence[Execution], field: str, shown: Callable[[Any], Any] = lambda value: value) -> List[Any]:
+    return [shown(getattr(row.entry, field)) for row in rows]
+
+
+def _ticks(ms: float) -> int:
+    return round(ms * TICKS_PER_MS)
+
+
+def _money(usd: Optional[float]) -> Optional[int]:
+    return None if usd is None else round(usd * UNITS_PER_USD)
+
+
+def _flags(row: Execution) -> int:
+    entry = row.entry
+    return _SUCCESS * entry.success + _CACHED * entry.cached + _SHARED * entry.shared
+
+
+def _deltas(rows: Sequence[Execution]) -> List[int]:
+    """Each counts from the sum of those before it, so that nothing is lost to rounding."""
+    places = [_ticks((row.began - rows[0].began) * 1000) for row in rows]
+    return [place - before for place, before in zip(places, [0, *places])]
+
+
+def _trips(rows: Sequence[Execution], errors: _Names) -> Dict[str, List[int]]:
+    columns: Dict[str, List[int]] = {"begin": [], "took": [], "window": [], "error": []}
+    for row in rows:
+        before = 0
+        for trip in row.entry.timeline:
+            before = _add_trip(columns, trip, before, errors)
+    return columns
+
+
+def _add_trip(columns: Dict[str, List[int]], trip: Trip, before: int, errors: _Names) -> int:
+    began_ms, ended_ms, window, error = trip
+    began, ended = _ticks(began_ms), _ticks(ended_ms)
+    columns["begin"].append(began - before)
+    columns["took"].append(ended - began)
+    columns["window"].append(window)
+    columns["error"].append(errors.number(error))
+    return ended
