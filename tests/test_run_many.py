@@ -152,6 +152,9 @@ class TestRun:
             (["t.jsonl", "-o", "o", "--max-concurrent", "many"], "number of attempts"),
             (["t.jsonl", "-o", "o", "--rpm", "0"], "rpm"),
             (["taken.jsonl", "-o", "o"], "rename it"),
+            (["t.jsonl", "-o", "o", "--limit", "0"], "--limit is 0"),
+            (["t.jsonl", "-o", "o", "--budget", "-1"], "--budget is -1"),
+            (["t.jsonl", "-o", "/dev/null"], "is not a file"),
         ],
     )
     def test_wrong_input_is_said_before_anything_is_sent(self, project, server, capsys, arguments, what):
@@ -161,6 +164,31 @@ class TestRun:
         assert many(*arguments) == 2
         assert what in capsys.readouterr().err
         assert not server.requests
+
+    def test_an_option_that_no_row_could_be_run_with_fails_no_row(self, project, server, capsys):
+        assert many(write_tasks(project, 50), "-o", "out.jsonl", "--max-tokens", "0") == 1
+        assert "max_tokens is 0" in capsys.readouterr().err
+        assert results() == []
+        assert not server.requests
+
+    def test_a_row_that_is_too_long_or_too_deep_is_its_own_failure(self, project, server):
+        (project / "t.csv").write_text(
+            f'agent,task\npython-expert,"{"x" * 200_000}"\npython-expert,good\n', encoding="utf-8"
+        )
+        (project / "t.jsonl").write_text(
+            "[" * 200_000 + '\n{"agent": "python-expert", "task": "good"}\n', encoding="utf-8"
+        )
+        for name in ("t.csv", "t.jsonl"):
+            assert many(name, "-o", f"{name}.out") == 3
+            found = {result["index"]: result["success"] for result in results(f"{name}.out")}
+            assert found == {0: False, 1: True}
+
+    def test_the_output_is_not_one_of_the_files(self, project, server):
+        (project / "docs").mkdir()
+        (project / "docs" / "a.md").write_text("One", encoding="utf-8")
+        for _ in range(2):
+            assert many("--files", "docs/*", "--agent", "python-expert", "-o", "docs/out.jsonl") == 0
+        assert [result["file"] for result in results("docs/out.jsonl")] == [str(Path("docs", "a.md"))]
 
     def test_json_is_one_object_on_stdout(self, project, server, capsys):
         assert (
@@ -224,6 +252,17 @@ class TestEstimate:
         assert many(write_tasks(project, 5), "--estimate", "--model", "my-own-model") == 0
         assert "unknown for my-own-model" in capsys.readouterr().out
 
+    def test_rows_that_stand_in_the_output_are_left_out(self, project, server, capsys):
+        tasks = write_tasks(project, 20)
+        assert many(tasks, "-o", "out.jsonl", "--limit", "5", "--cache", "off") == 0
+        before = (project / "out.jsonl").read_bytes()
+        for more, rows in (([], "15 rows"), (["--no-resume"], "20 rows"), (["--limit", "8"], "3 rows")):
+            assert many(tasks, "-o", "out.jsonl", "--estimate", "--cache", "off", *more) == 0
+            assert rows in capsys.readouterr().out
+        assert many(tasks, "-o", "other.jsonl", "--estimate") == 0
+        assert (project / "out.jsonl").read_bytes() == before
+        assert not (project / "other.jsonl").exists()
+
 
 class TestResume:
     def test_a_second_run_pays_for_nothing(self, project, server):
@@ -276,6 +315,34 @@ class TestResume:
             assert len(server.requests) == sent + 1
             lines = out.read_bytes().splitlines(keepends=True)
 
+    @pytest.mark.parametrize("start", ["--no-resume", "--retry-failed"])
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            ["missing.jsonl"],
+            ["torn.json"],
+            ["tasks.jsonl", "--price", "cheap"],
+            ["tasks.jsonl", "--config", "missing.json"],
+            ["tasks.jsonl", "--rpm", "0"],
+        ],
+    )
+    def test_wrong_input_costs_no_result_that_the_output_holds(self, project, monkeypatch, start, wrong):
+        with MessagesServer(faults=[faults.status(400)]) as server:
+            point_to(server, monkeypatch)
+            assert many(write_tasks(project, 5), "-o", "out.jsonl", "--max-concurrent", "1") == 3
+        (project / "torn.json").write_text("[", encoding="utf-8")
+        before = (project / "out.jsonl").read_bytes()
+        assert many(*wrong, "-o", "out.jsonl", start) == 2
+        assert (project / "out.jsonl").read_bytes() == before
+
+    def test_zeros_that_a_power_cut_leaves_at_the_end_are_mended(self, project, server):
+        tasks, out = write_tasks(project, 5), project / "out.jsonl"
+        assert many(tasks, "-o", "out.jsonl") == 0
+        whole = out.read_bytes()
+        out.write_bytes(whole + b"\0" * 500)
+        assert many(tasks, "-o", "out.jsonl") == 0
+        assert out.read_bytes() == whole
+
     @pytest.mark.parametrize(
         "text", ["# My notes\n", '{"a": 1}\n', "no newline", '{"index": 1}\n{"index": 2}\n']
     )
@@ -307,6 +374,57 @@ class TestResume:
             "out.jsonl",
             "tasks.jsonl",
         ]
+
+    def failing(self, *numbers):
+        def plan(received):
+            number = int(received.body["messages"][0]["content"].split()[1])
+            return faults.truncated_stream() if number in numbers else None
+
+        return plan
+
+    def test_only_rows_within_the_limit_are_taken_again_and_their_cost_is_not_forgotten(
+        self, project, monkeypatch
+    ):
+        tasks = write_tasks(project, 10)
+        more = ["-o", "out.jsonl", "--cache", "off", "--price", PRICE, "--model", MODEL, "--max-retries", "1"]
+        with MessagesServer(faults=self.failing(2, 8)) as server:
+            point_to(server, monkeypatch)
+            assert many(tasks, *more) == 3
+        lost = {result["index"]: result["cost"] for result in results() if not result["success"]}
+        assert sorted(lost) == [2, 8]
+        assert lost[2] > 0
+        with MessagesServer() as server:
+            point_to(server, monkeypatch)
+            assert many(tasks, *more, "--retry-failed", "--limit", "5") == 0
+            assert len(server.requests) == 1
+        found = {result["index"]: result for result in results()}
+        assert sorted(found) == list(range(10))
+        assert not found[8]["success"]
+        assert found[2]["success"]
+        assert found[2]["cost"] > lost[2] + found[3]["cost"] / 2
+
+    def test_a_failed_row_that_was_corrected_is_taken_again(self, project, server):
+        tasks = write_tasks(project, 5)
+        good = tasks.read_text(encoding="utf-8")
+        tasks.write_text(good.replace("Task 3", ""), encoding="utf-8")
+        assert many(tasks, "-o", "out.jsonl") == 3
+        tasks.write_text(good, encoding="utf-8")
+        assert many(tasks, "-o", "out.jsonl") == 2
+        assert many(tasks, "-o", "out.jsonl", "--retry-failed") == 0
+        assert indexes() == list(range(5))
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="modes and links are POSIX's")
+    def test_the_output_stays_as_private_as_it_was_and_a_link_stays_a_link(self, project, monkeypatch):
+        tasks, real = write_tasks(project, 3), project / "real.jsonl"
+        real.touch(mode=0o600)
+        (project / "out.jsonl").symlink_to(real)
+        with MessagesServer(faults=[faults.status(400)]) as server:
+            point_to(server, monkeypatch)
+            assert many(tasks, "-o", "out.jsonl") == 3
+            assert many(tasks, "-o", "out.jsonl", "--retry-failed") == 0
+        assert (project / "out.jsonl").is_symlink()
+        assert real.stat().st_mode & 0o777 == 0o600
+        assert indexes(real) == list(range(3))
 
 
 class TestBudget:
@@ -350,9 +468,9 @@ class TestBudget:
 class Run:
     """The command as a process of its own."""
 
-    def __init__(self, folder, tasks, *more):
+    def __init__(self, folder, tasks, *more, output="out.jsonl"):
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "claude_force", "run", "many", str(tasks), "-o", "out.jsonl", *more],
+            [sys.executable, "-m", "claude_force", "run", "many", str(tasks), "-o", output, *more],
             cwd=str(folder),
             stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
@@ -419,18 +537,54 @@ class TestKills:
         assert indexes(place / "out.jsonl") == list(range(rows))
         assert len(slow.requests) == rows
 
+    @pytest.mark.skipif(sys.platform == "win32", reason="the limit is POSIX's")
+    def test_a_full_disk_ends_the_run_and_the_next_one_goes_on(self, place, slow):
+        import resource
+
+        tasks, limits = write_tasks(place, 200), resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+        try:
+            run = self.start(place, tasks)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        code, err = run.ended()
+        assert code == 1
+        assert "out.jsonl can't be written: File too large" in err
+        whole = (place / "out.jsonl").read_bytes()
+        assert whole.endswith(b"\n")
+        assert len(whole) <= 10_000
+        assert len(slow.requests) < 200
+        assert self.start(place, tasks).ended()[0] == 0
+        assert indexes(place / "out.jsonl") == list(range(200))
+
+    def test_ctrl_c_does_not_wait_for_what_another_process_is_asking(self, place, monkeypatch):
+        def plan(received):
+            task = received.body["messages"][0]["content"]
+            return None if task == "Task 10" else faults.silence_before_first_byte()
+
+        with MessagesServer(faults=plan) as server:
+            point_to(server, monkeypatch)
+            first = Run(place, write_tasks(place, 10, name="ten.jsonl"), output="first.jsonl")
+            first.until(lambda: len(server.requests) == 10)
+            second = Run(place, write_tasks(place, 11), "--grace", "0.1")
+            # Its eleventh row is its own; the others, which came before that, are asked by the first.
+            second.until(lambda: (place / "out.jsonl").exists() and results(place / "out.jsonl"))
+            second.process.send_signal(signal.SIGINT)
+            assert second.ended()[0] == 130
+            assert len(server.requests) == 11
+            first.process.kill()
+            first.ended()
+
     def test_ctrl_c_twice_ends_it_now(self, place, monkeypatch):
         with MessagesServer(time_to_first_token=60) as server:
             point_to(server, monkeypatch)
-            run = self.start(place, write_tasks(place, 50))
+            run = Run(place, write_tasks(place, 50), "--grace", "1000")
             run.until(lambda: server.requests)
             run.process.send_signal(signal.SIGINT)
-            time.sleep(0.3)
+            while "stopping" not in run.process.stderr.readline():
+                assert run.process.poll() is None
             run.process.send_signal(signal.SIGINT)
-            began = time.monotonic()
-            code, _ = run.ended()
-            assert code == 130
-            assert time.monotonic() - began < 10
+            assert run.ended()[0] == 130
 
     def test_two_runs_on_one_output_refuse_each_other(self, place, slow):
         tasks = write_tasks(place, 400)

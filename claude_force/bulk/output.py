@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Dict, Iterator, Optional, Tuple, Type
+from typing import Any, Dict, Iterator, Mapping, Optional, Tuple, Type
 
 from ..errors import InputError
 from ..locks import try_lock
@@ -50,70 +51,68 @@ class Done:
 class Output:
     """One run's file. Opened by one process at a time; `done` holds what it had when it was opened."""
 
-    def __init__(self, path: Path, afresh: bool = False) -> None:
-        """Raises InputError where another run has it, or it holds anything but results; OSError.
-
-        `afresh` empties one that holds results.
-        """
+    def __init__(self, path: Path) -> None:
+        """Raises InputError where another run has it, or it holds anything but results; OSError."""
         self.path = path
         self._lock = _open_locked(path)
         self._file: Any = None
         try:
             self.done, good = _load(path)
             # A kill in the middle of a line leaves a part of it.
-            if afresh:
-                self.done, good = {}, 0
             if path.stat().st_size > good:
                 os.truncate(path, good)
         except BaseException:
             os.close(self._lock)
             raise
 
-    @property
-    def spent(self) -> float:
-        """USD that the rows which stand in it have cost."""
-        return sum(done.cost for done in self.done.values())
-
-    def drop_failed(self) -> int:
-        """Takes out the rows that failed; returns how many. The old file stays until the new one is whole."""
-        failed = [index for index, done in self.done.items() if not done.success]
-        if not failed:
-            return 0
-        fresh = self.path.with_name(self.path.name + ".tmp")
+    def keep(self, kept: Mapping[int, Done]) -> None:
+        """Takes out all rows but these. The old file stays until the new one is whole. Raises OSError."""
+        if len(kept) == len(self.done):
+            return
+        # A link goes on to point to the file that it points to.
+        path = Path(os.path.realpath(self.path))
+        fresh = path.with_name(path.name + ".tmp")
         descriptor = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
         # Locked before it has the name, so that no other run finds it free.
         _take(descriptor, self.path)
-        with os.fdopen(os.dup(descriptor), "wb") as kept:
-            for _, line, found in _lines(self.path):
-                if found["success"]:
-                    kept.write(line)
-            kept.flush()
-            os.fsync(kept.fileno())
-        fresh.replace(self.path)
+        shutil.copymode(path, fresh)
+        with os.fdopen(os.dup(descriptor), "wb") as lines:
+            for _, line, found in _lines(path):
+                if found["index"] in kept:
+                    lines.write(line)
+            lines.flush()
+            os.fsync(lines.fileno())
+        fresh.replace(path)
         os.close(self._lock)
-        self._lock = descriptor
-        for index in failed:
-            del self.done[index]
-        return len(failed)
+        self._lock, self.done = descriptor, dict(kept)
 
-    def write(self, row: Row, key: str, result: AgentResult) -> None:
-        """Appends a row's result; when it returns, a kill of this process does not lose it. Raises OSError.
+    def write(self, row: Row, key: str, result: AgentResult, before: float = 0.0) -> None:
+        """Appends a row's result; when it returns, a kill of this process does not lose it. Raises OSError,
+        and then nothing was appended. `before`: USD that earlier runs of the row have cost.
 
         Not in a thread: some microseconds, in which no request is sent whose answer a kill could lose.
         """
         if self._file is None:
             self._file = self.path.open("ab", buffering=0)
-        line = json.dumps(_fields(row, key, result), default=str).encode() + b"\n"
-        while line:
-            line = line[self._file.write(line) :]
+        line = json.dumps(_fields(row, key, result, before), default=str).encode() + b"\n"
+        whole = os.fstat(self._file.fileno()).st_size
+        try:
+            while line:
+                line = line[self._file.write(line) :]
+        except OSError:
+            # Another row may find room: behind a part of a line it would be lost.
+            self._file.truncate(whole)
+            raise
 
     def close(self) -> None:
         """On the disk before the lock is let go."""
-        if self._file is not None:
-            os.fsync(self._file.fileno())
-            self._file.close()
+        try:
+            if self._file is not None:
+                os.fsync(self._file.fileno())
+                self._file.close()
+        finally:
             self._file = None
-        os.close(self._lock)
+            os.close(self._lock)
 
     def __enter__(self) -> Output:
         return self
@@ -136,7 +135,7 @@ def check_fields(row: Row) -> None:
         )
 
 
-def _fields(row: Row, key: str, result: AgentResult) -> Dict[str, Any]:
+def _fields(row: Row, key: str, result: AgentResult, before: float) -> Dict[str, Any]:
     usage = result.usage
     echo = {} if row.echo is None else {"task": row.echo}
     return {
@@ -153,7 +152,7 @@ def _fields(row: Row, key: str, result: AgentResult) -> Dict[str, Any]:
         "stop_reason": result.stop_reason,
         "input_tokens": usage.prompt_tokens,
         "output_tokens": usage.output_tokens,
-        "cost": result.cost,
+        "cost": (result.cost or 0.0) + before if before else result.cost,
         "cached": result.cached or result.shared,
         "attempts": result.attempts,
         "duration": round(result.duration, 3),
@@ -178,8 +177,7 @@ def _lines(path: Path) -> Iterator[Tuple[int, bytes, Dict[str, Any]]]:
         for number, line in enumerate(lines, start=1):
             found = _result(line)
             if found is None:
-                # Only a last line can be torn, and only one that begins like a result.
-                if lines.read(1) or not (line.startswith(_OPENING) or _OPENING.startswith(line)):
+                if lines.read(1) or not _is_torn(line):
                     raise InputError(
                         f"{path}, line {number} is not a result of a run. It was left as it is: name another "
                         "file for the output."
@@ -187,6 +185,11 @@ def _lines(path: Path) -> Iterator[Tuple[int, bytes, Dict[str, Any]]]:
                 return
             position += len(line)
             yield position, line, found
+
+
+def _is_torn(line: bytes) -> bool:
+    """Whether a last line is the beginning of a result, or zeros, which a power cut leaves of one."""
+    return line.startswith(_OPENING) or _OPENING.startswith(line) or not line.strip(b"\0")
 
 
 def _result(line: bytes) -> Optional[Dict[str, Any]]:
@@ -207,11 +210,17 @@ def _open_locked(path: Path) -> int:
             _take(descriptor, path)
             # Another run may have put a new file in its place in the meantime.
             if os.path.samestat(os.fstat(descriptor), path.stat()):
+                _expect_file(path)
                 return descriptor
         except BaseException:
             os.close(descriptor)
             raise
         os.close(descriptor)
+
+
+def _expect_file(path: Path) -> None:
+    if not path.is_file():
+        raise InputError(f"{path} is not a file: results that can't be read again can't be resumed.")
 
 
 def _take(descriptor: int, path: Path) -> None:

@@ -13,6 +13,8 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optio
 from ..errors import InputError
 
 _KINDS = ".jsonl, .ndjson, .json (a list), .csv, .tsv or .txt (a task in each line)"
+# The most that the module csv can be told on every system.
+_LONGEST_CELL = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -77,13 +79,16 @@ class TaskFile:
 class SourceFiles:
     """A row for each file that `patterns` match, in the order of their names.
 
-    The task is `instruction`, followed by the file's path and text.
+    The task is `instruction`, followed by the file's path and text. `output` is never among them.
     """
 
-    def __init__(self, patterns: Sequence[str], agent: str, instruction: str = "") -> None:
+    def __init__(
+        self, patterns: Sequence[str], agent: str, instruction: str = "", output: Optional[Path] = None
+    ) -> None:
         """Raises InputError where nothing matches."""
         found = {path for pattern in patterns for path in glob.glob(pattern, recursive=True)}  # noqa: PTH207
-        self._paths = sorted(path for path in found if Path(path).is_file())
+        own = output.resolve() if output is not None else None
+        self._paths = sorted(path for path in found if Path(path).is_file() and Path(path).resolve() != own)
         if not self._paths:
             raise InputError(f"No file matches {', '.join(patterns)}.")
         self._agent, self._instruction = agent, instruction
@@ -115,14 +120,14 @@ def _json_lines(lines: TextIO) -> Iterator[Any]:
         if line.strip():
             try:
                 yield json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 yield _Broken(f"line {number} is not JSON ({error})")
 
 
 def _json_list(lines: TextIO) -> Iterator[Any]:
     try:
         found = json.load(lines)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{lines.name} is not JSON ({error}).") from error
     if not isinstance(found, list):
         raise InputError(f"{lines.name} holds no list of tasks.")
@@ -131,15 +136,20 @@ def _json_list(lines: TextIO) -> Iterator[Any]:
 
 def _table(delimiter: str) -> Callable[[TextIO], Iterator[Any]]:
     def read(lines: TextIO) -> Iterator[Any]:
+        # A cell that is too long for a task is that row's fault alone.
+        csv.field_size_limit(_LONGEST_CELL)
         reader = csv.DictReader(lines, delimiter=delimiter)
-        if "task" not in (reader.fieldnames or ()):
-            heads: List[str] = list(reader.fieldnames or ())
-            raise InputError(f'{lines.name} has no column "task"; its first line has {heads}.')
-        for found in reader:
-            if None in found or None in found.values():
-                yield _Broken(f"line {reader.line_num} has another number of cells than the first line")
-            else:
-                yield found
+        try:
+            if "task" not in (reader.fieldnames or ()):
+                heads: List[str] = list(reader.fieldnames or ())
+                raise InputError(f'{lines.name} has no column "task"; its first line has {heads}.')
+            for found in reader:
+                if None in found or None in found.values():
+                    yield _Broken(f"line {reader.line_num} has another number of cells than the first line")
+                else:
+                    yield found
+        except csv.Error as error:
+            raise InputError(f"{lines.name}, line {reader.line_num + 1} can't be read: {error}.") from error
 
     return read
 

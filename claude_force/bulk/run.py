@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
-from typing import AsyncIterator, Callable, Dict, Iterator, Optional, Set
+from typing import AsyncIterator, Callable, Dict, Iterator, Optional
 
 from ..errors import (
     AuthenticationError,
@@ -11,18 +12,25 @@ from ..errors import (
     ClaudeForceError,
     ClosedError,
     InputError,
+    InvalidOptionError,
     PaidCallBlockedError,
     SpendLimitError,
     UnknownPriceError,
 )
 from ..types import AgentResult
-from .output import Output, check_fields
+from .output import Done, Output, check_fields
 from .progress import Event, Finished, OnEvent
 from .rows import Row, Rows
 from .stream import Task
 
 # What one row meets, every row after it would meet too.
-_HOPELESS = (AuthenticationError, SpendLimitError, PaidCallBlockedError, UnknownPriceError)
+_HOPELESS = (
+    AuthenticationError,
+    InvalidOptionError,
+    PaidCallBlockedError,
+    SpendLimitError,
+    UnknownPriceError,
+)
 
 # `AsyncAgentOrchestrator.stream_multiple` with everything given but the tasks and who is told of events.
 StreamTasks = Callable[[AsyncIterator[Task], OnEvent], AsyncIterator[AgentResult]]
@@ -71,16 +79,33 @@ class Outcome:
 
 
 class FileRun:
-    """Raises InputError where the output holds rows that are not those of `rows`.
+    """Raises InputError where the output holds rows that are not those of `rows`. Changes nothing yet.
 
     `options` is a text of all that changes the answers beside the rows, `limit` the rows that are run.
+    `afresh` runs all of them, `retry_failed` those that failed too.
     """
 
-    def __init__(self, rows: Rows, output: Output, options: str = "", limit: Optional[int] = None) -> None:
-        self._rows, self._output, self._options, self._limit = rows, output, options, limit
+    def __init__(
+        self,
+        rows: Rows,
+        output: Output,
+        options: str = "",
+        limit: Optional[int] = None,
+        afresh: bool = False,
+        retry_failed: bool = False,
+    ) -> None:
+        self._rows, self._output, self._options = rows, output, options
+        self._limit = float("inf") if limit is None else limit
+        self._kept: Dict[int, Done] = {} if afresh else dict(output.done)
+        # USD that rows which are run again have cost already.
+        self._before: Dict[int, float] = {}
+        if retry_failed:
+            self._drop_failed()
         self.outcome = self._compared()
         self._under_way: Dict[int, Row] = {}
         self._ended = False
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     @property
     def due(self) -> int:
@@ -89,20 +114,27 @@ class FileRun:
 
     def tasks(self) -> Iterator[Row]:
         """The rows that are to be run."""
-        done: Set[int] = set(self._output.done)
         for row in self._rows:
-            if self._limit is not None and row.index >= self._limit:
+            if row.index >= self._limit:
                 return
-            if row.index not in done:
+            if row.index not in self._kept:
                 yield row
 
+    def begin(self) -> None:
+        """Takes the rows that are run again out of the output. Raises OSError."""
+        self._output.keep(self._kept)
+
     async def run(self, stream: StreamTasks, on_event: OnEvent) -> Outcome:
-        """Runs what is missing; `outcome` is up to date at each moment. Raises OSError of the output."""
+        """Runs what is missing, after `begin`; `outcome` is up to date at each moment."""
 
         def told(event: Event) -> None:
             # Here and not where the results are read: what is answered is kept before the next is asked.
             if isinstance(event, Finished):
                 self._take(self._under_way.pop(event.index), event.result)
+            if event.progress.in_flight:
+                self._idle.clear()
+            else:
+                self._idle.set()
             on_event(event)
 
         async for _ in stream(self._feed(), told):
@@ -112,6 +144,10 @@ class FileRun:
     def stop(self) -> None:
         """No further row is begun."""
         self._ended = self.outcome.stopped = True
+
+    async def saved(self) -> None:
+        """Returns when no row has been sent whose result is not written."""
+        await self._idle.wait()
 
     async def _feed(self) -> AsyncIterator[Task]:
         for number, row in enumerate(self.tasks()):
@@ -131,18 +167,30 @@ class FileRun:
         if isinstance(result.error, _HOPELESS):
             self._ended, outcome.error = True, outcome.error or result.error
             return
-        self._output.write(row, row.key(self._options), result)
-        outcome.add(result)
+        try:
+            self._output.write(row, row.key(self._options), result, self._before.get(row.index, 0.0))
+        except OSError as error:
+            # The next one may find room again, and is paid for already.
+            self._ended, outcome.error = True, outcome.error or _not_written(self._output, error)
+        else:
+            outcome.add(result)
+
+    def _drop_failed(self) -> None:
+        for index, done in list(self._kept.items()):
+            if not done.success and index < self._limit:
+                self._before[index] = done.cost
+                del self._kept[index]
 
     def _compared(self) -> Outcome:
-        """Counts the rows, and finds those of the output among them."""
-        outcome, rows = Outcome(0, 0, cost=self._output.spent), 0
+        """Counts the rows, and finds those that are kept among them."""
+        spent = sum(done.cost for done in self._kept.values()) + sum(self._before.values())
+        outcome, rows = Outcome(0, 0, cost=spent), 0
         for row in self._rows:
             rows += 1
             check_fields(row)
-            within = self._limit is None or row.index < self._limit
+            within = row.index < self._limit
             outcome.total += within
-            done = self._output.done.get(row.index)
+            done = self._kept.get(row.index)
             if done is None:
                 continue
             if done.key != row.key(self._options):
@@ -151,7 +199,7 @@ class FileRun:
                 outcome.kept += 1
                 outcome.succeeded += done.success
                 outcome.failed += not done.success
-        beyond = [index for index in self._output.done if index >= rows]
+        beyond = [index for index in self._kept if index >= rows]
         if beyond:
             raise _changed(self._output, f"it answers {max(beyond) + 1} rows and there are {rows}")
         return outcome
@@ -161,4 +209,11 @@ def _changed(output: Output, how: str) -> InputError:
     return InputError(
         f"{output.path} is the output of other tasks or options: {how}. Name another file for the output, "
         "or start over with --no-resume; answers that are still the same come from the cache."
+    )
+
+
+def _not_written(output: Output, error: OSError) -> ClaudeForceError:
+    return ClaudeForceError(
+        f"{output.path} can't be written: {error.strerror}. What stands in it is whole; answers that "
+        "came after are in the cache, if it is on."
     )

@@ -8,10 +8,12 @@ import json
 import signal
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, AsyncIterator, Callable, Dict, Iterator, List, Optional
+from typing import Any, AsyncIterator, Callable, Dict, Iterable, Iterator, List, Optional
+
+import anyio
 
 from ..async_orchestrator import AsyncAgentOrchestrator
-from ..bulk import FileRun, OnEvent, Outcome, Output, Rows, SourceFiles, TaskFile
+from ..bulk import FileRun, OnEvent, Outcome, Output, Row, Rows, SourceFiles, TaskFile
 from ..errors import InputError
 from ..estimate import Estimate, Range
 from ..types import AgentResult
@@ -34,24 +36,27 @@ def run_many(args: argparse.Namespace) -> int:
 
 
 def _rows(args: argparse.Namespace) -> Rows:
+    if args.limit is not None and args.limit < 1:
+        raise InputError(f"--limit is {args.limit}; it must be a whole number from 1 up.")
+    if args.budget is not None and args.budget <= 0:
+        raise InputError(f"--budget is {args.budget:g}; it must be an amount in USD above 0.")
     if bool(args.tasks) == bool(args.files):
         raise InputError("Give either a file of tasks or --files PATTERN, one of the two.")
     if args.files:
         if not args.agent:
             raise InputError("--files needs --agent NAME: the agent that each file is given to.")
-        return SourceFiles(args.files, args.agent, args.task or "")
+        return SourceFiles(
+            args.files, args.agent, args.task or "", Path(args.output) if args.output else None
+        )
     if args.task:
         raise InputError("--task goes with --files; a file of tasks has a task in each row.")
     return TaskFile(Path(args.tasks), args.agent)
 
 
 async def _estimate(args: argparse.Namespace, rows: Rows) -> int:
-    tasks = (
-        InputError(row.problem) if row.problem else (row.agent, row.task)
-        for row in rows
-        if args.limit is None or row.index < args.limit
-    )
-    async with _engine(args) as running:
+    running = _engine(args)
+    tasks = (InputError(row.problem) if row.problem else (row.agent, row.task) for row in _due(args, rows))
+    async with running:
         estimate = await running.estimate(tasks, cache=args.cache, **_call_options(args))  # type: ignore[arg-type]
     if args.json:
         streams.as_json(_estimate_fields(estimate))
@@ -61,35 +66,46 @@ async def _estimate(args: argparse.Namespace, rows: Rows) -> int:
     return _ALL
 
 
+def _due(args: argparse.Namespace, rows: Rows) -> Iterable[Row]:
+    """The rows that a run would take: not those that stand in its output."""
+    if args.output and Path(args.output).exists():
+        with _opened(Path(args.output)) as output:
+            return list(_file_run(args, rows, output).tasks())
+    return (row for row in rows if args.limit is None or row.index < args.limit)
+
+
 async def _run(args: argparse.Namespace, rows: Rows) -> int:
-    path = Path(args.output)
-    try:
-        output = Output(path, afresh=args.no_resume)
-    except OSError as error:
-        raise InputError(f"{path} can't be written: {error.strerror}.") from error
-    with output:
-        spent = output.spent
-        if args.retry_failed:
-            output.drop_failed()
-        run = FileRun(rows, output, _options(args), args.limit)
+    running, path = _engine(args), Path(args.output)
+    with _opened(path) as output:
+        run = _file_run(args, rows, output)
+        spent = run.outcome.cost
         left = None if args.budget is None else args.budget - spent
         if left is not None and left <= 0 and run.due:
             run.outcome.over_budget = True
-        elif run.due:
-            async with _engine(args) as running:
-                await _follow(args, run, running, left, spent)
+        else:
+            run.begin()
+            if run.due:
+                async with running:
+                    await _follow(args, run, running, left)
     _report(args, run.outcome, path)
     return _exit_code(run.outcome)
 
 
+def _opened(path: Path) -> Output:
+    try:
+        return Output(path)
+    except OSError as error:
+        raise InputError(f"{path} can't be written: {error.strerror}.") from error
+
+
+def _file_run(args: argparse.Namespace, rows: Rows, output: Output) -> FileRun:
+    return FileRun(rows, output, _options(args), args.limit, args.no_resume, args.retry_failed)
+
+
 async def _follow(
-    args: argparse.Namespace,
-    run: FileRun,
-    running: AsyncAgentOrchestrator,
-    budget: Optional[float],
-    spent: float,
+    args: argparse.Namespace, run: FileRun, running: AsyncAgentOrchestrator, budget: Optional[float]
 ) -> None:
-    board = Board(running.load, run.outcome.kept, spent, quiet=args.json)
+    board = Board(running.load, run.outcome.kept, run.outcome.cost, quiet=args.json)
 
     def stream(tasks: AsyncIterator[Any], on_event: OnEvent) -> AsyncIterator[AgentResult]:
         return running.stream_multiple(
@@ -105,30 +121,37 @@ async def _follow(
         run.stop()
         in_flight = count(board.progress.in_flight, "request")
         streams.note(f"stopping; {in_flight} in flight may end within {args.grace:g} s (Ctrl-C again: now)")
-        await running.drain(args.grace)
-        # What did not end in time is given up: it was not whole.
-        await running.close()
+        with anyio.move_on_after(args.grace):
+            await running.drain(args.grace)
+            # An answer that has come is kept in the cache before it is a result.
+            await run.saved()
+        # What is left has not been sent, or did not end in time.
+        working.cancel()
 
+    working = asyncio.ensure_future(run.run(stream, board.on_event))
     showing = asyncio.ensure_future(board.show())
     try:
-        with _interrupted(stop):
-            await run.run(stream, board.on_event)
+        with _interrupted(stop, working.cancel):
+            await asyncio.wait([working])
     except asyncio.CancelledError:
         run.stop()
     finally:
-        showing.cancel()
-        await asyncio.gather(showing, return_exceptions=True)
+        for one in (working, showing):
+            one.cancel()
+        await asyncio.gather(working, showing, return_exceptions=True)
+    if not working.cancelled():
+        working.result()
 
 
 @contextmanager
-def _interrupted(stop: Callable[[], Any]) -> Iterator[None]:
-    """The first Ctrl-C calls `stop`, the second cancels."""
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+def _interrupted(stop: Callable[[], Any], stop_now: Callable[[], Any]) -> Iterator[None]:
+    """The first Ctrl-C calls `stop`, the second `stop_now`."""
+    loop = asyncio.get_running_loop()
     stopping: List[asyncio.Future[None]] = []
 
     def interrupt() -> None:
-        if stopping and task is not None:
-            task.cancel()
+        if stopping:
+            stop_now()
         else:
             stopping.append(asyncio.ensure_future(stop()))
 
