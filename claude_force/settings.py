@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Mapping, Optional
+from typing import Mapping, Optional, Tuple
 
 MAX_CONCURRENT = 10
 # Where the fleet finds out by itself how many attempts at a time are good.
@@ -33,6 +33,11 @@ NEWEST_MODELS: Mapping[str, str] = {
 }
 DEFAULT_ALIAS = "sonnet"
 
+# As the SDK reads them, the first that is set before the others.
+CREDENTIALS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
+_CACHE_SECRET = "CLAUDE_CACHE_SECRET"
+# What is shorter would be found in ordinary text.
+_SHORTEST_SECRET = 8
 _LOOPBACK_ONLY = "CLAUDE_FORCE_LOOPBACK_ONLY"
 _OFF = ("", "0", "false", "no")
 
@@ -59,7 +64,20 @@ def endpoint() -> str:
 
 def cache_secret() -> Optional[str]:
     """The secret that signs cache entries, where the environment names one."""
-    return os.environ.get("CLAUDE_CACHE_SECRET")
+    return os.environ.get(_CACHE_SECRET)
+
+
+def credentials() -> Tuple[str, ...]:
+    """The names of the variables that hold a key or a token."""
+    return tuple(name for name in CREDENTIALS if os.environ.get(name))
+
+
+def secrets() -> Tuple[str, ...]:
+    """Values of the environment that nobody may be shown, the longest first."""
+    values = [os.environ.get(name, "") for name in (*CREDENTIALS, _CACHE_SECRET)]
+    userinfo = endpoint().partition("://")[2].partition("/")[0].rpartition("@")[0]
+    values += [userinfo, userinfo.partition(":")[2]]
+    return tuple(sorted((one for one in values if len(one) >= _SHORTEST_SECRET), key=len, reverse=True))
 
 
 def user_folder() -> Path:

@@ -4,9 +4,13 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any, Callable, Iterator
 
 import pytest
+from fleet import write_project
 from hypothesis import settings
+
+from claude_force.testing import MessagesServer
 
 pytest_plugins = ["claude_force.testing.plugin"]
 
@@ -15,6 +19,7 @@ settings.register_profile("local", deadline=None)
 settings.register_profile("ci", deadline=None, max_examples=25, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
+ROOT = Path(__file__).parent.parent
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 
@@ -48,3 +53,29 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("CLAUDE_FORCE_LOOPBACK_ONLY", "1")
     return home
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, messages_server: MessagesServer, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project as the working directory, and a server that the command finds by the environment."""
+    write_project(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    return tmp_path
+
+
+@pytest.fixture
+def another_server(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., MessagesServer]]:
+    """Starts a server of other ways, such as `faults=`, in the place of the ordinary one."""
+    servers = []
+
+    def start(**ways: Any) -> MessagesServer:
+        servers.append(MessagesServer(**ways).start())
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", servers[-1].base_url)
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()

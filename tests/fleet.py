@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 from contextlib import asynccontextmanager
 
 from claude_force.async_orchestrator import AsyncAgentOrchestrator
@@ -60,3 +62,10 @@ async def fleet(config, server=None, **limits):
         )
         async with orchestrator:
             yield orchestrator, running
+
+
+def command(*arguments, **options):
+    """Runs `claude-force` as a process of its own, its output caught as bytes."""
+    return subprocess.run(
+        [sys.executable, "-m", "claude_force", *arguments], capture_output=True, timeout=60, **options
+    )

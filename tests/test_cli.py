@@ -12,42 +12,21 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from fleet import write_project
+from fleet import command
 
 from claude_force.cli.main import main
-from claude_force.testing import MessagesServer, faults
-
-ROOT = Path(__file__).parent.parent
+from claude_force.testing import faults
 
 
 @pytest.fixture
-def project(tmp_path, messages_server, monkeypatch):
-    """A project as the working directory, and a server that the command finds by the environment."""
-    write_project(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    return tmp_path
+def project(workplace):
+    return workplace
 
 
 @pytest.fixture
-def faulty(project, monkeypatch):
+def faulty(another_server):
     """Puts a server with a plan of faults in the place of the healthy one."""
-    servers = []
-
-    def start(*plan):
-        servers.append(MessagesServer(faults=plan).start())
-        monkeypatch.setenv("ANTHROPIC_BASE_URL", servers[-1].base_url)
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.stop()
-
-
-def command(*arguments, **options):
-    return subprocess.run(
-        [sys.executable, "-m", "claude_force", *arguments], capture_output=True, timeout=60, **options
-    )
+    return lambda *plan: another_server(faults=plan)
 
 
 def json_of(capsys):

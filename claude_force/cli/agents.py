@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any, Dict, List
 
 from ..agents import Registry
+from ..agents.names import nearest
+from ..errors import AgentNotFoundError, InvalidAgentNameError
 from . import render, streams
 
 
@@ -15,7 +18,9 @@ def show_list(args: argparse.Namespace) -> int:
         found = registry.list_agents()
         render.agents(found, args.json)
         if not found:
-            streams.note("there are no agents here; put one in .claude/agents/NAME.md")
+            streams.note(
+                "there are no agents here; put one in .claude/agents/NAME.md, or run claude-force init"
+            )
     else:
         render.workflows(registry.list_workflows(), args.json)
     for problem in registry.problems():
@@ -24,6 +29,38 @@ def show_list(args: argparse.Namespace) -> int:
 
 
 def show_info(args: argparse.Namespace) -> int:
-    """Raises AgentNotFoundError."""
-    render.info(Registry(args.config).get_agent_info(args.name), args.json)
+    """An agent, or else a workflow of that name. Raises InvalidAgentNameError, AgentNotFoundError."""
+    registry = Registry(args.config)
+    workflows = registry.list_workflows()
+    try:
+        found = registry.get_agent_info(args.name)
+    except (AgentNotFoundError, InvalidAgentNameError) as error:
+        if args.name not in workflows:
+            raise type(error)(f"{error}{_nearest_workflow(args.name, workflows)}") from None
+        found = _workflow(args.name, workflows[args.name])
+    render.info(found, args.json)
     return 0
+
+
+def _nearest_workflow(name: str, workflows: Dict[str, Any]) -> str:
+    close = nearest(name, workflows)
+    return f" Did you mean the workflow {' or '.join(close)}?" if close else ""
+
+
+def _workflow(name: str, written: Any) -> Dict[str, Any]:
+    """`name`, `description` and `steps`, each with the ids that it waits for, however it is written."""
+    if isinstance(written, dict):
+        steps = [step for step in written.get("steps") or () if isinstance(step, dict)]
+        described = [_step(step.get("id"), step.get("agent"), step.get("dependencies")) for step in steps]
+        return {"name": name, "description": written.get("description") or "", "steps": described}
+    agents = written if isinstance(written, list) else []
+    described = [
+        _step(str(place), agent, [str(place - 1)] if place > 1 else [])
+        for place, agent in enumerate(agents, 1)
+    ]
+    return {"name": name, "description": "", "steps": described}
+
+
+def _step(identity: Any, agent: Any, after: Any) -> Dict[str, Any]:
+    waits: List[str] = [str(one) for one in after] if isinstance(after, list) else []
+    return {"id": str(identity), "agent": str(agent), "dependencies": waits}

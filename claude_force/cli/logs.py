@@ -8,16 +8,21 @@ from contextlib import contextmanager
 from typing import Iterator
 
 from ..errors import InputError
+from . import streams
 
 _logger = logging.getLogger("claude_force")
 
 
 @contextmanager
 def logging_to_stderr(verbose: bool) -> Iterator[None]:
-    """Warnings only, or everything. Errors are left out of the first: the command reports those itself."""
+    """Warnings only, unless stderr is to be quiet, or everything.
+
+    Errors are left out of the first: the command reports those itself.
+    """
     handler, before = _handler(verbose), _logger.level
     _logger.addHandler(handler)
-    _logger.setLevel(logging.DEBUG if verbose else logging.WARNING)
+    quiet = logging.ERROR if streams.is_quiet() else logging.WARNING
+    _logger.setLevel(logging.DEBUG if verbose else quiet)
     try:
         yield
     except InputError:
@@ -33,8 +38,15 @@ def logging_to_stderr(verbose: bool) -> Iterator[None]:
 def _handler(verbose: bool) -> logging.Handler:
     handler = logging.StreamHandler(sys.stderr)
     if verbose:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     else:
-        handler.setFormatter(logging.Formatter("claude-force: warning: %(message)s"))
+        handler.setFormatter(_Formatter("claude-force: warning: %(message)s"))
         handler.addFilter(lambda record: record.levelno < logging.ERROR)
     return handler
+
+
+class _Formatter(logging.Formatter):
+    """Tracebacks may hold what the package's own messages never do."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return streams.without_secrets(super().format(record))

@@ -46,18 +46,20 @@ def _guarded(given: List[str], as_json: bool) -> int:
 def _carry_out(args: argparse.Namespace) -> int:
     from .logs import logging_to_stderr
 
+    if args.quiet and args.verbose:
+        raise InputError("--quiet and --verbose exclude each other: leave one out.")
+    streams.be_quiet(args.quiet)
     with logging_to_stderr(args.verbose):
         code: int = args.carry_out(args)
         return code
 
 
 def _parse(given: List[str]) -> argparse.Namespace:
-    parser = _parser()
-    args, rest = parser.parse_known_args(given)
+    args, rest = _parser().parse_known_args(given)
     # As an optional positional, argparse would lose the "-" that stands after an option.
     args.stdin = rest == ["-"] and hasattr(args, "task_file")
     if rest and not args.stdin:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        args.parser.unknown(rest)
     return args
 
 

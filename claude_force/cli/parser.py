@@ -3,33 +3,60 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any, Callable, NoReturn, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, List, NoReturn, Optional, Sequence, Tuple
 
 
 class Parser(argparse.ArgumentParser):
     """Reports usage errors as an exception, so that they take the same way out as all others.
 
     `fill` gives it its arguments right before they are needed: a command pays only for those of its own verb.
+
+    Attributes:
+        kinds: the words that it chooses among, each with its parser.
+        values: what the shell's completion offers for an argument, by its `dest`: "agents", "workflows",
+            "names" (both), "models", "files" or "folders".
     """
 
     def __init__(self, *, fill: Optional[Callable[[Parser], None]] = None, **more: Any) -> None:
         super().__init__(allow_abbrev=False, **more)
         self._fill = fill
+        self.kinds: Dict[str, Parser] = {}
+        self.values: Dict[str, str] = {}
 
     def parse_known_args(  # type: ignore[override]
         self, args: Optional[Sequence[str]] = None, namespace: Optional[argparse.Namespace] = None
     ) -> Tuple[argparse.Namespace, Sequence[str]]:
         """Raises InputError."""
+        return super(Parser, self.filled()).parse_known_args(args, namespace)
+
+    def filled(self) -> Parser:
+        """This parser with its arguments."""
         if self._fill is not None:
             fill, self._fill = self._fill, None
             fill(self)
-        return super().parse_known_args(args, namespace)
+        return self
 
     def error(self, message: str) -> NoReturn:
         """Raises InputError."""
         from ..errors import InputError
 
         raise InputError(f"{message} (see {self.prog} --help)")
+
+    def unknown(self, words: Sequence[str]) -> NoReturn:
+        """Raises InputError for arguments that nobody takes, with what the first one may have meant."""
+        options = [name for action in self.actions() for name in action.option_strings]
+        hint = did_you_mean(words[0].partition("=")[0], options)
+        self.error(f"unrecognized arguments: {' '.join(words)}{hint}")
+
+    def actions(self) -> List[argparse.Action]:
+        """All arguments, in the order of the help."""
+        return self.filled()._actions
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            known = [str(one) for one in action.choices]
+            hint = did_you_mean(str(value), known) or f" (choose from {', '.join(known)})"
+            raise argparse.ArgumentError(action, f"there is no {value!r}{hint}")
 
     def add_kinds(self, dest: str, metavar: Optional[str] = None) -> Kinds:
         """What comes next on the command line is one of several words, each with arguments of its own."""
@@ -40,6 +67,7 @@ class Kinds:
     """The words that one parser chooses among."""
 
     def __init__(self, parser: Parser, dest: str, metavar: Optional[str]) -> None:
+        self._parser, self._metavar = parser, metavar
         self._parsers = parser.add_subparsers(dest=dest, metavar=metavar, required=True)
 
     def add(self, name: str, summary: str, fill: Callable[[Parser], None], epilog: str = "") -> None:
@@ -47,9 +75,13 @@ class Kinds:
 
         def with_common(parser: Parser) -> None:
             add_common(parser)
+            parser.set_defaults(parser=parser)
             fill(parser)
 
-        self._parsers.add_parser(name, help=summary, description=summary, fill=with_common, epilog=epilog)
+        self._parser.kinds[name] = self._parsers.add_parser(
+            name, help=summary, description=summary, fill=with_common, epilog=epilog
+        )
+        self._parsers.metavar = self._metavar or f"{{{','.join(self._parser.kinds)}}}"
 
 
 def add_common(parser: Parser) -> None:
@@ -64,3 +96,12 @@ def add_common(parser: Parser) -> None:
     only_errors = "nothing on stderr but errors"
     options.add_argument("-q", "--quiet", action="store_true", default=absent, help=only_errors)
     options.add_argument("-v", "--verbose", action="store_true", default=absent, help="log to stderr")
+    parser.values.update(config="files", model="models")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """What to add to a message about `word`; "" where nothing known is like it."""
+    from ..agents.names import nearest
+
+    close = nearest(word, known)
+    return f"; did you mean {' or '.join(close)}?" if close else ""

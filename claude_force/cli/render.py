@@ -78,13 +78,23 @@ def _steps(workflow: Any) -> str:
 
 
 def info(found: Dict[str, Any], as_json: bool) -> None:
-    """What is known of one agent."""
+    """What is known of one agent or workflow."""
     if as_json:
         streams.as_json(found)
         return
     for name, value in found.items():
-        shown = ", ".join(value) if isinstance(value, list) else value
+        shown = _listed(value) if isinstance(value, list) else value
         streams.out(f"{name + ':':13} {'-' if shown in (None, '') else shown}")
+
+
+def _listed(values: Sequence[Any]) -> str:
+    if not all(isinstance(one, dict) for one in values):
+        return ", ".join(values)
+    return f"\n{'':13} ".join(
+        f"{step['id']}. {step['agent']}"
+        + (f" (after {', '.join(step['dependencies'])})" if step["dependencies"] else "")
+        for step in values
+    )
 
 
 def answer(result: AgentResult) -> None:
@@ -166,7 +176,7 @@ class Spinner:
 
     def __init__(self, text: str, as_json: bool) -> None:
         self._status: Any = None
-        if sys.stderr.isatty() and not as_json:
+        if sys.stderr.isatty() and not as_json and not streams.is_quiet():
             from rich.console import Console
 
             self._status = Console(stderr=True).status(text)

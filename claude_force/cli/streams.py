@@ -6,11 +6,25 @@ import os
 import sys
 from typing import Any
 
+from .. import settings
+
 _NAME = "claude-force"
+_quiet = False
+
+
+def be_quiet(quiet: bool) -> None:
+    """Whether stderr gets errors only, from here on."""
+    global _quiet
+    _quiet = quiet
+
+
+def is_quiet() -> bool:
+    return _quiet
 
 
 def prepare_streams() -> None:
     """A character that a stream can't show must not end the command; pipes get UTF-8."""
+    be_quiet(False)
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
@@ -51,22 +65,34 @@ def out(text: str = "") -> None:
 
 
 def note(text: str) -> None:
-    """One line on stderr."""
-    sys.stderr.write(f"{_NAME}: {_one_line(text)}\n")
-    sys.stderr.flush()
+    """One line on stderr, unless that is to be quiet."""
+    if not _quiet:
+        _say(text)
 
 
 def warn(text: str) -> None:
-    """A warning on stderr."""
+    """A warning on stderr, likewise."""
     note(f"warning: {text}")
 
 
 def error(text: str, json: bool) -> None:
     """What ended the command: a line on stderr, or an object on stdout."""
     if json:
-        as_json({"success": False, "error": text})
+        as_json({"success": False, "error": without_secrets(text)})
     else:
-        note(f"error: {text}")
+        _say(f"error: {text}")
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{_NAME}: {_one_line(without_secrets(text))}\n")
+    sys.stderr.flush()
+
+
+def without_secrets(text: str) -> str:
+    """`text`, in which no key or password of the environment can be read."""
+    for secret in settings.secrets():
+        text = text.replace(secret, "***")
+    return text
 
 
 def as_json(value: Any) -> None:

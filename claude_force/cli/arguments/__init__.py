@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Mapping
 
 VERBS: Mapping[str, str] = {
+    "init": "Make a .claude folder with sample agents; keeps what is there.",
     "list": "List the project's agents or workflows.",
-    "info": "Show what is known of one agent.",
+    "info": "Show what is known of an agent or a workflow.",
     "run": "Run an agent, a workflow, or many tasks.",
     "cache": "Look after the answers that are kept.",
     "demo": "Measure three agents, one by one and at once. Needs no key.",
