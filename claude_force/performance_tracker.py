@@ -10,19 +10,18 @@ import time
 import weakref
 from collections import deque
 from pathlib import Path
-from typing import Any, Deque, Dict, List, Optional, Union
+from typing import TYPE_CHECKING, Any, Deque, Dict, List, Optional, Union
 
 from . import settings
 from .clerk import Clerk
 from .forks import forgets_after_fork
 from .ledger.entry import entry_of
-from .ledger.export import writer_of
 from .ledger.journal import Journal
 from .ledger.line import line_of
-from .ledger.reading import Reading, summary_of
-from .ledger.summary import Summary, plain
-from .ledger.window import EVERYTHING, Window, window_of
 from .types import Executed
+
+if TYPE_CHECKING:
+    from .ledger.summary import Summary
 
 logger = logging.getLogger(__name__)
 
@@ -154,7 +153,7 @@ class PerformanceTracker:
         `skipped_lines` are torn or foreign ones. Raises InvalidOptionError, or OSError for a file that can't
         be read.
         """
-        return self._summary(window_of(time.time(), hours)).as_dict()
+        return self._summary(hours).as_dict()
 
     def get_agent_performance(self, name: Optional[str] = None) -> Dict[str, Any]:
         """The figures of one agent, or `{name: figures}` of all.
@@ -164,14 +163,7 @@ class PerformanceTracker:
         OSError.
         """
         summary = self._summary()
-        if name is None:
-            return plain(summary.by_agent())
-        part = summary.of_agent(name)
-        return {
-            **part.total().as_dict(),
-            "by_model": plain(part.by_model()),
-            "by_workflow": plain(part.by_workflow()),
-        }
+        return summary.agents_as_dict() if name is None else summary.agent_as_dict(name)
 
     def get_cost_breakdown(self) -> Dict[str, Any]:
         """What was spent and saved, in USD.
@@ -188,12 +180,20 @@ class PerformanceTracker:
         The fields are those of `claude_force.ledger.entry.Entry`. Raises InvalidOptionError for another
         format, OSError.
         """
+        from .ledger.export import writer_of
+        from .ledger.reading import Reading
+
         write = writer_of(format)
         self.flush()
         with Path(path).open("w", encoding="utf-8", newline="") as out:
             write(Reading(self.folder).entries(), out)
 
-    def _summary(self, window: Window = EVERYTHING) -> Summary:
+    def _summary(self, hours: Optional[float] = None) -> Summary:
+        # Not above: who runs agents need not wait for what he never asks.
+        from .ledger.reading import summary_of
+        from .ledger.window import window_of
+
+        window = window_of(time.time(), hours)
         self.flush()
         return summary_of(self.folder, window)
 

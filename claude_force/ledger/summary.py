@@ -62,22 +62,30 @@ class Summary:
         days = sorted(self._days.items())
         return {_date(day): merged([figures]) for day, figures in days}
 
-    def of_agent(self, name: str) -> Summary:
-        """That of one agent, without its days and its limit."""
-        part = Summary()
-        part.groups = {group: figures for group, figures in self.groups.items() if group[0] == name}
-        return part
-
     def as_dict(self) -> Dict[str, Any]:
         """Plain values, ready for JSON."""
         return {
             **self.total().as_dict(),
             "time_at_concurrency_limit": self.at_limit.share(),
-            "by_agent": plain(self.by_agent()),
-            "by_model": plain(self.by_model()),
-            "by_workflow": plain(self.by_workflow()),
-            "by_day": plain(self.by_day()),
+            "by_agent": _plain(self.by_agent()),
+            "by_model": _plain(self.by_model()),
+            "by_workflow": _plain(self.by_workflow()),
+            "by_day": _plain(self.by_day()),
             "skipped_lines": self.skipped,
+        }
+
+    def agents_as_dict(self) -> Dict[str, Any]:
+        """The figures of each agent, ready for JSON."""
+        return _plain(self.by_agent())
+
+    def agent_as_dict(self, name: str) -> Dict[str, Any]:
+        """The figures of one agent, by model and workflow too, ready for JSON."""
+        part = Summary()
+        part.groups = {group: figures for group, figures in self.groups.items() if group[0] == name}
+        return {
+            **part.total().as_dict(),
+            "by_model": _plain(part.by_model()),
+            "by_workflow": _plain(part.by_workflow()),
         }
 
     def money(self) -> Dict[str, Any]:
@@ -110,8 +118,7 @@ def merged(parts: Iterable[Figures]) -> Figures:
     return whole
 
 
-def plain(parts: Dict[str, Figures]) -> Dict[str, Any]:
-    """Ready for JSON."""
+def _plain(parts: Dict[str, Figures]) -> Dict[str, Any]:
     return {name: figures.as_dict() for name, figures in parts.items()}
 
 

@@ -1,0 +1,474 @@
+"""PerformanceTracker: nothing that was recorded is lost or torn, and recording is in nobody's way."""
+
+import asyncio
+import json
+import logging
+import os
+import random
+import signal
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from ledgers import SECRET, executed, failed, lines, written
+
+from claude_force import locks, performance_tracker
+from claude_force.errors import InvalidOptionError
+from claude_force.ledger import journal
+from claude_force.ledger.entry import entry_of
+from claude_force.ledger.line import kept_fields
+from claude_force.performance_tracker import BATCH, PerformanceTracker
+
+TESTS = Path(__file__).parent
+ROOT = TESTS.parent
+posix_only = pytest.mark.skipif(os.name != "posix", reason="modes and signals of POSIX")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / ".claude" / "metrics"
+
+
+@pytest.fixture
+def tracker(folder):
+    tracker = PerformanceTracker(folder)
+    yield tracker
+    tracker.close()
+
+
+def python(program, *arguments, **options):
+    """A process that has the tests' own modules."""
+    path = os.pathsep.join([str(ROOT), str(TESTS)])
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": path},
+        **options,
+    )
+
+
+class TestRecording:
+    def test_an_execution_is_one_line_with_what_the_entry_says(self, tracker, folder):
+        one = executed(7)
+        tracker.record(one)
+        tracker.flush()
+        (line,) = written(folder)
+        kept = kept_fields(entry_of(one, line["run"]))
+        assert line == json.loads(json.dumps(kept))
+        assert line["timeline"] == [[250.0, 1500.0, 10, None]]
+
+    def test_names_of_the_older_format_are_always_there(self, tracker, folder):
+        tracker.record(failed())
+        tracker.flush()
+        (line,) = written(folder)
+        names = "timestamp agent_name task_hash success execution_time_ms model input_tokens output_tokens "
+        more = "total_tokens estimated_cost error_type workflow_name workflow_position"
+        assert set((names + more).split()) <= set(line)
+        assert (line["estimated_cost"], line["error_type"], line["status"]) == (None, "OverloadedError", 529)
+
+    def test_a_known_zero_is_told_from_what_is_not_known(self, tracker, folder):
+        tracker.record(executed(cached=True, cost=0.0, saved_cost=0.0, prompt_cache_saving=0.0))
+        tracker.record(executed(cached=True, cost=0.0, saved_cost=None))
+        tracker.flush()
+        known, unknown = written(folder)
+        assert (known["saved_cost"], known["prompt_cache_saving"]) == (0.0, 0.0)
+        assert unknown.get("saved_cost") is None
+
+    def test_no_word_of_task_definition_or_answer_is_kept(self, tracker, folder):
+        tracker.record(executed())
+        tracker.record(failed())
+        tracker.flush()
+        text = (folder / "executions.jsonl").read_text(encoding="utf-8")
+        assert not any(word in text for word in (SECRET, "You help", "The answer", "no room"))
+
+    def test_it_is_written_without_a_flush(self, tracker, folder):
+        tracker.record(executed())
+        tracker._clerk.stop()
+        assert len(lines(folder)) == 1
+
+    def test_a_full_batch_does_not_wait_for_the_clock(self, folder, monkeypatch):
+        monkeypatch.setattr(performance_tracker, "LINGER_SECONDS", 3600)
+        tracker = PerformanceTracker(folder)
+        for number in range(BATCH):
+            tracker.record(executed(number))
+        tracker._clerk.stop()
+        assert len(lines(folder)) == BATCH
+
+    def test_recording_goes_on_after_close(self, tracker, folder):
+        for number in range(3):
+            tracker.record(executed(number))
+            tracker.close()
+        assert [line["request_id"] for line in written(folder)] == ["req_0", "req_1", "req_2"]
+
+    def test_many_threads_record_and_flush_at_once(self, tracker, folder):
+        def work(thread):
+            for number in range(200):
+                tracker.record(executed(1000 * thread + number))
+                if number % 50 == 0:
+                    tracker.flush()
+
+        threads = [threading.Thread(target=work, args=(thread,)) for thread in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        tracker.flush()
+        assert {line["request_id"] for line in written(folder)} == {
+            f"req_{1000 * thread + number}" for thread in range(6) for number in range(200)
+        }
+
+    async def test_the_event_loop_does_not_wait_for_the_disk(self, tracker, folder, monkeypatch):
+        disk = threading.Event()
+        append = tracker._journal.append
+        monkeypatch.setattr(tracker._journal, "append", lambda lines: disk.wait(30) and append(lines))
+        for number in range(3 * BATCH):
+            tracker.record(executed(number))
+            await asyncio.sleep(0)
+        assert lines(folder) == []
+        disk.set()
+        await asyncio.to_thread(tracker.flush) if sys.version_info >= (3, 9) else tracker.flush()
+        assert len(lines(folder)) == 3 * BATCH
+
+    @posix_only
+    def test_only_the_owner_can_read_it(self, folder):
+        before = os.umask(0)
+        try:
+            tracker = PerformanceTracker(folder)
+            tracker.record(executed())
+            tracker.close()
+        finally:
+            os.umask(before)
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in [folder, *folder.iterdir()]}
+        assert modes == {"metrics": 0o700, "executions.jsonl": 0o600, "lock": 0o600}
+
+
+class TestFailure:
+    def test_a_folder_that_cannot_be_made_costs_one_warning_and_no_call(self, tmp_path, caplog):
+        (tmp_path / "metrics").write_text("a file in its place", encoding="utf-8")
+        tracker = PerformanceTracker(tmp_path / "metrics")
+        with caplog.at_level(logging.WARNING):
+            for number in range(3):
+                tracker.record(executed(number))
+                tracker.flush()
+            tracker.close()
+        warnings = [record.getMessage() for record in caplog.records]
+        assert len(warnings) == 1 and "executions are not recorded in" in warnings[0]
+
+    def test_what_cannot_be_written_down_does_not_stop_the_others(self, tracker, folder, caplog):
+        impossible = executed(duration=float("nan"))
+        with caplog.at_level(logging.ERROR):
+            tracker.record(impossible)
+            tracker.flush()
+        tracker.record(executed(1))
+        tracker.close()
+        assert [line["request_id"] for line in written(folder)] == ["req_1"]
+        assert "not recorded" in caplog.text
+
+    def test_without_a_thread_it_is_written_at_once(self, tracker, folder, monkeypatch):
+        def refuse(job):
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(tracker._clerk, "leave", refuse)
+        for number in range(2):
+            tracker.record(executed(number))
+            assert len(lines(folder)) == number + 1
+
+    def test_a_lock_that_is_never_given_back_holds_nobody_up_for_good(
+        self, tracker, folder, monkeypatch, caplog
+    ):
+        monkeypatch.setattr(journal, "_MOST_WAITING_SECONDS", 0.01)
+        folder.mkdir(parents=True)
+        holder = os.open(folder / "lock", os.O_RDWR | os.O_CREAT)
+        try:
+            assert locks.try_lock(holder)
+            tracker.record(executed())
+            tracker.flush()
+        finally:
+            os.close(holder)
+        assert len(lines(folder)) == 1
+        assert "the lock of the ledger was not given" in caplog.text
+
+    def test_half_a_line_hides_nothing_that_follows(self, tracker, folder):
+        folder.mkdir(parents=True)
+        (folder / "executions.jsonl").write_bytes(b'{"timestamp": "2026-')
+        tracker.record(executed())
+        tracker.flush()
+        torn, whole = lines(folder)
+        assert torn == b'{"timestamp": "2026-' and json.loads(whole)["agent_name"] == "expert"
+        summary = tracker.get_performance_summary()
+        assert (summary["executions"], summary["skipped_lines"]) == (1, 1)
+
+
+class TestRotation:
+    def test_a_full_file_is_renamed_and_kept(self, folder):
+        tracker = PerformanceTracker(folder, max_file_mb=0.002)
+        for number in range(20):
+            tracker.record(executed(number))
+            tracker.flush()
+        assert len(list(folder.glob("executions-*.jsonl"))) > 3
+        assert all(file.stat().st_size <= 2000 for file in folder.glob("*.jsonl"))
+        assert [line["request_id"] for line in written(folder)] == [f"req_{number}" for number in range(20)]
+        assert tracker.get_performance_summary()["executions"] == 20
+
+    def test_a_line_longer_than_a_file_may_be_is_still_written(self, folder):
+        tracker = PerformanceTracker(folder, max_file_mb=0.0001)
+        for number in range(3):
+            tracker.record(executed(number))
+            tracker.flush()
+        assert len(written(folder)) == 3
+
+    def test_only_as_many_full_files_stay_as_were_asked_for(self, folder):
+        tracker = PerformanceTracker(folder, max_file_mb=0.002, keep_files=2)
+        for number in range(30):
+            tracker.record(executed(number))
+            tracker.flush()
+        kept = [line["request_id"] for line in written(folder)]
+        assert len(list(folder.glob("executions-*.jsonl"))) == 2
+        assert kept == [f"req_{number}" for number in range(30)][-len(kept) :]
+
+    def test_numbers_go_on_after_the_highest(self, folder):
+        folder.mkdir(parents=True)
+        for name in ("executions-000009.jsonl", "executions-10.jsonl", "executions-x.jsonl"):
+            (folder / name).touch()
+        tracker = PerformanceTracker(folder, max_file_mb=0.0001)
+        for number in range(2):
+            tracker.record(executed(number))
+            tracker.flush()
+        assert (folder / "executions-000011.jsonl").exists()
+
+
+_WRITE_MANY = """
+import sys
+from pathlib import Path
+from ledgers import executed
+from claude_force.performance_tracker import PerformanceTracker
+
+folder, first, count, flush_each, max_mb = Path(sys.argv[1]), *map(float, sys.argv[2:])
+tracker = PerformanceTracker(folder, max_file_mb=max_mb)
+for number in range(int(first), int(first + count)):
+    tracker.record(executed(number))
+    if (number + 1) % flush_each == 0:
+        tracker.flush()
+        print(number + 1 - int(first), flush=True)
+{end}
+"""
+
+
+def numbers(folder):
+    """Those of the executions in a ledger, and how many lines are torn."""
+    found, torn = [], 0
+    for line in lines(folder):
+        try:
+            found.append(int(json.loads(line)["request_id"][4:]))
+        except ValueError:
+            torn += 1
+    return found, torn
+
+
+@posix_only
+class TestProcesses:
+    def test_eight_processes_lose_and_tear_no_line(self, folder, soak):
+        """Through some changes of the file."""
+        each = 20_000 if soak else 1500
+        megabytes = 8 if soak else 0.6
+        writers = [
+            python(
+                _WRITE_MANY.format(end="tracker.close()"),
+                folder,
+                each * k,
+                each,
+                250,
+                megabytes,
+                stdout=subprocess.DEVNULL,
+            )
+            for k in range(8)
+        ]
+        assert [writer.wait() for writer in writers] == [0] * 8
+        found, torn = numbers(folder)
+        assert torn == 0 and sorted(found) == list(range(8 * each))
+        assert len(list(folder.glob("executions-*.jsonl"))) > 3
+
+    def test_readers_beside_them_see_each_line_once(self, folder):
+        """While the file changes under them."""
+        writer = python(
+            _WRITE_MANY.format(end="tracker.close()"), folder, 0, 1500, 100, 0.05, stdout=subprocess.PIPE
+        )
+        tracker = PerformanceTracker(folder)
+        with writer:
+            for line in writer.stdout:
+                seen = tracker.get_performance_summary()
+                assert seen["executions"] >= int(line)
+                assert seen["tokens"]["output"] == 50 * seen["executions"]
+        assert tracker.get_performance_summary()["executions"] == 1500
+
+    def test_killed_writers_lose_what_they_had_not_flushed_and_nobody_elses(self, folder, soak):
+        each, endless, random_ = 20_000 if soak else 3000, 10**6, random.Random(5)
+        program = _WRITE_MANY.format(end="tracker.close()")
+        writers = [
+            python(program, folder, endless * k, endless if k % 2 else each, 100, 1.0, stdout=subprocess.PIPE)
+            for k in range(8)
+        ]
+        flushed = []
+        for k, writer in enumerate(writers):
+            with writer:
+                stop_at = random_.randrange(each) if k % 2 else endless
+                for line in writer.stdout:
+                    seen = int(line)
+                    if seen >= stop_at:
+                        writer.send_signal(signal.SIGKILL)
+                        break
+            assert writer.returncode == (-signal.SIGKILL if k % 2 else 0)
+            flushed += range(endless * k, endless * k + seen)
+        found, torn = numbers(folder)
+        assert len(found) == len(set(found)) and set(flushed) <= set(found)
+        assert torn <= 4
+
+    def test_a_kill_loses_at_most_two_batches(self, folder):
+        """The one that is being written and the one that is gathered, where the disk keeps up."""
+        program = """
+import sys
+from pathlib import Path
+from ledgers import executed
+from claude_force import performance_tracker
+from claude_force.performance_tracker import BATCH, PerformanceTracker
+
+performance_tracker.LINGER_SECONDS = 3600
+tracker = PerformanceTracker(Path(sys.argv[1]))
+for number in range(10**6):
+    while len(tracker._waiting) >= BATCH:
+        pass
+    tracker.record(executed(number))
+    print(number + 1, flush=True)
+"""
+        writer = python(program, folder, stdout=subprocess.PIPE)
+        with writer:
+            for line in writer.stdout:
+                recorded = int(line)
+                if recorded >= 5 * BATCH + 17:
+                    writer.send_signal(signal.SIGKILL)
+                    break
+        found, _ = numbers(folder)
+        assert found == list(range(len(found))) and len(found) >= recorded - 2 * BATCH
+
+    @pytest.mark.parametrize("end", ["", "raise SystemExit(3)", "1 / 0"])
+    def test_an_exit_of_the_interpreter_loses_nothing(self, folder, end):
+        writer = python(_WRITE_MANY.format(end=end), folder, 0, 700, 10**6, 64, stderr=subprocess.DEVNULL)
+        assert writer.wait() == {"": 0, "raise SystemExit(3)": 3, "1 / 0": 1}[end]
+        assert len(written(folder)) == 700
+
+    def test_what_is_recorded_while_the_interpreter_exits_is_written(self, folder):
+        end = "import atexit; atexit.register(lambda: [tracker.record(executed(n)) for n in (3, 4)])"
+        assert python(_WRITE_MANY.format(end=end), folder, 0, 3, 10**6, 64).wait() == 0
+        assert len(written(folder)) == 5
+
+    def test_a_forked_child_writes_its_own_and_not_its_parents(self, folder):
+        end = """
+import os
+child = os.fork()
+tracker.record(executed(100 if child else 200))
+if child == 0:
+    tracker.close()
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+tracker.close()
+"""
+        assert (
+            python(_WRITE_MANY.format(end=end), folder, 0, 50, 10**6, 64, stderr=subprocess.DEVNULL).wait()
+            == 0
+        )
+        found = written(folder)
+        assert sorted(int(line["request_id"][4:]) for line in found) == [*range(50), 100, 200]
+        assert len({line["run"] for line in found}) == 2
+
+    def test_a_child_of_multiprocessing_loses_nothing(self, folder):
+        end = """
+import multiprocessing
+def work():
+    tracker.record(executed(200))
+child = multiprocessing.get_context("fork").Process(target=work)
+child.start()
+child.join()
+assert child.exitcode == 0
+"""
+        assert (
+            python(_WRITE_MANY.format(end=end), folder, 0, 5, 10**6, 64, stderr=subprocess.DEVNULL).wait()
+            == 0
+        )
+        assert sorted(int(line["request_id"][4:]) for line in written(folder)) == [*range(5), 200]
+
+
+class TestInquiries:
+    @pytest.fixture
+    def filled(self, tracker):
+        tracker.record(executed(1, agent="a", cost=0.25))
+        tracker.record(executed(2, agent="b", cost=None))
+        tracker.record(executed(3, agent="a", cached=True, cost=0.0, saved_cost=0.5, attempts=0, timeline=()))
+        tracker.record(failed(4, agent="a"))
+        return tracker
+
+    def test_they_see_what_was_just_recorded(self, filled):
+        assert filled.get_performance_summary()["executions"] == 4
+
+    def test_the_last_hours_alone(self, filled):
+        assert filled.get_performance_summary(hours=1)["executions"] == 0
+
+    @pytest.mark.parametrize("hours", [0, -1, float("nan"), float("inf")])
+    def test_hours_have_to_be_above_zero(self, filled, hours):
+        with pytest.raises(InvalidOptionError, match="hours"):
+            filled.get_performance_summary(hours)
+
+    def test_agents_apart(self, filled):
+        assert {name: of["executions"] for name, of in filled.get_agent_performance().items()} == {
+            "a": 3,
+            "b": 1,
+        }
+        one = filled.get_agent_performance("a")
+        assert (one["executions"], one["error_rate"], one["cache_hit_rate"]) == (3, 1 / 3, 1 / 3)
+        assert list(one["by_model"]) == ["claude-sonnet-5-5"]
+
+    def test_an_agent_that_never_ran_has_no_executions(self, filled):
+        one = filled.get_agent_performance("nobody")
+        assert (one["executions"], one["error_rate"], one["wall_ms"]["p50"]) == (0, None, None)
+
+    def test_money_says_what_it_does_not_know(self, filled):
+        money = filled.get_cost_breakdown()
+        assert money["total"] == {
+            "cost_usd": 0.25,
+            "unknown_price": 1,
+            "saved_usd": 0.5,
+            "unknown_saving": 0,
+            "prompt_cache_saving_usd": 0.0,
+        }
+        assert money["by_agent"]["b"]["unknown_price"] == 1
+        assert set(money) == {"total", "by_agent", "by_model", "by_workflow", "by_day"}
+
+    def test_a_ledger_that_is_not_there_is_an_empty_one(self, tmp_path):
+        tracker = PerformanceTracker(tmp_path / "nothing")
+        assert tracker.get_performance_summary()["executions"] == 0
+        assert tracker.get_cost_breakdown()["total"]["cost_usd"] == 0
+        assert not (tmp_path / "nothing").exists()
+
+    def test_export_as_json_holds_every_field_of_every_entry(self, filled, tmp_path):
+        filled.export_performance_metrics(tmp_path / "out.json")
+        found = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+        assert [one["agent_name"] for one in found] == ["a", "b", "a", "a"]
+        assert found[3]["error_type"] == "OverloadedError" and found[0]["timeline"] == [
+            [250.0, 1500.0, 10, None]
+        ]
+
+    def test_export_as_csv_has_the_names_above(self, filled, tmp_path):
+        import csv
+
+        filled.export_performance_metrics(str(tmp_path / "out.csv"), format="csv")
+        with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert [row["estimated_cost"] for row in rows] == ["0.25", "", "0.0", ""]
+        assert [row["success"] for row in rows] == ["true", "true", "true", "false"]
+        assert json.loads(rows[0]["timeline"]) == [[250.0, 1500.0, 10, None]]
+
+    def test_there_are_no_other_formats(self, filled, tmp_path):
+        with pytest.raises(InvalidOptionError, match="json, csv"):
+            filled.export_performance_metrics(tmp_path / "out", format="xml")
+        assert not (tmp_path / "out").exists()
