@@ -1,0 +1,56 @@
+"""Every example of every page in docs/ runs as it is written, each page in a project of its own."""
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from pages import ROOT, Forge, blocks_of, check, examples_of, walk
+
+DOCS = ROOT / "docs"
+PAGES = sorted(path.name for path in DOCS.glob("*.md"))
+EXAMPLES = [(page, number) for page in PAGES for number in range(len(examples_of(DOCS / page)))]
+# What a block may be in beside those that run: something to look at.
+SHOWN = ("console", "jsonc", "text", "yaml")
+WALKERS = 2
+
+
+@pytest.fixture(scope="module")
+def walked(request, tmp_path_factory):
+    """How each example of a page ended. The pages whose tests are wanted are walked at the same time."""
+    wanted = {item.callspec.params["page"] for item in request.session.items if is_example(item)}
+    homes = {page: tmp_path_factory.mktemp(page[:-3]) for page in wanted}
+    with Forge() as forge, ThreadPoolExecutor(WALKERS) as walkers:
+        walks = {page: walkers.submit(walk, DOCS / page, homes[page], forge) for page in sorted(wanted)}
+        yield lambda page: walks[page].result()
+
+
+def is_example(item):
+    return item.name.startswith("test_an_example_runs") and item.path.name == "test_docs.py"
+
+
+@pytest.mark.parametrize(("page", "number"), EXAMPLES)
+def test_an_example_runs_as_it_is_written(walked, page, number):
+    check(walked(page)[number])
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_block_is_either_run_or_known_to_be_shown(page):
+    run = {block.language for block in examples_of(DOCS / page)}
+    assert {block.language for block in blocks_of(DOCS / page)} - run <= set(SHOWN)
+    assert (DOCS / page).read_text(encoding="utf-8").count("\n```") == 2 * len(blocks_of(DOCS / page))
+
+
+@pytest.mark.parametrize("page", [*PAGES, "../README.md"])
+def test_a_link_leads_to_a_page_and_to_a_heading_that_are_there(page):
+    path = (DOCS / page).resolve()
+    text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.S | re.M)
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)", text):
+        linked = path.parent / target if target else path
+        assert linked.exists(), target
+        assert not anchor or anchor in anchors_of(linked), f"{target}#{anchor}"
+
+
+def anchors_of(page):
+    """The anchors that a page's headings get on the usual hosts of code."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
