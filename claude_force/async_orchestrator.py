@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, AsyncGenerator, Awaitable, Dict, List, Optional, Sized, Union
+from typing import Any, AsyncGenerator, Awaitable, Dict, List, Optional, Sequence, Sized, Union
 
 from anyio import to_thread
 
@@ -12,7 +13,7 @@ from . import settings
 from .agents import Registry, check_task, resolve_model, warn_if_retired
 from .answers import USE, check_policy
 from .asking import Asking, Keeping
-from .bulk import OnEvent, OnResult, Tasks, Tracker, each, pair, stream
+from .bulk import OnEvent, OnResult, Tasks, Tracker, each, most_under_way, pair, stream
 from .calling import (
     ORDINARY,
     Budget,
@@ -32,23 +33,16 @@ from .calling import (
 )
 from .errors import CallError
 from .estimate import Estimate, Estimator
+from .inquiries import Inquiries
 from .response_cache import ResponseCache
-from .results import Run, failed, log_result, succeeded
-from .types import AgentResult, AsyncAgentResult, Call, Reply
+from .results import Observer, Run, failed, log_result, succeeded, tell
+from .types import AgentResult, AsyncAgentResult, Call, Executed, Reply
 from .workflow import run_in_turn, sequence
 
 __all__ = ["AsyncAgentOrchestrator", "AsyncAgentResult"]
 
-# Calls that wait for their next attempt hold no slot, so others take it; with few of them, a small fleet that
-# probes an overloaded server would use up all their attempts.
-_FEWEST_WAITING, _MOST_WAITING = 24, 88
 
-
-def _under_way(concurrent: int) -> int:
-    return concurrent + min(concurrent + _FEWEST_WAITING, _MOST_WAITING)
-
-
-class AsyncAgentOrchestrator:
+class AsyncAgentOrchestrator(Inquiries):
     """Runs agents concurrently over one pool of connections.
 
     The attributes below can be set at any time; they hold from the next call.
@@ -72,8 +66,10 @@ class AsyncAgentOrchestrator:
         budget_usd: a hard cap on what all calls spend together, in USD; setting it starts a new one.
         prices: the caller's own by model, such as {"my-model": {"input": 3.0, "output": 15.0}}, in USD per
             million tokens, before those of the price list.
+        enable_tracking: whether each execution gets its line in the ledger, `.claude/metrics/`.
+        observers: called with a `claude_force.types.Executed` at the end of each call.
 
-    `enable_memory` is accepted for older callers and does nothing. `enable_tracking` is kept as it is given.
+    `enable_memory` is accepted for older callers and does nothing.
     """
 
     def __init__(
@@ -98,6 +94,7 @@ class AsyncAgentOrchestrator:
         base_url: Optional[str] = None,
         deadline_seconds: Optional[float] = None,
         stream: bool = True,
+        observers: Sequence[Observer] = (),
         clock: Optional[Clock] = None,
     ) -> None:
         """Raises InvalidOptionError for a senseless limit, ConfigurationError for a missing file."""
@@ -105,7 +102,7 @@ class AsyncAgentOrchestrator:
         self.api_key, self.base_url = api_key, base_url
         self.max_concurrent, self.max_retries = max_concurrent, max_retries
         self.timeout_seconds, self.deadline_seconds = timeout_seconds, deadline_seconds
-        self.stream = stream
+        self.stream, self.observers = stream, list(observers)
         self.enable_tracking, self.enable_memory = enable_tracking, enable_memory
         self.enable_cache, self.response_cache = enable_cache, response_cache
         self.cache_ttl_hours, self.cache_max_size_mb = cache_ttl_hours, cache_max_size_mb
@@ -198,15 +195,22 @@ class AsyncAgentOrchestrator:
         return Call(agent.name, agent.system, task, chosen, max_tokens, options, cache_ttl)
 
     async def _carry_out(self, call: Call, run: Run, policy: str, terms: Terms) -> AgentResult:
-        started = self._clock.now()
+        began, started = time.time(), self._clock.now()
         try:
             reply = await self._asking.answer(call, policy, self._kept(), self.deadline_seconds, terms)
         except CallError as error:
-            result = failed(run, error, call.model, self._clock.now() - started)
+            result = failed(run, error, call.model, self._clock.now() - started, started)
         else:
-            result = succeeded(run, reply, self._clock.now() - started)
+            result = succeeded(run, reply, self._clock.now() - started, started)
         log_result(result)
+        tell(self._told(), Executed(call, result, began, run.workflow_name, run.workflow_position))
         return result
+
+    def _agents(self) -> Registry:
+        return self._registry
+
+    def _told(self) -> Sequence[Observer]:
+        return (self.tracker.record, *self.observers) if self.enable_tracking else self.observers
 
     def _kept(self) -> Keeping:
         return Keeping(
@@ -293,7 +297,7 @@ class AsyncAgentOrchestrator:
             terms = Terms(budgets, watch, first_of_many)
             return self.execute_agent(agent_name, task, terms=terms, **call_options)
 
-        return stream(tasks, run, _under_way(self._how().ceiling), in_order, tracker)
+        return stream(tasks, run, most_under_way(self._how().ceiling), in_order, tracker)
 
     async def estimate(
         self,
@@ -372,26 +376,15 @@ class AsyncAgentOrchestrator:
         call = self._prepare(agent_name, task, model, max_tokens, "5m", options)
         return await self._asking.explain_miss(call, self._kept())
 
-    def list_agents(self) -> List[Dict[str, Any]]:
-        """Each agent's `name`, `file`, `domains` and `priority`, by priority."""
-        return self._registry.list_agents()
-
-    def list_workflows(self) -> Dict[str, Any]:
-        """The workflows of claude.json by name, as they are written there."""
-        return self._registry.list_workflows()
-
-    def get_agent_info(self, agent_name: str) -> Dict[str, Any]:
-        """`name`, `file`, `contract`, `domains`, `priority`, `description`. Raises AgentNotFoundError."""
-        return self._registry.get_agent_info(agent_name)
-
     async def check_credentials(self) -> None:
         """Raises AuthenticationError where the SDK finds no credentials. Sends nothing."""
         await self._caller.check_credentials(self._how())
 
     async def close(self) -> None:
-        """Ends calls in flight and closes all connections; the next call opens new ones."""
+        """Ends calls in flight, closes all connections and files; the next call opens new ones."""
         await self._caller.close()
         await self._asking.close()
+        await to_thread.run_sync(self.close_ledger)
 
     async def __aenter__(self) -> AsyncAgentOrchestrator:
         return self

@@ -30,7 +30,7 @@ ClaudeForceError
      +- PaidCallBlockedError              the switch against paid calls is on
 """
 
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Tuple
 
 
 class ClaudeForceError(Exception):
@@ -84,6 +84,7 @@ class CallError(ClaudeForceError):
         retry_after: seconds that the server asked to wait.
         attempts: requests that were made, this one among them.
         cost: USD that these are known to have cost, or None.
+        timeline: a `claude_force.types.Attempt` for each of them.
     """
 
     advice = "See the log for details."
@@ -107,6 +108,7 @@ class CallError(ClaudeForceError):
         self.retry_after = retry_after
         self.attempts = 0
         self.cost: Optional[float] = None
+        self.timeline: Tuple[Any, ...] = ()
 
     def __str__(self) -> str:
         place = f" (request {self.request_id})" if self.request_id else ""

@@ -7,12 +7,16 @@ import threading
 import weakref
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Coroutine, Dict, Iterator, List, Optional, Type, TypeVar, Union
+from typing import Any, Coroutine, Iterator, List, Optional, Type, TypeVar, Union
 
 from . import settings
+from .agents import Registry
 from .async_orchestrator import AsyncAgentOrchestrator
 from .bulk import OnResult, Tasks
 from .forks import forgets_after_fork
+from .inquiries import Inquiries
+from .performance_tracker import PerformanceTracker
+from .results import Observer
 from .types import AgentResult
 
 __all__ = ["AgentOrchestrator", "AgentResult"]
@@ -20,7 +24,7 @@ __all__ = ["AgentOrchestrator", "AgentResult"]
 T = TypeVar("T")
 
 
-class AgentOrchestrator:
+class AgentOrchestrator(Inquiries):
     """Runs agents from ordinary code, from any number of threads, also inside a running event loop.
 
     Takes the same limits as AsyncAgentOrchestrator by keyword. `enable_memory` is accepted for older
@@ -116,21 +120,23 @@ class AgentOrchestrator:
         """What was spent of `budget_usd`; 0 where none is set."""
         return self._engine.spent_usd
 
-    def list_agents(self) -> List[Dict[str, Any]]:
-        """Each agent's `name`, `file`, `domains` and `priority`, by priority."""
-        return self._engine.list_agents()
+    @property
+    def observers(self) -> List[Observer]:
+        """Called, in the engine's thread, with a `claude_force.types.Executed` at the end of each call."""
+        return self._engine.observers
 
-    def list_workflows(self) -> Dict[str, Any]:
-        """The workflows of claude.json by name, as they are written there."""
-        return self._engine.list_workflows()
+    def _agents(self) -> Registry:
+        return self._engine._agents()
 
-    def get_agent_info(self, agent_name: str) -> Dict[str, Any]:
-        """`name`, `file`, `contract`, `domains`, `priority`, `description`. Raises AgentNotFoundError."""
-        return self._engine.get_agent_info(agent_name)
+    @property
+    def tracker(self) -> PerformanceTracker:
+        """The ledger in the project's `.claude/metrics/`."""
+        return self._engine.tracker
 
     def close(self) -> None:
         """Ends calls in flight, closes all connections and the thread; the next call starts anew."""
         self._thread.stop()
+        self._engine.close_ledger()
 
     def __enter__(self) -> AgentOrchestrator:
         return self

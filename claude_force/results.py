@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from typing import Any, Dict, Optional
+from typing import Any, Callable, Dict, Iterable, Optional, Tuple
 
 from .errors import CallError, ClaudeForceError
-from .types import AgentResult, Reply, Usage
+from .types import AgentResult, Attempt, Executed, Reply, Usage
 
 logger = logging.getLogger(__name__)
+
+Observer = Callable[[Executed], None]
 
 
 @dataclass(frozen=True)
@@ -21,8 +23,8 @@ class Run:
     workflow_position: Optional[int] = None
 
 
-def succeeded(run: Run, reply: Reply, duration: float) -> AgentResult:
-    """The result of an answer."""
+def succeeded(run: Run, reply: Reply, duration: float, started: float = 0.0) -> AgentResult:
+    """The result of an answer; `started` is when the call began, in seconds on the engine's clock."""
     cost = None if reply.cost is None else reply.cost + reply.wasted_cost
     metadata = _metadata(run, reply.model, reply.usage, cost, duration)
     if reply.cached:
@@ -44,19 +46,28 @@ def succeeded(run: Run, reply: Reply, duration: float) -> AgentResult:
         duration=duration,
         stop_reason=reply.stop_reason,
         request_id=reply.request_id,
+        timeline=_since(started, reply.timeline),
     )
 
 
 def shared(reply: Reply) -> Reply:
     """The same answer for another who asked at the same time: paid for once."""
-    saved = reply.saved_cost if reply.cached else reply.cost
     return replace(
-        reply, attempts=0, cost=0.0, wasted_cost=0.0, saved_cost=saved, shared=True, prompt_cache_saving=None
+        reply,
+        attempts=0,
+        cost=0.0,
+        wasted_cost=0.0,
+        saved_cost=reply.saved_cost if reply.cached else reply.cost,
+        shared=True,
+        prompt_cache_saving=None,
+        timeline=(),
     )
 
 
-def failed(run: Run, error: ClaudeForceError, model: Optional[str], duration: float) -> AgentResult:
-    """The result of a task that got no answer."""
+def failed(
+    run: Run, error: ClaudeForceError, model: Optional[str], duration: float, started: float = 0.0
+) -> AgentResult:
+    """The result of a task that got no answer; `started` as in `succeeded`."""
     call_error = error if isinstance(error, CallError) else None
     cost = call_error.cost if call_error else None
     return AgentResult(
@@ -70,7 +81,12 @@ def failed(run: Run, error: ClaudeForceError, model: Optional[str], duration: fl
         duration=duration,
         request_id=call_error.request_id if call_error else None,
         error=error,
+        timeline=_since(started, call_error.timeline) if call_error else (),
     )
+
+
+def _since(started: float, timeline: Tuple[Attempt, ...]) -> Tuple[Attempt, ...]:
+    return tuple(Attempt(one.began - started, one.ended - started, one.window, one.error) for one in timeline)
 
 
 def _metadata(
@@ -87,6 +103,15 @@ def _metadata(
         "cached": False,
         "estimated_cost": cost,
     }
+
+
+def tell(observers: Iterable[Observer], executed: Executed) -> None:
+    """Each of them is told; what one raises is logged and fails no call."""
+    for observer in observers:
+        try:
+            observer(executed)
+        except Exception:
+            logger.exception("an observer of calls failed")
 
 
 def log_result(result: AgentResult) -> None:

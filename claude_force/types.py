@@ -204,7 +204,7 @@ AsyncAgentResult = AgentResult
 
 @dataclass(frozen=True)
 class Executed:
-    """A call that has ended, as those who observe the engine are told of it; `started` is Unix time, seconds."""
+    """A call that has ended, as observers of the engine are told of it; `started` is Unix time in seconds."""
 
     call: Call
     result: AgentResult

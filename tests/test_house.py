@@ -30,6 +30,7 @@ ROWS = (
     "ledger",
     "performance_tracker",
     "report",
+    "inquiries",
     "estimate",
     "workflow",
     "bulk",

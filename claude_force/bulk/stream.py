@@ -31,6 +31,15 @@ Tasks = Union[Iterable[Task], AsyncIterable[Task]]
 OnResult = Callable[[int, AgentResult], None]
 RunOne = Callable[[str, str, Watch], Awaitable[AgentResult]]
 
+# Calls that wait for their next attempt hold no slot, so others take it; with few of them, a small fleet that
+# probes an overloaded server would use up all their attempts.
+_FEWEST_WAITING, _MOST_WAITING = 24, 88
+
+
+def most_under_way(concurrent: int) -> int:
+    """How many tasks to take on where `concurrent` attempts may be on the wire."""
+    return concurrent + min(concurrent + _FEWEST_WAITING, _MOST_WAITING)
+
 
 async def stream(
     tasks: Tasks,

@@ -39,14 +39,10 @@ class Attempts:
     async def run(self, attempt: Callable[[Call], Awaitable[Reply]]) -> Reply:
         """Raises what the last attempt raised, or DeadlineExceededError."""
         try:
-            try:
-                self.made += 1
-                return await attempt(self._call)
-            except TransientError as error:
-                return await self._driven(attempt, error)
-        except CallError as error:
-            error.attempts = self.made
-            raise
+            self.made += 1
+            return await attempt(self._call)
+        except TransientError as error:
+            return await self._driven(attempt, error)
 
     async def _driven(
         self, attempt: Callable[[Call], Awaitable[Reply]], failed: Optional[TransientError]

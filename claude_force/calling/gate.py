@@ -40,9 +40,14 @@ class Gate:
         self.under_way = 0
         self._waits_for_room = self._shut = False
 
+    @property
+    def room(self) -> int:
+        """How many attempts may be on the wire at present."""
+        return int(self._window.size)
+
     def load(self) -> Load:
         paused = self._window.wait(self._clock.now())
-        return Load(self.under_way, int(self._window.size), paused, self._pace.rates())
+        return Load(self.under_way, self.room, paused, self._pace.rates())
 
     def passage(self, need: Need, meter: Meter, watch: Watch) -> Passage:
         """Entered when an attempt may be made. Raises ClosedError once the gate is shut."""
@@ -71,6 +76,7 @@ class Gate:
             used = _NOTHING if isinstance(error, RateLimitError) else need
         self._pace.learn(meter.headers, began, now)
         self._pace.settle(need, counted(meter.usage) if meter.usage else used, now)
+        meter.ended = now
         self._changed.set()
         return pause
 
@@ -113,8 +119,8 @@ class Passage:
         self._began, self._beside = 0.0, 0
 
     async def __aenter__(self) -> None:
-        self._began = await self._gate.enter(self._need)
-        self._beside = self._gate.under_way
+        self._began = self._meter.began = await self._gate.enter(self._need)
+        self._beside, self._meter.window = self._gate.under_way, self._gate.room
 
     async def __aexit__(
         self,

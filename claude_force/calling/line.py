@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import AsyncIterator, Optional, Sequence, Set
+from typing import AsyncIterator, Optional, Sequence, Set, Tuple
 
 import anyio
 
 from ..errors import CallError, ClosedError, DeadlineExceededError, UnknownPriceError
-from ..types import Call, Reply, Usage
+from ..types import Attempt, Call, Reply, Usage
 from .attempts import Attempts
 from .budget import Budget, Price, worst_cost
 from .clock import Clock
@@ -58,25 +58,29 @@ class Line:
             self._live.add(scope)
             try:
                 reply = await attempts.run(attempt)
-                return self._priced(call, reply, attempts.made, bill)
+                return self._priced(call, reply, bill)
             except CallError as error:
-                error.cost = bill.usd
+                bill.put_on(error)
                 raise
             finally:
                 self._live.discard(scope)
-        raise self._cut_short(attempts, bill, deadline_seconds) from attempts.last_error
+        raise self._cut_short(bill, deadline_seconds) from attempts.last_error
 
     async def _attempt(self, call: Call, terms: Terms, worst: float, bill: _Bill, number: int) -> Reply:
         meter = Meter()
         try:
             if terms.first_of_many and self._warming.helps(call):
                 async with self._warming.passage(call, meter):
-                    return await self._afforded(call, terms, worst, meter, number)
-            return await self._afforded(call, terms, worst, meter, number)
-        except BaseException:
+                    reply = await self._afforded(call, terms, worst, meter, number)
+            else:
+                reply = await self._afforded(call, terms, worst, meter, number)
+        except BaseException as error:
             if meter.usage:
                 bill.add(self._price(call.model, meter.usage))
+            bill.note(meter, error)
             raise
+        bill.note(meter)
+        return reply
 
     async def _afforded(self, call: Call, terms: Terms, worst: float, meter: Meter, number: int) -> Reply:
         if not terms.budgets:
@@ -100,15 +104,21 @@ class Line:
             )
         return worst
 
-    def _priced(self, call: Call, reply: Reply, attempts: int, bill: _Bill) -> Reply:
+    def _priced(self, call: Call, reply: Reply, bill: _Bill) -> Reply:
         usage = reply.usage
         cost = self._cost(call.model, reply, usage)
         saving: Optional[float] = 0.0
         if usage.prompt_tokens != usage.input_tokens:
             plain = self._cost(call.model, reply, Usage(usage.prompt_tokens, usage.output_tokens))
             saving = None if cost is None or plain is None else plain - cost
-        wasted = bill.usd or 0.0
-        return replace(reply, attempts=attempts, cost=cost, wasted_cost=wasted, prompt_cache_saving=saving)
+        return replace(
+            reply,
+            attempts=len(bill.timeline),
+            cost=cost,
+            wasted_cost=bill.usd or 0.0,
+            prompt_cache_saving=saving,
+            timeline=bill.timeline,
+        )
 
     def _cost(self, asked: str, reply: Reply, usage: Usage) -> Optional[float]:
         known = self._price(reply.model or asked, usage)
@@ -132,13 +142,13 @@ class Line:
             for budget in held:
                 budget.settle(worst, spent or 0.0)
 
-    def _cut_short(self, attempts: Attempts, bill: _Bill, deadline_seconds: Optional[float]) -> CallError:
+    def _cut_short(self, bill: _Bill, deadline_seconds: Optional[float]) -> CallError:
         error: CallError
         if self._closed or deadline_seconds is None:
             error = ClosedError("The orchestrator was closed during the call")
         else:
             error = DeadlineExceededError(f"No answer within the deadline of {deadline_seconds:g} s")
-        error.attempts, error.cost = attempts.made, bill.usd
+        bill.put_on(error)
         return error
 
     async def close(self) -> None:
@@ -150,11 +160,24 @@ class Line:
 
 
 class _Bill:
-    """What the attempts of one call cost together, in USD; None as long as nothing is known to be billed."""
+    """What the failed attempts of one call cost together, in USD, and when all of them were on the wire.
+
+    `usd` is None as long as nothing is known to be billed.
+    """
 
     def __init__(self) -> None:
         self.usd: Optional[float] = None
         self._unknown = False
+        self.timeline: Tuple[Attempt, ...] = ()
+
+    def put_on(self, error: CallError) -> None:
+        error.attempts, error.cost, error.timeline = len(self.timeline), self.usd, self.timeline
+
+    def note(self, meter: Meter, error: Optional[BaseException] = None) -> None:
+        """An attempt that ended; one that did not get onto the wire is none."""
+        if meter.began is not None and meter.ended is not None:
+            kind = type(error).__name__ if error is not None else None
+            self.timeline += (Attempt(meter.began, meter.ended, meter.window, kind),)
 
     def add(self, cost: Optional[float]) -> None:
         self._unknown = self._unknown or cost is None

@@ -23,7 +23,7 @@ def _can_pass(error: CallError) -> bool:
 def _without_attempts(error: CallError) -> CallError:
     """For one who joined: the requests and their cost are counted for the caller who started them."""
     other = copy(error)
-    other.attempts, other.cost = 0, None
+    other.attempts, other.cost, other.timeline = 0, None, ()
     return other
 
 

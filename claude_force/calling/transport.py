@@ -43,11 +43,16 @@ class Meter:
     Attributes:
         usage: its tokens; None as long as nothing is known to be billed.
         headers: those of the answer, names in lower case.
+        began, ended: seconds on the engine's clock, None as long as it has not; `window` attempts might be on
+            the wire then.
         on_begin: called when the answer begins, if it is one.
     """
 
     usage: Optional[Usage] = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    began: Optional[float] = None
+    ended: Optional[float] = None
+    window: int = 0
     on_begin: Optional[Callable[[], None]] = None
 
 

@@ -21,7 +21,7 @@ class Entry:
     Attributes:
         timestamp: when it ended, ISO 8601 with its offset from UTC.
         task_hash: 16 hex characters of the task's SHA-256.
-        execution_time_ms: from the call to its result; `service_time_ms` of it was on the wire, `wait_ms` not.
+        execution_time_ms: from the call to its result; of it `service_time_ms` on the wire, `wait_ms` not.
         input_tokens: of the prompt, those that the prompt cache read and wrote among them; a cached or shared
             answer used none.
         run: one orchestrator's life, or one command.

@@ -1,0 +1,136 @@
+"""What is told of each call, how its time was spent, and that who listens can do no harm."""
+
+import asyncio
+import time
+
+import pytest
+from fleet import FakeClock, fleet, write_project
+
+from claude_force import AgentOrchestrator
+from claude_force.calling import Clock
+from claude_force.errors import BudgetExceededError, DeadlineExceededError, InputError
+from claude_force.testing import MessagesServer, faults
+
+MODEL = "claude-sonnet-5-5"
+PRICES = {MODEL: {"input": 3.0, "output": 15.0}}
+
+
+@pytest.fixture
+def project(tmp_path):
+    return write_project(tmp_path)
+
+
+async def test_an_observer_is_told_of_the_call_its_result_and_when_it_began(project):
+    seen, before = [], time.time()
+    async with fleet(project, observers=[seen.append]) as (orchestrator, _):
+        result = await orchestrator.execute_agent("python-expert", "Explain", workflow_name="w")
+    (told,) = seen
+    assert told.result is result
+    assert (told.call.agent_name, told.call.task) == ("python-expert", "Explain")
+    assert before <= told.started <= time.time()
+    assert (told.workflow_name, told.workflow_position) == ("w", None)
+
+
+async def test_it_is_told_of_failures_and_of_kept_answers_and_not_of_what_can_not_be_run(project):
+    seen = []
+    async with fleet(project, {"faults": [None, faults.status(400)]}, observers=[seen.append]) as (
+        orchestrator,
+        _,
+    ):
+        for task in ("a", "a", "b"):
+            await orchestrator.execute_agent("python-expert", task)
+        with pytest.raises(InputError):
+            await orchestrator.execute_agent("nobody", "x")
+    assert [(one.result.success, one.result.cached) for one in seen] == [
+        (True, False),
+        (True, True),
+        (False, False),
+    ]
+
+
+async def test_what_an_observer_raises_is_logged_and_fails_no_call(project, caplog):
+    def broken(executed):
+        raise ValueError("no room")
+
+    seen = []
+    async with fleet(project, observers=[broken, seen.append]) as (orchestrator, _):
+        assert (await orchestrator.execute_agent("python-expert", "x")).success
+    assert len(seen) == 1
+    assert "an observer of calls failed" in caplog.text
+
+
+def test_the_sync_face_has_observers_too(project):
+    seen = []
+    with MessagesServer() as server, AgentOrchestrator(
+        project, api_key="k", base_url=server.base_url, observers=[seen.append]
+    ) as orchestrator:
+        orchestrator.run_agent("python-expert", "x")
+        orchestrator.observers.append(seen.append)
+        orchestrator.run_agent("python-expert", "y")
+    assert [one.call.task for one in seen] == ["x", "y", "y"]
+
+
+class TestTimeline:
+    async def test_each_attempt_has_its_times_and_its_error(self, project):
+        clock = FakeClock()
+        plan = {"faults": [faults.status(529), faults.status(500)]}
+        async with fleet(project, plan, clock=clock, max_concurrent=7) as (orchestrator, _):
+            result = await orchestrator.execute_agent("python-expert", "x")
+        assert [one.error for one in result.timeline] == ["OverloadedError", "ServerError", None]
+        assert result.attempts == 3
+        assert result.timeline[0].window == 7
+        # Between attempts time passes only in the backoff.
+        gaps = [after.began - before.ended for before, after in zip(result.timeline, result.timeline[1:])]
+        assert sum(gaps) == pytest.approx(sum(clock.slept))
+        assert result.wait == pytest.approx(sum(clock.slept))
+
+    async def test_service_and_wait_add_up_to_the_duration(self, project):
+        async with fleet(project, {"time_to_first_token": 0.02}, clock=Clock(), max_concurrent=1) as (
+            orchestrator,
+            _,
+        ):
+            results = await orchestrator.execute_multiple([("python-expert", str(n)) for n in range(3)])
+        for result in results:
+            assert result.service + result.wait == pytest.approx(result.duration)
+            assert 0 <= result.timeline[0].began <= result.timeline[0].ended <= result.duration
+        # One at a time: each waits for those before it.
+        assert results[2].wait >= results[1].service + results[0].service
+
+    async def test_a_kept_and_a_shared_answer_had_no_attempt(self, project):
+        async with fleet(project) as (orchestrator, _):
+            both = await orchestrator.execute_multiple([("python-expert", "x")] * 2)
+            kept = await orchestrator.execute_agent("python-expert", "x")
+        assert sorted((one.shared, one.attempts, len(one.timeline)) for one in both) == [
+            (False, 1, 1),
+            (True, 0, 0),
+        ]
+        assert (kept.cached, kept.attempts, kept.timeline, kept.service) == (True, 0, (), 0)
+
+    async def test_what_was_not_sent_is_no_attempt(self, project):
+        async with fleet(project, prices=PRICES, budget_usd=1e-6) as (orchestrator, server):
+            result = await orchestrator.execute_agent("python-expert", "x", model=MODEL)
+            assert isinstance(result.error, BudgetExceededError)
+            assert (result.attempts, result.timeline, server.requests) == (0, (), [])
+
+    async def test_an_attempt_that_the_deadline_cut_off_is_one(self, project):
+        plan = {"faults": [faults.silence_before_first_byte()]}
+        async with fleet(project, plan, clock=Clock(), deadline_seconds=0.2) as (orchestrator, _):
+            result = await orchestrator.execute_agent("python-expert", "x")
+        assert isinstance(result.error, DeadlineExceededError)
+        assert result.attempts == len(result.timeline) == 1
+        assert result.timeline[0].ended <= result.duration
+
+    async def test_it_is_plain_values_in_a_dict(self, project):
+        async with fleet(project) as (orchestrator, _):
+            (row,) = (await orchestrator.execute_agent("python-expert", "x")).to_dict()["timeline"]
+        assert set(row) == {"began", "ended", "window", "error"}
+
+    async def test_attempts_that_wait_for_room_are_not_on_the_wire(self, project):
+        async with fleet(project, {"time_to_first_token": 0.05}, clock=Clock(), max_concurrent=2) as (
+            orchestrator,
+            _,
+        ):
+            began = asyncio.get_running_loop().time()
+            results = await orchestrator.execute_multiple([("python-expert", str(n)) for n in range(6)])
+            wall = asyncio.get_running_loop().time() - began
+        assert sum(one.service for one in results) <= 2 * wall
