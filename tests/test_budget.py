@@ -1,19 +1,34 @@
 """The budget: a hard cap, whatever runs at the same time and however it ends."""
 
 import asyncio
+import random
+from collections import Counter
 
 import pytest
 from fleet import FakeClock, fleet, write_project
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from virtual_time import SimulatedServer, line_to, run_virtually
 
 from claude_force.calling.budget import Budget, price_by, worst_cost
-from claude_force.errors import BudgetExceededError, InvalidOptionError, UnknownPriceError
+from claude_force.calling.terms import Terms
+from claude_force.errors import (
+    BudgetExceededError,
+    CallError,
+    ConnectionFailedError,
+    InvalidOptionError,
+    OverloadedError,
+    RateLimitError,
+    RequestRefusedError,
+    ServerError,
+    UnknownPriceError,
+)
 from claude_force.testing import faults
-from claude_force.types import Call, Usage
+from claude_force.types import Call, Reply, Usage
 
 MODEL = "claude-sonnet-5-5"
 PRICES = {MODEL: {"input": 3.0, "output": 15.0}}
+PRICE = price_by(PRICES, lambda *_: None)
 
 
 @pytest.fixture
@@ -71,6 +86,105 @@ class TestBudget:
         assert price("other", Usage()) == 7.0
         with pytest.raises(InvalidOptionError, match="input and output"):
             price_by({"m": {"input": 1.0}}, lambda *_: None)
+
+
+class WatchedBudget(Budget):
+    """Remembers the most that was ever spent and reserved together."""
+
+    most = 0.0
+
+    def reserve(self, worst):
+        fits = super().reserve(worst)
+        self.most = max(self.most, self.spent + self.reserved)
+        return fits
+
+    def settle(self, worst, usd):
+        super().settle(worst, usd)
+        self.most = max(self.most, self.spent + self.reserved)
+
+
+class BillingServer(SimulatedServer):
+    """Answers, refuses or breaks off by chance; `billed` has USD by task, whatever the client heard of it."""
+
+    def __init__(self, seed, refusing, breaking):
+        super().__init__(latency=lambda chance: chance.expovariate(0.5), seed=seed)
+        self._refusing, self._breaking = refusing, breaking
+        self.billed = Counter()
+
+    async def attempt(self, call, meter):
+        chance, answer = self._chance, 0
+        prompt = self._prompt(len(call.task))
+        try:
+            await asyncio.sleep(self._latency(chance))
+            if chance.random() < self._refusing:
+                prompt = None
+                raise chance.choice(
+                    [OverloadedError("x"), RateLimitError("x", retry_after=2.0), RequestRefusedError("x")]
+                )
+            answer = 1
+            await asyncio.sleep(self._latency(chance))
+            answer = chance.randint(1, call.max_tokens)
+            if chance.random() < self._breaking:
+                raise chance.choice([ConnectionFailedError("x"), ServerError("x")])
+            return Reply("x", call.model, Usage(*prompt[:1], answer, *prompt[1:]), "end_turn")
+        finally:
+            # One who is cut off before the answer began has nothing to pay.
+            if prompt and answer:
+                meter.usage = Usage(prompt[0], answer, *prompt[1:])
+                self.billed[call.task] += PRICE(MODEL, meter.usage)
+
+    def _prompt(self, size):
+        """Tokens that are fresh, written to the prompt cache and read from it."""
+        size = self._chance.randint(1, size)
+        return self._chance.choice([(size, 0, 0), (0, size, 0), (0, 0, size)])
+
+
+class TestSchedules:
+    @settings(max_examples=25)
+    @given(
+        seed=st.integers(0, 2**32),
+        dollars=st.floats(0.05, 4),
+        other=st.floats(0.2, 5),
+        refusing=st.floats(0, 0.5),
+        breaking=st.floats(0, 0.5),
+        cancelled=st.sampled_from([0, 0.1, 0.5]),
+    )
+    def test_200_calls_at_once_spend_what_is_billed_and_never_more_than_there_is(
+        self, seed, dollars, other, refusing, breaking, cancelled
+    ):
+        chance, server = random.Random(seed), BillingServer(seed, refusing, breaking)
+        budgets = (WatchedBudget(dollars), WatchedBudget(dollars * other))
+        calls = [
+            Call("a", (), f"{number} ".ljust(chance.randint(4, 20_000), "x"), MODEL, chance.randint(1, 4000))
+            for number in range(200)
+        ]
+
+        async def work():
+            line = line_to(server, 50, price=PRICE)
+            sent = [asyncio.ensure_future(line.send(call, None, Terms(budgets))) for call in calls]
+            for one in sent:
+                if chance.random() < cancelled:
+                    asyncio.get_running_loop().call_later(chance.uniform(0, 40), one.cancel)
+            # Nobody waits for ever for what nobody gives back.
+            return await asyncio.wait_for(asyncio.gather(*sent, return_exceptions=True), 1e6)
+
+        ended = run_virtually(work())
+        billed = sum(server.billed.values())
+        for budget in budgets:
+            assert budget.reserved == 0
+            assert budget.spent == pytest.approx(billed, abs=1e-6)
+            assert budget.spent <= budget.most <= budget.usd + 1e-12
+        for call, outcome in zip(calls, ended):
+            if isinstance(outcome, asyncio.CancelledError):
+                continue
+            assert isinstance(outcome, (Reply, CallError))
+            told = outcome.cost or 0.0
+            if isinstance(outcome, Reply):
+                told += outcome.wasted_cost
+            assert told == pytest.approx(server.billed[call.task])
+            if isinstance(outcome, BudgetExceededError):
+                # What was spent only grows: a call that would still fit now was refused in error.
+                assert any(budget.spent + worst_cost(call, PRICE) > budget.usd for budget in budgets)
 
 
 class TestFleet:

@@ -114,8 +114,8 @@ class SimulatedServer:
         return Counter(status for _, status in self.log)
 
 
-def line_to(server, ceiling=100, adaptive=False, rates=NO_RATES, attempts=3):
+def line_to(server, ceiling=100, adaptive=False, rates=NO_RATES, attempts=3, price=lambda *_: 0.0):
     """A line as the caller opens it, over `server`."""
     clock = LoopClock()
     gate = Gate(Window(ceiling, adaptive), Pace(rates, clock.now()), clock)
-    return Line(server, gate, RetryPolicy(attempts), clock, lambda *_: 0.0, Forecast())
+    return Line(server, gate, RetryPolicy(attempts), clock, price, Forecast())
