@@ -27,6 +27,23 @@ def mixed(rows, mean_input, mean_output, seed=7):
         yield Call("a", (), f"{number:06d}".ljust(size, "x"), MODEL, 4096, {"answer": answer})
 
 
+class SilentServer(SimulatedServer):
+    """Keeps its limits without the headers that tell of them; `named`: a 429 says when to come again."""
+
+    def __init__(self, *arguments, named, **more):
+        super().__init__(*arguments, **more)
+        self.named = named
+
+    async def attempt(self, call, meter):
+        try:
+            return await super().attempt(call, meter)
+        except CallError as error:
+            error.retry_after = error.retry_after if self.named else None
+            raise
+        finally:
+            meter.headers = {}
+
+
 async def run_fleet(line, calls, under_way):
     """Results with `ended` and `began`, in the order of ending."""
     by_task = {}
@@ -78,6 +95,23 @@ def test_5000_rows_use_the_tightest_limit_and_are_hardly_ever_refused(mean_input
     assert server.statuses()[429] / len(server.log) < 0.01
     # Nobody is overtaken by more than those who were under way with it.
     assert max(result.ended - result.began for result in results) < 60
+
+
+@pytest.mark.parametrize("adaptive", [True, False])
+@pytest.mark.parametrize("named", [True, False], ids=["retry-after", "nothing"])
+def test_a_server_that_tells_nothing_of_its_limits_costs_hardly_a_row(adaptive, named):
+    server = SilentServer(
+        RateLimit(60, None, None), latency=lambda chance: chance.uniform(0.5, 2), named=named
+    )
+
+    async def work():
+        return await run_fleet(line_to(server, 500 if adaptive else 10, adaptive), mixed(600, 40, 8), 34)
+
+    results = run_virtually(work())
+    assert sum(result.success for result in results) >= 590
+    assert server.statuses()[429] / len(server.log) < 0.2
+    # Sixty of them at once, one in each second after.
+    assert server.log[-1][0] < 1.05 * 540
 
 
 def test_limits_set_by_hand_hold_for_every_minute():

@@ -67,6 +67,18 @@ class TestWindow:
         assert window.failed(RateLimitError("later", retry_after=2.0), 0.0, 0.0) == 0
         assert window.wait(4.0) == 5
 
+    def test_a_429_that_names_no_time_holds_all_back_for_ever_longer_until_answers_come(self):
+        window, now, pauses = self.window(), 0.0, []
+        for _ in range(6):
+            pauses.append(window.failed(RateLimitError("no"), now, now))
+            assert window.failed(RateLimitError("of the same burst"), now - 1.0, now) == 0
+            now += window.wait(now)
+            window.succeeded(now, 1, True)
+        assert pauses == [pytest.approx(seconds, rel=0.2) for seconds in (1, 2, 4, 7, 10, 10)]
+        for _ in range(50):
+            window.succeeded(now, 1, True)
+        assert window.failed(RateLimitError("no"), now, now) == 1
+
     def test_after_a_pause_it_begins_with_one_and_each_success_makes_room_for_one_more(self):
         window = self.window()
         window.failed(RateLimitError("later", retry_after=9.0), 0.0, 0.0)
@@ -105,12 +117,12 @@ class TestWindow:
             window.succeeded(0.0, beside, True)
         assert window.size == 100
         for _ in range(10):
-            window.failed(RateLimitError("no"), 1.0, 2.0)
+            window.failed(OverloadedError("no"), 1.0, 2.0)
         assert window.size == 50
         window.succeeded(1.5, 50, True)
         assert window.size == 50
         window.succeeded(2.5, 50, True)
-        window.failed(RateLimitError("no"), 2.5, 3.0)
+        window.failed(OverloadedError("no"), 2.5, 3.0)
         assert window.size == pytest.approx(25, abs=0.1)
 
     def test_it_grows_by_one_for_each_window_after_a_cut(self):

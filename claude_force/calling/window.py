@@ -18,6 +18,9 @@ _SPREAD = 0.5
 # Failures in a row, with no success among them, that make a storm.
 _FEWEST, _MOST = 5, 20
 _FIRST_PROBE_SECONDS, _LAST_PROBE_SECONDS = 1.0, 20.0
+# How long all wait at least after a 429, as it may name no time, or only that until there is room for one:
+# each time twice as long, and a little less after each success.
+_FIRST_GUESS_SECONDS, _LAST_GUESS_SECONDS, _GUESS_DECAY = 1.0, 10.0, 0.9
 
 
 class Window:
@@ -37,7 +40,7 @@ class Window:
         self._uniform = uniform
         self._failures = 0
         self._cut_at = self._closed_until = float("-inf")
-        self._probe_after = 0.0
+        self._probe_after = self._guess = 0.0
         self._ever = False
 
     def wait(self, now: float) -> float:
@@ -54,6 +57,7 @@ class Window:
             # The server took it on before it refused others: it says nothing of what holds now.
             return
         self._failures, self._probe_after, self._ever = 0, 0.0, True
+        self._guess *= _GUESS_DECAY
         self._proven = max(self._proven, float(beside))
         if wanted and self.size < self._threshold:
             self.size = min(self._threshold, self.size + 1)
@@ -82,14 +86,22 @@ class Window:
     def _refused(self, error: CallError, began: float, now: float) -> None:
         # One burst is one cut: what began before the cut tells nothing of what holds after it, and failures
         # without a success among them are one burst.
-        if began >= self._cut_at and self._failures == 1:
+        fresh = began >= self._cut_at
+        if fresh and self._failures == 1:
             self._cut_at = now
             if self.adaptive:
                 self.size = self._threshold = max(1.0, self.size / 2)
-        if error.retry_after:
-            self.size = 1.0
-            until = now + error.retry_after + self._uniform(0.0, _SPREAD)
-            self._closed_until = max(self._closed_until, until)
+        seconds = error.retry_after or 0.0
+        if fresh and isinstance(error, RateLimitError):
+            self._cut_at = now
+            self._guess = min(_LAST_GUESS_SECONDS, max(_FIRST_GUESS_SECONDS, 2 * self._guess))
+            seconds = max(seconds, self._guess)
+        if seconds:
+            self._close(seconds, now)
+
+    def _close(self, seconds: float, now: float) -> None:
+        self.size = 1.0
+        self._closed_until = max(self._closed_until, now + seconds + self._uniform(0.0, _SPREAD))
 
     def _storm(self, now: float) -> None:
         if self.adaptive and not self._probe_after:
