@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help test demo check cover soak bench-cache bench-engine matrix clean
+.PHONY: help test demo check cover soak bench-cache bench-engine bench-pace matrix clean
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -17,6 +17,7 @@ help:
 	@echo "make soak                 run the long form of the tests of cache and bulk runs: every bit, every crash (half an hour)"
 	@echo "make bench-cache          measure the cache beside its peers, in an environment of their own (20 minutes)"
 	@echo "make bench-engine         measure the engine beside the SDK and its peers, in that environment"
+	@echo "make bench-pace           measure a fleet against rate limits, beside the SDK's own retries (20 minutes)"
 	@echo "make matrix               run the tests on every Python from 3.8 to 3.13 that is here (MATRIX=\"3.8 3.13\": only these)"
 	@echo "make clean                remove environments, caches and reports"
 
@@ -44,6 +45,9 @@ bench-cache: .venv-bench/ready
 
 bench-engine: .venv-bench/engine
 	.venv-bench/bin/python -m benchmarks.engine $(BENCH)
+
+bench-pace: .venv/dev
+	$(BIN)/python -m benchmarks.pace $(BENCH)
 
 matrix:
 	@python3 scripts/matrix.py $(MATRIX)
