@@ -1,0 +1,493 @@
+"""The ledger's lines and figures: what is read, what is skipped, and that the figures are the entries'."""
+
+import json
+import math
+import os
+import time
+from datetime import datetime, timezone
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from claude_force.errors import InvalidOptionError
+from claude_force.ledger.entry import NAMES, Entry
+from claude_force.ledger.figures import advice_on
+from claude_force.ledger.limit import TimeAtLimit
+from claude_force.ledger.line import line_of
+from claude_force.ledger.reading import Reading, summary_of
+from claude_force.ledger.rows import entry_from, read_lines
+from claude_force.ledger.sketch import EXACT_UP_TO, RELATIVE_ERROR, Distribution
+from claude_force.ledger.summary import Summary
+from claude_force.ledger.window import Window, moment_of, window_of
+
+NOW = 1_790_000_000.0
+
+
+def iso(unix):
+    return datetime.fromtimestamp(unix, timezone.utc).isoformat()
+
+
+def write(folder, *texts, name="executions.jsonl"):
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / name).open("ab") as file:
+        for text in texts:
+            file.write(text if isinstance(text, bytes) else text.encode() + b"\n")
+
+
+def nearest_rank(values, share):
+    return sorted(values)[max(1, math.ceil(share * len(values))) - 1] if values else None
+
+
+milliseconds = st.floats(0, 1e7).map(lambda value: round(value, 3))
+shares = st.floats(0, 1)
+counts = st.integers(0, 10**6)
+money = st.none() | st.floats(0, 100)
+names = st.text(st.characters(blacklist_categories=["Cs"]), min_size=1, max_size=8)
+
+
+@st.composite
+def entries(draw):
+    success = draw(st.booleans())
+    trips = draw(
+        st.lists(st.tuples(milliseconds, milliseconds, st.integers(1, 9), st.none() | names), max_size=3)
+    )
+    attempts = len(trips)
+    return Entry(
+        timestamp=iso(NOW + draw(st.integers(0, 300_000))),
+        agent_name=draw(st.sampled_from(["a", "b", "ü"])),
+        task_hash="0123456789abcdef",
+        success=success,
+        execution_time_ms=draw(milliseconds),
+        model=draw(st.sampled_from([None, "sonnet", "haiku"])),
+        input_tokens=draw(counts),
+        output_tokens=draw(counts),
+        estimated_cost=draw(money),
+        error_type=None if success else draw(st.sampled_from(["SilenceError", "OverloadedError", None])),
+        workflow_name=draw(st.sampled_from([None, "review"])),
+        run=draw(st.sampled_from([None, "one", "two"])),
+        cached=draw(st.booleans()),
+        shared=draw(st.booleans()),
+        attempts=attempts,
+        cache_read_tokens=draw(counts),
+        cache_write_tokens=draw(counts),
+        status=draw(st.none() | st.integers(200, 599)),
+        wait_ms=draw(milliseconds),
+        service_time_ms=draw(milliseconds),
+        saved_cost=draw(money),
+        prompt_cache_saving=draw(st.none() | st.floats(-10, 10)),
+        timeline=tuple((min(trip[:2]), max(trip[:2]), *trip[2:]) for trip in trips),
+    )
+
+
+# A line that a writer never made: torn, foreign, of wrong types, or with numbers that none can have.
+GARBAGE = [
+    b"",
+    b"   ",
+    b"{}",
+    b"[]",
+    b"null",
+    b"1,2",
+    b"{},{}",
+    b'"}',
+    b'{"timestamp": "2026-11-25T08:00:00", "agent_name": "a"',
+    b'{"a": [{}',
+    b"{}]},{}",
+    b"\xff\xfe\x00",
+    b"[" * 100_000,
+    b'{"timestamp": "yesterday", "agent_name": "a"}',
+    b'{"timestamp": "2026-11-25T08:00:00", "agent_name": 1}',
+    b'{"timestamp": "2026-11-25T08:00:00", "agent_name": "a", "input_tokens": "many"}',
+    b'{"timestamp": "2026-11-25T08:00:00", "agent_name": "a", "input_tokens": true}',
+    b'{"timestamp": "2026-11-25T08:00:00", "agent_name": "a", "input_tokens": -1}',
+    b'{"timestamp": "2026-11-25T08:00:00", "agent_name": "a", "execution_time_ms": 1e999}',
+    b'{"timestamp": "2026-11-25T08:00:00", "agent_name": "a", "execution_time_ms": NaN}',
+    b'{"timestamp": "2026-11-25T08:00:00", "agent_name": "a", "prompt_cache_saving": -1e999}',
+    b'{"timestamp": "2026-11-25T08:00:00", "agent_name": "a", "timeline": [5]}',
+    b'{"timestamp": "2026-11-25T08:00:00", "agent_name": "a", "timeline": [[2, 1, 1, null]]}',
+    b'{"timestamp": "2026-11-25T08:00:00", "agent_name": "a", "timeline": [[0, 1e999, 1, null]]}',
+    b'{"timestamp": "9999-12-31T23:59:59-23:59", "agent_name": "a", "success": 1}',
+]
+garbage = st.sampled_from(GARBAGE) | st.binary(max_size=40).filter(
+    lambda line: b"\n" not in line and not line.lstrip().startswith(b"{")
+)
+
+
+class TestLines:
+    @given(entries())
+    def test_an_entry_comes_back_as_it_was(self, entry):
+        (row,), skipped = read_lines([line_of(entry).encode() + b"\n"])
+        assert (entry_from(row), skipped) == (entry, 0)
+
+    @given(st.lists(entries().map(lambda one: line_of(one).encode()) | garbage, max_size=12))
+    @example([b'{"a": [{}', b"{}]},{}", b"{}"])
+    def test_garbage_between_lines_hides_none_of_them(self, given_lines):
+        rows, skipped = read_lines([line + b"\n" for line in given_lines])
+        one_by_one = [read_lines([line + b"\n"]) for line in given_lines]
+        assert rows == [row for found, _ in one_by_one for row in found]
+        assert skipped == sum(skipped for _, skipped in one_by_one)
+        blank = sum(not line.strip() for line in given_lines)
+        assert len(rows) + skipped + blank == len(given_lines)
+
+    @pytest.mark.parametrize("line", GARBAGE[2:])
+    def test_a_foreign_line_is_counted(self, line):
+        assert read_lines([line + b"\n"]) == ([], 1)
+
+    def test_a_line_of_an_older_format_is_read(self):
+        old = {
+            "timestamp": "2024-03-05T06:07:08.123456",
+            "agent_name": "code-reviewer",
+            "task_hash": "abcdef0123456789",
+            "success": True,
+            "execution_time_ms": 1234.5,
+            "model": "claude-3-haiku",
+            "input_tokens": 100,
+            "output_tokens": 50,
+            "total_tokens": 150,
+            "estimated_cost": 0.001,
+            "error_type": None,
+            "workflow_name": "review",
+            "workflow_position": 1,
+        }
+        (row,), _ = read_lines([json.dumps(old).encode()])
+        entry = entry_from(row)
+        assert {name: getattr(entry, name) for name in old} == old
+        assert (entry.cached, entry.timeline, entry.saved_cost) == (False, (), None)
+
+    def test_fields_of_later_versions_are_left_alone(self):
+        line = b'{"timestamp": "2026-11-25T08:00:00Z", "agent_name": "a", "later": {"x": [1]}}'
+        (row,), skipped = read_lines([line])
+        assert (entry_from(row).agent_name, skipped) == ("a", 0)
+
+    @pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York"])
+    def test_a_time_without_offset_is_local(self, zone, monkeypatch):
+        if not hasattr(time, "tzset"):
+            pytest.skip("this system has no tzset")
+        monkeypatch.setenv("TZ", zone)
+        time.tzset()
+        try:
+            (row,), _ = read_lines([b'{"timestamp": "2026-07-01T12:00:00", "agent_name": "a"}'])
+        finally:
+            monkeypatch.undo()
+            time.tzset()
+        hours = {"Europe/Berlin": 10, "America/New_York": 16}[zone]
+        assert row["ended"] == datetime(2026, 7, 1, hours, tzinfo=timezone.utc).timestamp()
+
+    def test_every_field_of_an_entry_is_checked(self):
+        wrong = {"success": 1, "cached": None, "shared": 0, "timeline": None}
+        for name in NAMES:
+            line = {"timestamp": iso(NOW), "agent_name": "a", name: wrong.get(name, [])}
+            if name != "timeline":
+                assert read_lines([json.dumps(line).encode()]) == ([], 1), name
+
+
+class TestReading:
+    def test_files_are_read_in_the_order_in_which_they_were_filled(self, tmp_path):
+        for number, name in enumerate(
+            ("executions-2.jsonl", "executions-000010.jsonl", "executions-11.jsonl", "executions.jsonl")
+        ):
+            write(tmp_path, line_of(Entry(iso(NOW + number), f"a{number}")), name=name)
+        write(tmp_path, "not ours", name="executions-x.jsonl")
+        reading = Reading(tmp_path)
+        assert [entry.agent_name for entry in reading.entries()] == ["a0", "a1", "a2", "a3"]
+        assert reading.skipped == 0
+
+    def test_a_last_line_without_its_newline_is_read(self, tmp_path):
+        write(tmp_path, line_of(Entry(iso(NOW), "a")).encode())
+        assert len(list(Reading(tmp_path).entries())) == 1
+
+    def test_a_file_that_is_renamed_between_two_looks_is_read_once(self, tmp_path, monkeypatch):
+        from claude_force.ledger import reading
+
+        write(tmp_path, line_of(Entry(iso(NOW), "a")))
+        list_older = reading.older_files
+
+        def rename_first(folder):
+            (folder / "executions.jsonl").rename(folder / "executions-000001.jsonl")
+            return list_older(folder)
+
+        monkeypatch.setattr(reading, "older_files", rename_first)
+        assert len(list(Reading(tmp_path).entries())) == 1
+
+    @given(st.integers(-5, 25), st.integers(-5, 25))
+    def test_a_window_begins_with_its_begin_and_ends_before_its_end(self, tmp_path_factory, since, until):
+        folder = tmp_path_factory.mktemp("ledger")
+        write(folder, *(line_of(Entry(iso(NOW + number), "a")) for number in range(20)))
+        window = Window(NOW + since, NOW + until)
+        found = [entry.timestamp for entry in Reading(folder, window).entries()]
+        assert found == [iso(NOW + number) for number in range(20) if since <= number < until]
+
+    def test_whole_files_outside_the_window_are_not_decoded(self, tmp_path):
+        day = 86_400
+        for number in range(1, 5):
+            path = tmp_path / f"executions-{number}.jsonl"
+            write(tmp_path, line_of(Entry(iso(NOW + number * day), f"a{number}")), "torn", name=path.name)
+            os.utime(path, (NOW + number * day, NOW + number * day))
+        reading = Reading(tmp_path, Window(NOW + 1.5 * day, NOW + 3.5 * day))
+        assert [entry.agent_name for entry in reading.entries()] == ["a2", "a3"]
+        assert reading.skipped == 2
+
+
+class TestWindow:
+    @pytest.mark.parametrize(
+        "text, seconds",
+        [("45m", 2700), ("3h", 10_800), ("2d", 172_800), ("1w", 604_800), ("1.5h", 5400), ("90s", 90)],
+    )
+    def test_so_long_ago(self, text, seconds):
+        assert moment_of(text, NOW) == NOW - seconds
+
+    def test_a_date_or_a_time(self):
+        assert moment_of("2026-11-25T08:30:00+01:00", NOW) == moment_of("2026-11-25T07:30:00Z", NOW)
+        assert moment_of("2026-11-25", NOW) == datetime(2026, 11, 25).timestamp()
+
+    @pytest.mark.parametrize("text", ["yesterday", "2h ago", "-3h", "2026-13-01", "3", "nan"])
+    def test_anything_else_says_what_can_be_given(self, text):
+        with pytest.raises(InvalidOptionError, match="2026-11-25"):
+            moment_of(text, NOW)
+
+    def test_two_begins_or_an_end_before_the_begin_are_refused(self):
+        with pytest.raises(InvalidOptionError, match="leave one out"):
+            window_of(NOW, hours=1, since="2d")
+        with pytest.raises(InvalidOptionError, match="Nothing lies between"):
+            window_of(NOW, since="1h", until="2h")
+        assert window_of(NOW, since="2h", until="1h") == Window(NOW - 7200, NOW - 3600)
+
+
+class TestDistribution:
+    @given(st.lists(milliseconds, max_size=60), shares)
+    def test_it_is_exact_where_there_are_few(self, values, share):
+        distribution = Distribution(values)
+        assert distribution.quantile(share) == nearest_rank(values, share)
+        assert distribution.is_exact
+
+    @given(st.lists(st.floats(0, 1e12), min_size=1, max_size=60), shares)
+    def test_a_sketch_is_within_its_error(self, values, share):
+        exact = nearest_rank(values, share)
+        found = Distribution(values, exact_up_to=0).quantile(share)
+        assert abs(found - exact) <= RELATIVE_ERROR * exact * (1 + 1e-9) + 1e-6
+
+    @given(st.lists(st.lists(milliseconds, max_size=30), max_size=6), st.sampled_from([0, 20, EXACT_UP_TO]))
+    def test_merged_parts_are_the_whole(self, parts, exact_up_to):
+        whole = Distribution([value for part in parts for value in part], exact_up_to)
+        merged = Distribution((), exact_up_to)
+        for part in parts:
+            merged.merge(Distribution(part, exact_up_to))
+        assert (merged.count, merged.most, merged.is_exact) == (whole.count, whole.most, whole.is_exact)
+        assert merged.total == pytest.approx(whole.total)
+        for share in (0.0, 0.25, 0.5, 0.95, 1.0):
+            assert merged.quantile(share) == whole.quantile(share)
+
+    def test_a_hundred_thousand_values_take_little_room(self):
+        values = [1.0001**number for number in range(100_000)]
+        distribution = Distribution(values)
+        assert not distribution.is_exact and len(distribution._buckets) < 1000
+        for share in (0.01, 0.5, 0.99, 0.999):
+            assert distribution.quantile(share) == pytest.approx(
+                nearest_rank(values, share), rel=RELATIVE_ERROR
+            )
+
+    def test_beyond_all_reason_the_lowest_are_thrown_together(self):
+        values = [10.0**number for number in range(-5, 300)] * 10
+        distribution = Distribution(
+            [value * (1 + k / 7) for value in values for k in range(7)], exact_up_to=0
+        )
+        assert len(distribution._buckets) <= 2048
+        assert distribution.quantile(0.99) == pytest.approx(nearest_rank(values, 0.99), rel=1)
+        assert distribution.count == sum(distribution._buckets.values()) + distribution._zeros
+
+    def test_nothing_has_no_quantile(self):
+        empty = Distribution()
+        assert (empty.quantile(0.5), empty.mean, empty.count) == (None, None, 0)
+
+
+def naive(found):
+    """The figures of entries, each straight from its definition."""
+    n, paid = len(found), [one for one in found if one.attempts]
+    failures = [one for one in found if not one.success]
+    free = [one for one in found if one.cached or one.shared]
+    begins = [
+        datetime.fromisoformat(one.timestamp).timestamp() - one.execution_time_ms / 1000 for one in found
+    ]
+    seconds = max(datetime.fromisoformat(one.timestamp).timestamp() for one in found) - min(begins)
+    types = [one.error_type or "unknown" for one in failures]
+    timeouts = types.count("SilenceError") + types.count("DeadlineExceededError")
+    tokens = sum(one.input_tokens + one.output_tokens for one in found)
+    return {
+        "executions": n,
+        "successes": n - len(failures),
+        "errors": len(failures),
+        "error_rate": len(failures) / n,
+        "errors_by_type": {name: types.count(name) for name in set(types)},
+        "timeouts": timeouts,
+        "timeout_rate": timeouts / n,
+        "cached": sum(one.cached for one in found),
+        "cache_hit_rate": sum(one.cached for one in found) / n,
+        "shared": sum(one.shared and not one.cached for one in found),
+        "shared_rate": sum(one.shared and not one.cached for one in found) / n,
+        "attempts": sum(one.attempts for one in found),
+        "retries": sum(max(0, one.attempts - 1) for one in found),
+        "wall_ms": spread([one.execution_time_ms for one in found]),
+        "wait_ms": spread([one.wait_ms for one in found]),
+        "service_ms": spread([one.service_time_ms for one in paid]),
+        "tokens": {
+            "input": sum(one.input_tokens for one in found),
+            "output": sum(one.output_tokens for one in found),
+            "cache_read": sum(one.cache_read_tokens for one in found),
+            "cache_write": sum(one.cache_write_tokens for one in found),
+            "total": tokens,
+        },
+        "cost_usd": sum(one.estimated_cost or 0 for one in found),
+        "unknown_price": sum(one.estimated_cost is None and one.success for one in found),
+        "saved_usd": sum(one.saved_cost or 0 for one in free),
+        "unknown_saving": sum(one.saved_cost is None for one in free),
+        "prompt_cache_saving_usd": sum(one.prompt_cache_saving or 0 for one in found),
+        "began": iso(min(begins)),
+        "ended": max(one.timestamp for one in found),
+        "executions_per_second": n / seconds if seconds else None,
+        "tokens_per_minute": tokens / (seconds / 60) if seconds else None,
+    }
+
+
+def spread(values):
+    return {
+        "p50": nearest_rank(values, 0.5),
+        "p95": nearest_rank(values, 0.95),
+        "p99": nearest_rank(values, 0.99),
+        "mean": sum(values) / len(values) if values else None,
+        "max": max(values, default=None),
+        "exact": True,
+    }
+
+
+def close(found, expected):
+    """The same, but for the last bits of a float."""
+    if isinstance(expected, dict):
+        return found.keys() == expected.keys() and all(
+            close(found[name], expected[name]) for name in expected
+        )
+    if isinstance(expected, float):
+        return found == pytest.approx(expected, rel=1e-9, abs=1e-9)
+    return found == expected
+
+
+class TestFigures:
+    @given(st.lists(entries(), min_size=1, max_size=12))
+    def test_they_are_those_of_the_entries(self, found):
+        rows, _ = read_lines([line_of(one).encode() + b"\n" for one in found])
+        summary = Summary()
+        for begin in range(0, len(rows), 5):
+            summary.add(rows[begin : begin + 5])
+        figures = summary.as_dict()
+        whole = naive(found)
+        assert close({name: figures[name] for name in whole}, whole)
+        for part, key in (
+            ("by_agent", lambda one: one.agent_name),
+            ("by_model", lambda one: one.model or "unknown"),
+            ("by_workflow", lambda one: one.workflow_name),
+            ("by_day", lambda one: one.timestamp[:10]),
+        ):
+            keys = {key(one) for one in found} - {None}
+            assert set(figures[part]) == keys
+            for name in keys:
+                assert close(figures[part][name], naive([one for one in found if key(one) == name]))
+
+    def test_a_million_small_sums_are_exact_to_the_cent(self):
+        summary = Summary()
+        row = {"agent_name": "a", "ended": NOW, "estimated_cost": 0.0123457, "success": True}
+        for _ in range(100):
+            summary.add([row] * 10_000)
+        assert round(summary.total().cost, 4) == 12345.7
+
+    def test_lines_of_the_older_format_do_not_count_as_no_wait(self):
+        summary = Summary()
+        summary.add([{"agent_name": "a", "ended": NOW, "execution_time_ms": 5.0}])
+        figures = summary.as_dict()
+        assert (figures["wait_ms"]["p50"], figures["service_ms"]["p50"]) == (None, None)
+        assert figures["wall_ms"]["p50"] == 5.0
+
+    def test_a_folder_says_how_many_lines_it_could_not_use(self, tmp_path):
+        write(tmp_path, line_of(Entry(iso(NOW), "a")), "foreign", b'{"torn')
+        summary = summary_of(tmp_path).as_dict()
+        assert (summary["executions"], summary["skipped_lines"]) == (1, 2)
+
+    def test_advice_is_that_of_the_error(self):
+        assert "max_concurrent" in advice_on("RateLimitError")
+        assert advice_on("KeyError") is None
+
+
+def trips(run, *found):
+    """Rows of one run with one attempt each: begin and end in seconds, and the limit."""
+    return [
+        {
+            "run": run,
+            "ended": NOW + end,
+            "execution_time_ms": 1000.0 * end,
+            "timeline": [[1000.0 * begin, 1000.0 * end, limit, None]],
+        }
+        for begin, end, limit in found
+    ]
+
+
+def swept(found):
+    """The same by its definition, moment by moment."""
+    moments = sorted({moment for begin, end, _ in found for moment in (begin, end)})
+    busy = full = 0
+    for start, stop in zip(moments, moments[1:]):
+        on_wire = [one for one in found if one[0] <= start and one[1] >= stop]
+        if on_wire:
+            limit = max(
+                (one for one in found if one[0] <= start and one[1] > one[0]), key=lambda one: one[0]
+            )[2]
+            busy += stop - start
+            full += (stop - start) * (len(on_wire) >= limit)
+    return full / busy if busy else None
+
+
+class TestTimeAtLimit:
+    def test_it_is_the_share_of_the_busy_time(self):
+        at_limit = TimeAtLimit()
+        # 0 to 2 alone, 2 to 4 both, 4 to 6 alone, and then nobody until 8.
+        at_limit.add(trips("r", (0, 4, 2), (2, 6, 2), (8, 10, 2)))
+        assert at_limit.share() == pytest.approx(2 / 8)
+
+    def test_each_run_has_a_limit_of_its_own(self):
+        at_limit = TimeAtLimit()
+        at_limit.add(trips("one", (0, 4, 1)) + trips("two", (0, 4, 2)))
+        assert at_limit.share() == pytest.approx(1 / 2)
+
+    def test_nothing_known_is_no_share(self):
+        at_limit = TimeAtLimit()
+        at_limit.add([{"ended": NOW, "agent_name": "a"}])
+        assert at_limit.share() is None
+
+    @given(st.lists(st.tuples(st.integers(0, 30), st.integers(1, 10)), max_size=20), st.integers(1, 4))
+    def test_it_is_what_a_look_at_each_moment_says(self, spans, limit):
+        found = sorted(((begin, begin + length, limit) for begin, length in spans), key=lambda one: one[1])
+        at_limit = TimeAtLimit()
+        for one in found:
+            at_limit.add(trips("r", one))
+        expected = swept(found)
+        assert at_limit.share() == (expected if expected is None else pytest.approx(expected))
+
+    def test_what_is_kept_back_is_bounded(self, monkeypatch):
+        """And, where executions end roughly in the order of their begins, costs nothing."""
+        from claude_force.ledger import limit
+
+        spans = [(number, number + 3, 1 + number % 4) for number in range(2000)]
+        whole, bounded = TimeAtLimit(), TimeAtLimit()
+        whole.add(trips("r", *spans))
+        monkeypatch.setattr(limit, "MOST_KEPT_BACK", 50)
+        for one in spans:
+            bounded.add(trips("r", one))
+            assert bounded._kept_back <= 51
+        assert bounded.share() == pytest.approx(whole.share())
+
+    def test_runs_that_are_long_over_are_let_go(self, monkeypatch):
+        from claude_force.ledger import limit
+
+        monkeypatch.setattr(limit, "MOST_RUNS", 10)
+        at_limit = TimeAtLimit()
+        for number in range(100):
+            at_limit.add(trips(f"r{number}", (0, 1, 1 + number % 2)))
+        assert len(at_limit._runs) == 10
+        assert at_limit.share() == pytest.approx(1 / 2)
