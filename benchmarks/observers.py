@@ -1,0 +1,145 @@
+"""What it costs to tell of one call: CPU time of the thread that makes it, and of the exporter's thread.
+
+    python benchmarks/observers.py [--calls 20000] [--rounds 5]
+
+No server and no network: one call with two requests is told again and again, to exporters that drop what
+they get. Figures are microseconds a call, the median of the rounds with the smallest and the largest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import statistics
+import time
+from typing import Any, Callable
+
+from opentelemetry import trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+
+from claude_force.integrations import conventions
+from claude_force.integrations.json_logs import log_as_json
+from claude_force.integrations.otel import OpenTelemetry
+from claude_force.results import log_result
+from claude_force.types import AgentResult, Attempt, Call, Executed, Usage
+
+CALL = Call("reviewer", ("You review code. " * 200,), "Review this. " * 300, "claude-sonnet-5-5", 4096)
+RESULT = AgentResult(
+    "reviewer",
+    True,
+    "It is fine. " * 120,
+    model="claude-sonnet-5-5",
+    usage=Usage(1500, 400, 0, 900),
+    cost=0.011,
+    attempts=2,
+    duration=4.2,
+    stop_reason="end_turn",
+    request_id="req_011CS",
+    timeline=(Attempt(0.0, 0.4, 10, "OverloadedError"), Attempt(1.1, 4.2, 10)),
+)
+EXECUTED = Executed(CALL, RESULT, 1_700_000_000.0)
+
+
+class Dropping(SpanExporter):
+    def export(self, spans: Any) -> SpanExportResult:
+        return SpanExportResult.SUCCESS
+
+
+class Nowhere:
+    """A stream that keeps nothing."""
+
+    def write(self, text: str) -> None:
+        pass
+
+    def flush(self) -> None:
+        pass
+
+
+def telling(content: bool = False, **sampling: Any) -> tuple[Callable[[], Any], TracerProvider]:
+    provider = TracerProvider(**sampling)
+    provider.add_span_processor(BatchSpanProcessor(Dropping(), max_queue_size=100_000))
+    observer = OpenTelemetry(
+        content=content,
+        base_url="https://api.anthropic.com",
+        tracer_provider=provider,
+        meter_provider=MeterProvider([InMemoryMetricReader()]),
+    )
+    return lambda: observer(EXECUTED), provider
+
+
+def by_hand() -> tuple[Callable[[], Any], TracerProvider]:
+    """The SDK alone: the same spans and figures, their attributes made beforehand."""
+    provider, reader = TracerProvider(), InMemoryMetricReader()
+    provider.add_span_processor(BatchSpanProcessor(Dropping(), max_queue_size=100_000))
+    tracer, meter = provider.get_tracer("by hand"), MeterProvider([reader]).get_meter("by hand")
+    histogram, counter = meter.create_histogram("h"), meter.create_counter("c")
+    endpoint = conventions.server("https://api.anthropic.com")
+    outer = {**conventions.of_call(EXECUTED), **conventions.of_result(RESULT)}
+    inner = [conventions.of_attempt(EXECUTED, number, endpoint) for number in (1, 2)]
+    told = conventions.of_request_measure(EXECUTED, endpoint, None)
+
+    def tell() -> None:
+        span = tracer.start_span("outer", attributes=outer)
+        within = trace.set_span_in_context(span)
+        for each in inner:
+            tracer.start_span("inner", within, attributes=each).end()
+        for _ in range(5):
+            histogram.record(1.0, told, within)
+        counter.add(1, told, within)
+        span.end()
+
+    return tell, provider
+
+
+def measure(tell: Callable[[], Any], calls: int, rounds: int) -> list[tuple[float, float]]:
+    """Microseconds of CPU a call in each round: of this thread, of the process."""
+    found = []
+    for _ in range(rounds):
+        of_thread, of_process = time.thread_time(), time.process_time()
+        for _ in range(calls):
+            tell()
+        found.append(
+            (
+                (time.thread_time() - of_thread) * 1e6 / calls,
+                (time.process_time() - of_process) * 1e6 / calls,
+            )
+        )
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--calls", type=int, default=20_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    chosen = parser.parse_args()
+    logging.getLogger("claude_force").propagate = False
+    full, first = telling()
+    words, second = telling(content=True)
+    sampled, third = telling(sampler=ALWAYS_OFF)
+    alone, fourth = by_hand()
+    bare = OpenTelemetry()
+    logs = log_as_json(Nowhere())  # type: ignore[arg-type]
+    subjects: dict[str, Callable[[], Any]] = {
+        "OpenTelemetry not set up": lambda: bare(EXECUTED),
+        "spans and metrics": full,
+        "the SDK's own part of that": alone,
+        "spans with content, and metrics": words,
+        "spans not sampled, and metrics": sampled,
+        "a line of JSON": lambda: log_result(RESULT),
+    }
+    print(f"{'us a call':34}{'the call itself':>24}{'whole process':>24}")
+    for name, tell in subjects.items():
+        columns = zip(*measure(tell, chosen.calls, chosen.rounds))
+        shown = [f"{statistics.median(each):6.1f} ({min(each):.1f}-{max(each):.1f})" for each in columns]
+        print(f"{name:34}{shown[0]:>24}{shown[1]:>24}")
+    logs.stop()
+    for provider in (first, second, third, fourth):
+        provider.shutdown()
+
+
+if __name__ == "__main__":
+    main()
