@@ -29,6 +29,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 def _guarded(given: List[str], as_json: bool) -> int:
     try:
+        if given[:1] == ["__complete"]:
+            return _complete(given[1:])
         return _carry_out(_parse(given))
     except SystemExit as end:  # argparse, after --help and --version
         return int(end.code or DONE)
@@ -52,6 +54,12 @@ def _carry_out(args: argparse.Namespace) -> int:
     with logging_to_stderr(args.verbose):
         code: int = args.carry_out(args)
         return code
+
+
+def _complete(words: List[str]) -> int:
+    from .completion import complete
+
+    return complete(_parser(), words)
 
 
 def _parse(given: List[str]) -> argparse.Namespace:

@@ -9,11 +9,18 @@ from .parser import Parser
 TASK_HELP = "The task is --task TEXT, --task-file FILE, or standard input (a pipe, or - for it by name)."
 
 
+def add_name(parser: Parser, of: str) -> None:
+    """The name of something of the project's: `of` is "agents", "workflows" or "names", which is both."""
+    parser.add_argument("name", metavar="NAME")
+    parser.values["name"] = of
+
+
 def add_task(parser: Parser) -> None:
     """Where the task of one call comes from."""
     task = parser.add_mutually_exclusive_group()
     task.add_argument("--task", metavar="TEXT", help="the task itself")
     task.add_argument("--task-file", metavar="FILE", help="a UTF-8 file that holds the task")
+    parser.values["task_file"] = "files"
 
 
 def add_cache_policy(parser: Parser) -> None:

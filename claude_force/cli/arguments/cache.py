@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ..options import TASK_HELP, add_call_options, add_task
+from ..options import TASK_HELP, add_call_options, add_name, add_task
 from ..parser import Parser
 
 
@@ -20,10 +20,12 @@ def add(parser: Parser) -> None:
 
 def _add_dir(parser: Parser) -> None:
     parser.add_argument("--dir", metavar="PATH", help="folder of the cache (~/.claude/cache)")
+    parser.values["dir"] = "folders"
 
 
 def _add_clear(parser: Parser) -> None:
     parser.add_argument("--agent", metavar="NAME", help="only the answers of this agent")
+    parser.values["agent"] = "agents"
     _add_dir(parser)
 
 
@@ -33,7 +35,7 @@ def _add_verify(parser: Parser) -> None:
 
 
 def _add_explain(parser: Parser) -> None:
-    parser.add_argument("name", metavar="NAME")
+    add_name(parser, "agents")
     add_task(parser)
     add_call_options(parser)
     _add_dir(parser)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 
+from ..options import add_name
 from ..parser import Parser
 
 
 def add(parser: Parser) -> None:
     """Gives `parser` the verb's arguments."""
-    parser.add_argument("name", metavar="NAME")
+    add_name(parser, "names")
     parser.set_defaults(carry_out=_carry_out)
 
 

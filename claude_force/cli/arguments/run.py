@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ..options import TASK_HELP, add_cache_policy, add_call_options, add_task, number
+from ..options import TASK_HELP, add_cache_policy, add_call_options, add_name, add_task, number
 from ..parser import Parser
 
 _MANY_HELP = (
@@ -27,20 +27,20 @@ def add(parser: Parser) -> None:
 
 
 def _add_agent(parser: Parser) -> None:
-    _add_one(parser)
+    _add_one(parser, "agents")
     parser.set_defaults(carry_out=_run_agent)
 
 
 def _add_workflow(parser: Parser) -> None:
-    _add_one(parser)
+    _add_one(parser, "workflows")
     parser.add_argument(
         "--no-pass-output", action="store_true", help="give each agent the task alone, not the answer before"
     )
     parser.set_defaults(carry_out=_run_workflow)
 
 
-def _add_one(parser: Parser) -> None:
-    parser.add_argument("name", metavar="NAME")
+def _add_one(parser: Parser, of: str) -> None:
+    add_name(parser, of)
     add_task(parser)
     add_call_options(parser)
     add_cache_policy(parser)
@@ -64,6 +64,7 @@ def _add_rows(parser: Parser) -> None:
     add("--retry-failed", action="store_true", help="take the rows that failed again")
     add("--no-resume", action="store_true", help="start over: the results that the output holds are dropped")
     add("--limit", type=int, metavar="N", help="only the first N rows")
+    parser.values.update(tasks="files", output="files", files="files", agent="agents")
 
 
 def _add_bounds(parser: Parser) -> None:

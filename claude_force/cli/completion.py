@@ -1,0 +1,138 @@
+"""Completion in the shell: the scripts, and the answer to what they ask at each press of the key.
+
+A script asks `claude-force __complete WORDS`, the last word being the one under the cursor, and is answered
+with lines of a word, a tab and its description; or with `:files` or `:folders`, which the shell knows itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Iterable, Iterator, List, Optional, Sequence, Tuple
+
+from .. import settings
+from ..errors import InputError
+from . import streams
+from .parser import Parser
+
+# A word and its description.
+Offer = Tuple[str, str]
+
+_SHELLS = Path(__file__).parent / "shells"
+_LONGEST_DESCRIPTION = 70
+
+
+def show_script(args: argparse.Namespace) -> int:
+    """Prints the script of one shell."""
+    streams.out((_SHELLS / args.shell).read_text(encoding="utf-8"))
+    return 0
+
+
+def complete(parser: Parser, words: Sequence[str]) -> int:
+    """Prints what the last of `words` may become; nothing where the project can't be read."""
+    try:
+        for word, description in offers(parser, words):
+            short = " ".join(description.split())[:_LONGEST_DESCRIPTION]
+            streams.out(f"{word}\t{short}" if short else word)
+    except InputError:
+        # Whoever presses a key has asked for nothing that could be answered with an error.
+        return 1
+    return 0
+
+
+def offers(parser: Parser, words: Sequence[str]) -> Iterator[Offer]:
+    """What the last of `words` may become. Raises InputError for a project that can't be read."""
+    *before, typed = words or ("",)
+    place, stem = _Place(parser.filled()), ""
+    for word in before:
+        place.pass_by(word)
+    if place.option is not None:
+        typed = "" if typed == "=" else typed
+    elif typed.startswith("--") and "=" in typed:
+        name, _, typed = typed.partition("=")
+        place.pass_by(name)
+        stem = f"{name}="
+    for word, description in place.offers(typed):
+        if word.startswith(":"):
+            yield word, description
+        elif word.startswith(typed):
+            yield stem + word, description
+
+
+class _Place:
+    """How far a command line has got."""
+
+    def __init__(self, parser: Parser) -> None:
+        self._parser = parser
+        self._config: Optional[str] = None
+        self._passed = 0
+        # The option whose value is to come.
+        self.option: Optional[argparse.Action] = None
+
+    def pass_by(self, word: str) -> None:
+        """Goes on by one word. For bash, `--option=value` is three of them."""
+        if self.option is not None:
+            if word == "=":
+                return
+            if not word.startswith("-"):
+                self._take(word)
+                return
+        if word.startswith("-") and word != "-":
+            name, equals, value = word.partition("=")
+            self.option = self._option(name)
+            if equals:
+                self._take(value)
+        elif word in self._parser.kinds:
+            self._parser, self._passed = self._parser.kinds[word].filled(), 0
+        else:
+            self._passed += 1
+
+    def _take(self, value: str) -> None:
+        if self.option is not None and self.option.dest == "config":
+            self._config = value
+        if self.option is not None and self.option.nargs != "+":
+            self.option = None
+
+    def _option(self, name: str) -> Optional[argparse.Action]:
+        """The option of this name, if it takes a value."""
+        return next(
+            (one for one in self._parser.actions() if name in one.option_strings and one.nargs != 0), None
+        )
+
+    def offers(self, typed: str) -> Iterable[Offer]:
+        if self.option is not None:
+            return self._values(self.option)
+        if typed.startswith("-"):
+            return self._options()
+        if self._parser.kinds:
+            return [(name, one.description or "") for name, one in self._parser.kinds.items()]
+        places = [one for one in self._parser.actions() if not one.option_strings]
+        return self._values(places[self._passed]) if self._passed < len(places) else self._options()
+
+    def _options(self) -> List[Offer]:
+        return [
+            (max(one.option_strings, key=len), one.help or "")
+            for one in self._parser.actions()
+            if one.option_strings
+        ]
+
+    def _values(self, action: argparse.Action) -> Iterable[Offer]:
+        if action.choices is not None:
+            return [(str(choice), "") for choice in action.choices]
+        kind = self._parser.values.get(action.dest, "")
+        if kind in ("files", "folders"):
+            return [(f":{kind}", "")]
+        if kind == "models":
+            return [(alias, model) for alias, model in settings.NEWEST_MODELS.items()]
+        return self._names(kind) if kind else []
+
+    def _names(self, kind: str) -> Iterator[Offer]:
+        from ..agents import Registry
+
+        registry = Registry(self._config)
+        if kind in ("agents", "names"):
+            for agent in registry.list_agents():
+                yield agent["name"], registry.get_agent_info(agent["name"])["description"]
+        if kind in ("workflows", "names"):
+            for name in registry.list_workflows():
+                yield name, "a workflow"
