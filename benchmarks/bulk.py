@@ -49,7 +49,7 @@ async def run(base_url: str, rows: int, concurrent: int, config: str) -> None:
             failed += not result.success
             if done in marks:
                 now = time.perf_counter()
-                at_first = at_first or resident_mb()
+                at_first = resident_mb() if done == FIRST else at_first
                 rates.append((done - before) / (now - last))
                 print(f"{done:>8,} rows: {rates[-1]:6,.0f} rows/s, {resident_mb():6.1f} MB", flush=True)
                 last, before = now, done
