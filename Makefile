@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help test demo check cover soak bench-cache bench-engine bench-pace matrix clean
+.PHONY: help test demo docs check cover soak bench-cache bench-engine bench-pace matrix clean
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -13,6 +13,7 @@ help:
 	@echo "make test                 run the tests"
 	@echo "make demo                 run a team of agents against a stand-in server (LIVE=1: against the real API)"
 	@echo "make check                lint, format, types, the rules of the house, the public names"
+	@echo "make docs                 write docs/reference.md and docs/commands.md anew from the sources"
 	@echo "make cover                run the tests and write the coverage report to htmlcov/"
 	@echo "make soak                 run the long form of the tests of cache and bulk runs: every bit, every crash (half an hour)"
 	@echo "make bench-cache          measure the cache beside its peers, in an environment of their own (20 minutes)"
@@ -32,6 +33,9 @@ check: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict claude_force tests/typing_api.py
 	$(BIN)/pytest -q tests/test_house.py tests/test_public_names.py
+
+docs: .venv/dev
+	$(BIN)/python scripts/reference.py
 
 cover: .venv/dev
 	$(BIN)/pytest tests/ --cov=claude_force --cov-report=term --cov-report=html

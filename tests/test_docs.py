@@ -1,6 +1,8 @@
 """Every example of every page in docs/ runs as it is written, each page in a project of its own."""
 
 import re
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -54,3 +56,9 @@ def anchors_of(page):
     """The anchors that a page's headings get on the usual hosts of code."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.M)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_reference_is_what_the_sources_say():
+    command = [sys.executable, str(ROOT / "scripts" / "reference.py"), "--check"]
+    checked = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
