@@ -1,7 +1,7 @@
 """One call on the wire. `Caller` is the door; the rest of the package knows nothing behind it."""
 
 from .budget import Budget, Price, Prices
-from .caller import Caller, CallerSettings
+from .caller import Caller, CallerSettings, Endpoint
 from .clock import Clock
 from .forecast import Forecast, byte_size
 from .gate import Load
@@ -24,6 +24,7 @@ __all__ = [
     "Caller",
     "CallerSettings",
     "Clock",
+    "Endpoint",
     "Forecast",
     "Load",
     "MaxConcurrent",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import AsyncGenerator, Dict, List, Optional
+from typing import AsyncGenerator, Dict, List, NamedTuple, Optional
 
 import anyio
 import anyio.to_thread
@@ -46,6 +46,15 @@ class CallerSettings:
     def ceiling(self) -> int:
         """The most attempts that may ever be on the wire at one time."""
         return settings.MOST_CONCURRENT if self.max_concurrent == AUTO else int(self.max_concurrent)
+
+
+class Endpoint(NamedTuple):
+    """Where calls go and how: `is_fast` with aiohttp; `limits` as far as an answer has told them."""
+
+    url: str
+    sdk_version: str
+    is_fast: bool
+    limits: Rates
 
 
 class Caller:
@@ -90,6 +99,17 @@ class Caller:
         """Raises AuthenticationError where the SDK finds no credentials. Sends nothing."""
         line = await self._line(how)
         line.transport.check_credentials()
+
+    async def endpoint(self, how: CallerSettings) -> Endpoint:
+        """What is known of it so far. Sends nothing."""
+        line = await self._line(how)
+        transport = line.transport
+        return Endpoint(transport.base_url, transport.sdk_version, transport.is_fast, line.gate.load().limits)
+
+    async def probe(self, how: CallerSettings, model: str) -> None:
+        """A request that costs nothing. Raises CallError."""
+        line = await self._line(how)
+        await line.probe(model)
 
     async def close(self) -> None:
         """Ends this loop's calls in flight and closes its connections; a later call opens new ones."""

@@ -16,8 +16,9 @@ from .budget import Budget, Price, worst_cost
 from .clock import Clock
 from .forecast import Forecast
 from .gate import Gate
+from .pace import Need
 from .retry import RetryPolicy
-from .terms import Terms
+from .terms import ORDINARY, Terms, listener
 from .transport import Meter, Transport
 from .warming import Warming
 
@@ -66,8 +67,14 @@ class Line:
                 self._live.discard(scope)
         raise self._cut_short(bill, deadline_seconds) from attempts.last_error
 
-    async def _attempt(self, call: Call, terms: Terms, worst: float, bill: _Bill, number: int) -> Reply:
+    async def probe(self, model: str) -> None:
+        """A request that costs nothing; the gate learns what limits its answer tells. Raises CallError."""
         meter = Meter()
+        async with self.gate.passage(Need(), meter, ORDINARY.watch):
+            await self.transport.probe(model, meter)
+
+    async def _attempt(self, call: Call, terms: Terms, worst: float, bill: _Bill, number: int) -> Reply:
+        meter = Meter(on_text=listener(terms.watch))
         try:
             if terms.first_of_many and self._warming.helps(call):
                 async with self._warming.passage(call, meter):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Union
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Union
 
 from ..errors import BadReplyError, ConnectionFailedError
 from ..types import Call, Reply, Usage
@@ -60,10 +60,10 @@ class EventDecoder:
 
 
 class StreamReader:
-    """Assembles the answer from its events."""
+    """Assembles the answer from its events; `on_text` is called with each piece of its text."""
 
-    def __init__(self) -> None:
-        self._decoder = EventDecoder()
+    def __init__(self, on_text: Optional[Callable[[str], None]] = None) -> None:
+        self._decoder, self._on_text = EventDecoder(), on_text
         self._message: Dict[str, Any] = {}
         self._texts: List[str] = []
         self.complete = False
@@ -76,9 +76,9 @@ class StreamReader:
     def _take(self, event: Dict[str, Any]) -> None:
         kind = event.get("type")
         if kind == "content_block_delta":
-            self._texts.append(_text(_member(event, "delta")))
+            self._append(_text(_member(event, "delta")))
         elif kind == "content_block_start":
-            self._texts.append(_text(_member(event, "content_block")))
+            self._append(_text(_member(event, "content_block")))
         elif kind == "message_start":
             self._message = dict(_member(event, "message"))
         elif kind == "message_delta":
@@ -87,6 +87,11 @@ class StreamReader:
             self.complete = True
         elif kind == "error":
             raise from_stream_error(event)
+
+    def _append(self, text: str) -> None:
+        self._texts.append(text)
+        if self._on_text is not None and text:
+            self._on_text(text)
 
     def _update(self, event: Dict[str, Any]) -> None:
         self._message.update(_member(event, "delta"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Tuple
+from typing import Callable, Optional, Tuple
 
 from ..errors import CallError
 from .budget import Budget
@@ -15,6 +15,9 @@ class Watch:
     def started(self, attempt: int) -> None:
         """Attempt number `attempt` goes onto the wire."""
 
+    def wrote(self, text: str) -> None:
+        """The next piece of a streamed answer has come; `retried` says that it was in vain."""
+
     def retried(self, attempt: int, delay: float, error: BaseException) -> None:
         """Attempt number `attempt` failed, and another follows after `delay`."""
 
@@ -23,6 +26,11 @@ class Watch:
 
 
 _NOBODY = Watch()
+
+
+def listener(watch: Watch) -> Optional[Callable[[str], None]]:
+    """What is to be called with each piece of text; None where nobody listens, who then costs nothing."""
+    return None if type(watch).wrote is Watch.wrote else watch.wrote
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Tuple, Type
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import anyio
 
@@ -46,6 +46,7 @@ class Meter:
         began, ended: seconds on the engine's clock, None as long as it has not; `window` attempts might be on
             the wire then.
         on_begin: called when the answer begins, if it is one.
+        on_text: called with each piece of a streamed answer's text.
     """
 
     usage: Optional[Usage] = None
@@ -54,6 +55,7 @@ class Meter:
     ended: Optional[float] = None
     window: int = 0
     on_begin: Optional[Callable[[], None]] = None
+    on_text: Optional[Callable[[str], None]] = None
 
 
 class Transport:
@@ -79,7 +81,9 @@ class Transport:
         self._wire = Wire(self._client, http)
         self._broken = _connection_errors(anthropic)
         self._taken = frozenset(inspect.signature(self._client.messages.create).parameters)
-        self.base_url = str(self._client.base_url)
+        self.base_url = _shown(str(self._client.base_url))
+        self.sdk_version = str(anthropic.__version__)
+        self.is_fast = http is not None
 
     def check(self, call: Call) -> None:
         """Raises InvalidOptionError for an option that the installed SDK doesn't take,
@@ -89,7 +93,7 @@ class Transport:
         if refused:
             raise InvalidOptionError(
                 f"Option {refused[0]!r} is not taken by the installed anthropic SDK "
-                f"{self._sdk.__version__}. Leave it out, or install a version that has it."
+                f"{self.sdk_version}. Leave it out, or install a version that has it."
             )
 
     def check_credentials(self) -> None:
@@ -101,16 +105,45 @@ class Transport:
 
     async def attempt(self, call: Call, meter: Meter) -> Reply:
         """One request. Raises CallError; every other exception is a fault of this package."""
-        reader: Reader = StreamReader() if self._stream else BodyReader()
+        reader: Reader = StreamReader(meter.on_text) if self._stream else BodyReader()
         try:
             with anyio.move_on_after(self._silence) as watch:
                 with self._translated(meter):
                     return await self._exchange(call, reader, watch, meter)
             if reader.complete:
                 return reader.reply(None)
-            raise SilenceError(f"The server was silent for {self._silence:g} s")
+            raise self._silent()
+        except CallError as error:
+            self._hide_credentials(error)
+            raise
         finally:
             meter.usage = reader.billed()
+
+    async def probe(self, model: str, meter: Meter) -> None:
+        """A request that costs nothing: counts the tokens of one word. Raises CallError."""
+        _guard(self.base_url)
+        word = [{"role": "user", "content": "Hello"}]
+        try:
+            with anyio.move_on_after(self._silence):
+                with self._translated(meter):
+                    count = self._client.messages.with_raw_response.count_tokens
+                    answer = await count(model=model, messages=word)
+                    meter.headers = _plain(answer.headers)
+                    return
+            raise self._silent()
+        except CallError as error:
+            self._hide_credentials(error)
+            raise
+
+    def _silent(self) -> SilenceError:
+        return SilenceError(f"The server was silent for {self._silence:g} s")
+
+    def _hide_credentials(self, error: CallError) -> None:
+        """Servers repeat in their errors what they were sent."""
+        for secret in (self._client.api_key, self._client.auth_token):
+            if secret:
+                error.message = error.message.replace(secret, "***")
+        error.args = (error.message,)
 
     async def _exchange(self, call: Call, reader: Reader, watch: anyio.CancelScope, meter: Meter) -> Reply:
         async with self._wire.response(request_fields(call, self._stream)) as response:
@@ -207,6 +240,12 @@ def _connection_errors(sdk: Any) -> Tuple[Type[BaseException], ...]:
         except ImportError:
             continue
     return tuple(found)
+
+
+def _shown(url: str) -> str:
+    """`url` without the name and the password that it may hold."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def _guard(base_url: str) -> None:

@@ -1,0 +1,106 @@
+"""What the calling wing tells of an answer under way, and of an endpoint that nobody has called yet."""
+
+import pytest
+from fleet import MODEL, fleet, write_project
+
+from claude_force.calling import Caller, CallerSettings, Clock, Terms, Watch
+from claude_force.errors import AuthenticationError, ConnectionFailedError, PaidCallBlockedError
+from claude_force.testing import MessagesServer, faults
+
+
+@pytest.fixture
+def project(tmp_path):
+    return write_project(tmp_path)
+
+
+class Listener(Watch):
+    """Keeps what it is told, attempt by attempt."""
+
+    def __init__(self):
+        self.pieces = [[]]
+
+    def wrote(self, text):
+        self.pieces[-1].append(text)
+
+    def retried(self, attempt, delay, error):
+        self.pieces.append([])
+
+
+class TestPieces:
+    async def test_a_listener_hears_the_answer_piece_by_piece(self, project):
+        listener = Listener()
+        async with fleet(project, {"output_tokens": 100}) as (orchestrator, _):
+            result = await orchestrator.execute_agent("python-expert", "x", terms=Terms(watch=listener))
+        assert "".join(listener.pieces[0]) == result.output
+        assert len(listener.pieces[0]) > 1
+
+    async def test_a_broken_attempt_is_told_before_the_next_one_begins(self, project):
+        listener = Listener()
+        server = {"faults": [faults.truncated_stream()], "output_tokens": 100}
+        async with fleet(project, server) as (orchestrator, _):
+            result = await orchestrator.execute_agent("python-expert", "x", terms=Terms(watch=listener))
+        broken, whole = listener.pieces
+        assert "".join(whole) == result.output
+        assert 0 < len("".join(broken)) < len(result.output)
+
+    async def test_a_kept_answer_comes_in_no_pieces(self, project):
+        listener = Listener()
+        async with fleet(project) as (orchestrator, _):
+            await orchestrator.execute_agent("python-expert", "x")
+            result = await orchestrator.execute_agent("python-expert", "x", terms=Terms(watch=listener))
+        assert result.cached
+        assert listener.pieces == [[]]
+
+
+class TestProbe:
+    async def told(self, server, **how):
+        """An endpoint as it is known after a probe, and the requests that this took."""
+        with MessagesServer(**server) as running:
+            caller = Caller(Clock())
+            settings = CallerSettings(api_key="test-key", base_url=running.base_url, **how)
+            try:
+                await caller.probe(settings, MODEL)
+                return await caller.endpoint(settings), running
+            finally:
+                await caller.close()
+
+    async def test_sends_one_request_that_costs_nothing(self):
+        endpoint, server = await self.told({})
+        assert [one.path for one in server.requests] == ["/v1/messages/count_tokens"]
+        assert endpoint.url.rstrip("/") == server.base_url
+        assert endpoint.is_fast
+
+    async def test_a_wrong_key_is_what_it_is_in_a_call(self):
+        with pytest.raises(AuthenticationError):
+            await self.told({"faults": [faults.status(401)]})
+
+    async def test_a_silent_server_is_not_waited_for_longer_than_in_a_call(self):
+        with pytest.raises(TimeoutError):
+            await self.told({"faults": [faults.silence_before_first_byte()]}, timeout_seconds=0.05)
+
+    async def test_nothing_is_sent_where_paid_calls_are_switched_off(self):
+        caller = Caller(Clock())
+        try:
+            with pytest.raises(PaidCallBlockedError):
+                await caller.probe(CallerSettings(api_key="k", base_url="https://example.com"), MODEL)
+        finally:
+            await caller.close()
+
+
+class TestSecrets:
+    async def test_a_key_that_a_server_repeats_is_not_in_the_error(self, project):
+        key = "a-key-of-no-known-form"
+        plan = [faults.status(401, message=f"invalid x-api-key: {key}")]
+        async with fleet(project, {"faults": plan}) as (orchestrator, _):
+            orchestrator.api_key = key
+            result = await orchestrator.execute_agent("python-expert", "x")
+        assert "invalid x-api-key: ***" in str(result.error)
+        assert key not in repr(result) + repr(result.error) + str(result.to_dict())
+
+    async def test_a_password_in_the_address_is_in_no_error(self, project):
+        async with fleet(project, max_retries=1) as (orchestrator, _):
+            orchestrator.base_url = "http://me:hunter2-hunter2@127.0.0.1:9/"
+            result = await orchestrator.execute_agent("python-expert", "x")
+        assert isinstance(result.error, ConnectionFailedError)
+        assert "127.0.0.1:9" in str(result.error)
+        assert "hunter2" not in str(result.error) + repr(result.error)
