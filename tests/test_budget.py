@@ -274,3 +274,15 @@ class TestFleet:
             results = await orchestrator.execute_multiple(tasks, model=MODEL, max_tokens=1000)
             assert results[0].success
             assert server.max_in_flight == 1
+
+    async def test_a_budget_is_not_that_of_another_who_asks_the_same(self, project):
+        rows = [("python-expert", "x")] * 2
+        for model, prices in ((MODEL, PRICES), ("my-own-model", {})):
+            async with fleet(project, prices=prices) as (orchestrator, server):
+                poor, rich = await asyncio.gather(
+                    orchestrator.execute_multiple(rows, model=model, budget_usd=0.000001),
+                    orchestrator.execute_multiple(rows, model=model),
+                )
+                assert not any(result.success for result in poor)
+                assert all(result.success for result in rich)
+                assert len(server.requests) == 1

@@ -8,7 +8,14 @@ from copy import copy
 from dataclasses import dataclass, field
 from typing import Awaitable, Callable, Dict, Generic, Hashable, List, Optional, Tuple, TypeVar
 
-from ..errors import CallError, DeadlineExceededError, TransientError
+from ..errors import (
+    BudgetExceededError,
+    CallError,
+    ClaudeForceError,
+    DeadlineExceededError,
+    TransientError,
+    UnknownPriceError,
+)
 
 T = TypeVar("T")
 
@@ -16,14 +23,19 @@ T = TypeVar("T")
 Work = Callable[[Optional[float]], Awaitable[T]]
 
 
-def _can_pass(error: CallError) -> bool:
-    return isinstance(error, (TransientError, DeadlineExceededError))
+# The budget is that of the caller who started it; those who joined have others, or none.
+_OF_ITS_BUDGET = (BudgetExceededError, UnknownPriceError)
 
 
-def _without_attempts(error: CallError) -> CallError:
+def _can_pass(error: ClaudeForceError) -> bool:
+    return isinstance(error, (TransientError, DeadlineExceededError, *_OF_ITS_BUDGET))
+
+
+def _without_attempts(error: ClaudeForceError) -> ClaudeForceError:
     """For one who joined: the requests and their cost are counted for the caller who started them."""
     other = copy(error)
-    other.attempts, other.cost, other.timeline = 0, None, ()
+    if isinstance(other, CallError):
+        other.attempts, other.cost, other.timeline = 0, None, ()
     return other
 
 
@@ -45,7 +57,8 @@ class SingleFlight(Generic[T]):
         """The outcome of `work`, and whether this caller started it rather than joined it.
 
         Where work that was joined fails for a reason that can pass, one of those who joined starts it again,
-        once: when that fails too, all of them fail. Work that nobody waits for any more is cancelled.
+        once: when that fails too, all of them fail. Where it fails by the budget of the one who started it,
+        each of them tries with its own. Work that nobody waits for any more is cancelled.
         """
         key = (asyncio.get_running_loop(), key)
         started = time.monotonic()
@@ -58,12 +71,12 @@ class SingleFlight(Generic[T]):
                 flight = self._start(key, work, left)
             try:
                 return await self._outcome(key, flight, None if leads else left), leads
-            except CallError as error:
+            except (CallError, UnknownPriceError) as error:
                 if leads:
                     raise
                 if joined_before or not _can_pass(error) or (left is not None and left <= 0):
                     raise _without_attempts(error) from error
-                joined_before = True
+                joined_before = not isinstance(error, _OF_ITS_BUDGET)
 
     def _start(self, key: Hashable, work: Work[T], left: Optional[float]) -> _Flight[T]:
         flight = self._flights[key] = _Flight(asyncio.ensure_future(work(left)))
