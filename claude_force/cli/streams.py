@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
+from typing import Any, Callable, TextIO
 
 from .. import settings
 
@@ -60,6 +60,14 @@ def out(text: str = "") -> None:
     try:
         sys.stdout.write(text if text.endswith("\n") else text + "\n")
         sys.stdout.flush()
+    except BrokenPipeError:
+        _discard_stdout()
+
+
+def let_write(produce: Callable[[TextIO], None]) -> None:
+    """Gives stdout to `produce`, which ends early where the reader is gone."""
+    try:
+        produce(sys.stdout)
     except BrokenPipeError:
         _discard_stdout()
 

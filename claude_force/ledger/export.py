@@ -10,28 +10,35 @@ from ..errors import InvalidOptionError
 from .entry import NAMES, Entry
 
 
-def write_json(entries: Iterable[Entry], out: TextIO) -> None:
-    """An array of objects with all fields, one on each line."""
-    between = "[\n"
+def write_json(entries: Iterable[Entry], out: TextIO) -> int:
+    """An array of objects with all fields, one on each line. Returns their number."""
+    written = 0
     for entry in entries:
-        out.write(between + json.dumps(entry.fields()))
-        between = ",\n"
-    out.write("[]\n" if between == "[\n" else "\n]\n")
+        out.write((",\n" if written else "[\n") + json.dumps(entry.fields()))
+        written += 1
+    out.write("\n]\n" if written else "[]\n")
+    return written
 
 
-def write_csv(entries: Iterable[Entry], out: TextIO) -> None:
-    """A column for each field, empty for what is not known; truth values and `timeline` are JSON."""
+def write_csv(entries: Iterable[Entry], out: TextIO) -> int:
+    """A column for each field, empty for what is not known; truth values and `timeline` are JSON.
+
+    Returns the number of entries.
+    """
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(NAMES)
+    written = 0
     for entry in entries:
         fields = entry.fields()
         writer.writerow([_cell(fields[name]) for name in NAMES])
+        written += 1
+    return written
 
 
 _WRITERS = {"json": write_json, "csv": write_csv}
 
 
-def writer_of(format: str) -> Callable[[Iterable[Entry], TextIO], None]:
+def writer_of(format: str) -> Callable[[Iterable[Entry], TextIO], int]:
     """Raises InvalidOptionError for any but "json" and "csv"."""
     if format not in _WRITERS:
         raise InvalidOptionError(f"There is no format {format!r}; choose one of {', '.join(_WRITERS)}.")

@@ -31,7 +31,7 @@ class Summary:
         """Takes these executions in."""
         cells: Dict[Tuple[Group, int], List[Row]] = {}
         for row in rows:
-            group = (row["agent_name"], row.get("model"), row.get("workflow_name"))
+            group = (row["agent_name"], row.get("model") or None, row.get("workflow_name") or None)
             cells.setdefault((group, int(row["ended"] // _DAY_SECONDS)), []).append(row)
         for (group, day), cell in cells.items():
             self._add(group, day, figures_of(cell))
@@ -67,8 +67,8 @@ class Summary:
         return {
             **self.total().as_dict(),
             "time_at_concurrency_limit": self.at_limit.share(),
-            "by_agent": _plain(self.by_agent()),
-            "by_model": _plain(self.by_model()),
+            "by_agent": self.agents_as_dict(),
+            "by_model": self.models_as_dict(),
             "by_workflow": _plain(self.by_workflow()),
             "by_day": _plain(self.by_day()),
             "skipped_lines": self.skipped,
@@ -77,6 +77,10 @@ class Summary:
     def agents_as_dict(self) -> Dict[str, Any]:
         """The figures of each agent, ready for JSON."""
         return _plain(self.by_agent())
+
+    def models_as_dict(self) -> Dict[str, Any]:
+        """The figures of each model, likewise."""
+        return _plain(self.by_model())
 
     def agent_as_dict(self, name: str) -> Dict[str, Any]:
         """The figures of one agent, by model and workflow too, ready for JSON."""

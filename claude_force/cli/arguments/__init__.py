@@ -14,6 +14,7 @@ VERBS: Mapping[str, str] = {
     "info": "Show what is known of an agent or a workflow.",
     "run": "Run an agent, a workflow, or many tasks.",
     "cache": "Look after the answers that are kept.",
+    "metrics": "Show the figures of what was run: time, cost, saving, errors.",
     "report": "Make one HTML file that shows a run or a span of time.",
     "demo": "Measure three agents, one by one and at once. Needs no key.",
     "completion": "Print the script that completes commands in bash, zsh or fish.",
