@@ -8,7 +8,6 @@ from typing import Any, List, Mapping, Optional, Sequence
 
 MOST_DAYS = 60
 _BAR_CELLS = 12
-_ROOM_COLUMNS = 100
 
 _LEVELS = "▁▂▃▄▅▆▇█"
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
@@ -63,9 +62,9 @@ def rate(value: Optional[float]) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def has_room() -> bool:
-    """Whether the terminal is wide enough for a table with a picture beside it."""
-    return shutil.get_terminal_size().columns >= _ROOM_COLUMNS
+def has_room(columns: int) -> bool:
+    """Whether the terminal is so wide."""
+    return shutil.get_terminal_size().columns >= columns
 
 
 def sparkline(values: Sequence[float]) -> str:

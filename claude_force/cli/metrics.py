@@ -17,6 +17,10 @@ from ..ledger.summary import Summary
 from ..ledger.window import Window, window_of
 from . import amounts, render, streams
 
+# Columns of a terminal that a table needs for a picture beside it, and for all of its own columns.
+_FOR_BARS, _FOR_ALL = 100, 90
+_MOST_WANTED = ("runs", "errors", "p95", "cost")
+
 
 def show_metrics(args: argparse.Namespace) -> int:
     """Returns 0, also where nothing is recorded yet. Raises InputError, OSError."""
@@ -118,6 +122,9 @@ def _table(first: str, of: Callable[[Summary], Dict[str, Figures]], summary: Sum
         ]
         for name, one in parts
     ]
+    if streams.on_terminal() and not amounts.has_room(_FOR_ALL):
+        shown = [heads.index(head) for head in (first, *_MOST_WANTED)]
+        heads, rows = [heads[one] for one in shown], [[row[one] for one in shown] for row in rows]
     _with_bars(heads, rows, [one.executions for _, one in parts])
 
 
@@ -192,7 +199,7 @@ def _plain_errors(summary: Summary) -> Dict[str, Any]:
 
 def _with_bars(heads: List[str], rows: List[List[str]], values: List[float]) -> None:
     """A bar for each value, where a person has room for it."""
-    if streams.on_terminal() and amounts.has_room():
+    if streams.on_terminal() and amounts.has_room(_FOR_BARS):
         heads = [*heads, ""]
         rows = [[*row, bar] for row, bar in zip(rows, amounts.bars(values))]
     render.table(heads, rows)
