@@ -95,6 +95,17 @@ def test_the_rate_and_the_time_left_follow_the_last_minute():
     assert progress.elapsed == 280
 
 
+def test_a_pause_is_forgotten_a_minute_after_its_end():
+    clock, events = FakeClock(), []
+    tracker = Tracker(events.append, 200, clock.now)
+    for number in range(70):
+        clock.time += 600 if number == 30 else 2
+        tracker.row(number, "a").finished(AgentResult("a", True, usage=Usage(1, 1)))
+        if number == 30:
+            assert events[-1].progress.rate < 0.01
+    assert events[-1].progress.rate == pytest.approx(0.5, rel=0.05)
+
+
 def test_what_is_not_known_is_none():
     events = []
     tracker = Tracker(events.append, None, FakeClock().now)

@@ -10,8 +10,8 @@ from ..calling import Watch
 from ..errors import CallError
 from ..types import AgentResult
 
-# The rate is that of the last samples, so that it follows a run that is slowed down.
-_SAMPLES, _SAMPLE_SECONDS = 60, 1.0
+# The rate is that of the last minute, so that it follows a run that is slowed down.
+_RATE_SECONDS, _SAMPLE_SECONDS = 60.0, 1.0
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Progress:
             nothing to judge by.
         saved: what cached and shared answers would have cost. `prompt_cache_saving` is what the API's prompt
             cache took off the rest.
-        rate: rows that end in a second, over the last minute at most.
+        rate: rows that end in a second, over the last minute, or since the last that ended before it.
         seconds_left: None where `total` or the rate is not known.
     """
 
@@ -115,7 +115,7 @@ class Tracker:
         self._done = self._failed = self._cached = self._taken = self._in_flight = 0
         self._attempts = self._input = self._output = self._unpriced = self._priced = 0
         self._cost = self._saved = self._prompt_saving = 0.0
-        self._samples: Deque[Tuple[float, int]] = deque([(self._began, 0)], maxlen=_SAMPLES)
+        self._samples: Deque[Tuple[float, int]] = deque([(self._began, 0)])
 
     def row(self, index: int, agent_name: str) -> RowWatch:
         """Begins a row."""
@@ -171,6 +171,8 @@ class Tracker:
         )
 
     def _rate(self, now: float) -> float:
+        while len(self._samples) > 1 and self._samples[1][0] <= now - _RATE_SECONDS:
+            self._samples.popleft()
         since, done = self._samples[0]
         return (self._done - done) / (now - since) if now > since else 0.0
 
