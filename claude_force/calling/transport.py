@@ -146,17 +146,19 @@ class Transport:
         error.args = (error.message,)
 
     async def _exchange(self, call: Call, reader: Reader, watch: anyio.CancelScope, meter: Meter) -> Reply:
-        async with self._wire.response(request_fields(call, self._stream)) as response:
-            try:
-                await self._begin(response, meter)
-                async for chunk in response.aiter_bytes():
-                    reader.feed(chunk)
-                    watch.deadline = anyio.current_time() + (
-                        _END_OF_BODY_SECONDS if reader.complete else self._silence
-                    )
-            except CallError as error:
-                error.request_id = error.request_id or meter.headers.get("request-id")
-                raise
+        response = await self._wire.send(request_fields(call, self._stream))
+        try:
+            await self._begin(response, meter)
+            async for chunk in response.aiter_bytes():
+                reader.feed(chunk)
+                watch.deadline = anyio.current_time() + (
+                    _END_OF_BODY_SECONDS if reader.complete else self._silence
+                )
+        except CallError as error:
+            error.request_id = error.request_id or meter.headers.get("request-id")
+            raise
+        finally:
+            await response.aclose()
         return reader.reply(meter.headers.get("request-id"))
 
     async def _begin(self, response: Any, meter: Meter) -> None:

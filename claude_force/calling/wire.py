@@ -7,12 +7,15 @@ call costs; for one client they stay the same, unless its credentials are of a k
 from __future__ import annotations
 
 import json
-from contextlib import asynccontextmanager
-from typing import Any, AsyncIterator, Dict, Optional, Tuple
+from contextvars import ContextVar
+from typing import Any, Callable, Dict, Optional
 
 # What the SDK's `create` takes and does not send as a field.
 _SDK_OPTIONS = frozenset({"extra_headers", "extra_query", "extra_body", "timeout"})
-_OF_ONE_REQUEST = frozenset({"content-length", "transfer-encoding", "idempotency-key"})
+_OF_ONE_REQUEST = frozenset({b"content-length", b"transfer-encoding", b"idempotency-key"})
+
+# Whether the request that this task is about to send is one like all others.
+_ordinary: ContextVar[bool] = ContextVar("ordinary", default=False)
 
 
 class Wire:
@@ -20,32 +23,32 @@ class Wire:
 
     def __init__(self, client: Any, http: Optional[Any]) -> None:
         self._client, self._http = client, http
-        self._made: Optional[Tuple[Any, Dict[str, str]]] = None
+        self._make: Optional[Callable[[bytes], Any]] = None
+        if http is not None and getattr(client, "credentials", None) is None:
+            # At the moment of sending: of many calls that begin at once only the first goes the long way.
+            http.event_hooks = {"request": [self._remember]}
 
-    @asynccontextmanager
-    async def response(self, fields: Dict[str, Any]) -> AsyncIterator[Any]:
-        """An httpx response, its body not read yet, of any status. Raises as the SDK and httpx do."""
-        body = None if self._made is None else _written(fields)
-        if self._made is None or body is None:
-            async with self._client.messages.with_streaming_response.create(**fields) as answer:
-                self._remember(answer.http_response.request, fields)
-                yield answer.http_response
-            return
-        url, headers = self._made
-        request = self._http.build_request("POST", url, headers=headers, content=body)  # type: ignore[union-attr]
-        response = await self._http.send(request, stream=True)  # type: ignore[union-attr]
+    async def send(self, fields: Dict[str, Any]) -> Any:
+        """An httpx response of any status, its body not read yet; the caller closes it. Raises as the SDK and
+        httpx do."""
+        body = None if self._make is None else _written(fields)
+        if self._make is not None and body is not None:
+            return await self._http.send(self._make(body), stream=True)  # type: ignore[union-attr]
+        before = _ordinary.set(not _SDK_OPTIONS & set(fields))
         try:
-            yield response
+            answer = await self._client.messages.with_streaming_response.create(**fields).__aenter__()
         finally:
-            await response.aclose()
+            _ordinary.reset(before)
+        return answer.http_response
 
-    def _remember(self, request: Any, fields: Dict[str, Any]) -> None:
-        expires = getattr(self._client, "credentials", None) is not None
-        if self._http is not None and not expires and not _SDK_OPTIONS & set(fields):
-            headers = {
-                name: value for name, value in request.headers.items() if name.lower() not in _OF_ONE_REQUEST
-            }
-            self._made = request.url, headers
+    async def _remember(self, request: Any) -> None:
+        if not _ordinary.get() or self._make is not None:
+            return
+        kind, url, extensions = type(request), request.url, request.extensions
+        headers = [one for one in request.headers.raw if one[0].lower() not in _OF_ONE_REQUEST]
+        # Not by the client's `build_request`, which merges these headers with its own for every request.
+        self._make = lambda body: kind("POST", url, headers=headers, content=body, extensions=extensions)
+        self._http.event_hooks = {}  # type: ignore[union-attr]
 
 
 def _written(fields: Dict[str, Any]) -> Optional[bytes]:
