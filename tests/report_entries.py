@@ -1,80 +1,147 @@
-"""Made-up ledgers for the report's tests: a fleet's day in virtual time, and rows that bite."""
+"""Made-up ledgers for the tests of the report: a fleet's run in virtual time."""
 
 import heapq
 import random
 from datetime import datetime, timedelta, timezone
-from itertools import count
 
 from claude_force.ledger.entry import Entry
+from claude_force.ledger.line import line_of
+from claude_force.ledger.rows import read_lines
 
 START = datetime(2026, 3, 14, 9, 30, tzinfo=timezone.utc)
 AGENTS = ("code-reviewer", "security-specialist", "documentation-writer", "python-expert", "test-writer")
-# Name, median seconds to answer, USD per million tokens in and out.
-MODELS = (("claude-sonnet-5-5", 4.0, 3.0, 15.0), ("claude-haiku-5-5", 1.4, 1.0, 5.0), ("local-qwen", 2.5, None, None))
-BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+# Name, median seconds to answer, USD for a million tokens in and out.
+MODELS = (
+    ("claude-sonnet-5-5", 4.0, 3.0, 15.0),
+    ("claude-haiku-5-5", 1.4, 1.0, 5.0),
+    ("local-qwen", 2.5, None, None),
+)
 PASSING = ("RateLimitError", "OverloadedError", "ConnectionFailedError", "SilenceError")
-FINAL = {"RateLimitError": 429, "OverloadedError": 529, "RequestRefusedError": 400, "RequestTooLargeError": 413}
+FINAL = {
+    "RateLimitError": 429,
+    "OverloadedError": 529,
+    "RequestRefusedError": 400,
+    "RequestTooLargeError": 413,
+}
+BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
-def fleet_entries(calls, seed=1, window=12, failing=0.03, run="5f2c9a1e", start=START):
-    """`calls` executions of one run: slots, rate limits with backoff, cache hits, shared answers, failures."""
-    chance = random.Random(f"{seed}:{calls}")
-    free = [0.0] * window
-    return [_execution(chance, free, number, calls, failing, run, start) for number in range(calls)]
+def rows_of(entries):
+    """As the ledger's reading gives them, by way of their lines."""
+    rows, skipped = read_lines([line_of(entry).encode() + b"\n" for entry in entries])
+    assert not skipped
+    return rows
 
 
-def _execution(chance, free, number, calls, failing, run, start):
-    storm = 0.35 < number / calls < 0.45
-    agent = chance.choices(AGENTS, (8, 4, 3, 2, 1))[0]
-    model, median, price_in, price_out = MODELS[chance.choices((0, 1, 2), (6, 4, 1 if agent == AGENTS[4] else 0))[0]]
-    heapq.heapify(free)
-    queued = max(0.0, free[0] - chance.expovariate(0.4))
-    common = {"agent_name": agent, "model": model, "run": run, "task_hash": f"{chance.getrandbits(64):016x}"}
-    tokens_in, tokens_out = int(chance.lognormvariate(7.5, 0.6)), int(chance.lognormvariate(6.2, 0.5))
-    price = None if price_in is None else round((tokens_in * price_in + tokens_out * price_out) / 1e6, 8)
-    kind = chance.random()
-    if kind < 0.14:
-        took = chance.uniform(0.0004, 0.004)
-        return Entry(_iso(start, queued + took), execution_time_ms=_ms(took), wait_ms=_ms(took), cached=True,
-                     estimated_cost=0.0, saved_cost=price, stop_reason="end_turn", **common)
-    if kind < 0.16:
-        took = chance.lognormvariate(1.0, 0.5)
-        return Entry(_iso(start, queued + took), execution_time_ms=_ms(took), wait_ms=_ms(took), shared=True,
-                     estimated_cost=0.0, saved_cost=price, stop_reason="end_turn", **common)
-    return _sent(chance, free, queued, storm, failing, median, (tokens_in, tokens_out, price), start, common)
+def fleet_entries(calls, **more):
+    """`calls` executions of one run: slots, a storm that halves them, backoff, cache hits, shared answers."""
+    fleet = Fleet(calls, **more)
+    return [fleet.execution(number) for number in range(calls)]
 
 
-def _sent(chance, free, queued, storm, failing, median, bill, start, common):
-    limit = len(free) // 2 if storm else len(free)
-    timeline, error, at = [], None, heapq.heappop(free)
-    doomed = chance.random() < failing
-    for attempt in count(1):
-        fails = doomed or (attempt < 3 and chance.random() < (0.5 if storm else 0.03))
-        took = chance.uniform(0.1, 0.5) if fails else chance.lognormvariate(0, 0.45) * median
-        error = chance.choice(tuple(FINAL)) if doomed else chance.choices(PASSING, (8, 3, 1, 1))[0]
-        timeline.append((_ms(at - queued), _ms(at - queued + took), limit, error if fails else None))
-        at += took
-        if not fails or error.startswith("Request") or attempt == 3:
-            break
-        at += chance.uniform(0.5, 2.0) * attempt
-    heapq.heappush(free, at)
-    service = sum(ended - began for began, ended, _, _ in timeline)
-    tokens_in, tokens_out, price = (0, 0, None) if doomed else bill
-    read = tokens_in * 6 // 10 if chance.random() < 0.7 else 0
-    return Entry(
-        _iso(start, at), success=not doomed, execution_time_ms=_ms(at - queued), service_time_ms=round(service, 3),
-        wait_ms=max(0.0, round(_ms(at - queued) - service, 3)), attempts=len(timeline), timeline=tuple(timeline),
-        error_type=error if doomed else None, status=FINAL.get(error) if doomed else None,
-        input_tokens=tokens_in, output_tokens=tokens_out, total_tokens=tokens_in + tokens_out, estimated_cost=price,
-        cache_read_tokens=read, cache_write_tokens=0 if read else tokens_in // 2,
-        stop_reason=None if doomed else chance.choices(("end_turn", "max_tokens"), (30, 1))[0],
-        request_id="req_011C" + "".join(chance.choices(BASE62, k=20)), **common,
-    )  # fmt: skip
+class Fleet:
+    def __init__(self, calls, seed=1, window=12, failing=0.03, run="5f2c9a1e", start=START):
+        self.chance = random.Random(f"{seed}:{calls}")
+        self.free, self.window, self.parked = [0.0] * window, window, 0
+        self.failing, self.run, self.start = failing, run, start
+        took = calls * 2.9 / window
+        self.storm = (0.35 * took, 0.5 * took)
+
+    def execution(self, number):
+        chance = self.chance
+        agent = chance.choices(AGENTS, (8, 4, 3, 2, 1))[0]
+        model = chance.choices(MODELS, (6, 4, 1 if agent == AGENTS[4] else 0))[0]
+        queued = max(0.0, self.free[0] - chance.expovariate(0.4))
+        common = {"agent_name": agent, "model": model[0], "run": self.run}
+        common["task_hash"] = f"{chance.getrandbits(64):016x}"
+        tokens = int(chance.lognormvariate(7.5, 0.6)), int(chance.lognormvariate(6.2, 0.5))
+        kind = chance.random()
+        if kind < 0.16:
+            return self.kept(queued, kind < 0.14, price(model, tokens), common)
+        return self.sent(queued, model, tokens, common)
+
+    def kept(self, queued, cached, saved, common):
+        took = self.chance.uniform(0.0004, 0.004) if cached else self.chance.lognormvariate(1.0, 0.5)
+        return Entry(
+            self.iso(queued + took),
+            execution_time_ms=ms(took),
+            wait_ms=ms(took),
+            cached=cached,
+            shared=not cached,
+            estimated_cost=0.0,
+            saved_cost=saved,
+            stop_reason="end_turn",
+            **common,
+        )
+
+    def slot(self):
+        at = heapq.heappop(self.free)
+        while self.stormy(at) and self.parked < self.window // 2:
+            self.parked += 1
+            heapq.heappush(self.free, self.storm[1])
+            at = heapq.heappop(self.free)
+        return at
+
+    def stormy(self, at):
+        return self.storm[0] <= at < self.storm[1]
+
+    def sent(self, queued, model, tokens, common):
+        at = max(queued, self.slot())
+        doomed = self.chance.random() < self.failing
+        timeline = self.attempts(at, queued, model[1], doomed)
+        ended, error = queued + timeline[-1][1] / 1000, timeline[-1][3]
+        heapq.heappush(self.free, ended)
+        return Entry(
+            self.iso(ended),
+            success=not doomed,
+            execution_time_ms=timeline[-1][1],
+            service_time_ms=round(sum(end - begin for begin, end, _, _ in timeline), 3),
+            wait_ms=round(timeline[-1][1] - sum(end - begin for begin, end, _, _ in timeline), 3),
+            attempts=len(timeline),
+            timeline=tuple(timeline),
+            error_type=error,
+            status=FINAL.get(error),
+            request_id="req_011C" + "".join(self.chance.choices(BASE62, k=20)),
+            **({} if doomed else self.answer(model, tokens)),
+            **common,
+        )
+
+    def attempts(self, at, queued, median, doomed):
+        chance, timeline = self.chance, []
+        for attempt in (1, 2, 3):
+            limit = self.window // 2 if self.stormy(at) else self.window
+            fails = doomed or (attempt < 3 and chance.random() < (0.5 if self.stormy(at) else 0.03))
+            took = chance.uniform(0.1, 0.5) if fails else chance.lognormvariate(0, 0.45) * median
+            error = chance.choice(tuple(FINAL)) if doomed else chance.choices(PASSING, (8, 3, 1, 1))[0]
+            timeline.append((ms(at - queued), ms(at - queued + took), limit, error if fails else None))
+            if not fails or error.startswith("Request"):
+                break
+            at += took + chance.uniform(0.5, 2.0) * attempt
+        return timeline
+
+    def answer(self, model, tokens):
+        read = tokens[0] * 6 // 10 if self.chance.random() < 0.7 else 0
+        written = 0 if read else tokens[0] // 10
+        cost = price(model, tokens)
+        return {
+            "input_tokens": tokens[0],
+            "output_tokens": tokens[1],
+            "total_tokens": sum(tokens),
+            "cache_read_tokens": read,
+            "cache_write_tokens": written,
+            "estimated_cost": cost,
+            "prompt_cache_saving": cost and round((read * 0.9 - written * 0.25) * model[2] / 1e6, 8),
+            "stop_reason": self.chance.choices(("end_turn", "max_tokens"), (30, 1))[0],
+        }
+
+    def iso(self, seconds):
+        return (self.start + timedelta(seconds=seconds)).isoformat()
 
 
-def _ms(seconds):
+def price(model, tokens):
+    """USD, or None where the model has no price."""
+    return None if model[2] is None else round((tokens[0] * model[2] + tokens[1] * model[3]) / 1e6, 8)
+
+
+def ms(seconds):
     return round(seconds * 1000, 3)
-
-
-def _iso(start, seconds):
-    return (start + timedelta(seconds=seconds)).isoformat()

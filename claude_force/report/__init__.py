@@ -1,5 +1,6 @@
-"""The report: one HTML file that shows what a fleet did, how long it took, what it cost and what went wrong."""
+"""The report: one HTML file that shows what a fleet did, how long it took, and what it cost."""
 
 from .page import Report, build_report
+from .selection import LAST, Selection, select
 
-__all__ = ["Report", "build_report"]
+__all__ = ["LAST", "Report", "Selection", "build_report", "select"]

@@ -13,8 +13,10 @@ from .scales import Mark
 from .text import escaped
 
 AXIS_WIDTH, LABELS_HEIGHT, TOP = 58, 22, 8
-# Closer than this, in percent of the width, the labels of two marks would meet.
-TOO_CLOSE = 9.0
+# Lines are labelled above, in two rows by turns, so that neighbours' labels don't meet.
+TAGS_HEIGHT, ROW_HEIGHT = 28, 13
+# More labels than these meet on a phone; every other one is left out there.
+MOST_ON_PHONE = 4
 
 
 @dataclass(frozen=True)
@@ -50,13 +52,14 @@ class Bars:
 
     def svg(self) -> str:
         """The axis at the left and the field beside it."""
-        room = TOP + (14 if self.lines else 0)
+        room = TAGS_HEIGHT if self.lines else TOP
         parts = [*self._grid(room), *self._bars(room), *self._lines(room), *self._across(room)]
         height = room + self.height + LABELS_HEIGHT
+        sized = f'height="{height}"'
         return (
-            f'<div class="chart"><svg class="beside" width="{AXIS_WIDTH}" height="{height}" aria-hidden="true">'
+            f'<div class="chart"><svg class="beside" width="{AXIS_WIDTH}" {sized} aria-hidden="true">'
             f"{''.join(self._beside(room))}</svg>"
-            f'<svg class="field" width="100%" height="{height}" role="img" aria-label="{escaped(self.label)}">'
+            f'<svg class="field" width="100%" {sized} role="img" aria-label="{escaped(self.label)}">'
             f"{''.join(parts)}</svg></div>"
         )
 
@@ -93,20 +96,22 @@ class Bars:
         return f'<rect x="{x:.3f}%" y="{room + y:.1f}" width="{wide:.3f}%" height="{height:.1f}"/>'
 
     def _lines(self, room: int) -> Iterable[str]:
-        for place, _ in self.lines:
-            x = f"{100 * place:.2f}%"
-            yield f'<line x1="{x}" x2="{x}" y1="{room - 4}" y2="{room + self.height}" class="mark"/>'
-        for place, label in merged(self.lines):
-            anchor = "end" if place > 50 else "start"
-            yield f'<text x="{place:.2f}%" y="{room - 7}" class="tag {anchor}">{escaped(label)}</text>'
+        for number, (place, label) in enumerate(self.lines):
+            x, raised = f"{100 * place:.2f}%", number % 2
+            first = number == 0 or place > 0.94
+            anchor = "middle" if raised else "end" if first else "start"
+            y = room - 5 - ROW_HEIGHT * raised
+            yield f'<line x1="{x}" x2="{x}" y1="{y + 2}" y2="{room + self.height}" class="mark"/>'
+            yield f'<text x="{x}" y="{y}" class="tag {anchor}">{escaped(label)}</text>'
 
     def _across(self, room: int) -> Iterable[str]:
         y = room + self.height
-        for place, label in self.across:
+        crowded = len(self.across) > MOST_ON_PHONE
+        for number, (place, label) in enumerate(self.across):
             anchor = "start" if place < 0.04 else "end" if place > 0.96 else "middle"
-            x = f"{100 * place:.2f}%"
+            x, wide = f"{100 * place:.2f}%", " wide" * (crowded and number % 2)
             yield f'<line x1="{x}" x2="{x}" y1="{y}" y2="{y + 4}" class="tick"/>'
-            yield f'<text x="{x}" y="{y + 17}" class="{anchor}">{escaped(label)}</text>'
+            yield f'<text x="{x}" y="{y + 17}" class="{anchor}{wide}">{escaped(label)}</text>'
 
 
 def stacked(series: Sequence[Series], sign: int) -> List[Tuple[Series, List[Tuple[int, float, float]]]]:
@@ -121,15 +126,4 @@ def stacked(series: Sequence[Series], sign: int) -> List[Tuple[Series, List[Tupl
                 boxes.append((number, ends[0], ends[1]))
                 heights[number] += value
         found.append((one, boxes))
-    return found
-
-
-def merged(lines: Sequence[Mark]) -> List[Mark]:
-    """Places in percent; neighbours whose labels would meet share one."""
-    found: List[Mark] = []
-    for place, label in sorted(lines):
-        if found and 100 * place - found[-1][0] < TOO_CLOSE:
-            found[-1] = (found[-1][0], f"{found[-1][1]}, {label}")
-        else:
-            found.append((100 * place, label))
     return found

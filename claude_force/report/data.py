@@ -43,29 +43,30 @@ _PLAIN: Dict[str, str] = {
 _TIMES: Dict[str, str] = {"wall": "execution_time_ms", "wait": "wait_ms", "service": "service_time_ms"}
 
 
-def packed(rows: Sequence[Execution]) -> str:
+def packed(executions: Sequence[Execution]) -> str:
     """What the script unpacks: base64 of the deflated JSON."""
-    text = json.dumps(table(rows), separators=(",", ":"))
-    return base64.b64encode(zlib.compress(text.encode("ascii"), 9)).decode("ascii")
+    text = json.dumps(table(executions), separators=(",", ":"))
+    return base64.b64encode(zlib.compress(text.encode("ascii"))).decode("ascii")
 
 
-def table(rows: Sequence[Execution]) -> Dict[str, Any]:
+def table(executions: Sequence[Execution]) -> Dict[str, Any]:
     """The columns, ready for JSON."""
     names = {column: _Names() for column in _NAMED}
     columns: Dict[str, List[Any]] = {
-        column: [names[column].number(getattr(row.entry, field)) for row in rows]
+        column: [names[column].number(getattr(execution.entry, field)) for execution in executions]
         for column, field in _NAMED.items()
     }
-    columns.update({column: _field(rows, field) for column, field in _PLAIN.items()})
-    columns.update({column: _field(rows, field, _ticks) for column, field in _TIMES.items()})
-    columns["begin"] = _deltas(rows)
-    columns["flags"] = [_flags(row) for row in rows]
-    columns["cost"] = [_money(row.entry.estimated_cost) for row in rows]
-    columns["saved"] = [_money(row.saved) for row in rows]
-    columns["trips"] = [len(row.entry.timeline) for row in rows]
-    trips = _trips(rows, names["error"])
+    columns.update({column: _field(executions, field) for column, field in _PLAIN.items()})
+    columns.update({column: _field(executions, field, _ticks) for column, field in _TIMES.items()})
+    columns["begin"] = _deltas(executions)
+    columns["flags"] = [_flags(execution) for execution in executions]
+    columns["cost"] = [_money(execution.entry.estimated_cost) for execution in executions]
+    columns["saved"] = [_money(execution.entry.saved_cost) for execution in executions]
+    columns["promptSaved"] = [_money(execution.entry.prompt_cache_saving) for execution in executions]
+    columns["trips"] = [len(execution.entry.timeline) for execution in executions]
+    trips = _trips(executions, names["error"])
     return {
-        "from": rows[0].began * 1000 if rows else 0,
+        "from": executions[0].began * 1000 if executions else 0,
         "names": {column: known.texts for column, known in names.items()},
         "columns": columns,
         "trips": trips,
@@ -86,8 +87,10 @@ class _Names:
         return self._numbers[text]
 
 
-def _field(rows: Sequence[Execution], field: str, shown: Callable[[Any], Any] = lambda value: value) -> List[Any]:
-    return [shown(getattr(row.entry, field)) for row in rows]
+def _field(
+    executions: Sequence[Execution], field: str, shown: Callable[[Any], Any] = lambda value: value
+) -> List[Any]:
+    return [shown(getattr(execution.entry, field)) for execution in executions]
 
 
 def _ticks(ms: float) -> int:
@@ -98,22 +101,22 @@ def _money(usd: Optional[float]) -> Optional[int]:
     return None if usd is None else round(usd * UNITS_PER_USD)
 
 
-def _flags(row: Execution) -> int:
-    entry = row.entry
+def _flags(execution: Execution) -> int:
+    entry = execution.entry
     return _SUCCESS * entry.success + _CACHED * entry.cached + _SHARED * entry.shared
 
 
-def _deltas(rows: Sequence[Execution]) -> List[int]:
+def _deltas(executions: Sequence[Execution]) -> List[int]:
     """Each counts from the sum of those before it, so that nothing is lost to rounding."""
-    places = [_ticks((row.began - rows[0].began) * 1000) for row in rows]
+    places = [_ticks((execution.began - executions[0].began) * 1000) for execution in executions]
     return [place - before for place, before in zip(places, [0, *places])]
 
 
-def _trips(rows: Sequence[Execution], errors: _Names) -> Dict[str, List[int]]:
+def _trips(executions: Sequence[Execution], errors: _Names) -> Dict[str, List[int]]:
     columns: Dict[str, List[int]] = {"begin": [], "took": [], "window": [], "error": []}
-    for row in rows:
+    for execution in executions:
         before = 0
-        for trip in row.entry.timeline:
+        for trip in execution.entry.timeline:
             before = _add_trip(columns, trip, before, errors)
     return columns
 

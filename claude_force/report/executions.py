@@ -1,52 +1,62 @@
-"""The executions of a report, each with its place in time. Pure."""
+"""The executions of a report, each with its place in time, and groups of them with their figures. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Iterable, List, Optional
+from typing import Callable, Dict, Iterable, List, Optional, Sequence
 
 from ..ledger.entry import Entry
-from ..ledger.window import unix_of
+from ..ledger.figures import UNKNOWN, Figures, figures_of
+from ..ledger.rows import Row, entry_from
 
 ANSWERED, FAILED, KEPT = "answered", "failed", "kept"
 
 
 @dataclass(frozen=True)
 class Execution:
-    """An entry that began and ended at these moments, Unix time in seconds."""
+    """A line of the ledger with all fields, and as it was read; began and ended are in Unix seconds."""
 
     entry: Entry
+    row: Row
     began: float
     ended: float
 
     @property
-    def kept(self) -> bool:
-        """Whether no request of its own was needed."""
-        return self.entry.cached or self.entry.shared
-
-    @property
     def outcome(self) -> str:
-        """ANSWERED, FAILED or KEPT."""
+        """ANSWERED, FAILED, or KEPT where no request of its own was needed."""
         if not self.entry.success:
             return FAILED
-        return KEPT if self.kept else ANSWERED
-
-    @property
-    def sent(self) -> bool:
-        """Whether it was on the wire."""
-        return bool(self.entry.timeline) or self.entry.service_time_ms > 0
-
-    @property
-    def saved(self) -> Optional[float]:
-        """USD that were not paid: for a whole answer, or for the part of a prompt that the API had kept."""
-        return self.entry.saved_cost if self.kept else self.entry.prompt_cache_saving
+        return KEPT if self.entry.cached or self.entry.shared else ANSWERED
 
 
-def executions_of(entries: Iterable[Entry]) -> List[Execution]:
+@dataclass(frozen=True)
+class Group:
+    """Some executions and what they add up to."""
+
+    name: str
+    executions: Sequence[Execution]
+    figures: Figures
+
+
+def executions_of(rows: Iterable[Row]) -> List[Execution]:
     """By the moment of their begin."""
-    return sorted(map(_execution, entries), key=lambda row: row.began)
+    return sorted(map(_execution, rows), key=lambda execution: execution.began)
 
 
-def _execution(entry: Entry) -> Execution:
-    ended = unix_of(entry.timestamp)
-    return Execution(entry, ended - entry.execution_time_ms / 1000, ended)
+def _execution(row: Row) -> Execution:
+    entry, ended = entry_from(row), float(row["ended"])
+    return Execution(entry, row, max(0.0, ended - entry.execution_time_ms / 1000), ended)
+
+
+def group_of(name: str, executions: Sequence[Execution]) -> Group:
+    """With the figures that the ledger gives for these."""
+    return Group(name, executions, figures_of([execution.row for execution in executions]))
+
+
+def grouped(executions: Iterable[Execution], key: Callable[[Execution], Optional[str]]) -> List[Group]:
+    """By `key`, the dearest first."""
+    found: Dict[str, List[Execution]] = {}
+    for execution in executions:
+        found.setdefault(key(execution) or UNKNOWN, []).append(execution)
+    groups = [group_of(name, members) for name, members in found.items()]
+    return sorted(groups, key=lambda one: (-one.figures.cost, -one.figures.executions, one.name))

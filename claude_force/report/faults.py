@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import tzinfo
-from typing import Dict, List, Optional, Sequence
+from typing import Dict, List, Sequence
 
-from .. import errors
+from ..ledger.figures import UNKNOWN, advice_on
 from . import text
 from .executions import Execution
 from .tables import Column, table
 
 MOST_REQUESTS = 3
-NO_ADVICE = "Nothing is known of this type."
+NO_ADVICE = "The ledger knows no advice for it."
 COLUMNS = (
     Column("Error"),
     Column("Failed calls", True),
     Column("Failed attempts", True),
     Column("Recovered", True, wide=True),
     Column("Last", wide=True),
-    Column("Requests", wide=True),
-    Column("Calls"),
+    Column("Last requests", wide=True),
 )
 
 
@@ -36,57 +35,47 @@ class Fault:
     requests: List[str] = field(default_factory=list)
 
 
-def faults_of(rows: Sequence[Execution]) -> List[Fault]:
+def faults_of(executions: Sequence[Execution]) -> List[Fault]:
     """What ended most calls first."""
     found: Dict[str, Fault] = {}
-    for row in rows:
-        entry = row.entry
+    for execution in executions:
+        entry = execution.entry
         met = [name for _, _, _, name in entry.timeline if name]
         for name in met:
             fault = found.setdefault(name, Fault(name))
             fault.attempts += 1
             fault.recovered += entry.success
-            fault.last = max(fault.last, row.ended)
+            fault.last = max(fault.last, execution.ended)
         if not entry.success:
-            name = entry.error_type or "unknown"
-            _ended(found.setdefault(name, Fault(name)), row)
+            name = entry.error_type or UNKNOWN
+            _ended(found.setdefault(name, Fault(name)), execution)
     return sorted(found.values(), key=lambda one: (-one.failed, -one.attempts, one.name))
 
 
-def _ended(fault: Fault, row: Execution) -> None:
+def _ended(fault: Fault, execution: Execution) -> None:
     fault.failed += 1
-    fault.last = max(fault.last, row.ended)
-    if row.entry.request_id:
-        fault.requests = [*fault.requests, row.entry.request_id][-MOST_REQUESTS:]
+    fault.last = max(fault.last, execution.ended)
+    if execution.entry.request_id:
+        fault.requests = [*fault.requests, execution.entry.request_id][-MOST_REQUESTS:]
 
 
-def advice(name: str) -> str:
-    """The sentence of the error's class."""
-    kind = getattr(errors, name, None)
-    if not (isinstance(kind, type) and issubclass(kind, errors.ClaudeForceError)):
-        return NO_ADVICE
-    said: Optional[str] = getattr(kind, "advice", None)
-    return said or (kind.__doc__ or NO_ADVICE).splitlines()[0]
-
-
-def faults(rows: Sequence[Execution], zone: tzinfo) -> str:
+def faults(executions: Sequence[Execution], zone: tzinfo) -> str:
     """The table, or that there is nothing to show."""
-    found = faults_of(rows)
+    found = faults_of(executions)
     if not found:
         return '<p class="empty">No attempt failed.</p>'
     return table("Errors by type", COLUMNS, [_cells(one, zone) for one in found])
 
 
 def _cells(one: Fault, zone: tzinfo) -> List[str]:
-    name = text.escaped(one.name)
+    name, advice = text.escaped(one.name), text.escaped(advice_on(one.name) or NO_ADVICE)
     requests = "<br>".join(f"<code>{text.escaped(request)}</code>" for request in one.requests)
     return [
-        f'<strong>{name}</strong><p class="advice">{text.escaped(advice(one.name))}</p>',
+        f'<strong>{name}</strong><p class="advice">{advice}</p><button type="button" class="show link" '
+        f'data-find="{name}" aria-label="Show the calls that met {name}">Show the calls</button>',
         text.number(one.failed),
         text.number(one.attempts),
         text.number(one.recovered),
         text.moment(one.last, zone),
         requests or text.NOTHING,
-        f'<button type="button" class="show" data-find="{name}" aria-label="Show the calls that met {name}">'
-        "Show</button>",
     ]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Callable, List, Optional, Sequence, Tuple
 
+from ..ledger.figures import Figures
 from . import text
 from .charts import Bars, Series
-from .executions import Execution
+from .executions import Execution, Group, grouped
 from .scales import Clock, Mark, step_for
-from .summary import Sum, grouped, wall
 from .tables import Column, swatch, table
 
 HEIGHT = 190
@@ -16,87 +16,113 @@ COLOURS = 6
 OTHERS = "others"
 MOST_NAMES = 60
 KINDS: Tuple[Tuple[str, Callable[[Execution], Optional[str]]], ...] = (
-    ("agent", lambda row: row.entry.agent_name),
-    ("model", lambda row: row.entry.model),
+    ("agent", lambda execution: execution.entry.agent_name),
+    ("model", lambda execution: execution.entry.model),
+)
+SAVED = (
+    ("saved by cached and shared answers", "saved", lambda entry: entry.saved_cost),
+    ("saved by the API's prompt cache", "prompt", lambda entry: entry.prompt_cache_saving),
 )
 
 
-def money(rows: Sequence[Execution], clock: Clock) -> str:
+def money(executions: Sequence[Execution], clock: Clock) -> str:
     """A choice of two panels; without a script too."""
-    groups = {kind: grouped(rows, key) for kind, key in KINDS}
+    groups = {kind: grouped(executions, key) for kind, key in KINDS}
     switches = "".join(
         f'<input type="radio" name="by" id="by-{kind}"{" checked" * (kind == "agent")}>'
         f'<label for="by-{kind}">By {kind}</label>'
         for kind in groups
     )
+    saved = _saved(executions, clock)
     panels = "".join(
-        f'<div class="panel by-{kind}">{_chart(sums, clock, kind)}{_table(sums, kind)}</div>'
-        for kind, sums in groups.items()
+        f'<div class="panel by-{kind}">{_chart(members, saved, clock, kind)}{_table(members, kind)}</div>'
+        for kind, members in groups.items()
     )
     return f'<div class="choice" role="group" aria-label="Cost by">{switches}</div>{panels}'
 
 
-def _chart(sums: Sequence[Sum], clock: Clock, kind: str) -> str:
-    paid = _series(sums, clock, lambda row: row.entry.estimated_cost or 0.0)
-    saved = [0.0] * clock.bins
-    for one in sums:
-        for row in one.rows:
-            saved[clock.bin_of(row.ended)] += max(0.0, row.saved or 0.0)
-    spent = [sum(column) for column in zip(*(series.values for series in paid))]
-    if not any(spent) and not any(saved):
+def _chart(groups: Sequence[Group], saved: Sequence[Series], clock: Clock, kind: str) -> str:
+    paid = _paid(groups, clock)
+    up, down = _heights(paid), _heights(saved)
+    if not any(up) and not any(down):
         return '<p class="empty">No cost is known.</p>'
-    top, bottom, beside = _axis(max(spent), max(saved))
+    top, bottom, beside = _axis(max(up), max(down))
     titles = [
-        f"{clock.label(number)}: paid {text.dollars(up)}, saved {text.dollars(down)}" if up or down else ""
-        for number, (up, down) in enumerate(zip(spent, saved))
+        f"{clock.label(number)}: paid {text.dollars(spent)}, saved {text.dollars(kept)}"
+        if spent or kept
+        else ""
+        for number, (spent, kept) in enumerate(zip(up, down))
     ]
-    label = f"Cost over time by {kind}. " + _in_words(sums)
-    below = [Series("saved", "saved", saved)]
-    bars = Bars(HEIGHT, clock.marks(), beside, top, paid, titles, label, bottom=bottom, down=below)
-    return bars.svg() + _caption(clock, paid)
+    label = f"Cost over time by {kind}. {_in_words(groups)}"
+    bars = Bars(HEIGHT, clock.marks(), beside, top, paid, titles, label, bottom=bottom, down=saved)
+    return bars.svg() + _legend(clock, [*paid, *saved])
 
 
-def _series(sums: Sequence[Sum], clock: Clock, value: Callable[[Execution], float]) -> List[Series]:
-    values: Dict[int, List[float]] = {}
-    for number, one in enumerate(sums):
-        columns = values.setdefault(min(number, COLOURS), [0.0] * clock.bins)
-        for row in one.rows:
-            columns[clock.bin_of(row.ended)] += value(row)
+def _paid(groups: Sequence[Group], clock: Clock) -> List[Series]:
+    """The dearest groups each have a colour, all others share one."""
+    parts = [(one.name, one.executions) for one in groups[:COLOURS]]
+    if groups[COLOURS:]:
+        parts.append((OTHERS, [each for one in groups[COLOURS:] for each in one.executions]))
     return [
-        Series(OTHERS if number == COLOURS else sums[number].name, f"s{number}", columns)
-        for number, columns in values.items()
+        Series(name, f"s{number}", _over_time(members, clock, lambda each: each.entry.estimated_cost))
+        for number, (name, members) in enumerate(parts)
     ]
+
+
+def _saved(executions: Sequence[Execution], clock: Clock) -> List[Series]:
+    """Where the prompt cache was written more than read, it saved nothing."""
+    found = []
+    for name, colour, of in SAVED:
+        amounts = _over_time(executions, clock, lambda each, of=of: of(each.entry))  # type: ignore[misc]
+        if any(amount > 0 for amount in amounts):
+            found.append(Series(name, colour, [max(0.0, amount) for amount in amounts]))
+    return found or [Series(SAVED[0][0], "saved", [0.0] * clock.bins)]
+
+
+def _over_time(
+    executions: Sequence[Execution], clock: Clock, usd: Callable[[Execution], Optional[float]]
+) -> List[float]:
+    sums = [0.0] * clock.bins
+    for execution in executions:
+        sums[clock.bin_of(execution.ended)] += usd(execution) or 0.0
+    return sums
+
+
+def _heights(series: Sequence[Series]) -> List[float]:
+    return [sum(column) for column in zip(*(one.values for one in series))]
 
 
 def _axis(paid: float, saved: float) -> Tuple[float, float, List[Mark]]:
     step = step_for(max(paid, saved), 3)
     up, down = (int(-(-amount // step)) for amount in (paid, saved))
-    if not up + down:
-        up = 1
     marks = [
-        ((number + down) / (up + down), text.dollars(abs(number) * step)) for number in range(-down, up + 1)
+        ((number + down) / (up + down), text.axis_dollars(abs(number) * step, step))
+        for number in range(-down, up + 1)
     ]
     return up * step, -down * step, marks
 
 
-def _caption(clock: Clock, paid: Sequence[Series]) -> str:
-    names = [f"<li>{swatch(series.colour)}{text.escaped(series.name)}</li>" for series in paid]
-    names.append(f"<li>{swatch('saved')}saved, below the line</li>")
-    width = text.duration(clock.width * 1000.0)
-    return f'<ul class="legend">{"".join(names)}<li class="unit">USD in each {width}</li></ul>'
+def _legend(clock: Clock, series: Sequence[Series]) -> str:
+    shown = (one for one in series if any(one.values))
+    names = "".join(f"<li>{swatch(one.colour)}{text.escaped(one.name)}</li>" for one in shown)
+    unit = f'<li class="unit">USD in each {clock.bar}, what was saved below 0</li>'
+    return f'<ul class="legend">{names}{unit}</ul>'
 
 
-def _in_words(sums: Sequence[Sum]) -> str:
-    shown = [f"{one.name} {text.dollars(one.cost)} paid, {text.dollars(one.saved)} saved" for one in sums[:COLOURS]]
-    return "; ".join(shown) + "."
+def _in_words(groups: Sequence[Group]) -> str:
+    said = [
+        f"{one.name}: {known_cost(one.figures)} paid, {text.dollars(one.figures.saved_cost)} saved"
+        for one in groups[:COLOURS]
+    ]
+    return "; ".join(said) + "."
 
 
-def _table(sums: Sequence[Sum], kind: str) -> str:
+def _table(groups: Sequence[Group], kind: str) -> str:
     columns = (
         Column(kind.title()),
         Column("Calls", True),
         Column("Failed", True),
-        Column("Cached", True),
+        Column("Cached", True, wide=True),
         Column("Tokens in", True, wide=True),
         Column("Tokens out", True, wide=True),
         Column("Paid", True),
@@ -104,30 +130,35 @@ def _table(sums: Sequence[Sum], kind: str) -> str:
         Column("p50", True, wide=True),
         Column("p95", True, wide=True),
     )
-    rows = [_cells(number, one) for number, one in enumerate(sums[:MOST_NAMES])]
-    more = len(sums) - len(rows)
-    note = f"<p class=\"note\">and {text.counted(more, 'more ' + kind)}, of the least cost.</p>" if more > 0 else ""
+    rows = [_cells(number, one) for number, one in enumerate(groups[:MOST_NAMES])]
+    more = len(groups) - len(rows)
+    note = (
+        f'<p class="note">and {text.counted(more, "more " + kind)}, of the least cost</p>' if more > 0 else ""
+    )
     return table(f"Figures by {kind}", columns, rows) + note
 
 
-def _cells(number: int, one: Sum) -> List[str]:
-    p50, p95, _ = one.percentiles(wall)
+def _cells(number: int, one: Group) -> List[str]:
+    figures = one.figures
     return [
         swatch(f"s{min(number, COLOURS)}") + text.escaped(one.name),
-        text.number(one.calls),
-        text.number(one.failed),
-        text.number(one.cached),
-        text.number(one.tokens_in),
-        text.number(one.tokens_out),
-        paid(one),
-        text.dollars(one.saved),
-        text.duration(p50),
-        text.duration(p95),
+        text.number(figures.executions),
+        text.number(figures.failures),
+        text.number(figures.cached),
+        text.number(figures.input_tokens),
+        text.number(figures.output_tokens),
+        _paid_cell(figures),
+        text.dollars(figures.saved_cost),
+        text.duration(figures.wall.quantile(0.5)),
+        text.duration(figures.wall.quantile(0.95)),
     ]
 
 
-def paid(one: Sum) -> str:
-    """The sum, or that nothing of it is known."""
-    if one.unpriced and not one.cost:
-        return "unknown"
-    return text.dollars(one.cost) + (f" + {one.unpriced:,} unknown" if one.unpriced else "")
+def _paid_cell(figures: Figures) -> str:
+    unknown = f"<small>and {figures.unknown_price:,} unknown</small>"
+    return known_cost(figures) + (unknown if figures.unknown_price and figures.cost else "")
+
+
+def known_cost(figures: Figures) -> str:
+    """The sum of what is known, or that nothing is."""
+    return "unknown" if figures.unknown_price and not figures.cost else text.dollars(figures.cost)

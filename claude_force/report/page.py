@@ -4,67 +4,79 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import time
 from dataclasses import dataclass
 from datetime import datetime, timezone, tzinfo
 from pathlib import Path
 from string import Template
-from typing import Iterable, List, Optional, Sequence, Tuple
+from typing import Dict, Iterable, Optional, Sequence, Tuple
 
 from .. import __version__
-from ..ledger.entry import Entry
+from ..ledger.figures import Figures
+from ..ledger.limit import TimeAtLimit
+from ..ledger.rows import Row
 from . import text
 from .data import packed
+from .executions import Execution, executions_of, group_of
 from .faults import faults
-from .latency import latency
-from .money import money, paid
-from .executions import Execution, executions_of
+from .latency import PERCENTS, latency, percentiles
+from .money import known_cost, money
 from .scales import Clock
-from .summary import PERCENTS, Sum, wall
 
 _ASSETS = Path(__file__).parent / "assets"
-_SCRIPTS = ("data.js", "format.js", "table.js", "density.js", "pen.js", "controls.js", "timeline.js", "page.js")
+_SCRIPTS = ("data", "format", "table", "density", "pen", "controls", "timeline", "page")
 
 
 @dataclass(frozen=True)
 class Report:
-    """A page and the sums at its head."""
+    """A page and the figures at its head."""
 
     html: str
-    total: Sum
+    figures: Figures
 
 
-def build_report(entries: Iterable[Entry], scope: str, zone: Optional[tzinfo] = None) -> Report:
-    """The page of `entries`.
+def build_report(rows: Iterable[Row], scope: str, zone: Optional[tzinfo] = None) -> Report:
+    """The page of these executions.
 
     Args:
+        rows: as the ledger's reading gives them.
         scope: which executions these are, in words.
         zone: in which moments are shown; None for that of this machine.
     """
-    rows = executions_of(entries)
-    total = Sum(scope, rows)
-    ended = max((row.ended for row in rows), default=datetime.now(timezone.utc).timestamp())
-    began = min((row.began for row in rows), default=ended)
+    executions = executions_of(rows)
+    group = group_of(scope, executions)
+    ended = group.figures.ended or time.time()
     # One offset for the whole page, summer time or not: so no moment is there twice.
-    zone = zone or datetime.fromtimestamp(ended).astimezone().tzinfo or timezone.utc
-    style, script = _asset("page.css"), "\n".join(map(_asset, _SCRIPTS))
-    html = Template(_asset("page.html")).substitute(
+    zone = zone or datetime.fromtimestamp(min(ended, text.LAST_MOMENT)).astimezone().tzinfo or timezone.utc
+    style, script = _asset("page.css"), "\n".join(_asset(f"{name}.js") for name in _SCRIPTS)
+    page = Template(_asset("page.html")).substitute(
         policy=_policy(style, script),
         style=style,
         script=script,
-        data=packed(rows),
-        offset=_offset_minutes(began, zone),
+        data=packed(executions),
+        offset=round(text.offset_seconds(ended, zone) / 60),
         scope=text.escaped(scope),
-        period=_period(began, ended, zone) if rows else "",
-        empty="" if rows else "hidden",
-        none="hidden" if rows else "",
-        totals=_totals(total, began, ended),
-        latency=latency(rows) if rows else "",
-        money=money(rows, Clock.around(began, ended, zone)) if rows else "",
-        faults=faults(rows, zone),
         version=__version__,
-        made=text.moment(datetime.now(timezone.utc).timestamp(), zone),
+        made=text.moment(time.time(), zone),
+        some="" if executions else "hidden",
+        none="hidden" if executions else "",
+        **_parts(executions, group.figures, zone),
+        latency=latency(group) if executions else "",
     )
-    return Report(html, total)
+    return Report(page, group.figures)
+
+
+def _parts(executions: Sequence[Execution], figures: Figures, zone: tzinfo) -> Dict[str, str]:
+    if not executions:
+        return dict.fromkeys(("period", "totals", "at_limit", "money", "faults"), "")
+    began, ended = executions[0].began, figures.ended or executions[0].ended
+    return {
+        "period": _period(began, ended, zone),
+        "totals": _totals(figures),
+        "at_limit": _at_limit(executions),
+        "money": money(executions, Clock.around(began, ended, zone)),
+        "faults": faults(executions, zone),
+    }
 
 
 def _asset(name: str) -> str:
@@ -83,40 +95,60 @@ def _source(content: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
 
 
-def _offset_minutes(unix: float, zone: tzinfo) -> int:
-    offset = datetime.fromtimestamp(unix, zone).utcoffset()
-    return round(offset.total_seconds() / 60) if offset else 0
-
-
 def _period(began: float, ended: float, zone: tzinfo) -> str:
-    minutes = _offset_minutes(ended, zone)
-    sign, minutes = "−" if minutes < 0 else "+", abs(minutes)
+    minutes = round(text.offset_seconds(ended, zone) / 60)
+    sign, minutes = "-" if minutes < 0 else "+", abs(minutes)
     place = f"UTC{sign}{minutes // 60:02d}:{minutes % 60:02d}" if minutes else "UTC"
     return f"{text.moment(began, zone)} to {text.moment(ended, zone)} ({place})"
 
 
-def _totals(total: Sum, began: float, ended: float) -> str:
+def _at_limit(executions: Sequence[Execution]) -> str:
+    at_limit = TimeAtLimit()
+    at_limit.add(execution.row for execution in executions)
+    share = at_limit.share()
+    if share is None:
+        return "No attempt is known."
+    return f"As many attempts as the limit allowed for {100 * share:.1f} % of the time with any on the wire."
+
+
+def _totals(figures: Figures) -> str:
     return "".join(
         f"<div><dt>{name}</dt><dd>{figure}<small>{more}</small></dd></div>"
-        for name, figure, more in _figures(total, (ended - began) * 1000)
+        for name, figure, more in _figures(figures)
     )
 
 
-def _figures(total: Sum, period_ms: float) -> Sequence[Tuple[str, str, str]]:
-    calls = total.calls
-    rate = f"{calls / (period_ms / 60_000):,.1f} calls a minute" if period_ms else ""
-    unknown = f"{text.counted(total.unpriced, 'answer')} of unknown price" if total.unpriced else "no price unknown"
-    latencies: List[Tuple[str, str, str]] = [
-        (f"p{percent}", text.duration(value), "wall time of a call")
-        for percent, value in zip(PERCENTS, total.percentiles(wall))
+def _figures(figures: Figures) -> Sequence[Tuple[str, str, str]]:
+    calls, unknown = figures.executions, figures.unknown_price
+    seconds = figures.seconds
+    rate = f"{calls * 60 / seconds:,.1f} calls a minute" if seconds else ""
+    prompt = f"and {text.dollars(figures.prompt_cache_saving)} by the prompt cache"
+    latencies = [
+        (f"Wall p{percent}", shown, _LATENCIES[percent])
+        for percent, shown in zip(PERCENTS, percentiles(figures.wall))
     ]
     return [
-        ("Calls", text.number(calls), f"{text.number(total.shared)} shared an answer"),
-        ("Failed", text.number(total.failed), text.share(total.failed, calls)),
-        ("Cached", text.number(total.cached), text.share(total.cached, calls)),
-        ("Tokens", text.number(total.tokens), f"{total.tokens_in:,} in, {total.tokens_out:,} out"),
-        ("Paid", text.dollars(total.cost) if total.cost or not total.unpriced else "unknown", unknown),
-        ("Saved", text.dollars(total.saved), "by kept answers and prompts"),
-        ("Duration", text.duration(period_ms), rate),
+        ("Calls", text.number(calls), f"{text.counted(figures.retries, 'retry', 'retries')}"),
+        ("Failed", text.number(figures.failures), text.share(figures.failures, calls)),
+        (
+            "Cached",
+            text.number(figures.cached),
+            f"{text.share(figures.cached, calls)}, {figures.shared:,} shared",
+        ),
+        ("Tokens", text.number(figures.total_tokens), _tokens(figures)),
+        (
+            "Paid",
+            known_cost(figures),
+            f"and {text.counted(unknown, 'answer')} of unknown price" if unknown else "every price is known",
+        ),
+        ("Saved", text.dollars(figures.saved_cost), prompt),
+        ("Duration", text.duration(seconds * 1000 if seconds else 0.0), rate),
         *latencies,
     ]
+
+
+_LATENCIES = {50: "half of the calls took no longer", 95: "19 of 20", 99: "99 of 100"}
+
+
+def _tokens(figures: Figures) -> str:
+    return f"{figures.input_tokens:,} in, {figures.output_tokens:,} out"

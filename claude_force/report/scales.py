@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from datetime import datetime, timedelta, tzinfo
+from datetime import tzinfo
 from typing import Callable, List, Sequence, Tuple
 
 from . import text
@@ -88,7 +88,7 @@ class Clock:
     @classmethod
     def around(cls, began: float, ended: float, zone: tzinfo) -> Clock:
         """Bars of a round width, at most MOST_BINS of them, whose edges are round in `zone`."""
-        shift = (datetime.fromtimestamp(began, zone).utcoffset() or timedelta()).total_seconds()
+        shift = text.offset_seconds(began, zone)
         widths = (*BIN_SECONDS, 28 * DAY * math.ceil((ended - began) / (28 * DAY * (MOST_BINS - 2)) + 1))
         for width in widths:
             start = math.floor((began + shift) / width) * width - shift
@@ -96,6 +96,14 @@ class Clock:
             if bins <= MOST_BINS:
                 break
         return cls(start, width, bins, zone)
+
+    @property
+    def bar(self) -> str:
+        """How long a bar is."""
+        for name, seconds in (("day", DAY), ("hour", HOUR), ("minute", MINUTE)):
+            if self.width % seconds == 0:
+                return text.counted(self.width // seconds, name)
+        return text.counted(self.width, "second")
 
     def bin_of(self, unix: float) -> int:
         """Its number, from 0."""
@@ -107,14 +115,10 @@ class Clock:
 
     def marks(self, most: int = 6) -> List[Mark]:
         """At the edges of bars, evenly."""
-        every = math.ceil(self.bins / most)
-        shown = datetime.fromtimestamp
         form = "%H:%M:%S" if self.width < MINUTE else "%H:%M" if self.width < 6 * HOUR else "%d %b"
-        spans_days = form == "%H:%M" and self.bins * self.width > DAY
+        if form == "%H:%M" and self.bins * self.width > DAY:
+            form = "%d %b %H:%M"
         return [
-            (
-                number / self.bins,
-                shown(self.start + number * self.width, self.zone).strftime("%d %b " * spans_days + form),
-            )
-            for number in range(0, self.bins + 1, every)
+            (number / self.bins, text.moment(self.start + number * self.width, self.zone, form))
+            for number in range(0, self.bins + 1, math.ceil(self.bins / most))
         ]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime, timezone, tzinfo
 from html import escape as _escape
 from typing import Optional
 
-NOTHING = "–"
+NOTHING = "\N{EN DASH}"
+# Some days before the end of the year 9999.
+LAST_MOMENT = 253_400_000_000.0
 
 
 def escaped(text: object) -> str:
-    """For HTML, between tags and in quoted attributes. Characters that can't be written as UTF-8 are replaced."""
+    """For HTML, between tags and in quoted attributes. What UTF-8 can't hold is replaced."""
     return _escape(str(text).encode("utf-8", "replace").decode("utf-8"), quote=True)
 
 
@@ -47,6 +50,11 @@ def dollars(usd: Optional[float]) -> str:
     return f"${usd:.4f}" if abs(usd) >= 0.0001 else f"${usd:.6f}"
 
 
+def axis_dollars(usd: float, step: float) -> str:
+    """A mark of an axis whose marks are `step` apart."""
+    return f"${usd:,.{max(0 if step >= 1 else 2, -math.floor(math.log10(step)))}f}"
+
+
 def number(value: Optional[int]) -> str:
     """With separators between thousands."""
     return NOTHING if value is None else f"{value:,}"
@@ -62,6 +70,12 @@ def counted(value: int, thing: str, things: str = "") -> str:
     return f"{value:,} {thing if value == 1 else things or thing + 's'}"
 
 
-def moment(unix: float, zone: tzinfo = timezone.utc) -> str:
-    """The second, in `zone`."""
-    return datetime.fromtimestamp(unix, zone).strftime("%Y-%m-%d %H:%M:%S")
+def moment(unix: float, zone: tzinfo = timezone.utc, form: str = "%Y-%m-%d %H:%M:%S") -> str:
+    """To the second, in `zone`; what no calendar holds is moved to the nearest moment that one does."""
+    return datetime.fromtimestamp(min(max(unix, 0.0), LAST_MOMENT), zone).strftime(form)
+
+
+def offset_seconds(unix: float, zone: tzinfo) -> float:
+    """Of `zone` from UTC at that moment."""
+    offset = datetime.fromtimestamp(min(unix, LAST_MOMENT), zone).utcoffset()
+    return offset.total_seconds() if offset else 0.0

@@ -17,7 +17,7 @@ function callsOf({ from, names, columns, trips }) {
     calls[time] = Float64Array.from(columns[time], (ticks) => ticks / TICKS_PER_MS);
   }
   calls.end = calls.begin.map((begin, call) => begin + calls.wall[call]);
-  for (const sum of ["cost", "saved"]) {
+  for (const sum of ["cost", "saved", "promptSaved"]) {
     calls[sum] = columns[sum].map((units) => (units === null ? null : units / UNITS_PER_USD));
   }
   calls.trip = tripsOf(calls, columns.trips, trips);

@@ -122,7 +122,10 @@ function makeTable(calls) {
   }
   form.addEventListener("input", filter);
   form.addEventListener("submit", (event) => event.preventDefault());
-  form.addEventListener("reset", () => setTimeout(filter));
+  byId("clear").addEventListener("click", () => {
+    form.reset();
+    filter();
+  });
   filter();
 
   return {
@@ -184,6 +187,7 @@ function detailsOf(calls, call, width) {
     ["Prompt cache read and written", `${number(calls.cacheRead[call])} and ${number(calls.cacheWrite[call])}`],
     ["Paid", calls.cost[call] === null ? "unknown" : dollars(calls.cost[call])],
     ["Saved", calls.saved[call] === null ? null : dollars(calls.saved[call])],
+    ["Saved by the prompt cache", calls.promptSaved[call] === null ? null : dollars(calls.promptSaved[call])],
     ["Stop reason", name("stop")],
     ["Error", name("error")],
     ["HTTP status", name("status")],

@@ -110,12 +110,21 @@ function makeTimeline(calls, reveal) {
   }
 
   function drawWire(pen) {
-    const { on, limit } = peaksOf(steps, view.from, view.to, pen.columns);
+    const { on, mean, limit } = peaksOf(steps, view.from, view.to, pen.columns);
     pen.timeAxis(calls.from);
     // A limit far above all that was sent would leave nothing to see of that.
-    const most = Math.max(1, ...on), ceiling = pen.amountAxis(Math.max(most, Math.min(most * 4, ...[Math.max(...limit)])));
-    pen.area("wire", on, new Float64Array(pen.columns), ceiling);
+    const most = Math.max(1, ...on), ceiling = pen.amountAxis(Math.max(most, Math.min(most * 4, Math.max(...limit))));
+    const base = new Float64Array(pen.columns);
+    pen.on.globalAlpha = 0.4;
+    pen.area("wire", on, base, ceiling);
+    pen.on.globalAlpha = 1;
+    pen.area("wire", mean, base, ceiling);
     pen.steps(limit, ceiling);
+    const limits = limit.filter(Boolean), lowest = Math.min(...limits), highest = Math.max(...limits);
+    const range = lowest === highest ? number(lowest) : `${number(lowest)} to ${number(highest)}`;
+    const said = limits.length ? `In the time shown: at most ${number(Math.max(...on))} on the wire, limit ${range}.` : "";
+    byId("at-once").textContent = said;
+    places.wire.firstChild.setAttribute("aria-label", `Attempts on the wire over time. ${said}`);
   }
 
   function hit(x, y) {
@@ -133,7 +142,10 @@ function makeTimeline(calls, reveal) {
   return timeline;
 }
 
-function offerRuns({ calls, show }) {
+// Of a period that was idle for most of its time, the last run is shown first.
+const LEAST_BUSY = 0.25;
+
+function offerRuns({ calls, view, show, whole }) {
   const runs = new Map();
   for (let call = 0; call < calls.n; call++) {
     const run = runs.get(calls.run[call]) ?? { from: Infinity, to: 0, count: 0 };
@@ -143,10 +155,15 @@ function offerRuns({ calls, show }) {
   const select = byId("runs").querySelector("select");
   const label = ([run, { from, count }]) => `${clock(calls.from + from, MINUTE, true)}, ${calls.names.run[run] ?? "unnamed"}, ${counted(count, "call")}`;
   select.append(element("option", { value: "" }, "All"), ...[...runs].map((run) => element("option", { value: run[0] }, label(run))));
-  select.addEventListener("change", () => {
-    const run = runs.get(Number(select.value));
-    if (select.value === "") show(-Infinity, Infinity);
-    else show(run.from - (run.to - run.from) * 0.005 - 1, run.to + (run.to - run.from) * 0.005 + 1);
-  });
+  const choose = () => {
+    const { from, to } = runs.get(Number(select.value)) ?? whole, margin = Math.max(1, (to - from) * 0.005);
+    show(from - margin, to + margin);
+  };
+  select.addEventListener("change", choose);
   byId("runs").hidden = false;
+  const busy = [...runs.values()].reduce((sum, { from, to }) => sum + to - from, 0);
+  if (busy < LEAST_BUSY * (view.to - view.from)) {
+    select.value = [...runs].reduce((last, run) => (run[1].to > last[1].to ? run : last))[0];
+    choose();
+  }
 }

@@ -1,0 +1,84 @@
+"""`report`: the ledger as one HTML file."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from ..agents import Registry
+from ..errors import InputError
+from ..ledger.figures import Figures
+from ..ledger.window import window_of
+from ..report import LAST, build_report, select
+from ..report.text import counted
+from . import render, streams
+
+_NAME = "report.html"
+
+
+def report(args: argparse.Namespace) -> int:
+    """Returns 0, or 1 where there is nothing to report. Raises InputError."""
+    window = window_of(time.time(), args.hours, args.since)
+    folder = Registry(args.config).folder / "metrics"
+    run = args.run or (LAST if window.is_everything else None)
+    chosen = select(folder, run, window)
+    if not chosen.rows:
+        streams.error(f"no executions are recorded in {folder} {_where(args)}", args.json)
+        return 1
+    made = build_report(chosen.rows, chosen.scope)
+    target = Path(args.output) if args.output else folder / _NAME
+    size = _write(target, made.html)
+    if chosen.skipped:
+        streams.warn(f"{counted(chosen.skipped, 'line')} of the ledger could not be read")
+    if args.json:
+        fields = {
+            "report": str(target),
+            "bytes": size,
+            "scope": chosen.scope,
+            "skipped_lines": chosen.skipped,
+        }
+        streams.as_json({"success": True, **fields, "totals": made.figures.as_dict()})
+    else:
+        streams.out(str(target))
+        streams.note(f"{chosen.scope}: {_totals(made.figures)}; {size / 1000:,.0f} kB")
+    return 0
+
+
+def _where(args: argparse.Namespace) -> str:
+    bounded = args.hours is not None or args.since is not None
+    return "for that time; leave out --hours or --since" if bounded else "yet; run an agent first"
+
+
+def _write(target: Path, html: str) -> int:
+    """Returns its bytes. Raises InputError."""
+    data = html.encode("utf-8")
+    try:
+        if target.exists() and not target.is_file():
+            target.write_bytes(data)  # a pipe, a terminal
+        else:
+            _replace(Path(os.path.realpath(target)), data)
+    except OSError as error:
+        raise InputError(f"{target} can't be written: {error.strerror}.") from error
+    return len(data)
+
+
+def _replace(target: Path, data: bytes) -> None:
+    """The whole page or none of it: who opens it never sees half of one. Raises OSError."""
+    part = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        part.write_bytes(data)
+        part.replace(target)
+    except OSError:
+        with suppress(OSError):
+            part.unlink()
+        raise
+
+
+def _totals(figures: Figures) -> str:
+    calls = counted(figures.executions, "call")
+    unknown = f" and {counted(figures.unknown_price, 'answer')} of unknown price"
+    cost = render.dollars(figures.cost) + (unknown if figures.unknown_price else "")
+    return f"{calls}, {figures.failures:,} failed, {figures.cached:,} cached, {cost}"
