@@ -331,15 +331,17 @@ class ResponseCache:
             explained(False, "The cache can't be read."),
         )
 
-    def verify(self, remove: bool = False) -> Dict[str, int]:
-        """Checks the signature of every entry; removes those that do not hold only if told to.
+    def verify(self, remove: bool = False, most: int = -1) -> Dict[str, int]:
+        """Checks the signature of every entry, or of the `most` that were used last.
+
+        Those that do not hold are removed only if told to.
 
         Returns:
             Numbers of entries: `checked`, `valid`, `forged`, `unreadable`, `other_secret`, `removed`.
         """
         if not self.enabled:
             return {}
-        return self._disk.run(lambda store: verify(store, self._secret, remove), {})
+        return self._disk.run(lambda store: verify(store, self._secret, remove, most), {})
 
     def acquire_lease(
         self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = _NO_FINGERPRINT

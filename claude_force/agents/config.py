@@ -66,13 +66,13 @@ def _entry(value: Any) -> AgentEntry:
     domains, priority = value.get("domains", ()), value.get("priority", DEFAULT_PRIORITY)
     problem = None
     if not isinstance(file, str) or not file:
-        problem = 'its entry in claude.json has no "file"'
+        problem = 'its entry in claude.json has no "file"; add one, such as "agents/NAME.md"'
     elif contract is not None and not isinstance(contract, str):
-        problem = '"contract" in claude.json is no path'
+        problem = '"contract" in claude.json is no path; name a file, or leave it out'
     elif not isinstance(domains, (list, tuple)):
-        problem = '"domains" in claude.json is no list'
+        problem = '"domains" in claude.json is no list; write ["one", "another"]'
     elif isinstance(priority, bool) or not isinstance(priority, int):
-        problem = '"priority" in claude.json is no whole number'
+        problem = '"priority" in claude.json is no whole number; write 1, 2 or 3'
     if problem:
         return AgentEntry(file=str(file or ""), problem=problem)
     return AgentEntry(str(file), contract or None, tuple(str(one) for one in domains), priority)

@@ -26,11 +26,19 @@ _KNOWN_FIELDS = frozenset(
 
 @dataclass(frozen=True)
 class Definition:
-    """`fields` of the front matter; `body` are the instructions; `problem` why it can't be used, or None."""
+    """What a file holds.
+
+    Attributes:
+        fields: of the front matter.
+        body: the instructions.
+        problem: why it can't be used, or None.
+        is_yaml: whether the front matter could be read as what it should be.
+    """
 
     fields: Dict[str, Any] = field(default_factory=dict)
     body: str = ""
     problem: Optional[str] = None
+    is_yaml: bool = True
 
     def text(self, name: str) -> str:
         """A field as one line of text, "" where it is missing."""
@@ -47,11 +55,13 @@ def read_definition(text: str) -> Definition:
     lines = rest.split("\n")
     end = next((number for number, line in enumerate(lines) if _FENCE.fullmatch(line)), None)
     if end is None:
-        return Definition(problem="its front matter has no closing '---' line")
+        return Definition(problem="its front matter has no closing '---' line; add it after the last field")
     front = "\n".join(lines[:end])
     if len(front) > _LARGEST_FRONT_MATTER:
-        return Definition(problem=f"its front matter has over {_LARGEST_FRONT_MATTER:,} characters")
-    return Definition(_read_strict(front) or _read_lenient(front), "\n".join(lines[end + 1 :]))
+        most = f"{_LARGEST_FRONT_MATTER:,} characters"
+        return Definition(problem=f"its front matter has over {most}; move text below it")
+    fields, body = _read_strict(front), "\n".join(lines[end + 1 :])
+    return Definition(fields or _read_lenient(front), body, is_yaml=fields is not None or not front.strip())
 
 
 def _read_strict(front: str) -> Optional[Dict[str, Any]]:

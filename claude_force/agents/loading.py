@@ -15,10 +15,14 @@ from .discovery import Sources
 from .files import Stamp, read_text, resolve_inside, stamp
 from .names import slug
 
+_NOT_YAML = (
+    "its front matter is no plain YAML and was read line by line; put a value that holds ': ' in quotes"
+)
+
 
 @dataclass(frozen=True)
 class Problem:
-    """A file or an entry that can't be an agent, and why."""
+    """What is wrong with a file or an entry, and its mend."""
 
     name: str
     file: str
@@ -29,14 +33,16 @@ class Problem:
 class Loaded:
     """One reading of all sources.
 
-    `stamps` tell when it is out of date: `shared` are the paths that concern every agent (the folders
-    and claude.json), `files` the ones that concern one agent.
+    `problems` are what can't be an agent, `remarks` what became one all the same. `stamps` tell when it is
+    out of date: `shared` are the paths that concern every agent (the folders and claude.json), `files` the
+    ones that concern one agent.
     """
 
     agents: Dict[str, Agent] = field(default_factory=dict)
     titles: Dict[str, str] = field(default_factory=dict)
     workflows: Dict[str, Any] = field(default_factory=dict)
     problems: List[Problem] = field(default_factory=list)
+    remarks: List[Problem] = field(default_factory=list)
     stamps: Dict[Path, Stamp] = field(default_factory=dict)
     shared: List[Path] = field(default_factory=list)
     files: Dict[str, Tuple[Path, ...]] = field(default_factory=dict)
@@ -96,9 +102,10 @@ def _add_entry(loaded: Loaded, folder: Path, name: str, entry: AgentEntry) -> st
         if entry.problem:
             raise ConfigurationError(entry.problem)
         if not own:
-            raise ConfigurationError("its name has no letter or digit")
+            raise ConfigurationError("its name has no letter or digit; add one")
         if own in loaded.agents:
-            raise ConfigurationError(f"its name is read as '{own}', which '{loaded.agents[own].title}' has")
+            other = loaded.agents[own].title
+            raise ConfigurationError(f"its name is read as '{own}', which '{other}' has; rename one")
         definition = _read_agent(loaded, folder, entry.file)
         _check(definition)
         contract = None if entry.contract is None else _read_contract(loaded, folder, entry.contract)
@@ -132,14 +139,17 @@ def _read_contract(loaded: Loaded, folder: Path, file: str) -> Optional[str]:
 def _read_agent(loaded: Loaded, folder: Path, file: str) -> Definition:
     # The path as it is spelled: a link that comes to point elsewhere is a change too.
     loaded.watch(folder / file)
-    return read_definition(read_text(resolve_inside(folder, file)))
+    definition = read_definition(read_text(resolve_inside(folder, file)))
+    if not definition.is_yaml:
+        loaded.remarks.append(Problem(Path(file).stem, file, _NOT_YAML))
+    return definition
 
 
 def _check(definition: Definition) -> None:
     if definition.problem:
         raise ConfigurationError(definition.problem)
     if not definition.body.strip():
-        raise ConfigurationError("it has no instructions")
+        raise ConfigurationError("it has no instructions; write them below the front matter")
 
 
 def _add_folder(loaded: Loaded, folder: Path, claimed: Set[str], used: Set[Path]) -> None:
@@ -153,7 +163,7 @@ def _add_folder(loaded: Loaded, folder: Path, claimed: Set[str], used: Set[Path]
         if agent is None or agent.name in claimed:
             continue
         if agent.name in seen:
-            reason = f"its name '{agent.name}' is taken by {seen[agent.name]}"
+            reason = f"its name '{agent.name}' is taken by {seen[agent.name]}; rename one"
             loaded.problems.append(Problem(agent.title, file, reason))
             continue
         seen[agent.name] = file
@@ -167,9 +177,11 @@ def _front_matter_agent(loaded: Loaded, folder: Path, path: Path, file: str) -> 
         title = definition.text("name") or title
         _check(definition)
         if not definition.fields and path.name.lower() == "readme.md":
-            raise ConfigurationError("it has no front matter and is taken for notes")
+            raise ConfigurationError(
+                "it has no front matter and is taken for notes; an agent's begins with '---'"
+            )
         if not slug(title):
-            raise ConfigurationError("its name has no letter or digit")
+            raise ConfigurationError("its name has no letter or digit; add one")
     except ConfigurationError as error:
         loaded.problems.append(Problem(title, file, str(error)))
         return None

@@ -95,6 +95,10 @@ class Registry:
         """The files and entries that can't be agents, each with its reason."""
         return list(self._fresh().problems)
 
+    def remarks(self) -> List[Problem]:
+        """The files that became agents and yet have a fault."""
+        return list(self._fresh().remarks)
+
     def _unchanged(self, name: object) -> Optional[Agent]:
         """The agent as it was read, if nothing changed that could make it another one.
 

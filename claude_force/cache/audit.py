@@ -13,8 +13,8 @@ from .store import Store, row_id
 _LOOKED_AT = 10_000
 
 
-def verify(store: Store, secret: Secret, remove: bool = False) -> Dict[str, int]:
-    """Checks every entry.
+def verify(store: Store, secret: Secret, remove: bool = False, most: int = -1) -> Dict[str, int]:
+    """Checks every entry, or the `most` that were used last.
 
     Returns:
         Numbers of entries: `checked`; of these `valid`, `forged`, `unreadable`, signed with `other_secret`;
@@ -22,7 +22,7 @@ def verify(store: Store, secret: Secret, remove: bool = False) -> Dict[str, int]
     """
     found = {"checked": 0, "valid": 0, "forged": 0, "unreadable": 0, "other_secret": 0, "removed": 0}
     bad: List[int] = []
-    for identity in store.identities():
+    for identity in store.identities(most=most):
         verdict = _verdict(store, secret, identity)
         found["checked"] += 1
         found[verdict] += 1

@@ -36,18 +36,18 @@ def show_info(args: argparse.Namespace) -> int:
         found = registry.get_agent_info(args.name)
     except (AgentNotFoundError, InvalidAgentNameError) as error:
         if args.name not in workflows:
-            raise type(error)(f"{error}{_nearest_workflow(args.name, workflows)}") from None
-        found = _workflow(args.name, workflows[args.name])
+            raise type(error)(f"{error}{_nearestworkflow_fields(args.name, workflows)}") from None
+        found = workflow_fields(args.name, workflows[args.name])
     render.info(found, args.json)
     return 0
 
 
-def _nearest_workflow(name: str, workflows: Dict[str, Any]) -> str:
+def _nearestworkflow_fields(name: str, workflows: Dict[str, Any]) -> str:
     close = nearest(name, workflows)
     return f" Did you mean the workflow {' or '.join(close)}?" if close else ""
 
 
-def _workflow(name: str, written: Any) -> Dict[str, Any]:
+def workflow_fields(name: str, written: Any) -> Dict[str, Any]:
     """`name`, `description` and `steps`, each with the ids that it waits for, however it is written."""
     if isinstance(written, dict):
         steps = [step for step in written.get("steps") or () if isinstance(step, dict)]

@@ -10,6 +10,7 @@ from typing import Mapping
 
 VERBS: Mapping[str, str] = {
     "init": "Make a .claude folder with sample agents; keeps what is there.",
+    "doctor": "Check Python, SDK, key, endpoint, agents and cache. Exit code 1 if one is a problem.",
     "list": "List the project's agents or workflows.",
     "info": "Show what is known of an agent or a workflow.",
     "run": "Run an agent, a workflow, or many tasks.",

@@ -1,0 +1,89 @@
+"""Checks of where calls go: credentials, whether anybody answers there, and what limits the answer tells."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import List
+
+from ... import settings
+from ...calling import Caller, CallerSettings, Clock, Rates
+from ...errors import AuthenticationError, CallError, PaidCallBlockedError
+from ...types import Call
+from .finding import OK, PROBLEM, WARNING, Finding
+
+_SILENCE_SECONDS = 15.0
+# What a server answers that has no such path, or not this model.
+_NOT_THERE = (404, 405, 501)
+_SHORT_ANSWER_TOKENS = 8
+
+
+def endpoint(model: str, send: bool) -> List[Finding]:
+    """Asks for something that costs nothing; with `send`, also for a short answer, which is paid for."""
+    return asyncio.run(_Endpoint(model).checked(send))
+
+
+class _Endpoint:
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self._caller = Caller(Clock())
+        self._how = CallerSettings(timeout_seconds=_SILENCE_SECONDS, max_attempts=1)
+
+    async def checked(self, send: bool) -> List[Finding]:
+        """Nothing is asked of the endpoint without credentials."""
+        try:
+            credentials = await self._credentials()
+            if credentials.state != OK:
+                return [credentials]
+            reached = await self._reached()
+            found = [credentials, reached, *([await self._sent()] if send else [])]
+            return found if found[-1].state == PROBLEM else [*found, await self._limits(send)]
+        finally:
+            await self._caller.close()
+
+    async def _credentials(self) -> Finding:
+        try:
+            await self._caller.check_credentials(self._how)
+        except AuthenticationError as error:
+            return Finding("credentials", PROBLEM, "none were found", error.advice)
+        return Finding("credentials", OK, f"from {(*settings.credentials(), 'a profile of the SDK')[0]}")
+
+    async def _reached(self) -> Finding:
+        endpoint = await self._caller.endpoint(self._how)
+        try:
+            await self._caller.probe(self._how, self._model)
+        except PaidCallBlockedError as error:
+            return Finding(
+                "endpoint", WARNING, f"{endpoint.url} was not asked: {error.message}", error.advice
+            )
+        except CallError as error:
+            if error.status not in _NOT_THERE:
+                return Finding("endpoint", PROBLEM, f"{endpoint.url}: {error.message}", error.advice)
+            text = f"{endpoint.url} answers, but counts no tokens for {self._model}: {error.message}"
+            return Finding(
+                "endpoint", WARNING, text, "Try `claude-force doctor --send`, which sends a real request."
+            )
+        if not endpoint.is_fast:
+            advice = "It takes three times the CPU. Run: pip install 'anthropic[aiohttp]'"
+            return Finding("endpoint", WARNING, f"{endpoint.url} answers, by the SDK's own transport", advice)
+        return Finding("endpoint", OK, f"{endpoint.url} answers for {self._model}, over aiohttp")
+
+    async def _sent(self) -> Finding:
+        call = Call("doctor", (), "Say OK.", self._model, _SHORT_ANSWER_TOKENS)
+        try:
+            reply = await self._caller.send(call, self._how)
+        except CallError as error:
+            return Finding("request", PROBLEM, error.message, error.advice)
+        return Finding("request", OK, f"{reply.model} answered, {reply.usage.total_tokens} tokens")
+
+    async def _limits(self, sent: bool) -> Finding:
+        told = _told((await self._caller.endpoint(self._how)).limits)
+        if told:
+            return Finding("limits", OK, f"{told} a minute")
+        if sent:
+            return Finding("limits", OK, "the endpoint tells none; --rpm and --tpm of `run many` set some")
+        return Finding("limits", OK, "told by real answers only: `doctor --send` asks for a short one")
+
+
+def _told(limits: Rates) -> str:
+    named = zip(("requests", "input tokens", "output tokens"), limits)
+    return ", ".join(f"{limit:,.0f} {kind}" for kind, limit in named if limit is not None)

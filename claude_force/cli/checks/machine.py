@@ -1,0 +1,108 @@
+"""Checks of this machine: Python, the SDK, the cache, the folder of the ledger."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Dict, Iterator, Optional
+
+from ... import __version__, settings
+from ...errors import CacheError
+from ..render import count
+from .finding import OK, PROBLEM, WARNING, Finding
+
+_NEWEST_TRIED = (3, 13)
+# So many signatures are checked in a moment; `cache verify` checks all.
+_SAMPLE = 1000
+
+
+def python() -> Finding:
+    """Which Python runs this."""
+    text = f"claude-force {__version__} on Python {platform.python_version()} ({sys.executable})"
+    if sys.version_info[:2] > _NEWEST_TRIED:
+        newest = ".".join(map(str, _NEWEST_TRIED))
+        return Finding(
+            "python", WARNING, text, f"It was not tried on this one; the newest that was is {newest}."
+        )
+    return Finding("python", OK, text)
+
+
+def sdk() -> Finding:
+    """Which SDK calls are made with. It is not imported."""
+    sdk, fast = _version("anthropic"), _version("aiohttp")
+    if sdk is None:
+        return Finding("sdk", PROBLEM, "the anthropic SDK is not installed", "Run: pip install anthropic")
+    if fast is None:
+        advice = "Its own transport takes three times the CPU. Run: pip install aiohttp"
+        return Finding("sdk", WARNING, f"anthropic {sdk} without aiohttp", advice)
+    return Finding("sdk", OK, f"anthropic {sdk} with aiohttp {fast}")
+
+
+def _version(package: str) -> Optional[str]:
+    from importlib import metadata
+
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def credentials() -> Finding:
+    """What the environment has of them; what else the SDK finds, only the SDK knows."""
+    names = settings.credentials()
+    if names:
+        return Finding("credentials", OK, f"from {names[0]}")
+    advice = "Run: export ANTHROPIC_API_KEY=..., unless a profile of the SDK has them."
+    return Finding("credentials", WARNING, "none are in the environment", advice)
+
+
+def cache() -> Iterator[Finding]:
+    """Whether the cache can be used, and whether the signatures of its latest entries hold."""
+    folder = settings.user_folder() / "cache"
+    if not folder.exists():
+        yield Finding("cache", OK, f"nothing is kept yet; {folder} is made at the first answer")
+        return
+    from ...response_cache import ResponseCache
+
+    try:
+        with ResponseCache() as opened:
+            stats, checked = opened.get_stats(), opened.verify(most=_SAMPLE)
+    except CacheError as error:
+        yield Finding("cache", PROBLEM, "it can't be used, so that every answer is paid for", str(error))
+        return
+    yield Finding("cache", OK, f"{count(stats['entries'], 'answer')}, {stats['size_mb']:.1f} MB in {folder}")
+    yield _signatures(checked)
+
+
+def _signatures(checked: Dict[str, int]) -> Finding:
+    if not checked:
+        return Finding("signatures", PROBLEM, "the cache can't be read", "-v shows why.")
+    bad = checked["forged"] + checked["unreadable"]
+    if bad:
+        advice = "Such entries are never given out. Run: claude-force cache verify --remove"
+        return Finding("signatures", PROBLEM, f"{bad} of {checked['checked']} do not hold", advice)
+    if checked["other_secret"]:
+        text = f"{checked['other_secret']} of {checked['checked']} were made with another secret"
+        advice = (
+            "They are misses until that secret is set again. Run `claude-force cache clear` if it is gone."
+        )
+        return Finding("signatures", WARNING, text, advice)
+    where = "CLAUDE_CACHE_SECRET" if settings.cache_secret() is not None else "the folder's own, mode 0600"
+    return Finding(
+        "signatures", OK, f"all {checked['checked']} that were checked hold; the secret is {where}"
+    )
+
+
+def metrics(folder: Path) -> Finding:
+    """Whether executions can be recorded in `folder`."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if existing.is_dir() and os.access(str(existing), os.W_OK | os.X_OK):
+        return Finding("metrics", OK, f"executions are recorded in {folder}")
+    return Finding(
+        "metrics",
+        WARNING,
+        f"{existing} can't be written, so that no execution is recorded",
+        f"Make it a folder that you can write. Run: chmod u+rwx {existing}",
+    )

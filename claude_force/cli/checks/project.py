@@ -1,0 +1,69 @@
+"""Checks of the project: its configuration, every file of an agent, workflows, models."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any, Dict, Iterator, List
+
+from ...agents import Registry, resolve_model
+from ...agents.models import retirement
+from ..agents import workflow_fields
+from ..render import count
+from .finding import OK, PROBLEM, WARNING, Finding
+
+
+def project(registry: Registry) -> Iterator[Finding]:
+    """Raises ConfigurationError for a claude.json that can't be read."""
+    agents, workflows = registry.list_agents(), registry.list_workflows()
+    text = f"{count(len(agents), 'agent')} and {count(len(workflows), 'workflow')} in {registry.folder}"
+    if agents:
+        yield Finding("project", OK, text)
+    else:
+        yield Finding("project", WARNING, text, "Run `claude-force init`, or add .claude/agents/NAME.md.")
+    yield from _files(registry)
+    yield from _workflows(workflows, [agent["name"] for agent in agents])
+    yield from _models(registry, agents)
+
+
+def _files(registry: Registry) -> Iterator[Finding]:
+    for problem in registry.problems():
+        fault, _, mend = problem.reason.partition("; ")
+        # Notes among the agents are no fault of anybody's.
+        state = WARNING if "taken for notes" in fault else PROBLEM
+        yield Finding("agent", state, f"{problem.name} ({problem.file}): {fault}", _sentence(mend))
+    for remark in registry.remarks():
+        fault, _, mend = remark.reason.partition("; ")
+        yield Finding("agent", WARNING, f"{remark.name} ({remark.file}): {fault}", _sentence(mend))
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') else '.'}" if text else ""
+
+
+def _workflows(workflows: Dict[str, Any], agents: List[str]) -> Iterator[Finding]:
+    for name, written in workflows.items():
+        used = [step["agent"] for step in workflow_fields(name, written)["steps"]]
+        missing = [agent for agent in dict.fromkeys(used) if agent not in agents]
+        if missing:
+            text = f"{name} names {', '.join(missing)}, which no file defines"
+            yield Finding("workflow", PROBLEM, text, "Correct the name in claude.json, or add the agent.")
+        elif not used:
+            yield Finding("workflow", PROBLEM, f"{name} has no agents", "List at least one in claude.json.")
+
+
+def _models(registry: Registry, agents: List[Dict[str, Any]]) -> Iterator[Finding]:
+    wanted: Dict[str, List[str]] = {}
+    for agent in agents:
+        model = resolve_model(call=None, agent=registry.get(agent["name"]).model)
+        wanted.setdefault(model, []).append(agent["name"])
+    today = datetime.date.today()
+    for model, names in wanted.items():
+        found = retirement(model)
+        if found is None:
+            continue
+        is_past = found.date is None or found.date < today
+        when = "is retired" if is_past else f"retires on {found.date}"
+        text = f"{model} {when}; it is what {', '.join(names)} asks for"
+        yield Finding("model", PROBLEM if is_past else WARNING, text, f"Use {found.successor}.")
+    if wanted and not any(map(retirement, wanted)):
+        yield Finding("model", OK, ", ".join(sorted(wanted)))

@@ -1,0 +1,61 @@
+"""`doctor`: what is wrong here, and what mends it."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Iterator, List
+
+from ..agents import Registry, resolve_model
+from ..errors import ConfigurationError
+from . import render, streams
+from .checks import machine
+from .checks.finding import PROBLEM, WARNING, Finding
+from .checks.project import project
+
+
+def doctor(args: argparse.Namespace) -> int:
+    """Returns 0, or 1 where something is a problem."""
+    found: List[Finding] = []
+    for finding in _checked(args):
+        found.append(finding)
+        if not args.json:
+            _show(finding)
+    problems = sum(one.state == PROBLEM for one in found)
+    if args.json:
+        checks = [one._asdict() for one in found]
+        streams.as_json({"success": not problems, "problems": problems, "checks": checks})
+    else:
+        warnings = sum(one.state == WARNING for one in found)
+        streams.out(f"{render.count(problems, 'problem')}, {render.count(warnings, 'warning')}")
+    return 1 if problems else 0
+
+
+def _checked(args: argparse.Namespace) -> Iterator[Finding]:
+    yield machine.python()
+    yield machine.sdk()
+    yield from _of_project(args)
+    yield from machine.cache()
+    if args.offline:
+        yield machine.credentials()
+        return
+    from .checks.endpoint import endpoint
+
+    with render.Spinner("asking the endpoint", args.json):
+        found = endpoint(resolve_model(call=args.model, agent=None), args.send)
+    yield from found
+
+
+def _of_project(args: argparse.Namespace) -> Iterator[Finding]:
+    try:
+        registry = Registry(args.config)
+        yield from project(registry)
+    except ConfigurationError as error:
+        yield Finding("project", PROBLEM, str(error), "Nothing of it can be run before that.")
+        return
+    yield machine.metrics(registry.folder / "metrics")
+
+
+def _show(finding: Finding) -> None:
+    streams.out(f"{finding.state:8} {finding.name:12} {finding.text}")
+    if finding.advice:
+        streams.out(f"{'':21} {finding.advice}")

@@ -1,0 +1,220 @@
+"""`claude-force doctor`: each fault that it can find, with its mend, and nothing where nothing is wrong."""
+
+import json
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+
+import pytest
+
+from claude_force.cli.main import main
+from claude_force.testing import RateLimit, faults
+
+
+@pytest.fixture
+def healthy(workplace):
+    """A project in which nothing is wrong."""
+    config = workplace / ".claude" / "claude.json"
+    content = json.loads(config.read_text())
+    del content["workflows"]["broken"]
+    config.write_text(json.dumps(content))
+    reviewer = workplace / ".claude" / "agents" / "code-reviewer.md"
+    reviewer.write_text("---\nname: code-reviewer\n---\nYou review code.\n")
+    return workplace
+
+
+@pytest.fixture
+def checks(healthy, capsys):
+    """Runs the command and returns its findings by name, each with the exit code."""
+
+    def run(*options):
+        code = main(["doctor", "--json", *options])
+        fields = json.loads(capsys.readouterr().out)
+        assert fields["success"] is (code == 0)
+        assert fields["problems"] == sum(one["state"] == "problem" for one in fields["checks"])
+        return {one["name"]: (one["state"], one["text"], one["advice"]) for one in fields["checks"]}, code
+
+    return run
+
+
+def agent(project, name, text):
+    (project / ".claude" / "agents" / f"{name}.md").write_text(text)
+
+
+def test_a_healthy_project_has_no_problem_and_no_warning(healthy, capsys):
+    assert main(["doctor"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.endswith("0 problems, 0 warnings\n")
+    assert captured.err == ""
+    assert "2 agents and 2 workflows" in captured.out
+    assert "from ANTHROPIC_API_KEY" in captured.out
+
+
+class TestEndpoint:
+    def test_is_asked_for_something_that_costs_nothing(self, checks, messages_server):
+        found, code = checks()
+        assert code == 0
+        assert found["endpoint"][0] == "ok"
+        assert messages_server.base_url in found["endpoint"][1]
+        assert [one.path for one in messages_server.requests] == ["/v1/messages/count_tokens"]
+
+    def test_is_asked_for_the_model_that_is_named(self, checks, messages_server):
+        checks("--model", "opus")
+        assert messages_server.requests[0].body["model"] == "claude-opus-5-5"
+
+    def test_limits_are_read_from_a_real_answer_if_one_is_wanted(self, checks, another_server):
+        server = another_server(rate_limit=RateLimit(50, 40_000))
+        found, code = checks("--send")
+        assert code == 0
+        assert [one.path for one in server.requests][-1] == "/v1/messages"
+        assert "50 requests" in found["limits"][1]
+        assert "40,000 input tokens" in found["limits"][1]
+
+    def test_that_refuses_the_key_is_a_problem_with_its_mend(self, checks, another_server):
+        another_server(faults=[faults.status(401)])
+        found, code = checks()
+        assert code == 1
+        assert found["endpoint"][0] == "problem"
+        assert "Set ANTHROPIC_API_KEY" in found["endpoint"][2]
+
+    def test_where_nobody_listens_is_a_problem(self, checks, monkeypatch):
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", "http://127.0.0.1:9")
+        found, code = checks()
+        assert (found["endpoint"][0], code) == ("problem", 1)
+        assert "ANTHROPIC_BASE_URL" in found["endpoint"][2]
+
+    def test_that_counts_no_tokens_is_a_warning_only(self, checks, another_server):
+        another_server(faults=[faults.status(404, message="no such path")])
+        found, code = checks()
+        assert (found["endpoint"][0], code) == ("warning", 0)
+        assert "--send" in found["endpoint"][2]
+
+    def test_is_not_asked_without_credentials(self, checks, messages_server, monkeypatch):
+        monkeypatch.delenv("ANTHROPIC_API_KEY")
+        found, code = checks()
+        assert (found["credentials"][0], code) == ("problem", 1)
+        assert "endpoint" not in found
+        assert messages_server.requests == []
+
+    def test_is_left_alone_offline_and_the_sdk_too(self, healthy, messages_server):
+        source = (
+            "import sys\nfrom claude_force.cli.main import main\ncode = main(['doctor', '--offline'])\n"
+            "heavy = {'anthropic', 'asyncio', 'aiohttp', 'pydantic', 'rich'}\n"
+            "print(sorted(heavy & set(sys.modules)), code)"
+        )
+        done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=60)
+        assert done.stdout.splitlines()[-1] == "[] 0", done.stdout + done.stderr
+        assert messages_server.requests == []
+
+
+class TestFiles:
+    @pytest.mark.parametrize(
+        ("text", "fault", "mend"),
+        [
+            ("---\nname: bad\n", "no closing '---'", "Add it after the last field."),
+            ("---\nname: bad\n---\n", "no instructions", "Write them below the front matter."),
+            ("---\nname: code-reviewer\n---\nYou are.\n", "taken by", "Rename one."),
+        ],
+    )
+    def test_of_agents_are_named_with_fault_and_mend(self, checks, healthy, text, fault, mend):
+        agent(healthy, "wrong", text)
+        found, code = checks("--offline")
+        state, said, advice = found["agent"]
+        assert (state, code, advice) == ("problem", 1, mend)
+        assert "agents/wrong.md" in said
+        assert fault in said
+
+    def test_that_load_in_spite_of_a_fault_are_a_warning(self, checks, healthy):
+        agent(healthy, "loose", "---\nname: loose\ndescription: Use: always\n---\nYou are loose.\n")
+        found, code = checks("--offline")
+        assert (found["agent"][0], code) == ("warning", 0)
+        assert "quotes" in found["agent"][2]
+        assert "3 agents" in found["project"][1]
+
+    def test_of_notes_are_no_problem(self, checks, healthy):
+        agent(healthy, "README", "How we write agents.\n")
+        found, code = checks("--offline")
+        assert (found["agent"][0], code) == ("warning", 0)
+
+    def test_a_broken_claude_json_is_a_problem_and_ends_nothing(self, checks, healthy):
+        (healthy / ".claude" / "claude.json").write_text("{")
+        found, code = checks("--offline")
+        assert (found["project"][0], code) == ("problem", 1)
+        assert "not valid JSON" in found["project"][1]
+        assert found["cache"][0] == "ok"
+
+    def test_a_workflow_of_unknown_agents_is_a_problem(self, checks, healthy):
+        (healthy / ".claude" / "claude.json").write_text('{"workflows": {"w": ["code-reviewer", "ghost"]}}')
+        found, code = checks("--offline")
+        assert (found["workflow"][0], code) == ("problem", 1)
+        assert "w names ghost" in found["workflow"][1]
+
+    def test_a_retired_model_is_a_problem_that_names_its_successor(self, checks, healthy):
+        agent(healthy, "old", "---\nname: old\nmodel: claude-3-opus-20240229\n---\nYou are old.\n")
+        found, code = checks("--offline")
+        assert (found["model"][0], code) == ("problem", 1)
+        assert "old asks for" in found["model"][1]
+        assert "claude-opus-5-5" in found["model"][2]
+
+    def test_a_folder_without_agents_is_told_of_init(self, tmp_path_factory, monkeypatch, capsys):
+        monkeypatch.chdir(tmp_path_factory.mktemp("empty"))
+        assert main(["doctor", "--offline"]) == 0
+        assert "claude-force init" in capsys.readouterr().out
+
+
+class TestCache:
+    @pytest.fixture
+    def folder(self, healthy, clean_environment, capsys):
+        assert main(["run", "agent", "python-expert", "--task", "x"]) == 0
+        capsys.readouterr()
+        return clean_environment / ".claude" / "cache"
+
+    def test_its_signatures_are_checked(self, checks, folder):
+        found, code = checks("--offline")
+        assert code == 0
+        assert found["cache"][1].startswith("1 answer")
+        assert "all 1 that were checked hold" in found["signatures"][1]
+
+    def test_a_forged_entry_is_a_problem_and_stays_for_verify(self, checks, folder):
+        with closing(sqlite3.connect(str(folder / "answers-1.db"))) as db:
+            (sealed,) = db.execute("SELECT sealed FROM answer").fetchone()
+            db.execute("UPDATE answer SET sealed = ?", (sealed[:-1] + b"!",))
+            db.commit()
+        for _ in range(2):
+            found, code = checks("--offline")
+            assert (found["signatures"][0], code) == ("problem", 1)
+            assert "cache verify --remove" in found["signatures"][2]
+
+    def test_a_secret_that_others_can_read_is_a_problem(self, checks, folder):
+        (folder / "secret").chmod(0o644)
+        found, code = checks("--offline")
+        assert (found["cache"][0], code) == ("problem", 1)
+        assert "chmod 600" in found["cache"][2]
+
+    def test_entries_of_another_secret_are_a_warning(self, checks, folder, monkeypatch):
+        monkeypatch.setenv("CLAUDE_CACHE_SECRET", "another secret of my own")
+        found, code = checks("--offline")
+        assert (found["signatures"][0], code) == ("warning", 0)
+
+    def test_none_is_made_where_there_is_none(self, checks, clean_environment):
+        found, _ = checks("--offline")
+        assert "nothing is kept yet" in found["cache"][1]
+        assert not (clean_environment / ".claude").exists()
+
+
+def test_a_ledger_that_cannot_be_written_is_a_warning(checks, healthy):
+    (healthy / ".claude" / "metrics").write_text("a file in the place of the folder")
+    found, code = checks("--offline")
+    assert (found["metrics"][0], code) == ("warning", 0)
+
+
+def test_no_secret_is_shown(healthy, capsys, monkeypatch):
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-hunter2hunter2")
+    monkeypatch.setenv("CLAUDE_CACHE_SECRET", "hunter2 of the cache")
+    main(["doctor", "--send"])
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", "http://me:hunter2hunter2@127.0.0.1:9")
+    main(["doctor", "--send", "-v"])
+    captured = capsys.readouterr()
+    assert "127.0.0.1:9" in captured.out
+    assert "hunter2" not in captured.out + captured.err
