@@ -101,7 +101,7 @@ class Estimator:
             _usage(prompt.expected, answer.expected, read),
             Usage(0, round(answer.high), round(prompt.high)),
         ]
-        costs = [self.price(call.model, usage) for usage in usages]
+        costs = [self.price(call.model, usage, call.options) for usage in usages]
         known = [cost for cost in costs if cost is not None]
         if len(known) == len(costs):
             self._cost = self._cost.plus(Range(*known))

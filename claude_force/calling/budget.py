@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Callable, List, Mapping, Optional
+from typing import Any, Callable, List, Mapping, Optional, Protocol
 
 from ..errors import BudgetExceededError, InvalidOptionError
 from ..types import Call, Usage
 from .forecast import byte_size
+from .pricing import NO_OPTIONS
 
 # Whole numbers add up exactly, in whatever order calls end.
 _NANO = 10**9
@@ -17,7 +18,14 @@ _FRAME_TOKENS, _TOOLS_TOKENS = 50, 1000
 _PRICED = {"input", "output", "cache_write", "cache_write_1h", "cache_read"}
 
 Prices = Mapping[str, Mapping[str, float]]
-Price = Callable[[str, Usage], Optional[float]]
+
+
+class Price(Protocol):
+    """USD that `usage` of a model costs with the options of a call; None where that is not known."""
+
+    def __call__(
+        self, model: str, usage: Usage, options: Mapping[str, Any] = NO_OPTIONS
+    ) -> Optional[float]: ...
 
 
 class Budget:
@@ -81,8 +89,8 @@ def worst_cost(call: Call, price: Price) -> Optional[float]:
     more = len(repr(dict(call.options))) + _TOOLS_TOKENS if call.options else 0
     prompt = size + more + _FRAME_TOKENS
     costs = [
-        price(call.model, Usage(input_tokens=prompt, output_tokens=call.max_tokens)),
-        price(call.model, _written(prompt, call)),
+        price(call.model, Usage(input_tokens=prompt, output_tokens=call.max_tokens), call.options),
+        price(call.model, _written(prompt, call), call.options),
     ]
     known = [cost for cost in costs if cost is not None]
     return max(known) if len(known) == len(costs) else None
@@ -97,20 +105,16 @@ def price_by(prices: Prices, otherwise: Price) -> Price:
     """Prices of the caller's own, in USD per million tokens, before those of the price list.
 
     `prices[model]` has `input` and `output`, and may have `cache_write` (else 1.25 of input),
-    `cache_write_1h` (else 2 of input) and `cache_read` (else 0.1 of input). Raises InvalidOptionError for
-    anything else.
+    `cache_write_1h` (else 2 of input) and `cache_read` (else 0.1 of input); they hold whatever the options
+    of a call. Raises InvalidOptionError for anything else.
     """
     for model, given in prices.items():
-        if not {"input", "output"} <= set(given) <= _PRICED:
-            raise InvalidOptionError(
-                f"prices[{model!r}] has {sorted(given)}; give input and output, and if they differ from the "
-                "usual cache_write, cache_write_1h and cache_read, in USD per million tokens."
-            )
+        _check(model, given)
 
-    def price(model: str, usage: Usage) -> Optional[float]:
+    def price(model: str, usage: Usage, options: Mapping[str, Any] = NO_OPTIONS) -> Optional[float]:
         given = prices.get(model)
         if given is None:
-            return otherwise(model, usage)
+            return otherwise(model, usage, options)
         fresh, long_lived = given["input"], usage.cache_creation_1h_input_tokens
         return (
             usage.input_tokens * fresh
@@ -121,6 +125,19 @@ def price_by(prices: Prices, otherwise: Price) -> Price:
         ) / 1e6
 
     return price
+
+
+def _check(model: str, given: Mapping[str, float]) -> None:
+    if not {"input", "output"} <= set(given) <= _PRICED:
+        raise InvalidOptionError(
+            f"prices[{model!r}] has {sorted(given)}; give input and output, and if they differ from the "
+            "usual cache_write, cache_write_1h and cache_read, in USD per million tokens."
+        )
+    for name, rate in given.items():
+        if not isinstance(rate, (int, float)) or not 0 <= rate < float("inf"):
+            raise InvalidOptionError(
+                f"prices[{model!r}][{name!r}] is {rate!r}; give USD per million tokens, 0 or more."
+            )
 
 
 def _nano(usd: float) -> int:

@@ -83,7 +83,7 @@ class Line:
                 reply = await self._afforded(call, terms, worst, meter, number)
         except BaseException as error:
             if meter.usage:
-                bill.add(self._price(call.model, meter.usage))
+                bill.add(self._price(call.model, meter.usage, call.options))
             bill.note(meter, error)
             raise
         bill.note(meter)
@@ -113,10 +113,10 @@ class Line:
 
     def _priced(self, call: Call, reply: Reply, bill: _Bill) -> Reply:
         usage = reply.usage
-        cost = self._cost(call.model, reply, usage)
+        cost = self._cost(call, reply, usage)
         saving: Optional[float] = 0.0
         if usage.prompt_tokens != usage.input_tokens:
-            plain = self._cost(call.model, reply, Usage(usage.prompt_tokens, usage.output_tokens))
+            plain = self._cost(call, reply, Usage(usage.prompt_tokens, usage.output_tokens))
             saving = None if cost is None or plain is None else plain - cost
         return replace(
             reply,
@@ -127,10 +127,10 @@ class Line:
             timeline=bill.timeline,
         )
 
-    def _cost(self, asked: str, reply: Reply, usage: Usage) -> Optional[float]:
-        known = self._price(reply.model or asked, usage)
+    def _cost(self, call: Call, reply: Reply, usage: Usage) -> Optional[float]:
+        known = self._price(reply.model or call.model, usage, call.options)
         # A server may name the model more exactly than the prices do.
-        return known if known is not None else self._price(asked, usage)
+        return known if known is not None else self._price(call.model, usage, call.options)
 
     @asynccontextmanager
     async def _reserved(
@@ -145,7 +145,7 @@ class Line:
                     held.append(budget)
             yield
         finally:
-            spent = self._price(call.model, meter.usage) if meter.usage else None
+            spent = self._price(call.model, meter.usage, call.options) if meter.usage else None
             for budget in held:
                 budget.settle(worst, spent or 0.0)
 

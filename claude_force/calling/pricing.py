@@ -3,38 +3,47 @@
 from __future__ import annotations
 
 import logging
+import math
+import time
 from functools import lru_cache
-from typing import Any, Dict, Optional
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from ..types import Usage
 
 logger = logging.getLogger(__name__)
 
+_PROVIDER = "anthropic"
+# Options of a call that change its price, with the values that change nothing.
+_PRICED_OPTIONS = {"speed": (None, "standard"), "inference_geo": (None, "global")}
+# Prices of a list may begin or end at a time.
+_FRESH_SECONDS = 3600
 
-def cost(model: str, usage: Usage) -> Optional[float]:
-    """USD at list price, or None where the price is not known.
+NO_OPTIONS: Mapping[str, Any] = {}
+# What else than the model decides its prices, in the list's own words, such as ("processing", "batch").
+Variant = Tuple[Tuple[str, str], ...]
+# USD per million tokens, of prompts above so many: fresh, written for 5 minutes or an hour, read, answer.
+_Tier = Tuple[int, Tuple[float, ...]]
+_RATES = ("input_mtok", "cache_write_mtok", "cache_write_1h_mtok", "cache_read_mtok", "output_mtok")
 
-    `genai-prices` counts the tokens of the prompt cache into the input tokens; the API does not.
+
+def cost(
+    model: str, usage: Usage, options: Mapping[str, Any] = NO_OPTIONS, *, batch: bool = False
+) -> Optional[float]:
+    """USD at list price for the tokens; what tools of the server charge for each use is not among it.
+
+    Args:
+        options: those of the call; one that changes the price, such as `speed`, makes it unknown where the
+            list has no price for that.
+        batch: at the price of the Message Batches API.
+
+    Returns:
+        None where the price is not known.
     """
-    prices = price_list()
-    if prices is None or not model:
+    variant = _variant(options, batch)
+    tiers = _tiers(model, variant, int(time.time() // _FRESH_SECONDS))
+    if tiers is None:
         return None
-    counts: Dict[str, int] = {
-        "input_tokens": usage.prompt_tokens,
-        "output_tokens": usage.output_tokens,
-        "cache_write_tokens": usage.cache_creation_input_tokens,
-        "cache_read_tokens": usage.cache_read_input_tokens,
-    }
-    if usage.cache_creation_1h_input_tokens:
-        # The longer-lived entries cost more; a price list that can't tell them apart is no price.
-        if "cache_write_1h_tokens" not in prices.Usage.__dataclass_fields__:
-            return None
-        counts["cache_write_1h_tokens"] = usage.cache_creation_1h_input_tokens
-    try:
-        price = prices.calc_price(prices.Usage(**counts), model_ref=model, provider_id="anthropic")
-    except LookupError:
-        return None
-    return float(price.total_price)
+    return _by_tier(tiers, usage) if tiers else _by_list(model, usage, variant)
 
 
 @lru_cache(maxsize=1)
@@ -46,3 +55,99 @@ def price_list() -> Any:
         logger.info("genai-prices is not installed: costs are unknown")
         return None
     return genai_prices
+
+
+def _variant(options: Mapping[str, Any], batch: bool) -> Variant:
+    asked = {
+        name: str(options[name])
+        for name, ordinary in _PRICED_OPTIONS.items()
+        if name in options and options[name] not in ordinary
+    }
+    if batch:
+        asked["processing"] = "batch"
+    return tuple(sorted(asked.items()))
+
+
+def _by_tier(tiers: List[_Tier], usage: Usage) -> float:
+    prompt, long_lived = usage.prompt_tokens, usage.cache_creation_1h_input_tokens
+    rates = next(rates for above, rates in reversed(tiers) if prompt > above)
+    counts = (
+        usage.input_tokens,
+        usage.cache_creation_input_tokens - long_lived,
+        long_lived,
+        usage.cache_read_input_tokens,
+        usage.output_tokens,
+    )
+    return math.fsum(count * rate for count, rate in zip(counts, rates)) / 1e6
+
+
+@lru_cache(maxsize=256)
+def _tiers(model: str, variant: Variant, _hour: int) -> Optional[List[_Tier]]:
+    """The model's rates; empty where only the list itself can apply its prices, None where it has none.
+
+    The list takes a sixth of a whole call's work for one answer, so it is asked once for each model and hour.
+    """
+    if _by_list(model, Usage(1, 1), variant) is None:
+        return None
+    tiers = _read_tiers(_priced(model, Usage(1, 1), variant).model_price)
+    edges = [prompt for above, _ in tiers for prompt in (above, above + 1) if prompt > 0]
+    for prompt in [1000, *edges] if tiers else ():
+        usage = Usage(prompt - 60, 1000, 50, 10, 20)
+        known = _by_list(model, usage, variant)
+        if known is None or not math.isclose(_by_tier(tiers, usage), known, rel_tol=1e-12):
+            return []
+    return tiers
+
+
+def _read_tiers(price: Any) -> List[_Tier]:
+    """Empty where it is written in another way than is known here."""
+    by_start: List[Dict[int, float]] = []
+    for name in _RATES:
+        rate: Any = getattr(price, name, None)
+        try:
+            steps = {-1: rate.base, **{tier.start: tier.price for tier in rate.tiers}}
+        except AttributeError:
+            steps = {-1: rate}
+        if any(step is None for step in steps.values()):
+            return []
+        by_start.append({start: float(step) for start, step in steps.items()})
+    starts = sorted({start for steps in by_start for start in steps})
+    return [
+        (start, tuple(steps[max(one for one in steps if one <= start)] for steps in by_start))
+        for start in starts
+    ]
+
+
+def _by_list(model: str, usage: Usage, variant: Variant) -> Optional[float]:
+    price = _priced(model, usage, variant)
+    return None if price is None else float(price.total_price)
+
+
+def _priced(model: str, usage: Usage, variant: Variant) -> Any:
+    """The list's own answer: it counts the prompt cache's tokens into the input tokens, the API does not."""
+    prices = price_list()
+    if prices is None or not model:
+        return None
+    counts: Dict[str, int] = {
+        "input_tokens": usage.prompt_tokens,
+        "output_tokens": usage.output_tokens,
+        "cache_write_tokens": usage.cache_creation_input_tokens,
+        "cache_read_tokens": usage.cache_read_input_tokens,
+    }
+    if usage.cache_creation_1h_input_tokens:
+        # The longer-lived entries cost more; a price list that can't tell them apart is no price.
+        if not hasattr(prices.Usage(), "cache_write_1h_tokens"):
+            return None
+        counts["cache_write_1h_tokens"] = usage.cache_creation_1h_input_tokens
+    asked: Dict[str, Any] = {"model_ref": model, "provider_id": _PROVIDER}
+    try:
+        found = prices.calc_price(prices.Usage(**counts), **asked)
+        if not variant:
+            return found
+        # For a variant that it does not know the list has the ordinary price.
+        known = [one.when for one in getattr(found.model, "price_variants", None) or ()]
+        if dict(variant) not in known:
+            return None
+        return prices.calc_price(prices.Usage(**counts), price_context=dict(variant), **asked)
+    except (LookupError, ValueError):
+        return None
