@@ -11,6 +11,7 @@ from typing import Any, Callable, Deque, List, Optional, Tuple
 from ..bulk import Event, Finished, Paused, Progress, Retried
 from ..calling import Load
 from . import streams
+from .logs import is_verbose, without_attempts
 from .render import count
 
 _FRAME_SECONDS, _LINE_SECONDS = 0.25, 10.0
@@ -26,7 +27,8 @@ class Board:
         self, load: Callable[[], Optional[Load]], kept: int, spent: float, quiet: bool = False
     ) -> None:
         self._load, self._kept, self._spent = load, kept, spent
-        self._live = sys.stderr.isatty() and not quiet
+        # What is logged of each step would tear a board to pieces.
+        self._live = sys.stderr.isatty() and not (quiet or streams.is_quiet() or is_verbose())
         self.progress = Progress()
         self._errors: Deque[str] = deque(maxlen=_ERRORS)
         self._samples: Deque[Tuple[float, Tuple[int, int, int]]] = deque()
@@ -44,7 +46,8 @@ class Board:
     async def show(self) -> None:
         """Until it is cancelled."""
         if self._live:
-            await self._show_live()
+            with without_attempts():
+                await self._show_live()
         while True:
             await asyncio.sleep(_LINE_SECONDS)
             streams.note("; ".join(self.lines()))
@@ -61,9 +64,8 @@ class Board:
     def _drawn(self) -> Any:
         from rich.text import Text
 
-        return Text(
-            "\n".join([*self.lines(), *(f"  ! {error}" for error in self._errors)]), overflow="ellipsis"
-        )
+        lines = [*self.lines(), *(f"  ! {streams.one_line(error)}" for error in self._errors)]
+        return Text("\n".join(lines), no_wrap=True, overflow="ellipsis")
 
     def lines(self) -> List[str]:
         """Rows, speed, money."""
@@ -75,9 +77,11 @@ class Board:
         total = "" if now.total is None else f" of {self._kept + now.total:,}"
         text = f"{done:,}{total} rows done, {now.failed:,} failed, {now.cached:,} cached"
         load = self._load()
+        # A row that has its answer is still in flight for the run, until that is kept.
+        on_wire = now.in_flight if load is None else load.under_way
         room = "" if load is None else f" of {load.window:,} at most"
         paused = f", paused for {load.paused:.0f} s" if load is not None and load.paused else ""
-        return f"{text}, {now.in_flight:,} in flight{room}{paused}"
+        return f"{text}, {on_wire:,} in flight{room}{paused}"
 
     def _speed(self, now: Progress) -> str:
         load, rates = self._load(), self._per_minute(now)

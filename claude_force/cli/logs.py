@@ -35,14 +35,43 @@ def logging_to_stderr(verbose: bool) -> Iterator[None]:
         _logger.removeHandler(handler)
 
 
+@contextmanager
+def without_attempts() -> Iterator[None]:
+    """As long as this lasts, attempts that failed are shown elsewhere."""
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return not hasattr(record, "attempt")
+
+    handlers = list(_logger.handlers)
+    for handler in handlers:
+        handler.addFilter(is_other)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(is_other)
+
+
+def is_verbose() -> bool:
+    """Whether everything is logged."""
+    return _logger.isEnabledFor(logging.DEBUG)
+
+
 def _handler(verbose: bool) -> logging.Handler:
-    handler = logging.StreamHandler(sys.stderr)
     if verbose:
+        handler: logging.Handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     else:
-        handler.setFormatter(_Formatter("claude-force: warning: %(message)s"))
+        handler = _Warnings()
         handler.addFilter(lambda record: record.levelno < logging.ERROR)
     return handler
+
+
+class _Warnings(logging.Handler):
+    """As the command's own, so that they find their place beside what is drawn on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        streams.warn(self.format(record))
 
 
 class _Formatter(logging.Formatter):

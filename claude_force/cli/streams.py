@@ -92,7 +92,7 @@ def error(text: str, json: bool) -> None:
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(f"{_NAME}: {_one_line(without_secrets(text))}\n")
+    sys.stderr.write(f"{_NAME}: {one_line(text)}\n")
     sys.stderr.flush()
 
 
@@ -115,8 +115,9 @@ def on_terminal() -> bool:
     return sys.stdout.isatty()
 
 
-def _one_line(text: str) -> str:
-    return _without_controls(" ".join(str(text).split()))
+def one_line(text: str) -> str:
+    """`text` as it may be shown: in one line, without secrets, and nothing that a terminal obeys."""
+    return _without_controls(" ".join(without_secrets(str(text)).split()))
 
 
 def _without_controls(text: str) -> str:
