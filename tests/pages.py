@@ -91,9 +91,12 @@ class Forge:
 
 
 class Project:
-    """An empty folder with a home of its own beside it, and commands that lead to this package."""
+    """An empty folder with a home of its own beside it, and commands that lead to this package.
 
-    def __init__(self, home, server, forge, name="page"):
+    `forge` is for its `python` blocks.
+    """
+
+    def __init__(self, home, server, forge=None, name="page"):
         self.home, self.folder, self.name = home, home / "project", name
         self._forge = forge
         self.folder.mkdir()
