@@ -19,6 +19,7 @@ from report_entries import START, fleet_entries, rows_of
 from claude_force.cli.main import main
 from claude_force.ledger.entry import Entry
 from claude_force.ledger.line import line_of
+from claude_force.ledger.rows import read_lines
 from claude_force.report import build_report, select
 from claude_force.report.data import table
 from claude_force.report.executions import executions_of
@@ -72,6 +73,44 @@ class TestData:
         rows = rows_of([])
         rows.append({**row, "ended": 1714557600.0})
         assert "Waiting: no call tells it." in build_report(rows, "x", timezone.utc).html
+
+
+class TestAnyLedger:
+    moments = st.sampled_from(
+        ["0001-01-01T00:00:00+00:00", "9999-12-31T23:59:59-23:00", "2026-11-25T08:30:00"]
+    )
+    times = st.floats(0, 1e15) | st.just(0)
+    money = st.none() | st.floats(0, 1e15)
+    lines = st.fixed_dictionaries(
+        {"timestamp": moments, "agent_name": st.text()},
+        optional={
+            "execution_time_ms": times,
+            "wait_ms": times,
+            "service_time_ms": times,
+            "attempts": st.integers(0, 10**15),
+            "success": st.booleans(),
+            "cached": st.booleans(),
+            "shared": st.booleans(),
+            "model": st.none() | st.text(),
+            "error_type": st.none() | st.text(),
+            "estimated_cost": money,
+            "saved_cost": money,
+            "prompt_cache_saving": st.none() | st.floats(-1e15, 1e15),
+            "timeline": st.lists(
+                st.tuples(times, times, st.integers(-9, 9), st.none() | st.text()), max_size=3
+            ),
+        },
+    )
+
+    @given(
+        st.lists(lines, min_size=1, max_size=5),
+        st.sampled_from([timezone.utc, timezone(timedelta(hours=-9))]),
+    )
+    def test_whatever_the_ledgers_reading_lets_through_can_be_shown(self, lines, zone):
+        rows, _ = read_lines([json.dumps(line).encode() + b"\n" for line in lines])
+        page = build_report(rows, "x", zone).html
+        page.encode("utf-8")
+        assert page.count("<script") == 2
 
 
 class TestScales:

@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from ..agents import Registry
+from ..agents.discovery import find_sources
 from ..errors import InputError
 from ..ledger.figures import Figures
 from ..ledger.window import window_of
@@ -22,7 +22,7 @@ _NAME = "report.html"
 def report(args: argparse.Namespace) -> int:
     """Returns 0, or 1 where there is nothing to report. Raises InputError."""
     window = window_of(time.time(), args.hours, args.since)
-    folder = Registry(args.config).folder / "metrics"
+    folder = find_sources(args.config, Path.cwd()).folder / "metrics"
     run = args.run or (LAST if window.is_everything else None)
     chosen = select(folder, run, window)
     if not chosen.rows:

@@ -96,13 +96,20 @@ class Bars:
         return f'<rect x="{x:.3f}%" y="{room + y:.1f}" width="{wide:.3f}%" height="{height:.1f}"/>'
 
     def _lines(self, room: int) -> Iterable[str]:
-        for number, (place, label) in enumerate(self.lines):
+        tags = self._tags()
+        for number, (place, label) in enumerate(tags):
             x, raised = f"{100 * place:.2f}%", number % 2
             first = number == 0 or place > 0.94
             anchor = "middle" if raised else "end" if first else "start"
             y = room - 5 - ROW_HEIGHT * raised
             yield f'<line x1="{x}" x2="{x}" y1="{y + 2}" y2="{room + self.height}" class="mark"/>'
             yield f'<text x="{x}" y="{y}" class="tag {anchor}">{escaped(label)}</text>'
+
+    def _tags(self) -> Sequence[Mark]:
+        """One label for all lines where they stand together at the right edge."""
+        if len(self.lines) < 2 or self.lines[-1][0] < 0.94 or self.lines[-1][0] - self.lines[0][0] > 0.12:
+            return self.lines
+        return [*((place, "") for place, _ in self.lines[:-1]), (self.lines[-1][0], _listed(self.lines))]
 
     def _across(self, room: int) -> Iterable[str]:
         y = room + self.height
@@ -127,3 +134,7 @@ def stacked(series: Sequence[Series], sign: int) -> List[Tuple[Series, List[Tupl
                 heights[number] += value
         found.append((one, boxes))
     return found
+
+
+def _listed(lines: Sequence[Mark]) -> str:
+    return ", ".join(label for _, label in lines)

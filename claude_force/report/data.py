@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence
 
 from ..ledger.entry import Trip
 from .executions import Execution
@@ -40,6 +40,7 @@ _PLAIN: Dict[str, str] = {
     "request": "request_id",
     "task": "task_hash",
 }
+# Null where the line does not tell it.
 _TIMES: Dict[str, str] = {"wall": "execution_time_ms", "wait": "wait_ms", "service": "service_time_ms"}
 
 
@@ -57,7 +58,7 @@ def table(executions: Sequence[Execution]) -> Dict[str, Any]:
         for column, field in _NAMED.items()
     }
     columns.update({column: _field(executions, field) for column, field in _PLAIN.items()})
-    columns.update({column: _field(executions, field, _ticks) for column, field in _TIMES.items()})
+    columns.update({column: _times(executions, field) for column, field in _TIMES.items()})
     columns["begin"] = _deltas(executions)
     columns["flags"] = [_flags(execution) for execution in executions]
     columns["cost"] = [_money(execution.entry.estimated_cost) for execution in executions]
@@ -87,10 +88,13 @@ class _Names:
         return self._numbers[text]
 
 
-def _field(
-    executions: Sequence[Execution], field: str, shown: Callable[[Any], Any] = lambda value: value
-) -> List[Any]:
-    return [shown(getattr(execution.entry, field)) for execution in executions]
+def _field(executions: Sequence[Execution], field: str) -> List[Any]:
+    return [getattr(execution.entry, field) for execution in executions]
+
+
+def _times(executions: Sequence[Execution], field: str) -> List[Optional[int]]:
+    told = (execution.row.get(field) for execution in executions)
+    return [None if ms is None else _ticks(ms) for ms in told]
 
 
 def _ticks(ms: float) -> int:

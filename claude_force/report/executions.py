@@ -44,7 +44,8 @@ def executions_of(rows: Iterable[Row]) -> List[Execution]:
 
 
 def _execution(row: Row) -> Execution:
-    entry, ended = entry_from(row), float(row["ended"])
+    # Damaged clocks write moments before 1970; a calendar that shows them would show nothing else.
+    entry, ended = entry_from(row), max(0.0, row["ended"])
     return Execution(entry, row, max(0.0, ended - entry.execution_time_ms / 1000), ended)
 
 

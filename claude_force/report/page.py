@@ -17,7 +17,7 @@ from ..ledger.limit import TimeAtLimit
 from ..ledger.rows import Row
 from . import text
 from .data import packed
-from .executions import Execution, executions_of, group_of
+from .executions import Execution, Group, executions_of, group_of
 from .faults import faults
 from .latency import PERCENTS, latency, percentiles
 from .money import known_cost, money
@@ -45,7 +45,7 @@ def build_report(rows: Iterable[Row], scope: str, zone: Optional[tzinfo] = None)
     """
     executions = executions_of(rows)
     group = group_of(scope, executions)
-    ended = group.figures.ended or time.time()
+    ended = max((execution.ended for execution in executions), default=time.time())
     # One offset for the whole page, summer time or not: so no moment is there twice.
     zone = zone or datetime.fromtimestamp(min(ended, text.LAST_MOMENT)).astimezone().tzinfo or timezone.utc
     style, script = _asset("page.css"), "\n".join(_asset(f"{name}.js") for name in _SCRIPTS)
@@ -60,20 +60,21 @@ def build_report(rows: Iterable[Row], scope: str, zone: Optional[tzinfo] = None)
         made=text.moment(time.time(), zone),
         some="" if executions else "hidden",
         none="hidden" if executions else "",
-        **_parts(executions, group.figures, zone),
-        latency=latency(group) if executions else "",
+        **(_parts(group, ended, zone) if executions else dict.fromkeys(_PARTS, "")),
     )
     return Report(page, group.figures)
 
 
-def _parts(executions: Sequence[Execution], figures: Figures, zone: tzinfo) -> Dict[str, str]:
-    if not executions:
-        return dict.fromkeys(("period", "totals", "at_limit", "money", "faults"), "")
-    began, ended = executions[0].began, figures.ended or executions[0].ended
+_PARTS = ("period", "totals", "at_limit", "latency", "money", "faults")
+
+
+def _parts(group: Group, ended: float, zone: tzinfo) -> Dict[str, str]:
+    executions, began = group.executions, group.executions[0].began
     return {
         "period": _period(began, ended, zone),
-        "totals": _totals(figures),
+        "totals": _totals(group.figures),
         "at_limit": _at_limit(executions),
+        "latency": latency(group),
         "money": money(executions, Clock.around(began, ended, zone)),
         "faults": faults(executions, zone),
     }

@@ -14,7 +14,7 @@ function callsOf({ from, names, columns, trips }) {
   let at = 0;
   calls.begin = Float64Array.from(columns.begin, (delta) => (at += delta) / TICKS_PER_MS);
   for (const time of ["wall", "wait", "service"]) {
-    calls[time] = Float64Array.from(columns[time], (ticks) => ticks / TICKS_PER_MS);
+    calls[time] = columns[time].map((ticks) => (ticks === null ? null : ticks / TICKS_PER_MS));
   }
   calls.end = calls.begin.map((begin, call) => begin + calls.wall[call]);
   for (const sum of ["cost", "saved", "promptSaved"]) {

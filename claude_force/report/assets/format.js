@@ -4,6 +4,7 @@ const OFFSET_MS = Number(document.documentElement.dataset.offset) * 60000;
 const SECOND = 1000, MINUTE = 60 * SECOND, HOUR = 60 * MINUTE, DAY = 24 * HOUR;
 
 function duration(ms) {
+  if (ms === null) return NOTHING;
   if (ms < 9.95) return `${ms.toFixed(1)} ms`;
   if (ms < 999.5) return `${ms.toFixed(0)} ms`;
   if (ms < 59950) return `${(ms / SECOND).toFixed(ms < 9995 ? 2 : 1)} s`;

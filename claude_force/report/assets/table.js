@@ -16,7 +16,7 @@ function columnsOf(calls) {
     { head: "Model", ...named("model"), kind: "wide" },
     { head: "Status", values: status.map((name) => TELLING.indexOf(name)), text: (call) => label[status[call]], kindOf: (call) => status[call] },
     { head: "Wall", values: calls.wall, text: (call) => duration(calls.wall[call]), kind: "figure" },
-    { head: "Waiting", values: calls.wait, text: (call) => duration(calls.wait[call]), kind: "figure wide" },
+    { head: "Waiting", values: calls.wait.map((wait) => wait ?? -1), text: (call) => duration(calls.wait[call]), kind: "figure wide" },
     { head: "Attempts", values: calls.attempts, text: (call) => number(calls.attempts[call]), kind: "figure wide" },
     { head: "Tokens", values: tokens, text: (call) => number(tokens[call]), kind: "figure wide" },
     { head: "Paid", values: calls.cost.map((cost) => cost ?? -1), text: (call) => dollars(calls.cost[call]), kind: "figure" },

@@ -131,6 +131,7 @@ function makeTimeline(calls, reveal) {
     return drawn.find((one) => x >= one.left - 2 && x <= one.right + 2 && y >= one.top && y < one.bottom)?.call;
   }
 
+  places.wire.hidden = places.wire.nextElementSibling.hidden = !steps.at.length;
   const lanes = lane.reduce((most, one) => Math.max(most, one + 1), 1);
   const tallest = places.lanes.clientHeight;
   places.lanes.style.height = `${Math.min(tallest, Math.max(110, lanes * MOST_LANE + STRIP + 32))}px`;
