@@ -9,6 +9,7 @@ import asyncio
 import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, Callable, Deque, Dict, List, Optional, Tuple
 
 from .forks import forgets_after_fork
@@ -78,8 +79,8 @@ def _deliver(batch: List[_Waiting], results: List[Any]) -> None:
         if future is not None:
             by_loop.setdefault(future.get_loop(), []).append((future, result))
     for loop, done in by_loop.items():
-        # A loop that is closed has nobody left who waits.
-        if not loop.is_closed():
+        # A loop that is closed, maybe in this moment, has nobody left who waits.
+        with suppress(RuntimeError):
             loop.call_soon_threadsafe(_settle, done)
 
 

@@ -393,6 +393,22 @@ class TestClerk:
         assert done == ["cancelled", "next"]
         clerk.stop()
 
+    async def test_a_loop_that_was_closed_while_it_waited_harms_nobody(self):
+        go, other, left = threading.Event(), asyncio.new_event_loop(), []
+        clerk = Clerk(lambda jobs: [go.wait(5) for _ in jobs], "clerk")
+
+        async def ask_and_leave():
+            left.append(asyncio.ensure_future(clerk.do("left alone")))
+            await asyncio.sleep(0)
+
+        await asyncio.get_running_loop().run_in_executor(None, other.run_until_complete, ask_and_leave())
+        left[0].cancel()
+        await asyncio.get_running_loop().run_in_executor(None, other.run_until_complete, asyncio.sleep(0))
+        other.close()
+        go.set()
+        assert await clerk.do("next")
+        clerk.stop()
+
     async def test_one_who_is_cancelled_while_it_looks_leaves_no_lease_behind(self, project, tmp_path):
         with ResponseCache(cache_dir=tmp_path / "own") as cache:
             async with fleet(project, response_cache=cache) as (orchestrator, _):
