@@ -128,7 +128,7 @@ class TestRecording:
             await asyncio.sleep(0)
         assert lines(folder) == []
         disk.set()
-        await asyncio.to_thread(tracker.flush) if sys.version_info >= (3, 9) else tracker.flush()
+        tracker.flush()
         assert len(lines(folder)) == 3 * BATCH
 
     @posix_only

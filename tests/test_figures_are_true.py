@@ -1,0 +1,181 @@
+"""The ledger's figures against the stand-in's own records and prices looked up by hand."""
+
+import asyncio
+import json
+import time
+
+import pytest
+from fleet import fleet, write_project
+from ledgers import written
+
+from claude_force import AgentOrchestrator
+from claude_force.calling import Clock
+from claude_force.calling.pricing import cost
+from claude_force.testing import faults
+from claude_force.types import Usage
+
+# USD per million tokens: fresh, answer, written to the prompt cache, read from it.
+PRICES = {"claude-sonnet-5-5": (2.0, 10.0, 2.5, 0.1), "claude-haiku-5-5": (0.1, 0.5, 0.125, 0.01)}
+ANSWER_TOKENS = 40
+SERVER = {"output_tokens": ANSWER_TOKENS}
+
+pytestmark = pytest.mark.skipif(
+    any(cost(model, Usage(1, 1)) is None for model in PRICES), reason="an older price list, or none"
+)
+
+
+@pytest.fixture
+def project(tmp_path):
+    """One agent's system prompt is long enough for the prompt cache."""
+    config = write_project(tmp_path)
+    (tmp_path / ".claude" / "python.md").write_text("You explain Python.\n" * 300, encoding="utf-8")
+    return config
+
+
+class Record:
+    """What one answer of the stand-in used and cost, from the request that it received."""
+
+    def __init__(self, received, known):
+        body = received.body
+        system = [block["text"] for block in body["system"]]
+        task = body["messages"][0]["content"]
+        size = sum(map(len, system)) + sum(
+            len(one if isinstance(one, str) else one["text"]) for one in [task]
+        )
+        prefix = sum(map(len, system)) // 4
+        self.model, self.prompt = body["model"], size // 4
+        key = (self.model, *system)
+        self.read = prefix if key in known else 0
+        self.written = prefix if prefix >= 1024 and not self.read else 0
+        if prefix >= 1024:
+            known.add(key)
+
+    def usd(self, answer_tokens=ANSWER_TOKENS):
+        fresh, answer, write, read = PRICES[self.model]
+        plain = self.prompt - self.read - self.written
+        return (plain * fresh + answer_tokens * answer + self.written * write + self.read * read) / 1e6
+
+    def saved_by_prompt_cache(self):
+        fresh, _, write, read = PRICES[self.model]
+        return (self.read * (fresh - read) - self.written * (write - fresh)) / 1e6
+
+
+def records(server, began):
+    """Of the requests that were answered, or whose answer began: `began` tells for each one."""
+    known = set()
+    assert len(server.requests) == len(began)
+    return [Record(received, known) for received, one in zip(server.requests, began) if one]
+
+
+def to_the_cent(figures, usd):
+    """And far below it."""
+    return figures == pytest.approx(usd, abs=1e-9)
+
+
+async def test_tokens_and_money_are_those_of_the_requests(project):
+    plan = [None, None, faults.status(529), None, None, None]
+    async with fleet(project, {**SERVER, "faults": plan}) as (orchestrator, server):
+        run = orchestrator.execute_agent
+        await run("python-expert", "first")
+        await run("python-expert", "first")
+        await asyncio.gather(*(run("python-expert", "together") for _ in range(5)))
+        await run("python-expert", "overloaded at first")
+        await orchestrator.execute_workflow("review", "all of it")
+        figures = orchestrator.get_performance_summary()
+    first, together, retried, expert, reviewer = paid = records(server, [True, True, False, True, True, True])
+
+    assert (figures["executions"], figures["errors"], figures["skipped_lines"]) == (10, 0, 0)
+    assert (figures["cached"], figures["shared"]) == (1, 4)
+    assert (figures["attempts"], figures["retries"]) == (6, 1)
+    assert figures["tokens"] == {
+        "input": sum(one.prompt for one in paid),
+        "output": 5 * ANSWER_TOKENS,
+        "cache_read": sum(one.read for one in paid),
+        "cache_write": first.written,
+        "total": sum(one.prompt for one in paid) + 5 * ANSWER_TOKENS,
+    }
+    assert first.written > 1024 and all(one.read == first.written for one in (together, retried, expert))
+    assert to_the_cent(figures["cost_usd"], sum(one.usd() for one in paid))
+    assert to_the_cent(figures["saved_usd"], first.usd() + 4 * together.usd())
+    assert to_the_cent(figures["prompt_cache_saving_usd"], sum(one.saved_by_prompt_cache() for one in paid))
+    assert (figures["unknown_price"], figures["unknown_saving"]) == (0, 0)
+    by_agent = figures["by_agent"]
+    assert to_the_cent(by_agent["code-reviewer"]["cost_usd"], reviewer.usd())
+    assert list(figures["by_model"]) == ["claude-haiku-5-5", "claude-sonnet-5-5"]
+    assert to_the_cent(figures["by_workflow"]["review"]["cost_usd"], expert.usd() + reviewer.usd())
+    assert figures["by_workflow"]["review"]["executions"] == 2
+
+
+async def test_a_stream_that_broke_is_paid_for_and_one_that_was_refused_is_not(project):
+    plan = [faults.truncated_stream(after_events=3), None, faults.status(400)]
+    async with fleet(project, {**SERVER, "faults": plan}) as (orchestrator, server):
+        broken = await orchestrator.execute_agent("python-expert", "breaks at first")
+        refused = await orchestrator.execute_agent("python-expert", "refused")
+        figures = orchestrator.get_performance_summary()
+        money = orchestrator.get_cost_breakdown()
+    lost, whole = records(server, [True, True, False])
+    assert (broken.success, refused.success) == (True, False)
+    # The broken one had got no further than its first events, which count one token.
+    assert to_the_cent(figures["cost_usd"], lost.usd(answer_tokens=1) + whole.usd())
+    assert figures["tokens"]["total"] == whole.prompt + ANSWER_TOKENS
+    assert figures["errors_by_type"] == {"RequestRefusedError": 1}
+    assert (figures["error_rate"], figures["unknown_price"]) == (0.5, 0)
+    assert to_the_cent(money["total"]["cost_usd"], figures["cost_usd"])
+    assert [line["attempts"] for line in written(project.parent / "metrics")] == [2, 1]
+
+
+async def test_calls_that_end_by_silence_count_as_timeouts(project):
+    plan = [faults.silence_before_first_byte()] * 2
+    limits = {"timeout_seconds": 0.2, "max_retries": 2, "clock": Clock()}
+    async with fleet(project, {**SERVER, "faults": plan}, **limits) as (orchestrator, server):
+        result = await orchestrator.execute_agent("python-expert", "silent")
+        figures = orchestrator.get_agent_performance("python-expert")
+    assert not result.success and len(server.requests) == 2
+    assert (figures["timeouts"], figures["timeout_rate"]) == (1, 1.0)
+    assert figures["errors_by_type"] == {"SilenceError": 1}
+    assert figures["service_ms"]["max"] >= 2 * 200
+
+
+async def test_latencies_lie_between_the_servers_time_and_the_callers(project):
+    pace, calls = 0.05, 6
+    limits = {"clock": Clock(), "max_concurrent": 2}
+    async with fleet(project, {**SERVER, "time_to_first_token": pace}, **limits) as (orchestrator, _):
+        before = time.perf_counter()
+        tasks = [("python-expert", f"task {number}") for number in range(calls)]
+        results = await orchestrator.execute_multiple(tasks, cache="off", first_of_many=False)
+        outside = 1000 * (time.perf_counter() - before)
+        figures = orchestrator.get_performance_summary()
+    wall, service, wait = figures["wall_ms"], figures["service_ms"], figures["wait_ms"]
+    assert wall["max"] == pytest.approx(1000 * max(result.duration for result in results), abs=0.001)
+    assert 1000 * pace <= service["p50"] <= wall["max"] <= outside
+    assert wall["mean"] == pytest.approx(service["mean"] + wait["mean"], abs=0.01)
+    # Two at a time: the last of them waited while two pairs were on the wire.
+    assert wait["max"] >= 2 * 1000 * pace
+    assert 0.5 < figures["time_at_concurrency_limit"] <= 1.0
+    assert 3 * pace <= calls / figures["executions_per_second"] <= 1.1 * outside / 1000
+
+
+async def test_an_unknown_price_is_counted_and_not_added(project):
+    async with fleet(project, SERVER) as (orchestrator, _):
+        for task in ("a", "b", "a"):
+            await orchestrator.execute_agent("python-expert", task, model="my-own-model")
+        figures = orchestrator.get_performance_summary()
+    assert (figures["cost_usd"], figures["unknown_price"]) == (0.0, 2)
+    assert (figures["saved_usd"], figures["unknown_saving"]) == (0.0, 1)
+
+
+def test_a_second_process_and_the_sync_face_see_the_same(project, messages_server):
+    with AgentOrchestrator(str(project)) as orchestrator:
+        for task in ("a", "b", "a"):
+            assert orchestrator.run_agent("python-expert", task).success
+        figures = orchestrator.get_performance_summary()
+        orchestrator.export_performance_metrics(project.parent / "out.json")
+    assert (figures["executions"], figures["cached"]) == (3, 1)
+    exported = json.loads((project.parent / "out.json").read_text(encoding="utf-8"))
+    assert sum(one["total_tokens"] for one in exported) == figures["tokens"]["total"]
+
+
+async def test_nothing_is_kept_where_tracking_is_off(project):
+    async with fleet(project, SERVER, enable_tracking=False) as (orchestrator, _):
+        await orchestrator.execute_agent("python-expert", "x")
+    assert not (project.parent / "metrics").exists()
