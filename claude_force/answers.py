@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from contextlib import asynccontextmanager
 from typing import Any, AsyncIterator, Callable, Dict, List, NamedTuple, Optional, Tuple, TypeVar
@@ -10,55 +9,19 @@ from typing import Any, AsyncIterator, Callable, Dict, List, NamedTuple, Optiona
 import anyio.to_thread
 
 from . import settings
+from .cache.asked import Asked, kept_reply
 from .calling import Clock
 from .clerk import Clerk
-from .errors import CacheError, InvalidOptionError
+from .errors import CacheError
 from .response_cache import ResponseCache
-from .types import Call, Reply, Usage
+from .types import Reply
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-USE, REFRESH, OFF = "use", "refresh", "off"
-_POLICIES = (USE, REFRESH, OFF)
 # Answers that are whole, and that the model did not decline to give.
 _WHOLE = ("end_turn", "stop_sequence", "tool_use")
-
-
-class Asked(NamedTuple):
-    """What identifies an answer, as the cache takes it."""
-
-    agent: str
-    task: str
-    model: str
-    fingerprint: Dict[str, str]
-
-    def key(self) -> Tuple[Any, ...]:
-        return (*self[:3], *sorted(self.fingerprint.items()))
-
-
-def check_policy(policy: str) -> None:
-    """Raises InvalidOptionError for anything but `use`, `refresh` and `off`."""
-    if policy not in _POLICIES:
-        raise InvalidOptionError(f"cache is {policy!r}; choose one of {', '.join(_POLICIES)}.")
-
-
-def asked(call: Call, base_url: Optional[str]) -> Optional[Asked]:
-    """All that changes the answer to `call`; None where an option has no written form to compare."""
-    try:
-        options = json.dumps(dict(call.options), sort_keys=True)
-    except (TypeError, ValueError):
-        return None
-    definition, *contract = call.system
-    fingerprint = {
-        "definition": definition,
-        "contract": "\n".join(contract),
-        "max_tokens": str(call.max_tokens),
-        "options": options,
-        "endpoint": (base_url or settings.endpoint()).rstrip("/"),
-    }
-    return Asked(call.agent_name, call.task, call.model, fingerprint)
 
 
 class _Keep(NamedTuple):
@@ -86,11 +49,11 @@ class Answers:
     async def recall(self, question: Asked) -> Optional[Reply]:
         """A kept answer. Memory is asked at once, the disk in a thread."""
         hit = self.remembered(question)
-        return hit or _reply(await self.run(lambda cache: cache.get(*question), None), question.model)
+        return hit or kept_reply(await self.run(lambda cache: cache.get(*question), None), question.model)
 
     def remembered(self, question: Asked) -> Optional[Reply]:
         """A kept answer that is in memory."""
-        return _reply(self._cache.recall(*question), question.model) if self._cache is not None else None
+        return kept_reply(self._cache.recall(*question), question.model) if self._cache is not None else None
 
     @asynccontextmanager
     async def turn(self, question: Asked) -> AsyncIterator[Turn]:
@@ -181,7 +144,7 @@ class Turn:
     async def look(self) -> Tuple[Optional[Reply], bool]:
         """A kept answer; else whether the turn is this one's now."""
         hit, leads = await self._do(self._look, (None, True))
-        return _reply(hit, self._question.model), leads
+        return kept_reply(hit, self._question.model), leads
 
     async def take(self) -> bool:
         """Whether the turn is this one's now."""
@@ -221,21 +184,3 @@ class Turn:
         granted_by, self._granted_by = self._granted_by, None
         if granted_by is not None:
             granted_by.release_lease(*self._question)
-
-
-def _reply(hit: Optional[Dict[str, Any]], model: str) -> Optional[Reply]:
-    if hit is None:
-        return None
-    usage = hit.get("usage")
-    return Reply(
-        text=hit["response"],
-        model=hit.get("model", model),
-        usage=Usage(**usage) if usage else Usage(hit["input_tokens"], hit["output_tokens"]),
-        stop_reason=hit.get("stop_reason"),
-        request_id=hit.get("request_id"),
-        attempts=0,
-        cost=0.0,
-        saved_cost=hit["estimated_cost"],
-        cached=True,
-        cache_age=hit["cache_age_seconds"],
-    )

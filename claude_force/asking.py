@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Awaitable, Callable, Dict, Optional
 
-from .answers import OFF, USE, Answers, Asked, asked
+from .answers import Answers
+from .cache.asked import OFF, USE, Asked, asked
 from .cache.audit import explained
 from .calling import Clock, SingleFlight, Terms
 from .response_cache import ResponseCache

@@ -10,10 +10,10 @@ from typing import Any, AsyncGenerator, Awaitable, Dict, List, Optional, Sequenc
 from anyio import to_thread
 
 from . import settings
-from .agents import Registry, check_task, resolve_model, warn_if_retired
-from .answers import USE, check_policy
+from .agents import Registry, check_task, prepare_call
 from .asking import Asking, Keeping
 from .bulk import OnEvent, OnResult, Tasks, Tracker, each, most_under_way, pair, stream
+from .cache.asked import USE, check_policy
 from .calling import (
     ORDINARY,
     Budget,
@@ -169,10 +169,8 @@ class AsyncAgentOrchestrator(Inquiries):
         Raises:
             InputError: a ValueError, before anything is sent.
         """
-        if temperature is not None:
-            options["temperature"] = temperature
         check_policy(cache)
-        call = self._prepare(agent_name, task, model, max_tokens, cache_ttl, options)
+        call = self._prepare(agent_name, task, model, max_tokens, temperature, cache_ttl, **options)
         if self._budget is not None:
             terms = replace(terms, budgets=(self._budget, *terms.budgets))
         return await self._carry_out(call, Run(agent_name, workflow_name, workflow_position), cache, terms)
@@ -183,16 +181,15 @@ class AsyncAgentOrchestrator(Inquiries):
         task: str,
         model: Optional[str],
         max_tokens: int,
-        cache_ttl: str,
-        options: Dict[str, Any],
+        temperature: Optional[float] = None,
+        cache_ttl: str = "5m",
+        **options: Any,
     ) -> Call:
-        agent = self._registry.get(agent_name)
-        check_task(task)
         check_max_tokens(max_tokens)
         check_cache_ttl(cache_ttl)
-        chosen = resolve_model(call=model, agent=agent.model)
-        warn_if_retired(chosen)
-        return Call(agent.name, agent.system, task, chosen, max_tokens, options, cache_ttl)
+        return prepare_call(
+            self._registry, agent_name, task, model, max_tokens, temperature, cache_ttl, **options
+        )
 
     async def _carry_out(self, call: Call, run: Run, policy: str, terms: Terms) -> AgentResult:
         began, started = time.time(), self._clock.now()
@@ -314,7 +311,7 @@ class AsyncAgentOrchestrator(Inquiries):
 
         def prepare(task: Any) -> Call:
             agent_name, text = pair(estimator.rows, task)
-            return self._prepare(agent_name, text, model, max_tokens, cache_ttl, options)
+            return self._prepare(agent_name, text, model, max_tokens, cache_ttl=cache_ttl, **options)
 
         async def is_kept(call: Call) -> bool:
             return cache == USE and await self._asking.has(call, self._kept())
@@ -371,9 +368,7 @@ class AsyncAgentOrchestrator(Inquiries):
         **options: Any,
     ) -> Dict[str, Any]:
         """Why the same call would be a hit or a miss; as `ResponseCache.explain_miss`. Sends nothing."""
-        if temperature is not None:
-            options["temperature"] = temperature
-        call = self._prepare(agent_name, task, model, max_tokens, "5m", options)
+        call = self._prepare(agent_name, task, model, max_tokens, temperature, **options)
         return await self._asking.explain_miss(call, self._kept())
 
     async def check_credentials(self) -> None:
