@@ -22,7 +22,7 @@ class Inquiries(ABC):
     @property
     def tracker(self) -> PerformanceTracker:
         """The ledger in the project's `.claude/metrics/`."""
-        folder = self._agents().folder / "metrics"
+        folder = self._agents().ledger
         if self._tracker is None or self._tracker.folder != folder:
             before, self._tracker = self._tracker, PerformanceTracker(folder)
             if before is not None:

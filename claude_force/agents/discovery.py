@@ -19,6 +19,11 @@ class Sources:
     config: Path
     user: Path
 
+    @property
+    def ledger(self) -> Path:
+        """Where executions are recorded."""
+        return self.folder / "metrics"
+
 
 def find_sources(config_path: Union[str, Path, None], start: Path) -> Sources:
     """From `config_path` where it is given, else upwards from `start`, else `~/.claude`.

@@ -28,6 +28,11 @@ class Registry:
         """The `.claude` folder in charge; the user's own where there is no project."""
         return self._sources.folder
 
+    @property
+    def ledger(self) -> Path:
+        """Where executions are recorded."""
+        return self._sources.ledger
+
     def get(self, name: str) -> Agent:
         """The agent of this name, by the spelling of its file or by its slug.
 

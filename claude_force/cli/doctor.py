@@ -52,7 +52,7 @@ def _of_project(args: argparse.Namespace) -> Iterator[Finding]:
     except ConfigurationError as error:
         yield Finding("project", PROBLEM, str(error), "Nothing of it can be run before that.")
         return
-    yield machine.metrics(registry.folder / "metrics")
+    yield machine.metrics(registry.ledger)
 
 
 def _show(finding: Finding) -> None:

@@ -12,7 +12,8 @@ from ..agents.discovery import find_sources
 from ..errors import InputError
 from ..ledger.figures import Figures, advice_on
 from ..ledger.journal import LIVE
-from ..ledger.reading import Reading, summary_of
+from ..ledger.crew import summary_of
+from ..ledger.reading import Reading
 from ..ledger.summary import Summary
 from ..ledger.window import Window, window_of
 from . import amounts, render, streams
@@ -24,7 +25,7 @@ _MOST_WANTED = ("runs", "errors", "p95", "cost")
 
 def show_metrics(args: argparse.Namespace) -> int:
     """Returns 0, also where nothing is recorded yet. Raises InputError, OSError."""
-    folder = find_sources(args.config, Path.cwd()).folder / "metrics"
+    folder = find_sources(args.config, Path.cwd()).ledger
     window = window_of(time.time(), args.hours, args.since)
     if args.what == "export":
         _export(args, folder, window)

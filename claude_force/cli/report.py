@@ -22,7 +22,7 @@ _NAME = "report.html"
 def report(args: argparse.Namespace) -> int:
     """Returns 0, or 1 where there is nothing to report. Raises InputError."""
     window = window_of(time.time(), args.hours, args.since)
-    folder = find_sources(args.config, Path.cwd()).folder / "metrics"
+    folder = find_sources(args.config, Path.cwd()).ledger
     run = args.run or (LAST if window.is_everything else None)
     chosen = select(folder, run, window)
     if not chosen.rows:
