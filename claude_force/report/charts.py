@@ -107,7 +107,7 @@ class Bars:
 
     def _tags(self) -> Sequence[Mark]:
         """One label for all lines where they stand together at the right edge."""
-        if len(self.lines) < 2 or self.lines[-1][0] < 0.94 or self.lines[-1][0] - self.lines[0][0] > 0.12:
+        if len(self.lines) < 2 or self.lines[-1][0] < 0.94 or self.lines[-1][0] - self.lines[0][0] > 0.06:
             return self.lines
         return [*((place, "") for place, _ in self.lines[:-1]), (self.lines[-1][0], _listed(self.lines))]
 

@@ -94,7 +94,7 @@ class Pen {
   }
 
   bar(state, x, y, width, height) {
-    this.on.fillStyle = this.fill(state);
+    this.on.fillStyle = width < 8 ? this.colour(state) : this.fill(state);
     this.on.fillRect(x, y, width, height);
   }
 

@@ -1,6 +1,8 @@
 // The timeline and the concurrency below it: three canvases over one view, a span of time.
 const STRIP = 18, LEAST_LANE = 5, MOST_LANE = 18;
 const LEAST_PIXELS_A_CALL = 7;
+// A refusal takes a millisecond, and must be seen.
+const LEAST_FAILURE = 3;
 
 function makeTimeline(calls, reveal) {
   const spans = spansOf(calls), lane = lanesOf(calls), steps = stepsOf(calls);
@@ -66,13 +68,18 @@ function makeTimeline(calls, reveal) {
   }
 
   function drawCall(pen, call, top, pitch) {
-    const thick = Math.max(3, pitch - 4), middle = top + thick / 2;
-    for (let span = spans.first[call]; span < spans.first[call + 1]; span++) {
-      if (spans.end[span] < view.from || spans.start[span] > view.to) continue;
-      const x = pen.x(spans.start[span]), width = Math.max(1, pen.x(spans.end[span]) - x), state = spans.state[span];
-      if (state === RETRY) pen.dashes(x, middle, width);
-      else if (state === WAIT) pen.bar("wait", x, middle - 1.5, width, 3);
-      else pen.bar(STATES[state], x, top, width > 3 ? width - 1 : width, thick);
+    const tight = pitch < 9, thick = tight ? pitch - 1.2 : pitch - 4, middle = top + thick / 2, line = tight ? 1.5 : 3;
+    // Attempts lie upon waits: a short one would be hidden by the wait that follows it.
+    for (const onTop of [false, true]) {
+      for (let span = spans.first[call]; span < spans.first[call + 1]; span++) {
+        const state = spans.state[span];
+        if (spans.end[span] < view.from || spans.start[span] > view.to || state <= FAIL !== onTop) continue;
+        const x = pen.x(spans.start[span]);
+        const width = Math.max(state === FAIL ? LEAST_FAILURE : 1, pen.x(spans.end[span]) - x);
+        if (state === RETRY) pen.dashes(x, middle, width);
+        else if (state === WAIT) pen.bar("wait", x, middle - line / 2, width, line);
+        else pen.bar(STATES[state], x, top, width > 4 ? width - 1 : width, thick);
+      }
     }
     const left = pen.x(calls.begin[call]), right = pen.x(calls.end[call]);
     if (calls.end[call] <= view.to) {
