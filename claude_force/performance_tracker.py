@@ -78,6 +78,11 @@ class PerformanceTracker:
         elif not self._asked:
             self._ask()
 
+    def record_now(self, executed: Executed) -> None:
+        """As `record`, and it is in the file when this returns. For one who records no more than one."""
+        self._waiting.append(executed)
+        self._write_waiting()
+
     def _ask(self) -> None:
         self._asked = True
         if self._exits is None:
@@ -190,7 +195,7 @@ class PerformanceTracker:
 
     def _summary(self, hours: Optional[float] = None) -> Summary:
         # Not above: who runs agents need not wait for what he never asks.
-        from .ledger.reading import summary_of
+        from .ledger.crew import summary_of
         from .ledger.window import window_of
 
         window = window_of(time.time(), hours)

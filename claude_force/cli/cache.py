@@ -8,6 +8,7 @@ from typing import Any, Dict, Mapping
 
 from ..response_cache import ResponseCache
 from . import render, streams
+from .options import call_options
 from .task import read_task
 
 
@@ -52,7 +53,7 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _explain(args: argparse.Namespace) -> int:
-    from .run import call_options, engine
+    from .run import engine
 
     async def ask(task: str) -> Dict[str, Any]:
         async with engine(args, response_cache=_cache(args)) as running:

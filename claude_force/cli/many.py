@@ -19,8 +19,9 @@ from ..estimate import Estimate, Range
 from ..types import AgentResult
 from . import streams
 from .board import Board
+from .options import call_options
 from .render import count, dollars
-from .run import call_options, engine
+from .run import engine
 
 _ALL, _SOME_FAILED, _OVER_BUDGET, _HOPELESS, _STOPPED = 0, 3, 4, 1, 130
 

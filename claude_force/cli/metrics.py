@@ -10,9 +10,9 @@ from typing import Any, Callable, Dict, List, TextIO
 
 from ..agents.discovery import find_sources
 from ..errors import InputError
+from ..ledger.crew import summary_of
 from ..ledger.figures import Figures, advice_on
 from ..ledger.journal import LIVE
-from ..ledger.crew import summary_of
 from ..ledger.reading import Reading
 from ..ledger.summary import Summary
 from ..ledger.window import Window, window_of

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+import argparse
+from typing import Any, Dict, Mapping
 
 from .parser import Parser
+
+_CALL_OPTIONS = {"model": "model", "max_tokens": "max_tokens", "temperature": "temperature"}
 
 TASK_HELP = "The task is --task TEXT, --task-file FILE, or standard input (a pipe, or - for it by name)."
 
@@ -56,3 +59,14 @@ def number(text: str) -> float:
     if value - value != 0:  # nan, inf
         raise ValueError(text)
     return value
+
+
+def call_options(args: argparse.Namespace) -> Dict[str, Any]:
+    """Those that change the answer, under the engine's names."""
+    return given(args, _CALL_OPTIONS)
+
+
+def given(args: argparse.Namespace, names: Mapping[str, str]) -> Dict[str, Any]:
+    """The options that were set; for the others the engine has its own defaults."""
+    values = {name: getattr(args, option) for option, name in names.items()}
+    return {name: value for name, value in values.items() if value is not None}

@@ -97,12 +97,13 @@ def _listed(values: Sequence[Any]) -> str:
     )
 
 
-def answer(result: AgentResult) -> None:
-    """The answer alone on stdout; its figures, or why there is none, on stderr."""
+def answer(result: AgentResult, written: bool = False) -> None:
+    """The answer alone on stdout, unless it is `written`; its figures, or why there is none, on stderr."""
     if not result.success:
         streams.error("; ".join(result.errors or ["no reason was given"]), json=False)
         return
-    streams.out(result.output)
+    if not written:
+        streams.out(result.output)
     _remarks(result)
 
 
@@ -187,13 +188,17 @@ class Spinner:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Takes it away; a second time does nothing."""
         if self._status is not None:
             self._status.stop()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
         """For as long as something else is printed."""
-        self.__exit__()
+        self.stop()
         try:
             yield
         finally:

@@ -55,10 +55,15 @@ def _discard_stdout() -> None:
 
 def out(text: str = "") -> None:
     """One piece of output on stdout, ending in a newline."""
+    write(text if text.endswith("\n") else text + "\n")
+
+
+def write(text: str) -> None:
+    """As `out`, without a newline of its own."""
     if on_terminal():
         text = _without_controls(text)
     try:
-        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+        sys.stdout.write(text)
         sys.stdout.flush()
     except BrokenPipeError:
         _discard_stdout()

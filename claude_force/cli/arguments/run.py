@@ -82,7 +82,7 @@ def _add_bounds(parser: Parser) -> None:
 
 
 def _run_agent(args: argparse.Namespace) -> int:
-    from ..run import run_agent
+    from ..agent import run_agent
 
     return run_agent(args)
 

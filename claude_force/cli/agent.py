@@ -1,0 +1,29 @@
+"""`run agent`: a kept answer at once, or a fresh one, which a terminal shows as it is written."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..types import AgentResult
+from . import render, streams
+from .kept import kept_answer
+from .task import read_task
+
+
+def run_agent(args: argparse.Namespace) -> int:
+    """Returns 0, or 1 when the agent failed. Raises InputError."""
+    task = read_task(args)
+    result = kept_answer(args, task)
+    if result is None:
+        from .live import fresh_answer
+
+        result = fresh_answer(args, task)
+    elif not args.json:
+        render.answer(result)
+    if args.json:
+        streams.as_json(render.result_fields(result))
+    return _exit_code(result)
+
+
+def _exit_code(result: AgentResult) -> int:
+    return 0 if result.success else 1
