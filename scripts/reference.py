@@ -61,6 +61,10 @@ PUBLIC: Dict[str, List[Tuple[str, List[str]]]] = {
 # Public for other modules of the package, not for users.
 HIDDEN = {"after_fork", "close_ledger"}
 LISTS = ("Args", "Attributes", "Raises")
+EXIT_CODES = (
+    "The exit code is 0 when all went well, 1 when an agent or a check failed, 2 for wrong input and 130 after "
+    "Ctrl-C; `run many` has [more](ci.md#what-decides-whether-the-job-fails)."
+)
 NOTICE = "<!-- Written by `make docs` from the sources: edit those. -->"
 
 
@@ -221,7 +225,12 @@ def commands() -> str:
     """The page of the command line."""
     root = command()
     common = [action for action in root.actions() if action.option_strings]
-    lines = ["# Commands", NOTICE, f"{root.description} `claude-force VERB --help` says the same."]
+    lines = [
+        "# Commands",
+        NOTICE,
+        f"{root.description} `claude-force VERB --help` says the same.",
+        EXIT_CODES,
+    ]
     lines += ["Options that stand before or after any verb:", _table(common)]
     for name, verb in root.kinds.items():
         lines += _verb(f"claude-force {name}", verb, {option for one in common for option in _names(one)})
