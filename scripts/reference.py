@@ -62,8 +62,8 @@ PUBLIC: Dict[str, List[Tuple[str, List[str]]]] = {
 HIDDEN = {"after_fork", "close_ledger"}
 LISTS = ("Args", "Attributes", "Raises")
 EXIT_CODES = (
-    "The exit code is 0 when all went well, 1 when an agent or a check failed, 2 for wrong input and 130 after "
-    "Ctrl-C; `run many` has [more](ci.md#what-decides-whether-the-job-fails)."
+    "The exit code is 0 when all went well, 1 when an agent or a check failed, 2 for wrong input and 130 "
+    "after Ctrl-C; `run many` has [more](ci.md#what-decides-whether-the-job-fails)."
 )
 NOTICE = "<!-- Written by `make docs` from the sources: edit those. -->"
 
