@@ -11,15 +11,17 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from claude_force.errors import InvalidOptionError
+from claude_force.ledger import crew
+from claude_force.ledger.crew import summary_of
 from claude_force.ledger.entry import NAMES, Entry
 from claude_force.ledger.figures import advice_on
 from claude_force.ledger.limit import TimeAtLimit
 from claude_force.ledger.line import line_of
-from claude_force.ledger.reading import Reading, summary_of
+from claude_force.ledger.reading import Reading
 from claude_force.ledger.rows import entry_from, read_lines
 from claude_force.ledger.sketch import EXACT_UP_TO, RELATIVE_ERROR, Distribution
 from claude_force.ledger.summary import Summary
-from claude_force.ledger.window import Window, moment_of, window_of
+from claude_force.ledger.window import EVERYTHING, Window, moment_of, window_of
 
 NOW = 1_790_000_000.0
 
@@ -226,6 +228,66 @@ class TestReading:
         reading = Reading(tmp_path, Window(NOW + 1.5 * day, NOW + 3.5 * day))
         assert [entry.agent_name for entry in reading.entries()] == ["a2", "a3"]
         assert reading.skipped == 2
+
+
+class TestLargeLedgers:
+    """Whose files are shared out among processes."""
+
+    @pytest.fixture
+    def large(self, tmp_path, monkeypatch):
+        for number in range(40):
+            name = f"executions-{number // 8 + 1:06d}.jsonl" if number < 32 else "executions.jsonl"
+            entry = Entry(
+                iso(NOW + number),
+                f"a{number % 3}",
+                execution_time_ms=10.0 * number,
+                estimated_cost=0.25,
+                run=f"run {number // 8}",
+                attempts=1,
+                wait_ms=1.0,
+                service_time_ms=2.0,
+                timeline=((0.0, 10.0 * number, 1, None),),
+            )
+            write(tmp_path, line_of(entry), name=name)
+        write(tmp_path, "foreign", name="executions-000001.jsonl")
+        return tmp_path
+
+    @pytest.fixture
+    def shared_out(self, large, monkeypatch):
+        """And the helpers that were started for it."""
+        started = []
+
+        class Watched(crew._Helper):
+            def __init__(self, folder, window, names):
+                super().__init__(folder, window, names)
+                started.append(names)
+
+        monkeypatch.setattr(crew, "WORTH_A_PROCESS", 1)
+        monkeypatch.setattr(crew.os, "cpu_count", lambda: 3)
+        monkeypatch.setattr(crew, "_Helper", Watched)
+        return started
+
+    @pytest.mark.parametrize("window", [EVERYTHING, Window(NOW + 5, NOW + 30)])
+    def test_their_figures_are_those_of_one_process(self, large, monkeypatch, request, window):
+        alone = summary_of(large, window).as_dict()
+        helpers = request.getfixturevalue("shared_out")
+        assert summary_of(large, window).as_dict() == alone
+        assert helpers == [["executions-000001.jsonl"], ["executions-000002.jsonl"]]
+
+    @pytest.mark.parametrize("broken", ["not_there", "ends_at_once"])
+    def test_what_a_process_could_not_read_is_read_here(self, large, shared_out, monkeypatch, broken):
+        monkeypatch.setattr(
+            crew.sys, "executable", {"not_there": str(large / "python"), "ends_at_once": "/bin/false"}[broken]
+        )
+        found = summary_of(large).as_dict()
+        assert (found["executions"], found["skipped_lines"], len(shared_out)) == (40, 1, 2)
+
+    def test_files_outside_the_window_start_no_process(self, large, shared_out):
+        day = 86_400
+        for path in large.glob("executions-*"):
+            os.utime(path, (NOW, NOW))
+        assert summary_of(large, Window(NOW + day)).as_dict()["executions"] == 0
+        assert shared_out == []
 
 
 class TestWindow:

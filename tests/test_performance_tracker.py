@@ -19,7 +19,7 @@ from claude_force import locks, performance_tracker
 from claude_force.errors import InvalidOptionError
 from claude_force.ledger import journal
 from claude_force.ledger.entry import entry_of
-from claude_force.ledger.line import kept_fields
+from claude_force.ledger.line import line_of
 from claude_force.performance_tracker import BATCH, PerformanceTracker
 
 TESTS = Path(__file__).parent
@@ -55,8 +55,7 @@ class TestRecording:
         tracker.record(one)
         tracker.flush()
         (line,) = written(folder)
-        kept = kept_fields(entry_of(one, line["run"]))
-        assert line == json.loads(json.dumps(kept))
+        assert line == json.loads(line_of(entry_of(one, line["run"])))
         assert line["timeline"] == [[250.0, 1500.0, 10, None]]
 
     def test_names_of_the_older_format_are_always_there(self, tracker, folder):

@@ -66,38 +66,43 @@ NAMES = tuple(field.name for field in fields(Entry))
 
 def entry_of(executed: Executed, run: str) -> Entry:
     """What is kept of an execution."""
+    return Entry(**fields_of(executed, run))
+
+
+def fields_of(executed: Executed, run: str) -> Dict[str, Any]:
+    """The same as a dict, which takes half the time to make."""
     result, call = executed.result, executed.call
     paid = not (result.cached or result.shared)
     usage = result.usage
-    return Entry(
-        timestamp=_iso(executed.started + result.duration),
-        agent_name=result.agent_name,
-        task_hash=hashlib.sha256(call.task.encode("utf-8", "surrogatepass")).hexdigest()[:16],
-        success=result.success,
-        execution_time_ms=_ms(result.duration),
-        model=result.model or call.model,
-        input_tokens=usage.prompt_tokens if paid else 0,
-        output_tokens=usage.output_tokens if paid else 0,
-        total_tokens=usage.total_tokens if paid else 0,
-        estimated_cost=result.cost,
-        error_type=type(result.error).__name__ if result.error else None,
-        workflow_name=executed.workflow_name,
-        workflow_position=executed.workflow_position,
-        run=run,
-        cached=result.cached,
-        shared=result.shared,
-        attempts=result.attempts,
-        cache_read_tokens=usage.cache_read_input_tokens if paid else 0,
-        cache_write_tokens=usage.cache_creation_input_tokens if paid else 0,
-        stop_reason=result.stop_reason,
-        request_id=result.request_id,
-        status=getattr(result.error, "status", None),
-        wait_ms=_ms(result.wait),
-        service_time_ms=_ms(result.service),
-        saved_cost=result.saved_cost,
-        prompt_cache_saving=result.prompt_cache_saving,
-        timeline=tuple((_ms(one.began), _ms(one.ended), one.window, one.error) for one in result.timeline),
-    )
+    return {
+        "timestamp": _iso(executed.started + result.duration),
+        "agent_name": result.agent_name,
+        "task_hash": hashlib.sha256(call.task.encode("utf-8", "surrogatepass")).hexdigest()[:16],
+        "success": result.success,
+        "execution_time_ms": _ms(result.duration),
+        "model": result.model or call.model,
+        "input_tokens": usage.prompt_tokens if paid else 0,
+        "output_tokens": usage.output_tokens if paid else 0,
+        "total_tokens": usage.total_tokens if paid else 0,
+        "estimated_cost": result.cost,
+        "error_type": type(result.error).__name__ if result.error else None,
+        "workflow_name": executed.workflow_name,
+        "workflow_position": executed.workflow_position,
+        "run": run,
+        "cached": result.cached,
+        "shared": result.shared,
+        "attempts": result.attempts,
+        "cache_read_tokens": usage.cache_read_input_tokens if paid else 0,
+        "cache_write_tokens": usage.cache_creation_input_tokens if paid else 0,
+        "stop_reason": result.stop_reason,
+        "request_id": result.request_id,
+        "status": getattr(result.error, "status", None),
+        "wait_ms": _ms(result.wait),
+        "service_time_ms": _ms(result.service),
+        "saved_cost": result.saved_cost,
+        "prompt_cache_saving": result.prompt_cache_saving,
+        "timeline": tuple((_ms(one.began), _ms(one.ended), one.window, one.error) for one in result.timeline),
+    }
 
 
 def _ms(seconds: float) -> float:

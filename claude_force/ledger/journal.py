@@ -30,7 +30,9 @@ class Older(NamedTuple):
 
 
 def older_files(folder: Path) -> List[Older]:
-    """The full files, oldest first. Raises OSError."""
+    """The full files, oldest first; none in a folder that is not there. Raises OSError."""
+    if not folder.is_dir():
+        return []
     found = ((_OLDER.fullmatch(path.name), path) for path in folder.iterdir())
     return sorted(Older(int(match.group(1)), path) for match, path in found if match)
 

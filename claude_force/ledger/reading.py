@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import BinaryIO, Iterator, List, Optional
+from typing import BinaryIO, Callable, Iterator, List, Optional
 
 from .entry import Entry
 from .journal import LIVE, older_files
 from .rows import Row, entry_from, read_lines
-from .summary import Summary
 from .window import EVERYTHING, Window
 
 _BLOCK_BYTES = 1 << 20
@@ -18,14 +17,19 @@ _SLACK_SECONDS = 3600.0
 
 
 class Reading:
-    """The executions in `folder` that ended in `window`.
+    """The executions in `folder` that ended in `window`, of the files whose names are `wanted`.
 
     Attributes:
         skipped: lines read so far that are none: torn, foreign, or not JSON.
     """
 
-    def __init__(self, folder: Path, window: Window = EVERYTHING) -> None:
-        self._folder, self._window = folder, window
+    def __init__(
+        self,
+        folder: Path,
+        window: Window = EVERYTHING,
+        wanted: Callable[[str], bool] = lambda name: True,
+    ) -> None:
+        self._folder, self._window, self._wanted = folder, window, wanted
         self.skipped = 0
 
     def blocks(self) -> Iterator[List[Row]]:
@@ -47,10 +51,10 @@ class Reading:
     def _files(self) -> Iterator[BinaryIO]:
         """Oldest first."""
         # Opened before the folder is listed: if it is renamed in between, it is found there a second time.
-        live = _opened(self._folder / LIVE)
+        live = _opened(self._folder / LIVE) if self._wanted(LIVE) else None
         try:
-            for older in older_files(self._folder) if self._folder.is_dir() else ():
-                file = _opened(older.path)
+            for older in older_files(self._folder):
+                file = _opened(older.path) if self._wanted(older.path.name) else None
                 if file is None:
                     continue
                 with file:
@@ -63,9 +67,9 @@ class Reading:
                 live.close()
 
     def _may_hold(self, file: BinaryIO) -> bool:
-        since, until = self._window.since, self._window.until
-        if since is not None and os.fstat(file.fileno()).st_mtime < since - _SLACK_SECONDS:
+        if ended_before(os.fstat(file.fileno()), self._window):
             return False
+        until = self._window.until
         if until is None:
             return True
         first, _ = read_lines([file.readline()])
@@ -73,13 +77,9 @@ class Reading:
         return not first or first[0]["ended"] < until + _SLACK_SECONDS
 
 
-def summary_of(folder: Path, window: Window = EVERYTHING) -> Summary:
-    """The figures of the executions in `folder` that ended in `window`. Raises OSError."""
-    reading, summary = Reading(folder, window), Summary()
-    for rows in reading.blocks():
-        summary.add(rows)
-    summary.skipped = reading.skipped
-    return summary
+def ended_before(file: os.stat_result, window: Window) -> bool:
+    """Whether all that was written to it is older than what is asked for."""
+    return window.since is not None and file.st_mtime < window.since - _SLACK_SECONDS
 
 
 def _opened(path: Path) -> Optional[BinaryIO]:

@@ -46,7 +46,8 @@ _FITS: Dict[str, Tuple[type, ...]] = {
     "timeline": (list,),
 }
 _REQUIRED = {"timestamp", "agent_name"}
-_SIGNED = {"prompt_cache_saving"}
+# The only number that may be below 0.
+_SIGNED = "prompt_cache_saving"
 _TRIPS = {(began, ended, int, error) for began in _NUMBER for ended in _NUMBER for error in (str, type(None))}
 # No time, count or price is larger.
 _MOST = 1e15
@@ -123,18 +124,15 @@ def _check_of(names: Tuple[str, ...], types: Tuple[type, ...]) -> Optional[Calla
     shape = {name: type_ for name, type_ in zip(names, types) if name in _FITS}
     if not shape.keys() >= _REQUIRED or any(type_ not in _FITS[name] for name, type_ in shape.items()):
         return None
-    signed = [name for name, type_ in shape.items() if name in _SIGNED and type_ in _NUMBER]
-    unsigned = [name for name, type_ in shape.items() if name not in _SIGNED and type_ in _NUMBER]
-    numbers = itemgetter(*unsigned, *["ended"] * (2 - len(unsigned))) if unsigned else None
+    unsigned = [name for name, type_ in shape.items() if type_ in _NUMBER and name != _SIGNED]
+    numbers = itemgetter(*unsigned) if len(unsigned) > 1 else lambda row: [row[name] for name in unsigned]
     has_timeline = "timeline" in shape
 
     def is_sound(row: Row) -> bool:
-        row["ended"] = 0.0
-        if numbers is not None:
-            values = numbers(row)
-            if min(values) < 0 or max(values) > _MOST:
-                return False
-        if any(abs(row[name]) > _MOST for name in signed):
+        values = numbers(row)
+        if values and (min(values) < 0 or max(values) > _MOST):
+            return False
+        if abs(row.get(_SIGNED) or 0) > _MOST:
             return False
         return not has_timeline or all(map(_is_trip, row["timeline"]))
 

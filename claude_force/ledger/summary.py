@@ -41,6 +41,15 @@ class Summary:
         self.groups.setdefault(group, Figures()).merge(figures)
         self._days.setdefault(day, Figures()).merge(figures)
 
+    def merge(self, other: Summary) -> None:
+        """Adds that of other files. A run that they share is swept for its limit in two parts."""
+        for group, figures in other.groups.items():
+            self.groups.setdefault(group, Figures()).merge(figures)
+        for day, figures in other._days.items():
+            self._days.setdefault(day, Figures()).merge(figures)
+        self.at_limit.merge(other.at_limit)
+        self.skipped += other.skipped
+
     def total(self) -> Figures:
         """All of it."""
         return merged(self.groups.values())

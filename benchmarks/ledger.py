@@ -1,0 +1,160 @@
+"""The ledger: seconds and memory to sum up many executions, and what recording one costs.
+
+    python benchmarks/ledger.py [--lines 1000000] [--recorded 20000]
+
+Makes a ledger of that many lines in a temporary folder, then reads it twice: in one process, and shared out
+as `claude-force metrics` does it. Memory is the most that a process ever had, the helpers' said apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Dict, List
+
+from claude_force.ledger.entry import Entry
+from claude_force.ledger.journal import Journal
+from claude_force.ledger.line import line_of
+from claude_force.performance_tracker import PerformanceTracker
+from claude_force.types import AgentResult, Attempt, Call, Executed, Usage
+
+FILE_BYTES = 64_000_000
+BLOCK = 5000
+
+_READ = """
+import json, resource, sys, time
+from pathlib import Path
+from claude_force.ledger import crew
+crew.WORTH_A_PROCESS = float(sys.argv[2])
+began = time.perf_counter()
+summary = crew.summary_of(Path(sys.argv[1])).as_dict()
+seconds = time.perf_counter() - began
+whose = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+own, helpers = (resource.getrusage(one).ru_maxrss / 1024 for one in whose)
+print(json.dumps({"seconds": seconds, "own": own, "helpers": helpers, "executions": summary["executions"]}))
+"""
+
+
+def entries(count: int) -> Any:
+    """Of 20 agents and 3 models over a month; a fifth from the cache, one in thirty an error."""
+    chance, now = random.Random(1), 1_790_000_000.0
+    for number in range(count):
+        now += chance.expovariate(count / 2_600_000)
+        wall = chance.lognormvariate(7, 1)
+        cached, bad = chance.random() < 0.2, chance.random() < 0.03
+        yield Entry(
+            timestamp=datetime.fromtimestamp(now, timezone.utc).isoformat(),
+            agent_name=f"agent-{chance.randrange(20)}",
+            task_hash=f"{chance.getrandbits(64):016x}",
+            success=not bad,
+            execution_time_ms=round(wall, 3),
+            model=f"claude-model-{chance.randrange(3)}",
+            input_tokens=0 if cached else 1234,
+            output_tokens=0 if cached else 321,
+            total_tokens=0 if cached else 1555,
+            estimated_cost=0.0 if cached else 0.0012345,
+            error_type="OverloadedError" if bad else None,
+            run=f"{number // 20_000:016x}",
+            cached=cached,
+            attempts=0 if cached else 1,
+            cache_read_tokens=0 if cached else 1000,
+            stop_reason="end_turn",
+            request_id=f"req_{chance.getrandbits(96):024x}",
+            wait_ms=round(wall if cached else wall / 10, 3),
+            service_time_ms=0.0 if cached else round(wall * 0.9, 3),
+            saved_cost=0.0012345 if cached else None,
+            prompt_cache_saving=None if cached else 0.0005,
+            timeline=() if cached else ((round(wall / 10, 3), round(wall, 3), 10, None),),
+        )
+
+
+def fill(folder: Path, count: int) -> int:
+    """Returns its bytes."""
+    journal, lines = Journal(folder, FILE_BYTES), []
+    for entry in entries(count):
+        lines.append(line_of(entry))
+        if len(lines) == BLOCK:
+            journal.append(lines)
+            lines = []
+    if lines:
+        journal.append(lines)
+    return sum(file.stat().st_size for file in folder.glob("*.jsonl"))
+
+
+def read(folder: Path, worth_a_process: float) -> Dict[str, float]:
+    command = [sys.executable, "-c", _READ, str(folder), str(worth_a_process)]
+    found: Dict[str, float] = json.loads(subprocess.check_output(command))
+    return found
+
+
+def executions(count: int) -> List[Executed]:
+    call = Call("expert", ("You help.",), "x" * 400, "claude-sonnet-5-5", 1024)
+    return [
+        Executed(
+            call,
+            AgentResult(
+                "expert",
+                True,
+                "y" * 400,
+                usage=Usage(300, 100, 0, 1000),
+                model="claude-sonnet-5-5",
+                cost=0.0012345,
+                duration=1.25,
+                attempts=1,
+                stop_reason="end_turn",
+                request_id=f"req_{number:024x}",
+                prompt_cache_saving=0.0005,
+                timeline=(Attempt(0.25, 1.25, 10),),
+            ),
+            1_790_000_000.0,
+        )
+        for number in range(count)
+    ]
+
+
+def record(folder: Path, count: int) -> None:
+    """As calls end, so that the writing thread keeps up."""
+    tracker, made = PerformanceTracker(folder), executions(count)
+    began, cpu, on_loop = time.perf_counter(), time.process_time(), 0.0
+    for number, one in enumerate(made):
+        before = time.thread_time()
+        tracker.record(one)
+        on_loop += time.thread_time() - before
+        if number % 200 == 199:
+            tracker.flush()
+    tracker.close()
+    cpu, seconds = time.process_time() - cpu, time.perf_counter() - began
+    print(
+        f"record: {cpu / count * 1e6:.1f} us of CPU an execution, {on_loop / count * 1e6:.1f} us of it "
+        f"before record() returns; {count / seconds:,.0f} executions/s"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="The ledger's speed and memory.")
+    parser.add_argument("--lines", type=int, default=1_000_000)
+    parser.add_argument("--recorded", type=int, default=20_000)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        record(Path(name, "recorded"), options.recorded)
+        size = fill(Path(name, "ledger"), options.lines)
+        print(f"{options.lines:,} lines, {size / 1e6:,.0f} MB, {os.cpu_count()} processors")
+        for how, worth in (("one process", float("inf")), ("shared out", 100e6)):
+            found = read(Path(name, "ledger"), worth)
+            helpers = f", largest helper {found['helpers']:.0f} MB" if found["helpers"] else ""
+            print(
+                f"{how}: {found['seconds']:.1f} s, {found['seconds'] / options.lines * 1e6:.1f} us a line, "
+                f"{found['own']:.0f} MB{helpers}; {found['executions']:,} executions"
+            )
+
+
+if __name__ == "__main__":
+    main()
