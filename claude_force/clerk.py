@@ -1,18 +1,21 @@
 """Work off the event loop, in batches: what is handed in while a batch is worked off makes up the next one.
 
-Under load, waking a thread and waking the loop again cost more than what the thread is asked to do.
+Under load, waking a thread and waking the loop again cost more than what the thread is asked to do. asyncio
+and the thread are imported when they are needed: a command that has no loop must not wait for either.
 """
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any, Callable, Deque, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, List, Optional, Tuple
 
 from .forks import forgets_after_fork
+
+if TYPE_CHECKING:
+    import asyncio
+    from concurrent.futures import ThreadPoolExecutor
 
 # Bounds how long the first of a batch waits for the last.
 _LARGEST_BATCH = 64
@@ -38,7 +41,9 @@ class Clerk:
 
     async def do(self, job: Job) -> Any:
         """The job's result. A job whose caller is cancelled is done all the same."""
-        future = asyncio.get_running_loop().create_future()
+        from asyncio import get_running_loop
+
+        future = get_running_loop().create_future()
         self._put((job, future))
         return await future
 
@@ -60,6 +65,8 @@ class Clerk:
                 return
             self._busy = True
             if self._thread is None:
+                from concurrent.futures import ThreadPoolExecutor
+
                 self._thread = ThreadPoolExecutor(1, self._name)
             self._thread.submit(self._work_off)
 
