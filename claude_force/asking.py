@@ -8,6 +8,8 @@ from typing import Any, Awaitable, Callable, Dict, Optional
 from .answers import Answers
 from .cache.asked import OFF, USE, Asked, asked
 from .cache.audit import explained
+from .cache.key import cache_key
+from .cache.key import question as as_question
 from .calling import Clock, SingleFlight, Terms
 from .response_cache import ResponseCache
 from .results import shared
@@ -85,6 +87,13 @@ class Asking:
             reply = await self._send(call, left, terms)
             await answers.keep(question, reply)
             return reply
+
+    def identity(self, call: Call, kept: Keeping) -> Optional[bytes]:
+        """Equal for calls that have one answer; None where that can't be told, or it is not kept."""
+        given = asked(call, kept.base_url)
+        if given is None or kept.excludes(call.agent_name):
+            return None
+        return cache_key(as_question(*given))
 
     async def has(self, call: Call, kept: Keeping) -> bool:
         """Whether the call would be answered from the cache."""

@@ -314,7 +314,8 @@ class AsyncAgentOrchestrator(Inquiries):
             return self._prepare(agent_name, text, model, max_tokens, cache_ttl=cache_ttl, **options)
 
         async def is_kept(call: Call) -> bool:
-            return cache == USE and await self._asking.has(call, self._kept())
+            again = estimator.repeats(self._asking.identity(call, self._kept()))
+            return cache == USE and (again or await self._asking.has(call, self._kept()))
 
         return await estimator.estimate(each(tasks), prepare, is_kept)
 

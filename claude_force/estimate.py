@@ -65,6 +65,7 @@ class Estimator:
     _output: Range = _NOTHING
     _cost: Range = _NOTHING
     _unpriced: Dict[str, None] = field(default_factory=dict)
+    _questions: Set[bytes] = field(default_factory=set)
     _seen: Set[Tuple[str, Tuple[str, ...]]] = field(default_factory=set)
 
     async def estimate(
@@ -86,6 +87,13 @@ class Estimator:
                     self.add(call)
             self.rows += 1
         return self.result()
+
+    def repeats(self, question: Optional[bytes]) -> bool:
+        """Whether the same was asked before; what can't be compared is asked anew."""
+        if question is None or question in self._questions:
+            return question is not None
+        self._questions.add(question)
+        return False
 
     def add(self, call: Call) -> None:
         """A call that would be sent."""

@@ -245,6 +245,26 @@ class TestFleet:
             assert result.cost > answer
             assert result.cost == pytest.approx(orchestrator.spent_usd)
 
+    @pytest.mark.parametrize("stream", [True, False])
+    async def test_an_answer_that_was_asked_for_in_one_piece_and_never_came_counts_at_its_worst(
+        self, project, stream
+    ):
+        plan = {"faults": [faults.silence_before_first_byte()]}
+        limits = {"stream": stream, "timeout_seconds": 0.2, "budget_usd": 1.0, "prices": PRICES}
+        async with fleet(project, plan, **limits) as (orchestrator, server):
+            result = await orchestrator.execute_agent("python-expert", "x", model=MODEL)
+            assert len(server.requests) == 2
+            lost = orchestrator.spent_usd - result.cost
+            # Nobody will ever know whether it was billed; a stream's first event would have told.
+            assert lost == pytest.approx(0, abs=1e-6) if stream else lost > 4096 * 15 / 1e6
+
+    async def test_what_found_no_server_counts_nothing(self, project):
+        async with fleet(project, stream=False, budget_usd=1.0, prices=PRICES) as (orchestrator, server):
+            server.stop()
+            result = await orchestrator.execute_agent("python-expert", "x", model=MODEL)
+            assert isinstance(result.error, ConnectionFailedError)
+            assert orchestrator.spent_usd == 0
+
     async def test_a_cancelled_call_gives_back_what_it_held(self, project):
         async with fleet(
             project, {"faults": [faults.silence_before_first_byte()]}, budget_usd=0.1, prices=PRICES

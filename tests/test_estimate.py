@@ -27,6 +27,17 @@ async def test_what_is_spent_lies_in_the_range_and_nothing_was_sent(project):
             assert judged.low <= judged.expected <= judged.high
 
 
+async def test_a_question_that_is_asked_again_is_answered_at_no_cost(project):
+    async with fleet(project, {"output_tokens": 120}, prices=PRICES) as (orchestrator, server):
+        judged = await orchestrator.estimate(ROWS[:1] * 50, model=MODEL, max_tokens=1000)
+        results = await orchestrator.execute_multiple(ROWS[:1] * 50, model=MODEL, max_tokens=1000)
+        assert len(server.requests) == 1
+        assert (judged.rows, judged.cached) == (50, 49)
+        assert judged.cost.low <= sum(result.cost for result in results) <= judged.cost.high
+        anew = await orchestrator.estimate(ROWS[:1] * 50, model=MODEL, max_tokens=1000, cache="off")
+        assert anew.cached == 0
+
+
 async def test_it_learns_from_what_was_answered(project):
     async with fleet(project, {"output_tokens": 120}, prices=PRICES) as (orchestrator, _):
         await orchestrator.execute_multiple(ROWS[:10], model=MODEL, cache="off")

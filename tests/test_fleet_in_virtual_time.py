@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from dataclasses import replace
 
 import pytest
 from virtual_time import LoopClock, SimulatedServer, line_to, run_virtually
@@ -112,6 +113,36 @@ def test_a_server_that_tells_nothing_of_its_limits_costs_hardly_a_row(adaptive, 
     assert server.statuses()[429] / len(server.log) < 0.2
     # Sixty of them at once, one in each second after.
     assert server.log[-1][0] < 1.05 * 540
+
+
+def test_models_do_not_wait_for_the_limits_of_each_other():
+    def run(models):
+        server = SimulatedServer(LIMIT, latency=lambda chance: chance.uniform(0.5, 6.0))
+
+        async def work():
+            calls = mixed(4_000, 120, 70)
+            spread = (replace(call, model=models[at % len(models)]) for at, call in enumerate(calls))
+            return await run_fleet(line_to(server, 200), spread, 400)
+
+        results = run_virtually(work())
+        assert all(result.success for result in results)
+        assert server.statuses()[429] / len(server.log) < 0.01
+        return max(result.ended for result in results)
+
+    # The first minute's worth is there at once; the rest of it takes half as long with twice the limits.
+    assert run(["one", "two"]) < 0.6 * run(["one"])
+
+
+def test_limits_set_by_hand_hold_for_all_models_together():
+    server = SimulatedServer()
+
+    async def work():
+        calls = (replace(call, model=f"model-{at % 3}") for at, call in enumerate(mixed(1_500, 50, 10)))
+        return await run_fleet(line_to(server, 50, rates=Rates(600, None, None)), calls, 116)
+
+    run_virtually(work())
+    times = [at for at, _ in server.log]
+    assert max(sum(start <= at < start + 60 for at in times) for start in times[::50]) <= 660
 
 
 def test_limits_set_by_hand_hold_for_every_minute():

@@ -53,7 +53,8 @@ class LoopClock(Clock):
 
 
 class SimulatedServer:
-    """Stands where the transport stands: answers after `latency(random)` seconds, within `limit`.
+    """Stands where the transport stands: answers after `latency(random)` seconds, within `limit`, which
+    each model has for itself.
 
     `status(now)` makes it answer with an error status. `log` has (time, status) of each request;
     `tokens` (time, input, output) of each that was answered.
@@ -62,7 +63,7 @@ class SimulatedServer:
     def __init__(
         self, limit=None, latency=lambda chance: 1.0, status=lambda now: None, retry_after=None, seed=1
     ):
-        self._limit, self._limiter = limit, None
+        self._limit, self._limiters = limit, {}
         self._latency, self._status, self._retry_after = latency, status, retry_after
         self._chance = random.Random(seed)
         self.log, self.tokens = [], []
@@ -91,16 +92,16 @@ class SimulatedServer:
         wanted = call.options["answer"]
         if self._limit:
             # Not before: time is that of the loop that runs.
-            self._limiter = self._limiter or Limiter(self._limit, LoopClock().now)
+            limiter = self._limiters.setdefault(call.model, Limiter(self._limit, LoopClock().now))
             try:
-                self._limiter.admit(size)
+                limiter.admit(size)
             except Refused as refused:
                 self.log.append((now, 429))
-                meter.headers = self._limiter.headers()
+                meter.headers = limiter.headers()
                 await asyncio.sleep(0.05)
                 raise from_status(429, {}, {"retry-after": refused.retry_after}, 0.0) from None
-            self._limiter.charge(wanted)
-            meter.headers = self._limiter.headers()
+            limiter.charge(wanted)
+            meter.headers = limiter.headers()
         self.log.append((now, 200))
         self.tokens.append((now, size, wanted))
         await asyncio.sleep(self._latency(self._chance))

@@ -1,11 +1,14 @@
-"""Where attempts wait in the order of arrival: for the end of a pause, for the pace, for room on the wire."""
+"""Where attempts wait: for the pace of their model, then for the end of a pause and for room on the wire.
+
+They go in the order of arrival, but those of one model do not wait for the limits of another.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Optional, Type
+from typing import Dict, Optional, Type
 
 from ..errors import CallError, ClosedError, RateLimitError
 from .clock import Clock
@@ -30,11 +33,23 @@ class Load:
     limits: Rates
 
 
+@dataclass
+class _Lane:
+    """Where the attempts of one model wait for its limits."""
+
+    pace: Pace
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
 class Gate:
-    """Only the first in line looks whether there is room, so that no herd wakes where one can go."""
+    """Only the first in a line looks whether there is room, so that no herd wakes where one can go.
+
+    `pace` is that of the first model; others have the limits that are set by hand in common with it.
+    """
 
     def __init__(self, window: Window, pace: Pace, clock: Clock) -> None:
         self._window, self._pace, self._clock = window, pace, clock
+        self._lanes: Dict[str, _Lane] = {}
         self._turn = asyncio.Lock()
         self._changed = asyncio.Event()
         self.under_way = 0
@@ -47,24 +62,39 @@ class Gate:
 
     def load(self) -> Load:
         paused = self._window.wait(self._clock.now())
-        return Load(self.under_way, self.room, paused, self._pace.rates())
+        return Load(self.under_way, self.room, paused, self._rates())
 
-    def passage(self, need: Need, meter: Meter, watch: Watch) -> Passage:
+    def _rates(self) -> Rates:
+        first, *others = [lane.pace for lane in self._lanes.values()] or [self._pace]
+        return first.rates(*others)
+
+    def lane(self, model: str) -> _Lane:
+        """Where this model's attempts wait."""
+        lane = self._lanes.get(model)
+        if lane is None:
+            pace = self._pace.of_another_model() if self._lanes else self._pace
+            lane = self._lanes[model] = _Lane(pace)
+        return lane
+
+    def passage(self, model: str, need: Need, meter: Meter, watch: Watch) -> Passage:
         """Entered when an attempt may be made. Raises ClosedError once the gate is shut."""
-        return Passage(self, need, meter, watch)
+        return Passage(self, self.lane(model), need, meter, watch)
 
-    async def enter(self, need: Need) -> float:
+    async def enter(self, lane: _Lane, need: Need) -> float:
         """Returns the time, when it is this one's turn and there is room."""
-        async with self._turn:
-            while not self._opens(need):
-                await self._nap(need)
-            began = self._clock.now()
-            self._pace.take(need, began)
-            self.under_way += 1
-            return began
+        async with lane.turn:
+            while lane.pace.wait(need, self._clock.now()) and not self._shut:
+                await self._sleep(lane.pace.wait(need, self._clock.now()))
+            async with self._turn:
+                while not self._opens(lane, need):
+                    await self._nap(lane, need)
+                began = self._clock.now()
+                lane.pace.take(need, began)
+                self.under_way += 1
+                return began
 
     def leave(
-        self, need: Need, meter: Meter, began: float, beside: int, error: Optional[BaseException]
+        self, lane: _Lane, need: Need, meter: Meter, began: float, beside: int, error: Optional[BaseException]
     ) -> float:
         """Takes note of how an attempt ended. Returns the seconds of a pause that it starts."""
         now, used, pause = self._clock.now(), need, 0.0
@@ -74,8 +104,8 @@ class Gate:
         elif isinstance(error, CallError):
             pause = self._window.failed(error, began, now)
             used = _NOTHING if isinstance(error, RateLimitError) else need
-        self._pace.learn(meter.headers, began, now)
-        self._pace.settle(need, counted(meter.usage) if meter.usage else used, now)
+        lane.pace.learn(meter.headers, began, now)
+        lane.pace.settle(need, counted(meter.usage) if meter.usage else used, now)
         meter.ended = now
         self._changed.set()
         return pause
@@ -91,35 +121,38 @@ class Gate:
             self._changed.clear()
             await self._changed.wait()
 
-    def _opens(self, need: Need) -> bool:
+    def _opens(self, lane: _Lane, need: Need) -> bool:
         if self._shut:
             raise ClosedError("The call had not been sent when the orchestrator was stopped")
         self._waits_for_room = not self._window.has_room(self.under_way)
-        return not self._waits_for_room and not self._seconds(need)
+        return not self._waits_for_room and not self._seconds(lane, need)
 
-    def _seconds(self, need: Need) -> float:
+    def _seconds(self, lane: _Lane, need: Need) -> float:
         now = self._clock.now()
-        return max(self._window.wait(now), self._pace.wait(need, now))
+        return max(self._window.wait(now), lane.pace.wait(need, now))
 
-    async def _nap(self, need: Need) -> None:
+    async def _nap(self, lane: _Lane, need: Need) -> None:
         if self._waits_for_room:
             self._changed.clear()
             await self._changed.wait()
         else:
-            await self._clock.sleep(min(self._seconds(need), _NAP_SECONDS))
+            await self._sleep(self._seconds(lane, need))
+
+    async def _sleep(self, seconds: float) -> None:
+        await self._clock.sleep(min(seconds, _NAP_SECONDS))
 
 
 class Passage:
     """One attempt's way through the gate, there and back."""
 
-    __slots__ = ("_began", "_beside", "_gate", "_meter", "_need", "_watch")
+    __slots__ = ("_began", "_beside", "_gate", "_lane", "_meter", "_need", "_watch")
 
-    def __init__(self, gate: Gate, need: Need, meter: Meter, watch: Watch) -> None:
-        self._gate, self._need, self._meter, self._watch = gate, need, meter, watch
+    def __init__(self, gate: Gate, lane: _Lane, need: Need, meter: Meter, watch: Watch) -> None:
+        self._gate, self._lane, self._need, self._meter, self._watch = gate, lane, need, meter, watch
         self._began, self._beside = 0.0, 0
 
     async def __aenter__(self) -> None:
-        self._began = self._meter.began = await self._gate.enter(self._need)
+        self._began = self._meter.began = await self._gate.enter(self._lane, self._need)
         self._beside, self._meter.window = self._gate.under_way, self._gate.room
 
     async def __aexit__(
@@ -128,6 +161,6 @@ class Passage:
         error: Optional[BaseException],
         trace: Optional[TracebackType],
     ) -> None:
-        pause = self._gate.leave(self._need, self._meter, self._began, self._beside, error)
+        pause = self._gate.leave(self._lane, self._need, self._meter, self._began, self._beside, error)
         if pause and isinstance(error, CallError):
             self._watch.paused(pause, error)

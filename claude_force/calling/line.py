@@ -70,7 +70,7 @@ class Line:
     async def probe(self, model: str) -> None:
         """A request that costs nothing; the gate learns what limits its answer tells. Raises CallError."""
         meter = Meter()
-        async with self.gate.passage(Need(), meter, ORDINARY.watch):
+        async with self.gate.passage(model, Need(), meter, ORDINARY.watch):
             await self.transport.probe(model, meter)
 
     async def _attempt(self, call: Call, terms: Terms, worst: float, bill: _Bill, number: int) -> Reply:
@@ -96,7 +96,7 @@ class Line:
             return await self._passed(call, terms, meter, number)
 
     async def _passed(self, call: Call, terms: Terms, meter: Meter, number: int) -> Reply:
-        async with self.gate.passage(self._forecast.need(call), meter, terms.watch):
+        async with self.gate.passage(call.model, self._forecast.need(call), meter, terms.watch):
             terms.watch.started(number)
             reply = await self.transport.attempt(call, meter)
         self._forecast.observe(call, reply.usage)
@@ -145,9 +145,11 @@ class Line:
                     held.append(budget)
             yield
         finally:
-            spent = self._price(call.model, meter.usage, call.options) if meter.usage else None
+            spent = worst if meter.in_doubt else 0.0
+            if meter.usage:
+                spent = self._price(call.model, meter.usage, call.options) or 0.0
             for budget in held:
-                budget.settle(worst, spent or 0.0)
+                budget.settle(worst, spent)
 
     def _cut_short(self, bill: _Bill, deadline_seconds: Optional[float]) -> CallError:
         error: CallError

@@ -66,14 +66,26 @@ class Bucket:
 
 
 class Pace:
-    """The buckets of one endpoint: those that are set by hand, and those that its headers tell of."""
+    """The buckets of one model: those that are set by hand, which all models share, and those that the
+    server's headers tell of, which has limits for each model."""
 
     def __init__(self, given: Rates, now: float) -> None:
-        self._given = [
-            (kind, Bucket(limit, max(1.0, limit * _BURST), max(1.0, limit * _BURST), now))
-            for kind, limit in enumerate(given)
-            if limit is not None
-        ]
+        self._begin(
+            [
+                (kind, Bucket(limit, max(1.0, limit * _BURST), max(1.0, limit * _BURST), now))
+                for kind, limit in enumerate(given)
+                if limit is not None
+            ]
+        )
+
+    def of_another_model(self) -> Pace:
+        """A pace that shares what is set by hand, and has still to learn the rest."""
+        other = Pace.__new__(Pace)
+        other._begin(self._given)
+        return other
+
+    def _begin(self, given: List[Tuple[int, Bucket]]) -> None:
+        self._given = given
         self._learned: List[Optional[Bucket]] = [None] * len(KINDS)
         self._all: List[Tuple[int, Bucket]] = list(self._given)
         self._under_way = [0.0] * len(KINDS)
@@ -83,13 +95,14 @@ class Pace:
         """Whether there is any limit to keep."""
         return bool(self._all)
 
-    def rates(self) -> Rates:
-        """The limits that are known, the tighter of two."""
-        found: List[Optional[float]] = [None] * len(KINDS)
-        for kind, bucket in self._all:
-            before = found[kind]
-            found[kind] = bucket.per_minute if before is None else min(before, bucket.per_minute)
-        return Rates(*found)
+    def rates(self, *others: Pace) -> Rates:
+        """The limits that are known, of this model and `others` together; the tighter of two."""
+        learned = zip(*(pace._learned for pace in (self, *others)))
+        known = [sum(one.per_minute for one in kind if one) if any(kind) else None for kind in learned]
+        for kind, bucket in self._given:
+            before = known[kind]
+            known[kind] = bucket.per_minute if before is None else min(before, bucket.per_minute)
+        return Rates(*known)
 
     def wait(self, need: Need, now: float) -> float:
         """Seconds until `need` can be taken."""

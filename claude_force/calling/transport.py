@@ -34,6 +34,7 @@ from .wire import Wire
 
 # After the last event only the end of the HTTP body is due: not worth more waiting than this.
 _END_OF_BODY_SECONDS = 0.5
+_SHORTEST_SECRET = 8
 
 
 @dataclass
@@ -42,6 +43,8 @@ class Meter:
 
     Attributes:
         usage: its tokens; None as long as nothing is known to be billed.
+        in_doubt: it was sent, and whether it is billed will never be known: a whole answer was asked for in
+            one piece and did not come.
         headers: those of the answer, names in lower case.
         began, ended: seconds on the engine's clock, None as long as it has not; `window` attempts might be on
             the wire then.
@@ -50,6 +53,7 @@ class Meter:
     """
 
     usage: Optional[Usage] = None
+    in_doubt: bool = False
     headers: Mapping[str, str] = field(default_factory=dict)
     began: Optional[float] = None
     ended: Optional[float] = None
@@ -118,6 +122,7 @@ class Transport:
             raise
         finally:
             meter.usage = reader.billed()
+            meter.in_doubt = meter.in_doubt and meter.usage is None
 
     async def probe(self, model: str, meter: Meter) -> None:
         """A request that costs nothing: counts the tokens of one word. Raises CallError."""
@@ -141,11 +146,13 @@ class Transport:
     def _hide_credentials(self, error: CallError) -> None:
         """Servers repeat in their errors what they were sent."""
         for secret in (self._client.api_key, self._client.auth_token):
-            if secret:
+            # A shorter one is a placeholder, and stands in ordinary words too.
+            if secret and len(secret) >= _SHORTEST_SECRET:
                 error.message = error.message.replace(secret, "***")
         error.args = (error.message,)
 
     async def _exchange(self, call: Call, reader: Reader, watch: anyio.CancelScope, meter: Meter) -> Reply:
+        meter.in_doubt = not self._stream
         response = await self._wire.send(request_fields(call, self._stream))
         try:
             await self._begin(response, meter)
@@ -164,6 +171,7 @@ class Transport:
     async def _begin(self, response: Any, meter: Meter) -> None:
         meter.headers = _plain(response.headers)
         if response.status_code >= 400:
+            meter.in_doubt = False
             text = (await response.aread()).decode("utf-8", "replace")
             raise from_status(response.status_code, parsed(text), meter.headers, time.time())
         self._expect_media_type(meter.headers.get("content-type", ""))
@@ -181,10 +189,13 @@ class Transport:
         try:
             yield
         except sdk.APIStatusError as error:
-            meter.headers = _plain(error.response.headers)
+            meter.headers, meter.in_doubt = _plain(error.response.headers), False
             body = error.body if error.body is not None else error.message
             raise from_status(error.status_code, body, meter.headers, time.time()) from error
         except self._broken as error:
+            if "Connect" in type(error.__cause__ or error).__name__:
+                # There was no connection that it could have been sent over.
+                meter.in_doubt = False
             reason = redact(str(error.__cause__ or error)) or type(error).__name__
             raise ConnectionFailedError(f"The connection to {self.base_url} failed: {reason}") from error
         except TypeError as error:
