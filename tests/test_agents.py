@@ -2,7 +2,10 @@
 
 import json
 import logging
+import subprocess
+import sys
 from datetime import date
+from pathlib import Path
 
 import pytest
 import yaml
@@ -10,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from claude_force.agents import Registry, check_name, check_task, models, resolve_model
-from claude_force.agents.definition import read_definition
+from claude_force.agents.definition import _read_plain, _read_strict, read_definition
 from claude_force.agents.names import is_name, nearest, slug
 from claude_force.errors import (
     AgentNotFoundError,
@@ -51,6 +54,9 @@ class Project:
 
     def reasons(self):
         return {one.file: one.reason for one in self.registry.problems()}
+
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -158,6 +164,39 @@ class TestFrontMatter:
     def test_what_yaml_writes_is_read_back(self, fields):
         written = yaml.safe_dump(fields, allow_unicode=True)
         assert read_definition(f"---\n{written}---\nB").fields == yaml.safe_load(written)
+
+    @given(
+        st.lists(
+            st.tuples(
+                st.from_regex(
+                    r"[A-Za-z][\w-]{0,5}", fullmatch=True, alphabet=st.characters(max_codepoint=126)
+                ),
+                st.sampled_from([": ", ":", " : ", ":\t"]),
+                st.one_of(
+                    st.text(st.characters(min_codepoint=32, max_codepoint=126)),
+                    st.text("ab .,;/()!?+=<>'\"-:#", min_size=1),
+                    st.sampled_from(["Yes", "NULL", "off ", "True", "e1", "a: b", "a #b", "a#b"]),
+                ),
+            ),
+            min_size=1,
+            max_size=4,
+        )
+    )
+    def test_lines_that_are_read_without_yaml_are_read_as_yaml_reads_them(self, fields):
+        lines = ["".join(parts) for parts in fields]
+        plain = _read_plain(lines)
+        if plain is not None:
+            assert plain == _read_strict("\n".join(lines))
+
+
+def test_a_plain_front_matter_is_read_without_importing_yaml():
+    text = "---\nname: a-b\ndescription: Reviews code, slowly (and well)\nmodel: opus\n---\nYou help.\n"
+    program = (
+        "import sys; from claude_force.agents.definition import read_definition; "
+        f"print(read_definition({text!r}).fields['description'], 'yaml' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=str(ROOT), capture_output=True, text=True)
+    assert done.stdout.strip() == "Reviews code, slowly (and well) False", done.stderr
 
 
 class TestSources:

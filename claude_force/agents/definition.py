@@ -13,6 +13,9 @@ from typing import Any, Dict, List, Optional, Tuple
 _LARGEST_FRONT_MATTER = 64 * 1024
 _FENCE = re.compile(r"---[ \t]*")
 _FIELD = re.compile(r"([A-Za-z][\w-]*)[ \t]*:(?:[ \t]+(.*)|[ \t]*)$")
+# One line that YAML reads as nothing but a key and a text: no quotes around it, no sign that YAML knows.
+_PLAIN = re.compile(r"([A-Za-z][\w-]*):[ ]+([A-Za-z][\w .,;/()!?+=<>'\"-]*)", re.ASCII)
+_NO_TEXT = frozenset(("true", "false", "yes", "no", "on", "off", "null"))
 _ALIAS = re.compile(r"(?:^|[\s\[,:-])[&*]\w", re.M)
 # Only these begin a new field in the middle of a text at column 0: "Example: ..." there is text.
 _KNOWN_FIELDS = frozenset(
@@ -60,8 +63,25 @@ def read_definition(text: str) -> Definition:
     if len(front) > _LARGEST_FRONT_MATTER:
         most = f"{_LARGEST_FRONT_MATTER:,} characters"
         return Definition(problem=f"its front matter has over {most}; move text below it")
-    fields, body = _read_strict(front), "\n".join(lines[end + 1 :])
+    fields, body = _read_plain(lines[:end]) or _read_strict(front), "\n".join(lines[end + 1 :])
     return Definition(fields or _read_lenient(front), body, is_yaml=fields is not None or not front.strip())
+
+
+def _read_plain(lines: List[str]) -> Optional[Dict[str, Any]]:
+    """What YAML reads, where every line is of the simplest kind, as in most files; else None.
+
+    To import YAML takes longer than all else that a command does before its first word.
+    """
+    fields: Dict[str, Any] = {}
+    for line in lines:
+        match = _PLAIN.fullmatch(line)
+        if match is None:
+            return None
+        name, value = match.group(1), match.group(2).rstrip()
+        if name.lower() in _NO_TEXT or value.lower() in _NO_TEXT:
+            return None
+        fields[name] = value
+    return fields
 
 
 def _read_strict(front: str) -> Optional[Dict[str, Any]]:
