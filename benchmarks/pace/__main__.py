@@ -10,7 +10,10 @@ not the limit.
 
 The SDK is wrapped as many wrap it: a semaphore that is held over a row with all its attempts, on the SDK's
 fastest transport. What it would sleep before another attempt is divided by `scale`; nothing else of it is
-changed. A row's time runs from when it was taken on (by the SDK's wrapper: when it was its turn).
+changed. A row's time runs from when it was taken on, which with the wrapper is when it was its turn;
+claude-force takes on more rows than it sends at a time, and they wait for the pace.
+
+More than the whole of a limit is used from the second minute on where the first left something in its bucket.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import json
 import platform
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Tuple
 
@@ -83,7 +87,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=sorted({name for name, _ in CLIENTS}))
     options = parser.parse_args()
     clients = [client for client in CLIENTS if not options.only or client[0] in options.only]
-    print(f"{platform.platform()}, Python {platform.python_version()}")
+    print(f"{platform.platform()}, Python {platform.python_version()}, SDK {version('anthropic')}")
     print(
         f"{options.rows:,} rows against {REQUESTS:,} requests, {INPUT:,} input and {OUTPUT:,} output tokens "
         f"a minute; time passes {options.scale:g} times as fast as real time"
