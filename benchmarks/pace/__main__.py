@@ -42,6 +42,8 @@ CLIENTS = (
 )
 # Share of the tightest limit, share of attempts answered 429, rows lost.
 LEAST_SHARE, MOST_REFUSED = 0.95, 0.01
+# The first minute has room for two minutes' worth of requests.
+FEWEST_ROWS = 2 * REQUESTS + 500
 COLUMNS = (
     "client",
     "at a time",
@@ -86,6 +88,8 @@ def main() -> int:
     parser.add_argument("--workloads", nargs="+", choices=list(MEANS), default=list(MEANS))
     parser.add_argument("--only", nargs="+", choices=sorted({name for name, _ in CLIENTS}))
     options = parser.parse_args()
+    if options.rows < FEWEST_ROWS:
+        parser.error(f"--rows is {options.rows}; with less than {FEWEST_ROWS:,} there is no second minute")
     clients = [client for client in CLIENTS if not options.only or client[0] in options.only]
     print(f"{platform.platform()}, Python {platform.python_version()}, SDK {version('anthropic')}")
     print(
