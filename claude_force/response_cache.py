@@ -13,7 +13,6 @@ from sys import getsizeof
 from types import TracebackType
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple, Type, Union
 
-from .cache.audit import explain, explained, verify
 from .cache.disk import Disk
 from .cache.key import Question, cache_key, field_checksums, question
 from .cache.lease import leases_of
@@ -321,6 +320,8 @@ class ResponseCache:
             `hit`, `reason` (a sentence), `differs` (names of fields), and of the entry that was compared
             `model` and `age_seconds`.
         """
+        from .cache.audit import explain, explained
+
         if not self.enabled:
             return explained(False, "The cache is switched off.")
         if agent in self.exclude_agents:
@@ -339,6 +340,8 @@ class ResponseCache:
         Returns:
             Numbers of entries: `checked`, `valid`, `forged`, `unreadable`, `other_secret`, `removed`.
         """
+        from .cache.audit import verify
+
         if not self.enabled:
             return {}
         return self._disk.run(lambda store: verify(store, self._secret, remove, most), {})

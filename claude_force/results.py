@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
-from typing import Any, Callable, Dict, Iterable, Optional, Tuple
+from dataclasses import replace
+from typing import Any, Callable, Dict, Iterable, NamedTuple, Optional, Tuple
 
 from .errors import CallError, ClaudeForceError
 from .types import AgentResult, Attempt, Executed, Reply, Usage
@@ -14,8 +14,7 @@ logger = logging.getLogger(__name__)
 Observer = Callable[[Executed], None]
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(NamedTuple):
     """What the caller said of one task beside the task itself; `duration` is in seconds."""
 
     agent_name: str

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, NamedTuple, Optional, Tuple
 
 from ..errors import ConfigurationError
 from .files import read_text
@@ -13,8 +12,7 @@ from .files import read_text
 DEFAULT_PRIORITY = 2
 
 
-@dataclass(frozen=True)
-class AgentEntry:
+class AgentEntry(NamedTuple):
     """One agent of claude.json; paths are relative to its folder. `problem` says why it can't be used."""
 
     file: str = ""
@@ -24,12 +22,11 @@ class AgentEntry:
     problem: Optional[str] = None
 
 
-@dataclass(frozen=True)
-class Config:
+class Config(NamedTuple):
     """What a claude.json says."""
 
-    agents: Dict[str, AgentEntry] = field(default_factory=dict)
-    workflows: Dict[str, Any] = field(default_factory=dict)
+    agents: Dict[str, AgentEntry]
+    workflows: Dict[str, Any]
 
 
 def load_config(path: Path) -> Config:

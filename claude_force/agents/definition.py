@@ -7,8 +7,7 @@ YAML. Where strict YAML refuses, lines are read as `key: value` with continuatio
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 _LARGEST_FRONT_MATTER = 64 * 1024
 _FENCE = re.compile(r"---[ \t]*")
@@ -27,8 +26,7 @@ _KNOWN_FIELDS = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class Definition:
+class Definition(NamedTuple):
     """What a file holds.
 
     Attributes:
@@ -38,7 +36,7 @@ class Definition:
         is_yaml: whether the front matter could be read as what it should be.
     """
 
-    fields: Dict[str, Any] = field(default_factory=dict)
+    fields: Dict[str, Any]
     body: str = ""
     problem: Optional[str] = None
     is_yaml: bool = True
@@ -54,15 +52,17 @@ def read_definition(text: str) -> Definition:
     text = text.lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     first, _, rest = text.partition("\n")
     if not _FENCE.fullmatch(first):
-        return Definition(body=text)
+        return Definition({}, text)
     lines = rest.split("\n")
     end = next((number for number, line in enumerate(lines) if _FENCE.fullmatch(line)), None)
     if end is None:
-        return Definition(problem="its front matter has no closing '---' line; add it after the last field")
+        return Definition(
+            {}, problem="its front matter has no closing '---' line; add it after the last field"
+        )
     front = "\n".join(lines[:end])
     if len(front) > _LARGEST_FRONT_MATTER:
         most = f"{_LARGEST_FRONT_MATTER:,} characters"
-        return Definition(problem=f"its front matter has over {most}; move text below it")
+        return Definition({}, problem=f"its front matter has over {most}; move text below it")
     fields, body = _read_plain(lines[:end]) or _read_strict(front), "\n".join(lines[end + 1 :])
     return Definition(fields or _read_lenient(front), body, is_yaml=fields is not None or not front.strip())
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional, Union
+from typing import NamedTuple, Optional, Union
 
 from .. import settings
 from ..errors import ConfigurationError
 
 
-@dataclass(frozen=True)
-class Sources:
+class Sources(NamedTuple):
     """The `.claude` folder in charge, its claude.json, and the user's own folder."""
 
     folder: Path

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 from ..errors import ConfigurationError
 from ..types import Agent
@@ -20,8 +19,7 @@ _NOT_YAML = (
 )
 
 
-@dataclass(frozen=True)
-class Problem:
+class Problem(NamedTuple):
     """What is wrong with a file or an entry, and its mend."""
 
     name: str
@@ -29,7 +27,6 @@ class Problem:
     reason: str
 
 
-@dataclass
 class Loaded:
     """One reading of all sources.
 
@@ -38,15 +35,16 @@ class Loaded:
     ones that concern one agent.
     """
 
-    agents: Dict[str, Agent] = field(default_factory=dict)
-    titles: Dict[str, str] = field(default_factory=dict)
-    workflows: Dict[str, Any] = field(default_factory=dict)
-    problems: List[Problem] = field(default_factory=list)
-    remarks: List[Problem] = field(default_factory=list)
-    stamps: Dict[Path, Stamp] = field(default_factory=dict)
-    shared: List[Path] = field(default_factory=list)
-    files: Dict[str, Tuple[Path, ...]] = field(default_factory=dict)
-    _watched: Dict[str, List[Tuple[str, Stamp]]] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.agents: Dict[str, Agent] = {}
+        self.titles: Dict[str, str] = {}
+        self.workflows: Dict[str, Any] = {}
+        self.problems: List[Problem] = []
+        self.remarks: List[Problem] = []
+        self.stamps: Dict[Path, Stamp] = {}
+        self.shared: List[Path] = []
+        self.files: Dict[str, Tuple[Path, ...]] = {}
+        self._watched: Dict[str, List[Tuple[str, Stamp]]] = {}
 
     def is_current(self, name: str) -> bool:
         """Whether all is unchanged that could make the agent of this name another one."""
@@ -84,7 +82,7 @@ def load_sources(sources: Sources) -> Loaded:
     """Raises ConfigurationError for a claude.json that can't be read; an agent's fault is its problem."""
     loaded = Loaded()
     loaded.share(sources.config)
-    config = load_config(sources.config) if sources.config.exists() else Config()
+    config = load_config(sources.config) if sources.config.exists() else Config({}, {})
     loaded.workflows = config.workflows
     claimed = {_add_entry(loaded, sources.folder, name, entry) for name, entry in config.agents.items()}
     # An entry may use a file of the agents folder under a name of its own: that file is its alone.

@@ -9,10 +9,9 @@ import datetime
 import importlib.util
 import logging
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import List, Match, Optional, Set, Tuple
+from typing import List, Match, NamedTuple, Optional, Set, Tuple
 
 from .. import settings
 
@@ -43,8 +42,7 @@ _LAST_DAYS = {
 _RETIRED_WITHOUT_DATE = re.compile(r"claude-3-5-sonnet-.+")
 
 
-@dataclass(frozen=True)
-class Retirement:
+class Retirement(NamedTuple):
     """A model's last day (None: it is past, the day is not known) and what takes its place."""
 
     date: Optional[datetime.date]

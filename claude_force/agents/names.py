@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from typing import Iterable, List
 
@@ -60,5 +59,8 @@ def slug(name: str) -> str:
 
 def nearest(name: str, known: Iterable[str], most: int = 3) -> List[str]:
     """The known names that `name` may have meant, likeliest first."""
+    # Not above: nearly all names are right.
+    import difflib
+
     by_lower = {one.lower(): one for one in known}
     return [by_lower[one] for one in difflib.get_close_matches(name.lower(), by_lower, most, 0.6)]

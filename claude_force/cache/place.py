@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 from pathlib import Path
-from typing import Iterable, List, Union
+from typing import Iterable, Iterator, Union
 
 from .. import settings
 from ..agents.discovery import project_folder
@@ -39,12 +38,16 @@ def cache_folder(wanted: Union[str, Path, None], allowed: Iterable[Union[str, Pa
     return real
 
 
-def _usual() -> List[Path]:
-    found = [settings.user_folder(), Path(tempfile.gettempdir()), Path.cwd()]
+def _usual() -> Iterator[Path]:
+    yield _real(settings.user_folder())
+    yield _real(Path.cwd())
     project = project_folder(Path.cwd())
     if project is not None:
-        found.append(project.parent)
-    return [_real(one) for one in found]
+        yield _real(project.parent)
+    # Last, and imported only then: hardly anybody keeps answers there.
+    import tempfile
+
+    yield _real(tempfile.gettempdir())
 
 
 def _real(path: Union[str, Path]) -> Path:

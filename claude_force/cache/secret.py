@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from pathlib import Path
 from typing import Union
 
@@ -40,11 +39,11 @@ def _kept(path: Path) -> bytes:
 def _make(path: Path) -> None:
     # Written whole under a name of its own, then linked: of several processes the first wins, and
     # none ever reads half a secret.
-    draft = path.with_name(f"secret.{os.getpid()}.{secrets.token_hex(4)}")
+    draft = path.with_name(f"secret.{os.getpid()}.{os.urandom(4).hex()}")
     descriptor = open_private(draft, os.O_EXCL)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(secrets.token_bytes(_BYTES))
+            file.write(os.urandom(_BYTES))
             file.flush()
             os.fsync(file.fileno())
         try:

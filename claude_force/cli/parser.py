@@ -68,7 +68,8 @@ class Kinds:
 
     def __init__(self, parser: Parser, dest: str, metavar: Optional[str]) -> None:
         self._parser, self._metavar = parser, metavar
-        self._parsers = parser.add_subparsers(dest=dest, metavar=metavar, required=True)
+        # Where `prog` is left out, argparse formats a whole usage to find it.
+        self._parsers = parser.add_subparsers(dest=dest, metavar=metavar, required=True, prog=parser.prog)
 
     def add(self, name: str, summary: str, fill: Callable[[Parser], None], epilog: str = "") -> None:
         """The word `name`, whose parser gets its arguments from `fill`."""
