@@ -80,6 +80,12 @@ def secrets() -> Tuple[str, ...]:
     return tuple(sorted((one for one in values if len(one) >= _SHORTEST_SECRET), key=len, reverse=True))
 
 
+def columns() -> Optional[int]:
+    """The width of the text that a command writes, where the environment sets it."""
+    text = os.environ.get("COLUMNS", "")
+    return int(text) if text.isdecimal() and int(text) else None
+
+
 def user_folder() -> Path:
     """`~/.claude`."""
     return Path.home() / ".claude"

@@ -3,7 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import Any, Callable, Dict, Iterable, List, NoReturn, Optional, Sequence, Tuple
+
+from .. import settings
+
+_MARGIN, _COLUMNS_OF_A_FILE = 2, 80
+
+
+class _Help(argparse.HelpFormatter):
+    """As wide as the terminal. argparse makes one for each argument, and imports `shutil` to know that."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns())
+
+
+def _columns() -> int:
+    try:
+        columns = settings.columns() or os.get_terminal_size(1).columns
+    except OSError:
+        columns = 0
+    return (columns or _COLUMNS_OF_A_FILE) - _MARGIN
 
 
 class Parser(argparse.ArgumentParser):
@@ -18,7 +38,7 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, *, fill: Optional[Callable[[Parser], None]] = None, **more: Any) -> None:
-        super().__init__(allow_abbrev=False, **more)
+        super().__init__(allow_abbrev=False, formatter_class=_Help, **more)
         self._fill = fill
         self.kinds: Dict[str, Parser] = {}
         self.values: Dict[str, str] = {}
