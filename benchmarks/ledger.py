@@ -37,9 +37,11 @@ crew.WORTH_A_PROCESS = float(sys.argv[2])
 began = time.perf_counter()
 summary = crew.summary_of(Path(sys.argv[1])).as_dict()
 seconds = time.perf_counter() - began
-whose = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-own, helpers = (resource.getrusage(one).ru_maxrss / 1024 for one in whose)
-print(json.dumps({"seconds": seconds, "own": own, "helpers": helpers, "executions": summary["executions"]}))
+used = [resource.getrusage(one) for one in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+own, helpers = (one.ru_maxrss / 1024 for one in used)
+cpu = sum(one.ru_utime + one.ru_stime for one in used)
+executions = summary["executions"]
+print(json.dumps(dict(seconds=seconds, cpu=cpu, own=own, helpers=helpers, executions=executions)))
 """
 
 
@@ -151,8 +153,8 @@ def main() -> None:
             found = read(Path(name, "ledger"), worth)
             helpers = f", largest helper {found['helpers']:.0f} MB" if found["helpers"] else ""
             print(
-                f"{how}: {found['seconds']:.1f} s, {found['seconds'] / options.lines * 1e6:.1f} us a line, "
-                f"{found['own']:.0f} MB{helpers}; {found['executions']:,} executions"
+                f"{how}: {found['seconds']:.1f} s, {found['cpu']:.1f} s of CPU, {found['own']:.0f} MB{helpers}; "
+                f"{found['executions']:,} executions"
             )
 
 

@@ -69,7 +69,7 @@ class PerformanceTracker:
         self._writing = threading.Lock()
 
     def record(self, executed: Executed) -> None:
-        """Keeps it. Returns at once; raises nothing."""
+        """Keeps it. Raises nothing, and waits for nothing."""
         self._waiting.append(executed)
         if len(self._waiting) >= BATCH:
             self._hurry.set()
@@ -80,8 +80,8 @@ class PerformanceTracker:
 
     def record_now(self, executed: Executed) -> None:
         """As `record`, and it is in the file when this returns. For one who records no more than one."""
-        self._waiting.append(executed)
-        self._write_waiting()
+        self._threadless = True
+        self.record(executed)
 
     def _ask(self) -> None:
         self._asked = True

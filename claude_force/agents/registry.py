@@ -20,6 +20,7 @@ class Registry:
     def __init__(self, config_path: Union[str, Path, None] = None, start: Optional[Path] = None) -> None:
         """Raises ConfigurationError for a `config_path` that is not there."""
         self._sources: Sources = find_sources(config_path, start or Path.cwd())
+        self._ledger = self._sources.ledger
         self._lock = threading.Lock()
         self._loaded: Optional[Loaded] = None
 
@@ -31,7 +32,7 @@ class Registry:
     @property
     def ledger(self) -> Path:
         """Where executions are recorded."""
-        return self._sources.ledger
+        return self._ledger
 
     def get(self, name: str) -> Agent:
         """The agent of this name, by the spelling of its file or by its slug.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections import Counter
-from typing import Dict, Optional, Sequence
+from typing import Dict, Optional, Sequence, Tuple
 
 RELATIVE_ERROR = 0.01
 EXACT_UP_TO = 10_000
@@ -33,6 +33,7 @@ class Distribution:
     def __init__(self, values: Sequence[float] = (), exact_up_to: int = EXACT_UP_TO) -> None:
         self._exact_up_to = exact_up_to
         self._values: Optional[array[float]] = array("d", values)
+        self._as_counted: Optional[Tuple[int, Dict[int, int]]] = None
         self._zeros = 0
         self._buckets: Dict[int, int] = {}
         self.count = len(values)
@@ -56,6 +57,7 @@ class Distribution:
         self.most = max(self.most, other.most)
         if self._values is not None and other._values is not None:
             self._values.extend(other._values)
+            self._as_counted = None
         else:
             self._to_buckets()
             self._take(other)
@@ -86,23 +88,26 @@ class Distribution:
 
     def _to_buckets(self) -> None:
         if self._values is not None:
-            values, self._values = self._values, None
-            self._count_in(values)
+            self._zeros, buckets = self._counted()
+            self._buckets, self._values, self._as_counted = dict(buckets), None, None
 
     def _take(self, other: Distribution) -> None:
-        if other._values is not None:
-            self._count_in(other._values)
-            return
-        self._zeros += other._zeros
-        for bucket, count in other._buckets.items():
+        zeros, buckets = other._counted()
+        self._zeros += zeros
+        for bucket, count in buckets.items():
             self._buckets[bucket] = self._buckets.get(bucket, 0) + count
 
-    def _count_in(self, values: Sequence[float]) -> None:
-        above = [value for value in values if value > _SMALLEST]
-        self._zeros += len(values) - len(above)
-        ceil, log = math.ceil, math.log
-        for bucket, count in Counter([ceil(log(value) * _PER_LOG) for value in above]).items():
-            self._buckets[bucket] = self._buckets.get(bucket, 0) + count
+    def _counted(self) -> Tuple[int, Dict[int, int]]:
+        """How many are 0, and how many are in each bucket."""
+        if self._values is None:
+            return self._zeros, self._buckets
+        if self._as_counted is None:
+            # Kept, because the same part is merged into more than one whole.
+            ceil, log = math.ceil, math.log
+            above = [value for value in self._values if value > _SMALLEST]
+            buckets = Counter([ceil(log(value) * _PER_LOG) for value in above])
+            self._as_counted = len(self._values) - len(above), buckets
+        return self._as_counted
 
     def _throw_lowest_together(self) -> None:
         order = sorted(self._buckets)
