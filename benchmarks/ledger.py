@@ -153,8 +153,8 @@ def main() -> None:
             found = read(Path(name, "ledger"), worth)
             helpers = f", largest helper {found['helpers']:.0f} MB" if found["helpers"] else ""
             print(
-                f"{how}: {found['seconds']:.1f} s, {found['cpu']:.1f} s of CPU, {found['own']:.0f} MB{helpers}; "
-                f"{found['executions']:,} executions"
+                f"{how}: {found['seconds']:.1f} s, {found['cpu']:.1f} s of CPU, {found['own']:.0f} MB"
+                f"{helpers}; {found['executions']:,} executions"
             )
 
 
