@@ -1,0 +1,131 @@
+"""Options that every command has, names that were nearly right, and secrets that nobody is shown."""
+
+import json
+
+import pytest
+
+from claude_force.cli.main import main
+from claude_force.testing import faults
+
+ASK = ("run", "agent", "python-expert", "--task", "x")
+
+
+def error_of(capsys, *arguments):
+    assert main(list(arguments)) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    return captured.err
+
+
+class TestNearlyRight:
+    @pytest.mark.parametrize(
+        ("arguments", "meant"),
+        [
+            (["lst", "agents"], "did you mean list?"),
+            (["ru", "agent", "x"], "did you mean run?"),
+            (["list", "agnets"], "did you mean agents?"),
+            (["run", "worklfow", "review"], "did you mean workflow?"),
+            (["cache", "stat"], "did you mean stats?"),
+            ([*ASK, "--cache", "refrsh"], "did you mean refresh?"),
+            ([*ASK, "--max-token", "5"], "did you mean --max-tokens"),
+            ([*ASK, "--modle=opus"], "did you mean --model?"),
+            (["run", "agent", "pyton-expert", "--task", "x"], "Did you mean: python-expert?"),
+            (["run", "workflow", "reveiw", "--task", "x"], "Did you mean: review?"),
+            (["info", "code-revewer"], "Did you mean: code-reviewer?"),
+            (["info", "grahp"], "Did you mean the workflow graph?"),
+        ],
+        ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+    )
+    def test_names_are_answered_with_what_was_meant(self, workplace, capsys, arguments, meant):
+        assert meant in error_of(capsys, *arguments)
+
+    def test_what_is_like_nothing_is_answered_with_what_there_is(self, workplace, capsys):
+        assert "choose from use, refresh, off" in error_of(capsys, *ASK, "--cache", "zzz")
+        assert "choose from init, doctor, list" in error_of(capsys, "zzz")
+
+
+class TestInfo:
+    def test_shows_the_steps_of_a_workflow(self, workplace, capsys):
+        assert main(["info", "review"]) == 0
+        out = capsys.readouterr().out
+        assert "1. python-expert" in out
+        assert "2. code-reviewer (after 1)" in out
+
+    def test_has_one_shape_for_both_kinds_of_workflow(self, workplace, capsys):
+        assert main(["info", "review", "--json"]) == 0
+        in_turn = json.loads(capsys.readouterr().out)
+        assert main(["info", "graph", "--json"]) == 0
+        graph = json.loads(capsys.readouterr().out)
+        assert in_turn["steps"][1] == {"id": "2", "agent": "code-reviewer", "dependencies": ["1"]}
+        assert graph["steps"] == [{"id": "a", "agent": "python-expert", "dependencies": []}]
+        assert list(in_turn) == list(graph) == ["name", "description", "steps"]
+
+
+class TestEverywhere:
+    @pytest.mark.parametrize("place", [0, 2, 5])
+    def test_the_model_may_stand_before_and_after_the_verb(self, workplace, messages_server, place):
+        arguments = [*ASK[:place], "--model", "claude-opus-5-5", *ASK[place:]]
+        assert main(arguments) == 0
+        assert messages_server.requests[0].body["model"] == "claude-opus-5-5"
+
+    @pytest.mark.parametrize("place", [0, 1, 5])
+    def test_quiet_leaves_the_answer_alone(self, workplace, capsys, place):
+        assert main([*ASK[:place], "--quiet", *ASK[place:]]) == 0
+        captured = capsys.readouterr()
+        assert captured.out.startswith("This is the report of")
+        assert captured.err == ""
+
+    def test_quiet_shows_errors_and_no_warnings(self, workplace, another_server, capsys):
+        (workplace / ".claude" / "agents" / "empty.md").write_text("")
+        assert main(["-q", "list", "agents"]) == 0
+        assert capsys.readouterr().err == ""
+        another_server(faults=[faults.status(500), faults.status(400, message="not like this")])
+        assert main([*ASK, "-q"]) == 1
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err.startswith("claude-force: error: ")
+        assert len(captured.err.splitlines()) == 1
+
+    def test_quiet_and_verbose_exclude_each_other(self, workplace, capsys):
+        assert "exclude each other" in error_of(capsys, "-q", *ASK, "-v")
+
+
+KEY, PASSWORD = "hunter2-the-key-of-no-known-form", "hunter2-the-password"
+
+
+class TestSecrets:
+    @pytest.fixture
+    def shown(self, workplace, monkeypatch, capsys):
+        """Runs a command that fails, in its ways of telling so, and returns all that it wrote."""
+        monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+
+        def run(*arguments):
+            texts = []
+            for more in ((), ("-v",), ("--json",), ("--quiet",)):
+                assert main([*arguments, *more]) in (1, 2)
+                captured = capsys.readouterr()
+                texts.append(captured.out + captured.err)
+            return "\n".join(texts)
+
+        return run
+
+    def test_a_key_that_the_server_repeats_is_not_shown(self, shown, another_server):
+        another_server(faults=[faults.status(401, message=f"invalid key {KEY}") for _ in range(4)])
+        text = shown(*ASK)
+        assert "invalid key ***" in text
+        assert "hunter2" not in text
+
+    def test_a_password_in_the_address_is_not_shown(self, shown, monkeypatch):
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", f"http://me:{PASSWORD}@127.0.0.1:9")
+        text = shown(*ASK, "--max-retries", "1")
+        assert "127.0.0.1:9" in text
+        assert "hunter2" not in text
+
+    def test_a_key_in_what_was_typed_is_not_repeated(self, shown):
+        text = shown("run", "agent", KEY, "--task", "x")
+        assert "not found" in text
+        assert "hunter2" not in text
+
+    def test_the_secret_of_the_cache_is_not_shown(self, shown, monkeypatch):
+        monkeypatch.setenv("CLAUDE_CACHE_SECRET", PASSWORD)
+        assert "hunter2" not in shown("cache", "explain", PASSWORD, "--task", "x")

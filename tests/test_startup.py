@@ -1,0 +1,77 @@
+"""What a command does not import: nobody waits for what the command does not need."""
+
+import subprocess
+import sys
+
+import pytest
+from fleet import command
+
+ASK = ("run", "agent", "python-expert", "--task", "x")
+ENGINE = {"anthropic", "pydantic", "aiohttp", "httpx", "httpx2", "genai_prices"}
+LOOP = {"asyncio", "anyio", "tenacity", "concurrent.futures", "aiofiles"}
+DISPLAY = {"rich"}
+REST = {"yaml", "shutil", "tempfile", "difflib", "subprocess", "multiprocessing"}
+
+
+def imported(*arguments):
+    """The modules that a command has imported when it ends well."""
+    source = (
+        "import sys\nfrom claude_force.cli.main import main\ncode = main(sys.argv[1:])\n"
+        "print(*sys.modules, file=sys.stderr)\nsys.exit(code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", source, *arguments], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    return set(done.stderr.splitlines()[-1].split())
+
+
+@pytest.fixture
+def plain(workplace):
+    """The project, its front matter of the simplest kind."""
+    reviewer = workplace / ".claude" / "agents" / "code-reviewer.md"
+    reviewer.write_text("---\nname: code-reviewer\nmodel: haiku\n---\nYou review code.\n")
+    return workplace
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("run", "agent", "--help")], ids=" ".join)
+def test_help_needs_nothing_but_the_arguments_of_its_own_verb(plain, arguments):
+    found = imported(*arguments)
+    assert not found & (ENGINE | LOOP | DISPLAY | REST | {"sqlite3", "logging", "dataclasses"})
+    verbs = {name for name in found if name.startswith("claude_force.cli.arguments.")}
+    assert verbs == ({"claude_force.cli.arguments.run"} if "run" in arguments else set())
+
+
+@pytest.mark.parametrize(
+    "arguments", [("list", "agents"), ("info", "code-reviewer"), ("completion", "bash")], ids=" ".join
+)
+def test_what_reads_files_needs_no_engine(plain, arguments):
+    assert not imported(*arguments) & (ENGINE | LOOP | DISPLAY | REST | {"sqlite3"})
+
+
+def test_a_kept_answer_needs_neither_sdk_nor_event_loop(plain, messages_server):
+    assert command(*ASK).returncode == 0
+    for more in ((), ("--json",)):
+        found = imported(*ASK, *more)
+        assert "claude_force.response_cache" in found
+        assert not found & (ENGINE | LOOP | DISPLAY | REST)
+        assert not {name for name in found if name.startswith("claude_force.calling")}
+    assert len(messages_server.requests) == 1
+
+
+def test_a_kept_answer_is_recorded_as_a_call_of_its_own(plain, messages_server, capsys):
+    assert command(*ASK).returncode == command(*ASK).returncode == 0
+    lines = (plain / ".claude" / "metrics" / "executions.jsonl").read_text().splitlines()
+    assert ['"cached":true' in line for line in lines] == [False, True]
+
+
+def test_a_cache_that_cannot_be_used_is_said_once_and_fails_nothing(
+    plain, clean_environment, messages_server
+):
+    cache = clean_environment / ".claude" / "cache"
+    cache.parent.mkdir(exist_ok=True)
+    cache.write_text("a file in the place of the folder")
+    done = command(*ASK)
+    assert done.returncode == 0
+    assert done.stderr.decode().count("answers are not cached") == 1
+    assert len(messages_server.requests) == 1

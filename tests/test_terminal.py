@@ -1,0 +1,240 @@
+"""Sessions on a real terminal: what a person sees, types and breaks off."""
+
+import json
+import os
+import re
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import pexpect
+import pytest
+
+from claude_force.testing import faults
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are POSIX's")
+
+ROOT = Path(__file__).parent.parent
+ESCAPE = re.compile(r"\x1b(?:\[[0-9;?]*[A-Za-z]|\][^\x07]*\x07|[=>])")
+COLOUR = re.compile(r"\x1b\[[0-9;]*(?:3[0-7]|4[0-7]|9[0-7])[0-9;]*m")
+LONG = " ".join(f"word{number}" for number in range(400))
+
+
+class Terminal:
+    """A command on a terminal of its own; `seen` is all that it has written there."""
+
+    def __init__(self, *arguments, columns=80, shell=None, **environment):
+        command = [sys.executable, "-m", "claude_force", *arguments] if shell is None else ["sh", "-c", shell]
+        self._session = pexpect.spawn(
+            command[0],
+            command[1:],
+            encoding="utf-8",
+            timeout=30,
+            dimensions=(24, columns),
+            env={**os.environ, "TERM": "xterm-256color", "PYTHONPATH": str(ROOT), **environment},
+        )
+        self.seen = ""
+
+    def wait_for(self, text):
+        """Until it stands on the terminal."""
+        self._session.expect_exact(text)
+        self.seen += self._session.before + self._session.after
+
+    def interrupt(self):
+        self._session.sendintr()
+
+    def end(self):
+        """The exit code, when all is written."""
+        self._session.expect(pexpect.EOF)
+        self.seen += self._session.before
+        self._session.close()
+        return self._session.exitstatus
+
+    @property
+    def text(self):
+        """Without what moves the cursor or colours it."""
+        return ESCAPE.sub("", self.seen).replace("\r\n", "\n")
+
+
+@pytest.fixture
+def tasks(workplace):
+    """Writes a file of so many tasks."""
+
+    def write(count):
+        rows = [{"agent": "python-expert", "task": f"Task {number}"} for number in range(count)]
+        path = workplace / "tasks.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        return path.name
+
+    return write
+
+
+ASK = ("run", "agent", "python-expert", "--task", "x")
+
+
+class TestAnswer:
+    def test_appears_while_it_is_written_and_its_figures_under_it(self, another_server):
+        server = another_server(answer=lambda body: LONG, tokens_per_second=400)
+        terminal = Terminal(*ASK)
+        terminal.wait_for("word0")
+        assert server.in_flight == 1
+        assert terminal.end() == 0
+        answer, _, figures = terminal.text.rpartition("claude-force: ")
+        assert answer.partition("word0")[2].replace("\n", "") == LONG[len("word0") :].replace("\n", "")
+        assert re.fullmatch(r"claude-sonnet-5-5, [\d,]+ tokens, \$0\.\d+, [\d.]+ s, 1 attempt\n", figures)
+
+    def test_that_is_kept_appears_at_once(self, workplace, messages_server):
+        Terminal(*ASK).end()
+        terminal = Terminal(*ASK)
+        assert terminal.end() == 0
+        assert terminal.text.startswith("This is the report of")
+        assert "from the cache" in terminal.text
+        assert len(messages_server.requests) == 1
+
+    def test_that_breaks_off_is_said_to_begin_anew(self, another_server):
+        another_server(answer=lambda body: LONG, faults=[faults.truncated_stream(after_events=20)])
+        terminal = Terminal(*ASK)
+        assert terminal.end() == 0
+        broken, _, whole = terminal.text.partition("\nclaude-force: the answer broke off and begins anew: ")
+        assert "word0" in broken
+        assert "word399" not in broken
+        assert whole.partition("word0 ")[2].startswith("word1 ")
+        assert "word399" in whole
+        assert "2 attempts" in whole
+
+    def test_that_breaks_off_for_good_leaves_what_was_written_and_the_error(self, another_server):
+        another_server(answer=lambda body: LONG, faults=[faults.truncated_stream(after_events=20)])
+        terminal = Terminal(*ASK, "--max-retries", "1")
+        assert terminal.end() == 1
+        assert re.search(r"word0 .*\nclaude-force: error: ", terminal.text, re.DOTALL)
+
+    def test_does_not_reach_the_terminal_with_what_a_terminal_obeys(self, another_server):
+        another_server(answer=lambda body: "safe\x1b[2J\x1b]0;title\x07 and\x9b31m sound")
+        terminal = Terminal(*ASK, TERM="dumb")
+        assert terminal.end() == 0
+        assert "safe[2J]0;title and31m sound" in terminal.seen
+
+    def test_in_one_piece_if_it_is_not_to_be_streamed(self, workplace, messages_server):
+        terminal = Terminal(*ASK, "--no-stream")
+        assert terminal.end() == 0
+        assert terminal.text.count("This is the report of") == 1
+        assert messages_server.requests[0].body["stream"] is False
+
+    def test_alone_if_the_rest_is_to_be_quiet(self, workplace):
+        terminal = Terminal(*ASK, "--quiet")
+        assert terminal.end() == 0
+        assert terminal.seen.startswith("This is the report of")
+        assert "claude-force:" not in terminal.text
+
+    def test_stays_where_it_is_broken_off_by_ctrl_c(self, another_server):
+        server = another_server(answer=lambda body: LONG, tokens_per_second=100)
+        terminal = Terminal(*ASK)
+        terminal.wait_for("word9 ")
+        terminal.interrupt()
+        assert terminal.end() == 130
+        assert "word9 " in terminal.text
+        assert terminal.text.endswith("\nclaude-force: error: interrupted\n")
+        assert "word399" not in terminal.text
+        until(lambda: server.in_flight == 0)
+
+
+def until(condition):
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+class TestManyTasks:
+    def test_show_how_far_they_are_and_the_end_stays(self, another_server, tasks):
+        another_server(time_to_first_token=0.4)
+        terminal = Terminal("run", "many", tasks(30), "-o", "out.jsonl", "--max-concurrent", "10")
+        terminal.wait_for("of 30 rows done")
+        assert terminal.end() == 0
+        assert "30 rows: 30 succeeded, 0 failed, 0 missing; 30 run now" in terminal.text
+
+    def test_are_stopped_by_ctrl_c_and_go_on_with_the_same_command(self, another_server, tasks, workplace):
+        server = another_server(time_to_first_token=0.3)
+        command = ("run", "many", tasks(40), "-o", "out.jsonl", "--max-concurrent", "4")
+        terminal = Terminal(*command)
+        until(lambda: len(server.requests) >= 8)
+        terminal.interrupt()
+        assert terminal.end() == 130
+        assert "stopping; " in terminal.text
+        assert "the same command goes on where this one ended" in terminal.text
+        kept = [json.loads(line) for line in (workplace / "out.jsonl").read_text().splitlines()]
+        sent = len(server.requests)
+        again = Terminal(*command)
+        assert again.end() == 0
+        assert len(server.requests) - sent <= 40 - len(kept)
+        assert "40 rows: 40 succeeded" in again.text
+
+    def test_say_nothing_on_the_way_if_they_are_to_be_quiet(self, workplace, tasks):
+        terminal = Terminal("run", "many", tasks(5), "-o", "out.jsonl", "--quiet")
+        assert terminal.end() == 0
+        assert terminal.seen == ""
+
+
+class TestNarrowWindow:
+    COLUMNS = 40
+
+    def widths(self, terminal):
+        return [len(line) for line in ESCAPE.sub("\n", terminal.seen).splitlines()]
+
+    def test_a_table_fits(self, workplace):
+        terminal = Terminal("list", "agents", columns=self.COLUMNS)
+        assert terminal.end() == 0
+        assert max(self.widths(terminal)) <= self.COLUMNS
+        assert "┏━" in terminal.text
+
+    def test_the_progress_of_many_tasks_fits(self, another_server, tasks):
+        another_server(time_to_first_token=0.4)
+        terminal = Terminal("run", "many", tasks(10), "-o", "out.jsonl", columns=self.COLUMNS)
+        terminal.wait_for("rows done")
+        assert terminal.end() == 0
+        board = terminal.seen.partition("claude-force: ")[0]
+        assert max(len(line) for line in ESCAPE.sub("\n", board).splitlines()) <= self.COLUMNS
+
+
+class TestNoColour:
+    @pytest.mark.parametrize("arguments", [("list", "agents"), ASK], ids=" ".join)
+    def test_if_the_environment_asks_for_none(self, workplace, arguments):
+        terminal = Terminal(*arguments, NO_COLOR="1")
+        assert terminal.end() in (0, 1)
+        assert not COLOUR.search(terminal.seen)
+
+    @pytest.mark.parametrize("arguments", [("list", "agents"), ASK], ids=" ".join)
+    def test_and_nothing_that_moves_on_a_terminal_that_can_do_neither(self, workplace, arguments):
+        terminal = Terminal(*arguments, TERM="dumb")
+        assert terminal.end() in (0, 1)
+        assert "\x1b" not in terminal.seen
+
+    def test_nor_while_many_tasks_run_there(self, another_server, tasks):
+        another_server(time_to_first_token=0.3)
+        terminal = Terminal("run", "many", tasks(5), "-o", "out.jsonl", TERM="dumb")
+        assert terminal.end() == 0
+        assert "\x1b" not in terminal.seen
+
+
+@pytest.mark.skipif(not shutil.which("sh"), reason="there is no shell")
+class TestPipes:
+    def test_json_can_be_read_by_the_next_command(self, workplace):
+        program = f"'{sys.executable}' -m claude_force {' '.join(ASK)} --json"
+        terminal = Terminal(shell=f"{program} | '{sys.executable}' -m json.tool | grep '\"success\": true'")
+        assert terminal.end() == 0
+
+    def test_a_pipe_gets_the_answer_alone_and_the_terminal_the_figures(self, workplace):
+        program = f"'{sys.executable}' -m claude_force {' '.join(ASK)}"
+        terminal = Terminal(shell=f"{program} > answer; echo; cat answer | wc -l")
+        assert terminal.end() == 0
+        assert "1 attempt" in terminal.text
+        assert "This is the report of" not in terminal.text
+        assert (workplace / "answer").read_text().startswith("This is the report of")
+        assert "\x1b" not in (workplace / "answer").read_text()
+
+    def test_a_reader_that_has_enough_ends_the_command_quietly(self, another_server):
+        another_server(answer=lambda body: LONG * 50)
+        terminal = Terminal(shell=f"'{sys.executable}' -m claude_force {' '.join(ASK)} -q | head -c 5")
+        assert terminal.end() == 0
+        assert terminal.text == "word0"
