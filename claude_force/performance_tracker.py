@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import sys
 import threading
 import time
 import weakref
@@ -56,7 +57,6 @@ class PerformanceTracker:
         self._journal = Journal(self.folder, int(max_file_mb * 1e6), keep_files)
         self._clerk = Clerk(self._work, "claude-force-ledger")
         self._warned = False
-        self._exits: Any = None
         self.after_fork()
         forgets_after_fork(self)
 
@@ -65,6 +65,7 @@ class PerformanceTracker:
         self._run = os.urandom(8).hex()
         self._waiting: Deque[Executed] = deque()
         self._asked, self._threadless = False, False
+        self._exits: Optional[weakref.WeakMethod[Any]] = None
         self._hurry = threading.Event()
         self._writing = threading.Lock()
 
@@ -87,7 +88,7 @@ class PerformanceTracker:
         self._asked = True
         if self._exits is None:
             self._exits = weakref.WeakMethod(self.flush)
-            atexit.register(_flush_at_exit, self._exits)
+            _at_exit(self._exits)
         try:
             self._clerk.leave(None)
         except RuntimeError:
@@ -201,6 +202,14 @@ class PerformanceTracker:
         window = window_of(time.time(), hours)
         self.flush()
         return summary_of(self.folder, window)
+
+
+def _at_exit(flush: weakref.WeakMethod[Any]) -> None:
+    atexit.register(_flush_at_exit, flush)
+    # Its children end without atexit, and before Python 3.9 without their threads too.
+    util: Any = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        util.Finalize(None, _flush_at_exit, (flush,), exitpriority=0)
 
 
 def _flush_at_exit(flush: weakref.WeakMethod[Any]) -> None:
