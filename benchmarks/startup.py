@@ -101,7 +101,7 @@ def measured(rounds: int, project: Path, environment: Dict[str, str]) -> Dict[st
 
 
 def show(times: Dict[str, List[Spent]]) -> None:
-    """Milliseconds, and the ratio to the bare interpreter in the same round: median, lower and upper quarter."""
+    """Milliseconds, and the ratio to the bare interpreter in the same round: median and quarters."""
     bare = times[BARE]
     print(f"Python {sys.version.split()[0]}, {len(bare)} rounds")
     print(f"{'':20} {'ms':>8} {'times bare Python':>22} {'of the processor':>22}")

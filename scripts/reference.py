@@ -19,6 +19,7 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from claude_force.cli.arguments import VERBS  # noqa: E402
 from claude_force.cli.main import _parser as command  # noqa: E402
 from claude_force.cli.parser import Parser  # noqa: E402
 
@@ -223,7 +224,7 @@ def _paragraphs(text: str) -> Iterator[str]:
 
 def commands() -> str:
     """The page of the command line."""
-    root = command()
+    root = command(VERBS)
     common = [action for action in root.actions() if action.option_strings]
     lines = [
         "# Commands",

@@ -1,15 +1,19 @@
 """A process that has imported what every program of ours needs, and forks a new one for each program.
 
-    python tests/forge.py SOCKET
+    python tests/forge.py serve SOCKET
+    python tests/forge.py command SOCKET WORD ...      runs `claude-force WORD ...` in one of them
 
-Most of the time that a short example takes is the import of the SDK. A program is sent as one line of JSON:
-`code`, `name`, `folder`, `environment`, and `out` and `error`, the files for its output. It runs as
-`python -c` would run it: as `__main__`, with an exit of its own. The reply is its process id, then its exit
-status.
+Most of the time that a short example takes is the import of the SDK. A program is a process with an exit of
+its own, that has the folder, the environment and the standard streams of the one who asks for it. It is asked
+for with one line of JSON, and answered with its process id, then its exit status.
 """
 
+import array
+import contextlib
 import json
 import os
+import runpy
+import select
 import signal
 import socket
 import sys
@@ -19,13 +23,39 @@ from pathlib import Path
 PRELOADED = ("anthropic", "genai_prices", "claude_force.async_orchestrator", "claude_force.orchestrator")
 
 
+def ask(path, program, streams, began):
+    """The exit status of a program: `code` under a `name`, or the `words` of a command, and for either a
+    `folder` and an `environment`.
+
+    `streams` are the descriptors of its stdin, stdout and stderr. `began` is told its process id. Where the
+    caller goes away, it is killed.
+    """
+    with socket.socket(socket.AF_UNIX) as door, door.makefile("r") as lines:
+        door.connect(path)
+        door.sendmsg([b"."], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", streams))])
+        door.sendall(json.dumps(program).encode() + b"\n")
+        began(int(lines.readline()))
+        return int(lines.readline())
+
+
+def command(path, words):
+    """Stands for a command in the shell that runs it."""
+
+    def pass_on(child):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda number, _: os.kill(child, number))
+
+    program = {"words": words, "folder": os.getcwd(), "environment": dict(os.environ)}  # noqa: PTH109
+    code = ask(path, program, (0, 1, 2), pass_on)
+    # As a shell says it of one that a signal ended.
+    return 128 - code if code < 0 else code
+
+
 def serve(path):
     """Until it is killed. Returns in a child only, with the program that the child is to be."""
     for name in PRELOADED:
-        try:
+        with contextlib.suppress(ImportError):
             __import__(name)
-        except ImportError:
-            continue
     # Nobody waits for the ones that wait for the programs.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as door:
@@ -44,17 +74,31 @@ def serve(path):
 
 def attend(caller):
     """Waits for the program and tells how it ended; returns only in the program itself."""
+    _, ancillary, _, _ = caller.recvmsg(1, socket.CMSG_SPACE(3 * array.array("i").itemsize))
+    streams = array.array("i", ancillary[0][2])
     with caller.makefile("r", encoding="utf-8") as lines:
         program = json.loads(lines.readline())
+    ended, alive = os.pipe()
     child = os.fork()
     if child == 0:
+        os.close(ended)
         caller.close()
         os.setsid()
+        for number, stream in enumerate(streams):
+            os.dup2(stream, number)
+            os.close(stream)
         return program
+    os.close(alive)
+    for stream in streams:
+        os.close(stream)
     caller.sendall(b"%d\n" % child)
+    gone, _, _ = select.select([ended, caller], [], [])
+    if ended not in gone:
+        os.killpg(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
-    caller.sendall(b"%d\n" % code)
+    with contextlib.suppress(OSError):
+        caller.sendall(b"%d\n" % code)
     os._exit(0)
 
 
@@ -63,14 +107,20 @@ def become(program):
     os.environ.clear()
     os.environ.update(program["environment"])
     os.chdir(program["folder"])
-    for number, name in ((1, "out"), (2, "error")):
-        file = os.open(program[name], os.O_WRONLY | os.O_APPEND)
-        os.dup2(file, number)
-        os.close(file)
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stdout, sys.stderr = (open(one, "w", encoding="utf-8", closefd=False) for one in (1, 2))  # noqa: SIM115
-    sys.argv, sys.path[0] = ["-c"], ""
-    main = sys.modules["__main__"] = types.ModuleType("__main__")
-    exec(compile(program["code"], program["name"], "exec"), main.__dict__)
+    sys.path[0] = ""
+    if "words" in program:
+        sys.argv = ["claude-force", *program["words"]]
+        runpy.run_module("claude_force", run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = ["-c"]
+        main = sys.modules["__main__"] = types.ModuleType("__main__")
+        exec(compile(program["code"], program["name"], "exec"), main.__dict__)
 
 
-become(serve(sys.argv[1]))
+if __name__ == "__main__":
+    kind, door_path, *rest = sys.argv[1:]
+    if kind == "command":
+        sys.exit(command(door_path, rest))
+    become(serve(door_path))

@@ -13,11 +13,15 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import NamedTuple, Optional
 
+from forge import ask
+
 ROOT = Path(__file__).parent.parent
+FORGE = str(Path(__file__).with_name("forge.py"))
 RUN = ("sh", "python", "json")
 # What an example may take, in seconds, on a machine that has much else to do.
 PATIENCE = 60
@@ -55,18 +59,16 @@ def examples_of(page):
 
 
 class Forge:
-    """Starts Python programs without the second that the import of the SDK takes."""
+    """Starts programs without the second that the import of the SDK takes."""
 
     def __enter__(self):
         self._folder = tempfile.TemporaryDirectory()
-        self._door = str(Path(self._folder.name, "door"))
+        self.door = str(Path(self._folder.name, "door"))
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("forge.py")), self._door], env=environment
-        )
-        while not Path(self._door).exists():
+        self._process = subprocess.Popen([sys.executable, FORGE, "serve", self.door], env=environment)
+        while not Path(self.door).exists():
             if self._process.poll() is not None:
-                raise RuntimeError("tests/forge.py did not start")
+                raise RuntimeError(f"{FORGE} did not start")
             time.sleep(0.02)
         return self
 
@@ -78,22 +80,22 @@ class Forge:
     def run(self, code, name, folder, environment, out, error):
         """The exit status of a program; what it leaves behind is killed."""
         program = {"code": code, "name": name, "folder": str(folder), "environment": environment}
-        program.update(out=out, error=error)
-        with socket.socket(socket.AF_UNIX) as door, door.makefile("r") as lines:
-            door.settimeout(PATIENCE)
-            door.connect(self._door)
-            door.sendall(json.dumps(program).encode() + b"\n")
-            group = int(lines.readline())
-            try:
-                return int(lines.readline())
-            finally:
-                _kill_group(group)
+        group = []
+        patience = threading.Timer(PATIENCE, lambda: _kill_group(group[0]))
+        patience.start()
+        try:
+            with Path(os.devnull).open() as nothing:
+                streams = [file.fileno() for file in (nothing, out, error)]
+                return ask(self.door, program, streams, group.append)
+        finally:
+            patience.cancel()
+            _kill_group(group[0])
 
 
 class Project:
     """An empty folder with a home of its own beside it, and commands that lead to this package.
 
-    `forge` is for its `python` blocks.
+    Programs and commands come from `forge`; without one, commands start by themselves.
     """
 
     def __init__(self, home, server, forge=None, name="page"):
@@ -110,7 +112,7 @@ class Project:
             **server.environment(),
             "HOME": str(home),
             "CLAUDE_FORCE_LOOPBACK_ONLY": "1",
-            "PATH": _commands(home) + os.pathsep + os.environ["PATH"],
+            "PATH": _commands(home, forge) + os.pathsep + os.environ["PATH"],
             "PYTHONPATH": str(ROOT),
         }
 
@@ -123,7 +125,7 @@ class Project:
         with _file(self.home) as out, _file(self.home) as error:
             if block.language == "python":
                 place = f"{self.name}:{block.line}"
-                code = self._forge.run(text, place, self.folder, self.environment, out.name, error.name)
+                code = self._forge.run(text, place, self.folder, self.environment, out, error)
             else:
                 code = self.bash(text, out, error)
             return Done(block, code, _text(out), _text(error))
@@ -169,11 +171,13 @@ def check(done):
         assert "Traceback" not in done.error, f"{where}\n{done.error}"
 
 
-def _commands(folder):
+def _commands(folder, forge):
     """`python` and `claude-force` of the interpreter that runs the tests, whatever is installed."""
     binaries = folder / "bin"
     binaries.mkdir()
-    for name, arguments in (("python", ""), ("claude-force", " -m claude_force")):
+    # -I -S: the one that asks needs nothing but the standard library.
+    ours = f' -I -S "{FORGE}" command "{forge.door}"' if forge else " -m claude_force"
+    for name, arguments in (("python", ""), ("claude-force", ours)):
         script = binaries / name
         script.write_text(f'#!/bin/sh\nexec "{sys.executable}"{arguments} "$@"\n', encoding="utf-8")
         script.chmod(0o755)

@@ -22,7 +22,7 @@ def walked(request, tmp_path_factory):
     wanted = {item.callspec.params["page"] for item in request.session.items if is_example(item)}
     homes = {page: tmp_path_factory.mktemp(page[:-3]) for page in wanted}
     # Those that take long go first, so that none of them is left over in the end.
-    order = sorted(wanted, key=lambda page: -len(examples_of(DOCS / page)))
+    order = sorted(wanted, key=lambda page: -sum(len(block.text) for block in examples_of(DOCS / page)))
     with Forge() as forge, ThreadPoolExecutor(WALKERS) as walkers:
         walks = {page: walkers.submit(walk, DOCS / page, homes[page], forge) for page in order}
         yield lambda page: walks[page].result()

@@ -74,7 +74,7 @@ def _carry_out(args: argparse.Namespace) -> int:
 def _complete(words: List[str]) -> int:
     from .completion import complete
 
-    return complete(_parser(VERBS), words)
+    return complete(_parser(), words)
 
 
 def _parse(given: List[str]) -> argparse.Namespace:
@@ -88,7 +88,7 @@ def _parse(given: List[str]) -> argparse.Namespace:
     return args
 
 
-def _parser(names: Iterable[str]) -> Parser:
+def _parser(names: Iterable[str] = VERBS) -> Parser:
     parser = Parser(prog="claude-force", description="Run a fleet of Claude agents from the shell.")
     parser.add_argument("--version", action="version", version=f"claude-force {__version__}")
     add_common(parser)
