@@ -10,7 +10,10 @@ ASK = ("run", "agent", "python-expert", "--task", "x")
 ENGINE = {"anthropic", "pydantic", "aiohttp", "httpx", "httpx2", "genai_prices"}
 LOOP = {"asyncio", "anyio", "tenacity", "concurrent.futures", "aiofiles"}
 DISPLAY = {"rich"}
-REST = {"yaml", "shutil", "tempfile", "difflib", "subprocess", "multiprocessing"}
+REST = {"yaml", "tempfile", "difflib", "subprocess", "multiprocessing"}
+if sys.version_info >= (3, 9):
+    # argparse itself imported it before.
+    REST.add("shutil")
 
 
 def imported(*arguments):
