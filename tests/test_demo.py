@@ -77,3 +77,11 @@ def test_a_cost_that_is_not_known_for_one_call_is_not_known_for_all():
 
 def test_calls_below_one_are_refused(capsys):
     assert main(["demo", "--calls", "0"]) == 2
+
+
+def test_nothing_is_written_into_the_example_project(capsys):
+    from claude_force.cli.demo import project
+
+    before = set(project().rglob("*"))
+    assert main(["demo", "--calls", "1", "--json"]) == 0
+    assert set(project().rglob("*")) == before

@@ -117,6 +117,8 @@ async def _rounds(args: argparse.Namespace, base_url: Optional[str]) -> List[Rou
             base_url=base_url,
             max_concurrent=max(args.calls, 3),
             response_cache=cache,
+            # Its project lies within the package, where nothing is to be written.
+            enable_tracking=False,
         ) as engine:
             if args.live:
                 await engine.check_credentials()
