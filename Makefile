@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help test demo docs check cover soak bench-cache bench-engine bench-pace matrix clean
+.PHONY: help test demo docs check cover soak bench-cache bench-engine bench-pace bench-bulk bench-ledger bench-startup matrix clean
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -15,10 +15,13 @@ help:
 	@echo "make check                lint, format, types, the rules of the house, the public names"
 	@echo "make docs                 write docs/reference.md and docs/commands.md anew from the sources"
 	@echo "make cover                run the tests and write the coverage report to htmlcov/"
-	@echo "make soak                 run the long form of the tests of cache and bulk runs: every bit, every crash (half an hour)"
+	@echo "make soak                 run the long form of the tests of cache, bulk runs and ledger: every bit, every crash (half an hour)"
 	@echo "make bench-cache          measure the cache beside its peers, in an environment of their own (20 minutes)"
 	@echo "make bench-engine         measure the engine beside the SDK and its peers, in that environment"
 	@echo "make bench-pace           measure a fleet against rate limits, beside the SDK's own retries (20 minutes)"
+	@echo "make bench-bulk           measure memory and speed of 100,000 rows (2 minutes)"
+	@echo "make bench-ledger         measure recording, and the figures of 1,000,000 executions"
+	@echo "make bench-startup        measure whole commands in starts of the bare interpreter"
 	@echo "make matrix               run the tests on every Python from 3.8 to 3.13 that is here (MATRIX=\"3.8 3.13\": only these)"
 	@echo "make clean                remove environments, caches and reports"
 
@@ -42,7 +45,8 @@ cover: .venv/dev
 	@echo "Report: htmlcov/index.html"
 
 soak: .venv/dev
-	$(BIN)/pytest tests/test_cache_robustness.py tests/test_cache_model.py tests/test_run_many.py -v --soak
+	$(BIN)/pytest tests/test_cache_robustness.py tests/test_cache_model.py tests/test_run_many.py tests/test_performance_tracker.py \
+	  -v --soak
 
 bench-cache: .venv-bench/ready
 	.venv-bench/bin/python -m benchmarks.cache $(BENCH)
@@ -52,6 +56,9 @@ bench-engine: .venv-bench/engine
 
 bench-pace: .venv/dev
 	$(BIN)/python -m benchmarks.pace $(BENCH)
+
+bench-bulk bench-ledger bench-startup: bench-%: .venv/dev
+	$(BIN)/python -m benchmarks.$* $(BENCH)
 
 matrix:
 	@python3 scripts/matrix.py $(MATRIX)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from contextlib import asynccontextmanager
-from typing import Any, AsyncIterator, Callable, Dict, List, NamedTuple, Optional, Tuple, TypeVar
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple, TypeVar
 
 import anyio.to_thread
 
@@ -55,14 +54,9 @@ class Answers:
         """A kept answer that is in memory."""
         return kept_reply(self._cache.recall(*question), question.model) if self._cache is not None else None
 
-    @asynccontextmanager
-    async def turn(self, question: Asked) -> AsyncIterator[Turn]:
+    def turn(self, question: Asked) -> Turn:
         """Among processes, one at a time finds an answer; the turn ends with the block."""
-        turn = Turn(question, self._clerk, self._clock)
-        try:
-            yield turn
-        finally:
-            turn.end()
+        return Turn(question, self._clerk, self._clock)
 
     async def keep(self, question: Asked, reply: Reply) -> None:
         """Stores what is whole; a cancellation of the caller does not undo it."""
@@ -140,6 +134,12 @@ class Turn:
         self._question, self._clerk, self._clock = question, clerk, clock
         self._granted_by: Optional[ResponseCache] = None
         self._asked = False
+
+    def __enter__(self) -> Turn:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
 
     async def look(self) -> Tuple[Optional[Reply], bool]:
         """A kept answer; else whether the turn is this one's now."""

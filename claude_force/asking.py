@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Awaitable, Callable, Dict, Optional
 
 from .answers import Answers
@@ -58,12 +59,8 @@ class Asking:
         question = asked(call, kept.base_url) if policy != OFF else None
         if question is None or kept.excludes(call.agent_name):
             return await self._send(call, deadline_seconds, terms)
-        answers = await self._answers_of(kept)
-
-        async def find(left: Optional[float]) -> Reply:
-            found = answers.remembered(question) if policy == USE else None
-            return found or await self._found(call, policy, question, answers, left, terms)
-
+        # No closure: with hundreds of calls under way, its cells are much for the garbage collector to walk.
+        find = partial(self._found, call, policy, question, await self._answers_of(kept), terms)
         reply, led = await self._flights.run((policy, question.key()), find, deadline_seconds)
         return reply if led else shared(reply)
 
@@ -73,10 +70,13 @@ class Asking:
         policy: str,
         question: Asked,
         answers: Answers,
-        left: Optional[float],
         terms: Terms,
+        left: Optional[float],
     ) -> Reply:
-        async with answers.turn(question) as turn:
+        found = answers.remembered(question) if policy == USE else None
+        if found is not None:
+            return found
+        with answers.turn(question) as turn:
             found, leads = await turn.look() if policy == USE else (None, await turn.take())
             if found is None and not leads:
                 await turn.wait()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, AsyncGenerator, Awaitable, Dict, List, Optional, Sequence, Sized, Union
+from typing import Any, AsyncGenerator, Awaitable, Dict, List, Optional, Sequence, Sized, Tuple, Union
 
 from anyio import to_thread
 
@@ -71,6 +71,8 @@ class AsyncAgentOrchestrator(Inquiries):
 
     `enable_memory` is accepted for older callers and does nothing.
     """
+
+    _settings: Optional[Tuple[Any, CallerSettings]] = None
 
     def __init__(
         self,
@@ -222,9 +224,7 @@ class AsyncAgentOrchestrator(Inquiries):
         return await self._caller.send(call, self._how(), left, terms)
 
     def _how(self) -> CallerSettings:
-        check_limits(self.max_concurrent, self.timeout_seconds, self.max_retries, self.deadline_seconds)
-        check_rates(rpm=self.rpm, input_tpm=self.input_tpm, output_tpm=self.output_tpm)
-        return CallerSettings(
+        given = (
             self.api_key,
             self.base_url,
             self.max_concurrent,
@@ -234,6 +234,12 @@ class AsyncAgentOrchestrator(Inquiries):
             self.prices or {},
             Rates(self.rpm, self.input_tpm, self.output_tpm),
         )
+        # Attributes are set seldom and looked at in every call.
+        if self._settings is None or self._settings[0] != (given, self.deadline_seconds):
+            check_limits(self.max_concurrent, self.timeout_seconds, self.max_retries, self.deadline_seconds)
+            check_rates(rpm=self.rpm, input_tpm=self.input_tpm, output_tpm=self.output_tpm)
+            self._settings = (given, self.deadline_seconds), CallerSettings(*given)
+        return self._settings[1]
 
     async def execute_multiple(
         self,

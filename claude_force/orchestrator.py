@@ -125,6 +125,11 @@ class AgentOrchestrator(Inquiries):
         """Called, in the engine's thread, with a `claude_force.types.Executed` at the end of each call."""
         return self._engine.observers
 
+    @property
+    def base_url(self) -> Optional[str]:
+        """The endpoint; None for what the SDK finds."""
+        return self._engine.base_url
+
     def _agents(self) -> Registry:
         return self._engine._agents()
 

@@ -106,6 +106,12 @@ class TestLines:
         assert "of 8,000 output tokens" in speed
         assert money == "$2.0000 so far, about $2.5000 in all; 1 h 1 min left"
 
+    def test_its_first_line_has_a_speed(self):
+        board = self.board()
+        progress = Progress(done=40, attempts=40, input_tokens=1_000, output_tokens=500)
+        board.on_event(Finished(1, "a", progress, AgentResult("a", True)))
+        assert "each minute 0 requests" not in board.lines()[1]
+
     def test_the_last_errors_stay(self):
         board = self.board()
         for number in range(5):

@@ -48,6 +48,13 @@ async def test_it_is_told_of_failures_and_of_kept_answers_and_not_of_what_can_no
     ]
 
 
+async def test_a_call_that_was_not_sent_is_no_error_in_the_log(project, caplog):
+    caplog.set_level("INFO", logger="claude_force")
+    async with fleet(project, prices=PRICES, budget_usd=1e-6) as (orchestrator, _):
+        await orchestrator.execute_agent("python-expert", "x", model=MODEL)
+    assert [one.levelname for one in caplog.records if "failed" in one.message] == ["INFO"]
+
+
 async def test_what_an_observer_raises_is_logged_and_fails_no_call(project, caplog):
     def broken(executed):
         raise ValueError("no room")

@@ -7,6 +7,7 @@ import sys
 import threading
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -544,3 +545,25 @@ def test_an_orchestrator_that_does_not_say_its_endpoint_has_none_told(watched):
     instrument(orchestrator, **watched.providers)
     orchestrator.observers[0](Executed(CALL, ANSWER, 1_700_000_000.0))
     assert "server.address" not in watched.requests()[0].attributes
+
+
+def test_the_sdk_adds_no_spans_and_no_headers_of_its_own(config):
+    program = (
+        "import asyncio, sys\n"
+        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from fleet import fleet\n"
+        "from opentelemetry import trace\n"
+        "from test_otel import Watched\n"
+        "watched = Watched()\n"
+        "trace.set_tracer_provider(watched.tracer_provider)\n"
+        "async def main():\n"
+        f"    async with fleet({str(config)!r}) as (orchestrator, server):\n"
+        "        for number in range(2):\n"
+        "            with watched.tracer.start_as_current_span('caller'):\n"
+        "                await orchestrator.execute_agent('python-expert', f'Explain {number}')\n"
+        "        print(['traceparent' in request.headers for request in server.requests])\n"
+        "asyncio.run(main())\n"
+        "print([span.name for span in watched.spans()])\n"
+    )
+    done = run_python(program)
+    assert done.stdout.splitlines() == ["[False, False]", "['caller', 'caller']"], done.stderr

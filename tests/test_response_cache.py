@@ -390,6 +390,24 @@ class TestPlace:
             cache.set(*ASKED, "x")
         assert (clean_environment / ".claude" / "cache" / "answers-1.db").exists()
 
+    def test_the_users_own_folder_is_taken_with_what_an_older_cache_left_there(self, clean_environment):
+        folder = clean_environment / ".claude" / "cache"
+        folder.mkdir(parents=True, mode=0o755)
+        (folder / "0123456789abcdef.json").write_text("{}", encoding="utf-8")
+        with ResponseCache() as cache:
+            assert cache.set(*ASKED, "x")
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert (folder / "0123456789abcdef.json").read_text(encoding="utf-8") == "{}"
+
+    def test_any_other_folder_that_is_open_to_all_and_has_others_files_is_refused(self, tmp_path):
+        folder = tmp_path / "shared"
+        folder.mkdir()
+        folder.chmod(0o755)
+        (folder / "notes.txt").write_text("mine", encoding="utf-8")
+        with pytest.raises(CacheError, match="other files"):
+            ResponseCache(cache_dir=folder)
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o755
+
     def test_folder_and_files_are_the_owners_alone(self, cache, folder):
         cache.set(*ASKED, "x")
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700

@@ -265,6 +265,12 @@ class TestEstimate:
 
 
 class TestResume:
+    def test_answers_of_unknown_price_are_not_forgotten(self, project, server, capsys):
+        tasks = write_tasks(project, 3)
+        for _ in range(2):
+            assert many(tasks, "-o", "out.jsonl", "--cache", "off", "--model", "my-own-model") == 0
+            assert "3 answers of unknown price" in capsys.readouterr().err
+
     def test_a_second_run_pays_for_nothing(self, project, server):
         tasks = write_tasks(project, 20)
         for _ in range(2):

@@ -123,14 +123,14 @@ async def pydantic_ai(base_url: str, tasks: List[str], concurrent: int) -> int:
     from pydantic_ai.models.anthropic import AnthropicModel
     from pydantic_ai.providers.anthropic import AnthropicProvider
 
-    client = anthropic.AsyncAnthropic(api_key="none", base_url=base_url, max_retries=0)
-    provider = AnthropicProvider(anthropic_client=client)
-    agent = Agent(AnthropicModel(MODEL, provider=provider), system_prompt=SYSTEM)
+    async with anthropic.AsyncAnthropic(api_key="none", base_url=base_url, max_retries=0) as client:
+        provider = AnthropicProvider(anthropic_client=client)
+        agent = Agent(AnthropicModel(MODEL, provider=provider), system_prompt=SYSTEM)
 
-    async def one(task: str) -> int:
-        return len((await agent.run(task, model_settings={"max_tokens": MAX_TOKENS})).output)
+        async def one(task: str) -> int:
+            return len((await agent.run(task, model_settings={"max_tokens": MAX_TOKENS})).output)
 
-    return await _bounded(one, tasks, concurrent)
+        return await _bounded(one, tasks, concurrent)
 
 
 async def bare_aiohttp(base_url: str, tasks: List[str], concurrent: int) -> int:

@@ -41,11 +41,13 @@ _OPENING = b'{"index": '
 
 @dataclass(frozen=True)
 class Done:
-    """What the output says of a row: whose result it is, whether it succeeded, what it cost in USD."""
+    """What the output says of a row: whose result it is, whether it succeeded, what it cost in USD, and
+    whether it is an answer whose price is not known."""
 
     key: str
     success: bool
     cost: float
+    unpriced: bool = False
 
 
 class Output:
@@ -165,9 +167,14 @@ def _load(path: Path) -> Tuple[Dict[int, Done], int]:
     done: Dict[int, Done] = {}
     good = 0
     for end, _, found in _lines(path):
-        done[found["index"]] = Done(found["key"], found["success"], found["cost"] or 0.0)
+        done[found["index"]] = _done(found)
         good = end
     return done, good
+
+
+def _done(found: Dict[str, Any]) -> Done:
+    success, cost = found["success"], found["cost"]
+    return Done(found["key"], success, cost or 0.0, bool(success) and cost is None)
 
 
 def _lines(path: Path) -> Iterator[Tuple[int, bytes, Dict[str, Any]]]:

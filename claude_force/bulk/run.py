@@ -46,8 +46,8 @@ class Outcome:
         over_budget: some rows were not sent because the budget had no room for them.
         stopped: it was told to stop.
         error: why no row could be run any more.
-        cost: USD of all that the output holds, `unpriced` answers of unknown price not among them; `saved`
-            and `prompt_cache_saving` are of what ran now.
+        cost: USD of all that the output holds, its `unpriced` answers of unknown price not among them;
+            `saved` and `prompt_cache_saving` are of what ran now.
     """
 
     total: int
@@ -199,6 +199,7 @@ class FileRun:
                 outcome.kept += 1
                 outcome.succeeded += done.success
                 outcome.failed += not done.success
+                outcome.unpriced += done.unpriced
         beyond = [index for index in self._kept if index >= rows]
         if beyond:
             raise _changed(self._output, f"it answers {max(beyond) + 1} rows and there are {rows}")

@@ -20,7 +20,7 @@ from typing import (
     Union,
 )
 
-from ..calling import Watch
+from ..calling import NOBODY, Watch
 from ..errors import InputError
 from ..results import Run, failed
 from ..types import AgentResult
@@ -82,7 +82,7 @@ async def row(index: int, task: Any, run: RunOne, tracker: Optional[Tracker] = N
     watch = tracker.row(index, name) if tracker is not None else None
     try:
         agent_name, text = pair(index, task)
-        result = await run(agent_name, text, watch or Watch())
+        result = await run(agent_name, text, watch or NOBODY)
     except InputError as error:
         result = failed(Run(name), error, None, 0.0)
     result.index = index

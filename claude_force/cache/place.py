@@ -19,7 +19,9 @@ def cache_folder(wanted: Union[str, Path, None], allowed: Iterable[Union[str, Pa
 
     Raises CacheError for one that is not inside `~/.claude`, the system's temporary folder, the working
     directory, the project or one of `allowed`; `..` and symbolic links are followed before that is decided.
-    Raises CacheError also for one that other users own, can write or can replace.
+    Raises CacheError also for one that other users own, can write or can replace. The user's own cache folder
+    is taken with what an older cache left there; in any other, files of others that are open to all are not
+    locked up.
     """
     given = settings.user_folder() / "cache" if wanted is None else Path(wanted).expanduser()
     real = Path(os.path.realpath(given))
@@ -32,7 +34,7 @@ def cache_folder(wanted: Union[str, Path, None], allowed: Iterable[Union[str, Pa
             "or the project. Choose one inside, or name it in allowed_dirs."
         )
     try:
-        _make_private(real)
+        _make_private(real, shared=wanted is not None)
     except OSError as error:
         raise CacheError(f"The cache folder {given} can't be used: {error.strerror}.") from error
     return real
@@ -54,22 +56,22 @@ def _real(path: Union[str, Path]) -> Path:
     return Path(os.path.realpath(Path(path).expanduser()))
 
 
-def _make_private(folder: Path) -> None:
+def _make_private(folder: Path, shared: bool) -> None:
     _refuse_replaceable(folder)
     if folder.exists():
         if not folder.is_dir():
             raise CacheError(f"The cache folder {folder} is a file: remove it, or choose another folder.")
-        _refuse_foreign(folder)
+        _refuse_foreign(folder, shared)
     else:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     # The mode that mkdir was given has passed through the umask.
     folder.chmod(0o700)
 
 
-def _refuse_foreign(folder: Path) -> None:
+def _refuse_foreign(folder: Path, shared: bool) -> None:
     if _is_anothers(folder):
         raise CacheError(f"The cache folder {folder} belongs to another user: choose one of your own.")
-    if stat.S_IMODE(folder.stat().st_mode) & 0o077:
+    if shared and stat.S_IMODE(folder.stat().st_mode) & 0o077:
         foreign = [one.name for one in folder.iterdir() if not any(one.match(own) for own in _OWN_FILES)]
         if foreign:
             raise CacheError(

@@ -15,10 +15,11 @@ from .limits import (
 )
 from .pace import Rates
 from .single_flight import SingleFlight
-from .terms import ORDINARY, Terms, Watch
+from .terms import NOBODY, ORDINARY, Terms, Watch
 
 __all__ = [
     "AUTO",
+    "NOBODY",
     "ORDINARY",
     "Budget",
     "Caller",

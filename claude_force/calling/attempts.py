@@ -36,25 +36,25 @@ class Attempts:
         self.made = 0
         self.last_error: Optional[BaseException] = None
 
-    async def run(self, attempt: Callable[[Call], Awaitable[Reply]]) -> Reply:
-        """Raises what the last attempt raised, or DeadlineExceededError."""
+    async def run(self, attempt: Callable[[int], Awaitable[Reply]]) -> Reply:
+        """`attempt` is given its number, from 1. Raises what the last raised, or DeadlineExceededError."""
         try:
             self.made += 1
-            return await attempt(self._call)
+            return await attempt(self.made)
         except TransientError as error:
             return await self._driven(attempt, error)
 
     async def _driven(
-        self, attempt: Callable[[Call], Awaitable[Reply]], failed: Optional[TransientError]
+        self, attempt: Callable[[int], Awaitable[Reply]], failed: Optional[TransientError]
     ) -> Reply:
-        async def again(call: Call) -> Reply:
+        async def again() -> Reply:
             # The driver costs a tenth of a call, and most calls need none: it is told of the first attempt.
             nonlocal failed
             if failed is not None:
                 first, failed = failed, None
                 raise first
             self.made += 1
-            return await attempt(call)
+            return await attempt(self.made)
 
         retrying = AsyncRetrying(
             retry=self._follows_another,
@@ -62,7 +62,7 @@ class Attempts:
             sleep=self._clock.sleep,
             before_sleep=self._log,
         )
-        return await retrying(again, self._call)
+        return await retrying(again)
 
     def _follows_another(self, state: RetryCallState) -> bool:
         error = _error_of(state)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import AsyncIterator, Optional, Sequence, Set, Tuple
+from functools import partial
+from typing import List, Optional, Sequence, Set, Tuple
 
 import anyio
 
@@ -51,10 +51,7 @@ class Line:
         worst = self._worst(call) if terms.budgets else 0.0
         bill = _Bill()
         attempts = Attempts(call, self._policy, self._clock, deadline_seconds, terms.watch)
-
-        async def attempt(call: Call) -> Reply:
-            return await self._attempt(call, terms, worst, bill, attempts.made)
-
+        attempt = partial(self._attempt, call, terms, worst, bill)
         with anyio.move_on_after(deadline_seconds) as scope:
             self._live.add(scope)
             try:
@@ -92,8 +89,23 @@ class Line:
     async def _afforded(self, call: Call, terms: Terms, worst: float, meter: Meter, number: int) -> Reply:
         if not terms.budgets:
             return await self._passed(call, terms, meter, number)
-        async with self._reserved(terms.budgets, worst, call, meter):
+        held: List[Budget] = []
+        try:
+            # In the order of arrival: small requests do not starve a large one.
+            async with self._turn:
+                for budget in terms.budgets:
+                    await _fits(budget, worst)
+                    held.append(budget)
             return await self._passed(call, terms, meter, number)
+        finally:
+            self._settle(held, worst, call, meter)
+
+    def _settle(self, held: Sequence[Budget], worst: float, call: Call, meter: Meter) -> None:
+        spent = worst if meter.in_doubt else 0.0
+        if meter.usage:
+            spent = self._price(call.model, meter.usage, call.options) or 0.0
+        for budget in held:
+            budget.settle(worst, spent)
 
     async def _passed(self, call: Call, terms: Terms, meter: Meter, number: int) -> Reply:
         async with self.gate.passage(call.model, self._forecast.need(call), meter, terms.watch):
@@ -131,25 +143,6 @@ class Line:
         known = self._price(reply.model or call.model, usage, call.options)
         # A server may name the model more exactly than the prices do.
         return known if known is not None else self._price(call.model, usage, call.options)
-
-    @asynccontextmanager
-    async def _reserved(
-        self, budgets: Sequence[Budget], worst: float, call: Call, meter: Meter
-    ) -> AsyncIterator[None]:
-        held = []
-        try:
-            # In the order of arrival: small requests do not starve a large one.
-            async with self._turn:
-                for budget in budgets:
-                    await _fits(budget, worst)
-                    held.append(budget)
-            yield
-        finally:
-            spent = worst if meter.in_doubt else 0.0
-            if meter.usage:
-                spent = self._price(call.model, meter.usage, call.options) or 0.0
-            for budget in held:
-                budget.settle(worst, spent)
 
     def _cut_short(self, bill: _Bill, deadline_seconds: Optional[float]) -> CallError:
         error: CallError

@@ -6,6 +6,7 @@ import asyncio
 import time
 from copy import copy
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Awaitable, Callable, Dict, Generic, Hashable, List, Optional, Tuple, TypeVar
 
 from ..errors import (
@@ -80,10 +81,10 @@ class SingleFlight(Generic[T]):
 
     def _start(self, key: Hashable, work: Work[T], left: Optional[float]) -> _Flight[T]:
         flight = self._flights[key] = _Flight(asyncio.ensure_future(work(left)))
-        flight.task.add_done_callback(lambda _: self._landed(key, flight))
+        flight.task.add_done_callback(partial(self._landed, key, flight))
         return flight
 
-    def _landed(self, key: Hashable, flight: _Flight[T]) -> None:
+    def _landed(self, key: Hashable, flight: _Flight[T], _: object) -> None:
         self._forget(key, flight)
         for one in flight.waiting:
             if not one.done():

@@ -25,7 +25,7 @@ class Watch:
         """No attempt of any call begins for so long."""
 
 
-_NOBODY = Watch()
+NOBODY = Watch()
 
 
 def listener(watch: Watch) -> Optional[Callable[[str], None]]:
@@ -38,7 +38,7 @@ class Terms:
     """`first_of_many`: of calls that share a system prompt, one goes first and fills the prompt cache."""
 
     budgets: Tuple[Budget, ...] = ()
-    watch: Watch = _NOBODY
+    watch: Watch = NOBODY
     first_of_many: bool = False
 
 

@@ -10,9 +10,8 @@ from __future__ import annotations
 import inspect
 import ipaddress
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Tuple, Type
+from typing import Any, Callable, Dict, Mapping, Optional, Tuple, Type
 from urllib.parse import urlsplit, urlunsplit
 
 import anyio
@@ -111,15 +110,12 @@ class Transport:
         """One request. Raises CallError; every other exception is a fault of this package."""
         reader: Reader = StreamReader(meter.on_text) if self._stream else BodyReader()
         try:
-            with anyio.move_on_after(self._silence) as watch:
-                with self._translated(meter):
+            with _Translation(self, meter):
+                with anyio.move_on_after(self._silence) as watch:
                     return await self._exchange(call, reader, watch, meter)
-            if reader.complete:
-                return reader.reply(None)
-            raise self._silent()
-        except CallError as error:
-            self._hide_credentials(error)
-            raise
+                if reader.complete:
+                    return reader.reply(None)
+                raise self._silent()
         finally:
             meter.usage = reader.billed()
             meter.in_doubt = meter.in_doubt and meter.usage is None
@@ -128,22 +124,18 @@ class Transport:
         """A request that costs nothing: counts the tokens of one word. Raises CallError."""
         _guard(self.base_url)
         word = [{"role": "user", "content": "Hello"}]
-        try:
+        with _Translation(self, meter):
             with anyio.move_on_after(self._silence):
-                with self._translated(meter):
-                    count = self._client.messages.with_raw_response.count_tokens
-                    answer = await count(model=model, messages=word)
-                    meter.headers = _plain(answer.headers)
-                    return
+                count = self._client.messages.with_raw_response.count_tokens
+                answer = await count(model=model, messages=word)
+                meter.headers = _plain(answer.headers)
+                return
             raise self._silent()
-        except CallError as error:
-            self._hide_credentials(error)
-            raise
 
     def _silent(self) -> SilenceError:
         return SilenceError(f"The server was silent for {self._silence:g} s")
 
-    def _hide_credentials(self, error: CallError) -> None:
+    def hide_credentials(self, error: CallError) -> None:
         """Servers repeat in their errors what they were sent."""
         for secret in (self._client.api_key, self._client.auth_token):
             # A shorter one is a placeholder, and stands in ordinary words too.
@@ -183,28 +175,48 @@ class Transport:
         if not given.lower().startswith(wanted):
             raise BadReplyError(f"The server answered with {given or 'no content type'}, not {wanted}")
 
-    @contextmanager
-    def _translated(self, meter: Meter) -> Iterator[None]:
-        sdk = self._sdk
-        try:
-            yield
-        except sdk.APIStatusError as error:
+    def translated(self, error: BaseException, meter: Meter) -> Optional[CallError]:
+        """What an error of the SDK, of HTTP or of the network is to a caller; None for any other."""
+        if isinstance(error, self._sdk.APIStatusError):
             meter.headers, meter.in_doubt = _plain(error.response.headers), False
             body = error.body if error.body is not None else error.message
-            raise from_status(error.status_code, body, meter.headers, time.time()) from error
-        except self._broken as error:
+            return from_status(error.status_code, body, meter.headers, time.time())
+        if isinstance(error, self._broken):
             if "Connect" in type(error.__cause__ or error).__name__:
                 # There was no connection that it could have been sent over.
                 meter.in_doubt = False
             reason = redact(str(error.__cause__ or error)) or type(error).__name__
-            raise ConnectionFailedError(f"The connection to {self.base_url} failed: {reason}") from error
-        except TypeError as error:
-            if "authentication method" not in str(error):
-                raise
-            raise AuthenticationError("No credentials were found") from error
+            return ConnectionFailedError(f"The connection to {self.base_url} failed: {reason}")
+        if isinstance(error, TypeError) and "authentication method" in str(error):
+            return AuthenticationError("No credentials were found")
+        return None
 
     async def close(self) -> None:
         await self._client.close()
+
+
+class _Translation:
+    """Errors leave it as CallErrors, with no credentials in them."""
+
+    # Not a generator, which is three objects more for the garbage collector to walk in each call.
+    __slots__ = ("_meter", "_transport")
+
+    def __init__(self, transport: Transport, meter: Meter) -> None:
+        self._transport, self._meter = transport, meter
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: Optional[Type[BaseException]], error: Optional[BaseException], trace: object
+    ) -> None:
+        if isinstance(error, CallError):
+            self._transport.hide_credentials(error)
+        elif error is not None:
+            found = self._transport.translated(error, self._meter)
+            if found is not None:
+                self._transport.hide_credentials(found)
+                raise found from error
 
 
 def import_sdk() -> Any:
@@ -231,6 +243,9 @@ def _make_http(sdk: Any, connections: int) -> Optional[Any]:
 
 def _make_client(sdk: Any, api_key: Optional[str], base_url: Optional[str], http: Optional[Any]) -> Any:
     arguments: Dict[str, Any] = {"max_retries": 0, "timeout": None}
+    if "open_telemetry" in inspect.signature(sdk.AsyncAnthropic).parameters:
+        # It would trace the first request alone, and put that one's trace context on all others.
+        arguments["open_telemetry"] = False
     if api_key is not None:
         arguments["api_key"] = api_key
     if base_url is not None:

@@ -6,6 +6,7 @@ call costs; for one client they stay the same, unless its credentials are of a k
 
 from __future__ import annotations
 
+import asyncio
 import json
 from contextvars import ContextVar
 from typing import Any, Callable, Dict, Optional
@@ -24,21 +25,38 @@ class Wire:
     def __init__(self, client: Any, http: Optional[Any]) -> None:
         self._client, self._http = client, http
         self._make: Optional[Callable[[bytes], Any]] = None
-        if http is not None and getattr(client, "credentials", None) is None:
-            # At the moment of sending: of many calls that begin at once only the first goes the long way.
+        self._first: Optional[asyncio.Event] = None
+        self._remembers = http is not None and getattr(client, "credentials", None) is None
+        if http is not None and self._remembers:
             http.event_hooks = {"request": [self._remember]}
 
     async def send(self, fields: Dict[str, Any]) -> Any:
         """An httpx response of any status, its body not read yet; the caller closes it. Raises as the SDK and
         httpx do."""
-        body = None if self._make is None else _written(fields)
-        if self._make is not None and body is not None:
-            return await self._http.send(self._make(body), stream=True)  # type: ignore[union-attr]
-        before = _ordinary.set(not _SDK_OPTIONS & set(fields))
+        body = _written(fields) if self._remembers else None
+        if body is None:
+            return await self._by_the_sdk(fields)
+        if self._make is None:
+            if self._first is None:
+                return await self._as_the_first(fields)
+            # Of many calls that begin at once only the first goes the long way.
+            await self._first.wait()
+        if self._make is None:
+            return await self._by_the_sdk(fields)
+        return await self._http.send(self._make(body), stream=True)  # type: ignore[union-attr]
+
+    async def _as_the_first(self, fields: Dict[str, Any]) -> Any:
+        self._first = asyncio.Event()
+        before = _ordinary.set(True)
         try:
-            answer = await self._client.messages.with_streaming_response.create(**fields).__aenter__()
+            return await self._by_the_sdk(fields)
         finally:
             _ordinary.reset(before)
+            self._first.set()
+            self._first = None
+
+    async def _by_the_sdk(self, fields: Dict[str, Any]) -> Any:
+        answer = await self._client.messages.with_streaming_response.create(**fields).__aenter__()
         return answer.http_response
 
     async def _remember(self, request: Any) -> None:
@@ -49,6 +67,8 @@ class Wire:
         # Not by the client's `build_request`, which merges these headers with its own for every request.
         self._make = lambda body: kind("POST", url, headers=headers, content=body, extensions=extensions)
         self._http.event_hooks = {}  # type: ignore[union-attr]
+        if self._first is not None:
+            self._first.set()
 
 
 def _written(fields: Dict[str, Any]) -> Optional[bytes]:

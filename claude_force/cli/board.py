@@ -31,7 +31,7 @@ class Board:
         self._live = sys.stderr.isatty() and not (quiet or streams.is_quiet() or is_verbose())
         self.progress = Progress()
         self._errors: Deque[str] = deque(maxlen=_ERRORS)
-        self._samples: Deque[Tuple[float, Tuple[int, int, int]]] = deque()
+        self._samples: Deque[Tuple[float, Tuple[int, int, int]]] = deque([(time.monotonic(), (0, 0, 0))])
 
     def on_event(self, event: Event) -> None:
         """To be given to the run."""
