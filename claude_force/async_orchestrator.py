@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, AsyncGenerator, Awaitable, Dict, List, Optional, Sequence, Sized, Tuple, Union
@@ -10,6 +10,7 @@ from typing import Any, AsyncGenerator, Awaitable, Dict, List, Optional, Sequenc
 from anyio import to_thread
 
 from . import settings
+from .account import Account
 from .agents import Registry, check_task, prepare_call
 from .asking import Asking, Keeping
 from .bulk import OnEvent, OnResult, Tasks, Tracker, each, most_under_way, pair, stream
@@ -35,7 +36,7 @@ from .errors import CallError
 from .estimate import Estimate, Estimator
 from .inquiries import Inquiries
 from .response_cache import ResponseCache
-from .results import Observer, Run, failed, log_result, succeeded, tell
+from .results import Observer, Run, log_result, tell
 from .types import AgentResult, AsyncAgentResult, Call, Executed, Reply
 from .workflow import run_in_turn, sequence
 
@@ -194,22 +195,25 @@ class AsyncAgentOrchestrator(Inquiries):
         )
 
     async def _carry_out(self, call: Call, run: Run, policy: str, terms: Terms) -> AgentResult:
-        began, started = time.time(), self._clock.now()
+        account = Account(call, run, self._clock)
+        terms = replace(terms, bill=account.bill)
         try:
             reply = await self._asking.answer(call, policy, self._kept(), self.deadline_seconds, terms)
         except CallError as error:
-            result = failed(run, error, call.model, self._clock.now() - started, started)
-        else:
-            result = succeeded(run, reply, self._clock.now() - started, started)
-        log_result(result)
-        tell(self._told(), Executed(call, result, began, run.workflow_name, run.workflow_position))
-        return result
+            return self._told(account.failed(error))
+        except asyncio.CancelledError:
+            if account.bill.timeline:
+                self._told(account.cancelled())
+            raise
+        return self._told(account.succeeded(reply))
+
+    def _told(self, executed: Executed) -> AgentResult:
+        log_result(executed.result)
+        tell((self.tracker.record, *self.observers) if self.enable_tracking else self.observers, executed)
+        return executed.result
 
     def _agents(self) -> Registry:
         return self._registry
-
-    def _told(self) -> Sequence[Observer]:
-        return (self.tracker.record, *self.observers) if self.enable_tracking else self.observers
 
     def _kept(self) -> Keeping:
         return Keeping(

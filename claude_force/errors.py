@@ -27,6 +27,7 @@ ClaudeForceError
      +- DeadlineExceededError (also TimeoutError)
      +- BudgetExceededError               the call does not fit into the budget; it was not sent
      +- ClosedError                       the orchestrator was closed during the call
+     +- CancelledCallError                the caller cancelled the call; told to observers, never raised
      +- PaidCallBlockedError              the switch against paid calls is on
 """
 
@@ -216,6 +217,13 @@ class ClosedError(CallError):
     """The orchestrator was closed while the call was under way."""
 
     advice = "Await the call before you close the orchestrator."
+
+
+class CancelledCallError(CallError):
+    """The caller cancelled the call while it was under way: observers and the ledger are told of it as a
+    failure, because it may be billed. It is never raised."""
+
+    advice = "Run it again if the answer is wanted; what was sent may be billed."
 
 
 class PaidCallBlockedError(CallError):

@@ -6,7 +6,13 @@ import logging
 from dataclasses import replace
 from typing import Any, Callable, Dict, Iterable, NamedTuple, Optional, Tuple
 
-from .errors import BudgetExceededError, CallError, ClaudeForceError, ClosedError
+from .errors import (
+    BudgetExceededError,
+    CallError,
+    CancelledCallError,
+    ClaudeForceError,
+    ClosedError,
+)
 from .types import AgentResult, Attempt, Executed, Reply, Usage
 
 logger = logging.getLogger(__name__)
@@ -116,7 +122,7 @@ def tell(observers: Iterable[Observer], executed: Executed) -> None:
 def log_result(result: AgentResult) -> None:
     """One line, with the figures as fields."""
     # What was not sent is no failure of the call: a run that ends by its budget says so once.
-    quiet = result.success or isinstance(result.error, (BudgetExceededError, ClosedError))
+    quiet = result.success or isinstance(result.error, (BudgetExceededError, CancelledCallError, ClosedError))
     level = logging.INFO if quiet else logging.ERROR
     what = "answered" if result.success else f"failed: {result.error}"
     logger.log(

@@ -23,6 +23,7 @@ ROWS = (
     "cache",
     "calling",
     "results",
+    "account",
     "response_cache",
     "clerk",
     "answers",

@@ -7,8 +7,13 @@ import pytest
 from fleet import FakeClock, fleet, write_project
 
 from claude_force import AgentOrchestrator
-from claude_force.calling import Clock
-from claude_force.errors import BudgetExceededError, DeadlineExceededError, InputError
+from claude_force.calling import Clock, Terms, Watch
+from claude_force.errors import (
+    BudgetExceededError,
+    CancelledCallError,
+    DeadlineExceededError,
+    InputError,
+)
 from claude_force.testing import MessagesServer, faults
 
 MODEL = "claude-sonnet-5-5"
@@ -53,6 +58,76 @@ async def test_a_call_that_was_not_sent_is_no_error_in_the_log(project, caplog):
     async with fleet(project, prices=PRICES, budget_usd=1e-6) as (orchestrator, _):
         await orchestrator.execute_agent("python-expert", "x", model=MODEL)
     assert [one.levelname for one in caplog.records if "failed" in one.message] == ["INFO"]
+
+
+class TestCancelled:
+    async def test_a_call_that_was_on_the_wire_is_told_with_what_it_may_cost(self, project):
+        seen = []
+        plan = {"time_to_first_token": 0.0, "tokens_per_second": 20, "output_tokens": 2_000}
+        async with fleet(project, plan, prices=PRICES, clock=Clock(), observers=[seen.append]) as (
+            orchestrator,
+            _,
+        ):
+            texts = []
+
+            class Reader(Watch):
+                def wrote(self, text):
+                    texts.append(text)
+
+            call = asyncio.ensure_future(
+                orchestrator.execute_agent("python-expert", "x", model=MODEL, terms=Terms(watch=Reader()))
+            )
+            while not texts:
+                await asyncio.sleep(0.01)
+            call.cancel()
+            await asyncio.gather(call, return_exceptions=True)
+            assert call.cancelled()
+            (told,) = seen
+            assert isinstance(told.result.error, CancelledCallError)
+            assert told.result.attempts == 1
+            # The prompt is billed, and of the answer what had come.
+            assert told.result.cost > 0
+            summary = orchestrator.get_performance_summary()
+            assert summary["errors_by_type"] == {"CancelledCallError": 1}
+            assert summary["cost_usd"] == pytest.approx(told.result.cost)
+
+    async def test_a_call_that_was_not_sent_is_not_told(self, project):
+        seen = []
+        plan = {"faults": [faults.silence_before_first_byte()] * 2}
+        async with fleet(project, plan, clock=Clock(), max_concurrent=1, observers=[seen.append]) as (
+            orchestrator,
+            server,
+        ):
+            first = asyncio.ensure_future(orchestrator.execute_agent("python-expert", "first"))
+            while not server.in_flight:
+                await asyncio.sleep(0.01)
+            second = asyncio.ensure_future(orchestrator.execute_agent("python-expert", "second"))
+            await asyncio.sleep(0)
+            second.cancel()
+            await asyncio.gather(second, return_exceptions=True)
+            assert seen == []
+            first.cancel()
+            await asyncio.gather(first, return_exceptions=True)
+            assert [one.call.task for one in seen] == ["first"]
+
+    async def test_the_cost_goes_to_one_who_joined_where_the_one_who_asked_first_is_cancelled(self, project):
+        plan = {"time_to_first_token": 0.3}
+        async with fleet(project, plan, prices=PRICES, clock=Clock()) as (orchestrator, server):
+
+            def ask():
+                return asyncio.ensure_future(orchestrator.execute_agent("python-expert", "x", model=MODEL))
+
+            first = ask()
+            while not server.in_flight:
+                await asyncio.sleep(0.01)
+            others = [ask(), ask()]
+            await asyncio.sleep(0)
+            first.cancel()
+            results = await asyncio.gather(*others)
+            assert len(server.requests) == 1
+            assert sorted((one.shared, one.attempts) for one in results) == [(False, 1), (True, 0)]
+            assert sum(one.cost for one in results) == pytest.approx(max(one.cost for one in results))
+            assert max(one.cost for one in results) > 0
 
 
 async def test_what_an_observer_raises_is_logged_and_fails_no_call(project, caplog):

@@ -1,5 +1,6 @@
 """One call on the wire. `Caller` is the door; the rest of the package knows nothing behind it."""
 
+from .bill import Bill
 from .budget import Budget, Price, Prices
 from .caller import Caller, CallerSettings, Endpoint
 from .clock import Clock
@@ -21,6 +22,7 @@ __all__ = [
     "AUTO",
     "NOBODY",
     "ORDINARY",
+    "Bill",
     "Budget",
     "Caller",
     "CallerSettings",

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from functools import partial
-from typing import List, Optional, Sequence, Set, Tuple
+from typing import List, Optional, Sequence, Set
 
 import anyio
 
 from ..errors import CallError, ClosedError, DeadlineExceededError, UnknownPriceError
-from ..types import Attempt, Call, Reply, Usage
+from ..types import Call, Reply, Usage
 from .attempts import Attempts
+from .bill import Bill
 from .budget import Budget, Price, worst_cost
 from .clock import Clock
 from .forecast import Forecast
@@ -49,7 +50,7 @@ class Line:
         """Raises InputError before anything is sent, CallError after."""
         self.transport.check(call)
         worst = self._worst(call) if terms.budgets else 0.0
-        bill = _Bill()
+        bill = terms.bill or Bill()
         attempts = Attempts(call, self._policy, self._clock, deadline_seconds, terms.watch)
         attempt = partial(self._attempt, call, terms, worst, bill)
         with anyio.move_on_after(deadline_seconds) as scope:
@@ -70,7 +71,7 @@ class Line:
         async with self.gate.passage(model, Need(), meter, ORDINARY.watch):
             await self.transport.probe(model, meter)
 
-    async def _attempt(self, call: Call, terms: Terms, worst: float, bill: _Bill, number: int) -> Reply:
+    async def _attempt(self, call: Call, terms: Terms, worst: float, bill: Bill, number: int) -> Reply:
         meter = Meter(on_text=listener(terms.watch))
         try:
             if terms.first_of_many and self._warming.helps(call):
@@ -80,7 +81,7 @@ class Line:
                 reply = await self._afforded(call, terms, worst, meter, number)
         except BaseException as error:
             if meter.usage:
-                bill.add(self._price(call.model, meter.usage, call.options))
+                bill.waste(self._price(call.model, meter.usage, call.options))
             bill.note(meter, error)
             raise
         bill.note(meter)
@@ -123,9 +124,9 @@ class Line:
             )
         return worst
 
-    def _priced(self, call: Call, reply: Reply, bill: _Bill) -> Reply:
+    def _priced(self, call: Call, reply: Reply, bill: Bill) -> Reply:
         usage = reply.usage
-        cost = self._cost(call, reply, usage)
+        cost = bill.answer = self._cost(call, reply, usage)
         saving: Optional[float] = 0.0
         if usage.prompt_tokens != usage.input_tokens:
             plain = self._cost(call, reply, Usage(usage.prompt_tokens, usage.output_tokens))
@@ -134,7 +135,7 @@ class Line:
             reply,
             attempts=len(bill.timeline),
             cost=cost,
-            wasted_cost=bill.usd or 0.0,
+            wasted_cost=bill.wasted or 0.0,
             prompt_cache_saving=saving,
             timeline=bill.timeline,
         )
@@ -144,7 +145,7 @@ class Line:
         # A server may name the model more exactly than the prices do.
         return known if known is not None else self._price(call.model, usage, call.options)
 
-    def _cut_short(self, bill: _Bill, deadline_seconds: Optional[float]) -> CallError:
+    def _cut_short(self, bill: Bill, deadline_seconds: Optional[float]) -> CallError:
         error: CallError
         if self._closed or deadline_seconds is None:
             error = ClosedError("The orchestrator was closed during the call")
@@ -159,31 +160,6 @@ class Line:
         for scope in list(self._live):
             scope.cancel()
         await self.transport.close()
-
-
-class _Bill:
-    """What the failed attempts of one call cost together, in USD, and when all of them were on the wire.
-
-    `usd` is None as long as nothing is known to be billed.
-    """
-
-    def __init__(self) -> None:
-        self.usd: Optional[float] = None
-        self._unknown = False
-        self.timeline: Tuple[Attempt, ...] = ()
-
-    def put_on(self, error: CallError) -> None:
-        error.attempts, error.cost, error.timeline = len(self.timeline), self.usd, self.timeline
-
-    def note(self, meter: Meter, error: Optional[BaseException] = None) -> None:
-        """An attempt that ended; one that did not get onto the wire is none."""
-        if meter.began is not None and meter.ended is not None:
-            kind = type(error).__name__ if error is not None else None
-            self.timeline += (Attempt(meter.began, meter.ended, meter.window, kind),)
-
-    def add(self, cost: Optional[float]) -> None:
-        self._unknown = self._unknown or cost is None
-        self.usd = None if self._unknown or cost is None else (self.usd or 0.0) + cost
 
 
 async def _fits(budget: Budget, worst: float) -> None:

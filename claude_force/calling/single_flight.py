@@ -42,7 +42,10 @@ def _without_attempts(error: ClaudeForceError) -> ClaudeForceError:
 
 @dataclass
 class _Flight(Generic[T]):
+    """`orphaned`: the caller who started it has left, and it goes on for the others."""
+
     task: asyncio.Future[T]
+    orphaned: bool = False
     waiting: List[asyncio.Future[None]] = field(default_factory=list)
 
 
@@ -55,7 +58,8 @@ class SingleFlight(Generic[T]):
     async def run(
         self, key: Hashable, work: Work[T], deadline_seconds: Optional[float] = None
     ) -> Tuple[T, bool]:
-        """The outcome of `work`, and whether this caller started it rather than joined it.
+        """The outcome of `work`, and whether it counts for this caller: for the one who started it, or where
+        that one was cancelled for one of those who joined.
 
         Where work that was joined fails for a reason that can pass, one of those who joined starts it again,
         once: when that fails too, all of them fail. Where it fails by the budget of the one who started it,
@@ -71,7 +75,12 @@ class SingleFlight(Generic[T]):
             if flight is None:
                 flight = self._start(key, work, left)
             try:
-                return await self._outcome(key, flight, None if leads else left), leads
+                outcome = await self._outcome(key, flight, None if leads else left)
+                leads, flight.orphaned = leads or flight.orphaned, False
+                return outcome, leads
+            except asyncio.CancelledError:
+                flight.orphaned = flight.orphaned or leads
+                raise
             except (CallError, UnknownPriceError) as error:
                 if leads:
                     raise

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Callable, Optional, Tuple
 
 from ..errors import CallError
+from .bill import Bill
 from .budget import Budget
 
 
@@ -35,11 +36,15 @@ def listener(watch: Watch) -> Optional[Callable[[str], None]]:
 
 @dataclass(frozen=True)
 class Terms:
-    """`first_of_many`: of calls that share a system prompt, one goes first and fills the prompt cache."""
+    """`first_of_many`: of calls that share a system prompt, one goes first and fills the prompt cache.
+
+    `bill` is the call's own, for a caller who wants to know of it before the call has ended.
+    """
 
     budgets: Tuple[Budget, ...] = ()
     watch: Watch = NOBODY
     first_of_many: bool = False
+    bill: Optional[Bill] = None
 
 
 ORDINARY = Terms()

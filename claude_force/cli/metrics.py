@@ -69,7 +69,8 @@ def _lines(summary: Summary) -> List[List[str]]:
         ["errors", f"{whole.failures:,} ({amounts.percent(facts['error_rate'])}), {_timeouts(whole)}"],
         [
             "kept",
-            f"{render.count(whole.cached, 'answer')} from the cache ({amounts.percent(facts['cache_hit_rate'])}), "
+            f"{render.count(whole.cached, 'answer')} from the cache "
+            f"({amounts.percent(facts['cache_hit_rate'])}), "
             f"{whole.shared:,} shared with an identical call",
         ],
         ["attempts", f"{whole.attempts:,}, {render.count(whole.retries, 'retry', 'retries')}"],
