@@ -59,6 +59,8 @@ PUBLIC: Dict[str, List[Tuple[str, List[str]]]] = {
         ),
     ],
 }
+# Bases of a public class that users need not know: what they have is shown as the class's own.
+UNSEEN = {"Engine"}
 # Public for other modules of the package, not for users.
 HIDDEN = {"after_fork", "close_ledger"}
 LISTS = ("Args", "Attributes", "Raises")
@@ -125,15 +127,20 @@ def _described(module: str, value: Any, name: str) -> Iterator[str]:
         yield _block(_fields(value))
     elif hasattr(value, "_fields"):
         yield _block(f"{name}({', '.join(value._fields)})")
-    elif "__init__" in vars(value) and not issubclass(value, BaseException):
+    elif "__init__" in _own(value) and not issubclass(value, BaseException):
         yield _signature(value.__init__, name)
         yield from _docstring(value.__init__)
     for member in _members(value):
         yield from member
 
 
+def _own(cls: type) -> Dict[str, Any]:
+    bases = (base for base in reversed(cls.__mro__) if base is cls or base.__name__ in UNSEEN)
+    return {name: member for base in bases for name, member in vars(base).items()}
+
+
 def _members(cls: type) -> Iterator[List[str]]:
-    for name, member in vars(cls).items():
+    for name, member in _own(cls).items():
         if name.startswith("_") or name in HIDDEN or not getattr(member, "__doc__", None):
             continue
         if isinstance(member, property):

@@ -32,6 +32,7 @@ ROWS = (
     "performance_tracker",
     "report",
     "inquiries",
+    "engine",
     "estimate",
     "workflow",
     "bulk",

@@ -1,0 +1,252 @@
+"""A call, told from top to bottom."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Dict, Optional, Sequence, Tuple, TypeVar, Union
+
+from anyio import to_thread
+
+from . import settings
+from .account import Account
+from .agents import Registry, prepare_call
+from .asking import Asking, Keeping
+from .cache.asked import USE, check_policy
+from .calling import (
+    ORDINARY,
+    Budget,
+    Caller,
+    CallerSettings,
+    Clock,
+    Load,
+    MaxConcurrent,
+    Prices,
+    Rates,
+    Terms,
+    check_cache_ttl,
+    check_limits,
+    check_max_tokens,
+    check_rates,
+)
+from .errors import CallError
+from .inquiries import Inquiries
+from .response_cache import ResponseCache
+from .results import Observer, Run, log_result, tell
+from .types import AgentResult, Call, Executed, Reply
+
+E = TypeVar("E", bound="Engine")
+
+
+class Engine(Inquiries):
+    """Runs single calls over one pool of connections. Its attributes: see `AsyncAgentOrchestrator`."""
+
+    _settings: Optional[Tuple[Any, CallerSettings]] = None
+
+    def __init__(
+        self,
+        config_path: Union[str, Path, None] = None,
+        api_key: Optional[str] = None,
+        max_concurrent: MaxConcurrent = settings.MAX_CONCURRENT,
+        timeout_seconds: Optional[float] = settings.TIMEOUT_SECONDS,
+        max_retries: int = settings.MAX_ATTEMPTS,
+        enable_tracking: bool = True,
+        enable_memory: bool = True,
+        enable_cache: bool = True,
+        cache_ttl_hours: float = settings.CACHE_TTL_HOURS,
+        cache_max_size_mb: float = settings.CACHE_MAX_SIZE_MB,
+        *,
+        response_cache: Optional[ResponseCache] = None,
+        budget_usd: Optional[float] = None,
+        prices: Optional[Prices] = None,
+        rpm: Optional[float] = None,
+        input_tpm: Optional[float] = None,
+        output_tpm: Optional[float] = None,
+        base_url: Optional[str] = None,
+        deadline_seconds: Optional[float] = None,
+        stream: bool = True,
+        observers: Sequence[Observer] = (),
+        clock: Optional[Clock] = None,
+    ) -> None:
+        """Raises InvalidOptionError for a senseless limit, ConfigurationError for a missing file."""
+        self.config_path = config_path
+        self.api_key, self.base_url = api_key, base_url
+        self.max_concurrent, self.max_retries = max_concurrent, max_retries
+        self.timeout_seconds, self.deadline_seconds = timeout_seconds, deadline_seconds
+        self.stream, self.observers = stream, list(observers)
+        self.enable_tracking, self.enable_memory = enable_tracking, enable_memory
+        self.enable_cache, self.response_cache = enable_cache, response_cache
+        self.cache_ttl_hours, self.cache_max_size_mb = cache_ttl_hours, cache_max_size_mb
+        self.prices, self.budget_usd = prices, budget_usd
+        self.rpm, self.input_tpm, self.output_tpm = rpm, input_tpm, output_tpm
+        self._how()
+        self._clock = clock or Clock()
+        self._caller = Caller(self._clock)
+        self._asking = Asking(self._send, self._clock)
+
+    @property
+    def config_path(self) -> Union[str, Path, None]:
+        return self._config_path
+
+    @config_path.setter
+    def config_path(self, path: Union[str, Path, None]) -> None:
+        """Raises ConfigurationError when it is not there."""
+        self._registry = Registry(path)
+        self._config_path = path
+
+    @property
+    def budget_usd(self) -> Optional[float]:
+        return self._budget.usd if self._budget else None
+
+    @budget_usd.setter
+    def budget_usd(self, usd: Optional[float]) -> None:
+        """A new budget, of which nothing is spent. Raises InvalidOptionError for one that is not above 0."""
+        self._budget = Budget(usd) if usd is not None else None
+
+    @property
+    def spent_usd(self) -> float:
+        """What was spent of the budget; 0 where none is set."""
+        return self._budget.spent if self._budget else 0.0
+
+    async def execute_agent(
+        self,
+        agent_name: str,
+        task: str,
+        model: Optional[str] = None,
+        max_tokens: int = settings.MAX_TOKENS,
+        temperature: Optional[float] = None,
+        workflow_name: Optional[str] = None,
+        workflow_position: Optional[int] = None,
+        *,
+        cache: str = USE,
+        cache_ttl: str = "5m",
+        terms: Terms = ORDINARY,
+        **options: Any,
+    ) -> AgentResult:
+        """Runs one agent on one task.
+
+        Args:
+            model: an alias or a full id; None for what the agent's file, else the environment, asks for.
+            max_tokens: the longest answer, in tokens.
+            cache: `use` a kept answer, `refresh` it with a new one, or `off`: a request of its own, neither
+                kept nor shared with identical calls that are under way.
+            cache_ttl: how long the API's prompt cache keeps the system prompt after each use, "5m" or "1h".
+            terms: budgets that this call shares with others, beside the orchestrator's, and who watches it.
+            options: further fields of the Messages API, such as `stop_sequences` or `thinking`.
+
+        Returns:
+            A result, also for a call that failed: its `error` says why.
+
+        Raises:
+            InputError: a ValueError, before anything is sent.
+        """
+        check_policy(cache)
+        call = self._prepare(agent_name, task, model, max_tokens, temperature, cache_ttl, **options)
+        if self._budget is not None:
+            terms = replace(terms, budgets=(self._budget, *terms.budgets))
+        return await self._carry_out(call, Run(agent_name, workflow_name, workflow_position), cache, terms)
+
+    def _prepare(
+        self,
+        agent_name: str,
+        task: str,
+        model: Optional[str],
+        max_tokens: int,
+        temperature: Optional[float] = None,
+        cache_ttl: str = "5m",
+        **options: Any,
+    ) -> Call:
+        check_max_tokens(max_tokens)
+        check_cache_ttl(cache_ttl)
+        return prepare_call(
+            self._registry, agent_name, task, model, max_tokens, temperature, cache_ttl, **options
+        )
+
+    async def _carry_out(self, call: Call, run: Run, policy: str, terms: Terms) -> AgentResult:
+        account = Account(call, run, self._clock)
+        terms = replace(terms, bill=account.bill)
+        try:
+            reply = await self._asking.answer(call, policy, self._kept(), self.deadline_seconds, terms)
+        except CallError as error:
+            return self._told(account.failed(error))
+        except asyncio.CancelledError:
+            if account.bill.timeline:
+                self._told(account.cancelled())
+            raise
+        return self._told(account.succeeded(reply))
+
+    def _told(self, executed: Executed) -> AgentResult:
+        log_result(executed.result)
+        tell((self.tracker.record, *self.observers) if self.enable_tracking else self.observers, executed)
+        return executed.result
+
+    def _agents(self) -> Registry:
+        return self._registry
+
+    def _kept(self) -> Keeping:
+        return Keeping(
+            self.enable_cache,
+            self.cache_ttl_hours,
+            self.cache_max_size_mb,
+            self.response_cache,
+            self.base_url,
+        )
+
+    async def _send(self, call: Call, left: Optional[float], terms: Terms) -> Reply:
+        return await self._caller.send(call, self._how(), left, terms)
+
+    def _how(self) -> CallerSettings:
+        given = (
+            self.api_key,
+            self.base_url,
+            self.max_concurrent,
+            self.timeout_seconds,
+            self.max_retries,
+            self.stream,
+            self.prices or {},
+            Rates(self.rpm, self.input_tpm, self.output_tpm),
+        )
+        # Attributes are set seldom and looked at in every call.
+        if self._settings is None or self._settings[0] != (given, self.deadline_seconds):
+            check_limits(self.max_concurrent, self.timeout_seconds, self.max_retries, self.deadline_seconds)
+            check_rates(rpm=self.rpm, input_tpm=self.input_tpm, output_tpm=self.output_tpm)
+            self._settings = (given, self.deadline_seconds), CallerSettings(*given)
+        return self._settings[1]
+
+    def load(self) -> Optional[Load]:
+        """What is on the wire of the running loop, and the known limits; None before its first call."""
+        return self._caller.load()
+
+    async def drain(self, seconds: float) -> None:
+        """Sends nothing new, and waits for what is on the wire, at most so long; then `close`."""
+        await self._caller.drain(seconds)
+
+    async def explain_miss(
+        self,
+        agent_name: str,
+        task: str,
+        model: Optional[str] = None,
+        max_tokens: int = settings.MAX_TOKENS,
+        temperature: Optional[float] = None,
+        **options: Any,
+    ) -> Dict[str, Any]:
+        """Why the same call would be a hit or a miss; as `ResponseCache.explain_miss`. Sends nothing."""
+        call = self._prepare(agent_name, task, model, max_tokens, temperature, **options)
+        return await self._asking.explain_miss(call, self._kept())
+
+    async def check_credentials(self) -> None:
+        """Raises AuthenticationError where the SDK finds no credentials. Sends nothing."""
+        await self._caller.check_credentials(self._how())
+
+    async def close(self) -> None:
+        """Ends calls in flight, closes all connections and files; the next call opens new ones."""
+        await self._caller.close()
+        await self._asking.close()
+        await to_thread.run_sync(self.close_ledger)
+
+    async def __aenter__(self: E) -> E:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.close()
