@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .orchestrator import AgentOrchestrator
     from .response_cache import ResponseCache
     from .types import AgentResult, AsyncAgentResult
+    from .workflow import Step, Workflow, WorkflowResult
 
 __version__ = "0.1.0"
 
@@ -21,6 +22,9 @@ _HOMES = {
     "AgentResult": ".types",
     "AsyncAgentResult": ".types",
     "ClaudeForceError": ".errors",
+    "Step": ".workflow",
+    "Workflow": ".workflow",
+    "WorkflowResult": ".workflow",
 }
 
 __all__ = [
@@ -30,6 +34,9 @@ __all__ = [
     "AsyncAgentResult",
     "ClaudeForceError",
     "ResponseCache",
+    "Step",
+    "Workflow",
+    "WorkflowResult",
     "__version__",
 ]
 

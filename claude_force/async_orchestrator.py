@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Any, AsyncGenerator, Awaitable, Dict, List, Optional, Sized
 
-from anyio import to_thread
-
 from . import settings
-from .agents import check_task
 from .bulk import OnEvent, OnResult, Tasks, Tracker, each, most_under_way, pair, stream
 from .cache.asked import USE
 from .calling import Budget, Terms, Watch
-from .engine import Engine
-from .estimate import Estimate, Estimator
+from .estimate import Estimate
 from .types import AgentResult, AsyncAgentResult, Call
-from .workflow import run_in_turn, sequence
+from .workflows import Workflows
 
 __all__ = ["AsyncAgentOrchestrator", "AsyncAgentResult"]
 
 
-class AsyncAgentOrchestrator(Engine):
+class AsyncAgentOrchestrator(Workflows):
     """Runs agents concurrently over one pool of connections.
 
     The attributes below can be set at any time; they hold from the next call.
@@ -120,47 +117,10 @@ class AsyncAgentOrchestrator(Engine):
         **options: Any,
     ) -> Estimate:
         """What `(agent_name, task)` pairs would use and cost, with a range. Sends nothing."""
-        price = await to_thread.run_sync(self._caller.price, self._how())
-        estimator = Estimator(self._caller.forecast, price)
+        numbers = count()
 
         def prepare(task: Any) -> Call:
-            agent_name, text = pair(estimator.rows, task)
+            agent_name, text = pair(next(numbers), task)
             return self._prepare(agent_name, text, model, max_tokens, cache_ttl=cache_ttl, **options)
 
-        async def is_kept(call: Call) -> bool:
-            again = estimator.repeats(self._asking.identity(call, self._kept()))
-            return cache == USE and (again or await self._asking.has(call, self._kept()))
-
-        return await estimator.estimate(each(tasks), prepare, is_kept)
-
-    async def execute_workflow(
-        self,
-        workflow_name: str,
-        task: str,
-        pass_output_to_next: bool = True,
-        on_result: Optional[OnResult] = None,
-        **call_options: Any,
-    ) -> List[AgentResult]:
-        """Runs a workflow's agents one after the other, up to the first that fails.
-
-        With `pass_output_to_next`, each agent is given the task and what the one before it answered.
-
-        Raises:
-            InputError: the workflow, one of its agents or the task can't be run; nothing was sent.
-        """
-        agents = sequence(workflow_name, self._registry.workflow(workflow_name))
-        for name in agents:
-            self._registry.get(name)
-        check_task(task)
-
-        def run(name: str, given: str, position: int) -> Awaitable[AgentResult]:
-            return self.execute_agent(
-                name, given, workflow_name=workflow_name, workflow_position=position, **call_options
-            )
-
-        results: List[AgentResult] = []
-        async for result in run_in_turn(workflow_name, agents, task, pass_output_to_next, run):
-            results.append(result)
-            if on_result is not None:
-                on_result(len(results) - 1, result)
-        return results
+        return await self._estimated(each(tasks), prepare, cache)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Dict, Optional, Sequence, Tuple, TypeVar, Union
+from typing import Any, AsyncIterator, Callable, Dict, Optional, Sequence, Tuple, TypeVar, Union
 
 from anyio import to_thread
 
@@ -13,7 +13,8 @@ from . import settings
 from .account import Account
 from .agents import Registry, prepare_call
 from .asking import Asking, Keeping
-from .cache.asked import USE, check_policy
+from .cache.asked import USE, asked, check_policy
+from .cache.key import cache_key, question
 from .calling import (
     ORDINARY,
     Budget,
@@ -31,6 +32,7 @@ from .calling import (
     check_rates,
 )
 from .errors import CallError
+from .estimate import Estimate, Estimator
 from .inquiries import Inquiries
 from .response_cache import ResponseCache
 from .results import Observer, Run, log_result, tell
@@ -151,8 +153,8 @@ class Engine(Inquiries):
         self,
         agent_name: str,
         task: str,
-        model: Optional[str],
-        max_tokens: int,
+        model: Optional[str] = None,
+        max_tokens: int = settings.MAX_TOKENS,
         temperature: Optional[float] = None,
         cache_ttl: str = "5m",
         **options: Any,
@@ -213,6 +215,25 @@ class Engine(Inquiries):
             check_rates(rpm=self.rpm, input_tpm=self.input_tpm, output_tpm=self.output_tpm)
             self._settings = (given, self.deadline_seconds), CallerSettings(*given)
         return self._settings[1]
+
+    def _question(
+        self, agent_name: str, task: str, cache: str = USE, terms: Terms = ORDINARY, **options: Any
+    ) -> Optional[bytes]:
+        """Equal for calls that have one answer; None where that can't be told. Raises InputError."""
+        found = asked(self._prepare(agent_name, task, **options), self.base_url)
+        return None if found is None else cache_key(question(*found))
+
+    async def _estimated(
+        self, tasks: AsyncIterator[Any], prepare: Callable[[Any], Call], cache: str
+    ) -> Estimate:
+        price = await to_thread.run_sync(self._caller.price, self._how())
+        estimator = Estimator(self._caller.forecast, price)
+
+        async def is_kept(call: Call) -> bool:
+            again = estimator.repeats(self._asking.identity(call, self._kept()))
+            return cache == USE and (again or await self._asking.has(call, self._kept()))
+
+        return await estimator.estimate(tasks, prepare, is_kept)
 
     def load(self) -> Optional[Load]:
         """What is on the wire of the running loop, and the known limits; None before its first call."""

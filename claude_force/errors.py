@@ -8,6 +8,9 @@ ClaudeForceError
  |   +- InvalidOptionError
  |   +- AgentNotFoundError
  |   +- WorkflowNotFoundError
+ |   +- InvalidWorkflowError              a workflow that can't be run, with all of its faults
+ |   +- RunNotFoundError
+ |   +- RunBusyError                      another process is at work on the run
  |   +- UnknownPriceError                 a budget is set and a price is not known
  |   +- ConfigurationError                a file of the project's that can't be used
  +- CallError                             one call to the model, after it was accepted
@@ -31,7 +34,7 @@ ClaudeForceError
      +- PaidCallBlockedError              the switch against paid calls is on
 """
 
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, Optional, Sequence, Tuple
 
 
 class ClaudeForceError(Exception):
@@ -64,6 +67,26 @@ class AgentNotFoundError(InputError):
 
 class WorkflowNotFoundError(InputError):
     """claude.json has no workflow of this name."""
+
+
+class InvalidWorkflowError(InputError):
+    """A workflow that can't be run as it is written. `faults` has each of its faults, as text."""
+
+    def __init__(self, name: str, faults: Sequence[str]) -> None:
+        self.name, self.faults = name, tuple(faults)
+        lines = "".join(f"\n- {fault}" for fault in faults)
+        super().__init__(f"Workflow '{name}' can't be run.{lines}")
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.name, self.faults)
+
+
+class RunNotFoundError(InputError):
+    """No run of this id is kept."""
+
+
+class RunBusyError(InputError):
+    """The run can't be resumed now: another process is at work on it."""
 
 
 class UnknownPriceError(InputError):

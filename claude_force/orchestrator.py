@@ -18,6 +18,7 @@ from .inquiries import Inquiries
 from .performance_tracker import PerformanceTracker
 from .results import Observer
 from .types import AgentResult
+from .workflow import Plan, Workflow, WorkflowResult
 
 __all__ = ["AgentOrchestrator", "AgentResult"]
 
@@ -104,16 +105,20 @@ class AgentOrchestrator(Inquiries):
 
     def run_workflow(
         self,
-        workflow_name: str,
-        task: str,
+        workflow_name: Union[str, Workflow],
+        task: Optional[str] = None,
         pass_output_to_next: bool = True,
         on_result: Optional[OnResult] = None,
-        **call_options: Any,
-    ) -> List[AgentResult]:
-        """As `AsyncAgentOrchestrator.execute_workflow`."""
+        **options: Any,
+    ) -> WorkflowResult:
+        """As `AsyncAgentOrchestrator.execute_workflow`; callbacks are called in the engine's thread."""
         return self._thread.run(
-            self._engine.execute_workflow(workflow_name, task, pass_output_to_next, on_result, **call_options)
+            self._engine.execute_workflow(workflow_name, task, pass_output_to_next, on_result, **options)
         )
+
+    def plan(self, workflow: Union[str, Workflow], task: str, **options: Any) -> Plan:
+        """As `AsyncAgentOrchestrator.plan`."""
+        return self._thread.run(self._engine.plan(workflow, task, **options))
 
     @property
     def spent_usd(self) -> float:

@@ -60,7 +60,7 @@ PUBLIC: Dict[str, List[Tuple[str, List[str]]]] = {
     ],
 }
 # Bases of a public class that users need not know: what they have is shown as the class's own.
-UNSEEN = {"Engine"}
+UNSEEN = {"Engine", "Workflows"}
 # Public for other modules of the package, not for users.
 HIDDEN = {"after_fork", "close_ledger"}
 LISTS = ("Args", "Attributes", "Raises")

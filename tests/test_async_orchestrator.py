@@ -18,6 +18,7 @@ from claude_force.errors import (
     InvalidAgentNameError,
     InvalidOptionError,
     InvalidTaskError,
+    InvalidWorkflowError,
     PaidCallBlockedError,
     WorkflowNotFoundError,
 )
@@ -405,7 +406,7 @@ class TestWorkflow:
 
     async def test_a_workflow_with_an_unknown_agent_is_refused_before_anything_is_sent(self, project):
         async with fleet(project) as (orchestrator, server):
-            with pytest.raises(AgentNotFoundError):
+            with pytest.raises(InvalidWorkflowError, match="Agent 'nobody' not found"):
                 await orchestrator.execute_workflow("broken", "x")
         assert server.requests == []
 
@@ -414,10 +415,10 @@ class TestWorkflow:
             with pytest.raises(WorkflowNotFoundError, match="^Workflow 'nope' not found"):
                 await orchestrator.execute_workflow("nope", "x")
 
-    async def test_a_graph_of_steps_is_refused_with_a_reason(self, project):
+    async def test_a_graph_of_steps_is_run_by_its_name(self, project):
         async with fleet(project) as (orchestrator, _):
-            with pytest.raises(InputError, match="graph of steps"):
-                await orchestrator.execute_workflow("graph", "x")
+            result = await orchestrator.execute_workflow("graph", "x")
+        assert [(step.id, step.status) for step in result.steps] == [("a", "succeeded")]
 
 
 class TestSecretsAndMoney:

@@ -10,6 +10,7 @@ from claude_force import (
     AsyncAgentOrchestrator,
     AsyncAgentResult,
     ClaudeForceError,
+    WorkflowResult,
 )
 
 
@@ -34,7 +35,7 @@ def sync_calls() -> None:
         orchestrator.run_multiple([("python-expert", "Explain lists"), ("python-expert", "Explain sets")]),
         List[AgentResult],
     )
-    assert_type(orchestrator.run_workflow("review", "Look at this change"), List[AgentResult])
+    assert_type(orchestrator.run_workflow("review", "Look at this change"), WorkflowResult)
     assert_type(orchestrator.list_agents(), List[Dict[str, Any]])
 
 

@@ -17,6 +17,7 @@ from typing import (
     Optional,
     Set,
     Tuple,
+    TypeVar,
     Union,
 )
 
@@ -26,6 +27,7 @@ from ..results import Run, failed
 from ..types import AgentResult
 from .progress import Tracker
 
+T = TypeVar("T")
 Task = Tuple[str, str]
 Tasks = Union[Iterable[Task], AsyncIterable[Task]]
 OnResult = Callable[[int, AgentResult], None]
@@ -147,7 +149,7 @@ class _Crew:
         await asyncio.gather(*rest, return_exceptions=True)
 
 
-async def each(tasks: Tasks) -> AsyncIterator[Task]:
+async def each(tasks: Union[Iterable[T], AsyncIterable[T]]) -> AsyncIterator[T]:
     """The tasks, wherever they come from."""
     if isinstance(tasks, AsyncIterable):
         async for task in tasks:

@@ -72,6 +72,14 @@ class Forecast:
         known = self._answer.get((call.model, call.agent_name))
         return min(float(call.max_tokens), known.value if known else _ANSWER_TOKENS)
 
+    def answer_bytes(self, call: Call) -> float:
+        """Of the text that is expected."""
+        return self.answer_tokens(call) / self.tokens_per_byte(call.model)
+
+    def most_bytes(self, call: Call) -> float:
+        """Of the longest text that the call lets come."""
+        return call.max_tokens / self.tokens_per_byte(call.model)
+
 
 def counted(usage: Usage) -> Need:
     """What a request has counted against the limits."""

@@ -1,0 +1,121 @@
+"""The faults of a workflow as a graph, all of them, before anything is sent. Pure."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Iterator, List, Mapping, Optional, Sequence
+
+from ..agents.names import nearest
+from ..errors import InputError, InvalidWorkflowError
+from . import template
+from .order import cycles, dependents
+from .spec import INPUT, STEP, Step, Workflow
+
+# Raises InputError for an agent that can't be run.
+CheckAgent = Callable[[str], Any]
+
+
+def check(workflow: Workflow, check_agent: CheckAgent, inputs: Mapping[str, Any]) -> None:
+    """Raises InvalidWorkflowError with all faults. `inputs` are the values of this run."""
+    faults = [*_of_graph(workflow), *_of_inputs(workflow, inputs)]
+    known = {**workflow.inputs, **inputs}
+    for step in workflow.steps:
+        faults += [f"step '{step.id}': {fault}" for fault in _of_step(step, workflow, known, check_agent)]
+    if faults:
+        raise InvalidWorkflowError(workflow.name, faults)
+
+
+def _of_graph(workflow: Workflow) -> Iterator[str]:
+    ids = [step.id for step in workflow.steps]
+    if not ids:
+        yield "it has no steps"
+    for identity in dict.fromkeys(one for one in ids if ids.count(one) > 1):
+        yield f"{ids.count(identity)} steps have the id '{identity}': give each its own"
+    needs = workflow.needs
+    found = cycles(needs)
+    for path in found:
+        yield f"these steps wait for each other: {' -> '.join(path)}; take one of the dependencies out"
+    round_about = {identity for path in found for identity in path}
+    for identity in sorted(dependents(needs, round_about) - round_about, key=ids.index):
+        yield f"step '{identity}' is never reached: it waits for steps that wait for each other"
+
+
+def _of_inputs(workflow: Workflow, inputs: Mapping[str, Any]) -> Iterator[str]:
+    for name, default in workflow.inputs.items():
+        if default is None and inputs.get(name) is None:
+            yield f"input '{name}' is not given and has no default"
+    for name in inputs:
+        if name not in workflow.inputs and not _uses(workflow, name):
+            yield f"no step uses the input '{name}'{_hint(name, list(workflow.inputs))}"
+
+
+def _uses(workflow: Workflow, name: str) -> bool:
+    return any(
+        template.INPUTS + name in template.names(step.task or "")
+        or (step.foreach is not None and (step.foreach.source, step.foreach.value) == (INPUT, name))
+        or any(one.source == template.INPUTS + name for one in step.when)
+        for step in workflow.steps
+    )
+
+
+def _of_step(
+    step: Step, workflow: Workflow, inputs: Mapping[str, Any], check_agent: CheckAgent
+) -> Iterator[str]:
+    try:
+        check_agent(step.agent)
+    except InputError as error:
+        yield str(error)
+    ids = [one.id for one in workflow.steps]
+    for identity in step.dependencies:
+        if identity not in ids:
+            yield f"there is no step '{identity}' that it could wait for{_hint(identity, ids)}"
+    for condition in step.when:
+        yield from _of_name(condition.source, step, ids, inputs, '"when"')
+    yield from _of_foreach(step, ids, inputs)
+    for name in template.names(step.task or ""):
+        yield from _of_name(name, step, ids, inputs, "its task")
+
+
+def _of_foreach(step: Step, ids: Sequence[str], inputs: Mapping[str, Any]) -> Iterator[str]:
+    if step.foreach is None:
+        return
+    source, value = step.foreach.source, step.foreach.value
+    if source == STEP:
+        yield from _not_awaited(value, step, ids, '"foreach"')
+    elif source == INPUT:
+        yield from _not_given(value, inputs, '"foreach"')
+        if value in inputs and not isinstance(inputs[value], (list, tuple)):
+            yield f"\"foreach\" is over the input '{value}', which is no list"
+
+
+def _of_name(
+    name: str, step: Step, ids: Sequence[str], inputs: Mapping[str, Any], where: str
+) -> Iterator[str]:
+    kind, rest = template.split(name)
+    if kind == template.STEPS:
+        yield from _not_awaited(rest, step, ids, where)
+    elif kind == template.INPUTS:
+        yield from _not_given(rest, inputs, where)
+    elif kind == template.ITEM:
+        if step.foreach is None:
+            yield f'{where} names an item, and it has no "foreach"'
+    elif name != template.TASK:
+        known = ["task", "item", *(f"steps.{one}" for one in step.dependencies)]
+        known += [f"inputs.{one}" for one in inputs]
+        yield f"{where} has ${{{name}}}, which stands for nothing{_hint(name, known)}; $${{ is a plain ${{"
+
+
+def _not_awaited(identity: str, step: Step, ids: Sequence[str], where: str) -> Iterator[str]:
+    if identity not in ids:
+        yield f"{where} names the step '{identity}', which is not there{_hint(identity, ids)}"
+    elif identity not in step.dependencies:
+        yield f"{where} names the step '{identity}': add it to its dependencies"
+
+
+def _not_given(name: str, inputs: Mapping[str, Any], where: str) -> Iterator[str]:
+    if name not in inputs:
+        yield f"{where} names the input '{name}', which is not given{_hint(name, list(inputs))}"
+
+
+def _hint(name: str, known: Sequence[str]) -> str:
+    close: Optional[List[str]] = nearest(name, known)
+    return f" (did you mean {' or '.join(close)}?)" if close else ""

@@ -1,0 +1,183 @@
+"""The journal of runs: in SQLite, what each run was given and each answer that it has paid for, signed.
+
+A rollback journal and not a write-ahead log: a handful of commits a second, and no reader that they disturb.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import sqlite3
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+
+from ..cache.files import open_private
+from ..cache.key import encode
+from ..cache.lease import leases_of
+from ..cache.signing import Secret
+from ..errors import RunNotFoundError
+
+RUNNING = "running"
+_KEEP_SECONDS = 30 * 86400.0
+_BUSY_SECONDS = 30.0
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS runs (
+  id TEXT PRIMARY KEY, workflow TEXT NOT NULL, task TEXT NOT NULL, inputs TEXT NOT NULL,
+  project TEXT NOT NULL, began REAL NOT NULL, ended REAL, status TEXT NOT NULL, spent REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS answers (
+  run TEXT NOT NULL, step TEXT NOT NULL, part INTEGER NOT NULL, question BLOB NOT NULL, at REAL NOT NULL,
+  result TEXT NOT NULL, signature BLOB NOT NULL, PRIMARY KEY (run, step, part));
+"""
+
+
+@dataclass(frozen=True)
+class KeptRun:
+    """What the journal has of a run. Times are Unix time in seconds; `spent` is USD, as far as it is known.
+
+    `status` is "succeeded", "failed", "interrupted", or "running" where it is under way or was killed.
+    """
+
+    id: str
+    workflow: str
+    task: Optional[str] = None
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    project: str = ""
+    began: float = 0.0
+    ended: Optional[float] = None
+    status: str = RUNNING
+    spent: float = 0.0
+    answers: int = 0
+
+
+class Answer(NamedTuple):
+    """The answer of one part, `result` as text; `question` identifies what was asked."""
+
+    step: str
+    part: int
+    question: bytes
+    at: float
+    result: str
+
+
+class Journal:
+    """Used by one thread at a time."""
+
+    def __init__(self, folder: Path, secret: bytes) -> None:
+        """Raises OSError, sqlite3.Error."""
+        self._secret = Secret(secret)
+        self._leases = leases_of(folder)
+        path = folder / "journal.sqlite"
+        os.close(open_private(path))
+        self._db = sqlite3.connect(
+            str(path), timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        self._db.execute("PRAGMA journal_mode=TRUNCATE")
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        self._db.executescript(_SCHEMA)
+
+    def begin(self, run: KeptRun) -> None:
+        """Its first line; runs that ended long ago are forgotten."""
+        old = (time.time() - _KEEP_SECONDS,)
+        with _transaction(self._db):
+            self._db.execute("DELETE FROM answers WHERE run IN (SELECT id FROM runs WHERE began < ?)", old)
+            self._db.execute("DELETE FROM runs WHERE began < ?", old)
+            self._db.execute(
+                "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, NULL, ?, 0)",
+                (
+                    run.id,
+                    run.workflow,
+                    run.task,
+                    json.dumps(dict(run.inputs)),
+                    run.project,
+                    run.began,
+                    RUNNING,
+                ),
+            )
+
+    def take(self, run_id: str) -> bool:
+        """Whether the run is this process's now; one that another has is not."""
+        return self._leases.acquire(_identity(run_id))
+
+    def let_go(self, run_id: str) -> None:
+        self._leases.release(_identity(run_id))
+
+    def is_under_way(self, run_id: str) -> bool:
+        """Whether a process has it at this moment."""
+        free = self.take(run_id)
+        if free:
+            self.let_go(run_id)
+        return not free
+
+    def find(self, run_id: str) -> KeptRun:
+        """Raises RunNotFoundError."""
+        found = self._runs("WHERE id = ?", (run_id,))
+        if not found:
+            raise RunNotFoundError(
+                f"Run '{run_id}' not found. `claude-force runs list` shows those of the last 30 days."
+            )
+        return found[0]
+
+    def recent(self, most: int) -> List[KeptRun]:
+        """The newest first."""
+        return self._runs("ORDER BY began DESC LIMIT ?", (most,))
+
+    def _runs(self, clause: str, values: Sequence[Any]) -> List[KeptRun]:
+        rows = self._db.execute(
+            "SELECT id, workflow, task, inputs, project, began, ended, status, spent, "
+            f"(SELECT count(*) FROM answers WHERE run = runs.id) FROM runs {clause}",
+            values,
+        )
+        return [KeptRun(*[*row[:3], json.loads(row[3]), *row[4:]]) for row in rows]
+
+    def answers(self, run_id: str) -> Iterator[Answer]:
+        """Those whose signature holds, in the order in which they came."""
+        rows = self._db.execute(
+            "SELECT step, part, question, at, result, signature FROM answers WHERE run = ? ORDER BY at",
+            (run_id,),
+        ).fetchall()
+        for *fields, signature in rows:
+            answer = Answer(*fields)
+            if hmac.compare_digest(self._signature(run_id, answer), signature):
+                yield answer
+
+    def keep(self, kept: Sequence[Tuple[str, Optional[Answer], float]]) -> None:
+        """In one transaction: runs, answers where there are any, and USD that calls have cost."""
+        with _transaction(self._db):
+            for run_id, answer, cost in kept:
+                if answer is not None:
+                    self._db.execute(
+                        "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?)",
+                        (run_id, *answer, self._signature(run_id, answer)),
+                    )
+                self._db.execute("UPDATE runs SET spent = spent + ? WHERE id = ?", (cost, run_id))
+
+    def set_status(self, run_id: str, status: str) -> None:
+        """With the time, unless it is running."""
+        ended = None if status == RUNNING else time.time()
+        self._db.execute("UPDATE runs SET status = ?, ended = ? WHERE id = ?", (status, ended, run_id))
+
+    def _signature(self, run_id: str, answer: Answer) -> bytes:
+        step, part, question, at, result = answer
+        return self._secret.sign(encode((run_id, step, str(part), question.hex(), repr(at), result)))
+
+    def close(self) -> None:
+        self._db.close()
+
+
+class _transaction:
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def __enter__(self) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        self._db.execute("COMMIT" if kind is None else "ROLLBACK")
+
+
+def _identity(run_id: str) -> int:
+    return int.from_bytes(hashlib.sha256(run_id.encode()).digest()[:7], "big")

@@ -1,0 +1,175 @@
+"""What became of a workflow and of each of its steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
+from xml.sax.saxutils import quoteattr
+
+from ..types import AgentResult
+from .spec import Workflow
+
+WAITING, RUNNING = "waiting", "running"
+SUCCEEDED, FAILED, SKIPPED = "succeeded", "failed", "skipped"
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What became of one step.
+
+    Attributes:
+        status: "succeeded", "failed" or "skipped"; `reason` says why it is not the first.
+        results: one for each part: the last of its calls. A step that is not run over a list has one part.
+        labels: of the parts of a step that is run over a list; None for any other.
+        tries: all calls, those that `retries` made again among them.
+        began, ended: seconds since the run began; None for a step that was skipped.
+        resumed: parts whose answer is from an earlier process of the same run.
+    """
+
+    id: str
+    agent: str
+    status: str
+    reason: Optional[str] = None
+    results: Tuple[AgentResult, ...] = ()
+    labels: Optional[Tuple[str, ...]] = None
+    tries: Tuple[AgentResult, ...] = ()
+    began: Optional[float] = None
+    ended: Optional[float] = None
+    resumed: int = 0
+    optional: bool = False
+
+    @property
+    def success(self) -> bool:
+        return self.status == SUCCEEDED
+
+    @property
+    def output(self) -> str:
+        """The answer; of a step that is run over a list, the answer of each part that has one, marked."""
+        answered = [one.output if one.success else None for one in self.results]
+        if self.labels is None:
+            return "".join(one for one in answered if one is not None)
+        return "\n\n".join(
+            f"<answer item={quoteattr(label)}>\n{text}\n</answer>"
+            for label, text in zip(self.labels, answered)
+            if text is not None
+        )
+
+    @property
+    def answers(self) -> Tuple[str, ...]:
+        """The answers of its parts, as they are."""
+        return tuple(one.output for one in self.results if one.success)
+
+    @property
+    def cost(self) -> Optional[float]:
+        """USD paid now for all calls; None where the price of an answer is not known."""
+        return total_cost(self.tries)
+
+    def to_dict(self) -> Dict[str, Any]:
+        """Plain values only, ready for JSON."""
+        return {
+            "id": self.id,
+            "agent": self.agent,
+            "status": self.status,
+            "reason": self.reason,
+            "output": self.output,
+            "began": self.began,
+            "ended": self.ended,
+            "cost": self.cost,
+            "saved_cost": sum(one.saved_cost or 0.0 for one in self.tries),
+            "calls": len(self.tries),
+            "parts": len(self.results),
+            "resumed": self.resumed,
+            "items": None if self.labels is None else list(self.labels),
+        }
+
+
+class WorkflowResult(List[AgentResult]):
+    """A run of a workflow. As a list: the results of all parts, in a topological order of the steps.
+
+    Attributes:
+        run_id: to be given as `resume`, where the run was kept.
+        steps: in that order, those that were skipped among them.
+        success: no step failed, other than optional ones.
+        cost: USD paid now, None where a price is not known; `cost_before`: in earlier processes of this run.
+        duration: seconds.
+    """
+
+    def __init__(
+        self,
+        workflow: Workflow,
+        steps: Iterable[StepResult],
+        run_id: Optional[str] = None,
+        duration: float = 0.0,
+        cost_before: float = 0.0,
+    ) -> None:
+        self.name, self._needs = workflow.name, workflow.needs
+        self.run_id, self.duration, self.cost_before = run_id, duration, cost_before
+        self.steps: Tuple[StepResult, ...] = tuple(steps)
+        super().__init__(result for step in self.steps for result in step.results)
+
+    @property
+    def success(self) -> bool:
+        return not any(step.status == FAILED and not step.optional for step in self.steps)
+
+    @property
+    def cost(self) -> Optional[float]:
+        return total_cost(one for step in self.steps for one in step.tries)
+
+    @property
+    def saved_cost(self) -> float:
+        """USD that kept, shared and resumed answers would have cost, as far as it is known."""
+        return sum(one.saved_cost or 0.0 for step in self.steps for one in step.tries)
+
+    @property
+    def output(self) -> str:
+        """What those steps answered that no other has gone on from; each under its id if they are several."""
+        answered = {step.id: step for step in self.steps if step.output}
+        used = {one for identity in answered for one in self._needs[identity]}
+        ends = [step for identity, step in answered.items() if identity not in used]
+        if len(ends) == 1:
+            return ends[0].output
+        return "\n\n".join(f"<answer step={quoteattr(one.id)}>\n{one.output}\n</answer>" for one in ends)
+
+    def step(self, identity: str) -> StepResult:
+        """The result of a step. Raises KeyError."""
+        return {step.id: step for step in self.steps}[identity]
+
+    def to_dict(self) -> Dict[str, Any]:
+        """Plain values only, ready for JSON."""
+        return {
+            "workflow": self.name,
+            "run_id": self.run_id,
+            "success": self.success,
+            "duration": self.duration,
+            "cost": self.cost,
+            "cost_before": self.cost_before,
+            "saved_cost": self.saved_cost,
+            "output": self.output,
+            "steps": [step.to_dict() for step in self.steps],
+        }
+
+
+def total_cost(results: Iterable[AgentResult]) -> Optional[float]:
+    """USD; None where an answer's price is not known. A failed call that cost nothing known counts as 0."""
+    total = 0.0
+    for one in results:
+        if one.cost is None and one.success:
+            return None
+        total += one.cost or 0.0
+    return total
+
+
+@dataclass(frozen=True)
+class StepEvent:
+    """A step has changed: `status` may also be "running"; `done` of `parts` have ended, `failed` of these."""
+
+    step: str
+    agent: str
+    status: str
+    done: int = 0
+    parts: int = 0
+    failed: int = 0
+    result: Optional[StepResult] = None
+
+
+OnStep = Callable[[StepEvent], None]

@@ -1,0 +1,100 @@
+"""The parts of one step: one, or one for each thing that it is run over."""
+
+from __future__ import annotations
+
+from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+
+from ..types import AgentResult
+from .items import Item, reads_files
+from .outcome import FAILED, SUCCEEDED, StepEvent, StepResult
+from .spec import Step
+from .told import told
+
+
+class Part(NamedTuple):
+    """One call of a workflow: part `number`, from 0, of the step at `position`, from 1."""
+
+    step: Step
+    number: int
+    position: int
+    task: str
+
+
+class Answered(NamedTuple):
+    """A part's result, and whether it is from an earlier process of the run."""
+
+    result: AgentResult
+    resumed: bool = False
+
+
+class Parts:
+    """`text` is the step's template and `values` what its names stand for, beside those of an item."""
+
+    def __init__(self, step: Step, position: int, text: str, values: Mapping[str, str]) -> None:
+        self.step, self.position = step, position
+        self._text, self._values = text, values
+        self._items: Optional[Sequence[Item]] = None
+        self._last: Dict[int, AgentResult] = {}
+        self._tries: List[AgentResult] = []
+        self._resumed = self.done = 0
+
+    def go_through(self, items: Sequence[Item]) -> None:
+        """There is a part for each of them."""
+        self._items = items
+
+    @property
+    def count(self) -> int:
+        return 1 if self._items is None else len(self._items)
+
+    @property
+    def labels(self) -> Optional[Tuple[str, ...]]:
+        """Of the things that it is run over; None where it is not run over any."""
+        return None if self.step.foreach is None else tuple(item.label for item in self._items or ())
+
+    @property
+    def reads_files(self) -> bool:
+        """Whether `part` may read one."""
+        return self.step.foreach is not None and reads_files(self.step.foreach)
+
+    def part(self, index: int) -> Part:
+        """Reads the file that its item is, if its task has the text. Raises InputError."""
+        item = None if self._items is None else self._items[index]
+        return Part(self.step, index, self.position, told(self._text, self._values, item))
+
+    def take(self, index: int, answered: Answered) -> None:
+        """A call of this part has ended."""
+        self._last[index] = answered.result
+        self._tries.append(answered.result)
+        self._resumed += answered.resumed
+
+    def event(self, status: str) -> StepEvent:
+        """How far they are."""
+        failed = sum(not one.success for one in self._last.values())
+        return StepEvent(self.step.id, self.step.agent, status, self.done, self.count, failed)
+
+    def result(self, began: float, ended: float, fault: Optional[str]) -> StepResult:
+        """Of the step; `fault` is why it has no parts."""
+        reason = fault or self._failure()
+        return StepResult(
+            self.step.id,
+            self.step.agent,
+            SUCCEEDED if reason is None else FAILED,
+            reason,
+            tuple(self._last[index] for index in sorted(self._last)),
+            self.labels,
+            tuple(self._tries),
+            began,
+            ended,
+            self._resumed,
+            self.step.optional,
+        )
+
+    def _failure(self) -> Optional[str]:
+        failures = [(index, one) for index, one in sorted(self._last.items()) if not one.success]
+        if not failures:
+            return None
+        index, first = failures[0]
+        text = "; ".join(first.errors or ["no reason was given"])
+        if self.labels is None:
+            return text
+        return f"{len(failures)} of {self.count} parts failed, the first of them {self.labels[index]}: {text}"

@@ -1,0 +1,125 @@
+"""What a run of a workflow would do and cost, before anything is sent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+
+from .. import settings
+from ..errors import InputError
+from ..estimate import Estimate, Range
+from ..types import AgentResult, Call
+from .items import Item, items_of
+from .order import levels
+from .outcome import SUCCEEDED, StepResult
+from .parts import Part, Parts
+from .runner import Setting
+from .spec import STEP, Step, Workflow
+from .told import usual_template, values_of
+
+# A call for a part; raises InputError.
+Prepare = Callable[[Part], Call]
+# Bytes of the answer to a call.
+SizeOf = Callable[[Call], float]
+
+
+class PlannedStep(NamedTuple):
+    """A step, the group that it can run in, from 1, and its number of calls; None where an answer decides."""
+
+    step: Step
+    level: int
+    calls: Optional[int]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do.
+
+    Attributes:
+        steps: in a topological order.
+        estimate: as if all conditions hold, and a step whose number of calls is not known makes one.
+    """
+
+    workflow: Workflow
+    steps: Tuple[PlannedStep, ...]
+    estimate: Estimate
+
+    @property
+    def levels(self) -> List[List[str]]:
+        """The ids in groups; all of a group can run at once."""
+        groups: List[List[str]] = [[] for _ in range(max(one.level for one in self.steps))]
+        for one in self.steps:
+            groups[one.level - 1].append(one.step.id)
+        return groups
+
+
+class Draft(NamedTuple):
+    """A step as it is planned, with its calls, or why there can be none."""
+
+    planned: PlannedStep
+    calls: Sequence[Union[Call, InputError]]
+
+
+def drafts(workflow: Workflow, setting: Setting, prepare: Prepare, size_of: SizeOf) -> Iterator[Draft]:
+    """The steps in a topological order, each told answers of a size that `size_of` gives. Reads files."""
+    results: Dict[str, StepResult] = {}
+    inputs = {**workflow.inputs, **setting.inputs}
+    for level, group in enumerate(levels(workflow.needs), start=1):
+        for identity in group:
+            step = workflow.step(identity)
+            parts = _parts(workflow, step, setting, inputs, results)
+            calls = [_call(parts, number, prepare) for number in range(parts.count)]
+            results[identity] = _answered(step, parts, calls, size_of)
+            is_open = step.foreach is not None and step.foreach.source == STEP
+            yield Draft(PlannedStep(step, level, None if is_open else parts.count), calls)
+
+
+def _parts(
+    workflow: Workflow,
+    step: Step,
+    setting: Setting,
+    inputs: Mapping[str, Any],
+    results: Mapping[str, StepResult],
+) -> Parts:
+    text = step.task or usual_template(step, workflow, setting.pass_output)
+    parts = Parts(step, len(results) + 1, text, values_of(step, setting.task, inputs, results))
+    if step.foreach is not None:
+        is_open = step.foreach.source == STEP
+        parts.go_through([Item("1", "")] if is_open else items_of(step.foreach, setting.root, inputs))
+    return parts
+
+
+def _call(parts: Parts, number: int, prepare: Prepare) -> Union[Call, InputError]:
+    try:
+        part = parts.part(number)
+        # No run sends more; here the answers within are of a supposed length.
+        return prepare(part._replace(task=part.task[: settings.MAX_TASK_CHARACTERS]))
+    except InputError as error:
+        return error
+
+
+def _answered(
+    step: Step, parts: Parts, calls: Sequence[Union[Call, InputError]], size_of: SizeOf
+) -> StepResult:
+    answers = [
+        AgentResult(step.agent, True, "" if isinstance(call, InputError) else "x" * round(size_of(call)))
+        for call in calls
+    ]
+    return StepResult(step.id, step.agent, SUCCEEDED, results=tuple(answers), labels=parts.labels)
+
+
+def between(low: Estimate, expected: Estimate, high: Estimate) -> Estimate:
+    """One estimate of three, which suppose short, usual and longest answers."""
+
+    def spread(name: str) -> Range:
+        return Range(getattr(low, name)[0], getattr(expected, name)[1], getattr(high, name)[2])
+
+    return Estimate(
+        expected.rows,
+        expected.cached,
+        expected.unrunnable,
+        spread("input_tokens"),
+        spread("output_tokens"),
+        None if expected.cost is None else spread("cost"),
+        expected.unpriced,
+    )

@@ -1,0 +1,152 @@
+"""From claude.json to a workflow. Pure: each fault is found, and all are told at once."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
+
+from ..agents.names import is_name, nearest
+from ..errors import InvalidWorkflowError
+from .spec import LIST, SOURCES, TESTS, Condition, ForEach, Step, Workflow, chain
+
+_KEYS = (
+    *("id", "agent", "task", "dependencies", "model", "max_tokens"),
+    *("when", "foreach", "retries", "optional"),
+)
+# Words that authors add for themselves and that are no slip of the keys above.
+_OTHER_KEYS = ("name", "title", "description", "comment", "notes")
+
+
+def read_workflow(name: str, written: Any, pass_output: bool = True) -> Workflow:
+    """A list of agents, or an object with `steps`. Raises InvalidWorkflowError: all faults of its form."""
+    if isinstance(written, (list, tuple)):
+        return chain(name, tuple(str(agent) for agent in written), pass_output)
+    steps = written.get("steps") if isinstance(written, dict) else None
+    if not isinstance(steps, list) or not steps:
+        raise InvalidWorkflowError(
+            name, ['it has no steps: write ["an-agent", ...] or {"steps": [{"id": ..., "agent": ...}, ...]}']
+        )
+    faults: List[str] = []
+    read = [_step(number, one, faults) for number, one in enumerate(steps, start=1)]
+    inputs = written.get("inputs") or {}
+    if not isinstance(inputs, dict):
+        faults.append('"inputs" is no object; write {"NAME": "its default", ...}')
+    if faults:
+        raise InvalidWorkflowError(name, faults)
+    found = tuple(step for step in read if step is not None)
+    return Workflow(
+        name, found, str(written.get("description") or ""), inputs, bool(written.get("fail_fast"))
+    )
+
+
+def _step(number: int, written: Any, faults: List[str]) -> Optional[Step]:
+    if not isinstance(written, dict):
+        faults.append(f'step {number} is {written!r:.60}; write {{"id": ..., "agent": ...}}')
+        return None
+    place = f"step '{written['id']}'" if is_name(written.get("id")) else f"step {number}"
+
+    def fault(text: str) -> None:
+        faults.append(f"{place}: {text}")
+
+    _check_keys(written, fault)
+    values: Dict[str, Any] = {}
+    for key, read in _READERS.items():
+        try:
+            values[key] = read(written.get(key))
+        except ValueError as error:
+            fault(f'"{key}" is {written.get(key)!r:.60}; {error}')
+    return Step(**values) if len(values) == len(_READERS) else None
+
+
+def _check_keys(written: Mapping[str, Any], fault: Callable[[str], None]) -> None:
+    for key in written:
+        meant = [] if key in (*_KEYS, *_OTHER_KEYS) else nearest(str(key), _KEYS, 1)
+        if meant:
+            fault(f'it has no key "{key}"; did you mean "{meant[0]}"?')
+
+
+def _name(value: Any) -> str:
+    if not is_name(value):
+        raise ValueError("use letters, digits, '_' and '-', at least one")
+    return str(value)
+
+
+def _agent(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError("give an agent's name")
+    return value
+
+
+def _text(value: Any) -> Optional[str]:
+    if value is not None and (not isinstance(value, str) or not value.strip()):
+        raise ValueError("give a text, or leave it out")
+    return value
+
+
+def _names(value: Any) -> Tuple[str, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, (list, tuple)) or not all(isinstance(one, str) for one in value):
+        raise ValueError('write a list of step ids, such as ["scan"]')
+    return tuple(dict.fromkeys(value))
+
+
+def _from(least: int, otherwise: Optional[int]) -> Callable[[Any], Optional[int]]:
+    def read(value: Any) -> Optional[int]:
+        if value is None:
+            return otherwise
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"give a whole number from {least} up")
+        return value
+
+    return read
+
+
+def _flag(value: Any) -> bool:
+    if value is not None and not isinstance(value, bool):
+        raise ValueError("write true or false")
+    return bool(value)
+
+
+def _conditions(value: Any) -> Tuple[Condition, ...]:
+    if value is None:
+        return ()
+    return tuple(_condition(one) for one in (value if isinstance(value, list) else [value]))
+
+
+def _condition(value: Any) -> Condition:
+    form = f'write {{"step": ID, "contains": TEXT}}; the tests are {", ".join(TESTS)}'
+    if not isinstance(value, dict) or len(value) != 2:
+        raise ValueError(form)
+    sources, tests = set(value) & {"step", "input"}, set(value) & set(TESTS)
+    if len(sources) != 1 or len(tests) != 1 or not all(isinstance(one, str) for one in value.values()):
+        raise ValueError(form)
+    source, test = sources.pop(), tests.pop()
+    return Condition(f"{source}s.{value[source]}", test, value[test])
+
+
+def _foreach(value: Any) -> Optional[ForEach]:
+    if value is None:
+        return None
+    if isinstance(value, list):
+        return ForEach(LIST, tuple(value))
+    if not isinstance(value, dict) or len(value) != 1 or not set(value) & set(SOURCES):
+        raise ValueError('write a list, {"files": PATTERN}, {"lines": FILE}, {"step": ID} or {"input": NAME}')
+    source, named = next(iter(value.items()))
+    several = source == "files" and isinstance(named, list) and named
+    if not all(isinstance(one, str) and one for one in (named if several else [named])):
+        raise ValueError(f'"{source}" takes a text')
+    return ForEach(source, tuple(named) if several else named)
+
+
+_READERS: Dict[str, Callable[[Any], Any]] = {
+    "id": _name,
+    "agent": _agent,
+    "task": _text,
+    "dependencies": _names,
+    "model": _text,
+    "max_tokens": _from(1, None),
+    "when": _conditions,
+    "foreach": _foreach,
+    "retries": _from(0, 0),
+    "optional": _flag,
+}

@@ -1,0 +1,174 @@
+"""Runs a graph of steps over any async `run`: what can begin begins, what is needed is waited for."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Awaitable, Callable, Collection, Dict, Mapping, Optional, Sequence, Tuple
+
+from anyio import to_thread
+from graphlib import TopologicalSorter
+
+from ..errors import BadReplyError, DeadlineExceededError, InputError, TransientError
+from ..results import Run, failed
+from ..types import AgentResult
+from .items import Item, items_of, reads_files
+from .order import levels
+from .outcome import FAILED, RUNNING, SKIPPED, OnStep, StepEvent, StepResult
+from .parts import Answered, Part, Parts
+from .spec import STEP, ForEach, Step, Workflow
+from .told import usual_template, values_of
+
+# What a further call may not meet.
+_WORTH_ANOTHER = (TransientError, BadReplyError, DeadlineExceededError)
+
+
+RunPart = Callable[[Part], Awaitable[Answered]]
+OnPart = Callable[[AgentResult], None]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What one run is given beside its workflow.
+
+    Attributes:
+        root: the folder that files are named from.
+        most_parts: calls that may be under way at one time, those that wait for room on the wire among them.
+        now: seconds, of any clock.
+        on_part, on_step: told of each part that has ended, and of each change of a step.
+    """
+
+    task: str
+    inputs: Mapping[str, Any]
+    root: Path
+    most_parts: int
+    now: Callable[[], float]
+    pass_output: bool = True
+    fail_fast: bool = False
+    on_part: Optional[OnPart] = None
+    on_step: Optional[OnStep] = None
+
+
+class Runner:
+    """One run of a workflow that has been checked."""
+
+    def __init__(self, workflow: Workflow, setting: Setting, run: RunPart) -> None:
+        self._workflow, self._setting, self._run = workflow, setting, run
+        self._inputs = {**workflow.inputs, **setting.inputs}
+        self._order = [one for level in levels(workflow.needs) for one in level]
+        self._results: Dict[str, StepResult] = {}
+        self._room = asyncio.Semaphore(setting.most_parts)
+        self._began = setting.now()
+
+    async def run(self) -> Tuple[StepResult, ...]:
+        """The results of all steps, in a topological order. To cancel it ends what is under way."""
+        sorter = TopologicalSorter(self._workflow.needs)
+        sorter.prepare()
+        under_way: Dict[asyncio.Future[StepResult], str] = {}
+        try:
+            while sorter.is_active():
+                for identity in sorted(sorter.get_ready(), key=self._order.index):
+                    under_way[asyncio.ensure_future(self._step(identity))] = identity
+                ended, _ = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+                for one in ended:
+                    self._results[under_way.pop(one)] = one.result()
+                    sorter.done(one.result().id)
+        finally:
+            await _end(under_way)
+        return tuple(self._results[identity] for identity in self._order)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since it was made."""
+        return self._setting.now() - self._began
+
+    async def _step(self, identity: str) -> StepResult:
+        step = self._workflow.step(identity)
+        reason = self._why_not(step)
+        if reason is not None:
+            result = StepResult(step.id, step.agent, SKIPPED, reason, optional=step.optional)
+        else:
+            result = await self._carried_out(step)
+        failed = sum(not one.success for one in result.results)
+        ended = len(result.results)
+        self._tell(StepEvent(step.id, step.agent, result.status, ended, ended, failed, result))
+        return result
+
+    def _why_not(self, step: Step) -> Optional[str]:
+        needed = [self._results[one] for one in step.dependencies]
+        missing = [one for one in needed if not one.success and not one.optional]
+        if missing:
+            return "; ".join(f"it waits for '{one.id}', which {_became(one)}" for one in missing)
+        failures = [one.id for one in self._results.values() if one.status == FAILED and not one.optional]
+        if failures and self._setting.fail_fast:
+            return f"'{failures[0]}' failed, and this workflow ends at the first failure"
+        values = self._values(step)
+        for condition in step.when:
+            if not condition.holds(values[condition.source]):
+                return f"it runs only when {condition}"
+        return None
+
+    def _values(self, step: Step) -> Dict[str, str]:
+        return values_of(step, self._setting.task, self._inputs, self._results)
+
+    async def _carried_out(self, step: Step) -> StepResult:
+        began = self.elapsed
+        text = step.task or usual_template(step, self._workflow, self._setting.pass_output)
+        parts = Parts(step, self._order.index(step.id) + 1, text, self._values(step))
+        fault: Optional[str] = None
+        try:
+            if step.foreach is not None:
+                parts.go_through(await self._items(step.foreach))
+            self._tell(parts.event(RUNNING))
+            await self._all_of(parts)
+        except InputError as error:
+            fault = str(error)
+        return parts.result(began, self.elapsed, fault)
+
+    async def _items(self, source: ForEach) -> Sequence[Item]:
+        answers = self._results[source.value].answers if source.source == STEP else ()
+        work = partial(items_of, source, self._setting.root, self._inputs, answers)
+        return await to_thread.run_sync(work) if reads_files(source) else work()
+
+    async def _all_of(self, parts: Parts) -> None:
+        jobs = [asyncio.ensure_future(self._part(parts, index)) for index in range(parts.count)]
+        try:
+            await asyncio.gather(*jobs)
+        finally:
+            await _end(jobs)
+
+    async def _part(self, parts: Parts, index: int) -> None:
+        async with self._room:
+            for _ in range(parts.step.retries + 1):
+                answered = await self._answer(parts, index)
+                parts.take(index, answered)
+                if not isinstance(answered.result.error, _WORTH_ANOTHER):
+                    break
+        parts.done += 1
+        if self._setting.on_part is not None:
+            self._setting.on_part(answered.result)
+        self._tell(parts.event(RUNNING))
+
+    async def _answer(self, parts: Parts, index: int) -> Answered:
+        try:
+            work = partial(parts.part, index)
+            return await self._run(await to_thread.run_sync(work) if parts.reads_files else work())
+        except InputError as error:
+            run = Run(parts.step.agent, self._workflow.name, parts.position)
+            return Answered(failed(run, error, None, 0.0))
+
+    def _tell(self, event: StepEvent) -> None:
+        if self._setting.on_step is not None:
+            self._setting.on_step(event)
+
+
+async def _end(jobs: Collection[asyncio.Future[Any]]) -> None:
+    for job in jobs:
+        job.cancel()
+    await asyncio.gather(*jobs, return_exceptions=True)
+
+
+def _became(result: StepResult) -> str:
+    return "failed" if result.status == FAILED else "was skipped"

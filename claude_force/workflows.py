@@ -1,0 +1,187 @@
+"""Workflows on the engine: each part is a call, kept as it ends so that the run can be resumed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property, partial
+from itertools import count
+from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
+
+from anyio import to_thread
+
+from .agents import check_task
+from .bulk import OnResult, each, most_under_way
+from .cache.asked import USE
+from .calling import Terms
+from .engine import Engine
+from .errors import InputError
+from .estimate import Estimate
+from .types import Call
+from .workflow import (
+    FAILED,
+    SUCCEEDED,
+    Answered,
+    Draft,
+    Keeper,
+    Keeping,
+    KeptRun,
+    OnPart,
+    OnStep,
+    Part,
+    Plan,
+    Runner,
+    Setting,
+    SizeOf,
+    Step,
+    Workflow,
+    WorkflowResult,
+    between,
+    check,
+    drafts,
+    read_workflow,
+)
+
+
+class Workflows(Engine):
+    """Runs graphs of agents."""
+
+    @cached_property
+    def _keeper(self) -> Keeper:
+        return Keeper()
+
+    async def execute_workflow(
+        self,
+        workflow_name: Union[str, Workflow],
+        task: Optional[str] = None,
+        pass_output_to_next: bool = True,
+        on_result: Optional[OnResult] = None,
+        *,
+        inputs: Optional[Mapping[str, Any]] = None,
+        resume: Optional[str] = None,
+        fail_fast: Optional[bool] = None,
+        on_step: Optional[OnStep] = None,
+        **call_options: Any,
+    ) -> WorkflowResult:
+        """Runs a graph of agents, each step as soon as it can. Those that wait for a failed one are skipped.
+
+        Args:
+            workflow_name: that of one in claude.json, or a Workflow made in Python.
+            task: what the workflow is about; None for that of the run that is resumed.
+            pass_output_to_next: whether steps without a task of their own are told the answers before them.
+            inputs: values that tasks name beside that, such as {"language": "French"}.
+            resume: the `run_id` of an earlier run, of which only what is missing is run.
+            fail_fast: whether no further step begins after a failure; None for what the workflow says.
+            on_result: called as `on_result(number, result)` as each call ends, counted from 0; `on_step` with
+                a `claude_force.workflow.StepEvent` at each change of a step.
+            call_options: as of `execute_agent`, for every step, before what the step says itself.
+
+        Returns a list of the results of all calls, which has what became of each step in `steps`.
+
+        Raises InputError where the workflow, one of its agents or the task can't be run; nothing was sent.
+        """
+        found = self._workflow(workflow_name, pass_output_to_next)
+        async with await self._keeper.keeping(found.name, resume) as kept:
+            setting = self._setting(found, *kept.given(task, inputs), pass_output_to_next, fail_fast)
+            setting = replace(setting, on_step=on_step, on_part=_numbered(on_result))
+            await kept.begin(setting)
+            runner = Runner(found, setting, partial(self._run_part, found.name, kept, call_options))
+            steps = await runner.run()
+            result = WorkflowResult(found, steps, kept.run_id, runner.elapsed, kept.spent_before)
+            kept.status = SUCCEEDED if result.success else FAILED
+            return result
+
+    async def plan(
+        self,
+        workflow_name: Union[str, Workflow],
+        task: str,
+        pass_output_to_next: bool = True,
+        *,
+        inputs: Optional[Mapping[str, Any]] = None,
+        cache: str = USE,
+        **call_options: Any,
+    ) -> Plan:
+        """What `execute_workflow` would do with the same arguments, and what it would cost. Sends nothing.
+
+        Raises InputError as that does.
+        """
+        found = self._workflow(workflow_name, pass_output_to_next)
+        setting = self._setting(found, task, inputs or {}, pass_output_to_next)
+
+        def prepare(part: Part) -> Call:
+            return self._prepare(part.step.agent, part.task, **_options(part.step, call_options))
+
+        async def estimated(size_of: SizeOf) -> Tuple[List[Draft], Estimate]:
+            steps = await to_thread.run_sync(lambda: list(drafts(found, setting, prepare, size_of)))
+            calls = each([call for step in steps for call in step.calls])
+            return steps, await self._estimated(calls, _runnable, cache)
+
+        forecast = self._caller.forecast
+        sizes = (lambda call: 1.0), forecast.answer_bytes, forecast.most_bytes
+        (_, low), (steps, expected), (_, high) = [await estimated(size_of) for size_of in sizes]
+        return Plan(found, tuple(one.planned for one in steps), between(low, expected, high))
+
+    async def runs(self, most: int = 20) -> List[KeptRun]:
+        """The last runs of workflows that can be resumed, the newest first. Raises CacheError."""
+        return await self._keeper.recent(most)
+
+    async def close(self) -> None:
+        """Ends calls in flight, closes all connections and files; the next call opens new ones."""
+        await super().close()
+        await self._keeper.close()
+
+    def _workflow(self, workflow: Union[str, Workflow], pass_output: bool) -> Workflow:
+        if isinstance(workflow, Workflow):
+            return workflow
+        return read_workflow(workflow, self._registry.workflow(workflow), pass_output)
+
+    def _setting(
+        self,
+        workflow: Workflow,
+        task: Optional[str],
+        inputs: Mapping[str, Any],
+        pass_output: bool,
+        fail_fast: Optional[bool] = None,
+    ) -> Setting:
+        """Raises InputError for what can't be run."""
+        check(workflow, self._registry.get, inputs)
+        ends_early = workflow.fail_fast if fail_fast is None else fail_fast
+        room = most_under_way(self._how().ceiling)
+        root = self._registry.folder.parent
+        return Setting(check_task(task), inputs, root, room, self._clock.now, pass_output, ends_early)
+
+    async def _run_part(
+        self, workflow: str, kept: Keeping, call_options: Mapping[str, Any], part: Part
+    ) -> Answered:
+        step = part.step
+        options = _options(step, call_options)
+        question = self._question(step.agent, part.task, **options)
+        result = kept.recall(part, question)
+        if result is not None:
+            return Answered(result, resumed=True)
+        result = await self.execute_agent(
+            step.agent,
+            part.task,
+            workflow_name=workflow,
+            workflow_position=part.position,
+            **{"terms": Terms(first_of_many=step.foreach is not None), **options},
+        )
+        await kept.keep(part, question, result)
+        return Answered(result)
+
+
+def _options(step: Step, call_options: Mapping[str, Any]) -> Dict[str, Any]:
+    own = {"model": step.model, "max_tokens": step.max_tokens}
+    return {**{name: value for name, value in own.items() if value is not None}, **call_options}
+
+
+def _numbered(on_result: Optional[OnResult]) -> Optional[OnPart]:
+    if on_result is None:
+        return None
+    numbers = count()
+    return lambda result: on_result(next(numbers), result)
+
+
+def _runnable(call: Union[Call, InputError]) -> Call:
+    if isinstance(call, InputError):
+        raise call
+    return call
