@@ -219,9 +219,12 @@ class Engine(Inquiries):
     def _question(
         self, agent_name: str, task: str, cache: str = USE, terms: Terms = ORDINARY, **options: Any
     ) -> Optional[bytes]:
-        """Equal for calls that have one answer; None where that can't be told. Raises InputError."""
-        found = asked(self._prepare(agent_name, task, **options), self.base_url)
-        return None if found is None else cache_key(question(*found))
+        """Equal for calls that ask the same, wherever; None where that can't be told. Raises InputError."""
+        found = asked(self._prepare(agent_name, task, **options), None)
+        if found is None:
+            return None
+        fingerprint = {name: text for name, text in found.fingerprint.items() if name != "endpoint"}
+        return cache_key(question(*found[:3], fingerprint))
 
     async def _estimated(
         self, tasks: AsyncIterator[Any], prepare: Callable[[Any], Call], cache: str

@@ -18,7 +18,8 @@ from .inquiries import Inquiries
 from .performance_tracker import PerformanceTracker
 from .results import Observer
 from .types import AgentResult
-from .workflow import Plan, Workflow, WorkflowResult
+from .workflow import Workflow, WorkflowResult
+from .workflow.plan import Plan
 
 __all__ = ["AgentOrchestrator", "AgentResult"]
 

@@ -17,29 +17,12 @@ from .engine import Engine
 from .errors import InputError
 from .estimate import Estimate
 from .types import Call
-from .workflow import (
-    FAILED,
-    SUCCEEDED,
-    Answered,
-    Draft,
-    Keeper,
-    Keeping,
-    KeptRun,
-    OnPart,
-    OnStep,
-    Part,
-    Plan,
-    Runner,
-    Setting,
-    SizeOf,
-    Step,
-    Workflow,
-    WorkflowResult,
-    between,
-    check,
-    drafts,
-    read_workflow,
-)
+from .workflow import OnStep, Step, Workflow, WorkflowResult, check, read_workflow
+from .workflow.journal import KeptRun
+from .workflow.keeping import FAILED, SUCCEEDED, Keeper, Keeping
+from .workflow.parts import Answered, Part
+from .workflow.plan import Draft, Plan, SizeOf, between, drafts
+from .workflow.runner import OnPart, Runner, Setting
 
 
 class Workflows(Engine):
@@ -82,11 +65,11 @@ class Workflows(Engine):
         found = self._workflow(workflow_name, pass_output_to_next)
         async with await self._keeper.keeping(found.name, resume) as kept:
             setting = self._setting(found, *kept.given(task, inputs), pass_output_to_next, fail_fast)
-            setting = replace(setting, on_step=on_step, on_part=_numbered(on_result))
+            setting = replace(setting, on_step=_signed(on_step, kept), on_part=_numbered(on_result))
             await kept.begin(setting)
             runner = Runner(found, setting, partial(self._run_part, found.name, kept, call_options))
-            steps = await runner.run()
-            result = WorkflowResult(found, steps, kept.run_id, runner.elapsed, kept.spent_before)
+            result = WorkflowResult(found, setting.task, await runner.run(), runner.elapsed, kept.run_id)
+            result.cost_before = kept.spent_before
             kept.status = SUCCEEDED if result.success else FAILED
             return result
 
@@ -172,6 +155,12 @@ class Workflows(Engine):
 def _options(step: Step, call_options: Mapping[str, Any]) -> Dict[str, Any]:
     own = {"model": step.model, "max_tokens": step.max_tokens}
     return {**{name: value for name, value in own.items() if value is not None}, **call_options}
+
+
+def _signed(on_step: Optional[OnStep], kept: Keeping) -> Optional[OnStep]:
+    if on_step is None:
+        return None
+    return lambda event: on_step(replace(event, run_id=kept.run_id))
 
 
 def _numbered(on_result: Optional[OnResult]) -> Optional[OnPart]:

@@ -22,7 +22,7 @@ class TestNearlyRight:
         ("arguments", "meant"),
         [
             (["lst", "agents"], "did you mean list?"),
-            (["ru", "agent", "x"], "did you mean run?"),
+            (["ru", "agent", "x"], "did you mean run or runs?"),
             (["list", "agnets"], "did you mean agents?"),
             (["run", "worklfow", "review"], "did you mean workflow?"),
             (["cache", "stat"], "did you mean stats?"),

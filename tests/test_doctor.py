@@ -148,7 +148,7 @@ class TestFiles:
         (healthy / ".claude" / "claude.json").write_text('{"workflows": {"w": ["code-reviewer", "ghost"]}}')
         found, code = checks("--offline")
         assert (found["workflow"][0], code) == ("problem", 1)
-        assert "w names ghost" in found["workflow"][1]
+        assert found["workflow"][1].startswith("w: step '2': Agent 'ghost' not found")
 
     def test_a_retired_model_is_a_problem_that_names_its_successor(self, checks, healthy):
         agent(healthy, "old", "---\nname: old\nmodel: claude-3-opus-20240229\n---\nYou are old.\n")

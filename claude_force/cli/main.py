@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import Iterable, Iterator, List, Optional, Sequence
 
 from .. import __version__
-from ..errors import CacheError, InputError
+from ..errors import CacheError, InputError, InvalidWorkflowError
 from . import streams
 from .arguments import VERBS
 from .parser import Parser, add_common
@@ -49,6 +49,9 @@ def _guarded(given: List[str], as_json: bool) -> int:
         return _carry_out(_parse(given))
     except SystemExit as end:  # argparse, after --help and --version
         return int(end.code or DONE)
+    except InvalidWorkflowError as error:
+        streams.error(str(error).partition("\n")[0], as_json, error.faults)
+        return USAGE
     except (InputError, CacheError) as error:
         streams.error(str(error), as_json)
         return USAGE

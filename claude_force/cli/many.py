@@ -15,13 +15,12 @@ import anyio
 from ..async_orchestrator import AsyncAgentOrchestrator
 from ..bulk import FileRun, OnEvent, Outcome, Output, Row, Rows, SourceFiles, TaskFile
 from ..errors import InputError
-from ..estimate import Estimate, Range
 from ..types import AgentResult
 from . import streams
 from .board import Board
 from .options import call_options
 from .render import count, dollars
-from .run import engine
+from .run import check_budget, engine, estimate_fields, estimate_lines, prices
 
 _ALL, _SOME_FAILED, _OVER_BUDGET, _HOPELESS, _STOPPED = 0, 3, 4, 1, 130
 
@@ -39,8 +38,7 @@ def run_many(args: argparse.Namespace) -> int:
 def _rows(args: argparse.Namespace) -> Rows:
     if args.limit is not None and args.limit < 1:
         raise InputError(f"--limit is {args.limit}; it must be a whole number from 1 up.")
-    if args.budget is not None and args.budget <= 0:
-        raise InputError(f"--budget is {args.budget:g}; it must be an amount in USD above 0.")
+    check_budget(args.budget)
     if bool(args.tasks) == bool(args.files):
         raise InputError("Give either a file of tasks or --files PATTERN, one of the two.")
     if args.files:
@@ -60,9 +58,9 @@ async def _estimate(args: argparse.Namespace, rows: Rows) -> int:
     async with running:
         estimate = await running.estimate(tasks, cache=args.cache, **_call_options(args))  # type: ignore[arg-type]
     if args.json:
-        streams.as_json(_estimate_fields(estimate))
+        streams.as_json(estimate_fields(estimate))
     else:
-        for line in _estimate_lines(estimate):
+        for line in estimate_lines(estimate, "rows"):
             streams.out(line)
     return _ALL
 
@@ -174,22 +172,8 @@ def _interrupted(stop: Callable[[], Any], stop_now: Callable[[], Any]) -> Iterat
 
 def _engine(args: argparse.Namespace) -> AsyncAgentOrchestrator:
     return engine(
-        args, prices=_prices(args.price), rpm=args.rpm, input_tpm=args.tpm, output_tpm=args.output_tpm
+        args, prices=prices(args.price), rpm=args.rpm, input_tpm=args.tpm, output_tpm=args.output_tpm
     )
-
-
-def _prices(given: Optional[List[str]]) -> Dict[str, Dict[str, float]]:
-    prices: Dict[str, Dict[str, float]] = {}
-    for text in given or ():
-        model, _, both = text.partition("=")
-        try:
-            fresh, answer = (float(number) for number in both.split(","))
-        except ValueError:
-            raise InputError(
-                f"--price is {text!r}; write MODEL=INPUT,OUTPUT in USD per million tokens."
-            ) from None
-        prices[model] = {"input": fresh, "output": answer}
-    return prices
 
 
 def _call_options(args: argparse.Namespace) -> Dict[str, Any]:
@@ -259,33 +243,3 @@ def _outcome_fields(outcome: Outcome, path: Path) -> Dict[str, Any]:
         "stopped": outcome.stopped,
         "error": str(outcome.error) if outcome.error else None,
     }
-
-
-def _estimate_fields(estimate: Estimate) -> Dict[str, Any]:
-    return {
-        "rows": estimate.rows,
-        "cached": estimate.cached,
-        "unrunnable": estimate.unrunnable,
-        "input_tokens": estimate.input_tokens._asdict(),
-        "output_tokens": estimate.output_tokens._asdict(),
-        "cost": estimate.cost._asdict() if estimate.cost else None,
-        "unpriced": list(estimate.unpriced),
-    }
-
-
-def _estimate_lines(estimate: Estimate) -> Iterator[str]:
-    yield (
-        f"{estimate.rows:,} rows: {estimate.cached:,} have a kept answer, "
-        f"{estimate.unrunnable:,} can't be run"
-    )
-    yield f"input tokens   {_range(estimate.input_tokens, '{:,.0f}')}"
-    yield f"output tokens  {_range(estimate.output_tokens, '{:,.0f}')}"
-    if estimate.cost is not None:
-        yield f"cost           {_range(estimate.cost, '${:,.4f}')}"
-    else:
-        yield f"cost           unknown for {', '.join(estimate.unpriced)}; give --price MODEL=INPUT,OUTPUT"
-
-
-def _range(found: Range, form: str) -> str:
-    low, expected, high = (form.format(number) for number in found)
-    return f"about {expected}, from {low} to {high}"

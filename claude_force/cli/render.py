@@ -29,20 +29,6 @@ def result_fields(result: AgentResult) -> Dict[str, Any]:
     }
 
 
-def workflow_fields(
-    name: str, task: str, results: Sequence[AgentResult], error: Optional[str] = None
-) -> Dict[str, Any]:
-    """A workflow's results as `--json` shows them."""
-    fields: Dict[str, Any] = {
-        "success": error is None and all(result.success for result in results),
-        "workflow": name,
-        "task": task,
-        "total_tokens": sum(result.usage.total_tokens for result in results),
-        "results": [result_fields(result) for result in results],
-    }
-    return fields if error is None else {**fields, "error": error}
-
-
 def agents(found: List[Dict[str, Any]], as_json: bool) -> None:
     """The list of agents."""
     if as_json:
@@ -105,13 +91,6 @@ def answer(result: AgentResult, written: bool = False) -> None:
     if not written:
         streams.out(result.output)
     _remarks(result)
-
-
-def step(number: int, result: AgentResult) -> None:
-    """One step of a workflow."""
-    streams.out(f"== {number}. {result.agent_name}")
-    answer(result)
-    streams.out()
 
 
 def _remarks(result: AgentResult) -> None:

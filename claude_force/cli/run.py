@@ -1,16 +1,14 @@
-"""`run workflow`, and the engine that all kinds of `run` share."""
+"""The engine that all kinds of `run` share."""
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-from typing import Any, List
+from typing import Any, Dict, Iterator, List, Optional
 
 from ..async_orchestrator import AsyncAgentOrchestrator
-from ..types import AgentResult
-from . import render, streams
-from .options import call_options, given
-from .task import read_task
+from ..errors import InputError
+from ..estimate import Estimate, Range
+from .options import given
 
 _ENGINE_OPTIONS = {
     "timeout": "timeout_seconds",
@@ -20,44 +18,61 @@ _ENGINE_OPTIONS = {
 }
 
 
-def run_workflow(args: argparse.Namespace) -> int:
-    """Returns 0, 1 when a step failed, or 130 with the finished steps. Raises InputError."""
-    task = read_task(args)
-    done: List[AgentResult] = []
-    try:
-        asyncio.run(_workflow(args, task, done))
-    except KeyboardInterrupt:
-        if not args.json:
-            raise  # the finished steps have been printed already
-        streams.as_json(render.workflow_fields(args.name, task, done, error="interrupted"))
-        return 130
-    if args.json:
-        streams.as_json(render.workflow_fields(args.name, task, done))
-    return 0 if all(result.success for result in done) else 1
-
-
-async def _workflow(args: argparse.Namespace, task: str, done: List[AgentResult]) -> None:
-    async with engine(args) as running:
-        with render.Spinner(f"{args.name} is working", args.json) as spinner:
-
-            def finished(_: int, result: AgentResult) -> None:
-                done.append(result)
-                if not args.json:
-                    with spinner.paused():
-                        render.step(len(done), result)
-
-            await running.execute_workflow(
-                args.name,
-                task,
-                pass_output_to_next=not args.no_pass_output,
-                on_result=finished,
-                cache=args.cache,
-                **call_options(args),
-            )
-
-
 def engine(args: argparse.Namespace, **more: Any) -> AsyncAgentOrchestrator:
     """Raises InputError for a senseless limit."""
     return AsyncAgentOrchestrator(
         args.config, stream=not args.no_stream, **given(args, _ENGINE_OPTIONS), **more
     )
+
+
+def prices(given: Optional[List[str]]) -> Dict[str, Dict[str, float]]:
+    """Of `--price MODEL=INPUT,OUTPUT`, as often as it was given. Raises InputError."""
+    found: Dict[str, Dict[str, float]] = {}
+    for text in given or ():
+        model, _, both = text.partition("=")
+        try:
+            fresh, answer = (float(number) for number in both.split(","))
+        except ValueError:
+            raise InputError(
+                f"--price is {text!r}; write MODEL=INPUT,OUTPUT in USD per million tokens."
+            ) from None
+        found[model] = {"input": fresh, "output": answer}
+    return found
+
+
+def check_budget(budget: Optional[float]) -> None:
+    """Raises InputError."""
+    if budget is not None and budget <= 0:
+        raise InputError(f"--budget is {budget:g}; it must be an amount in USD above 0.")
+
+
+def estimate_fields(estimate: Estimate) -> Dict[str, Any]:
+    """An estimate as `--json` shows it."""
+    return {
+        "rows": estimate.rows,
+        "cached": estimate.cached,
+        "unrunnable": estimate.unrunnable,
+        "input_tokens": estimate.input_tokens._asdict(),
+        "output_tokens": estimate.output_tokens._asdict(),
+        "cost": estimate.cost._asdict() if estimate.cost else None,
+        "unpriced": list(estimate.unpriced),
+    }
+
+
+def estimate_lines(estimate: Estimate, of: str) -> Iterator[str]:
+    """An estimate to be read; `of` says what its rows are."""
+    yield (
+        f"{estimate.rows:,} {of}: {estimate.cached:,} have a kept answer, "
+        f"{estimate.unrunnable:,} can't be run"
+    )
+    yield f"input tokens   {_range(estimate.input_tokens, '{:,.0f}')}"
+    yield f"output tokens  {_range(estimate.output_tokens, '{:,.0f}')}"
+    if estimate.cost is not None:
+        yield f"cost           {_range(estimate.cost, '${:,.4f}')}"
+    else:
+        yield f"cost           unknown for {', '.join(estimate.unpriced)}; give --price MODEL=INPUT,OUTPUT"
+
+
+def _range(found: Range, form: str) -> str:
+    low, expected, high = (form.format(number) for number in found)
+    return f"about {expected}, from {low} to {high}"

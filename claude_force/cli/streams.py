@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any, Callable, TextIO
+from typing import Any, Callable, Sequence, TextIO
 
 from .. import settings
 
@@ -88,12 +88,15 @@ def warn(text: str) -> None:
     note(f"warning: {text}")
 
 
-def error(text: str, json: bool) -> None:
-    """What ended the command: a line on stderr, or an object on stdout."""
+def error(text: str, json: bool, details: Sequence[str] = ()) -> None:
+    """What ended the command: a line on stderr and one for each detail, or an object on stdout."""
     if json:
-        as_json({"success": False, "error": without_secrets(text)})
-    else:
-        _say(f"error: {text}")
+        more = {"details": [without_secrets(one) for one in details]} if details else {}
+        as_json({"success": False, "error": without_secrets(text), **more})
+        return
+    _say(f"error: {text}")
+    for one in details:
+        _say(f"- {one}")
 
 
 def _say(text: str) -> None:

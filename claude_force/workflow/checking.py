@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Iterator, List, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence
 
 from ..agents.names import nearest
 from ..errors import InputError, InvalidWorkflowError
 from . import template
 from .order import cycles, dependents
+from .reading import read_workflow
 from .spec import INPUT, STEP, Step, Workflow
 
 # Raises InputError for an agent that can't be run.
@@ -16,12 +17,23 @@ CheckAgent = Callable[[str], Any]
 
 def check(workflow: Workflow, check_agent: CheckAgent, inputs: Mapping[str, Any]) -> None:
     """Raises InvalidWorkflowError with all faults. `inputs` are the values of this run."""
-    faults = [*_of_graph(workflow), *_of_inputs(workflow, inputs)]
+    found = [*_of_graph(workflow), *_of_inputs(workflow, inputs)]
     known = {**workflow.inputs, **inputs}
     for step in workflow.steps:
-        faults += [f"step '{step.id}': {fault}" for fault in _of_step(step, workflow, known, check_agent)]
-    if faults:
-        raise InvalidWorkflowError(workflow.name, faults)
+        found += [f"step '{step.id}': {fault}" for fault in _of_step(step, workflow, known, check_agent)]
+    if found:
+        raise InvalidWorkflowError(workflow.name, found)
+
+
+def faults(name: str, written: Any, check_agent: CheckAgent) -> List[str]:
+    """Of a workflow as claude.json has it; none where it can be run once it is given its inputs."""
+    try:
+        workflow = read_workflow(name, written)
+        given: Dict[str, Any] = {one: [] for one, default in workflow.inputs.items() if default is None}
+        check(workflow, check_agent, given)
+    except InvalidWorkflowError as error:
+        return list(error.faults)
+    return []
 
 
 def _of_graph(workflow: Workflow) -> Iterator[str]:

@@ -87,6 +87,7 @@ class WorkflowResult(List[AgentResult]):
     """A run of a workflow. As a list: the results of all parts, in a topological order of the steps.
 
     Attributes:
+        name, task: the workflow's, and what it was about.
         run_id: to be given as `resume`, where the run was kept.
         steps: in that order, those that were skipped among them.
         success: no step failed, other than optional ones.
@@ -97,13 +98,13 @@ class WorkflowResult(List[AgentResult]):
     def __init__(
         self,
         workflow: Workflow,
+        task: str,
         steps: Iterable[StepResult],
+        duration: float,
         run_id: Optional[str] = None,
-        duration: float = 0.0,
-        cost_before: float = 0.0,
     ) -> None:
-        self.name, self._needs = workflow.name, workflow.needs
-        self.run_id, self.duration, self.cost_before = run_id, duration, cost_before
+        self.name, self.task, self._needs = workflow.name, task, workflow.needs
+        self.run_id, self.duration, self.cost_before = run_id, duration, 0.0
         self.steps: Tuple[StepResult, ...] = tuple(steps)
         super().__init__(result for step in self.steps for result in step.results)
 
@@ -161,7 +162,10 @@ def total_cost(results: Iterable[AgentResult]) -> Optional[float]:
 
 @dataclass(frozen=True)
 class StepEvent:
-    """A step has changed: `status` may also be "running"; `done` of `parts` have ended, `failed` of these."""
+    """A step has changed: `status` may also be "running"; `done` of `parts` have ended, `failed` of these.
+
+    `run_id` is that of the run, where it is kept; `result` is there when the step has ended.
+    """
 
     step: str
     agent: str
@@ -170,6 +174,7 @@ class StepEvent:
     parts: int = 0
     failed: int = 0
     result: Optional[StepResult] = None
+    run_id: Optional[str] = None
 
 
 OnStep = Callable[[StepEvent], None]

@@ -33,9 +33,16 @@ def _add_agent(parser: Parser) -> None:
 
 def _add_workflow(parser: Parser) -> None:
     _add_one(parser, "workflows")
-    parser.add_argument(
-        "--no-pass-output", action="store_true", help="give each agent the task alone, not the answer before"
-    )
+    add = parser.add_argument
+    add("--no-pass-output", action="store_true", help="give agents the task alone, not the answers before")
+    add("--input", action="append", metavar="NAME=TEXT", help="a value that tasks name; may be repeated")
+    add("--inputs", metavar="FILE", help="a JSON object of such values, lists among them")
+    add("--plan", action="store_true", help="send nothing: show the order of the steps and the cost")
+    add("--resume", metavar="RUN", help="go on with a run: only what is missing is asked and paid for")
+    add("--fail-fast", action="store_true", default=None, help="begin no further step after a failure")
+    add("--budget", type=number, metavar="USD", help="hard cap on what this command spends")
+    add("--price", action="append", metavar="MODEL=IN,OUT", help="USD per million tokens; may be repeated")
+    parser.values["inputs"] = "files"
     parser.set_defaults(carry_out=_run_workflow)
 
 
@@ -88,7 +95,7 @@ def _run_agent(args: argparse.Namespace) -> int:
 
 
 def _run_workflow(args: argparse.Namespace) -> int:
-    from ..run import run_workflow
+    from ..workflow import run_workflow
 
     return run_workflow(args)
 

@@ -7,7 +7,7 @@ from typing import Any, Dict, Iterator, List
 
 from ...agents import Registry, resolve_model
 from ...agents.models import retirement
-from ..agents import workflow_fields
+from ...workflow import faults
 from ..render import count
 from .finding import OK, PROBLEM, WARNING, Finding
 
@@ -21,7 +21,7 @@ def project(registry: Registry) -> Iterator[Finding]:
     else:
         yield Finding("project", WARNING, text, "Run `claude-force init`, or add .claude/agents/NAME.md.")
     yield from _files(registry)
-    yield from _workflows(workflows, [agent["name"] for agent in agents])
+    yield from _workflows(workflows, registry)
     yield from _models(registry, agents)
 
 
@@ -40,15 +40,10 @@ def _sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') else '.'}" if text else ""
 
 
-def _workflows(workflows: Dict[str, Any], agents: List[str]) -> Iterator[Finding]:
+def _workflows(workflows: Dict[str, Any], registry: Registry) -> Iterator[Finding]:
     for name, written in workflows.items():
-        used = [step["agent"] for step in workflow_fields(name, written)["steps"]]
-        missing = [agent for agent in dict.fromkeys(used) if agent not in agents]
-        if missing:
-            text = f"{name} names {', '.join(missing)}, which no file defines"
-            yield Finding("workflow", PROBLEM, text, "Correct the name in claude.json, or add the agent.")
-        elif not used:
-            yield Finding("workflow", PROBLEM, f"{name} has no agents", "List at least one in claude.json.")
+        for fault in faults(name, written, registry.get):
+            yield Finding("workflow", PROBLEM, f"{name}: {fault}", "Correct it in claude.json.")
 
 
 def _models(registry: Registry, agents: List[Dict[str, Any]]) -> Iterator[Finding]:

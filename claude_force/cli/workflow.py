@@ -1,0 +1,239 @@
+"""`run workflow` and `workflow show`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence
+
+from ..agents import Registry
+from ..errors import InputError
+from ..types import AgentResult
+from ..workflow import StepEvent, StepResult, Workflow, WorkflowResult, drawing, faults, read_workflow
+from ..workflow.order import cycles
+from ..workflow.outcome import SKIPPED
+from ..workflow.plan import Plan
+from . import render, streams
+from .options import call_options
+from .run import check_budget, engine, estimate_fields, estimate_lines, prices
+from .task import read_task
+from .tree import Tree
+
+
+def run_workflow(args: argparse.Namespace) -> int:
+    """Returns 0, 1 when a step failed, or 130 with the finished steps. Raises InputError."""
+    check_budget(args.budget)
+    options = _Options(args)
+    if args.plan:
+        return asyncio.run(_plan(args, options))
+    run = _Run(args, options)
+    try:
+        result = asyncio.run(run.carry_out())
+    except KeyboardInterrupt:
+        run.hint("goes on where this one was interrupted")
+        if not args.json:
+            raise  # the finished steps have been printed already
+        fields = _fields(args.name, run.task, run.done, error="interrupted")
+        streams.as_json({**fields, "run_id": run.run_id})
+        return 130
+    run.report(result)
+    return 0 if result.success else 1
+
+
+class _Options:
+    """What the command line says of the run, read and checked."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        named = args.task is not None or args.task_file is not None or args.stdin
+        self.task = read_task(args) if named or args.resume is None else None
+        self.inputs = _inputs(args)
+        self.pass_output = not args.no_pass_output
+
+
+def _inputs(args: argparse.Namespace) -> Optional[Dict[str, Any]]:
+    found: Dict[str, Any] = {}
+    if args.inputs is not None:
+        found.update(_object(Path(args.inputs)))
+    for text in args.input or ():
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise InputError(f"--input is {text!r}; write NAME=TEXT.")
+        found[name] = value
+    # A run that is resumed has its own.
+    return found if found or args.resume is None else None
+
+
+def _object(path: Path) -> Dict[str, Any]:
+    try:
+        found = json.loads(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path} can't be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON ({error}).") from error
+    if not isinstance(found, dict):
+        raise InputError(f'{path} holds no JSON object; write {{"NAME": "its value", ...}}.')
+    return found
+
+
+async def _plan(args: argparse.Namespace, options: _Options) -> int:
+    if options.task is None:
+        raise InputError("--plan is for a run that has not begun: give its task instead of --resume.")
+    async with engine(args, prices=prices(args.price)) as running:
+        plan = await running.plan(
+            args.name,
+            options.task,
+            options.pass_output,
+            inputs=options.inputs,
+            cache=args.cache,
+            **call_options(args),
+        )
+    if args.json:
+        streams.as_json(_plan_fields(plan))
+        return 0
+    streams.out(drawing.as_text(plan.workflow))
+    for line in estimate_lines(plan.estimate, "calls"):
+        streams.out(line)
+    if any(one.calls is None for one in plan.steps):
+        streams.out("A step whose number of calls an answer decides is counted with one call.")
+    return 0
+
+
+def _plan_fields(plan: Plan) -> Dict[str, Any]:
+    return {
+        "workflow": plan.workflow.name,
+        "levels": plan.levels,
+        "steps": [
+            {"id": one.step.id, "agent": one.step.agent, "level": one.level, "calls": one.calls}
+            for one in plan.steps
+        ],
+        "estimate": estimate_fields(plan.estimate),
+    }
+
+
+class _Run:
+    """One run, and what is shown of it. `done` has the results so far."""
+
+    def __init__(self, args: argparse.Namespace, options: _Options) -> None:
+        self._args, self._options = args, options
+        self.task = options.task
+        self.done: List[AgentResult] = []
+        self.run_id: Optional[str] = args.resume
+
+    async def carry_out(self) -> WorkflowResult:
+        args, options = self._args, self._options
+        async with engine(args, prices=prices(args.price), budget_usd=args.budget) as running:
+            with Tree(args.name, args.json) as self._tree:
+                return await running.execute_workflow(
+                    args.name,
+                    options.task,
+                    options.pass_output,
+                    on_result=lambda _, result: self.done.append(result),
+                    on_step=self._on_step,
+                    inputs=options.inputs,
+                    resume=args.resume,
+                    fail_fast=args.fail_fast,
+                    cache=args.cache,
+                    **call_options(args),
+                )
+
+    def _on_step(self, event: StepEvent) -> None:
+        self.run_id = event.run_id or self.run_id
+        self._tree.on_step(event)
+        if event.result is not None and not self._args.json:
+            with self._tree.paused():
+                _print_step(event.result)
+
+    def report(self, result: WorkflowResult) -> None:
+        """Of a run that has come to its end."""
+        if self._args.json:
+            fields = _fields(self._args.name, result.task, result)
+            more = {name: value for name, value in result.to_dict().items() if name not in fields}
+            streams.as_json({**fields, "success": result.success, **more})
+            return
+        streams.note(_summary(result))
+        if not result.success:
+            self.hint("asks again for what is missing, and for nothing else")
+
+    def hint(self, what: str) -> None:
+        """How the run goes on, where it can."""
+        if self.run_id is not None:
+            name, run_id = self._args.name, self.run_id
+            streams.note(f"claude-force run workflow {name} --resume {run_id} {what}")
+
+
+def _fields(
+    name: str, task: Optional[str], results: Sequence[AgentResult], error: Optional[str] = None
+) -> Dict[str, Any]:
+    """A workflow's results as `--json` shows them."""
+    fields: Dict[str, Any] = {
+        "success": error is None and all(result.success for result in results),
+        "workflow": name,
+        "task": task,
+        "total_tokens": sum(result.usage.total_tokens for result in results),
+        "results": [render.result_fields(result) for result in results],
+    }
+    return fields if error is None else {**fields, "error": error}
+
+
+def _print_step(result: StepResult) -> None:
+    """One step of a workflow that has ended: each of its answers, or why there is none."""
+    if result.status == SKIPPED:
+        streams.note(f"{result.id} is skipped: {result.reason}")
+        return
+    streams.out(f"== {result.id}. {result.agent}")
+    if not result.results:
+        streams.error(result.reason or "no reason was given", json=False)
+    for label, one in zip(result.labels or ("",), result.results):
+        if label:
+            streams.out(f"-- {label}")
+        render.answer(one)
+    streams.out()
+
+
+def _summary(result: WorkflowResult) -> str:
+    parts = [
+        f"{render.count(sum(step.status == status for step in result.steps), 'step')} {status}"
+        for status in ("succeeded", "failed", "skipped")
+        if any(step.status == status for step in result.steps)
+    ]
+    resumed = sum(step.resumed for step in result.steps)
+    if resumed:
+        parts.append(f"{render.count(resumed, 'answer')} from before")
+    money = render.dollars(result.cost)
+    before = f" (${result.cost_before:.4f} before)" if result.cost_before else ""
+    return f"{', '.join(parts)}; {money}{before}, {result.duration:.1f} s"
+
+
+def show_workflow(args: argparse.Namespace) -> int:
+    """Draws a workflow; its faults are told on stderr, with exit code 1. Raises InputError."""
+    registry = Registry(args.config)
+    written = registry.workflow(args.name)
+    workflow = read_workflow(args.name, written)
+    found = faults(args.name, written, registry.get)
+    if args.json:
+        streams.as_json({**_shown(workflow), "faults": found})
+    elif not cycles(workflow.needs):
+        pictures = {"text": drawing.as_text, "mermaid": drawing.as_mermaid, "dot": drawing.as_dot}
+        streams.out(pictures[args.format](workflow))
+    for fault in found:
+        streams.warn(fault)
+    return 1 if found else 0
+
+
+def _shown(workflow: Workflow) -> Dict[str, Any]:
+    return {
+        "name": workflow.name,
+        "description": workflow.description,
+        "inputs": dict(workflow.inputs),
+        "steps": [
+            {
+                "id": step.id,
+                "agent": step.agent,
+                "dependencies": list(step.dependencies),
+                "details": drawing.details(step),
+            }
+            for step in workflow.steps
+        ],
+    }

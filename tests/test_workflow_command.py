@@ -1,0 +1,284 @@
+"""`run workflow`, `workflow show` and `runs`: what a user of graphs sees."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pexpect
+import pytest
+from fleet import command
+
+from claude_force.cli.main import main
+from claude_force.testing import faults
+
+GRAPH = {
+    "inputs": {"language": "English"},
+    "steps": [
+        {"id": "each", "agent": "code-reviewer", "foreach": {"files": "src/*.py"}},
+        {"id": "sum", "agent": "python-expert", "dependencies": ["each"]},
+        {
+            "id": "talk",
+            "agent": "python-expert",
+            "dependencies": ["each"],
+            "task": "In ${inputs.language}: ${steps.each}",
+        },
+        {
+            "id": "alarm",
+            "agent": "code-reviewer",
+            "dependencies": ["sum"],
+            "when": {"step": "sum", "contains": "no answer says this"},
+        },
+    ],
+}
+BROKEN = {
+    "steps": [
+        {"id": "a", "agent": "pyton-expert", "dependencies": ["b"]},
+        {"id": "b", "agent": "code-reviewer", "dependencies": ["a"]},
+        {"id": "c", "agent": "code-reviewer", "dependencies": ["a"]},
+    ]
+}
+
+
+@pytest.fixture
+def graph(workplace):
+    """The project, with a graph and a broken one beside its lists."""
+    path = workplace / ".claude" / "claude.json"
+    config = json.loads(path.read_text())
+    config["workflows"].update({"fan-out": GRAPH, "knot": BROKEN})
+    path.write_text(json.dumps(config))
+    (workplace / "src").mkdir()
+    for name in ("one", "two", "three"):
+        (workplace / "src" / f"{name}.py").write_text(f"print('{name}')\n")
+    return workplace
+
+
+def fields_of(capsys):
+    return json.loads(capsys.readouterr().out)
+
+
+def ran(capsys, *arguments, code=0):
+    """The fields of a run that ends with `code`."""
+    assert main(["run", "workflow", *arguments, "--json"]) == code
+    return fields_of(capsys)
+
+
+class TestShow:
+    def test_draws_the_steps_in_the_order_in_which_they_can_run(self, graph, capsys):
+        assert main(["workflow", "show", "fan-out"]) == 0
+        assert capsys.readouterr().out.splitlines() == [
+            "1  each   code-reviewer  for each of the files src/*.py",
+            "2  sum    python-expert  after each",
+            "2  talk   python-expert  after each",
+            "3  alarm  code-reviewer  after sum; when steps.sum contains 'no answer says this'",
+        ]
+
+    def test_draws_a_flowchart_for_mermaid(self, graph, capsys):
+        assert main(["workflow", "show", "fan-out", "--format", "mermaid"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0] == "flowchart TD"
+        assert '    s1["each<br>code-reviewer<br>for each of the files src/*.py"]' in lines
+        assert "    s1 --> s2" in lines
+        assert "    s2 -.-> s4" in lines
+
+    @pytest.mark.skipif(shutil.which("dot") is None, reason="Graphviz is not installed")
+    def test_graphviz_reads_its_picture(self, graph, capsys):
+        assert main(["workflow", "show", "fan-out", "--format", "dot"]) == 0
+        picture = capsys.readouterr().out
+        drawn = subprocess.run(["dot", "-Tplain"], input=picture, capture_output=True, text=True, check=True)
+        assert drawn.stdout.count("\nnode") == 4
+
+    def test_the_picture_for_graphviz_has_each_step_and_each_arrow(self, graph, capsys):
+        assert main(["workflow", "show", "fan-out", "--format", "dot"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0] == "digraph {"
+        assert sum("label=" in line for line in lines) == 4
+        assert [line.strip() for line in lines if "->" in line] == [
+            "s1 -> s2;",
+            "s1 -> s3;",
+            "s2 -> s4 [style=dashed];",
+        ]
+
+    def test_a_broken_one_is_shown_with_all_of_its_faults(self, graph, capsys):
+        assert main(["workflow", "show", "knot", "--json"]) == 1
+        found = fields_of(capsys)["faults"]
+        assert "these steps wait for each other: a -> b -> a; take one of the dependencies out" in found
+        assert "step 'c' is never reached: it waits for steps that wait for each other" in found
+        assert "step 'a': Agent 'pyton-expert' not found. Did you mean: python-expert?" in found
+
+    def test_a_list_of_agents_is_a_chain(self, graph, capsys):
+        assert main(["workflow", "show", "review"]) == 0
+        assert capsys.readouterr().out.splitlines() == [
+            "1  1  python-expert",
+            "2  2  code-reviewer  after 1",
+        ]
+
+
+class TestRun:
+    def test_answers_of_a_step_that_goes_through_files_stand_under_their_names(self, graph, capsys):
+        assert main(["run", "workflow", "fan-out", "--task", "Look"]) == 0
+        out = capsys.readouterr().out
+        assert out.index("== each. code-reviewer") < out.index("-- src/one.py") < out.index("== sum.")
+
+    def test_says_what_was_skipped_and_why(self, graph, capsys):
+        assert main(["run", "workflow", "fan-out", "--task", "Look"]) == 0
+        error = capsys.readouterr().err
+        assert "alarm is skipped: it runs only when steps.sum contains 'no answer says this'" in error
+        assert "3 steps succeeded, 1 step skipped" in error
+
+    def test_json_has_each_step(self, graph, capsys):
+        fields = ran(capsys, "fan-out", "--task", "Look")
+        assert [(step["id"], step["status"], step["calls"]) for step in fields["steps"]] == [
+            ("each", "succeeded", 3),
+            ("sum", "succeeded", 1),
+            ("talk", "succeeded", 1),
+            ("alarm", "skipped", 0),
+        ]
+        assert fields["cost"] == pytest.approx(sum(step["cost"] for step in fields["steps"]))
+
+    def test_inputs_come_from_the_command_line_and_from_a_file(self, graph, messages_server, capsys):
+        (graph / "inputs.json").write_text('{"language": "Danish"}')
+        ran(capsys, "fan-out", "--task", "Look", "--inputs", "inputs.json")
+        ran(capsys, "fan-out", "--task", "Look", "--input", "language=Old Norse")
+        told = [one.body["messages"][0]["content"] for one in messages_server.requests]
+        assert sum(text.startswith("In Danish: ") for text in told) == 1
+        assert sum(text.startswith("In Old Norse: ") for text in told) == 1
+
+    def test_a_plan_sends_nothing_and_counts_the_calls(self, graph, messages_server, capsys):
+        plan = ran(capsys, "fan-out", "--task", "Look", "--plan")
+        assert messages_server.requests == []
+        assert plan["levels"] == [["each"], ["sum", "talk"], ["alarm"]]
+        assert plan["estimate"]["rows"] == 6
+        assert main(["run", "workflow", "fan-out", "--task", "Look", "--plan"]) == 0
+        assert "6 calls: 0 have a kept answer" in capsys.readouterr().out
+
+    def test_after_a_failure_it_says_how_to_go_on_and_that_pays_only_for_the_rest(
+        self, graph, another_server, capsys
+    ):
+        another_server(faults=[None, None, None, faults.status(400)])
+        assert main(["run", "workflow", "fan-out", "--task", "Look", "--max-concurrent", "1"]) == 1
+        hint = next(line for line in capsys.readouterr().err.splitlines() if "--resume" in line)
+        run_id = hint.partition("--resume ")[2].split()[0]
+        healthy = another_server()
+        fields = ran(capsys, "fan-out", "--resume", run_id, "--cache", "off")
+        assert fields["success"] is True
+        assert fields["task"] == "Look"
+        assert (sum(step["resumed"] for step in fields["steps"]), len(healthy.requests)) == (4, 1)
+        assert fields["cost_before"] > 0
+
+    @pytest.mark.parametrize(
+        ("arguments", "what"),
+        [
+            (["knot", "--task", "x"], "Workflow 'knot' can't be run"),
+            (["fan-out", "--resume", "nobody-1", "--plan"], "--plan is for a run that has not begun"),
+            (["fan-out", "--task", "x", "--input", "nothing"], "write NAME=TEXT"),
+            (["fan-out", "--task", "x", "--input", "langage=x"], "did you mean language?"),
+            (["fan-out", "--task", "x", "--inputs", "none.json"], "none.json can't be read"),
+            (["fan-out", "--resume", "nobody-1"], "Run 'nobody-1' not found"),
+            (["fan-out", "--task", "x", "--budget", "0"], "--budget is 0"),
+        ],
+    )
+    def test_wrong_input_is_told_and_nothing_is_sent(self, graph, messages_server, capsys, arguments, what):
+        assert main(["run", "workflow", *arguments]) == 2
+        assert what in capsys.readouterr().err
+        assert messages_server.requests == []
+
+    def test_a_budget_ends_what_does_not_fit(self, graph, capsys):
+        fields = ran(capsys, "fan-out", "--task", "Look", "--budget", "0.0001", code=1)
+        assert fields["steps"][0]["status"] == "failed"
+        assert "budget" in fields["steps"][0]["reason"]
+
+
+class TestRuns:
+    def test_lists_the_runs_with_what_they_paid(self, graph, capsys):
+        ran(capsys, "fan-out", "--task", "Look")
+        ran(capsys, "review", "--task", "Look")
+        assert main(["runs", "list", "--json"]) == 0
+        newest, oldest = fields_of(capsys)
+        assert (newest["workflow"], newest["status"], newest["answers"]) == ("review", "succeeded", 2)
+        assert (oldest["workflow"], oldest["answers"]) == ("fan-out", 5)
+        assert oldest["spent"] > 0
+
+    def test_shows_what_a_run_was_given_and_what_it_was_answered(self, graph, capsys):
+        run_id = ran(capsys, "review", "--task", "Look")["run_id"]
+        assert main(["runs", "show", run_id, "--json"]) == 0
+        found = fields_of(capsys)
+        assert (found["task"], found["project"]) == ("Look", str(graph))
+        assert [one["agent"] for one in found["steps"]] == ["python-expert", "code-reviewer"]
+        assert main(["runs", "show", run_id]) == 0
+        assert f"run:       {run_id}" in capsys.readouterr().out
+
+    def test_an_unknown_run_is_an_error(self, graph, capsys):
+        assert main(["runs", "show", "nobody-1"]) == 2
+        assert "Run 'nobody-1' not found" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
+class TestBrokenOff:
+    def start(self, *arguments):
+        return subprocess.Popen(
+            [sys.executable, "-m", "claude_force", "run", "workflow", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def broken_off(self, server, after, number):
+        """A run that is ended by a signal as soon as the server has seen `after` requests."""
+        running = self.start("fan-out", "--task", "Look", "--cache", "off", "--json")
+        end = time.monotonic() + 30
+        while len(server.requests) < after and time.monotonic() < end:
+            time.sleep(0.01)
+        running.send_signal(number)
+        out, error = running.communicate(timeout=30)
+        return running.returncode, out, error
+
+    def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(self, graph, another_server, capsys):
+        server = another_server(faults=[None, None, None, *[faults.silence_before_first_byte()] * 2])
+        code, out, error = self.broken_off(server, 5, signal.SIGINT)
+        fields = json.loads(out)
+        assert (code, fields["error"], len(fields["results"])) == (130, "interrupted", 3)
+        assert f"--resume {fields['run_id']}" in error
+        healthy = another_server()
+        resumed = ran(capsys, "fan-out", "--resume", fields["run_id"], "--cache", "off")
+        assert (resumed["success"], len(healthy.requests)) == (True, 2)
+
+    def test_a_run_that_was_killed_is_listed_as_interrupted_and_goes_on(self, graph, another_server, capsys):
+        server = another_server(faults=[None, None, None, *[faults.silence_before_first_byte()] * 2])
+        self.broken_off(server, 5, signal.SIGKILL)
+        assert main(["runs", "list", "--json"]) == 0
+        (found,) = fields_of(capsys)
+        assert (found["status"], found["answers"]) == ("interrupted", 3)
+        healthy = another_server()
+        resumed = ran(capsys, "fan-out", "--resume", found["run"], "--cache", "off")
+        assert (resumed["success"], len(healthy.requests)) == (True, 2)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are POSIX's")
+class TestTerminal:
+    def test_a_live_tree_shows_each_step_under_way(self, graph, another_server):
+        server = another_server(time_to_first_token=0.6)
+        session = pexpect.spawn(
+            sys.executable,
+            ["-m", "claude_force", "run", "workflow", "fan-out", "--task", "Look"],
+            encoding="utf-8",
+            timeout=30,
+            dimensions=(40, 100),
+            env={**os.environ, "TERM": "xterm-256color"},
+        )
+        session.expect_exact("of 3 parts")
+        session.expect_exact("== each. code-reviewer")
+        session.expect_exact("3 steps succeeded, 1 step skipped")
+        session.expect(pexpect.EOF)
+        session.close()
+        assert session.exitstatus == 0
+        assert len(server.requests) == 5
+
+
+def test_piped_output_is_plain(graph):
+    done = command("run", "workflow", "fan-out", "--task", "Look")
+    assert done.returncode == 0
+    assert b"\x1b" not in done.stdout + done.stderr
