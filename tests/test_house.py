@@ -32,13 +32,13 @@ ROWS = (
     "performance_tracker",
     "report",
     "inquiries",
+    "durable",
     "engine",
     "estimate",
     "workflow",
     "bulk",
     "async_orchestrator",
     "orchestrator",
-    "durable",
     "testing",
     "integrations",
     "cli",
@@ -50,7 +50,7 @@ NARROW = {"testing": GROUND_FLOOR}
 MAX_MODULE_LINES = 400
 MAX_FUNCTION_LINES = 40
 MAX_ROOT_DOCUMENTS = 4
-HEAVY = ("anthropic", "pydantic", "rich", "yaml", "aiohttp")
+HEAVY = ("anthropic", "pydantic", "rich", "yaml", "aiohttp", "dbos", "sqlalchemy", "psycopg")
 
 Function = Union[ast.FunctionDef, ast.AsyncFunctionDef]
 
