@@ -124,13 +124,13 @@ class Remote:
             await self._cancel(ticket)
             raise DeadlineExceededError(f"No answer within the deadline of {left:g} s")
         except asyncio.CancelledError:
-            self._desk.leave(_cancelled(ticket))
+            self._desk.leave(cancelled(ticket))
             raise
         finally:
             post.forget(ticket, waiting)
 
     async def _cancel(self, ticket: str) -> None:
-        await self._desk.do(_cancelled(ticket))
+        await self._desk.do(cancelled(ticket))
 
     def _order(self, call: Call, policy: str, terms: Terms) -> Tuple[Order, HandOver]:
         budgets = {budget: self._identity_of(budget) for budget in terms.budgets}
@@ -290,6 +290,7 @@ def _settle(terms: Terms, outcome: Outcome) -> None:
         budget.settle(0.0, (usd or 0.0) + more)
 
 
-def _cancelled(ticket: str) -> Finish:
+def cancelled(ticket: str) -> Finish:
+    """The outcome of a call that nobody waits for any more."""
     figures, text = outcome_texts(CancelledCallError("The call was cancelled"), 0.0)
     return Finish(ticket, figures, text, success=False, cancelled=True, delivered=True)

@@ -54,15 +54,9 @@ def launch(database: Database, name: str, carry: Carry) -> None:
 
 
 def make_queue(database: Database, claims: int) -> None:
-    """The one queue; the largest of its workers says how many calls each may claim."""
-    client = database.client
-    queue = client.retrieve_queue(QUEUE)
-    before = queue.worker_concurrency if queue is not None else None
-    client.register_queue(
-        QUEUE,
-        worker_concurrency=max(claims, before or 0),
-        polling_interval_sec=POLL_SECONDS,
-        application_name=APPLICATION,
+    """The one queue. `claims` is how many calls any worker may have claimed at a time."""
+    database.client.register_queue(
+        QUEUE, worker_concurrency=claims, polling_interval_sec=POLL_SECONDS, application_name=APPLICATION
     )
 
 
@@ -115,3 +109,19 @@ def claimants(database: Database) -> Any:
         status="PENDING", queue_name=QUEUE, load_input=False, load_output=False
     )
     return sorted({one.executor_id for one in found if one.executor_id})
+
+
+def withdraw(database: Database, run_id: str) -> None:
+    """Takes a run's calls out of the queue; those that are claimed end by themselves."""
+    while True:
+        queued = database.client.list_workflows(
+            workflow_id_prefix=f"{run_id}:",
+            status="ENQUEUED",
+            queue_name=QUEUE,
+            limit=500,
+            load_input=False,
+            load_output=False,
+        )
+        if not queued:
+            return
+        database.client.cancel_workflows([one.workflow_id for one in queued])

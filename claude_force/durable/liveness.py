@@ -79,6 +79,12 @@ class Pulse:
             connection.execute(sa.insert(WORKERS).values(**row, started=moment, seen=moment))
         return True
 
+    def largest(self) -> int:
+        """The concurrency of the largest worker, this one among them."""
+        with self._database.begin() as connection:
+            most = connection.execute(sa.select(sa.func.max(WORKERS.c.concurrency))).scalar()
+        return max(self._concurrency, most or 0)
+
     def start(self) -> None:
         self._thread.start()
 

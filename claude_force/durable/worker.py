@@ -99,7 +99,11 @@ class Worker:
     async def run(self) -> None:
         """Works until `stop` is called."""
         async with self:
-            await self._stopped.wait()
+            await self.stopped()
+
+    async def stopped(self) -> None:
+        """Returns when `stop` was called."""
+        await self._stopped.wait()
 
     def stop(self) -> None:
         """Lets `run` end: what is on the wire is finished, what is not goes to others."""
@@ -113,7 +117,7 @@ class Worker:
             await crew.sign_on(self._wanted)
             if any(self._rates):
                 await crew.desk.do(SetByHand(self._rates))
-            await to_thread.run_sync(host.make_queue, crew.database, _CLAIMED * self._how.ceiling)
+            await to_thread.run_sync(crew.make_queue)
             host.launch(crew.database, crew.pulse.name, crew.carry)
         except BaseException:
             await crew.sign_off()
@@ -187,6 +191,11 @@ class _Crew:
             # One that was killed a moment ago still passes for alive.
             await asyncio.sleep(patience)
         raise ConfigurationError(f"A worker named {names[0]} is alive: give this one another name.")
+
+    def make_queue(self) -> None:
+        """DBOS has one number for all workers: the largest one's; what a small one claims beyond what it sends
+        waits there."""
+        host.make_queue(self.database, _CLAIMED * self.pulse.largest())
 
     async def sign_off(self) -> None:
         if self._signed_on:

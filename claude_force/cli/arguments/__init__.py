@@ -14,6 +14,7 @@ VERBS: Mapping[str, str] = {
     "list": "List the project's agents or workflows.",
     "info": "Show what is known of an agent or a workflow.",
     "run": "Run an agent, a workflow, or many tasks.",
+    "worker": "Make the calls of durable runs, for drivers on any machine.",
     "cache": "Look after the answers that are kept.",
     "metrics": "Show the figures of what was run: time, cost, saving, errors.",
     "report": "Make one HTML file that shows a run or a span of time.",
