@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple, TypeVar
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    FrozenSet,
+    Iterable,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Protocol,
+    Tuple,
+    TypeVar,
+)
 
 import anyio.to_thread
 
@@ -12,12 +25,33 @@ from .cache.asked import Asked, kept_reply
 from .calling import Clock
 from .clerk import Clerk
 from .errors import CacheError
-from .response_cache import ResponseCache
 from .types import Reply
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+
+class Cache(Protocol):
+    """What the engine asks of a cache: `ResponseCache`, or the one that workers share."""
+
+    exclude_agents: FrozenSet[str]
+
+    def get(
+        self, agent: str, task: str, model: str, fingerprint: Mapping[str, str]
+    ) -> Optional[Dict[str, Any]]: ...
+    def recall(
+        self, agent: str, task: str, model: str, fingerprint: Mapping[str, str]
+    ) -> Optional[Dict[str, Any]]: ...
+    def has(self, agent: str, task: str, model: str, fingerprint: Mapping[str, str]) -> bool: ...
+    def set_many(self, answers: Iterable[Mapping[str, Any]]) -> int: ...
+    def acquire_lease(self, agent: str, task: str, model: str, fingerprint: Mapping[str, str]) -> bool: ...
+    def release_lease(self, agent: str, task: str, model: str, fingerprint: Mapping[str, str]) -> None: ...
+    def explain_miss(
+        self, agent: str, task: str, model: str, fingerprint: Mapping[str, str]
+    ) -> Dict[str, Any]: ...
+    def close(self) -> None: ...
+
 
 # Answers that are whole, and that the model did not decline to give.
 _WHOLE = ("end_turn", "stop_sequence", "tool_use")
@@ -28,7 +62,7 @@ class _Keep(NamedTuple):
 
 
 class _Run(NamedTuple):
-    work: Callable[[ResponseCache], Any]
+    work: Callable[[Cache], Any]
     otherwise: Any
 
 
@@ -39,9 +73,9 @@ class Answers:
     there is none. A `shared` cache is its owner's to close.
     """
 
-    def __init__(self, make: Callable[[], ResponseCache], clock: Clock, shared: bool = False) -> None:
+    def __init__(self, make: Callable[[], Cache], clock: Clock, shared: bool = False) -> None:
         self._make, self._clock, self._shared = make, clock, shared
-        self._cache: Optional[ResponseCache] = None
+        self._cache: Optional[Cache] = None
         self._failed = False
         self._clerk = Clerk(self._work, "claude-force-cache")
 
@@ -81,7 +115,7 @@ class Answers:
         }
         await self._clerk.do(_Keep(answer))
 
-    async def run(self, work: Callable[[ResponseCache], T], otherwise: T) -> T:
+    async def run(self, work: Callable[[Cache], T], otherwise: T) -> T:
         """`work` on the cache, in a thread; `otherwise` where there is no cache."""
         result: T = await self._clerk.do(_Run(work, otherwise))
         return result
@@ -106,7 +140,7 @@ class Answers:
             return self._guarded(job.work, job.otherwise)
         return job() if callable(job) else None
 
-    def _guarded(self, work: Callable[[ResponseCache], T], otherwise: T) -> T:
+    def _guarded(self, work: Callable[[Cache], T], otherwise: T) -> T:
         cache = self._opened()
         if cache is None:
             return otherwise
@@ -117,7 +151,7 @@ class Answers:
             logger.exception("the cache failed")
             return otherwise
 
-    def _opened(self) -> Optional[ResponseCache]:
+    def _opened(self) -> Optional[Cache]:
         if self._cache is None and not self._failed:
             try:
                 self._cache = self._make()
@@ -132,7 +166,7 @@ class Turn:
 
     def __init__(self, question: Asked, clerk: Clerk, clock: Clock) -> None:
         self._question, self._clerk, self._clock = question, clerk, clock
-        self._granted_by: Optional[ResponseCache] = None
+        self._granted_by: Optional[Cache] = None
         self._asked = False
 
     def __enter__(self) -> Turn:
@@ -166,15 +200,15 @@ class Turn:
             # In the thread, and so after what it was asked there, also where the caller was cancelled.
             self._clerk.leave(self._release)
 
-    async def _do(self, work: Callable[[ResponseCache], Any], otherwise: Any) -> Any:
+    async def _do(self, work: Callable[[Cache], Any], otherwise: Any) -> Any:
         self._asked = True
         return await self._clerk.do(_Run(work, otherwise))
 
-    def _look(self, cache: ResponseCache) -> Tuple[Optional[Dict[str, Any]], bool]:
+    def _look(self, cache: Cache) -> Tuple[Optional[Dict[str, Any]], bool]:
         hit = cache.get(*self._question)
         return hit, hit is None and self._acquire(cache)
 
-    def _acquire(self, cache: ResponseCache) -> bool:
+    def _acquire(self, cache: Cache) -> bool:
         leads = cache.acquire_lease(*self._question)
         if leads:
             self._granted_by = cache

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Awaitable, Callable, Dict, Optional
 
-from .answers import Answers
+from .answers import Answers, Cache
 from .cache.asked import OFF, USE, Asked, asked
 from .cache.audit import explained
 from .cache.key import cache_key
 from .cache.key import question as as_question
 from .calling import Clock, SingleFlight, Terms
+from .errors import InvalidOptionError
 from .response_cache import ResponseCache
 from .results import shared
 from .types import Call, Reply
@@ -27,10 +28,10 @@ class Keeping:
     enabled: bool
     ttl_hours: float
     max_size_mb: float
-    cache: Optional[ResponseCache]
+    cache: Optional[Cache]
     base_url: Optional[str]
 
-    def opened(self) -> ResponseCache:
+    def opened(self) -> Cache:
         """Raises CacheError, OSError."""
         return self.cache or ResponseCache(self.ttl_hours, self.max_size_mb, enabled=self.enabled)
 
@@ -39,13 +40,25 @@ class Keeping:
 
 
 class Asking:
-    """Answers for calls; one for each orchestrator."""
+    """Answers for calls; one for each orchestrator.
+
+    Attributes:
+        most: calls that it takes on at a time; None for as many as the wire has use for.
+    """
+
+    most: Optional[int] = None
 
     def __init__(self, send: Send, clock: Clock) -> None:
         self._send, self._clock = send, clock
         self._flights: SingleFlight[Reply] = SingleFlight()
         self._answers: Optional[Answers] = None
         self._kept: Optional[Keeping] = None
+
+    def run_id(self, given: Optional[str]) -> Optional[str]:
+        """The id of a run whose calls outlive the process; here there are none. Raises InvalidOptionError."""
+        if given is not None:
+            raise InvalidOptionError("run_id names a durable run: give the orchestrator durable=URL too.")
+        return None
 
     async def answer(
         self,
@@ -60,7 +73,7 @@ class Asking:
         if question is None or kept.excludes(call.agent_name):
             return await self._send(call, deadline_seconds, terms)
         # No closure: with hundreds of calls under way, its cells are much for the garbage collector to walk.
-        find = partial(self._found, call, policy, question, await self._answers_of(kept), terms)
+        find = partial(self._found, call, policy, question, await self.answers_of(kept), terms)
         reply, led = await self._flights.run((policy, question.key()), find, deadline_seconds)
         return reply if led else shared(reply)
 
@@ -100,7 +113,7 @@ class Asking:
         question = asked(call, kept.base_url)
         if question is None:
             return False
-        answers = await self._answers_of(kept)
+        answers = await self.answers_of(kept)
         return await answers.run(lambda cache: cache.has(*question), False)
 
     async def explain_miss(self, call: Call, kept: Keeping) -> Dict[str, Any]:
@@ -108,7 +121,7 @@ class Asking:
         question = asked(call, kept.base_url)
         if question is None:
             return explained(False, "An option of this call has no written form, so it is never kept.")
-        answers = await self._answers_of(kept)
+        answers = await self.answers_of(kept)
         return await answers.run(
             lambda cache: cache.explain_miss(*question), explained(False, "There is no cache.")
         )
@@ -118,7 +131,8 @@ class Asking:
         if self._answers is not None:
             await self._answers.close()
 
-    async def _answers_of(self, kept: Keeping) -> Answers:
+    async def answers_of(self, kept: Keeping) -> Answers:
+        """The cache that `kept` names, as the engine asks it."""
         if self._answers is None or self._kept != kept:
             before, self._kept = self._answers, kept
             self._answers = Answers(kept.opened, self._clock, shared=kept.cache is not None)

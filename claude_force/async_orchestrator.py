@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import count
-from typing import Any, AsyncGenerator, Awaitable, Dict, List, Optional, Sized
+from typing import Any, AsyncGenerator, Awaitable, Callable, Dict, List, Optional, Sized
 
 from . import settings
 from .bulk import OnEvent, OnResult, Tasks, Tracker, each, most_under_way, pair, stream
@@ -41,6 +41,8 @@ class AsyncAgentOrchestrator(Workflows):
         prices: the caller's own by model, such as {"my-model": {"input": 3.0, "output": 15.0}}, in USD per
             million tokens, before those of the price list.
         enable_tracking: whether each execution gets its line in the ledger, `.claude/metrics/`.
+        durable: a database's URL, and calls outlive this process: with postgresql:// they go to workers
+            (`claude-force worker`), whose own options say how they are made; with sqlite:// they stay here.
         observers: called with a `claude_force.types.Executed` at the end of each call.
 
     `enable_memory` is accepted for older callers and does nothing.
@@ -79,6 +81,8 @@ class AsyncAgentOrchestrator(Workflows):
         on_event: Optional[OnEvent] = None,
         total: Optional[int] = None,
         first_of_many: bool = True,
+        run_id: Optional[str] = None,
+        place: Callable[[int], str] = str,
         **call_options: Any,
     ) -> AsyncGenerator[AgentResult, None]:
         """Runs `(agent_name, task)` pairs from any iterable or async iterable, without end if need be.
@@ -93,6 +97,10 @@ class AsyncAgentOrchestrator(Workflows):
             total: the number of tasks, where `tasks` has no length; for the time that is left.
             first_of_many: of tasks that share a system prompt large enough for the API's prompt cache, one
                 goes first, and the others, which wait for its answer to begin, read what it wrote.
+            run_id: of a durable run, made of letters, digits, "_" and "-". The same run again, under the id that it
+                had, finds what was done and asks only for the rest; None makes a new one.
+            place: from the index of a task to a name for it that is the same when the run is begun again, where
+                it is then given fewer tasks.
             call_options: as of `execute_agent`, the same for every task.
 
         Raises what `tasks` raises, after the results of what was under way by then.
@@ -101,11 +109,15 @@ class AsyncAgentOrchestrator(Workflows):
         total = len(tasks) if total is None and isinstance(tasks, Sized) else total
         tracker = Tracker(on_event, total, self._clock.now) if on_event else None
 
-        def run(agent_name: str, task: str, watch: Watch) -> Awaitable[AgentResult]:
-            terms = Terms(budgets, watch, first_of_many)
+        run_id = self._asking.run_id(run_id)
+
+        def run(index: int, agent_name: str, task: str, watch: Watch) -> Awaitable[AgentResult]:
+            ticket = f"{run_id}:{place(index)}" if run_id else None
+            terms = Terms(budgets, watch, first_of_many, ticket=ticket)
             return self.execute_agent(agent_name, task, terms=terms, **call_options)
 
-        return stream(tasks, run, most_under_way(self._how().ceiling), in_order, tracker)
+        most = self._asking.most or most_under_way(self._how().ceiling)
+        return stream(tasks, run, most, in_order, tracker)
 
     async def estimate(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any, AsyncIterator, Callable, Dict, Optional, Sequence, Tuple, TypeVar, Union
 
@@ -69,6 +70,7 @@ class Engine(Inquiries):
         deadline_seconds: Optional[float] = None,
         stream: bool = True,
         observers: Sequence[Observer] = (),
+        durable: Optional[str] = None,
         clock: Optional[Clock] = None,
     ) -> None:
         """Raises InvalidOptionError for a senseless limit, ConfigurationError for a missing file."""
@@ -85,7 +87,15 @@ class Engine(Inquiries):
         self._how()
         self._clock = clock or Clock()
         self._caller = Caller(self._clock)
-        self._asking = Asking(self._send, self._clock)
+        self._asking = self._door(durable)
+
+    def _door(self, durable: Optional[str]) -> Asking:
+        """Where calls get their answers. Raises ConfigurationError without the extra, InvalidOptionError."""
+        if durable is None:
+            return Asking(self._send, self._clock)
+        extra = import_module(".durable", __package__)
+        door: Asking = extra.open_door(durable, self._send, self._how, self._clock)
+        return door
 
     @property
     def config_path(self) -> Union[str, Path, None]:

@@ -30,7 +30,8 @@ ClaudeForceError
      +- DeadlineExceededError (also TimeoutError)
      +- BudgetExceededError               the call does not fit into the budget; it was not sent
      +- ClosedError                       the orchestrator was closed during the call
-     +- CancelledCallError                the caller cancelled the call; told to observers, never raised
+     +- CancelledCallError                the call was cancelled
+     +- WorkerError                       the workers of a durable run could not make the call
      +- PaidCallBlockedError              the switch against paid calls is on
 """
 
@@ -243,10 +244,16 @@ class ClosedError(CallError):
 
 
 class CancelledCallError(CallError):
-    """The caller cancelled the call while it was under way: observers and the ledger are told of it as a
-    failure, because it may be billed. It is never raised."""
+    """The call was cancelled. Where the caller did so while it was under way, observers and the ledger are told
+    of it as a failure, because it may be billed; raised where somebody else cancelled a durable run."""
 
     advice = "Run it again if the answer is wanted; what was sent may be billed."
+
+
+class WorkerError(CallError):
+    """The call failed in the workers of a durable run, and not at the API."""
+
+    advice = "See the worker's log; handed over again, the call is made again."
 
 
 class PaidCallBlockedError(CallError):

@@ -20,6 +20,9 @@ CACHE_MAX_SIZE_MB = 100.0
 LEASE_POLL_SECONDS = 0.05
 LEASE_SECONDS = 300.0
 
+# How many calls of one driver are in a durable run's queue or on their way at a time.
+MOST_HANDED_OVER = 500
+
 LEDGER_FILE_MB = 64.0
 
 BACKOFF_BASE_SECONDS = 0.5
@@ -36,6 +39,7 @@ DEFAULT_ALIAS = "sonnet"
 # As the SDK reads them, the first that is set before the others.
 CREDENTIALS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
 _CACHE_SECRET = "CLAUDE_CACHE_SECRET"
+_DATABASE_URL = "CLAUDE_FORCE_DATABASE_URL"
 # What is shorter would be found in ordinary text.
 _SHORTEST_SECRET = 8
 _LOOPBACK_ONLY = "CLAUDE_FORCE_LOOPBACK_ONLY"
@@ -67,6 +71,11 @@ def cache_secret() -> Optional[str]:
     return os.environ.get(_CACHE_SECRET)
 
 
+def database_url() -> Optional[str]:
+    """The database of durable runs, where the environment names one."""
+    return os.environ.get(_DATABASE_URL) or None
+
+
 def credentials() -> Tuple[str, ...]:
     """The names of the variables that hold a key or a token."""
     return tuple(name for name in CREDENTIALS if os.environ.get(name))
@@ -75,8 +84,9 @@ def credentials() -> Tuple[str, ...]:
 def secrets() -> Tuple[str, ...]:
     """Values of the environment that nobody may be shown, the longest first."""
     values = [os.environ.get(name, "") for name in (*CREDENTIALS, _CACHE_SECRET)]
-    userinfo = endpoint().partition("://")[2].partition("/")[0].rpartition("@")[0]
-    values += [userinfo, userinfo.partition(":")[2]]
+    for url in (endpoint(), os.environ.get(_DATABASE_URL, "")):
+        userinfo = url.partition("://")[2].partition("/")[0].rpartition("@")[0]
+        values += [userinfo, userinfo.partition(":")[2]]
     return tuple(sorted((one for one in values if len(one) >= _SHORTEST_SECRET), key=len, reverse=True))
 
 

@@ -55,6 +55,33 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.
     return home
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Any]:
+    """A real server, for the whole session; skipped where there is no way to run one."""
+    from postgres import NoPostgresError, Postgres
+
+    try:
+        server = Postgres().create()
+    except NoPostgresError as error:
+        pytest.skip(f"no Postgres: {error}")
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+def pg_url(postgres: Any) -> Iterator[str]:
+    """The URL of a database of the test's own."""
+    url = postgres.new_database()
+    yield url
+    postgres.drop(url)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project's claude.json."""
+    return write_project(tmp_path)
+
+
 @pytest.fixture
 def workplace(tmp_path: Path, messages_server: MessagesServer, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project as the working directory, and a server that the command finds by the environment."""

@@ -24,7 +24,7 @@ class Runs:
         self.under_way = self.most = self.ended = self.cancelled = 0
         self.words = {}
 
-    async def __call__(self, agent, task, watch):
+    async def __call__(self, index, agent, task, watch):
         self.under_way += 1
         self.most = max(self.most, self.under_way)
         try:

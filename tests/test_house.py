@@ -33,6 +33,7 @@ ROWS = (
     "performance_tracker",
     "report",
     "inquiries",
+    "durable",
     "estimate",
     "engine",
     "workflow",
@@ -40,7 +41,6 @@ ROWS = (
     "workflows",
     "async_orchestrator",
     "orchestrator",
-    "durable",
     "testing",
     "integrations",
     "cli",
@@ -52,7 +52,7 @@ NARROW = {"testing": GROUND_FLOOR}
 MAX_MODULE_LINES = 400
 MAX_FUNCTION_LINES = 40
 MAX_ROOT_DOCUMENTS = 4
-HEAVY = ("anthropic", "pydantic", "rich", "yaml", "aiohttp")
+HEAVY = ("anthropic", "pydantic", "rich", "yaml", "aiohttp", "dbos", "sqlalchemy", "psycopg")
 
 Function = Union[ast.FunctionDef, ast.AsyncFunctionDef]
 

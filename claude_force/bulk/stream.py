@@ -31,7 +31,8 @@ T = TypeVar("T")
 Task = Tuple[str, str]
 Tasks = Union[Iterable[Task], AsyncIterable[Task]]
 OnResult = Callable[[int, AgentResult], None]
-RunOne = Callable[[str, str, Watch], Awaitable[AgentResult]]
+# An index, an agent, its task, and who watches it.
+RunOne = Callable[[int, str, str, Watch], Awaitable[AgentResult]]
 
 # Calls that wait for their next attempt hold no slot, so others take it; with few of them, a small fleet that
 # probes an overloaded server would use up all their attempts.
@@ -84,7 +85,7 @@ async def row(index: int, task: Any, run: RunOne, tracker: Optional[Tracker] = N
     watch = tracker.row(index, name) if tracker is not None else None
     try:
         agent_name, text = pair(index, task)
-        result = await run(agent_name, text, watch or NOBODY)
+        result = await run(index, agent_name, text, watch or NOBODY)
     except InputError as error:
         result = failed(Run(name), error, None, 0.0)
     result.index = index

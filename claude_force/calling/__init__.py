@@ -1,10 +1,10 @@
 """One call on the wire. `Caller` is the door; the rest of the package knows nothing behind it."""
 
 from .bill import Bill
-from .budget import Budget, Price, Prices
+from .budget import Budget, Price, Prices, nano
 from .caller import Caller, CallerSettings, Endpoint
 from .clock import Clock
-from .forecast import Forecast, byte_size
+from .forecast import Forecast, byte_size, counted
 from .gate import Load
 from .limits import (
     AUTO,
@@ -14,12 +14,14 @@ from .limits import (
     check_max_tokens,
     check_rates,
 )
-from .pace import Rates
+from .pace import KINDS, Need, Rates
 from .single_flight import SingleFlight
-from .terms import NOBODY, ORDINARY, Terms, Watch
+from .terms import NOBODY, ORDINARY, Guard, Terms, Watch
+from .transport import Meter
 
 __all__ = [
     "AUTO",
+    "KINDS",
     "NOBODY",
     "ORDINARY",
     "Bill",
@@ -29,8 +31,11 @@ __all__ = [
     "Clock",
     "Endpoint",
     "Forecast",
+    "Guard",
     "Load",
     "MaxConcurrent",
+    "Meter",
+    "Need",
     "Price",
     "Prices",
     "Rates",
@@ -42,4 +47,6 @@ __all__ = [
     "check_limits",
     "check_max_tokens",
     "check_rates",
+    "counted",
+    "nano",
 ]

@@ -55,7 +55,7 @@ class Budget:
 
         Raises BudgetExceededError where it does not fit at all.
         """
-        amount = _nano(worst)
+        amount = nano(worst)
         if self._spent + amount > self._limit:
             raise BudgetExceededError(
                 f"Of the budget of ${self.usd:g}, ${self.spent:.4f} is spent, and this call may cost up to "
@@ -68,8 +68,8 @@ class Budget:
 
     def settle(self, worst: float, usd: float) -> None:
         """Gives back a reservation of `worst` and counts what was spent in its place."""
-        self._reserved -= _nano(worst)
-        self._spent += _nano(usd)
+        self._reserved -= nano(worst)
+        self._spent += nano(usd)
         waiting, self._waiting = self._waiting, []
         for wake in waiting:
             wake()
@@ -140,6 +140,7 @@ def _check(model: str, given: Mapping[str, float]) -> None:
             )
 
 
-def _nano(usd: float) -> int:
+def nano(usd: float) -> int:
+    """In whole nano-USD."""
     # Up, so that what is counted is never below what was spent; but not for the noise of a float.
     return math.ceil(round(usd * _NANO, 3))

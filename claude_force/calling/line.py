@@ -49,7 +49,7 @@ class Line:
     async def send(self, call: Call, deadline_seconds: Optional[float], terms: Terms) -> Reply:
         """Raises InputError before anything is sent, CallError after."""
         self.transport.check(call)
-        worst = self._worst(call) if terms.budgets else 0.0
+        worst = self._worst(call) if terms.keeps_budget else 0.0
         bill = terms.bill or Bill()
         attempts = Attempts(call, self._policy, self._clock, deadline_seconds, terms.watch)
         attempt = partial(self._attempt, call, terms, worst, bill)
@@ -88,6 +88,10 @@ class Line:
         return reply
 
     async def _afforded(self, call: Call, terms: Terms, worst: float, meter: Meter, number: int) -> Reply:
+        if terms.guard is not None:
+            need, spent = self._forecast.need(call), partial(self._spent, worst, call, meter)
+            async with terms.guard.passage(call, need, worst, meter, spent):
+                return await self._passed(call, terms, meter, number)
         if not terms.budgets:
             return await self._passed(call, terms, meter, number)
         held: List[Budget] = []
@@ -102,11 +106,14 @@ class Line:
             self._settle(held, worst, call, meter)
 
     def _settle(self, held: Sequence[Budget], worst: float, call: Call, meter: Meter) -> None:
-        spent = worst if meter.in_doubt else 0.0
-        if meter.usage:
-            spent = self._price(call.model, meter.usage, call.options) or 0.0
+        spent = self._spent(worst, call, meter)
         for budget in held:
             budget.settle(worst, spent)
+
+    def _spent(self, worst: float, call: Call, meter: Meter) -> float:
+        if meter.usage:
+            return self._price(call.model, meter.usage, call.options) or 0.0
+        return worst if meter.in_doubt else 0.0
 
     async def _passed(self, call: Call, terms: Terms, meter: Meter, number: int) -> Reply:
         async with self.gate.passage(call.model, self._forecast.need(call), meter, terms.watch):

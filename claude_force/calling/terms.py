@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Callable, Optional, Tuple
+from typing import AsyncContextManager, Callable, Optional, Protocol, Tuple
 
 from ..errors import CallError
+from ..types import Call
 from .bill import Bill
 from .budget import Budget
+from .pace import Need
+from .transport import Meter
 
 
 class Watch:
@@ -34,17 +37,39 @@ def listener(watch: Watch) -> Optional[Callable[[str], None]]:
     return None if type(watch).wrote is Watch.wrote else watch.wrote
 
 
+class Guard(Protocol):
+    """Limits that other processes share: no attempt goes on but through it."""
+
+    @property
+    def keeps_budget(self) -> bool:
+        """Whether it has to know what an attempt may cost."""
+
+    def passage(
+        self, call: Call, need: Need, worst: float, meter: Meter, spent: Callable[[], float]
+    ) -> AsyncContextManager[None]:
+        """Entered when an attempt may be made that takes `need` and costs at most `worst` USD; left when it has
+        ended, however it did. `spent` then says what it cost. Raises BudgetExceededError."""
+
+
 @dataclass(frozen=True)
 class Terms:
     """`first_of_many`: of calls that share a system prompt, one goes first and fills the prompt cache.
 
-    `bill` is the call's own, for a caller who wants to know of it before the call has ended.
+    `bill` is the call's own, for a caller who wants to know of it before the call has ended. `ticket`,
+    "run:place", says which call this is of a durable run: handed over again, it is the same one.
     """
 
     budgets: Tuple[Budget, ...] = ()
     watch: Watch = NOBODY
     first_of_many: bool = False
     bill: Optional[Bill] = None
+    ticket: Optional[str] = None
+    guard: Optional[Guard] = None
+
+    @property
+    def keeps_budget(self) -> bool:
+        """Whether anybody has to know what an attempt may cost."""
+        return bool(self.budgets) or (self.guard is not None and self.guard.keeps_budget)
 
 
 ORDINARY = Terms()

@@ -16,6 +16,7 @@ VERBS: Mapping[str, str] = {
     "run": "Run an agent, a workflow, or many tasks.",
     "workflow": "Show what a workflow does, and in which order.",
     "runs": "List and show the runs of workflows that can be resumed.",
+    "worker": "Make the calls of durable runs, for drivers on any machine.",
     "cache": "Look after the answers that are kept.",
     "metrics": "Show the figures of what was run: time, cost, saving, errors.",
     "report": "Make one HTML file that shows a run or a span of time.",

@@ -1,0 +1,44 @@
+"""`worker`: makes the calls of durable runs until it is told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+from typing import TYPE_CHECKING
+
+from .. import durable, settings
+from ..errors import InputError
+from . import streams
+
+if TYPE_CHECKING:
+    from ..durable import Worker
+
+
+def work(args: argparse.Namespace) -> int:
+    """Returns 0 after SIGTERM or SIGINT. Raises InputError."""
+    asyncio.run(_work(args))
+    return 0
+
+
+async def _work(args: argparse.Namespace) -> None:
+    url = args.database or settings.database_url()
+    if not url:
+        raise InputError(
+            "Name the database: --database URL, or CLAUDE_FORCE_DATABASE_URL in the environment."
+        )
+    worker: Worker = durable.Worker(
+        url,
+        args.concurrency,
+        args.name,
+        rpm=args.rpm,
+        input_tpm=args.input_tpm,
+        output_tpm=args.output_tpm,
+        grace_seconds=args.grace,
+    )
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, worker.stop)
+    async with worker:
+        streams.note(f"worker {worker.name} takes calls; Ctrl-C stops it")
+        await worker.stopped()

@@ -1,0 +1,297 @@
+"""What becomes of a call in the database, as jobs for the desk: handed over, begun, finished, collected.
+
+A call is one row, and DBOS's queue has a workflow for it whose id is the call's ticket and whose only arguments
+are that ticket and a number: bodies stay here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from .database import QUEUE, WORKFLOW, Database
+from .desk import Job
+from .parcel import FORMAT
+from .tables import BUDGETS, CALLS, RESULTS, RUNS, now
+
+# Pinned: what a version enqueues is run by workers of that version, whatever else is installed.
+APP_VERSION = f"claude-force-{FORMAT}"
+# A call that was begun so often is begun alone from then on, so that it takes no others with it.
+SUSPECT_STARTS = 2
+_CHUNK = 5000
+
+
+def workflow_id(ticket: str, generation: int) -> str:
+    """DBOS never runs a workflow again that has ended, so that a call's second generation is another one."""
+    return ticket if generation == 1 else f"{ticket}#{generation}"
+
+
+def run_of(ticket: str) -> str:
+    return ticket.partition(":")[0]
+
+
+class Row(NamedTuple):
+    """A result as it lies there. `created` is the database's time; `age` is how old it is, in seconds."""
+
+    ticket: str
+    figures: str
+    text: str
+    delivered: bool
+    age: float
+
+
+class Work(NamedTuple):
+    """A call that was begun. `left` is in seconds, None without a deadline."""
+
+    body: str
+    starts: int
+    left: Optional[float]
+
+
+@dataclass(frozen=True)
+class HandOver(Job[None]):
+    """Puts a call into the queue, unless it is there or done. One that failed, of which the driver was told, or
+    that was cancelled, is queued anew. `budgets` are ids with their nano-USD."""
+
+    ticket: str
+    agent: str
+    body: str
+    left: Optional[float]
+    budgets: Tuple[Tuple[str, int], ...] = ()
+
+    @classmethod
+    def together(
+        cls, database: Database, connection: sa.Connection, jobs: Sequence[HandOver]
+    ) -> Sequence[None]:
+        moment = connection.execute(sa.select(now(connection))).scalar_one()
+        wanted = {job.ticket: job for job in jobs}
+        _add(connection, RUNS, [{"id": run, "about": "{}", "created": moment} for run in _runs(wanted)])
+        _add(connection, BUDGETS, _budget_rows(jobs, moment))
+        new = _add(connection, CALLS, [job._row(moment) for job in wanted.values()])
+        due = dict.fromkeys(new, 1)
+        due.update(_anew(connection, [wanted[ticket] for ticket in wanted if ticket not in new], moment))
+        for ticket, generation in due.items():
+            enqueue(database, connection, ticket, generation)
+        return [None] * len(jobs)
+
+    def _row(self, moment: float) -> Dict[str, Any]:
+        return {
+            "id": self.ticket,
+            "run": run_of(self.ticket),
+            "agent": self.agent,
+            "body": self.body,
+            "generation": 1,
+            "starts": 0,
+            "created": moment,
+            "deadline": None if self.left is None else moment + self.left,
+        }
+
+
+def enqueue(database: Database, connection: sa.Connection, ticket: str, generation: int) -> None:
+    """Part of the connection's transaction."""
+    database.client.enqueue_in_transaction(
+        connection,
+        {
+            "workflow_name": WORKFLOW,
+            "queue_name": QUEUE,
+            "workflow_id": workflow_id(ticket, generation),
+            "app_version": APP_VERSION,
+        },
+        ticket,
+        generation,
+    )
+
+
+def _anew(connection: sa.Connection, jobs: List[HandOver], moment: float) -> Dict[str, int]:
+    """Those of the calls, known before, that are to be made again, with their new generation."""
+    failed = sa.and_(RESULTS.c.success.is_(False), sa.or_(RESULTS.c.delivered, RESULTS.c.cancelled))
+    found = {}
+    for part in _chunks([job.ticket for job in jobs]):
+        done = sa.delete(RESULTS).where(RESULTS.c.id.in_(part), failed).returning(RESULTS.c.id)
+        for ticket in connection.execute(done).scalars().all():
+            job = next(one for one in jobs if one.ticket == ticket)
+            fresh = sa.update(CALLS).where(CALLS.c.id == ticket)
+            values = {**job._row(moment), "generation": CALLS.c.generation + 1}
+            found[ticket] = connection.execute(
+                fresh.values(values).returning(CALLS.c.generation)
+            ).scalar_one()
+    return found
+
+
+def _budget_rows(jobs: Iterable[HandOver], moment: float) -> List[Dict[str, Any]]:
+    most = {identity: nano for job in jobs for identity, nano in job.budgets}
+    return [
+        {"id": identity, "most": nano, "spent": 0, "reserved": 0, "created": moment}
+        for identity, nano in most.items()
+    ]
+
+
+@dataclass(frozen=True)
+class Begin(Job[Optional[Work]]):
+    """Counts a start and gets the body; None for a call that is done, or that was begun too often for this."""
+
+    ticket: str
+    generation: int
+    worker: str
+
+    @classmethod
+    def together(
+        cls, database: Database, connection: sa.Connection, jobs: Sequence[Begin]
+    ) -> Sequence[Optional[Work]]:
+        asked = [(job.ticket, job.generation) for job in jobs]
+        done = sa.exists().where(RESULTS.c.id == CALLS.c.id)
+        found = connection.execute(
+            sa.update(CALLS)
+            .where(sa.tuple_(CALLS.c.id, CALLS.c.generation).in_(asked), ~done)
+            .where(CALLS.c.starts < SUSPECT_STARTS)
+            .values(starts=CALLS.c.starts + 1, worker=jobs[0].worker)
+            .returning(*_WORK, (CALLS.c.deadline - now(connection)).label("left"))
+        )
+        works = {row.id: Work(row.body, row.starts, row.left) for row in found}
+        return [works.get(job.ticket) for job in jobs]
+
+
+_WORK = (CALLS.c.id, CALLS.c.body, CALLS.c.starts)
+
+
+@dataclass(frozen=True)
+class IsOpen(Job[bool]):
+    """Whether a call is to be made at all."""
+
+    ticket: str
+    generation: int
+
+    @classmethod
+    def together(
+        cls, database: Database, connection: sa.Connection, jobs: Sequence[IsOpen]
+    ) -> Sequence[bool]:
+        asked = [(job.ticket, job.generation) for job in jobs]
+        done = sa.exists().where(RESULTS.c.id == CALLS.c.id)
+        found = sa.select(CALLS.c.id).where(sa.tuple_(CALLS.c.id, CALLS.c.generation).in_(asked), ~done)
+        still = set(connection.execute(found).scalars())
+        return [job.ticket in still for job in jobs]
+
+
+@dataclass(frozen=True)
+class BeginAlone(Job[Optional[Work]]):
+    """As `Begin`, however often it was begun before."""
+
+    ticket: str
+    generation: int
+    worker: str
+
+    @classmethod
+    def together(
+        cls, database: Database, connection: sa.Connection, jobs: Sequence[BeginAlone]
+    ) -> Sequence[Optional[Work]]:
+        return [_begin_alone(connection, job) for job in jobs]
+
+
+def _begin_alone(connection: sa.Connection, job: BeginAlone) -> Optional[Work]:
+    done = sa.exists().where(RESULTS.c.id == CALLS.c.id)
+    row = connection.execute(
+        sa.update(CALLS)
+        .where(CALLS.c.id == job.ticket, CALLS.c.generation == job.generation, ~done)
+        .values(starts=CALLS.c.starts + 1, worker=job.worker)
+        .returning(*_WORK, (CALLS.c.deadline - now(connection)).label("left"))
+    ).one_or_none()
+    return Work(row.body, row.starts, row.left) if row else None
+
+
+@dataclass(frozen=True)
+class Finish(Job[None]):
+    """Keeps a call's outcome, unless it has one."""
+
+    ticket: str
+    figures: str
+    text: str
+    success: bool
+    cancelled: bool = False
+    delivered: bool = False
+
+    @classmethod
+    def together(
+        cls, database: Database, connection: sa.Connection, jobs: Sequence[Finish]
+    ) -> Sequence[None]:
+        moment = connection.execute(sa.select(now(connection))).scalar_one()
+        rows = {job.ticket: {"id": job.ticket, "run": run_of(job.ticket), "created": moment} for job in jobs}
+        for job in jobs:
+            rows[job.ticket].update(
+                figures=job.figures,
+                text=job.text,
+                success=job.success,
+                cancelled=job.cancelled,
+                delivered=job.delivered,
+            )
+        _add(connection, RESULTS, list(rows.values()))
+        return [None] * len(jobs)
+
+
+@dataclass(frozen=True)
+class Release(Job[None]):
+    """Gives back a call that was begun, or was about to be, to whichever worker is next."""
+
+    ticket: str
+    generation: int
+    started: bool
+
+    @classmethod
+    def together(
+        cls, database: Database, connection: sa.Connection, jobs: Sequence[Release]
+    ) -> Sequence[None]:
+        for job in jobs:
+            after = connection.execute(
+                sa.update(CALLS)
+                .where(CALLS.c.id == job.ticket, CALLS.c.generation == job.generation)
+                .values(
+                    generation=CALLS.c.generation + 1, starts=CALLS.c.starts - int(job.started), worker=None
+                )
+                .returning(CALLS.c.generation)
+            ).scalar_one_or_none()
+            if after is not None:
+                enqueue(database, connection, job.ticket, after)
+        return [None] * len(jobs)
+
+
+@dataclass(frozen=True)
+class Collect(Job[Dict[str, Row]]):
+    """The results that are there of those asked for; `seen` were delivered, and are counted no second time."""
+
+    tickets: Tuple[str, ...]
+    seen: Tuple[str, ...] = ()
+
+    @classmethod
+    def together(
+        cls, database: Database, connection: sa.Connection, jobs: Sequence[Collect]
+    ) -> Sequence[Dict[str, Row]]:
+        for part in _chunks([ticket for job in jobs for ticket in job.seen]):
+            connection.execute(sa.update(RESULTS).where(RESULTS.c.id.in_(part)).values(delivered=True))
+        rows: Dict[str, Row] = {}
+        age = (now(connection) - RESULTS.c.created).label("age")
+        columns = (RESULTS.c.id, RESULTS.c.figures, RESULTS.c.text, RESULTS.c.delivered, age)
+        for part in _chunks([ticket for job in jobs for ticket in job.tickets]):
+            for row in connection.execute(sa.select(*columns).where(RESULTS.c.id.in_(part))):
+                rows[row.id] = Row(*row)
+        return [{ticket: rows[ticket] for ticket in job.tickets if ticket in rows} for job in jobs]
+
+
+def _add(connection: sa.Connection, table: sa.Table, rows: List[Dict[str, Any]]) -> List[str]:
+    """Those that are not there yet. Returns their ids."""
+    if not rows:
+        return []
+    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+    # In one order everywhere, so that no two transactions wait for each other.
+    rows = sorted(rows, key=lambda row: str(row["id"]))
+    insert = dialect.insert(table).values(rows).on_conflict_do_nothing().returning(table.c.id)
+    return list(connection.execute(insert).scalars())
+
+
+def _runs(tickets: Iterable[str]) -> List[str]:
+    return sorted({run_of(ticket) for ticket in tickets})
+
+
+def _chunks(tickets: List[str]) -> Iterable[List[str]]:
+    return (tickets[start : start + _CHUNK] for start in range(0, len(tickets), _CHUNK))

@@ -1,0 +1,138 @@
+"""One database: connections, the tables in it, and DBOS's client, which starts nothing in this process."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import Iterator
+
+import sqlalchemy as sa
+from dbos import DBOS, DBOSClient, DBOSPortableJSONSerializer
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.pool import NullPool
+
+from ..errors import ConfigurationError
+from . import functions
+from .address import Address
+from .tables import MADE_BY, SCHEMA, create_all
+
+logger = logging.getLogger(__name__)
+
+APPLICATION, QUEUE, WORKFLOW = "claude-force", "claude-force-calls", "claude_force.call"
+# Raised when the tables or the functions change.
+_VERSION = f"1 dbos {version('dbos')}"
+_MAKING = 0x636C61756465
+_POOL = 4
+
+
+class Database:
+    """Connects at first use. Thread-safe."""
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self.is_sqlite = address.is_sqlite
+        self.engine = _engine(address)
+        self._client: DBOSClient | None = None
+
+    @property
+    def client(self) -> DBOSClient:
+        """DBOS's, on the same connections: what it enqueues can be part of a transaction of ours."""
+        if self._client is None:
+            self._client = DBOSClient(
+                system_database_engine=self.engine,
+                dbos_system_schema=None if self.is_sqlite else SCHEMA,
+                serializer=DBOSPortableJSONSerializer(),
+                application_name=APPLICATION,
+                lazy=True,
+                retry_connection_errors=False,
+            )
+        return self._client
+
+    @contextmanager
+    def begin(self) -> Iterator[sa.Connection]:
+        """A transaction."""
+        with self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def autocommit(self) -> Iterator[sa.Connection]:
+        """A connection on which each statement is a transaction."""
+        with self.engine.connect() as connection:
+            yield connection.execution_options(isolation_level="AUTOCOMMIT")
+
+    def prepare(self) -> None:
+        """Makes what is missing in it. Raises ConfigurationError where it can't be reached or used."""
+        try:
+            if not self._is_made():
+                self._make()
+        except DBAPIError as error:
+            raise ConfigurationError(
+                f"The database {self.address} can't be used: {self.reason(error)}"
+            ) from None
+
+    def reason(self, error: BaseException) -> str:
+        """What a driver said, on one line and without secrets."""
+        told = str(getattr(error, "orig", None) or error)
+        return self.address.hidden(" ".join(told.split()))
+
+    def close(self) -> None:
+        """Closes all connections; the next use opens new ones."""
+        if self._client is not None:
+            self._client.destroy()
+            self._client = None
+        self.engine.dispose()
+
+    def _is_made(self) -> bool:
+        with self.engine.connect() as connection:
+            schema = None if self.is_sqlite else SCHEMA
+            if not sa.inspect(connection).has_table(MADE_BY.name, schema=schema):
+                return False
+            return connection.execute(sa.select(MADE_BY.c.version)).scalar() == _VERSION
+
+    def _make(self) -> None:
+        with self._alone() as connection:
+            if self._is_made():
+                return
+            schema = "dbos" if self.is_sqlite else SCHEMA
+            DBOS.migrate(self.address.plain, schema=schema)
+            create_all(connection)
+            if not self.is_sqlite:
+                for function in functions.ALL:
+                    connection.exec_driver_sql(function)
+            connection.execute(sa.delete(MADE_BY))
+            connection.execute(sa.insert(MADE_BY).values(version=_VERSION))
+            logger.info("made the tables of durable runs in %s", self.address)
+
+    @contextmanager
+    def _alone(self) -> Iterator[sa.Connection]:
+        """Several that start at once make the tables one after the other."""
+        if self.is_sqlite:
+            with self.engine.connect() as connection:
+                yield connection
+                connection.commit()
+            return
+        with self.engine.begin() as connection:
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MAKING})")
+            yield connection
+
+
+def _engine(address: Address) -> sa.Engine:
+    if address.is_sqlite:
+        # A file needs no pool, and a connection that lingers would hold its lock.
+        return sa.create_engine(address.url, poolclass=NullPool, connect_args={"timeout": 30})
+    engine = sa.create_engine(
+        address.url,
+        pool_size=_POOL,
+        max_overflow=_POOL,
+        hide_parameters=True,
+        connect_args={"application_name": APPLICATION, "connect_timeout": 10},
+    )
+    return engine.execution_options(schema_translate_map={None: SCHEMA})
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether the same work may succeed later: no connection, a server that restarts, a lock."""
+    return isinstance(error, OperationalError) or (
+        isinstance(error, DBAPIError) and error.connection_invalidated
+    )

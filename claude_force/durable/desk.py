@@ -1,0 +1,118 @@
+"""Database work off the event loop: in batches, and again for as long as the database is away."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Any, Dict, Generic, List, Sequence, Type, TypeVar
+
+import sqlalchemy as sa
+from anyio import to_thread
+from sqlalchemy.exc import DBAPIError
+
+from ..clerk import Clerk
+from ..errors import ClosedError, ConfigurationError
+from .database import Database, is_lost
+
+logger = logging.getLogger(__name__)
+
+R = TypeVar("R")
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
+
+
+class Job(Generic[R]):
+    """A piece of work. Those of one kind that come together are one transaction, which may be done twice where
+    the answer to its commit was lost: doing it again must change nothing."""
+
+    # Whether each statement is a transaction of its own: where many others wait for the same rows.
+    alone = False
+
+    @classmethod
+    def together(cls, database: Database, connection: sa.Connection, jobs: Sequence[Any]) -> Sequence[Any]:
+        """The result of each job."""
+        raise NotImplementedError
+
+
+class Desk:
+    """Works jobs off in a thread."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._closed = threading.Event()
+        self._clerk = Clerk(self._work, "claude-force-durable")
+        self._away = False
+
+    async def do(self, job: Job[R]) -> R:
+        """The job's result; waits for a database that is away. Raises ConfigurationError where the database
+        refuses, ClosedError once the desk is closed."""
+        result = await self._clerk.do(job)
+        if isinstance(result, BaseException):
+            raise result
+        done: R = result
+        return done
+
+    def leave(self, job: Job[Any]) -> None:
+        """Nobody waits for it."""
+        self._clerk.leave(job)
+
+    async def close(self) -> None:
+        """Works off what was handed in, without waiting for a database that is away."""
+        self._closed.set()
+        await to_thread.run_sync(self._clerk.stop)
+        await to_thread.run_sync(self._database.close)
+        self._closed.clear()
+
+    def _work(self, jobs: List[Job[Any]]) -> List[Any]:
+        kinds: Dict[Type[Job[Any]], List[int]] = {}
+        for place, job in enumerate(jobs):
+            if not job.alone:
+                kinds.setdefault(type(job), []).append(place)
+        results: List[Any] = [None] * len(jobs)
+        for kind, places in kinds.items():
+            done = self._guarded(kind, [jobs[place] for place in places])
+            for place, result in zip(places, done):
+                results[place] = result
+        for place, job in enumerate(jobs):
+            if job.alone:
+                # In the order in which they came, whatever their kinds.
+                results[place] = self._guarded(type(job), [job])[0]
+        return results
+
+    def _guarded(self, kind: Type[Job[Any]], jobs: Sequence[Job[Any]]) -> Sequence[Any]:
+        try:
+            return self._until_done(kind, jobs)
+        except Exception as error:
+            if len(jobs) > 1:
+                # What one of them met is not the others'.
+                return [result for job in jobs for result in self._guarded(kind, [job])]
+            if isinstance(error, DBAPIError):
+                return [ConfigurationError(f"The database refuses: {self._database.reason(error)}")]
+            return [error]
+
+    def _until_done(self, kind: Type[Job[Any]], jobs: Sequence[Job[Any]]) -> Sequence[Any]:
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                done = self._once(kind, jobs)
+                self._tell(None)
+                return done
+            except DBAPIError as error:
+                if not is_lost(error):
+                    raise
+                self._tell(error)
+                if self._closed.wait(pause):
+                    raise ClosedError("The database was away when the orchestrator was closed") from None
+                pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _once(self, kind: Type[Job[Any]], jobs: Sequence[Job[Any]]) -> Sequence[Any]:
+        opened = self._database.autocommit if kind.alone else self._database.begin
+        with opened() as connection:
+            return kind.together(self._database, connection, jobs)
+
+    def _tell(self, error: BaseException | None) -> None:
+        if error is not None and not self._away:
+            logger.warning("the database is away, and asked again: %s", self._database.reason(error))
+        if error is None and self._away:
+            logger.warning("the database is back")
+        self._away = error is not None

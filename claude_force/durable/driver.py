@@ -1,0 +1,296 @@
+"""The driver's door: a call goes to whoever carries it out, and its outcome comes back through the database."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import uuid
+from dataclasses import replace
+from functools import partial
+from typing import Any, Callable, Dict, List, Optional, Tuple
+from weakref import WeakKeyDictionary
+
+import anyio
+from anyio import to_thread
+
+from .. import settings
+from ..answers import Answers
+from ..asking import Asking, Keeping, Send
+from ..cache.asked import OFF, USE, Asked, asked
+from ..cache.key import cache_key
+from ..cache.key import question as as_question
+from ..calling import Budget, CallerSettings, Clock, SingleFlight, Terms, nano
+from ..errors import CallError, CancelledCallError, DeadlineExceededError, InvalidOptionError
+from ..results import shared
+from ..types import Call, Reply
+from .address import Address, parse
+from .calls import Collect, Finish, HandOver, Row
+from .database import Database
+from .desk import Desk
+from .guard import SetByHand
+from .parcel import Order, Outcome, order_text, outcome_texts, read_outcome
+from .shared_cache import SharedCache
+
+POLL_SECONDS = 0.05
+_RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+# What a worker gets to say that the deadline has passed, and what the call has cost until then.
+_DEADLINE_GRACE = 1.0
+
+How = Callable[[], CallerSettings]
+
+
+def open_door(url: str, send: Send, how: How, clock: Clock) -> Any:
+    """In the place of the engine's `Asking`. Raises InvalidOptionError for a URL that can't be used."""
+    address = parse(url)
+    if address.is_sqlite:
+        from .embedded import Embedded
+
+        return Embedded(address, send, clock)
+    return Remote(address, how, clock)
+
+
+class Remote:
+    """Calls go to workers, over Postgres. The interface is that of `Asking`."""
+
+    most = settings.MOST_HANDED_OVER
+
+    def __init__(self, address: Address, how: How, clock: Clock) -> None:
+        self._how, self._clock = how, clock
+        self._database = Database(address)
+        self._desk = Desk(self._database)
+        self._flights: SingleFlight[Reply] = SingleFlight()
+        self._inner = Asking(_never, clock)
+        self._cache: Optional[SharedCache] = None
+        self._budgets: WeakKeyDictionary[Budget, str] = WeakKeyDictionary()
+        self._post: Optional[_Post] = None
+        self._rates: Any = None
+        self._ready = False
+
+    def run_id(self, given: Optional[str]) -> Optional[str]:
+        """The one that is given, else a new one. Raises InvalidOptionError for one that can't be kept."""
+        return checked_run_id(given)
+
+    async def answer(
+        self, call: Call, policy: str, kept: Keeping, deadline_seconds: Optional[float], terms: Terms
+    ) -> Reply:
+        """As `Asking.answer`. Raises InvalidOptionError for a call that has no written form, ConfigurationError
+        for a database that can't be used."""
+        question = fingerprinted(call, kept)
+        kept = await self._opened(kept)
+        if policy == OFF or not kept.enabled or kept.excludes(call.agent_name):
+            return await self._made(call, OFF, question, kept, terms, deadline_seconds)
+        make = partial(self._made, call, policy, question, kept, terms)
+        reply, led = await self._flights.run((policy, question.key()), make, deadline_seconds)
+        return reply if led else shared(reply)
+
+    async def _made(
+        self,
+        call: Call,
+        policy: str,
+        question: Asked,
+        kept: Keeping,
+        terms: Terms,
+        left: Optional[float],
+    ) -> Reply:
+        ticket = ticket_of(terms, question)
+        # What was paid for in this run and not delivered comes before what others have paid for.
+        outcome: Optional[Outcome] = await self._delivered(ticket) if terms.ticket else None
+        if outcome is None and policy == USE:
+            outcome = await (await self._answers(kept)).recall(question)
+        if outcome is None:
+            outcome = await self._through_worker(ticket, self._order(call, policy, terms), terms, left)
+        if isinstance(outcome, Reply):
+            return outcome
+        raise outcome
+
+    async def _delivered(self, ticket: str) -> Optional[Reply]:
+        """An answer that is there; a failure is left to `HandOver`, which knows whether it is made good."""
+        row = (await self._desk.do(Collect((ticket,)))).get(ticket)
+        outcome = self._read(row) if row is not None else None
+        return outcome if isinstance(outcome, Reply) else None
+
+    async def _through_worker(
+        self, ticket: str, order: Tuple[Order, HandOver], terms: Terms, left: Optional[float]
+    ) -> Outcome:
+        post = self._posted()
+        waiting = post.expect(ticket)
+        try:
+            with anyio.move_on_after(None if left is None else left + _DEADLINE_GRACE):
+                await self._desk.do(replace(order[1], ticket=ticket, left=left))
+                terms.watch.started(1)
+                outcome = self._read(await waiting)
+                _settle(terms, outcome)
+                return outcome
+            await self._cancel(ticket)
+            raise DeadlineExceededError(f"No answer within the deadline of {left:g} s")
+        except asyncio.CancelledError:
+            self._desk.leave(cancelled(ticket))
+            raise
+        finally:
+            post.forget(ticket, waiting)
+
+    async def _cancel(self, ticket: str) -> None:
+        await self._desk.do(cancelled(ticket))
+
+    def _order(self, call: Call, policy: str, terms: Terms) -> Tuple[Order, HandOver]:
+        budgets = {budget: self._identity_of(budget) for budget in terms.budgets}
+        prices = dict(self._how().prices.get(call.model, {}))
+        order = Order(call, policy, terms.first_of_many, tuple(budgets.values()), prices)
+        left = tuple((identity, nano(budget.usd)) for budget, identity in budgets.items())
+        return order, HandOver("", call.agent_name, order_text(order), None, left)
+
+    def _identity_of(self, budget: Budget) -> str:
+        return self._budgets.setdefault(budget, uuid.uuid4().hex)
+
+    def _read(self, row: Row) -> Outcome:
+        outcome = read_outcome(row.figures, row.text, self._clock.now())
+        self._posted().seen.append(row.ticket)
+        return outcome if not row.delivered else counted_before(outcome, row.age)
+
+    def _posted(self) -> _Post:
+        loop = asyncio.get_running_loop()
+        if self._post is None or self._post.loop is not loop:
+            self._post = _Post(loop, self._desk, self._clock)
+        return self._post
+
+    async def _opened(self, kept: Keeping) -> Keeping:
+        """How answers are kept, with the cache that workers share in the place of this machine's."""
+        if not self._ready:
+            await to_thread.run_sync(self._database.prepare)
+            self._ready = True
+        rates = self._how().rates
+        if any(rates) and rates != self._rates:
+            self._rates = rates
+            await self._desk.do(SetByHand(rates))
+        if self._cache is None:
+            self._cache = SharedCache(self._database, kept.ttl_hours, kept.max_size_mb)
+        self._cache.exclude_agents = frozenset(kept.cache.exclude_agents) if kept.cache else frozenset()
+        return replace(kept, cache=self._cache)
+
+    async def _answers(self, kept: Keeping) -> Answers:
+        return await self._inner.answers_of(kept)
+
+    def identity(self, call: Call, kept: Keeping) -> Optional[bytes]:
+        """As `Asking.identity`."""
+        return self._inner.identity(call, kept)
+
+    async def has(self, call: Call, kept: Keeping) -> bool:
+        """As `Asking.has`, of the shared cache."""
+        return await self._inner.has(call, await self._opened(kept))
+
+    async def explain_miss(self, call: Call, kept: Keeping) -> Dict[str, Any]:
+        """As `Asking.explain_miss`, of the shared cache."""
+        return await self._inner.explain_miss(call, await self._opened(kept))
+
+    async def close(self) -> None:
+        """Lets go of all connections; a later call opens them again. Calls that were handed over go on."""
+        post, self._post = self._post, None
+        if post is not None:
+            await post.close()
+        await self._inner.close()
+        if self._cache is not None:
+            self._cache.close()
+        await self._desk.close()
+
+
+class _Post:
+    """Outcomes that are waited for in one event loop, and one look for all of them."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, desk: Desk, clock: Clock) -> None:
+        self.loop, self._desk, self._clock = loop, desk, clock
+        self._waiting: Dict[str, List[asyncio.Future[Row]]] = {}
+        self._looking: Optional[asyncio.Future[None]] = None
+        self.seen: List[str] = []
+
+    def expect(self, ticket: str) -> asyncio.Future[Row]:
+        waiting: asyncio.Future[Row] = self.loop.create_future()
+        self._waiting.setdefault(ticket, []).append(waiting)
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.ensure_future(self._look())
+        return waiting
+
+    def forget(self, ticket: str, waiting: asyncio.Future[Row]) -> None:
+        others = [one for one in self._waiting.pop(ticket, []) if one is not waiting]
+        if others:
+            self._waiting[ticket] = others
+
+    async def close(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
+        if self.seen:
+            await self._desk.do(Collect((), tuple(self.seen)))
+
+    async def _look(self) -> None:
+        try:
+            while self._waiting or self.seen:
+                seen, self.seen = tuple(self.seen), []
+                for ticket, row in (await self._desk.do(Collect(tuple(self._waiting), seen))).items():
+                    for one in self._waiting.get(ticket, []):
+                        if not one.done():
+                            one.set_result(row)
+                await self._clock.sleep(POLL_SECONDS)
+        except Exception as error:
+            for one in [one for several in self._waiting.values() for one in several]:
+                if not one.done():
+                    one.set_exception(error)
+
+
+async def _never(call: Call, left: Optional[float], terms: Terms) -> Reply:
+    raise AssertionError("a driver sends nothing")
+
+
+def fingerprinted(call: Call, kept: Keeping) -> Asked:
+    """What identifies the call. Raises InvalidOptionError where it has no written form."""
+    question = asked(call, kept.base_url)
+    if question is None:
+        raise InvalidOptionError(
+            f"An option of the call to {call.agent_name} has no written form, so it can't be handed over. Give "
+            "plain values: text, numbers, lists and dicts."
+        )
+    return question
+
+
+def checked_run_id(given: Optional[str]) -> str:
+    """The one that is given, else a new one. Raises InvalidOptionError for one that can't be kept."""
+    if given is not None and not _RUN_ID.fullmatch(given):
+        raise InvalidOptionError(f"run_id is {given!r}; use up to 64 letters, digits, '_' and '-'.")
+    return given or uuid.uuid4().hex
+
+
+def ticket_of(terms: Terms, question: Asked) -> str:
+    """The call's id: of the same run, place and text it is the same again."""
+    return f"{terms.ticket or 'call-' + uuid.uuid4().hex}:{cache_key(as_question(*question)).hex()}"
+
+
+def counted_before(outcome: Outcome, age: float) -> Outcome:
+    """What was delivered to somebody already, who paid for it."""
+    if isinstance(outcome, Reply):
+        return replace(
+            outcome,
+            attempts=0,
+            cost=0.0,
+            wasted_cost=0.0,
+            saved_cost=outcome.saved_cost if outcome.cached or outcome.shared else outcome.cost,
+            cached=True,
+            cache_age=max(0.0, age),
+            prompt_cache_saving=None,
+            timeline=(),
+        )
+    if isinstance(outcome, CallError):
+        outcome.attempts, outcome.cost, outcome.timeline = 0, None, ()
+    return outcome
+
+
+def _settle(terms: Terms, outcome: Outcome) -> None:
+    """What was spent by workers, on the driver's own books."""
+    usd = outcome.cost if isinstance(outcome, (Reply, CallError)) else None
+    more = outcome.wasted_cost if isinstance(outcome, Reply) else 0.0
+    for budget in terms.budgets:
+        budget.settle(0.0, (usd or 0.0) + more)
+
+
+def cancelled(ticket: str) -> Finish:
+    """The outcome of a call that nobody waits for any more."""
+    figures, text = outcome_texts(CancelledCallError("The call was cancelled"), 0.0)
+    return Finish(ticket, figures, text, success=False, cancelled=True, delivered=True)

@@ -1,0 +1,204 @@
+"""Durable calls in the driver's own process, on SQLite: one machine, nothing to start.
+
+DBOS keeps the queue and each call's outcome in the file; the calls are made by the orchestrator's own engine, with
+its budgets, its pace and its cache. What an earlier process left in the queue waits until it is asked for again:
+nothing is paid for that nobody wants.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Dict, List, Optional
+
+from anyio import to_thread
+
+from ..asking import Asking, Keeping, Send
+from ..calling import Clock, Terms
+from ..errors import ClaudeForceError, ConfigurationError
+from ..locks import try_lock
+from ..types import Call, Reply
+from . import host
+from .address import Address
+from .calls import Begin, BeginAlone, Collect, Finish, HandOver
+from .database import Database
+from .desk import Desk
+from .driver import cancelled, checked_run_id, counted_before, fingerprinted, ticket_of
+from .parcel import Order, Outcome, order_text, outcome_texts, read_outcome
+
+logger = logging.getLogger(__name__)
+
+_NAME = "claude-force-embedded"
+_CLAIMS = 500
+
+
+@dataclass
+class _Asked:
+    """A call that somebody waits for."""
+
+    call: Call
+    policy: str
+    kept: Keeping
+    terms: Terms
+    left: Optional[float]
+    loop: asyncio.AbstractEventLoop
+    outcome: asyncio.Future[Outcome]
+    making: Optional[asyncio.Future[Any]] = None
+
+
+class Embedded:
+    """The interface is that of `Asking`. One in a process, and one process to a file."""
+
+    most: Optional[int] = None
+
+    def __init__(self, address: Address, send: Send, clock: Clock) -> None:
+        self._address, self._clock = address, clock
+        self._database = Database(address)
+        self._desk = Desk(self._database)
+        self._inner = Asking(send, clock)
+        self._asked: Dict[str, List[_Asked]] = {}
+        self._lock: Optional[IO[bytes]] = None
+        self._closing = False
+        self._opening = asyncio.Lock()
+
+    def run_id(self, given: Optional[str]) -> Optional[str]:
+        """The one that is given, else a new one. Raises InvalidOptionError for one that can't be kept."""
+        return checked_run_id(given)
+
+    async def answer(
+        self, call: Call, policy: str, kept: Keeping, deadline_seconds: Optional[float], terms: Terms
+    ) -> Reply:
+        """As `Asking.answer`. Raises ConfigurationError where the file is another process's."""
+        ticket = ticket_of(terms, fingerprinted(call, kept))
+        await self._open()
+        outcome: Optional[Outcome] = await self._delivered(ticket)
+        if outcome is None:
+            outcome = await self._through_queue(ticket, call, policy, kept, deadline_seconds, terms)
+        if isinstance(outcome, Reply):
+            return outcome
+        raise outcome
+
+    async def _delivered(self, ticket: str) -> Optional[Reply]:
+        """An answer that is there. A failure that is there is known from now on, and made good."""
+        row = (await self._desk.do(Collect((ticket,)))).get(ticket)
+        if row is None:
+            return None
+        await self._desk.do(Collect((), (ticket,)))
+        outcome = read_outcome(row.figures, row.text, self._clock.now())
+        if row.delivered:
+            outcome = counted_before(outcome, row.age)
+        return outcome if isinstance(outcome, Reply) else None
+
+    async def _through_queue(
+        self,
+        ticket: str,
+        call: Call,
+        policy: str,
+        kept: Keeping,
+        left: Optional[float],
+        terms: Terms,
+    ) -> Outcome:
+        loop = asyncio.get_running_loop()
+        asked = _Asked(call, policy, kept, terms, left, loop, loop.create_future())
+        self._asked.setdefault(ticket, []).append(asked)
+        try:
+            body = order_text(Order(call, policy, terms.first_of_many))
+            await self._desk.do(HandOver(ticket, call.agent_name, body, left))
+            outcome = await asked.outcome
+            self._desk.leave(Collect((), (ticket,)))
+            return outcome
+        finally:
+            self._forget(ticket, asked)
+
+    def _forget(self, ticket: str, asked: _Asked) -> None:
+        self._asked[ticket].remove(asked)
+        if not self._asked[ticket]:
+            del self._asked[ticket]
+            if asked.making is not None and not asked.outcome.done():
+                asked.making.cancel()
+
+    async def _carry(self, ticket: str, generation: int) -> str:
+        """In DBOS's loop; the call is made in the loop of the one who asks."""
+        waiting = self._asked.get(ticket)
+        if waiting:
+            asked = waiting[0]
+            making = asyncio.run_coroutine_threadsafe(self._made(ticket, generation, asked), asked.loop)
+            try:
+                return await asyncio.wrap_future(making)
+            except asyncio.CancelledError:
+                if self._closing:
+                    raise
+        await self._desk.do(cancelled(ticket))
+        return "nobody waits"
+
+    async def _made(self, ticket: str, generation: int, asked: _Asked) -> str:
+        began, asked.making = self._clock.now(), asyncio.current_task()
+        begin = Begin(ticket, generation, _NAME)
+        work = await self._desk.do(begin) or await self._desk.do(BeginAlone(**begin.__dict__))
+        if work is None:
+            return "done before"
+        outcome: Outcome
+        try:
+            outcome = await self._inner.answer(asked.call, asked.policy, asked.kept, asked.left, asked.terms)
+        except ClaudeForceError as error:
+            outcome = error
+        figures, text = outcome_texts(outcome, began)
+        await self._desk.do(Finish(ticket, figures, text, isinstance(outcome, Reply)))
+        for one in self._asked.get(ticket, []):
+            if not one.outcome.done():
+                one.outcome.set_result(outcome)
+        return "answered" if isinstance(outcome, Reply) else "failed"
+
+    async def _open(self) -> None:
+        async with self._opening:
+            if self._lock is None:
+                await to_thread.run_sync(self._launch)
+
+    def _launch(self) -> None:
+        lock = self._locked()
+        try:
+            self._database.prepare()
+            host.make_queue(self._database, _CLAIMS)
+            host.launch(self._database, _NAME, self._carry)
+        except BaseException:
+            lock.close()
+            raise
+        self._lock = lock
+
+    def _locked(self) -> IO[bytes]:
+        """The file beside the database that says whose it is; the system lets go of it when a process dies."""
+        path = Path(str(self._address.url.database) + ".lock")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.open("ab")
+        if not try_lock(lock.fileno()):
+            lock.close()
+            raise ConfigurationError(
+                f"{self._address} is in use by another process. Wait for its end, or give this one a file of its "
+                "own; for several at a time use Postgres."
+            )
+        return lock
+
+    def identity(self, call: Call, kept: Keeping) -> Optional[bytes]:
+        """As `Asking.identity`."""
+        return self._inner.identity(call, kept)
+
+    async def has(self, call: Call, kept: Keeping) -> bool:
+        """As `Asking.has`."""
+        return await self._inner.has(call, kept)
+
+    async def explain_miss(self, call: Call, kept: Keeping) -> Dict[str, Any]:
+        """As `Asking.explain_miss`."""
+        return await self._inner.explain_miss(call, kept)
+
+    async def close(self) -> None:
+        """Ends DBOS in this process and lets go of the file; a later call opens both again."""
+        self._closing = True
+        if self._lock is not None:
+            await to_thread.run_sync(host.destroy)
+        await self._inner.close()
+        await self._desk.close()
+        if self._lock is not None:
+            self._lock.close()
+        self._lock, self._closing = None, False

@@ -1,0 +1,127 @@
+"""DBOS in this process. It is one for the whole of it, so that nobody else's is ever touched."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Awaitable, Callable, Optional
+
+from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer
+
+from ..errors import ConfigurationError
+from .calls import APP_VERSION
+from .database import APPLICATION, QUEUE, WORKFLOW, Database
+from .tables import SCHEMA
+
+logger = logging.getLogger(__name__)
+
+# How often DBOS looks for work, in seconds.
+POLL_SECONDS = 0.05
+_POOL = 8
+
+# Carries one call out: its ticket and its generation.
+Carry = Callable[[str, int], Awaitable[str]]
+
+_carry: Optional[Carry] = None
+
+
+async def _call(ticket: str, generation: int) -> str:
+    """What DBOS runs; it is told what came of it in a word."""
+    if _carry is None:
+        raise RuntimeError("no worker is running in this process")
+    return await _carry(ticket, generation)
+
+
+def launch(database: Database, name: str, carry: Carry) -> None:
+    """Begins to take calls, under a name that is the same after a restart.
+
+    Where an event loop runs here, calls are carried out in it. Raises ConfigurationError where this process
+    has a DBOS already.
+    """
+    global _carry
+    if _carry is not None:
+        raise ConfigurationError(
+            "This process carries out durable calls already: close the worker or the orchestrator that does."
+        )
+    _construct(database, name)
+    DBOS.workflow(name=WORKFLOW, max_recovery_attempts=None)(_call)
+    DBOS.listen_queues([QUEUE])
+    _carry = carry
+    try:
+        DBOS.launch()
+    except BaseException:
+        destroy()
+        raise
+
+
+def make_queue(database: Database, claims: int) -> None:
+    """The one queue. `claims` is how many calls any worker may have claimed at a time."""
+    database.client.register_queue(
+        QUEUE, worker_concurrency=claims, polling_interval_sec=POLL_SECONDS, application_name=APPLICATION
+    )
+
+
+def _construct(database: Database, name: str) -> None:
+    config: DBOSConfig = {
+        "name": APPLICATION,
+        "system_database_url": database.address.plain,
+        "application_version": APP_VERSION,
+        "executor_id": name,
+        "serializer": DBOSPortableJSONSerializer(),
+        "sys_db_pool_size": _POOL,
+        "run_migrations": False,
+        "log_level": "WARNING",
+    }
+    if not database.is_sqlite:
+        config["dbos_system_schema"] = SCHEMA
+    DBOS(config=config)
+    # Where there was one, DBOS hands that one out and looks at no config.
+    if (DBOS.executor_id, DBOS.application_version) != (name, APP_VERSION):
+        raise ConfigurationError(
+            "This process has a DBOS application of its own, and there can be one only. Run the worker in a "
+            "process of its own (claude-force worker), and use Postgres for `durable`."
+        )
+
+
+def destroy(patience: int = 0) -> None:
+    """Takes no more calls, waits for those under way at most so many seconds, and ends DBOS here. Blocks."""
+    global _carry
+    DBOS.destroy(workflow_completion_timeout_sec=patience)
+    _carry = None
+
+
+def claimed(database: Database, name: str) -> Any:
+    """Ids of workflows that the worker of this name has claimed and not ended."""
+    found = database.client.list_workflows(
+        executor_id=name, status="PENDING", queue_name=QUEUE, load_input=False, load_output=False
+    )
+    return [one.workflow_id for one in found]
+
+
+def put_back(database: Database, workflow_ids: Any) -> None:
+    """Makes them free to be claimed; those that have ended stay so."""
+    for start in range(0, len(workflow_ids), 500):
+        database.client.resume_workflows(workflow_ids[start : start + 500], queue_name=QUEUE)
+
+
+def claimants(database: Database) -> Any:
+    """Names of workers that have calls claimed."""
+    found = database.client.list_workflows(
+        status="PENDING", queue_name=QUEUE, load_input=False, load_output=False
+    )
+    return sorted({one.executor_id for one in found if one.executor_id})
+
+
+def withdraw(database: Database, run_id: str) -> None:
+    """Takes a run's calls out of the queue; those that are claimed end by themselves."""
+    while True:
+        queued = database.client.list_workflows(
+            workflow_id_prefix=f"{run_id}:",
+            status="ENQUEUED",
+            queue_name=QUEUE,
+            limit=500,
+            load_input=False,
+            load_output=False,
+        )
+        if not queued:
+            return
+        database.client.cancel_workflows([one.workflow_id for one in queued])

@@ -1,0 +1,117 @@
+"""Calls and their outcomes as JSON text, there and back. Pure.
+
+Nothing here can make an object of any other kind: errors come back by name, out of this package's own.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, Dict, Mapping, Optional, Tuple, Type, Union
+
+from .. import errors
+from ..errors import CallError, ClaudeForceError, InvalidOptionError
+from ..types import Attempt, Call, Reply, Usage
+
+# A worker takes only calls of its own format: DBOS keeps those of others queued for workers that know them.
+FORMAT = 1
+_ERROR_FIELDS = ("message", "advice", "status", "kind", "request_id", "retry_after", "attempts", "cost")
+
+
+@dataclass(frozen=True)
+class Order:
+    """A call, and what holds for it wherever it is made. No credentials.
+
+    `prices` are the caller's own of the call's model, in USD per million tokens. `budgets` are ids.
+    """
+
+    call: Call
+    policy: str
+    first_of_many: bool = False
+    budgets: Tuple[str, ...] = ()
+    prices: Mapping[str, float] = field(default_factory=dict)
+
+
+Outcome = Union[Reply, ClaudeForceError]
+
+
+def order_text(order: Order) -> str:
+    """Raises InvalidOptionError for an option that has no written form."""
+    plain = asdict(order)
+    try:
+        return json.dumps({"format": FORMAT, **plain}, ensure_ascii=False)
+    except (TypeError, ValueError) as error:
+        raise InvalidOptionError(
+            f"An option of the call to {order.call.agent_name} can't be handed to a worker: {error}. "
+            "Give plain values: text, numbers, lists and dicts."
+        ) from error
+
+
+def read_order(text: str) -> Order:
+    """What `order_text` wrote."""
+    plain = json.loads(text)
+    given = plain["call"]
+    call = Call(**{**given, "system": tuple(given["system"])})
+    return Order(
+        call, plain["policy"], plain["first_of_many"], tuple(plain["budgets"]), dict(plain["prices"])
+    )
+
+
+def outcome_texts(outcome: Outcome, began: float) -> Tuple[str, str]:
+    """The figures as JSON, and the answer's text. `began` is when the call did, on the clock of its attempts."""
+    if isinstance(outcome, Reply):
+        plain = {**outcome.__dict__, "usage": asdict(outcome.usage)}
+        plain["timeline"] = _times(outcome.timeline, began)
+        text = plain.pop("text")
+        return json.dumps({"reply": plain}), text
+    return json.dumps({"error": _error_fields(outcome, began)}), ""
+
+
+def read_outcome(figures: str, text: str, now: float) -> Outcome:
+    """The same for one to whom it is delivered at `now`, on the clock that its attempts are to be told by."""
+    plain = json.loads(figures)
+    if "error" in plain:
+        return _error(plain["error"], now)
+    reply = plain["reply"]
+    reply["usage"] = Usage(**reply["usage"])
+    reply["timeline"] = _attempts(reply["timeline"], now)
+    return Reply(text=text, **reply)
+
+
+def _times(timeline: Tuple[Attempt, ...], began: float) -> Any:
+    return [[one.began - began, one.ended - began, one.window, one.error] for one in timeline]
+
+
+def _attempts(times: Any, now: float) -> Tuple[Attempt, ...]:
+    """As if the last of them had ended now: the worker's clock is not the driver's."""
+    if not times:
+        return ()
+    shift = now - times[-1][1]
+    return tuple(
+        Attempt(began + shift, ended + shift, window, error) for began, ended, window, error in times
+    )
+
+
+def _error_fields(error: ClaudeForceError, began: float) -> Dict[str, Any]:
+    if not isinstance(error, CallError):
+        return {"type": type(error).__name__, "message": str(error)}
+    plain = {name: getattr(error, name) for name in _ERROR_FIELDS}
+    return {"type": type(error).__name__, **plain, "timeline": _times(error.timeline, began)}
+
+
+def _error(plain: Dict[str, Any], now: float) -> ClaudeForceError:
+    known = error_type(plain.pop("type"))
+    if not issubclass(known, CallError):
+        return known(plain["message"])
+    found = known(plain.pop("message"))
+    found.timeline = _attempts(plain.pop("timeline", ()), now)
+    for name, value in plain.items():
+        setattr(found, name, value)
+    found.args = (found.message,)
+    return found
+
+
+def error_type(name: str) -> Type[ClaudeForceError]:
+    """One of this package's errors; CallError for a name that this version does not know."""
+    found: Optional[Any] = getattr(errors, name, None)
+    return found if isinstance(found, type) and issubclass(found, ClaudeForceError) else CallError

@@ -1,0 +1,268 @@
+"""The response cache of many machines: signed entries in Postgres, as ResponseCache has them on disk.
+
+Its time is the database's. A secret of one machine's own makes entries that the others can't judge: each has its
+own then, and none is lost.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import struct
+import threading
+import time
+from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Mapping, Optional, Set, Tuple, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import DBAPIError
+
+from .. import settings
+from ..cache.audit import explained
+from ..cache.key import Question, cache_key, field_checksums, question
+from ..cache.place import cache_folder
+from ..cache.secret import find_secret
+from ..cache.signing import Entry, Secret, seal, unseal
+from .database import Database
+from .tables import ANSWERS, now
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_NO_FINGERPRINT: Mapping[str, str] = {}
+# The database's clock is asked again after so many seconds, and this machine's own carries it on in between.
+_CLOCK_SECONDS = 60.0
+# Of the bound: what is written by this process before it looks whether there is too much, and what it leaves.
+_LOOK_SHARE, _LEFT_SHARE = 1 / 64, 0.9
+_MOST_TOUCHES = 256
+
+
+class SharedCache:
+    """What the engine asks of a cache. Thread-safe; leases need its calls to come from one thread.
+
+    A database that is away is a miss, and what was to be kept is not: the answer itself goes its own way.
+    """
+
+    exclude_agents: FrozenSet[str] = frozenset()
+
+    def __init__(self, database: Database, ttl_hours: float, max_size_mb: float) -> None:
+        """Raises CacheError for a secret that can't be used."""
+        self._database = database
+        self._ttl, self._most = ttl_hours * 3600, int(max_size_mb * 2**20)
+        if settings.cache_secret() is None:
+            logger.warning(
+                "CLAUDE_CACHE_SECRET is not set: answers are signed with this machine's own secret, and other "
+                "machines can't use them"
+            )
+        self._secret = Secret(find_secret(None, cache_folder(None, ())))
+        self._mutex = threading.Lock()
+        self._touched: Dict[bytes, int] = {}
+        self._written = 0
+        self._clock = (0.0, float("-inf"))
+        self._leases: Optional[sa.Connection] = None
+        self._held: Set[Question] = set()
+        self.forged = 0
+
+    def get(
+        self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = _NO_FINGERPRINT
+    ) -> Optional[Dict[str, Any]]:
+        """As `ResponseCache.get`."""
+        key = cache_key(question(agent, task, model, fingerprint))
+        found = self._guarded(lambda: self._read(key), None)
+        if found is None:
+            return None
+        entry, hits, age = found
+        with self._mutex:
+            self._touched[key] = self._touched.get(key, 0) + 1
+        hit = {
+            "response": entry.response,
+            "input_tokens": entry.input_tokens,
+            "output_tokens": entry.output_tokens,
+            "estimated_cost": entry.cost,
+            "cached": True,
+            "cache_age_seconds": max(0.0, age),
+            "hit_count": hits + 1,
+        }
+        return {**json.loads(entry.extra), **hit} if entry.extra else hit
+
+    def recall(
+        self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = _NO_FINGERPRINT
+    ) -> Optional[Dict[str, Any]]:
+        """Nothing is kept in memory: another machine may have withdrawn it."""
+        return None
+
+    def has(
+        self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = _NO_FINGERPRINT
+    ) -> bool:
+        """Whether `get` would find an answer."""
+        key = cache_key(question(agent, task, model, fingerprint))
+        return self._guarded(lambda: self._read(key), None) is not None
+
+    def _read(self, key: bytes) -> Optional[Tuple[Entry, int, float]]:
+        with self._database.autocommit() as connection:
+            row = connection.execute(
+                sa.select(ANSWERS.c.sealed, ANSWERS.c.hits, now(connection).label("now")).where(
+                    *self._is(key)
+                )
+            ).one_or_none()
+            if row is None:
+                return None
+            entry = unseal(bytes(row.sealed), key, self._secret)
+            if entry is None:
+                self.forged += 1
+                logger.warning(
+                    "a cache entry whose signature does not hold was removed", extra={"cache_key": key.hex()}
+                )
+                connection.execute(sa.delete(ANSWERS).where(*self._is(key)))
+                return None
+        age = row.now - entry.created
+        return (entry, row.hits, age) if -self._ttl < age < self._ttl else None
+
+    def _is(self, key: bytes) -> Tuple[sa.ColumnElement[bool], ...]:
+        return ANSWERS.c.key == key, ANSWERS.c.secret == self._secret.id
+
+    def set_many(self, answers: Iterable[Mapping[str, Any]]) -> int:
+        """As `ResponseCache.set_many`."""
+        rows = [row for row in (self._row(**answer) for answer in answers) if row]
+        if rows:
+            self._guarded(lambda: self._write(rows), None)
+        return len(rows)
+
+    def _row(
+        self,
+        agent: str,
+        task: str,
+        model: str,
+        response: str,
+        input_tokens: int = 0,
+        output_tokens: int = 0,
+        estimated_cost: Optional[float] = None,
+        fingerprint: Mapping[str, str] = _NO_FINGERPRINT,
+        extra: Optional[Mapping[str, Any]] = None,
+    ) -> Optional[Dict[str, Any]]:
+        asked = question(agent, task, model, fingerprint)
+        about = json.dumps([agent, model, field_checksums(asked)]).encode()
+        more = json.dumps(dict(extra)) if extra else ""
+        moment = self._guarded(self._now, None)
+        if moment is None:
+            return None
+        entry = Entry(
+            cache_key(asked), moment, input_tokens, output_tokens, estimated_cost, about, more, response
+        )
+        try:
+            sealed = seal(entry, self._secret)
+        except struct.error as error:
+            logger.warning("an answer is not kept, its counts make no sense: %s", error)
+            return None
+        if len(sealed) > self._most // 2:
+            return None
+        return {
+            "key": entry.key,
+            "secret": self._secret.id,
+            "agent": agent,
+            "sealed": sealed,
+            "size": len(sealed),
+            "used": moment,
+            "hits": 0,
+        }
+
+    def _write(self, rows: List[Dict[str, Any]]) -> None:
+        # The last of two answers to one question, and all in one order: nobody waits for each other.
+        by_key = {row["key"]: row for row in rows}
+        values = [by_key[key] for key in sorted(by_key)]
+        with self._mutex:
+            touched, self._touched = self._touched, {}
+        with self._database.begin() as connection:
+            fresh = insert(ANSWERS).values(values)
+            changed = {name: getattr(fresh.excluded, name) for name in ("agent", "sealed", "size", "used")}
+            connection.execute(
+                fresh.on_conflict_do_update(index_elements=["key", "secret"], set_={**changed, "hits": 0})
+            )
+            for key in sorted(touched)[:_MOST_TOUCHES]:
+                connection.execute(
+                    sa.update(ANSWERS)
+                    .where(*self._is(key))
+                    .values(used=now(connection), hits=ANSWERS.c.hits + touched[key])
+                )
+        self._written += sum(row["size"] for row in values)
+        if self._written > self._most * _LOOK_SHARE:
+            self._written = 0
+            self.shrink()
+
+    def shrink(self) -> int:
+        """Removes what was not used for the longest time, if there is too much. Returns how many."""
+        with self._database.begin() as connection:
+            total = connection.execute(sa.select(sa.func.sum(ANSWERS.c.size))).scalar() or 0
+            if total <= self._most:
+                return 0
+            newer = sa.func.sum(ANSWERS.c.size).over(order_by=ANSWERS.c.used.desc())
+            ranked = sa.select(ANSWERS.c.key, ANSWERS.c.secret, newer.label("upto")).subquery()
+            beyond = sa.select(ranked.c.key, ranked.c.secret).where(ranked.c.upto > self._most * _LEFT_SHARE)
+            both = sa.tuple_(ANSWERS.c.key, ANSWERS.c.secret)
+            return connection.execute(sa.delete(ANSWERS).where(both.in_(beyond))).rowcount
+
+    def _now(self) -> float:
+        """Unix time of the database, in seconds."""
+        told, at = self._clock
+        if time.monotonic() - at > _CLOCK_SECONDS:
+            with self._database.autocommit() as connection:
+                told, at = connection.execute(sa.select(now(connection))).scalar_one(), time.monotonic()
+            self._clock = told, at
+        return told + time.monotonic() - at
+
+    def acquire_lease(
+        self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = _NO_FINGERPRINT
+    ) -> bool:
+        """As `ResponseCache.acquire_lease`; the database lets go of it when the connection ends."""
+        asked = question(agent, task, model, fingerprint)
+        # To its own connection the database would grant it twice.
+        if asked in self._held or not self._guarded(
+            lambda: self._lock("pg_try_advisory_lock", asked), True, leases=True
+        ):
+            return False
+        self._held.add(asked)
+        return True
+
+    def release_lease(
+        self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = _NO_FINGERPRINT
+    ) -> None:
+        """Lets the next one go ahead."""
+        asked = question(agent, task, model, fingerprint)
+        if asked in self._held:
+            self._held.discard(asked)
+            self._guarded(lambda: self._lock("pg_advisory_unlock", asked), True, leases=True)
+
+    def _lock(self, function: str, asked: Question) -> bool:
+        if self._leases is None:
+            self._leases = self._database.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        number = int.from_bytes(cache_key(asked)[:8], "big", signed=True)
+        got: bool = self._leases.execute(
+            sa.text(f"SELECT {function}(:number)"), {"number": number}
+        ).scalar_one()
+        return got
+
+    def explain_miss(
+        self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = _NO_FINGERPRINT
+    ) -> Dict[str, Any]:
+        """Whether the answer is kept; what is near it is not looked for."""
+        if self.has(agent, task, model, fingerprint):
+            return explained(True, "This answer is kept.")
+        return explained(False, "This answer is not in the shared cache, or it is too old.")
+
+    def close(self) -> None:
+        """Lets go of its leases; the database is its owner's to close."""
+        leases, self._leases = self._leases, None
+        self._held.clear()
+        if leases is not None:
+            leases.invalidate()
+            leases.close()
+
+    def _guarded(self, work: Callable[[], T], otherwise: T, leases: bool = False) -> T:
+        try:
+            return work()
+        except DBAPIError as error:
+            if leases:
+                self.close()
+            logger.warning("the shared cache is away: %s", self._database.reason(error))
+            return otherwise

@@ -1,0 +1,316 @@
+"""A worker: takes calls out of the queue and makes them by the ordinary engine, with credentials of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Optional, Set, Tuple
+
+from anyio import to_thread
+
+from .. import settings
+from ..asking import Asking, Keeping
+from ..calling import Caller, CallerSettings, Clock, MaxConcurrent, Prices, Rates, Terms, check_limits
+from ..errors import (
+    CallError,
+    ClosedError,
+    ConfigurationError,
+    InputError,
+    InvalidOptionError,
+    WorkerError,
+)
+from ..types import Call, Reply
+from . import host
+from .address import Address, parse
+from .calls import Begin, BeginAlone, Finish, IsOpen, Release, Work, workflow_id
+from .database import Database
+from .desk import Desk
+from .guard import Limits, SetByHand
+from .liveness import DEAD_SECONDS, Pulse
+from .parcel import Order, Outcome, outcome_texts, read_order
+from .shared_cache import SharedCache
+
+logger = logging.getLogger(__name__)
+
+# A call that a worker died of is begun again so often, then it is a failed one.
+MAX_RECOVERIES = 3
+# Of what is on the wire: so many are claimed, so that the wire has something to do while others are written down.
+_CLAIMED = 2
+_GRACE_SECONDS = 30
+_NAMES = 1000
+
+
+class Worker:
+    """Carries out calls of durable runs until it is stopped.
+
+    Args:
+        url: the Postgres database that the drivers name too.
+        concurrency: attempts on the wire at one time.
+        name: the same after a restart, and of one worker alone; None takes the first free of HOST-1, HOST-2, ...
+        rpm, input_tpm, output_tpm: limits for each minute that all workers keep together.
+        grace_seconds: how long `stop` waits for what is on the wire.
+        others: as of AsyncAgentOrchestrator. They hold for all calls that this worker makes, whatever the
+            driver's own are.
+
+    Raises InvalidOptionError for options that make no sense, ConfigurationError on a Python without DBOS.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        concurrency: int = settings.MAX_CONCURRENT,
+        name: Optional[str] = None,
+        *,
+        api_key: Optional[str] = None,
+        base_url: Optional[str] = None,
+        timeout_seconds: Optional[float] = settings.TIMEOUT_SECONDS,
+        max_retries: int = settings.MAX_ATTEMPTS,
+        stream: bool = True,
+        prices: Optional[Prices] = None,
+        rpm: Optional[float] = None,
+        input_tpm: Optional[float] = None,
+        output_tpm: Optional[float] = None,
+        cache_ttl_hours: float = settings.CACHE_TTL_HOURS,
+        cache_max_size_mb: float = settings.CACHE_MAX_SIZE_MB,
+        grace_seconds: int = _GRACE_SECONDS,
+    ) -> None:
+        address = parse(url)
+        if address.is_sqlite:
+            raise InvalidOptionError("A worker needs Postgres; with SQLite the orchestrator makes its calls.")
+        check_limits(concurrency, timeout_seconds, max_retries, None)
+        self._how = _how(concurrency, api_key, base_url, timeout_seconds, max_retries, stream, prices)
+        self._rates = Rates(rpm, input_tpm, output_tpm)
+        self._wanted, self._grace = name, grace_seconds
+        self._keeping = (cache_ttl_hours, cache_max_size_mb)
+        self._address, self._crew = address, None
+        self._stopped = asyncio.Event()
+
+    _crew: Optional[_Crew]
+    _address: Address
+
+    @property
+    def name(self) -> Optional[str]:
+        """Its name, once it has one."""
+        return self._crew.pulse.name if self._crew else None
+
+    async def run(self) -> None:
+        """Works until `stop` is called."""
+        async with self:
+            await self.stopped()
+
+    async def stopped(self) -> None:
+        """Returns when `stop` was called."""
+        await self._stopped.wait()
+
+    def stop(self) -> None:
+        """Lets `run` end: what is on the wire is finished, what is not goes to others."""
+        self._stopped.set()
+
+    async def __aenter__(self) -> Worker:
+        """Returns when it takes calls. Raises ConfigurationError."""
+        crew = _Crew(self._address, self._how, self._keeping)
+        try:
+            await to_thread.run_sync(crew.database.prepare)
+            await crew.sign_on(self._wanted)
+            if any(self._rates):
+                await crew.desk.do(SetByHand(self._rates))
+            await to_thread.run_sync(crew.make_queue)
+            host.launch(crew.database, crew.pulse.name, crew.carry)
+        except BaseException:
+            await crew.sign_off()
+            raise
+        self._crew = crew
+        logger.info("worker %s takes calls from %s", crew.pulse.name, self._address)
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        crew, self._crew = self._crew, None
+        if crew is not None:
+            await crew.stop(self._grace)
+
+
+def _how(concurrency: MaxConcurrent, *more: Any) -> CallerSettings:
+    api_key, base_url, timeout_seconds, max_retries, stream, prices = more
+    # A dict of its own: what drivers tell of prices is added to it.
+    return CallerSettings(
+        api_key, base_url, concurrency, timeout_seconds, max_retries, stream, dict(prices or {})
+    )
+
+
+@dataclass
+class _Job:
+    """A call in this worker; `of` is what DBOS calls it."""
+
+    ticket: str
+    generation: int
+    task: Optional[asyncio.Future[Optional[Outcome]]] = None
+    superseded: bool = False
+    begun: bool = False
+
+    @property
+    def of(self) -> str:
+        return workflow_id(self.ticket, self.generation)
+
+
+@dataclass
+class _Crew:
+    """All that a running worker consists of."""
+
+    address: Address
+    how: CallerSettings
+    keeping: Tuple[float, float]
+    jobs: Dict[str, _Job] = field(default_factory=dict)
+    stopping: bool = False
+
+    def __post_init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.clock = Clock()
+        self.database = Database(self.address)
+        self.desk = Desk(self.database)
+        self.pulse = Pulse(self.database, self.how.ceiling, self._running, self._supersede)
+        self.caller = Caller(self.clock)
+        self.limits = Limits(self.desk, self.clock, self.pulse.life)
+        self._asking = Asking(self._send, self.clock)
+        self._cache: Optional[SharedCache] = None
+        self._suspects = asyncio.Lock()
+        self._signed_on = False
+
+    async def sign_on(self, wanted: Optional[str]) -> None:
+        """Raises ConfigurationError where a worker of that name is alive."""
+        self._cache = SharedCache(self.database, *self.keeping)
+        names = [wanted] if wanted else [f"{socket.gethostname()}-{number}" for number in range(1, _NAMES)]
+        for patience in (DEAD_SECONDS + 1, 0.0):
+            for name in names:
+                if await to_thread.run_sync(self.pulse.take_name, name):
+                    self.pulse.start()
+                    self._signed_on = True
+                    return
+            # One that was killed a moment ago still passes for alive.
+            await asyncio.sleep(patience)
+        raise ConfigurationError(f"A worker named {names[0]} is alive: give this one another name.")
+
+    def make_queue(self) -> None:
+        """DBOS has one number for all workers: the largest one's; what a small one claims beyond what it sends
+        waits there."""
+        host.make_queue(self.database, _CLAIMED * self.pulse.largest())
+
+    async def sign_off(self) -> None:
+        if self._signed_on:
+            await to_thread.run_sync(self.pulse.stop)
+        await self._asking.close()
+        await self.caller.close()
+        if self._cache is not None:
+            self._cache.close()
+        await self.desk.close()
+
+    async def stop(self, grace: int) -> None:
+        """Finishes what is on the wire, gives back the rest, and goes."""
+        self.stopping = True
+        ended = asyncio.ensure_future(to_thread.run_sync(host.destroy, grace + 5))
+        await self.caller.drain(grace)
+        for job in list(self.jobs.values()):
+            if job.task is not None:
+                job.task.cancel()
+        await ended
+        await to_thread.run_sync(self._put_back)
+        await self.sign_off()
+
+    def _put_back(self) -> None:
+        """What was claimed and did not get here."""
+        host.put_back(self.database, host.claimed(self.database, self.pulse.name))
+
+    def _running(self) -> List[str]:
+        return list(self.jobs)
+
+    def _supersede(self, tickets: List[str]) -> None:
+        """In the thread of the heartbeat."""
+        if tickets:
+            with suppress(RuntimeError):
+                self.loop.call_soon_threadsafe(self._end_superseded, set(tickets))
+
+    def _end_superseded(self, tickets: Set[str]) -> None:
+        for job in list(self.jobs.values()):
+            if job.ticket in tickets and job.task is not None and not job.superseded:
+                job.superseded = True
+                job.task.cancel()
+
+    async def carry(self, ticket: str, generation: int) -> str:
+        """Carries out one call, from the queue to its result. Returns what came of it."""
+        job = _Job(ticket, generation)
+        self.jobs[job.of] = job
+        try:
+            if not self.stopping:
+                return await self._carried(job)
+            await self.desk.do(Release(ticket, generation, job.begun))
+            return "released"
+        finally:
+            del self.jobs[job.of]
+
+    async def _carried(self, job: _Job) -> str:
+        work = await self.desk.do(Begin(job.ticket, job.generation, self.pulse.name))
+        if work is not None:
+            return await self._made(job, work)
+        if not await self.desk.do(IsOpen(job.ticket, job.generation)):
+            return "done before"
+        # Workers died of it before, or beside it: one at a time, so that it is known which one it is.
+        async with self._suspects:
+            work = await self.desk.do(BeginAlone(job.ticket, job.generation, self.pulse.name))
+            return await self._made(job, work) if work is not None else "done before"
+
+    async def _made(self, job: _Job, work: Work) -> str:
+        began = self.clock.now()
+        job.begun = True
+        if work.starts > MAX_RECOVERIES + 1:
+            outcome: Optional[Outcome] = _poisonous(work)
+        else:
+            job.task = asyncio.ensure_future(self._outcome(work))
+            try:
+                outcome = await job.task
+            except asyncio.CancelledError:
+                if job.superseded:
+                    return "superseded"
+                if not self.stopping:
+                    raise
+                outcome = None
+        if outcome is None:
+            await self.desk.do(Release(job.ticket, job.generation, True))
+            return "released"
+        figures, text = outcome_texts(outcome, began)
+        await self.desk.do(Finish(job.ticket, figures, text, isinstance(outcome, Reply)))
+        return "answered" if isinstance(outcome, Reply) else "failed"
+
+    async def _outcome(self, work: Work) -> Optional[Outcome]:
+        """None for a call that was not sent because this worker stops."""
+        try:
+            order = read_order(work.body)
+            return await self._answered(order, work.left)
+        except ClosedError as error:
+            return None if self.stopping else error
+        except (CallError, InputError) as error:
+            return error
+        except Exception as error:
+            logger.exception("a call failed in this worker")
+            return WorkerError(f"Worker {self.pulse.name} met {type(error).__name__}: {error}")
+
+    async def _answered(self, order: Order, left: Optional[float]) -> Reply:
+        prices = self.how.prices
+        if order.prices and isinstance(prices, dict):
+            prices[order.call.model] = order.prices
+        terms = Terms(first_of_many=order.first_of_many, guard=self.limits.guard(order.budgets))
+        kept = Keeping(True, *self.keeping, self._cache, self.how.base_url)
+        return await self._asking.answer(order.call, order.policy, kept, left, terms)
+
+    async def _send(self, call: Call, left: Optional[float], terms: Terms) -> Reply:
+        return await self.caller.send(call, self.how, left, terms)
+
+
+def _poisonous(work: Work) -> WorkerError:
+    begun = work.starts - 1
+    return WorkerError(
+        f"The call was begun {begun} times, and each time its worker died before it ended",
+        advice=f"It is not made again by itself after {MAX_RECOVERIES} recoveries; look into the worker's end "
+        "before you hand it over again.",
+    )

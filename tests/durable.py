@@ -1,0 +1,93 @@
+"""What the tests of durable runs share: databases, workers as tasks and as processes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import asynccontextmanager, contextmanager
+
+import sqlalchemy as sa
+
+from claude_force.async_orchestrator import AsyncAgentOrchestrator
+from claude_force.durable import Worker
+from claude_force.durable.address import parse
+from claude_force.durable.database import Database
+
+AGENT = "python-expert"
+
+
+def orchestrator(config, url, **options):
+    return AsyncAgentOrchestrator(config, api_key="test-key", durable=url, enable_tracking=False, **options)
+
+
+@asynccontextmanager
+async def working(url, **options):
+    """A worker in this process."""
+    async with Worker(url, **{"grace_seconds": 1, **options}) as worker:
+        yield worker
+
+
+@contextmanager
+def database(url):
+    """For a look at the tables."""
+    opened = Database(parse(url))
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def rows(url, query, **values):
+    with database(url) as opened, opened.begin() as connection:
+        return connection.execute(sa.text(query), values).all()
+
+
+class WorkerProcess:
+    """`claude-force worker` as a process of its own; its output is kept in `log`."""
+
+    def __init__(self, url, name, folder, *options, program=("-m", "claude_force", "worker")):
+        self.name, self.log = name, folder / f"{name}.log"
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, *program, "--name", name, *options],
+                stdout=log, stderr=log, env={**os.environ, "CLAUDE_FORCE_DATABASE_URL": url},
+            )  # fmt: skip
+
+    def kill(self):
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def pause(self):
+        self.process.send_signal(signal.SIGSTOP)
+
+    def go_on(self):
+        self.process.send_signal(signal.SIGCONT)
+
+    def stop(self):
+        """As a service manager does. Returns the exit code."""
+        self.process.terminate()
+        return self.process.wait(timeout=40)
+
+    def text(self):
+        return self.log.read_text(errors="replace")
+
+
+@contextmanager
+def crew(url, folder, *names, **options):
+    """Worker processes, all of them gone at the end."""
+    workers = [WorkerProcess(url, name, folder, **options) for name in names]
+    try:
+        yield workers
+    finally:
+        for worker in workers:
+            if worker.process.poll() is None:
+                worker.kill()
+
+
+def until(holds, what="it happens", seconds=30.0):
+    """Returns when `holds()`; for what another process does."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, f"{seconds:g} s passed before {what}"
+        time.sleep(0.02)
