@@ -219,6 +219,25 @@ class TestExport:
         assert main(["metrics", "export", "-o", str(tmp_path / "no" / "folder")]) == 2
         assert "can't be written" in capsys.readouterr().err
 
+    @pytest.mark.parametrize("format", ["json", "csv", "prometheus"])
+    def test_half_a_character_in_a_foreign_line_ends_no_export(self, folder, capsys, tmp_path, format):
+        folder.mkdir()
+        line = json.dumps({"timestamp": DAY.format(1), "agent_name": "a\ud800"})
+        (folder / "executions.jsonl").write_text(f"{line}\n", encoding="ascii")
+        metrics(capsys, "export", "--format", format, "-o", str(tmp_path / "out"))
+        text = (tmp_path / "out").read_text(encoding="utf-8")
+        # In the exposition a backslash is written twice.
+        assert ("a\\\\ud800" if format == "prometheus" else "a\\ud800") in text
+
+    def test_it_writes_over_no_file_of_the_ledger(self, ledger, capsys, tmp_path):
+        before = ledger.read_bytes()
+        (tmp_path / "link").symlink_to(ledger)
+        for target in (ledger, tmp_path / "link"):
+            assert main(["metrics", "export", "-o", str(target)]) == 2
+            assert main(["report", "-o", str(target)]) == 2
+        assert "Name another file" in capsys.readouterr().err
+        assert ledger.read_bytes() == before
+
     def test_prometheus_gets_counters_and_summaries(self, ledger, capsys):
         text = metrics(capsys, "export", "--format", "prometheus").out
         reviewer = 'agent="reviewer",model="sonnet"'

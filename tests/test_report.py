@@ -189,6 +189,11 @@ class TestCommand:
         assert written == project / ".claude" / "metrics" / "report.html"
         assert "Run new: 1 call," in err and f"{written.stat().st_size / 1000:,.0f} kB" in err
 
+    def test_lines_that_cannot_be_read_are_told_of_where_there_are_no_others(self, project, capsys):
+        (project / ".claude" / "metrics" / "executions.jsonl").write_text("torn\ntorn\n")
+        assert main(["report"]) == 1
+        assert "2 lines of the ledger could not be read" in capsys.readouterr().err
+
     def test_json_says_where_it_is_and_what_is_in_it(self, project, capsys):
         assert main(["report", "--run", "old", "-o", "fleet.html", "--json"]) == 0
         said = json.loads(capsys.readouterr().out)

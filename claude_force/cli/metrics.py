@@ -228,8 +228,10 @@ def _export(args: argparse.Namespace, folder: Path, window: Window) -> None:
     if args.output is None:
         streams.let_write(lambda out: produce(args.format, folder, window, out))
         return
+    from ..ledger.export import open_export
+
     try:
-        with Path(args.output).open("w", encoding="utf-8", newline="") as out:
+        with open_export(Path(args.output), folder) as out:
             produce(args.format, folder, window, out)
     except OSError as error:
         raise InputError(f"{args.output} can't be written: {error.strerror}.") from error
