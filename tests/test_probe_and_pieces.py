@@ -4,7 +4,12 @@ import pytest
 from fleet import MODEL, fleet, write_project
 
 from claude_force.calling import Caller, CallerSettings, Clock, Terms, Watch
-from claude_force.errors import AuthenticationError, BadReplyError, ConnectionFailedError, PaidCallBlockedError
+from claude_force.errors import (
+    AuthenticationError,
+    BadReplyError,
+    ConnectionFailedError,
+    PaidCallBlockedError,
+)
 from claude_force.testing import MessagesServer, faults
 
 
