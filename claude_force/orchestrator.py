@@ -170,7 +170,7 @@ class _LoopThread:
         forgets_after_fork(self)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """The coroutine's result. An interrupt (Ctrl-C) cancels it. Raises ClosedError where `stop` ended it."""
+        """The coroutine's result. An interrupt (Ctrl-C) cancels it. ClosedError: `stop` ended it."""
         loop = self._started()
         if _running_loop() is loop:
             work.close()
