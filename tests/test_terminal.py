@@ -184,11 +184,17 @@ class TestNarrowWindow:
     def widths(self, terminal):
         return [len(line) for line in ESCAPE.sub("\n", terminal.seen).splitlines()]
 
-    def test_a_table_fits(self, workplace):
+    def test_a_table_that_does_not_fit_is_a_list_in_which_nothing_is_cut_off(self, workplace):
         terminal = Terminal("list", "agents", columns=self.COLUMNS)
         assert terminal.end() == 0
         assert max(self.widths(terminal)) <= self.COLUMNS
-        assert "┏━" in terminal.text
+        assert "\ncode-reviewer\n" in terminal.text and "  file: agents/code-reviewer.md\n" in terminal.text
+
+    def test_a_table_is_drawn_where_it_fits(self, workplace):
+        terminal = Terminal("list", "workflows", columns=self.COLUMNS + 10)
+        assert terminal.end() == 0
+        assert max(self.widths(terminal)) <= self.COLUMNS + 10
+        assert "┏━" in terminal.text and "python-expert -> code-reviewer" in terminal.text
 
     def test_the_progress_of_many_tasks_fits(self, another_server, tasks):
         another_server(time_to_first_token=0.4)
