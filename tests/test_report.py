@@ -400,6 +400,13 @@ class TestPage:
         options = page.js(f"[...document.querySelectorAll('[name={name}] option')].map(one => one.text)")
         page.key(*["ArrowDown"] * options.index(label))
 
+    def test_what_is_found_is_summed_and_an_unknown_price_is_not_nothing(self, page, entries):
+        unpriced = [entry for entry in entries if entry.success and entry.estimated_cost is None]
+        assert page.text("#found").endswith(f" paid, {len(unpriced)} of unknown price")
+        page.click("[name=text]")
+        page.write(unpriced[0].request_id)
+        assert page.text("#found") == "1 of 400 calls, 0 failed, 1 of unknown price"
+
     def test_it_turns_pages(self, page):
         first = page.text("#table tbody tr")
         assert page.text("#page") == "Page 1 of 8"
