@@ -149,6 +149,9 @@ class TestRun:
             (["t.csv", "-o", "o"], 'no column "task"'),
             (["t.jsonl", "-o", "no/such/folder/o"], "can't be written"),
             (["t.jsonl", "-o", "o", "--price", "cheap"], "MODEL=INPUT,OUTPUT"),
+            (["t.jsonl", "-o", "o", "--price", "m=-1,2"], "MODEL=INPUT,OUTPUT"),
+            (["t.jsonl", "-o", "o", "--price", "m=nan,2"], "MODEL=INPUT,OUTPUT"),
+            (["t.jsonl", "-o", "o", "--grace", "-5"], "--grace is -5"),
             (["t.jsonl", "-o", "o", "--max-concurrent", "many"], "number of attempts"),
             (["t.jsonl", "-o", "o", "--rpm", "0"], "rpm"),
             (["taken.jsonl", "-o", "o"], "rename it"),
@@ -246,6 +249,7 @@ class TestEstimate:
     def test_as_json(self, project, server, capsys):
         assert many(write_tasks(project, 50), "--estimate", "--json", "--price", PRICE, "--model", MODEL) == 0
         found = json.loads(capsys.readouterr().out)
+        assert found["success"] is True
         assert found["cost"]["low"] < found["cost"]["expected"] < found["cost"]["high"]
 
     def test_an_unknown_price_is_said(self, project, server, capsys):

@@ -19,7 +19,7 @@ from ..estimate import Estimate, Range
 from ..types import AgentResult
 from . import streams
 from .board import Board
-from .options import call_options
+from .options import call_options, number
 from .render import count, dollars
 from .run import engine
 
@@ -39,6 +39,8 @@ def run_many(args: argparse.Namespace) -> int:
 def _rows(args: argparse.Namespace) -> Rows:
     if args.limit is not None and args.limit < 1:
         raise InputError(f"--limit is {args.limit}; it must be a whole number from 1 up.")
+    if args.grace < 0:
+        raise InputError(f"--grace is {args.grace:g}; it must be a number of seconds from 0 up.")
     if args.budget is not None and args.budget <= 0:
         raise InputError(f"--budget is {args.budget:g}; it must be an amount in USD above 0.")
     if bool(args.tasks) == bool(args.files):
@@ -183,10 +185,12 @@ def _prices(given: Optional[List[str]]) -> Dict[str, Dict[str, float]]:
     for text in given or ():
         model, _, both = text.partition("=")
         try:
-            fresh, answer = (float(number) for number in both.split(","))
+            fresh, answer = (number(one) for one in both.split(","))
+            if not model or min(fresh, answer) < 0:
+                raise ValueError(text)
         except ValueError:
             raise InputError(
-                f"--price is {text!r}; write MODEL=INPUT,OUTPUT in USD per million tokens."
+                f"--price is {text!r}; write MODEL=INPUT,OUTPUT in USD per million tokens, 0 or more."
             ) from None
         prices[model] = {"input": fresh, "output": answer}
     return prices
@@ -263,6 +267,7 @@ def _outcome_fields(outcome: Outcome, path: Path) -> Dict[str, Any]:
 
 def _estimate_fields(estimate: Estimate) -> Dict[str, Any]:
     return {
+        "success": True,
         "rows": estimate.rows,
         "cached": estimate.cached,
         "unrunnable": estimate.unrunnable,
