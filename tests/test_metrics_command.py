@@ -219,6 +219,16 @@ class TestExport:
         assert main(["metrics", "export", "-o", str(tmp_path / "no" / "folder")]) == 2
         assert "can't be written" in capsys.readouterr().err
 
+    def test_with_json_stdout_is_an_object_of_what_became_of_the_file(self, ledger, capsys, tmp_path):
+        target = str(tmp_path / "out.csv")
+        found = json.loads(metrics(capsys, "export", "--format", "csv", "-o", target, "--json").out)
+        assert found == {"success": True, "output": target, "executions": 4, "skipped_lines": 1}
+
+    @pytest.mark.parametrize("format", ["csv", "prometheus"])
+    def test_what_is_no_json_does_not_go_to_stdout_with_json(self, ledger, capsys, format):
+        assert main(["metrics", "export", "--format", format, "--json"]) == 2
+        assert "exclude each other" in json.loads(capsys.readouterr().out)["error"]
+
     @pytest.mark.parametrize("format", ["json", "csv", "prometheus"])
     def test_half_a_character_in_a_foreign_line_ends_no_export(self, folder, capsys, tmp_path, format):
         folder.mkdir()

@@ -6,7 +6,7 @@ import argparse
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Dict, List, TextIO
+from typing import Any, Callable, Dict, List, TextIO, Tuple
 
 from ..agents.discovery import find_sources
 from ..errors import InputError
@@ -226,28 +226,37 @@ _PLAIN: Dict[str, Callable[[Summary], Any]] = {
 def _export(args: argparse.Namespace, folder: Path, window: Window) -> None:
     produce = _figures_for_prometheus if args.format == "prometheus" else _executions
     if args.output is None:
-        streams.let_write(lambda out: produce(args.format, folder, window, out))
+        if args.json and args.format != "json":
+            raise InputError(
+                f"--json and --format {args.format} exclude each other: add -o FILE or drop one."
+            )
+        streams.let_write(lambda out: _remark(*produce(args.format, folder, window, out), folder, window))
         return
     from ..ledger.export import open_export
 
     try:
         with open_export(Path(args.output), folder) as out:
-            produce(args.format, folder, window, out)
+            executions, skipped = produce(args.format, folder, window, out)
     except OSError as error:
         raise InputError(f"{args.output} can't be written: {error.strerror}.") from error
+    _remark(executions, skipped, folder, window)
+    if args.json:
+        fields = {"output": args.output, "executions": executions, "skipped_lines": skipped}
+        streams.as_json({"success": True, **fields})
 
 
-def _executions(format: str, folder: Path, window: Window, out: TextIO) -> None:
+def _executions(format: str, folder: Path, window: Window, out: TextIO) -> Tuple[int, int]:
+    """Returns how many were written, and how many lines could not be read; so does the next."""
     from ..ledger.export import writer_of
 
     reading = Reading(folder, window)
     written = writer_of(format)(reading.entries(), out)
-    _remark(written, reading.skipped, folder, window)
+    return written, reading.skipped
 
 
-def _figures_for_prometheus(_: str, folder: Path, window: Window, out: TextIO) -> None:
+def _figures_for_prometheus(_: str, folder: Path, window: Window, out: TextIO) -> Tuple[int, int]:
     from ..integrations.prometheus import exposition
 
     summary = summary_of(folder, window)
     out.write(exposition(summary))
-    _remark(summary.total().executions, summary.skipped, folder, window)
+    return summary.total().executions, summary.skipped

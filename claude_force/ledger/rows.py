@@ -111,10 +111,11 @@ def _is_execution(row: Any) -> bool:
     if is_sound is None or not is_sound(row):
         return False
     try:
-        ended = row["ended"] = unix_of(row["timestamp"])
+        row["ended"] = ended = unix_of(row["timestamp"])
     except (ValueError, OverflowError, OSError):
         return False
-    return _FIRST_MOMENT <= ended - row.get("execution_time_ms", 0) / 1000 <= ended <= _LAST_MOMENT
+    began: float = ended - row.get("execution_time_ms", 0) / 1000
+    return _FIRST_MOMENT <= began and ended <= _LAST_MOMENT
 
 
 @lru_cache(maxsize=1024)
