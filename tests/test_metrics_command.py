@@ -205,6 +205,11 @@ class TestNoLedger:
         assert "claude_force_skipped_lines 0" in metrics(capsys, "export", "--format", "prometheus").out
 
 
+    def test_of_full_files_alone_it_is_the_window_that_holds_nothing(self, ledger, capsys):
+        ledger.rename(ledger.with_name("executions-000001.jsonl"))
+        assert "leave out --hours" in metrics(capsys, "summary", "--since", "2026-12-01").err
+
+
 class TestExport:
     def test_json_holds_all_executions(self, ledger, capsys):
         found = json.loads(metrics(capsys, "export").out)

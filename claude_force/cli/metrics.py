@@ -12,7 +12,7 @@ from ..agents.discovery import find_sources
 from ..errors import InputError
 from ..ledger.crew import summary_of
 from ..ledger.figures import Figures, advice_on
-from ..ledger.journal import LIVE
+from ..ledger.journal import LIVE, older_files
 from ..ledger.reading import Reading
 from ..ledger.summary import Summary
 from ..ledger.window import Window, window_of
@@ -41,7 +41,7 @@ def show_metrics(args: argparse.Namespace) -> int:
 
 def _remark(executions: int, skipped: int, folder: Path, window: Window) -> None:
     if not executions:
-        if window.is_everything or not (folder / LIVE).exists():
+        if window.is_everything or not ((folder / LIVE).exists() or older_files(folder)):
             what = "yet; run an agent first: claude-force run agent NAME --task TEXT"
         else:
             what = "for that time; leave out --hours and --since for all of them"
