@@ -204,7 +204,6 @@ class TestNoLedger:
         assert metrics(capsys, "export", "--format", "csv").out.startswith("timestamp,agent_name")
         assert "claude_force_skipped_lines 0" in metrics(capsys, "export", "--format", "prometheus").out
 
-
     def test_of_full_files_alone_it_is_the_window_that_holds_nothing(self, ledger, capsys):
         ledger.rename(ledger.with_name("executions-000001.jsonl"))
         assert "leave out --hours" in metrics(capsys, "summary", "--since", "2026-12-01").err
