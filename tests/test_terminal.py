@@ -190,6 +190,17 @@ class TestNarrowWindow:
         assert max(self.widths(terminal)) <= self.COLUMNS
         assert "\ncode-reviewer\n" in terminal.text and "  file: agents/code-reviewer.md\n" in terminal.text
 
+    @pytest.mark.parametrize("columns", [30, 120])
+    def test_a_name_in_a_table_gives_the_terminal_no_order(self, workplace, columns):
+        metrics = workplace / ".claude" / "metrics"
+        metrics.mkdir()
+        line = {"timestamp": "2026-11-25T08:00:00Z", "agent_name": "a", "model": "m\x1b[2J\x1b]0;title\x07"}
+        (metrics / "executions.jsonl").write_text(json.dumps(line) + "\n")
+        terminal = Terminal("metrics", "models", columns=columns)
+        assert terminal.end() == 0
+        assert "\x1b[2J" not in terminal.seen and "\x1b]0;" not in terminal.seen
+        assert "m[2J]0;title" in terminal.text
+
     def test_a_table_is_drawn_where_it_fits(self, workplace):
         terminal = Terminal("list", "workflows", columns=self.COLUMNS + 10)
         assert terminal.end() == 0

@@ -169,6 +169,8 @@ def _drawn(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.table import Column, Table
     from rich.text import Text
 
+    # A name in the ledger may be what a server called its model.
+    rows = [[streams.one_line(cell) for cell in row] for row in rows]
     console = Console()
     if console.width < min(_NARROW, _least_width(heads, rows)):
         for name, *rest in rows:
