@@ -115,7 +115,7 @@ def _is_execution(row: Any) -> bool:
     except (ValueError, OverflowError, OSError):
         return False
     began: float = ended - row.get("execution_time_ms", 0) / 1000
-    return _FIRST_MOMENT <= began and ended <= _LAST_MOMENT
+    return began >= _FIRST_MOMENT and ended <= _LAST_MOMENT
 
 
 @lru_cache(maxsize=1024)
