@@ -98,12 +98,15 @@ class TestAnswer:
         another_server(answer=lambda body: LONG, faults=[faults.truncated_stream(after_events=20)])
         terminal = Terminal(*ASK)
         assert terminal.end() == 0
-        broken, _, whole = terminal.text.partition("\nclaude-force: the answer broke off and begins anew: ")
+        broken, _, whole = terminal.text.partition("\nclaude-force: the answer broke off and begins anew\n")
         assert "word0" in broken
         assert "word399" not in broken
         assert whole.partition("word0 ")[2].startswith("word1 ")
         assert "word399" in whole
         assert "2 attempts" in whole
+        # Why, once and not twice.
+        assert whole.startswith("claude-force: warning: attempt 1")
+        assert terminal.text.count(" failed: ") == 1
 
     def test_that_breaks_off_for_good_leaves_what_was_written_and_the_error(self, another_server):
         another_server(answer=lambda body: LONG, faults=[faults.truncated_stream(after_events=20)])
