@@ -189,6 +189,12 @@ class TestCommand:
         assert written == project / ".claude" / "metrics" / "report.html"
         assert "Run new: 1 call," in err and f"{written.stat().st_size / 1000:,.0f} kB" in err
 
+    def test_an_unknown_price_is_not_told_as_nothing(self, project, capsys):
+        line = json.dumps({"timestamp": "2026-03-14T09:00:00Z", "agent_name": "a"})
+        (project / ".claude" / "metrics" / "executions.jsonl").write_text(f"{line}\n")
+        assert main(["report"]) == 0
+        assert "0 cached, 1 answer of unknown price;" in capsys.readouterr().err
+
     def test_lines_that_cannot_be_read_are_told_of_where_there_are_no_others(self, project, capsys):
         (project / ".claude" / "metrics" / "executions.jsonl").write_text("torn\ntorn\n")
         assert main(["report"]) == 1

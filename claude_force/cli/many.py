@@ -236,7 +236,7 @@ def _report(args: argparse.Namespace, outcome: Outcome, path: Path) -> None:
 
 
 def _money(outcome: Outcome) -> str:
-    parts = [f"{dollars(outcome.cost)} in all"]
+    parts = [f"{dollars(outcome.cost)} in all"] if outcome.cost or not outcome.unpriced else []
     if outcome.unpriced:
         parts.append(f"{count(outcome.unpriced, 'answer')} of unknown price")
     if outcome.saved:

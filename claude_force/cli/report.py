@@ -81,6 +81,9 @@ def _replace(target: Path, data: bytes) -> None:
 
 def _totals(figures: Figures) -> str:
     calls = counted(figures.executions, "call")
-    unknown = f" and {counted(figures.unknown_price, 'answer')} of unknown price"
-    cost = render.dollars(figures.cost) + (unknown if figures.unknown_price else "")
+    unknown = (
+        [f"{counted(figures.unknown_price, 'answer')} of unknown price"] if figures.unknown_price else []
+    )
+    known = [render.dollars(figures.cost)] if figures.cost or not unknown else []
+    cost = " and ".join(known + unknown)
     return f"{calls}, {figures.failures:,} failed, {figures.cached:,} cached, {cost}"
