@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Union
 
 from .agents import Registry
+from .errors import InputError
 from .performance_tracker import PerformanceTracker
 
 
@@ -51,7 +53,11 @@ class Inquiries(ABC):
         return self.tracker.get_performance_summary(hours)
 
     def get_agent_performance(self, name: Optional[str] = None) -> Dict[str, Any]:
-        """As `PerformanceTracker.get_agent_performance`."""
+        """As `PerformanceTracker.get_agent_performance`; both spellings of a name find its agent."""
+        if name is not None:
+            # An agent that is gone still has its lines.
+            with suppress(InputError):
+                name = self._agents().get(name).name
         return self.tracker.get_agent_performance(name)
 
     def get_cost_breakdown(self) -> Dict[str, Any]:

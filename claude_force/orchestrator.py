@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import weakref
+from concurrent.futures import CancelledError as FutureCancelled
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Coroutine, Iterator, List, Optional, Type, TypeVar, Union
@@ -13,6 +14,7 @@ from . import settings
 from .agents import Registry
 from .async_orchestrator import AsyncAgentOrchestrator
 from .bulk import OnResult, Tasks
+from .errors import ClosedError
 from .forks import forgets_after_fork
 from .inquiries import Inquiries
 from .performance_tracker import PerformanceTracker
@@ -145,7 +147,10 @@ class AgentOrchestrator(Inquiries):
         return self._engine.tracker
 
     def close(self) -> None:
-        """Ends calls in flight, closes all connections and the thread; the next call starts anew."""
+        """Ends calls in flight, closes all connections and the thread; the next call starts anew.
+
+        Another thread that waits for a call then gets a ClosedError.
+        """
         self._thread.stop()
         self._engine.close_ledger()
 
@@ -171,7 +176,7 @@ class _LoopThread:
         forgets_after_fork(self)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """The coroutine's result. An interrupt (Ctrl-C) cancels it."""
+        """The coroutine's result. An interrupt (Ctrl-C) cancels it. ClosedError: `stop` ended it."""
         loop = self._started()
         if _running_loop() is loop:
             work.close()
@@ -179,6 +184,8 @@ class _LoopThread:
         future = asyncio.run_coroutine_threadsafe(work, loop)
         try:
             return future.result()
+        except FutureCancelled:
+            raise ClosedError("The orchestrator was closed during the call") from None
         except BaseException:
             future.cancel()
             raise

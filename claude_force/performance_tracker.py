@@ -184,14 +184,14 @@ class PerformanceTracker:
         """Writes all executions to `path`: a JSON array, or CSV with the names of the fields above.
 
         The fields are those of `claude_force.ledger.entry.Entry`. Raises InvalidOptionError for another
-        format, OSError.
+        format and for a file of the ledger itself, OSError.
         """
-        from .ledger.export import writer_of
+        from .ledger.export import open_export, writer_of
         from .ledger.reading import Reading
 
         write = writer_of(format)
         self.flush()
-        with Path(path).open("w", encoding="utf-8", newline="") as out:
+        with open_export(Path(path), self.folder) as out:
             write(Reading(self.folder).entries(), out)
 
     def _summary(self, hours: Optional[float] = None) -> Summary:

@@ -111,12 +111,22 @@ def _metadata(
 
 
 def tell(observers: Iterable[Observer], executed: Executed) -> None:
-    """Each of them is told; what one raises is logged and fails no call."""
+    """Each of them is told; what one raises is logged and fails no call.
+
+    Not of a call that was never sent because the fleet was stopped: that says nothing of its agent.
+    """
+    if is_unsent(executed.result):
+        return
     for observer in observers:
         try:
             observer(executed)
         except Exception:
             logger.exception("an observer of calls failed")
+
+
+def is_unsent(result: AgentResult) -> bool:
+    """Whether the fleet was stopped before anything was sent."""
+    return isinstance(result.error, ClosedError) and not result.attempts
 
 
 def log_result(result: AgentResult) -> None:

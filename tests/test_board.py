@@ -14,7 +14,7 @@ from fleet import write_project
 from claude_force.bulk import Finished, Paused, Progress, Retried
 from claude_force.calling import Load, Rates
 from claude_force.cli.board import Board
-from claude_force.errors import OverloadedError, RateLimitError
+from claude_force.errors import ClosedError, OverloadedError, RateLimitError
 from claude_force.testing import MessagesServer, faults
 from claude_force.types import AgentResult
 
@@ -105,6 +105,15 @@ class TestLines:
         assert "0 of 60 requests" in speed
         assert "of 8,000 output tokens" in speed
         assert money == "$2.0000 so far, about $2.5000 in all; 1 h 1 min left"
+
+    def test_rows_that_a_stop_left_unsent_have_neither_ended_nor_failed(self):
+        board = self.board()
+        progress = Progress(total=90, done=40, failed=3, cost_expected=1.0, seconds_left=2.0)
+        board.on_event(Finished(1, "a", progress, AgentResult("a", False, error=ClosedError("stopped"))))
+        rows, _, money = board.lines()
+        assert rows.startswith("49 of 100 rows done, 2 failed")
+        assert money == "$1.5000 so far"
+        assert "failed" not in board._drawn().plain.replace("2 failed", "")
 
     def test_its_first_line_has_a_speed(self):
         board = self.board()

@@ -124,6 +124,18 @@ async def test_a_stream_that_broke_is_paid_for_and_one_that_was_refused_is_not(p
     assert [line["attempts"] for line in written(project.parent / "metrics")] == [2, 1]
 
 
+async def test_an_agent_that_is_called_by_two_spellings_is_one(project):
+    (project.parent / "agents" / "mine.md").write_text(
+        "---\nname: My Agent\n---\nYou help.\n", encoding="utf-8"
+    )
+    async with fleet(project, SERVER) as (orchestrator, _):
+        for name in ("My Agent", "my-agent"):
+            assert (await orchestrator.execute_agent(name, "x", cache="off")).success
+        assert list(orchestrator.get_agent_performance()) == ["my-agent"]
+        assert orchestrator.get_agent_performance("My Agent")["executions"] == 2
+        assert orchestrator.get_agent_performance("gone")["executions"] == 0
+
+
 async def test_calls_that_end_by_silence_count_as_timeouts(project):
     plan = [faults.silence_before_first_byte()] * 2
     limits = {"timeout_seconds": 0.2, "max_retries": 2, "clock": Clock()}

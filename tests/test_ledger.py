@@ -109,6 +109,9 @@ GARBAGE = [
     b'{"timestamp": "2026-11-25T08:00:00", "agent_name": "a", "timeline": [[2, 1, 1, null]]}',
     b'{"timestamp": "2026-11-25T08:00:00", "agent_name": "a", "timeline": [[0, 1e999, 1, null]]}',
     b'{"timestamp": "9999-12-31T23:59:59-23:59", "agent_name": "a", "success": 1}',
+    b'{"timestamp": "9999-12-31T23:59:59-23:59", "agent_name": "a"}',
+    b'{"timestamp": "0001-01-01T00:00:00+23:59", "agent_name": "a"}',
+    b'{"timestamp": "2026-11-25T08:00:00", "agent_name": "a", "execution_time_ms": 1e14}',
 ]
 garbage = st.sampled_from(GARBAGE) | st.binary(max_size=40).filter(
     lambda line: b"\n" not in line and not line.lstrip().startswith(b"{")
@@ -471,6 +474,12 @@ class TestFigures:
         write(tmp_path, line_of(Entry(iso(NOW), "a")), "foreign", b'{"torn')
         summary = summary_of(tmp_path).as_dict()
         assert (summary["executions"], summary["skipped_lines"]) == (1, 2)
+
+    @pytest.mark.parametrize(("moment", "ms"), [("0001-01-01T00:00:00Z", 0), ("9999-12-31T23:59:58Z", 1e14)])
+    def test_the_first_and_the_last_moment_of_the_calendar_can_be_shown(self, tmp_path, moment, ms):
+        write(tmp_path, json.dumps({"timestamp": moment, "agent_name": "a", "execution_time_ms": ms}))
+        summary = summary_of(tmp_path).as_dict()
+        assert list(summary["by_day"]) == [moment[:10]] and summary["ended"][:10] == moment[:10]
 
     def test_advice_is_that_of_the_error(self):
         assert "max_concurrent" in advice_on("RateLimitError")

@@ -204,6 +204,10 @@ class TestNoLedger:
         assert metrics(capsys, "export", "--format", "csv").out.startswith("timestamp,agent_name")
         assert "claude_force_skipped_lines 0" in metrics(capsys, "export", "--format", "prometheus").out
 
+    def test_of_full_files_alone_it_is_the_window_that_holds_nothing(self, ledger, capsys):
+        ledger.rename(ledger.with_name("executions-000001.jsonl"))
+        assert "leave out --hours" in metrics(capsys, "summary", "--since", "2026-12-01").err
+
 
 class TestExport:
     def test_json_holds_all_executions(self, ledger, capsys):
@@ -218,6 +222,35 @@ class TestExport:
     def test_a_file_that_cannot_be_written_is_an_error_of_usage(self, ledger, capsys, tmp_path):
         assert main(["metrics", "export", "-o", str(tmp_path / "no" / "folder")]) == 2
         assert "can't be written" in capsys.readouterr().err
+
+    def test_with_json_stdout_is_an_object_of_what_became_of_the_file(self, ledger, capsys, tmp_path):
+        target = str(tmp_path / "out.csv")
+        found = json.loads(metrics(capsys, "export", "--format", "csv", "-o", target, "--json").out)
+        assert found == {"success": True, "output": target, "executions": 4, "skipped_lines": 1}
+
+    @pytest.mark.parametrize("format", ["csv", "prometheus"])
+    def test_what_is_no_json_does_not_go_to_stdout_with_json(self, ledger, capsys, format):
+        assert main(["metrics", "export", "--format", format, "--json"]) == 2
+        assert "exclude each other" in json.loads(capsys.readouterr().out)["error"]
+
+    @pytest.mark.parametrize("format", ["json", "csv", "prometheus"])
+    def test_half_a_character_in_a_foreign_line_ends_no_export(self, folder, capsys, tmp_path, format):
+        folder.mkdir()
+        line = json.dumps({"timestamp": DAY.format(1), "agent_name": "a\ud800"})
+        (folder / "executions.jsonl").write_text(f"{line}\n", encoding="ascii")
+        metrics(capsys, "export", "--format", format, "-o", str(tmp_path / "out"))
+        text = (tmp_path / "out").read_text(encoding="utf-8")
+        # In the exposition a backslash is written twice.
+        assert ("a\\\\ud800" if format == "prometheus" else "a\\ud800") in text
+
+    def test_it_writes_over_no_file_of_the_ledger(self, ledger, capsys, tmp_path):
+        before = ledger.read_bytes()
+        (tmp_path / "link").symlink_to(ledger)
+        for target in (ledger, tmp_path / "link"):
+            assert main(["metrics", "export", "-o", str(target)]) == 2
+            assert main(["report", "-o", str(target)]) == 2
+        assert "Name another file" in capsys.readouterr().err
+        assert ledger.read_bytes() == before
 
     def test_prometheus_gets_counters_and_summaries(self, ledger, capsys):
         text = metrics(capsys, "export", "--format", "prometheus").out

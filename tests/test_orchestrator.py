@@ -6,13 +6,15 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from fleet import write_project
 
-from claude_force.errors import AuthenticationError
+from claude_force.errors import AuthenticationError, ClosedError
 from claude_force.orchestrator import AgentOrchestrator
+from claude_force.testing import MessagesServer, faults
 
 
 @pytest.fixture
@@ -116,6 +118,19 @@ def test_closing_leaves_no_thread_and_the_next_call_starts_anew(project):
     assert "claude-force" not in {thread.name for thread in threading.enumerate()}
     assert orchestrator.run_agent("python-expert", "x").success
     orchestrator.close()
+
+
+def test_closing_ends_a_call_that_another_thread_waits_for_with_a_typed_error(project):
+    with MessagesServer(faults=[faults.silence_before_first_byte()]) as server, ThreadPoolExecutor(
+        1
+    ) as other:
+        orchestrator = AgentOrchestrator(project, base_url=server.base_url, api_key="test-key")
+        call = other.submit(orchestrator.run_agent, "python-expert", "x")
+        while not server.requests:
+            time.sleep(0.01)
+        orchestrator.close()
+        with pytest.raises(ClosedError, match="closed during the call"):
+            call.result(timeout=10)
 
 
 def run_script(source, *arguments):

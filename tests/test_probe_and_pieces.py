@@ -4,7 +4,12 @@ import pytest
 from fleet import MODEL, fleet, write_project
 
 from claude_force.calling import Caller, CallerSettings, Clock, Terms, Watch
-from claude_force.errors import AuthenticationError, ConnectionFailedError, PaidCallBlockedError
+from claude_force.errors import (
+    AuthenticationError,
+    BadReplyError,
+    ConnectionFailedError,
+    PaidCallBlockedError,
+)
 from claude_force.testing import MessagesServer, faults
 
 
@@ -78,6 +83,10 @@ class TestProbe:
         with pytest.raises(TimeoutError):
             await self.told({"faults": [faults.silence_before_first_byte()]}, timeout_seconds=0.05)
 
+    async def test_a_page_in_place_of_a_count_is_a_bad_reply(self):
+        with pytest.raises(BadReplyError, match="count of tokens"):
+            await self.told({"faults": [faults.wrong_content_type()]})
+
     async def test_nothing_is_sent_where_paid_calls_are_switched_off(self):
         caller = Caller(Clock())
         try:
@@ -97,10 +106,12 @@ class TestSecrets:
         assert "invalid x-api-key: ***" in str(result.error)
         assert key not in repr(result) + repr(result.error) + str(result.to_dict())
 
-    async def test_a_password_in_the_address_is_in_no_error(self, project):
-        async with fleet(project, max_retries=1) as (orchestrator, _):
+    @pytest.mark.parametrize("attempts", [1, 3])
+    async def test_a_password_in_the_address_is_in_no_error(self, project, attempts):
+        async with fleet(project, max_retries=attempts) as (orchestrator, _):
             orchestrator.base_url = "http://me:hunter2-hunter2@127.0.0.1:9/"
             result = await orchestrator.execute_agent("python-expert", "x")
         assert isinstance(result.error, ConnectionFailedError)
+        assert result.attempts == attempts
         assert "127.0.0.1:9" in str(result.error)
         assert "hunter2" not in str(result.error) + repr(result.error)

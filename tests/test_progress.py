@@ -130,6 +130,20 @@ class TestDrain:
         assert len(server.requests) == 5
         assert all(isinstance(result.error, ClosedError) for result in results if not result.success)
 
+    async def test_the_ledger_and_observers_hear_only_of_what_was_sent(self, project):
+        plan, told = {"time_to_first_token": 30}, []
+        async with fleet(project, plan, max_concurrent=2, clock=None) as (orchestrator, server):
+            orchestrator.observers.append(told.append)
+            rows = [("python-expert", f"Task {number}") for number in range(6)]
+            running = asyncio.ensure_future(orchestrator.execute_multiple(rows))
+            while len(server.requests) < 2:
+                await asyncio.sleep(0.01)
+            await orchestrator.drain(0.05)
+            await orchestrator.close()
+            assert len(await running) == 6
+            assert orchestrator.get_performance_summary()["errors_by_type"] == {"ClosedError": 2}
+        assert [one.result.attempts for one in told] == [1, 1]
+
     async def test_it_waits_no_longer_than_it_is_told(self, project):
         async with fleet(project, {"time_to_first_token": 30}, clock=None) as (orchestrator, server):
             running = asyncio.ensure_future(orchestrator.execute_agent("python-expert", "x"))

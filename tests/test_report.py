@@ -189,6 +189,17 @@ class TestCommand:
         assert written == project / ".claude" / "metrics" / "report.html"
         assert "Run new: 1 call," in err and f"{written.stat().st_size / 1000:,.0f} kB" in err
 
+    def test_an_unknown_price_is_not_told_as_nothing(self, project, capsys):
+        line = json.dumps({"timestamp": "2026-03-14T09:00:00Z", "agent_name": "a"})
+        (project / ".claude" / "metrics" / "executions.jsonl").write_text(f"{line}\n")
+        assert main(["report"]) == 0
+        assert "0 cached, 1 answer of unknown price;" in capsys.readouterr().err
+
+    def test_lines_that_cannot_be_read_are_told_of_where_there_are_no_others(self, project, capsys):
+        (project / ".claude" / "metrics" / "executions.jsonl").write_text("torn\ntorn\n")
+        assert main(["report"]) == 1
+        assert "2 lines of the ledger could not be read" in capsys.readouterr().err
+
     def test_json_says_where_it_is_and_what_is_in_it(self, project, capsys):
         assert main(["report", "--run", "old", "-o", "fleet.html", "--json"]) == 0
         said = json.loads(capsys.readouterr().out)
@@ -394,6 +405,13 @@ class TestPage:
         page.js(f"document.querySelector('[name={name}]').focus()")
         options = page.js(f"[...document.querySelectorAll('[name={name}] option')].map(one => one.text)")
         page.key(*["ArrowDown"] * options.index(label))
+
+    def test_what_is_found_is_summed_and_an_unknown_price_is_not_nothing(self, page, entries):
+        unpriced = [entry for entry in entries if entry.success and entry.estimated_cost is None]
+        assert page.text("#found").endswith(f" paid, {len(unpriced)} of unknown price")
+        page.click("[name=text]")
+        page.write(unpriced[0].request_id)
+        assert page.text("#found") == "1 of 400 calls, 0 failed, 1 of unknown price"
 
     def test_it_turns_pages(self, page):
         first = page.text("#table tbody tr")

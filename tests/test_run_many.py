@@ -149,6 +149,9 @@ class TestRun:
             (["t.csv", "-o", "o"], 'no column "task"'),
             (["t.jsonl", "-o", "no/such/folder/o"], "can't be written"),
             (["t.jsonl", "-o", "o", "--price", "cheap"], "MODEL=INPUT,OUTPUT"),
+            (["t.jsonl", "-o", "o", "--price", "m=-1,2"], "MODEL=INPUT,OUTPUT"),
+            (["t.jsonl", "-o", "o", "--price", "m=nan,2"], "MODEL=INPUT,OUTPUT"),
+            (["t.jsonl", "-o", "o", "--grace", "-5"], "--grace is -5"),
             (["t.jsonl", "-o", "o", "--max-concurrent", "many"], "number of attempts"),
             (["t.jsonl", "-o", "o", "--rpm", "0"], "rpm"),
             (["taken.jsonl", "-o", "o"], "rename it"),
@@ -246,6 +249,7 @@ class TestEstimate:
     def test_as_json(self, project, server, capsys):
         assert many(write_tasks(project, 50), "--estimate", "--json", "--price", PRICE, "--model", MODEL) == 0
         found = json.loads(capsys.readouterr().out)
+        assert found["success"] is True
         assert found["cost"]["low"] < found["cost"]["expected"] < found["cost"]["high"]
 
     def test_an_unknown_price_is_said(self, project, server, capsys):
@@ -269,7 +273,8 @@ class TestResume:
         tasks = write_tasks(project, 3)
         for _ in range(2):
             assert many(tasks, "-o", "out.jsonl", "--cache", "off", "--model", "my-own-model") == 0
-            assert "3 answers of unknown price" in capsys.readouterr().err
+            said = capsys.readouterr().err
+            assert "3 answers of unknown price" in said and "$0.0000" not in said
 
     def test_a_second_run_pays_for_nothing(self, project, server):
         tasks = write_tasks(project, 20)

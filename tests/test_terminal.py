@@ -98,12 +98,15 @@ class TestAnswer:
         another_server(answer=lambda body: LONG, faults=[faults.truncated_stream(after_events=20)])
         terminal = Terminal(*ASK)
         assert terminal.end() == 0
-        broken, _, whole = terminal.text.partition("\nclaude-force: the answer broke off and begins anew: ")
+        broken, _, whole = terminal.text.partition("\nclaude-force: the answer broke off and begins anew\n")
         assert "word0" in broken
         assert "word399" not in broken
         assert whole.partition("word0 ")[2].startswith("word1 ")
         assert "word399" in whole
         assert "2 attempts" in whole
+        # Why, once and not twice.
+        assert whole.startswith("claude-force: warning: attempt 1")
+        assert terminal.text.count(" failed: ") == 1
 
     def test_that_breaks_off_for_good_leaves_what_was_written_and_the_error(self, another_server):
         another_server(answer=lambda body: LONG, faults=[faults.truncated_stream(after_events=20)])
@@ -184,11 +187,28 @@ class TestNarrowWindow:
     def widths(self, terminal):
         return [len(line) for line in ESCAPE.sub("\n", terminal.seen).splitlines()]
 
-    def test_a_table_fits(self, workplace):
+    def test_a_table_that_does_not_fit_is_a_list_in_which_nothing_is_cut_off(self, workplace):
         terminal = Terminal("list", "agents", columns=self.COLUMNS)
         assert terminal.end() == 0
         assert max(self.widths(terminal)) <= self.COLUMNS
-        assert "┏━" in terminal.text
+        assert "\ncode-reviewer\n" in terminal.text and "  file: agents/code-reviewer.md\n" in terminal.text
+
+    @pytest.mark.parametrize("columns", [30, 120])
+    def test_a_name_in_a_table_gives_the_terminal_no_order(self, workplace, columns):
+        metrics = workplace / ".claude" / "metrics"
+        metrics.mkdir()
+        line = {"timestamp": "2026-11-25T08:00:00Z", "agent_name": "a", "model": "m\x1b[2J\x1b]0;title\x07"}
+        (metrics / "executions.jsonl").write_text(json.dumps(line) + "\n")
+        terminal = Terminal("metrics", "models", columns=columns)
+        assert terminal.end() == 0
+        assert "\x1b[2J" not in terminal.seen and "\x1b]0;" not in terminal.seen
+        assert "m[2J]0;title" in terminal.text
+
+    def test_a_table_is_drawn_where_it_fits(self, workplace):
+        terminal = Terminal("list", "workflows", columns=self.COLUMNS + 10)
+        assert terminal.end() == 0
+        assert max(self.widths(terminal)) <= self.COLUMNS + 10
+        assert "┏━" in terminal.text and "python-expert -> code-reviewer" in terminal.text
 
     def test_the_progress_of_many_tasks_fits(self, another_server, tasks):
         another_server(time_to_first_token=0.4)

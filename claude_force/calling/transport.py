@@ -129,6 +129,7 @@ class Transport:
                 count = self._client.messages.with_raw_response.count_tokens
                 answer = await count(model=model, messages=word)
                 meter.headers = _plain(answer.headers)
+                _expect_a_count(parsed(answer.http_response.text))
                 return
             raise self._silent()
 
@@ -268,6 +269,11 @@ def _connection_errors(sdk: Any) -> Tuple[Type[BaseException], ...]:
         except ImportError:
             continue
     return tuple(found)
+
+
+def _expect_a_count(body: Any) -> None:
+    if not isinstance(body, dict) or not isinstance(body.get("input_tokens"), int):
+        raise BadReplyError("The server answered, but not with a count of tokens")
 
 
 def _shown(url: str) -> str:

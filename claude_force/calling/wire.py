@@ -43,7 +43,11 @@ class Wire:
             await self._first.wait()
         if self._make is None:
             return await self._by_the_sdk(fields)
-        return await self._http.send(self._make(body), stream=True)  # type: ignore[union-attr]
+        try:
+            return await self._http.send(self._make(body), stream=True)  # type: ignore[union-attr]
+        except ValueError as error:
+            # What an adapter has against an address or a header; for the SDK that is a failed connection.
+            raise ConnectionError(str(error)) from error
 
     async def _as_the_first(self, fields: Dict[str, Any]) -> Any:
         self._first = asyncio.Event()

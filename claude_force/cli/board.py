@@ -10,6 +10,7 @@ from typing import Any, Callable, Deque, List, Optional, Tuple
 
 from ..bulk import Event, Finished, Paused, Progress, Retried
 from ..calling import Load
+from ..results import is_unsent
 from . import streams
 from .logs import is_verbose, without_attempts
 from .render import count
@@ -30,6 +31,8 @@ class Board:
         # What is logged of each step would tear a board to pieces.
         self._live = sys.stderr.isatty() and not (quiet or streams.is_quiet() or is_verbose())
         self.progress = Progress()
+        # Rows that a stop left as they were: neither done nor failed.
+        self._unsent = 0
         self._errors: Deque[str] = deque(maxlen=_ERRORS)
         self._samples: Deque[Tuple[float, Tuple[int, int, int]]] = deque([(time.monotonic(), (0, 0, 0))])
 
@@ -40,6 +43,8 @@ class Board:
             self._errors.append(f"row {event.index + 1}, attempt {event.attempt}: {event.error}")
         elif isinstance(event, Paused):
             self._errors.append(f"all wait for {event.seconds:.1f} s: {event.error}")
+        elif isinstance(event, Finished) and is_unsent(event.result):
+            self._unsent += 1
         elif isinstance(event, Finished) and not event.result.success:
             self._errors.append(f"row {event.index + 1} failed: {event.result.error}")
 
@@ -73,9 +78,9 @@ class Board:
         return [self._rows(now), self._speed(now), self._money(now)]
 
     def _rows(self, now: Progress) -> str:
-        done = self._kept + now.done
+        done, failed = self._kept + now.done - self._unsent, now.failed - self._unsent
         total = "" if now.total is None else f" of {self._kept + now.total:,}"
-        text = f"{done:,}{total} rows done, {now.failed:,} failed, {now.cached:,} cached"
+        text = f"{done:,}{total} rows done, {failed:,} failed, {now.cached:,} cached"
         load = self._load()
         # A row that has its answer is still in flight for the run, until that is kept.
         on_wire = now.in_flight if load is None else load.under_way
@@ -103,11 +108,12 @@ class Board:
 
     def _money(self, now: Progress) -> str:
         cost = f"${self._spent + now.cost:.4f} so far"
-        if now.cost_expected is not None:
+        # What is left is not run once the run is being stopped.
+        if now.cost_expected is not None and not self._unsent:
             cost += f", about ${self._spent + now.cost_expected:.4f} in all"
         if now.unpriced:
             cost += f", {count(now.unpriced, 'answer')} of unknown price"
-        left = "" if now.seconds_left is None else f"; {duration(now.seconds_left)} left"
+        left = "" if now.seconds_left is None or self._unsent else f"; {duration(now.seconds_left)} left"
         return f"{cost}{left}"
 
 

@@ -58,7 +58,8 @@ class Page(Watch):
         if self.is_written:
             self.end()
             self.is_written = False
-            streams.note(f"the answer broke off and begins anew: {error}")
+            # Why is said by the warning that follows.
+            streams.note("the answer broke off and begins anew")
 
     def end(self) -> None:
         """Whatever comes next begins on a line of its own."""

@@ -38,6 +38,8 @@ def run_many(args: argparse.Namespace) -> int:
 def _rows(args: argparse.Namespace) -> Rows:
     if args.limit is not None and args.limit < 1:
         raise InputError(f"--limit is {args.limit}; it must be a whole number from 1 up.")
+    if args.grace < 0:
+        raise InputError(f"--grace is {args.grace:g}; it must be a number of seconds from 0 up.")
     check_budget(args.budget)
     if bool(args.tasks) == bool(args.files):
         raise InputError("Give either a file of tasks or --files PATTERN, one of the two.")
@@ -58,7 +60,7 @@ async def _estimate(args: argparse.Namespace, rows: Rows) -> int:
     async with running:
         estimate = await running.estimate(tasks, cache=args.cache, **_call_options(args))  # type: ignore[arg-type]
     if args.json:
-        streams.as_json(estimate_fields(estimate))
+        streams.as_json({"success": True, **estimate_fields(estimate)})
     else:
         for line in estimate_lines(estimate, "rows"):
             streams.out(line)
@@ -216,7 +218,7 @@ def _report(args: argparse.Namespace, outcome: Outcome, path: Path) -> None:
 
 
 def _money(outcome: Outcome) -> str:
-    parts = [f"{dollars(outcome.cost)} in all"]
+    parts = [f"{dollars(outcome.cost)} in all"] if outcome.cost or not outcome.unpriced else []
     if outcome.unpriced:
         parts.append(f"{count(outcome.unpriced, 'answer')} of unknown price")
     if outcome.saved:

@@ -6,13 +6,13 @@ import argparse
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Dict, List, TextIO
+from typing import Any, Callable, Dict, List, TextIO, Tuple
 
 from ..agents.discovery import find_sources
 from ..errors import InputError
 from ..ledger.crew import summary_of
 from ..ledger.figures import Figures, advice_on
-from ..ledger.journal import LIVE
+from ..ledger.journal import LIVE, older_files
 from ..ledger.reading import Reading
 from ..ledger.summary import Summary
 from ..ledger.window import Window, window_of
@@ -41,7 +41,7 @@ def show_metrics(args: argparse.Namespace) -> int:
 
 def _remark(executions: int, skipped: int, folder: Path, window: Window) -> None:
     if not executions:
-        if window.is_everything or not (folder / LIVE).exists():
+        if window.is_everything or not ((folder / LIVE).exists() or older_files(folder)):
             what = "yet; run an agent first: claude-force run agent NAME --task TEXT"
         else:
             what = "for that time; leave out --hours and --since for all of them"
@@ -226,26 +226,37 @@ _PLAIN: Dict[str, Callable[[Summary], Any]] = {
 def _export(args: argparse.Namespace, folder: Path, window: Window) -> None:
     produce = _figures_for_prometheus if args.format == "prometheus" else _executions
     if args.output is None:
-        streams.let_write(lambda out: produce(args.format, folder, window, out))
+        if args.json and args.format != "json":
+            raise InputError(
+                f"--json and --format {args.format} exclude each other: add -o FILE or drop one."
+            )
+        streams.let_write(lambda out: _remark(*produce(args.format, folder, window, out), folder, window))
         return
+    from ..ledger.export import open_export
+
     try:
-        with Path(args.output).open("w", encoding="utf-8", newline="") as out:
-            produce(args.format, folder, window, out)
+        with open_export(Path(args.output), folder) as out:
+            executions, skipped = produce(args.format, folder, window, out)
     except OSError as error:
         raise InputError(f"{args.output} can't be written: {error.strerror}.") from error
+    _remark(executions, skipped, folder, window)
+    if args.json:
+        fields = {"output": args.output, "executions": executions, "skipped_lines": skipped}
+        streams.as_json({"success": True, **fields})
 
 
-def _executions(format: str, folder: Path, window: Window, out: TextIO) -> None:
+def _executions(format: str, folder: Path, window: Window, out: TextIO) -> Tuple[int, int]:
+    """Returns how many were written, and how many lines could not be read; so does the next."""
     from ..ledger.export import writer_of
 
     reading = Reading(folder, window)
     written = writer_of(format)(reading.entries(), out)
-    _remark(written, reading.skipped, folder, window)
+    return written, reading.skipped
 
 
-def _figures_for_prometheus(_: str, folder: Path, window: Window, out: TextIO) -> None:
+def _figures_for_prometheus(_: str, folder: Path, window: Window, out: TextIO) -> Tuple[int, int]:
     from ..integrations.prometheus import exposition
 
     summary = summary_of(folder, window)
     out.write(exposition(summary))
-    _remark(summary.total().executions, summary.skipped, folder, window)
+    return summary.total().executions, summary.skipped

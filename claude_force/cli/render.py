@@ -9,6 +9,9 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence
 from ..types import AgentResult
 from . import streams
 
+# Terminals narrower than this show a table that does not fit as a list; a cell takes so much for its frame.
+_NARROW, _FRAME = 60, 3
+
 
 def result_fields(result: AgentResult) -> Dict[str, Any]:
     """A result as `--json` shows it."""
@@ -60,7 +63,7 @@ def _steps(workflow: Any) -> str:
     if isinstance(workflow, list):
         return " -> ".join(str(agent) for agent in workflow)
     steps = workflow.get("steps", []) if isinstance(workflow, dict) else []
-    return f"a graph of {len(steps)} steps"
+    return f"a graph of {count(len(steps), 'step')}"
 
 
 def info(found: Dict[str, Any], as_json: bool) -> None:
@@ -131,7 +134,7 @@ def count(number: int, thing: str, things: str = "") -> str:
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table: drawn on a terminal, in plain columns elsewhere."""
+    """A table: drawn on a terminal, as a list where that is narrow; in plain columns elsewhere."""
     if streams.on_terminal():
         _drawn(heads, rows)
         return
@@ -142,13 +145,29 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def _drawn(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
-    drawn = Table(*heads)
+    # A name in the ledger may be what a server called its model.
+    rows = [[streams.one_line(cell) for cell in row] for row in rows]
+    console = Console()
+    if console.width < min(_NARROW, _least_width(heads, rows)):
+        for name, *rest in rows:
+            console.print(Text(name, "bold"))
+            for head, cell in zip(heads[1:], rest):
+                if head and cell:
+                    console.print(Text(f"  {head}: {cell}"))
+        return
+    drawn = Table(*(Column(head, overflow="fold") for head in heads))
     for row in rows:
         drawn.add_row(*(Text(cell) for cell in row))
-    Console().print(drawn)
+    console.print(drawn)
+
+
+def _least_width(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    """Columns of a terminal that a drawn table needs if it is not to cut a word in two."""
+    words = (max(len(word) for cell in cells for word in cell.split() or [""]) for cells in zip(heads, *rows))
+    return sum(length + _FRAME for length in words) + 1
 
 
 class Spinner:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..agents.discovery import find_sources
 from ..errors import InputError
+from ..ledger.export import check_target
 from ..ledger.figures import Figures
 from ..ledger.window import window_of
 from ..report import LAST, build_report, select
@@ -23,16 +24,17 @@ def report(args: argparse.Namespace) -> int:
     """Returns 0, or 1 where there is nothing to report. Raises InputError."""
     window = window_of(time.time(), args.hours, args.since)
     folder = find_sources(args.config, Path.cwd()).ledger
+    target = Path(args.output) if args.output else folder / _NAME
+    check_target(target, folder)
     run = args.run or (LAST if window.is_everything else None)
     chosen = select(folder, run, window)
+    if chosen.skipped:
+        streams.warn(f"{counted(chosen.skipped, 'line')} of the ledger could not be read")
     if not chosen.rows:
         streams.error(f"no executions are recorded in {folder} {_where(args)}", args.json)
         return 1
     made = build_report(chosen.rows, chosen.scope)
-    target = Path(args.output) if args.output else folder / _NAME
     size = _write(target, made.html)
-    if chosen.skipped:
-        streams.warn(f"{counted(chosen.skipped, 'line')} of the ledger could not be read")
     if args.json:
         fields = {
             "report": str(target),
@@ -79,6 +81,9 @@ def _replace(target: Path, data: bytes) -> None:
 
 def _totals(figures: Figures) -> str:
     calls = counted(figures.executions, "call")
-    unknown = f" and {counted(figures.unknown_price, 'answer')} of unknown price"
-    cost = render.dollars(figures.cost) + (unknown if figures.unknown_price else "")
+    unknown = (
+        [f"{counted(figures.unknown_price, 'answer')} of unknown price"] if figures.unknown_price else []
+    )
+    known = [render.dollars(figures.cost)] if figures.cost or not unknown else []
+    cost = " and ".join(known + unknown)
     return f"{calls}, {figures.failures:,} failed, {figures.cached:,} cached, {cost}"

@@ -8,7 +8,7 @@ from typing import Any, Dict, Iterator, List, Optional
 from ..async_orchestrator import AsyncAgentOrchestrator
 from ..errors import InputError
 from ..estimate import Estimate, Range
-from .options import given
+from .options import given, number
 
 _ENGINE_OPTIONS = {
     "timeout": "timeout_seconds",
@@ -31,10 +31,12 @@ def prices(given: Optional[List[str]]) -> Dict[str, Dict[str, float]]:
     for text in given or ():
         model, _, both = text.partition("=")
         try:
-            fresh, answer = (float(number) for number in both.split(","))
+            fresh, answer = (number(one) for one in both.split(","))
+            if not model or min(fresh, answer) < 0:
+                raise ValueError(text)
         except ValueError:
             raise InputError(
-                f"--price is {text!r}; write MODEL=INPUT,OUTPUT in USD per million tokens."
+                f"--price is {text!r}; write MODEL=INPUT,OUTPUT in USD per million tokens, 0 or more."
             ) from None
         found[model] = {"input": fresh, "output": answer}
     return found

@@ -102,6 +102,7 @@ async def _plan(args: argparse.Namespace, options: _Options) -> int:
 
 def _plan_fields(plan: Plan) -> Dict[str, Any]:
     return {
+        "success": True,
         "workflow": plan.workflow.name,
         "levels": plan.levels,
         "steps": [

@@ -79,7 +79,8 @@ def fields_of(executed: Executed, run: str) -> Dict[str, Any]:
     prompt, service = usage.prompt_tokens, result.service
     return {
         "timestamp": _iso(executed.started + result.duration),
-        "agent_name": result.agent_name,
+        # Not as the caller spelt it: an agent that has two spellings is one.
+        "agent_name": call.agent_name,
         "task_hash": sha256(call.task.encode("utf-8", "surrogatepass")).hexdigest()[:16],
         "success": result.success,
         "execution_time_ms": round(result.duration * 1000, 3),

@@ -4,10 +4,27 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+from pathlib import Path
 from typing import Any, Callable, Iterable, TextIO
 
 from ..errors import InvalidOptionError
 from .entry import NAMES, Entry
+from .journal import is_ledger_file
+
+
+def open_export(target: Path, folder: Path) -> TextIO:
+    """Opens a file for what the ledger in `folder` holds. Raises as `check_target`, OSError."""
+    check_target(target, folder)
+    # Half a character, which a foreign line may hold, must not end the export.
+    return target.open("w", encoding="utf-8", errors="backslashreplace", newline="")
+
+
+def check_target(target: Path, folder: Path) -> None:
+    """Raises InvalidOptionError where writing to `target` would destroy the ledger in `folder`."""
+    real = Path(os.path.realpath(str(target)))
+    if is_ledger_file(real.name) and real.parent == Path(os.path.realpath(str(folder))):
+        raise InvalidOptionError(f"{target} is a file of the ledger itself. Name another file to write to.")
 
 
 def write_json(entries: Iterable[Entry], out: TextIO) -> int:

@@ -37,6 +37,11 @@ def older_files(folder: Path) -> List[Older]:
     return sorted(Older(int(match.group(1)), path) for match, path in found if match)
 
 
+def is_ledger_file(name: str) -> bool:
+    """Whether a file of this name in the folder is the ledger's own."""
+    return name in (LIVE, _LOCK) or _OLDER.fullmatch(name) is not None
+
+
 class Journal:
     """Appends lines to `executions.jsonl` in `folder`.
 

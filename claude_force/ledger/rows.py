@@ -51,6 +51,8 @@ _SIGNED = "prompt_cache_saving"
 _TRIPS = {(began, ended, int, error) for began in _NUMBER for ended in _NUMBER for error in (str, type(None))}
 # No time, count or price is larger.
 _MOST = 1e15
+# The moments that a calendar can show, with a second to spare at its end.
+_FIRST_MOMENT, _LAST_MOMENT = -62_135_596_800.0, 253_402_300_798.0
 
 
 def read_lines(lines: Sequence[bytes]) -> Tuple[List[Row], int]:
@@ -109,10 +111,11 @@ def _is_execution(row: Any) -> bool:
     if is_sound is None or not is_sound(row):
         return False
     try:
-        row["ended"] = unix_of(row["timestamp"])
+        row["ended"] = ended = unix_of(row["timestamp"])
     except (ValueError, OverflowError, OSError):
         return False
-    return True
+    began: float = ended - row.get("execution_time_ms", 0) / 1000
+    return began >= _FIRST_MOMENT and ended <= _LAST_MOMENT
 
 
 @lru_cache(maxsize=1024)

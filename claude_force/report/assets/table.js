@@ -168,7 +168,10 @@ function sums(calls, found) {
   const paid = found.reduce((sum, call) => sum + (calls.cost[call] ?? 0), 0);
   const failed = found.filter((call) => !(calls.flags[call] & SUCCESS)).length;
   const which = found.length === calls.n ? counted(calls.n, "call") : `${number(found.length)} of ${counted(calls.n, "call")}`;
-  return `${which}, ${number(failed)} failed, ${dollars(paid)} paid`;
+  const unknown = found.filter((call) => calls.flags[call] & SUCCESS && calls.cost[call] === null).length;
+  const known = paid || !unknown ? [`${dollars(paid)} paid`] : [];
+  const money = [...known, ...(unknown ? [`${number(unknown)} of unknown price`] : [])];
+  return `${which}, ${number(failed)} failed, ${money.join(", ")}`;
 }
 
 function attemptsOf(calls, call) {
