@@ -13,6 +13,7 @@ from sys import getsizeof
 from types import TracebackType
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple, Type, Union
 
+from .agents.names import slug
 from .cache.disk import Disk
 from .cache.key import Question, cache_key, field_checksums, question
 from .cache.lease import leases_of
@@ -72,7 +73,8 @@ class ResponseCache:
         if not ttl_hours > 0 or not max_size_mb > 0:
             raise CacheError("ttl_hours and max_size_mb must be above 0.")
         self.ttl_hours, self.max_size_mb, self.enabled = ttl_hours, max_size_mb, enabled
-        self.exclude_agents = frozenset(exclude_agents or ())
+        # By both spellings of a name: that of its file, and the one that calls go by.
+        self.exclude_agents = frozenset(one for name in exclude_agents or () for one in (name, slug(name)))
         self._ttl = ttl_hours * 3600
         self._most = int(max_size_mb * 2**20)
         self._clock = clock

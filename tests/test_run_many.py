@@ -3,6 +3,7 @@
 import contextlib
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -596,6 +597,32 @@ class TestKills:
                 assert run.process.poll() is None
             run.process.send_signal(signal.SIGINT)
             assert run.ended()[0] == 130
+
+    def test_what_was_billed_for_rows_that_were_broken_off_is_not_forgotten(self, place, monkeypatch):
+        def spent_by(run):
+            code, err = run.ended()
+            return code, float(re.search(r"\$([0-9.]+) in all", err)[1])
+
+        tasks = write_tasks(place, 3)
+        with MessagesServer(faults=[None, *[faults.silence_in_mid_stream()] * 2]) as server:
+            point_to(server, monkeypatch)
+            run = Run(place, tasks, "--grace", "0", "--max-concurrent", "1", "--price", PRICE)
+            run.until(lambda: len(server.requests) == 2 and results(place / "out.jsonl"))
+            time.sleep(0.2)  # The begin of its answer is on the way.
+            run.process.send_signal(signal.SIGINT)
+            stopped, before = spent_by(run)
+        (done, broken) = results(place / "out.jsonl")
+        assert (stopped, broken["error_type"]) == (130, "CancelledCallError")
+        assert before == pytest.approx(done["cost"] + broken["cost"], abs=1e-4)
+        with MessagesServer() as server:
+            point_to(server, monkeypatch)
+            ended, after = spent_by(Run(place, tasks, "--price", PRICE))
+        assert (ended, len(server.requests), indexes(place / "out.jsonl")) == (0, 2, [0, 1, 2])
+        rows = results(place / "out.jsonl")
+        assert all(row["success"] for row in rows)
+        answered = (3 * rows[1]["input_tokens"] + 15 * rows[1]["output_tokens"]) / 1e6
+        assert rows[1]["cost"] == pytest.approx(answered + broken["cost"])
+        assert after == pytest.approx(sum(row["cost"] for row in rows), abs=1e-4)
 
     def test_two_runs_on_one_output_refuse_each_other(self, place, slow):
         tasks = write_tasks(place, 400)

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Dict, Iterator, Mapping, Optional, Tuple, Type
 
-from ..errors import InputError
+from ..errors import CancelledCallError, ClosedError, InputError
 from ..locks import try_lock
 from ..types import AgentResult
 from .rows import Row
@@ -36,18 +36,21 @@ _RESULT_FIELDS = (
     "duration",
     "request_id",
 )
+# Errors of calls that were ended from outside. They are written down for what they may have cost.
+_BROKEN_OFF = (ClosedError.__name__, CancelledCallError.__name__)
 _OPENING = b'{"index": '
 
 
 @dataclass(frozen=True)
 class Done:
-    """What the output says of a row: whose result it is, whether it succeeded, what it cost in USD, and
-    whether it is an answer whose price is not known."""
+    """What the output says of a row: whose result it is, whether it succeeded, what it cost in USD, whether
+    it is an answer whose price is not known, and whether it was broken off: that is no result of it."""
 
     key: str
     success: bool
     cost: float
     unpriced: bool = False
+    broken_off: bool = False
 
 
 class Output:
@@ -174,7 +177,8 @@ def _load(path: Path) -> Tuple[Dict[int, Done], int]:
 
 def _done(found: Dict[str, Any]) -> Done:
     success, cost = found["success"], found["cost"]
-    return Done(found["key"], success, cost or 0.0, bool(success) and cost is None)
+    broken_off = found.get("error_type") in _BROKEN_OFF
+    return Done(found["key"], success, cost or 0.0, bool(success) and cost is None, broken_off)
 
 
 def _lines(path: Path) -> Iterator[Tuple[int, bytes, Dict[str, Any]]]:

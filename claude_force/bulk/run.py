@@ -6,9 +6,11 @@ import asyncio
 from dataclasses import dataclass
 from typing import AsyncIterator, Callable, Dict, Iterator, Optional
 
+from ..agents.names import slug
 from ..errors import (
     AuthenticationError,
     BudgetExceededError,
+    CancelledCallError,
     ClaudeForceError,
     ClosedError,
     InputError,
@@ -17,7 +19,7 @@ from ..errors import (
     SpendLimitError,
     UnknownPriceError,
 )
-from ..types import AgentResult
+from ..types import AgentResult, Executed
 from .output import Done, Output, check_fields
 from .progress import Event, Finished, OnEvent
 from .rows import Row, Rows
@@ -99,8 +101,7 @@ class FileRun:
         self._kept: Dict[int, Done] = {} if afresh else dict(output.done)
         # USD that rows which are run again have cost already.
         self._before: Dict[int, float] = {}
-        if retry_failed:
-            self._drop_failed()
+        self._drop(lambda done: done.broken_off or (retry_failed and not done.success))
         self.outcome = self._compared()
         self._under_way: Dict[int, Row] = {}
         self._ended = False
@@ -160,6 +161,7 @@ class FileRun:
     def _take(self, row: Row, result: AgentResult) -> None:
         outcome = self.outcome
         if isinstance(result.error, ClosedError):
+            self._note_cost(row, result)
             return
         if isinstance(result.error, BudgetExceededError):
             self._ended = outcome.over_budget = True
@@ -167,17 +169,35 @@ class FileRun:
         if isinstance(result.error, _HOPELESS):
             self._ended, outcome.error = True, outcome.error or result.error
             return
+        if self._write(row, result):
+            outcome.add(result)
+
+    def _write(self, row: Row, result: AgentResult) -> bool:
         try:
             self._output.write(row, row.key(self._options), result, self._before.get(row.index, 0.0))
         except OSError as error:
             # The next one may find room again, and is paid for already.
-            self._ended, outcome.error = True, outcome.error or _not_written(self._output, error)
-        else:
-            outcome.add(result)
+            self._ended, self.outcome.error = True, self.outcome.error or _not_written(self._output, error)
+            return False
+        return True
 
-    def _drop_failed(self) -> None:
+    def broken_off(self, executed: Executed) -> None:
+        """To be told of each call that has ended: one that is cancelled under way is no row's result."""
+        if not isinstance(executed.result.error, CancelledCallError):
+            return
+        for number, row in self._under_way.items():
+            if row.task == executed.call.task and slug(row.agent) == executed.call.agent_name:
+                self._note_cost(self._under_way.pop(number), executed.result)
+                return
+
+    def _note_cost(self, row: Row, result: AgentResult) -> None:
+        """The same row is run again by the next run, which has to know what is spent."""
+        if result.cost and self._write(row, result):
+            self.outcome.cost += result.cost
+
+    def _drop(self, unwanted: Callable[[Done], bool]) -> None:
         for index, done in list(self._kept.items()):
-            if not done.success and index < self._limit:
+            if unwanted(done) and index < self._limit:
                 self._before[index] = done.cost
                 del self._kept[index]
 

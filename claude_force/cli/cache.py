@@ -6,6 +6,7 @@ import argparse
 import asyncio
 from typing import Any, Dict, Mapping
 
+from ..agents.names import slug
 from ..response_cache import ResponseCache
 from . import render, streams
 from .options import call_options
@@ -33,7 +34,9 @@ def _stats(args: argparse.Namespace) -> int:
 
 def _clear(args: argparse.Namespace) -> int:
     with _cache(args) as cache:
-        removed = cache.clear(args.agent)
+        # Calls go by the slug of a name, callers of the cache by whatever they like.
+        names = {args.agent} if args.agent is None else {args.agent, slug(args.agent)}
+        removed = sum(cache.clear(name) for name in names)
     _show({"removed": removed}, args.json)
     return 0
 

@@ -129,6 +129,7 @@ async def _follow(
         # What is left has not been sent, or did not end in time.
         working.cancel()
 
+    running.observers.append(run.broken_off)
     working = asyncio.ensure_future(run.run(stream, board.on_event))
     showing = asyncio.ensure_future(board.show())
     try:
