@@ -155,6 +155,14 @@ class TestRun:
         assert main(["run", "workflow", "fan-out", "--task", "Look", "--plan"]) == 0
         assert "6 calls: 0 have a kept answer" in capsys.readouterr().out
 
+    def test_a_plan_tells_of_a_pattern_that_no_file_matches(self, graph, capsys):
+        shutil.rmtree(graph / "src")
+        plan = ran(capsys, "fan-out", "--task", "Look", "--plan")
+        assert plan["steps"][0]["problem"].startswith("No file below")
+        assert plan["estimate"]["unrunnable"] == 1
+        assert main(["run", "workflow", "fan-out", "--task", "Look", "--plan"]) == 0
+        assert "step 'each' would fail: No file below" in capsys.readouterr().err
+
     def test_after_a_failure_it_says_how_to_go_on_and_that_pays_only_for_the_rest(
         self, graph, another_server, capsys
     ):

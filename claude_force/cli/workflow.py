@@ -95,6 +95,9 @@ async def _plan(args: argparse.Namespace, options: _Options) -> int:
     streams.out(drawing.as_text(plan.workflow))
     for line in estimate_lines(plan.estimate, "calls"):
         streams.out(line)
+    for one in plan.steps:
+        if one.problem is not None:
+            streams.warn(f"step '{one.step.id}' would fail: {one.problem}")
     if any(one.calls is None for one in plan.steps):
         streams.out("A step whose number of calls an answer decides is counted with one call.")
     return 0
@@ -106,7 +109,13 @@ def _plan_fields(plan: Plan) -> Dict[str, Any]:
         "workflow": plan.workflow.name,
         "levels": plan.levels,
         "steps": [
-            {"id": one.step.id, "agent": one.step.agent, "level": one.level, "calls": one.calls}
+            {
+                "id": one.step.id,
+                "agent": one.step.agent,
+                "level": one.level,
+                "calls": one.calls,
+                "problem": one.problem,
+            }
             for one in plan.steps
         ],
         "estimate": estimate_fields(plan.estimate),

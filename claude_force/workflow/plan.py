@@ -11,7 +11,7 @@ from ..estimate import Estimate, Range
 from ..types import AgentResult, Call
 from .items import Item, items_of
 from .order import levels
-from .outcome import SUCCEEDED, StepResult
+from .outcome import FAILED, SUCCEEDED, StepResult
 from .parts import Part, Parts
 from .runner import Setting
 from .spec import STEP, Step, Workflow
@@ -24,11 +24,15 @@ SizeOf = Callable[[Call], float]
 
 
 class PlannedStep(NamedTuple):
-    """A step, the group that it can run in, from 1, and its number of calls; None where an answer decides."""
+    """A step, the group that it can run in, from 1, and its number of calls; None where an answer decides.
+
+    `problem` is why it would fail as things are, such as a pattern that no file matches.
+    """
 
     step: Step
     level: int
     calls: Optional[int]
+    problem: Optional[str] = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,12 @@ def drafts(workflow: Workflow, setting: Setting, prepare: Prepare, size_of: Size
     for level, group in enumerate(levels(workflow.needs), start=1):
         for identity in group:
             step = workflow.step(identity)
-            parts = _parts(workflow, step, setting, inputs, results)
+            try:
+                parts = _parts(workflow, step, setting, inputs, results)
+            except InputError as error:
+                results[identity] = StepResult(step.id, step.agent, FAILED, str(error))
+                yield Draft(PlannedStep(step, level, 0, str(error)), [error])
+                continue
             calls = [_call(parts, number, prepare) for number in range(parts.count)]
             results[identity] = _answered(step, parts, calls, size_of)
             is_open = step.foreach is not None and step.foreach.source == STEP
