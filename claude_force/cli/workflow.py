@@ -14,7 +14,7 @@ from ..types import AgentResult
 from ..workflow import StepEvent, StepResult, Workflow, WorkflowResult, drawing, faults, read_workflow
 from ..workflow.order import cycles
 from ..workflow.outcome import SKIPPED
-from ..workflow.plan import Plan
+from ..workflow.plan import Plan, PlannedStep
 from . import render, streams
 from .options import call_options
 from .run import check_budget, engine, estimate_fields, estimate_lines, prices
@@ -120,6 +120,10 @@ def _plan_fields(plan: Plan) -> Dict[str, Any]:
         ],
         "estimate": estimate_fields(plan.estimate),
     }
+
+
+def _without_step(planned: PlannedStep) -> Dict[str, Any]:
+    return {name: value for name, value in planned._asdict().items() if name != "step"}
 
 
 class _Run:
