@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help test demo docs check cover soak bench-cache bench-engine bench-pace bench-bulk bench-ledger bench-startup matrix clean
+.PHONY: help test demo docs check cover soak bench-cache bench-engine bench-pace bench-bulk bench-ledger bench-startup matrix artefacts clean
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -23,6 +23,7 @@ help:
 	@echo "make bench-ledger         measure recording, and the figures of 1,000,000 executions"
 	@echo "make bench-startup        measure whole commands in starts of the bare interpreter"
 	@echo "make matrix               run the tests on every Python from 3.8 to 3.13 that is here (MATRIX=\"3.8 3.13\": only these)"
+	@echo "make artefacts            build wheel and source distribution, install each and use it"
 	@echo "make clean                remove environments, caches and reports"
 
 test: .venv/dev
@@ -62,6 +63,9 @@ bench-bulk bench-ledger bench-startup: bench-%: .venv/dev
 
 matrix:
 	@python3 scripts/matrix.py $(MATRIX)
+
+artefacts:
+	@python3 scripts/artefacts.py
 
 clean:
 	rm -rf .venv .venv-* build dist htmlcov .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
