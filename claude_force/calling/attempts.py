@@ -64,9 +64,10 @@ class Attempts:
         )
         return await retrying(again)
 
-    def _follows_another(self, state: RetryCallState) -> bool:
-        error = _error_of(state)
-        if error is None or self._policy.gives_up(state.attempt_number, error):
+    # The three have the parameter's name from tenacity: before 8.2 it is given by keyword.
+    def _follows_another(self, retry_state: RetryCallState) -> bool:
+        error = _error_of(retry_state)
+        if error is None or self._policy.gives_up(retry_state.attempt_number, error):
             return False
         self.last_error = error
         self._respect_deadline(error)
@@ -83,29 +84,29 @@ class Attempts:
                 f"The server asks to wait {asked:g} s and the deadline leaves {max(left, 0):.3g} s"
             ) from error
 
-    def _delay(self, state: RetryCallState) -> float:
-        error = _error_of(state)
-        return self._policy.delay(state.attempt_number, error) if error else 0.0
+    def _delay(self, retry_state: RetryCallState) -> float:
+        error = _error_of(retry_state)
+        return self._policy.delay(retry_state.attempt_number, error) if error else 0.0
 
-    def _log(self, state: RetryCallState) -> None:
-        error = _error_of(state)
-        seconds = state.next_action.sleep if state.next_action else 0.0
+    def _log(self, retry_state: RetryCallState) -> None:
+        error = _error_of(retry_state)
+        seconds = retry_state.next_action.sleep if retry_state.next_action else 0.0
         if error is not None:
-            self._watch.retried(state.attempt_number, seconds, error)
+            self._watch.retried(retry_state.attempt_number, seconds, error)
         logger.warning(
             "attempt %d for %s failed, the next follows in %.2f s: %s",
-            state.attempt_number,
+            retry_state.attempt_number,
             self._call.agent_name,
             seconds,
             error,
             extra={
                 "agent": self._call.agent_name,
-                "attempt": state.attempt_number,
+                "attempt": retry_state.attempt_number,
                 "delay_seconds": seconds,
                 "error_type": type(error).__name__,
             },
         )
 
 
-def _error_of(state: RetryCallState) -> Optional[BaseException]:
-    return state.outcome.exception() if state.outcome else None
+def _error_of(retry_state: RetryCallState) -> Optional[BaseException]:
+    return retry_state.outcome.exception() if retry_state.outcome else None
