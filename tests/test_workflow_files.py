@@ -277,9 +277,10 @@ class TestGraph:
             "step 'a': its task names an item, and it has no \"foreach\""
         ]
 
-    def test_a_name_that_stands_for_nothing_is_told_with_the_nearest_and_the_way_out(self):
+    def test_a_name_that_stands_for_nothing_is_told_with_the_nearest(self):
         assert faults_of(step("a", task="${tusk} and ${HOME}")) == [
-            "step 'a': its task has ${tusk}, which stands for nothing (did you mean task?); $${ is a plain ${",
+            "step 'a': its task has ${tusk}, which stands for nothing (did you mean task?); "
+            "$${ is a plain ${",
             "step 'a': its task has ${HOME}, which stands for nothing; $${ is a plain ${",
         ]
 
@@ -375,8 +376,10 @@ class TestChain:
     def test_each_is_told_the_task_and_the_answer_before_it_byte_for_byte(self):
         assert self.texts(read_workflow("w", ["python-expert", "code-reviewer", "python-expert"])) == [
             "T ${steps.1} $${x}",
-            'T ${steps.1} $${x}\n\n<previous_answer agent="python-expert">\nANSWER 1 ${task}\n</previous_answer>',
-            'T ${steps.1} $${x}\n\n<previous_answer agent="code-reviewer">\nANSWER 2 ${task}\n</previous_answer>',
+            "T ${steps.1} $${x}"
+            '\n\n<previous_answer agent="python-expert">\nANSWER 1 ${task}\n</previous_answer>',
+            "T ${steps.1} $${x}"
+            '\n\n<previous_answer agent="code-reviewer">\nANSWER 2 ${task}\n</previous_answer>',
         ]
 
     def test_without_handing_over_each_is_told_the_task_alone(self):
