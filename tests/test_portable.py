@@ -47,28 +47,28 @@ def raised(draw):
 METADATA = some.dictionaries(TEXT, some.none() | some.booleans() | COUNT | SECONDS | TEXT, max_size=4)
 USAGE = some.builds(Usage, *[COUNT] * len(fields(Usage)))
 ATTEMPTS = some.lists(some.builds(Attempt, SECONDS, SECONDS, COUNT, some.none() | TEXT), max_size=3)
-FIELDS = dict(
-    agent_name=TEXT,
-    success=some.booleans(),
-    output=some.text(),
-    metadata=METADATA,
-    errors=some.none() | some.lists(TEXT, max_size=2),
-    model=some.none() | TEXT,
-    usage=USAGE,
-    cost=USD,
-    saved_cost=USD,
-    cached=some.booleans(),
-    cache_age=some.none() | SECONDS,
-    shared=some.booleans(),
-    prompt_cache_saving=some.none() | some.floats(-1e6, 1e6),
-    attempts=COUNT,
-    duration=SECONDS,
-    stop_reason=some.none() | TEXT,
-    request_id=some.none() | TEXT,
-    error=some.none() | raised(),
-    index=some.none() | COUNT,
-    timeline=ATTEMPTS.map(tuple),
-)
+FIELDS = {
+    "agent_name": TEXT,
+    "success": some.booleans(),
+    "output": some.text(),
+    "metadata": METADATA,
+    "errors": some.none() | some.lists(TEXT, max_size=2),
+    "model": some.none() | TEXT,
+    "usage": USAGE,
+    "cost": USD,
+    "saved_cost": USD,
+    "cached": some.booleans(),
+    "cache_age": some.none() | SECONDS,
+    "shared": some.booleans(),
+    "prompt_cache_saving": some.none() | some.floats(-1e6, 1e6),
+    "attempts": COUNT,
+    "duration": SECONDS,
+    "stop_reason": some.none() | TEXT,
+    "request_id": some.none() | TEXT,
+    "error": some.none() | raised(),
+    "index": some.none() | COUNT,
+    "timeline": ATTEMPTS.map(tuple),
+}
 RESULTS = some.builds(AgentResult, **FIELDS)
 
 
