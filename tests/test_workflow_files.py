@@ -10,8 +10,11 @@ from hypothesis import strategies as some
 
 from claude_force.agents.names import nearest
 from claude_force.errors import AgentNotFoundError, InvalidWorkflowError
-from claude_force.workflow import Condition, ForEach, Step, Workflow, check, read_workflow, template
+from claude_force.workflow import Step, Workflow, template
+from claude_force.workflow.checking import check
 from claude_force.workflow.order import cycles, dependents, levels
+from claude_force.workflow.reading import read_workflow
+from claude_force.workflow.spec import Condition, ForEach
 from claude_force.workflow.told import told, usual_template
 
 AGENTS = ("python-expert", "code-reviewer")

@@ -16,7 +16,10 @@ from claude_force.errors import (
     ServerError,
 )
 from claude_force.types import AgentResult
-from claude_force.workflow import Answered, Condition, ForEach, Runner, Setting, Step, Workflow
+from claude_force.workflow import Step, Workflow
+from claude_force.workflow.parts import Answered
+from claude_force.workflow.runner import Runner, Setting
+from claude_force.workflow.spec import Condition, ForEach
 
 OK, TRANSIENT, REFUSED = "ok", "transient", "refused"
 
@@ -79,6 +82,11 @@ def carried_out(workflow, ways, tmp_path=None, **more):
 
     results, elapsed = run_virtually(work())
     return {one.id: one for one in results}, server, elapsed
+
+
+async def ran(workflow, setting, run):
+    """Made where it runs: its clock is that of the loop."""
+    return await Runner(workflow, setting, run).run()
 
 
 @some.composite
@@ -208,7 +216,7 @@ class TestTime:
             positions[part.step.id] = part.position
             return Answered(result_of(part, OK))
 
-        results = run_virtually(Runner(workflow, setting(), run).run())
+        results = run_virtually(ran(workflow, setting(), run))
         order = [one.id for one in results]
         assert sorted(order) == sorted(step.id for step in workflow.steps)
         assert all(
@@ -297,7 +305,7 @@ class TestSkipping:
         async def run(part):
             return Answered(result_of(part, REFUSED if part.number else OK))
 
-        (result,) = run_virtually(Runner(graph(step), setting(), run).run())
+        (result,) = run_virtually(ran(graph(step), setting(), run))
         assert result.reason.startswith("2 of 3 parts failed, the first of them two: no. ")
         assert result.output == '<answer item="one">\nyes:a[one]\n</answer>'
 
@@ -320,7 +328,7 @@ class TestRetries:
             tries.append(AgentResult("x", False, errors=[str(error)], error=error))
             return Answered(tries[-1])
 
-        (result,) = run_virtually(Runner(graph(Step("a", "x", retries=2)), setting(), run).run())
+        (result,) = run_virtually(ran(graph(Step("a", "x", retries=2)), setting(), run))
         assert len(tries) == (3 if again else 1)
         assert result.tries == tuple(tries)
         assert result.results == (tries[-1],)
@@ -332,7 +340,7 @@ class TestRetries:
             return Answered(result_of(part, OK))
 
         step = Step("a", "x", "${item}", foreach=ForEach("list", ("one", "two", "three")))
-        (result,) = run_virtually(Runner(graph(step), setting(), run).run())
+        (result,) = run_virtually(ran(graph(step), setting(), run))
         assert [one.success for one in result.results] == [True, False, True]
         assert result.results[1].metadata["workflow_name"] == "w"
         assert result.results[1].metadata["workflow_position"] == 1
@@ -350,7 +358,7 @@ class TestForEach:
             return Answered(result_of(part, OK))
 
         steps = [Step("before", "x"), Step("each", "x", task, ("before",), foreach=source)]
-        results = run_virtually(Runner(graph(*steps), setting(tmp_path, **more), run).run())
+        results = run_virtually(ran(graph(*steps), setting(tmp_path, **more), run))
         return results[1], [part.task for part in sorted(asked, key=lambda one: one.number)]
 
     def test_the_files_of_patterns_each_once_in_the_order_of_their_names(self, tmp_path):
@@ -451,7 +459,7 @@ class TestForEach:
             Step("first", "x", "${item}", foreach=ForEach("list", ("a", "b"))),
             Step("each", "x", "${item}", ("first",), foreach=ForEach("step", "first")),
         ]
-        results = run_virtually(Runner(graph(*steps), setting(tmp_path), run).run())
+        results = run_virtually(ran(graph(*steps), setting(tmp_path), run))
         assert results[1].labels == ("a1", "a2", "b1", "b2")
 
     def test_a_list_among_the_inputs_or_in_the_workflow(self, tmp_path):
