@@ -105,9 +105,11 @@ class TestForgeries:
         first = await ran(project, server, folder)
         with closing(Journal(folder, SECRET)) as journal:
             (one, *_) = [one for one in journal.answers(first.run_id) if one.step == "left"]
+            change(folder, "DELETE FROM answers WHERE step = 'left'")
             journal.keep([(first.run_id, one._replace(result='{"of": "a later version"}'), 0.0)])
-        await ran(project, server, folder, resume=first.run_id)
-        assert steps_asked(server) == {"left": 1}
+        for left in ({"left": 1}, {}):
+            await ran(project, server, folder, resume=first.run_id)
+            assert steps_asked(server) == left
         assert "is of another version" in caplog.text
 
     @pytest.mark.parametrize("inputs", ["{", "[]", "", "3", b"\xff", "[" * 100_000])

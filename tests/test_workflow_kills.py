@@ -39,24 +39,11 @@ class Life:
 
     def __init__(self, project, server, run_id):
         resume = [] if run_id is None else ["--resume", run_id]
+        arguments = ["run", "workflow", "knit", "--task", "x", "--cache", "off", "--json"]
+        arguments += ["--config", str(project), *resume]
         self._server = server
         self._process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "claude_force",
-                "run",
-                "workflow",
-                "knit",
-                "--task",
-                "x",
-                "--cache",
-                "off",
-                "--json",
-                "--config",
-                str(project),
-                *resume,
-            ],
+            [sys.executable, "-m", "claude_force", *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

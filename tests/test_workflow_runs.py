@@ -7,6 +7,7 @@ import re
 import sqlite3
 from collections import Counter
 from contextlib import asynccontextmanager, closing
+from itertools import count
 
 import pytest
 from fleet import MODEL, FakeClock, write_project
@@ -387,6 +388,19 @@ class TestResume:
                 assert set(steps_asked(server)) == expected
         assert again.steps[0].labels == ("a.txt", "b.txt", "c.txt", "d.txt")
         assert again.steps[0].resumed == 4
+
+    async def test_of_parts_with_one_question_each_has_its_own_answer_again(self, project):
+        numbers = count()
+        with MessagesServer(answer=lambda body: f"sample {next(numbers)}") as server:
+            step = Step("a", "python-expert", "the same", foreach=ForEach("list", ("x", "y", "z")))
+            more = Step("a", "python-expert", "the same", foreach=ForEach("list", ("x", "y", "z", "new")))
+            async with engine(project, server) as orchestrator:
+                first = await orchestrator.execute_workflow(Workflow("w", (step,)), "x", cache="off")
+                again = await orchestrator.execute_workflow(
+                    Workflow("w", (more,)), resume=first.run_id, cache="off"
+                )
+        assert len(set(first.steps[0].answers)) == 3
+        assert again.steps[0].answers == (*first.steps[0].answers, "sample 3")
 
     async def test_a_failed_run_goes_on_where_it_failed(self, project):
         broken = [True]

@@ -32,7 +32,8 @@ CREATE TABLE IF NOT EXISTS runs (
   project TEXT NOT NULL, began REAL NOT NULL, ended REAL, status TEXT NOT NULL, spent REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS answers (
   run TEXT NOT NULL, step TEXT NOT NULL, part INTEGER NOT NULL, question BLOB NOT NULL, at REAL NOT NULL,
-  result TEXT NOT NULL, signature BLOB NOT NULL, PRIMARY KEY (run, step, question));
+  result TEXT NOT NULL, signature BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS answers_of_runs ON answers (run);
 """
 
 
@@ -93,7 +94,9 @@ class Journal:
         old = (time.time() - _KEEP_SECONDS,)
         with _transaction(self._db):
             self._db.execute("DELETE FROM runs WHERE coalesce(ended, began) < ?", old)
-            self._db.execute("DELETE FROM answers WHERE run NOT IN (SELECT id FROM runs)")
+            self._db.execute(
+                "DELETE FROM answers WHERE run IN (SELECT run FROM answers EXCEPT SELECT id FROM runs)"
+            )
             self._db.execute(
                 "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, NULL, ?, 0)",
                 (
@@ -161,7 +164,7 @@ class Journal:
             for run_id, answer, cost in kept:
                 if answer is not None:
                     self._db.execute(
-                        "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?)",
+                        "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?)",
                         (run_id, *answer, self._signature(run_id, answer)),
                     )
                 self._db.execute("UPDATE runs SET spent = spent + ? WHERE id = ?", (cost, run_id))

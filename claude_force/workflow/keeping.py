@@ -6,7 +6,7 @@ import logging
 import secrets
 import time
 from dataclasses import replace
-from typing import Any, Callable, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from anyio import to_thread
 
@@ -72,7 +72,7 @@ class Keeper:
             if not journal.take(resume):
                 raise RunBusyError(f"Run '{resume}' is under way in another process: wait for its end.")
             taken.append(resume)
-            return Keeping(self, run, {(one.step, one.question): one for one in journal.answers(resume)})
+            return Keeping(self, run, list(journal.answers(resume)))
 
         def let_go(journal: Journal) -> None:
             for one in taken:
@@ -143,9 +143,13 @@ class Keeping:
         self,
         keeper: Keeper,
         run: KeptRun,
-        answers: Optional[Mapping[Tuple[str, bytes], Answer]] = None,
+        answers: Optional[Sequence[Answer]] = None,
     ) -> None:
-        self._keeper, self._run, self._answers = keeper, run, answers
+        self._keeper, self._run = keeper, run
+        # A question that several parts have is answered once for each of them.
+        self._answers: Dict[Tuple[str, bytes], List[Answer]] = {}
+        for one in answers or ():
+            self._answers.setdefault((one.step, one.question), []).append(one)
         self._is_kept, self._has_begun = answers is not None, False
         self.status = INTERRUPTED
 
@@ -193,14 +197,16 @@ class Keeping:
 
     def recall(self, part: Part, question: Optional[bytes]) -> Optional[AgentResult]:
         """What an earlier process of this run was answered to the same question."""
-        found = (self._answers or {}).get((part.step.id, question)) if question is not None else None
-        if found is None:
-            return None
-        try:
-            return given_again(unpacked(found.result), max(0.0, time.time() - found.at))
-        except (ValueError, TypeError, KeyError):
-            logger.warning("an answer of run %s is of another version and is asked for again", self._run.id)
-            return None
+        found = [] if question is None else self._answers.get((part.step.id, question), [])
+        # Its own first: the parts of a list that has grown since have other numbers.
+        found.sort(key=lambda one: one.part != part.number)
+        while found:
+            kept = found.pop(0)
+            try:
+                return given_again(unpacked(kept.result), max(0.0, time.time() - kept.at))
+            except (ValueError, TypeError, KeyError):
+                logger.warning("an answer of run %s is of another version and is not used", self._run.id)
+        return None
 
     async def keep(self, part: Part, question: Optional[bytes], result: AgentResult) -> None:
         """What was paid; and the answer, where there is one."""
