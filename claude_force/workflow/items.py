@@ -99,9 +99,9 @@ def _inside(root: Path, name: str) -> Path:
     path = root / name
     try:
         inside = not Path(name).is_absolute() and ".." not in Path(name).parts and _is_inside(root, path)
-    except ValueError:  # No file has such a name: a NUL, or half a surrogate pair.
+    except ValueError:  # Half a surrogate pair, or a NUL, which some versions of Python let pass.
         inside = False
-    if not inside:
+    if not inside or "\0" in name:
         raise InputError(f"{name} is not inside the project {root}: name files relative to it, without '..'.")
     return path
 
@@ -113,7 +113,7 @@ def _is_inside(root: Path, path: Path) -> bool:
 def _read(path: Path, label: str) -> str:
     try:
         return path.read_bytes().decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8"
         raise InputError(f"{label} can't be read: {reason}.") from error
 

@@ -83,6 +83,13 @@ class Journal:
         self._db = sqlite3.connect(
             str(path), timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
+        try:
+            self._prepare()
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _prepare(self) -> None:
         # Text that is damaged is no text, which is for its signature to say.
         self._db.text_factory = partial(str, encoding="utf-8", errors="replace")
         self._db.execute("PRAGMA journal_mode=TRUNCATE")
