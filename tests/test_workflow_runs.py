@@ -256,7 +256,7 @@ def place(tmp_path_factory):
 @pytest.fixture(scope="module")
 def examples(soak):
     """How many graphs are drawn."""
-    return 500 if soak else 20
+    return 500 if soak else 12
 
 
 class TestCrashPoints:
