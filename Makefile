@@ -15,7 +15,7 @@ help:
 	@echo "make check                lint, format, types, the rules of the house, the public names"
 	@echo "make docs                 write docs/reference.md and docs/commands.md anew from the sources"
 	@echo "make cover                run the tests and write the coverage report to htmlcov/"
-	@echo "make soak                 run the long form of the tests of cache, bulk runs and ledger: every bit, every crash (half an hour)"
+	@echo "make soak                 run the long form of the tests of cache, bulk runs, workflows and ledger: every bit, every crash (half an hour)"
 	@echo "make bench-cache          measure the cache beside its peers, in an environment of their own (20 minutes)"
 	@echo "make bench-engine         measure the engine beside the SDK and its peers, in that environment"
 	@echo "make bench-pace           measure a fleet against rate limits, beside the SDK's own retries (20 minutes)"
@@ -47,7 +47,7 @@ cover: .venv/dev
 
 soak: .venv/dev
 	$(BIN)/pytest tests/test_cache_robustness.py tests/test_cache_model.py tests/test_run_many.py tests/test_performance_tracker.py \
-	  -v --soak
+	  tests/test_workflow_runs.py tests/test_workflow_kills.py -v --soak
 
 bench-cache: .venv-bench/ready
 	.venv-bench/bin/python -m benchmarks.cache $(BENCH)

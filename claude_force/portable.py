@@ -24,7 +24,10 @@ def packed(result: AgentResult) -> str:
 
 def unpacked(text: str) -> AgentResult:
     """The result that was packed. Raises ValueError, TypeError, KeyError for a text that is none."""
-    fields: Dict[str, Any] = json.loads(text)
+    try:
+        fields: Dict[str, Any] = json.loads(text)
+    except RecursionError:
+        raise ValueError("The text is nested too deep.") from None
     fields["usage"] = Usage(**fields["usage"])
     fields["timeline"] = tuple(Attempt(**one) for one in fields["timeline"])
     error = fields["error"]
@@ -57,10 +60,11 @@ def given_again(result: AgentResult, age: float) -> AgentResult:
 
 
 def _error_fields(error: ClaudeForceError) -> Dict[str, Any]:
-    found = {"type": type(error).__name__, "text": str(error)}
     if isinstance(error, CallError):
-        found.update({name: getattr(error, name) for name in _ERROR_FIELDS})
-    return found
+        own = {name: getattr(error, name) for name in _ERROR_FIELDS}
+    else:
+        own = {"own": vars(error)}
+    return {"type": type(error).__name__, "text": str(error), **own}
 
 
 def _error(fields: Mapping[str, Any]) -> ClaudeForceError:
@@ -71,6 +75,8 @@ def _error(fields: Mapping[str, Any]) -> ClaudeForceError:
         # Not by its own constructor, which may take anything.
         plain = kind.__new__(kind, fields["text"])
         Exception.__init__(plain, fields["text"])
+        for name, value in fields.get("own", {}).items():
+            setattr(plain, name, tuple(value) if isinstance(value, list) else value)
         return plain
     error = kind(fields["message"])
     for name in _ERROR_FIELDS[1:]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence
 
 from ..agents.names import nearest
@@ -55,9 +56,19 @@ def _of_inputs(workflow: Workflow, inputs: Mapping[str, Any]) -> Iterator[str]:
     for name, default in workflow.inputs.items():
         if default is None and inputs.get(name) is None:
             yield f"input '{name}' is not given and has no default"
-    for name in inputs:
+    for name, value in inputs.items():
+        if not _is_json(value):
+            yield f"input '{name}' is no text, number, list or object of JSON: it is {value!r:.60}"
         if name not in workflow.inputs and not _uses(workflow, name):
             yield f"no step uses the input '{name}'{_hint(name, list(workflow.inputs))}"
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
 
 
 def _uses(workflow: Workflow, name: str) -> bool:

@@ -14,6 +14,7 @@ from ..errors import InputError
 from .spec import FILES, INPUT, LINES, STEP, ForEach
 
 _FILE_TEXT = "item.text"
+_LINE_END = re.compile(r"\r\n|\r|\n")
 _FENCED = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
 
 
@@ -51,7 +52,8 @@ def items_of(
         patterns = [foreach.value] if isinstance(foreach.value, str) else foreach.value
         return _files(patterns, root)
     if foreach.source == LINES:
-        lines = _read(_inside(root, foreach.value), foreach.value).splitlines()
+        # Not splitlines: it divides at form feeds and at U+2028 too, which stand within lines.
+        lines = _LINE_END.split(_read(_inside(root, foreach.value), foreach.value))
         return [Item(_short(line), line) for line in lines if line.strip()]
     if foreach.source == STEP:
         return _each([value for answer in answers for value in _answered(answer, foreach.value)])
@@ -95,7 +97,11 @@ def _matches(root: Path, pattern: str) -> List[str]:
 
 def _inside(root: Path, name: str) -> Path:
     path = root / name
-    if Path(name).is_absolute() or ".." in Path(name).parts or not _is_inside(root, path):
+    try:
+        inside = not Path(name).is_absolute() and ".." not in Path(name).parts and _is_inside(root, path)
+    except ValueError:  # Half a surrogate pair, or a NUL, which some versions of Python let pass.
+        inside = False
+    if not inside or "\0" in name:
         raise InputError(f"{name} is not inside the project {root}: name files relative to it, without '..'.")
     return path
 
@@ -107,7 +113,7 @@ def _is_inside(root: Path, path: Path) -> bool:
 def _read(path: Path, label: str) -> str:
     try:
         return path.read_bytes().decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8"
         raise InputError(f"{label} can't be read: {reason}.") from error
 

@@ -11,7 +11,9 @@ import json
 import os
 import sqlite3
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
@@ -30,7 +32,8 @@ CREATE TABLE IF NOT EXISTS runs (
   project TEXT NOT NULL, began REAL NOT NULL, ended REAL, status TEXT NOT NULL, spent REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS answers (
   run TEXT NOT NULL, step TEXT NOT NULL, part INTEGER NOT NULL, question BLOB NOT NULL, at REAL NOT NULL,
-  result TEXT NOT NULL, signature BLOB NOT NULL, PRIMARY KEY (run, step, part));
+  result TEXT NOT NULL, signature BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS answers_of_runs ON answers (run);
 """
 
 
@@ -63,6 +66,9 @@ class Answer(NamedTuple):
     result: str
 
 
+_KINDS = (str, int, bytes, float, str, bytes)
+
+
 class Journal:
     """Used by one thread at a time."""
 
@@ -71,10 +77,21 @@ class Journal:
         self._secret = Secret(secret)
         self._leases = leases_of(folder)
         path = folder / "journal.sqlite"
-        os.close(open_private(path))
+        # Never one that is there: to close it would let go of all locks that this process has on the file.
+        with suppress(FileExistsError):
+            os.close(open_private(path, os.O_EXCL))
         self._db = sqlite3.connect(
             str(path), timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
+        try:
+            self._prepare()
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _prepare(self) -> None:
+        # Text that is damaged is no text, which is for its signature to say.
+        self._db.text_factory = partial(str, encoding="utf-8", errors="replace")
         self._db.execute("PRAGMA journal_mode=TRUNCATE")
         self._db.execute("PRAGMA synchronous=NORMAL")
         self._db.executescript(_SCHEMA)
@@ -83,8 +100,10 @@ class Journal:
         """Its first line; runs that ended long ago are forgotten."""
         old = (time.time() - _KEEP_SECONDS,)
         with _transaction(self._db):
-            self._db.execute("DELETE FROM answers WHERE run IN (SELECT id FROM runs WHERE began < ?)", old)
-            self._db.execute("DELETE FROM runs WHERE began < ?", old)
+            self._db.execute("DELETE FROM runs WHERE coalesce(ended, began) < ?", old)
+            self._db.execute(
+                "DELETE FROM answers WHERE run IN (SELECT run FROM answers EXCEPT SELECT id FROM runs)"
+            )
             self._db.execute(
                 "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, NULL, ?, 0)",
                 (
@@ -131,7 +150,7 @@ class Journal:
             f"(SELECT count(*) FROM answers WHERE run = runs.id) FROM runs {clause}",
             values,
         )
-        return [KeptRun(*[*row[:3], json.loads(row[3]), *row[4:]]) for row in rows]
+        return [run for run in map(_run, rows) if run is not None]
 
     def answers(self, run_id: str) -> Iterator[Answer]:
         """Those whose signature holds, in the order in which they came."""
@@ -141,7 +160,9 @@ class Journal:
         ).fetchall()
         for *fields, signature in rows:
             answer = Answer(*fields)
-            if hmac.compare_digest(self._signature(run_id, answer), signature):
+            # The file's writer may have put any kind of value anywhere.
+            kinds = tuple(type(one) for one in (*answer, signature))
+            if kinds == _KINDS and hmac.compare_digest(self._signature(run_id, answer), signature):
                 yield answer
 
     def keep(self, kept: Sequence[Tuple[str, Optional[Answer], float]]) -> None:
@@ -150,7 +171,7 @@ class Journal:
             for run_id, answer, cost in kept:
                 if answer is not None:
                     self._db.execute(
-                        "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?)",
+                        "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?)",
                         (run_id, *answer, self._signature(run_id, answer)),
                     )
                 self._db.execute("UPDATE runs SET spent = spent + ? WHERE id = ?", (cost, run_id))
@@ -176,7 +197,22 @@ class _transaction:
         self._db.execute("BEGIN IMMEDIATE")
 
     def __exit__(self, kind: Any, *_: Any) -> None:
-        self._db.execute("COMMIT" if kind is None else "ROLLBACK")
+        try:
+            if kind is None:
+                self._db.execute("COMMIT")
+        finally:
+            # After some faults, such as a full disk, SQLite has rolled back by itself.
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+
+
+def _run(row: Sequence[Any]) -> Optional[KeptRun]:
+    """None where its inputs can't be read."""
+    try:
+        inputs = json.loads(row[3])
+    except (ValueError, TypeError, RecursionError):
+        return None
+    return KeptRun(*[*row[:3], inputs, *row[4:]]) if isinstance(inputs, dict) else None
 
 
 def _identity(run_id: str) -> int:

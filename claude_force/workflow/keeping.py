@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import secrets
-import sqlite3
 import time
 from dataclasses import replace
-from typing import Any, Callable, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from anyio import to_thread
 
@@ -16,7 +15,7 @@ from ..agents.names import slug
 from ..cache.place import cache_folder
 from ..cache.secret import find_secret
 from ..clerk import Clerk
-from ..errors import CacheError, ClaudeForceError, RunBusyError
+from ..errors import CacheError, ClaudeForceError, InputError, RunBusyError
 from ..forks import forgets_after_fork
 from ..portable import given_again, packed, unpacked
 from ..types import AgentResult
@@ -25,6 +24,9 @@ from .parts import Part
 from .runner import Setting
 
 logger = logging.getLogger(__name__)
+
+# A forked child must neither use nor close what its parent opened, which may be within a transaction.
+_OF_PARENTS: List[Journal] = []
 
 SUCCEEDED, FAILED, INTERRUPTED = "succeeded", "failed", "interrupted"
 
@@ -52,20 +54,38 @@ class Keeper:
 
     def after_fork(self) -> None:
         """Called in a forked child: the connection is its parent's."""
+        if self._journal is not None:
+            _OF_PARENTS.append(self._journal)
         self._journal = None
 
     async def keeping(self, workflow: str, resume: Optional[str] = None) -> Keeping:
-        """A new run, or the one that is resumed. Raises RunNotFoundError, RunBusyError, CacheError."""
+        """A new run, or the one that is resumed. Raises InputError, CacheError."""
         if resume is None:
             return Keeping(self, KeptRun(f"{slug(workflow) or 'workflow'}-{secrets.token_hex(4)}", workflow))
 
+        taken: List[str] = []
+
         def work(journal: Journal) -> Keeping:
             run = journal.find(resume)
+            if run.workflow != workflow:
+                raise InputError(f"Run '{resume}' is of the workflow '{run.workflow}', not of '{workflow}'.")
             if not journal.take(resume):
                 raise RunBusyError(f"Run '{resume}' is under way in another process: wait for its end.")
-            return Keeping(self, run, {(one.step, one.question): one for one in journal.answers(resume)})
+            taken.append(resume)
+            return Keeping(self, run, list(journal.answers(resume)))
 
-        resumed: Keeping = self._usable(await self.do(work))
+        def let_go(journal: Journal) -> None:
+            for one in taken:
+                journal.let_go(one)
+
+        found = None
+        try:
+            found = await self.do(work)
+        finally:
+            # The caller was cancelled, or the answers can't be read.
+            if not isinstance(found, Keeping):
+                self._clerk.leave(_Job(let_go))
+        resumed: Keeping = self._usable(found)
         return resumed
 
     async def recent(self, most: int) -> List[KeptRun]:
@@ -108,7 +128,7 @@ class Keeper:
             if self._journal is None:
                 self._journal = self._make()
             return work(self._journal)
-        except (ClaudeForceError, OSError, sqlite3.Error) as error:
+        except Exception as error:  # Whatever it is: those who wait for the thread would wait for ever.
             return error
 
 
@@ -123,9 +143,13 @@ class Keeping:
         self,
         keeper: Keeper,
         run: KeptRun,
-        answers: Optional[Mapping[Tuple[str, bytes], Answer]] = None,
+        answers: Optional[Sequence[Answer]] = None,
     ) -> None:
-        self._keeper, self._run, self._answers = keeper, run, answers
+        self._keeper, self._run = keeper, run
+        # A question that several parts have is answered once for each of them.
+        self._answers: Dict[Tuple[str, bytes], List[Answer]] = {}
+        for one in answers or ():
+            self._answers.setdefault((one.step, one.question), []).append(one)
         self._is_kept, self._has_begun = answers is not None, False
         self.status = INTERRUPTED
 
@@ -164,21 +188,25 @@ class Keeping:
             journal.begin(run)
             journal.take(run.id)
 
+        # Before it is: a caller who is cancelled meanwhile leaves a run that has ended.
+        self._is_kept = True
         failure = await self._keeper.do(work)
         if isinstance(failure, BaseException):
             logger.warning("the run is not kept and can't be resumed: %s", failure)
-        self._is_kept = failure is None
+            self._is_kept = False
 
     def recall(self, part: Part, question: Optional[bytes]) -> Optional[AgentResult]:
         """What an earlier process of this run was answered to the same question."""
-        found = (self._answers or {}).get((part.step.id, question)) if question is not None else None
-        if found is None:
-            return None
-        try:
-            return given_again(unpacked(found.result), max(0.0, time.time() - found.at))
-        except (ValueError, TypeError, KeyError):
-            logger.warning("an answer of run %s is of another version and is asked for again", self._run.id)
-            return None
+        found = [] if question is None else self._answers.get((part.step.id, question), [])
+        # Its own first: the parts of a list that has grown since have other numbers.
+        found.sort(key=lambda one: one.part != part.number)
+        while found:
+            kept = found.pop(0)
+            try:
+                return given_again(unpacked(kept.result), max(0.0, time.time() - kept.at))
+            except (ValueError, TypeError, KeyError):
+                logger.warning("an answer of run %s is of another version and is not used", self._run.id)
+        return None
 
     async def keep(self, part: Part, question: Optional[bytes], result: AgentResult) -> None:
         """What was paid; and the answer, where there is one."""

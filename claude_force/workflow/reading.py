@@ -30,12 +30,15 @@ def read_workflow(name: str, written: Any, pass_output: bool = True) -> Workflow
     inputs = written.get("inputs") or {}
     if not isinstance(inputs, dict):
         faults.append('"inputs" is no object; write {"NAME": "its default", ...}')
+    fail_fast = False
+    try:
+        fail_fast = _flag(written.get("fail_fast"))
+    except ValueError as error:
+        faults.append(f'"fail_fast" is {written["fail_fast"]!r:.60}; {error}')
     if faults:
         raise InvalidWorkflowError(name, faults)
     found = tuple(step for step in read if step is not None)
-    return Workflow(
-        name, found, str(written.get("description") or ""), inputs, bool(written.get("fail_fast"))
-    )
+    return Workflow(name, found, str(written.get("description") or ""), inputs, fail_fast)
 
 
 def _step(number: int, written: Any, faults: List[str]) -> Optional[Step]:

@@ -1,0 +1,188 @@
+"""Results as text and back: nothing that they say is lost on the way."""
+
+import contextlib
+import copy
+import inspect
+import json
+import pickle
+from dataclasses import fields
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from claude_force import errors
+from claude_force.errors import CallError, ClaudeForceError, InvalidWorkflowError
+from claude_force.portable import given_again, packed, unpacked
+from claude_force.types import AgentResult, Attempt, Usage
+
+CLASSES = [one for _, one in inspect.getmembers(errors, inspect.isclass) if issubclass(one, ClaudeForceError)]
+TEXT = some.text(max_size=10)
+USD = some.none() | some.floats(0, 1e6)
+SECONDS = some.floats(0, 1e9)
+COUNT = some.integers(0, 10**9)
+
+
+def made(cls, message, **more):
+    if issubclass(cls, InvalidWorkflowError):
+        return cls(message, ["one", "two"])
+    return cls(message, **more) if issubclass(cls, CallError) else cls(message)
+
+
+@some.composite
+def raised(draw):
+    more = {
+        "advice": draw(some.none() | TEXT),
+        "status": draw(some.none() | some.integers(400, 599)),
+        "kind": draw(some.none() | TEXT),
+        "request_id": draw(some.none() | TEXT),
+        "retry_after": draw(some.none() | SECONDS),
+    }
+    error = made(draw(some.sampled_from(CLASSES)), draw(TEXT), **more)
+    if isinstance(error, CallError):
+        error.attempts, error.cost = draw(COUNT), draw(USD)
+    return error
+
+
+METADATA = some.dictionaries(TEXT, some.none() | some.booleans() | COUNT | SECONDS | TEXT, max_size=4)
+USAGE = some.builds(Usage, *[COUNT] * len(fields(Usage)))
+ATTEMPTS = some.lists(some.builds(Attempt, SECONDS, SECONDS, COUNT, some.none() | TEXT), max_size=3)
+FIELDS = {
+    "agent_name": TEXT,
+    "success": some.booleans(),
+    "output": some.text(),
+    "metadata": METADATA,
+    "errors": some.none() | some.lists(TEXT, max_size=2),
+    "model": some.none() | TEXT,
+    "usage": USAGE,
+    "cost": USD,
+    "saved_cost": USD,
+    "cached": some.booleans(),
+    "cache_age": some.none() | SECONDS,
+    "shared": some.booleans(),
+    "prompt_cache_saving": some.none() | some.floats(-1e6, 1e6),
+    "attempts": COUNT,
+    "duration": SECONDS,
+    "stop_reason": some.none() | TEXT,
+    "request_id": some.none() | TEXT,
+    "error": some.none() | raised(),
+    "index": some.none() | COUNT,
+    "timeline": ATTEMPTS.map(tuple),
+}
+RESULTS = some.builds(AgentResult, **FIELDS)
+
+
+def state(error):
+    return None if error is None else (type(error), str(error), error.args[:1], vars(error))
+
+
+def test_every_field_of_a_result_is_among_those_that_are_tried():
+    assert set(FIELDS) == {one.name for one in fields(AgentResult)}
+    assert len(CLASSES) > 25
+
+
+@given(RESULTS)
+def test_a_result_comes_back_as_it_was(result):
+    back = unpacked(packed(result))
+    assert state(back.error) == state(result.error)
+    back.error = result.error = None
+    assert back == result
+
+
+@given(some.text(alphabet=some.characters()) | some.just("\ud800 half"))
+def test_any_text_of_a_model_comes_back_as_it_was(text):
+    assert unpacked(packed(AgentResult("a", True, text))).output == text
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+class TestErrors:
+    def back(self, kind):
+        error = made(kind, "It broke")
+        return error, unpacked(packed(AgentResult("a", False, error=error))).error
+
+    def test_an_error_is_of_its_class_again_and_says_the_same(self, kind):
+        error, back = self.back(kind)
+        assert state(back) == state(error)
+        assert repr(back) == repr(error)
+
+    def test_one_that_came_back_can_be_copied_pickled_and_packed_again(self, kind):
+        error, back = self.back(kind)
+        for again in (copy.copy(back), pickle.loads(pickle.dumps(back))):
+            assert state(again) == state(error)
+        assert state(unpacked(packed(AgentResult("a", False, error=back))).error) == state(error)
+
+
+@pytest.mark.parametrize("name", ["Sequence", "Any", "_restore", "NotYetError", "__name__", "ValueError", ""])
+def test_an_error_of_a_class_that_is_not_there_is_a_plain_one(name):
+    kept = json.loads(packed(AgentResult("a", False, error=ClaudeForceError("x"))))
+    kept["error"]["type"] = name
+    back = unpacked(json.dumps(kept)).error
+    assert (type(back), str(back)) == (ClaudeForceError, "x")
+
+
+def test_a_class_of_a_callers_own_is_a_plain_one_with_its_text():
+    class OwnError(errors.ServerError):
+        pass
+
+    back = unpacked(packed(AgentResult("a", False, error=OwnError("x", advice="Do y.")))).error
+    assert (type(back), str(back)) == (ClaudeForceError, "x. Do y.")
+
+
+ANYTHING = some.recursive(
+    some.none() | some.booleans() | some.integers() | TEXT,
+    lambda inner: (
+        some.lists(inner, max_size=3)
+        | some.dictionaries(
+            some.sampled_from([one.name for one in fields(AgentResult)]) | TEXT, inner, max_size=5
+        )
+    ),
+)
+
+
+@given(ANYTHING.map(json.dumps) | some.text())
+def test_a_text_that_is_no_result_is_one_of_three_errors(text):
+    with pytest.raises((ValueError, TypeError, KeyError)):
+        unpacked(text)
+
+
+@given(some.sampled_from([one.name for one in fields(AgentResult)]), ANYTHING)
+def test_a_result_with_a_field_of_another_kind_is_a_result_or_one_of_three_errors(name, value):
+    kept = json.loads(packed(AgentResult("a", True)))
+    kept[name] = value
+    with contextlib.suppress(ValueError, TypeError, KeyError):
+        assert isinstance(unpacked(json.dumps(kept)), AgentResult)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000])
+def test_a_text_that_is_nested_too_deep_is_a_value_error(text):
+    with pytest.raises(ValueError, match="nested"):
+        unpacked(text)
+
+
+class TestGivenAgain:
+    PAID = AgentResult(
+        "a", True, "x", {"model": "m", "estimated_cost": 0.5}, cost=0.5, attempts=2, duration=3.0
+    )
+
+    def test_costs_nothing_and_saves_what_was_paid(self):
+        again = given_again(self.PAID, 60.0)
+        assert (again.cost, again.saved_cost, again.cached, again.cache_age) == (0.0, 0.5, True, 60.0)
+        assert (again.attempts, again.duration, again.timeline) == (0, 0.0, ())
+        assert again.metadata["cached"] is True
+        assert again.metadata["estimated_cost"] == 0.0
+        assert again.metadata["model"] == "m"
+        assert again.output == "x"
+
+    def test_leaves_what_it_was_made_from_alone(self):
+        before = copy.deepcopy(self.PAID)
+        given_again(self.PAID, 60.0)
+        assert before == self.PAID
+
+    def test_of_an_answer_that_was_kept_already_saves_what_that_saved(self):
+        kept = AgentResult("a", True, cost=0.0, saved_cost=0.5, cached=True)
+        assert given_again(kept, 1.0).saved_cost == 0.5
+        assert given_again(given_again(self.PAID, 1.0), 2.0).saved_cost == 0.5
+
+    def test_of_an_unknown_price_saves_an_unknown_sum(self):
+        again = given_again(AgentResult("a", True), 1.0)
+        assert (again.cost, again.saved_cost) == (0.0, None)

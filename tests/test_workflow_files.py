@@ -1,0 +1,548 @@
+"""What an author wrote, read and checked: each fault has its message, and all are told at once."""
+
+import json
+import re
+import string
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from claude_force.agents.names import nearest
+from claude_force.errors import AgentNotFoundError, InvalidWorkflowError
+from claude_force.workflow import Step, Workflow, template
+from claude_force.workflow.checking import check
+from claude_force.workflow.order import cycles, dependents, levels
+from claude_force.workflow.reading import read_workflow
+from claude_force.workflow.spec import Condition, ForEach
+from claude_force.workflow.told import told, usual_template
+
+AGENTS = ("python-expert", "code-reviewer")
+
+
+def check_agent(name):
+    if name not in AGENTS:
+        raise AgentNotFoundError(
+            f"Agent '{name}' not found. Did you mean: {', '.join(nearest(name, AGENTS))}?"
+        )
+
+
+def step(identity, *needs, **more):
+    return {"id": identity, "agent": "python-expert", "dependencies": list(needs), **more}
+
+
+def faults_of(*steps, inputs=None, **more):
+    """Those of the file and those of the graph that it describes."""
+    try:
+        check(read_workflow("w", {"steps": list(steps), **more}), check_agent, inputs or {})
+    except InvalidWorkflowError as error:
+        return list(error.faults)
+    return []
+
+
+class TestForm:
+    def test_all_that_a_step_can_say_is_read(self):
+        written = {
+            "description": "Two steps",
+            "inputs": {"language": "French", "files": None},
+            "fail_fast": True,
+            "steps": [
+                {"id": "a", "agent": "python-expert", "title": "First"},
+                {
+                    "id": "b",
+                    "agent": "code-reviewer",
+                    "task": "${steps.a}",
+                    "dependencies": ["a", "a"],
+                    "model": "haiku",
+                    "max_tokens": 100,
+                    "when": {"step": "a", "not_contains": "no"},
+                    "foreach": {"files": ["*.py", "*.md"]},
+                    "retries": 2,
+                    "optional": True,
+                },
+            ],
+        }
+        assert read_workflow("w", written) == Workflow(
+            "w",
+            (
+                Step("a", "python-expert"),
+                Step(
+                    "b",
+                    "code-reviewer",
+                    "${steps.a}",
+                    ("a",),
+                    "haiku",
+                    100,
+                    (Condition("steps.a", "not_contains", "no"),),
+                    ForEach("files", ("*.py", "*.md")),
+                    2,
+                    True,
+                ),
+            ),
+            "Two steps",
+            {"language": "French", "files": None},
+            True,
+        )
+
+    @pytest.mark.parametrize(
+        "written", [None, 3, "x", {}, {"steps": []}, {"steps": {"id": "a"}}, {"steps": None}]
+    )
+    def test_without_steps_the_message_shows_how_they_are_written(self, written):
+        with pytest.raises(InvalidWorkflowError, match=r"it has no steps: write \[\"an-agent\""):
+            read_workflow("w", written)
+
+    def test_a_list_without_agents_says_so(self):
+        with pytest.raises(InvalidWorkflowError, match="it has no agents: add at least one"):
+            read_workflow("w", [])
+
+    @pytest.mark.parametrize(
+        ("key", "value", "advice"),
+        [
+            ("agent", 3, "give an agent's name"),
+            ("agent", "", "give an agent's name"),
+            ("task", " ", "give a text, or leave it out"),
+            ("model", 5, "give a text, or leave it out"),
+            ("dependencies", "a", 'write a list of step ids, such as ["scan"]'),
+            ("dependencies", [1], 'write a list of step ids, such as ["scan"]'),
+            ("max_tokens", 0, "give a whole number from 1 up"),
+            ("max_tokens", True, "give a whole number from 1 up"),
+            ("max_tokens", 1.5, "give a whole number from 1 up"),
+            ("retries", -1, "give a whole number from 0 up"),
+            ("optional", "false", "write true or false"),
+            ("when", "a", 'write {"step": ID, "contains": TEXT}'),
+            ("when", {"step": "a"}, 'write {"step": ID, "contains": TEXT}'),
+            ("when", {"step": "a", "input": "b"}, 'write {"step": ID, "contains": TEXT}'),
+            ("when", {"step": "a", "contains": 1}, 'write {"step": ID, "contains": TEXT}'),
+            (
+                "when",
+                [{"step": "a", "like": "b"}],
+                "the tests are contains, not_contains, equals, not_equals",
+            ),
+            ("foreach", "*.py", 'write a list, {"files": PATTERN}'),
+            ("foreach", {"folder": "x"}, 'write a list, {"files": PATTERN}'),
+            ("foreach", {"files": "a", "lines": "b"}, 'write a list, {"files": PATTERN}'),
+            ("foreach", {"files": []}, '"files" takes a text'),
+            ("foreach", {"files": ["a", ""]}, '"files" takes a text'),
+            ("foreach", {"lines": ["a"]}, '"lines" takes a text'),
+            ("foreach", {"step": 3}, '"step" takes a text'),
+        ],
+    )
+    def test_a_value_of_the_wrong_kind_is_named_with_what_to_write(self, key, value, advice):
+        (fault,) = faults_of(step("a", **{key: value}))
+        assert fault.startswith(f"step 'a': \"{key}\" is {value!r}"[:60])
+        assert advice in fault
+
+    @pytest.mark.parametrize("identity", [None, 3, "", "a b", "a\n", "é"])
+    def test_a_step_without_a_proper_id_is_named_by_its_number(self, identity):
+        faults = faults_of(step("a"), step(identity))
+        assert faults == [f"step 2: \"id\" is {identity!r}; use letters, digits, '_' and '-', at least one"]
+
+    def test_a_step_that_is_no_object_is_shown(self):
+        assert faults_of("scan") == ['step 1 is \'scan\'; write {"id": ..., "agent": ...}']
+
+    @pytest.mark.parametrize(
+        ("slip", "meant"),
+        [
+            ("dependancies", "dependencies"),
+            ("retry", "retries"),
+            ("for_each", "foreach"),
+            ("maxtokens", "max_tokens"),
+        ],
+    )
+    def test_a_slip_of_a_key_is_named_with_the_key_that_was_meant(self, slip, meant):
+        assert faults_of(step("a", **{slip: 1})) == [
+            f'step \'a\': it has no key "{slip}"; did you mean "{meant}"?'
+        ]
+
+    @pytest.mark.parametrize("key", ["name", "title", "description", "comment", "notes", "x-owner"])
+    def test_keys_that_are_no_slip_are_left_alone(self, key):
+        assert faults_of(step("a", **{key: "mine"})) == []
+
+    @pytest.mark.parametrize("inputs", [["language"], "language", 1])
+    def test_inputs_that_are_no_object_are_a_fault(self, inputs):
+        with pytest.raises(InvalidWorkflowError) as caught:
+            read_workflow("w", {"steps": [step("a")], "inputs": inputs})
+        (fault,) = caught.value.faults
+        assert fault.startswith('"inputs" is no object')
+
+    @pytest.mark.parametrize("value", ["false", 1, []])
+    def test_fail_fast_that_is_neither_true_nor_false_is_a_fault(self, value):
+        assert faults_of(step("a"), fail_fast=value) == [
+            '"fail_fast" is ' + f"{value!r}; write true or false"
+        ]
+
+    def test_all_faults_of_form_are_told_at_once(self):
+        with pytest.raises(InvalidWorkflowError) as caught:
+            read_workflow("w", {"steps": [3, {"id": "a"}, step("b", retries="x", task=0)]})
+        assert str(caught.value).startswith("Workflow 'w' can't be run.\n- step 1 is 3")
+        assert len(caught.value.faults) == 4
+
+
+class TestGraph:
+    def test_a_cycle_is_shown_as_a_path_of_what_waits_for_what(self):
+        (fault,) = faults_of(step("a", "c"), step("b", "a"), step("c", "b"))
+        path = fault.partition(": ")[2].partition(";")[0].split(" -> ")
+        needs = {"a": "c", "b": "a", "c": "b"}
+        assert path[0] == path[-1]
+        assert len(path) == 4
+        assert all(needs[one] == following for one, following in zip(path, path[1:]))
+        assert fault.endswith("take one of the dependencies out")
+
+    def test_a_step_that_waits_for_itself_is_a_cycle(self):
+        assert faults_of(step("a", "a"))[0].startswith("these steps wait for each other: a -> a;")
+
+    def test_several_cycles_are_told_at_once(self):
+        faults = faults_of(step("a", "b"), step("b", "a"), step("c", "d"), step("d", "c"), step("e"))
+        assert sum("wait for each other: " in fault for fault in faults) == 2
+
+    def test_a_step_behind_a_cycle_is_never_reached(self):
+        faults = faults_of(step("a", "b"), step("b", "a"), step("c", "b"), step("d", "c"), step("e"))
+        assert faults[1:] == [
+            "step 'c' is never reached: it waits for steps that wait for each other",
+            "step 'd' is never reached: it waits for steps that wait for each other",
+        ]
+
+    def test_ids_that_are_there_twice_are_counted(self):
+        assert faults_of(step("a"), step("b"), step("a"), step("a")) == [
+            "3 steps have the id 'a': give each its own"
+        ]
+
+    def test_a_dependency_that_is_not_there_is_named_with_the_nearest(self):
+        assert faults_of(step("scan"), step("b", "scna")) == [
+            "step 'b': there is no step 'scna' that it could wait for (did you mean scan?)"
+        ]
+
+    def test_an_agent_that_is_not_there_is_named_with_the_nearest(self):
+        assert faults_of({"id": "a", "agent": "python-expart"}) == [
+            "step 'a': Agent 'python-expart' not found. Did you mean: python-expert?"
+        ]
+
+    @pytest.mark.parametrize(
+        ("more", "where"),
+        [
+            ({"task": "${steps.scan}"}, "its task"),
+            ({"when": {"step": "scan", "contains": "x"}}, '"when"'),
+            ({"foreach": {"step": "scan"}}, '"foreach"'),
+        ],
+    )
+    def test_an_answer_can_be_used_of_a_dependency_only(self, more, where):
+        assert faults_of(step("scan"), step("b", **more)) == [
+            f"step 'b': {where} names the step 'scan': add it to its dependencies"
+        ]
+        assert faults_of(step("scna"), step("b", **more)) == [
+            f"step 'b': {where} names the step 'scan', which is not there (did you mean scna?)"
+        ]
+        assert faults_of(step("scan"), step("b", "scan", **more)) == []
+
+    @pytest.mark.parametrize(
+        ("more", "where"),
+        [
+            ({"task": "${inputs.files}"}, "its task"),
+            ({"when": {"input": "files", "contains": "x"}}, '"when"'),
+            ({"foreach": {"input": "files"}}, '"foreach"'),
+        ],
+    )
+    def test_an_input_that_nobody_gives_is_named_with_the_nearest(self, more, where):
+        assert faults_of(step("a", **more), inputs={"file": ["x"]}) == [
+            "no step uses the input 'file'",
+            f"step 'a': {where} names the input 'files', which is not given (did you mean file?)",
+        ]
+        assert faults_of(step("a", **more), inputs={"files": ["x"]}) == []
+
+    def test_an_input_without_a_default_has_to_be_given(self):
+        wanted = {"inputs": {"language": None}}
+        workflow = read_workflow("w", {"steps": [step("a", task="${inputs.language}")], **wanted})
+        for inputs in ({}, {"language": None}):
+            with pytest.raises(InvalidWorkflowError) as caught:
+                check(workflow, check_agent, inputs)
+            assert caught.value.faults == ("input 'language' is not given and has no default",)
+        check(workflow, check_agent, {"language": "French"})
+
+    def test_a_slip_in_the_name_of_an_input_that_has_a_default_is_found(self):
+        written = {"steps": [step("a", task="${inputs.language}")], "inputs": {"language": "French"}}
+        with pytest.raises(
+            InvalidWorkflowError, match=r"no step uses the input 'langage' \(did you mean language\?\)"
+        ):
+            check(read_workflow("w", written), check_agent, {"langage": "German"})
+
+    @pytest.mark.parametrize("value", [{1, 2}, b"x", object(), [{"a": b"x"}], {("a", "b"): 1}])
+    def test_an_input_that_is_no_json_is_a_fault(self, value):
+        (fault,) = faults_of(step("a", task="${inputs.x}"), inputs={"x": value})
+        assert fault.startswith("input 'x' is no text, number, list or object of JSON")
+
+    def test_going_through_an_input_that_is_no_list_is_a_fault(self):
+        assert faults_of(step("a", foreach={"input": "x"}), inputs={"x": "a,b"}) == [
+            "step 'a': \"foreach\" is over the input 'x', which is no list"
+        ]
+
+    def test_an_item_is_named_only_where_there_is_one(self):
+        assert faults_of(step("a", task="Look at ${item.path}")) == [
+            "step 'a': its task names an item, and it has no \"foreach\""
+        ]
+
+    def test_a_name_that_stands_for_nothing_is_told_with_the_nearest(self):
+        assert faults_of(step("a", task="${tusk} and ${HOME}")) == [
+            "step 'a': its task has ${tusk}, which stands for nothing (did you mean task?); "
+            "$${ is a plain ${",
+            "step 'a': its task has ${HOME}, which stands for nothing; $${ is a plain ${",
+        ]
+
+    def test_all_faults_of_a_graph_are_told_in_one_message(self):
+        with pytest.raises(InvalidWorkflowError) as caught:
+            check(
+                read_workflow(
+                    "w",
+                    {
+                        "inputs": {"x": None},
+                        "steps": [
+                            step("a", "b"),
+                            step("b", "a"),
+                            step("c", "b", "nowhere", task="${steps.a} ${inputs.y} ${z}"),
+                            {"id": "d", "agent": "nobody"},
+                            step("d"),
+                        ],
+                    },
+                ),
+                check_agent,
+                {},
+            )
+        text = str(caught.value)
+        assert "a -> b -> a" in text or "b -> a -> b" in text
+        for part in ("2 steps have the id 'd'", "'c' is never reached", "input 'x' is not given"):
+            assert part in text
+        for part in ("Agent 'nobody'", "no step 'nowhere'", "the step 'a': add it", "the input 'y'", "${z}"):
+            assert part in text
+
+    def test_a_workflow_made_in_python_without_steps_is_a_fault(self):
+        with pytest.raises(InvalidWorkflowError, match="it has no steps"):
+            check(Workflow("w", ()), check_agent, {})
+
+    def test_a_chain_of_2000_steps_and_a_cycle_of_as_many_are_checked(self):
+        many = [step("s0"), *(step(f"s{n}", f"s{n - 1}") for n in range(1, 2_000))]
+        assert faults_of(*many) == []
+        many[0] = step("s0", "s1999")
+        (fault,) = faults_of(*many)
+        assert fault.count(" -> ") == 2_000
+
+
+GRAPHS = some.dictionaries(
+    some.sampled_from("abcdef"), some.lists(some.sampled_from("abcdef"), unique=True, max_size=3), max_size=6
+)
+
+
+class TestOrder:
+    @given(GRAPHS)
+    def test_cycles_are_paths_along_what_is_needed_and_none_is_missed(self, graph):
+        found = cycles(graph)
+        for path in found:
+            assert path[0] == path[-1]
+            assert all(after in graph[one] for one, after in zip(path, path[1:]))
+        on_paths = [one for path in found for one in path[:-1]]
+        assert len(on_paths) == len(set(on_paths))
+        left = {
+            one: [need for need in its if need in graph and need not in on_paths]
+            for one, its in graph.items()
+            if one not in on_paths
+        }
+        assert sorted(one for group in levels(left) for one in group) == sorted(left)
+
+    @given(GRAPHS, some.sets(some.sampled_from("abcdef")))
+    def test_dependents_are_all_from_which_a_path_leads_there(self, graph, of):
+        def reaches(one, seen=()):
+            return any(
+                need in of or (need not in seen and need in graph and reaches(need, (*seen, need)))
+                for need in graph[one]
+            )
+
+        assert dependents(graph, of) == {one for one in graph if reaches(one)}
+
+    @given(GRAPHS)
+    def test_each_level_needs_only_the_levels_before_it_and_could_not_come_earlier(self, graph):
+        graph = {one: [need for need in its if need in graph and need < one] for one, its in graph.items()}
+        at = {one: number for number, group in enumerate(levels(graph)) for one in group}
+        assert at == {one: max((at[need] + 1 for need in its), default=0) for one, its in graph.items()}
+
+
+class TestChain:
+    def texts(self, workflow):
+        """What each agent is told, where each has answered `ANSWER n` in turn."""
+        values = {"task": "T ${steps.1} $${x}"}
+        values.update({f"steps.{one.id}": f"ANSWER {one.id} ${{task}}" for one in workflow.steps})
+        return [told(one.task, values) for one in workflow.steps]
+
+    def test_a_list_of_agents_is_a_chain(self):
+        workflow = read_workflow("w", ["python-expert", "code-reviewer", "python-expert"])
+        assert workflow.needs == {"1": (), "2": ("1",), "3": ("2",)}
+        assert [one.agent for one in workflow.steps] == ["python-expert", "code-reviewer", "python-expert"]
+        check(workflow, check_agent, {})
+
+    def test_each_is_told_the_task_and_the_answer_before_it_byte_for_byte(self):
+        assert self.texts(read_workflow("w", ["python-expert", "code-reviewer", "python-expert"])) == [
+            "T ${steps.1} $${x}",
+            "T ${steps.1} $${x}"
+            '\n\n<previous_answer agent="python-expert">\nANSWER 1 ${task}\n</previous_answer>',
+            "T ${steps.1} $${x}"
+            '\n\n<previous_answer agent="code-reviewer">\nANSWER 2 ${task}\n</previous_answer>',
+        ]
+
+    def test_without_handing_over_each_is_told_the_task_alone(self):
+        workflow = read_workflow("w", ["python-expert", "code-reviewer"], pass_output=False)
+        assert self.texts(workflow) == ["T ${steps.1} $${x}"] * 2
+
+
+class TestUsualTemplate:
+    def usual(self, last, pass_output=True):
+        workflow = read_workflow("w", {"steps": [step("a"), step("b"), last]})
+        return usual_template(workflow.steps[-1], workflow, pass_output)
+
+    def test_has_the_task_and_each_answer_that_is_waited_for(self):
+        assert self.usual(step("c", "b", "a")) == (
+            "${task}\n\n"
+            '<previous_answer step="b" agent="python-expert">\n${steps.b}\n</previous_answer>\n\n'
+            '<previous_answer step="a" agent="python-expert">\n${steps.a}\n</previous_answer>'
+        )
+
+    def test_has_the_task_alone_where_answers_are_not_passed_on(self):
+        assert self.usual(step("c", "b"), pass_output=False) == "${task}"
+
+    def test_has_the_item_and_not_the_list_that_it_is_of(self):
+        assert self.usual(step("c", "a", foreach={"step": "a"})) == "${task}\n\n<item>\n${item}\n</item>"
+
+    def test_has_a_file_with_its_path(self):
+        found = self.usual(step("c", foreach={"files": "*.py"}))
+        assert found == '${task}\n\n<file path="${item}">\n${item.text}\n</file>'
+
+
+ANYTHING = some.recursive(
+    some.none() | some.booleans() | some.integers() | some.floats() | some.text(max_size=8),
+    lambda inner: some.lists(inner, max_size=4) | some.dictionaries(some.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+IDS = some.sampled_from(["a", "b", "c"])
+NAMED = some.sampled_from(
+    ["a", "b", "steps.a", "${steps.a}", "${inputs.b}", "${item.x}", "${", "$${x}", "${task}", "é"]
+)
+KEYS = (
+    "id",
+    "agent",
+    "task",
+    "dependencies",
+    "model",
+    "max_tokens",
+    "when",
+    "foreach",
+    "retries",
+    "optional",
+    "agnet",
+)
+NEARLY = some.fixed_dictionaries(
+    {"id": IDS | ANYTHING, "agent": some.sampled_from(AGENTS) | ANYTHING},
+    optional={
+        "task": NAMED | ANYTHING,
+        "dependencies": some.lists(IDS, max_size=3) | ANYTHING,
+        "when": some.dictionaries(
+            some.sampled_from(["step", "input", "contains", "equals"]), NAMED | ANYTHING
+        )
+        | ANYTHING,
+        "foreach": some.dictionaries(some.sampled_from(["files", "step", "input"]), NAMED | ANYTHING)
+        | ANYTHING,
+        **dict.fromkeys(("model", "max_tokens", "retries", "optional", "agnet"), ANYTHING),
+    },
+)
+WORKFLOWS = some.fixed_dictionaries(
+    {"steps": some.lists(NEARLY | ANYTHING, max_size=4)},
+    optional={"inputs": ANYTHING, "description": ANYTHING, "fail_fast": ANYTHING},
+)
+
+
+class TestAnyJson:
+    @given(ANYTHING | WORKFLOWS, some.booleans(), some.dictionaries(NAMED, ANYTHING, max_size=2))
+    def test_is_a_workflow_that_can_be_run_or_a_list_of_its_faults(self, written, pass_output, inputs):
+        try:
+            workflow = read_workflow("w", json.loads(json.dumps(written)), pass_output)
+            check(workflow, check_agent, inputs)
+        except InvalidWorkflowError as error:
+            assert error.faults
+            assert all(isinstance(fault, str) and "\n- " not in fault for fault in error.faults)
+        else:
+            assert sorted(one for group in levels(workflow.needs) for one in group) == sorted(
+                one.id for one in workflow.steps
+            )
+
+
+OPENING = re.compile(r"\$+\{")
+PIECES = some.lists(
+    some.sampled_from(["$", "{", "}", "$$", "${", "$${", "a", "\n", " ", "task", "é"]), max_size=12
+)
+
+
+class TestTemplates:
+    @given(some.text() | PIECES.map("".join))
+    def test_a_text_without_an_opening_stays_as_it_is(self, text):
+        text = OPENING.sub("{", text)
+        assert template.names(text) == []
+        assert template.fill(text, {}) == text
+
+    @given(PIECES.map("".join), some.text(alphabet="${}a\n"))
+    def test_values_are_put_in_and_never_looked_into(self, before, value):
+        before = OPENING.sub("{", before)
+        text = f"{before}|${{task}}|${{task}}"
+        assert template.names(text) == ["task"]
+        assert template.fill(text, {"task": value}) == f"{before}|{value}|{value}"
+
+    @given(PIECES.map("".join))
+    def test_a_doubled_dollar_makes_any_text_plain(self, text):
+        plain = OPENING.sub("{", text)
+        assert template.fill(f"{plain}|$${{task}}", {"task": "x"}) == f"{plain}|${{task}}"
+
+    @given(PIECES.map("".join))
+    def test_what_is_filled_in_is_what_is_named(self, text):
+        names = template.names(text)
+        template.fill(text, dict.fromkeys(names, ""))
+        for name in names:
+            with pytest.raises(KeyError):
+                template.fill(text, dict.fromkeys(set(names) - {name}, ""))
+
+    @given(some.text(alphabet=string.printable))
+    def test_names_have_no_braces_and_no_line_ends(self, inner):
+        plain = not set(inner) & set("{}\n")
+        assert (template.names(f"${{{inner}}}") == [inner]) or not plain
+
+    def test_prices_and_shell_variables_are_text(self):
+        text = "It costs $5 or $$10, $HOME is not $(x) nor $task, and {task} is not ${\ntask}"
+        assert template.fill(text, {"task": "x"}) == text
+
+    @pytest.mark.parametrize(
+        ("name", "kind"),
+        [
+            ("steps.a", ("steps.", "a")),
+            ("inputs.a.b", ("inputs.", "a.b")),
+            ("item", ("item", "")),
+            ("item.text", ("item", "text")),
+            ("items", ("items", "")),
+            ("task", ("task", "")),
+        ],
+    )
+    def test_the_kind_of_a_name_is_what_stands_before_its_first_dot(self, name, kind):
+        assert template.split(name) == kind
+
+
+class TestConditions:
+    @pytest.mark.parametrize(
+        ("test", "found", "holds"),
+        [
+            ("contains", "There are BUGS.", True),
+            ("contains", "None.", False),
+            ("not_contains", "None.", True),
+            ("not_contains", "bugs", False),
+            ("equals", " Bugs\n", True),
+            ("equals", "bugs!", False),
+            ("not_equals", "bugs!", True),
+            ("not_equals", "BUGS", False),
+        ],
+    )
+    def test_letters_of_either_case_are_the_same_and_space_around_does_not_count(self, test, found, holds):
+        assert Condition("steps.a", test, " bugs ").holds(found) is holds
+
+    def test_is_told_in_words(self):
+        assert str(Condition("inputs.a", "not_contains", "x")) == "inputs.a not contains 'x'"

@@ -1,0 +1,564 @@
+"""The runner of graphs over a simulated `run`, in virtual time: exact to the moment, beside a model."""
+
+import asyncio
+from dataclasses import dataclass, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+from virtual_time import LoopClock, run_virtually
+
+from claude_force.errors import (
+    BadReplyError,
+    DeadlineExceededError,
+    InvalidTaskError,
+    RequestRefusedError,
+    ServerError,
+)
+from claude_force.types import AgentResult
+from claude_force.workflow import Step, Workflow
+from claude_force.workflow.parts import Answered
+from claude_force.workflow.runner import Runner, Setting
+from claude_force.workflow.spec import Condition, ForEach
+
+OK, TRANSIENT, REFUSED = "ok", "transient", "refused"
+
+
+class Simulated:
+    """Answers a part after its time. `ways` has for each step the seconds of each part, and the fate of each
+    of a part's calls; an answer tells the task that it was given."""
+
+    def __init__(self, ways):
+        self._ways = ways
+        self.began, self.ended, self.calls = {}, {}, {}
+        self.in_flight = self.most_in_flight = 0
+
+    async def run(self, part):
+        place = (part.step.id, part.number)
+        way = self._ways[part.step.id]
+        fate = way.fates[min(self.calls.get(place, 0), len(way.fates) - 1)]
+        self.calls[place] = self.calls.get(place, 0) + 1
+        self.began.setdefault(place, LoopClock().now())
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            await asyncio.sleep(way.seconds[part.number % len(way.seconds)])
+        finally:
+            self.in_flight -= 1
+        self.ended[place] = LoopClock().now()
+        return Answered(result_of(part, fate, way.word))
+
+
+def result_of(part, fate, word="yes"):
+    if fate == OK:
+        return AgentResult(part.step.agent, True, f"{word}:{part.step.id}[{part.task}]")
+    error = ServerError("it broke") if fate == TRANSIENT else RequestRefusedError("no")
+    return AgentResult(part.step.agent, False, errors=[str(error)], error=error)
+
+
+@dataclass(frozen=True)
+class Way:
+    seconds: tuple = (1,)
+    fates: tuple = (OK,)
+    word: str = "yes"
+
+
+def setting(tmp_path=None, **more):
+    ways = {"task": "T", "inputs": {}, "root": tmp_path, "most_parts": 1_000, "now": LoopClock().now, **more}
+    return Setting(**ways)
+
+
+def graph(*steps, **more):
+    return Workflow("w", tuple(steps), **more)
+
+
+def carried_out(workflow, ways, tmp_path=None, **more):
+    """The results by step, and the server that was asked."""
+    server = Simulated({step.id: ways.get(step.id, Way()) for step in workflow.steps})
+
+    async def work():
+        runner = Runner(workflow, setting(tmp_path, **more), server.run)
+        return await runner.run(), runner.elapsed
+
+    results, elapsed = run_virtually(work())
+    return {one.id: one for one in results}, server, elapsed
+
+
+async def ran(workflow, setting, run):
+    """Made where it runs: its clock is that of the loop."""
+    return await Runner(workflow, setting, run).run()
+
+
+@some.composite
+def graphs(draw, most=8, fates=False, lists=False, conditions=False, distinct=False):
+    """A workflow, and the way of each step. `distinct`: no two steps end at one moment."""
+    steps, ways = [], {}
+    for number in range(draw(some.integers(1, most))):
+        before = [step.id for step in steps]
+        needs = draw(some.lists(some.sampled_from(before), unique=True, max_size=4)) if before else []
+        step = Step(
+            f"s{number}", "x", "|".join(["${task}", *(f"${{steps.{one}}}" for one in needs)]), tuple(needs)
+        )
+        way = Way(
+            (4**number,) if distinct else tuple(draw(some.lists(some.integers(1, 6), min_size=1, max_size=3)))
+        )
+        if fates:
+            step = replace(step, retries=draw(some.integers(0, 2)), optional=draw(some.booleans()))
+            way = replace(
+                way,
+                fates=tuple(
+                    draw(some.lists(some.sampled_from([OK, OK, TRANSIENT, REFUSED]), min_size=1, max_size=3))
+                ),
+            )
+        if conditions and needs and draw(some.booleans()):
+            test = draw(some.sampled_from(["contains", "not_contains"]))
+            step = replace(step, when=(Condition(f"steps.{draw(some.sampled_from(needs))}", test, "yes:"),))
+        if lists and draw(some.booleans()):
+            step = replace(step, foreach=ForEach("list", tuple("abc"[: draw(some.integers(0, 3))])))
+        ways[step.id] = replace(way, word=draw(some.sampled_from(["yes", "no"])))
+        steps.append(step)
+    # What is written first need not run first.
+    return graph(*draw(some.permutations(steps))), ways
+
+
+class Model:
+    """What has to become of a graph: the plain recursion over dependencies."""
+
+    def __init__(self, workflow, ways, fail_fast=False):
+        self._fail_fast = fail_fast
+        self.status, self.calls, self.end, self.output = {}, {}, {}, {}
+        self._optional = {step.id: step.optional for step in workflow.steps}
+        for step in sorted(workflow.steps, key=lambda one: int(one.id[1:])):
+            self._step(step, ways[step.id])
+
+    def _step(self, step, way):
+        ready = max((self.end[one] for one in step.dependencies), default=0)
+        fate, calls = self._tries(step, way)
+        if self._is_skipped(step, ready):
+            self._becomes(step, "skipped", 0, ready, "")
+        else:
+            parts = 1 if step.foreach is None else len(step.foreach.value)
+            times = [way.seconds[number % len(way.seconds)] * calls for number in range(parts)]
+            status = "succeeded" if fate == OK or not parts else "failed"
+            self._becomes(
+                step, status, calls * parts, ready + max(times, default=0), self._says(step, way, status)
+            )
+
+    def _is_skipped(self, step, ready):
+        if any(self.status[one] != "succeeded" and not self._optional[one] for one in step.dependencies):
+            return True
+        failed = [one for one in self.status if self.status[one] == "failed" and not self._optional[one]]
+        if self._fail_fast and any(self.end[one] <= ready for one in failed):
+            return True
+        return any(
+            ("yes:" in self.output[one.source[len("steps.") :]]) != (one.test == "contains")
+            for one in step.when
+        )
+
+    def _tries(self, step, way):
+        calls = 0
+        while True:
+            fate = way.fates[min(calls, len(way.fates) - 1)]
+            calls += 1
+            if fate != TRANSIENT or calls > step.retries:
+                return fate, calls
+
+    def _says(self, step, way, status):
+        if status == "failed":
+            return ""
+        answer = f"{way.word}:{step.id}[{'|'.join(['T', *(self.output[one] for one in step.dependencies)])}]"
+        if step.foreach is None:
+            return answer
+        return "\n\n".join(f'<answer item="{item}">\n{answer}\n</answer>' for item in step.foreach.value)
+
+    def _becomes(self, step, status, calls, end, output):
+        self.status[step.id], self.calls[step.id] = status, calls
+        self.end[step.id], self.output[step.id] = end, output
+
+
+class TestTime:
+    @given(graphs(lists=True))
+    def test_each_step_begins_at_the_very_moment_at_which_the_last_of_its_dependencies_ended(self, drawn):
+        workflow, ways = drawn
+        results, server, _ = carried_out(workflow, ways)
+        for step in workflow.steps:
+            result = results[step.id]
+            assert result.began == max((results[one].ended for one in step.dependencies), default=0)
+            for number in range(len(result.results)):
+                assert server.began[step.id, number] == result.began
+            ends = [server.ended[step.id, number] for number in range(len(result.results))]
+            assert result.ended == max(ends, default=result.began)
+
+    @given(graphs(lists=True))
+    def test_the_wall_time_is_the_critical_path(self, drawn):
+        workflow, ways = drawn
+        _, _, elapsed = carried_out(workflow, ways)
+        assert elapsed == max(Model(workflow, ways).end.values())
+
+    @given(graphs(lists=True), some.integers(1, 3))
+    def test_no_more_parts_are_under_way_than_there_is_room_for_and_none_of_it_is_idle(self, drawn, room):
+        workflow, ways = drawn
+        results, server, elapsed = carried_out(workflow, ways, most_parts=room)
+        assert server.most_in_flight <= room
+        assert all(one.success for one in results.values())
+        for step in workflow.steps:
+            assert all(results[step.id].began >= results[one].ended for one in step.dependencies)
+        work = sum(server.ended[place] - server.began[place] for place in server.began)
+        # The bound that holds for every schedule that leaves no room idle while there is work.
+        assert work / room <= elapsed <= work / room + max(Model(workflow, ways).end.values())
+
+    @given(graphs())
+    def test_results_come_in_a_topological_order_with_the_positions_that_calls_were_told(self, drawn):
+        workflow, _ = drawn
+        positions = {}
+
+        async def run(part):
+            positions[part.step.id] = part.position
+            return Answered(result_of(part, OK))
+
+        results = run_virtually(ran(workflow, setting(), run))
+        order = [one.id for one in results]
+        assert sorted(order) == sorted(step.id for step in workflow.steps)
+        assert all(
+            order.index(one) < order.index(step.id) for step in workflow.steps for one in step.dependencies
+        )
+        assert positions == {identity: number for number, identity in enumerate(order, start=1)}
+
+
+class TestModel:
+    @given(graphs(fates=True, lists=True, conditions=True))
+    def test_statuses_calls_answers_and_moments_are_those_of_a_plain_recursion(self, drawn):
+        workflow, ways = drawn
+        results, _, elapsed = carried_out(workflow, ways)
+        model = Model(workflow, ways)
+        assert {one.id: one.status for one in results.values()} == model.status
+        assert {one.id: len(one.tries) for one in results.values()} == model.calls
+        assert {one.id: one.output for one in results.values()} == model.output
+        assert elapsed == max(model.end.values())
+
+    @given(graphs(fates=True, conditions=True, distinct=True))
+    def test_with_fail_fast_no_step_begins_after_the_first_failure(self, drawn):
+        workflow, ways = drawn
+        results, _, _ = carried_out(workflow, ways, fail_fast=True)
+        assert {one.id: one.status for one in results.values()} == Model(
+            workflow, ways, fail_fast=True
+        ).status
+
+    @given(graphs(fates=True, conditions=True))
+    def test_what_did_not_succeed_says_why_and_what_succeeded_says_nothing(self, drawn):
+        workflow, ways = drawn
+        results, _, _ = carried_out(workflow, ways)
+        for one in results.values():
+            assert (one.reason is None) == one.success
+            assert (one.began is None) == (one.status == "skipped")
+
+
+class TestSkipping:
+    def reasons(self, *steps, fates=(REFUSED,), word="yes", **more):
+        results, _, _ = carried_out(graph(*steps), {"a": Way(fates=fates, word=word)}, **more)
+        return {one.id: one.reason for one in results.values()}
+
+    def test_what_waits_for_a_failed_step_is_skipped_and_so_is_what_waits_for_that(self):
+        steps = [
+            Step("a", "x"),
+            Step("b", "x", None, ("a",)),
+            Step("c", "x", None, ("b", "a")),
+            Step("d", "x"),
+        ]
+        reasons = self.reasons(*steps)
+        assert reasons["a"].startswith("no. Correct the request")
+        assert reasons["b"] == "it waits for 'a', which failed"
+        assert reasons["c"] == "it waits for 'b', which was skipped; it waits for 'a', which failed"
+        assert reasons["d"] is None
+
+    def test_without_an_optional_step_those_that_wait_for_it_go_on_with_no_answer(self):
+        steps = [Step("a", "x", optional=True), Step("b", "x", "<${steps.a}>", ("a",))]
+        results, _, _ = carried_out(graph(*steps), {"a": Way(fates=(REFUSED,))})
+        assert results["b"].output == "yes:b[<>]"
+
+    def test_a_condition_that_does_not_hold_is_told(self):
+        steps = [
+            Step("a", "x"),
+            Step("b", "x", None, ("a",), when=(Condition("steps.a", "contains", "yes"),)),
+        ]
+        assert self.reasons(*steps, fates=(OK,), word="no")["b"] == "it runs only when steps.a contains 'yes'"
+
+    @pytest.mark.parametrize(("language", "status"), [("French", "succeeded"), ("german", "skipped")])
+    def test_a_condition_can_be_on_an_input(self, language, status):
+        step = Step("a", "x", when=(Condition("inputs.language", "equals", "FRENCH"),))
+        results, _, _ = carried_out(
+            graph(step, inputs={"language": "German"}), {}, inputs={"language": language}
+        )
+        assert results["a"].status == status
+
+    def test_the_first_failure_is_named_where_it_ends_the_workflow(self):
+        steps = [Step("a", "x"), Step("slow", "x"), Step("late", "x", None, ("slow",))]
+        results, _, _ = carried_out(
+            graph(*steps), {"a": Way(fates=(REFUSED,)), "slow": Way((5,))}, fail_fast=True
+        )
+        assert results["slow"].success
+        assert results["late"].reason == "'a' failed, and this workflow ends at the first failure"
+
+    def test_of_a_list_the_first_failed_part_is_named(self):
+        step = Step("a", "x", "${item}", foreach=ForEach("list", ("one", "two", "three")))
+
+        async def run(part):
+            return Answered(result_of(part, REFUSED if part.number else OK))
+
+        (result,) = run_virtually(ran(graph(step), setting(), run))
+        assert result.reason.startswith("2 of 3 parts failed, the first of them two: no. ")
+        assert result.output == '<answer item="one">\nyes:a[one]\n</answer>'
+
+
+class TestRetries:
+    @pytest.mark.parametrize(
+        ("error", "again"),
+        [
+            (ServerError("x"), True),
+            (BadReplyError("x"), True),
+            (DeadlineExceededError("x"), True),
+            (RequestRefusedError("x"), False),
+            (InvalidTaskError("x"), False),
+        ],
+    )
+    def test_a_call_is_made_again_where_another_may_not_meet_the_failure(self, error, again):
+        tries = []
+
+        async def run(part):
+            tries.append(AgentResult("x", False, errors=[str(error)], error=error))
+            return Answered(tries[-1])
+
+        (result,) = run_virtually(ran(graph(Step("a", "x", retries=2)), setting(), run))
+        assert len(tries) == (3 if again else 1)
+        assert result.tries == tuple(tries)
+        assert result.results == (tries[-1],)
+
+    def test_a_task_that_can_not_be_run_fails_its_part_alone(self):
+        async def run(part):
+            if part.number == 1:
+                raise InvalidTaskError("Task is empty")
+            return Answered(result_of(part, OK))
+
+        step = Step("a", "x", "${item}", foreach=ForEach("list", ("one", "two", "three")))
+        (result,) = run_virtually(ran(graph(step), setting(), run))
+        assert [one.success for one in result.results] == [True, False, True]
+        assert result.results[1].metadata["workflow_name"] == "w"
+        assert result.results[1].metadata["workflow_position"] == 1
+
+
+class TestForEach:
+    def over(self, source, tmp_path, task="${item}", answer=None, **more):
+        """The result of a step that goes through it; `answer` is what the step before it says."""
+        asked = []
+
+        async def run(part):
+            if part.step.id == "before":
+                return Answered(AgentResult("x", True, answer))
+            asked.append(part)
+            return Answered(result_of(part, OK))
+
+        steps = [Step("before", "x"), Step("each", "x", task, ("before",), foreach=source)]
+        results = run_virtually(ran(graph(*steps), setting(tmp_path, **more), run))
+        return results[1], [part.task for part in sorted(asked, key=lambda one: one.number)]
+
+    def test_the_files_of_patterns_each_once_in_the_order_of_their_names(self, tmp_path):
+        (tmp_path / "src" / "deep").mkdir(parents=True)
+        for name in ("b.py", "src/a.py", "src/deep/c.py", "d.md"):
+            (tmp_path / name).write_text(f"text of {name}", encoding="utf-8")
+        source = ForEach("files", ("**/*.py", "src/*.py"))
+        result, tasks = self.over(source, tmp_path, "${item}: ${item.text}")
+        assert tasks == [f"{name}: text of {name}" for name in ("b.py", "src/a.py", "src/deep/c.py")]
+        assert result.labels == ("b.py", "src/a.py", "src/deep/c.py")
+
+    def test_a_folder_whose_name_looks_like_a_pattern(self, tmp_path):
+        root = tmp_path / "a[b]*"
+        root.mkdir()
+        (root / "x.py").touch()
+        assert self.over(ForEach("files", "*.py"), root)[1] == ["x.py"]
+
+    def test_a_file_with_a_mark_at_its_start_is_read_without_it(self, tmp_path):
+        (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfcaf\xc3\xa9\r\n")
+        assert self.over(ForEach("files", "*.txt"), tmp_path, "${item.text}")[1] == ["café\r\n"]
+
+    def test_a_file_that_is_no_text_fails_its_part_alone(self, tmp_path):
+        (tmp_path / "a.bin").write_bytes(b"\xff\xfe\x00")
+        (tmp_path / "b.bin").write_bytes(b"text")
+        result, tasks = self.over(ForEach("files", "*.bin"), tmp_path, "${item.text}")
+        assert tasks == ["text"]
+        assert (
+            result.reason
+            == "1 of 2 parts failed, the first of them a.bin: a.bin can't be read: it is not UTF-8."
+        )
+
+    def test_a_pattern_that_matches_nothing_fails_the_step(self, tmp_path):
+        result, tasks = self.over(ForEach("files", ("*.py", "*.md")), tmp_path)
+        assert (result.status, result.reason) == ("failed", f"No file below {tmp_path} matches *.py, *.md.")
+        assert tasks == []
+
+    @pytest.mark.parametrize("kind", ["files", "lines"])
+    @pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "a/../../b", "link/secret", "a\0b"])
+    def test_nothing_outside_of_the_project_is_read(self, tmp_path, kind, name):
+        root = tmp_path / "project"
+        (root / "a").mkdir(parents=True)
+        (tmp_path / "secret").write_text("secret", encoding="utf-8")
+        (root / "link").symlink_to(tmp_path)
+        result, tasks = self.over(ForEach(kind, name), root)
+        assert tasks == []
+        assert result.reason.startswith(f"{name} is not inside the project {root}")
+
+    def test_links_that_lead_out_are_left_out(self, tmp_path):
+        root = tmp_path / "project"
+        root.mkdir()
+        (root / "a.py").touch()
+        (tmp_path / "secret.py").touch()
+        (root / "b.py").symlink_to(tmp_path / "secret.py")
+        assert self.over(ForEach("files", "*.py"), root)[1] == ["a.py"]
+
+    def test_the_lines_of_a_file_that_are_not_empty(self, tmp_path):
+        (tmp_path / "a.txt").write_bytes("one\r\n\n  \n two \u2028 still\x0ctwo\nthree".encode())
+        _, tasks = self.over(ForEach("lines", "a.txt"), tmp_path)
+        assert tasks == ["one", " two \u2028 still\x0ctwo", "three"]
+
+    def test_lines_of_a_file_that_is_not_there_fail_the_step(self, tmp_path):
+        result, _ = self.over(ForEach("lines", "a.txt"), tmp_path)
+        assert result.reason == "a.txt can't be read: No such file or directory."
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            '["a", "b"]',
+            '  ["a",\n"b"]\n',
+            'Here it is:\n```json\n["a", "b"]\n```\nThat is all.',
+            '```\n["a", "b"]\n```',
+            'The list is ["a", "b"], as you asked.',
+        ],
+    )
+    def test_the_list_that_a_dependency_answered(self, tmp_path, answer):
+        result, tasks = self.over(ForEach("step", "before"), tmp_path, answer=answer)
+        assert tasks == ["a", "b"]
+        assert result.labels == ("a", "b")
+
+    @pytest.mark.parametrize("answer", ["none", '{"a": 1}', "[1, 2", "] [", "[" * 100_000, "see [1] and [2]"])
+    def test_an_answer_that_has_no_list_fails_the_step_and_is_shown(self, tmp_path, answer):
+        result, tasks = self.over(ForEach("step", "before"), tmp_path, answer=answer)
+        assert tasks == []
+        assert result.reason.startswith("The answer of step 'before' is no JSON list to go through: ")
+        assert len(result.reason) < 300
+
+    def test_a_list_that_is_empty_is_a_step_without_parts_that_succeeds(self, tmp_path):
+        result, tasks = self.over(ForEach("step", "before"), tmp_path, answer="[]")
+        assert (result.status, result.output, tasks) == ("succeeded", "", [])
+
+    def test_the_lists_of_all_parts_of_a_dependency_one_after_the_other(self, tmp_path):
+        async def run(part):
+            if part.step.id == "first":
+                return Answered(AgentResult("x", True, f'["{part.task}1", "{part.task}2"]'))
+            return Answered(result_of(part, OK))
+
+        steps = [
+            Step("first", "x", "${item}", foreach=ForEach("list", ("a", "b"))),
+            Step("each", "x", "${item}", ("first",), foreach=ForEach("step", "first")),
+        ]
+        results = run_virtually(ran(graph(*steps), setting(tmp_path), run))
+        assert results[1].labels == ("a1", "a2", "b1", "b2")
+
+    def test_a_list_among_the_inputs_or_in_the_workflow(self, tmp_path):
+        values = ["text", 3, None, {"name": "x", "list": [1]}, ["é"]]
+        as_text = ["text", "3", "null", '{"name": "x", "list": [1]}', '["é"]']
+        assert self.over(ForEach("list", tuple(values)), tmp_path)[1] == as_text
+        assert self.over(ForEach("input", "all"), tmp_path, inputs={"all": values})[1] == as_text
+
+    def test_the_fields_of_an_object(self, tmp_path):
+        values = ({"name": "x", "lines": [1, 2]}, {"name": "y"})
+        result, tasks = self.over(ForEach("list", values), tmp_path, "${item.name}: ${item.lines}")
+        assert tasks == ["x: [1, 2]"]
+        assert result.labels == ("1", "2")
+        assert "The task has ${item.lines}, and its item has item, item.name only." in result.reason
+
+    def test_long_items_have_short_labels(self, tmp_path):
+        result, _ = self.over(ForEach("list", ("x\n" * 200, "")), tmp_path)
+        assert len(result.labels[0]) == 80
+        assert result.labels[1] == "2"
+
+    def test_what_an_item_says_is_no_template(self, tmp_path):
+        assert self.over(ForEach("list", ("${task} $${x}",)), tmp_path)[1] == ["${task} $${x}"]
+
+
+class TestTold:
+    def test_each_step_is_told_of_as_it_changes_and_each_part_as_it_ends(self):
+        events, ended = [], []
+        steps = [Step("a", "x", foreach=ForEach("list", ("1", "2"))), Step("b", "x", None, ("a",))]
+        ways = {"a": Way((1, 2), (REFUSED,))}
+        results, _, _ = carried_out(graph(*steps), ways, on_step=events.append, on_part=ended.append)
+        assert [(one.step, one.status, one.done, one.parts, one.failed) for one in events] == [
+            ("a", "running", 0, 2, 0),
+            ("a", "running", 1, 2, 1),
+            ("a", "running", 2, 2, 2),
+            ("a", "failed", 2, 2, 2),
+            ("b", "skipped", 0, 0, 0),
+        ]
+        assert [one.result for one in events if one.result] == [results["a"], results["b"]]
+        assert ended == list(results["a"].results)
+
+
+class TestEnd:
+    @given(graphs(lists=True), some.integers(0, 12), some.integers(1, 3))
+    def test_to_cancel_it_ends_all_that_is_under_way_and_leaves_no_task(self, drawn, seconds, room):
+        workflow, ways = drawn
+        server = Simulated(ways)
+
+        async def work():
+            running = asyncio.ensure_future(Runner(workflow, setting(most_parts=room), server.run).run())
+            await asyncio.sleep(seconds + 0.5)
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            return asyncio.all_tasks() - {asyncio.current_task()}
+
+        assert run_virtually(work()) == set()
+        assert server.in_flight == 0
+
+    @given(graphs(lists=True), some.integers(0, 7))
+    def test_a_defect_in_the_run_is_raised_and_leaves_no_task_either(self, drawn, number):
+        workflow, ways = drawn
+        server = Simulated(ways)
+
+        async def run(part):
+            if part.step.id == f"s{number}":
+                raise RuntimeError("a defect")
+            return await server.run(part)
+
+        async def work():
+            failure = None
+            try:
+                await Runner(workflow, setting(), run).run()
+            except RuntimeError as error:
+                failure = error
+            return failure, asyncio.all_tasks() - {asyncio.current_task()}
+
+        failure, left = run_virtually(work())
+        asked = any(
+            one.id == f"s{number}" and (one.foreach is None or one.foreach.value) for one in workflow.steps
+        )
+        assert (failure is not None) == asked
+        assert left == set()
+        assert server.in_flight == 0
+
+    def test_it_waits_for_what_has_to_be_put_away(self):
+        put_away = []
+
+        async def run(part):
+            try:
+                await asyncio.sleep(100)
+            finally:
+                await asyncio.sleep(3)
+                put_away.append(part.step.id)
+
+        async def work():
+            workflow = graph(Step("a", "x"), Step("b", "x"))
+            running = asyncio.ensure_future(Runner(workflow, setting(), run).run())
+            await asyncio.sleep(1)
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            return LoopClock().now(), sorted(put_away)
+
+        assert run_virtually(work()) == (4, ["a", "b"])

@@ -1,0 +1,423 @@
+"""The journal of runs under stress: forged, damaged, full, shared, old. A run goes on all the same."""
+
+import asyncio
+import json
+import logging
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+
+import pytest
+from fleet import write_project
+from test_workflow_runs import DIAMOND, SECRET, answer, engine, rows, shown, steps_asked
+
+from claude_force.errors import CacheError, InvalidWorkflowError, RunBusyError, RunNotFoundError
+from claude_force.testing import MessagesServer, faults
+from claude_force.workflow import Step, Workflow
+from claude_force.workflow.journal import Answer, Journal, KeptRun
+
+POSIX = pytest.mark.skipif(os.name != "posix", reason="modes, forks and signals as POSIX has them")
+
+
+@pytest.fixture
+def project(tmp_path):
+    return write_project(tmp_path)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    made = tmp_path / "journal"
+    made.mkdir(mode=0o700)
+    return made
+
+
+@pytest.fixture
+def server():
+    with MessagesServer(answer=answer) as running:
+        yield running
+
+
+def change(folder, statement, *values):
+    with closing(sqlite3.connect(str(folder / "journal.sqlite"))) as db, db:
+        db.execute(statement, values)
+
+
+async def ran(project, server, folder, **more):
+    server.requests.clear()
+    async with engine(project, server, folder) as orchestrator:
+        return await orchestrator.execute_workflow(DIAMOND, "x", cache="off", **more)
+
+
+FORGERIES = {
+    "another answer": "UPDATE answers SET result = replace(result, 'word', 'lies') WHERE step = 'left'",
+    "another time": "UPDATE answers SET at = at + 1 WHERE step = 'left'",
+    "another part": "UPDATE answers SET part = 7 WHERE step = 'left'",
+    "another step": "UPDATE answers SET step = 'other' WHERE step = 'left'",
+    "another question": "UPDATE answers SET question = zeroblob(32) WHERE step = 'left'",
+    "the answer of another step": "UPDATE answers SET "
+    "result = (SELECT result FROM answers WHERE step = 'right'), "
+    "signature = (SELECT signature FROM answers WHERE step = 'right') WHERE step = 'left'",
+    "a signature of another length": "UPDATE answers SET signature = x'00' WHERE step = 'left'",
+    "an answer cut off": "UPDATE answers SET result = substr(result, 1, 20) WHERE step = 'left'",
+    "no text": "UPDATE answers SET result = CAST(x'fffe00' AS TEXT) WHERE step = 'left'",
+    "bytes for text": "UPDATE answers SET result = CAST(result AS BLOB) WHERE step = 'left'",
+    "text for bytes": "UPDATE answers SET signature = 'text', question = 'text' WHERE step = 'left'",
+    "text for a number": "UPDATE answers SET part = 'text' WHERE step = 'left'",
+    "text for a time": "UPDATE answers SET at = 'text' WHERE step = 'left'",
+    "numbers for bytes": "UPDATE answers SET signature = 5, question = 6 WHERE step = 'left'",
+    "bytes for a name": "UPDATE answers SET step = x'6c656674' WHERE step = 'left'",
+}
+
+
+class TestForgeries:
+    @pytest.mark.parametrize("statement", FORGERIES.values(), ids=FORGERIES)
+    async def test_an_answer_that_was_tampered_with_is_asked_again_and_no_other(
+        self, project, server, folder, statement
+    ):
+        first = await ran(project, server, folder)
+        change(folder, statement)
+        again = await ran(project, server, folder, resume=first.run_id)
+        assert steps_asked(server) == {"left": 1}
+        assert shown(again) == shown(first)
+
+    async def test_answers_of_another_run_are_none_of_this_one(self, project, server, folder):
+        first, other = await ran(project, server, folder), await ran(project, server, folder)
+        change(folder, "DELETE FROM answers WHERE run = ?", first.run_id)
+        change(folder, "UPDATE answers SET run = ? WHERE run = ?", first.run_id, other.run_id)
+        await ran(project, server, folder, resume=first.run_id)
+        assert len(server.requests) == 4
+
+    async def test_answers_under_another_secret_are_asked_again(self, project, server, folder):
+        first = await ran(project, server, folder)
+
+        def make(folder, _):
+            return Journal(folder, b"another secret altogether")
+
+        server.requests.clear()
+        async with engine(project, server, folder, make) as orchestrator:
+            await orchestrator.execute_workflow(DIAMOND, resume=first.run_id, cache="off")
+        assert len(server.requests) == 4
+
+    async def test_an_answer_that_a_later_version_wrote_is_asked_again(self, project, server, folder, caplog):
+        first = await ran(project, server, folder)
+        with closing(Journal(folder, SECRET)) as journal:
+            (one, *_) = [one for one in journal.answers(first.run_id) if one.step == "left"]
+            change(folder, "DELETE FROM answers WHERE step = 'left'")
+            journal.keep([(first.run_id, one._replace(result='{"of": "a later version"}'), 0.0)])
+        for left in ({"left": 1}, {}):
+            await ran(project, server, folder, resume=first.run_id)
+            assert steps_asked(server) == left
+        assert "is of another version" in caplog.text
+
+    @pytest.mark.parametrize("inputs", ["{", "[]", "", "3", b"\xff", "[" * 100_000])
+    async def test_a_run_whose_inputs_are_damaged_is_not_found_and_hides_no_other(
+        self, project, server, folder, inputs
+    ):
+        first, other = await ran(project, server, folder), await ran(project, server, folder)
+        change(folder, "UPDATE runs SET inputs = ? WHERE id = ?", inputs, first.run_id)
+        async with engine(project, server, folder) as orchestrator:
+            assert [one.id for one in await orchestrator.runs()] == [other.run_id]
+            with pytest.raises(RunNotFoundError):
+                await orchestrator.execute_workflow(DIAMOND, resume=first.run_id)
+
+
+class Full(Journal):
+    """Its file can grow no further once there is a run."""
+
+    def begin(self, run):
+        super().begin(run)
+        pages = self._db.execute("PRAGMA page_count").fetchone()[0]
+        self._db.execute(f"PRAGMA max_page_count = {pages}")
+
+
+class ReadOnly(Journal):
+    def __init__(self, folder, secret):
+        super().__init__(folder, secret)
+        self._db.execute("PRAGMA query_only = ON")
+
+
+class TestTrouble:
+    """Warnings are logged, and the run goes on."""
+
+    async def goes_on(self, project, server, caplog, folder=None, make=Journal):
+        with caplog.at_level(logging.WARNING):
+            async with engine(project, server, folder, make) as orchestrator:
+                result = await orchestrator.execute_workflow(DIAMOND, "x")
+        assert result.success
+        assert len(server.requests) == 4
+        return result, [one.getMessage() for one in caplog.records]
+
+    async def test_a_folder_that_is_a_file(self, project, server, caplog, clean_environment):
+        (clean_environment / ".claude").mkdir()
+        (clean_environment / ".claude" / "runs").write_text("mine", encoding="utf-8")
+        result, (warning,) = await self.goes_on(project, server, caplog)
+        assert warning.startswith("the run is not kept and can't be resumed: The cache folder")
+        assert result.run_id is None
+        assert (clean_environment / ".claude" / "runs").read_text(encoding="utf-8") == "mine"
+
+    async def test_a_journal_that_can_not_be_written(self, project, server, caplog, folder):
+        Journal(folder, SECRET).close()
+        result, (warning,) = await self.goes_on(project, server, caplog, folder, ReadOnly)
+        assert warning == "the run is not kept and can't be resumed: attempt to write a readonly database"
+        assert result.run_id is None
+
+    async def test_a_file_that_is_no_journal_is_left_alone(self, project, server, caplog, folder):
+        (folder / "journal.sqlite").write_text("My notes, long enough to be a page. " * 30, encoding="utf-8")
+        result, (warning,) = await self.goes_on(project, server, caplog, folder)
+        assert warning == "the run is not kept and can't be resumed: file is not a database"
+        assert result.run_id is None
+        assert (folder / "journal.sqlite").read_text(encoding="utf-8").startswith("My notes")
+        async with engine(project, server, folder) as orchestrator:
+            with pytest.raises(CacheError, match="The journal of runs can't be used: file is not a database"):
+                await orchestrator.runs()
+
+    async def test_a_disk_that_is_full_loses_answers_for_a_resumption_and_nothing_else(
+        self, project, folder, caplog
+    ):
+        def long_answer(body):
+            return answer(body) + "long " * 2_000
+
+        with MessagesServer(answer=long_answer) as server:
+            first, warnings = await self.goes_on(project, server, caplog, folder, Full)
+            assert (
+                warnings
+                == [f"an answer of run {first.run_id} is not kept for a resumption: database or disk is full"]
+                * 4
+            )
+            again = await ran(project, server, folder, resume=first.run_id)
+            assert len(server.requests) == 4
+            assert shown(again) == shown(first)
+            await ran(project, server, folder, resume=first.run_id)
+            assert server.requests == []
+
+    async def test_inputs_that_it_could_not_hold_are_refused_before(self, project, server):
+        workflow = Workflow("w", (Step("a", "python-expert", "${inputs.x}"),))
+        async with engine(project, server) as orchestrator:
+            with pytest.raises(InvalidWorkflowError, match="input 'x' is no text, number, list"):
+                await asyncio.wait_for(orchestrator.execute_workflow(workflow, "x", inputs={"x": {1}}), 30)
+
+    async def test_a_name_that_it_can_not_hold_is_no_trouble_but_for_a_resumption(
+        self, project, server, caplog
+    ):
+        workflow = Workflow("half \ud800", (Step("a", "python-expert"),))
+        async with engine(project, server) as orchestrator:
+            result = await asyncio.wait_for(orchestrator.execute_workflow(workflow, "x"), 30)
+            assert result.success
+            assert result.run_id is None
+            assert (await orchestrator.execute_workflow(DIAMOND, "x")).run_id
+        assert "can't be resumed" in caplog.text
+
+
+class TestPrivacy:
+    @POSIX
+    @pytest.mark.parametrize("umask", [0o000, 0o077, 0o777])
+    async def test_the_folder_is_its_owners_alone_and_so_is_each_file(
+        self, project, server, clean_environment, umask
+    ):
+        (clean_environment / ".claude").mkdir()
+        before = os.umask(umask)
+        try:
+            async with engine(project, server) as orchestrator:
+                assert (await orchestrator.execute_workflow(DIAMOND, "x")).run_id
+                runs = clean_environment / ".claude" / "runs"
+                files = {path.name: path.stat().st_mode & 0o777 for path in runs.iterdir()}
+        finally:
+            os.umask(before)
+        assert runs.stat().st_mode & 0o777 == 0o700
+        assert {"journal.sqlite", "leases"} <= set(files)
+        assert set(files.values()) == {0o600}
+
+    async def test_no_secret_is_in_it(self, project, server, clean_environment):
+        async with engine(project, server) as orchestrator:
+            await orchestrator.execute_workflow(DIAMOND, "the task")
+        secret = (clean_environment / ".claude" / "cache" / "secret").read_bytes()
+        kept = b"".join(path.read_bytes() for path in (clean_environment / ".claude" / "runs").iterdir())
+        assert b"the task" in kept
+        assert b"sk-ant" not in kept
+        assert secret not in kept
+
+    async def test_an_error_is_not_kept_with_what_the_server_said(self, project, folder):
+        with MessagesServer(faults=[faults.status(400, message="echo of a secret")]) as server:
+            result = await ran(project, server, folder)
+        assert "echo of a secret" in result.step("scan").reason
+        assert b"echo of a secret" not in (folder / "journal.sqlite").read_bytes()
+
+
+class TestAge:
+    DAY = 86400.0
+
+    def kept(self, folder, **ages):
+        """The runs that are there after another has begun; `ages` are (began, ended) in days before now."""
+        now = time.time()
+        with closing(Journal(folder, SECRET)) as journal:
+            for name, (began, ended) in ages.items():
+                journal.begin(KeptRun(name, "w", "x"))
+                journal.keep([(name, Answer("a", 0, b"q", now, "{}"), 0.5)])
+                ended = None if ended is None else now - ended * self.DAY
+                change(
+                    folder,
+                    "UPDATE runs SET began = ?, ended = ? WHERE id = ?",
+                    now - began * self.DAY,
+                    ended,
+                    name,
+                )
+            journal.begin(KeptRun("new", "w", "x", began=now))
+            found = {one.id for one in journal.recent(20)} - {"new"}
+        assert set(rows(folder / "journal.sqlite", "run")) == {(one,) for one in found}
+        return found
+
+    def test_after_30_days_a_run_is_forgotten_with_its_answers(self, folder):
+        assert self.kept(folder, old=(31, 30.9), young=(29, 28)) == {"young"}
+
+    def test_one_that_was_resumed_since_is_not(self, folder):
+        assert self.kept(folder, resumed=(60, 1)) == {"resumed"}
+
+    def test_one_that_was_killed_30_days_ago_is(self, folder):
+        assert self.kept(folder, killed=(31, None)) == set()
+
+    def test_the_last_runs_come_first(self, folder):
+        with closing(Journal(folder, SECRET)) as journal:
+            for number in range(5):
+                journal.begin(KeptRun(f"r{number}", "w", "x", began=time.time() + number))
+            assert [one.id for one in journal.recent(3)] == ["r4", "r3", "r2"]
+
+
+def process(config, *more):
+    """The diamond as a process of its own, by the command."""
+    content = json.loads(config.read_text(encoding="utf-8"))
+    content["workflows"]["diamond"] = {
+        "steps": [
+            {"id": one.id, "agent": one.agent, "task": one.task, "dependencies": one.dependencies}
+            for one in DIAMOND.steps
+        ]
+    }
+    config.write_text(json.dumps(content), encoding="utf-8")
+    arguments = [
+        "run",
+        "workflow",
+        "diamond",
+        "--task",
+        "x",
+        "--cache",
+        "off",
+        "--config",
+        str(config),
+        *more,
+    ]
+    return subprocess.Popen(
+        [sys.executable, "-m", "claude_force", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def point_to(server, monkeypatch):
+    for name, value in server.environment().items():
+        monkeypatch.setenv(name, value)
+
+
+class TestProcesses:
+    @POSIX
+    async def test_a_run_of_another_process_is_refused_until_that_has_died(self, project, monkeypatch):
+        silent = [True]
+        with MessagesServer(
+            answer=answer, faults=lambda one: faults.silence_before_first_byte() if silent[0] else None
+        ) as server:
+            point_to(server, monkeypatch)
+            other = process(project)
+            end = time.monotonic() + 60
+            while not server.requests and other.poll() is None and time.monotonic() < end:
+                await asyncio.sleep(0.005)
+            async with engine(project, server) as orchestrator:
+                (run,) = await orchestrator.runs()
+                with pytest.raises(RunBusyError, match="under way in another process: wait for its end"):
+                    await orchestrator.execute_workflow(DIAMOND, resume=run.id)
+                assert len(server.requests) == 1
+                other.kill()
+                other.communicate(timeout=60)
+                silent[0] = False
+                assert (await orchestrator.execute_workflow(DIAMOND, resume=run.id)).success
+        assert len(server.requests) == 5
+
+    async def test_one_that_runs_here_is_refused_there(self, project, monkeypatch):
+        refused = []
+
+        def plan(received):
+            if not refused:
+                refused.append(process(project, "--resume", run_id[0]).communicate(timeout=60)[1])
+
+        run_id = []
+        with MessagesServer(answer=answer, faults=plan) as server:
+            point_to(server, monkeypatch)
+            async with engine(project, server) as orchestrator:
+                first = asyncio.ensure_future(orchestrator.execute_workflow(DIAMOND, "x"))
+                while not run_id:
+                    await asyncio.sleep(0)
+                    run_id.extend(one.id for one in await orchestrator.runs())
+                assert (await first).success
+        assert "is under way in another process: wait for its end" in refused[0]
+        assert len(server.requests) == 4
+
+    @POSIX
+    def test_a_forked_child_and_its_parent_have_runs_of_their_own(self, project, server, monkeypatch):
+        point_to(server, monkeypatch)
+        ended = subprocess.run(
+            [sys.executable, "-c", FORK, str(project)], stdout=subprocess.PIPE, timeout=60, text=True
+        )
+        assert ended.returncode == 0
+        ids = ended.stdout.split()
+        assert len(set(ids)) == 3
+
+        async def statuses():
+            async with engine(project, server) as orchestrator:
+                return {one.id: (one.status, one.answers) for one in await orchestrator.runs()}
+
+        assert asyncio.run(statuses()) == dict.fromkeys(ids, ("succeeded", 2))
+
+
+FORK = """
+import asyncio, os, sys
+from claude_force.async_orchestrator import AsyncAgentOrchestrator
+
+orchestrator = AsyncAgentOrchestrator(sys.argv[1], enable_tracking=False)
+
+def run():
+    result = asyncio.run(orchestrator.execute_workflow("review", "x", cache="off"))
+    print(result.run_id, flush=True)
+    return result.success
+
+good = run()
+child = os.fork()
+if child == 0:
+    os._exit(0 if run() else 1)
+good = os.waitpid(child, 0)[1] == 0 and run() and good
+asyncio.run(orchestrator.close())
+sys.exit(0 if good else 1)
+"""
+
+
+def test_the_listing_and_a_write_can_go_on_at_once(folder):
+    with closing(Journal(folder, SECRET)) as writing, closing(Journal(folder, SECRET)) as reading:
+        writing.begin(KeptRun("r", "w", "x"))
+        for number in range(50):
+            writing.keep([("r", Answer("a", number, str(number).encode(), float(number), "{}"), 0.01)])
+            assert len(reading.recent(20)) == 1
+        (run,) = reading.recent(1)
+        assert (run.answers, run.spent) == (50, pytest.approx(0.5))
+        assert [one.part for one in reading.answers("r")] == list(range(50))
+
+
+def test_to_open_it_lets_go_of_no_lock_that_this_process_has(folder):
+    attempt = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('BEGIN IMMEDIATE')"
+    path = str(folder / "journal.sqlite")
+    Journal(folder, SECRET).close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("BEGIN IMMEDIATE")
+        Journal(folder, SECRET).close()
+        refused = subprocess.run([sys.executable, "-c", attempt, path], stderr=subprocess.PIPE, text=True)
+        db.execute("ROLLBACK")
+    assert "database is locked" in refused.stderr
