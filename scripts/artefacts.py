@@ -2,8 +2,8 @@
 
     python3 scripts/artefacts.py
 
-What is installed is what users get: a file that is missing from the package is found here and not by the tests,
-which run beside the sources.
+What is installed is what users get: a file that is missing from the package is found here and not by the
+tests, which run beside the sources.
 """
 
 from __future__ import annotations

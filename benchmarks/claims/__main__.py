@@ -1,8 +1,8 @@
 """What was promised, measured: python -m benchmarks.claims [--out docs/performance-implementation-summary.md]
 
-Each row of the page is a claim of the project's first summary, with the figure that this command measured and
-whether it holds. Calls go over HTTP to the stand-in, which answers as a model would: a pause, then tokens at a
-pace. Figures of the cache are of a store on disk.
+Each row of the page is a claim of the project's first summary, with the figure that this command measured
+and whether it holds. Calls go over HTTP to the stand-in, which answers as a model would: a pause, then tokens
+at a pace. Figures of the cache are of a store on disk.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def coverage() -> float:
 
 def covered(percent: float) -> Claim:
     return Claim(
-        "Test coverage above 90 %", f"{percent:.1f} % of lines and branches", percent > 90, "make cover"
+        "Test coverage above 90 %", f"{percent:.1f} % of lines and branches", percent > 90, "`make cover`"
     )
 
 
@@ -65,8 +65,8 @@ def written(claims: List[Claim]) -> Iterator[str]:
     yield "# What was promised, and what is measured"
     yield ""
     yield (
-        f"On {os.cpu_count()} processors, Python {platform.python_version()}, {platform.system()}; the stand-in "
-        "server in a process of its own on loopback. `make bench-claims` writes this page."
+        f"On {os.cpu_count()} processors, Python {platform.python_version()}, {platform.system()}; the "
+        "stand-in server on loopback. `make bench-claims` writes this page."
     )
     yield ""
     yield "| claim | measured | held | how |"

@@ -6,6 +6,7 @@ import math
 import sqlite3
 import time
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from random import Random
 from statistics import linear_regression, mean, median, quantiles
@@ -28,8 +29,12 @@ def measured(folder: Path) -> List[Claim]:
 def filled(folder: Path, entries: int, max_size_mb: float = 1_000) -> ResponseCache:
     cache = ResponseCache(cache_dir=folder, max_size_mb=max_size_mb)
     for number in range(entries):
-        cache.set(AGENT, f"Task {number}", MODEL, ANSWER, 100, 50, 0.001)
+        _set(cache, "Task", number)
     return cache
+
+
+def _set(cache: ResponseCache, mark: str, number: int) -> None:
+    cache.set(AGENT, f"{mark} {number}", MODEL, ANSWER, 100, 50, 0.001)
 
 
 def each(work: Callable[[int], object], count: int) -> List[float]:
@@ -46,7 +51,7 @@ def speed(folder: Path) -> List[Claim]:
     chance = Random(3)
     with closing(filled(folder, ENTRIES)) as cache:
         order = chance.sample(range(ENTRIES), 2_000)
-        sets = each(lambda number: cache.set(AGENT, f"New {number}", MODEL, ANSWER, 100, 50, 0.001), 2_000)
+        sets = each(partial(_set, cache, "New"), 2_000)
         misses = each(lambda number: cache.get(AGENT, f"Nothing {number}", MODEL), 2_000)
     with closing(ResponseCache(cache_dir=folder, max_size_mb=1_000)) as cache:
         disk = each(lambda number: cache.get(AGENT, f"Task {order[number]}", MODEL), 2_000)
@@ -73,9 +78,7 @@ def eviction(folder: Path) -> Claim:
         filled(place, size).close()
         pages = sum(path.stat().st_size for path in place.glob("answers-*")) / 2**20
         with closing(ResponseCache(cache_dir=place, max_size_mb=pages)) as cache:
-            took = each(
-                lambda number: cache.set(AGENT, f"Over {number}", MODEL, ANSWER, 100, 50, 0.001), 1_500
-            )
+            took = each(partial(_set, cache, "Over"), 1_500)
             evicted = int(cache.get_stats()["evictions"])
         assert evicted >= 750, f"only {evicted} entries were evicted"
         costs.append(median(took))
@@ -109,7 +112,7 @@ def integrity(folder: Path) -> List[Claim]:
     return [
         Claim(
             "Cache integrity failures: 0",
-            f"{healthy} of {sound} hits before",
+            f"{healthy} in {sound} hits",
             healthy == 0,
             "an untouched store",
         ),
