@@ -27,12 +27,12 @@ _POOL = 4
 
 
 class Database:
-    """Connects at first use. Thread-safe."""
+    """Connects at first use, under the name "claude-force WHO". Thread-safe."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, who: str = "driver") -> None:
         self.address = address
         self.is_sqlite = address.is_sqlite
-        self.engine = _engine(address)
+        self.engine = _engine(address, who)
         self._client: DBOSClient | None = None
 
     @property
@@ -117,7 +117,7 @@ class Database:
             yield connection
 
 
-def _engine(address: Address) -> sa.Engine:
+def _engine(address: Address, who: str) -> sa.Engine:
     if address.is_sqlite:
         # A file needs no pool, and a connection that lingers would hold its lock.
         return sa.create_engine(address.url, poolclass=NullPool, connect_args={"timeout": 30})
@@ -126,9 +126,14 @@ def _engine(address: Address) -> sa.Engine:
         pool_size=_POOL,
         max_overflow=_POOL,
         hide_parameters=True,
-        connect_args={"application_name": APPLICATION, "connect_timeout": 10},
+        connect_args={"application_name": connection_name(who), "connect_timeout": 10},
     )
     return engine.execution_options(schema_translate_map={None: SCHEMA})
+
+
+def connection_name(who: str) -> str:
+    """As Postgres lists the connection."""
+    return f"{APPLICATION} {who}"
 
 
 def is_lost(error: BaseException) -> bool:

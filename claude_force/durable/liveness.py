@@ -10,14 +10,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-import uuid
 from typing import Callable, Collection, List, Set, Tuple
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from . import host
-from .database import Database
+from .database import Database, connection_name
 from .tables import RESULTS, SCHEMA, WORKERS, now
 
 logger = logging.getLogger(__name__)
@@ -39,11 +38,12 @@ class Pulse:
     def __init__(
         self,
         database: Database,
+        life: str,
         concurrency: int,
         running: Callable[[], Collection[str]],
         superseded: Callable[[List[str]], None],
     ) -> None:
-        self.name, self.life = "", uuid.uuid4().hex
+        self.name, self.life = "", life
         self._database, self._concurrency = database, concurrency
         self._running, self._superseded = running, superseded
         self._stopped = threading.Event()
@@ -74,6 +74,7 @@ class Pulse:
             if before is not None and before.silent < DEAD_SECONDS:
                 return False
             if before is not None:
+                _cut_off(connection, before.life)
                 _bury(connection, before.life)
                 connection.execute(sa.delete(WORKERS).where(WORKERS.c.name == name))
             connection.execute(sa.insert(WORKERS).values(**row, started=moment, seen=moment))
@@ -166,6 +167,7 @@ def reap(database: Database, orphans: bool = False) -> List[Tuple[str, int]]:
         dead = connection.execute(_dead(connection)).all()
         buried = [(row.name, _put_back(database, row.name)) for row in dead]
         for row in dead:
+            _cut_off(connection, row.life)
             lost = _bury(connection, row.life)
             connection.execute(sa.delete(WORKERS).where(WORKERS.c.life == row.life))
             logger.warning(
@@ -201,6 +203,13 @@ def _put_back(database: Database, name: str) -> int:
 def _put_back_orphans(database: Database, connection: sa.Connection) -> List[Tuple[str, int]]:
     known = set(connection.execute(sa.select(WORKERS.c.name)).scalars())
     return [(name, _put_back(database, name)) for name in host.claimants(database) if name not in known]
+
+
+def _cut_off(connection: sa.Connection, life: str) -> None:
+    """Ends the connections of a worker that is stopped, or whose machine is gone: it may hold leases. One that is
+    alive makes new ones."""
+    sessions = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = :name"
+    connection.execute(sa.text(sessions), {"name": connection_name(life)})
 
 
 def _bury(connection: sa.Connection, life: str) -> int:

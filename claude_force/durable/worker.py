@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import uuid
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Set, Tuple
@@ -168,9 +169,10 @@ class _Crew:
     def __post_init__(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.clock = Clock()
-        self.database = Database(self.address)
+        life = uuid.uuid4().hex
+        self.database = Database(self.address, life)
         self.desk = Desk(self.database)
-        self.pulse = Pulse(self.database, self.how.ceiling, self._running, self._supersede)
+        self.pulse = Pulse(self.database, life, self.how.ceiling, self._running, self._supersede)
         self.caller = Caller(self.clock)
         self.limits = Limits(self.desk, self.clock, self.pulse.life)
         self._asking = Asking(self._send, self.clock)
