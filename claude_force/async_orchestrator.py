@@ -97,10 +97,10 @@ class AsyncAgentOrchestrator(Workflows):
             total: the number of tasks, where `tasks` has no length; for the time that is left.
             first_of_many: of tasks that share a system prompt large enough for the API's prompt cache, one
                 goes first, and the others, which wait for its answer to begin, read what it wrote.
-            run_id: of a durable run, made of letters, digits, "_" and "-". The same run again, under the id that it
-                had, finds what was done and asks only for the rest; None makes a new one.
-            place: from the index of a task to a name for it that is the same when the run is begun again, where
-                it is then given fewer tasks.
+            run_id: of a durable run, made of letters, digits, "_" and "-". The same run again, under the id
+                that it had, finds what was done and asks only for the rest; None makes a new one.
+            place: from the index of a task to a name for it that is the same when the run is begun again,
+                where it is then given fewer tasks.
             call_options: as of `execute_agent`, the same for every task.
 
         Raises what `tasks` raises, after the results of what was under way by then.

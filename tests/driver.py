@@ -18,7 +18,8 @@ async def drive(config, url, run, rows):
                 "cost": result.cost,
                 "cached": result.cached,
             }
-            print(json.dumps(row), flush=True)
+            sys.stdout.write(json.dumps({**row, "error": str(result.error)}) + "\n")
+            sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""A real Postgres for the tests: on loopback, in a folder of its own, from the machine's binaries or a wheel's."""
+"""A real Postgres for the tests: on loopback, in a folder of its own, from the machine's binaries or a
+wheel's."""
 
 import contextlib
 import os

@@ -1,4 +1,5 @@
-"""A worker with a fault, for the tests: `python strange_worker.py FAULT --name ID [more of the command's options]`."""
+"""A worker with a fault, for the tests: `python strange_worker.py FAULT --name ID [more of the command's
+options]`."""
 
 import os
 import sys

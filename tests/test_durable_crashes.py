@@ -279,4 +279,4 @@ def test_a_file_of_sqlite_is_one_processs_at_a_time(project, tmp_path, slow_serv
     output = second.communicate(timeout=60)[0]
     first.communicate(timeout=60)
 
-    assert second.returncode == 1 and not output
+    assert "in use by another process" in json.loads(output)["error"]

@@ -242,12 +242,8 @@ def test_an_answer_under_another_key_is_a_forgery(cache, made):
     keep(cache, "one")
     keep(cache, "two", "the answer to two")
     with made.begin() as connection:
-        connection.execute(
-            sa.text(
-                "UPDATE claude_force.cf_answers SET sealed = (SELECT sealed FROM claude_force.cf_answers "
-                "ORDER BY used DESC LIMIT 1)"
-            )  # fmt: skip
-        )
+        newest = "(SELECT sealed FROM claude_force.cf_answers ORDER BY used DESC LIMIT 1)"
+        connection.execute(sa.text(f"UPDATE claude_force.cf_answers SET sealed = {newest}"))
     assert cache.get(AGENT, "one", MODEL) is None
 
 

@@ -1,7 +1,7 @@
 """What becomes of a call in the database, as jobs for the desk: handed over, begun, finished, collected.
 
-A call is one row, and DBOS's queue has a workflow for it whose id is the call's ticket and whose only arguments
-are that ticket and a number: bodies stay here.
+A call is one row, and DBOS's queue has a workflow for it whose id is the call's ticket and whose only
+arguments are that ticket and a number: bodies stay here.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class Work(NamedTuple):
 
 @dataclass(frozen=True)
 class HandOver(Job[None]):
-    """Puts a call into the queue, unless it is there or done. One that failed, of which the driver was told, or
-    that was cancelled, is queued anew. `budgets` are ids with their nano-USD."""
+    """Puts a call into the queue, unless it is there or done. One that failed, of which the driver was told,
+    or that was cancelled, is queued anew. `budgets` are ids with their nano-USD."""
 
     ticket: str
     agent: str
@@ -131,7 +131,8 @@ def _budget_rows(jobs: Iterable[HandOver], moment: float) -> List[Dict[str, Any]
 
 @dataclass(frozen=True)
 class Begin(Job[Optional[Work]]):
-    """Counts a start and gets the body; None for a call that is done, or that was begun too often for this."""
+    """Counts a start and gets the body; None for a call that is done, or that was begun too often for
+    this."""
 
     ticket: str
     generation: int
@@ -258,7 +259,8 @@ class Release(Job[None]):
 
 @dataclass(frozen=True)
 class Collect(Job[Dict[str, Row]]):
-    """The results that are there of those asked for; `seen` were delivered, and are counted no second time."""
+    """The results that are there of those asked for; `seen` were delivered, and are counted no second
+    time."""
 
     tickets: Tuple[str, ...]
     seen: Tuple[str, ...] = ()

@@ -12,7 +12,7 @@ from dbos import DBOS, DBOSClient, DBOSPortableJSONSerializer
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import NullPool
 
-from ..errors import ConfigurationError
+from ..errors import DatabaseError
 from . import functions
 from .address import Address
 from .tables import MADE_BY, SCHEMA, create_all
@@ -62,14 +62,12 @@ class Database:
             yield connection.execution_options(isolation_level="AUTOCOMMIT")
 
     def prepare(self) -> None:
-        """Makes what is missing in it. Raises ConfigurationError where it can't be reached or used."""
+        """Makes what is missing in it. Raises DatabaseError where it can't be reached or used."""
         try:
             if not self._is_made():
                 self._make()
         except DBAPIError as error:
-            raise ConfigurationError(
-                f"The database {self.address} can't be used: {self.reason(error)}"
-            ) from None
+            raise DatabaseError(f"The database {self.address} can't be used: {self.reason(error)}") from None
 
     def reason(self, error: BaseException) -> str:
         """What a driver said, on one line and without secrets."""

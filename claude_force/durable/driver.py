@@ -1,9 +1,8 @@
-"""The driver's door: a call goes to whoever carries it out, and its outcome comes back through the database."""
+"""The driver's door: a call goes to whoever carries it out, and its outcome comes back by the database."""
 
 from __future__ import annotations
 
 import asyncio
-import re
 import uuid
 from dataclasses import replace
 from functools import partial
@@ -15,38 +14,26 @@ from anyio import to_thread
 
 from .. import settings
 from ..answers import Answers
-from ..asking import Asking, Keeping, Send
-from ..cache.asked import OFF, USE, Asked, asked
-from ..cache.key import cache_key
-from ..cache.key import question as as_question
+from ..asking import Asking, Keeping
+from ..cache.asked import OFF, USE, Asked
 from ..calling import Budget, CallerSettings, Clock, SingleFlight, Terms, nano
-from ..errors import CallError, CancelledCallError, DeadlineExceededError, InvalidOptionError
+from ..errors import CallError, DeadlineExceededError
 from ..results import shared
 from ..types import Call, Reply
-from .address import Address, parse
-from .calls import Collect, Finish, HandOver, Row
+from .address import Address
+from .calls import Collect, HandOver, Row
 from .database import Database
 from .desk import Desk
 from .guard import SetByHand
-from .parcel import Order, Outcome, order_text, outcome_texts, read_outcome
+from .parcel import Order, Outcome, order_text, read_outcome
 from .shared_cache import SharedCache
+from .tickets import cancelled, checked_run_id, counted_before, fingerprinted, ticket_of
 
 POLL_SECONDS = 0.05
-_RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 # What a worker gets to say that the deadline has passed, and what the call has cost until then.
 _DEADLINE_GRACE = 1.0
 
 How = Callable[[], CallerSettings]
-
-
-def open_door(url: str, send: Send, how: How, clock: Clock) -> Any:
-    """In the place of the engine's `Asking`. Raises InvalidOptionError for a URL that can't be used."""
-    address = parse(url)
-    if address.is_sqlite:
-        from .embedded import Embedded
-
-        return Embedded(address, send, clock)
-    return Remote(address, how, clock)
 
 
 class Remote:
@@ -73,7 +60,7 @@ class Remote:
     async def answer(
         self, call: Call, policy: str, kept: Keeping, deadline_seconds: Optional[float], terms: Terms
     ) -> Reply:
-        """As `Asking.answer`. Raises InvalidOptionError for a call that has no written form, ConfigurationError
+        """As `Asking.answer`. Raises InvalidOptionError for a call that has no written form, DatabaseError
         for a database that can't be used."""
         question = fingerprinted(call, kept)
         kept = await self._opened(kept)
@@ -240,57 +227,9 @@ async def _never(call: Call, left: Optional[float], terms: Terms) -> Reply:
     raise AssertionError("a driver sends nothing")
 
 
-def fingerprinted(call: Call, kept: Keeping) -> Asked:
-    """What identifies the call. Raises InvalidOptionError where it has no written form."""
-    question = asked(call, kept.base_url)
-    if question is None:
-        raise InvalidOptionError(
-            f"An option of the call to {call.agent_name} has no written form, so it can't be handed over. Give "
-            "plain values: text, numbers, lists and dicts."
-        )
-    return question
-
-
-def checked_run_id(given: Optional[str]) -> str:
-    """The one that is given, else a new one. Raises InvalidOptionError for one that can't be kept."""
-    if given is not None and not _RUN_ID.fullmatch(given):
-        raise InvalidOptionError(f"run_id is {given!r}; use up to 64 letters, digits, '_' and '-'.")
-    return given or uuid.uuid4().hex
-
-
-def ticket_of(terms: Terms, question: Asked) -> str:
-    """The call's id: of the same run, place and text it is the same again."""
-    return f"{terms.ticket or 'call-' + uuid.uuid4().hex}:{cache_key(as_question(*question)).hex()}"
-
-
-def counted_before(outcome: Outcome, age: float) -> Outcome:
-    """What was delivered to somebody already, who paid for it."""
-    if isinstance(outcome, Reply):
-        return replace(
-            outcome,
-            attempts=0,
-            cost=0.0,
-            wasted_cost=0.0,
-            saved_cost=outcome.saved_cost if outcome.cached or outcome.shared else outcome.cost,
-            cached=True,
-            cache_age=max(0.0, age),
-            prompt_cache_saving=None,
-            timeline=(),
-        )
-    if isinstance(outcome, CallError):
-        outcome.attempts, outcome.cost, outcome.timeline = 0, None, ()
-    return outcome
-
-
 def _settle(terms: Terms, outcome: Outcome) -> None:
     """What was spent by workers, on the driver's own books."""
     usd = outcome.cost if isinstance(outcome, (Reply, CallError)) else None
     more = outcome.wasted_cost if isinstance(outcome, Reply) else 0.0
     for budget in terms.budgets:
         budget.settle(0.0, (usd or 0.0) + more)
-
-
-def cancelled(ticket: str) -> Finish:
-    """The outcome of a call that nobody waits for any more."""
-    figures, text = outcome_texts(CancelledCallError("The call was cancelled"), 0.0)
-    return Finish(ticket, figures, text, success=False, cancelled=True, delivered=True)

@@ -1,8 +1,8 @@
 """Durable calls in the driver's own process, on SQLite: one machine, nothing to start.
 
-DBOS keeps the queue and each call's outcome in the file; the calls are made by the orchestrator's own engine, with
-its budgets, its pace and its cache. What an earlier process left in the queue waits until it is asked for again:
-nothing is paid for that nobody wants.
+DBOS keeps the queue and each call's outcome in the file; the calls are made by the orchestrator's own engine,
+with its budgets, its pace and its cache. What an earlier process left in the queue waits until it is asked
+for again: nothing is paid for that nobody wants.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from anyio import to_thread
 
 from ..asking import Asking, Keeping, Send
 from ..calling import Clock, Terms
-from ..errors import ClaudeForceError, ConfigurationError
+from ..errors import ClaudeForceError, DatabaseError
 from ..locks import try_lock
 from ..types import Call, Reply
 from . import host
@@ -25,8 +25,8 @@ from .address import Address
 from .calls import Begin, BeginAlone, Collect, Finish, HandOver
 from .database import Database
 from .desk import Desk
-from .driver import cancelled, checked_run_id, counted_before, fingerprinted, ticket_of
 from .parcel import Order, Outcome, order_text, outcome_texts, read_outcome
+from .tickets import cancelled, checked_run_id, counted_before, fingerprinted, ticket_of
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class Embedded:
     async def answer(
         self, call: Call, policy: str, kept: Keeping, deadline_seconds: Optional[float], terms: Terms
     ) -> Reply:
-        """As `Asking.answer`. Raises ConfigurationError where the file is another process's."""
+        """As `Asking.answer`. Raises DatabaseError where the file is another process's."""
         ticket = ticket_of(terms, fingerprinted(call, kept))
         await self._open()
         outcome: Optional[Outcome] = await self._delivered(ticket)
@@ -168,15 +168,16 @@ class Embedded:
         self._lock = lock
 
     def _locked(self) -> IO[bytes]:
-        """The file beside the database that says whose it is; the system lets go of it when a process dies."""
+        """The file beside the database that says whose it is; the system lets go of it when a process
+        dies."""
         path = Path(str(self._address.url.database) + ".lock")
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = path.open("ab")
         if not try_lock(lock.fileno()):
             lock.close()
-            raise ConfigurationError(
-                f"{self._address} is in use by another process. Wait for its end, or give this one a file of its "
-                "own; for several at a time use Postgres."
+            raise DatabaseError(
+                f"{self._address} is in use by another process. Wait for its end, or give this one a file of "
+                "its own; for several at a time use Postgres."
             )
         return lock
 

@@ -7,7 +7,7 @@ from typing import Any, Awaitable, Callable, Optional
 
 from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer
 
-from ..errors import ConfigurationError
+from ..errors import DatabaseError
 from .calls import APP_VERSION
 from .database import APPLICATION, QUEUE, WORKFLOW, Database
 from .tables import SCHEMA
@@ -34,12 +34,12 @@ async def _call(ticket: str, generation: int) -> str:
 def launch(database: Database, name: str, carry: Carry) -> None:
     """Begins to take calls, under a name that is the same after a restart.
 
-    Where an event loop runs here, calls are carried out in it. Raises ConfigurationError where this process
+    Where an event loop runs here, calls are carried out in it. Raises DatabaseError where this process
     has a DBOS already.
     """
     global _carry
     if _carry is not None:
-        raise ConfigurationError(
+        raise DatabaseError(
             "This process carries out durable calls already: close the worker or the orchestrator that does."
         )
     _construct(database, name)
@@ -76,7 +76,7 @@ def _construct(database: Database, name: str) -> None:
     DBOS(config=config)
     # Where there was one, DBOS hands that one out and looks at no config.
     if (DBOS.executor_id, DBOS.application_version) != (name, APP_VERSION):
-        raise ConfigurationError(
+        raise DatabaseError(
             "This process has a DBOS application of its own, and there can be one only. Run the worker in a "
             "process of its own (claude-force worker), and use Postgres for `durable`."
         )

@@ -1,8 +1,8 @@
 """Who of the workers is alive, and what becomes of the calls of one that is not. By the database's clock.
 
 Each worker says once a second that it is there, and then looks after the others: the one that holds a lock in
-that moment puts back the calls of those that have not been heard of. A worker that was only slow goes on; of two
-answers to one call the first counts.
+that moment puts back the calls of those that have not been heard of. A worker that was only slow goes on; of
+two answers to one call the first counts.
 """
 
 from __future__ import annotations
@@ -147,8 +147,8 @@ class Pulse:
             self._superseded(list(found.scalars()))
 
     def _audit(self) -> None:
-        """Calls that are this worker's by the database, and that it knows nothing of, twice in a row: their claim
-        was answered when the connection was gone."""
+        """Calls that are this worker's by the database, and that it knows nothing of, twice in a row: their
+        claim was answered when the connection was gone."""
         lost = set(host.claimed(self._database, self.name)) - set(self._running())
         twice = sorted(lost & self._lost)
         self._lost = lost
@@ -158,8 +158,8 @@ class Pulse:
 
 
 def reap(database: Database, orphans: bool = False) -> List[Tuple[str, int]]:
-    """Puts back the calls of workers that are dead, if nobody else is at it; and with `orphans` those of workers
-    that are not even listed. Returns names and numbers of calls."""
+    """Puts back the calls of workers that are dead, if nobody else is at it; and with `orphans` those of
+    workers that are not even listed. Returns names and numbers of calls."""
     with database.begin() as connection:
         if not connection.execute(sa.text(f"SELECT pg_try_advisory_xact_lock({_REAPING})")).scalar():
             return []
@@ -171,8 +171,8 @@ def reap(database: Database, orphans: bool = False) -> List[Tuple[str, int]]:
             lost = _bury(connection, row.life)
             connection.execute(sa.delete(WORKERS).where(WORKERS.c.life == row.life))
             logger.warning(
-                "worker %s has not been heard of for %.0f s: %d calls are put back, %d attempts count at their "
-                "worst",
+                "worker %s has not been heard of for %.0f s: %d calls are put back, %d attempts count at "
+                "their worst",
                 row.name,
                 row.silent,
                 dict(buried)[row.name],
@@ -206,8 +206,8 @@ def _put_back_orphans(database: Database, connection: sa.Connection) -> List[Tup
 
 
 def _cut_off(connection: sa.Connection, life: str) -> None:
-    """Ends the connections of a worker that is stopped, or whose machine is gone: it may hold leases. One that is
-    alive makes new ones."""
+    """Ends the connections of a worker that is stopped, or whose machine is gone: it may hold leases. One
+    that is alive makes new ones."""
     sessions = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = :name"
     connection.execute(sa.text(sessions), {"name": connection_name(life)})
 

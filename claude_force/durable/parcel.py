@@ -58,7 +58,8 @@ def read_order(text: str) -> Order:
 
 
 def outcome_texts(outcome: Outcome, began: float) -> Tuple[str, str]:
-    """The figures as JSON, and the answer's text. `began` is when the call did, on the clock of its attempts."""
+    """The figures as JSON, and the answer's text. `began` is when the call did, on the clock of its
+    attempts."""
     if isinstance(outcome, Reply):
         plain = {**outcome.__dict__, "usage": asdict(outcome.usage)}
         plain["timeline"] = _times(outcome.timeline, began)

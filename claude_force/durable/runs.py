@@ -48,7 +48,7 @@ class Failure(NamedTuple):
 
 
 class Runs:
-    """The runs in a database. Its methods block; they raise ConfigurationError where it can't be used."""
+    """The runs in a database. Its methods block; they raise DatabaseError where it can't be used."""
 
     def __init__(self, url: str) -> None:
         self._database = Database(parse(url))
@@ -81,7 +81,8 @@ class Runs:
             return [_failure(row) for row in connection.execute(failed)]
 
     def cancel(self, run_id: str) -> int:
-        """Ends what is open of it; what is on the wire ends within a second or two. Returns how many calls."""
+        """Ends what is open of it; what is on the wire ends within a second or two. Returns how many
+        calls."""
         self.get(run_id)
         figures, text = outcome_texts(CancelledCallError("The run was cancelled"), 0.0)
         with self._connected() as connection:

@@ -1,4 +1,5 @@
-"""A worker: takes calls out of the queue and makes them by the ordinary engine, with credentials of its own."""
+"""A worker: takes calls out of the queue and makes them by the ordinary engine, with credentials of its
+own."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from ..calling import Caller, CallerSettings, Clock, MaxConcurrent, Prices, Rate
 from ..errors import (
     CallError,
     ClosedError,
-    ConfigurationError,
+    DatabaseError,
     InputError,
     InvalidOptionError,
     WorkerError,
@@ -38,7 +39,8 @@ logger = logging.getLogger(__name__)
 
 # A call that a worker died of is begun again so often, then it is a failed one.
 MAX_RECOVERIES = 3
-# Of what is on the wire: so many are claimed, so that the wire has something to do while others are written down.
+# Of what is on the wire: so many are claimed, so that the wire has something to do while others are written
+# down.
 _CLAIMED = 2
 _GRACE_SECONDS = 30
 _NAMES = 1000
@@ -50,13 +52,14 @@ class Worker:
     Args:
         url: the Postgres database that the drivers name too.
         concurrency: attempts on the wire at one time.
-        name: the same after a restart, and of one worker alone; None takes the first free of HOST-1, HOST-2, ...
+        name: the same after a restart, and of one worker alone; None takes the first free of HOST-1, HOST-2,
+            ...
         rpm, input_tpm, output_tpm: limits for each minute that all workers keep together.
         grace_seconds: how long `stop` waits for what is on the wire.
         others: as of AsyncAgentOrchestrator. They hold for all calls that this worker makes, whatever the
             driver's own are.
 
-    Raises InvalidOptionError for options that make no sense, ConfigurationError on a Python without DBOS.
+    Raises InvalidOptionError for options that make no sense, DatabaseError on a Python without DBOS.
     """
 
     def __init__(
@@ -111,7 +114,7 @@ class Worker:
         self._stopped.set()
 
     async def __aenter__(self) -> Worker:
-        """Returns when it takes calls. Raises ConfigurationError."""
+        """Returns when it takes calls. Raises DatabaseError."""
         crew = _Crew(self._address, self._how, self._keeping)
         try:
             await to_thread.run_sync(crew.database.prepare)
@@ -181,7 +184,7 @@ class _Crew:
         self._signed_on = False
 
     async def sign_on(self, wanted: Optional[str]) -> None:
-        """Raises ConfigurationError where a worker of that name is alive."""
+        """Raises DatabaseError where a worker of that name is alive."""
         self._cache = SharedCache(self.database, *self.keeping)
         names = [wanted] if wanted else [f"{socket.gethostname()}-{number}" for number in range(1, _NAMES)]
         for patience in (DEAD_SECONDS + 1, 0.0):
@@ -192,11 +195,11 @@ class _Crew:
                     return
             # One that was killed a moment ago still passes for alive.
             await asyncio.sleep(patience)
-        raise ConfigurationError(f"A worker named {names[0]} is alive: give this one another name.")
+        raise DatabaseError(f"A worker named {names[0]} is alive: give this one another name.")
 
     def make_queue(self) -> None:
-        """DBOS has one number for all workers: the largest one's; what a small one claims beyond what it sends
-        waits there."""
+        """DBOS has one number for all workers: the largest one's; what a small one claims beyond what it
+        sends waits there."""
         host.make_queue(self.database, _CLAIMED * self.pulse.largest())
 
     async def sign_off(self) -> None:
@@ -313,6 +316,6 @@ def _poisonous(work: Work) -> WorkerError:
     begun = work.starts - 1
     return WorkerError(
         f"The call was begun {begun} times, and each time its worker died before it ended",
-        advice=f"It is not made again by itself after {MAX_RECOVERIES} recoveries; look into the worker's end "
-        "before you hand it over again.",
+        advice=f"It is not made again by itself after {MAX_RECOVERIES} recoveries; look into the worker's "
+        "end before you hand it over again.",
     )
