@@ -92,7 +92,7 @@ class Remote:
 
     async def _delivered(self, ticket: str) -> Optional[Reply]:
         """An answer that is there; a failure is left to `HandOver`, which knows whether it is made good."""
-        row = (await self._desk.do(Collect((ticket,)))).get(ticket)
+        row = (await self._desk.do(Collect((ticket,), self._posted().taken()))).get(ticket)
         outcome = self._read(row) if row is not None else None
         return outcome if isinstance(outcome, Reply) else None
 
@@ -201,18 +201,23 @@ class _Post:
         if others:
             self._waiting[ticket] = others
 
+    def taken(self) -> Tuple[str, ...]:
+        """Tickets that were delivered, and of which the database is told now."""
+        seen, self.seen = tuple(self.seen), []
+        return seen
+
     async def close(self) -> None:
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
         if self.seen:
-            await self._desk.do(Collect((), tuple(self.seen)))
+            await self._desk.do(Collect((), self.taken()))
 
     async def _look(self) -> None:
         try:
             while self._waiting or self.seen:
-                seen, self.seen = tuple(self.seen), []
-                for ticket, row in (await self._desk.do(Collect(tuple(self._waiting), seen))).items():
+                found = await self._desk.do(Collect(tuple(self._waiting), self.taken()))
+                for ticket, row in found.items():
                     for one in self._waiting.get(ticket, []):
                         if not one.done():
                             one.set_result(row)
