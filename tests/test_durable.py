@@ -5,6 +5,7 @@ import json
 import logging
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -256,14 +257,12 @@ DBOS.destroy()
     assert alive(pg_url) == set()
 
 
-async def test_no_password_is_shown(project, pg_url, tmp_path, caplog, messages_server):
+async def test_no_password_is_shown(project, pg_url, tmp_path, caplog, messages_server, tables):
     caplog.set_level(logging.DEBUG)
     password = "pg-secret-of-the-tests"
     with crew(pg_url, tmp_path, "a") as (worker,):
-        await asyncio.to_thread(
-            until, lambda: "a" in (alive(pg_url) if worker.process.poll() is None else "a")
-        )
-        command = (await asyncio.to_thread(_command_line, worker.process.pid)).decode()
+        await asyncio.to_thread(until, lambda: alive(pg_url) == {"a"})
+        command = Path(f"/proc/{worker.process.pid}/cmdline").read_text()
     async with working(pg_url), orchestrator(project, pg_url) as fleet:
         await fleet.execute_agent(AGENT, "anything")
         shown = repr(fleet) + str(vars(fleet)) + repr(vars(fleet._asking))
@@ -274,11 +273,6 @@ async def test_no_password_is_shown(project, pg_url, tmp_path, caplog, messages_
 
     told = [worker.text(), command, shown, caplog.text, str(refused.value), str(unreadable.value)]
     assert all(password not in text for text in told)
-
-
-def _command_line(pid):
-    with open(f"/proc/{pid}/cmdline", "rb") as file:
-        return file.read()
 
 
 @pytest.mark.parametrize("url", ["", "nonsense", "mysql://h/d", "sqlite://", "sqlite:///:memory:", 7])
@@ -378,6 +372,7 @@ async def test_a_workflow_goes_to_workers_and_is_resumed(project, pg_url, messag
 async def test_a_worker_does_not_judge_right_after_the_databases_start(pg_url, tables, postgres):
     stale = "INSERT INTO claude_force.cf_workers VALUES ('gone', 'x', 1, 0, 0)"
     postgres.sql(pg_url.rpartition("/")[2], stale)
+    tables.close()
     postgres.stop()
     postgres.start()
     assert liveness.reap(tables._database) == []
