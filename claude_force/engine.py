@@ -254,6 +254,7 @@ class Engine(Inquiries):
     async def drain(self, seconds: float) -> None:
         """Sends nothing new, and waits for what is on the wire, at most so long; then `close`."""
         await self._caller.drain(seconds)
+        await self._asking.drain(seconds)
 
     async def explain_miss(
         self,

@@ -22,6 +22,7 @@ from claude_force.durable.parcel import Order, order_text, outcome_texts, read_o
 from claude_force.errors import (
     AuthenticationError,
     CancelledCallError,
+    ClosedError,
     DatabaseError,
     DeadlineExceededError,
     InputError,
@@ -317,7 +318,7 @@ def test_without_the_extra_it_is_named(monkeypatch):
 
 
 def test_a_call_comes_back_from_its_text_as_it_was():
-    call = Call(AGENT, ("definition", "contract"), "täsk \ud83d\ude00", "a-model", 100, {"top_k": 3}, "1h")
+    call = Call(AGENT, ("definition", "contract"), "täsk \ud83d and \x00", "a-model", 100, {"top_k": 3}, "1h")
     order = Order(call, "refresh", True, ("a", "b"), {"input": 1.0, "output": 2.0})
     assert read_order(order_text(order)) == order
 
@@ -336,18 +337,18 @@ def test_an_answer_comes_back_with_its_figures_on_the_drivers_clock():
     figures, text = outcome_texts(reply, began=100.0)
     back = read_outcome(figures, text, now=1000.0)
     shifted = (Attempt(996.0, 997.0, 5, "ServerError"), Attempt(998.0, 1000.0, 5))
-    assert text == "text" and "text" not in json.loads(figures)["reply"]
+    assert back.text == "text" and "text" not in json.loads(figures)["reply"]
     assert back.timeline == shifted and back.usage == reply.usage and back.wasted_cost == 0.1
 
 
 def test_an_error_that_this_version_does_not_know_is_still_one():
     figures = json.dumps({"error": {"type": "SomethingNewError", "message": "what happened"}})
-    assert "what happened" in str(read_outcome(figures, "", 0.0))
+    assert "what happened" in str(read_outcome(figures, '""', 0.0))
 
 
 def test_nothing_but_errors_comes_back_by_name():
     figures = json.dumps({"error": {"type": "Any", "message": "x"}})
-    assert type(read_outcome(figures, "", 0.0)).__name__ == "CallError"
+    assert type(read_outcome(figures, '""', 0.0)).__name__ == "CallError"
 
 
 async def test_tickets_of_one_run_are_one_call(project, pg_url, messages_server):
@@ -377,3 +378,58 @@ async def test_a_worker_does_not_judge_right_after_the_databases_start(pg_url, t
     postgres.start()
     assert liveness.reap(tables._database) == []
     assert alive(pg_url) == {"gone"}
+
+
+@pytest.mark.parametrize("text", ["a NUL \x00 in it", "ünïcödé \U0001f600"])
+async def test_any_text_comes_through(text, project, pg_url, messages_server):
+    async with working(pg_url), orchestrator(project, pg_url, enable_cache=False) as fleet:
+        result = await fleet.execute_agent(AGENT, text)
+    assert result.output == f"you said: {text}", result.error
+
+
+async def test_a_driver_that_drains_keeps_what_is_on_the_wire_and_takes_the_rest_back(
+    project, pg_url, monkeypatch, tables
+):
+    with MessagesServer(answer=echo, time_to_first_token=0.5) as server:
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
+        tasks = [(AGENT, f"row {number}") for number in range(30)]
+        async with working(pg_url, concurrency=2), orchestrator(project, pg_url) as fleet:
+            running = asyncio.ensure_future(fleet.execute_multiple(tasks, run_id="drained"))
+            await asyncio.to_thread(until, lambda: server.in_flight == 2)
+            await fleet.drain(10)
+            results = await running
+
+    assert all(result.success or isinstance(result.error, ClosedError) for result in results)
+    assert 2 <= sum(result.success for result in results) <= 6
+    assert len(server.requests) == sum(result.success for result in results)
+
+
+async def test_a_driver_that_is_closed_ends_its_calls(project, pg_url, monkeypatch, tables):
+    with MessagesServer(time_to_first_token=60) as server:
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
+        async with working(pg_url):
+            fleet = orchestrator(project, pg_url)
+            running = asyncio.ensure_future(fleet.execute_agent(AGENT, "anything"))
+            await asyncio.to_thread(until, lambda: server.in_flight == 1)
+            await fleet.close()
+            result = await running
+            await asyncio.to_thread(until, lambda: server.in_flight == 0)
+    assert isinstance(result.error, ClosedError)
+
+
+async def test_old_runs_are_removed_and_open_ones_stay(project, pg_url, messages_server, tables):
+    async with orchestrator(project, pg_url) as fleet:
+        async with working(pg_url):
+            await fleet.execute_multiple([(AGENT, "one"), (AGENT, "two")], run_id="old")
+        waiting = asyncio.ensure_future(fleet.execute_multiple([(AGENT, "three")], run_id="open"))
+        await asyncio.to_thread(until, lambda: len(tables.list()) == 2)
+        assert tables.prune(days=1) == 0
+        assert tables.prune(days=0) == 1
+        assert [run.run_id for run in tables.list()] == ["open"]
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+    assert rows(
+        pg_url, "SELECT count(*) FROM claude_force.workflow_status WHERE workflow_uuid LIKE 'old%'"
+    ) == [(0,)]

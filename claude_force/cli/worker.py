@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import signal
 from typing import TYPE_CHECKING
 
@@ -42,3 +43,5 @@ async def _work(args: argparse.Namespace) -> None:
     async with worker:
         streams.note(f"worker {worker.name} takes calls; Ctrl-C stops it")
         await worker.stopped()
+        # For each call that goes back to the others it has a line that says so.
+        logging.getLogger("dbos").setLevel(logging.ERROR)

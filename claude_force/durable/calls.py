@@ -12,9 +12,10 @@ from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tu
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from ..errors import CancelledCallError
 from .database import QUEUE, WORKFLOW, Database
 from .desk import Job
-from .parcel import FORMAT
+from .parcel import FORMAT, outcome_texts
 from .tables import BUDGETS, CALLS, RESULTS, RUNS, now
 
 # Pinned: what a version enqueues is run by workers of that version, whatever else is installed.
@@ -278,6 +279,25 @@ class Collect(Job[Dict[str, Row]]):
             for row in connection.execute(sa.select(*columns).where(RESULTS.c.id.in_(part))):
                 rows[row.id] = Row(*row)
         return [{ticket: rows[ticket] for ticket in job.tickets if ticket in rows} for job in jobs]
+
+
+@dataclass(frozen=True)
+class Withdraw(Job[None]):
+    """Cancels calls that no worker has begun."""
+
+    tickets: Tuple[str, ...]
+
+    @classmethod
+    def together(
+        cls, database: Database, connection: sa.Connection, jobs: Sequence[Withdraw]
+    ) -> Sequence[None]:
+        figures, text = outcome_texts(CancelledCallError("The call was withdrawn"), 0.0)
+        for part in _chunks([ticket for job in jobs for ticket in job.tickets]):
+            idle = sa.select(CALLS.c.id).where(CALLS.c.id.in_(part), CALLS.c.starts == 0).with_for_update()
+            ends = [Finish(one, figures, text, False, True) for one in connection.execute(idle).scalars()]
+            if ends:
+                Finish.together(database, connection, ends)
+        return [None] * len(jobs)
 
 
 def _add(connection: sa.Connection, table: sa.Table, rows: List[Dict[str, Any]]) -> List[str]:

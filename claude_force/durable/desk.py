@@ -34,6 +34,14 @@ class Job(Generic[R]):
         raise NotImplementedError
 
 
+class Flush(Job[None]):
+    """Done when all before it is."""
+
+    @classmethod
+    def together(cls, database: Database, connection: sa.Connection, jobs: Sequence[Flush]) -> Sequence[None]:
+        return [None] * len(jobs)
+
+
 class Desk:
     """Works jobs off in a thread."""
 

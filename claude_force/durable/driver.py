@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import uuid
 from dataclasses import replace
 from functools import partial
@@ -17,11 +18,11 @@ from ..answers import Answers
 from ..asking import Asking, Keeping
 from ..cache.asked import OFF, USE, Asked
 from ..calling import Budget, CallerSettings, Clock, SingleFlight, Terms, nano
-from ..errors import CallError, DeadlineExceededError
+from ..errors import CallError, CancelledCallError, ClosedError, DeadlineExceededError
 from ..results import shared
 from ..types import Call, Reply
 from .address import Address
-from .calls import Collect, HandOver, Row
+from .calls import Collect, HandOver, Row, Withdraw
 from .database import Database
 from .desk import Desk
 from .guard import SetByHand
@@ -51,7 +52,8 @@ class Remote:
         self._budgets: WeakKeyDictionary[Budget, str] = WeakKeyDictionary()
         self._post: Optional[_Post] = None
         self._rates: Any = None
-        self._ready = False
+        self._ready = self._draining = False
+        self._opening = threading.Lock()
 
     def run_id(self, given: Optional[str]) -> Optional[str]:
         """The one that is given, else a new one. Raises InvalidOptionError for one that can't be kept."""
@@ -99,6 +101,8 @@ class Remote:
     async def _through_worker(
         self, ticket: str, order: Tuple[Order, HandOver], terms: Terms, left: Optional[float]
     ) -> Outcome:
+        if self._draining:
+            raise _not_sent()
         post = self._posted()
         waiting = post.expect(ticket)
         try:
@@ -106,6 +110,8 @@ class Remote:
                 await self._desk.do(replace(order[1], ticket=ticket, left=left))
                 terms.watch.started(1)
                 outcome = self._read(await waiting)
+                if self._draining and isinstance(outcome, CancelledCallError):
+                    raise _not_sent()
                 _settle(terms, outcome)
                 return outcome
             await self._cancel(ticket)
@@ -143,8 +149,7 @@ class Remote:
     async def _opened(self, kept: Keeping) -> Keeping:
         """How answers are kept, with the cache that workers share in the place of this machine's."""
         if not self._ready:
-            await to_thread.run_sync(self._database.prepare)
-            self._ready = True
+            await to_thread.run_sync(self._prepare_once)
         rates = self._how().rates
         if any(rates) and rates != self._rates:
             self._rates = rates
@@ -153,6 +158,13 @@ class Remote:
             self._cache = SharedCache(self._database, kept.ttl_hours, kept.max_size_mb)
         self._cache.exclude_agents = frozenset(kept.cache.exclude_agents) if kept.cache else frozenset()
         return replace(kept, cache=self._cache)
+
+    def _prepare_once(self) -> None:
+        # A lock of threads, as the orchestrator may be used in several loops.
+        with self._opening:
+            if not self._ready:
+                self._database.prepare()
+                self._ready = True
 
     async def _answers(self, kept: Keeping) -> Answers:
         return await self._inner.answers_of(kept)
@@ -169,15 +181,29 @@ class Remote:
         """As `Asking.explain_miss`, of the shared cache."""
         return await self._inner.explain_miss(call, await self._opened(kept))
 
+    async def drain(self, seconds: float) -> None:
+        """Hands over nothing new, takes back what no worker has begun, and waits for the rest, at most so
+        long."""
+        self._draining = True
+        post = self._posted()
+        with anyio.move_on_after(seconds):
+            await self._desk.do(Withdraw(post.tickets))
+            await post.empty()
+
     async def close(self) -> None:
-        """Lets go of all connections; a later call opens them again. Calls that were handed over go on."""
+        """Ends what is waited for and lets go of all connections; a later call opens them again."""
         post, self._post = self._post, None
+        self._draining = False
         if post is not None:
             await post.close()
         await self._inner.close()
         if self._cache is not None:
             self._cache.close()
         await self._desk.close()
+
+
+def _not_sent() -> ClosedError:
+    return ClosedError("The call had not been sent when the orchestrator was stopped")
 
 
 class _Post:
@@ -206,10 +232,25 @@ class _Post:
         seen, self.seen = tuple(self.seen), []
         return seen
 
+    @property
+    def tickets(self) -> Tuple[str, ...]:
+        """Those that are waited for."""
+        return tuple(self._waiting)
+
+    async def empty(self) -> None:
+        """Returns when nothing is waited for."""
+        while self._waiting:
+            await self._clock.sleep(POLL_SECONDS)
+
     async def close(self) -> None:
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
+        for ticket, waiting in self._waiting.items():
+            self._desk.leave(cancelled(ticket))
+            for one in waiting:
+                if not one.done():
+                    one.set_exception(ClosedError("The orchestrator was closed during the call"))
         if self.seen:
             await self._desk.do(Collect((), self.taken()))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Dict, List, Optional
@@ -61,7 +62,7 @@ class Embedded:
         self._asked: Dict[str, List[_Asked]] = {}
         self._lock: Optional[IO[bytes]] = None
         self._closing = False
-        self._opening = asyncio.Lock()
+        self._opening = threading.Lock()
 
     def run_id(self, given: Optional[str]) -> Optional[str]:
         """The one that is given, else a new one. Raises InvalidOptionError for one that can't be kept."""
@@ -152,9 +153,14 @@ class Embedded:
         return "answered" if isinstance(outcome, Reply) else "failed"
 
     async def _open(self) -> None:
-        async with self._opening:
+        if self._lock is None:
+            await to_thread.run_sync(self._launch_once)
+
+    def _launch_once(self) -> None:
+        # A lock of threads, as the orchestrator may be used in several loops.
+        with self._opening:
             if self._lock is None:
-                await to_thread.run_sync(self._launch)
+                self._launch()
 
     def _launch(self) -> None:
         lock = self._locked()
@@ -192,6 +198,9 @@ class Embedded:
     async def explain_miss(self, call: Call, kept: Keeping) -> Dict[str, Any]:
         """As `Asking.explain_miss`."""
         return await self._inner.explain_miss(call, kept)
+
+    async def drain(self, seconds: float) -> None:
+        """The engine drains what it sends."""
 
     async def close(self) -> None:
         """Ends DBOS in this process and lets go of the file; a later call opens both again."""

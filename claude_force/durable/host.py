@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Awaitable, Callable, Optional
+from typing import Any, Awaitable, Callable, List, Optional
 
 from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer
 
@@ -82,10 +82,10 @@ def _construct(database: Database, name: str) -> None:
         )
 
 
-def destroy(patience: int = 0) -> None:
-    """Takes no more calls, waits for those under way at most so many seconds, and ends DBOS here. Blocks."""
+def destroy() -> None:
+    """Takes no more calls and ends DBOS here. Blocks."""
     global _carry
-    DBOS.destroy(workflow_completion_timeout_sec=patience)
+    DBOS.destroy()
     _carry = None
 
 
@@ -114,14 +114,24 @@ def claimants(database: Database) -> Any:
 def withdraw(database: Database, run_id: str) -> None:
     """Takes a run's calls out of the queue; those that are claimed end by themselves."""
     while True:
-        queued = database.client.list_workflows(
-            workflow_id_prefix=f"{run_id}:",
-            status="ENQUEUED",
-            queue_name=QUEUE,
-            limit=500,
-            load_input=False,
-            load_output=False,
-        )
+        queued = _workflows(database, run_id, "ENQUEUED")
         if not queued:
             return
-        database.client.cancel_workflows([one.workflow_id for one in queued])
+        database.client.cancel_workflows(queued)
+
+
+def forget(database: Database, run_id: str) -> None:
+    """Removes what DBOS has of a run that has ended."""
+    while True:
+        ended = _workflows(database, run_id, None)
+        if not ended:
+            return
+        database.client.delete_workflows(ended)
+
+
+def _workflows(database: Database, run_id: str, status: Optional[str]) -> List[str]:
+    """Ids of the first few."""
+    found = database.client.list_workflows(
+        workflow_id_prefix=f"{run_id}:", status=status, limit=500, load_input=False, load_output=False
+    )
+    return [one.workflow_id for one in found]

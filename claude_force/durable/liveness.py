@@ -13,6 +13,7 @@ import time
 from typing import Callable, Collection, List, Set, Tuple
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from . import host
@@ -132,13 +133,8 @@ class Pulse:
             # It was taken for dead, because it was stopped or cut off; another process may have its name now.
             logger.warning("worker %s was taken for dead and goes on", self.name)
             row = {"name": self.name, "life": self.life, "concurrency": self._concurrency}
-            connection.execute(
-                sa.text(
-                    f"INSERT INTO {SCHEMA}.{WORKERS.name} (name, life, concurrency, started, seen) VALUES "
-                    f"(:name, :life, :concurrency, {moment}, {moment}) ON CONFLICT (name) DO NOTHING"
-                ),
-                row,
-            )
+            again = insert(WORKERS).values(**row, started=moment, seen=moment)
+            connection.execute(again.on_conflict_do_nothing())
 
     def _notice_superseded(self, connection: sa.Connection) -> None:
         tickets = [one.partition("#")[0] for one in self._running()]

@@ -11,7 +11,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Set, Tuple
 
+import anyio
 from anyio import to_thread
+from sqlalchemy.exc import DBAPIError
 
 from .. import settings
 from ..asking import Asking, Keeping
@@ -29,7 +31,7 @@ from . import host
 from .address import Address, parse
 from .calls import Begin, BeginAlone, Finish, IsOpen, Release, Work, workflow_id
 from .database import Database
-from .desk import Desk
+from .desk import Desk, Flush
 from .guard import Limits, SetByHand
 from .liveness import DEAD_SECONDS, Pulse
 from .parcel import Order, Outcome, outcome_texts, read_order
@@ -44,6 +46,9 @@ MAX_RECOVERIES = 3
 _CLAIMED = 2
 _GRACE_SECONDS = 30
 _NAMES = 1000
+# Seconds that a worker which goes waits for a database that is away.
+_PATIENCE = 5.0
+_LOOK_SECONDS = 0.02
 
 
 class Worker:
@@ -152,7 +157,6 @@ class _Job:
     generation: int
     task: Optional[asyncio.Future[Optional[Outcome]]] = None
     superseded: bool = False
-    begun: bool = False
 
     @property
     def of(self) -> str:
@@ -182,6 +186,7 @@ class _Crew:
         self._cache: Optional[SharedCache] = None
         self._suspects = asyncio.Lock()
         self._signed_on = False
+        self._parked: List[asyncio.Task[Any]] = []
 
     async def sign_on(self, wanted: Optional[str]) -> None:
         """Raises DatabaseError where a worker of that name is alive."""
@@ -203,10 +208,13 @@ class _Crew:
         host.make_queue(self.database, _CLAIMED * self.pulse.largest())
 
     async def sign_off(self) -> None:
-        if self._signed_on:
-            await to_thread.run_sync(self.pulse.stop)
         await self._asking.close()
         await self.caller.close()
+        if self._signed_on:
+            # Attempts that have ended are settled on what they cost before the rest counts at its worst.
+            with anyio.move_on_after(_PATIENCE):
+                await self.desk.do(Flush())
+            await to_thread.run_sync(self.pulse.stop)
         if self._cache is not None:
             self._cache.close()
         await self.desk.close()
@@ -214,18 +222,34 @@ class _Crew:
     async def stop(self, grace: int) -> None:
         """Finishes what is on the wire, gives back the rest, and goes."""
         self.stopping = True
-        ended = asyncio.ensure_future(to_thread.run_sync(host.destroy, grace + 5))
         await self.caller.drain(grace)
         for job in list(self.jobs.values()):
             if job.task is not None:
                 job.task.cancel()
-        await ended
+        with anyio.move_on_after(_PATIENCE):
+            await self._written_down()
+        await to_thread.run_sync(host.destroy)
         await to_thread.run_sync(self._put_back)
+        for task in self._parked:
+            task.cancel()
+        await asyncio.gather(*self._parked, return_exceptions=True)
         await self.sign_off()
+
+    async def _written_down(self) -> None:
+        """Returns when all that ended here has ended in DBOS's books too."""
+        while True:
+            claimed = await to_thread.run_sync(host.claimed, self.database, self.pulse.name)
+            if not self.jobs and len(claimed) <= len(self._parked):
+                return
+            await asyncio.sleep(_LOOK_SECONDS)
 
     def _put_back(self) -> None:
         """What was claimed and did not get here."""
-        host.put_back(self.database, host.claimed(self.database, self.pulse.name))
+        try:
+            host.put_back(self.database, host.claimed(self.database, self.pulse.name))
+        except DBAPIError as error:
+            reason = self.database.reason(error)
+            logger.warning("what this worker had claimed is left to others: %s", reason)
 
     def _running(self) -> List[str]:
         return list(self.jobs)
@@ -244,15 +268,21 @@ class _Crew:
 
     async def carry(self, ticket: str, generation: int) -> str:
         """Carries out one call, from the queue to its result. Returns what came of it."""
+        if self.stopping:
+            await self._park()
         job = _Job(ticket, generation)
         self.jobs[job.of] = job
         try:
-            if not self.stopping:
-                return await self._carried(job)
-            await self.desk.do(Release(ticket, generation, job.begun))
-            return "released"
+            return await self._carried(job)
         finally:
             del self.jobs[job.of]
+
+    async def _park(self) -> None:
+        """DBOS goes on claiming until it is ended: what comes then stays claimed, and is put back after."""
+        task = asyncio.current_task()
+        if task is not None:
+            self._parked.append(task)
+        await self.loop.create_future()
 
     async def _carried(self, job: _Job) -> str:
         work = await self.desk.do(Begin(job.ticket, job.generation, self.pulse.name))
@@ -267,7 +297,6 @@ class _Crew:
 
     async def _made(self, job: _Job, work: Work) -> str:
         began = self.clock.now()
-        job.begun = True
         if work.starts > MAX_RECOVERIES + 1:
             outcome: Optional[Outcome] = _poisonous(work)
         else:
