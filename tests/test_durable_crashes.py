@@ -110,6 +110,40 @@ async def test_concurrent_chains_never_swap_their_answers(rounds, project, pg_ur
         assert [f"chain {number} step 0" in text for number, text in enumerate(ends)] == [True] * 8
 
 
+def with_graph(config, layers, wide):
+    """A workflow of `layers * wide` steps, each of which needs two of the layer before. Returns their tasks."""
+    steps = []
+    for number in range(layers * wide):
+        layer, place = divmod(number, wide)
+        before = [f"s{(layer - 1) * wide + (place + more) % wide}" for more in (0, 1)] if layer else []
+        step = {"id": f"s{number}", "agent": AGENT, "task": f"node {number}", "dependencies": before}
+        steps.append(step)
+    whole = json.loads(config.read_text())
+    whole["workflows"]["wide"] = {"steps": steps}
+    config.write_text(json.dumps(whole))
+    return [step["task"] for step in steps]
+
+
+async def test_steps_of_a_killed_worker_are_made_by_the_other(rounds, project, pg_url, tmp_path, slow_server):
+    tasks = with_graph(project, layers=5, wide=6)
+    for turn in rounds:
+        before = len(slow_server.requests)
+        async with orchestrator(project, pg_url, enable_cache=False) as fleet:
+            await made(fleet)
+            with crew(pg_url, tmp_path, "a", "b") as (first, second):
+                await ready(fleet, pg_url, "a", "b")
+                running = asyncio.ensure_future(fleet.execute_workflow("wide", f"turn {turn}"))
+                await asyncio.to_thread(sent, slow_server, before + random.Random(turn).randrange(3, 24))
+                first.kill()
+                lost = under_way(pg_url, "a")
+                result = await running
+                second.kill()
+
+        outputs = [result.step(f"s{number}").output for number in range(len(tasks))]
+        assert outputs == [f"you said: {task}" for task in tasks]
+        assert len(slow_server.requests) - before <= len(tasks) + lost
+
+
 async def test_calls_of_a_killed_driver_go_on_and_are_collected(project, pg_url, tmp_path, slow_server):
     async with orchestrator(project, pg_url) as fleet:
         await made(fleet)
