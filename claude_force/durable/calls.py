@@ -218,16 +218,9 @@ class Finish(Job[None]):
     def together(
         cls, database: Database, connection: sa.Connection, jobs: Sequence[Finish]
     ) -> Sequence[None]:
-        moment = connection.execute(sa.select(now(connection))).scalar_one()
-        rows = {job.ticket: {"id": job.ticket, "run": run_of(job.ticket), "created": moment} for job in jobs}
-        for job in jobs:
-            rows[job.ticket].update(
-                figures=job.figures,
-                text=job.text,
-                success=job.success,
-                cancelled=job.cancelled,
-                delivered=job.delivered,
-            )
+        rows: Dict[str, Dict[str, Any]] = {job.ticket: {**job.__dict__} for job in jobs}
+        for ticket, row in rows.items():
+            row.update(id=row.pop("ticket"), run=run_of(ticket), created=now(connection))
         _add(connection, RESULTS, list(rows.values()))
         return [None] * len(jobs)
 

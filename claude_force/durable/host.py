@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 # How often DBOS looks for work, in seconds.
 POLL_SECONDS = 0.05
-_POOL = 8
+_POOL = 4
 
 # Carries one call out: its ticket and its generation.
 Carry = Callable[[str, int], Awaitable[str]]
