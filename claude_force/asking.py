@@ -126,6 +126,9 @@ class Asking:
             lambda cache: cache.explain_miss(*question), explained(False, "There is no cache.")
         )
 
+    async def drain(self, seconds: float) -> None:
+        """Of calls that are with others, none; those on this process's wire are the caller's."""
+
     async def close(self) -> None:
         """Lets go of the cache's files; a later call opens them again."""
         if self._answers is not None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import count
 from typing import Any, AsyncGenerator, Awaitable, Callable, Dict, List, Optional, Sized
 
 from . import settings
-from .bulk import OnEvent, OnResult, Tasks, Tracker, each, most_under_way, pair, stream
+from .bulk import OnEvent, OnResult, RunOne, Tasks, Tracker, each, most_under_way, pair, stream
 from .cache.asked import USE
 from .calling import Budget, Terms, Watch
 from .estimate import Estimate
@@ -97,27 +98,30 @@ class AsyncAgentOrchestrator(Workflows):
             total: the number of tasks, where `tasks` has no length; for the time that is left.
             first_of_many: of tasks that share a system prompt large enough for the API's prompt cache, one
                 goes first, and the others, which wait for its answer to begin, read what it wrote.
-            run_id: of a durable run, made of letters, digits, "_" and "-". The same run again, under the id that it
-                had, finds what was done and asks only for the rest; None makes a new one.
-            place: from the index of a task to a name for it that is the same when the run is begun again, where
-                it is then given fewer tasks.
+            run_id: of a durable run, made of letters, digits, "_" and "-". The same run again, under the id
+                that it had, finds what was done and asks only for the rest; None makes a new one.
+            place: names a task by its index; for a run that is begun again with fewer tasks.
             call_options: as of `execute_agent`, the same for every task.
 
         Raises what `tasks` raises, after the results of what was under way by then.
         """
-        budgets = (Budget(budget_usd),) if budget_usd is not None else ()
         total = len(tasks) if total is None and isinstance(tasks, Sized) else total
         tracker = Tracker(on_event, total, self._clock.now) if on_event else None
-
-        run_id = self._asking.run_id(run_id)
-
-        def run(index: int, agent_name: str, task: str, watch: Watch) -> Awaitable[AgentResult]:
-            ticket = f"{run_id}:{place(index)}" if run_id else None
-            terms = Terms(budgets, watch, first_of_many, ticket=ticket)
-            return self.execute_agent(agent_name, task, terms=terms, **call_options)
-
+        terms = Terms(() if budget_usd is None else (Budget(budget_usd),), first_of_many=first_of_many)
+        run = self._run_row(terms, self._asking.run_id(run_id), place, call_options)
         most = self._asking.most or most_under_way(self._how().ceiling)
         return stream(tasks, run, most, in_order, tracker)
+
+    def _run_row(
+        self, terms: Terms, run_id: Optional[str], place: Callable[[int], str], options: Dict[str, Any]
+    ) -> RunOne:
+        def run(index: int, agent_name: str, task: str, watch: Watch) -> Awaitable[AgentResult]:
+            ticket = f"{run_id}:{place(index)}" if run_id else None
+            return self.execute_agent(
+                agent_name, task, terms=replace(terms, watch=watch, ticket=ticket), **options
+            )
+
+        return run
 
     async def estimate(
         self,

@@ -86,11 +86,10 @@ class Engine(Inquiries):
         self.rpm, self.input_tpm, self.output_tpm = rpm, input_tpm, output_tpm
         self._how()
         self._clock = clock or Clock()
-        self._caller = Caller(self._clock)
-        self._asking = self._door(durable)
+        self._caller, self._asking = Caller(self._clock), self._door(durable)
 
     def _door(self, durable: Optional[str]) -> Asking:
-        """Where calls get their answers. Raises ConfigurationError without the extra, InvalidOptionError."""
+        """Where calls get their answers. Raises InvalidOptionError, DatabaseError without the extra."""
         if durable is None:
             return Asking(self._send, self._clock)
         extra = import_module(".durable", __package__)
@@ -255,6 +254,7 @@ class Engine(Inquiries):
     async def drain(self, seconds: float) -> None:
         """Sends nothing new, and waits for what is on the wire, at most so long; then `close`."""
         await self._caller.drain(seconds)
+        await self._asking.drain(seconds)
 
     async def explain_miss(
         self,

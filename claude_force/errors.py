@@ -13,6 +13,7 @@ ClaudeForceError
  |   +- RunBusyError                      another process is at work on the run
  |   +- UnknownPriceError                 a budget is set and a price is not known
  |   +- ConfigurationError                a file of the project's that can't be used
+ |       +- DatabaseError                  the database of durable runs, or what they need
  +- CallError                             one call to the model, after it was accepted
      +- TransientError                    worth another attempt
      |   +- ConnectionFailedError
@@ -96,6 +97,10 @@ class UnknownPriceError(InputError):
 
 class ConfigurationError(InputError):
     """A configuration or definition file can't be read, or points outside its folder."""
+
+
+class DatabaseError(ConfigurationError):
+    """The database of durable runs can't be used, or not by this process."""
 
 
 class CallError(ClaudeForceError):
@@ -244,8 +249,8 @@ class ClosedError(CallError):
 
 
 class CancelledCallError(CallError):
-    """The call was cancelled. Where the caller did so while it was under way, observers and the ledger are told
-    of it as a failure, because it may be billed; raised where somebody else cancelled a durable run."""
+    """The call was cancelled. Where the caller did so while it was under way, observers and the ledger are
+    told of it as a failure, because it may be billed; raised where somebody else cancelled a durable run."""
 
     advice = "Run it again if the answer is wanted; what was sent may be billed."
 

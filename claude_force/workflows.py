@@ -128,7 +128,7 @@ class Workflows(Engine):
         """Raises InputError for what can't be run."""
         check(workflow, self._registry.get, inputs)
         ends_early = workflow.fail_fast if fail_fast is None else fail_fast
-        room = most_under_way(self._how().ceiling)
+        room = self._asking.most or most_under_way(self._how().ceiling)
         root = self._registry.folder.parent
         return Setting(check_task(task), inputs, root, room, self._clock.now, pass_output, ends_early)
 
@@ -146,10 +146,15 @@ class Workflows(Engine):
             part.task,
             workflow_name=workflow,
             workflow_position=part.position,
-            **{"terms": Terms(first_of_many=step.foreach is not None), **options},
+            **{"terms": _terms(part, kept.run_id), **options},
         )
         await kept.keep(part, question, result)
         return Answered(result)
+
+
+def _terms(part: Part, run_id: Optional[str]) -> Terms:
+    ticket = f"{run_id}:{part.step.id}.{part.number}" if run_id else None
+    return Terms(first_of_many=part.step.foreach is not None, ticket=ticket)
 
 
 def _options(step: Step, call_options: Mapping[str, Any]) -> Dict[str, Any]:

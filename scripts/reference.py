@@ -47,6 +47,10 @@ PUBLIC: Dict[str, List[Tuple[str, List[str]]]] = {
         ("claude_force.performance_tracker", ["PerformanceTracker"]),
         ("claude_force.ledger.entry", ["Entry"]),
     ],
+    "Durable runs": [
+        ("claude_force.durable", ["Worker", "Runs"]),
+        ("claude_force.durable.runs", ["RunState", "WorkerState", "Failure"]),
+    ],
     "The stand-in": [
         ("claude_force.testing", ["MessagesServer", "RateLimit", "Received"]),
         ("claude_force.testing.traffic", ["Traffic"]),

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 
 import sqlalchemy as sa
 
@@ -50,7 +51,7 @@ class WorkerProcess:
         self.name, self.log = name, folder / f"{name}.log"
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, *program, "--name", name, *options],
+                [sys.executable, *map(str, program), "--name", name, *options],
                 stdout=log, stderr=log, env={**os.environ, "CLAUDE_FORCE_DATABASE_URL": url},
             )  # fmt: skip
 
@@ -83,6 +84,27 @@ def crew(url, folder, *names, **options):
         for worker in workers:
             if worker.process.poll() is None:
                 worker.kill()
+
+
+STRANGE = Path(__file__).parent / "strange_worker.py"
+DRIVER = Path(__file__).parent / "driver.py"
+
+
+def drive(config, url, run, count):
+    """A driver as a process, that writes a line for each result."""
+    return subprocess.Popen(
+        [sys.executable, str(DRIVER), str(config), url, run, str(count)], stdout=subprocess.PIPE, text=True
+    )
+
+
+def alive(url):
+    """Names of the workers that the database knows."""
+    return {row.name for row in rows(url, "SELECT name FROM claude_force.cf_workers")}
+
+
+def echo(body):
+    """An answer that tells which question it is to."""
+    return "you said: " + body["messages"][-1]["content"]
 
 
 def until(holds, what="it happens", seconds=30.0):

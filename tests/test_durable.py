@@ -1,19 +1,36 @@
 """Durable runs on Postgres: calls go to workers and come back, whatever dies on the way."""
 
+import asyncio
+import json
+import logging
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 if sys.version_info < (3, 10):
     pytest.skip("durable runs need Python 3.10", allow_module_level=True)
 
-from durable import AGENT, orchestrator, rows, working
+from durable import AGENT, alive, crew, echo, orchestrator, rows, until, working
 
-from claude_force.testing import MessagesServer
-
-
-def echo(body):
-    return "you said: " + body["messages"][-1]["content"]
+from claude_force import durable
+from claude_force.calling import Terms
+from claude_force.durable import Runs, Worker, liveness
+from claude_force.durable.address import parse
+from claude_force.durable.parcel import Order, order_text, outcome_texts, read_order, read_outcome
+from claude_force.errors import (
+    AuthenticationError,
+    CancelledCallError,
+    ClosedError,
+    DatabaseError,
+    DeadlineExceededError,
+    InputError,
+    InvalidOptionError,
+    RequestRefusedError,
+)
+from claude_force.testing import MessagesServer, faults
+from claude_force.types import Attempt, Call, Reply, Usage
 
 
 @pytest.fixture
@@ -70,3 +87,349 @@ async def test_on_sqlite_calls_are_made_in_this_process(project, tmp_path, messa
     assert all(result.cost > 0 and not result.cached for result in first)
     assert [result.output for result in again] == [f"you said: task {number}" for number in range(30)]
     assert all(result.cached and result.cost == 0 for result in again)
+
+
+@pytest.fixture
+def tables(pg_url):
+    """A database that is ready, where nobody works."""
+    runs = Runs(pg_url)
+    runs.list()
+    yield runs
+    runs.close()
+
+
+async def test_a_failed_call_has_its_typed_error(project, pg_url, monkeypatch):
+    with MessagesServer(faults=[faults.status(400, message="no such thing")]) as server:
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
+        async with working(pg_url), orchestrator(project, pg_url) as fleet:
+            result = await fleet.execute_agent(AGENT, "anything")
+
+    assert isinstance(result.error, RequestRefusedError) and "no such thing" in str(result.error)
+    assert result.attempts == 1 and result.error.status == 400 and len(result.timeline) == 1
+
+
+async def test_a_failed_row_is_made_again_when_the_run_is(project, pg_url, monkeypatch):
+    with MessagesServer(answer=echo, faults=[faults.status(400), None, None]) as server:
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
+        async with working(pg_url), orchestrator(project, pg_url) as fleet:
+            first = await fleet.execute_multiple([(AGENT, "a row")], run_id="again")
+            second = await fleet.execute_multiple([(AGENT, "a row")], run_id="again")
+
+    assert not first[0].success and second[0].success
+    assert len(server.requests) == 2
+
+
+async def test_a_worker_has_credentials_of_its_own(project, pg_url, messages_server, monkeypatch):
+    async with working(pg_url, api_key="the-workers-key"), orchestrator(project, pg_url) as fleet:
+        await fleet.execute_agent(AGENT, "anything")
+
+    headers = messages_server.requests[0].headers
+    assert "the-workers-key" in headers.get("authorization", "") + headers.get("x-api-key", "")
+    bodies = rows(pg_url, "SELECT body FROM claude_force.cf_calls")
+    assert "test-key" not in str(bodies)
+
+
+async def test_a_worker_without_credentials_says_so(project, pg_url, messages_server, monkeypatch):
+    monkeypatch.delenv("ANTHROPIC_API_KEY")
+    async with working(pg_url), orchestrator(project, pg_url) as fleet:
+        result = await fleet.execute_agent(AGENT, "anything")
+    assert isinstance(result.error, AuthenticationError)
+
+
+async def test_without_a_worker_a_deadline_ends_the_wait(project, pg_url):
+    async with orchestrator(project, pg_url, deadline_seconds=0.3) as fleet:
+        result = await fleet.execute_agent(AGENT, "anything")
+    assert isinstance(result.error, DeadlineExceededError)
+    # What nobody waits for is not made later.
+    assert rows(pg_url, "SELECT success, cancelled FROM claude_force.cf_results") == [(False, True)]
+
+
+async def test_a_call_that_is_cancelled_while_queued_is_never_sent(project, pg_url, messages_server, tables):
+    async with orchestrator(project, pg_url) as fleet:
+        running = asyncio.ensure_future(fleet.execute_agent(AGENT, "anything"))
+        await asyncio.to_thread(until, lambda: tables.list() and tables.list()[0].open == 1)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await asyncio.to_thread(until, lambda: tables.list()[0].cancelled == 1)
+        async with working(pg_url):
+            assert (await fleet.execute_agent(AGENT, "another")).success
+
+    assert len(messages_server.requests) == 1
+
+
+async def test_a_run_that_is_cancelled_ends_for_its_driver_and_on_the_wire(
+    project, pg_url, monkeypatch, tables
+):
+    with MessagesServer(time_to_first_token=60) as server:
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
+        tasks = [(AGENT, f"row {number}") for number in range(50)]
+        async with working(pg_url, concurrency=4), orchestrator(project, pg_url) as fleet:
+            running = asyncio.ensure_future(fleet.execute_multiple(tasks, run_id="mine"))
+            await asyncio.to_thread(until, lambda: server.in_flight == 4)
+            await asyncio.to_thread(until, lambda: tables.get("mine").open == 50)
+            assert await asyncio.to_thread(tables.cancel, "mine") == 50
+            results = await running
+            await asyncio.to_thread(until, lambda: server.in_flight == 0)
+
+    assert all(isinstance(result.error, CancelledCallError) for result in results)
+    assert tables.get("mine")[2:7] == (50, 0, 0, 50, 0)
+
+
+async def test_runs_tells_how_far_each_is(project, pg_url, monkeypatch, tables):
+    with MessagesServer(answer=echo, faults=[faults.status(400)]) as server:
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
+        async with working(pg_url, name="me", concurrency=1), orchestrator(project, pg_url) as fleet:
+            await fleet.execute_multiple([(AGENT, "one"), (AGENT, "two")], run_id="a-run")
+            workers = tables.workers()
+
+    found = tables.get("a-run")
+    assert (found.calls, found.succeeded, found.failed, found.open) == (2, 1, 1, 0)
+    (failure,) = tables.failures("a-run")
+    assert failure.agent == AGENT and failure.place in "01" and "400" in failure.error
+    assert [(one.name, one.concurrency) for one in workers] == [("me", 1)]
+    with pytest.raises(InputError, match="no run 'other'"):
+        tables.get("other")
+
+
+async def test_dbos_holds_no_bodies_and_nothing_pickled(project, pg_url, messages_server):
+    secret = "a task that is nobody's business"
+    async with working(pg_url), orchestrator(project, pg_url) as fleet:
+        await fleet.execute_agent(AGENT, secret)
+
+    inputs = rows(pg_url, "SELECT inputs FROM claude_force.workflow_input")
+    outputs = rows(pg_url, "SELECT output FROM claude_force.workflow_output")
+    for (text,) in (*inputs, *outputs):
+        json.loads(text)
+        assert secret not in text and len(text) < 300
+    kinds = rows(pg_url, "SELECT DISTINCT serialization FROM claude_force.workflow_status")
+    assert kinds == [("portable_json",)]
+
+
+async def test_a_second_worker_of_one_name_is_refused(pg_url, messages_server, monkeypatch):
+    monkeypatch.setattr("claude_force.durable.worker.DEAD_SECONDS", -1.0)
+    async with working(pg_url, name="mine"):
+        with pytest.raises(DatabaseError, match="mine is alive"):
+            async with working(pg_url, name="mine"):
+                pass
+
+
+async def test_workers_without_a_name_have_stable_ones(pg_url, messages_server, tmp_path):
+    async with working(pg_url) as worker:
+        first = worker.name
+    async with working(pg_url) as worker:
+        assert worker.name == first and first.endswith("-1")
+
+
+async def test_a_worker_is_not_started_beside_a_dbos_of_the_users_own(pg_url, tmp_path):
+    program = f"""
+import asyncio
+from dbos import DBOS
+from claude_force.durable import Worker
+from claude_force.errors import DatabaseError
+
+DBOS(config={{"name": "theirs", "system_database_url": "sqlite:///{tmp_path}/theirs.db"}})
+
+@DBOS.workflow()
+def theirs(x):
+    return x + 1
+
+DBOS.launch()
+
+async def refused():
+    try:
+        async with Worker({pg_url!r}, name="mine"):
+            pass
+    except DatabaseError as error:
+        return str(error)
+
+print(asyncio.run(refused()))
+print(theirs(41), DBOS.application_version != "claude-force-1")
+DBOS.destroy()
+"""
+    done = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+    )
+    assert "has a DBOS application of its own" in done.stdout, done.stderr
+    assert "42 True" in done.stdout
+    assert alive(pg_url) == set()
+
+
+async def test_no_password_is_shown(project, pg_url, tmp_path, caplog, messages_server, tables):
+    caplog.set_level(logging.DEBUG)
+    password = "pg-secret-of-the-tests"
+    with crew(pg_url, tmp_path, "a") as (worker,):
+        await asyncio.to_thread(until, lambda: alive(pg_url) == {"a"})
+        command = Path(f"/proc/{worker.process.pid}/cmdline").read_text()
+    async with working(pg_url), orchestrator(project, pg_url) as fleet:
+        await fleet.execute_agent(AGENT, "anything")
+        shown = repr(fleet) + str(vars(fleet)) + repr(vars(fleet._asking))
+    with pytest.raises(DatabaseError) as refused:
+        Runs(pg_url.replace(password, "wrong-" + password)).list()
+    with pytest.raises(InvalidOptionError) as unreadable:
+        parse(f"mysql://user:{password}@host/database")
+
+    told = [worker.text(), command, shown, caplog.text, str(refused.value), str(unreadable.value)]
+    assert all(password not in text for text in told)
+
+
+@pytest.mark.parametrize("url", ["", "nonsense", "mysql://h/d", "sqlite://", "sqlite:///:memory:", 7])
+def test_a_url_that_makes_no_sense_is_refused(url):
+    with pytest.raises(InvalidOptionError, match="database's URL can't be used"):
+        parse(url)
+
+
+def test_a_url_is_shown_without_its_secrets():
+    shown = str(parse("postgresql://me:secret@host:5432/db?sslpassword=other&sslmode=require"))
+    assert shown == "postgresql://me:***@host:5432/db?sslmode=require"
+
+
+def test_a_worker_on_sqlite_is_refused(tmp_path):
+    with pytest.raises(InvalidOptionError, match="needs Postgres"):
+        Worker(f"sqlite:///{tmp_path}/x.db")
+
+
+async def test_a_run_id_needs_a_durable_run(project):
+    from claude_force import AsyncAgentOrchestrator
+
+    with pytest.raises(InvalidOptionError, match="run_id names a durable run"):
+        AsyncAgentOrchestrator(project).stream_multiple([], run_id="mine")
+
+
+async def test_a_run_id_is_plain(project, tmp_path):
+    fleet = orchestrator(project, f"sqlite:///{tmp_path}/x.db")
+    with pytest.raises(InvalidOptionError, match="letters, digits"):
+        fleet.stream_multiple([], run_id="a:b")
+
+
+def test_old_pythons_are_told_what_is_needed(monkeypatch):
+    monkeypatch.setattr(sys, "version_info", (3, 9, 18))
+    with pytest.raises(DatabaseError, match="need Python 3.10 or newer, and this is 3.9"):
+        durable.check_installed()
+
+
+def test_without_the_extra_it_is_named(monkeypatch):
+    monkeypatch.setattr(durable, "find_spec", lambda name: None if name == "dbos" else object())
+    with pytest.raises(DatabaseError, match=r"need dbos.*claude-force\[durable\]"):
+        durable.check_installed()
+
+
+def test_a_call_comes_back_from_its_text_as_it_was():
+    call = Call(AGENT, ("definition", "contract"), "täsk \ud83d and \x00", "a-model", 100, {"top_k": 3}, "1h")
+    order = Order(call, "refresh", True, ("a", "b"), {"input": 1.0, "output": 2.0})
+    assert read_order(order_text(order)) == order
+
+
+def test_a_call_that_has_no_text_is_refused():
+    call = Call(AGENT, ("definition",), "task", "a-model", 100, {"tools": [object()]})
+    with pytest.raises(InvalidOptionError, match="can't be handed to a worker"):
+        order_text(Order(call, "use"))
+
+
+def test_an_answer_comes_back_with_its_figures_on_the_drivers_clock():
+    timeline = (Attempt(101.0, 102.0, 5, "ServerError"), Attempt(103.0, 105.0, 5))
+    reply = Reply(
+        "text", "a-model", Usage(3, 4, 5, 6, 7), "end_turn", "req_1", 2, 0.5, 0.1, timeline=timeline
+    )
+    figures, text = outcome_texts(reply, began=100.0)
+    back = read_outcome(figures, text, now=1000.0)
+    shifted = (Attempt(996.0, 997.0, 5, "ServerError"), Attempt(998.0, 1000.0, 5))
+    assert back.text == "text" and "text" not in json.loads(figures)["reply"]
+    assert back.timeline == shifted and back.usage == reply.usage and back.wasted_cost == 0.1
+
+
+def test_an_error_that_this_version_does_not_know_is_still_one():
+    figures = json.dumps({"error": {"type": "SomethingNewError", "message": "what happened"}})
+    assert "what happened" in str(read_outcome(figures, '""', 0.0))
+
+
+def test_nothing_but_errors_comes_back_by_name():
+    figures = json.dumps({"error": {"type": "Any", "message": "x"}})
+    assert type(read_outcome(figures, '""', 0.0)).__name__ == "CallError"
+
+
+async def test_tickets_of_one_run_are_one_call(project, pg_url, messages_server):
+    terms = Terms(ticket="one-run:step")
+    async with working(pg_url), orchestrator(project, pg_url, enable_cache=False) as fleet:
+        first = await fleet.execute_agent(AGENT, "same", terms=terms)
+        again = await fleet.execute_agent(AGENT, "same", terms=terms)
+        other = await fleet.execute_agent(AGENT, "other text", terms=terms)
+    assert (first.cached, again.cached, other.cached) == (False, True, False)
+    assert len(messages_server.requests) == 2
+
+
+async def test_a_workflow_goes_to_workers_and_is_resumed(project, pg_url, messages_server):
+    async with working(pg_url), orchestrator(project, pg_url) as fleet:
+        result = await fleet.execute_workflow("review", "Look at this")
+        again = await fleet.execute_workflow("review", "Look at this", resume=result.run_id)
+    assert result.success and again.success
+    assert [one.output for one in again] == [one.output for one in result]
+    assert len(messages_server.requests) == 2
+
+
+async def test_a_worker_does_not_judge_right_after_the_databases_start(pg_url, tables, postgres):
+    stale = "INSERT INTO claude_force.cf_workers VALUES ('gone', 'x', 1, 0, 0)"
+    postgres.sql(pg_url.rpartition("/")[2], stale)
+    tables.close()
+    postgres.stop()
+    postgres.start()
+    assert liveness.reap(tables._database) == []
+    assert alive(pg_url) == {"gone"}
+
+
+@pytest.mark.parametrize("text", ["a NUL \x00 in it", "ünïcödé \U0001f600"])
+async def test_any_text_comes_through(text, project, pg_url, messages_server):
+    async with working(pg_url), orchestrator(project, pg_url, enable_cache=False) as fleet:
+        result = await fleet.execute_agent(AGENT, text)
+    assert result.output == f"you said: {text}", result.error
+
+
+async def test_a_driver_that_drains_keeps_what_is_on_the_wire_and_takes_the_rest_back(
+    project, pg_url, monkeypatch, tables
+):
+    with MessagesServer(answer=echo, time_to_first_token=0.5) as server:
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
+        tasks = [(AGENT, f"row {number}") for number in range(30)]
+        async with working(pg_url, concurrency=2), orchestrator(project, pg_url) as fleet:
+            running = asyncio.ensure_future(fleet.execute_multiple(tasks, run_id="drained"))
+            await asyncio.to_thread(until, lambda: server.in_flight == 2)
+            await fleet.drain(10)
+            results = await running
+
+    assert all(result.success or isinstance(result.error, ClosedError) for result in results)
+    assert 2 <= sum(result.success for result in results) <= 6
+    assert len(server.requests) == sum(result.success for result in results)
+
+
+async def test_a_driver_that_is_closed_ends_its_calls(project, pg_url, monkeypatch, tables):
+    with MessagesServer(time_to_first_token=60) as server:
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
+        async with working(pg_url):
+            fleet = orchestrator(project, pg_url)
+            running = asyncio.ensure_future(fleet.execute_agent(AGENT, "anything"))
+            await asyncio.to_thread(until, lambda: server.in_flight == 1)
+            await fleet.close()
+            result = await running
+            await asyncio.to_thread(until, lambda: server.in_flight == 0)
+    assert isinstance(result.error, ClosedError)
+
+
+async def test_old_runs_are_removed_and_open_ones_stay(project, pg_url, messages_server, tables):
+    async with orchestrator(project, pg_url) as fleet:
+        async with working(pg_url):
+            await fleet.execute_multiple([(AGENT, "one"), (AGENT, "two")], run_id="old")
+        waiting = asyncio.ensure_future(fleet.execute_multiple([(AGENT, "three")], run_id="open"))
+        await asyncio.to_thread(until, lambda: len(tables.list()) == 2)
+        assert tables.prune(days=1) == 0
+        assert tables.prune(days=0) == 1
+        assert [run.run_id for run in tables.list()] == ["open"]
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+    assert rows(
+        pg_url, "SELECT count(*) FROM claude_force.workflow_status WHERE workflow_uuid LIKE 'old%'"
+    ) == [(0,)]

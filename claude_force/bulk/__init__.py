@@ -4,7 +4,7 @@ from .output import Output
 from .progress import Cached, Event, Finished, OnEvent, Paused, Progress, Queued, Retried, Started, Tracker
 from .rows import Row, Rows, SourceFiles, TaskFile
 from .run import FileRun, Outcome
-from .stream import OnResult, Tasks, each, most_under_way, pair, row, stream
+from .stream import OnResult, RunOne, Tasks, each, most_under_way, pair, row, stream
 
 __all__ = [
     "Cached",
@@ -21,6 +21,7 @@ __all__ = [
     "Retried",
     "Row",
     "Rows",
+    "RunOne",
     "SourceFiles",
     "Started",
     "TaskFile",

@@ -13,6 +13,7 @@ from ..errors import (
     CancelledCallError,
     ClaudeForceError,
     ClosedError,
+    DatabaseError,
     InputError,
     InvalidOptionError,
     PaidCallBlockedError,
@@ -28,6 +29,7 @@ from .stream import Task
 # What one row meets, every row after it would meet too.
 _HOPELESS = (
     AuthenticationError,
+    DatabaseError,
     InvalidOptionError,
     PaidCallBlockedError,
     SpendLimitError,

@@ -47,8 +47,8 @@ class Guard(Protocol):
     def passage(
         self, call: Call, need: Need, worst: float, meter: Meter, spent: Callable[[], float]
     ) -> AsyncContextManager[None]:
-        """Entered when an attempt may be made that takes `need` and costs at most `worst` USD; left when it has
-        ended, however it did. `spent` then says what it cost. Raises BudgetExceededError."""
+        """Entered when an attempt may be made that takes `need` and costs at most `worst` USD; left when it
+        has ended, however it did. `spent` then says what it cost. Raises BudgetExceededError."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import signal
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from .. import durable, settings
@@ -37,8 +39,12 @@ async def _work(args: argparse.Namespace) -> None:
         grace_seconds=args.grace,
     )
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, worker.stop)
+    # Where a loop can't take signals, Ctrl-C ends it as it ends any command.
+    with suppress(NotImplementedError):
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, worker.stop)
     async with worker:
         streams.note(f"worker {worker.name} takes calls; Ctrl-C stops it")
         await worker.stopped()
+        # For each call that goes back to the others it has a line that says so.
+        logging.getLogger("dbos").setLevel(logging.ERROR)

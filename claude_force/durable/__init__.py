@@ -1,7 +1,7 @@
 """Calls that outlive their process, on DBOS: SQLite on one machine, Postgres for many workers. An extra.
 
-A driver, `AsyncAgentOrchestrator(durable=URL)`, prepares calls and hands them over; a worker makes them by the
-ordinary engine; results come back through a table. The rest of the package knows only `open_door`.
+A driver, `AsyncAgentOrchestrator(durable=URL)`, prepares calls and hands them over; a worker makes them by
+the ordinary engine; results come back through a table. The rest of the package knows only `open_door`.
 
 Whoever follows a call walks: driver (hand over) -> calls (tables) -> DBOS's queue -> worker (carry out) ->
 calls (result) -> driver (deliver).
@@ -14,14 +14,14 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, List
 
-from ..errors import ConfigurationError
+from ..errors import DatabaseError
 
 if TYPE_CHECKING:
-    from .driver import open_door
+    from .door import open_door
     from .runs import Runs
     from .worker import Worker
 
-_HOMES = {"Runs": ".runs", "Worker": ".worker", "open_door": ".driver"}
+_HOMES = {"Runs": ".runs", "Worker": ".worker", "open_door": ".door"}
 _NEEDED = ("dbos", "sqlalchemy", "psycopg")
 
 __all__ = ["Runs", "Worker", "open_door"]
@@ -39,12 +39,12 @@ def __dir__() -> List[str]:
 
 
 def check_installed() -> None:
-    """Raises ConfigurationError where the extra can't work."""
+    """Raises DatabaseError where the extra can't work."""
     if sys.version_info < (3, 10):
         running = ".".join(map(str, sys.version_info[:2]))
-        raise ConfigurationError(f"Durable runs need Python 3.10 or newer, and this is {running}.")
+        raise DatabaseError(f"Durable runs need Python 3.10 or newer, and this is {running}.")
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
-        raise ConfigurationError(
+        raise DatabaseError(
             f"Durable runs need {', '.join(missing)}. Install the extra: pip install 'claude-force[durable]'."
         )

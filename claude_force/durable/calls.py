@@ -1,7 +1,7 @@
 """What becomes of a call in the database, as jobs for the desk: handed over, begun, finished, collected.
 
-A call is one row, and DBOS's queue has a workflow for it whose id is the call's ticket and whose only arguments
-are that ticket and a number: bodies stay here.
+A call is one row, and DBOS's queue has a workflow for it whose id is the call's ticket and whose only
+arguments are that ticket and a number: bodies stay here.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tu
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from ..errors import CancelledCallError
 from .database import QUEUE, WORKFLOW, Database
 from .desk import Job
-from .parcel import FORMAT
+from .parcel import FORMAT, outcome_texts
 from .tables import BUDGETS, CALLS, RESULTS, RUNS, now
 
 # Pinned: what a version enqueues is run by workers of that version, whatever else is installed.
@@ -53,8 +54,8 @@ class Work(NamedTuple):
 
 @dataclass(frozen=True)
 class HandOver(Job[None]):
-    """Puts a call into the queue, unless it is there or done. One that failed, of which the driver was told, or
-    that was cancelled, is queued anew. `budgets` are ids with their nano-USD."""
+    """Puts a call into the queue, unless it is there or done. One that failed, of which the driver was told,
+    or that was cancelled, is queued anew. `budgets` are ids with their nano-USD."""
 
     ticket: str
     agent: str
@@ -131,7 +132,8 @@ def _budget_rows(jobs: Iterable[HandOver], moment: float) -> List[Dict[str, Any]
 
 @dataclass(frozen=True)
 class Begin(Job[Optional[Work]]):
-    """Counts a start and gets the body; None for a call that is done, or that was begun too often for this."""
+    """Counts a start and gets the body; None for a call that is done, or that was begun too often for
+    this."""
 
     ticket: str
     generation: int
@@ -216,16 +218,9 @@ class Finish(Job[None]):
     def together(
         cls, database: Database, connection: sa.Connection, jobs: Sequence[Finish]
     ) -> Sequence[None]:
-        moment = connection.execute(sa.select(now(connection))).scalar_one()
-        rows = {job.ticket: {"id": job.ticket, "run": run_of(job.ticket), "created": moment} for job in jobs}
-        for job in jobs:
-            rows[job.ticket].update(
-                figures=job.figures,
-                text=job.text,
-                success=job.success,
-                cancelled=job.cancelled,
-                delivered=job.delivered,
-            )
+        rows: Dict[str, Dict[str, Any]] = {job.ticket: {**job.__dict__} for job in jobs}
+        for ticket, row in rows.items():
+            row.update(id=row.pop("ticket"), run=run_of(ticket), created=now(connection))
         _add(connection, RESULTS, list(rows.values()))
         return [None] * len(jobs)
 
@@ -258,7 +253,8 @@ class Release(Job[None]):
 
 @dataclass(frozen=True)
 class Collect(Job[Dict[str, Row]]):
-    """The results that are there of those asked for; `seen` were delivered, and are counted no second time."""
+    """The results that are there of those asked for; `seen` were delivered, and are counted no second
+    time."""
 
     tickets: Tuple[str, ...]
     seen: Tuple[str, ...] = ()
@@ -276,6 +272,25 @@ class Collect(Job[Dict[str, Row]]):
             for row in connection.execute(sa.select(*columns).where(RESULTS.c.id.in_(part))):
                 rows[row.id] = Row(*row)
         return [{ticket: rows[ticket] for ticket in job.tickets if ticket in rows} for job in jobs]
+
+
+@dataclass(frozen=True)
+class Withdraw(Job[None]):
+    """Cancels calls that no worker has begun."""
+
+    tickets: Tuple[str, ...]
+
+    @classmethod
+    def together(
+        cls, database: Database, connection: sa.Connection, jobs: Sequence[Withdraw]
+    ) -> Sequence[None]:
+        figures, text = outcome_texts(CancelledCallError("The call was withdrawn"), 0.0)
+        for part in _chunks([ticket for job in jobs for ticket in job.tickets]):
+            idle = sa.select(CALLS.c.id).where(CALLS.c.id.in_(part), CALLS.c.starts == 0).with_for_update()
+            ends = [Finish(one, figures, text, False, True) for one in connection.execute(idle).scalars()]
+            if ends:
+                Finish.together(database, connection, ends)
+        return [None] * len(jobs)
 
 
 def _add(connection: sa.Connection, table: sa.Table, rows: List[Dict[str, Any]]) -> List[str]:

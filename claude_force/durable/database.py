@@ -12,7 +12,7 @@ from dbos import DBOS, DBOSClient, DBOSPortableJSONSerializer
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import NullPool
 
-from ..errors import ConfigurationError
+from ..errors import DatabaseError
 from . import functions
 from .address import Address
 from .tables import MADE_BY, SCHEMA, create_all
@@ -27,12 +27,12 @@ _POOL = 4
 
 
 class Database:
-    """Connects at first use. Thread-safe."""
+    """Connects at first use, under the name "claude-force WHO". Thread-safe."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, who: str = "driver") -> None:
         self.address = address
         self.is_sqlite = address.is_sqlite
-        self.engine = _engine(address)
+        self.engine = _engine(address, who)
         self._client: DBOSClient | None = None
 
     @property
@@ -62,14 +62,12 @@ class Database:
             yield connection.execution_options(isolation_level="AUTOCOMMIT")
 
     def prepare(self) -> None:
-        """Makes what is missing in it. Raises ConfigurationError where it can't be reached or used."""
+        """Makes what is missing in it. Raises DatabaseError where it can't be reached or used."""
         try:
             if not self._is_made():
                 self._make()
         except DBAPIError as error:
-            raise ConfigurationError(
-                f"The database {self.address} can't be used: {self.reason(error)}"
-            ) from None
+            raise DatabaseError(f"The database {self.address} can't be used: {self.reason(error)}") from None
 
     def reason(self, error: BaseException) -> str:
         """What a driver said, on one line and without secrets."""
@@ -117,7 +115,7 @@ class Database:
             yield connection
 
 
-def _engine(address: Address) -> sa.Engine:
+def _engine(address: Address, who: str) -> sa.Engine:
     if address.is_sqlite:
         # A file needs no pool, and a connection that lingers would hold its lock.
         return sa.create_engine(address.url, poolclass=NullPool, connect_args={"timeout": 30})
@@ -126,9 +124,14 @@ def _engine(address: Address) -> sa.Engine:
         pool_size=_POOL,
         max_overflow=_POOL,
         hide_parameters=True,
-        connect_args={"application_name": APPLICATION, "connect_timeout": 10},
+        connect_args={"application_name": connection_name(who), "connect_timeout": 10},
     )
     return engine.execution_options(schema_translate_map={None: SCHEMA})
+
+
+def connection_name(who: str) -> str:
+    """As Postgres lists the connection."""
+    return f"{APPLICATION} {who}"
 
 
 def is_lost(error: BaseException) -> bool:

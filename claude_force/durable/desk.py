@@ -11,7 +11,7 @@ from anyio import to_thread
 from sqlalchemy.exc import DBAPIError
 
 from ..clerk import Clerk
-from ..errors import ClosedError, ConfigurationError
+from ..errors import ClosedError, DatabaseError
 from .database import Database, is_lost
 
 logger = logging.getLogger(__name__)
@@ -22,8 +22,8 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 
 
 class Job(Generic[R]):
-    """A piece of work. Those of one kind that come together are one transaction, which may be done twice where
-    the answer to its commit was lost: doing it again must change nothing."""
+    """A piece of work. Those of one kind that come together are one transaction, which may be done twice
+    where the answer to its commit was lost: doing it again must change nothing."""
 
     # Whether each statement is a transaction of its own: where many others wait for the same rows.
     alone = False
@@ -32,6 +32,14 @@ class Job(Generic[R]):
     def together(cls, database: Database, connection: sa.Connection, jobs: Sequence[Any]) -> Sequence[Any]:
         """The result of each job."""
         raise NotImplementedError
+
+
+class Flush(Job[None]):
+    """Done when all before it is."""
+
+    @classmethod
+    def together(cls, database: Database, connection: sa.Connection, jobs: Sequence[Flush]) -> Sequence[None]:
+        return [None] * len(jobs)
 
 
 class Desk:
@@ -44,7 +52,7 @@ class Desk:
         self._away = False
 
     async def do(self, job: Job[R]) -> R:
-        """The job's result; waits for a database that is away. Raises ConfigurationError where the database
+        """The job's result; waits for a database that is away. Raises DatabaseError where the database
         refuses, ClosedError once the desk is closed."""
         result = await self._clerk.do(job)
         if isinstance(result, BaseException):
@@ -87,7 +95,7 @@ class Desk:
                 # What one of them met is not the others'.
                 return [result for job in jobs for result in self._guarded(kind, [job])]
             if isinstance(error, DBAPIError):
-                return [ConfigurationError(f"The database refuses: {self._database.reason(error)}")]
+                return [DatabaseError(f"The database refuses: {self._database.reason(error)}")]
             return [error]
 
     def _until_done(self, kind: Type[Job[Any]], jobs: Sequence[Job[Any]]) -> Sequence[Any]:

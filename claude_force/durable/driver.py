@@ -1,9 +1,9 @@
-"""The driver's door: a call goes to whoever carries it out, and its outcome comes back through the database."""
+"""The driver's door: a call goes to whoever carries it out, and its outcome comes back by the database."""
 
 from __future__ import annotations
 
 import asyncio
-import re
+import threading
 import uuid
 from dataclasses import replace
 from functools import partial
@@ -15,38 +15,26 @@ from anyio import to_thread
 
 from .. import settings
 from ..answers import Answers
-from ..asking import Asking, Keeping, Send
-from ..cache.asked import OFF, USE, Asked, asked
-from ..cache.key import cache_key
-from ..cache.key import question as as_question
+from ..asking import Asking, Keeping
+from ..cache.asked import OFF, USE, Asked
 from ..calling import Budget, CallerSettings, Clock, SingleFlight, Terms, nano
-from ..errors import CallError, CancelledCallError, DeadlineExceededError, InvalidOptionError
+from ..errors import CallError, CancelledCallError, ClosedError, DeadlineExceededError
 from ..results import shared
 from ..types import Call, Reply
-from .address import Address, parse
-from .calls import Collect, Finish, HandOver, Row
+from .address import Address
+from .calls import Collect, HandOver, Row, Withdraw
 from .database import Database
 from .desk import Desk
 from .guard import SetByHand
-from .parcel import Order, Outcome, order_text, outcome_texts, read_outcome
+from .parcel import Order, Outcome, order_text, read_outcome
 from .shared_cache import SharedCache
+from .tickets import cancelled, checked_run_id, counted_before, fingerprinted, ticket_of
 
 POLL_SECONDS = 0.05
-_RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 # What a worker gets to say that the deadline has passed, and what the call has cost until then.
 _DEADLINE_GRACE = 1.0
 
 How = Callable[[], CallerSettings]
-
-
-def open_door(url: str, send: Send, how: How, clock: Clock) -> Any:
-    """In the place of the engine's `Asking`. Raises InvalidOptionError for a URL that can't be used."""
-    address = parse(url)
-    if address.is_sqlite:
-        from .embedded import Embedded
-
-        return Embedded(address, send, clock)
-    return Remote(address, how, clock)
 
 
 class Remote:
@@ -64,7 +52,8 @@ class Remote:
         self._budgets: WeakKeyDictionary[Budget, str] = WeakKeyDictionary()
         self._post: Optional[_Post] = None
         self._rates: Any = None
-        self._ready = False
+        self._ready = self._draining = False
+        self._opening = threading.Lock()
 
     def run_id(self, given: Optional[str]) -> Optional[str]:
         """The one that is given, else a new one. Raises InvalidOptionError for one that can't be kept."""
@@ -73,7 +62,7 @@ class Remote:
     async def answer(
         self, call: Call, policy: str, kept: Keeping, deadline_seconds: Optional[float], terms: Terms
     ) -> Reply:
-        """As `Asking.answer`. Raises InvalidOptionError for a call that has no written form, ConfigurationError
+        """As `Asking.answer`. Raises InvalidOptionError for a call that has no written form, DatabaseError
         for a database that can't be used."""
         question = fingerprinted(call, kept)
         kept = await self._opened(kept)
@@ -105,13 +94,15 @@ class Remote:
 
     async def _delivered(self, ticket: str) -> Optional[Reply]:
         """An answer that is there; a failure is left to `HandOver`, which knows whether it is made good."""
-        row = (await self._desk.do(Collect((ticket,)))).get(ticket)
+        row = (await self._desk.do(Collect((ticket,), self._posted().taken()))).get(ticket)
         outcome = self._read(row) if row is not None else None
         return outcome if isinstance(outcome, Reply) else None
 
     async def _through_worker(
         self, ticket: str, order: Tuple[Order, HandOver], terms: Terms, left: Optional[float]
     ) -> Outcome:
+        if self._draining:
+            raise _not_sent()
         post = self._posted()
         waiting = post.expect(ticket)
         try:
@@ -119,6 +110,8 @@ class Remote:
                 await self._desk.do(replace(order[1], ticket=ticket, left=left))
                 terms.watch.started(1)
                 outcome = self._read(await waiting)
+                if self._draining and isinstance(outcome, CancelledCallError):
+                    raise _not_sent()
                 _settle(terms, outcome)
                 return outcome
             await self._cancel(ticket)
@@ -156,8 +149,7 @@ class Remote:
     async def _opened(self, kept: Keeping) -> Keeping:
         """How answers are kept, with the cache that workers share in the place of this machine's."""
         if not self._ready:
-            await to_thread.run_sync(self._database.prepare)
-            self._ready = True
+            await to_thread.run_sync(self._prepare_once)
         rates = self._how().rates
         if any(rates) and rates != self._rates:
             self._rates = rates
@@ -166,6 +158,13 @@ class Remote:
             self._cache = SharedCache(self._database, kept.ttl_hours, kept.max_size_mb)
         self._cache.exclude_agents = frozenset(kept.cache.exclude_agents) if kept.cache else frozenset()
         return replace(kept, cache=self._cache)
+
+    def _prepare_once(self) -> None:
+        # A lock of threads, as the orchestrator may be used in several loops.
+        with self._opening:
+            if not self._ready:
+                self._database.prepare()
+                self._ready = True
 
     async def _answers(self, kept: Keeping) -> Answers:
         return await self._inner.answers_of(kept)
@@ -182,15 +181,29 @@ class Remote:
         """As `Asking.explain_miss`, of the shared cache."""
         return await self._inner.explain_miss(call, await self._opened(kept))
 
+    async def drain(self, seconds: float) -> None:
+        """Hands over nothing new, takes back what no worker has begun, and waits for the rest, at most so
+        long."""
+        self._draining = True
+        post = self._posted()
+        with anyio.move_on_after(seconds):
+            await self._desk.do(Withdraw(post.tickets))
+            await post.empty()
+
     async def close(self) -> None:
-        """Lets go of all connections; a later call opens them again. Calls that were handed over go on."""
+        """Ends what is waited for and lets go of all connections; a later call opens them again."""
         post, self._post = self._post, None
+        self._draining = False
         if post is not None:
             await post.close()
         await self._inner.close()
         if self._cache is not None:
             self._cache.close()
         await self._desk.close()
+
+
+def _not_sent() -> ClosedError:
+    return ClosedError("The call had not been sent when the orchestrator was stopped")
 
 
 class _Post:
@@ -214,18 +227,38 @@ class _Post:
         if others:
             self._waiting[ticket] = others
 
+    def taken(self) -> Tuple[str, ...]:
+        """Tickets that were delivered, and of which the database is told now."""
+        seen, self.seen = tuple(self.seen), []
+        return seen
+
+    @property
+    def tickets(self) -> Tuple[str, ...]:
+        """Those that are waited for."""
+        return tuple(self._waiting)
+
+    async def empty(self) -> None:
+        """Returns when nothing is waited for."""
+        while self._waiting:
+            await self._clock.sleep(POLL_SECONDS)
+
     async def close(self) -> None:
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
+        for ticket, waiting in self._waiting.items():
+            self._desk.leave(cancelled(ticket))
+            for one in waiting:
+                if not one.done():
+                    one.set_exception(ClosedError("The orchestrator was closed during the call"))
         if self.seen:
-            await self._desk.do(Collect((), tuple(self.seen)))
+            await self._desk.do(Collect((), self.taken()))
 
     async def _look(self) -> None:
         try:
             while self._waiting or self.seen:
-                seen, self.seen = tuple(self.seen), []
-                for ticket, row in (await self._desk.do(Collect(tuple(self._waiting), seen))).items():
+                found = await self._desk.do(Collect(tuple(self._waiting), self.taken()))
+                for ticket, row in found.items():
                     for one in self._waiting.get(ticket, []):
                         if not one.done():
                             one.set_result(row)
@@ -240,57 +273,9 @@ async def _never(call: Call, left: Optional[float], terms: Terms) -> Reply:
     raise AssertionError("a driver sends nothing")
 
 
-def fingerprinted(call: Call, kept: Keeping) -> Asked:
-    """What identifies the call. Raises InvalidOptionError where it has no written form."""
-    question = asked(call, kept.base_url)
-    if question is None:
-        raise InvalidOptionError(
-            f"An option of the call to {call.agent_name} has no written form, so it can't be handed over. Give "
-            "plain values: text, numbers, lists and dicts."
-        )
-    return question
-
-
-def checked_run_id(given: Optional[str]) -> str:
-    """The one that is given, else a new one. Raises InvalidOptionError for one that can't be kept."""
-    if given is not None and not _RUN_ID.fullmatch(given):
-        raise InvalidOptionError(f"run_id is {given!r}; use up to 64 letters, digits, '_' and '-'.")
-    return given or uuid.uuid4().hex
-
-
-def ticket_of(terms: Terms, question: Asked) -> str:
-    """The call's id: of the same run, place and text it is the same again."""
-    return f"{terms.ticket or 'call-' + uuid.uuid4().hex}:{cache_key(as_question(*question)).hex()}"
-
-
-def counted_before(outcome: Outcome, age: float) -> Outcome:
-    """What was delivered to somebody already, who paid for it."""
-    if isinstance(outcome, Reply):
-        return replace(
-            outcome,
-            attempts=0,
-            cost=0.0,
-            wasted_cost=0.0,
-            saved_cost=outcome.saved_cost if outcome.cached or outcome.shared else outcome.cost,
-            cached=True,
-            cache_age=max(0.0, age),
-            prompt_cache_saving=None,
-            timeline=(),
-        )
-    if isinstance(outcome, CallError):
-        outcome.attempts, outcome.cost, outcome.timeline = 0, None, ()
-    return outcome
-
-
 def _settle(terms: Terms, outcome: Outcome) -> None:
     """What was spent by workers, on the driver's own books."""
     usd = outcome.cost if isinstance(outcome, (Reply, CallError)) else None
     more = outcome.wasted_cost if isinstance(outcome, Reply) else 0.0
     for budget in terms.budgets:
         budget.settle(0.0, (usd or 0.0) + more)
-
-
-def cancelled(ticket: str) -> Finish:
-    """The outcome of a call that nobody waits for any more."""
-    figures, text = outcome_texts(CancelledCallError("The call was cancelled"), 0.0)
-    return Finish(ticket, figures, text, success=False, cancelled=True, delivered=True)

@@ -1,14 +1,15 @@
 """Durable calls in the driver's own process, on SQLite: one machine, nothing to start.
 
-DBOS keeps the queue and each call's outcome in the file; the calls are made by the orchestrator's own engine, with
-its budgets, its pace and its cache. What an earlier process left in the queue waits until it is asked for again:
-nothing is paid for that nobody wants.
+DBOS keeps the queue and each call's outcome in the file; the calls are made by the orchestrator's own engine,
+with its budgets, its pace and its cache. What an earlier process left in the queue waits until it is asked
+for again: nothing is paid for that nobody wants.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Dict, List, Optional
@@ -17,7 +18,7 @@ from anyio import to_thread
 
 from ..asking import Asking, Keeping, Send
 from ..calling import Clock, Terms
-from ..errors import ClaudeForceError, ConfigurationError
+from ..errors import ClaudeForceError, DatabaseError
 from ..locks import try_lock
 from ..types import Call, Reply
 from . import host
@@ -25,8 +26,8 @@ from .address import Address
 from .calls import Begin, BeginAlone, Collect, Finish, HandOver
 from .database import Database
 from .desk import Desk
-from .driver import cancelled, checked_run_id, counted_before, fingerprinted, ticket_of
 from .parcel import Order, Outcome, order_text, outcome_texts, read_outcome
+from .tickets import cancelled, checked_run_id, counted_before, fingerprinted, ticket_of
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ class Embedded:
         self._asked: Dict[str, List[_Asked]] = {}
         self._lock: Optional[IO[bytes]] = None
         self._closing = False
-        self._opening = asyncio.Lock()
+        self._opening = threading.Lock()
 
     def run_id(self, given: Optional[str]) -> Optional[str]:
         """The one that is given, else a new one. Raises InvalidOptionError for one that can't be kept."""
@@ -70,7 +71,7 @@ class Embedded:
     async def answer(
         self, call: Call, policy: str, kept: Keeping, deadline_seconds: Optional[float], terms: Terms
     ) -> Reply:
-        """As `Asking.answer`. Raises ConfigurationError where the file is another process's."""
+        """As `Asking.answer`. Raises DatabaseError where the file is another process's."""
         ticket = ticket_of(terms, fingerprinted(call, kept))
         await self._open()
         outcome: Optional[Outcome] = await self._delivered(ticket)
@@ -152,9 +153,14 @@ class Embedded:
         return "answered" if isinstance(outcome, Reply) else "failed"
 
     async def _open(self) -> None:
-        async with self._opening:
+        if self._lock is None:
+            await to_thread.run_sync(self._launch_once)
+
+    def _launch_once(self) -> None:
+        # A lock of threads, as the orchestrator may be used in several loops.
+        with self._opening:
             if self._lock is None:
-                await to_thread.run_sync(self._launch)
+                self._launch()
 
     def _launch(self) -> None:
         lock = self._locked()
@@ -168,15 +174,16 @@ class Embedded:
         self._lock = lock
 
     def _locked(self) -> IO[bytes]:
-        """The file beside the database that says whose it is; the system lets go of it when a process dies."""
+        """The file beside the database that says whose it is; the system lets go of it when a process
+        dies."""
         path = Path(str(self._address.url.database) + ".lock")
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = path.open("ab")
         if not try_lock(lock.fileno()):
             lock.close()
-            raise ConfigurationError(
-                f"{self._address} is in use by another process. Wait for its end, or give this one a file of its "
-                "own; for several at a time use Postgres."
+            raise DatabaseError(
+                f"{self._address} is in use by another process. Wait for its end, or give this one a file of "
+                "its own; for several at a time use Postgres."
             )
         return lock
 
@@ -191,6 +198,9 @@ class Embedded:
     async def explain_miss(self, call: Call, kept: Keeping) -> Dict[str, Any]:
         """As `Asking.explain_miss`."""
         return await self._inner.explain_miss(call, kept)
+
+    async def drain(self, seconds: float) -> None:
+        """The engine drains what it sends."""
 
     async def close(self) -> None:
         """Ends DBOS in this process and lets go of the file; a later call opens both again."""

@@ -1,7 +1,8 @@
 """Shared pace and shared budgets as functions in Postgres: one round trip for each decision, by its clock.
 
-The buckets are those of `calling.pace`, which says what they do; here all workers fill and empty the same ones.
-Rows are locked in one order, budgets by id and then buckets by model and kind, so that no two wait for each other.
+The buckets are those of `calling.pace`, which says what they do; here all workers fill and empty the same
+ones. Rows are locked in one order, budgets by id and then buckets by model and kind, so that no two wait for
+each other.
 """
 
 from __future__ import annotations

@@ -162,7 +162,8 @@ def _floats(need: Need) -> List[float]:
 
 @dataclass(frozen=True)
 class Settle(Job[None]):
-    """What an attempt took, in the place of what was counted for it, and what its answer told of the limits."""
+    """What an attempt took, in the place of what was counted for it, and what its answer told of the
+    limits."""
 
     id: str
     used: Need
@@ -187,8 +188,8 @@ _ADMIT = sa.text(
     f"SELECT {SCHEMA}.cf_admit(:id, :life, :model, CAST(:need AS float8[]), :worst, CAST(:budgets AS text[]))"
 )
 _SETTLE = sa.text(
-    f"SELECT {SCHEMA}.cf_settle(:id, CAST(:used AS float8[]), CAST(:spent AS bigint), CAST(:limits AS float8[]), "
-    "CAST(:left AS float8[]), :seconds, :pause)"
+    f"SELECT {SCHEMA}.cf_settle(:id, CAST(:used AS float8[]), CAST(:spent AS bigint), "
+    "CAST(:limits AS float8[]), CAST(:left AS float8[]), :seconds, :pause)"
 )
 
 

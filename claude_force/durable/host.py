@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Awaitable, Callable, Optional
+from typing import Any, Awaitable, Callable, List, Optional
 
 from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer
 
-from ..errors import ConfigurationError
+from ..errors import DatabaseError
 from .calls import APP_VERSION
 from .database import APPLICATION, QUEUE, WORKFLOW, Database
 from .tables import SCHEMA
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 # How often DBOS looks for work, in seconds.
 POLL_SECONDS = 0.05
-_POOL = 8
+_POOL = 4
 
 # Carries one call out: its ticket and its generation.
 Carry = Callable[[str, int], Awaitable[str]]
@@ -34,12 +34,12 @@ async def _call(ticket: str, generation: int) -> str:
 def launch(database: Database, name: str, carry: Carry) -> None:
     """Begins to take calls, under a name that is the same after a restart.
 
-    Where an event loop runs here, calls are carried out in it. Raises ConfigurationError where this process
+    Where an event loop runs here, calls are carried out in it. Raises DatabaseError where this process
     has a DBOS already.
     """
     global _carry
     if _carry is not None:
-        raise ConfigurationError(
+        raise DatabaseError(
             "This process carries out durable calls already: close the worker or the orchestrator that does."
         )
     _construct(database, name)
@@ -76,16 +76,16 @@ def _construct(database: Database, name: str) -> None:
     DBOS(config=config)
     # Where there was one, DBOS hands that one out and looks at no config.
     if (DBOS.executor_id, DBOS.application_version) != (name, APP_VERSION):
-        raise ConfigurationError(
+        raise DatabaseError(
             "This process has a DBOS application of its own, and there can be one only. Run the worker in a "
             "process of its own (claude-force worker), and use Postgres for `durable`."
         )
 
 
-def destroy(patience: int = 0) -> None:
-    """Takes no more calls, waits for those under way at most so many seconds, and ends DBOS here. Blocks."""
+def destroy() -> None:
+    """Takes no more calls and ends DBOS here. Blocks."""
     global _carry
-    DBOS.destroy(workflow_completion_timeout_sec=patience)
+    DBOS.destroy()
     _carry = None
 
 
@@ -114,14 +114,24 @@ def claimants(database: Database) -> Any:
 def withdraw(database: Database, run_id: str) -> None:
     """Takes a run's calls out of the queue; those that are claimed end by themselves."""
     while True:
-        queued = database.client.list_workflows(
-            workflow_id_prefix=f"{run_id}:",
-            status="ENQUEUED",
-            queue_name=QUEUE,
-            limit=500,
-            load_input=False,
-            load_output=False,
-        )
+        queued = _workflows(database, run_id, "ENQUEUED")
         if not queued:
             return
-        database.client.cancel_workflows([one.workflow_id for one in queued])
+        database.client.cancel_workflows(queued)
+
+
+def forget(database: Database, run_id: str) -> None:
+    """Removes what DBOS has of a run that has ended."""
+    while True:
+        ended = _workflows(database, run_id, None)
+        if not ended:
+            return
+        database.client.delete_workflows(ended)
+
+
+def _workflows(database: Database, run_id: str, status: Optional[str]) -> List[str]:
+    """Ids of the first few."""
+    found = database.client.list_workflows(
+        workflow_id_prefix=f"{run_id}:", status=status, limit=500, load_input=False, load_output=False
+    )
+    return [one.workflow_id for one in found]

@@ -1,8 +1,8 @@
 """Who of the workers is alive, and what becomes of the calls of one that is not. By the database's clock.
 
 Each worker says once a second that it is there, and then looks after the others: the one that holds a lock in
-that moment puts back the calls of those that have not been heard of. A worker that was only slow goes on; of two
-answers to one call the first counts.
+that moment puts back the calls of those that have not been heard of. A worker that was only slow goes on; of
+two answers to one call the first counts.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-import uuid
 from typing import Callable, Collection, List, Set, Tuple
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from . import host
-from .database import Database
+from .database import Database, connection_name
 from .tables import RESULTS, SCHEMA, WORKERS, now
 
 logger = logging.getLogger(__name__)
@@ -39,11 +39,12 @@ class Pulse:
     def __init__(
         self,
         database: Database,
+        life: str,
         concurrency: int,
         running: Callable[[], Collection[str]],
         superseded: Callable[[List[str]], None],
     ) -> None:
-        self.name, self.life = "", uuid.uuid4().hex
+        self.name, self.life = "", life
         self._database, self._concurrency = database, concurrency
         self._running, self._superseded = running, superseded
         self._stopped = threading.Event()
@@ -74,6 +75,7 @@ class Pulse:
             if before is not None and before.silent < DEAD_SECONDS:
                 return False
             if before is not None:
+                _cut_off(connection, before.life)
                 _bury(connection, before.life)
                 connection.execute(sa.delete(WORKERS).where(WORKERS.c.name == name))
             connection.execute(sa.insert(WORKERS).values(**row, started=moment, seen=moment))
@@ -131,13 +133,8 @@ class Pulse:
             # It was taken for dead, because it was stopped or cut off; another process may have its name now.
             logger.warning("worker %s was taken for dead and goes on", self.name)
             row = {"name": self.name, "life": self.life, "concurrency": self._concurrency}
-            connection.execute(
-                sa.text(
-                    f"INSERT INTO {SCHEMA}.{WORKERS.name} (name, life, concurrency, started, seen) VALUES "
-                    f"(:name, :life, :concurrency, {moment}, {moment}) ON CONFLICT (name) DO NOTHING"
-                ),
-                row,
-            )
+            again = insert(WORKERS).values(**row, started=moment, seen=moment)
+            connection.execute(again.on_conflict_do_nothing())
 
     def _notice_superseded(self, connection: sa.Connection) -> None:
         tickets = [one.partition("#")[0] for one in self._running()]
@@ -146,8 +143,8 @@ class Pulse:
             self._superseded(list(found.scalars()))
 
     def _audit(self) -> None:
-        """Calls that are this worker's by the database, and that it knows nothing of, twice in a row: their claim
-        was answered when the connection was gone."""
+        """Calls that are this worker's by the database, and that it knows nothing of, twice in a row: their
+        claim was answered when the connection was gone."""
         lost = set(host.claimed(self._database, self.name)) - set(self._running())
         twice = sorted(lost & self._lost)
         self._lost = lost
@@ -157,8 +154,8 @@ class Pulse:
 
 
 def reap(database: Database, orphans: bool = False) -> List[Tuple[str, int]]:
-    """Puts back the calls of workers that are dead, if nobody else is at it; and with `orphans` those of workers
-    that are not even listed. Returns names and numbers of calls."""
+    """Puts back the calls of workers that are dead, if nobody else is at it; and with `orphans` those of
+    workers that are not even listed. Returns names and numbers of calls."""
     with database.begin() as connection:
         if not connection.execute(sa.text(f"SELECT pg_try_advisory_xact_lock({_REAPING})")).scalar():
             return []
@@ -166,11 +163,12 @@ def reap(database: Database, orphans: bool = False) -> List[Tuple[str, int]]:
         dead = connection.execute(_dead(connection)).all()
         buried = [(row.name, _put_back(database, row.name)) for row in dead]
         for row in dead:
+            _cut_off(connection, row.life)
             lost = _bury(connection, row.life)
             connection.execute(sa.delete(WORKERS).where(WORKERS.c.life == row.life))
             logger.warning(
-                "worker %s has not been heard of for %.0f s: %d calls are put back, %d attempts count at their "
-                "worst",
+                "worker %s has not been heard of for %.0f s: %d calls are put back, %d attempts count at "
+                "their worst",
                 row.name,
                 row.silent,
                 dict(buried)[row.name],
@@ -201,6 +199,13 @@ def _put_back(database: Database, name: str) -> int:
 def _put_back_orphans(database: Database, connection: sa.Connection) -> List[Tuple[str, int]]:
     known = set(connection.execute(sa.select(WORKERS.c.name)).scalars())
     return [(name, _put_back(database, name)) for name in host.claimants(database) if name not in known]
+
+
+def _cut_off(connection: sa.Connection, life: str) -> None:
+    """Ends the connections of a worker that is stopped, or whose machine is gone: it may hold leases. One
+    that is alive makes new ones."""
+    sessions = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = :name"
+    connection.execute(sa.text(sessions), {"name": connection_name(life)})
 
 
 def _bury(connection: sa.Connection, life: str) -> int:

@@ -37,9 +37,8 @@ Outcome = Union[Reply, ClaudeForceError]
 
 def order_text(order: Order) -> str:
     """Raises InvalidOptionError for an option that has no written form."""
-    plain = asdict(order)
     try:
-        return json.dumps({"format": FORMAT, **plain}, ensure_ascii=False)
+        return _plain_text({"format": FORMAT, **asdict(order)})
     except (TypeError, ValueError) as error:
         raise InvalidOptionError(
             f"An option of the call to {order.call.agent_name} can't be handed to a worker: {error}. "
@@ -58,13 +57,14 @@ def read_order(text: str) -> Order:
 
 
 def outcome_texts(outcome: Outcome, began: float) -> Tuple[str, str]:
-    """The figures as JSON, and the answer's text. `began` is when the call did, on the clock of its attempts."""
+    """The figures and the answer's text, both as JSON. `began` is when the call did, on the clock of its
+    attempts."""
     if isinstance(outcome, Reply):
         plain = {**outcome.__dict__, "usage": asdict(outcome.usage)}
         plain["timeline"] = _times(outcome.timeline, began)
         text = plain.pop("text")
-        return json.dumps({"reply": plain}), text
-    return json.dumps({"error": _error_fields(outcome, began)}), ""
+        return _plain_text({"reply": plain}), _plain_text(text)
+    return _plain_text({"error": _error_fields(outcome, began)}), '""'
 
 
 def read_outcome(figures: str, text: str, now: float) -> Outcome:
@@ -75,7 +75,17 @@ def read_outcome(figures: str, text: str, now: float) -> Outcome:
     reply = plain["reply"]
     reply["usage"] = Usage(**reply["usage"])
     reply["timeline"] = _attempts(reply["timeline"], now)
-    return Reply(text=text, **reply)
+    return Reply(text=json.loads(text), **reply)
+
+
+def _plain_text(value: Any) -> str:
+    """JSON that a database takes as text: no NUL stands in it, and no half of a surrogate pair."""
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value)
+    return text
 
 
 def _times(timeline: Tuple[Attempt, ...], began: float) -> Any:

@@ -48,7 +48,7 @@ class Failure(NamedTuple):
 
 
 class Runs:
-    """The runs in a database. Its methods block; they raise ConfigurationError where it can't be used."""
+    """The runs in a database. Its methods block; they raise DatabaseError where it can't be used."""
 
     def __init__(self, url: str) -> None:
         self._database = Database(parse(url))
@@ -81,7 +81,8 @@ class Runs:
             return [_failure(row) for row in connection.execute(failed)]
 
     def cancel(self, run_id: str) -> int:
-        """Ends what is open of it; what is on the wire ends within a second or two. Returns how many calls."""
+        """Ends what is open of it; what is on the wire ends within a second or two. Returns how many
+        calls."""
         self.get(run_id)
         figures, text = outcome_texts(CancelledCallError("The run was cancelled"), 0.0)
         with self._connected() as connection:
@@ -94,6 +95,18 @@ class Runs:
                 Finish.together(self._database, connection, ends)
         host.withdraw(self._database, run_id)
         return len(tickets)
+
+    def prune(self, days: float) -> int:
+        """Removes runs that began longer ago than that and of which nothing is open. Returns how many."""
+        with self._connected() as connection:
+            old = sa.select(RUNS.c.id).where(RUNS.c.created < now(connection) - days * 86400)
+            names = [name for name in connection.execute(old).scalars() if not _is_open(connection, name)]
+        for name in names:
+            host.forget(self._database, name)
+            with self._database.begin() as connection:
+                for table, column in ((RESULTS, RESULTS.c.run), (CALLS, CALLS.c.run), (RUNS, RUNS.c.id)):
+                    connection.execute(sa.delete(table).where(column == name))
+        return len(names)
 
     def workers(self) -> List[WorkerState]:
         """All that are alive, or were a moment ago; none with SQLite."""
@@ -115,9 +128,15 @@ class Runs:
         return self._database.begin()
 
 
+def _is_open(connection: sa.Connection, run_id: str) -> bool:
+    done = sa.exists().where(RESULTS.c.id == CALLS.c.id)
+    still = sa.select(CALLS.c.id).where(CALLS.c.run == run_id, ~done).limit(1)
+    return connection.execute(still).first() is not None
+
+
 def _failure(row: Any) -> Failure:
     place = row.id.partition(":")[2].rpartition(":")[0]
-    return Failure(place, row.agent, str(read_outcome(row.figures, "", 0.0)))
+    return Failure(place, row.agent, str(read_outcome(row.figures, '""', 0.0)))
 
 
 def _states() -> Any:

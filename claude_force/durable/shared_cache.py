@@ -1,7 +1,7 @@
 """The response cache of many machines: signed entries in Postgres, as ResponseCache has them on disk.
 
-Its time is the database's. A secret of one machine's own makes entries that the others can't judge: each has its
-own then, and none is lost.
+Its time is the database's. A secret of one machine's own makes entries that the others can't judge: each has
+its own then, and none is lost.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class SharedCache:
         self._ttl, self._most = ttl_hours * 3600, int(max_size_mb * 2**20)
         if settings.cache_secret() is None:
             logger.warning(
-                "CLAUDE_CACHE_SECRET is not set: answers are signed with this machine's own secret, and other "
-                "machines can't use them"
+                "CLAUDE_CACHE_SECRET is not set: answers are signed with this machine's own secret, and "
+                "other machines can't use them"
             )
         self._secret = Secret(find_secret(None, cache_folder(None, ())))
         self._mutex = threading.Lock()

@@ -12,8 +12,8 @@ SCHEMA = "claude_force"
 
 _METADATA = MetaData()
 
-# `id` is the ticket, "run:place:fingerprint"; `starts` counts how often a worker began it, `generation` how often
-# it was handed over anew after it had failed or been cancelled.
+# `id` is the ticket, "run:place:fingerprint"; `starts` counts how often a worker began it, `generation` how
+# often it was handed over anew after it had failed or been cancelled.
 CALLS = Table(
     "cf_calls",
     _METADATA,

@@ -1,15 +1,19 @@
-"""A worker: takes calls out of the queue and makes them by the ordinary engine, with credentials of its own."""
+"""A worker: takes calls out of the queue and makes them by the ordinary engine, with credentials of its
+own."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import socket
+import uuid
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Set, Tuple
 
+import anyio
 from anyio import to_thread
+from sqlalchemy.exc import DBAPIError
 
 from .. import settings
 from ..asking import Asking, Keeping
@@ -17,7 +21,7 @@ from ..calling import Caller, CallerSettings, Clock, MaxConcurrent, Prices, Rate
 from ..errors import (
     CallError,
     ClosedError,
-    ConfigurationError,
+    DatabaseError,
     InputError,
     InvalidOptionError,
     WorkerError,
@@ -27,7 +31,7 @@ from . import host
 from .address import Address, parse
 from .calls import Begin, BeginAlone, Finish, IsOpen, Release, Work, workflow_id
 from .database import Database
-from .desk import Desk
+from .desk import Desk, Flush
 from .guard import Limits, SetByHand
 from .liveness import DEAD_SECONDS, Pulse
 from .parcel import Order, Outcome, outcome_texts, read_order
@@ -37,10 +41,14 @@ logger = logging.getLogger(__name__)
 
 # A call that a worker died of is begun again so often, then it is a failed one.
 MAX_RECOVERIES = 3
-# Of what is on the wire: so many are claimed, so that the wire has something to do while others are written down.
+# Of what is on the wire: so many are claimed, so that the wire has something to do while others are written
+# down.
 _CLAIMED = 2
 _GRACE_SECONDS = 30
 _NAMES = 1000
+# Seconds that a worker which goes waits for a database that is away.
+_PATIENCE = 5.0
+_LOOK_SECONDS = 0.02
 
 
 class Worker:
@@ -49,13 +57,14 @@ class Worker:
     Args:
         url: the Postgres database that the drivers name too.
         concurrency: attempts on the wire at one time.
-        name: the same after a restart, and of one worker alone; None takes the first free of HOST-1, HOST-2, ...
+        name: the same after a restart, and of one worker alone; None takes the first free of HOST-1, HOST-2,
+            ...
         rpm, input_tpm, output_tpm: limits for each minute that all workers keep together.
         grace_seconds: how long `stop` waits for what is on the wire.
         others: as of AsyncAgentOrchestrator. They hold for all calls that this worker makes, whatever the
             driver's own are.
 
-    Raises InvalidOptionError for options that make no sense, ConfigurationError on a Python without DBOS.
+    Raises InvalidOptionError for options that make no sense, DatabaseError on a Python without DBOS.
     """
 
     def __init__(
@@ -110,7 +119,7 @@ class Worker:
         self._stopped.set()
 
     async def __aenter__(self) -> Worker:
-        """Returns when it takes calls. Raises ConfigurationError."""
+        """Returns when it takes calls. Raises DatabaseError."""
         crew = _Crew(self._address, self._how, self._keeping)
         try:
             await to_thread.run_sync(crew.database.prepare)
@@ -148,7 +157,6 @@ class _Job:
     generation: int
     task: Optional[asyncio.Future[Optional[Outcome]]] = None
     superseded: bool = False
-    begun: bool = False
 
     @property
     def of(self) -> str:
@@ -168,18 +176,20 @@ class _Crew:
     def __post_init__(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.clock = Clock()
-        self.database = Database(self.address)
+        life = uuid.uuid4().hex
+        self.database = Database(self.address, life)
         self.desk = Desk(self.database)
-        self.pulse = Pulse(self.database, self.how.ceiling, self._running, self._supersede)
+        self.pulse = Pulse(self.database, life, self.how.ceiling, self._running, self._supersede)
         self.caller = Caller(self.clock)
         self.limits = Limits(self.desk, self.clock, self.pulse.life)
         self._asking = Asking(self._send, self.clock)
         self._cache: Optional[SharedCache] = None
         self._suspects = asyncio.Lock()
         self._signed_on = False
+        self._parked: List[asyncio.Task[Any]] = []
 
     async def sign_on(self, wanted: Optional[str]) -> None:
-        """Raises ConfigurationError where a worker of that name is alive."""
+        """Raises DatabaseError where a worker of that name is alive."""
         self._cache = SharedCache(self.database, *self.keeping)
         names = [wanted] if wanted else [f"{socket.gethostname()}-{number}" for number in range(1, _NAMES)]
         for patience in (DEAD_SECONDS + 1, 0.0):
@@ -190,18 +200,21 @@ class _Crew:
                     return
             # One that was killed a moment ago still passes for alive.
             await asyncio.sleep(patience)
-        raise ConfigurationError(f"A worker named {names[0]} is alive: give this one another name.")
+        raise DatabaseError(f"A worker named {names[0]} is alive: give this one another name.")
 
     def make_queue(self) -> None:
-        """DBOS has one number for all workers: the largest one's; what a small one claims beyond what it sends
-        waits there."""
+        """DBOS has one number for all workers: the largest one's; what a small one claims beyond what it
+        sends waits there."""
         host.make_queue(self.database, _CLAIMED * self.pulse.largest())
 
     async def sign_off(self) -> None:
-        if self._signed_on:
-            await to_thread.run_sync(self.pulse.stop)
         await self._asking.close()
         await self.caller.close()
+        if self._signed_on:
+            # Attempts that have ended are settled on what they cost before the rest counts at its worst.
+            with anyio.move_on_after(_PATIENCE):
+                await self.desk.do(Flush())
+            await to_thread.run_sync(self.pulse.stop)
         if self._cache is not None:
             self._cache.close()
         await self.desk.close()
@@ -209,18 +222,34 @@ class _Crew:
     async def stop(self, grace: int) -> None:
         """Finishes what is on the wire, gives back the rest, and goes."""
         self.stopping = True
-        ended = asyncio.ensure_future(to_thread.run_sync(host.destroy, grace + 5))
         await self.caller.drain(grace)
         for job in list(self.jobs.values()):
             if job.task is not None:
                 job.task.cancel()
-        await ended
+        with anyio.move_on_after(_PATIENCE):
+            await self._written_down()
+        await to_thread.run_sync(host.destroy)
         await to_thread.run_sync(self._put_back)
+        for task in self._parked:
+            task.cancel()
+        await asyncio.gather(*self._parked, return_exceptions=True)
         await self.sign_off()
+
+    async def _written_down(self) -> None:
+        """Returns when all that ended here has ended in DBOS's books too."""
+        while True:
+            claimed = await to_thread.run_sync(host.claimed, self.database, self.pulse.name)
+            if not self.jobs and len(claimed) <= len(self._parked):
+                return
+            await asyncio.sleep(_LOOK_SECONDS)
 
     def _put_back(self) -> None:
         """What was claimed and did not get here."""
-        host.put_back(self.database, host.claimed(self.database, self.pulse.name))
+        try:
+            host.put_back(self.database, host.claimed(self.database, self.pulse.name))
+        except DBAPIError as error:
+            reason = self.database.reason(error)
+            logger.warning("what this worker had claimed is left to others: %s", reason)
 
     def _running(self) -> List[str]:
         return list(self.jobs)
@@ -239,15 +268,21 @@ class _Crew:
 
     async def carry(self, ticket: str, generation: int) -> str:
         """Carries out one call, from the queue to its result. Returns what came of it."""
+        if self.stopping:
+            await self._park()
         job = _Job(ticket, generation)
         self.jobs[job.of] = job
         try:
-            if not self.stopping:
-                return await self._carried(job)
-            await self.desk.do(Release(ticket, generation, job.begun))
-            return "released"
+            return await self._carried(job)
         finally:
             del self.jobs[job.of]
+
+    async def _park(self) -> None:
+        """DBOS goes on claiming until it is ended: what comes then stays claimed, and is put back after."""
+        task = asyncio.current_task()
+        if task is not None:
+            self._parked.append(task)
+        await self.loop.create_future()
 
     async def _carried(self, job: _Job) -> str:
         work = await self.desk.do(Begin(job.ticket, job.generation, self.pulse.name))
@@ -262,7 +297,6 @@ class _Crew:
 
     async def _made(self, job: _Job, work: Work) -> str:
         began = self.clock.now()
-        job.begun = True
         if work.starts > MAX_RECOVERIES + 1:
             outcome: Optional[Outcome] = _poisonous(work)
         else:
@@ -311,6 +345,6 @@ def _poisonous(work: Work) -> WorkerError:
     begun = work.starts - 1
     return WorkerError(
         f"The call was begun {begun} times, and each time its worker died before it ended",
-        advice=f"It is not made again by itself after {MAX_RECOVERIES} recoveries; look into the worker's end "
-        "before you hand it over again.",
+        advice=f"It is not made again by itself after {MAX_RECOVERIES} recoveries; look into the worker's "
+        "end before you hand it over again.",
     )

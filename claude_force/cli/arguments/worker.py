@@ -16,7 +16,9 @@ def add(parser: Parser) -> None:
     parser.add_argument("--database", metavar="URL", help=url)
     concurrency = "requests on the wire at one time (default 10)"
     parser.add_argument("--concurrency", type=int, metavar="N", default=10, help=concurrency)
-    name = "the same after each restart, and of this worker alone (default: the first free of HOST-1, HOST-2, ...)"
+    name = (
+        "the same after each restart, and no other worker's (default: the first free of HOST-1, HOST-2 ...)"
+    )
     parser.add_argument("--name", metavar="ID", help=name)
     for option, what in (("rpm", "requests"), ("input-tpm", "input tokens"), ("output-tpm", "output tokens")):
         text = f"{what} a minute that all workers keep together"

@@ -1,0 +1,40 @@
+"""A worker with a fault, for the tests: `python strange_worker.py FAULT --name ID [more of the command's
+options]`."""
+
+import os
+import sys
+import time
+
+
+def poisoned():
+    """It dies of each call whose task has the word in it."""
+    from claude_force.durable import worker
+
+    send = worker._Crew._send
+
+    async def or_die(self, call, left, terms):
+        if "poison" in call.task:
+            os._exit(9)
+        return await send(self, call, left, terms)
+
+    worker._Crew._send = or_die
+
+
+def wrong_clock():
+    """Its clock is an hour ahead."""
+    real = time.time
+    time.time = lambda: real() + 3600
+
+
+def other_version():
+    """It is of a version that writes its calls another way."""
+    from claude_force.durable import calls, host
+
+    calls.APP_VERSION = host.APP_VERSION = "claude-force-0"
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]]()
+    from claude_force.cli.main import main
+
+    sys.exit(main(["worker", *sys.argv[2:]]))

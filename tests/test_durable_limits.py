@@ -1,0 +1,315 @@
+"""What workers share in Postgres: pace, budgets, answers. Time is the database's, and set by hand here."""
+
+import asyncio
+import sys
+import uuid
+
+import pytest
+
+if sys.version_info < (3, 10):
+    pytest.skip("durable runs need Python 3.10", allow_module_level=True)
+
+import sqlalchemy as sa
+from durable import AGENT, alive, crew, database, echo, orchestrator, rows, until, working
+from fleet import MODEL
+
+from claude_force.calling import Need, Rates
+from claude_force.durable.desk import Desk
+from claude_force.durable.functions import EXCEEDED
+from claude_force.durable.guard import Admit, SetByHand, Settle
+from claude_force.durable.shared_cache import SharedCache
+from claude_force.durable.tables import BUDGETS
+from claude_force.errors import BudgetExceededError
+from claude_force.testing import MessagesServer, RateLimit
+
+SECRET = "one secret for all the machines"
+NOTHING = [None, None, None]
+
+
+@pytest.fixture
+def made(pg_url):
+    """A database with its tables."""
+    with database(pg_url) as opened:
+        opened.prepare()
+        yield opened
+
+
+@pytest.fixture
+def desk(made):
+    """Jobs on it, without a thread."""
+
+    class Now:
+        def do(self, job):
+            with made.autocommit() as connection:
+                return type(job).together(made, connection, [job])[0]
+
+        def earlier(self, seconds):
+            """As if so many seconds had passed."""
+            with made.begin() as connection:
+                connection.execute(sa.text("UPDATE claude_force.cf_buckets SET at = at - :s"), {"s": seconds})
+                connection.execute(
+                    sa.text("UPDATE claude_force.cf_pauses SET until = until - :s"), {"s": seconds}
+                )
+
+    return Now()
+
+
+def admit(need=Need(), worst=0, budgets=(), life="one", model=MODEL):  # noqa: B008
+    return Admit(uuid.uuid4().hex, life, model, need, worst, tuple(budgets))
+
+
+def settle(admission, used=Need(), spent=0, limits=NOTHING, left=NOTHING, pause=0.0):  # noqa: B008
+    return Settle(admission.id, used, spent, limits, left, 0.0, pause)
+
+
+def budget(made, nano):
+    identity = uuid.uuid4().hex
+    with made.begin() as connection:
+        row = {"id": identity, "most": nano, "spent": 0, "reserved": 0, "created": 0.0}
+        connection.execute(sa.insert(BUDGETS).values(row))
+    return identity
+
+
+def state(made, identity):
+    with made.begin() as connection:
+        found = sa.select(BUDGETS.c.spent, BUDGETS.c.reserved).where(BUDGETS.c.id == identity)
+        return tuple(connection.execute(found).one())
+
+
+def test_without_limits_an_attempt_goes_at_once(desk):
+    assert desk.do(admit()) == 0
+
+
+def test_a_limit_set_by_hand_is_spread_over_the_minute(desk):
+    desk.do(SetByHand(Rates(requests=60)))
+    first = [desk.do(admit()) for _ in range(6)]
+    wait = desk.do(admit())
+    assert first == [0] * 6 and wait == pytest.approx(1.0, abs=0.2)
+    desk.earlier(1.1)
+    assert desk.do(admit()) == 0
+
+
+def test_models_share_what_is_set_by_hand(desk):
+    desk.do(SetByHand(Rates(requests=10)))
+    assert desk.do(admit(model="one")) == 0
+    assert desk.do(admit(model="other")) > 5
+
+
+def test_what_headers_tell_holds_for_their_model(desk):
+    first = admit()
+    desk.do(first)
+    desk.do(settle(first, limits=[600.0, None, None], left=[31.0, None, None]))
+    assert desk.do(admit()) == 0
+    assert desk.do(admit()) > 0
+    assert desk.do(admit(model="other")) == 0
+
+
+def test_what_is_under_way_is_taken_off_a_limit_that_is_learned(desk):
+    others = [admit() for _ in range(20)]
+    first = admit()
+    for one in (*others, first):
+        desk.do(one)
+    desk.do(settle(first, limits=[600.0, None, None], left=[50.0, None, None]))
+    assert desk.do(admit()) == pytest.approx(0.1, abs=0.05)
+
+
+def test_tokens_that_were_not_used_are_given_back(desk):
+    desk.do(SetByHand(Rates(input_tokens=1000)))
+    first = admit(Need(1, 100, 0))
+    assert desk.do(first) == 0 and desk.do(admit(Need(1, 50, 0))) > 0
+    desk.do(settle(first, used=Need(1, 20, 0)))
+    assert desk.do(admit(Need(1, 50, 0))) == 0
+
+
+def test_one_workers_429_pauses_all(desk):
+    first = admit(life="one")
+    desk.do(first)
+    desk.do(settle(first, pause=7.0))
+    assert desk.do(admit(life="other", model="other")) == pytest.approx(7.0, abs=0.5)
+    desk.earlier(7.5)
+    assert desk.do(admit(life="other")) == 0
+
+
+def test_an_attempt_that_is_asked_for_twice_is_counted_once(desk, made):
+    identity = budget(made, 100)
+    first = admit(worst=60, budgets=[identity])
+    assert desk.do(first) == 0 and desk.do(first) == 0
+    assert state(made, identity) == (0, 60)
+    desk.do(settle(first, spent=10))
+    desk.do(settle(first, spent=10))
+    assert state(made, identity) == (10, 0)
+
+
+def test_a_budget_holds_what_is_reserved_and_what_is_spent(desk, made):
+    identity = budget(made, 100)
+    first = admit(worst=60, budgets=[identity])
+    assert desk.do(first) == 0
+    # Others may give back enough of it; then nobody can.
+    assert desk.do(admit(worst=60, budgets=[identity])) > 0
+    desk.do(settle(first, spent=50))
+    assert desk.do(admit(worst=60, budgets=[identity])) == EXCEEDED
+    assert desk.do(admit(worst=50, budgets=[identity])) == 0
+
+
+def test_what_a_dead_worker_had_reserved_counts_at_its_worst(desk, made):
+    identity = budget(made, 100)
+    for _ in range(2):
+        desk.do(admit(worst=20, budgets=[identity], life="dead"))
+    mine = admit(worst=20, budgets=[identity], life="alive")
+    desk.do(mine)
+    with made.begin() as connection:
+        assert connection.execute(sa.text("SELECT claude_force.cf_bury('dead')")).scalar() == 2
+    assert state(made, identity) == (40, 20)
+
+
+async def test_a_budget_is_one_for_all_workers(project, pg_url, tmp_path, monkeypatch):
+    with MessagesServer(answer=echo, output_tokens=100) as server:
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
+        tasks = [(AGENT, f"row {number}") for number in range(60)]
+        async with orchestrator(project, pg_url, enable_cache=False) as fleet:
+            await fleet.explain_miss(AGENT, "makes the tables")
+            with crew(pg_url, tmp_path, "a", "b"):
+                await asyncio.to_thread(until, lambda: alive(pg_url) == {"a", "b"})
+                one = await fleet.execute_agent(AGENT, "what does it cost?", max_tokens=100)
+                options = {"max_tokens": 100, "budget_usd": 20.5 * one.cost}
+                results = await fleet.execute_multiple(tasks, **options)
+
+    spent = sum(result.cost or 0.0 for result in results)
+    refused = [result.error for result in results if not result.success]
+    assert spent <= options["budget_usd"]
+    assert refused and all(isinstance(error, BudgetExceededError) for error in refused)
+    # A reservation is a little above what a call costs in the end: the last call or two find no room.
+    assert sum(result.success for result in results) >= 17
+    assert rows(pg_url, "SELECT reserved FROM claude_force.cf_budgets") == [(0,)]
+
+
+async def test_two_workers_keep_one_rate_limit(project, pg_url, tmp_path, monkeypatch):
+    limit = RateLimit(requests_per_minute=600)
+    with MessagesServer(answer=echo, rate_limit=limit) as server:
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
+        tasks = [(AGENT, f"row {number}") for number in range(640)]
+        async with orchestrator(project, pg_url, enable_cache=False) as fleet:
+            await fleet.explain_miss(AGENT, "makes the tables")
+            with crew(pg_url, tmp_path, "a", "b"):
+                await asyncio.to_thread(until, lambda: alive(pg_url) == {"a", "b"})
+                results = await fleet.execute_multiple(tasks)
+        refused = len(server.requests) - sum(result.success for result in results)
+
+    assert all(result.success for result in results)
+    assert refused < 0.01 * len(server.requests)
+
+
+@pytest.fixture
+def cache(made, monkeypatch):
+    monkeypatch.setenv("CLAUDE_CACHE_SECRET", SECRET)
+    return SharedCache(made, ttl_hours=1, max_size_mb=1)
+
+
+def keep(cache, task="a task", response="an answer"):
+    answer = {"agent": AGENT, "task": task, "model": MODEL, "response": response, "estimated_cost": 0.5}
+    return cache.set_many([answer])
+
+
+def test_what_one_machine_keeps_another_finds(cache, made):
+    keep(cache)
+    hit = SharedCache(made, 1, 1).get(AGENT, "a task", MODEL)
+    assert hit["response"] == "an answer" and hit["estimated_cost"] == 0.5 and hit["cached"]
+    assert cache.get(AGENT, "another task", MODEL) is None
+
+
+def test_machines_with_secrets_of_their_own_have_answers_of_their_own(cache, made, monkeypatch):
+    keep(cache)
+    monkeypatch.setenv("CLAUDE_CACHE_SECRET", "another secret of another machine")
+    other = SharedCache(made, 1, 1)
+    assert other.get(AGENT, "a task", MODEL) is None
+    keep(other, response="the other one's")
+    assert cache.get(AGENT, "a task", MODEL)["response"] == "an answer"
+    assert other.forged == 0
+
+
+def test_a_forged_answer_is_removed_and_a_miss(cache, made):
+    keep(cache)
+    with made.begin() as connection:
+        connection.execute(sa.text("UPDATE claude_force.cf_answers SET sealed = set_byte(sealed, 150, 7)"))
+    assert cache.get(AGENT, "a task", MODEL) is None and cache.forged == 1
+    with made.begin() as connection:
+        assert connection.execute(sa.text("SELECT count(*) FROM claude_force.cf_answers")).scalar() == 0
+
+
+def test_an_answer_under_another_key_is_a_forgery(cache, made):
+    keep(cache, "one")
+    keep(cache, "two", "the answer to two")
+    with made.begin() as connection:
+        newest = "(SELECT sealed FROM claude_force.cf_answers ORDER BY used DESC LIMIT 1)"
+        connection.execute(sa.text(f"UPDATE claude_force.cf_answers SET sealed = {newest}"))
+    assert cache.get(AGENT, "one", MODEL) is None
+
+
+def test_an_answer_grows_old_by_the_databases_clock(cache, made, monkeypatch):
+    monkeypatch.setattr("time.time", lambda: 0.0)
+    keep(cache)
+    assert cache.get(AGENT, "a task", MODEL)["cache_age_seconds"] < 60
+    assert SharedCache(made, ttl_hours=1e-9, max_size_mb=1).get(AGENT, "a task", MODEL) is None
+
+
+def test_the_shared_cache_keeps_to_its_size_and_to_what_was_used_last(cache, made):
+    for number in range(60):
+        keep(cache, f"task {number}", "x" * 40_000)
+        cache.get(AGENT, "task 0", MODEL)
+    cache.shrink()
+    with made.begin() as connection:
+        size = connection.execute(sa.text("SELECT sum(size) FROM claude_force.cf_answers")).scalar()
+    assert size <= 2**20
+    assert cache.get(AGENT, "task 59", MODEL) and cache.get(AGENT, "task 0", MODEL)
+    assert cache.get(AGENT, "task 1", MODEL) is None
+
+
+def test_one_of_many_machines_finds_an_answer(cache, made):
+    other = SharedCache(made, 1, 1)
+    question = (AGENT, "a task", MODEL)
+    assert cache.acquire_lease(*question)
+    assert not other.acquire_lease(*question) and not cache.acquire_lease(*question)
+    cache.release_lease(*question)
+    assert other.acquire_lease(*question)
+    # The end of its connection is the end of its lease.
+    other.close()
+    assert cache.acquire_lease(*question)
+    cache.close()
+
+
+async def test_identical_calls_of_several_workers_are_paid_once(project, pg_url, tmp_path, monkeypatch):
+    monkeypatch.setenv("CLAUDE_CACHE_SECRET", SECRET)
+    with MessagesServer(answer=echo, time_to_first_token=0.3) as server:
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
+        async with orchestrator(project, pg_url) as one, orchestrator(project, pg_url) as other:
+            await one.explain_miss(AGENT, "makes the tables")
+            with crew(pg_url, tmp_path, "a", "b"):
+                await asyncio.to_thread(until, lambda: alive(pg_url) == {"a", "b"})
+                tasks = [(AGENT, "the same question")] * 3
+                results = await asyncio.gather(one.execute_multiple(tasks), other.execute_multiple(tasks))
+    outputs = {result.output for several in results for result in several}
+    assert outputs == {"you said: the same question"}
+    assert len(server.requests) == 1
+
+
+async def test_work_waits_for_a_database_that_is_away(made, postgres):
+    desk = Desk(made)
+    assert await desk.do(admit()) == 0
+    postgres.stop()
+    waiting = asyncio.ensure_future(desk.do(admit()))
+    await asyncio.sleep(0.2)
+    assert not waiting.done()
+    await asyncio.to_thread(postgres.start)
+    assert await waiting == 0
+    await desk.close()
+
+
+async def test_a_limit_of_the_drivers_holds_for_all_workers(project, pg_url, messages_server):
+    async with working(pg_url), orchestrator(project, pg_url, rpm=6000) as fleet:
+        result = await fleet.execute_agent(AGENT, "anything")
+    assert result.success
+    limits = rows(pg_url, "SELECT kind, per_minute FROM claude_force.cf_buckets WHERE model = ''")
+    assert limits == [(0, 6000.0)]
