@@ -128,7 +128,7 @@ class Workflows(Engine):
         """Raises InputError for what can't be run."""
         check(workflow, self._registry.get, inputs)
         ends_early = workflow.fail_fast if fail_fast is None else fail_fast
-        room = most_under_way(self._how().ceiling)
+        room = self._asking.most or most_under_way(self._how().ceiling)
         root = self._registry.folder.parent
         return Setting(check_task(task), inputs, root, room, self._clock.now, pass_output, ends_early)
 
@@ -141,12 +141,13 @@ class Workflows(Engine):
         result = kept.recall(part, question)
         if result is not None:
             return Answered(result, resumed=True)
+        terms = Terms(first_of_many=step.foreach is not None, ticket=kept.ticket(part))
         result = await self.execute_agent(
             step.agent,
             part.task,
             workflow_name=workflow,
             workflow_position=part.position,
-            **{"terms": Terms(first_of_many=step.foreach is not None), **options},
+            **{"terms": terms, **options},
         )
         await kept.keep(part, question, result)
         return Answered(result)

@@ -46,7 +46,7 @@ class Outcome:
         total: rows of the run; `kept` were in the output before, `ran` were added now.
         succeeded, failed: of all that the output holds.
         over_budget: some rows were not sent because the budget had no room for them.
-        stopped: it was told to stop.
+        stopped: it was told to stop; `cancelled`, by somebody who cancelled its calls where they are made.
         error: why no row could be run any more.
         cost: USD of all that the output holds, its `unpriced` answers of unknown price not among them;
             `saved` and `prompt_cache_saving` are of what ran now.
@@ -59,6 +59,7 @@ class Outcome:
     failed: int = 0
     over_budget: bool = False
     stopped: bool = False
+    cancelled: bool = False
     error: Optional[ClaudeForceError] = None
     cost: float = 0.0
     unpriced: int = 0
@@ -146,6 +147,10 @@ class FileRun:
         """No further row is begun."""
         self._ended = self.outcome.stopped = True
 
+    def place(self, number: int) -> str:
+        """The row that is the run's task `number`, by a name that stays the same when the run goes on."""
+        return str(self._under_way[number].index)
+
     async def saved(self) -> None:
         """Returns when no row has been sent whose result is not written."""
         await self._idle.wait()
@@ -162,6 +167,10 @@ class FileRun:
         outcome = self.outcome
         if isinstance(result.error, ClosedError):
             self._note_cost(row, result)
+            return
+        if isinstance(result.error, CancelledCallError):
+            outcome.cancelled |= not self._ended
+            self.stop()
             return
         if isinstance(result.error, BudgetExceededError):
             self._ended = outcome.over_budget = True
