@@ -62,7 +62,7 @@ def note_of(run: str) -> Optional[Note]:
 
 
 def _folder() -> Path:
-    return cache_folder(settings.user_folder() / "runs" / "bulk")
+    return cache_folder(cache_folder(settings.user_folder() / "runs") / "bulk")
 
 
 def _read(place: Path) -> Optional[Note]:

@@ -154,10 +154,8 @@ def _state_fields(state: RunState, output: Optional[str]) -> Dict[str, Any]:
 
 
 def _unknown(run_id: str, url: Optional[str]) -> str:
-    where = "nor in this database" if url else "; for a durable run add --durable or --database URL"
-    return (
-        f"Run '{run_id}' not found: not among the workflows of the last 30 days{' ' if url else ''}{where}."
-    )
+    hint = "" if url else "; durable runs are found with --durable or --database URL"
+    return f"Run '{run_id}' not found. `claude-force runs list` shows those of the last 30 days{hint}."
 
 
 def _kept_fields(run: KeptRun, journal: Journal) -> Dict[str, Any]:
