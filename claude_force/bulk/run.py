@@ -131,7 +131,8 @@ class FileRun:
 
         def told(event: Event) -> None:
             # Here and not where the results are read: what is answered is kept before the next is asked.
-            if isinstance(event, Finished):
+            # One that was broken off is told of before it ends.
+            if isinstance(event, Finished) and event.index in self._under_way:
                 self._take(self._under_way.pop(event.index), event.result)
             if event.progress.in_flight:
                 self._idle.clear()
