@@ -40,7 +40,8 @@ def _of_the_wheel():
 class Postgres:
     """One server. It will not run as root, so that as root it runs as `nobody`."""
 
-    def __init__(self):
+    def __init__(self, fsync="off"):
+        self._fsync = fsync
         self.folder = Path(tempfile.mkdtemp(prefix="claude-force-pg-"))
         self.binaries = find_binaries()
         self._as = {}
@@ -78,7 +79,7 @@ class Postgres:
             "port": self.port,
             "unix_socket_directories": "",
             "max_connections": 200,
-            "fsync": "off",
+            "fsync": self._fsync,
         }
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         with (self.folder / "log").open("ab") as log:
