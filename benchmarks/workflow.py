@@ -134,9 +134,9 @@ def page_of(conditions: Dict[str, Any], found: Dict[str, List[float]]) -> List[s
     lines = [
         "# Workflows beside their critical path",
         "",
-        f"`make bench-workflow`: each step takes the stand-in from {shortest:.1f} to {longest:.1f} s, and its answer",
-        "is streamed. The critical path is the longest sum of such times along the graph. The run's journal and the",
-        "ledger are written, the cache is off.",
+        f"`make bench-workflow`: each step takes the stand-in from {shortest:.1f} to {longest:.1f} s, and",
+        "its answer is streamed. The critical path is the longest sum of such times along the graph. The run's",
+        "journal and the ledger are written, the cache is off.",
         "",
         f"{conditions['machine']}; load {conditions['load_before']:.1f} before.",
         f"Medians of {conditions['rounds']} rounds (lowest to highest); the goal is {GOAL:g} times the path.",

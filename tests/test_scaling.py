@@ -6,7 +6,7 @@ import random
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -118,15 +118,24 @@ def fields_of(capsys):
     return json.loads(capsys.readouterr().out)
 
 
-def spawn(url, *words):
-    """The command as a process that can be killed; it finds the database by the environment."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "claude_force", *map(str, words)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "CLAUDE_FORCE_DATABASE_URL": url},
-    )
+@pytest.fixture
+def spawn(pg_url):
+    """Starts commands as processes that can be killed; they find the database by the environment."""
+    with ExitStack() as processes:
+
+        def begin(*words):
+            process = subprocess.Popen(
+                [sys.executable, "-m", "claude_force", *map(str, words)],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "CLAUDE_FORCE_DATABASE_URL": pg_url},
+            )
+            processes.enter_context(process)
+            processes.callback(process.kill)
+            return process
+
+        yield begin
 
 
 class TestMany:
@@ -172,12 +181,12 @@ class TestMany:
         assert sorted(one["index"] for one in results()) == list(range(10))
 
     def test_a_driver_that_was_killed_goes_on_and_nothing_is_asked_twice(
-        self, place, pg_url, tmp_path, start
+        self, place, pg_url, tmp_path, start, spawn
     ):
         api = start(time_to_first_token=0.3)
         tasks = write_tasks(place, 60)
         with worker_of(pg_url, tmp_path):
-            driver = spawn(pg_url, "run", "many", tasks, "-o", "out.jsonl", "--durable", "--cache", "off")
+            driver = spawn("run", "many", tasks, "-o", "out.jsonl", "--durable", "--cache", "off")
             until(lambda: len(api.requests) >= 15, "calls are under way")
             driver.kill()
             driver.communicate()
@@ -185,12 +194,12 @@ class TestMany:
         assert len(api.requests) == 60
         assert sorted(one["index"] for one in results()) == list(range(60))
 
-    def test_ctrl_c_takes_back_what_no_worker_has_begun(self, place, pg_url, tmp_path, start, capsys):
+    def test_ctrl_c_takes_back_what_no_worker_has_begun(self, place, pg_url, tmp_path, start, capsys, spawn):
         api = start(time_to_first_token=0.3)
         tasks = write_tasks(place, 30)
         command = ("run", "many", tasks, "-o", "out.jsonl", "--durable", "--cache", "off", "--grace", 20)
         with worker_of(pg_url, tmp_path, "--concurrency", "2"):
-            driver = spawn(pg_url, *command)
+            driver = spawn(*command)
             until(lambda: len(api.requests) >= 4, "calls are under way")
             driver.send_signal(signal.SIGINT)
             _, error = driver.communicate(timeout=40)
@@ -202,9 +211,9 @@ class TestMany:
         assert len(api.requests) == 30
 
     def test_without_a_worker_it_says_so_at_once_and_goes_on_when_there_is_one(
-        self, place, pg_url, tmp_path, api
+        self, place, pg_url, tmp_path, api, spawn
     ):
-        driver = spawn(pg_url, "run", "many", write_tasks(place, 3), "-o", "out.jsonl", "--durable")
+        driver = spawn("run", "many", write_tasks(place, 3), "-o", "out.jsonl", "--durable")
         # Read to its end by communicate(); here up to the line that matters.
         assert any("no worker is alive; the calls wait for one: start" in line for line in driver.stderr)
         with worker_of(pg_url, tmp_path):
@@ -261,12 +270,12 @@ class TestWorkflow:
         }
 
     def test_a_run_whose_driver_was_killed_is_collected_by_resume(
-        self, place, pg_url, tmp_path, start, capsys
+        self, place, pg_url, tmp_path, start, capsys, spawn
     ):
         api = start(time_to_first_token=0.3)
         more = ("--cache", "off", "--json")
         with worker_of(pg_url, tmp_path):
-            driver = spawn(pg_url, "run", "workflow", "thirty", "--task", "Go", "--durable", *more)
+            driver = spawn("run", "workflow", "thirty", "--task", "Go", "--durable", *more)
             until(lambda: len(api.requests) >= 8, "calls are under way")
             driver.kill()
             driver.communicate()
@@ -305,10 +314,10 @@ class TestRuns:
         assert "3 succeeded, 1 failed, 0 cancelled, 0 open" in shown
         assert str(place / "out.jsonl") in shown and "400" in shown
 
-    def test_a_run_is_cancelled_from_elsewhere(self, place, pg_url, tmp_path, start, capsys):
+    def test_a_run_is_cancelled_from_elsewhere(self, place, pg_url, tmp_path, start, capsys, spawn):
         api = start(time_to_first_token=0.5)
         with worker_of(pg_url, tmp_path, "--concurrency", "1"):
-            driver = spawn(pg_url, "run", "many", write_tasks(place, 30), "-o", "out.jsonl", "--durable")
+            driver = spawn("run", "many", write_tasks(place, 30), "-o", "out.jsonl", "--durable")
             until(lambda: len(api.requests) >= 2, "calls are under way")
             assert main(["runs", "list", "--json", "--database", pg_url]) == 0
             (found,) = fields_of(capsys)

@@ -2,10 +2,10 @@
 
     make bench-durable           (or: python -m benchmarks.durable [--rows 1500] [--rounds 5])
 
-Two worker processes, a driver process and a Postgres of their own on one machine; a server on loopback answers
-at once, so that what is left is the work around a call. The subjects take turns within each round, each in a
-new database, so that the machine's speed cancels out of their ratio. Writes benchmarks/durable.json and
-benchmarks/durable.md.
+Two worker processes, a driver process and a Postgres of their own on one machine; a server on loopback
+answers at once, so that what is left is the work around a call. The subjects take turns within each
+round, each in a new database, so that the machine's speed cancels out of their ratio. Writes
+benchmarks/durable.json and benchmarks/durable.md.
 """
 
 from __future__ import annotations
@@ -144,7 +144,8 @@ def page_of(conditions: Dict[str, Any], found: Rounds) -> Iterator[str]:
     versions = ", ".join(f"{name} {text}" for name, text in conditions["versions"].items())
     yield from ("# Durable calls on Postgres", "", *_INTRODUCTION, "")
     yield f"{conditions['machine']}; {versions}; load {conditions['load_before']:.1f} before."
-    yield f"{conditions['rows']:,} rows, {WORKERS} workers with {conditions['concurrency']} requests at a time each,"
+    at_once = conditions["concurrency"]
+    yield f"{conditions['rows']:,} rows, {WORKERS} workers with {at_once} requests at a time each,"
     yield f"medians of {conditions['rounds']} rounds (lowest to highest)."
     yield from ("", "| | rows/s | ms a row | one call alone, ms | times as fast as plain DBOS |")
     yield "|---|---|---|---|---|"
@@ -156,12 +157,13 @@ def page_of(conditions: Dict[str, Any], found: Rounds) -> Iterator[str]:
 
 
 _INTRODUCTION = (
-    "`make bench-durable`: two workers, a driver, the server and Postgres (fsync on) share the machine. The server",
-    "answers at once, with 1,500 characters, so that all of the time is the work around a call. claude-force keeps",
-    "each call, result and answer in the database, paces all workers together and keeps the driver's ledger. Plain",
-    "DBOS is a workflow with one step that makes the same request by the SDK, on a queue with the same settings; its",
-    "driver enqueues from 16 threads and polls for the outcomes of all rows at once. One call alone is the time from",
-    "`execute_agent` (or `enqueue`) to its answer with nothing else under way.",
+    "`make bench-durable`: two workers, a driver, the server and Postgres (fsync on) share the machine.",
+    "The server answers at once, with 1,500 characters, so that all of the time is the work around a",
+    "call. claude-force keeps each call, result and answer in the database, paces all workers together",
+    "and keeps the driver's ledger. Plain DBOS is a workflow with one step that makes the same request by",
+    "the SDK, on a queue with the same settings; its driver enqueues from 16 threads and polls for the",
+    "outcomes of all rows at once. One call alone is the time from `execute_agent` (or `enqueue`) to its",
+    "answer with nothing else under way.",
 )
 
 
