@@ -1,4 +1,5 @@
-"""A real Postgres for the tests: on loopback, in a folder of its own, from the machine's binaries or a wheel's."""
+"""A real Postgres for the tests: on loopback, in a folder of its own, from the machine's binaries or a
+wheel's."""
 
 import contextlib
 import os
@@ -40,8 +41,8 @@ def _of_the_wheel():
 class Postgres:
     """One server. It will not run as root, so that as root it runs as `nobody`."""
 
-    def __init__(self, fsync="off"):
-        self._fsync = fsync
+    def __init__(self, fsync=False):
+        self.fsync = fsync
         self.folder = Path(tempfile.mkdtemp(prefix="claude-force-pg-"))
         self.binaries = find_binaries()
         self._as = {}
@@ -79,7 +80,7 @@ class Postgres:
             "port": self.port,
             "unix_socket_directories": "",
             "max_connections": 200,
-            "fsync": self._fsync,
+            "fsync": "on" if self.fsync else "off",
         }
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         with (self.folder / "log").open("ab") as log:

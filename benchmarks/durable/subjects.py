@@ -36,6 +36,7 @@ def tasks_of(count: int, mark: str) -> List[str]:
 def figures(answered: int, seconds: float, alone: List[float]) -> Dict[str, float]:
     return {
         "answered": answered,
+        "made": answered + WARM + ALONE,
         "rows_per_second": answered / seconds,
         "alone_ms": statistics.median(alone) * 1000,
     }

@@ -77,16 +77,15 @@ async def _run(args: argparse.Namespace, rows: Rows) -> int:
     url, path = driver_database(args), Path(args.output)
     running = _engine(args, url)
     afresh = args.no_resume or not path.exists()  # noqa: ASYNC240
-    run_id: Optional[str] = None
     with _opened(path) as output:
         run = _file_run(args, rows, output)
+        run_id = run_of(path, args.words, afresh) if url is not None else None
         left = None if args.budget is None else args.budget - run.outcome.cost
         if left is not None and left <= 0 and run.due:
             run.outcome.over_budget = True
         else:
             run.begin()
             if run.due:
-                run_id = run_of(path, args.words, afresh) if url is not None else None
                 await _follow(args, run, running, left, url, run_id)
     _report(args, run.outcome, path, run_id)
     return _exit_code(run.outcome)

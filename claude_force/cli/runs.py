@@ -11,11 +11,11 @@ from ..errors import InputError, RunNotFoundError
 from ..workflow.journal import Journal, KeptRun
 from . import render, streams
 from .database import DEAD_SECONDS, chosen_database, needed_database, opened
-from .outputs import notes
+from .outputs import note_of, notes
 from .past import asked
 
 if TYPE_CHECKING:
-    from ..durable.runs import RunState
+    from ..durable.runs import Runs, RunState
 
 WORKFLOW, BULK = "workflow", "bulk"
 
@@ -66,7 +66,8 @@ def show_run(args: argparse.Namespace) -> int:
 def cancel_run(args: argparse.Namespace) -> int:
     """Raises InputError, ConfigurationError."""
     with opened(needed_database(args)) as runs:
-        number = runs.cancel(args.run)
+        # Of a run whose answers were all kept ones, the database knows nothing.
+        number = runs.cancel(args.run) if _state(runs, args.run).calls else 0
     if args.json:
         streams.as_json({"success": True, "run": args.run, "cancelled": number})
     else:
@@ -120,12 +121,25 @@ def _kept(run_id: str) -> Optional[Dict[str, Any]]:
 def _durable(url: str, run_id: str) -> Dict[str, Any]:
     with opened(url) as runs:
         try:
-            state = runs.get(run_id)
+            state = _state(runs, run_id)
         except InputError:
             return {}
         failures = [one._asdict() for one in runs.failures(run_id)]
     outputs = {note.run: note.output for note in notes()}
     return {**_state_fields(state, outputs.get(run_id)), "failures": failures}
+
+
+def _state(runs: Runs, run_id: str) -> RunState:
+    """Raises InputError where nothing is known of the run."""
+    try:
+        return runs.get(run_id)
+    except InputError:
+        note = note_of(run_id)
+        if note is None:
+            raise
+        from ..durable.runs import RunState
+
+        return RunState(run_id, note.began, 0, 0, 0, 0, 0, 0)
 
 
 def _with_durable(kept: List[Dict[str, Any]], url: str) -> List[Dict[str, Any]]:
