@@ -19,6 +19,8 @@ from fleet import write_project
 
 from claude_force.cli.database import Notes
 from claude_force.cli.main import main
+from claude_force.durable import Runs
+from claude_force.errors import ConfigurationError
 from claude_force.testing import MessagesServer, faults
 
 AGENT = "python-expert"
@@ -286,6 +288,22 @@ class TestWorkflow:
         assert fields_of(capsys)["success"]
         assert len(api.requests) == 30
 
+    def test_ctrl_c_ends_its_calls_and_resume_goes_on(self, place, pg_url, tmp_path, start, capsys, spawn):
+        api = start(time_to_first_token=0.3)
+        more = ("--cache", "off", "--json")
+        with worker_of(pg_url, tmp_path):
+            driver = spawn("run", "workflow", "thirty", "--task", "Go", "--durable", *more)
+            until(lambda: len(api.requests) >= 5, "calls are under way")
+            driver.send_signal(signal.SIGINT)
+            out, _ = driver.communicate(timeout=40)
+            fields = json.loads(out)
+            assert (driver.returncode, fields["error"]) == (130, "interrupted")
+            assert main(["runs", "show", fields["run_id"], "--json", "--database", pg_url]) == 0
+            assert fields_of(capsys)["open"] == 0
+            assert main(["runs", "resume", fields["run_id"], "--database", pg_url, *more]) == 0
+        assert fields_of(capsys)["success"]
+        assert 30 <= len(api.requests) <= 30 + 10
+
     def test_a_call_that_is_retried_is_one_of_its_own(self, place, pg_url, tmp_path, start, capsys):
         api = start(faults=[faults.status(500)] * 3)
         with worker_of(pg_url, tmp_path):
@@ -393,3 +411,14 @@ def test_that_no_worker_is_alive_is_said_at_once_and_then_each_minute():
     assert notes.next(["w1", "w2"]) == "2 workers at work: w1, w2"
     assert notes.next(["w1"]) is None
     assert notes.next(None) is None
+
+
+def test_a_database_that_went_away_is_told_as_such_and_without_its_password(postgres, pg_url):
+    runs = Runs(pg_url)
+    assert runs.workers() == []
+    postgres.drop(pg_url)
+    with pytest.raises(ConfigurationError) as caught:
+        runs.workers()
+    runs.close()
+    assert "can't be used" in str(caught.value)
+    assert pg_url not in str(caught.value)

@@ -126,7 +126,7 @@ class TestService:
     def test_the_words_of_the_container_are_some_that_the_parser_takes(self):
         (text,) = shown("dockerfile")
         found = dict(line.split(" ", 1) for line in text.splitlines())
-        assert list(found) == ["FROM", "RUN", "USER", "STOPSIGNAL", "ENTRYPOINT", "CMD"]
+        assert list(found) == ["FROM", "COPY", "RUN", "USER", "STOPSIGNAL", "ENTRYPOINT", "CMD"]
         program, *words = json.loads(found["ENTRYPOINT"]) + json.loads(found["CMD"])
         assert (program, parse(words).verb) == ("claude-force", "worker")
 

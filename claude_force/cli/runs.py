@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import time
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence
 
@@ -17,7 +18,10 @@ from .past import asked
 if TYPE_CHECKING:
     from ..durable.runs import Runs, RunState
 
-WORKFLOW, BULK = "workflow", "bulk"
+WORKFLOW, BULK, CALL = "workflow", "bulk", "call"
+# What a single call that belongs to no run is kept under.
+_SINGLE = re.compile("call-[0-9a-f]{32}")
+_NONE_OF_WORKFLOWS = "there are no runs of workflows yet (durable runs: add --durable or --database URL)"
 
 
 def list_runs(args: argparse.Namespace) -> int:
@@ -31,7 +35,7 @@ def list_runs(args: argparse.Namespace) -> int:
     if args.json:
         streams.as_json(found)
     elif not found:
-        streams.note("there are no runs of workflows yet" if url is None else "there are no runs yet")
+        streams.note(_NONE_OF_WORKFLOWS if url is None else "there are no runs yet")
     elif url is None:
         render.table(("run", "workflow", "status", "began", "answers", "paid"), [_row(one) for one in found])
     else:
@@ -154,7 +158,7 @@ def _with_durable(kept: List[Dict[str, Any]], url: str) -> List[Dict[str, Any]]:
 def _state_fields(state: RunState, output: Optional[str]) -> Dict[str, Any]:
     return {
         "run": state.run_id,
-        "kind": BULK,
+        "kind": CALL if _SINGLE.fullmatch(state.run_id) else BULK,
         "status": "open" if state.open else "done",
         "began": state.created,
         "output": output,

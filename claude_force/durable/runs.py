@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, NamedTuple
+from contextlib import contextmanager
+from typing import Any, Dict, Iterator, List, NamedTuple
 
 import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
 
-from ..errors import CancelledCallError, InputError
+from ..errors import CancelledCallError, ConfigurationError, InputError
 from . import host
 from .address import parse
 from .calls import Finish
@@ -86,7 +88,8 @@ class Runs:
             return [_failure(row) for row in connection.execute(failed)]
 
     def cancel(self, run_id: str) -> int:
-        """Ends what is open of it; what is on the wire ends within a second or two. Returns how many calls."""
+        """Ends what is open of it; what is on the wire ends within a second or two. Returns how many
+        calls."""
         self.get(run_id)
         figures, text = outcome_texts(CancelledCallError("The run was cancelled"), 0.0)
         with self._connected() as connection:
@@ -129,11 +132,18 @@ class Runs:
     def close(self) -> None:
         self._database.close()
 
-    def _connected(self) -> Any:
+    @contextmanager
+    def _connected(self) -> Iterator[sa.Connection]:
         if not self._ready:
             self._database.prepare()
             self._ready = True
-        return self._database.begin()
+        try:
+            with self._database.begin() as connection:
+                yield connection
+        except DBAPIError as error:
+            raise ConfigurationError(
+                f"The database {self._database.address} can't be used: {self._database.reason(error)}"
+            ) from None
 
 
 def _failure(row: Any) -> Failure:
