@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help test demo docs check cover soak bench-cache bench-engine bench-pace bench-bulk bench-ledger bench-startup bench-claims matrix artefacts clean
+.PHONY: help test demo docs check cover soak bench-cache bench-engine bench-pace bench-bulk bench-ledger bench-startup bench-claims bench-durable bench-workflow matrix artefacts clean
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -23,6 +23,8 @@ help:
 	@echo "make bench-ledger         measure recording, and the figures of 1,000,000 executions"
 	@echo "make bench-startup        measure whole commands in starts of the bare interpreter"
 	@echo "make bench-claims         measure what was promised, coverage too, and write its page (15 minutes)"
+	@echo "make bench-durable        measure durable calls over two workers on Postgres, beside plain DBOS (10 minutes)"
+	@echo "make bench-workflow       measure graphs of agents beside their critical path (2 minutes)"
 	@echo "make matrix               run the tests on every Python from 3.8 to 3.13 that is here (MATRIX=\"3.8 3.13\": only these)"
 	@echo "make artefacts            build wheel and source distribution, install each and use it"
 	@echo "make clean                remove environments, caches and reports"
@@ -59,7 +61,7 @@ bench-engine: .venv-bench/engine
 bench-pace: .venv/dev
 	$(BIN)/python -m benchmarks.pace $(BENCH)
 
-bench-bulk bench-ledger bench-startup bench-claims: bench-%: .venv/dev
+bench-bulk bench-ledger bench-startup bench-claims bench-durable bench-workflow: bench-%: .venv/dev
 	$(BIN)/python -m benchmarks.$* $(BENCH)
 
 matrix:

@@ -125,8 +125,8 @@ def tell(observers: Iterable[Observer], executed: Executed) -> None:
 
 
 def is_unsent(result: AgentResult) -> bool:
-    """Whether the fleet was stopped before anything was sent."""
-    return isinstance(result.error, ClosedError) and not result.attempts
+    """Whether the fleet was stopped, or the call taken back, before anything was sent."""
+    return isinstance(result.error, (ClosedError, CancelledCallError)) and not result.attempts
 
 
 def log_result(result: AgentResult) -> None:

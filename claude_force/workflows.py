@@ -141,20 +141,16 @@ class Workflows(Engine):
         result = kept.recall(part, question)
         if result is not None:
             return Answered(result, resumed=True)
+        terms = Terms(first_of_many=step.foreach is not None, ticket=kept.ticket(part))
         result = await self.execute_agent(
             step.agent,
             part.task,
             workflow_name=workflow,
             workflow_position=part.position,
-            **{"terms": _terms(part, kept.run_id), **options},
+            **{"terms": terms, **options},
         )
         await kept.keep(part, question, result)
         return Answered(result)
-
-
-def _terms(part: Part, run_id: Optional[str]) -> Terms:
-    ticket = f"{run_id}:{part.step.id}.{part.number}" if run_id else None
-    return Terms(first_of_many=part.step.foreach is not None, ticket=ticket)
 
 
 def _options(step: Step, call_options: Mapping[str, Any]) -> Dict[str, Any]:

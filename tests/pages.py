@@ -98,7 +98,7 @@ class Project:
     Programs and commands come from `forge`; without one, commands start by themselves.
     """
 
-    def __init__(self, home, server, forge=None, name="page"):
+    def __init__(self, home, server, forge=None, name="page", **environment):
         self.home, self.folder, self.name = home, home / "project", name
         self._forge = forge
         self.folder.mkdir()
@@ -114,6 +114,7 @@ class Project:
             "CLAUDE_FORCE_LOOPBACK_ONLY": "1",
             "PATH": _commands(home, forge) + os.pathsep + os.environ["PATH"],
             "PYTHONPATH": str(ROOT),
+            **environment,
         }
 
     def run(self, block):
@@ -153,12 +154,12 @@ class Project:
         (claude / "claude.json").write_text(text, encoding="utf-8")
 
 
-def walk(page, home, forge) -> "list[Optional[Done]]":
-    """How each of the page's examples ended."""
+def walk(page, home, forge, **environment) -> "list[Optional[Done]]":
+    """How each of the page's examples ended, with more variables in its environment."""
     from claude_force.testing import MessagesServer
 
     with MessagesServer() as server:
-        project = Project(home, server, forge, page.name)
+        project = Project(home, server, forge, page.name, **environment)
         return [project.run(block) for block in examples_of(page)]
 
 

@@ -48,7 +48,7 @@ class Outcome:
         total: rows of the run; `kept` were in the output before, `ran` were added now.
         succeeded, failed: of all that the output holds.
         over_budget: some rows were not sent because the budget had no room for them.
-        stopped: it was told to stop.
+        stopped: it was told to stop; `cancelled`, by somebody who cancelled its calls where they are made.
         error: why no row could be run any more.
         cost: USD of all that the output holds, its `unpriced` answers of unknown price not among them;
             `saved` and `prompt_cache_saving` are of what ran now.
@@ -61,6 +61,7 @@ class Outcome:
     failed: int = 0
     over_budget: bool = False
     stopped: bool = False
+    cancelled: bool = False
     error: Optional[ClaudeForceError] = None
     cost: float = 0.0
     unpriced: int = 0
@@ -132,7 +133,8 @@ class FileRun:
 
         def told(event: Event) -> None:
             # Here and not where the results are read: what is answered is kept before the next is asked.
-            if isinstance(event, Finished):
+            # One that was broken off is told of before it ends.
+            if isinstance(event, Finished) and event.index in self._under_way:
                 self._take(self._under_way.pop(event.index), event.result)
             if event.progress.in_flight:
                 self._idle.clear()
@@ -147,6 +149,10 @@ class FileRun:
     def stop(self) -> None:
         """No further row is begun."""
         self._ended = self.outcome.stopped = True
+
+    def place(self, number: int) -> str:
+        """The row that is the run's task `number`, by a name that stays the same when the run goes on."""
+        return str(self._under_way[number].index)
 
     async def saved(self) -> None:
         """Returns when no row has been sent whose result is not written."""
@@ -164,6 +170,10 @@ class FileRun:
         outcome = self.outcome
         if isinstance(result.error, ClosedError):
             self._note_cost(row, result)
+            return
+        if isinstance(result.error, CancelledCallError):
+            outcome.cancelled |= not self._ended
+            self.stop()
             return
         if isinstance(result.error, BudgetExceededError):
             self._ended = outcome.over_budget = True

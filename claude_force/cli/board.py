@@ -22,12 +22,20 @@ _KINDS = ("requests", "input tokens", "output tokens")
 
 
 class Board:
-    """Follows a run's events. `load` tells what is on the wire, `kept` and `spent` what was there before."""
+    """Follows a run's events. `load` tells what is on the wire, `kept` and `spent` what was there before.
+
+    `under_way` says where the rows are that were begun and have not ended.
+    """
 
     def __init__(
-        self, load: Callable[[], Optional[Load]], kept: int, spent: float, quiet: bool = False
+        self,
+        load: Callable[[], Optional[Load]],
+        kept: int,
+        spent: float,
+        quiet: bool = False,
+        under_way: str = "in flight",
     ) -> None:
-        self._load, self._kept, self._spent = load, kept, spent
+        self._load, self._kept, self._spent, self._under_way = load, kept, spent, under_way
         # What is logged of each step would tear a board to pieces.
         self._live = sys.stderr.isatty() and not (quiet or streams.is_quiet() or is_verbose())
         self.progress = Progress()
@@ -86,7 +94,7 @@ class Board:
         on_wire = now.in_flight if load is None else load.under_way
         room = "" if load is None else f" of {load.window:,} at most"
         paused = f", paused for {load.paused:.0f} s" if load is not None and load.paused else ""
-        return f"{text}, {on_wire:,} in flight{room}{paused}"
+        return f"{text}, {on_wire:,} {self._under_way}{room}{paused}"
 
     def _speed(self, now: Progress) -> str:
         load, rates = self._load(), self._per_minute(now)

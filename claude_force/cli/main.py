@@ -46,7 +46,7 @@ def _guarded(given: List[str], as_json: bool) -> int:
     try:
         if given[:1] == ["__complete"]:
             return _complete(given[1:])
-        return _carry_out(_parse(given))
+        return _carry_out(parse(given))
     except SystemExit as end:  # argparse, after --help and --version
         return int(end.code or DONE)
     except InvalidWorkflowError as error:
@@ -80,11 +80,13 @@ def _complete(words: List[str]) -> int:
     return complete(_parser(), words)
 
 
-def _parse(given: List[str]) -> argparse.Namespace:
+def parse(given: List[str]) -> argparse.Namespace:
+    """What a command line says, with `carry_out` to be called with it. Raises InputError."""
     # Where the verb comes first, nothing that follows can have to do with another one.
     verbs = given[:1] if given and given[0] in VERBS else VERBS
     args, rest = _parser(verbs).parse_known_args(given)
     # As an optional positional, argparse would lose the "-" that stands after an option.
+    args.words = given
     args.stdin = rest == ["-"] and hasattr(args, "task_file")
     if rest and not args.stdin:
         args.parser.unknown(rest)

@@ -5,20 +5,18 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import signal
-from contextlib import contextmanager
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, AsyncIterator, Callable, Dict, Iterable, Iterator, List, Optional
-
-import anyio
+from typing import Any, Dict, Iterable, Optional
 
 from ..async_orchestrator import AsyncAgentOrchestrator
-from ..bulk import FileRun, OnEvent, Outcome, Output, Row, Rows, SourceFiles, TaskFile
+from ..bulk import FileRun, Outcome, Output, Row, Rows, SourceFiles, TaskFile
 from ..errors import InputError
-from ..types import AgentResult
 from . import streams
-from .board import Board
+from .database import chosen_database, crew_of, driver_database
+from .following import Following
 from .options import call_options
+from .outputs import run_of
 from .render import count, dollars
 from .run import check_budget, engine, estimate_fields, estimate_lines, prices
 
@@ -55,7 +53,7 @@ def _rows(args: argparse.Namespace) -> Rows:
 
 
 async def _estimate(args: argparse.Namespace, rows: Rows) -> int:
-    running = _engine(args)
+    running = _engine(args, chosen_database(args))
     tasks = (InputError(row.problem) if row.problem else (row.agent, row.task) for row in _due(args, rows))
     async with running:
         estimate = await running.estimate(tasks, cache=args.cache, **_call_options(args))  # type: ignore[arg-type]
@@ -76,20 +74,36 @@ def _due(args: argparse.Namespace, rows: Rows) -> Iterable[Row]:
 
 
 async def _run(args: argparse.Namespace, rows: Rows) -> int:
-    running, path = _engine(args), Path(args.output)
+    url, path = driver_database(args), Path(args.output)
+    running = _engine(args, url)
+    afresh = args.no_resume or not path.exists()  # noqa: ASYNC240
     with _opened(path) as output:
         run = _file_run(args, rows, output)
-        spent = run.outcome.cost
-        left = None if args.budget is None else args.budget - spent
+        run_id = run_of(path, args.words, afresh) if url is not None else None
+        left = None if args.budget is None else args.budget - run.outcome.cost
         if left is not None and left <= 0 and run.due:
             run.outcome.over_budget = True
         else:
             run.begin()
             if run.due:
-                async with running:
-                    await _follow(args, run, running, left)
-    _report(args, run.outcome, path)
+                await _follow(args, run, running, left, url, run_id)
+    _report(args, run.outcome, path, run_id)
     return _exit_code(run.outcome)
+
+
+async def _follow(
+    args: argparse.Namespace,
+    run: FileRun,
+    running: AsyncAgentOrchestrator,
+    left: Optional[float],
+    url: Optional[str],
+    run_id: Optional[str],
+) -> None:
+    """`left` is USD of the budget; `run_id` that of the durable run, over the database `url`."""
+    options = {"budget_usd": left, "cache": args.cache, **_call_options(args)}
+    with nullcontext() if url is None else crew_of(url) as crew:
+        async with running:
+            await Following(run, running, options, args.grace, args.json, crew, run_id).follow()
 
 
 def _opened(path: Path) -> Output:
@@ -103,79 +117,14 @@ def _file_run(args: argparse.Namespace, rows: Rows, output: Output) -> FileRun:
     return FileRun(rows, output, _options(args), args.limit, args.no_resume, args.retry_failed)
 
 
-async def _follow(
-    args: argparse.Namespace, run: FileRun, running: AsyncAgentOrchestrator, budget: Optional[float]
-) -> None:
-    board = Board(running.load, run.outcome.kept, run.outcome.cost, quiet=args.json)
-
-    def stream(tasks: AsyncIterator[Any], on_event: OnEvent) -> AsyncIterator[AgentResult]:
-        return running.stream_multiple(
-            tasks,
-            budget_usd=budget,
-            on_event=on_event,
-            total=run.due,
-            cache=args.cache,
-            **_call_options(args),
-        )
-
-    async def stop() -> None:
-        run.stop()
-        in_flight = count(board.progress.in_flight, "request")
-        streams.note(f"stopping; {in_flight} in flight may end within {args.grace:g} s (Ctrl-C again: now)")
-        with anyio.move_on_after(args.grace):
-            await running.drain(args.grace)
-            # An answer that has come is kept in the cache before it is a result.
-            await run.saved()
-        # What is left has not been sent, or did not end in time.
-        working.cancel()
-
-    running.observers.append(run.broken_off)
-    working = asyncio.ensure_future(run.run(stream, board.on_event))
-    showing = asyncio.ensure_future(board.show())
-    try:
-        with _interrupted(stop, working.cancel):
-            await asyncio.wait([working])
-    except asyncio.CancelledError:
-        run.stop()
-    finally:
-        for one in (working, showing):
-            one.cancel()
-        await asyncio.gather(working, showing, return_exceptions=True)
-    if not working.cancelled():
-        working.result()
-
-
-@contextmanager
-def _interrupted(stop: Callable[[], Any], stop_now: Callable[[], Any]) -> Iterator[None]:
-    """The first Ctrl-C calls `stop`, the second `stop_now`."""
-    loop = asyncio.get_running_loop()
-    stopping: List[asyncio.Future[None]] = []
-
-    def interrupt() -> None:
-        if stopping:
-            stop_now()
-        else:
-            stopping.append(asyncio.ensure_future(stop()))
-
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, interrupt)
-    except (NotImplementedError, RuntimeError, ValueError):
-        # Where a loop takes no signals (Windows, another thread), Ctrl-C ends the run at once.
-        yield
-        return
-    try:
-        yield
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
-        for one in stopping:
-            one.cancel()
-
-
-def _engine(args: argparse.Namespace) -> AsyncAgentOrchestrator:
+def _engine(args: argparse.Namespace, url: Optional[str]) -> AsyncAgentOrchestrator:
     return engine(
-        args, prices=prices(args.price), rpm=args.rpm, input_tpm=args.tpm, output_tpm=args.output_tpm
+        args,
+        prices=prices(args.price),
+        rpm=args.rpm,
+        input_tpm=args.tpm,
+        output_tpm=args.output_tpm,
+        durable=url,
     )
 
 
@@ -199,9 +148,9 @@ def _exit_code(outcome: Outcome) -> int:
     return _SOME_FAILED if outcome.failed else _ALL
 
 
-def _report(args: argparse.Namespace, outcome: Outcome, path: Path) -> None:
+def _report(args: argparse.Namespace, outcome: Outcome, path: Path, run_id: Optional[str]) -> None:
     if args.json:
-        streams.as_json(_outcome_fields(outcome, path))
+        streams.as_json({**_outcome_fields(outcome, path), "run_id": run_id})
         return
     streams.note(
         f"{outcome.total:,} rows: {outcome.succeeded:,} succeeded, {outcome.failed:,} failed, "
@@ -210,6 +159,8 @@ def _report(args: argparse.Namespace, outcome: Outcome, path: Path) -> None:
     streams.note(_money(outcome))
     if outcome.error is not None:
         streams.error(str(outcome.error), json=False)
+    if outcome.cancelled:
+        streams.note(f"run {run_id} was cancelled by another command")
     if outcome.over_budget:
         streams.note("the budget ended the run: the same command with a higher --budget goes on")
     elif outcome.missing:
@@ -244,5 +195,6 @@ def _outcome_fields(outcome: Outcome, path: Path) -> Dict[str, Any]:
         "prompt_cache_saving": outcome.prompt_cache_saving,
         "over_budget": outcome.over_budget,
         "stopped": outcome.stopped,
+        "cancelled": outcome.cancelled,
         "error": str(outcome.error) if outcome.error else None,
     }

@@ -45,6 +45,16 @@ def add_call_options(parser: Parser) -> None:
     add("--no-stream", action="store_true", help="ask for each answer in one piece")
 
 
+def add_database(parser: Parser, what: str) -> None:
+    """Which database is to be used, if any; `what` says for what. The environment alone asks for none."""
+    which = parser.add_mutually_exclusive_group()
+    url = f"{what}: postgresql://user:password@host/name, or sqlite:///FILE"
+    which.add_argument("--database", metavar="URL", help=url)
+    which.add_argument(
+        "--durable", action="store_true", help="the same, with the URL that CLAUDE_FORCE_DATABASE_URL holds"
+    )
+
+
 def concurrent(text: str) -> Any:
     """A number of attempts, or "auto"."""
     return text if text == "auto" else int(text)

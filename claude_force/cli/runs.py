@@ -1,87 +1,189 @@
-"""`runs list` and `runs show`: the journal of workflows. Neither needs the SDK."""
+"""`runs list|show|cancel|workers`: the journal of workflows, and the runs of a database that is named."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import sqlite3
+import re
 import time
-from contextlib import closing
-from typing import Any, Callable, Dict, Sequence, TypeVar
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence
 
-from ..errors import CacheError, InputError
+from ..errors import InputError, RunNotFoundError
 from ..workflow.journal import Journal, KeptRun
-from ..workflow.keeping import open_journal
 from . import render, streams
+from .database import DEAD_SECONDS, chosen_database, needed_database, opened
+from .outputs import note_of, notes
+from .past import asked
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from ..durable.runs import Runs, RunState
+
+WORKFLOW, BULK, CALL = "workflow", "bulk", "call"
+# What a single call that belongs to no run is kept under.
+_SINGLE = re.compile("call-[0-9a-f]{32}")
+_NONE_OF_WORKFLOWS = "there are no runs of workflows yet (durable runs: add --durable or --database URL)"
 
 
 def list_runs(args: argparse.Namespace) -> int:
-    """The last runs. Raises InputError, CacheError."""
+    """The last runs. Raises InputError, CacheError, ConfigurationError."""
     if args.last < 1:
         raise InputError(f"--last is {args.last}; it must be a whole number from 1 up.")
-    found = _asked(lambda journal: [_fields(run, journal) for run in journal.recent(args.last)])
+    found = asked(lambda journal: [_kept_fields(run, journal) for run in journal.recent(args.last)])
+    url = chosen_database(args)
+    if url is not None:
+        found = _with_durable(found, url)[: args.last]
     if args.json:
         streams.as_json(found)
-        return 0
-    if not found:
-        streams.note("there are no runs of workflows yet")
-        return 0
-    rows = [
-        (
-            one["run"],
-            one["workflow"],
-            one["status"],
-            _ago(one["began"]),
-            str(one["answers"]),
-            f"${one['spent']:.4f}",
-        )
-        for one in found
-    ]
-    render.table(("run", "workflow", "status", "began", "answers", "paid"), rows)
+    elif not found:
+        streams.note(_NONE_OF_WORKFLOWS if url is None else "there are no runs yet")
+    elif url is None:
+        render.table(("run", "workflow", "status", "began", "answers", "paid"), [_row(one) for one in found])
+    else:
+        heads = ("run", "kind", "status", "began", "succeeded", "failed", "open")
+        render.table(heads, [_durable_row(one) for one in found])
     return 0
 
 
 def show_run(args: argparse.Namespace) -> int:
-    """Raises RunNotFoundError, CacheError."""
-
-    def work(journal: Journal) -> Dict[str, Any]:
-        run = journal.find(args.run)
-        answers = [_answer(one.step, one.part, one.result) for one in journal.answers(args.run)]
-        return {**_fields(run, journal), "task": run.task, "inputs": dict(run.inputs), "steps": answers}
-
-    found = _asked(work)
+    """Raises RunNotFoundError, CacheError, InputError, ConfigurationError."""
+    url = chosen_database(args)
+    kept = _kept(args.run)
+    found = {} if url is None else _durable(url, args.run)
+    if kept is None and not found:
+        raise RunNotFoundError(_unknown(args.run, url))
+    fields = {**found, **(kept or {})}
     if args.json:
-        streams.as_json(found)
+        streams.as_json(fields)
         return 0
-    for name in ("run", "workflow", "status", "project", "task", "inputs"):
-        streams.out(f"{name + ':':10} {found[name] or '-'}")
-    streams.out(f"{'paid:':10} ${found['spent']:.4f}")
-    rows = [
-        (one["step"], str(one["part"] + 1), one["agent"], render.dollars(one["cost"]))
-        for one in found["steps"]
-    ]
-    if rows:
-        render.table(("step", "part", "agent", "cost"), rows)
+    for name in ("run", "kind", "workflow", "output", "status", "project", "task", "inputs"):
+        if fields.get(name):
+            streams.out(f"{name + ':':10} {fields[name]}")
+    if kept is not None:
+        streams.out(f"{'paid:':10} ${kept['spent']:.4f}")
+    if found:
+        streams.out(f"{'calls:':10} {_calls(found)}")
+    _show_steps(fields.get("steps", []))
+    _show_failures(fields.get("failures", []))
     return 0
 
 
-def _asked(work: Callable[[Journal], T]) -> T:
+def cancel_run(args: argparse.Namespace) -> int:
+    """Raises InputError, ConfigurationError."""
+    with opened(needed_database(args)) as runs:
+        # Of a run whose answers were all kept ones, the database knows nothing.
+        number = runs.cancel(args.run) if _state(runs, args.run).calls else 0
+    if args.json:
+        streams.as_json({"success": True, "run": args.run, "cancelled": number})
+    else:
+        streams.note(
+            f"{render.count(number, 'call')} of run {args.run} cancelled" if number else _NOTHING_OPEN
+        )
+    return 0
+
+
+_NOTHING_OPEN = "nothing of this run was open"
+
+
+def list_workers(args: argparse.Namespace) -> int:
+    """Returns 0, or 1 where none is alive. Raises InputError, ConfigurationError."""
+    with opened(needed_database(args)) as runs:
+        if runs.is_embedded:
+            raise InputError(
+                "With SQLite there are no workers: the command that runs calls makes them itself."
+            )
+        found = [{**one._asdict(), "alive": one.silent < DEAD_SECONDS} for one in runs.workers()]
+    if args.json:
+        streams.as_json(found)
+    elif not found:
+        streams.note("there are no workers: start `claude-force worker` with this database")
+    else:
+        rows = [
+            (
+                one["name"],
+                "alive" if one["alive"] else f"silent for {render.age(one['silent'])}",
+                str(one["concurrency"]),
+                _ago(one["started"]),
+            )
+            for one in found
+        ]
+        render.table(("worker", "state", "concurrency", "started"), rows)
+    return 0 if any(one["alive"] for one in found) else 1
+
+
+def _kept(run_id: str) -> Optional[Dict[str, Any]]:
+    def work(journal: Journal) -> Dict[str, Any]:
+        run = journal.find(run_id)
+        answers = [_answer(one.step, one.part, one.result) for one in journal.answers(run_id)]
+        return {**_kept_fields(run, journal), "task": run.task, "inputs": dict(run.inputs), "steps": answers}
+
     try:
-        with closing(open_journal()) as journal:
-            return work(journal)
-    except (OSError, sqlite3.Error) as error:
-        raise CacheError(f"The journal of runs can't be read: {error}.") from error
+        return asked(work)
+    except RunNotFoundError:
+        return None
 
 
-def _fields(run: KeptRun, journal: Journal) -> Dict[str, Any]:
+def _durable(url: str, run_id: str) -> Dict[str, Any]:
+    with opened(url) as runs:
+        try:
+            state = _state(runs, run_id)
+        except InputError:
+            return {}
+        failures = [one._asdict() for one in runs.failures(run_id)]
+    outputs = {note.run: note.output for note in notes()}
+    return {**_state_fields(state, outputs.get(run_id)), "failures": failures}
+
+
+def _state(runs: Runs, run_id: str) -> RunState:
+    """Raises InputError where nothing is known of the run."""
+    try:
+        return runs.get(run_id)
+    except InputError:
+        note = note_of(run_id)
+        if note is None:
+            raise
+        from ..durable.runs import RunState
+
+        return RunState(run_id, note.began, 0, 0, 0, 0, 0, 0)
+
+
+def _with_durable(kept: List[Dict[str, Any]], url: str) -> List[Dict[str, Any]]:
+    """The runs of both, the newest first; what both have is one."""
+    outputs = {note.run: note.output for note in notes()}
+    with opened(url) as runs:
+        states = {state.run_id: _state_fields(state, outputs.get(state.run_id)) for state in runs.list()}
+    both = [{**states.pop(one["run"], {}), **one} for one in kept]
+    return sorted([*both, *states.values()], key=lambda one: float(one["began"]), reverse=True)
+
+
+def _state_fields(state: RunState, output: Optional[str]) -> Dict[str, Any]:
+    return {
+        "run": state.run_id,
+        "kind": CALL if _SINGLE.fullmatch(state.run_id) else BULK,
+        "status": "open" if state.open else "done",
+        "began": state.created,
+        "output": output,
+        "calls": state.calls,
+        "succeeded": state.succeeded,
+        "failed": state.failed,
+        "cancelled": state.cancelled,
+        "open": state.open,
+        "begun": state.begun,
+    }
+
+
+def _unknown(run_id: str, url: Optional[str]) -> str:
+    hint = "" if url else "; durable runs are found with --durable or --database URL"
+    return f"Run '{run_id}' not found. `claude-force runs list` shows those of the last 30 days{hint}."
+
+
+def _kept_fields(run: KeptRun, journal: Journal) -> Dict[str, Any]:
     status = run.status
     if status == "running" and not journal.is_under_way(run.id):
         # Its process was killed before it could write its end.
         status = "interrupted"
     return {
         "run": run.id,
+        "kind": WORKFLOW,
         "workflow": run.workflow,
         "status": status,
         "project": run.project,
@@ -95,6 +197,31 @@ def _fields(run: KeptRun, journal: Journal) -> Dict[str, Any]:
 def _row(fields: Dict[str, Any]) -> Sequence[str]:
     began, paid = _ago(fields["began"]), f"${fields['spent']:.4f}"
     return fields["run"], fields["workflow"], fields["status"], began, str(fields["answers"]), paid
+
+
+def _durable_row(fields: Dict[str, Any]) -> Sequence[str]:
+    figures = (fields.get(name) for name in ("succeeded", "failed", "open"))
+    shown = ["-" if one is None else str(one) for one in figures]
+    return (fields["run"], fields["kind"], fields["status"], _ago(fields["began"]), *shown)
+
+
+def _calls(found: Dict[str, Any]) -> str:
+    return (
+        f"{found['succeeded']:,} succeeded, {found['failed']:,} failed, {found['cancelled']:,} cancelled, "
+        f"{found['open']:,} open of which {found['begun']:,} begun"
+    )
+
+
+def _show_steps(steps: List[Dict[str, Any]]) -> None:
+    rows = [(one["step"], str(one["part"] + 1), one["agent"], render.dollars(one["cost"])) for one in steps]
+    if rows:
+        render.table(("step", "part", "agent", "cost"), rows)
+
+
+def _show_failures(failures: List[Dict[str, Any]]) -> None:
+    rows = [(one["place"], one["agent"], streams.one_line(one["error"])) for one in failures]
+    if rows:
+        render.table(("failed", "agent", "error"), rows)
 
 
 def _answer(step: str, part: int, result: str) -> Dict[str, Any]:

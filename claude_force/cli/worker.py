@@ -9,9 +9,9 @@ import signal
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from .. import durable, settings
-from ..errors import InputError
+from .. import durable
 from . import streams
+from .database import needed_database
 
 if TYPE_CHECKING:
     from ..durable import Worker
@@ -24,13 +24,8 @@ def work(args: argparse.Namespace) -> int:
 
 
 async def _work(args: argparse.Namespace) -> None:
-    url = args.database or settings.database_url()
-    if not url:
-        raise InputError(
-            "Name the database: --database URL, or CLAUDE_FORCE_DATABASE_URL in the environment."
-        )
     worker: Worker = durable.Worker(
-        url,
+        needed_database(args),
         args.concurrency,
         args.name,
         rpm=args.rpm,

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
 
 from ..agents import Registry
+from ..async_orchestrator import AsyncAgentOrchestrator
 from ..errors import InputError
 from ..types import AgentResult
 from ..workflow import StepEvent, StepResult, Workflow, WorkflowResult, drawing, faults, read_workflow
@@ -16,6 +18,7 @@ from ..workflow.order import cycles
 from ..workflow.outcome import SKIPPED
 from ..workflow.plan import Plan, PlannedStep
 from . import render, streams
+from .database import chosen_database, crew_of, driver_database
 from .options import call_options
 from .run import check_budget, engine, estimate_fields, estimate_lines, prices
 from .task import read_task
@@ -80,7 +83,7 @@ def _object(path: Path) -> Dict[str, Any]:
 async def _plan(args: argparse.Namespace, options: _Options) -> int:
     if options.task is None:
         raise InputError("--plan is for a run that has not begun: give its task instead of --resume.")
-    async with engine(args, prices=prices(args.price)) as running:
+    async with engine(args, prices=prices(args.price), durable=chosen_database(args)) as running:
         plan = await running.plan(
             args.name,
             options.task,
@@ -136,21 +139,29 @@ class _Run:
         self.run_id: Optional[str] = args.resume
 
     async def carry_out(self) -> WorkflowResult:
+        args = self._args
+        url = driver_database(args)
+        more = {"prices": prices(args.price), "budget_usd": args.budget, "durable": url}
+        with nullcontext() if url is None else crew_of(url) as crew:
+            async with engine(args, **more) as running:
+                with Tree(args.name, args.json) as self._tree:
+                    work = self._executed(running)
+                    return await (work if crew is None else crew.watched(work))
+
+    async def _executed(self, running: AsyncAgentOrchestrator) -> WorkflowResult:
         args, options = self._args, self._options
-        async with engine(args, prices=prices(args.price), budget_usd=args.budget) as running:
-            with Tree(args.name, args.json) as self._tree:
-                return await running.execute_workflow(
-                    args.name,
-                    options.task,
-                    options.pass_output,
-                    on_result=lambda _, result: self.done.append(result),
-                    on_step=self._on_step,
-                    inputs=options.inputs,
-                    resume=args.resume,
-                    fail_fast=args.fail_fast,
-                    cache=args.cache,
-                    **call_options(args),
-                )
+        return await running.execute_workflow(
+            args.name,
+            options.task,
+            options.pass_output,
+            on_result=lambda _, result: self.done.append(result),
+            on_step=self._on_step,
+            inputs=options.inputs,
+            resume=args.resume,
+            fail_fast=args.fail_fast,
+            cache=args.cache,
+            **call_options(args),
+        )
 
     def _on_step(self, event: StepEvent) -> None:
         self.run_id = event.run_id or self.run_id

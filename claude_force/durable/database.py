@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Iterator
@@ -23,6 +24,7 @@ APPLICATION, QUEUE, WORKFLOW = "claude-force", "claude-force-calls", "claude_for
 # Raised when the tables or the functions change.
 _VERSION = f"1 dbos {version('dbos')}"
 _MAKING = 0x636C61756465
+_LOCK_PAUSE = 0.1
 _POOL = 4
 
 
@@ -110,9 +112,16 @@ class Database:
                 yield connection
                 connection.commit()
             return
-        with self.engine.begin() as connection:
-            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MAKING})")
-            yield connection
+        # Not one that waits in the server: DBOS makes indexes concurrently, which waits for all open snapshots,
+        # that of a statement which waits for a lock among them.
+        with self.autocommit() as locking:
+            while not locking.exec_driver_sql(f"SELECT pg_try_advisory_lock({_MAKING})").scalar():
+                time.sleep(_LOCK_PAUSE)
+            try:
+                with self.engine.begin() as connection:
+                    yield connection
+            finally:
+                locking.exec_driver_sql(f"SELECT pg_advisory_unlock({_MAKING})")
 
 
 def _engine(address: Address, who: str) -> sa.Engine:

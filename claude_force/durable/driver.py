@@ -104,10 +104,12 @@ class Remote:
         if self._draining:
             raise _not_sent()
         post = self._posted()
-        waiting = post.expect(ticket)
+        waiting: Optional[asyncio.Future[Row]] = None
         try:
             with anyio.move_on_after(None if left is None else left + _DEADLINE_GRACE):
                 await self._desk.do(replace(order[1], ticket=ticket, left=left))
+                # Not before: an outcome that lay there until now is the one that is to be made good.
+                waiting = post.expect(ticket)
                 terms.watch.started(1)
                 outcome = self._read(await waiting)
                 if self._draining and isinstance(outcome, CancelledCallError):
@@ -120,7 +122,8 @@ class Remote:
             self._desk.leave(cancelled(ticket))
             raise
         finally:
-            post.forget(ticket, waiting)
+            if waiting is not None:
+                post.forget(ticket, waiting)
 
     async def _cancel(self, ticket: str) -> None:
         await self._desk.do(cancelled(ticket))

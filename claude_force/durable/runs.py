@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, NamedTuple
+from contextlib import contextmanager
+from typing import Any, Dict, Iterator, List, NamedTuple
 
 import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
 
-from ..errors import CancelledCallError, InputError
+from ..errors import CancelledCallError, ConfigurationError, InputError
 from . import host
 from .address import parse
 from .calls import Finish
@@ -53,6 +55,11 @@ class Runs:
     def __init__(self, url: str) -> None:
         self._database = Database(parse(url))
         self._ready = False
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the driver makes the calls itself, as with SQLite."""
+        return self._database.is_sqlite
 
     def list(self, most: int = 50) -> List[RunState]:
         """The newest first."""
@@ -108,6 +115,22 @@ class Runs:
                     connection.execute(sa.delete(table).where(column == name))
         return len(names)
 
+    def take_back(self, run_id: str) -> int:
+        """Ends, as cancelled, what of it no worker has begun; the rest goes on. Returns how many calls."""
+        figures, text = outcome_texts(CancelledCallError("The call was taken back"), 0.0)
+        with self._connected() as connection:
+            done = sa.exists().where(RESULTS.c.id == CALLS.c.id)
+            # A worker that begins one of them in this moment finds another generation, and leaves it.
+            unbegun = sa.update(CALLS).where(CALLS.c.run == run_id, CALLS.c.starts == 0, ~done)
+            taken = unbegun.values(generation=CALLS.c.generation + 1).returning(CALLS.c.id)
+            tickets = list(connection.execute(taken).scalars())
+            for start in range(0, len(tickets), 500):
+                part = tickets[start : start + 500]
+                ends = [Finish(ticket, figures, text, success=False, cancelled=True) for ticket in part]
+                Finish.together(self._database, connection, ends)
+        host.withdraw(self._database, run_id)
+        return len(tickets)
+
     def workers(self) -> List[WorkerState]:
         """All that are alive, or were a moment ago; none with SQLite."""
         if self._database.is_sqlite:
@@ -121,11 +144,18 @@ class Runs:
     def close(self) -> None:
         self._database.close()
 
-    def _connected(self) -> Any:
+    @contextmanager
+    def _connected(self) -> Iterator[sa.Connection]:
         if not self._ready:
             self._database.prepare()
             self._ready = True
-        return self._database.begin()
+        try:
+            with self._database.begin() as connection:
+                yield connection
+        except DBAPIError as error:
+            raise ConfigurationError(
+                f"The database {self._database.address} can't be used: {self._database.reason(error)}"
+            ) from None
 
 
 def _is_open(connection: sa.Connection, run_id: str) -> bool:

@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 _OF_PARENTS: List[Journal] = []
 
 SUCCEEDED, FAILED, INTERRUPTED = "succeeded", "failed", "interrupted"
+# The id of a durable run has at most 64 characters.
+_LONGEST_NAME = 50
 
 
 def open_journal() -> Journal:
@@ -61,7 +63,7 @@ class Keeper:
     async def keeping(self, workflow: str, resume: Optional[str] = None) -> Keeping:
         """A new run, or the one that is resumed. Raises InputError, CacheError."""
         if resume is None:
-            return Keeping(self, KeptRun(f"{slug(workflow) or 'workflow'}-{secrets.token_hex(4)}", workflow))
+            return Keeping(self, KeptRun(_new_id(workflow), workflow))
 
         taken: List[str] = []
 
@@ -132,6 +134,10 @@ class Keeper:
             return error
 
 
+def _new_id(workflow: str) -> str:
+    return f"{slug(workflow)[:_LONGEST_NAME] or 'workflow'}-{secrets.token_hex(4)}"
+
+
 def _nothing(journal: Journal) -> None:
     """What is to be kept is kept with the batch."""
 
@@ -157,6 +163,11 @@ class Keeping:
     def run_id(self) -> Optional[str]:
         """None where the run can't be kept."""
         return self._run.id if self._is_kept else None
+
+    def ticket(self, part: Part) -> str:
+        """What a call of this run is known by where calls are durable: the same when the run is resumed."""
+        again = f":{part.attempt}" if part.attempt else ""
+        return f"{self._run.id}:{part.step.id}:{part.number}{again}"
 
     @property
     def spent_before(self) -> float:

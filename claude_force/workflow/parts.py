@@ -12,12 +12,14 @@ from .told import told
 
 
 class Part(NamedTuple):
-    """One call of a workflow: part `number`, from 0, of the step at `position`, from 1."""
+    """One call of a workflow: part `number`, from 0, of the step at `position`, from 1; `attempt`, from 0,
+    counts the calls of a part whose step has `retries`."""
 
     step: Step
     number: int
     position: int
     task: str
+    attempt: int = 0
 
 
 class Answered(NamedTuple):
@@ -56,10 +58,10 @@ class Parts:
         """Whether `part` may read one."""
         return self.step.foreach is not None and reads_files(self.step.foreach)
 
-    def part(self, index: int) -> Part:
+    def part(self, index: int, attempt: int = 0) -> Part:
         """Reads the file that its item is, if its task has the text. Raises InputError."""
         item = None if self._items is None else self._items[index]
-        return Part(self.step, index, self.position, told(self._text, self._values, item))
+        return Part(self.step, index, self.position, told(self._text, self._values, item), attempt)
 
     def take(self, index: int, answered: Answered) -> None:
         """A call of this part has ended."""

@@ -141,8 +141,8 @@ class Runner:
 
     async def _part(self, parts: Parts, index: int) -> None:
         async with self._room:
-            for _ in range(parts.step.retries + 1):
-                answered = await self._answer(parts, index)
+            for attempt in range(parts.step.retries + 1):
+                answered = await self._answer(parts, index, attempt)
                 parts.take(index, answered)
                 if not isinstance(answered.result.error, _WORTH_ANOTHER):
                     break
@@ -151,9 +151,9 @@ class Runner:
             self._setting.on_part(answered.result)
         self._tell(parts.event(RUNNING))
 
-    async def _answer(self, parts: Parts, index: int) -> Answered:
+    async def _answer(self, parts: Parts, index: int, attempt: int) -> Answered:
         try:
-            work = partial(parts.part, index)
+            work = partial(parts.part, index, attempt)
             return await self._run(await to_thread.run_sync(work) if parts.reads_files else work())
         except InputError as error:
             run = Run(parts.step.agent, self._workflow.name, parts.position)

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import argparse
 
-from ..options import TASK_HELP, add_cache_policy, add_call_options, add_name, add_task, number
+from ..options import (
+    TASK_HELP,
+    add_cache_policy,
+    add_call_options,
+    add_database,
+    add_name,
+    add_task,
+    number,
+)
 from ..parser import Parser
 
 _MANY_HELP = (
     "A row has a task and an agent; its other fields are carried through to the results. Exit code 0: all "
     "rows succeeded, 3: some failed, 4: the budget ended it, 130: stopped."
 )
+_DATABASE = "let workers make the calls, over this database"
 
 
 def add(parser: Parser) -> None:
@@ -28,34 +37,44 @@ def add(parser: Parser) -> None:
 
 def _add_agent(parser: Parser) -> None:
     _add_one(parser, "agents")
+    add_call_options(parser)
+    add_cache_policy(parser)
     parser.set_defaults(carry_out=_run_agent)
 
 
 def _add_workflow(parser: Parser) -> None:
     _add_one(parser, "workflows")
     add = parser.add_argument
-    add("--no-pass-output", action="store_true", help="give agents the task alone, not the answers before")
     add("--input", action="append", metavar="NAME=TEXT", help="a value that tasks name; may be repeated")
     add("--inputs", metavar="FILE", help="a JSON object of such values, lists among them")
     add("--plan", action="store_true", help="send nothing: show the order of the steps and the cost")
     add("--resume", metavar="RUN", help="go on with a run: only what is missing is asked and paid for")
+    add_workflow_options(parser)
+    parser.values["inputs"] = "files"
+    parser.set_defaults(carry_out=_run_workflow)
+
+
+def add_workflow_options(parser: Parser) -> None:
+    """What holds for a run of a workflow, a new one or one that is resumed."""
+    add = parser.add_argument
+    add("--no-pass-output", action="store_true", help="give agents the task alone, not the answers before")
     add("--fail-fast", action="store_true", default=None, help="begin no further step after a failure")
     add("--budget", type=number, metavar="USD", help="hard cap on what this command spends")
     add("--price", action="append", metavar="MODEL=IN,OUT", help="USD per million tokens; may be repeated")
-    parser.values["inputs"] = "files"
-    parser.set_defaults(carry_out=_run_workflow)
+    add_database(parser, _DATABASE)
+    add_call_options(parser)
+    add_cache_policy(parser)
 
 
 def _add_one(parser: Parser, of: str) -> None:
     add_name(parser, of)
     add_task(parser)
-    add_call_options(parser)
-    add_cache_policy(parser)
 
 
 def _add_many(parser: Parser) -> None:
     _add_rows(parser)
     _add_bounds(parser)
+    add_database(parser, _DATABASE)
     add_cache_policy(parser)
     add_call_options(parser)
     parser.set_defaults(carry_out=_run_many)

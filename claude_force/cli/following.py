@@ -1,0 +1,112 @@
+"""A bulk run as it goes: the board, Ctrl-C, and the workers where they make the calls."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from contextlib import contextmanager
+from typing import Any, AsyncIterator, Callable, Dict, Iterator, List, Optional
+
+import anyio
+
+from ..async_orchestrator import AsyncAgentOrchestrator
+from ..bulk import FileRun, OnEvent
+from ..types import AgentResult
+from . import streams
+from .board import Board
+from .database import Crew
+from .render import count
+
+
+class Following:
+    """`options` are those of the calls, `crew` is there where the run `run_id` is a durable one."""
+
+    def __init__(
+        self,
+        run: FileRun,
+        running: AsyncAgentOrchestrator,
+        options: Dict[str, Any],
+        grace: float,
+        quiet: bool,
+        crew: Optional[Crew] = None,
+        run_id: Optional[str] = None,
+    ) -> None:
+        self._run, self._running, self._options, self._grace = run, running, options, grace
+        self._crew, self._run_id = crew, run_id
+        away = "handed over" if crew is not None and crew.is_away else "in flight"
+        self._board = Board(running.load, run.outcome.kept, run.outcome.cost, quiet, away)
+
+    async def follow(self) -> None:
+        """Until the run has ended or was stopped; its outcome is then up to date."""
+        self._running.observers.append(self._run.broken_off)
+        self._working = working = asyncio.ensure_future(self._run.run(self._stream, self._board.on_event))
+        beside = [asyncio.ensure_future(self._board.show())]
+        if self._crew is not None:
+            beside.append(asyncio.ensure_future(self._crew.watch()))
+        try:
+            with _interrupted(self._stop, working.cancel):
+                await asyncio.wait([working])
+        except asyncio.CancelledError:
+            self._run.stop()
+        finally:
+            for one in (working, *beside):
+                one.cancel()
+            await asyncio.gather(working, *beside, return_exceptions=True)
+        if not working.cancelled():
+            working.result()
+
+    def _stream(self, tasks: AsyncIterator[Any], on_event: OnEvent) -> AsyncIterator[AgentResult]:
+        durable: Dict[str, Any] = {}
+        if self._run_id is not None:
+            durable = {"run_id": self._run_id, "place": self._run.place}
+        return self._running.stream_multiple(
+            tasks, on_event=on_event, total=self._run.due, **durable, **self._options
+        )
+
+    async def _stop(self) -> None:
+        self._run.stop()
+        await self._tell_stopping()
+        with anyio.move_on_after(self._grace):
+            await self._running.drain(self._grace)
+            # An answer that has come is kept in the cache before it is a result.
+            await self._run.saved()
+        # What is left has not been sent, or did not end in time.
+        self._working.cancel()
+
+    async def _tell_stopping(self) -> None:
+        under_way, taken = self._board.progress.in_flight, ""
+        if self._crew is not None and self._run_id is not None:
+            back = await self._crew.take_back(self._run_id)
+            under_way, taken = max(0, under_way - back), f"{count(back, 'row')} taken back; " if back else ""
+        streams.note(
+            f"stopping; {taken}{count(under_way, 'request')} in flight may end within {self._grace:g} s "
+            "(Ctrl-C again: now)"
+        )
+
+
+@contextmanager
+def _interrupted(stop: Callable[[], Any], stop_now: Callable[[], Any]) -> Iterator[None]:
+    """The first Ctrl-C calls `stop`, the second `stop_now`."""
+    loop = asyncio.get_running_loop()
+    stopping: List[asyncio.Future[None]] = []
+
+    def interrupt() -> None:
+        if stopping:
+            stop_now()
+        else:
+            stopping.append(asyncio.ensure_future(stop()))
+
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, interrupt)
+    except (NotImplementedError, RuntimeError, ValueError):
+        # Where a loop takes no signals (Windows, another thread), Ctrl-C ends the run at once.
+        yield
+        return
+    try:
+        yield
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+        for one in stopping:
+            one.cancel()
