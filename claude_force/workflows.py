@@ -112,6 +112,10 @@ class Workflows(Engine):
         await super().close()
         await self._keeper.close()
 
+    def close_journal(self) -> None:
+        """Waits for what is being written of runs, then lets go of the file."""
+        self._keeper.stop()
+
     def _workflow(self, workflow: Union[str, Workflow], pass_output: bool) -> Workflow:
         if isinstance(workflow, Workflow):
             return workflow

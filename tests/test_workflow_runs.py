@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 import sqlite3
+import threading
 from collections import Counter
 from contextlib import asynccontextmanager, closing
 from itertools import count
@@ -180,10 +181,11 @@ class TestRun:
         assert server.requests == []
         assert "budget" in result.step("scan").reason
 
-    def test_the_sync_face_runs_them_too(self, project, server):
+    def test_the_sync_face_runs_them_too_and_closes_the_journal(self, project, server):
         with AgentOrchestrator(project, api_key="test-key", base_url=server.base_url) as orchestrator:
             result = orchestrator.run_workflow(DIAMOND, "x")
         assert [one.status for one in result.steps] == ["succeeded"] * 4
+        assert "claude-force-journal_0" not in {thread.name for thread in threading.enumerate()}
 
 
 @some.composite

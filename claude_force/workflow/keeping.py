@@ -114,10 +114,14 @@ class Keeper:
 
     async def close(self) -> None:
         """Waits for what is being written, then lets go of the file. A later use opens it again."""
-        await to_thread.run_sync(self._clerk.stop)
+        await to_thread.run_sync(self.stop)
+
+    def stop(self) -> None:
+        """As `close`, for a caller without a loop."""
+        self._clerk.stop()
         journal, self._journal = self._journal, None
         if journal is not None:
-            await to_thread.run_sync(journal.close)
+            journal.close()
 
     def _work(self, jobs: List[_Job]) -> List[Any]:
         """In the clerk's thread."""
