@@ -127,8 +127,8 @@ class Line:
         if worst is None:
             raise UnknownPriceError(
                 f"The price of {call.model} is not known, so no budget can be kept. Give "
-                f"prices={{{call.model!r}: {{'input': ..., 'output': ...}}}}, or --price {call.model}=INPUT,OUTPUT, "
-                "in USD per million tokens."
+                f"prices={{{call.model!r}: {{'input': ..., 'output': ...}}}} in USD per million tokens, "
+                f"or --price {call.model}=INPUT,OUTPUT."
             )
         return worst
 

@@ -112,8 +112,8 @@ class Database:
                 yield connection
                 connection.commit()
             return
-        # Not one that waits in the server: DBOS makes indexes concurrently, which waits for all open snapshots,
-        # that of a statement which waits for a lock among them.
+        # Not one that waits in the server: DBOS makes indexes concurrently, which waits for all open
+        # snapshots, that of a statement which waits for a lock among them.
         with self.autocommit() as locking:
             while not locking.exec_driver_sql(f"SELECT pg_try_advisory_lock({_MAKING})").scalar():
                 time.sleep(_LOCK_PAUSE)
