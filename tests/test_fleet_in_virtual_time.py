@@ -54,7 +54,7 @@ async def run_fleet(line, calls, under_way):
             by_task[call.task] = call
             yield ("a", call.task)
 
-    async def run(agent, task, watch):
+    async def run(index, agent, task, watch):
         began = LoopClock().now()
         try:
             result = succeeded(Run(agent), await line.send(by_task[task], None, ORDINARY), 0.0)
