@@ -286,10 +286,7 @@ class Withdraw(Job[None]):
     ) -> Sequence[None]:
         figures, text = outcome_texts(CancelledCallError("The call was withdrawn"), 0.0)
         for part in _chunks([ticket for job in jobs for ticket in job.tickets]):
-            done = sa.exists().where(RESULTS.c.id == CALLS.c.id)
-            idle = sa.update(CALLS).where(CALLS.c.id.in_(part), CALLS.c.starts == 0, ~done)
-            # A lock alone would not do: a worker that waits for it to begin the call would then begin it.
-            idle = idle.values(generation=CALLS.c.generation + 1).returning(CALLS.c.id)
+            idle = sa.select(CALLS.c.id).where(CALLS.c.id.in_(part), CALLS.c.starts == 0).with_for_update()
             ends = [Finish(one, figures, text, False, True) for one in connection.execute(idle).scalars()]
             if ends:
                 Finish.together(database, connection, ends)
