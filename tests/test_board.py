@@ -130,3 +130,9 @@ class TestLines:
         assert drawn.count("  ! ") == 3
         assert "row 5, attempt 1: busy" in drawn
         assert "all wait for 2.0 s: later" in drawn
+
+
+def test_rows_that_workers_have_are_not_said_to_be_on_the_wire():
+    board = Board(lambda: None, kept=0, spent=0.0, under_way="handed over")
+    board.progress = Progress(total=9, done=2, in_flight=3)
+    assert "2 of 9 rows done, 0 failed, 0 cached, 3 handed over" in board.lines()[0]

@@ -22,7 +22,7 @@ import time
 from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Dict, Iterator, List, Sequence
 
 import psycopg
 
@@ -76,8 +76,7 @@ def measured(rows: int, concurrency: int, rounds: int) -> Rounds:
                 for name in NAMES:
                     print(f"  round {number + 1}: {name}", file=sys.stderr, flush=True)
                     url = postgres.new_database()
-                    weigh = Scales(postgres, url) if name == OURS else None
-                    found[name].append(one(name, url, base_url, rows, concurrency, weigh))
+                    found[name].append(one(name, Scales(postgres, url), base_url, rows, concurrency))
                     postgres.drop(url)
     finally:
         postgres.remove()
@@ -85,36 +84,42 @@ def measured(rows: int, concurrency: int, rounds: int) -> Rounds:
 
 
 class Scales:
-    """What a database has to bear, beside the calls themselves."""
+    """What a database has to bear, and the processor time of it and of the workers."""
 
     def __init__(self, postgres: Any, url: str) -> None:
-        self._postgres, self._url = postgres, url
-        self._bytes = 0.0
+        self._postgres, self.url = postgres, url
+        self._workers: List[int] = []
+        self._bytes = self._cpu = 0.0
 
-    def begin(self) -> None:
-        """When the workers are there and nothing has been asked yet."""
+    def begin(self, workers: List[int]) -> None:
+        """When these processes are there and nothing has been asked yet."""
+        self._workers = workers
         self._bytes = self._number("SELECT pg_database_size(current_database())")
+        self._cpu = self._cpu_seconds(workers)
 
     def figures(self, rows: float) -> Dict[str, float]:
         """When `rows` have been made and the driver has gone."""
+        made = self._cpu_seconds(self._workers) - self._cpu
         grown = self._number("SELECT pg_database_size(current_database())") - self._bytes
+        return {"others_cpu_ms": made / rows * 1000, "bytes_per_row": grown / rows, **self._idle()}
+
+    def _idle(self) -> Dict[str, float]:
         done = "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()"
         connected = "SELECT count(*) - 1 FROM pg_stat_activity WHERE datname = current_database()"
         before, cpu = self._number(done), self._cpu_seconds()
         time.sleep(IDLE_SECONDS)
         return {
-            "bytes_per_row": grown / rows,
             "connections": self._number(connected) / WORKERS,
             "idle_transactions": (self._number(done) - before) / IDLE_SECONDS / WORKERS,
             "idle_cpu_ms": (self._cpu_seconds() - cpu) * 1000 / IDLE_SECONDS / WORKERS,
         }
 
     def _number(self, query: str) -> float:
-        with psycopg.connect(self._url) as connection:
+        with psycopg.connect(self.url) as connection:
             return float(connection.execute(query).fetchone()[0])
 
-    def _cpu_seconds(self) -> float:
-        """Of the server and its backends, those that have ended among them (Linux)."""
+    def _cpu_seconds(self, workers: Sequence[int] = ()) -> float:
+        """Of the workers, the database server and its backends, those that have ended among them (Linux)."""
         server = self._postgres.process.pid
         ticks = 0
         for place in Path("/proc").glob("[0-9]*/stat"):
@@ -122,14 +127,12 @@ class Scales:
                 fields = place.read_text().rpartition(")")[2].split()
                 if server == int(place.parent.name):
                     ticks += sum(int(one) for one in fields[11:15])
-                elif server == int(fields[1]):
+                elif server == int(fields[1]) or int(place.parent.name) in workers:
                     ticks += sum(int(one) for one in fields[11:13])
         return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def one(
-    name: str, url: str, base_url: str, rows: int, concurrency: int, weigh: Optional[Scales]
-) -> Dict[str, float]:
+def one(name: str, scales: Scales, base_url: str, rows: int, concurrency: int) -> Dict[str, float]:
     """One subject with workers and a driver of its own."""
     with tempfile.TemporaryDirectory() as home, ExitStack() as stack:
         environment = {
@@ -137,14 +140,15 @@ def one(
             "HOME": home,
             "PYTHONPATH": str(ROOT),
             "CLAUDE_CACHE_SECRET": "one for all processes",
-            "DATABASE": url,
+            "DATABASE": scales.url,
             "BASE_URL": base_url,
         }
+        workers = []
         for number in range(WORKERS):
             words = ("worker", name, f"w{number + 1}", str(concurrency))
-            stack.enter_context(_worker([sys.executable, str(HERE / "subjects.py"), *words], environment))
-        if weigh is not None:
-            weigh.begin()
+            command = [sys.executable, str(HERE / "subjects.py"), *words]
+            workers.append(stack.enter_context(_worker(command, environment)))
+        scales.begin(workers)
         done = subprocess.run(
             [sys.executable, str(HERE / "subjects.py"), "driver", name, str(rows)],
             env=environment,
@@ -154,15 +158,15 @@ def one(
             timeout=900,
         )
         figures: Dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
-        if weigh is not None:
-            figures.update(weigh.figures(figures["made"]))
+        figures.update(scales.figures(figures["made"]))
     if figures["answered"] != rows:
         raise SystemExit(f"{name} answered {figures['answered']:,.0f} of {rows:,} rows")
     return figures
 
 
 @contextmanager
-def _worker(command: List[str], environment: Dict[str, str]) -> Iterator[None]:
+def _worker(command: List[str], environment: Dict[str, str]) -> Iterator[int]:
+    """Its process id, once it takes calls."""
     with subprocess.Popen(
         command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -171,7 +175,7 @@ def _worker(command: List[str], environment: Dict[str, str]) -> Iterator[None]:
         if process.stdout.readline().strip() != "ready":
             raise SystemExit("a worker did not start")
         try:
-            yield
+            yield process.pid
         finally:
             process.stdin.close()
             process.wait(timeout=60)
@@ -194,13 +198,14 @@ def page_of(conditions: Dict[str, Any], found: Rounds) -> Iterator[str]:
     at_once = conditions["concurrency"]
     yield f"{conditions['rows']:,} rows, {WORKERS} workers with {at_once} requests at a time each."
     yield f"Medians of {conditions['rounds']} rounds (lowest to highest)."
-    yield from ("", "| | rows/s | ms a row | one call alone, ms | times as fast as plain DBOS |")
-    yield "|---|---|---|---|---|"
+    heads = ("rows/s", "ms a row", "processor ms a row", "one call alone, ms", "times as fast as plain DBOS")
+    yield from ("", f"| | {' | '.join(heads)} |", "|---|---|---|---|---|---|")
     for name, rounds in found.items():
         speed = spread([one["rows_per_second"] for one in rounds], "{:,.0f}")
         each = spread([1000 / one["rows_per_second"] for one in rounds], "{:.2f}")
+        cpu = spread([one["driver_cpu_ms"] + one["others_cpu_ms"] for one in rounds], "{:.2f}")
         alone = spread([one["alone_ms"] for one in rounds], "{:.0f}")
-        yield f"| {name} | {speed} | {each} | {alone} | {ratio(found, name)} |"
+        yield f"| {name} | {speed} | {each} | {cpu} | {alone} | {ratio(found, name)} |"
     yield from ("", "What the database has to bear for claude-force:", "", "| | |", "|---|---|")
     for key, (what, form) in _BURDEN.items():
         yield f"| {what} | {spread([one[key] for one in found[OURS]], form)} |"
@@ -213,7 +218,8 @@ _INTRODUCTION = (
     "and keeps the driver's ledger. Plain DBOS is a workflow with one step that makes the same request by",
     "the SDK, on a queue with the same settings; its driver enqueues from 16 threads and polls for the",
     "outcomes of all rows at once. One call alone is the time from `execute_agent` (or `enqueue`) to its",
-    "answer with nothing else under way.",
+    "answer with nothing else under way. Processor time is that of driver, workers and Postgres together:",
+    "where others use the machine too, it tells more than rows a second.",
 )
 
 

@@ -33,8 +33,9 @@ def tasks_of(count: int, mark: str) -> List[str]:
     return [f"{mark} {number} ".ljust(400, "x") for number in range(count)]
 
 
-def figures(answered: int, seconds: float, alone: List[float]) -> Dict[str, float]:
+def figures(answered: int, seconds: float, cpu: float, alone: List[float]) -> Dict[str, float]:
     return {
+        "driver_cpu_ms": cpu / answered * 1000,
         "answered": answered,
         "made": answered + WARM + ALONE,
         "rows_per_second": answered / seconds,
@@ -69,9 +70,9 @@ async def our_driver(cache: str, rows: int) -> Dict[str, float]:
             began = time.perf_counter()
             await answered([task])
             alone.append(time.perf_counter() - began)
-        began = time.perf_counter()
+        began, cpu = time.perf_counter(), time.process_time()
         done = await answered(tasks_of(rows, "task"))
-        return figures(done, time.perf_counter() - began, alone)
+        return figures(done, time.perf_counter() - began, time.process_time() - cpu, alone)
 
 
 def plain_worker(name: str, concurrency: int) -> None:
@@ -149,11 +150,11 @@ def plain_driver(rows: int) -> Dict[str, float]:
         began = time.perf_counter()
         answered(f"alone{number}", 1)
         alone.append(time.perf_counter() - began)
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.process_time()
     done = answered("task", rows)
-    seconds = time.perf_counter() - began
+    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     client.destroy()
-    return figures(done, seconds, alone)
+    return figures(done, seconds, cpu, alone)
 
 
 def main(role: str, name: str, first: str, second: str = "") -> None:

@@ -130,16 +130,6 @@ class Crew:
             # The engine meets the same, and says it.
             return None
 
-    async def take_back(self, run_id: str) -> int:
-        """Ends what no worker of this run has begun. Returns how many calls; 0 where the database is away."""
-        if not self.is_away:
-            return 0
-        try:
-            return await to_thread.run_sync(self._runs.take_back, run_id)
-        except InputError as error:
-            streams.warn(f"nothing could be taken back: {error}")
-            return 0
-
     def close(self) -> None:
         self._runs.close()
 

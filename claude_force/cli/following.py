@@ -65,7 +65,7 @@ class Following:
 
     async def _stop(self) -> None:
         self._run.stop()
-        await self._tell_stopping()
+        self._tell_stopping()
         with anyio.move_on_after(self._grace):
             await self._running.drain(self._grace)
             # An answer that has come is kept in the cache before it is a result.
@@ -73,15 +73,11 @@ class Following:
         # What is left has not been sent, or did not end in time.
         self._working.cancel()
 
-    async def _tell_stopping(self) -> None:
-        under_way, taken = self._board.progress.in_flight, ""
-        if self._crew is not None and self._run_id is not None:
-            back = await self._crew.take_back(self._run_id)
-            under_way, taken = max(0, under_way - back), f"{count(back, 'row')} taken back; " if back else ""
-        streams.note(
-            f"stopping; {taken}{count(under_way, 'request')} in flight may end within {self._grace:g} s "
-            "(Ctrl-C again: now)"
-        )
+    def _tell_stopping(self) -> None:
+        what = f"{count(self._board.progress.in_flight, 'request')} in flight"
+        if self._crew is not None and self._crew.is_away:
+            what = "what no worker has begun is taken back, and what one has begun"
+        streams.note(f"stopping; {what} may end within {self._grace:g} s (Ctrl-C again: now)")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""`runs list|show|cancel|workers`: the journal of workflows, and the runs of a database that is named."""
+"""`runs list|show|cancel|prune|workers`: the journal of workflows, and the runs of a database."""
 
 from __future__ import annotations
 
@@ -78,6 +78,19 @@ def cancel_run(args: argparse.Namespace) -> int:
         streams.note(
             f"{render.count(number, 'call')} of run {args.run} cancelled" if number else _NOTHING_OPEN
         )
+    return 0
+
+
+def prune_runs(args: argparse.Namespace) -> int:
+    """Raises InputError, ConfigurationError."""
+    if args.days < 0:
+        raise InputError(f"--days is {args.days:g}; it must be a number of days from 0 up.")
+    with opened(needed_database(args)) as runs:
+        number = runs.prune(args.days)
+    if args.json:
+        streams.as_json({"success": True, "removed": number})
+    else:
+        streams.note(f"{render.count(number, 'run')} removed")
     return 0
 
 

@@ -115,22 +115,6 @@ class Runs:
                     connection.execute(sa.delete(table).where(column == name))
         return len(names)
 
-    def take_back(self, run_id: str) -> int:
-        """Ends, as cancelled, what of it no worker has begun; the rest goes on. Returns how many calls."""
-        figures, text = outcome_texts(CancelledCallError("The call was taken back"), 0.0)
-        with self._connected() as connection:
-            done = sa.exists().where(RESULTS.c.id == CALLS.c.id)
-            # A worker that begins one of them in this moment finds another generation, and leaves it.
-            unbegun = sa.update(CALLS).where(CALLS.c.run == run_id, CALLS.c.starts == 0, ~done)
-            taken = unbegun.values(generation=CALLS.c.generation + 1).returning(CALLS.c.id)
-            tickets = list(connection.execute(taken).scalars())
-            for start in range(0, len(tickets), 500):
-                part = tickets[start : start + 500]
-                ends = [Finish(ticket, figures, text, success=False, cancelled=True) for ticket in part]
-                Finish.together(self._database, connection, ends)
-        host.withdraw(self._database, run_id)
-        return len(tickets)
-
     def workers(self) -> List[WorkerState]:
         """All that are alive, or were a moment ago; none with SQLite."""
         if self._database.is_sqlite:

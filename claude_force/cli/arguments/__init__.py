@@ -15,7 +15,7 @@ VERBS: Mapping[str, str] = {
     "info": "Show what is known of an agent or a workflow.",
     "run": "Run an agent, a workflow, or many tasks.",
     "workflow": "Show what a workflow does, and in which order.",
-    "runs": "List, show, resume and cancel runs; list the workers of durable ones.",
+    "runs": "List, show, resume, cancel and remove runs; list the workers of durable ones.",
     "worker": "Make the calls of durable runs, for drivers on any machine.",
     "cache": "Look after the answers that are kept.",
     "metrics": "Show the figures of what was run: time, cost, saving, errors.",

@@ -1,10 +1,10 @@
-"""The arguments of `runs list|show|resume|cancel|workers`."""
+"""The arguments of `runs list|show|resume|cancel|prune|workers`."""
 
 from __future__ import annotations
 
 import argparse
 
-from ..options import add_database
+from ..options import add_database, number
 from ..parser import Parser
 from .run import add_workflow_options
 
@@ -19,6 +19,7 @@ def add(parser: Parser) -> None:
     kinds.add("show", "Show one run: what it was given, which answers it has, what failed.", _add_show)
     kinds.add("resume", "Go on with a run: only what is missing is asked and paid for.", _add_resume)
     kinds.add("cancel", "End a durable run: what is open of it is not made any more.", _add_cancel)
+    kinds.add("prune", "Remove durable runs that ended long ago from their database.", _add_prune)
     kinds.add("workers", "List the workers of a database. Exit code 1 if none is alive.", _add_workers)
 
 
@@ -44,6 +45,13 @@ def _add_cancel(parser: Parser) -> None:
     parser.add_argument("run", metavar="RUN")
     add_database(parser, _THERE)
     parser.set_defaults(carry_out=_cancel)
+
+
+def _add_prune(parser: Parser) -> None:
+    days = "those that began longer ago (30)"
+    parser.add_argument("--days", type=number, default=30.0, metavar="N", help=days)
+    add_database(parser, "the database of the runs")
+    parser.set_defaults(carry_out=_prune)
 
 
 def _add_workers(parser: Parser) -> None:
@@ -73,6 +81,12 @@ def _cancel(args: argparse.Namespace) -> int:
     from ..runs import cancel_run
 
     return cancel_run(args)
+
+
+def _prune(args: argparse.Namespace) -> int:
+    from ..runs import prune_runs
+
+    return prune_runs(args)
 
 
 def _workers(args: argparse.Namespace) -> int:
