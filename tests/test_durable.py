@@ -224,14 +224,15 @@ async def test_workers_without_a_name_have_stable_ones(pg_url, messages_server, 
         assert worker.name == first and first.endswith("-1")
 
 
-async def test_a_worker_is_not_started_beside_a_dbos_of_the_users_own(pg_url, tmp_path):
+async def test_a_worker_is_not_started_beside_a_dbos_of_the_users_own(pg_url, postgres):
+    theirs = postgres.new_database()
     program = f"""
 import asyncio
 from dbos import DBOS
 from claude_force.durable import Worker
 from claude_force.errors import DatabaseError
 
-DBOS(config={{"name": "theirs", "system_database_url": "sqlite:///{tmp_path}/theirs.db"}})
+DBOS(config={{"name": "theirs", "system_database_url": {theirs!r}}})
 
 @DBOS.workflow()
 def theirs(x):

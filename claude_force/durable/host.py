@@ -71,7 +71,9 @@ def _construct(database: Database, name: str) -> None:
         "run_migrations": False,
         "log_level": "WARNING",
     }
-    if not database.is_sqlite:
+    if database.is_sqlite:
+        config["system_database_engine"] = database.engine
+    else:
         config["dbos_system_schema"] = SCHEMA
     DBOS(config=config)
     # Where there was one, DBOS hands that one out and looks at no config.
