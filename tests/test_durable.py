@@ -12,7 +12,8 @@ import pytest
 if sys.version_info < (3, 10):
     pytest.skip("durable runs need Python 3.10", allow_module_level=True)
 
-from durable import AGENT, alive, crew, echo, orchestrator, rows, until, working
+import sqlalchemy as sa
+from durable import AGENT, alive, crew, database, echo, orchestrator, rows, until, working
 
 from claude_force import durable
 from claude_force.calling import Terms
@@ -144,6 +145,23 @@ async def test_without_a_worker_a_deadline_ends_the_wait(project, pg_url):
     assert isinstance(result.error, DeadlineExceededError)
     # What nobody waits for is not made later.
     assert rows(pg_url, "SELECT success, cancelled FROM claude_force.cf_results") == [(False, True)]
+
+
+async def test_a_call_that_is_asked_for_again_has_the_time_that_it_is_given_then(
+    project, pg_url, messages_server, tables
+):
+    hurried = orchestrator(project, pg_url, deadline_seconds=600)
+    running = asyncio.ensure_future(hurried.execute_multiple([(AGENT, "one")], run_id="again"))
+    await asyncio.to_thread(until, lambda: tables.list() and tables.get("again").open == 1)
+    with database(pg_url) as opened, opened.begin() as connection:
+        connection.execute(sa.text("UPDATE claude_force.cf_calls SET deadline = 1"))
+    async with orchestrator(project, pg_url) as patient:
+        waiting = asyncio.ensure_future(patient.execute_multiple([(AGENT, "one")], run_id="again"))
+        deadline = "SELECT deadline FROM claude_force.cf_calls"
+        await asyncio.to_thread(until, lambda: rows(pg_url, deadline) == [(None,)])
+        async with working(pg_url):
+            assert (await waiting)[0].success and (await running)[0].success
+    await hurried.close()
 
 
 async def test_a_call_that_is_cancelled_while_queued_is_never_sent(project, pg_url, messages_server, tables):
