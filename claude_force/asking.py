@@ -129,6 +129,9 @@ class Asking:
     async def drain(self, seconds: float) -> None:
         """Of calls that are with others, none; those on this process's wire are the caller's."""
 
+    def shut(self) -> None:
+        """Lets go of what outlives the event loop, once that is gone; here there is nothing."""
+
     async def close(self) -> None:
         """Lets go of the cache's files; a later call opens them again."""
         if self._answers is not None:

@@ -279,6 +279,10 @@ class Engine(Inquiries):
         await self._asking.close()
         await to_thread.run_sync(self.close_ledger)
 
+    def close_door(self) -> None:
+        """What is left of `close` when the event loop is gone."""
+        self._asking.shut()
+
     async def __aenter__(self: E) -> E:
         return self
 

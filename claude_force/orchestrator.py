@@ -152,6 +152,7 @@ class AgentOrchestrator(Inquiries):
         Another thread that waits for a call then gets a ClosedError.
         """
         self._thread.stop()
+        self._engine.close_door()
         self._engine.close_journal()
         self._engine.close_ledger()
 

@@ -66,7 +66,7 @@ PUBLIC: Dict[str, List[Tuple[str, List[str]]]] = {
 # Bases of a public class that users need not know: what they have is shown as the class's own.
 UNSEEN = {"Engine", "Workflows"}
 # Public for other modules of the package, not for users.
-HIDDEN = {"after_fork", "close_ledger"}
+HIDDEN = {"after_fork", "close_ledger", "close_door"}
 LISTS = ("Args", "Attributes", "Raises")
 EXIT_CODES = (
     "The exit code is 0 when all went well, 1 when an agent or a check failed, 2 for wrong input and 130 "

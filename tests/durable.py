@@ -75,9 +75,9 @@ class WorkerProcess:
 
 
 @contextmanager
-def crew(url, folder, *names, **options):
+def crew(url, folder, *names, options=(), **more):
     """Worker processes, all of them gone at the end."""
-    workers = [WorkerProcess(url, name, folder, **options) for name in names]
+    workers = [WorkerProcess(url, name, folder, *options, **more) for name in names]
     try:
         yield workers
     finally:

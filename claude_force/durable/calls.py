@@ -73,7 +73,9 @@ class HandOver(Job[None]):
         _add(connection, BUDGETS, _budget_rows(jobs, moment))
         new = _add(connection, CALLS, [job._row(moment) for job in wanted.values()])
         due = dict.fromkeys(new, 1)
-        due.update(_anew(connection, [wanted[ticket] for ticket in wanted if ticket not in new], moment))
+        known = [job for ticket, job in wanted.items() if ticket not in due]
+        _set_deadlines(connection, known, moment)
+        due.update(_anew(connection, known, moment))
         for ticket, generation in due.items():
             enqueue(database, connection, ticket, generation)
         return [None] * len(jobs)
@@ -104,6 +106,16 @@ def enqueue(database: Database, connection: sa.Connection, ticket: str, generati
         ticket,
         generation,
     )
+
+
+def _set_deadlines(connection: sa.Connection, jobs: List[HandOver], moment: float) -> None:
+    """A call that is handed over again has the time that it is given now."""
+    if jobs:
+        change = sa.update(CALLS).where(CALLS.c.id == sa.bindparam("ticket"))
+        connection.execute(
+            change.values(deadline=sa.bindparam("until")),
+            [{"ticket": job.ticket, "until": job._row(moment)["deadline"]} for job in jobs],
+        )
 
 
 def _anew(connection: sa.Connection, jobs: List[HandOver], moment: float) -> Dict[str, int]:
@@ -286,8 +298,10 @@ class Withdraw(Job[None]):
     ) -> Sequence[None]:
         figures, text = outcome_texts(CancelledCallError("The call was withdrawn"), 0.0)
         for part in _chunks([ticket for job in jobs for ticket in job.tickets]):
-            idle = sa.select(CALLS.c.id).where(CALLS.c.id.in_(part), CALLS.c.starts == 0).with_for_update()
-            ends = [Finish(one, figures, text, False, True) for one in connection.execute(idle).scalars()]
+            # A worker that begins one of them in this moment finds another generation, and leaves it.
+            idle = sa.update(CALLS).where(CALLS.c.id.in_(part), CALLS.c.starts == 0)
+            taken = idle.values(generation=CALLS.c.generation + 1).returning(CALLS.c.id)
+            ends = [Finish(one, figures, text, False, True) for one in connection.execute(taken).scalars()]
             if ends:
                 Finish.together(database, connection, ends)
         return [None] * len(jobs)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import time
 from contextlib import contextmanager
 from importlib.metadata import version
-from typing import Iterator
+from typing import Any, Iterator
 
 import sqlalchemy as sa
 from dbos import DBOS, DBOSClient, DBOSPortableJSONSerializer
@@ -26,6 +27,7 @@ _VERSION = f"1 dbos {version('dbos')}"
 _MAKING = 0x636C61756465
 _LOCK_PAUSE = 0.1
 _POOL = 4
+_KNOWS_SUBSECONDS = (3, 42)
 
 
 class Database:
@@ -127,7 +129,10 @@ class Database:
 def _engine(address: Address, who: str) -> sa.Engine:
     if address.is_sqlite:
         # A file needs no pool, and a connection that lingers would hold its lock.
-        return sa.create_engine(address.url, poolclass=NullPool, connect_args={"timeout": 30})
+        engine = sa.create_engine(address.url, poolclass=NullPool, connect_args={"timeout": 30})
+        if sqlite3.sqlite_version_info < _KNOWS_SUBSECONDS:
+            sa.event.listen(engine, "connect", _teach_subseconds)
+        return engine
     engine = sa.create_engine(
         address.url,
         pool_size=_POOL,
@@ -136,6 +141,11 @@ def _engine(address: Address, who: str) -> sa.Engine:
         connect_args={"application_name": connection_name(who), "connect_timeout": 10},
     )
     return engine.execution_options(schema_translate_map={None: SCHEMA})
+
+
+def _teach_subseconds(connection: Any, _: object) -> None:
+    """On Python 3.12 and newer DBOS takes for granted what SQLite has since 3.42: unixepoch('subsec')."""
+    connection.create_function("unixepoch", -1, lambda *_: time.time())
 
 
 def connection_name(who: str) -> str:

@@ -65,10 +65,14 @@ class Desk:
         self._clerk.leave(job)
 
     async def close(self) -> None:
+        """As `shut`, beside the event loop."""
+        await to_thread.run_sync(self.shut)
+
+    def shut(self) -> None:
         """Works off what was handed in, without waiting for a database that is away."""
         self._closed.set()
-        await to_thread.run_sync(self._clerk.stop)
-        await to_thread.run_sync(self._database.close)
+        self._clerk.stop()
+        self._database.close()
         self._closed.clear()
 
     def _work(self, jobs: List[Job[Any]]) -> List[Any]:

@@ -200,9 +200,16 @@ class Remote:
         if post is not None:
             await post.close()
         await self._inner.close()
+        await to_thread.run_sync(self.shut)
+
+    def shut(self) -> None:
+        """As `close`, where the loop of its calls is gone."""
+        post, self._post = self._post, None
+        if post is not None:
+            self._desk.leave(Collect((), post.taken()))
         if self._cache is not None:
             self._cache.close()
-        await self._desk.close()
+        self._desk.shut()
 
 
 def _not_sent() -> ClosedError:

@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 _NAME = "claude-force-embedded"
 _CLAIMS = 500
+# What DBOS gets to note that calls have ended; what it has not noted it asks for again at the next start.
+_LAST_WORDS_SECONDS = 1.0
 
 
 @dataclass
@@ -205,10 +207,16 @@ class Embedded:
     async def close(self) -> None:
         """Ends DBOS in this process and lets go of the file; a later call opens both again."""
         self._closing = True
-        if self._lock is not None:
-            await to_thread.run_sync(host.destroy)
         await self._inner.close()
-        await self._desk.close()
+        await to_thread.run_sync(self.shut)
+
+    def shut(self) -> None:
+        """As `close`, where the loop of its calls is gone."""
+        self._closing = True
+        if self._lock is not None:
+            host.written_down(self._database, _NAME, _LAST_WORDS_SECONDS)
+            host.destroy()
+        self._desk.shut()
         if self._lock is not None:
             self._lock.close()
         self._lock, self._closing = None, False

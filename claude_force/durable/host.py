@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import time
+from functools import lru_cache
 from typing import Any, Awaitable, Callable, List, Optional
 
 from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer
@@ -43,7 +45,7 @@ def launch(database: Database, name: str, carry: Carry) -> None:
             "This process carries out durable calls already: close the worker or the orchestrator that does."
         )
     _construct(database, name)
-    DBOS.workflow(name=WORKFLOW, max_recovery_attempts=None)(_call)
+    _register()
     DBOS.listen_queues([QUEUE])
     _carry = carry
     try:
@@ -51,6 +53,12 @@ def launch(database: Database, name: str, carry: Carry) -> None:
     except BaseException:
         destroy()
         raise
+
+
+@lru_cache(maxsize=None)
+def _register() -> None:
+    """Once: DBOS keeps what it was told, also when it is ended and begins again."""
+    DBOS.workflow(name=WORKFLOW, max_recovery_attempts=None)(_call)
 
 
 def make_queue(database: Database, claims: int) -> None:
@@ -71,7 +79,9 @@ def _construct(database: Database, name: str) -> None:
         "run_migrations": False,
         "log_level": "WARNING",
     }
-    if not database.is_sqlite:
+    if database.is_sqlite:
+        config["system_database_engine"] = database.engine
+    else:
         config["dbos_system_schema"] = SCHEMA
     DBOS(config=config)
     # Where there was one, DBOS hands that one out and looks at no config.
@@ -80,6 +90,13 @@ def _construct(database: Database, name: str) -> None:
             "This process has a DBOS application of its own, and there can be one only. Run the worker in a "
             "process of its own (claude-force worker), and use Postgres for `durable`."
         )
+
+
+def written_down(database: Database, name: str, seconds: float) -> None:
+    """Returns when nothing is claimed under this name any more, at most after so long. Blocks."""
+    deadline = time.monotonic() + seconds
+    while claimed(database, name) and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
 
 
 def destroy() -> None:
