@@ -109,11 +109,11 @@ class AsyncAgentOrchestrator(Workflows):
         total = len(tasks) if total is None and isinstance(tasks, Sized) else total
         tracker = Tracker(on_event, total, self._clock.now) if on_event else None
 
-        run_id = self._asking.run_id(run_id)
+        run_id, opening = self._asking.run_id(run_id), self._opening
 
         def run(index: int, agent_name: str, task: str, watch: Watch) -> Awaitable[AgentResult]:
             ticket = f"{run_id}:{place(index)}" if run_id else None
-            terms = Terms(budgets, watch, first_of_many, ticket=ticket)
+            terms = Terms(budgets, watch, first_of_many, ticket=ticket, opening=opening)
             return self.execute_agent(agent_name, task, terms=terms, **call_options)
 
         most = self._asking.most or most_under_way(self._how().ceiling)

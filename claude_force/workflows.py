@@ -12,7 +12,7 @@ from anyio import to_thread
 from .agents import check_task
 from .bulk import OnResult, each, most_under_way
 from .cache.asked import USE
-from .calling import Terms
+from .calling import Opening, Terms
 from .engine import Engine
 from .errors import InputError
 from .estimate import Estimate
@@ -62,12 +62,12 @@ class Workflows(Engine):
 
         Raises InputError where the workflow, one of its agents or the task can't be run; nothing was sent.
         """
-        found = self._workflow(workflow_name, pass_output_to_next)
+        found, opening = self._workflow(workflow_name, pass_output_to_next), self._opening
         async with await self._keeper.keeping(found.name, resume) as kept:
             setting = self._setting(found, *kept.given(task, inputs), pass_output_to_next, fail_fast)
             setting = replace(setting, on_step=_signed(on_step, kept), on_part=_numbered(on_result))
             await kept.begin(setting)
-            runner = Runner(found, setting, partial(self._run_part, found.name, kept, call_options))
+            runner = Runner(found, setting, partial(self._run_part, found.name, kept, opening, call_options))
             result = WorkflowResult(found, setting.task, await runner.run(), runner.elapsed, kept.run_id)
             result.cost_before = kept.spent_before
             kept.status = SUCCEEDED if result.success else FAILED
@@ -133,7 +133,12 @@ class Workflows(Engine):
         return Setting(check_task(task), inputs, root, room, self._clock.now, pass_output, ends_early)
 
     async def _run_part(
-        self, workflow: str, kept: Keeping, call_options: Mapping[str, Any], part: Part
+        self,
+        workflow: str,
+        kept: Keeping,
+        opening: Opening,
+        call_options: Mapping[str, Any],
+        part: Part,
     ) -> Answered:
         step = part.step
         options = _options(step, call_options)
@@ -146,7 +151,7 @@ class Workflows(Engine):
             part.task,
             workflow_name=workflow,
             workflow_position=part.position,
-            **{"terms": Terms(first_of_many=step.foreach is not None), **options},
+            **{"terms": Terms(first_of_many=step.foreach is not None, opening=opening), **options},
         )
         await kept.keep(part, question, result)
         return Answered(result)
