@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import secrets
-import sqlite3
 import time
 from dataclasses import replace
 from typing import Any, Callable, List, Mapping, NamedTuple, Optional, Tuple
@@ -14,6 +13,7 @@ from anyio import to_thread
 from .. import settings
 from ..agents.names import slug
 from ..cache.place import cache_folder
+from ..cache.repair import FAULTS, is_damage
 from ..cache.secret import find_secret
 from ..clerk import Clerk
 from ..errors import CacheError, ClaudeForceError, RunBusyError
@@ -63,7 +63,12 @@ class Keeper:
             run = journal.find(resume)
             if not journal.take(resume):
                 raise RunBusyError(f"Run '{resume}' is under way in another process: wait for its end.")
-            return Keeping(self, run, {(one.step, one.question): one for one in journal.answers(resume)})
+            try:
+                answers = {(one.step, one.question): one for one in journal.answers(resume)}
+            except BaseException:
+                journal.let_go(resume)
+                raise
+            return Keeping(self, run, answers)
 
         resumed: Keeping = self._usable(await self.do(work))
         return resumed
@@ -108,7 +113,10 @@ class Keeper:
             if self._journal is None:
                 self._journal = self._make()
             return work(self._journal)
-        except (ClaudeForceError, OSError, sqlite3.Error) as error:
+        except (ClaudeForceError, OSError, *FAULTS) as error:
+            if self._journal is not None and isinstance(error, FAULTS) and is_damage(error):
+                self._journal.set_aside()
+                self._journal = None
             return error
 
 
