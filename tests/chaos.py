@@ -323,7 +323,9 @@ def _waits(native, frame):
         return False
     if number != "202":
         return True
-    # A futex: the interpreter's lock, or one that the line takes. When a new thread runs is the machine's.
+    # A futex: the interpreter's lock, or one that the line takes. When a new thread begins is the machine's.
     callers = {one.name for one in traceback.extract_stack(frame)[-4:]}
     line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
-    return "start" not in callers and bool(re.search(r"lock|mutex|acquire|\.result\(|\.join\(", line))
+    return not callers & {"start", "submit"} and bool(
+        re.search(r"lock|mutex|acquire|\.result\(|\.join\(", line)
+    )

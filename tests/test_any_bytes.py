@@ -106,7 +106,7 @@ class TestAnswers:
         with contextlib.suppress(CallError):
             read(BodyReader(), damaged(data.draw, MESSAGE.body()))
 
-    @pytest.mark.parametrize("what", [DEEP, '{"a":' * 100_000, LONG_NUMBER, '{"a":' + LONG_NUMBER + '}'])
+    @pytest.mark.parametrize("what", [DEEP, '{"a":' * 100_000, LONG_NUMBER, '{"a":' + LONG_NUMBER + "}"])
     def test_what_python_will_not_read_is_a_typed_error(self, what):
         with pytest.raises(CallError):
             read(StreamReader(), f"data: {what}\n\n".encode())

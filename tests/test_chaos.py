@@ -169,13 +169,15 @@ class Figures:
     def _check_money(self, in_flight):
         prices = sorted(map(price_of, self.bills), reverse=True)
         slack = sum(prices[:in_flight])
-        known = sum(price_of(bill) for bill in self.bills if not bill.lost)
+        billed = [bill for bill in self.bills if not bill.lost]
+        # Of an answer that was asked for in one piece and did not come nobody can know what it cost.
+        known = sum(price_of(bill) for bill in billed if bill.whole or bill.received.body["stream"])
         told = sum(one.result.cost or 0.0 for one in self.executed)
         if all(one.result.cost is not None or not one.result.attempts for one in self.executed):
             assert told >= known - slack - 1e-9, "the ledger knows of less than was billed"
         if self._limits["budget_usd"] is not None:
             assert self.spent <= self._limits["budget_usd"] + 1e-9
-            assert nano(known - slack) <= nano(self.spent) + len(self.bills)
+            assert nano(sum(map(price_of, billed)) - slack) <= nano(self.spent) + len(billed)
 
     def _check_paid_once(self, storm):
         paid = Counter((one.call.system, one.call.task) for one in self.executed if self._is_paid(one.result))
@@ -200,8 +202,8 @@ class Fleet:
     async def run(self, breaking):
         works = [self._multiple, self._streamed, self._workflow, self._wrong]
         works += [self._left_early, self._cancelled, self._closed] if breaking else []
-        chosen = [self._chance.choice(works)() for _ in range(self._chance.randrange(2, 5))]
-        await asyncio.gather(*chosen)
+        chosen = [self._chance.choice(works)() for _ in range(self._chance.randrange(1, 4))]
+        await asyncio.gather(self._multiple(), *chosen)
 
     async def _multiple(self):
         tasks = self._storm.tasks()
