@@ -55,7 +55,7 @@ _SILENT = [
 class Weather:
     """The fault of a request, by the seed, its task and how often that was asked: not by who comes first."""
 
-    def __init__(self, seed, share=0.35, silent=0.03):
+    def __init__(self, seed, share=0.35, silent=0.015):
         self._seed, self.share, self.silent = seed, share, silent
         self._asked = Counter()
         self.silences = 0

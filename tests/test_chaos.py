@@ -89,7 +89,7 @@ class Storm:
             "clock": HastyClock(),
             "prices": PRICES,
             "max_concurrent": chance.choice((1, 3, 10, 30, "auto")),
-            "timeout_seconds": 0.5,
+            "timeout_seconds": 0.3,
             "max_retries": chance.choice((1, 2, 4)),
             "stream": chance.random() < 0.7,
             "budget_usd": chance.choice((None, 0.02, 0.2)),
@@ -400,7 +400,7 @@ def test_the_sync_face_from_four_threads(storm):
 
 # -- processes that are killed, and several on one cache ----------------------------------------------------
 
-ROWS, AT_A_TIME = 60, 4
+ROWS, AT_A_TIME = 40, 4
 _PROGRAM = """
 import resource, sys
 if {limit}:
@@ -538,7 +538,7 @@ def test_bulk_runs_that_are_killed_and_begun_again_beside_another_on_one_cache(s
     # Its waits are real ones.
     server.weather.share, server.weather.silent = 0.1, 0.0
     beside = bulk.start("beside.jsonl")
-    for _ in range(3):
+    for _ in range(2):
         bulk.break_off("out.jsonl")
     beside.ended()
     server.weather.share = 0.0
