@@ -84,12 +84,13 @@ async def _run(config, calls, leg, seconds, folder):
 def test_memory_descriptors_and_threads_stay_where_they_are(project, tmp_path, soak):
     calls, leg, seconds = (200_000, 5_000, 600) if soak else (1_200, 400, 0)
     held = asyncio.run(_run(project, calls, leg, seconds, tmp_path / "cache"))
-    # The first leg fills what is bounded: memory of the cache, code, pools.
-    for what in ("descriptors", "threads", "tasks"):
+    # An idle helper thread of anyio's or asyncio's may be there at one look and not at the next.
+    for what, slack in (("descriptors", 2), ("threads", 3), ("tasks", 0)):
         counts = [getattr(one, what) for one in held]
-        assert max(counts[1:]) <= counts[0], (what, counts)
+        assert max(counts[1:]) <= counts[0] + slack, (what, counts)
     third = max(1, len(held) // 3)
     middle, end = (
         statistics.median(one.megabytes for one in part) for part in (held[third : 2 * third], held[-third:])
     )
-    assert end - middle <= (10 if soak else MEGABYTES), [round(one.megabytes, 1) for one in held]
+    print(f"{middle:.1f} MB, at the end {end:.1f}: {[round(one.megabytes) for one in held]}")  # noqa: T201
+    assert end - middle <= (10 if soak else MEGABYTES)
