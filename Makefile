@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help test demo docs check cover soak bench-cache bench-engine bench-pace bench-bulk bench-ledger bench-startup bench-claims bench-durable bench-workflow matrix artefacts clean
+.PHONY: help test demo docs check cover soak soak-chaos audit bench-cache bench-engine bench-pace bench-bulk bench-ledger bench-startup bench-claims bench-durable bench-workflow matrix artefacts clean
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -15,7 +15,9 @@ help:
 	@echo "make check                lint, format, types, the rules of the house, the public names"
 	@echo "make docs                 write docs/reference.md and docs/commands.md anew from the sources"
 	@echo "make cover                run the tests and write the coverage report to htmlcov/"
-	@echo "make soak                 run the long form of the tests of cache, bulk runs, workflows and ledger: every bit, every crash (half an hour)"
+	@echo "make soak                 run the long form of the tests of cache, bulk runs, workflows and ledger: every bit, every crash (half an hour), then:"
+	@echo "make soak-chaos           run the storms of 100 seeds, and 200,000 calls in ten minutes or more (half an hour)"
+	@echo "make audit                ask PyPI whether an installed package has known vulnerabilities"
 	@echo "make bench-cache          measure the cache beside its peers, in an environment of their own (20 minutes)"
 	@echo "make bench-engine         measure the engine beside the SDK and its peers, in that environment"
 	@echo "make bench-pace           measure a fleet against rate limits, beside the SDK's own retries (20 minutes)"
@@ -50,7 +52,17 @@ cover: .venv/dev
 
 soak: .venv/dev
 	$(BIN)/pytest tests/test_cache_robustness.py tests/test_cache_model.py tests/test_run_many.py tests/test_performance_tracker.py \
-	  tests/test_workflow_runs.py tests/test_workflow_kills.py -v --soak
+	  tests/test_workflow_runs.py tests/test_workflow_kills.py tests/test_any_bytes.py -v --soak
+	$(MAKE) soak-chaos
+
+soak-chaos: .venv/dev
+	$(BIN)/pytest tests/test_chaos.py tests/test_soak.py -v --soak
+
+audit: .venv/dev
+	python3 -m venv .venv-audit
+	.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	$(BIN)/python -m pip freeze --exclude-editable > .venv-audit/installed.txt
+	.venv-audit/bin/pip-audit --strict --no-deps --disable-pip -r .venv-audit/installed.txt
 
 bench-cache: .venv-bench/ready
 	.venv-bench/bin/python -m benchmarks.cache $(BENCH)

@@ -22,9 +22,9 @@ import anyio.to_thread
 
 from . import settings
 from .cache.asked import Asked, kept_reply
-from .calling import Clock
+from .calling import Clock, Opening
 from .clerk import Clerk
-from .errors import CacheError
+from .errors import CacheError, DeadlineExceededError
 from .types import Reply
 
 logger = logging.getLogger(__name__)
@@ -185,14 +185,20 @@ class Turn:
         leads: bool = await self._do(self._acquire, True)
         return leads
 
-    async def wait(self) -> None:
-        """Until those before it have had their turn."""
+    async def wait(self, deadline_seconds: Optional[float], opening: Optional[Opening]) -> None:
+        """Until those before it have had their turn. Raises DeadlineExceededError, ClosedError."""
         waited = 0.0
         while waited < settings.LEASE_SECONDS:
             await self._clock.sleep(settings.LEASE_POLL_SECONDS)
             waited += settings.LEASE_POLL_SECONDS
+            if opening is not None:
+                opening.expect()
             if await self.take():
                 return
+            if deadline_seconds is not None and waited >= deadline_seconds:
+                raise DeadlineExceededError(
+                    f"No answer within the deadline of {deadline_seconds:g} s: another process asks for it"
+                )
 
     def end(self) -> None:
         """Lets the next one go ahead."""

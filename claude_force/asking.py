@@ -86,18 +86,19 @@ class Asking:
         terms: Terms,
         left: Optional[float],
     ) -> Reply:
-        found = answers.remembered(question) if policy == USE else None
+        found, began = answers.remembered(question) if policy == USE else None, self._clock.now()
         if found is not None:
             return found
         with answers.turn(question) as turn:
             found, leads = await turn.look() if policy == USE else (None, await turn.take())
             if found is None and not leads:
-                await turn.wait()
+                await turn.wait(left, terms.opening)
                 # Those before it may have kept the answer.
                 found = await answers.recall(question) if policy == USE else None
             if found is not None:
                 return found
-            reply = await self._send(call, left, terms)
+            waited = self._clock.now() - began
+            reply = await self._send(call, None if left is None else left - waited, terms)
             await answers.keep(question, reply)
             return reply
 

@@ -107,7 +107,8 @@ class AsyncAgentOrchestrator(Workflows):
         """
         total = len(tasks) if total is None and isinstance(tasks, Sized) else total
         tracker = Tracker(on_event, total, self._clock.now) if on_event else None
-        terms = Terms(() if budget_usd is None else (Budget(budget_usd),), first_of_many=first_of_many)
+        budgets = () if budget_usd is None else (Budget(budget_usd),)
+        terms = Terms(budgets, first_of_many=first_of_many, opening=self._opening)
         run = self._run_row(terms, self._asking.run_id(run_id), place, call_options)
         most = self._asking.most or most_under_way(self._how().ceiling)
         return stream(tasks, run, most, in_order, tracker)

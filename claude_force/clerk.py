@@ -6,10 +6,11 @@ and the thread are imported when they are needed: a command that has no loop mus
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, List, NamedTuple, Optional, Tuple
 
 from .forks import forgets_after_fork
 
@@ -20,12 +21,21 @@ if TYPE_CHECKING:
 # Bounds how long the first of a batch waits for the last.
 _LARGEST_BATCH = 64
 
+logger = logging.getLogger(__name__)
+
 Job = Any
 _Waiting = Tuple[Job, "Optional[asyncio.Future[Any]]"]
 
 
+class _Failure(NamedTuple):
+    error: Exception
+
+
 class Clerk:
-    """One thread. `work` takes a batch of jobs and returns as many results; it raises nothing."""
+    """One thread. `work` takes a batch of jobs and returns as many results.
+
+    It should raise nothing; if it does, that is logged, and raised to each who waits for one of the batch.
+    """
 
     def __init__(self, work: Callable[[List[Job]], List[Any]], name: str) -> None:
         self._work, self._name = work, name
@@ -77,7 +87,13 @@ class Clerk:
                 if not batch:
                     self._busy = False
                     return
-            _deliver(batch, self._work([job for job, _ in batch]))
+            try:
+                results = self._work([job for job, _ in batch])
+            except Exception as error:
+                # It should not be; but those who wait must not wait for ever.
+                logger.exception("work that was handed to a thread failed")
+                results = [_Failure(error)] * len(batch)
+            _deliver(batch, results)
 
 
 def _deliver(batch: List[_Waiting], results: List[Any]) -> None:
@@ -93,5 +109,9 @@ def _deliver(batch: List[_Waiting], results: List[Any]) -> None:
 
 def _settle(done: List[Tuple[asyncio.Future[Any], Any]]) -> None:
     for future, result in done:
-        if not future.done():
+        if future.done():
+            continue
+        if isinstance(result, _Failure):
+            future.set_exception(result.error)
+        else:
             future.set_result(result)

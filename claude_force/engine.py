@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, AsyncIterator, Callable, Dict, Optional, Sequence, Tuple, TypeVar, Union
 
-from anyio import to_thread
+from anyio import move_on_after, to_thread
 
 from . import settings
 from .account import Account
@@ -24,6 +24,7 @@ from .calling import (
     Clock,
     Load,
     MaxConcurrent,
+    Opening,
     Prices,
     Rates,
     Terms,
@@ -40,6 +41,9 @@ from .results import Observer, Run, log_result, tell
 from .types import AgentResult, Call, Executed, Reply
 
 E = TypeVar("E", bound="Engine")
+
+# How long `close` waits for calls that it can't end itself, those that workers have.
+_FAREWELL_SECONDS = 2.0
 
 
 class Engine(Inquiries):
@@ -85,7 +89,7 @@ class Engine(Inquiries):
         self.prices, self.budget_usd = prices, budget_usd
         self.rpm, self.input_tpm, self.output_tpm = rpm, input_tpm, output_tpm
         self._how()
-        self._clock = clock or Clock()
+        self._clock, self._opening = clock or Clock(), Opening()
         self._caller, self._asking = Caller(self._clock), self._door(durable)
 
     def _door(self, durable: Optional[str]) -> Asking:
@@ -176,9 +180,12 @@ class Engine(Inquiries):
 
     async def _carry_out(self, call: Call, run: Run, policy: str, terms: Terms) -> AgentResult:
         account = Account(call, run, self._clock)
-        terms = replace(terms, bill=account.bill)
+        opening = terms.opening or self._opening
+        terms = replace(terms, bill=account.bill, opening=opening)
         try:
-            reply = await self._asking.answer(call, policy, self._kept(), self.deadline_seconds, terms)
+            opening.expect()
+            with opening:
+                reply = await self._asking.answer(call, policy, self._kept(), self.deadline_seconds, terms)
         except CallError as error:
             return self._told(account.failed(error))
         except asyncio.CancelledError:
@@ -205,6 +212,8 @@ class Engine(Inquiries):
         )
 
     async def _send(self, call: Call, left: Optional[float], terms: Terms) -> Reply:
+        if terms.opening is not None:
+            terms.opening.expect()
         return await self._caller.send(call, self._how(), left, terms)
 
     def _how(self) -> CallerSettings:
@@ -274,7 +283,17 @@ class Engine(Inquiries):
         await self._caller.check_credentials(self._how())
 
     async def close(self) -> None:
-        """Ends calls in flight, closes all connections and files; the next call opens new ones."""
+        """Ends calls in flight and runs that are under way, closes all connections and files.
+
+        What such a run has not sent yet is a ClosedError; the next call opens new ones.
+        """
+        ended, self._opening = self._opening, Opening()
+        ended.closed = True
+        await self._caller.close()
+        # What they still have to write would open the files again.
+        with move_on_after(_FAREWELL_SECONDS):
+            await ended.idle()
+        # One of them may have been about to open connections.
         await self._caller.close()
         await self._asking.close()
         await to_thread.run_sync(self.close_ledger)

@@ -8,7 +8,19 @@ import weakref
 from concurrent.futures import CancelledError as FutureCancelled
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Coroutine, Iterator, List, Optional, Type, TypeVar, Union
+from typing import (
+    Any,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    List,
+    Optional,
+    Type,
+    TypeVar,
+    Union,
+)
 
 from . import settings
 from .agents import Registry
@@ -147,11 +159,11 @@ class AgentOrchestrator(Inquiries):
         return self._engine.tracker
 
     def close(self) -> None:
-        """Ends calls in flight, closes all connections and the thread; the next call starts anew.
+        """Ends calls in flight, closes all connections, files and the thread; the next call starts anew.
 
         Another thread that waits for a call then gets a ClosedError.
         """
-        self._thread.stop()
+        self._thread.stop(self._engine.close)
         self._engine.close_door()
         self._engine.close_journal()
         self._engine.close_ledger()
@@ -175,6 +187,7 @@ class _LoopThread:
         self._lock = threading.Lock()
         self._loop: Optional[asyncio.AbstractEventLoop] = None
         self._finalizer: Optional[weakref.finalize[Any, Any]] = None
+        self._last: List[Callable[[], Awaitable[None]]] = []
         forgets_after_fork(self)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -192,19 +205,22 @@ class _LoopThread:
             future.cancel()
             raise
 
-    def stop(self) -> None:
+    def stop(self, last: Callable[[], Awaitable[None]]) -> None:
+        """Ends all that runs in it, then `last`, then the thread."""
         with self._lock:
             finalizer, self._finalizer, self._loop = self._finalizer, None, None
+            before, self._last = self._last, []
         if finalizer is not None:
+            before.append(last)
             finalizer()
 
     def _started(self) -> asyncio.AbstractEventLoop:
         with self._lock:
             if self._loop is None:
                 ready: List[Any] = []
-                signal = threading.Event()
+                signal, last = threading.Event(), self._last
                 thread = threading.Thread(
-                    target=lambda: _run_loop(ready, signal), name="claude-force", daemon=True
+                    target=lambda: _run_loop(ready, signal, last), name="claude-force", daemon=True
                 )
                 thread.start()
                 signal.wait()
@@ -216,21 +232,25 @@ class _LoopThread:
         """Called in a forked child: it has this object, not the thread that it stands for."""
         if self._finalizer is not None:
             self._finalizer.detach()
-        self._lock, self._finalizer, self._loop = threading.Lock(), None, None
+        self._lock, self._finalizer, self._loop, self._last = threading.Lock(), None, None, []
 
 
-def _run_loop(ready: List[Any], signal: threading.Event) -> None:
+def _run_loop(
+    ready: List[Any], signal: threading.Event, last: Iterable[Callable[[], Awaitable[None]]]
+) -> None:
     # Not asyncio.run: it may start a thread at its end, which Python 3.12 forbids while a program exits.
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     try:
-        loop.run_until_complete(_serve(ready, signal))
+        loop.run_until_complete(_serve(ready, signal, last))
         loop.run_until_complete(loop.shutdown_asyncgens())
     finally:
         loop.close()
 
 
-async def _serve(ready: List[Any], signal: threading.Event) -> None:
+async def _serve(
+    ready: List[Any], signal: threading.Event, last: Iterable[Callable[[], Awaitable[None]]]
+) -> None:
     end = asyncio.Event()
     ready.extend((asyncio.get_running_loop(), end))
     signal.set()
@@ -239,6 +259,9 @@ async def _serve(ready: List[Any], signal: threading.Event) -> None:
     for task in rest:
         task.cancel()
     await asyncio.gather(*rest, return_exceptions=True)
+    # Not at the program's exit, where it is nobody's any more: it may take a thread.
+    for work in last:
+        await work()
 
 
 def _end(loop: asyncio.AbstractEventLoop, end: asyncio.Event, thread: threading.Thread) -> None:

@@ -62,12 +62,12 @@ class Workflows(Engine):
 
         Raises InputError where the workflow, one of its agents or the task can't be run; nothing was sent.
         """
-        found = self._workflow(workflow_name, pass_output_to_next)
+        found, terms = self._workflow(workflow_name, pass_output_to_next), Terms(opening=self._opening)
         async with await self._keeper.keeping(found.name, resume) as kept:
             setting = self._setting(found, *kept.given(task, inputs), pass_output_to_next, fail_fast)
             setting = replace(setting, on_step=_signed(on_step, kept), on_part=_numbered(on_result))
             await kept.begin(setting)
-            runner = Runner(found, setting, partial(self._run_part, found.name, kept, call_options))
+            runner = Runner(found, setting, partial(self._run_part, found.name, kept, terms, call_options))
             result = WorkflowResult(found, setting.task, await runner.run(), runner.elapsed, kept.run_id)
             result.cost_before = kept.spent_before
             kept.status = SUCCEEDED if result.success else FAILED
@@ -137,7 +137,12 @@ class Workflows(Engine):
         return Setting(check_task(task), inputs, root, room, self._clock.now, pass_output, ends_early)
 
     async def _run_part(
-        self, workflow: str, kept: Keeping, call_options: Mapping[str, Any], part: Part
+        self,
+        workflow: str,
+        kept: Keeping,
+        terms: Terms,
+        call_options: Mapping[str, Any],
+        part: Part,
     ) -> Answered:
         step = part.step
         options = _options(step, call_options)
@@ -145,7 +150,7 @@ class Workflows(Engine):
         result = kept.recall(part, question)
         if result is not None:
             return Answered(result, resumed=True)
-        terms = Terms(first_of_many=step.foreach is not None, ticket=kept.ticket(part))
+        terms = replace(terms, first_of_many=step.foreach is not None, ticket=kept.ticket(part))
         result = await self.execute_agent(
             step.agent,
             part.task,

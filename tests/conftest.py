@@ -35,6 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", action="store_true", help="the long form of tests that sample by default")
+    parser.addoption("--seed", type=int, help="the storm of this seed alone (tests/test_chaos.py)")
 
 
 @pytest.fixture(scope="session")

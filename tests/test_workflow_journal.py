@@ -14,7 +14,7 @@ import pytest
 from fleet import write_project
 from test_workflow_runs import DIAMOND, SECRET, answer, engine, rows, shown, steps_asked
 
-from claude_force.errors import CacheError, InvalidWorkflowError, RunBusyError, RunNotFoundError
+from claude_force.errors import InvalidWorkflowError, RunBusyError, RunNotFoundError
 from claude_force.testing import MessagesServer, faults
 from claude_force.workflow import Step, Workflow
 from claude_force.workflow.journal import Answer, Journal, KeptRun
@@ -164,15 +164,16 @@ class TestTrouble:
         assert warning == "the run is not kept and can't be resumed: attempt to write a readonly database"
         assert result.run_id is None
 
-    async def test_a_file_that_is_no_journal_is_left_alone(self, project, server, caplog, folder):
+    async def test_a_file_that_is_no_journal_is_set_aside_and_lost_to_nobody(
+        self, project, server, caplog, folder
+    ):
         (folder / "journal.sqlite").write_text("My notes, long enough to be a page. " * 30, encoding="utf-8")
         result, (warning,) = await self.goes_on(project, server, caplog, folder)
-        assert warning == "the run is not kept and can't be resumed: file is not a database"
-        assert result.run_id is None
-        assert (folder / "journal.sqlite").read_text(encoding="utf-8").startswith("My notes")
+        assert "journal.sqlite was damaged" in warning
+        (aside,) = folder.glob("journal.sqlite.damaged-*")
+        assert aside.read_text(encoding="utf-8").startswith("My notes")
         async with engine(project, server, folder) as orchestrator:
-            with pytest.raises(CacheError, match="The journal of runs can't be used: file is not a database"):
-                await orchestrator.runs()
+            assert [run.id for run in await orchestrator.runs()] == [result.run_id]
 
     async def test_a_disk_that_is_full_loses_answers_for_a_resumption_and_nothing_else(
         self, project, folder, caplog

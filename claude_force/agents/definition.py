@@ -93,7 +93,8 @@ def _read_strict(front: str) -> Optional[Dict[str, Any]]:
         return None
     try:
         value = yaml.load(front, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (yaml.YAMLError, ValueError, RecursionError, TypeError):
+    except (yaml.YAMLError, ValueError, RecursionError, TypeError, LookupError, AttributeError):
+        # The last two are what it raises for a tag with a value that does not fit, such as `!!bool x`.
         return None
     return {str(key): one for key, one in value.items()} if isinstance(value, dict) else None
 

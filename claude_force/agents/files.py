@@ -29,7 +29,7 @@ def read_text(path: Path) -> str:
 
 def resolve_inside(folder: Path, relative: str) -> Path:
     """The real path of a file under `folder`. Raises ConfigurationError for one that leaves it."""
-    if "\0" in relative or not relative.strip():
+    if not relative.strip() or not _can_be_named(relative):
         raise ConfigurationError(f"{relative!r} is no path: name a file under {folder}.")
     plain = relative.replace("\\", "/")
     if plain.startswith("/") or plain[1:2] == ":" or Path(relative).is_absolute():
@@ -48,3 +48,11 @@ def stamp(path: Union[str, Path]) -> Stamp:
     except (OSError, ValueError):
         return (0, 0, 0)
     return (found.st_mtime_ns, found.st_size, found.st_ino)
+
+
+def _can_be_named(path: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        # A half of a surrogate pair, which JSON can hold and no file system takes.
+        return False

@@ -208,10 +208,19 @@ def _result(line: bytes) -> Optional[Dict[str, Any]]:
         return None
     try:
         found = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    whole = isinstance(found, dict) and {"index", "key", "success", "cost"} <= set(found)
-    return found if whole and isinstance(found["index"], int) else None
+    return found if isinstance(found, dict) and _is_whole(found) else None
+
+
+def _is_whole(found: Dict[str, Any]) -> bool:
+    index, cost = found.get("index"), found.get("cost", "")
+    return (
+        (type(index) is int and index >= 0)
+        and isinstance(found.get("key"), str)
+        and isinstance(found.get("success"), bool)
+        and (cost is None or (type(cost) in (int, float) and 0 <= cost < float("inf")))
+    )
 
 
 def _open_locked(path: Path) -> int:

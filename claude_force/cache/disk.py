@@ -147,4 +147,5 @@ class _Open:
 
 
 def _report(error: Exception) -> None:
-    logger.warning("the cache failed: %s", error, extra={"error_type": type(error).__name__})
+    # Its words alone: a record that somebody keeps would hold, with the error's frames, the files open.
+    logger.warning("the cache failed: %s", str(error), extra={"error_type": type(error).__name__})

@@ -50,6 +50,9 @@ class Generation:
         try:
             if os.fstat(descriptor).st_size < _NUMBER.size:
                 os.ftruncate(descriptor, _NUMBER.size)
+                if hasattr(os, "posix_fallocate"):
+                    # On a full disk it fails here: a page without a place on it ends the process (SIGBUS).
+                    os.posix_fallocate(descriptor, 0, _NUMBER.size)
             self.number = mmap.mmap(descriptor, _NUMBER.size)
         finally:
             os.close(descriptor)

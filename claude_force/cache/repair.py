@@ -46,7 +46,12 @@ def mend(path: Path, judge: Judge) -> int:
     """
     fresh = path.with_name(f"{path.name}.mending")
     _remove(fresh)
-    saved = _copy(path, fresh, judge)
+    try:
+        saved = _copy(path, fresh, judge)
+    except BaseException:
+        # On a full disk it would only take what room is left.
+        _remove(fresh)
+        raise
     for older in path.parent.glob(f"{path.name}.damaged-*"):
         older.unlink()
     aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")

@@ -16,7 +16,7 @@ from .limits import (
 )
 from .pace import KINDS, Need, Rates
 from .single_flight import SingleFlight
-from .terms import NOBODY, ORDINARY, Guard, Terms, Watch
+from .terms import NOBODY, ORDINARY, Guard, Opening, Terms, Watch
 from .transport import Meter
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "MaxConcurrent",
     "Meter",
     "Need",
+    "Opening",
     "Price",
     "Prices",
     "Rates",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from typing import AsyncGenerator, Dict, List, NamedTuple, Optional
+from weakref import WeakKeyDictionary
 
 import anyio
 import anyio.to_thread
@@ -18,8 +19,7 @@ from .gate import Gate, Load
 from .limits import AUTO, MaxConcurrent
 from .line import Line
 from .pace import NO_RATES, Pace, Rates
-from .pricing import cost
-from .pricing import price_list as import_prices
+from .pricing import cost, load_prices
 from .retry import RetryPolicy
 from .terms import ORDINARY, Terms
 from .transport import Transport, import_sdk
@@ -62,7 +62,7 @@ class Caller:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._loaded = False
+        self._turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
         self.forecast = Forecast()
         self._open: Dict[asyncio.AbstractEventLoop, List[_Opened]] = {}
 
@@ -74,11 +74,11 @@ class Caller:
         terms: Terms = ORDINARY,
     ) -> Reply:
         """Raises InputError before anything is sent, CallError after."""
-        line = await self._line(how)
+        line = await self._line(how, call.model)
         return await line.send(call, deadline_seconds, terms)
 
     def price(self, how: CallerSettings) -> Price:
-        """What a model's tokens cost, in USD. Imports the price list, which takes a while."""
+        """What a model's tokens cost, in USD. Asked for the first time it takes a while."""
         return price_by(how.prices, cost)
 
     def load(self) -> Optional[Load]:
@@ -113,32 +113,38 @@ class Caller:
 
     async def close(self) -> None:
         """Ends this loop's calls in flight and closes its connections; a later call opens new ones."""
-        for opened in self._open.pop(asyncio.get_running_loop(), []):
-            await opened.lifetime.aclose()
+        loop = asyncio.get_running_loop()
+        async with self._turns.setdefault(loop, asyncio.Lock()):
+            for opened in self._open.pop(loop, []):
+                await opened.lifetime.aclose()
 
-    async def _line(self, how: CallerSettings) -> Line:
-        await self._load()
-        opened = self._open.setdefault(asyncio.get_running_loop(), [])
-        if not opened or opened[-1].how != how:
-            # Calls in flight keep the line that they began on; the new settings hold from here.
-            opened.append(self._open_line(how))
-            await opened[-1].lifetime.__anext__()
-        return opened[-1].line
+    async def _line(self, how: CallerSettings, model: str = "") -> Line:
+        loop = asyncio.get_running_loop()
+        opened = self._open.get(loop)
+        if opened and opened[-1].how == how:
+            return opened[-1].line
+        async with self._turns.setdefault(loop, asyncio.Lock()):
+            opened = self._open.get(loop)
+            if not opened or opened[-1].how != how:
+                line = await self._open_line(how, model)
+                # Calls in flight keep the line that they began on; the new settings hold from here.
+                opened = self._open.setdefault(loop, [])
+                opened.append(_Opened(how, line, self._lifetime(line)))
+                await opened[-1].lifetime.__anext__()
+            return opened[-1].line
 
-    async def _load(self) -> None:
-        # The imports take most of a second, in which the loop has other things to do.
-        if not self._loaded:
-            await anyio.to_thread.run_sync(import_sdk)
-            await anyio.to_thread.run_sync(import_prices)
-            self._loaded = True
+    async def _open_line(self, how: CallerSettings, model: str) -> Line:
+        def prepare() -> Transport:
+            # Imports, certificates and prices take most of a second; the loop has other things to do.
+            import_sdk()
+            load_prices(model)
+            return Transport(how.api_key, how.base_url, how.timeout_seconds, how.stream, how.ceiling)
 
-    def _open_line(self, how: CallerSettings) -> _Opened:
+        transport = await anyio.to_thread.run_sync(prepare)
         policy = RetryPolicy(attempts=how.max_attempts)
-        transport = Transport(how.api_key, how.base_url, how.timeout_seconds, how.stream, how.ceiling)
         window = Window(how.ceiling, adaptive=how.max_concurrent == AUTO)
         gate = Gate(window, Pace(how.rates, self._clock.now()), self._clock)
-        line = Line(transport, gate, policy, self._clock, self.price(how), self.forecast)
-        return _Opened(how, line, self._lifetime(line))
+        return Line(transport, gate, policy, self._clock, self.price(how), self.forecast)
 
     async def _lifetime(self, line: Line) -> AsyncGenerator[None, None]:
         # asyncio.run closes async generators before it closes the loop: a line whose user

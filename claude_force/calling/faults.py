@@ -78,7 +78,7 @@ def parsed(text: str) -> Any:
     """The body of an error: JSON where it is any, else its text."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 

@@ -165,6 +165,8 @@ class Line:
     async def close(self) -> None:
         """Ends the calls in flight, then closes the connections."""
         self._closed = True
+        # Who was about to pass as this began would find no connections behind it.
+        self.gate.shut()
         for scope in list(self._live):
             scope.cancel()
         await self.transport.close()

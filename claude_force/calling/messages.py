@@ -18,6 +18,8 @@ _CACHE_CONTROL: Mapping[str, Mapping[str, str]] = {
     "5m": {"type": "ephemeral"},
     "1h": {"type": "ephemeral", "ttl": "1h"},
 }
+# No prompt or answer has so many; a larger count could not be computed with.
+_MOST_TOKENS = 10**12
 _CUT_OFF = "The server closed the connection before the answer was whole"
 
 
@@ -146,7 +148,7 @@ Reader = Union[StreamReader, BodyReader]
 
 
 def read_usage(usage: Any) -> Usage:
-    """Token counts; what a server leaves out or sends as null counts as 0."""
+    """Token counts; what a server leaves out or sends as null counts as 0, and so does less than that."""
     counts = _object(usage)
     split = _object(counts.get("cache_creation"))
     return Usage(
@@ -160,7 +162,7 @@ def read_usage(usage: Any) -> Usage:
 
 def _count(counts: Mapping[str, Any], name: str) -> int:
     value = counts.get(name)
-    return value if isinstance(value, int) else 0
+    return min(max(value, 0), _MOST_TOKENS) if isinstance(value, int) else 0
 
 
 def _object(value: Any) -> Dict[str, Any]:
@@ -193,7 +195,7 @@ def _member(event: Dict[str, Any], name: str) -> Dict[str, Any]:
 def _json_object(data: bytes) -> Dict[str, Any]:
     try:
         value = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadReplyError(f"The server sent malformed JSON ({error})") from error
     if not isinstance(value, dict):
         raise BadReplyError("The server sent JSON that is not an object")

@@ -46,6 +46,11 @@ def cost(
     return _by_tier(tiers, usage) if tiers else _by_list(model, usage, variant)
 
 
+def load_prices(model: str) -> None:
+    """Reads the price list, which takes a tenth of a second when it is first asked."""
+    cost(model, Usage(1, 1))
+
+
 @lru_cache(maxsize=1)
 def price_list() -> Any:
     """The module `genai_prices`, or None where it is not installed; imported once."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import AsyncContextManager, Callable, Optional, Protocol, Tuple
+import asyncio
+from dataclasses import dataclass, field
+from typing import AsyncContextManager, Callable, List, Optional, Protocol, Tuple
 
-from ..errors import CallError
+from ..errors import CallError, ClosedError
 from ..types import Call
 from .bill import Bill
 from .budget import Budget
@@ -51,12 +52,57 @@ class Guard(Protocol):
         has ended, however it did. `spent` then says what it cost. Raises BudgetExceededError."""
 
 
+@dataclass
+class Opening:
+    """The time from an orchestrator's making, or its last `close`, to its next one.
+
+    Attributes:
+        closed: it is over; nothing that began in it is sent any more.
+    """
+
+    closed: bool = False
+    _under_way: int = 0
+    _idle: List[asyncio.Future[None]] = field(default_factory=list)
+
+    def expect(self) -> None:
+        """Raises ClosedError once it is over."""
+        if self.closed:
+            raise ClosedError("The orchestrator was closed before the call was sent")
+
+    def __enter__(self) -> None:
+        self._under_way += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._under_way -= 1
+        if not self._under_way:
+            waiting, self._idle = self._idle, []
+            for one in waiting:
+                one.get_loop().call_soon_threadsafe(_settle, one)
+
+    async def idle(self) -> None:
+        """Returns when nothing that began in it is under way."""
+        while self._under_way:
+            waiting = asyncio.get_running_loop().create_future()
+            self._idle.append(waiting)
+            try:
+                await waiting
+            finally:
+                if waiting in self._idle:
+                    self._idle.remove(waiting)
+
+
+def _settle(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)
+
+
 @dataclass(frozen=True)
 class Terms:
     """`first_of_many`: of calls that share a system prompt, one goes first and fills the prompt cache.
 
     `bill` is the call's own, for a caller who wants to know of it before the call has ended. `ticket`,
-    "run:place", says which call this is of a durable run: handed over again, it is the same one.
+    "run:place", says which call this is of a durable run: handed over again, it is the same one. `opening` is
+    that of the run that the call belongs to.
     """
 
     budgets: Tuple[Budget, ...] = ()
@@ -65,6 +111,7 @@ class Terms:
     bill: Optional[Bill] = None
     ticket: Optional[str] = None
     guard: Optional[Guard] = None
+    opening: Optional[Opening] = None
 
     @property
     def keeps_budget(self) -> bool:

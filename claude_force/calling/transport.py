@@ -21,6 +21,7 @@ from ..errors import (
     AuthenticationError,
     BadReplyError,
     CallError,
+    ClosedError,
     ConnectionFailedError,
     InvalidOptionError,
     PaidCallBlockedError,
@@ -87,6 +88,7 @@ class Transport:
         self.base_url = _shown(str(self._client.base_url))
         self.sdk_version = str(anthropic.__version__)
         self.is_fast = http is not None
+        self._closed = False
 
     def check(self, call: Call) -> None:
         """Raises InvalidOptionError for an option that the installed SDK doesn't take,
@@ -190,9 +192,13 @@ class Transport:
             return ConnectionFailedError(f"The connection to {self.base_url} failed: {reason}")
         if isinstance(error, TypeError) and "authentication method" in str(error):
             return AuthenticationError("No credentials were found")
+        if isinstance(error, RuntimeError) and self._closed:
+            # The client sends nothing more: a call that waited for its turn is too late.
+            return ClosedError("The orchestrator was closed during the call")
         return None
 
     async def close(self) -> None:
+        self._closed = True
         await self._client.close()
 
 

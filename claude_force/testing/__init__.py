@@ -10,6 +10,6 @@ from . import faults
 from .faults import Fault
 from .limits import RateLimit
 from .server import MessagesServer
-from .traffic import Received
+from .traffic import Billed, Received
 
-__all__ = ["Fault", "MessagesServer", "RateLimit", "Received", "faults"]
+__all__ = ["Billed", "Fault", "MessagesServer", "RateLimit", "Received", "faults"]

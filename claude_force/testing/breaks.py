@@ -43,8 +43,6 @@ async def within_stream(
 
 async def within_body(fault: Fault, exchange: Exchange, message: Message) -> web.StreamResponse:
     """The same for a plain answer."""
-    if fault.kind == "overloaded_in_stream":
-        raise Refused(529)
     body = message.body()
     half = body[: len(body) // 2]
     if fault.kind == "malformed_json":

@@ -7,8 +7,9 @@ import itertools
 import json
 import logging
 import math
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict, Iterator, Optional
 
 from aiohttp import web
 
@@ -18,7 +19,7 @@ from .faults import Fault
 from .limits import Limiter
 from .replies import HEAD_EVENTS, TAIL_EVENTS, Message, Refused, cut, stretch, to_bytes
 from .tokens import Prompt, PromptCache, estimate, input_tokens
-from .traffic import Received, Traffic
+from .traffic import Billed, Received, Traffic
 from .validation import check_key, check_max_tokens, check_prompt
 
 _log = logging.getLogger(__name__)
@@ -130,7 +131,9 @@ class Handler:
         self._add_limits(exchange)
         await exchange.until(self._script.time_to_first_token)
         self._cache.keep(prompt)
-        return await self._deliver(exchange, message, received.body.get("stream") is True, fault)
+        if received.body.get("stream") is True:
+            return await self._stream(exchange, message, received, fault)
+        return await self._send(exchange, message, received, fault)
 
     def _message(self, exchange: Exchange, body: Dict[str, Any], prompt: Prompt) -> Message:
         if self._limiter:
@@ -145,22 +148,48 @@ class Handler:
         reason = "end_turn" if len(text) == len(whole) else "max_tokens"
         return Message(f"msg_{exchange.id}", body["model"], text, reason, prompt.usage(tokens))
 
-    async def _deliver(
-        self, exchange: Exchange, message: Message, streamed: bool, fault: Optional[Fault]
+    async def _send(
+        self, exchange: Exchange, message: Message, received: Received, fault: Optional[Fault]
     ) -> web.StreamResponse:
-        script = self._script
-        if fault is not None:
-            if streamed:
-                return await breaks.within_stream(fault, exchange, message, script.tokens_per_delta)
-            return await breaks.within_body(fault, exchange, message)
-        if streamed and script.tokens_per_second is not None:
-            return await self._pace(exchange, message)
-        await exchange.until(script.done_after(message.usage["output_tokens"]))
-        if streamed:
-            return exchange.events(b"".join(message.events(script.tokens_per_delta)))
-        return exchange.json(message.body())
+        if fault is not None and fault.kind == "overloaded_in_stream":
+            raise Refused(529)
+        # Of one that is asked for in one piece all is made before the first byte is sent.
+        with self._billing(exchange, message, received, message.usage["output_tokens"]) as bill:
+            if fault is not None:
+                return await breaks.within_body(fault, exchange, message)
+            await exchange.until(self._script.done_after(message.usage["output_tokens"]))
+            bill.whole = True
+            return exchange.json(message.body())
 
-    async def _pace(self, exchange: Exchange, message: Message) -> web.StreamResponse:
+    async def _stream(
+        self, exchange: Exchange, message: Message, received: Received, fault: Optional[Fault]
+    ) -> web.StreamResponse:
+        script, tokens = self._script, message.usage["output_tokens"]
+        if fault is not None:
+            written = max(0, fault.after_events - HEAD_EVENTS) * script.tokens_per_delta
+            with self._billing(exchange, message, received, max(1, min(tokens, written))):
+                return await breaks.within_stream(fault, exchange, message, script.tokens_per_delta)
+        if script.tokens_per_second is not None:
+            with self._billing(exchange, message, received, 1) as bill:
+                return await self._pace(exchange, message, bill)
+        await exchange.until(script.done_after(tokens))
+        with self._billing(exchange, message, received, tokens) as bill:
+            bill.whole = True
+            return exchange.events(b"".join(message.events(script.tokens_per_delta)))
+
+    @contextmanager
+    def _billing(
+        self, exchange: Exchange, message: Message, received: Received, tokens: int
+    ) -> Iterator[Billed]:
+        bill = Billed(received, exchange.request_id, {**message.usage, "output_tokens": tokens})
+        self._traffic.bills.append(bill)
+        try:
+            yield bill
+        except (asyncio.CancelledError, ConnectionError):
+            bill.lost = not exchange.hung_up
+            raise
+
+    async def _pace(self, exchange: Exchange, message: Message, bill: Billed) -> web.StreamResponse:
         script = self._script
         tokens = message.usage["output_tokens"]
         events = message.events(script.tokens_per_delta)
@@ -169,7 +198,9 @@ class Handler:
         for number, delta in enumerate(events[HEAD_EVENTS:-TAIL_EVENTS], 1):
             await exchange.until(script.done_after(min(tokens, number * script.tokens_per_delta)))
             await response.write(delta)
+            bill.usage["output_tokens"] = min(tokens, number * script.tokens_per_delta)
         await response.write_eof(b"".join(events[-TAIL_EVENTS:]))
+        bill.whole = True
         return response
 
     def _add_limits(self, exchange: Exchange) -> None:

@@ -27,6 +27,23 @@ class Received:
     connection: int
 
 
+@dataclass
+class Billed:
+    """What the API would charge for one request.
+
+    Attributes:
+        usage: as the API spells it; of a streamed answer that broke off, the output tokens that were written.
+        whole: the answer was written to its end.
+        lost: the client went away before that.
+    """
+
+    received: Received
+    request_id: str
+    usage: Dict[str, Any]
+    whole: bool = False
+    lost: bool = False
+
+
 class Traffic:
     """The counters of one server.
 
@@ -36,6 +53,7 @@ class Traffic:
         open_connections: those that are open now.
         in_flight: requests without a whole answer yet; `max_in_flight` is the most there ever were.
         disconnects: requests whose client went away before the end of its answer.
+        bills: one for each answer that was begun, in the order of their begins.
     """
 
     def __init__(self) -> None:
@@ -45,6 +63,7 @@ class Traffic:
         self.in_flight = 0
         self.max_in_flight = 0
         self.disconnects = 0
+        self.bills: List[Billed] = []
         self._open: Dict[object, Tuple[int, asyncio.Transport]] = {}
 
     def _opened(self, protocol: object, transport: asyncio.Transport) -> None:

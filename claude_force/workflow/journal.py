@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import logging
 import os
 import sqlite3
 import time
@@ -20,12 +21,17 @@ from typing import Any, Iterator, List, Mapping, NamedTuple, Optional, Sequence,
 from ..cache.files import open_private
 from ..cache.key import encode
 from ..cache.lease import leases_of
+from ..cache.repair import is_damage
 from ..cache.signing import Secret
 from ..errors import RunNotFoundError
+
+logger = logging.getLogger(__name__)
 
 RUNNING = "running"
 _KEEP_SECONDS = 30 * 86400.0
 _BUSY_SECONDS = 30.0
+# A lease beside those of runs, which are numbers of 56 bits.
+_SETTING_ASIDE = 2**56
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (
   id TEXT PRIMARY KEY, workflow TEXT NOT NULL, task TEXT NOT NULL, inputs TEXT NOT NULL,
@@ -76,17 +82,20 @@ class Journal:
         """Raises OSError, sqlite3.Error."""
         self._secret = Secret(secret)
         self._leases = leases_of(folder)
-        path = folder / "journal.sqlite"
+        self._path = path = folder / "journal.sqlite"
         # Never one that is there: to close it would let go of all locks that this process has on the file.
         with suppress(FileExistsError):
             os.close(open_private(path, os.O_EXCL))
+        self._inode = path.stat().st_ino
         self._db = sqlite3.connect(
             str(path), timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
         try:
             self._prepare()
-        except BaseException:
+        except BaseException as error:
             self._db.close()
+            if isinstance(error, sqlite3.Error) and is_damaged(error):
+                self.set_aside()
             raise
 
     def _prepare(self) -> None:
@@ -95,6 +104,24 @@ class Journal:
         self._db.execute("PRAGMA journal_mode=TRUNCATE")
         self._db.execute("PRAGMA synchronous=NORMAL")
         self._db.executescript(_SCHEMA)
+
+    def set_aside(self) -> None:
+        """Gives up a damaged file, so that the next one who opens the journal makes a new one."""
+        self._db.close()
+        if not self._leases.acquire(_SETTING_ASIDE):
+            return
+        try:
+            # Another process may have done so already.
+            if self._path.exists() and self._path.stat().st_ino == self._inode:
+                for older in self._path.parent.glob(f"{self._path.name}.damaged-*"):
+                    older.unlink()
+                aside = self._path.with_name(f"{self._path.name}.damaged-{time.time_ns()}")
+                self._path.replace(aside)
+                logger.warning(
+                    "%s was damaged: its runs can't be resumed, it is kept as %s", self._path, aside
+                )
+        finally:
+            self._leases.release(_SETTING_ASIDE)
 
     def begin(self, run: KeptRun) -> None:
         """Its first line; runs that ended long ago are forgotten."""
@@ -189,6 +216,11 @@ class Journal:
         self._db.close()
 
 
+def is_damaged(error: Exception) -> bool:
+    """Whether the file is at fault, and not a disk that takes no writing."""
+    return is_damage(error) and "readonly" not in str(error)
+
+
 class _transaction:
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
@@ -207,12 +239,19 @@ class _transaction:
 
 
 def _run(row: Sequence[Any]) -> Optional[KeptRun]:
-    """None where its inputs can't be read."""
-    try:
-        inputs = json.loads(row[3])
-    except (ValueError, TypeError, RecursionError):
+    """None for one that was damaged: nothing of it is signed."""
+    run_id, workflow, task, inputs, project, began, ended, status, spent, answers = row
+    texts = (run_id, workflow, task, inputs, project, status)
+    numbers = (began, spent) if ended is None else (began, spent, ended)
+    if {*map(type, texts)} != {str} or not {*map(type, numbers)} <= {int, float}:
         return None
-    return KeptRun(*[*row[:3], inputs, *row[4:]]) if isinstance(inputs, dict) else None
+    try:
+        given = json.loads(inputs)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(given, dict):
+        return None
+    return KeptRun(run_id, workflow, task, given, project, began, ended, status, spent, answers)
 
 
 def _identity(run_id: str) -> int:

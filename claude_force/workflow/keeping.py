@@ -13,13 +13,14 @@ from anyio import to_thread
 from .. import settings
 from ..agents.names import slug
 from ..cache.place import cache_folder
+from ..cache.repair import FAULTS
 from ..cache.secret import find_secret
 from ..clerk import Clerk
 from ..errors import CacheError, ClaudeForceError, InputError, RunBusyError
 from ..forks import forgets_after_fork
 from ..portable import given_again, packed, unpacked
 from ..types import AgentResult
-from .journal import RUNNING, Answer, Journal, KeptRun
+from .journal import RUNNING, Answer, Journal, KeptRun, is_damaged
 from .parts import Part
 from .runner import Setting
 
@@ -130,12 +131,25 @@ class Keeper:
         return [failure if job.kept is not None else self._one(job.work) for job in jobs]
 
     def _one(self, work: Callable[[Journal], Any]) -> Any:
+        """What `work` returns, or what it or the opening raised."""
         try:
             if self._journal is None:
-                self._journal = self._make()
+                self._journal = self._opened()
             return work(self._journal)
         except Exception as error:  # Whatever it is: those who wait for the thread would wait for ever.
+            if self._journal is not None and is_damaged(error):
+                self._journal.set_aside()
+                self._journal = None
             return error
+
+    def _opened(self) -> Journal:
+        try:
+            return self._make()
+        except FAULTS as error:
+            if not is_damaged(error):
+                raise
+            # It is set aside by now.
+            return self._make()
 
 
 def _new_id(workflow: str) -> str:

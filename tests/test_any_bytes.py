@@ -1,0 +1,378 @@
+"""Bytes that nobody meant: whatever a file or a server holds, it is read, or refused with a typed error."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import random
+import sqlite3
+from pathlib import Path
+
+import pytest
+from fleet import fleet
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from claude_force import ResponseCache
+from claude_force.agents import Registry
+from claude_force.agents.definition import read_definition
+from claude_force.bulk import TaskFile
+from claude_force.bulk.output import Output
+from claude_force.calling.faults import from_status, parsed
+from claude_force.calling.messages import BodyReader, StreamReader, read_usage
+from claude_force.calling.pricing import cost
+from claude_force.cli.main import main
+from claude_force.errors import CacheError, CallError, ClaudeForceError, ConfigurationError, InputError
+from claude_force.testing import faults
+from claude_force.testing.replies import Message
+from claude_force.types import Usage
+from claude_force.workflow import check, read_workflow
+
+DEEP = "[" * 100_000
+LONG_NUMBER = "9" * 5000
+many_files = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(["\ud800", "\0", "..", "a", "../x", "/etc/passwd", "x.md", " "]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=10,
+)
+
+
+def fields(*names):
+    """An object with any of these fields, each with anything in it."""
+    return st.dictionaries(st.sampled_from(names), JSON, max_size=len(names)) | JSON
+
+
+def damaged(draw, whole):
+    """`whole` with bytes of it changed, or cut off, or repeated."""
+    data = bytearray(whole)
+    for _ in range(draw(st.integers(1, 6))):
+        at = draw(st.integers(0, max(0, len(data) - 1)))
+        kind = draw(st.sampled_from(["flip", "cut", "repeat", "insert"]))
+        if kind == "flip" and data:
+            data[at] = draw(st.integers(0, 255))
+        elif kind == "cut":
+            del data[at:]
+        elif kind == "repeat":
+            data[at:at] = data[: at + 1]
+        else:
+            data[at:at] = draw(st.binary(max_size=8))
+    return bytes(data)
+
+
+# -- answers of a server --------------------------------------------------------------------------------
+
+TEXT = 'An answer with "quotes", ünïcödé, \\ and \n lines. ' * 3
+MESSAGE = Message("msg_1", "claude-sonnet-5-5", TEXT, "end_turn", {"input_tokens": 9, "output_tokens": 40})
+STREAM = b"".join(MESSAGE.events(4))
+
+
+def read(reader, *chunks):
+    for chunk in chunks:
+        reader.feed(chunk)
+    return reader.reply("req_1")
+
+
+class TestAnswers:
+    def test_byte_by_byte_is_as_in_one_piece(self):
+        assert read(StreamReader(), *(bytes([one]) for one in STREAM)).text == TEXT
+
+    def test_cut_off_anywhere_it_is_no_answer_and_what_was_billed_is_known(self):
+        billed_from = STREAM.index(b"\n\n") + 2
+        for end in range(len(STREAM)):
+            reader = StreamReader()
+            with contextlib.suppress(CallError):
+                reply = read(reader, STREAM[:end])
+                # Of the last event only the blank line may be missing that ends it.
+                assert reply.text == TEXT and reader.complete
+            assert (reader.billed() is not None) == (end >= billed_from)
+
+    @given(st.data())
+    def test_damaged_anywhere_it_is_an_answer_or_a_typed_error(self, data):
+        reader = StreamReader()
+        with contextlib.suppress(CallError):
+            read(reader, damaged(data.draw, STREAM))
+        usage = reader.billed()
+        assert usage is None or min(usage.__dict__.values()) >= 0
+
+    @given(st.data())
+    def test_a_damaged_body_is_an_answer_or_a_typed_error(self, data):
+        with contextlib.suppress(CallError):
+            read(BodyReader(), damaged(data.draw, MESSAGE.body()))
+
+    @pytest.mark.parametrize("what", [DEEP, '{"a":' * 100_000, LONG_NUMBER, '{"a":' + LONG_NUMBER + "}"])
+    def test_what_python_will_not_read_is_a_typed_error(self, what):
+        with pytest.raises(CallError):
+            read(StreamReader(), f"data: {what}\n\n".encode())
+        with pytest.raises(CallError):
+            read(BodyReader(), what.encode())
+
+    @given(
+        st.dictionaries(st.sampled_from(sorted(Usage().__dict__)), JSON | st.integers(-(10**400), 10**400))
+    )
+    def test_counts_of_any_kind_have_a_price(self, counts):
+        usage = read_usage(counts)
+        known = cost("claude-sonnet-5-5", usage)
+        assert known is None or known >= 0
+
+    def test_an_error_whose_body_is_nested_without_end_is_a_typed_error(self):
+        assert isinstance(from_status(500, parsed(DEEP), {}, 0.0), CallError)
+
+    async def test_a_row_whose_answer_can_not_be_read_fails_alone(self, project, monkeypatch):
+        monkeypatch.setattr("claude_force.testing.breaks.BROKEN_EVENT", f"data: {DEEP}\n\n".encode())
+        plan = [faults.malformed_json()]
+        async with fleet(project, {"faults": plan}, max_concurrent=1, max_retries=1) as (orchestrator, _):
+            tasks = [("python-expert", f"Task {number}") for number in range(3)]
+            results = await orchestrator.execute_multiple(tasks)
+        assert sorted(result.success for result in results) == [False, True, True]
+
+
+# -- what a project holds -------------------------------------------------------------------------------
+
+TAGS = [
+    "!!int",
+    "!!float",
+    "!!bool",
+    "!!timestamp",
+    "!!binary",
+    "!!set",
+    "!!omap",
+    "!!pairs",
+    "!!null",
+    "!!map",
+]
+
+
+class TestProject:
+    @given(st.text(st.sampled_from("-:\n#&*[]{}\"'| >!?%@a1.\t=<,~\u2028\ud800\0"), max_size=60))
+    def test_any_front_matter_is_read(self, front):
+        read_definition(f"---\n{front}\n---\nbody")
+
+    @given(st.sampled_from(TAGS), st.text(max_size=12), st.sampled_from(['"', "'", ""]))
+    def test_a_tag_whose_value_does_not_fit_is_read(self, tag, value, quote):
+        read_definition(f"---\nname: {tag} {quote}{value}{quote}\n---\nbody")
+
+    @many_files
+    @given(
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "agents": st.dictionaries(
+                    st.text(max_size=5), fields("file", "contract", "domains", "priority"), max_size=4
+                )
+                | JSON,
+                "workflows": st.dictionaries(
+                    st.text(max_size=5),
+                    st.lists(JSON, max_size=3)
+                    | st.fixed_dictionaries(
+                        {
+                            "steps": st.lists(
+                                fields("id", "agent", "task", "dependencies", "foreach", "when", "model"),
+                                max_size=4,
+                            )
+                        }
+                    )
+                    | JSON,
+                    max_size=3,
+                )
+                | JSON,
+            },
+        )
+        | JSON
+    )
+    def test_any_claude_json_is_read_or_refused(self, tmp_path_factory, content):
+        folder = tmp_path_factory.mktemp("any") / ".claude"
+        folder.mkdir()
+        (folder / "x.md").write_text("You help.")
+        (folder / "claude.json").write_text(json.dumps(content))
+        with contextlib.suppress(ConfigurationError, InputError):
+            registry = Registry(folder / "claude.json")
+            registry.list_agents()
+            registry.problems()
+            for name in registry.list_workflows():
+                with contextlib.suppress(ConfigurationError, InputError):
+                    check(read_workflow(name, registry.workflow(name), True), registry.get, {})
+
+    @many_files
+    @given(st.data())
+    def test_a_damaged_claude_json_is_read_or_refused(self, tmp_path_factory, data):
+        folder = tmp_path_factory.mktemp("any") / ".claude"
+        folder.mkdir()
+        whole = b'{"agents": {"a": {"file": "x.md", "domains": ["b"]}}, "workflows": {"w": ["a", "a"]}}'
+        (folder / "claude.json").write_bytes(damaged(data.draw, whole))
+        with contextlib.suppress(ConfigurationError):
+            Registry(folder / "claude.json").list_agents()
+
+
+# -- rows in and rows out -------------------------------------------------------------------------------
+
+
+class TestRows:
+    @many_files
+    @given(st.sampled_from([".jsonl", ".json", ".csv", ".tsv", ".txt"]), st.data())
+    def test_any_file_of_tasks_gives_rows_or_is_refused(self, tmp_path_factory, suffix, data):
+        whole = {
+            ".jsonl": b'{"task": "one", "agent": "a"}\n{"task": "two", "id": 5}\n',
+            ".json": b'[{"task": "one"}, "two"]',
+            ".csv": b'task,agent\n"one, and ""two""",a\nthree,b\n',
+            ".tsv": b"task\tagent\none\ta\n",
+            ".txt": b"one\ntwo\n",
+        }[suffix]
+        path = tmp_path_factory.mktemp("any") / f"tasks{suffix}"
+        path.write_bytes(
+            data.draw(st.binary(max_size=60)) if data.draw(st.booleans()) else damaged(data.draw, whole)
+        )
+        with contextlib.suppress(InputError):
+            for index, row in enumerate(TaskFile(path, "agent")):
+                assert row.index == index
+                assert row.problem or isinstance(row.task, str)
+                assert len(row.key("")) == 16
+
+    @many_files
+    @given(st.lists(fields("index", "key", "success", "cost", "error_type", "output"), max_size=3), st.data())
+    def test_any_output_is_that_of_a_run_or_is_left_as_it_is(self, tmp_path_factory, lines, data):
+        path = tmp_path_factory.mktemp("any") / "out.jsonl"
+        whole = "".join(json.dumps(line) + "\n" for line in lines).encode()
+        path.write_bytes(damaged(data.draw, whole) if whole and data.draw(st.booleans()) else whole)
+        before = path.read_bytes()
+        try:
+            with Output(path) as output:
+                for index, done in output.done.items():
+                    assert index >= 0 and done.cost >= 0 and isinstance(done.success, bool)
+        except InputError:
+            assert path.read_bytes() == before
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            DEEP,
+            '{"index": 0, "key": "k", "success": true, "cost": "x"}',
+            '{"index": 0, "key": "k", "success": true, "cost": NaN}',
+            '{"index": -1, "key": "k", "success": true, "cost": 1}',
+            '{"index": 0, "key": 7, "success": true, "cost": 1}',
+        ],
+        ids=["too deep", "a cost of text", "no number", "before the first", "a key that is none"],
+    )
+    def test_what_is_no_result_of_a_run_is_said_and_left(self, project, monkeypatch, capsys, line):
+        monkeypatch.chdir(project.parent.parent)
+        Path("tasks.txt").write_text("one\n")
+        # The last line may be a torn one.
+        text = f'{line}\n{{"index": 0, "key": "k", "success": true, "cost": 1}}\n'
+        Path("out.jsonl").write_text(text)
+        assert main(["run", "many", "tasks.txt", "--agent", "python-expert", "-o", "out.jsonl"]) != 0
+        assert "line 1 is not a result of a run" in capsys.readouterr().err
+        assert Path("out.jsonl").read_text() == text
+
+
+# -- what the package itself keeps ----------------------------------------------------------------------
+
+
+class TestCache:
+    def test_files_of_any_content_are_misses_and_the_cache_works_on(self, tmp_path, soak):
+        names = ("answers-1.db", "answers-1.db-wal", "answers-1.db-shm", "generation", "lock", "leases")
+        chance = random.Random(6)
+        for number in range(400 if soak else 40):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            for name in chance.sample(names, chance.randrange(1, 5)):
+                (folder / name).write_bytes(chance.randbytes(chance.choice((0, 1, 7, 100, 4096, 20_000))))
+            with ResponseCache(cache_dir=folder, cache_secret="a secret of the tests") as cache:
+                assert cache.get("agent", "task", "model") is None
+                assert cache.set("agent", "task", "model", "fresh")
+                assert cache.get("agent", "task", "model")["response"] == "fresh"
+            with ResponseCache(cache_dir=folder, cache_secret="a secret of the tests") as cache:
+                assert cache.get("agent", "task", "model")["response"] == "fresh"
+
+
+class TestJournal:
+    """Of the runs of workflows. One that is damaged costs the resumption, never the run."""
+
+    @pytest.fixture
+    def run_id(self, project):
+        return self._once(project, lambda orchestrator: orchestrator.execute_workflow("review", "x")).run_id
+
+    @pytest.fixture
+    def path(self, run_id):
+        return Path.home() / ".claude" / "runs" / "journal.sqlite"
+
+    def _once(self, project, work, patience=20):
+        async def once():
+            async with fleet(project) as (orchestrator, _):
+                return await asyncio.wait_for(work(orchestrator), patience)
+
+        return asyncio.run(once())
+
+    def _outcomes(self, project, run_id):
+        """How a resumption, a list and a new run end; `CacheError` says that there is no journal."""
+        for work in (
+            lambda orchestrator: orchestrator.execute_workflow("review", resume=run_id),
+            lambda orchestrator: orchestrator.runs(),
+        ):
+            with contextlib.suppress(ClaudeForceError):
+                self._once(project, work)
+        new = self._once(project, lambda orchestrator: orchestrator.execute_workflow("review", "y"))
+        assert new.success
+        return new
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            "UPDATE runs SET inputs = '{'",
+            "UPDATE runs SET inputs = '5'",
+            "UPDATE runs SET spent = 'x'",
+            "UPDATE runs SET began = 'x'",
+            "UPDATE answers SET signature = 'x'",
+            "UPDATE answers SET question = 'x'",
+            "UPDATE answers SET result = x'ff'",
+            "UPDATE answers SET result = '{}'",
+        ],
+    )
+    def test_a_row_that_was_changed_is_asked_for_again(self, project, run_id, path, change):
+        db = sqlite3.connect(str(path))
+        with db:
+            db.execute(change)
+        db.close()
+        assert self._outcomes(project, run_id).run_id
+
+    @pytest.mark.parametrize("how", ["noise", "half", "no header"])
+    def test_a_file_that_is_none_is_set_aside_and_a_new_one_begun(self, project, run_id, path, how, caplog):
+        whole = path.read_bytes()
+        path.write_bytes(
+            {
+                "noise": b"no database" * 500,
+                "half": whole[: len(whole) // 2],
+                "no header": bytes(100) + whole[100:],
+            }[how]
+        )
+        with caplog.at_level(logging.WARNING):
+            assert self._outcomes(project, run_id).run_id
+        assert "was damaged" in caplog.text
+        assert len(list(path.parent.glob("*.damaged-*"))) == 1
+
+    def test_damage_anywhere_costs_no_run_and_hangs_none(self, project, run_id, path, soak):
+        whole, chance = path.read_bytes(), random.Random(7)
+        for _ in range(200 if soak else 12):
+            data = bytearray(whole)
+            for _ in range(chance.randrange(1, 30)):
+                data[chance.randrange(len(data))] = chance.randrange(256)
+            path.write_bytes(data)
+            self._outcomes(project, run_id)
+
+    def test_a_resumption_that_fails_does_not_keep_the_run_busy(self, project, run_id, path):
+        whole = path.read_bytes()
+        db = sqlite3.connect(str(path))
+        with db:
+            db.execute("ALTER TABLE answers RENAME TO others")
+            db.execute("CREATE TABLE answers (run TEXT)")
+        db.close()
+        with pytest.raises(CacheError):
+            self._once(project, lambda orchestrator: orchestrator.execute_workflow("review", resume=run_id))
+        path.write_bytes(whole)
+        resumed = self._once(project, lambda one: one.execute_workflow("review", resume=run_id))
+        assert [result.cached for result in resumed] == [True, True]
