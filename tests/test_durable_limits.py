@@ -14,11 +14,12 @@ from durable import AGENT, alive, crew, database, echo, orchestrator, rows, unti
 from fleet import MODEL
 
 from claude_force.calling import Need, Rates
+from claude_force.durable.calls import Begin, Finish
 from claude_force.durable.desk import Desk
 from claude_force.durable.functions import EXCEEDED
 from claude_force.durable.guard import Admit, SetByHand, Settle
 from claude_force.durable.shared_cache import SharedCache
-from claude_force.durable.tables import BUDGETS
+from claude_force.durable.tables import BUDGETS, MADE_BY
 from claude_force.errors import BudgetExceededError
 from claude_force.testing import MessagesServer, RateLimit
 
@@ -316,3 +317,36 @@ async def test_a_limit_of_the_drivers_holds_for_all_workers(project, pg_url, mes
     assert result.success
     limits = rows(pg_url, "SELECT kind, per_minute FROM claude_force.cf_buckets WHERE model = ''")
     assert limits == [(0, 6000.0)]
+
+
+class TestTheDisk:
+    """What waits for it, and what does not have to."""
+
+    @staticmethod
+    def waits(made, job):
+        """Whether the commit after the job waits for the disk."""
+        with made.begin() as connection:
+            type(job).together(made, connection, [job])
+            return connection.exec_driver_sql("SHOW synchronous_commit").scalar_one() != "off"
+
+    def test_an_attempt_without_a_budget_does_not(self, made):
+        first = admit()
+        assert not self.waits(made, first)
+        assert not self.waits(made, settle(first))
+
+    def test_money_does(self, made):
+        first = admit(worst=5, budgets=[budget(made, 100)])
+        assert self.waits(made, first)
+        assert self.waits(made, settle(first, spent=5))
+
+    def test_an_outcome_does_and_the_begin_of_a_call_does_not(self, made):
+        assert self.waits(made, Finish("run:1:x", "{}", '""', success=True))
+        assert not self.waits(made, Begin("run:1:x", 1, "one"))
+
+
+def test_tables_that_a_newer_version_made_are_left_as_they_are(made):
+    with made.begin() as connection:
+        connection.execute(sa.update(MADE_BY).values(version="2.99.0.0"))
+    made.prepare()
+    with made.begin() as connection:
+        assert connection.execute(sa.select(MADE_BY.c.version)).scalar_one() == "2.99.0.0"

@@ -16,7 +16,7 @@ from ..errors import CancelledCallError
 from .database import QUEUE, WORKFLOW, Database
 from .desk import Job
 from .parcel import FORMAT, outcome_texts
-from .tables import BUDGETS, CALLS, RESULTS, RUNS, now
+from .tables import BUDGETS, CALLS, RESULTS, RUNS, need_not_wait, now
 
 # Pinned: what a version enqueues is run by workers of that version, whatever else is installed.
 APP_VERSION = f"claude-force-{FORMAT}"
@@ -155,6 +155,7 @@ class Begin(Job[Optional[Work]]):
     def together(
         cls, database: Database, connection: sa.Connection, jobs: Sequence[Begin]
     ) -> Sequence[Optional[Work]]:
+        need_not_wait(connection)
         asked = [(job.ticket, job.generation) for job in jobs]
         done = sa.exists().where(RESULTS.c.id == CALLS.c.id)
         found = connection.execute(

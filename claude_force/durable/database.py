@@ -7,7 +7,7 @@ import sqlite3
 import time
 from contextlib import contextmanager
 from importlib.metadata import version
-from typing import Any, Iterator
+from typing import Any, Iterator, List
 
 import sqlalchemy as sa
 from dbos import DBOS, DBOSClient, DBOSPortableJSONSerializer
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 APPLICATION, QUEUE, WORKFLOW = "claude-force", "claude-force-calls", "claude_force.call"
 # Raised when the tables or the functions change.
-_VERSION = f"1 dbos {version('dbos')}"
+_VERSION = f"1.{version('dbos')}"
 _MAKING = 0x636C61756465
 _LOCK_PAUSE = 0.1
 _POOL = 4
@@ -90,7 +90,8 @@ class Database:
             schema = None if self.is_sqlite else SCHEMA
             if not sa.inspect(connection).has_table(MADE_BY.name, schema=schema):
                 return False
-            return connection.execute(sa.select(MADE_BY.c.version)).scalar() == _VERSION
+            # What a newer version made is good for this one: DBOS only adds to its tables.
+            return _numbers(connection.execute(sa.select(MADE_BY.c.version)).scalar()) >= _numbers(_VERSION)
 
     def _make(self) -> None:
         with self._alone() as connection:
@@ -141,6 +142,10 @@ def _engine(address: Address, who: str) -> sa.Engine:
         connect_args={"application_name": connection_name(who), "connect_timeout": 10},
     )
     return engine.execution_options(schema_translate_map={None: SCHEMA})
+
+
+def _numbers(text: str | None) -> List[int]:
+    return [int(part) for part in (text or "").split(".") if part.isdecimal()]
 
 
 def _teach_subseconds(connection: Any, _: object) -> None:

@@ -3,6 +3,9 @@
 The buckets are those of `calling.pace`, which says what they do; here all workers fill and empty the same
 ones. Rows are locked in one order, budgets by id and then buckets by model and kind, so that no two wait for
 each other.
+
+Where no budget is kept, their commits do not wait for the disk: what a crash of Postgres would lose of the
+pace is made good by the next answer's headers. A budget has to be on the disk before the money is spent.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ DECLARE
 BEGIN
   -- Asked again because the answer was lost on the way.
   IF EXISTS (SELECT 1 FROM {SCHEMA}.cf_attempts WHERE id = p_id) THEN RETURN 0; END IF;
+  IF cardinality(p_budgets) = 0 THEN PERFORM set_config('synchronous_commit', 'off', true); END IF;
   FOR one IN SELECT * FROM {SCHEMA}.cf_budgets WHERE id = ANY(p_budgets) ORDER BY id FOR UPDATE LOOP
     IF one.spent + p_worst > one.most THEN RETURN {EXCEEDED}; END IF;
     IF one.spent + one.reserved + p_worst > one.most THEN pause := {_LOOK_AGAIN}; END IF;
@@ -58,6 +62,7 @@ BEGIN
   -- Not there: the worker was taken for dead, and what it held counts at its worst.
   DELETE FROM {SCHEMA}.cf_attempts WHERE id = p_id RETURNING * INTO mine;
   IF mine.id IS NULL THEN RETURN; END IF;
+  IF cardinality(mine.budgets) = 0 THEN PERFORM set_config('synchronous_commit', 'off', true); END IF;
   PERFORM 1 FROM {SCHEMA}.cf_budgets WHERE id = ANY(mine.budgets) ORDER BY id FOR UPDATE;
   UPDATE {SCHEMA}.cf_budgets SET reserved = reserved - mine.worst, spent = spent + p_spent
     WHERE id = ANY(mine.budgets);

@@ -24,7 +24,7 @@ from ..cache.place import cache_folder
 from ..cache.secret import find_secret
 from ..cache.signing import Entry, Secret, seal, unseal
 from .database import Database
-from .tables import ANSWERS, now
+from .tables import ANSWERS, need_not_wait, now
 
 logger = logging.getLogger(__name__)
 
@@ -174,6 +174,7 @@ class SharedCache:
         with self._mutex:
             touched, self._touched = self._touched, {}
         with self._database.begin() as connection:
+            need_not_wait(connection)
             fresh = insert(ANSWERS).values(values)
             changed = {name: getattr(fresh.excluded, name) for name in ("agent", "sealed", "size", "used")}
             connection.execute(

@@ -132,6 +132,13 @@ def create_all(connection: sa.Connection) -> None:
     _METADATA.create_all(connection, tables=list(_EVERYWHERE) if sqlite else None)
 
 
+def need_not_wait(connection: sa.Connection) -> None:
+    """This transaction's commit does not wait for the disk: for what is kept in another place too, or is on
+    it with the next commit that waits. A crash of Postgres may lose the last moments of it."""
+    if connection.dialect.name != "sqlite":
+        connection.exec_driver_sql("SET LOCAL synchronous_commit TO off")
+
+
 def now(connection: sa.Connection) -> sa.ColumnElement[float]:
     """The database's time in Unix seconds, as of this statement and not of the transaction's begin."""
     if connection.dialect.name == "sqlite":
