@@ -8,10 +8,12 @@ import textwrap
 import threading
 from contextlib import asynccontextmanager
 
+import pytest
 from fleet import fleet
 
 from claude_force import AgentOrchestrator, ResponseCache
 from claude_force.calling import Clock
+from claude_force.clerk import Clerk
 from claude_force.errors import ClosedError, DeadlineExceededError
 from claude_force.testing import MessagesServer
 
@@ -124,3 +126,16 @@ def test_closing_the_sync_face_lets_go_of_the_cache_too(project):
         orchestrator.close()
         names = {thread.name for thread in threading.enumerate()}
         assert not [name for name in names if name.startswith("claude-force")]
+
+
+async def test_work_that_fails_in_its_thread_fails_those_who_wait_and_nobody_after_them():
+    def work(jobs):
+        if "bad" in jobs:
+            raise ZeroDivisionError("the job's own fault")
+        return jobs
+
+    clerk = Clerk(work, "claude-force-test")
+    with pytest.raises(ZeroDivisionError, match="own fault"):
+        await asyncio.wait_for(clerk.do("bad"), 10)
+    assert await asyncio.wait_for(clerk.do("good"), 10) == "good"
+    clerk.stop()
