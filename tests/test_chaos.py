@@ -46,7 +46,7 @@ def pytest_generate_tests(metafunc):
         config = metafunc.config
         given = config.getoption("--seed")
         # Processes take their time.
-        few = 2 if "forge" in metafunc.fixturenames else 6
+        few = 1 if "forge" in metafunc.fixturenames else 6
         count = 100 if config.getoption("--soak") else few
         seeds = range(count) if given is None else [given]
         metafunc.parametrize("seed", seeds, ids=[f"seed {seed}" for seed in seeds])
