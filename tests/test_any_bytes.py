@@ -281,7 +281,8 @@ class TestCache:
             folder = tmp_path / str(number)
             folder.mkdir()
             for name in chance.sample(names, chance.randrange(1, 5)):
-                (folder / name).write_bytes(chance.randbytes(chance.choice((0, 1, 7, 100, 4096, 20_000))))
+                size = chance.choice((0, 1, 7, 100, 4096, 20_000))
+                (folder / name).write_bytes(bytes(chance.choices(range(256), k=size)))
             with ResponseCache(cache_dir=folder, cache_secret="a secret of the tests") as cache:
                 assert cache.get("agent", "task", "model") is None
                 assert cache.set("agent", "task", "model", "fresh")

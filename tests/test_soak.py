@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from anyio import to_thread
 from pages import ROOT
 
 from claude_force import AsyncAgentOrchestrator, ResponseCache
@@ -28,10 +29,10 @@ async def stand_in():
     command = [sys.executable, "-m", "claude_force.testing", "--output-tokens", "50"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     try:
-        yield (await asyncio.to_thread(process.stdout.readline)).split()[-1]
+        yield (await to_thread.run_sync(process.stdout.readline)).split()[-1]
     finally:
         process.terminate()
-        await asyncio.to_thread(process.wait)
+        await to_thread.run_sync(process.wait)
         process.stdout.close()
 
 
