@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -272,7 +272,9 @@ class Mischief:
     async def amid(self):
         for _ in range(self._chance.randrange(3)):
             await asyncio.sleep(self._chance.random() * 0.05)
-            self._chance.choice((self._nudge_clock, self._tear_ledger, self._damage))()
+            # A full disk is full for the mischief too.
+            with suppress(OSError):
+                self._chance.choice((self._nudge_clock, self._tear_ledger, self._damage))()
 
     def _edit(self):
         self._storm.project.edit(self._chance.choice(AGENTS))
