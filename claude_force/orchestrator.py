@@ -110,6 +110,9 @@ class AgentOrchestrator(Inquiries):
                 return result
             return None
 
+        async def closing() -> None:
+            await results.aclose()
+
         try:
             while True:
                 result = self._thread.run(following(), loop)
@@ -119,7 +122,7 @@ class AgentOrchestrator(Inquiries):
         finally:
             # A loop that has ended has closed it.
             with suppress(ClosedError):
-                self._thread.run(results.aclose(), loop)
+                self._thread.run(closing(), loop)
 
     def run_workflow(
         self,
