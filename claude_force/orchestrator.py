@@ -6,6 +6,7 @@ import asyncio
 import threading
 import weakref
 from concurrent.futures import CancelledError as FutureCancelled
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import (
@@ -102,21 +103,26 @@ class AgentOrchestrator(Inquiries):
         self, tasks: Tasks, in_order: bool = False, **call_options: Any
     ) -> Iterator[AgentResult]:
         """As `AsyncAgentOrchestrator.stream_multiple`; `tasks` is iterated in the engine's thread."""
-        results = self._engine.stream_multiple(tasks, in_order, **call_options)
+        results, loop = self._engine.stream_multiple(tasks, in_order, **call_options), self._thread.start()
 
         async def following() -> Optional[AgentResult]:
             async for result in results:
                 return result
             return None
 
+        async def closing() -> None:
+            await results.aclose()
+
         try:
             while True:
-                result = self._thread.run(following())
+                result = self._thread.run(following(), loop)
                 if result is None:
                     return
                 yield result
         finally:
-            self._thread.run(results.aclose())
+            # A loop that has ended has closed it.
+            with suppress(ClosedError):
+                self._thread.run(closing(), loop)
 
     def run_workflow(
         self,
@@ -190,13 +196,18 @@ class _LoopThread:
         self._last: List[Callable[[], Awaitable[None]]] = []
         forgets_after_fork(self)
 
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """The coroutine's result. An interrupt (Ctrl-C) cancels it. ClosedError: `stop` ended it."""
-        loop = self._started()
-        if _running_loop() is loop:
+    def run(self, work: Coroutine[Any, Any, T], began_in: Optional[asyncio.AbstractEventLoop] = None) -> T:
+        """The coroutine's result. An interrupt (Ctrl-C) cancels it. ClosedError: `stop` ended it, or the loop
+        that it belongs to before."""
+        # Under the lock, so that what is handed over comes before the end, and is ended by it.
+        with self._lock:
+            loop = self._started() if began_in is None else began_in
+            problem = self._problem(loop)
+            if problem is None:
+                future = asyncio.run_coroutine_threadsafe(work, loop)
+        if problem is not None:
             work.close()
-            raise RuntimeError("A callback of the engine can't wait for the engine; hand the work elsewhere.")
-        future = asyncio.run_coroutine_threadsafe(work, loop)
+            raise problem
         try:
             return future.result()
         except FutureCancelled:
@@ -204,6 +215,20 @@ class _LoopThread:
         except BaseException:
             future.cancel()
             raise
+
+    def _problem(self, loop: asyncio.AbstractEventLoop) -> Optional[Exception]:
+        if loop is not self._loop:
+            return ClosedError("The orchestrator was closed during the run")
+        if _running_loop() is loop:
+            return RuntimeError(
+                "A callback of the engine can't wait for the engine; hand the work elsewhere."
+            )
+        return None
+
+    def start(self) -> asyncio.AbstractEventLoop:
+        """The loop, which runs from here on."""
+        with self._lock:
+            return self._started()
 
     def stop(self, last: Callable[[], Awaitable[None]]) -> None:
         """Ends all that runs in it, then `last`, then the thread."""
@@ -215,18 +240,17 @@ class _LoopThread:
             finalizer()
 
     def _started(self) -> asyncio.AbstractEventLoop:
-        with self._lock:
-            if self._loop is None:
-                ready: List[Any] = []
-                signal, last = threading.Event(), self._last
-                thread = threading.Thread(
-                    target=lambda: _run_loop(ready, signal, last), name="claude-force", daemon=True
-                )
-                thread.start()
-                signal.wait()
-                self._loop, end = ready
-                self._finalizer = weakref.finalize(self, _end, self._loop, end, thread)
-            return self._loop
+        if self._loop is None:
+            ready: List[Any] = []
+            signal, last = threading.Event(), self._last
+            thread = threading.Thread(
+                target=lambda: _run_loop(ready, signal, last), name="claude-force", daemon=True
+            )
+            thread.start()
+            signal.wait()
+            self._loop, end = ready
+            self._finalizer = weakref.finalize(self, _end, self._loop, end, thread)
+        return self._loop
 
     def after_fork(self) -> None:
         """Called in a forked child: it has this object, not the thread that it stands for."""

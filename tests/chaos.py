@@ -174,7 +174,7 @@ def damage(path, chance, cuts=True):
     """Flips bytes of a file, or cuts its end off."""
     if not path.is_file() or not path.stat().st_size:
         return
-    with path.open("r+b") as file:
+    with path.open("r+b", buffering=0) as file:
         size = path.stat().st_size
         if cuts and chance.random() < 0.3:
             file.truncate(chance.randrange(size))

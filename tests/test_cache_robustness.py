@@ -1,5 +1,6 @@
 """The cache under damage, full disks, killed processes and crowds: no wrong answer, no exception."""
 
+import errno
 import os
 import random
 import shutil
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from claude_force.cache.lock import Generation
+from claude_force.cache.repair import mend
 from claude_force.response_cache import ResponseCache
 
 ROOT = Path(__file__).parent.parent
@@ -199,6 +202,23 @@ class TestDamage:
 
 
 class TestDisk:
+    def test_a_mend_that_fails_leaves_nothing_half_made(self, tmp_path):
+        path = fill(tmp_path / "cache", 5)
+
+        def judge(sealed):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        with pytest.raises(OSError, match="No space"):
+            mend(path, judge)
+        assert not list(path.parent.glob("*.mending*"))
+        assert path.exists()
+
+    @pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="the system can't give a file its place")
+    def test_the_number_that_processes_share_has_its_place_on_the_disk(self, tmp_path):
+        # Written to a page without one, on a full disk, it would end the process.
+        Generation(tmp_path / "generation")
+        assert (tmp_path / "generation").stat().st_blocks > 0
+
     def test_a_full_disk_costs_what_does_not_fit_and_nothing_else(self, tmp_path):
         folder = tmp_path / "cache"
         fill(folder, 20)

@@ -8,10 +8,12 @@ import textwrap
 import threading
 from contextlib import asynccontextmanager
 
+import pytest
 from fleet import fleet
 
 from claude_force import AgentOrchestrator, ResponseCache
 from claude_force.calling import Clock
+from claude_force.clerk import Clerk
 from claude_force.errors import ClosedError, DeadlineExceededError
 from claude_force.testing import MessagesServer
 
@@ -122,5 +124,34 @@ def test_closing_the_sync_face_lets_go_of_the_cache_too(project):
         orchestrator = AgentOrchestrator(project, api_key="test-key", base_url=server.base_url)
         assert orchestrator.run_agent("python-expert", "x").success
         orchestrator.close()
+        names = {thread.name for thread in threading.enumerate()}
+        assert not [name for name in names if name.startswith("claude-force")]
+
+
+async def test_work_that_fails_in_its_thread_fails_those_who_wait_and_nobody_after_them():
+    def work(jobs):
+        if "bad" in jobs:
+            raise ZeroDivisionError("the job's own fault")
+        return jobs
+
+    clerk = Clerk(work, "claude-force-test")
+    with pytest.raises(ZeroDivisionError, match="own fault"):
+        await asyncio.wait_for(clerk.do("bad"), 10)
+    assert await asyncio.wait_for(clerk.do("good"), 10) == "good"
+    clerk.stop()
+
+
+def test_a_stream_of_the_sync_face_ends_with_its_orchestrator_and_starts_no_thread_again(project):
+    with MessagesServer() as server:
+        orchestrator = AgentOrchestrator(project, api_key="test-key", base_url=server.base_url)
+        results = orchestrator.stream_multiple([("python-expert", f"x {number}") for number in range(50)])
+        assert next(results).success
+        orchestrator.close()
+        with pytest.raises(ClosedError):
+            next(results)
+        left = orchestrator.stream_multiple([("python-expert", f"y {number}") for number in range(50)])
+        next(left)
+        orchestrator.close()
+        left.close()
         names = {thread.name for thread in threading.enumerate()}
         assert not [name for name in names if name.startswith("claude-force")]
