@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from browser import Browser, chromium
 from fleet import write_project
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from report_entries import START, fleet_entries, rows_of
 
@@ -102,6 +102,7 @@ class TestAnyLedger:
         },
     )
 
+    @example([{"timestamp": "2026-11-25T08:30:00", "agent_name": "", "estimated_cost": 5e-324}], timezone.utc)
     @given(
         st.lists(lines, min_size=1, max_size=5),
         st.sampled_from([timezone.utc, timezone(timedelta(hours=-9))]),

@@ -60,9 +60,13 @@ def fields_of(capsys):
     return json.loads(capsys.readouterr().out)
 
 
+# The price list of Python 3.8 knows neither.
+PRICES = ["--price", "claude-sonnet-5-5=3,15", "--price", "claude-haiku-5-5=1,5"]
+
+
 def ran(capsys, *arguments, code=0):
     """The fields of a run that ends with `code`."""
-    assert main(["run", "workflow", *arguments, "--json"]) == code
+    assert main(["run", "workflow", *arguments, *PRICES, "--json"]) == code
     return fields_of(capsys)
 
 
@@ -167,7 +171,7 @@ class TestRun:
         self, graph, another_server, capsys
     ):
         another_server(faults=[None, None, None, faults.status(400)])
-        assert main(["run", "workflow", "fan-out", "--task", "Look", "--max-concurrent", "1"]) == 1
+        assert main(["run", "workflow", "fan-out", "--task", "Look", "--max-concurrent", "1", *PRICES]) == 1
         hint = next(line for line in capsys.readouterr().err.splitlines() if "--resume" in line)
         run_id = hint.partition("--resume ")[2].split()[0]
         healthy = another_server()

@@ -21,10 +21,13 @@ BIN_SECONDS = (
 MOST_BINS = 48
 BINS_PER_DECADE = 12
 
+_LEAST = 5e-324
+
 
 def step_for(top: float, most: int) -> float:
     """The least of 1, 2, 5, 10, ... times a power of ten that parts `top` into at most `most` steps."""
-    power = 10.0 ** math.floor(math.log10(top / most))
+    # A float has a least value; what can't be parted is a step as it is.
+    power = max(10.0 ** math.floor(math.log10(max(top / most, _LEAST))), _LEAST)
     return next(power * factor for factor in (1, 2, 5, 10, 20) if top / (power * factor) <= most + 1e-9)
 
 
