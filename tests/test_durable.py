@@ -5,6 +5,7 @@ import json
 import logging
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -215,6 +216,25 @@ async def test_a_run_that_is_cancelled_ends_for_its_driver_and_on_the_wire(
 
     assert all(isinstance(result.error, CancelledCallError) for result in results)
     assert tables.get("mine")[2:7] == (50, 0, 0, 50, 0)
+
+
+async def test_on_sqlite_a_run_that_another_command_cancels_ends_for_its_driver_and_on_the_wire(
+    project, tmp_path, monkeypatch
+):
+    url = f"sqlite:///{tmp_path}/runs.db"
+    tasks = [(AGENT, f"row {number}") for number in range(20)]
+    with MessagesServer(time_to_first_token=60) as server, closing(Runs(url)) as tables:
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
+        async with orchestrator(project, url, max_concurrent=4) as fleet:
+            running = asyncio.ensure_future(fleet.execute_multiple(tasks, run_id="mine"))
+            await asyncio.to_thread(until, lambda: server.in_flight == 4)
+            assert await asyncio.to_thread(tables.cancel, "mine") == tables.get("mine").calls
+            results = await running
+            await asyncio.to_thread(until, lambda: server.in_flight == 0)
+            assert len(server.requests) == 4
+
+    assert all(isinstance(result.error, CancelledCallError) for result in results)
 
 
 async def test_runs_tells_how_far_each_is(project, pg_url, monkeypatch, tables):
