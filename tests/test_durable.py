@@ -18,8 +18,10 @@ from durable import AGENT, alive, crew, database, echo, orchestrator, rows, unti
 
 from claude_force import AgentOrchestrator, durable
 from claude_force.calling import Terms
-from claude_force.durable import Runs, Worker, liveness
+from claude_force.durable import Runs, Worker, host, liveness
 from claude_force.durable.address import parse
+from claude_force.durable.calls import HandOver
+from claude_force.durable.driver import Remote
 from claude_force.durable.parcel import Order, order_text, outcome_texts, read_order, read_outcome
 from claude_force.errors import (
     AuthenticationError,
@@ -216,6 +218,39 @@ async def test_a_run_that_is_cancelled_ends_for_its_driver_and_on_the_wire(
 
     assert all(isinstance(result.error, CancelledCallError) for result in results)
     assert tables.get("mine")[2:7] == (50, 0, 0, 50, 0)
+
+
+async def test_rows_that_were_not_handed_over_yet_are_not_begun_once_a_run_is_cancelled(
+    project, pg_url, monkeypatch, tables
+):
+    monkeypatch.setattr(Remote, "most", 10)
+    tasks = [(AGENT, f"row {number}") for number in range(50)]
+    async with orchestrator(project, pg_url) as fleet:
+        running = asyncio.ensure_future(fleet.execute_multiple(tasks, run_id="mine"))
+        await asyncio.to_thread(until, lambda: tables.list() and tables.get("mine").open == 10)
+        await asyncio.to_thread(tables.cancel, "mine")
+        results = await running
+
+    assert len(results) == 50 and all(isinstance(result.error, CancelledCallError) for result in results)
+    assert tables.get("mine").calls < 50
+
+
+def test_a_call_that_is_handed_over_while_its_run_is_cancelled_is_no_orphan(pg_url, tables, monkeypatch):
+    def withdraw(database, run_id):
+        hand_over(database, "mine:2:b")
+        withdrawn(database, run_id)
+
+    withdrawn = host.withdraw
+    monkeypatch.setattr(host, "withdraw", withdraw)
+    with database(pg_url) as opened:
+        hand_over(opened, "mine:1:a")
+    assert tables.cancel("mine") == 2
+    assert tables.get("mine").open == 0
+
+
+def hand_over(database, ticket):
+    with database.begin() as connection:
+        HandOver.together(database, connection, [HandOver(ticket, AGENT, "{}", None)])
 
 
 async def test_on_sqlite_a_run_that_another_command_cancels_ends_for_its_driver_and_on_the_wire(
