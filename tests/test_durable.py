@@ -382,6 +382,28 @@ def test_a_url_is_shown_without_its_secrets():
     assert shown == "postgresql://me:***@host:5432/db?sslmode=require"
 
 
+def test_a_parameter_that_is_none_is_not_shown():
+    assert str(parse("postgresql://me@host/db?pasword=secret")) == "postgresql://me@host/db"
+
+
+@pytest.mark.parametrize("password", ["sec@ret", "sec@r/et", "@secret"])
+def test_a_password_whose_at_sign_is_not_escaped_is_not_shown(password):
+    with pytest.raises(InvalidOptionError, match="as %40") as refused:
+        parse(f"postgresql://me:{password}@host/db")
+    assert "et" not in str(refused.value).partition("Give")[0]
+
+
+def test_a_file_may_have_an_at_sign_in_its_name():
+    assert parse("sqlite:////tmp/a@b.db").url.database == "/tmp/a@b.db"
+
+
+async def test_a_file_that_can_not_be_made_is_told_with_the_mend(project, tmp_path):
+    (tmp_path / "taken").write_text("no folder")
+    fleet = orchestrator(project, f"sqlite:///{tmp_path}/taken/x.db")
+    with pytest.raises(DatabaseError, match="taken/x.db.lock: .* Give a file in a folder"):
+        (await fleet.execute_agent(AGENT, "anything")).unwrap()
+
+
 def test_a_worker_on_sqlite_is_refused(tmp_path):
     with pytest.raises(InvalidOptionError, match="needs Postgres"):
         Worker(f"sqlite:///{tmp_path}/x.db")

@@ -206,8 +206,14 @@ class Embedded:
         """The file beside the database that says whose it is; the system lets go of it when a process
         dies."""
         path = Path(str(self._address.url.database) + ".lock")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.open("ab")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = path.open("ab")
+        except OSError as error:
+            raise DatabaseError(
+                f"The database {self._address} can't be used: {path}: {error.strerror}. Give a file in a "
+                "folder that you may write to."
+            ) from error
         if not try_lock(lock.fileno()):
             lock.close()
             raise DatabaseError(
