@@ -119,6 +119,8 @@ class Workflows(Engine):
     def _workflow(self, workflow: Union[str, Workflow], pass_output: bool) -> Workflow:
         if isinstance(workflow, Workflow):
             return workflow
+        if not isinstance(workflow, str):
+            raise InputError(f"A workflow is {workflow!r:.60}; give the name of one, or a Workflow.")
         return read_workflow(workflow, self._registry.workflow(workflow), pass_output)
 
     def _setting(

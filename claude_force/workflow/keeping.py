@@ -153,7 +153,8 @@ class Keeper:
 
 
 def _new_id(workflow: str) -> str:
-    return f"{slug(workflow)[:_LONGEST_NAME] or 'workflow'}-{secrets.token_hex(4)}"
+    # A name that is no text is found by the check, after this.
+    return f"{slug(str(workflow))[:_LONGEST_NAME] or 'workflow'}-{secrets.token_hex(4)}"
 
 
 def _nothing(journal: Journal) -> None:
