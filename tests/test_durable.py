@@ -18,6 +18,7 @@ from durable import AGENT, alive, crew, database, echo, orchestrator, rows, unti
 
 from claude_force import AgentOrchestrator, durable
 from claude_force.calling import Terms
+from claude_force.cli.main import main
 from claude_force.durable import Runs, Worker, host, liveness
 from claude_force.durable.address import parse
 from claude_force.durable.calls import HandOver
@@ -395,6 +396,17 @@ def test_a_password_whose_at_sign_is_not_escaped_is_not_shown(password):
 
 def test_a_file_may_have_an_at_sign_in_its_name():
     assert parse("sqlite:////tmp/a@b.db").url.database == "/tmp/a@b.db"
+
+
+def test_as_many_runs_are_listed_as_are_asked_for(project, tmp_path, capsys):
+    url = f"sqlite:///{tmp_path}/runs.db"
+    with closing(Runs(url)) as tables:
+        tables.list()
+    with database(url) as opened:
+        for number in range(55):
+            hand_over(opened, f"run-{number}:0:f")
+    assert main(["runs", "list", "--last", "53", "--database", url, "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 53
 
 
 async def test_a_file_that_can_not_be_made_is_told_with_the_mend(project, tmp_path):
