@@ -416,6 +416,14 @@ async def test_a_file_that_can_not_be_made_is_told_with_the_mend(project, tmp_pa
         (await fleet.execute_agent(AGENT, "anything")).unwrap()
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"rpm": 0}, {"input_tpm": -5}, {"output_tpm": "many"}, {"grace_seconds": -1}]
+)
+def test_limits_that_make_no_sense_never_reach_the_database_that_all_workers_share(wrong):
+    with pytest.raises(InvalidOptionError, match=f"{next(iter(wrong))} is"):
+        Worker("postgresql://me@host/db", **wrong)
+
+
 def test_a_worker_on_sqlite_is_refused(tmp_path):
     with pytest.raises(InvalidOptionError, match="needs Postgres"):
         Worker(f"sqlite:///{tmp_path}/x.db")
