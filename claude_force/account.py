@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Optional
 
 from .calling import Bill, Clock
 from .errors import CallError, CancelledCallError
@@ -11,10 +12,10 @@ from .types import AgentResult, Call, Executed, Reply
 
 
 class Account:
-    """Begins now. `bill` is for the one who sends the call."""
+    """Begins now. `bill` is for the one who sends the call; None makes one."""
 
-    def __init__(self, call: Call, run: Run, clock: Clock) -> None:
-        self.bill = Bill()
+    def __init__(self, call: Call, run: Run, clock: Clock, bill: Optional[Bill] = None) -> None:
+        self.bill = bill or Bill()
         self._call, self._run, self._clock = call, run, clock
         self._began, self._started = time.time(), clock.now()
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import count
-from typing import Any, AsyncGenerator, Awaitable, Callable, Dict, List, Optional, Sized
+from typing import Any, AsyncGenerator, Callable, Dict, List, Optional, Sized
 
 from . import settings
 from .bulk import OnEvent, OnResult, RunOne, Tasks, Tracker, each, most_under_way, pair, stream
 from .cache.asked import USE
 from .calling import Budget, Terms, Watch
+from .errors import CancelledCallError
 from .estimate import Estimate
+from .results import Run, failed
 from .types import AgentResult, AsyncAgentResult, Call
 from .workflows import Workflows
 
@@ -116,11 +118,19 @@ class AsyncAgentOrchestrator(Workflows):
     def _run_row(
         self, terms: Terms, run_id: Optional[str], place: Callable[[int], str], options: Dict[str, Any]
     ) -> RunOne:
-        def run(index: int, agent_name: str, task: str, watch: Watch) -> Awaitable[AgentResult]:
+        cancelled = False
+
+        async def run(index: int, agent_name: str, task: str, watch: Watch) -> AgentResult:
+            nonlocal cancelled
+            if cancelled:
+                # By another command, which wants no more of the run.
+                return failed(Run(agent_name), CancelledCallError("The run was cancelled"), None, 0.0)
             ticket = f"{run_id}:{place(index)}" if run_id else None
-            return self.execute_agent(
+            result = await self.execute_agent(
                 agent_name, task, terms=replace(terms, watch=watch, ticket=ticket), **options
             )
+            cancelled |= isinstance(result.error, CancelledCallError)
+            return result
 
         return run
 

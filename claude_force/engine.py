@@ -179,7 +179,7 @@ class Engine(Inquiries):
         )
 
     async def _carry_out(self, call: Call, run: Run, policy: str, terms: Terms) -> AgentResult:
-        account = Account(call, run, self._clock)
+        account = Account(call, run, self._clock, terms.bill)
         opening = terms.opening or self._opening
         terms = replace(terms, bill=account.bill, opening=opening)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from functools import cached_property, partial
 from itertools import count
@@ -12,7 +13,7 @@ from anyio import to_thread
 from .agents import check_task
 from .bulk import OnResult, each, most_under_way
 from .cache.asked import USE
-from .calling import Terms
+from .calling import Bill, Terms
 from .engine import Engine
 from .errors import InputError
 from .estimate import Estimate
@@ -119,6 +120,8 @@ class Workflows(Engine):
     def _workflow(self, workflow: Union[str, Workflow], pass_output: bool) -> Workflow:
         if isinstance(workflow, Workflow):
             return workflow
+        if not isinstance(workflow, str):
+            raise InputError(f"A workflow is {workflow!r:.60}; give the name of one, or a Workflow.")
         return read_workflow(workflow, self._registry.workflow(workflow), pass_output)
 
     def _setting(
@@ -150,14 +153,19 @@ class Workflows(Engine):
         result = kept.recall(part, question)
         if result is not None:
             return Answered(result, resumed=True)
-        terms = replace(terms, first_of_many=step.foreach is not None, ticket=kept.ticket(part))
-        result = await self.execute_agent(
-            step.agent,
-            part.task,
-            workflow_name=workflow,
-            workflow_position=part.position,
-            **{"terms": terms, **options},
-        )
+        bill, many = Bill(), step.foreach is not None
+        terms = replace(terms, first_of_many=many, ticket=kept.ticket(part), bill=bill)
+        try:
+            result = await self.execute_agent(
+                step.agent,
+                part.task,
+                workflow_name=workflow,
+                workflow_position=part.position,
+                **{"terms": terms, **options},
+            )
+        except asyncio.CancelledError:
+            kept.broken_off(bill.usd)
+            raise
         await kept.keep(part, question, result)
         return Answered(result)
 

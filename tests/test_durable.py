@@ -5,6 +5,7 @@ import json
 import logging
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,11 @@ from durable import AGENT, alive, crew, database, echo, orchestrator, rows, unti
 
 from claude_force import AgentOrchestrator, durable
 from claude_force.calling import Terms
-from claude_force.durable import Runs, Worker, liveness
+from claude_force.cli.main import main
+from claude_force.durable import Runs, Worker, host, liveness
 from claude_force.durable.address import parse
+from claude_force.durable.calls import HandOver
+from claude_force.durable.driver import Remote
 from claude_force.durable.parcel import Order, order_text, outcome_texts, read_order, read_outcome
 from claude_force.errors import (
     AuthenticationError,
@@ -217,6 +221,58 @@ async def test_a_run_that_is_cancelled_ends_for_its_driver_and_on_the_wire(
     assert tables.get("mine")[2:7] == (50, 0, 0, 50, 0)
 
 
+async def test_rows_that_were_not_handed_over_yet_are_not_begun_once_a_run_is_cancelled(
+    project, pg_url, monkeypatch, tables
+):
+    monkeypatch.setattr(Remote, "most", 10)
+    tasks = [(AGENT, f"row {number}") for number in range(50)]
+    async with orchestrator(project, pg_url) as fleet:
+        running = asyncio.ensure_future(fleet.execute_multiple(tasks, run_id="mine"))
+        await asyncio.to_thread(until, lambda: tables.list() and tables.get("mine").open == 10)
+        await asyncio.to_thread(tables.cancel, "mine")
+        results = await running
+
+    assert len(results) == 50 and all(isinstance(result.error, CancelledCallError) for result in results)
+    assert tables.get("mine").calls < 50
+
+
+def test_a_call_that_is_handed_over_while_its_run_is_cancelled_is_no_orphan(pg_url, tables, monkeypatch):
+    def withdraw(database, run_id):
+        hand_over(database, "mine:2:b")
+        withdrawn(database, run_id)
+
+    withdrawn = host.withdraw
+    monkeypatch.setattr(host, "withdraw", withdraw)
+    with database(pg_url) as opened:
+        hand_over(opened, "mine:1:a")
+    assert tables.cancel("mine") == 2
+    assert tables.get("mine").open == 0
+
+
+def hand_over(database, ticket):
+    with database.begin() as connection:
+        HandOver.together(database, connection, [HandOver(ticket, AGENT, "{}", None)])
+
+
+async def test_on_sqlite_a_run_that_another_command_cancels_ends_for_its_driver_and_on_the_wire(
+    project, tmp_path, monkeypatch
+):
+    url = f"sqlite:///{tmp_path}/runs.db"
+    tasks = [(AGENT, f"row {number}") for number in range(20)]
+    with MessagesServer(time_to_first_token=60) as server, closing(Runs(url)) as tables:
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
+        async with orchestrator(project, url, max_concurrent=4) as fleet:
+            running = asyncio.ensure_future(fleet.execute_multiple(tasks, run_id="mine"))
+            await asyncio.to_thread(until, lambda: server.in_flight == 4)
+            assert await asyncio.to_thread(tables.cancel, "mine") == tables.get("mine").calls
+            results = await running
+            await asyncio.to_thread(until, lambda: server.in_flight == 0)
+            assert len(server.requests) == 4
+
+    assert all(isinstance(result.error, CancelledCallError) for result in results)
+
+
 async def test_runs_tells_how_far_each_is(project, pg_url, monkeypatch, tables):
     with MessagesServer(answer=echo, faults=[faults.status(400)]) as server:
         for name, value in server.environment().items():
@@ -325,6 +381,47 @@ def test_a_url_that_makes_no_sense_is_refused(url):
 def test_a_url_is_shown_without_its_secrets():
     shown = str(parse("postgresql://me:secret@host:5432/db?sslpassword=other&sslmode=require"))
     assert shown == "postgresql://me:***@host:5432/db?sslmode=require"
+
+
+def test_a_parameter_that_is_none_is_not_shown():
+    assert str(parse("postgresql://me@host/db?pasword=secret")) == "postgresql://me@host/db"
+
+
+@pytest.mark.parametrize("password", ["sec@ret", "sec@r/et", "@secret"])
+def test_a_password_whose_at_sign_is_not_escaped_is_not_shown(password):
+    with pytest.raises(InvalidOptionError, match="as %40") as refused:
+        parse(f"postgresql://me:{password}@host/db")
+    assert "et" not in str(refused.value).partition("Give")[0]
+
+
+def test_a_file_may_have_an_at_sign_in_its_name():
+    assert parse("sqlite:////tmp/a@b.db").url.database == "/tmp/a@b.db"
+
+
+def test_as_many_runs_are_listed_as_are_asked_for(project, tmp_path, capsys):
+    url = f"sqlite:///{tmp_path}/runs.db"
+    with closing(Runs(url)) as tables:
+        tables.list()
+    with database(url) as opened:
+        for number in range(55):
+            hand_over(opened, f"run-{number}:0:f")
+    assert main(["runs", "list", "--last", "53", "--database", url, "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 53
+
+
+async def test_a_file_that_can_not_be_made_is_told_with_the_mend(project, tmp_path):
+    (tmp_path / "taken").write_text("no folder")
+    fleet = orchestrator(project, f"sqlite:///{tmp_path}/taken/x.db")
+    with pytest.raises(DatabaseError, match="taken/x.db.lock: .* Give a file in a folder"):
+        (await fleet.execute_agent(AGENT, "anything")).unwrap()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"rpm": 0}, {"input_tpm": -5}, {"output_tpm": "many"}, {"grace_seconds": -1}]
+)
+def test_limits_that_make_no_sense_never_reach_the_database_that_all_workers_share(wrong):
+    with pytest.raises(InvalidOptionError, match=f"{next(iter(wrong))} is"):
+        Worker("postgresql://me@host/db", **wrong)
 
 
 def test_a_worker_on_sqlite_is_refused(tmp_path):

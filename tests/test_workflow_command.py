@@ -13,7 +13,10 @@ import pytest
 from fleet import command
 
 from claude_force.cli.main import main
+from claude_force.cli.tree import Tree
 from claude_force.testing import faults
+from claude_force.types import AgentResult
+from claude_force.workflow import StepEvent, StepResult
 
 GRAPH = {
     "inputs": {"language": "English"},
@@ -288,6 +291,49 @@ class TestTerminal:
         session.close()
         assert session.exitstatus == 0
         assert len(server.requests) == 5
+
+
+class TestTree:
+    def tree(self, ended, running, cost=0.5):
+        tree = Tree("many", True)
+        for number in range(ended):
+            result = AgentResult("a", True, "x", cost=cost)
+            step = StepResult(f"s{number}", "an-agent", "succeeded", tries=(result,), began=0.0, ended=1.0)
+            tree.on_step(StepEvent(f"s{number}", "an-agent", "succeeded", 1, 1, 0, step))
+        for number in range(ended, ended + running):
+            tree.on_step(StepEvent(f"s{number}", "an-agent", "running", 0, 1))
+        return tree
+
+    def test_all_steps_are_shown_where_there_is_room(self):
+        assert [line.split()[0] for line in self.tree(2, 1).lines(80, 24)] == ["many:", "s0", "s1", "s2"]
+
+    def test_what_is_under_way_is_shown_before_what_has_ended(self):
+        lines = self.tree(20, 2).lines(80, 8)
+        assert len(lines) == 7
+        assert lines[1] == "  and 17 steps before"
+        assert [line.split()[0] for line in lines[2:]] == ["s17", "s18", "s19", "s20", "s21"]
+
+    def test_a_narrow_terminal_shows_how_each_step_is_and_not_its_agent(self):
+        _, line = self.tree(1, 0).lines(30, 24)
+        assert line == "  s0  succeeded, 1.0 s, $0.5000"
+
+    def test_a_price_that_is_not_known_is_not_called_nothing(self):
+        assert "cost unknown so far" in self.tree(2, 1, cost=None).lines(80, 24)[0]
+
+
+def test_a_run_whose_price_is_not_known_is_not_listed_as_free(graph, capsys):
+    assert main(["run", "workflow", "fan-out", "--task", "T", "--model", "a-model-of-our-own"]) == 0
+    capsys.readouterr()
+    main(["runs", "list", "--json"])
+    (run,) = fields_of(capsys)
+    assert run["unpriced"] == run["answers"] > 0
+    main(["runs", "list"])
+    assert f"$0.0000 and {run['answers']} answers of unknown cost" in capsys.readouterr().out
+
+
+def test_a_plan_is_of_no_run_that_has_begun(graph, capsys):
+    assert main(["run", "workflow", "fan-out", "--task", "T", "--plan", "--resume", "x"]) == 2
+    assert "a run that has not begun" in capsys.readouterr().err
 
 
 def test_piped_output_is_plain(graph):

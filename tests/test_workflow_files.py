@@ -40,6 +40,57 @@ def faults_of(*steps, inputs=None, **more):
     return []
 
 
+class TestFormInPython:
+    @pytest.mark.parametrize(
+        ("given", "fault"),
+        [
+            ({"id": 1}, "step 1: id is 1; use letters"),
+            ({"id": "a:b"}, "step 'a:b': id is 'a:b'; use letters"),
+            ({"agent": None}, "step 'a': agent is None"),
+            ({"task": ""}, "step 'a': task is ''; give a text"),
+            ({"dependencies": "scan"}, "step 'a': dependencies is 'scan'; write a list of step ids"),
+            ({"dependencies": None}, "step 'a': dependencies is None; leave it out"),
+            ({"retries": -1}, "step 'a': retries is -1; give a whole number from 0 up"),
+            ({"retries": None}, "step 'a': retries is None; leave it out"),
+            ({"max_tokens": 0}, "step 'a': max_tokens is 0; give a whole number from 1 up"),
+            ({"optional": "no"}, "step 'a': optional is 'no'; write true or false"),
+            ({"when": Condition("inputs.x", "contains", "y")}, "step 'a': when is Condition("),
+            ({"when": (Condition("inputs.x", "is", "y"),)}, "step 'a': when is (Condition("),
+            ({"when": (Condition("item", "contains", "y"),)}, "step 'a': when is (Condition("),
+            ({"foreach": ["x"]}, "step 'a': foreach is ['x']; give a ForEach over files"),
+            ({"foreach": ForEach("folder", "x")}, "step 'a': foreach is ForEach("),
+            ({"foreach": ForEach("list", "xyz")}, "step 'a': foreach is ForEach("),
+        ],
+    )
+    def test_a_step_of_another_form_is_told_as_that_of_a_file_is(self, given, fault):
+        made = Step(**{"id": "a", "agent": "python-expert", **given})
+        (told,) = self.faults(Workflow("w", (made,)))
+        assert told.startswith(fault)
+
+    @pytest.mark.parametrize(
+        ("workflow", "fault"),
+        [
+            (Workflow(5, (Step("a", "python-expert"),)), "its name is no text"),
+            (Workflow("w", Step("a", "python-expert")), "its steps are Step("),
+            (Workflow("w", ({"id": "a"},)), "step 1 is {'id': 'a'}; give a Step"),
+            (Workflow("w", (Step("a", "python-expert"),), inputs=None), "its inputs are None"),
+        ],
+    )
+    def test_a_workflow_of_another_form_is_told(self, workflow, fault):
+        (told,) = self.faults(workflow)
+        assert told.startswith(fault)
+
+    @pytest.mark.parametrize("inputs", [[1], {1: 2}])
+    def test_inputs_are_names_with_values(self, inputs):
+        (told,) = self.faults(Workflow("w", (Step("a", "python-expert"),)), inputs)
+        assert told.startswith("the inputs of this run are ")
+
+    def faults(self, workflow, inputs=()):
+        with pytest.raises(InvalidWorkflowError) as refused:
+            check(workflow, check_agent, inputs or {})
+        return refused.value.faults
+
+
 class TestForm:
     def test_all_that_a_step_can_say_is_read(self):
         written = {

@@ -10,6 +10,7 @@ from virtual_time import LoopClock, run_virtually
 
 from claude_force.errors import (
     BadReplyError,
+    CancelledCallError,
     DeadlineExceededError,
     InvalidTaskError,
     RequestRefusedError,
@@ -332,6 +333,25 @@ class TestRetries:
         assert len(tries) == (3 if again else 1)
         assert result.tries == tuple(tries)
         assert result.results == (tries[-1],)
+
+    def test_once_a_call_of_it_was_cancelled_elsewhere_nothing_more_of_a_run_begins(self):
+        asked = []
+
+        async def run(part):
+            asked.append((part.step.id, part.number))
+            await asyncio.sleep(1)
+            error = CancelledCallError("The run was cancelled")
+            return Answered(AgentResult("x", False, errors=[str(error)], error=error, cost=0.5))
+
+        steps = (
+            Step("many", "x", foreach=ForEach("list", tuple("abcde")), retries=3, optional=True),
+            Step("after", "x", dependencies=("many",)),
+        )
+        many, after = run_virtually(ran(graph(*steps), setting(most_parts=2), run))
+        assert asked == [("many", 0), ("many", 1)]
+        assert all(isinstance(one.error, CancelledCallError) for one in many.results)
+        assert many.cost == 1.0 and len(many.results) == 5
+        assert (after.status, after.reason) == ("skipped", "the run was cancelled where its calls are made")
 
     def test_a_task_that_can_not_be_run_fails_its_part_alone(self):
         async def run(part):

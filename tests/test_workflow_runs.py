@@ -486,6 +486,21 @@ class TestResume:
             await orchestrator.runs()
             assert (await other.execute_workflow(DIAMOND, resume=first.run_id)).success
 
+    async def test_what_a_call_cost_that_was_cancelled_under_way_is_paid_by_the_run(
+        self, project, server, monkeypatch
+    ):
+        async with engine(project, server) as orchestrator:
+
+            async def broken_off(call, left, terms):
+                terms.bill.waste(0.5)
+                raise asyncio.CancelledError
+
+            monkeypatch.setattr(orchestrator._asking, "_send", broken_off)
+            with pytest.raises(asyncio.CancelledError):
+                await orchestrator.execute_workflow(Workflow("one", (Step("a", AGENTS[0]),)), "x")
+            (run,) = await orchestrator.runs()
+        assert (run.status, run.answers, run.spent) == ("interrupted", 0, 0.5)
+
     async def test_a_run_that_was_cancelled_as_it_began_is_not_left_running(self, project, server):
         async with engine(project, server) as orchestrator:
             running = asyncio.ensure_future(orchestrator.execute_workflow(DIAMOND, "x"))

@@ -31,7 +31,7 @@ def list_runs(args: argparse.Namespace) -> int:
     found = asked(lambda journal: [_kept_fields(run, journal) for run in journal.recent(args.last)])
     url = chosen_database(args)
     if url is not None:
-        found = _with_durable(found, url)[: args.last]
+        found = _with_durable(found, url, args.last)[: args.last]
     if args.json:
         streams.as_json(found)
     elif not found:
@@ -59,7 +59,7 @@ def show_run(args: argparse.Namespace) -> int:
         if fields.get(name):
             streams.out(f"{name + ':':10} {fields[name]}")
     if kept is not None:
-        streams.out(f"{'paid:':10} ${kept['spent']:.4f}")
+        streams.out(f"{'paid:':10} {_paid(kept)}")
     if found:
         streams.out(f"{'calls:':10} {_calls(found)}")
     _show_steps(fields.get("steps", []))
@@ -159,11 +159,11 @@ def _state(runs: Runs, run_id: str) -> RunState:
         return RunState(run_id, note.began, 0, 0, 0, 0, 0, 0)
 
 
-def _with_durable(kept: List[Dict[str, Any]], url: str) -> List[Dict[str, Any]]:
+def _with_durable(kept: List[Dict[str, Any]], url: str, most: int) -> List[Dict[str, Any]]:
     """The runs of both, the newest first; what both have is one."""
     outputs = {note.run: note.output for note in notes()}
     with opened(url) as runs:
-        states = {state.run_id: _state_fields(state, outputs.get(state.run_id)) for state in runs.list()}
+        states = {state.run_id: _state_fields(state, outputs.get(state.run_id)) for state in runs.list(most)}
     both = [{**states.pop(one["run"], {}), **one} for one in kept]
     return sorted([*both, *states.values()], key=lambda one: float(one["began"]), reverse=True)
 
@@ -204,12 +204,18 @@ def _kept_fields(run: KeptRun, journal: Journal) -> Dict[str, Any]:
         "ended": run.ended,
         "spent": run.spent,
         "answers": run.answers,
+        "unpriced": run.unpriced,
     }
 
 
 def _row(fields: Dict[str, Any]) -> Sequence[str]:
-    began, paid = _ago(fields["began"]), f"${fields['spent']:.4f}"
-    return fields["run"], fields["workflow"], fields["status"], began, str(fields["answers"]), paid
+    began, answers = _ago(fields["began"]), str(fields["answers"])
+    return fields["run"], fields["workflow"], fields["status"], began, answers, _paid(fields)
+
+
+def _paid(fields: Dict[str, Any]) -> str:
+    known, unpriced = f"${fields['spent']:.4f}", fields["unpriced"]
+    return f"{known} and {render.count(unpriced, 'answer')} of unknown cost" if unpriced else known
 
 
 def _durable_row(fields: Dict[str, Any]) -> Sequence[str]:

@@ -12,6 +12,9 @@ from . import streams
 from .logs import is_verbose
 from .render import count, dollars
 
+# Columns from which on there is room for the names of agents.
+_ROOMY = 60
+
 
 class Tree:
     """A line for each step that has begun or ended, drawn anew at each change and each second."""
@@ -24,14 +27,16 @@ class Tree:
         self._began: Dict[str, float] = {}
         self._start = time.monotonic()
         self._live: Any = None
+        self._console: Any = None
 
     def __enter__(self) -> Tree:
         if self._is_live:
             from rich.console import Console
             from rich.live import Live
 
+            self._console = self._console or Console(stderr=True)
             self._live = Live(
-                console=Console(stderr=True), get_renderable=self._drawn, refresh_per_second=4, transient=True
+                console=self._console, get_renderable=self._drawn, refresh_per_second=4, transient=True
             )
             self._live.start()
         return self
@@ -57,21 +62,32 @@ class Tree:
     def _drawn(self) -> Any:
         from rich.text import Text
 
-        return Text("\n".join(self.lines()), no_wrap=True, overflow="ellipsis")
+        width, height = self._console.size
+        return Text("\n".join(self.lines(width, height)), no_wrap=True, overflow="ellipsis")
 
-    def lines(self) -> List[str]:
-        """The whole, then each step."""
+    def lines(self, width: int, height: int) -> List[str]:
+        """The whole, then the steps. Where there is no room for all, those that have ended longest ago are
+        left out; where it is narrow, the names of agents."""
         now = time.monotonic()
+        rows = [self._row(event, now, width >= _ROOMY) for event in self._shown(max(1, height - 3))]
+        hidden = len(self._events) - len(rows)
+        more = [f"  and {count(hidden, 'step')} before"] if hidden else []
+        return [f"{self._name}: {now - self._start:.0f} s, {self._cost()} so far", *more, *rows]
+
+    def _shown(self, most: int) -> List[StepEvent]:
+        ended = [event for event in self._events.values() if event.result is not None]
+        dropped = {event.step for event in ended[: max(0, len(self._events) - most)]}
+        return [event for event in self._events.values() if event.step not in dropped][-most:]
+
+    def _cost(self) -> str:
         costs = [event.result.cost for event in self._events.values() if event.result is not None]
-        cost = sum(one or 0.0 for one in costs)
-        head = f"{self._name}: {now - self._start:.0f} s, ${cost:.4f} so far"
-        width = max((len(one) for one in self._events), default=0)
-        agents = max((len(event.agent) for event in self._events.values()), default=0)
-        rows = [
-            f"  {event.step.ljust(width)}  {event.agent.ljust(agents)}  {self._told(event, now)}"
-            for event in self._events.values()
-        ]
-        return [head, *rows]
+        return dollars(None if None in costs else sum(one or 0.0 for one in costs))
+
+    def _row(self, event: StepEvent, now: float, with_agent: bool) -> str:
+        width = max(len(one) for one in self._events)
+        agents = max(len(one.agent) for one in self._events.values())
+        agent = f"{event.agent.ljust(agents)}  " if with_agent else ""
+        return f"  {event.step.ljust(width)}  {agent}{self._told(event, now)}"
 
     def _told(self, event: StepEvent, now: float) -> str:
         result = event.result

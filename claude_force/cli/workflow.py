@@ -81,7 +81,7 @@ def _object(path: Path) -> Dict[str, Any]:
 
 
 async def _plan(args: argparse.Namespace, options: _Options) -> int:
-    if options.task is None:
+    if options.task is None or args.resume is not None:
         raise InputError("--plan is for a run that has not begun: give its task instead of --resume.")
     async with engine(args, prices=prices(args.price), durable=chosen_database(args)) as running:
         plan = await running.plan(

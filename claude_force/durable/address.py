@@ -11,6 +11,8 @@ from ..errors import InvalidOptionError
 
 _POSTGRES = ("postgresql", "postgres")
 _SECRET_PARAMETERS = ("password", "sslpassword", "passfile")
+# Of the others only these are shown: one that is misspelt may be meant for a secret.
+_SHOWN_PARAMETERS = ("host", "port", "dbname", "sslmode")
 
 
 class Address(NamedTuple):
@@ -37,7 +39,9 @@ class Address(NamedTuple):
         return str(self)
 
     def __str__(self) -> str:
-        shown = self.url.difference_update_query(list(_SECRET_PARAMETERS))
+        shown = self.url.difference_update_query(
+            [one for one in self.url.query if one not in _SHOWN_PARAMETERS]
+        )
         plain = shown.set(drivername=self.url.get_backend_name())
         return plain.render_as_string(hide_password=True)
 
@@ -59,6 +63,9 @@ def parse(given: Any) -> Address:
         raise _wrong("it can't be read") from None
     backend = url.get_backend_name()
     if backend in _POSTGRES:
+        if "@" in f"{url.host}{url.database}":
+            # What is behind the first one is likely a part of the password, and would be shown.
+            raise _wrong("it has a second '@'; write the '@' of a password as %40")
         return Address(url.set(drivername="postgresql+psycopg"))
     if backend == "sqlite":
         if not url.database or url.database == ":memory:":

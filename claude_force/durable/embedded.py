@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Dict, List, Optional
@@ -18,7 +19,7 @@ from anyio import to_thread
 
 from ..asking import Asking, Keeping, Send
 from ..calling import Clock, Terms
-from ..errors import ClaudeForceError, DatabaseError
+from ..errors import CancelledCallError, ClaudeForceError, ClosedError, DatabaseError
 from ..locks import try_lock
 from ..types import Call, Reply
 from . import host
@@ -33,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 _NAME = "claude-force-embedded"
 _CLAIMS = 500
+# How often it looks whether another command has cancelled what is waited for.
+_LOOK_SECONDS = 1.0
 # What DBOS gets to note that calls have ended; what it has not noted it asks for again at the next start.
 _LAST_WORDS_SECONDS = 1.0
 
@@ -64,6 +67,7 @@ class Embedded:
         self._asked: Dict[str, List[_Asked]] = {}
         self._lock: Optional[IO[bytes]] = None
         self._closing = False
+        self._looking: Optional[asyncio.Future[None]] = None
         self._opening = threading.Lock()
 
     def run_id(self, given: Optional[str]) -> Optional[str]:
@@ -106,6 +110,8 @@ class Embedded:
         loop = asyncio.get_running_loop()
         asked = _Asked(call, policy, kept, terms, left, loop, loop.create_future())
         self._asked.setdefault(ticket, []).append(asked)
+        if self._looking is None or self._looking.done() or self._looking.get_loop() is not loop:
+            self._looking = asyncio.ensure_future(self._look(loop))
         try:
             body = order_text(Order(call, policy, terms.first_of_many))
             await self._desk.do(HandOver(ticket, call.agent_name, body, left))
@@ -114,6 +120,27 @@ class Embedded:
             return outcome
         finally:
             self._forget(ticket, asked)
+
+    async def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Ends what another command has cancelled, all of it in one moment: no call takes the place of one
+        that goes."""
+        with suppress(ClosedError):
+            while True:
+                await asyncio.sleep(_LOOK_SECONDS)
+                waiting = [ticket for ticket, several in self._asked.items() if several[0].loop is loop]
+                if not waiting:
+                    return
+                for ticket, row in (await self._desk.do(Collect(tuple(waiting)))).items():
+                    outcome = read_outcome(row.figures, row.text, self._clock.now())
+                    if isinstance(outcome, CancelledCallError):
+                        self._end(ticket, outcome)
+
+    def _end(self, ticket: str, outcome: CancelledCallError) -> None:
+        for asked in self._asked.get(ticket, []):
+            if asked.making is not None:
+                asked.making.cancel()
+            if not asked.outcome.done():
+                asked.outcome.set_result(outcome)
 
     def _forget(self, ticket: str, asked: _Asked) -> None:
         self._asked[ticket].remove(asked)
@@ -179,8 +206,14 @@ class Embedded:
         """The file beside the database that says whose it is; the system lets go of it when a process
         dies."""
         path = Path(str(self._address.url.database) + ".lock")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.open("ab")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = path.open("ab")
+        except OSError as error:
+            raise DatabaseError(
+                f"The database {self._address} can't be used: {path}: {error.strerror}. Give a file in a "
+                "folder that you may write to."
+            ) from error
         if not try_lock(lock.fileno()):
             lock.close()
             raise DatabaseError(
@@ -207,6 +240,9 @@ class Embedded:
     async def close(self) -> None:
         """Ends DBOS in this process and lets go of the file; a later call opens both again."""
         self._closing = True
+        if self._looking is not None and self._looking.get_loop() is asyncio.get_running_loop():
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
         await self._inner.close()
         await to_thread.run_sync(self.shut)
 

@@ -91,6 +91,12 @@ class Runs:
         """Ends what is open of it; what is on the wire ends within a second or two. Returns how many
         calls."""
         self.get(run_id)
+        number = self._end_open(run_id)
+        host.withdraw(self._database, run_id)
+        # What was handed over meanwhile is out of the queue too, and its driver would wait for ever.
+        return number + self._end_open(run_id)
+
+    def _end_open(self, run_id: str) -> int:
         figures, text = outcome_texts(CancelledCallError("The run was cancelled"), 0.0)
         with self._connected() as connection:
             done = sa.exists().where(RESULTS.c.id == CALLS.c.id)
@@ -100,7 +106,6 @@ class Runs:
                 part = tickets[start : start + 500]
                 ends = [Finish(ticket, figures, text, success=False, cancelled=True) for ticket in part]
                 Finish.together(self._database, connection, ends)
-        host.withdraw(self._database, run_id)
         return len(tickets)
 
     def prune(self, days: float) -> int:

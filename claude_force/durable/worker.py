@@ -17,7 +17,17 @@ from sqlalchemy.exc import DBAPIError
 
 from .. import settings
 from ..asking import Asking, Keeping
-from ..calling import Caller, CallerSettings, Clock, MaxConcurrent, Prices, Rates, Terms, check_limits
+from ..calling import (
+    Caller,
+    CallerSettings,
+    Clock,
+    MaxConcurrent,
+    Prices,
+    Rates,
+    Terms,
+    check_limits,
+    check_rates,
+)
 from ..errors import (
     CallError,
     ClosedError,
@@ -90,6 +100,9 @@ class Worker:
         if address.is_sqlite:
             raise InvalidOptionError("A worker needs Postgres; with SQLite the orchestrator makes its calls.")
         check_limits(concurrency, timeout_seconds, max_retries, None)
+        check_rates(rpm=rpm, input_tpm=input_tpm, output_tpm=output_tpm)
+        if grace_seconds < 0:
+            raise InvalidOptionError(f"grace_seconds is {grace_seconds}; it must be a number from 0 up.")
         self._how = _how(concurrency, api_key, base_url, timeout_seconds, max_retries, stream, prices)
         self._rates = Rates(rpm, input_tpm, output_tpm)
         self._wanted, self._grace = name, grace_seconds

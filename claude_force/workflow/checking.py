@@ -8,6 +8,7 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Seque
 from ..agents.names import nearest
 from ..errors import InputError, InvalidWorkflowError
 from . import template
+from .form import form_faults
 from .order import cycles, dependents
 from .reading import read_workflow
 from .spec import INPUT, STEP, Step, Workflow
@@ -18,6 +19,9 @@ CheckAgent = Callable[[str], Any]
 
 def check(workflow: Workflow, check_agent: CheckAgent, inputs: Mapping[str, Any]) -> None:
     """Raises InvalidWorkflowError with all faults. `inputs` are the values of this run."""
+    wrong = form_faults(workflow, inputs)
+    if wrong:
+        raise InvalidWorkflowError(str(workflow.name), wrong)
     found = [*_of_graph(workflow), *_of_inputs(workflow, inputs)]
     known = {**workflow.inputs, **inputs}
     for step in workflow.steps:
@@ -54,8 +58,11 @@ def _of_graph(workflow: Workflow) -> Iterator[str]:
 
 def _of_inputs(workflow: Workflow, inputs: Mapping[str, Any]) -> Iterator[str]:
     for name, default in workflow.inputs.items():
-        if default is None and inputs.get(name) is None:
-            yield f"input '{name}' is not given and has no default"
+        if inputs.get(name, default) is None:
+            mend = (
+                "is not given and has no default" if default is None else "is null; its default needs no word"
+            )
+            yield f"input '{name}' {mend}"
     for name, value in inputs.items():
         if not _is_json(value):
             yield f"input '{name}' is no text, number, list or object of JSON: it is {value!r:.60}"

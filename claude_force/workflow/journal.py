@@ -45,7 +45,8 @@ CREATE INDEX IF NOT EXISTS answers_of_runs ON answers (run);
 
 @dataclass(frozen=True)
 class KeptRun:
-    """What the journal has of a run. Times are Unix time in seconds; `spent` is USD, as far as it is known.
+    """What the journal has of a run. Times are Unix time in seconds; `spent` is USD, as far as it is known:
+    `unpriced` of the `answers` have a price that is not.
 
     `status` is "succeeded", "failed", "interrupted", or "running" where it is under way or was killed.
     """
@@ -60,6 +61,7 @@ class KeptRun:
     status: str = RUNNING
     spent: float = 0.0
     answers: int = 0
+    unpriced: int = 0
 
 
 class Answer(NamedTuple):
@@ -174,7 +176,10 @@ class Journal:
     def _runs(self, clause: str, values: Sequence[Any]) -> List[KeptRun]:
         rows = self._db.execute(
             "SELECT id, workflow, task, inputs, project, began, ended, status, spent, "
-            f"(SELECT count(*) FROM answers WHERE run = runs.id) FROM runs {clause}",
+            "(SELECT count(*) FROM answers WHERE run = runs.id), "
+            # As `packed` writes it; within texts the quotes are escaped.
+            """(SELECT count(*) FROM answers WHERE run = runs.id AND instr(result, '"cost": null')) """
+            f"FROM runs {clause}",
             values,
         )
         return [run for run in map(_run, rows) if run is not None]
@@ -240,7 +245,7 @@ class _transaction:
 
 def _run(row: Sequence[Any]) -> Optional[KeptRun]:
     """None for one that was damaged: nothing of it is signed."""
-    run_id, workflow, task, inputs, project, began, ended, status, spent, answers = row
+    run_id, workflow, task, inputs, project, began, ended, status, spent, answers, unpriced = row
     texts = (run_id, workflow, task, inputs, project, status)
     numbers = (began, spent) if ended is None else (began, spent, ended)
     if {*map(type, texts)} != {str} or not {*map(type, numbers)} <= {int, float}:
@@ -251,7 +256,7 @@ def _run(row: Sequence[Any]) -> Optional[KeptRun]:
         return None
     if not isinstance(given, dict):
         return None
-    return KeptRun(run_id, workflow, task, given, project, began, ended, status, spent, answers)
+    return KeptRun(run_id, workflow, task, given, project, began, ended, status, spent, answers, unpriced)
 
 
 def _identity(run_id: str) -> int:

@@ -113,6 +113,10 @@ class Keeper:
         if failure is not None:
             logger.warning("an answer of run %s is not kept for a resumption: %s", run_id, failure)
 
+    def note(self, run_id: str, cost: float) -> None:
+        """Nobody waits for it."""
+        self._clerk.leave(_Job(_nothing, (run_id, None, cost)))
+
     async def close(self) -> None:
         """Waits for what is being written, then lets go of the file. A later use opens it again."""
         await to_thread.run_sync(self.stop)
@@ -153,7 +157,8 @@ class Keeper:
 
 
 def _new_id(workflow: str) -> str:
-    return f"{slug(workflow)[:_LONGEST_NAME] or 'workflow'}-{secrets.token_hex(4)}"
+    # A name that is no text is found by the check, after this.
+    return f"{slug(str(workflow))[:_LONGEST_NAME] or 'workflow'}-{secrets.token_hex(4)}"
 
 
 def _nothing(journal: Journal) -> None:
@@ -245,6 +250,11 @@ class Keeping:
         if result.success and question is not None:
             answer = Answer(part.step.id, part.number, question, time.time(), packed(result))
         await self._keeper.keep(self._run.id, answer, result.cost or 0.0)
+
+    def broken_off(self, cost: Optional[float]) -> None:
+        """A call that was cancelled under way: it has no answer, and may have been paid for, in USD."""
+        if self._is_kept and cost:
+            self._keeper.note(self._run.id, cost)
 
     async def __aenter__(self) -> Keeping:
         return self

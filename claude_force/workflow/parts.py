@@ -38,7 +38,7 @@ class Parts:
         self._items: Optional[Sequence[Item]] = None
         self._last: Dict[int, AgentResult] = {}
         self._tries: List[AgentResult] = []
-        self._resumed = self.done = 0
+        self._resumed = self._failed = self.done = 0
 
     def go_through(self, items: Sequence[Item]) -> None:
         """There is a part for each of them."""
@@ -65,14 +65,15 @@ class Parts:
 
     def take(self, index: int, answered: Answered) -> None:
         """A call of this part has ended."""
+        before = self._last.get(index)
+        self._failed += (not answered.result.success) - (before is not None and not before.success)
         self._last[index] = answered.result
         self._tries.append(answered.result)
         self._resumed += answered.resumed
 
     def event(self, status: str) -> StepEvent:
         """How far they are."""
-        failed = sum(not one.success for one in self._last.values())
-        return StepEvent(self.step.id, self.step.agent, status, self.done, self.count, failed)
+        return StepEvent(self.step.id, self.step.agent, status, self.done, self.count, self._failed)
 
     def result(self, began: float, ended: float, fault: Optional[str]) -> StepResult:
         """Of the step; `fault` is why it has no parts."""

@@ -52,12 +52,12 @@ def _step(number: int, written: Any, faults: List[str]) -> Optional[Step]:
 
     _check_keys(written, fault)
     values: Dict[str, Any] = {}
-    for key, read in _READERS.items():
+    for key, read in READERS.items():
         try:
             values[key] = read(written.get(key))
         except ValueError as error:
             fault(f'"{key}" is {written.get(key)!r:.60}; {error}')
-    return Step(**values) if len(values) == len(_READERS) else None
+    return Step(**values) if len(values) == len(READERS) else None
 
 
 def _check_keys(written: Mapping[str, Any], fault: Callable[[str], None]) -> None:
@@ -141,7 +141,8 @@ def _foreach(value: Any) -> Optional[ForEach]:
     return ForEach(source, tuple(named) if several else named)
 
 
-_READERS: Dict[str, Callable[[Any], Any]] = {
+# Each raises ValueError for a value that its key does not take.
+READERS: Dict[str, Callable[[Any], Any]] = {
     "id": _name,
     "agent": _agent,
     "task": _text,

@@ -11,7 +11,14 @@ from typing import Any, Awaitable, Callable, Collection, Dict, Mapping, Optional
 from anyio import to_thread
 from graphlib import TopologicalSorter
 
-from ..errors import BadReplyError, DeadlineExceededError, InputError, TransientError
+from ..errors import (
+    BadReplyError,
+    CancelledCallError,
+    ClaudeForceError,
+    DeadlineExceededError,
+    InputError,
+    TransientError,
+)
 from ..results import Run, failed
 from ..types import AgentResult
 from .items import Item, items_of, reads_files
@@ -61,6 +68,7 @@ class Runner:
         self._results: Dict[str, StepResult] = {}
         self._room = asyncio.Semaphore(setting.most_parts)
         self._began = setting.now()
+        self._cancelled = False
 
     async def run(self) -> Tuple[StepResult, ...]:
         """The results of all steps, in a topological order. To cancel it ends what is under way."""
@@ -104,6 +112,8 @@ class Runner:
         failures = [one.id for one in self._results.values() if one.status == FAILED and not one.optional]
         if failures and self._setting.fail_fast:
             return f"'{failures[0]}' failed, and this workflow ends at the first failure"
+        if self._cancelled:
+            return "the run was cancelled where its calls are made"
         values = self._values(step)
         for condition in step.when:
             if not condition.holds(values[condition.source]):
@@ -144,6 +154,8 @@ class Runner:
             for attempt in range(parts.step.retries + 1):
                 answered = await self._answer(parts, index, attempt)
                 parts.take(index, answered)
+                if isinstance(answered.result.error, CancelledCallError):
+                    self._cancelled = True
                 if not isinstance(answered.result.error, _WORTH_ANOTHER):
                     break
         parts.done += 1
@@ -152,12 +164,18 @@ class Runner:
         self._tell(parts.event(RUNNING))
 
     async def _answer(self, parts: Parts, index: int, attempt: int) -> Answered:
+        if self._cancelled:
+            # Whoever cancels a run wants no more of it: what has not begun does not begin.
+            return self._failed(parts, CancelledCallError("The run was cancelled"))
         try:
             work = partial(parts.part, index, attempt)
             return await self._run(await to_thread.run_sync(work) if parts.reads_files else work())
         except InputError as error:
-            run = Run(parts.step.agent, self._workflow.name, parts.position)
-            return Answered(failed(run, error, None, 0.0))
+            return self._failed(parts, error)
+
+    def _failed(self, parts: Parts, error: ClaudeForceError) -> Answered:
+        run = Run(parts.step.agent, self._workflow.name, parts.position)
+        return Answered(failed(run, error, None, 0.0))
 
     def _tell(self, event: StepEvent) -> None:
         if self._setting.on_step is not None:
