@@ -309,10 +309,11 @@ def test_on_sqlite_a_killed_run_pays_again_only_for_what_was_under_way(project, 
 
 def test_a_file_of_sqlite_is_one_processs_at_a_time(project, tmp_path, slow_server):
     url = f"sqlite:///{tmp_path}/runs.db"
-    first = drive(project, url, "one", 40)
+    first = drive(project, url, "one", 2_000)
     first.stdout.readline()
     second = drive(project, url, "two", 1)
     output = second.communicate(timeout=60)[0]
-    first.communicate(timeout=60)
+    first.kill()
+    first.communicate()
 
     assert "in use by another process" in json.loads(output)["error"]
