@@ -87,6 +87,8 @@ BEYOND = {
     "100,000 rows": "bulk.md",
     "1,000,000 executions in the ledger": "ledger.md",
     "Whole commands": "startup.md",
+    "Graphs beside their critical path": "workflow.md",
+    "Calls over workers, beside plain DBOS": "durable.md",
 }
 
 if __name__ == "__main__":
