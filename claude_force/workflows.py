@@ -20,7 +20,8 @@ from .estimate import Estimate
 from .types import Call
 from .workflow import OnStep, Step, Workflow, WorkflowResult, check, read_workflow
 from .workflow.journal import KeptRun
-from .workflow.keeping import FAILED, SUCCEEDED, Keeper, Keeping
+from .workflow.keeping import Keeper, Keeping
+from .workflow.outcome import FAILED, SUCCEEDED
 from .workflow.parts import Answered, Part
 from .workflow.plan import Draft, Plan, SizeOf, between, drafts
 from .workflow.runner import OnPart, Runner, Setting

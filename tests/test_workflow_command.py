@@ -116,6 +116,22 @@ class TestShow:
         assert "step 'c' is never reached: it waits for steps that wait for each other" in found
         assert "step 'a': Agent 'pyton-expert' not found. Did you mean: python-expert?" in found
 
+    @pytest.mark.parametrize(
+        ("steps", "fault"),
+        [
+            ([{"id": "a", "agent": "code-reviewer", "dependencies": ["zz"]}], "there is no step 'zz'"),
+            ([{"id": "a", "agent": "code-reviewer"}] * 2, "2 steps have the id 'a'"),
+            ([{"id": "a b", "agent": "code-reviewer"}], 'step 1: "id" is'),
+        ],
+    )
+    def test_what_can_not_be_drawn_is_told_alone(self, graph, capsys, steps, fault):
+        path = graph / ".claude" / "claude.json"
+        path.write_text(json.dumps({"workflows": {"w": {"steps": steps}}}))
+        for form in ("text", "mermaid", "dot"):
+            assert main(["workflow", "show", "w", "--format", form]) == 1
+            captured = capsys.readouterr()
+            assert (captured.out, fault in captured.err) == ("", True)
+
     def test_a_list_of_agents_is_a_chain(self, graph, capsys):
         assert main(["workflow", "show", "review"]) == 0
         assert capsys.readouterr().out.splitlines() == [

@@ -224,9 +224,29 @@ class TestForm:
 
     def test_all_faults_of_form_are_told_at_once(self):
         with pytest.raises(InvalidWorkflowError) as caught:
-            read_workflow("w", {"steps": [3, {"id": "a"}, step("b", retries="x", task=0)]})
+            check(
+                read_workflow("w", {"steps": [3, {"id": "a"}, step("b", retries="x", task=0)]}),
+                check_agent,
+                {},
+            )
         assert str(caught.value).startswith("Workflow 'w' can't be run.\n- step 1 is 3")
         assert len(caught.value.faults) == 4
+
+    def test_faults_of_form_do_not_hide_those_of_the_graph(self):
+        found = faults_of(
+            step("a", "b", retries=-1, task="${steps.nowhere}"),
+            step("b", "a"),
+            step("c", "missing"),
+            {"id": "d", "agent": "nobody", "optional": "yes"},
+        )
+        assert [fault.partition(";")[0] for fault in found] == [
+            "step 'a': \"retries\" is -1",
+            "step 'd': \"optional\" is 'yes'",
+            "these steps wait for each other: a -> b -> a",
+            "step 'c': there is no step 'missing' that it could wait for",
+            found[-1],
+        ]
+        assert found[-1].startswith("step 'd': Agent 'nobody' not found")
 
 
 class TestGraph:
@@ -531,14 +551,14 @@ class TestTemplates:
     @given(some.text() | PIECES.map("".join))
     def test_a_text_without_an_opening_stays_as_it_is(self, text):
         text = OPENING.sub("{", text)
-        assert template.names(text) == []
+        assert template.names_in(text) == []
         assert template.fill(text, {}) == text
 
     @given(PIECES.map("".join), some.text(alphabet="${}a\n"))
     def test_values_are_put_in_and_never_looked_into(self, before, value):
         before = OPENING.sub("{", before)
         text = f"{before}|${{task}}|${{task}}"
-        assert template.names(text) == ["task"]
+        assert template.names_in(text) == ["task"]
         assert template.fill(text, {"task": value}) == f"{before}|{value}|{value}"
 
     @given(PIECES.map("".join))
@@ -548,7 +568,7 @@ class TestTemplates:
 
     @given(PIECES.map("".join))
     def test_what_is_filled_in_is_what_is_named(self, text):
-        names = template.names(text)
+        names = template.names_in(text)
         template.fill(text, dict.fromkeys(names, ""))
         for name in names:
             with pytest.raises(KeyError):
@@ -557,7 +577,7 @@ class TestTemplates:
     @given(some.text(alphabet=string.printable))
     def test_names_have_no_braces_and_no_line_ends(self, inner):
         plain = not set(inner) & set("{}\n")
-        assert (template.names(f"${{{inner}}}") == [inner]) or not plain
+        assert (template.names_in(f"${{{inner}}}") == [inner]) or not plain
 
     def test_prices_and_shell_variables_are_text(self):
         text = "It costs $5 or $$10, $HOME is not $(x) nor $task, and {task} is not ${\ntask}"
@@ -575,7 +595,7 @@ class TestTemplates:
         ],
     )
     def test_the_kind_of_a_name_is_what_stands_before_its_first_dot(self, name, kind):
-        assert template.split(name) == kind
+        assert template.kind_of(name) == kind
 
 
 class TestConditions:

@@ -227,7 +227,7 @@ def _summary(result: WorkflowResult) -> str:
     if resumed:
         parts.append(f"{render.count(resumed, 'answer')} from before")
     money = render.dollars(result.cost)
-    before = f" (${result.cost_before:.4f} before)" if result.cost_before else ""
+    before = "" if result.cost_before == 0 else f" ({render.dollars(result.cost_before)} before)"
     return f"{', '.join(parts)}; {money}{before}, {result.duration:.1f} s"
 
 
@@ -239,12 +239,18 @@ def show_workflow(args: argparse.Namespace) -> int:
     found = faults(args.name, written, registry.get)
     if args.json:
         streams.as_json({**_shown(workflow), "faults": found})
-    elif not cycles(workflow.needs):
+    elif _is_drawable(workflow):
         pictures = {"text": drawing.as_text, "mermaid": drawing.as_mermaid, "dot": drawing.as_dot}
         streams.out(pictures[args.format](workflow))
     for fault in found:
         streams.warn(fault)
     return 1 if found else 0
+
+
+def _is_drawable(workflow: Workflow) -> bool:
+    needs = workflow.needs
+    are_known = all(one in needs for its in needs.values() for one in its)
+    return bool(needs) and len(needs) == len(workflow.steps) and are_known and not cycles(needs)
 
 
 def _shown(workflow: Workflow) -> Dict[str, Any]:

@@ -7,11 +7,11 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Seque
 
 from ..agents.names import nearest
 from ..errors import InputError, InvalidWorkflowError
-from . import template
-from .form import form_faults
+from .form import form_faults, input_faults
 from .order import cycles, dependents
 from .reading import read_workflow
 from .spec import INPUT, STEP, Step, Workflow
+from .template import INPUTS, ITEM, STEPS, TASK, kind_of, names_in
 
 # Raises InputError for an agent that can't be run.
 CheckAgent = Callable[[str], Any]
@@ -19,13 +19,18 @@ CheckAgent = Callable[[str], Any]
 
 def check(workflow: Workflow, check_agent: CheckAgent, inputs: Mapping[str, Any]) -> None:
     """Raises InvalidWorkflowError with all faults. `inputs` are the values of this run."""
-    wrong = form_faults(workflow, inputs)
+    # What was read has been looked at as it was.
+    wrong = [*input_faults(workflow, inputs), *(() if workflow.faults else form_faults(workflow))]
     if wrong:
         raise InvalidWorkflowError(str(workflow.name), wrong)
-    found = [*_of_graph(workflow), *_of_inputs(workflow, inputs)]
+    found = [*workflow.faults, *_of_graph(workflow), *_of_inputs(workflow, inputs)]
     known = {**workflow.inputs, **inputs}
     for step in workflow.steps:
-        found += [f"step '{step.id}': {fault}" for fault in _of_step(step, workflow, known, check_agent)]
+        place = f"step '{step.id}': "
+        # What a step says that could not be read is not known to be missing.
+        is_whole = not any(fault.startswith(place) for fault in workflow.faults)
+        told = _of_step(step, workflow, check_agent, known if is_whole else None)
+        found += [place + fault for fault in told]
     if found:
         raise InvalidWorkflowError(workflow.name, found)
 
@@ -43,7 +48,7 @@ def faults(name: str, written: Any, check_agent: CheckAgent) -> List[str]:
 
 def _of_graph(workflow: Workflow) -> Iterator[str]:
     ids = [step.id for step in workflow.steps]
-    if not ids:
+    if not ids and not workflow.faults:
         yield "it has no steps"
     for identity in dict.fromkeys(one for one in ids if ids.count(one) > 1):
         yield f"{ids.count(identity)} steps have the id '{identity}': give each its own"
@@ -80,28 +85,32 @@ def _is_json(value: Any) -> bool:
 
 def _uses(workflow: Workflow, name: str) -> bool:
     return any(
-        template.INPUTS + name in template.names(step.task or "")
+        INPUTS + name in names_in(step.task or "")
         or (step.foreach is not None and (step.foreach.source, step.foreach.value) == (INPUT, name))
-        or any(one.source == template.INPUTS + name for one in step.when)
+        or any(one.source == INPUTS + name for one in step.when)
         for step in workflow.steps
     )
 
 
 def _of_step(
-    step: Step, workflow: Workflow, inputs: Mapping[str, Any], check_agent: CheckAgent
+    step: Step, workflow: Workflow, check_agent: CheckAgent, inputs: Optional[Mapping[str, Any]]
 ) -> Iterator[str]:
+    """`inputs` are None for a step of which not all could be read."""
     try:
-        check_agent(step.agent)
+        if step.agent:
+            check_agent(step.agent)
     except InputError as error:
         yield str(error)
     ids = [one.id for one in workflow.steps]
     for identity in step.dependencies:
         if identity not in ids:
             yield f"there is no step '{identity}' that it could wait for{_hint(identity, ids)}"
+    if inputs is None:
+        return
     for condition in step.when:
         yield from _of_name(condition.source, step, ids, inputs, '"when"')
     yield from _of_foreach(step, ids, inputs)
-    for name in template.names(step.task or ""):
+    for name in names_in(step.task or ""):
         yield from _of_name(name, step, ids, inputs, "its task")
 
 
@@ -120,15 +129,15 @@ def _of_foreach(step: Step, ids: Sequence[str], inputs: Mapping[str, Any]) -> It
 def _of_name(
     name: str, step: Step, ids: Sequence[str], inputs: Mapping[str, Any], where: str
 ) -> Iterator[str]:
-    kind, rest = template.split(name)
-    if kind == template.STEPS:
+    kind, rest = kind_of(name)
+    if kind == STEPS:
         yield from _not_awaited(rest, step, ids, where)
-    elif kind == template.INPUTS:
+    elif kind == INPUTS:
         yield from _not_given(rest, inputs, where)
-    elif kind == template.ITEM:
+    elif kind == ITEM:
         if step.foreach is None:
             yield f'{where} names an item, and it has no "foreach"'
-    elif name != template.TASK:
+    elif name != TASK:
         known = ["task", "item", *(f"steps.{one}" for one in step.dependencies)]
         known += [f"inputs.{one}" for one in inputs]
         yield f"{where} has ${{{name}}}, which stands for nothing{_hint(name, known)}; $${{ is a plain ${{"

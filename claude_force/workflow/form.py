@@ -12,14 +12,20 @@ _READ = ("id", "agent", "task", "dependencies", "model", "max_tokens", "retries"
 _NEEDED = ("dependencies", "retries", "optional")
 
 
-def form_faults(workflow: Workflow, inputs: Any) -> List[str]:
-    """All of them; with none, every field is of its kind. `inputs` are the values of this run."""
+def input_faults(workflow: Workflow, inputs: Any) -> List[str]:
+    """Of its defaults, and of the values of this run."""
+    return [
+        f"{where} are {values!r:.60}; give a dict of names and values"
+        for where, values in (("its inputs", workflow.inputs), ("the inputs of this run", inputs))
+        if not isinstance(values, Mapping) or not all(isinstance(name, str) for name in values)
+    ]
+
+
+def form_faults(workflow: Workflow) -> List[str]:
+    """All others; with none, every field is of its kind."""
     found: List[str] = []
     if not isinstance(workflow.name, str) or not workflow.name:
         found.append("its name is no text")
-    for where, values in (("its inputs", workflow.inputs), ("the inputs of this run", inputs)):
-        if not isinstance(values, Mapping) or not all(isinstance(name, str) for name in values):
-            found.append(f"{where} are {values!r:.60}; give a dict of names and values")
     if not isinstance(workflow.steps, (tuple, list)):
         return [*found, f"its steps are {workflow.steps!r:.60}; give a tuple of Step"]
     for number, step in enumerate(workflow.steps, start=1):

@@ -208,6 +208,13 @@ class Journal:
                     )
                 self._db.execute("UPDATE runs SET spent = spent + ? WHERE id = ?", (cost, run_id))
 
+    def go_on(self, run: KeptRun) -> None:
+        """It is under way again, on the task and the inputs that it has now."""
+        self._db.execute(
+            "UPDATE runs SET task = ?, inputs = ?, status = ?, ended = NULL WHERE id = ?",
+            (run.task, json.dumps(dict(run.inputs)), RUNNING, run.id),
+        )
+
     def set_status(self, run_id: str, status: str) -> None:
         """With the time, unless it is running."""
         ended = None if status == RUNNING else time.time()

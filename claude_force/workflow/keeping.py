@@ -20,7 +20,7 @@ from ..errors import CacheError, ClaudeForceError, InputError, RunBusyError
 from ..forks import forgets_after_fork
 from ..portable import given_again, packed, unpacked
 from ..types import AgentResult
-from .journal import RUNNING, Answer, Journal, KeptRun, is_damaged
+from .journal import Answer, Journal, KeptRun, is_damaged
 from .parts import Part
 from .runner import Setting
 
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 # A forked child must neither use nor close what its parent opened, which may be within a transaction.
 _OF_PARENTS: List[Journal] = []
 
-SUCCEEDED, FAILED, INTERRUPTED = "succeeded", "failed", "interrupted"
+INTERRUPTED = "interrupted"
 # The id of a durable run has at most 64 characters.
 _LONGEST_NAME = 50
 
@@ -193,9 +193,9 @@ class Keeping:
         return f"{self._run.id}:{part.step.id}:{part.number}{again}"
 
     @property
-    def spent_before(self) -> float:
-        """USD that earlier processes of the run have paid, as far as it is known."""
-        return self._run.spent
+    def spent_before(self) -> Optional[float]:
+        """USD that earlier processes of the run have paid; None where a price of theirs is not known."""
+        return None if self._run.unpriced else self._run.spent
 
     def given(
         self, task: Optional[str], inputs: Optional[Mapping[str, Any]]
@@ -207,16 +207,13 @@ class Keeping:
     async def begin(self, setting: Setting) -> None:
         """From here on it is kept."""
         self._has_begun = True
+        self._run = run = replace(self._run, task=setting.task, inputs=dict(setting.inputs))
         if self._is_kept:
-            await self._keeper.do(lambda journal: journal.set_status(self._run.id, RUNNING))
+            failure = await self._keeper.do(lambda journal: journal.go_on(run))
+            if isinstance(failure, BaseException):
+                logger.warning("run %s goes on and the journal does not say so: %s", run.id, failure)
             return
-        self._run = run = replace(
-            self._run,
-            task=setting.task,
-            inputs=dict(setting.inputs),
-            project=str(setting.root),
-            began=time.time(),
-        )
+        self._run = run = replace(run, project=str(setting.root), began=time.time())
 
         def work(journal: Journal) -> None:
             journal.begin(run)

@@ -9,7 +9,7 @@ from xml.sax.saxutils import quoteattr
 from ..types import AgentResult
 from .spec import Workflow
 
-WAITING, RUNNING = "waiting", "running"
+RUNNING = "running"
 SUCCEEDED, FAILED, SKIPPED = "succeeded", "failed", "skipped"
 
 
@@ -91,7 +91,7 @@ class WorkflowResult(List[AgentResult]):
         run_id: to be given as `resume`, where the run was kept.
         steps: in that order, those that were skipped among them.
         success: no step failed, other than optional ones.
-        cost: USD paid now, None where a price is not known; `cost_before`: in earlier processes of this run.
+        cost: USD paid now, `cost_before` in earlier processes of this run; None where a price is not known.
         duration: seconds.
     """
 
@@ -104,7 +104,8 @@ class WorkflowResult(List[AgentResult]):
         run_id: Optional[str] = None,
     ) -> None:
         self.name, self.task, self._needs = workflow.name, task, workflow.needs
-        self.run_id, self.duration, self.cost_before = run_id, duration, 0.0
+        self.run_id, self.duration = run_id, duration
+        self.cost_before: Optional[float] = 0.0
         self.steps: Tuple[StepResult, ...] = tuple(steps)
         super().__init__(result for step in self.steps for result in step.results)
 

@@ -17,7 +17,11 @@ _OTHER_KEYS = ("name", "title", "description", "comment", "notes")
 
 
 def read_workflow(name: str, written: Any, pass_output: bool = True) -> Workflow:
-    """A list of agents, or an object with `steps`. Raises InvalidWorkflowError: all faults of its form."""
+    """A list of agents, or an object with `steps`. Raises InvalidWorkflowError where it is neither.
+
+    Faults of single steps are in its `faults`, with a default in the place of what is wrong: `check` tells
+    them together with those of the graph.
+    """
     if isinstance(written, (list, tuple)):
         return chain(name, tuple(str(agent) for agent in written), pass_output)
     steps = written.get("steps") if isinstance(written, dict) else None
@@ -29,35 +33,38 @@ def read_workflow(name: str, written: Any, pass_output: bool = True) -> Workflow
     read = [_step(number, one, faults) for number, one in enumerate(steps, start=1)]
     inputs = written.get("inputs") or {}
     if not isinstance(inputs, dict):
-        faults.append('"inputs" is no object; write {"NAME": "its default", ...}')
+        raise InvalidWorkflowError(
+            name, [*faults, '"inputs" is no object; write {"NAME": "its default", ...}']
+        )
     fail_fast = False
     try:
         fail_fast = _flag(written.get("fail_fast"))
     except ValueError as error:
         faults.append(f'"fail_fast" is {written["fail_fast"]!r:.60}; {error}')
-    if faults:
-        raise InvalidWorkflowError(name, faults)
     found = tuple(step for step in read if step is not None)
-    return Workflow(name, found, str(written.get("description") or ""), inputs, fail_fast)
+    description = str(written.get("description") or "")
+    return Workflow(name, found, description, inputs, fail_fast, tuple(faults))
 
 
 def _step(number: int, written: Any, faults: List[str]) -> Optional[Step]:
+    """None for one without an id by which others could name it."""
     if not isinstance(written, dict):
         faults.append(f'step {number} is {written!r:.60}; write {{"id": ..., "agent": ...}}')
         return None
-    place = f"step '{written['id']}'" if is_name(written.get("id")) else f"step {number}"
+    has_name = is_name(written.get("id"))
+    place = f"step '{written['id']}'" if has_name else f"step {number}"
 
     def fault(text: str) -> None:
         faults.append(f"{place}: {text}")
 
     _check_keys(written, fault)
-    values: Dict[str, Any] = {}
+    values: Dict[str, Any] = {"agent": ""}
     for key, read in READERS.items():
         try:
             values[key] = read(written.get(key))
         except ValueError as error:
             fault(f'"{key}" is {written.get(key)!r:.60}; {error}')
-    return Step(**values) if len(values) == len(READERS) else None
+    return Step(**values) if has_name else None
 
 
 def _check_keys(written: Mapping[str, Any], fault: Callable[[str], None]) -> None:

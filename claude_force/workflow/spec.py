@@ -83,6 +83,7 @@ class Workflow:
         inputs: values that templates may name beside the task, with their defaults; None for one that has to
             be given.
         fail_fast: no further step begins once one has failed.
+        faults: of its form, where it was read from claude.json; none of it is run as long as there are any.
     """
 
     name: str
@@ -90,6 +91,7 @@ class Workflow:
     description: str = ""
     inputs: Mapping[str, Any] = field(default_factory=dict)
     fail_fast: bool = False
+    faults: Tuple[str, ...] = ()
 
     def step(self, identity: str) -> Step:
         """The step of this id. Raises KeyError."""

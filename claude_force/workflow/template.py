@@ -24,7 +24,7 @@ class _Template(string.Template):
     """  # type: ignore[assignment]
 
 
-def names(text: str) -> List[str]:
+def names_in(text: str) -> List[str]:
     """The names that a template has values put in for, each once, in the order of their first place."""
     found = (match.group("braced") for match in _Template.pattern.finditer(text))  # type: ignore[attr-defined]
     return list(dict.fromkeys(name for name in found if name is not None))
@@ -35,7 +35,7 @@ def fill(text: str, values: Mapping[str, str]) -> str:
     return _Template(text).substitute(values)
 
 
-def split(name: str) -> Tuple[str, str]:
+def kind_of(name: str) -> Tuple[str, str]:
     """What kind of value a name stands for, and which: ("steps.", "scan") for `steps.scan`."""
     for kind in (STEPS, INPUTS):
         if name.startswith(kind):

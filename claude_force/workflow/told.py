@@ -7,10 +7,10 @@ from typing import Any, Dict, Mapping, Optional
 from xml.sax.saxutils import quoteattr
 
 from ..errors import InputError
-from . import template
 from .items import Item
 from .outcome import StepResult
 from .spec import FILES, STEP, Step, Workflow
+from .template import INPUTS, STEPS, TASK, fill, names_in
 
 
 def usual_template(step: Step, workflow: Workflow, pass_output: bool) -> str:
@@ -32,9 +32,9 @@ def usual_template(step: Step, workflow: Workflow, pass_output: bool) -> str:
 
 def told(text: str, values: Mapping[str, str], item: Optional[Item] = None) -> str:
     """A template's text for one part. Raises InputError where its item has no such field."""
-    own = {} if item is None else item.values(template.names(text))
+    own = {} if item is None else item.values(names_in(text))
     try:
-        return template.fill(text, {**values, **own})
+        return fill(text, {**values, **own})
     except KeyError as error:
         known = ", ".join(sorted(own)) or "none"
         raise InputError(f"The task has ${{{error.args[0]}}}, and its item has {known} only.") from None
@@ -44,10 +44,10 @@ def values_of(
     step: Step, task: str, inputs: Mapping[str, Any], results: Mapping[str, StepResult]
 ) -> Dict[str, str]:
     """What the names of the task, of inputs and of dependencies stand for."""
-    values = {template.INPUTS + name: as_text(value) for name, value in inputs.items()}
-    values[template.TASK] = task
+    values = {INPUTS + name: as_text(value) for name, value in inputs.items()}
+    values[TASK] = task
     for identity in step.dependencies:
-        values[template.STEPS + identity] = results[identity].output
+        values[STEPS + identity] = results[identity].output
     return values
 
 
