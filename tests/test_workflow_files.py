@@ -224,11 +224,8 @@ class TestForm:
 
     def test_all_faults_of_form_are_told_at_once(self):
         with pytest.raises(InvalidWorkflowError) as caught:
-            check(
-                read_workflow("w", {"steps": [3, {"id": "a"}, step("b", retries="x", task=0)]}),
-                check_agent,
-                {},
-            )
+            written = {"steps": [3, {"id": "a"}, step("b", retries="x", task=0)]}
+            check(read_workflow("w", written), check_agent, {})
         assert str(caught.value).startswith("Workflow 'w' can't be run.\n- step 1 is 3")
         assert len(caught.value.faults) == 4
 

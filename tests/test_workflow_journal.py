@@ -45,10 +45,10 @@ def change(folder, statement, *values):
         db.execute(statement, values)
 
 
-async def ran(project, server, folder, **more):
+async def ran(project, server, folder, task="x", **more):
     server.requests.clear()
     async with engine(project, server, folder) as orchestrator:
-        return await orchestrator.execute_workflow(DIAMOND, "x", cache="off", **more)
+        return await orchestrator.execute_workflow(DIAMOND, task, cache="off", **more)
 
 
 FORGERIES = {
@@ -422,3 +422,17 @@ def test_to_open_it_lets_go_of_no_lock_that_this_process_has(folder):
         refused = subprocess.run([sys.executable, "-c", attempt, path], stderr=subprocess.PIPE, text=True)
         db.execute("ROLLBACK")
     assert "database is locked" in refused.stderr
+
+
+async def test_a_run_that_goes_on_keeps_the_task_that_it_is_given_then(project, server, folder):
+    first = await ran(project, server, folder)
+    other = await ran(project, server, folder, resume=first.run_id, task="another task")
+    again = await ran(project, server, folder, None, resume=first.run_id)
+    assert (first.task, other.task, again.task) == ("x", "another task", "another task")
+    assert [step.resumed for step in again.steps] == [1, 1, 1, 1]
+
+
+async def test_what_was_paid_before_is_unknown_where_a_price_is(project, server, folder):
+    first = await ran(project, server, folder, model="a-model-without-a-price")
+    again = await ran(project, server, folder, resume=first.run_id, model="a-model-without-a-price")
+    assert (first.cost, again.cost, again.cost_before) == (None, 0.0, None)
