@@ -205,6 +205,28 @@ async def test_two_workers_keep_one_rate_limit(project, pg_url, tmp_path, monkey
     assert rows(pg_url, learned) == [(600.0,)]
 
 
+async def test_a_limit_that_each_of_two_workers_is_given_is_one_limit(project, pg_url, tmp_path, monkeypatch):
+    # No headers tell of a limit: a worker knows of the other's requests by the database alone.
+    with MessagesServer(answer=echo) as server:
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
+        tasks = [(AGENT, f"row {number}") for number in range(100)]
+        async with orchestrator(project, pg_url, enable_cache=False) as fleet:
+            await fleet.explain_miss(AGENT, "makes the tables")
+            options = ("--concurrency", "60", "--rpm", "600")
+            with crew(pg_url, tmp_path, "a", "b", options=options):
+                await asyncio.to_thread(until, lambda: alive(pg_url) == {"a", "b"})
+                results = await fleet.execute_multiple(tasks)
+
+    assert all(result.success for result in results)
+    at = sorted(received.at for received in server.requests)
+    # A bucket of six seconds' worth, and ten a second; some arrive together that were not admitted together.
+    most = max(
+        last - first + 1 - 10 * (at[last] - at[first]) for first in range(100) for last in range(first, 100)
+    )
+    assert most <= 60 + 10
+
+
 @pytest.fixture
 def cache(made, monkeypatch):
     monkeypatch.setenv("CLAUDE_CACHE_SECRET", SECRET)
