@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import struct
 import threading
 import time
 import weakref
@@ -15,12 +14,13 @@ from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple
 
 from .agents.names import slug
 from .cache.disk import Disk
-from .cache.key import Question, cache_key, field_checksums, question
+from .cache.entries import NO_FINGERPRINT, entry_of, sealed_within
+from .cache.key import Question, cache_key, question
 from .cache.lease import leases_of
 from .cache.memory import MemoryLayer
 from .cache.place import cache_folder
 from .cache.secret import find_secret
-from .cache.signing import Entry, Secret, is_of, seal, unseal
+from .cache.signing import Entry, Secret, is_of, unseal
 from .cache.store import Store, row_id
 from .cache.touches import Touches
 from .errors import CacheError
@@ -30,7 +30,6 @@ logger = logging.getLogger(__name__)
 
 _MEMORY_SHARE = 4
 _ENTRY_OVERHEAD = 1024
-_NO_FINGERPRINT: Mapping[str, str] = {}
 
 
 class _Held:
@@ -93,7 +92,7 @@ class ResponseCache:
             forgets_after_fork(self)
 
     def get(
-        self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = _NO_FINGERPRINT
+        self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
     ) -> Optional[Dict[str, Any]]:
         """A kept answer, or None.
 
@@ -106,9 +105,7 @@ class ResponseCache:
         asked = question(agent, task, model, fingerprint)
         return self._recall(asked) or self._look_up(asked)
 
-    def has(
-        self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = _NO_FINGERPRINT
-    ) -> bool:
+    def has(self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT) -> bool:
         """Whether `get` would find an answer. Counts nothing, neither a hit nor a use."""
         if not self.enabled or agent in self.exclude_agents:
             return False
@@ -122,7 +119,7 @@ class ResponseCache:
         return -self._ttl < self._clock() - held.entry.created < self._ttl
 
     def recall(
-        self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = _NO_FINGERPRINT
+        self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
     ) -> Optional[Dict[str, Any]]:
         """As `get`, from memory alone: it never waits for the disk, and None is not counted as a miss."""
         if not self.enabled or agent in self.exclude_agents:
@@ -210,7 +207,7 @@ class ResponseCache:
         input_tokens: int = 0,
         output_tokens: int = 0,
         estimated_cost: Optional[float] = None,
-        fingerprint: Mapping[str, str] = _NO_FINGERPRINT,
+        fingerprint: Mapping[str, str] = NO_FINGERPRINT,
         extra: Optional[Mapping[str, Any]] = None,
     ) -> bool:
         """Keeps an answer; `estimated_cost` in USD, `extra` plain JSON values. Returns whether it is kept."""
@@ -223,28 +220,14 @@ class ResponseCache:
         """As `set` for each, whose arguments they hold, in one write. Returns how many are kept."""
         return self._keep([one for one in (self._entry(**answer) for answer in answers) if one])
 
-    def _entry(
-        self,
-        agent: str,
-        task: str,
-        model: str,
-        response: str,
-        input_tokens: int = 0,
-        output_tokens: int = 0,
-        estimated_cost: Optional[float] = None,
-        fingerprint: Mapping[str, str] = _NO_FINGERPRINT,
-        extra: Optional[Mapping[str, Any]] = None,
-    ) -> Optional[Tuple[Question, Entry]]:
+    def _entry(self, agent: str, *more: Any, **fields: Any) -> Optional[Tuple[Question, Entry]]:
         if not self.enabled or agent in self.exclude_agents:
             return None
-        asked = question(agent, task, model, fingerprint)
-        about = json.dumps([agent, model, field_checksums(asked)]).encode()
-        more = json.dumps(dict(extra)) if extra else ""
-        counts = (self._clock(), input_tokens, output_tokens, estimated_cost)
-        return asked, Entry(cache_key(asked), *counts, about, more, response)
+        return entry_of(self._clock(), agent, *more, **fields)
 
     def _keep(self, answers: List[Tuple[Question, Entry]]) -> int:
-        sealed = [(asked, entry, self._sealed(entry)) for asked, entry in answers]
+        most = self._most // 2
+        sealed = [(asked, entry, sealed_within(entry, self._secret, most)) for asked, entry in answers]
         rows = [(entry.key, blob, asked[0]) for asked, entry, blob in sealed if blob]
         generation = self._disk.run(lambda store: self._write(store, rows), None) if rows else None
         if generation is None:
@@ -256,24 +239,13 @@ class ResponseCache:
                     self._hold(asked, _Held(entry, 0, row_id(entry.key)), generation)
         return len(rows)
 
-    def _sealed(self, entry: Entry) -> Optional[bytes]:
-        try:
-            sealed = seal(entry, self._secret)
-        except struct.error as error:
-            logger.warning("an answer is not kept, its counts make no sense: %s", error)
-            return None
-        if len(sealed) > self._most // 2:
-            logger.info("an answer of %d bytes is too large for the cache", len(sealed))
-            return None
-        return sealed
-
     def _write(self, store: Store, rows: List[Tuple[bytes, bytes, str]]) -> bytes:
         generation = store.generation.read()
         store.put(rows)
         return generation
 
     def delete(
-        self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = _NO_FINGERPRINT
+        self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
     ) -> bool:
         """Removes one answer. Returns whether it was there."""
         if not self.enabled:
@@ -314,7 +286,7 @@ class ResponseCache:
             }
 
     def explain_miss(
-        self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = _NO_FINGERPRINT
+        self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
     ) -> Dict[str, Any]:
         """Why an answer is not found: expired, or which fields differ from those of the nearest entry.
 
@@ -349,7 +321,7 @@ class ResponseCache:
         return self._disk.run(lambda store: verify(store, self._secret, remove, most), {})
 
     def acquire_lease(
-        self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = _NO_FINGERPRINT
+        self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
     ) -> bool:
         """Whether the caller is the one, of all processes, to find this answer; never waits.
 
@@ -366,7 +338,7 @@ class ResponseCache:
             return True
 
     def release_lease(
-        self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = _NO_FINGERPRINT
+        self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
     ) -> None:
         """Lets the next one go ahead."""
         if self.enabled:

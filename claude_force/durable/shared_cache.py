@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import struct
 import threading
 import time
 from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Mapping, Optional, Set, Tuple, TypeVar
@@ -19,10 +18,11 @@ from sqlalchemy.exc import DBAPIError
 
 from .. import settings
 from ..cache.audit import explained
-from ..cache.key import Question, cache_key, field_checksums, question
+from ..cache.entries import NO_FINGERPRINT, entry_of, sealed_within
+from ..cache.key import Question, cache_key, question
 from ..cache.place import cache_folder
 from ..cache.secret import find_secret
-from ..cache.signing import Entry, Secret, seal, unseal
+from ..cache.signing import Entry, Secret, unseal
 from .database import Database
 from .tables import ANSWERS, need_not_wait, now
 
@@ -30,7 +30,6 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_NO_FINGERPRINT: Mapping[str, str] = {}
 # The database's clock is asked again after so many seconds, and this machine's own carries it on in between.
 _CLOCK_SECONDS = 60.0
 # Of the bound: what is written by this process before it looks whether there is too much, and what it leaves.
@@ -65,7 +64,7 @@ class SharedCache:
         self.forged = 0
 
     def get(
-        self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = _NO_FINGERPRINT
+        self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
     ) -> Optional[Dict[str, Any]]:
         """As `ResponseCache.get`."""
         key = cache_key(question(agent, task, model, fingerprint))
@@ -87,14 +86,12 @@ class SharedCache:
         return {**json.loads(entry.extra), **hit} if entry.extra else hit
 
     def recall(
-        self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = _NO_FINGERPRINT
+        self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
     ) -> Optional[Dict[str, Any]]:
         """Nothing is kept in memory: another machine may have withdrawn it."""
         return None
 
-    def has(
-        self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = _NO_FINGERPRINT
-    ) -> bool:
+    def has(self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT) -> bool:
         """Whether `get` would find an answer."""
         key = cache_key(question(agent, task, model, fingerprint))
         return self._guarded(lambda: self._read(key), None) is not None
@@ -129,33 +126,13 @@ class SharedCache:
             self._guarded(lambda: self._write(rows), None)
         return len(rows)
 
-    def _row(
-        self,
-        agent: str,
-        task: str,
-        model: str,
-        response: str,
-        input_tokens: int = 0,
-        output_tokens: int = 0,
-        estimated_cost: Optional[float] = None,
-        fingerprint: Mapping[str, str] = _NO_FINGERPRINT,
-        extra: Optional[Mapping[str, Any]] = None,
-    ) -> Optional[Dict[str, Any]]:
-        asked = question(agent, task, model, fingerprint)
-        about = json.dumps([agent, model, field_checksums(asked)]).encode()
-        more = json.dumps(dict(extra)) if extra else ""
+    def _row(self, agent: str, *more: Any, **fields: Any) -> Optional[Dict[str, Any]]:
         moment = self._guarded(self._now, None)
         if moment is None:
             return None
-        entry = Entry(
-            cache_key(asked), moment, input_tokens, output_tokens, estimated_cost, about, more, response
-        )
-        try:
-            sealed = seal(entry, self._secret)
-        except struct.error as error:
-            logger.warning("an answer is not kept, its counts make no sense: %s", error)
-            return None
-        if len(sealed) > self._most // 2:
+        _, entry = entry_of(moment, agent, *more, **fields)
+        sealed = sealed_within(entry, self._secret, self._most // 2)
+        if sealed is None:
             return None
         return {
             "key": entry.key,
@@ -213,7 +190,7 @@ class SharedCache:
         return told + time.monotonic() - at
 
     def acquire_lease(
-        self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = _NO_FINGERPRINT
+        self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
     ) -> bool:
         """As `ResponseCache.acquire_lease`; the database lets go of it when the connection ends."""
         asked = question(agent, task, model, fingerprint)
@@ -226,7 +203,7 @@ class SharedCache:
         return True
 
     def release_lease(
-        self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = _NO_FINGERPRINT
+        self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
     ) -> None:
         """Lets the next one go ahead."""
         asked = question(agent, task, model, fingerprint)
@@ -244,7 +221,7 @@ class SharedCache:
         return got
 
     def explain_miss(
-        self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = _NO_FINGERPRINT
+        self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
     ) -> Dict[str, Any]:
         """Whether the answer is kept; what is near it is not looked for."""
         if self.has(agent, task, model, fingerprint):

@@ -1,0 +1,48 @@
+"""From an answer, as callers hand it in, to the entry that is kept, whatever it is kept in."""
+
+from __future__ import annotations
+
+import json
+import logging
+import struct
+from typing import Any, Mapping, Optional, Tuple
+
+from .key import Question, cache_key, field_checksums, question
+from .signing import Entry, Secret, seal
+
+logger = logging.getLogger(__name__)
+
+NO_FINGERPRINT: Mapping[str, str] = {}
+
+
+def entry_of(
+    created: float,
+    agent: str,
+    task: str,
+    model: str,
+    response: str,
+    input_tokens: int = 0,
+    output_tokens: int = 0,
+    estimated_cost: Optional[float] = None,
+    fingerprint: Mapping[str, str] = NO_FINGERPRINT,
+    extra: Optional[Mapping[str, Any]] = None,
+) -> Tuple[Question, Entry]:
+    """What was asked, and the entry; the arguments after `created` are those of `ResponseCache.set`."""
+    asked = question(agent, task, model, fingerprint)
+    about = json.dumps([agent, model, field_checksums(asked)]).encode()
+    more = json.dumps(dict(extra)) if extra else ""
+    counts = (created, input_tokens, output_tokens, estimated_cost)
+    return asked, Entry(cache_key(asked), *counts, about, more, response)
+
+
+def sealed_within(entry: Entry, secret: Secret, most: int) -> Optional[bytes]:
+    """The sealed entry, in at most so many bytes; None, which is logged, for one that can't be kept."""
+    try:
+        sealed = seal(entry, secret)
+    except struct.error as error:
+        logger.warning("an answer is not kept, its counts make no sense: %s", error)
+        return None
+    if len(sealed) > most:
+        logger.info("an answer of %d bytes is too large for the cache", len(sealed))
+        return None
+    return sealed
