@@ -6,6 +6,7 @@ import random
 import sys
 import threading
 import time
+from functools import partial
 
 import pytest
 
@@ -42,6 +43,11 @@ async def ready(fleet, url, *names):
     await asyncio.to_thread(until, lambda: set(names) <= alive(url), "the workers are there")
 
 
+def names_of(turn):
+    """Of the workers of one round: a name whose worker was killed a moment ago can't be taken at once."""
+    return f"a{turn}", f"b{turn}"
+
+
 def under_way(url, worker):
     """How many calls the worker has begun whose result is not written."""
     query = (
@@ -69,13 +75,14 @@ async def test_rows_of_a_killed_worker_are_made_by_the_other(rounds, project, pg
         enough = random.Random(turn).randrange(20, 150)
         async with orchestrator(project, pg_url) as fleet:
             await made(fleet)
-            with crew(pg_url, tmp_path, "a", "b") as (first, second):
-                await ready(fleet, pg_url, "a", "b")
+            with crew(pg_url, tmp_path, *names_of(turn)) as (first, second):
+                await ready(fleet, pg_url, *names_of(turn))
                 running = asyncio.ensure_future(fleet.execute_multiple(tasks))
                 await asyncio.to_thread(sent, slow_server, before + enough)
                 first.kill()
-                lost, killed = under_way(pg_url, "a"), time.monotonic()
-                await asyncio.to_thread(until, lambda: alive(pg_url) == {"b"}, "its calls are put back")
+                lost, killed = under_way(pg_url, first.name), time.monotonic()
+                gone = partial(lambda worker: worker.name not in alive(pg_url), first)
+                await asyncio.to_thread(until, gone, "its calls are put back")
                 took = time.monotonic() - killed
                 results = await running
                 second.kill()
@@ -98,8 +105,8 @@ async def test_concurrent_chains_never_swap_their_answers(rounds, project, pg_ur
     for turn in rounds:
         async with orchestrator(project, pg_url, enable_cache=False) as fleet:
             await made(fleet)
-            with crew(pg_url, tmp_path, "a", "b") as (first, second):
-                await ready(fleet, pg_url, "a", "b")
+            with crew(pg_url, tmp_path, *names_of(turn)) as (first, second):
+                await ready(fleet, pg_url, *names_of(turn))
                 before = len(slow_server.requests)
                 running = asyncio.gather(*(chain(fleet, f"chains-{turn}", number) for number in range(8)))
                 await asyncio.to_thread(sent, slow_server, before + 8)
@@ -130,12 +137,12 @@ async def test_steps_of_a_killed_worker_are_made_by_the_other(rounds, project, p
         before = len(slow_server.requests)
         async with orchestrator(project, pg_url, enable_cache=False) as fleet:
             await made(fleet)
-            with crew(pg_url, tmp_path, "a", "b") as (first, second):
-                await ready(fleet, pg_url, "a", "b")
+            with crew(pg_url, tmp_path, *names_of(turn)) as (first, second):
+                await ready(fleet, pg_url, *names_of(turn))
                 running = asyncio.ensure_future(fleet.execute_workflow("wide", f"turn {turn}"))
                 await asyncio.to_thread(sent, slow_server, before + random.Random(turn).randrange(3, 24))
                 first.kill()
-                lost = under_way(pg_url, "a")
+                lost = under_way(pg_url, first.name)
                 result = await running
                 second.kill()
 

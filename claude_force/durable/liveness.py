@@ -88,6 +88,8 @@ class Pulse:
         return max(self._concurrency, most or 0)
 
     def start(self) -> None:
+        """From here on it beats, and watches the others; it may have waited for its name until now."""
+        self._seen_at = self._watching_since = time.monotonic()
         self._thread.start()
 
     def stop(self) -> None:
