@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help test demo docs check cover soak soak-chaos audit bench-cache bench-engine bench-pace bench-bulk bench-ledger bench-startup bench-claims bench-durable bench-workflow matrix artefacts clean
+.PHONY: help test demo docs check cover soak soak-chaos audit bench bench-claims matrix artefacts clean
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -18,15 +18,8 @@ help:
 	@echo "make soak                 run the long form of the tests of cache, bulk runs, workflows and ledger: every bit, every crash (half an hour), then:"
 	@echo "make soak-chaos           run the storms of 100 seeds, and 200,000 calls in ten minutes or more (half an hour)"
 	@echo "make audit                ask PyPI whether an installed package has known vulnerabilities"
-	@echo "make bench-cache          measure the cache beside its peers, in an environment of their own (20 minutes)"
-	@echo "make bench-engine         measure the engine beside the SDK and its peers, in that environment"
-	@echo "make bench-pace           measure a fleet against rate limits, beside the SDK's own retries (20 minutes)"
-	@echo "make bench-bulk           measure memory and speed of 100,000 rows (2 minutes)"
-	@echo "make bench-ledger         measure recording, and the figures of 1,000,000 executions"
-	@echo "make bench-startup        measure whole commands in starts of the bare interpreter"
+	@echo "make bench                measure everything beside its peers and write benchmarks/results.md (half an hour; PARTS=\"calls\": only these)"
 	@echo "make bench-claims         measure what was promised, coverage too, and write its page (15 minutes)"
-	@echo "make bench-durable        measure durable calls over two workers on Postgres, beside plain DBOS (10 minutes)"
-	@echo "make bench-workflow       measure graphs of agents beside their critical path (2 minutes)"
 	@echo "make matrix               run the tests on every Python from 3.8 to 3.13 that is here (MATRIX=\"3.8 3.13\": only these)"
 	@echo "make artefacts            build wheel and source distribution, install each and use it"
 	@echo "make clean                remove environments, caches and reports"
@@ -64,17 +57,11 @@ audit: .venv/dev
 	$(BIN)/python -m pip freeze --exclude-editable > .venv-audit/installed.txt
 	.venv-audit/bin/pip-audit --strict --no-deps --disable-pip -r .venv-audit/installed.txt
 
-bench-cache: .venv-bench/ready
-	.venv-bench/bin/python -m benchmarks.cache $(BENCH)
+bench: .venv-bench/ready
+	.venv-bench/bin/python -m benchmarks $(PARTS)
 
-bench-engine: .venv-bench/engine
-	.venv-bench/bin/python -m benchmarks.engine $(BENCH)
-
-bench-pace: .venv/dev
-	$(BIN)/python -m benchmarks.pace $(BENCH)
-
-bench-bulk bench-ledger bench-startup bench-claims bench-durable bench-workflow: bench-%: .venv/dev
-	$(BIN)/python -m benchmarks.$* $(BENCH)
+bench-claims: .venv/dev
+	$(BIN)/python -m benchmarks.claims $(CLAIMS)
 
 matrix:
 	@python3 scripts/matrix.py $(MATRIX)
@@ -97,13 +84,9 @@ clean:
 	$(PIP) install --quiet --editable ".[dev]"
 	@touch .venv/runtime $@
 
-.venv-bench/ready: $(SOURCES) benchmarks/cache/peers.txt
+.venv-bench/ready: $(SOURCES) benchmarks/peers.txt
 	python3 -m venv --clear .venv-bench
-	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --editable . -r benchmarks/cache/peers.txt
-	@touch $@
-
-.venv-bench/engine: .venv-bench/ready benchmarks/engine/peers.txt
-	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/engine/peers.txt
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[durable,otel]" -r benchmarks/peers.txt
 	@touch $@
 
 # pip before 21.3 can't install a pyproject.toml package in editable mode.

@@ -1,30 +1,75 @@
-"""Memory and speed of a long bulk run: nothing grows with the number of rows.
+"""Memory and speed of a long bulk run: nothing grows with the number of rows, and the ledger costs little.
 
-    python benchmarks/bulk.py [--rows 100000] [--concurrent 500]
-
-Prints rows a second, processor time a row and resident memory as the run goes. To be reached: memory at
-the end within 50 MB of that at row 1,000, and the last tenth of the rows at no less than 0.9 of the
-speed of the first; on a machine that others use, the processor time tells more. The server answers at
-once, so that the engine's own work is what is measured; answers are not cached, because a cache is meant
-to fill.
+The server answers at once, so that the engine's own work is what is measured; answers are not cached, because
+a cache is meant to fill. The client is a process of its own:
+`python -m benchmarks.bulk ROWS URL ledger|none`.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import platform
-import subprocess
+import json
+import statistics
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Iterator, List, Tuple
+from typing import Any, Dict, Iterator, List, Tuple
 
-from claude_force import AsyncAgentOrchestrator
+from .part import Found, Goal, Part, ratios, spread, table
+from .processes import SERVER, answered, say, served
 
-SERVER = Path(__file__).resolve().parent / "engine" / "server.py"
+ROWS, FEWER, CONCURRENT, ROUNDS = 100_000, 10_000, 500, 5
 FIRST = 1_000
+MOST_GROWTH_MB, LEAST_SPEED, MOST_OF_LEDGER = 50.0, 0.9, 0.03
+
+
+def measure() -> Found:
+    with served(str(SERVER)) as base_url:
+        say(f"{ROWS:,} rows")
+        long = client(ROWS, base_url, "ledger")
+        with_ledger, without = [], []
+        for number in range(ROUNDS):
+            say(f"round {number + 1} of {FEWER:,} rows, with the ledger and without")
+            with_ledger.append(client(FEWER, base_url, "ledger")["cpu_ms"])
+            without.append(client(FEWER, base_url, "none")["cpu_ms"])
+    return {"rows": ROWS, "concurrent": CONCURRENT, "long": long, "ledger": with_ledger, "none": without}
+
+
+def client(rows: int, base_url: str, ledger: str) -> Dict[str, Any]:
+    return answered("-m", "benchmarks.bulk", str(rows), base_url, ledger)
+
+
+def page(found: Found) -> Iterator[str]:
+    long = found["long"]
+    yield f"{found['rows']:,} rows, {found['concurrent']} at a time; {long['failed']} failed."
+    heads = ("rows", "rows/s", "CPU ms a row", "resident MB")
+    rows = [
+        (f"{one['rows']:,}", f"{one['speed']:,.0f}", f"{one['cpu_ms']:.2f}", f"{one['mb']:.1f}")
+        for one in long["marks"]
+    ]
+    yield from ("", *table(heads, rows), "")
+    cost = spread(ratios(found["ledger"], found["none"]), "{:.3f}")
+    yield f"Processor time with the ledger, to that without it, {FEWER:,} rows in turn: {cost}."
+
+
+def goals(found: Found) -> Iterator[Goal]:
+    marks = found["long"]["marks"]
+    grown = marks[-1]["mb"] - marks[0]["mb"]
+    # The first thousand rows have the imports and the connections in them.
+    speed = marks[-1]["speed"] / marks[1]["speed"]
+    cost = statistics.median(ratios(found["ledger"], found["none"])) - 1
+    yield Goal(
+        f"memory within {MOST_GROWTH_MB:g} MB of that at row {FIRST:,}",
+        f"{grown:+.1f} MB",
+        grown < MOST_GROWTH_MB,
+    )
+    text = f"rows a second of the last tenth at least {LEAST_SPEED:g} of the first"
+    yield Goal(text, f"{speed:.2f}", speed >= LEAST_SPEED)
+    yield Goal(f"the ledger at most {MOST_OF_LEDGER:.0%} of the CPU", f"{cost:.1%}", cost <= MOST_OF_LEDGER)
+
+
+PART = Part("bulk", "A long bulk run", measure, page, goals)
 
 
 def resident_mb() -> float:
@@ -37,56 +82,44 @@ def tasks(rows: int) -> Iterator[Tuple[str, str]]:
     return (("expert", f"Task {number} ".ljust(400, "x")) for number in range(rows))
 
 
-async def run(base_url: str, rows: int, concurrent: int, config: str) -> None:
+async def run(rows: int, base_url: str, ledger: bool, folder: Path) -> Dict[str, Any]:
+    from claude_force import AsyncAgentOrchestrator
+
+    agents = folder / ".claude" / "agents"
+    agents.mkdir(parents=True)
+    (agents / "expert.md").write_text("---\nname: expert\nmodel: sonnet\n---\nYou help.", encoding="utf-8")
     async with AsyncAgentOrchestrator(
-        config, api_key="none", base_url=base_url, max_concurrent=concurrent, stream=False
+        agents.parent,
+        api_key="none",
+        base_url=base_url,
+        max_concurrent=CONCURRENT,
+        stream=False,
+        enable_tracking=ledger,
     ) as running:
-        done, failed, began, at_first = 0, 0, time.perf_counter(), 0.0
-        marks = {FIRST, *range(rows // 10, rows + 1, rows // 10)}
-        last, before = began, 0
-        rates: List[float] = []
-        work: List[float] = []
-        busy = time.process_time()
+        done = failed = before = 0
+        steps = {FIRST, *range(rows // 10, rows + 1, rows // 10)}
+        marks: List[Dict[str, float]] = []
+        last, busy = time.perf_counter(), time.process_time()
+        first_busy = busy
         async for result in running.stream_multiple(tasks(rows), cache="off"):
             done += 1
             failed += not result.success
-            if done in marks:
-                now = time.perf_counter()
-                at_first = resident_mb() if done == FIRST else at_first
-                rates.append((done - before) / (now - last))
-                work.append((time.process_time() - busy) / (done - before) * 1000)
-                print(
-                    f"{done:>8,} rows: {rates[-1]:6,.0f} rows/s, {work[-1]:5.2f} ms CPU a row, "
-                    f"{resident_mb():6.1f} MB",
-                    flush=True,
-                )
-                last, before, busy = now, done, time.process_time()
-        print(f"{failed} failed; memory since row {FIRST:,}: {resident_mb() - at_first:+.1f} MB")
-        # The first thousand rows have the imports and the connections in them.
-        faster, dearer = rates[-1] / rates[1], work[-1] / work[1]
-        print(f"last tenth / first: rows a second {faster:.2f}, CPU a row {dearer:.2f}")
+            if done in steps:
+                now, cpu = time.perf_counter(), time.process_time()
+                each = {
+                    "speed": (done - before) / (now - last),
+                    "cpu_ms": (cpu - busy) / (done - before) * 1000,
+                }
+                marks.append({"rows": done, **each, "mb": resident_mb()})
+                last, before, busy = now, done, cpu
+        whole = (time.process_time() - first_busy) / rows * 1000
+    return {"failed": failed, "marks": marks, "cpu_ms": whole}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="A long bulk run.")
-    parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--concurrent", type=int, default=500)
-    options = parser.parse_args()
-    print(f"{platform.platform()}, Python {platform.python_version()}")
-    print(f"{options.rows:,} rows, {options.concurrent} at a time")
-    command = [sys.executable, str(SERVER)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        base_url = f"http://127.0.0.1:{server.stdout.readline().strip()}"
-        with tempfile.TemporaryDirectory() as folder:
-            agents = Path(folder, ".claude", "agents")
-            agents.mkdir(parents=True)
-            (agents / "expert.md").write_text(
-                "---\nname: expert\nmodel: sonnet\n---\nYou help.", encoding="utf-8"
-            )
-            asyncio.run(run(base_url, options.rows, options.concurrent, str(agents.parent)))
-        assert server.stdin is not None
-        server.stdin.close()
+    rows, base_url, ledger = sys.argv[1:]
+    with tempfile.TemporaryDirectory() as folder:
+        print(json.dumps(asyncio.run(run(int(rows), base_url, ledger == "ledger", Path(folder)))))
 
 
 if __name__ == "__main__":

@@ -1,24 +1,22 @@
 """The ledger: seconds and memory to sum up many executions, and what recording one costs.
 
-    python benchmarks/ledger.py [--lines 1000000] [--recorded 20000]
-
-Makes a ledger of that many lines in a temporary folder, then reads it twice: in one process, and shared out
-as `claude-force metrics` does it. Memory is the most that a process ever had, the helpers' said apart.
+A ledger of that many lines is made in a temporary folder, then read in turn in one process and shared out as
+`claude-force metrics` does it. Memory is the most that a process ever had, the helpers' said apart. What
+records is a process of its own: `python -m benchmarks.ledger FOLDER`.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import random
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, Iterator, List, Sequence
 
 from claude_force.ledger.entry import Entry
 from claude_force.ledger.journal import Journal
@@ -26,6 +24,12 @@ from claude_force.ledger.line import line_of
 from claude_force.performance_tracker import PerformanceTracker
 from claude_force.types import AgentResult, Attempt, Call, Executed, Usage
 
+from .part import Found, Part, spread, table
+from .processes import answered, say
+
+LINES, RECORDED, ROUNDS = 1_000_000, 20_000, 3
+# How many bytes are worth a second process, for the reader that is told.
+HOW = {"one process": float("inf"), "shared out": 100e6}
 FILE_BYTES = 64_000_000
 BLOCK = 5000
 
@@ -122,10 +126,10 @@ def executions(count: int) -> List[Executed]:
     ]
 
 
-def record(folder: Path, count: int) -> None:
-    """As calls end, so that the writing thread keeps up."""
+def record(folder: Path, count: int) -> Dict[str, float]:
+    """Microseconds of CPU an execution; as calls end, so that the writing thread keeps up."""
     tracker, made = PerformanceTracker(folder), executions(count)
-    began, cpu, on_loop = time.perf_counter(), time.process_time(), 0.0
+    cpu, on_loop = time.process_time(), 0.0
     for number, one in enumerate(made):
         before = time.thread_time()
         tracker.record(one)
@@ -133,30 +137,48 @@ def record(folder: Path, count: int) -> None:
         if number % 200 == 199:
             tracker.flush()
     tracker.close()
-    cpu, seconds = time.process_time() - cpu, time.perf_counter() - began
-    print(
-        f"record: {cpu / count * 1e6:.1f} us of CPU an execution, {on_loop / count * 1e6:.1f} us of it "
-        f"before record() returns; {count / seconds:,.0f} executions/s"
+    return {"cpu_us": (time.process_time() - cpu) / count * 1e6, "caller_us": on_loop / count * 1e6}
+
+
+def measure() -> Found:
+    recorded: List[Dict[str, float]] = []
+    read_: Dict[str, List[Dict[str, float]]] = {how: [] for how in HOW}
+    with tempfile.TemporaryDirectory() as name:
+        say(f"making {LINES:,} lines")
+        size = fill(Path(name, "ledger"), LINES)
+        for number in range(ROUNDS):
+            say(f"round {number + 1}")
+            recorded.append(answered("-m", "benchmarks.ledger", str(Path(name, f"recorded-{number}"))))
+            for how, worth in HOW.items():
+                read_[how].append(read(Path(name, "ledger"), worth))
+    return {"lines": LINES, "bytes": size, "rounds": ROUNDS, "recorded": recorded, "read": read_}
+
+
+def page(found: Found) -> Iterator[str]:
+    recorded = found["recorded"]
+    yield (
+        f"Recording takes {spread([one['cpu_us'] for one in recorded], '{:.1f}')} us of CPU an execution, "
+        f"of which {spread([one['caller_us'] for one in recorded], '{:.1f}')} us before `record()` returns."
+    )
+    yield (
+        f"Summing up {found['lines']:,} lines of {found['bytes'] / 1e6:,.0f} MB, {found['rounds']} rounds:"
+    )
+    heads = ("", "seconds", "CPU seconds", "resident MB at most", "of the largest helper")
+    yield from ("", *table(heads, (row(how, rounds) for how, rounds in found["read"].items())))
+
+
+def row(how: str, rounds: List[Dict[str, float]]) -> Sequence[str]:
+    helpers = statistics.median(one["helpers"] for one in rounds)
+    return (
+        how,
+        *(spread([one[key] for one in rounds], "{:.1f}") for key in ("seconds", "cpu")),
+        f"{statistics.median(one['own'] for one in rounds):.0f}",
+        f"{helpers:.0f}" if helpers else "",
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="The ledger's speed and memory.")
-    parser.add_argument("--lines", type=int, default=1_000_000)
-    parser.add_argument("--recorded", type=int, default=20_000)
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        record(Path(name, "recorded"), options.recorded)
-        size = fill(Path(name, "ledger"), options.lines)
-        print(f"{options.lines:,} lines, {size / 1e6:,.0f} MB, {os.cpu_count()} processors")
-        for how, worth in (("one process", float("inf")), ("shared out", 100e6)):
-            found = read(Path(name, "ledger"), worth)
-            helpers = f", largest helper {found['helpers']:.0f} MB" if found["helpers"] else ""
-            print(
-                f"{how}: {found['seconds']:.1f} s, {found['cpu']:.1f} s of CPU, {found['own']:.0f} MB"
-                f"{helpers}; {found['executions']:,} executions"
-            )
+PART = Part("ledger", "A million executions in the ledger", measure, page, versions=())
 
 
 if __name__ == "__main__":
-    main()
+    print(json.dumps(record(Path(sys.argv[1]), RECORDED)))

@@ -1,18 +1,15 @@
 """What it costs to tell of one call: CPU time of the thread that makes it, and of the exporter's thread.
 
-    python benchmarks/observers.py [--calls 20000] [--rounds 5]
-
 No server and no network: one call with two requests is told again and again, to exporters that drop what
-they get. Figures are microseconds a call, the median of the rounds with the smallest and the largest.
+they get, in a process of its own: `python -m benchmarks.observers`.
 """
 
 from __future__ import annotations
 
-import argparse
+import json
 import logging
-import statistics
 import time
-from typing import Any, Callable
+from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 from opentelemetry import trace
 from opentelemetry.sdk.metrics import MeterProvider
@@ -26,6 +23,11 @@ from claude_force.integrations.json_logs import log_as_json
 from claude_force.integrations.otel import OpenTelemetry
 from claude_force.results import log_result
 from claude_force.types import AgentResult, Attempt, Call, Executed, Usage
+
+from .part import Found, Part, spread, table
+from .processes import answered
+
+CALLS, ROUNDS = 20_000, 5
 
 CALL = Call("reviewer", ("You review code. " * 200,), "Review this. " * 300, "claude-sonnet-5-5", 4096)
 RESULT = AgentResult(
@@ -59,7 +61,7 @@ class Nowhere:
         pass
 
 
-def telling(content: bool = False, **sampling: Any) -> tuple[Callable[[], Any], TracerProvider]:
+def telling(content: bool = False, **sampling: Any) -> Tuple[Callable[[], Any], TracerProvider]:
     provider = TracerProvider(**sampling)
     provider.add_span_processor(BatchSpanProcessor(Dropping(), max_queue_size=100_000))
     observer = OpenTelemetry(
@@ -71,7 +73,7 @@ def telling(content: bool = False, **sampling: Any) -> tuple[Callable[[], Any], 
     return lambda: observer(EXECUTED), provider
 
 
-def by_hand() -> tuple[Callable[[], Any], TracerProvider]:
+def by_hand() -> Tuple[Callable[[], Any], TracerProvider]:
     """The SDK alone: the same spans and figures, their attributes made beforehand."""
     provider, reader = TracerProvider(), InMemoryMetricReader()
     provider.add_span_processor(BatchSpanProcessor(Dropping(), max_queue_size=100_000))
@@ -95,27 +97,16 @@ def by_hand() -> tuple[Callable[[], Any], TracerProvider]:
     return tell, provider
 
 
-def measure(tell: Callable[[], Any], calls: int, rounds: int) -> list[tuple[float, float]]:
-    """Microseconds of CPU a call in each round: of this thread, of the process."""
-    found = []
-    for _ in range(rounds):
-        of_thread, of_process = time.thread_time(), time.process_time()
-        for _ in range(calls):
-            tell()
-        found.append(
-            (
-                (time.thread_time() - of_thread) * 1e6 / calls,
-                (time.process_time() - of_process) * 1e6 / calls,
-            )
-        )
-    return found
+def cost(tell: Callable[[], Any]) -> Tuple[float, float]:
+    """Microseconds of CPU a call: of this thread, of the process."""
+    of_thread, of_process = time.thread_time(), time.process_time()
+    for _ in range(CALLS):
+        tell()
+    return (time.thread_time() - of_thread) * 1e6 / CALLS, (time.process_time() - of_process) * 1e6 / CALLS
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--calls", type=int, default=20_000)
-    parser.add_argument("--rounds", type=int, default=5)
-    chosen = parser.parse_args()
+def told() -> Dict[str, List[Tuple[float, float]]]:
+    """The subjects in turn within each round."""
     logging.getLogger("claude_force").propagate = False
     full, first = telling()
     words, second = telling(content=True)
@@ -123,7 +114,7 @@ def main() -> None:
     alone, fourth = by_hand()
     bare = OpenTelemetry()
     logs = log_as_json(Nowhere())  # type: ignore[arg-type]
-    subjects: dict[str, Callable[[], Any]] = {
+    subjects: Dict[str, Callable[[], Any]] = {
         "OpenTelemetry not set up": lambda: bare(EXECUTED),
         "spans and metrics": full,
         "the SDK's own part of that": alone,
@@ -131,15 +122,33 @@ def main() -> None:
         "spans not sampled, and metrics": sampled,
         "a line of JSON": lambda: log_result(RESULT),
     }
-    print(f"{'us a call':34}{'the call itself':>24}{'whole process':>24}")
-    for name, tell in subjects.items():
-        columns = zip(*measure(tell, chosen.calls, chosen.rounds))
-        shown = [f"{statistics.median(each):6.1f} ({min(each):.1f}-{max(each):.1f})" for each in columns]
-        print(f"{name:34}{shown[0]:>24}{shown[1]:>24}")
+    found: Dict[str, List[Tuple[float, float]]] = {name: [] for name in subjects}
+    for _ in range(ROUNDS):
+        for name, tell in subjects.items():
+            found[name].append(cost(tell))
     logs.stop()
     for provider in (first, second, third, fourth):
         provider.shutdown()
+    return found
+
+
+def measure() -> Found:
+    return {"rounds": ROUNDS, "us": answered("-m", "benchmarks.observers")}
+
+
+def page(found: Found) -> Iterator[str]:
+    yield (
+        "One call with two requests, told to exporters that drop what they get: us of CPU, "
+        f"{found['rounds']} rounds."
+    )
+    rows = [
+        (name, *(spread(column, "{:.1f}") for column in zip(*rounds))) for name, rounds in found["us"].items()
+    ]
+    yield from ("", *table(("", "the call itself", "whole process"), rows))
+
+
+PART = Part("observers", "What telling of a call costs", measure, page, versions=("opentelemetry-sdk",))
 
 
 if __name__ == "__main__":
-    main()
+    print(json.dumps(told()))

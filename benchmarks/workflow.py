@@ -1,37 +1,31 @@
 """Workflows on the stand-in: the wall time of a run beside its critical path.
 
-    make bench-workflow           (or: python -m benchmarks.workflow [--rounds 5])
-
 Each step has an answer of its own length, so that it takes the server from 0.4 to 0.9 s. The critical path is
-the longest sum of such times along the graph: no run can be faster. Writes benchmarks/workflow.json and
-benchmarks/workflow.md.
+the longest sum of such times along the graph: no run can be faster. The server is a process of its own:
+`python -m benchmarks.workflow`.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
-import os
-import platform
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Tuple
 
 from claude_force import AsyncAgentOrchestrator, Step, Workflow
 from claude_force.testing import MessagesServer
 from claude_force.workflow.order import levels
 
-HERE = Path(__file__).resolve().parent
+from .part import Found, Goal, Part, ratios, spread, table
+from .processes import say, served
+
 FIRST_TOKEN_SECONDS, TOKENS_PER_SECOND, CHARACTERS_PER_TOKEN = 0.3, 400.0, 4
 FEWEST_TOKENS, MOST_TOKENS = 40, 240
-CONCURRENT = 30
-GOAL = 1.10
+CONCURRENT, ROUNDS, GOAL = 30, 5, 1.10
 
 Needs = Dict[str, Tuple[str, ...]]
 
@@ -97,7 +91,14 @@ def serve() -> None:
         sys.stdin.read()
 
 
-async def measured(base_url: str, rounds: int) -> Dict[str, List[float]]:
+def measure() -> Found:
+    with served("-m", "benchmarks.workflow") as base_url:
+        found = asyncio.run(measured(base_url))
+    paths = {name: critical_path(needs) for name, needs in SHAPES.items()}
+    return {"rounds": ROUNDS, "seconds": found, "paths": paths}
+
+
+async def measured(base_url: str) -> Dict[str, List[float]]:
     """Seconds of each run, the shapes in turn within each round."""
     found: Dict[str, List[float]] = {name: [] for name in SHAPES}
     with tempfile.TemporaryDirectory() as folder:
@@ -111,9 +112,9 @@ async def measured(base_url: str, rounds: int) -> Dict[str, List[float]]:
         ) as running:
             # Imports and connections are not what is measured.
             await running.execute_multiple([("expert", f"{one} warm") for one in range(CONCURRENT)])
-            for number in range(rounds):
+            for number in range(ROUNDS):
                 for name, needs in SHAPES.items():
-                    print(f"  round {number + 1}: {name}", file=sys.stderr, flush=True)
+                    say(f"round {number + 1}: {name}")
                     found[name].append(await one_run(running, name, needs))
     return found
 
@@ -127,72 +128,38 @@ async def one_run(running: AsyncAgentOrchestrator, name: str, needs: Needs) -> f
     return time.perf_counter() - began
 
 
-def page_of(conditions: Dict[str, Any], found: Dict[str, List[float]]) -> List[str]:
+def page(found: Found) -> Iterator[str]:
     shortest, longest = (
         FIRST_TOKEN_SECONDS + tokens / TOKENS_PER_SECOND for tokens in (FEWEST_TOKENS, MOST_TOKENS)
     )
-    lines = [
-        "# Workflows beside their critical path",
+    yield (
+        f"Each step takes the stand-in from {shortest:.1f} to {longest:.1f} s, and its answer is streamed. "
+        "The critical path is the longest sum of such times along the graph. The run's journal and the "
+        f"ledger are written, the cache is off. {found['rounds']} rounds."
+    )
+    heads = ("graph", "steps", "one by one, s", "critical path, s", "run, s", "times the path")
+    yield from (
         "",
-        f"`make bench-workflow`: each step takes the stand-in from {shortest:.1f} to {longest:.1f} s, and",
-        "its answer is streamed. The critical path is the longest sum of such times along the graph. The",
-        "run's journal and the ledger are written, the cache is off.",
-        "",
-        f"{conditions['machine']}; load {conditions['load_before']:.1f} before.",
-        f"Medians of {conditions['rounds']} rounds (lowest to highest); the goal is {GOAL:g} times the path.",
-        "",
-        "| graph | steps | one by one, s | critical path, s | run, s | times the path |",
-        "|---|---|---|---|---|---|",
-    ]
-    for name, times in found.items():
-        needs, path = SHAPES[name], critical_path(SHAPES[name])
-        alone = sum(seconds_of(step) for step in needs)
-        ratios = [seconds / path for seconds in times]
-        figures = f"{alone:.2f} | {path:.2f} | {spread(times)} | {spread(ratios, 3)}"
-        lines.append(f"| {name} | {len(needs)} | {figures} |")
-    return lines
+        *table(heads, (row(name, times, found["paths"][name]) for name, times in found["seconds"].items())),
+    )
 
 
-def spread(values: List[float], digits: int = 2) -> str:
-    """The median, with the lowest and the highest."""
-    low, middle, high = min(values), statistics.median(values), max(values)
-    return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+def row(name: str, times: List[float], path: float) -> Tuple[str, ...]:
+    needs = SHAPES[name]
+    alone = sum(seconds_of(step) for step in needs)
+    against = spread([seconds / path for seconds in times], "{:.3f}")
+    return (name, str(len(needs)), f"{alone:.2f}", f"{path:.2f}", spread(times), against)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description="The wall time of graphs beside their critical path.")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--serve", action="store_true", help="be the server (used by this program itself)")
-    options = parser.parse_args()
-    if options.serve:
-        serve()
-        return 0
-    before = os.getloadavg()[0]
-    command = [sys.executable, "-m", "benchmarks.workflow", "--serve"]
-    with tempfile.TemporaryDirectory() as home, subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=HERE.parent
-    ) as server:
-        os.environ["HOME"] = home
-        assert server.stdout is not None
-        assert server.stdin is not None
-        found = asyncio.run(measured(server.stdout.readline().strip(), options.rounds))
-        server.stdin.close()
-    conditions = {
-        "machine": f"{platform.platform()}, {os.cpu_count()} processors, Python {platform.python_version()}",
-        "load_before": before,
-        "rounds": options.rounds,
-    }
-    kept = {
-        **conditions,
-        "seconds": found,
-        "paths": {name: critical_path(one) for name, one in SHAPES.items()},
-    }
-    (HERE / "workflow.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-    page = "\n".join(page_of(conditions, found)) + "\n"
-    (HERE / "workflow.md").write_text(page, encoding="utf-8")
-    print(page)
-    return 0
+def goals(found: Found) -> Iterator[Goal]:
+    for name, times in found["seconds"].items():
+        against = ratios(times, [found["paths"][name]] * len(times))
+        text = f"{name}: at most {GOAL:g} times its critical path"
+        yield Goal(text, spread(against, "{:.3f}"), statistics.median(against) <= GOAL)
+
+
+PART = Part("workflow", "Workflows beside their critical path", measure, page, goals)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    serve()
