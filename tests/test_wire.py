@@ -56,3 +56,13 @@ async def test_an_error_status_of_a_later_request_is_as_typed_as_that_of_the_fir
         assert error.status == code
         assert error.kind
         assert error.request_id
+
+
+async def test_an_answer_in_one_piece_is_taken_where_a_stream_was_asked_for(project):
+    server = {"faults": [faults.in_one_piece()], "answer": lambda body: "All at once."}
+    async with fleet(project, server) as (orchestrator, running):
+        result = await orchestrator.execute_agent("python-expert", "a")
+        assert running.requests[0].body["stream"] is True
+        assert (result.success, result.output, result.attempts) == (True, "All at once.", 1)
+        assert result.usage.output_tokens == running.bills[0].usage["output_tokens"]
+        assert (await orchestrator.execute_agent("python-expert", "a")).cached

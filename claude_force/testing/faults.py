@@ -73,6 +73,11 @@ def wrong_content_type() -> Fault:
     return Fault("wrong_content_type")
 
 
+def in_one_piece() -> Fault:
+    """The whole answer as one JSON object though a stream was asked for, as some gateways send it."""
+    return Fault("in_one_piece")
+
+
 ALL: Tuple[Fault, ...] = (
     *(status(code) for code in (400, 401, 402, 403, 404, 413, 422)),
     status(429, retry_after=1),

@@ -131,6 +131,8 @@ class Handler:
         self._add_limits(exchange)
         await exchange.until(self._script.time_to_first_token)
         self._cache.keep(prompt)
+        if fault is not None and fault.kind == "in_one_piece":
+            return await self._send(exchange, message, received, None)
         if received.body.get("stream") is True:
             return await self._stream(exchange, message, received, fault)
         return await self._send(exchange, message, received, fault)
