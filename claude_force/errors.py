@@ -141,8 +141,9 @@ class CallError(ClaudeForceError):
         self.timeline: Tuple[Any, ...] = ()
 
     def __str__(self) -> str:
-        place = f" (request {self.request_id})" if self.request_id else ""
-        return f"{self.message}{place}. {self.advice}"
+        said = self.message + (f" (request {self.request_id})" if self.request_id else "")
+        # Servers' own words may end in a full stop already.
+        return f"{said}{'' if said.endswith('.') else '.'} {self.advice}"
 
     def __reduce__(self) -> Any:
         return _restore, (type(self), self.message, dict(self.__dict__))

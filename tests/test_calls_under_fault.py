@@ -95,6 +95,13 @@ async def test_without_streaming_each_fault_is_the_same_error(project, fault, ex
     assert type(result.error) is expected
 
 
+@pytest.mark.parametrize("words", ["It is full.", "It is full"])
+async def test_the_servers_words_and_the_advice_are_two_sentences(project, words):
+    result, _ = await one_call(project, [faults.status(400, message=words)])
+    result.error.request_id = None
+    assert "It is full. Correct the request" in str(result.error)
+
+
 async def test_retry_after_is_obeyed_however_the_jitter_falls(project):
     clock = FakeClock()
     result, requests = await one_call(project, [faults.status(429, retry_after=3)], clock=clock)

@@ -90,6 +90,17 @@ class TestEndpoint:
         assert (found["endpoint"][0], code) == ("warning", 0)
         assert "--send" in found["endpoint"][2]
 
+    def test_that_fails_to_count_tokens_and_answers_is_a_warning_only(self, checks, another_server):
+        another_server(faults=[faults.status(500, message="CountTokens processing error")])
+        found, code = checks("--send")
+        assert (found["endpoint"][0], found["request"][0], code) == ("warning", "ok", 0)
+        assert "CountTokens processing error" in found["endpoint"][1]
+
+    def test_that_fails_to_count_and_to_answer_is_a_problem(self, checks, another_server):
+        another_server(faults=[faults.status(500), faults.status(500)])
+        found, code = checks("--send")
+        assert (found["endpoint"][0], found["request"][0], code) == ("problem", "problem", 1)
+
     def test_is_not_asked_without_credentials(self, checks, messages_server, monkeypatch):
         monkeypatch.delenv("ANTHROPIC_API_KEY")
         found, code = checks()

@@ -34,8 +34,8 @@ class _Endpoint:
             credentials = await self._credentials()
             if credentials.state != OK:
                 return [credentials]
-            reached = await self._reached()
-            found = [credentials, reached, *([await self._sent()] if send else [])]
+            found = [await self._reached(), *([await self._sent()] if send else [])]
+            found = [credentials, *_weighed(*found)]
             return found if found[-1].state == PROBLEM else [*found, await self._limits(send)]
         finally:
             await self._caller.close()
@@ -82,6 +82,14 @@ class _Endpoint:
         if sent:
             return Finding("limits", OK, "the endpoint tells none; --rpm and --tpm of `run many` set some")
         return Finding("limits", OK, "told by real answers only: `doctor --send` asks for a short one")
+
+
+def _weighed(reached: Finding, *sent: Finding) -> List[Finding]:
+    """A real answer weighs more than tokens that could not be counted."""
+    if reached.state == PROBLEM and sent and sent[0].state == OK:
+        advice = "It answers requests all the same; only tokens can't be counted there."
+        reached = Finding(reached.name, WARNING, reached.text, advice)
+    return [reached, *sent]
 
 
 def _told(limits: Rates) -> str:
