@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from claude_force.calling.messages import BodyReader, EventDecoder, StreamReader, read_usage, request_fields
-from claude_force.errors import BadReplyError, CallError, ConnectionFailedError, OverloadedError
+from claude_force.errors import (
+    BadReplyError,
+    CallError,
+    ConnectionFailedError,
+    OverloadedError,
+    RateLimitError,
+    RequestRefusedError,
+    ServerError,
+)
 from claude_force.types import Call, Usage
 
 
@@ -86,6 +94,41 @@ def test_a_stream_that_ends_early_is_a_broken_connection():
     reader.feed(stream("a")[:-30])
     with pytest.raises(ConnectionFailedError, match="before the answer was whole"):
         reader.reply("req_1")
+
+
+@pytest.mark.parametrize(
+    ("sent", "kind", "words"),
+    [
+        (
+            b'event: error\ndata: {"code":500,"message":"Out of context.","type":"server_error"}\n\n',
+            ServerError,
+            "Out of context.",
+        ),
+        (
+            b'event: error\ndata: {"code":400,"message":"Too long","type":"exceed_context_size_error"}\n\n',
+            RequestRefusedError,
+            "exceed_context_size_error: Too long",
+        ),
+        (
+            b'data: {"error":{"message":"Slow down","type":"None","code":"429"}}\n\ndata: [DONE]\n\n',
+            RateLimitError,
+            "Slow down",
+        ),
+    ],
+    ids=["llama-server", "llama-server, refused", "LiteLLM"],
+)
+def test_an_error_of_another_server_in_a_stream_is_what_it_says(sent, kind, words):
+    with pytest.raises(kind, match=words) as raised:
+        StreamReader().feed(stream("Hel").partition(b"event: message_delta")[0] + sent)
+    assert type(raised.value) is kind
+
+
+def test_what_follows_the_end_of_a_stream_is_left_alone():
+    for cut in (b"", b"data: [DO"):
+        reader = StreamReader()
+        reader.feed(stream("Hello") + cut)
+        reader.feed((b"data: [DONE]" if not cut else b"NE]") + b"\n\n")
+        assert reader.reply(None).text == "Hello"
 
 
 def test_an_error_event_is_raised_as_what_it_is():

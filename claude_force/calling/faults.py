@@ -52,6 +52,7 @@ _STATUS_OF_KIND: Mapping[str, int] = {
     "timeout_error": 504,
     "overloaded_error": 529,
 }
+_STATUS_TEXTS = frozenset(map(str, _BY_STATUS))
 _SECRET = re.compile(r"(sk-ant-|Bearer\s+)[\w.~+/=-]{4,}", re.IGNORECASE)
 _LONGEST_MESSAGE = 500
 
@@ -83,10 +84,11 @@ def parsed(text: str) -> Any:
 
 
 def from_stream_error(event: Mapping[str, Any]) -> CallError:
-    """The error for an `error` event; the status is the one that its type has outside a stream."""
+    """The error for an `error` event; the status is the one that its type has outside a stream, or that it
+    names itself, as servers other than Anthropic's do."""
     detail = _error_of(event)
     kind = _text(detail.get("type")) or "error"
-    status = _STATUS_OF_KIND.get(kind)
+    status = _STATUS_OF_KIND.get(kind) or _status_in(detail)
     cls = _BY_STATUS[status] if status else ServerError
     return cls(
         f"The answer broke off with {kind}: {_text(detail.get('message'))}",
@@ -114,6 +116,11 @@ def read_retry_after(headers: Mapping[str, str], now: float) -> Optional[float]:
 def redact(text: str) -> str:
     """`text` without anything that looks like a key."""
     return _SECRET.sub(r"\1***", text)
+
+
+def _status_in(detail: Mapping[str, Any]) -> Optional[int]:
+    code = str(detail.get("code"))
+    return int(code) if code in _STATUS_TEXTS else None
 
 
 def _says_spend_limit(detail: Mapping[str, Any]) -> bool:

@@ -46,7 +46,7 @@ class EventDecoder:
     """Bytes of a server-sent event stream in, decoded events out, however the bytes are cut."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest, self._name = b"", b""
         self._data: List[bytes] = []
 
     def feed(self, chunk: bytes) -> Iterator[Dict[str, Any]]:
@@ -56,9 +56,12 @@ class EventDecoder:
             line = line.rstrip(b"\r")
             if line.startswith(b"data:"):
                 self._data.append(line[5:])
-            elif not line and self._data:
-                data, self._data = b"\n".join(self._data), []
-                yield _json_object(data)
+            elif line.startswith(b"event:"):
+                self._name = line[6:].strip()
+            elif not line:
+                name, data, self._name, self._data = self._name, self._data, b"", []
+                if data:
+                    yield _event(name, _json_object(b"\n".join(data)))
 
 
 class StreamReader:
@@ -72,8 +75,13 @@ class StreamReader:
 
     def feed(self, chunk: bytes) -> None:
         """Raises CallError for an error event, BadReplyError for what is no event of this API."""
+        if self.complete:
+            return
         for event in self._decoder.feed(chunk):
             self._take(event)
+            if self.complete:
+                # Gateways that come from another protocol put that one's end mark after it.
+                return
 
     def _take(self, event: Dict[str, Any]) -> None:
         kind = event.get("type")
@@ -190,6 +198,17 @@ def _member(event: Dict[str, Any], name: str) -> Dict[str, Any]:
     if not isinstance(value, dict):
         raise BadReplyError(f"A {event.get('type')} event of the stream has no {name}")
     return value
+
+
+def _event(name: bytes, data: Dict[str, Any]) -> Dict[str, Any]:
+    """An event in this API's form: errors in a stream come in the server's own as well."""
+    if name == b"error" or "type" not in data:
+        error = data.get("error")
+        if name == b"error" and not isinstance(error, dict):
+            error = data
+        if isinstance(error, dict):
+            return {**data, "type": "error", "error": error}
+    return data
 
 
 def _json_object(data: bytes) -> Dict[str, Any]:
