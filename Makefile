@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help test demo docs check cover soak soak-chaos audit bench bench-claims matrix artefacts clean
+.PHONY: help test test-model demo docs check cover soak soak-chaos audit bench bench-claims matrix artefacts clean
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -11,6 +11,7 @@ SOURCES := pyproject.toml requirements.txt
 
 help:
 	@echo "make test                 run the tests"
+	@echo "make test-model           test against llama.cpp's server with a small model, and LiteLLM's proxy (builds the server the first time)"
 	@echo "make demo                 run a team of agents against a stand-in server (LIVE=1: against the real API)"
 	@echo "make check                lint, format, types, the rules of the house, the public names"
 	@echo "make docs                 write docs/reference.md and docs/commands.md anew from the sources"
@@ -26,6 +27,9 @@ help:
 
 test: .venv/dev
 	$(BIN)/pytest tests/ -v
+
+test-model: .venv-model/ready .venv-litellm/ready
+	.venv-model/bin/pytest model_tests/ -v $(MODEL)
 
 demo: .venv/runtime
 	$(BIN)/claude-force demo $(if $(LIVE),--live)
@@ -87,6 +91,21 @@ clean:
 .venv-bench/ready: $(SOURCES) benchmarks/peers.txt
 	python3 -m venv --clear .venv-bench
 	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[durable,otel]" -r benchmarks/peers.txt
+	@touch $@
+
+# Plain instructions, because virtual machines claim some that they have not; nothing but what the server needs.
+.venv-model/ready: export CMAKE_ARGS ?= -DGGML_NATIVE=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF \
+  -DLLAMA_BUILD_APP=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_OPENSSL=OFF
+.venv-model/ready: export LLAMA_CPP_BUILD_JOBS ?= 2
+.venv-model/ready: $(SOURCES) model_tests/requirements.txt
+	python3 -m venv .venv-model
+	.venv-model/bin/python -m pip install --quiet --disable-pip-version-check --editable . -r model_tests/requirements.txt
+	@touch $@
+
+# Apart: a hundred packages that pin each other, and none of them is the package's business.
+.venv-litellm/ready: model_tests/litellm.txt
+	python3 -m venv .venv-litellm
+	.venv-litellm/bin/python -m pip install --quiet --disable-pip-version-check -r model_tests/litellm.txt
 	@touch $@
 
 # pip before 21.3 can't install a pyproject.toml package in editable mode.

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ from claude_force.calling import Clock
 from claude_force.testing import MessagesServer
 
 MODEL = "claude-sonnet-5-5"
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 
 class FakeClock(Clock):
@@ -27,6 +29,15 @@ class FakeClock(Clock):
         self.slept.append(seconds)
         self.time += seconds
         await asyncio.sleep(0)
+
+
+def clear_environment(monkeypatch, home):
+    """Takes the user's own set-up out of the environment, and any way to a paid API."""
+    for name in list(os.environ):
+        if name.startswith(("ANTHROPIC_", "CLAUDE_")) or name.upper() in PROXIES:
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("CLAUDE_FORCE_LOOPBACK_ONLY", "1")
 
 
 def write_project(folder):
