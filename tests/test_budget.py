@@ -258,6 +258,22 @@ class TestFleet:
             # Nobody will ever know whether it was billed; a stream's first event would have told.
             assert lost == pytest.approx(0, abs=1e-6) if stream else lost > 4096 * 15 / 1e6
 
+    async def test_one_that_came_in_one_piece_for_a_stream_and_broke_off_counts_at_its_worst(self, project):
+        async def half(reader, writer):
+            await reader.readuntil(b"\r\n\r\n")
+            head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 999\r\n\r\n"
+            writer.write(head + b'{"type":')
+            await writer.drain()
+            writer.close()
+
+        gateway = await asyncio.start_server(half, "127.0.0.1", 0)
+        async with gateway, fleet(project, budget_usd=1.0, prices=PRICES, max_retries=1) as (orchestrator, _):
+            host, port = gateway.sockets[0].getsockname()
+            orchestrator.base_url = f"http://{host}:{port}"
+            result = await orchestrator.execute_agent("python-expert", "x", model=MODEL)
+            assert isinstance(result.error, ConnectionFailedError)
+            assert orchestrator.spent_usd > 4096 * 15 / 1e6
+
     async def test_what_found_no_server_counts_nothing(self, project):
         async with fleet(project, stream=False, budget_usd=1.0, prices=PRICES) as (orchestrator, server):
             server.stop()
