@@ -21,12 +21,12 @@ help:
 	@echo "make audit                ask PyPI whether an installed package has known vulnerabilities"
 	@echo "make bench                measure everything beside its peers and write benchmarks/results.md (half an hour; PARTS=\"calls\": only these)"
 	@echo "make bench-claims         measure what was promised, coverage too, and write its page (15 minutes)"
-	@echo "make matrix               run the tests on every Python from 3.8 to 3.13 that is here (MATRIX=\"3.8 3.13\": only these)"
+	@echo "make matrix               run the tests on every Python from 3.8 to 3.13 that is here (MATRIX=\"3.8 3.13\": only these), and with the oldest dependencies (MATRIX=\"oldest oldest-sdk\")"
 	@echo "make artefacts            build wheel and source distribution, install each and use it"
 	@echo "make clean                remove environments, caches and reports"
 
 test: .venv/dev
-	$(BIN)/pytest tests/ -v
+	$(BIN)/pytest tests/ -v --extras
 
 test-model: .venv-model/ready .venv-litellm/ready
 	.venv-model/bin/pytest model_tests/ -v $(MODEL)
@@ -44,7 +44,7 @@ docs: .venv/dev
 	$(BIN)/python scripts/reference.py
 
 cover: .venv/dev
-	$(BIN)/pytest tests/ --cov=claude_force --cov-report=term --cov-report=html
+	$(BIN)/pytest tests/ --extras --cov=claude_force --cov-report=term --cov-report=html
 	@echo "Report: htmlcov/index.html"
 
 soak: .venv/dev

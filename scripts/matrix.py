@@ -1,8 +1,10 @@
 """Run the tests on every supported Python that this machine has, each in an environment of its own.
 
-    python3 scripts/matrix.py [VERSION ...]
+    python3 scripts/matrix.py [ROW ...]
 
-A VERSION is 3.8 to 3.13, or `newest`: the newest one here that is not the default python3's.
+A ROW is a Python, 3.8 to 3.13, with the newest release of every dependency, or `newest`: the newest Python
+here that is not the default python3's. `oldest-sdk` has the oldest SDK that is allowed, `oldest` the oldest
+release of every dependency: once without and once with the extra `durable`, which allows no PyYAML as old.
 """
 
 from __future__ import annotations
@@ -19,16 +21,30 @@ from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parent.parent
 SUPPORTED = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13")
-OLDEST_SDK = "0.72.0"
-OLDEST_SDK_ON = "3.11"
+OLDEST_SDK = "oldest-sdk"
+OLDEST = "oldest"
+# The extra `durable` is empty before 3.10. On newer Pythons some of the oldest releases have no wheel.
+SPECIAL = {OLDEST_SDK: ("3.11",), OLDEST: ("3.9", "3.10")}
 # `python -m venv` of an old interpreter brings a pip that can't install this package in editable mode.
 PIP = "pip>=21.3"
 
 
-class Outcome(NamedTuple):
-    """One row of the closing table."""
+class Row(NamedTuple):
+    """A Python, and what is installed there: "newest", OLDEST_SDK or OLDEST."""
 
     version: str
+    releases: str
+
+    @property
+    def environment(self) -> Path:
+        suffix = "" if self.releases == "newest" else f"-{self.releases}"
+        return ROOT / f".venv-{self.version}{suffix}"
+
+
+class Outcome(NamedTuple):
+    """One line of the closing table."""
+
+    row: Row
     sdk: str
     result: str
     seconds: float
@@ -36,22 +52,17 @@ class Outcome(NamedTuple):
 
 
 def main() -> int:
+    names = (*SUPPORTED, "newest", *SPECIAL)
     parser = argparse.ArgumentParser(description="Run the tests on every supported Python here.")
-    parser.add_argument("versions", nargs="*", metavar="VERSION", help="3.8 to 3.13, or newest")
-    asked = parser.parse_args().versions
-    unknown = set(asked) - {*SUPPORTED, "newest"}
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=", ".join(names))
+    asked = parser.parse_args().rows
+    unknown = set(asked) - set(names)
     if unknown:
-        parser.error(f"no such version: {', '.join(sorted(unknown))}; take {', '.join(SUPPORTED)} or newest")
+        parser.error(f"no such row: {', '.join(sorted(unknown))}; take {', '.join(names)}")
     here = interpreters()
     wanted = chosen(asked, here)
-    missing = [version for version in wanted if version not in here]
-    outcomes: List[Outcome] = []
-    for version in wanted:
-        if version in here:
-            outcomes.append(run(version, here[version], None))
-            if version == OLDEST_SDK_ON:
-                outcomes.append(run(version, here[version], OLDEST_SDK))
-    show(outcomes, missing)
+    outcomes = [run(row, here[row.version]) for row in wanted if row.version in here]
+    show(outcomes, [row for row in wanted if row.version not in here])
     return 0 if all(outcome.ok for outcome in outcomes) else 1
 
 
@@ -88,32 +99,58 @@ def version_of(executable: str) -> Optional[str]:
     return answer.stdout.decode().strip()
 
 
-def chosen(asked: List[str], here: Dict[str, str]) -> List[str]:
-    if not asked:
-        return list(SUPPORTED)
+def chosen(asked: List[str], here: Dict[str, str]) -> List[Row]:
     default = f"{sys.version_info[0]}.{sys.version_info[1]}"
     others = [version for version in SUPPORTED if version in here and version != default]
     newest = others[-1] if others else SUPPORTED[-1]
-    wanted = {newest if version == "newest" else version for version in asked}
-    return [version for version in SUPPORTED if version in wanted]
+    wanted = {newest if name == "newest" else name for name in asked or (*SUPPORTED, *SPECIAL)}
+    rows = [Row(version, "newest") for version in SUPPORTED if version in wanted]
+    rows += [Row(version, name) for name in SPECIAL if name in wanted for version in SPECIAL[name]]
+    return rows
 
 
-def run(version: str, interpreter: str, sdk: Optional[str]) -> Outcome:
+def run(row: Row, interpreter: str) -> Outcome:
     """Install, test, and say what came of it."""
     started = time.monotonic()
-    environment = ROOT / (f".venv-{version}-sdk-{sdk}" if sdk else f".venv-{version}")
-    python = environment / "bin" / "python"
-    print(f"\n== Python {version}, SDK {sdk or 'newest'} ({interpreter})", flush=True)
+    python = row.environment / "bin" / "python"
+    print(f"\n== Python {row.version}, {row.releases} ({interpreter})", flush=True)
     try:
-        if version_of(str(python)) != version:
-            command(interpreter, "-m", "venv", "--clear", str(environment))
+        if version_of(str(python)) != row.version:
+            command(interpreter, "-m", "venv", "--clear", str(row.environment))
         install(python, PIP)
-        install(python, "--upgrade", "--editable", ".[test]", f"anthropic=={sdk}" if sdk else "anthropic")
+        install(python, "--upgrade", "--editable", ".[test]", "anthropic", *bounds(row, python))
         installed = sdk_version(python)
     except subprocess.CalledProcessError:
-        return Outcome(version, sdk or "?", "could not be installed", time.monotonic() - started, False)
+        return Outcome(row, "?", "could not be installed", time.monotonic() - started, False)
     result, ok = run_tests(python)
-    return Outcome(version, installed, result, time.monotonic() - started, ok)
+    return Outcome(row, installed, result, time.monotonic() - started, ok)
+
+
+def bounds(row: Row, python: Path) -> List[str]:
+    """Arguments that hold pip to the releases of the row."""
+    if row.releases == "newest":
+        return []
+    oldest = oldest_releases(python)
+    if row.releases == OLDEST_SDK:
+        return [line for line in oldest if line.startswith("anthropic==")]
+    constraints = row.environment / "oldest.txt"
+    constraints.write_text("\n".join([*oldest, ""]), encoding="utf-8")
+    print(*oldest, flush=True)
+    return ["--constraint", str(constraints)]
+
+
+def oldest_releases(python: Path) -> List[str]:
+    """Of what requirements.txt and the users' extras name; the newest of what only those need."""
+    resolver = ROOT / ".venv-resolver"
+    command(sys.executable, "-m", "venv", str(resolver))
+    install(resolver / "bin" / "python", "uv")
+    ask = ["pip", "compile", "--quiet", "--no-header", "--no-annotate", "--resolution", "lowest-direct"]
+    extras = ["--extra", "durable", "--extra", "otel"]
+    answer = subprocess.check_output(
+        [str(resolver / "bin" / "uv"), *ask, *extras, "--python", str(python), "pyproject.toml"],
+        cwd=str(ROOT),
+    )
+    return answer.decode().splitlines()
 
 
 def command(*arguments: str) -> None:
@@ -133,7 +170,7 @@ def sdk_version(python: Path) -> str:
 def run_tests(python: Path) -> Tuple[str, bool]:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        arguments = ["-m", "pytest", "-q", f"--junitxml={report}", "tests/"]
+        arguments = ["-m", "pytest", "-q", "--extras", f"--junitxml={report}", "tests/"]
         status = subprocess.run([str(python), *arguments], cwd=str(ROOT)).returncode
         if not report.exists():
             return f"pytest stopped with status {status}", False
@@ -155,13 +192,14 @@ def counts(report: Path) -> str:
     return ", ".join(words)
 
 
-def show(outcomes: List[Outcome], missing: List[str]) -> None:
-    print(f"\n{'Python':<8}{'SDK':<10}{'seconds':>8}  result")
+def show(outcomes: List[Outcome], missing: List[Row]) -> None:
+    print(f"\n{'Python':<8}{'releases':<12}{'SDK':<10}{'seconds':>8}  result")
     for outcome in outcomes:
         mark = "" if outcome.ok else "  FAILED"
-        print(f"{outcome.version:<8}{outcome.sdk:<10}{outcome.seconds:>8.1f}  {outcome.result}{mark}")
-    for version in missing:
-        print(f"{version:<8}{'-':<10}{'-':>8}  not found on this machine")
+        result = f"{outcome.seconds:>8.1f}  {outcome.result}{mark}"
+        print(f"{outcome.row.version:<8}{outcome.row.releases:<12}{outcome.sdk:<10}{result}")
+    for row in missing:
+        print(f"{row.version:<8}{row.releases:<12}{'-':<10}{'-':>8}  not found on this machine")
     sys.stdout.flush()
 
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
+import extras
 import pytest
 from fleet import clear_environment, write_project
 from hypothesis import settings
@@ -23,6 +24,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    extras.demanded = config.getoption("--extras")
     # A shell starts what it runs in the background with Ctrl-C ignored, and the commands that are tested
     # would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -34,6 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", action="store_true", help="the long form of tests that sample by default")
+    parser.addoption("--extras", action="store_true", help="an extra that is not installed is a failure")
     parser.addoption("--seed", type=int, help="the storm of this seed alone (tests/test_chaos.py)")
 
 

@@ -6,6 +6,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from extras import missing
 from pages import ROOT, Forge, blocks_of, check, examples_of, walk
 
 DOCS = ROOT / "docs"
@@ -14,6 +15,7 @@ PAGES = sorted(path.name for path in DOCS.glob("*.md"))
 ELSEWHERE = ("scaling.md",)
 WALKED = [page for page in PAGES if page not in ELSEWHERE]
 EXAMPLES = [(page, number) for page in WALKED for number in range(len(examples_of(DOCS / page)))]
+OF_OTEL = ("observability.md",)
 # What a block may be in beside those that run: something to look at.
 SHOWN = ("console", "dockerfile", "ini", "jsonc", "sql", "text", "yaml")
 WALKERS = 2
@@ -37,6 +39,8 @@ def is_example(item):
 
 @pytest.mark.parametrize(("page", "number"), EXAMPLES)
 def test_an_example_runs_as_it_is_written(walked, page, number):
+    if page in OF_OTEL and missing("otel"):
+        pytest.skip(missing("otel"))
     check(walked(page)[number])
 
 
@@ -63,7 +67,7 @@ def anchors_of(page):
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.skipif(sys.version_info < (3, 10), reason="it tells of durable runs too, which need Python 3.10")
+@pytest.mark.skipif(bool(missing("durable")), reason="it tells of durable runs too")
 def test_the_reference_is_what_the_sources_say():
     command = [sys.executable, str(ROOT / "scripts" / "reference.py"), "--check"]
     checked = subprocess.run(command, capture_output=True, text=True, check=False)

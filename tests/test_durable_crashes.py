@@ -3,15 +3,15 @@
 import asyncio
 import json
 import random
-import sys
 import threading
 import time
 from functools import partial
 
 import pytest
+from extras import missing
 
-if sys.version_info < (3, 10):
-    pytest.skip("durable runs need Python 3.10", allow_module_level=True)
+if missing("durable"):
+    pytest.skip(missing("durable"), allow_module_level=True)
 
 from durable import AGENT, STRANGE, WorkerProcess, alive, crew, drive, echo, orchestrator, rows, until
 

@@ -1,13 +1,13 @@
 """What workers share in Postgres: pace, budgets, answers. Time is the database's, and set by hand here."""
 
 import asyncio
-import sys
 import uuid
 
 import pytest
+from extras import missing
 
-if sys.version_info < (3, 10):
-    pytest.skip("durable runs need Python 3.10", allow_module_level=True)
+if missing("durable"):
+    pytest.skip(missing("durable"), allow_module_level=True)
 
 import sqlalchemy as sa
 from durable import AGENT, alive, crew, database, echo, orchestrator, rows, until, working

@@ -11,6 +11,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from extras import missing
+
+if missing("otel"):
+    pytest.skip(missing("otel"), allow_module_level=True)
+
 from fleet import MODEL, fleet, write_project
 from hypothesis import given
 from hypothesis import strategies as st

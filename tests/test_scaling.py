@@ -10,9 +10,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from extras import missing
 
-if sys.version_info < (3, 10):
-    pytest.skip("durable runs need Python 3.10", allow_module_level=True)
+if missing("durable"):
+    pytest.skip(missing("durable"), allow_module_level=True)
 
 import psycopg
 from durable import WorkerProcess, rows, until

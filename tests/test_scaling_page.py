@@ -5,12 +5,12 @@ import json
 import shlex
 import shutil
 import subprocess
-import sys
 
 import pytest
+from extras import missing
 
-if sys.version_info < (3, 10):
-    pytest.skip("durable runs need Python 3.10", allow_module_level=True)
+if missing("durable"):
+    pytest.skip(missing("durable"), allow_module_level=True)
 
 import psycopg
 import yaml
