@@ -38,6 +38,7 @@ check: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict claude_force tests/typing_api.py
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	$(BIN)/pytest -q tests/test_house.py tests/test_public_names.py
 
 docs: .venv/dev

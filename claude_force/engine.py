@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, AsyncIterator, Callable, Dict, Optional, Sequence, Tuple, TypeVar, Union
+from typing import Any, AsyncIterator, Callable, Dict, List, Optional, Sequence, Tuple, TypeVar, Union
 
 from anyio import move_on_after, to_thread
 
@@ -49,6 +49,24 @@ _FAREWELL_SECONDS = 2.0
 class Engine(Inquiries):
     """Runs single calls over one pool of connections. Its attributes: see `AsyncAgentOrchestrator`."""
 
+    api_key: Optional[str]
+    base_url: Optional[str]
+    max_concurrent: MaxConcurrent
+    max_retries: int
+    timeout_seconds: Optional[float]
+    deadline_seconds: Optional[float]
+    stream: bool
+    observers: List[Observer]
+    enable_tracking: bool
+    enable_memory: bool
+    enable_cache: bool
+    response_cache: Optional[ResponseCache]
+    cache_ttl_hours: float
+    cache_max_size_mb: float
+    prices: Optional[Prices]
+    rpm: Optional[float]
+    input_tpm: Optional[float]
+    output_tpm: Optional[float]
     _settings: Optional[Tuple[Any, CallerSettings]] = None
 
     def __init__(

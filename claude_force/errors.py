@@ -75,7 +75,8 @@ class InvalidWorkflowError(InputError):
     """A workflow that can't be run as it is written. `faults` has each of its faults, as text."""
 
     def __init__(self, name: str, faults: Sequence[str]) -> None:
-        self.name, self.faults = name, tuple(faults)
+        self.name = name
+        self.faults: Tuple[str, ...] = tuple(faults)
         lines = "".join(f"\n- {fault}" for fault in faults)
         super().__init__(f"Workflow '{name}' can't be run.{lines}")
 
@@ -117,7 +118,7 @@ class CallError(ClaudeForceError):
         timeline: a `claude_force.types.Attempt` for each of them.
     """
 
-    advice = "See the log for details."
+    advice: str = "See the log for details."
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import (
+    TYPE_CHECKING,
     Any,
     Awaitable,
     Callable,
@@ -17,8 +18,11 @@ from typing import (
     Iterable,
     Iterator,
     List,
+    Mapping,
     Optional,
+    Sequence,
     Type,
+    TypedDict,
     TypeVar,
     Union,
 )
@@ -26,19 +30,47 @@ from typing import (
 from . import settings
 from .agents import Registry
 from .async_orchestrator import AsyncAgentOrchestrator
-from .bulk import OnResult, Tasks
+from .bulk import OnEvent, OnResult, Tasks
+from .calling import Clock, MaxConcurrent, Prices
 from .errors import ClosedError
 from .forks import forgets_after_fork
 from .inquiries import Inquiries
 from .performance_tracker import PerformanceTracker
+from .response_cache import ResponseCache
 from .results import Observer
 from .types import AgentResult
-from .workflow import Workflow, WorkflowResult
+from .workflow import OnStep, Workflow, WorkflowResult
 from .workflow.plan import Plan
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["AgentOrchestrator", "AgentResult"]
 
 T = TypeVar("T")
+
+
+class Limits(TypedDict, total=False):
+    """What AgentOrchestrator takes by keyword as AsyncAgentOrchestrator does."""
+
+    max_concurrent: MaxConcurrent
+    timeout_seconds: Optional[float]
+    max_retries: int
+    enable_cache: bool
+    cache_ttl_hours: float
+    cache_max_size_mb: float
+    response_cache: Optional[ResponseCache]
+    budget_usd: Optional[float]
+    prices: Optional[Prices]
+    rpm: Optional[float]
+    input_tpm: Optional[float]
+    output_tpm: Optional[float]
+    base_url: Optional[str]
+    deadline_seconds: Optional[float]
+    stream: bool
+    observers: Sequence[Observer]
+    durable: Optional[str]
+    clock: Optional[Clock]
 
 
 class AgentOrchestrator(Inquiries):
@@ -58,7 +90,7 @@ class AgentOrchestrator(Inquiries):
         validate_api_key: bool = False,
         *,
         api_key: Optional[str] = None,
-        **limits: Any,
+        **limits: Unpack[Limits],
     ) -> None:
         self._engine = AsyncAgentOrchestrator(
             config_path,
@@ -100,10 +132,17 @@ class AgentOrchestrator(Inquiries):
         return self._thread.run(self._engine.execute_multiple(tasks, on_result, **call_options))
 
     def stream_multiple(
-        self, tasks: Tasks, in_order: bool = False, **call_options: Any
+        self,
+        tasks: Tasks,
+        in_order: bool = False,
+        budget_usd: Optional[float] = None,
+        *,
+        on_event: Optional[OnEvent] = None,
+        **options: Any,
     ) -> Iterator[AgentResult]:
         """As `AsyncAgentOrchestrator.stream_multiple`; `tasks` is iterated in the engine's thread."""
-        results, loop = self._engine.stream_multiple(tasks, in_order, **call_options), self._thread.start()
+        results = self._engine.stream_multiple(tasks, in_order, budget_usd, on_event=on_event, **options)
+        loop = self._thread.start()
 
         async def following() -> Optional[AgentResult]:
             async for result in results:
@@ -130,9 +169,13 @@ class AgentOrchestrator(Inquiries):
         task: Optional[str] = None,
         pass_output_to_next: bool = True,
         on_result: Optional[OnResult] = None,
+        *,
+        inputs: Optional[Mapping[str, Any]] = None,
+        on_step: Optional[OnStep] = None,
         **options: Any,
     ) -> WorkflowResult:
         """As `AsyncAgentOrchestrator.execute_workflow`; callbacks are called in the engine's thread."""
+        options.update(inputs=inputs, on_step=on_step)
         return self._thread.run(
             self._engine.execute_workflow(workflow_name, task, pass_output_to_next, on_result, **options)
         )

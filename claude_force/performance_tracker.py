@@ -53,7 +53,7 @@ class PerformanceTracker:
             max_file_mb: megabytes at which the file is renamed and the next one begun.
             keep_files: how many full files stay; None for all.
         """
-        self.folder = Path(folder)
+        self.folder: Path = Path(folder)
         self._journal = Journal(self.folder, int(max_file_mb * 1e6), keep_files)
         self._clerk = Clerk(self._work, "claude-force-ledger")
         self._warned = False

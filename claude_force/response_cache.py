@@ -10,7 +10,7 @@ import weakref
 from pathlib import Path
 from sys import getsizeof
 from types import TracebackType
-from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple, Type, Union
+from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Mapping, Optional, Tuple, Type, Union
 
 from .agents.names import slug
 from .cache.disk import Disk
@@ -71,9 +71,12 @@ class ResponseCache:
     ) -> None:
         if not ttl_hours > 0 or not max_size_mb > 0:
             raise CacheError("ttl_hours and max_size_mb must be above 0.")
-        self.ttl_hours, self.max_size_mb, self.enabled = ttl_hours, max_size_mb, enabled
+        self.ttl_hours: float = ttl_hours
+        self.max_size_mb: float = max_size_mb
+        self.enabled: bool = enabled
         # By both spellings of a name: that of its file, and the one that calls go by.
-        self.exclude_agents = frozenset(one for name in exclude_agents or () for one in (name, slug(name)))
+        both = (one for name in exclude_agents or () for one in (name, slug(name)))
+        self.exclude_agents: FrozenSet[str] = frozenset(both)
         self._ttl = ttl_hours * 3600
         self._most = int(max_size_mb * 2**20)
         self._clock = clock

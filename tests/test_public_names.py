@@ -1,15 +1,19 @@
 """The names that users import, and the tree of errors that they catch."""
 
+import ast
 import builtins
 import importlib
 import inspect
 import re
-from typing import Dict, Optional, Tuple
+from pathlib import Path
+from typing import Dict, Optional, Set, Tuple
 
 import pytest
 
 import claude_force
 from claude_force import errors
+
+ROOT = Path(__file__).resolve().parent.parent
 
 PUBLIC = [
     ("claude_force", "AgentOrchestrator"),
@@ -37,6 +41,25 @@ def test_dir_lists_the_public_names() -> None:
 @pytest.mark.parametrize("name", claude_force.__all__)
 def test_every_listed_name_exists(name: str) -> None:
     assert getattr(claude_force, name) is not None
+
+
+def names_of_typing_api() -> Set[Tuple[str, str]]:
+    tree = ast.parse((ROOT / "tests" / "typing_api.py").read_text(encoding="utf-8"))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    return {(node.module or "", alias.name) for node in imports for alias in node.names}
+
+
+def names_of_the_reference() -> Set[Tuple[str, str]]:
+    page = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+    return set(re.findall(r"^`from ([\w.]+) import (\w+)`$", page, re.M))
+
+
+def test_the_types_of_every_name_of_the_reference_are_checked() -> None:
+    listed = {("claude_force", name) for name in claude_force.__all__}
+    # Functions of a module that the file takes as a whole.
+    faults = {(module, name) for module, name in names_of_the_reference() if module.endswith(".faults")}
+    assert len(faults) > 5
+    assert listed | (names_of_the_reference() - faults) <= names_of_typing_api()
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

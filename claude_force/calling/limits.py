@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Union
+from typing import Any, Literal, Union
 
 from ..errors import InvalidOptionError
 
 AUTO = "auto"
 # A whole number from 1 up, or AUTO.
-MaxConcurrent = Union[int, str]
+MaxConcurrent = Union[int, Literal["auto"]]
 
 
 def check_limits(max_concurrent: Any, timeout_seconds: Any, max_retries: Any, deadline_seconds: Any) -> None:

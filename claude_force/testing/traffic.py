@@ -58,11 +58,11 @@ class Traffic:
 
     def __init__(self) -> None:
         self.requests: List[Received] = []
-        self.connections = 0
-        self.open_connections = 0
-        self.in_flight = 0
-        self.max_in_flight = 0
-        self.disconnects = 0
+        self.connections: int = 0
+        self.open_connections: int = 0
+        self.in_flight: int = 0
+        self.max_in_flight: int = 0
+        self.disconnects: int = 0
         self.bills: List[Billed] = []
         self._open: Dict[object, Tuple[int, asyncio.Transport]] = {}
 

@@ -103,8 +103,11 @@ class WorkflowResult(List[AgentResult]):
         duration: float,
         run_id: Optional[str] = None,
     ) -> None:
-        self.name, self.task, self._needs = workflow.name, task, workflow.needs
-        self.run_id, self.duration = run_id, duration
+        self.name: str = workflow.name
+        self.task: str = task
+        self.run_id: Optional[str] = run_id
+        self.duration: float = duration
+        self._needs = workflow.needs
         self.cost_before: Optional[float] = 0.0
         self.steps: Tuple[StepResult, ...] = tuple(steps)
         super().__init__(result for step in self.steps for result in step.results)
