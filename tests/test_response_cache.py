@@ -1,5 +1,6 @@
 """The cache: never stale, never forged, never in the way, within its bounds."""
 
+import hashlib
 import json
 import logging
 import os
@@ -7,6 +8,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_force.cache.key import cache_key, encode, question
+from claude_force.cache.key import cache_key, encode, field_checksums, question
 from claude_force.cache.memory import MemoryLayer
 from claude_force.cache.signing import Entry, Secret, is_of, seal, unseal
 from claude_force.errors import CacheError
@@ -88,6 +90,20 @@ class TestKey:
 
     def test_a_fingerprint_field_never_stands_for_one_of_the_question(self):
         assert cache_key(question("a", "t", "m", {"agent": "b"})) != cache_key(question("b", "t", "m", {}))
+
+    def test_is_the_same_in_every_release_so_that_what_was_kept_is_found(self):
+        texts = b"1:a1:t1:m10:definition1:d8:endpoint2:\xc3\xa9e"
+        kept = cache_key(question("a", "t", "m", {"endpoint": "\xe9e", "definition": "d"}))
+        assert kept == hashlib.sha256(texts).digest()[:16]
+
+    def test_half_a_surrogate_pair_can_be_asked_for(self):
+        one, other = (question("a", half, "m", {"f": half}) for half in ("\ud800", "\udc00"))
+        assert cache_key(one) != cache_key(other)
+        assert field_checksums(one) != field_checksums(other)
+
+    def test_its_checksums_go_by_the_names_of_the_fields_as_they_are_kept(self):
+        one = field_checksums(question("a", "t", "m", {"endpoint": "e"}))
+        assert one == {name: zlib.crc32(name[:1].encode()) for name in ("agent", "task", "model", "endpoint")}
 
 
 TEXT = st.text(st.characters(), max_size=20)

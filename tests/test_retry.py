@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from claude_force import settings
 from claude_force.calling.retry import RetryPolicy
 from claude_force.errors import (
     AuthenticationError,
@@ -40,6 +41,19 @@ def test_a_fault_of_the_program_itself_is_never_retried():
 def test_the_ceiling_of_the_jitter_doubles_with_each_attempt_up_to_the_cap():
     policy = RetryPolicy(base=0.5, cap=3.0, uniform=highest)
     assert [policy.delay(attempt, OverloadedError("x")) for attempt in (1, 2, 3, 4)] == [0.5, 1.0, 2.0, 3.0]
+
+
+def test_with_nothing_said_it_has_the_named_defaults_and_a_jitter_of_its_own():
+    policy, error = RetryPolicy(), OverloadedError("x")
+    assert not policy.gives_up(settings.MAX_ATTEMPTS - 1, error)
+    assert policy.gives_up(settings.MAX_ATTEMPTS, error)
+    delays = {policy.delay(1, error) for _ in range(10)}
+    assert len(delays) > 1
+    assert max(delays) <= settings.BACKOFF_BASE_SECONDS
+
+
+def test_an_error_that_can_name_no_time_is_waited_for_as_the_jitter_says():
+    assert RetryPolicy(base=0.5, uniform=highest).delay(1, ConnectionError("x")) == 0.5
 
 
 def test_full_jitter_may_wait_no_time_at_all():
