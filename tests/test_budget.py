@@ -2,15 +2,16 @@
 
 import asyncio
 import random
+import re
 from collections import Counter
 
 import pytest
 from fleet import FakeClock, fleet, write_project
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from virtual_time import SimulatedServer, line_to, run_virtually
 
-from claude_force.calling.budget import Budget, price_by, worst_cost
+from claude_force.calling.budget import Budget, nano, price_by, worst_cost
 from claude_force.calling.terms import Terms
 from claude_force.errors import (
     BudgetExceededError,
@@ -61,13 +62,44 @@ class TestBudget:
 
     def test_what_can_never_fit_says_so(self):
         budget = Budget(1.0)
-        with pytest.raises(BudgetExceededError, match=r"budget of \$1"):
+        assert budget.reserve(0.25)
+        budget.settle(0.25, 0.25)
+        said = r"of \$1, \$0\.2500 is spent, and this call may cost up to \$1\.1000: it was not sent"
+        with pytest.raises(BudgetExceededError, match=said):
             budget.reserve(1.1)
+
+    def test_it_can_be_spent_to_the_last(self):
+        budget = Budget(1.0)
+        assert budget.reserve(0.25)
+        budget.settle(0.25, 0.25)
+        assert budget.reserve(0.5)
+        assert budget.reserve(0.25)
+        assert (budget.spent, budget.reserved) == (0.25, 0.75)
+        assert not budget.reserve(0.000_000_001)
+
+    def test_who_waits_is_woken_once_by_the_next_settlement_which_has_room_by_then(self):
+        budget, woken = Budget(1.0), []
+        assert budget.reserve(1.0)
+        for name in "ab":
+            budget.when_settled(lambda name=name: woken.append((name, budget.reserved, budget.spent)))
+        assert not woken
+        budget.settle(1.0, 0.5)
+        assert woken == [("a", 0.0, 0.5), ("b", 0.0, 0.5)]
+        assert budget.reserve(0.5)
+        budget.settle(0.5, 0.125)
+        assert len(woken) == 2
+        assert budget.spent == 0.625
 
     @pytest.mark.parametrize("usd", [0, -1, float("nan"), float("inf")])
     def test_an_amount_that_makes_no_sense_is_refused(self, usd):
-        with pytest.raises(InvalidOptionError):
+        with pytest.raises(InvalidOptionError, match=f"is {usd!r} USD"):
             Budget(usd)
+
+    @example(512_003)
+    @given(st.integers(0, 10**6))
+    def test_money_is_counted_in_whole_nano_usd_up_but_not_for_the_noise_of_a_float(self, thousandths):
+        assert nano(thousandths / 1000) == thousandths * 10**6
+        assert nano(thousandths / 1000 + 1.2e-9) == thousandths * 10**6 + 2
 
     @given(st.text(max_size=200), st.text(max_size=200), st.integers(1, 5000))
     def test_the_worst_is_above_anything_that_can_be_billed(self, system, task, max_tokens):
@@ -80,12 +112,58 @@ class TestBudget:
         ):
             assert worst_cost(call, price) >= price(MODEL, usage)
 
+    @pytest.mark.parametrize(
+        ("options", "ttl", "prompt", "long_lived"),
+        [({}, "5m", 54, 0), ({}, "1h", 54, 54), ({"top_k": 5}, "5m", 54 + 1000 + len("{'top_k': 5}"), 0)],
+    )
+    def test_the_worst_has_room_for_the_frame_and_for_tools_and_may_all_be_written_to_the_prompt_cache(
+        self, options, ttl, prompt, long_lived
+    ):
+        asked = []
+
+        def price(model, usage, options):
+            asked.append((model, usage, options))
+            return float(len(asked))
+
+        call = Call("a", ("s", "c"), "\xe9", MODEL, 7, options, ttl)
+        assert worst_cost(call, price) == 2.0
+        fresh, written = Usage(prompt, 7), Usage(0, 7, prompt, 0, long_lived)
+        assert asked == [(MODEL, fresh, options), (MODEL, written, options)]
+
+    @pytest.mark.parametrize("known", ["fresh", "written", "neither"])
+    def test_the_worst_is_unknown_where_one_of_its_prices_is(self, known):
+        def price(model, usage, options):
+            return 1.0 if known == ("fresh" if usage.input_tokens else "written") else None
+
+        assert worst_cost(Call("a", (), "x", MODEL, 7), price) is None
+
     def test_prices_of_the_callers_own(self):
         price = price_by({"m": {"input": 1.0, "output": 2.0, "cache_read": 0.5}}, lambda *_: 7.0)
         assert price("m", Usage(1_000_000, 1_000_000, 1_000_000, 1_000_000)) == 1 + 2 + 1.25 + 0.5
         assert price("other", Usage()) == 7.0
-        with pytest.raises(InvalidOptionError, match="input and output"):
-            price_by({"m": {"input": 1.0}}, lambda *_: None)
+
+    def test_of_the_callers_prices_each_kind_of_token_has_its_own(self):
+        usage = Usage(2_000_000, 3_000_000, 9_000_000, 5_000_000, 4_000_000)
+        usual = price_by({"m": {"input": 1.0, "output": 7.0}}, lambda *_: None)
+        assert usual("m", usage) == pytest.approx(2 + 3 * 7 + 5 * 1.25 + 4 * 2 + 5 * 0.1)
+        rates = {"input": 1.0, "output": 7.0, "cache_write": 11.0, "cache_write_1h": 13.0, "cache_read": 0.0}
+        assert price_by({"m": rates}, lambda *_: None)("m", usage) == 2 + 3 * 7 + 5 * 11 + 4 * 13
+
+    def test_other_models_are_priced_as_ever_with_the_options_of_the_call(self):
+        price = price_by({"m": {"input": 1.0, "output": 2.0}}, lambda *asked: asked)
+        assert price("other", Usage(1), {"speed": "fast"}) == ("other", Usage(1), {"speed": "fast"})
+        assert price("other", Usage(1)) == ("other", Usage(1), {})
+
+    @pytest.mark.parametrize("given", [{"input": 1.0}, {"input": 1.0, "output": 2.0, "cache": 1.0}])
+    def test_prices_that_are_missing_or_of_nothing_known_are_refused_by_name(self, given):
+        named = f"prices['m'] has {sorted(given)}; give input and output"
+        with pytest.raises(InvalidOptionError, match=re.escape(named) + ".*usual cache_write"):
+            price_by({"m": given}, lambda *_: None)
+
+    @pytest.mark.parametrize("rate", ["1", None, -0.1, float("nan"), float("inf")])
+    def test_a_rate_that_is_none_is_refused_by_name(self, rate):
+        with pytest.raises(InvalidOptionError, match=rf"prices\['m'\]\['output'\] is {rate!r}; give USD"):
+            price_by({"m": {"input": 0, "output": rate}}, lambda *_: None)
 
 
 class WatchedBudget(Budget):
