@@ -34,6 +34,41 @@ class TestBucket:
         bucket.add(-1_000, 30.0)
         assert bucket.wait(1, 30.0) == pytest.approx(941)
 
+    def test_what_is_spared_stays_in_it_and_nothing_is_spared_unless_it_is_said(self):
+        assert Bucket(60, 60, 60.0, 0.0).wait(60, 0.0) == 0
+        spared = Bucket(60, 60, 60.0, 0.0, 6.0)
+        assert spared.wait(54, 0.0) == 0
+        spared.add(-54, 0.0)
+        assert spared.wait(1, 0.0) == 1
+
+    def test_who_takes_nothing_of_it_never_waits_for_it(self):
+        assert Bucket(60, 60, -30.0, 0.0).wait(0, 0.0) == 0
+
+    def test_it_neither_gains_nor_loses_by_a_time_that_is_past(self):
+        bucket = Bucket(60, 60, 0.0, 10.0)
+        assert bucket.level(5.0) == 0
+        assert bucket.level(20.0) == 10
+        assert bucket.level(15.0) == 10
+        assert bucket.level(21.0) == 11
+
+    def test_what_comes_back_never_fills_it_above_what_it_holds(self):
+        bucket = Bucket(60, 60, 50.0, 0.0)
+        bucket.add(5, 5.0)
+        assert bucket.level(5.0) == 60
+        bucket.add(5, 5.0)
+        assert bucket.level(5.0) == 60
+
+    def test_it_is_lowered_and_never_raised(self):
+        bucket = Bucket(60, 60, 10.0, 0.0)
+        bucket.lower(30.0, 10.0)
+        assert bucket.level(10.0) == 20
+        bucket.lower(5.0, 10.0)
+        assert bucket.level(10.0) == 5
+
+    def test_the_noise_of_a_float_is_nothing_to_wait_for(self):
+        assert Bucket(60, 60, 1.0, 0.0).wait(1.0 + 0.9e-6, 0.0) == 0
+        assert Bucket(60, 60, 1.0, 0.0).wait(1.0 + 1.1e-6, 0.0) > 0
+
     @given(
         st.floats(1, 1e6),
         st.lists(st.tuples(st.floats(0, 100), st.floats(0, 2e6)), max_size=50),
@@ -63,6 +98,73 @@ class TestPace:
         assert not pace.knows
         assert pace.wait(Need(1, 1e9, 1e9), 0.0) == 0
 
+    def test_a_request_is_one_of_no_known_tokens_and_there_are_no_limits_unless_they_are_said(self):
+        assert Need() == (1, 0, 0)
+        assert Rates() == (None, None, None)
+
+    @pytest.mark.parametrize("kind", range(3))
+    def test_each_kind_has_headers_and_a_limit_of_its_own(self, kind):
+        name = ("requests", "input-tokens", "output-tokens")[kind]
+        pace, only = Pace(Rates(), 0.0), Need(*(float(at == kind) for at in range(3)))
+        pace.learn(headers(name, 600, 30), 0.0, 0.0)
+        assert pace.knows
+        assert pace.rates() == Rates(*(600 if at == kind else None for at in range(3)))
+        assert pace.wait(only, 0.0) == pytest.approx(0.1)
+        assert pace.wait(Need(*(100.0 * (at != kind) for at in range(3))), 0.0) == 0
+        pace.take(only, 0.0)
+        assert pace.wait(only, 0.0) == pytest.approx(0.2)
+
+    def test_a_request_waits_for_the_scarcest_of_what_it_takes(self):
+        pace = Pace(Rates(600, 600, 600), 0.0)
+        pace.take(Need(60, 60, 60), 0.0)
+        assert pace.wait(Need(1, 20, 3), 0.0) == pytest.approx(2)
+
+    @pytest.mark.parametrize(("limit", "at_once"), [(600, 60), (5, 1)])
+    def test_of_a_limit_by_hand_a_tenth_can_be_taken_at_once_and_at_least_one_request(self, limit, at_once):
+        pace = Pace(Rates(limit), 7.0)
+        assert pace.knows
+        assert pace.wait(Need(at_once), 7.0) == 0
+        pace.take(Need(at_once), 7.0)
+        assert pace.wait(Need(1), 7.0) == pytest.approx(60 / limit)
+        assert pace.wait(Need(at_once), 1000.0) == 0
+        pace.take(Need(at_once), 1000.0)
+        assert pace.wait(Need(1), 1000.0) == pytest.approx(60 / limit)
+
+    def test_models_share_what_is_set_by_hand_and_learn_the_rest_each_for_itself(self):
+        one = Pace(Rates(60), 0.0)
+        other = one.of_another_model()
+        other.take(Need(6), 0.0)
+        assert one.wait(Need(1), 0.0) == 1
+        one.learn(headers("output-tokens", 1000, 1000), 0.0, 0.0)
+        assert other.rates() == Rates(60, None, None)
+        other.learn(headers("output-tokens", 500, 500), 0.0, 0.0)
+        other.learn(headers("requests", 100, 100), 0.0, 0.0)
+        assert one.rates(other) == other.rates(one) == Rates(60, None, 1500)
+        assert one.rates() == Rates(60, None, 1000)
+        assert Pace(Rates(600), 0.0).rates(other).requests == 100
+
+    def test_a_limit_that_is_no_longer_under_way_is_not_kept_back(self):
+        pace, need = Pace(Rates(), 0.0), Need(1, 100, 10)
+        for _ in range(3):
+            pace.take(need, 0.0)
+        pace.settle(need, need, 0.0)
+        pace.learn(headers("input-tokens", 1000, 800), 0.0, 0.0)
+        # Two are under way, and a twentieth of the limit stays.
+        assert pace.wait(Need(1, 550), 0.0) == 0
+        assert pace.wait(Need(1, 551), 0.0) > 0
+
+    def test_a_limit_of_nothing_is_none(self):
+        pace = Pace(Rates(), 0.0)
+        pace.learn(headers(limit=0, remaining=0), 0.0, 0.0)
+        assert not pace.knows
+
+    def test_a_limit_alone_tells_nothing_and_nothing_left_is_something(self):
+        pace = Pace(Rates(), 0.0)
+        pace.learn({"anthropic-ratelimit-requests-limit": "60"}, 0.0, 0.0)
+        assert not pace.knows
+        pace.learn(headers(remaining=0), 0.0, 0.0)
+        assert pace.wait(Need(1), 0.0) == pytest.approx(4)
+
     def test_it_learns_from_headers_and_leaves_room_for_what_is_under_way(self):
         pace = Pace(Rates(), 0.0)
         pace.take(Need(1, 100, 100), 0.0)
@@ -82,8 +184,16 @@ class TestPace:
     def test_what_came_in_since_the_request_was_sent_counts(self):
         pace = Pace(Rates(), 0.0)
         pace.learn(headers(remaining=60), 0.0, 0.0)
-        pace.learn(headers(remaining=0), 0.0, 30.0)
-        assert pace.wait(Need(27), 30.0) == pytest.approx(0)
+        pace.learn(headers(remaining=0), 10.0, 40.0)
+        assert pace.wait(Need(27), 40.0) == pytest.approx(0)
+        assert pace.wait(Need(28), 40.0) == pytest.approx(1)
+
+    def test_no_more_is_there_than_the_limit_however_long_the_answer_took(self):
+        pace = Pace(Rates(), 0.0)
+        pace.learn(headers(remaining=60), 0.0, 600.0)
+        assert pace.wait(Need(57), 600.0) == 0
+        pace.take(Need(57), 600.0)
+        assert pace.wait(Need(1), 600.0) == pytest.approx(1)
 
     def test_what_was_not_used_comes_back_and_what_was_used_beyond_is_owed(self):
         pace = Pace(Rates(None, 6_000, None), 0.0)
@@ -105,7 +215,9 @@ class TestPace:
         pace = Pace(Rates(), 0.0)
         pace.learn(headers(), 0.0, 0.0)
         pace.learn(headers(limit=600, remaining=600), 0.0, 0.0)
-        assert pace.wait(Need(500), 0.0) == 0
+        assert pace.wait(Need(570), 0.0) == 0
+        pace.take(Need(570), 0.0)
+        assert pace.wait(Need(1), 0.0) == pytest.approx(0.1)
 
     def test_the_tighter_of_two_limits_counts(self):
         pace = Pace(Rates(30, None, None), 0.0)
