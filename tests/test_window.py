@@ -50,8 +50,128 @@ async def test_those_that_wait_for_a_slot_are_held_back_too(project):
 class TestWindow:
     """Pure: time is handed in."""
 
-    def window(self, ceiling=10, adaptive=False):
-        return Window(ceiling, adaptive, uniform=lambda low, high: low)
+    def window(self, ceiling=10, adaptive=False, uniform=lambda low, high: low):
+        return Window(ceiling, adaptive, uniform)
+
+    def busy(self, window, times, now):
+        """The pauses that so many 529 in a row start, the next of them always at the end of the last."""
+        pauses = []
+        for _ in range(times):
+            pauses.append(window.failed(OverloadedError("busy"), now, now))
+            now += window.wait(now)
+        return pauses
+
+    @pytest.mark.parametrize(
+        ("ceiling", "adaptive", "size"), [(100, False, 100), (100, True, 10), (4, True, 4)]
+    )
+    def test_it_begins_with_all_that_is_asked_for_or_modestly_where_it_finds_out(
+        self, ceiling, adaptive, size
+    ):
+        window = self.window(ceiling, adaptive)
+        assert window.size == size
+        assert window.has_room(size - 1)
+        assert not window.has_room(size)
+        assert window.wait(0.0) == 0
+
+    def test_room_is_counted_in_whole_attempts(self):
+        window = self.window(100, adaptive=True)
+        window.failed(OverloadedError("busy"), 0.0, 0.0)
+        window.succeeded(0.0, 5, True)
+        assert window.size == pytest.approx(5.2)
+        assert window.has_room(4)
+        assert not window.has_room(5)
+
+    def test_no_window_grows_above_its_ceiling(self):
+        for adaptive in (True, False):
+            window = self.window(5, adaptive)
+            window.succeeded(0.0, 5, True)
+            assert window.size == 5
+
+    def test_the_spread_of_a_pause_is_half_a_second(self):
+        latest = self.window(uniform=lambda low, high: high)
+        assert latest.failed(RateLimitError("later", retry_after=9.0), 0.0, 0.0) == 9.5
+        pauses = {
+            Window(10, False).failed(RateLimitError("later", retry_after=9.0), 0.0, 0.0) for _ in "1234"
+        }
+        assert len(pauses) > 1
+        assert 9 <= min(pauses) < max(pauses) <= 9.5
+
+    def test_a_busy_server_that_names_a_time_is_left_alone_until_then(self):
+        window = self.window()
+        assert window.failed(OverloadedError("busy", retry_after=3.0), 0.0, 1.0) == 3
+        assert window.wait(1.0) == 3
+        assert window.size == 1
+
+    def test_a_429_that_names_a_shorter_time_than_is_guessed_holds_back_as_long_as_that(self):
+        assert self.window().failed(RateLimitError("later", retry_after=0.25), 0.0, 0.0) == 1
+
+    @pytest.mark.parametrize(("ceiling", "failures"), [(1, 5), (10, 10), (100, 20)])
+    @pytest.mark.parametrize("adaptive", [True, False])
+    def test_as_many_failures_in_a_row_as_were_under_way_are_a_storm_but_5_to_20(
+        self, ceiling, adaptive, failures
+    ):
+        window = self.window(ceiling, adaptive)
+        failures = min(failures, 10) if adaptive else failures
+        pauses = self.busy(window, failures, 1.0)
+        assert pauses == [0] * (failures - 1) + [0.5]
+        assert window.size == 1
+
+    def test_a_success_among_them_makes_failures_no_storm(self):
+        window = self.window()
+        for _ in range(3):
+            assert self.busy(window, 9, 1.0) == [0] * 9
+            window.succeeded(1.0, 1, True)
+
+    def test_a_connection_that_is_lost_after_answers_came_is_a_storm_too(self):
+        window = self.window()
+        window.succeeded(0.0, 1, True)
+        pauses = [window.failed(ConnectionFailedError("gone"), 1.0, 1.0) for _ in range(10)]
+        assert pauses == [0] * 9 + [0.5]
+
+    def test_probes_come_after_at_most_1_2_4_and_so_on_to_20_seconds_and_after_a_success_from_the_start(self):
+        window = self.window(uniform=lambda low, high: high)
+        assert self.busy(window, 16, 0.0)[9:] == [1, 2, 4, 8, 16, 20, 20]
+        window.succeeded(100.0, 1, False)
+        assert self.busy(window, 7, 100.0)[3:] == [0, 1, 2, 4]
+
+    def test_what_was_sent_before_a_silence_does_not_make_it_longer(self):
+        window = self.window()
+        self.busy(window, 10, 1.0)
+        assert window.failed(OverloadedError("busy"), 0.5, 1.2) == 0
+        assert window.wait(1.2) == pytest.approx(0.3)
+        window.succeeded(0.5, 10, True)
+        assert window.size == 1
+
+    def test_a_storm_never_ends_before_the_time_that_the_server_named(self):
+        window = self.window(5)
+        for _ in range(4):
+            window.failed(OverloadedError("busy"), 0.0, 0.0)
+        assert window.failed(OverloadedError("busy", retry_after=30.0), 0.0, 0.0) == 30
+        assert window.failed(OverloadedError("busy"), 30.0, 30.0) == 1
+
+    def test_after_a_storm_it_grows_fast_to_what_was_proven_and_after_a_second_one_to_half_of_that(self):
+        window, sizes = self.window(100, adaptive=True), []
+        window.succeeded(0.0, 8, False)
+        for now in (100.0, 200.0, 300.0):
+            while not window.failed(OverloadedError("busy"), now, now):
+                pass
+            window.succeeded(now + 50.0, 1, False)
+            for _ in range(8):
+                window.succeeded(now + 50.0, 1, True)
+            sizes.append(int(window.size))
+        # 7, 3 and 1 by whole ones, and the rest by one for each window.
+        assert sizes == [8, 5, 4]
+
+    def test_failures_with_no_success_among_them_are_one_cut_whenever_they_began(self):
+        window = self.window(100, adaptive=True)
+        window.failed(OverloadedError("busy"), 0.0, 0.0)
+        window.failed(OverloadedError("busy"), 1.0, 1.0)
+        assert window.size == 5
+
+    def test_no_cut_leaves_less_than_one(self):
+        window = self.window(1, adaptive=True)
+        window.failed(OverloadedError("busy"), 0.0, 0.0)
+        assert window.size == 1
 
     def test_a_failure_that_names_no_time_holds_back_nobody(self):
         window = self.window()
@@ -74,7 +194,8 @@ class TestWindow:
             assert window.failed(RateLimitError("of the same burst"), now - 1.0, now) == 0
             now += window.wait(now)
             window.succeeded(now, 1, True)
-        assert pauses == [pytest.approx(seconds, rel=0.2) for seconds in (1, 2, 4, 7, 10, 10)]
+        # Each success takes a tenth off.
+        assert pauses == pytest.approx([1, 1.8, 3.24, 5.832, 10, 10])
         for _ in range(50):
             window.succeeded(now, 1, True)
         assert window.failed(RateLimitError("no"), now, now) == 1

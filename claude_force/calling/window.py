@@ -106,7 +106,7 @@ class Window:
     def _storm(self, now: float) -> None:
         if self.adaptive and not self._probe_after:
             # It will take as many as it took before; had they been too many, fewer will be proven next time.
-            self._threshold, self._proven = self._proven, max(1.0, self._proven / 2)
+            self._threshold, self._proven = self._proven, self._proven / 2
         self._probe_after = min(_LAST_PROBE_SECONDS, max(_FIRST_PROBE_SECONDS, 2 * self._probe_after))
         self.size, self._cut_at = 1.0, now
         # Not below half: a probe that comes at once finds what the last one found.
