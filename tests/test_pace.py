@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from claude_force.calling.forecast import Forecast, counted
-from claude_force.calling.pace import Bucket, Need, Pace, Rates
+from claude_force.calling.pace import NO_RATES, Bucket, Need, Pace, Rates
 from claude_force.errors import InvalidOptionError
 from claude_force.testing import RateLimit
 from claude_force.types import Call, Usage
@@ -94,8 +94,9 @@ class TestBucket:
 
 class TestPace:
     def test_nothing_is_known_before_the_first_answer(self):
-        pace = Pace(Rates(), 0.0)
+        pace = Pace(NO_RATES, 0.0)
         assert not pace.knows
+        assert pace.rates() == Rates()
         assert pace.wait(Need(1, 1e9, 1e9), 0.0) == 0
 
     def test_a_request_is_one_of_no_known_tokens_and_there_are_no_limits_unless_they_are_said(self):

@@ -1,19 +1,26 @@
-"""The retry policy: pure, so every statement about it is a plain assertion."""
+"""The retry policy: pure, so every statement about it is a plain assertion; and the attempts under it."""
+
+import logging
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from virtual_time import LoopClock, run_virtually
 
 from claude_force import settings
+from claude_force.calling.attempts import Attempts
 from claude_force.calling.retry import RetryPolicy
+from claude_force.calling.terms import Watch
 from claude_force.errors import (
     AuthenticationError,
+    DeadlineExceededError,
     OverloadedError,
     RateLimitError,
     RequestRefusedError,
     SilenceError,
     SpendLimitError,
 )
+from claude_force.types import Call
 
 
 def highest(low, high):
@@ -69,3 +76,95 @@ def test_retry_after_is_a_floor_and_the_cap_bounds_what_comes_on_top(attempt, as
     policy = RetryPolicy(cap=30.0, uniform=lambda low, high: low + share * (high - low))
     delay = policy.delay(attempt, RateLimitError("x", retry_after=asked))
     assert asked <= delay <= asked + 30.0
+
+
+class Listener(Watch):
+    def __init__(self):
+        self.told = []
+
+    def retried(self, attempt, delay, error):
+        self.told.append((attempt, delay, error))
+
+
+class TestAttempts:
+    """In virtual time: 1, 2, 4 ... seconds between attempts of no time at all, 5 of them at most."""
+
+    @pytest.fixture
+    def attempts(self):
+        """Makes them as `outcomes` says; returns the reply or the error, the seconds and the numbers."""
+
+        def run(*outcomes, deadline=None, before=0.0):
+            policy, self.watch, numbers = RetryPolicy(5, 1.0, 60.0, highest), Listener(), []
+            call = Call("python-expert", (), "x", "m", 1)
+
+            async def work():
+                clock = LoopClock()
+                self.made = Attempts(call, policy, clock, deadline, self.watch)
+                await clock.sleep(before)
+
+                async def attempt(number):
+                    numbers.append(number)
+                    outcome = outcomes[number - 1]
+                    if isinstance(outcome, BaseException):
+                        raise outcome
+                    return outcome
+
+                try:
+                    return await self.made.run(attempt), clock.now(), numbers
+                except Exception as error:
+                    return error, clock.now(), numbers
+
+            return run_virtually(work())
+
+        return run
+
+    def test_the_first_that_succeeds_is_the_only_one(self, attempts):
+        assert attempts("reply", "another") == ("reply", 0, [1])
+        assert (self.made.made, self.made.last_error, self.watch.told) == (1, None, [])
+
+    def test_each_that_may_pass_is_followed_by_another_after_its_time(self, attempts):
+        first, second = OverloadedError("one"), RateLimitError("two", retry_after=10.0)
+        assert attempts(first, second, "reply") == ("reply", 1 + 12, [1, 2, 3])
+        assert (self.made.made, self.made.last_error) == (3, second)
+        assert self.watch.told == [(1, 1.0, first), (2, 12.0, second)]
+
+    def test_the_last_that_the_policy_allows_fails_the_call_with_its_own_error(self, attempts):
+        errors = [OverloadedError(str(number)) for number in range(6)]
+        error, seconds, numbers = attempts(*errors)
+        assert (error, seconds, numbers) == (errors[4], 1 + 2 + 4 + 8, [1, 2, 3, 4, 5])
+        assert self.made.last_error is errors[3]
+
+    @pytest.mark.parametrize("before", [[], [OverloadedError("x")]])
+    def test_a_final_error_ends_them_whenever_it_comes(self, attempts, before):
+        final = AuthenticationError("x")
+        error, _, numbers = attempts(*before, final, "reply")
+        assert error is final
+        assert len(numbers) == self.made.made == len(before) + 1
+
+    @pytest.mark.parametrize("before", [0.0, 3.0])
+    def test_a_server_that_asks_for_more_time_than_is_left_fails_the_call_at_once(self, attempts, before):
+        asked = RateLimitError("x", retry_after=10.5)
+        error, seconds, numbers = attempts(asked, "reply", deadline=before + 10.0, before=before)
+        assert isinstance(error, DeadlineExceededError)
+        assert str(error).startswith("The server asks to wait 10.5 s and the deadline leaves 10 s")
+        assert error.__cause__ is asked
+        assert (seconds, numbers) == (before, [1])
+
+    def test_what_is_left_of_a_deadline_that_is_over_is_nothing(self, attempts):
+        error, _, _ = attempts(RateLimitError("x", retry_after=5.0), deadline=2.0, before=3.0)
+        assert "leaves 0 s" in str(error)
+
+    def test_a_server_that_asks_for_what_is_left_or_for_no_time_is_waited_for(self, attempts):
+        assert attempts(RateLimitError("x", retry_after=10.0), "reply", deadline=10.0)[0] == "reply"
+        assert attempts(OverloadedError("x"), "reply", deadline=0.5)[0] == "reply"
+        assert attempts(RateLimitError("x", retry_after=1e6), "reply")[0] == "reply"
+
+    def test_each_that_fails_is_in_the_log_with_its_figures(self, attempts, caplog):
+        with caplog.at_level(logging.WARNING):
+            attempts(OverloadedError("too busy"), "reply")
+        (record,) = caplog.records
+        said = "attempt 1 for python-expert failed, the next follows in 1.00 s: too busy"
+        assert record.getMessage().startswith(said)
+        assert (record.levelname, record.name) == ("WARNING", "claude_force.calling.attempts")
+        figures = (record.agent, record.attempt, record.delay_seconds, record.error_type)
+        assert figures == ("python-expert", 1, 1.0, "OverloadedError")

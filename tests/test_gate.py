@@ -1,0 +1,196 @@
+"""The gate: the order in which attempts go onto the wire, and what their ends tell those that wait."""
+
+import asyncio
+
+import pytest
+from virtual_time import LoopClock, run_virtually
+
+from claude_force.calling.gate import Gate, Load
+from claude_force.calling.pace import NO_RATES, Need, Pace, Rates
+from claude_force.calling.terms import Watch
+from claude_force.calling.transport import Meter
+from claude_force.calling.window import Window
+from claude_force.errors import AuthenticationError, ClosedError, OverloadedError, RateLimitError
+from claude_force.types import Usage
+
+ONE = Need(1)
+
+
+class Listener(Watch):
+    def __init__(self):
+        self.told = []
+
+    def paused(self, seconds, error):
+        self.told.append((seconds, error))
+
+
+class Wire:
+    """Attempts through one gate, which has `room` for so many; `log` has (time, name) of each that began."""
+
+    def __init__(self, room=1, rates=NO_RATES, adaptive=False):
+        self.clock = LoopClock()
+        pace = Pace(rates, self.clock.now())
+        self.gate = Gate(Window(room, adaptive, uniform=lambda low, high: low), pace, self.clock)
+        self.watch, self.log = Listener(), []
+
+    async def send(self, name, takes=1.0, ends=None, model="m", need=ONE, told=None, usage=None):
+        meter = Meter(usage=usage, headers=told or {})
+        async with self.gate.passage(model, need, meter, self.watch):
+            self.log.append((self.clock.now(), name))
+            await asyncio.sleep(takes)
+            if ends is not None:
+                raise ends
+        return meter
+
+    async def all(self, *sent):
+        return await asyncio.gather(*sent, return_exceptions=True)
+
+
+def headers(limit, left):
+    return {
+        "anthropic-ratelimit-requests-limit": str(limit),
+        "anthropic-ratelimit-requests-remaining": str(left),
+    }
+
+
+def test_no_more_are_on_the_wire_than_there_is_room_for_and_they_go_as_they_came():
+    async def work():
+        wire = Wire(room=2)
+        await wire.all(*(wire.send(name) for name in "abcde"))
+        assert wire.gate.under_way == 0
+        return wire.log
+
+    assert run_virtually(work()) == [(0, "a"), (0, "b"), (1, "c"), (1, "d"), (2, "e")]
+
+
+def test_those_of_one_model_do_not_wait_for_the_limits_of_another_and_share_the_room():
+    async def work():
+        wire = Wire(room=10)
+        await wire.send("first", 0.0, told=headers(60, 4))
+        await wire.all(*(wire.send(name) for name in "ab"), wire.send("c", model="other"))
+        assert wire.gate.load().limits == Rates(60, None, None)
+        return wire.log
+
+    # Of four that were left one may have been taken by the first itself, and a twentieth of 60 stays.
+    assert run_virtually(work()) == [(0, "first"), (0, "c"), (1, "a"), (2, "b")]
+
+
+def test_a_limit_by_hand_is_one_for_all_models():
+    async def work():
+        wire = Wire(room=10, rates=Rates(5))
+        assert wire.gate.load().limits == Rates(5)
+        await wire.all(wire.send("a"), wire.send("b", model="other"))
+        return wire.log
+
+    assert run_virtually(work()) == [(0, "a"), (pytest.approx(12), "b")]
+
+
+def test_the_load_says_what_is_on_the_wire_and_for_how_long_nobody_goes():
+    async def work():
+        wire = Wire(room=3)
+        sent = [asyncio.ensure_future(wire.send(name, takes=5.0)) for name in "ab"]
+        await asyncio.sleep(1)
+        assert wire.gate.load() == Load(2, 3, 0.0, Rates())
+        assert wire.gate.room == 3
+        await wire.all(wire.send("c", 1.0, RateLimitError("x", retry_after=9.0)))
+        assert wire.gate.load() == Load(2, 1, 9.0, Rates())
+        await wire.all(*sent)
+
+    run_virtually(work())
+
+
+def test_a_pause_is_told_once_and_holds_back_all():
+    error = RateLimitError("x", retry_after=9.0)
+
+    async def work():
+        wire = Wire(room=3)
+        await wire.all(wire.send("a", 1.0, error), wire.send("b", 2.0, RateLimitError("x", retry_after=1.0)))
+        await wire.all(wire.send("c"), wire.send("d"))
+        return wire.log, wire.watch.told
+
+    log, told = run_virtually(work())
+    assert told == [(9.0, error)]
+    assert log == [(0, "a"), (0, "b"), (10, "c"), (11, "d")]
+
+
+def test_an_attempt_knows_when_it_was_on_the_wire_and_how_many_might_be():
+    async def work():
+        wire = Wire(room=2)
+        await asyncio.sleep(3)
+        return await wire.send("a", takes=2.0)
+
+    meter = run_virtually(work())
+    assert (meter.began, meter.ended, meter.window) == (3, 5, 2)
+
+
+@pytest.mark.parametrize(
+    ("usage", "ends", "waits"),
+    [
+        (None, None, 10),
+        (Usage(100), None, 1),
+        (Usage(1_900), None, 19),
+        (None, OverloadedError("x"), 10),
+        (None, RateLimitError("x", retry_after=0.5), 1),
+        (None, KeyError("x"), 10),
+    ],
+)
+def test_what_an_attempt_used_takes_the_place_of_what_it_was_to_need(usage, ends, waits):
+    """A refused one has used nothing; of one that failed otherwise nobody knows better."""
+
+    async def work():
+        wire = Wire(room=10, rates=Rates(None, 6_000, None))
+        await wire.all(wire.send("a", 0.0, ends, need=Need(1, 1_000, 0), usage=usage))
+        return wire.gate.lane("m").pace.wait(Need(1, 600, 0), 0.0) or 1
+
+    assert run_virtually(work()) == pytest.approx(waits)
+
+
+def test_a_window_grows_only_where_somebody_waits_for_room():
+    async def work():
+        wire = Wire(room=100, adaptive=True)
+        await wire.all(*(wire.send(number) for number in range(10)))
+        assert wire.gate.room == 10
+        await wire.all(*(wire.send(number) for number in range(12)))
+        return wire.gate.room
+
+    assert run_virtually(work()) > 10
+
+
+def test_a_final_error_closes_nothing():
+    async def work():
+        wire = Wire()
+        await wire.all(wire.send("a", 1.0, AuthenticationError("x")), wire.send("b"))
+        return wire.log, wire.watch.told
+
+    assert run_virtually(work()) == ([(0, "a"), (1, "b")], [])
+
+
+def test_once_it_is_shut_nobody_passes_and_it_is_empty_when_the_last_has_ended():
+    async def work():
+        wire = Wire(rates=Rates(600))
+        sent = [asyncio.ensure_future(wire.send(name, takes=5.0)) for name in "abc"]
+        await asyncio.sleep(1)
+        wire.gate.shut()
+        late = asyncio.ensure_future(wire.send("late"))
+        await wire.gate.empty()
+        assert wire.clock.now() == 5
+        ended = await wire.all(*sent, late)
+        assert all(isinstance(one, ClosedError) and "had not been sent" in str(one) for one in ended[1:])
+        await wire.gate.empty()
+        return wire.log
+
+    assert run_virtually(work()) == [(0, "a")]
+
+
+def test_who_waits_for_a_far_limit_learns_within_a_second_that_the_gate_is_shut():
+    async def work():
+        wire = Wire(room=10, rates=Rates(1))
+        sent = [asyncio.ensure_future(wire.send(name, takes=0.0)) for name in "ab"]
+        await asyncio.sleep(10.5)
+        wire.gate.shut()
+        await wire.all(*sent)
+        return wire.log, wire.clock.now()
+
+    log, ended = run_virtually(work())
+    assert log == [(0, "a")]
+    assert ended <= 11.5
