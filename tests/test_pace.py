@@ -182,6 +182,12 @@ class TestPace:
         pace.learn(headers(remaining=5), 10.0, 10.0)
         assert pace.wait(Need(3), 10.0) == pytest.approx(1)
 
+    def test_an_answer_that_tells_of_more_than_is_known_to_be_left_changes_nothing(self):
+        pace = Pace(Rates(), 0.0)
+        pace.learn(headers(remaining=5), 0.0, 0.0)
+        pace.learn(headers(remaining=60), 0.0, 0.0)
+        assert pace.wait(Need(3), 0.0) == pytest.approx(1)
+
     def test_what_came_in_since_the_request_was_sent_counts(self):
         pace = Pace(Rates(), 0.0)
         pace.learn(headers(remaining=60), 0.0, 0.0)

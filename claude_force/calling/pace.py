@@ -122,8 +122,7 @@ class Pace:
 
     def _change(self, amounts: Need, sign: float, now: float) -> None:
         for kind, bucket in self._all:
-            if amounts[kind]:
-                bucket.add(sign * amounts[kind], now)
+            bucket.add(sign * amounts[kind], now)
 
     def learn(self, headers: Mapping[str, str], sent: float, now: float) -> None:
         """Takes over what an answer's headers tell, to a request that was sent at `sent`.
