@@ -8,6 +8,8 @@ SHELL := /bin/bash
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := pyproject.toml requirements.txt
+# Much of what the tests do is to wait for processes: several of them at a time take half as long.
+PARALLEL := -n auto --dist worksteal
 
 help:
 	@echo "make test                 run the tests"
@@ -26,7 +28,7 @@ help:
 	@echo "make clean                remove environments, caches and reports"
 
 test: .venv/dev
-	$(BIN)/pytest tests/ -v --extras
+	$(BIN)/pytest tests/ -v --extras $(PARALLEL)
 
 test-model: .venv-model/ready .venv-litellm/ready
 	.venv-model/bin/pytest model_tests/ -v $(MODEL)
@@ -45,7 +47,7 @@ docs: .venv/dev
 	$(BIN)/python scripts/reference.py
 
 cover: .venv/dev
-	$(BIN)/pytest tests/ --extras --cov=claude_force --cov-report=term --cov-report=html
+	$(BIN)/pytest tests/ --extras $(PARALLEL) --cov=claude_force --cov-report=term --cov-report=html
 	@echo "Report: htmlcov/index.html"
 
 soak: .venv/dev

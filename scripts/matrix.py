@@ -27,6 +27,8 @@ OLDEST = "oldest"
 SPECIAL = {OLDEST_SDK: ("3.11",), OLDEST: ("3.9", "3.10")}
 # `python -m venv` of an old interpreter brings a pip that can't install this package in editable mode.
 PIP = "pip>=21.3"
+# As `make test` has it.
+PARALLEL = ("-n", "auto", "--dist", "worksteal")
 
 
 class Row(NamedTuple):
@@ -170,7 +172,7 @@ def sdk_version(python: Path) -> str:
 def run_tests(python: Path) -> Tuple[str, bool]:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        arguments = ["-m", "pytest", "-q", "--extras", f"--junitxml={report}", "tests/"]
+        arguments = ["-m", "pytest", "-q", "--extras", *PARALLEL, f"--junitxml={report}", "tests/"]
         status = subprocess.run([str(python), *arguments], cwd=str(ROOT)).returncode
         if not report.exists():
             return f"pytest stopped with status {status}", False

@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, Optional
 
 import extras
 import pytest
@@ -21,6 +21,7 @@ settings.register_profile("ci", deadline=None, max_examples=25, derandomize=True
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 ROOT = Path(__file__).parent.parent
+MOST_WORKERS = 8
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -32,6 +33,14 @@ def pytest_configure(config: pytest.Config) -> None:
         # The last pytest-asyncio for these Pythons leaves a loop open after a test that calls asyncio.run;
         # that nothing of the package's own is left open is checked on the newer ones.
         config.getini("filterwarnings").clear()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> Optional[int]:
+    """One more than there are processors: at any time some of the tests wait for a process or a server."""
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None
+    return min(MOST_WORKERS, (os.cpu_count() or 1) + 1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -107,7 +107,7 @@ def echo(body):
     return "you said: " + body["messages"][-1]["content"]
 
 
-def until(holds, what="it happens", seconds=30.0):
+def until(holds, what="it happens", seconds=90.0):
     """Returns when `holds()`; for what another process does."""
     deadline = time.monotonic() + seconds
     while not holds():

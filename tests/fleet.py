@@ -13,6 +13,8 @@ from claude_force.testing import MessagesServer
 
 MODEL = "claude-sonnet-5-5"
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+# They would stand for the width of the terminals that tests open; workers of pytest-xdist have them set.
+TERMINAL = ("COLUMNS", "LINES")
 
 
 class FakeClock(Clock):
@@ -34,7 +36,7 @@ class FakeClock(Clock):
 def clear_environment(monkeypatch, home):
     """Takes the user's own set-up out of the environment, and any way to a paid API."""
     for name in list(os.environ):
-        if name.startswith(("ANTHROPIC_", "CLAUDE_")) or name.upper() in PROXIES:
+        if name.startswith(("ANTHROPIC_", "CLAUDE_")) or name.upper() in (*PROXIES, *TERMINAL):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("CLAUDE_FORCE_LOOPBACK_ONLY", "1")

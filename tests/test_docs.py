@@ -3,7 +3,7 @@
 import re
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 
 import pytest
 from extras import missing
@@ -18,23 +18,18 @@ EXAMPLES = [(page, number) for page in WALKED for number in range(len(examples_o
 OF_OTEL = ("observability.md",)
 # What a block may be in beside those that run: something to look at.
 SHOWN = ("console", "dockerfile", "ini", "jsonc", "sql", "text", "yaml")
-WALKERS = 2
 
 
 @pytest.fixture(scope="module")
-def walked(request, tmp_path_factory):
-    """How each example of a page ended. The pages whose tests are wanted are walked at the same time."""
-    wanted = {item.callspec.params["page"] for item in request.session.items if is_example(item)}
-    homes = {page: tmp_path_factory.mktemp(page[:-3]) for page in wanted}
-    # Those that take long go first, so that none of them is left over in the end.
-    order = sorted(wanted, key=lambda page: -sum(len(block.text) for block in examples_of(DOCS / page)))
-    with Forge() as forge, ThreadPoolExecutor(WALKERS) as walkers:
-        walks = {page: walkers.submit(walk, DOCS / page, homes[page], forge) for page in order}
-        yield lambda page: walks[page].result()
+def walked(tmp_path_factory):
+    """How each example of a page ended. A page is walked when the first of its tests asks."""
+    with Forge() as forge:
 
+        @lru_cache(maxsize=None)
+        def ended(page):
+            return walk(DOCS / page, tmp_path_factory.mktemp(page[:-3]), forge)
 
-def is_example(item):
-    return item.name.startswith("test_an_example_runs") and item.path.name == "test_docs.py"
+        yield ended
 
 
 @pytest.mark.parametrize(("page", "number"), EXAMPLES)

@@ -47,8 +47,9 @@ def coverage() -> float:
     """Percent of the lines and branches that the tests run."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "coverage.json")
-        command = [sys.executable, "-m", "pytest", "-q", "tests/", "--cov=claude_force", "--cov-branch"]
-        subprocess.run([*command, f"--cov-report=json:{report}"], cwd=str(ROOT), check=True)
+        command = [sys.executable, "-m", "pytest", "-q", "tests/", "-n", "auto", "--dist", "worksteal"]
+        measure = ["--cov=claude_force", f"--cov-report=json:{report}"]
+        subprocess.run([*command, *measure], cwd=str(ROOT), check=True)
         totals = json.loads(report.read_text(encoding="utf-8"))["totals"]
         return float(totals["percent_covered"])
 
