@@ -85,6 +85,12 @@ def pg_url(postgres: Any) -> Iterator[str]:
 
 
 @pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that judge what a process imports or how long it takes: no share of coverage's in that."""
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+
+
+@pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A project's claude.json."""
     return write_project(tmp_path)

@@ -88,7 +88,7 @@ async def test_the_deadline_holds_while_another_process_finds_the_answer(project
         assert not server.requests
 
 
-def test_the_first_call_of_a_process_does_not_block_the_loop(project):
+def test_the_first_call_of_a_process_does_not_block_the_loop(project, unmeasured):
     source = """
         import asyncio, sys, time
         from claude_force import AsyncAgentOrchestrator

@@ -30,7 +30,7 @@ def imported(*arguments):
 
 
 @pytest.fixture
-def plain(workplace):
+def plain(workplace, unmeasured):
     """The project, its front matter of the simplest kind."""
     reviewer = workplace / ".claude" / "agents" / "code-reviewer.md"
     reviewer.write_text("---\nname: code-reviewer\nmodel: haiku\n---\nYou review code.\n")
