@@ -126,10 +126,10 @@ class Postgres:
     def dsn(self, database):
         return f"postgresql://{_USER}:{PASSWORD}@127.0.0.1:{self.port}/{database}"
 
-    def new_database(self):
-        """The URL of an empty database."""
+    def new_database(self, like="template1"):
+        """The URL of a new database, which is empty, or a copy of one that nobody is connected to."""
         name = f"t{uuid.uuid4().hex[:12]}"
-        self.sql("postgres", f"CREATE DATABASE {name}")
+        self.sql("postgres", f"CREATE DATABASE {name} TEMPLATE {like}")
         return self.dsn(name)
 
     def drop(self, url):

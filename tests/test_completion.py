@@ -159,7 +159,7 @@ class TestFish:
 def test_the_key_completes_the_line_that_is_typed(project, shell, start):
     if not shutil.which(shell[0]):
         pytest.skip(f"{shell[0]} is not installed")
-    terminal = pexpect.spawn(shell[0], shell[1:], encoding="utf-8", timeout=30, dimensions=(24, 120))
+    terminal = pexpect.spawn(shell[0], shell[1:], encoding="utf-8", timeout=90, dimensions=(24, 120))
     terminal.sendline(f"PS1='% '; {start}; eval \"$(claude-force completion {shell[0]})\"; echo rea''dy")
     terminal.expect("[\r\n]ready")
     # The completed line is printed by going to its beginning and making it the words of an echo.

@@ -5,6 +5,7 @@ import json
 import logging
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -48,14 +49,24 @@ def messages_server(monkeypatch):
         yield server
 
 
-async def test_a_call_is_made_by_a_worker(project, pg_url, messages_server: MessagesServer):
-    async with working(pg_url), orchestrator(project, pg_url) as fleet:
+async def test_a_call_is_made_by_a_worker(project, empty_pg_url, messages_server: MessagesServer):
+    async with working(empty_pg_url), orchestrator(project, empty_pg_url) as fleet:
         result = await fleet.execute_agent(AGENT, "Explain lists")
 
     assert result.success and "Explain lists" in result.output
     assert result.attempts == 1 and not result.cached and result.cost > 0
     assert len(messages_server.requests) == 1
-    assert rows(pg_url, "SELECT worker FROM claude_force.cf_calls") != []
+    assert rows(empty_pg_url, "SELECT worker FROM claude_force.cf_calls") != []
+
+
+def test_those_that_find_an_empty_database_at_once_make_its_tables_one_time(empty_pg_url, caplog):
+    def look(_):
+        with closing(Runs(empty_pg_url)) as runs:
+            return runs.list()
+
+    with caplog.at_level(logging.INFO, "claude_force"), ThreadPoolExecutor(4) as looking:
+        assert list(looking.map(look, range(4))) == [[]] * 4
+    assert caplog.text.count("made the tables") == 1
 
 
 async def test_many_calls_come_back_in_order(project, pg_url, messages_server: MessagesServer):

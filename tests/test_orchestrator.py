@@ -186,7 +186,7 @@ with MessagesServer(faults=[faults.silence_before_first_byte()]) as server:
         orchestrator.run_agent("python-expert", "x")
     except KeyboardInterrupt:
         orchestrator.close()
-        end = time.monotonic() + 2
+        end = time.monotonic() + 30
         while server.in_flight and time.monotonic() < end:
             time.sleep(0.01)
         print(json.dumps({"interrupted": True, "in_flight": server.in_flight}))

@@ -30,7 +30,7 @@ class Terminal:
             command[0],
             command[1:],
             encoding="utf-8",
-            timeout=30,
+            timeout=90,
             dimensions=(24, columns),
             env={**os.environ, "TERM": "xterm-256color", "PYTHONPATH": str(ROOT), **environment},
         )
@@ -145,7 +145,7 @@ class TestAnswer:
 
 
 def until(condition):
-    end = time.monotonic() + 20
+    end = time.monotonic() + 90
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)

@@ -260,11 +260,11 @@ class TestBrokenOff:
     def broken_off(self, server, after, number):
         """A run that is ended by a signal as soon as the server has seen `after` requests."""
         running = self.start("fan-out", "--task", "Look", "--cache", "off", "--json")
-        end = time.monotonic() + 30
+        end = time.monotonic() + 90
         while len(server.requests) < after and time.monotonic() < end:
             time.sleep(0.01)
         running.send_signal(number)
-        out, error = running.communicate(timeout=30)
+        out, error = running.communicate(timeout=60)
         return running.returncode, out, error
 
     def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(self, graph, another_server, capsys):
@@ -296,7 +296,7 @@ class TestTerminal:
             sys.executable,
             ["-m", "claude_force", "run", "workflow", "fan-out", "--task", "Look"],
             encoding="utf-8",
-            timeout=30,
+            timeout=90,
             dimensions=(40, 100),
             env={**os.environ, "TERM": "xterm-256color"},
         )
