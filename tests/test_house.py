@@ -1,6 +1,7 @@
 """The rules that keep the package easy to walk through, checked on its sources."""
 
 import ast
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -319,6 +320,17 @@ def test_few_documents_lie_at_the_root() -> None:
         expect_none(
             documents, f"At most {MAX_ROOT_DOCUMENTS} markdown files lie at the root; others go to docs/:"
         )
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="this folder is not under version control")
+def test_every_folder_goes_into_the_source_distribution() -> None:
+    kept = subprocess.check_output(["git", "ls-files"], cwd=str(ROOT), text=True).split("\n")
+    folders = {"/" + name.split("/")[0] for name in kept if "/" in name}
+    packed = (
+        (ROOT / "pyproject.toml").read_text(encoding="utf-8").partition("targets.sdist]")[2].partition("]")[0]
+    )
+    offenders = sorted(folders - set(re.findall(r'"(/[^"]+)"', packed)))
+    expect_none(offenders, "pyproject.toml does not name these among what is published:")
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
