@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 import pytest
-from servers import written
 
 from claude_force.calling import Terms, Watch
 from claude_force.errors import RateLimitError, RequestRefusedError, ServerError
@@ -102,12 +101,12 @@ class TestAServerBehindIt:
 
         fleet = fleet_of(base_url=proxy.base_url, api_key=proxy.key)
         result = await fleet.execute_agent(
-            AGENT, f"Stream {model}", model=model, max_tokens=60, cache="off", terms=Terms(watch=Listener())
+            AGENT, f"Stream {model}", model=model, max_tokens=24, cache="off", terms=Terms(watch=Listener())
         )
         assert result.success, result.error
         assert "".join(text for text, _ in heard) == result.output != ""
         assert heard[0][1] == 1
-        assert result.usage.output_tokens == 60
+        assert result.usage.output_tokens == 24
 
     async def test_answers_in_one_piece_through_it(self, proxy, llama, fleet_of, model):
         fleet = fleet_of(base_url=proxy.base_url, api_key=proxy.key, stream=False)
@@ -121,8 +120,7 @@ class TestAServerBehindIt:
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
-        slots = await asyncio.to_thread(llama.until, busy=0, seconds=20)
-        assert max(written(slot) for slot in slots) < 1500
+        assert await asyncio.to_thread(llama.until, busy=0, seconds=30) < 1500
 
     async def test_refuses_a_prompt_that_does_not_fit_once(self, proxy, llama, fleet_of, model):
         fleet = fleet_of(base_url=proxy.base_url, api_key=proxy.key)
