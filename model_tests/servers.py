@@ -128,7 +128,7 @@ class LlamaServer(Server):
         pairs = (line.rsplit(" ", 1) for line in lines if line.startswith("llamacpp:"))
         return {name[len("llamacpp:") :]: float(value) for name, value in pairs}
 
-    def until(self, busy: int, seconds: float = 120, tokens: int = 0) -> int:
+    def until(self, busy: int, seconds: float = 120, tokens: int = 0, pause: float = 0.05) -> int:
         """Waits until exactly so many slots are at work, each with so many tokens written; returns how many
         a slot had at most meanwhile."""
         end, most = time.monotonic() + seconds, 0
@@ -139,7 +139,7 @@ class LlamaServer(Server):
             if len(working) == busy and all(count >= tokens for count in counts):
                 return most
             assert time.monotonic() < end, f"{len(working)} slots are at work, not {busy}"
-            time.sleep(0.05)
+            time.sleep(pause)
 
 
 class LiteLLMProxy(Server):

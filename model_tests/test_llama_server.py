@@ -201,8 +201,8 @@ class TestCancellation:
     async def under_way(self, llama, count=1):
         return await asyncio.to_thread(llama.until, busy=count, tokens=3)
 
-    async def ended_early(self, llama):
-        return await asyncio.to_thread(llama.until, busy=0, seconds=30) < ENDLESS / 2
+    async def ended_early(self, llama, pause=0.05):
+        return await asyncio.to_thread(llama.until, busy=0, seconds=30, pause=pause) < ENDLESS / 2
 
     async def test_of_a_task_is_seen_by_the_server(self, llama, fleet_of):
         call = asyncio.ensure_future(fleet_of().execute_agent(AGENT, "Endless", max_tokens=ENDLESS))
@@ -219,7 +219,8 @@ class TestCancellation:
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
-        assert await self.ended_early(llama)
+        # It looks at the connection after a second in which it had nothing to tell anybody.
+        assert await self.ended_early(llama, pause=3)
 
     async def test_of_all_by_the_end_of_the_fleet_is_seen_by_the_server(self, llama, fleet_of):
         fleet = fleet_of(max_concurrent=llama.slots)
