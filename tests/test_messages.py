@@ -131,6 +131,21 @@ def test_what_follows_the_end_of_a_stream_is_left_alone():
         assert reader.reply(None).text == "Hello"
 
 
+@pytest.mark.parametrize(
+    "delta",
+    [
+        {"type": "thinking_delta", "thinking": "Let me see. " * 50},
+        {"type": "input_json_delta", "partial_json": '{"path": "' + "a" * 590},
+    ],
+)
+def test_what_no_reader_sees_of_an_answer_that_broke_off_is_billed_at_its_most_too(delta):
+    reader = StreamReader()
+    message = {"model": "m", "usage": {"input_tokens": 7, "output_tokens": 1}}
+    reader.feed(event({"type": "message_start", "message": message}))
+    reader.feed(event({"type": "content_block_delta", "delta": delta}))
+    assert reader.billed() == Usage(7, 600)
+
+
 def test_an_error_event_is_raised_as_what_it_is():
     with pytest.raises(OverloadedError):
         StreamReader().feed(event({"type": "error", "error": {"type": "overloaded_error", "message": "x"}}))

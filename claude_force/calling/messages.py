@@ -13,6 +13,7 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Union
 from ..errors import BadReplyError, ConnectionFailedError
 from ..types import Call, Reply, Usage
 from .faults import from_stream_error
+from .forecast import byte_size
 
 _CACHE_CONTROL: Mapping[str, Mapping[str, str]] = {
     "5m": {"type": "ephemeral"},
@@ -71,6 +72,7 @@ class StreamReader:
         self._decoder, self._on_text = EventDecoder(), on_text
         self._message: Dict[str, Any] = {}
         self._texts: List[str] = []
+        self._unshown_bytes = 0
         self.complete = False
 
     def feed(self, chunk: bytes) -> None:
@@ -86,9 +88,9 @@ class StreamReader:
     def _take(self, event: Dict[str, Any]) -> None:
         kind = event.get("type")
         if kind == "content_block_delta":
-            self._append(_text(_member(event, "delta")))
+            self._append(_member(event, "delta"))
         elif kind == "content_block_start":
-            self._append(_text(_member(event, "content_block")))
+            self._append(_member(event, "content_block"))
         elif kind == "message_start":
             self._message = dict(_member(event, "message"))
         elif kind == "message_delta":
@@ -98,9 +100,13 @@ class StreamReader:
         elif kind == "error":
             raise from_stream_error(event)
 
-    def _append(self, text: str) -> None:
+    def _append(self, part: Dict[str, Any]) -> None:
+        text = _text(part)
+        if not text:
+            self._unshown_bytes += _unshown_bytes(part)
+            return
         self._texts.append(text)
-        if self._on_text is not None and text:
+        if self._on_text is not None:
             self._on_text(text)
 
     def _update(self, event: Dict[str, Any]) -> None:
@@ -110,13 +116,14 @@ class StreamReader:
         self._message["usage"] = {**_object(self._message.get("usage")), **given}
 
     def billed(self) -> Optional[Usage]:
-        """Tokens so far. Of an answer that is not whole the output counts at its most: a token is a byte."""
+        """Tokens so far. Of an answer that is not whole the output counts at its most: a token is a byte of
+        its text, of what the model thought, or of what it wrote for a tool."""
         if not self._message:
             return None
         usage = read_usage(self._message.get("usage"))
         if self.complete:
             return usage
-        size = sum(len(text.encode("utf-8", "surrogatepass")) for text in self._texts)
+        size = self._unshown_bytes + sum(map(byte_size, self._texts))
         return replace(usage, output_tokens=max(usage.output_tokens, size))
 
     def reply(self, request_id: Optional[str]) -> Reply:
@@ -180,6 +187,11 @@ def _object(value: Any) -> Dict[str, Any]:
 def _text(block: Dict[str, Any]) -> str:
     value = block.get("text")
     return value if isinstance(value, str) else ""
+
+
+def _unshown_bytes(part: Dict[str, Any]) -> int:
+    """Of what is written and billed and is no text of the answer: thinking, the input of a tool."""
+    return sum(byte_size(one) for name, one in part.items() if isinstance(one, str) and name != "type")
 
 
 def _reply(message: Dict[str, Any], text: str, request_id: Optional[str]) -> Reply:
