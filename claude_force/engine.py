@@ -31,6 +31,7 @@ from .calling import (
     check_cache_ttl,
     check_limits,
     check_max_tokens,
+    check_options,
     check_rates,
 )
 from .errors import CallError
@@ -192,6 +193,7 @@ class Engine(Inquiries):
     ) -> Call:
         check_max_tokens(max_tokens)
         check_cache_ttl(cache_ttl)
+        check_options(options)
         return prepare_call(
             self._registry, agent_name, task, model, max_tokens, temperature, cache_ttl, **options
         )

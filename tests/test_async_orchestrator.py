@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import traceback
 
 import pytest
 from fleet import MODEL, FakeClock, fleet, write_project
@@ -22,7 +23,7 @@ from claude_force.errors import (
     PaidCallBlockedError,
     WorkflowNotFoundError,
 )
-from claude_force.testing import MessagesServer
+from claude_force.testing import MessagesServer, faults
 
 
 @pytest.fixture
@@ -127,6 +128,15 @@ class TestOneCall:
         async with fleet(project) as (orchestrator, server):
             with pytest.raises(InvalidOptionError, match="no_such_option"):
                 await orchestrator.execute_agent("python-expert", "x", no_such_option=1)
+        assert server.requests == []
+
+    @pytest.mark.parametrize("option", [{"system": "Be rude."}, {"messages": []}, {"stream": False}])
+    async def test_an_option_that_would_be_overwritten_is_refused_before_anything_is_sent(
+        self, project, option
+    ):
+        async with fleet(project) as (orchestrator, server):
+            with pytest.raises(InvalidOptionError, match=f"'{next(iter(option))}' can't be set"):
+                await orchestrator.execute_agent("python-expert", "x", **option)
         assert server.requests == []
 
     async def test_temperature_is_sent_where_the_sdk_takes_it_and_refused_where_not(self, project):
@@ -240,8 +250,6 @@ class TestBulk:
         assert server.max_in_flight == 3
 
     async def test_a_call_that_waits_for_its_next_attempt_holds_no_slot(self, project):
-        from claude_force.testing import faults
-
         waiting = asyncio.Event()
         release = asyncio.Event()
 
@@ -290,8 +298,6 @@ class TestBulk:
 class TestTheEnd:
     async def test_cancelling_keeps_what_is_finished_and_closes_connections_at_once(self, project):
         def slow(received):
-            from claude_force.testing import faults
-
             return faults.silence_before_first_byte() if "slow" in received.raw.decode() else None
 
         finished = {}
@@ -307,8 +313,6 @@ class TestTheEnd:
         assert all(result.success for result in finished.values())
 
     async def test_leaving_the_context_ends_calls_in_flight_with_a_typed_error(self, project):
-        from claude_force.testing import faults
-
         plan = [faults.silence_before_first_byte()]
         async with fleet(project, {"faults": plan}) as (orchestrator, server):
             call = asyncio.ensure_future(orchestrator.execute_agent("python-expert", "x"))
@@ -363,8 +367,6 @@ class TestDeadline:
             assert await ended(lambda: server.in_flight == 0)
 
     async def test_a_wait_longer_than_the_deadline_fails_at_once(self, project):
-        from claude_force.testing import faults
-
         clock = FakeClock()
         plan = {"faults": [faults.status(429, retry_after=60)]}
         async with fleet(project, plan, deadline_seconds=10, clock=clock) as (orchestrator, server):
@@ -391,8 +393,6 @@ class TestWorkflow:
         assert [r.body["messages"][0]["content"] for r in server.requests] == ["Look at this"] * 2
 
     async def test_stops_at_the_first_failure(self, project):
-        from claude_force.testing import faults
-
         async with fleet(project, {"faults": [faults.status(400)]}) as (orchestrator, server):
             results = await orchestrator.execute_workflow("review", "x")
         assert [result.success for result in results] == [False]
@@ -422,6 +422,15 @@ class TestWorkflow:
 
 
 class TestSecretsAndMoney:
+    @pytest.mark.parametrize("address", ["http://[::1", "http://me:pass-word-1@[::1"])
+    async def test_an_address_that_can_not_be_read_is_said_without_its_password(self, project, address):
+        async with AsyncAgentOrchestrator(project, api_key="test-key", base_url=address) as orchestrator:
+            with pytest.raises(InvalidOptionError, match="ANTHROPIC_BASE_URL") as refused:
+                await orchestrator.execute_agent("python-expert", "x")
+            (result,) = await orchestrator.execute_multiple([("python-expert", "x")])
+        assert isinstance(result.error, InvalidOptionError)
+        assert "pass-word-1" not in str(refused.value) + str(result.errors)
+
     async def test_nothing_but_loopback_can_be_called_while_the_switch_is_on(self, project):
         async with AsyncAgentOrchestrator(
             project, api_key="test-key", base_url="https://example.invalid"
@@ -451,8 +460,6 @@ class TestSecretsAndMoney:
         assert messages_server.requests[0].headers["authorization"] == "Bearer token-1"
 
     async def test_the_key_is_in_no_log_repr_error_or_result(self, project, caplog):
-        from claude_force.testing import faults
-
         key = "sk-ant-api03-THISISSECRET"
         caplog.set_level(logging.DEBUG)
         plan = [faults.status(529), faults.status(401, message=f"invalid key {key}")]
@@ -466,6 +473,18 @@ class TestSecretsAndMoney:
         seen += str(result.error) + json.dumps(result.to_dict()) + "".join(str(vars(one)) for one in ours)
         assert ours
         assert "THISISSECRET" not in seen
+
+    async def test_the_key_that_a_server_repeats_is_in_no_traceback(self, project):
+        key = "my-proxy-key-1234"
+        with MessagesServer(faults=[faults.status(401, message=f"invalid key {key}")] * 2) as server:
+            async with AsyncAgentOrchestrator(project, api_key=key, base_url=server.base_url) as orchestrator:
+                # The first request goes another way than all that follow.
+                results = [await orchestrator.execute_agent("python-expert", "x") for _ in range(2)]
+        for result in results:
+            error = result.error
+            shown = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+            assert "invalid key ***" in shown
+            assert key not in shown
 
     async def test_logs_carry_their_facts_as_fields(self, project, caplog):
         caplog.set_level(logging.INFO, logger="claude_force")

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from claude_force import errors
 from claude_force.calling.faults import from_status, from_stream_error, read_retry_after, redact
+from claude_force.calling.transport import Transport
 
 
 def body(kind="api_error", message="it broke", code=None):
@@ -84,6 +85,14 @@ def test_the_words_of_another_server_are_kept():
 def test_a_key_that_the_server_repeats_is_not_repeated_again():
     error = from_status(401, body("authentication_error", "bad key sk-ant-api03-SECRETSECRET"), {}, 0)
     assert "SECRET" not in str(error) + repr(error)
+
+
+async def test_a_key_with_the_newline_of_its_file_is_not_shown_either():
+    transport = Transport("my-proxy-key-1234\n", "http://127.0.0.1:1", 1.0, True, 1)
+    error = errors.ConnectionFailedError("Illegal header value b'my-proxy-key-1234\\n'")
+    transport.hide_credentials(error)
+    await transport.close()
+    assert error.message == "Illegal header value b'***\\n'"
 
 
 KEYS = st.sampled_from(["error", "type", "message", "details", "error_code"])

@@ -12,6 +12,7 @@ from .limits import (
     check_cache_ttl,
     check_limits,
     check_max_tokens,
+    check_options,
     check_rates,
 )
 from .pace import KINDS, Need, Rates
@@ -47,6 +48,7 @@ __all__ = [
     "check_cache_ttl",
     "check_limits",
     "check_max_tokens",
+    "check_options",
     "check_rates",
     "counted",
     "nano",

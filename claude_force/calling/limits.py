@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Union
+from typing import Any, Iterable, Literal, Union
 
 from ..errors import InvalidOptionError
 
 AUTO = "auto"
 # A whole number from 1 up, or AUTO.
 MaxConcurrent = Union[int, Literal["auto"]]
+
+# Fields of the Messages API that are no call's to choose, and what decides them.
+_SET_BY_THE_ENGINE = {
+    "messages": "the task is the only message",
+    "stream": "the orchestrator has it, as `stream`",
+    "system": "the agent's file is the system prompt",
+}
 
 
 def check_limits(max_concurrent: Any, timeout_seconds: Any, max_retries: Any, deadline_seconds: Any) -> None:
@@ -35,6 +42,15 @@ def check_cache_ttl(ttl: Any) -> None:
     """Raises InvalidOptionError unless the API's prompt cache has it."""
     if ttl not in ("5m", "1h"):
         raise InvalidOptionError(f"cache_ttl is {ttl!r}; the prompt cache keeps a prompt '5m' or '1h'.")
+
+
+def check_options(names: Iterable[str]) -> None:
+    """Raises InvalidOptionError for a field that would be overwritten."""
+    for name in sorted(names):
+        if name in _SET_BY_THE_ENGINE:
+            raise InvalidOptionError(
+                f"Option {name!r} can't be set for a call: {_SET_BY_THE_ENGINE[name]}. Leave it out."
+            )
 
 
 def _whole(name: str, value: Any, more: str = "") -> None:

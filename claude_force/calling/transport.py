@@ -36,6 +36,8 @@ from .wire import Wire
 _END_OF_BODY_SECONDS = 0.5
 _SHORTEST_SECRET = 8
 _ONE_PIECE = "application/json"
+# What the SDK is built on, before its 2.0 and since.
+_HTTPX = ("httpx", "httpx2")
 
 
 @dataclass
@@ -83,8 +85,15 @@ class Transport:
         self._silence = float("inf") if silence_seconds is None else silence_seconds
         self._stream = stream
         self._sdk = anthropic
-        http = _make_http(anthropic, connections)
-        self._client = _make_client(anthropic, api_key, base_url, http)
+        try:
+            http = _make_http(anthropic, connections)
+            self._client = _make_client(anthropic, api_key, base_url, http)
+        except (ValueError, *_named("InvalidURL", *_HTTPX)):
+            # What they say repeats the address, and with it the password that it may hold.
+            raise InvalidOptionError(
+                "The address of the endpoint, or of a proxy, can't be read. Correct base_url, "
+                "ANTHROPIC_BASE_URL or HTTPS_PROXY: write https://HOST or http://HOST:PORT."
+            ) from None
         self._wire = Wire(self._client, http)
         self._broken = _connection_errors(anthropic)
         self._taken = frozenset(inspect.signature(self._client.messages.create).parameters)
@@ -144,8 +153,10 @@ class Transport:
     def hide_credentials(self, error: CallError) -> None:
         """Servers repeat in their errors what they were sent."""
         for secret in (self._client.api_key, self._client.auth_token):
+            # Without the newline that a file's end may have left on it, which a message shows as two letters.
+            secret = (secret or "").strip()
             # A shorter one is a placeholder, and stands in ordinary words too.
-            if secret and len(secret) >= _SHORTEST_SECRET:
+            if len(secret) >= _SHORTEST_SECRET:
                 error.message = error.message.replace(secret, "***")
         error.args = (error.message,)
 
@@ -230,7 +241,8 @@ class _Translation:
             found = self._transport.translated(error, self._meter)
             if found is not None:
                 self._transport.hide_credentials(found)
-                raise found from error
+                # The SDK's error for a status repeats what the server said, unhidden, and tells nothing more.
+                raise found from (error if found.status is None else None)
 
 
 def import_sdk() -> Any:
@@ -275,8 +287,13 @@ def _plain(headers: Any) -> Dict[str, str]:
 
 
 def _connection_errors(sdk: Any) -> Tuple[Type[BaseException], ...]:
-    found = [sdk.APIConnectionError, OSError]
-    for module, name in (("httpx", "HTTPError"), ("httpx2", "HTTPError"), ("aiohttp", "ClientError")):
+    return (sdk.APIConnectionError, OSError, *_named("HTTPError", *_HTTPX), *_named("ClientError", "aiohttp"))
+
+
+def _named(name: str, *modules: str) -> Tuple[Type[BaseException], ...]:
+    """The classes of this name, in those of the modules that are installed."""
+    found = []
+    for module in modules:
         try:
             found.append(getattr(__import__(module), name))
         except ImportError:
