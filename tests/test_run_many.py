@@ -14,11 +14,13 @@ from pathlib import Path
 import pytest
 from fleet import write_project
 
+from claude_force.bulk import FileRun, Output, TaskFile
 from claude_force.cli.main import main
 from claude_force.testing import MessagesServer, RateLimit, faults
 
 MODEL = "claude-sonnet-5-5"
 PRICE = f"{MODEL}=3,15"
+OPTIONS = json.dumps({"model": MODEL})
 
 
 @pytest.fixture
@@ -358,7 +360,15 @@ class TestResume:
         assert out.read_bytes() == whole
 
     @pytest.mark.parametrize(
-        "text", ["# My notes\n", '{"a": 1}\n', "no newline", '{"index": 1}\n{"index": 2}\n']
+        "text",
+        [
+            "# My notes\n",
+            '{"a": 1}\n',
+            "no newline",
+            '{"index": 1}\n{"index": 2}\n',
+            '{"index": 1, "text": "mine"}\n',
+            '{"index": 1, "text": "mine"}',
+        ],
     )
     def test_a_file_that_is_no_output_is_left_alone(self, project, server, capsys, text):
         (project / "notes.md").write_text(text, encoding="utf-8")
@@ -416,6 +426,42 @@ class TestResume:
         assert not found[8]["success"]
         assert found[2]["success"]
         assert found[2]["cost"] > lost[2] + found[3]["cost"] / 2
+
+    @pytest.mark.parametrize("ends", ["by a wrong key", "by a kill"])
+    def test_what_a_failed_row_has_cost_outlives_a_run_that_did_not_get_to_it(
+        self, project, monkeypatch, ends
+    ):
+        tasks = write_tasks(project, 5)
+        more = ["-o", "out.jsonl", "--cache", "off", "--price", PRICE, "--model", MODEL, "--max-retries", "1"]
+        with MessagesServer(faults=self.failing(2)) as server:
+            point_to(server, monkeypatch)
+            assert many(tasks, *more) == 3
+        (lost,) = (result["cost"] for result in results() if not result["success"])
+        wrong_key = [faults.status(401)] if ends == "by a wrong key" else []
+        with MessagesServer(faults=wrong_key) as server:
+            point_to(server, monkeypatch)
+            if ends == "by a kill":
+                with Output(project / "out.jsonl") as output:
+                    FileRun(TaskFile(tasks, None), output, OPTIONS, retry_failed=True).begin()
+            else:
+                assert many(tasks, *more, "--retry-failed") == 1
+            (kept,) = (result for result in results() if not result["success"])
+            assert (kept["index"], kept["cost"], kept["output"]) == (2, lost, "")
+            assert many(tasks, *more) == 0
+        assert indexes() == list(range(5))
+        found = {result["index"]: result for result in results()}
+        assert found[2]["cost"] == pytest.approx(lost + found[3]["cost"], rel=0.2)
+
+    def test_of_two_lines_that_a_kill_left_of_a_row_the_newer_one_stays(self, project, server):
+        tasks, out = write_tasks(project, 3), project / "out.jsonl"
+        assert many(tasks, "-o", "out.jsonl") == 0
+        whole = out.read_bytes()
+        (first, *_) = results()
+        older = {**first, "success": False, "output": "", "error_type": "CancelledCallError"}
+        out.write_bytes(json.dumps(older).encode() + b"\n" + whole)
+        assert many(tasks, "-o", "out.jsonl") == 0
+        assert out.read_bytes() == whole
+        assert len(server.requests) == 3
 
     def test_a_failed_row_that_was_corrected_is_taken_again(self, project, server):
         tasks = write_tasks(project, 5)

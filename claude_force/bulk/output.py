@@ -6,17 +6,21 @@ It is a write-ahead log of its own run: what stands in it whole is done and paid
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Dict, Iterator, Mapping, Optional, Tuple, Type
+from typing import Any, Collection, Dict, Iterable, Iterator, Mapping, Optional, Set, Tuple, Type
 
 from ..errors import CancelledCallError, ClosedError, InputError
 from ..locks import try_lock
 from ..types import AgentResult
 from .rows import Row
+
+logger = logging.getLogger(__name__)
 
 # Names that a result has in the output, so that a row's own fields can't have them.
 _RESULT_FIELDS = (
@@ -61,8 +65,11 @@ class Output:
         self.path = path
         self._lock = _open_locked(path)
         self._file: Any = None
+        # Rows that are run again; a new line of one makes its old line worth nothing.
+        self._again: Set[int] = set()
         try:
-            self.done, good = _load(path)
+            self.done, good, lines = _load(path)
+            self._has_old_lines = lines > len(self.done)
             # A kill in the middle of a line leaves a part of it.
             if path.stat().st_size > good:
                 os.truncate(path, good)
@@ -70,26 +77,42 @@ class Output:
             os.close(self._lock)
             raise
 
-    def keep(self, kept: Mapping[int, Done]) -> None:
-        """Takes out all rows but these. The old file stays until the new one is whole. Raises OSError."""
-        if len(kept) == len(self.done):
+    def keep(self, kept: Mapping[int, Done], again: Collection[int] = ()) -> None:
+        """Takes out all rows but these. Of those that are run `again` the cost stays, for the next run to
+        know however this one ends. The old file stays until the new one is whole. Raises OSError."""
+        if len(kept) == len(self.done) and not self._has_old_lines:
             return
+        self._replace(self._kept_lines(kept, again))
+        self.done, self._again, self._has_old_lines = dict(kept), set(again), False
+
+    def _kept_lines(self, kept: Collection[int], again: Collection[int]) -> Iterator[bytes]:
+        for line, found in _newest_lines(self.path):
+            if found["index"] in kept:
+                yield line
+            elif found["index"] in again:
+                yield _cost_alone(found)
+
+    def _replace(self, lines: Iterable[bytes]) -> None:
         # A link goes on to point to the file that it points to.
         path = Path(os.path.realpath(self.path))
         fresh = path.with_name(path.name + ".tmp")
         descriptor = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
-        # Locked before it has the name, so that no other run finds it free.
-        _take(descriptor, self.path)
-        shutil.copymode(path, fresh)
-        with os.fdopen(os.dup(descriptor), "wb") as lines:
-            for _, line, found in _lines(path):
-                if found["index"] in kept:
-                    lines.write(line)
-            lines.flush()
-            os.fsync(lines.fileno())
-        fresh.replace(path)
+        try:
+            # Locked before it has the name, so that no other run finds it free.
+            _take(descriptor, self.path)
+            shutil.copymode(path, fresh)
+            with os.fdopen(os.dup(descriptor), "wb") as file:
+                file.writelines(lines)
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(path)
+        except BaseException:
+            os.close(descriptor)
+            with suppress(OSError):
+                fresh.unlink()
+            raise
         os.close(self._lock)
-        self._lock, self.done = descriptor, dict(kept)
+        self._lock = descriptor
 
     def write(self, row: Row, key: str, result: AgentResult, before: float = 0.0) -> None:
         """Appends a row's result; when it returns, a kill of this process does not lose it. Raises OSError,
@@ -108,16 +131,26 @@ class Output:
             # Another row may find room: behind a part of a line it would be lost.
             self._file.truncate(whole)
             raise
+        self._has_old_lines |= row.index in self._again
 
     def close(self) -> None:
-        """On the disk before the lock is let go."""
+        """One line for each row, and on the disk, before the lock is let go."""
         try:
             if self._file is not None:
                 os.fsync(self._file.fileno())
                 self._file.close()
+            if self._has_old_lines:
+                self._take_out_old_lines()
         finally:
             self._file = None
             os.close(self._lock)
+
+    def _take_out_old_lines(self) -> None:
+        try:
+            self._replace(line for line, _ in _newest_lines(self.path))
+        except OSError as error:
+            # The next run knows which line of a row is the newer one, and tries again.
+            logger.warning("%s has older lines of rows that were run again: %s", self.path, error)
 
     def __enter__(self) -> Output:
         return self
@@ -165,14 +198,28 @@ def _fields(row: Row, key: str, result: AgentResult, before: float) -> Dict[str,
     }
 
 
-def _load(path: Path) -> Tuple[Dict[int, Done], int]:
-    """What stands in the file whole, and where that ends, in bytes."""
+def _load(path: Path) -> Tuple[Dict[int, Done], int, int]:
+    """What stands in the file whole, where that ends, in bytes, and in how many lines it stands."""
     done: Dict[int, Done] = {}
-    good = 0
+    good = lines = 0
     for end, _, found in _lines(path):
         done[found["index"]] = _done(found)
-        good = end
-    return done, good
+        good, lines = end, lines + 1
+    return done, good, lines
+
+
+def _newest_lines(path: Path) -> Iterator[Tuple[bytes, Dict[str, Any]]]:
+    """Of the lines that a row has, the last."""
+    last = {found["index"]: end for end, _, found in _lines(path)}
+    for end, line, found in _lines(path):
+        if last[found["index"]] == end:
+            yield line, found
+
+
+def _cost_alone(found: Dict[str, Any]) -> bytes:
+    """The line of a call that was broken off: no result, and what it has cost."""
+    note = {"success": False, "output": "", "error": "it is run again", "error_type": _BROKEN_OFF[-1]}
+    return json.dumps({**found, **note}).encode() + b"\n"
 
 
 def _done(found: Dict[str, Any]) -> Done:
@@ -200,17 +247,23 @@ def _lines(path: Path) -> Iterator[Tuple[int, bytes, Dict[str, Any]]]:
 
 def _is_torn(line: bytes) -> bool:
     """Whether a last line is the beginning of a result, or zeros, which a power cut leaves of one."""
-    return line.startswith(_OPENING) or _OPENING.startswith(line) or not line.strip(b"\0")
+    if not line.strip(b"\0") or _OPENING.startswith(line):
+        return True
+    # What is whole and yet no result is somebody else's.
+    return line.startswith(_OPENING) and (_object(line) is None or _result(line + b"\n") is not None)
 
 
 def _result(line: bytes) -> Optional[Dict[str, Any]]:
-    if not line.endswith(b"\n"):
-        return None
+    found = _object(line) if line.endswith(b"\n") else None
+    return found if found is not None and _is_whole(found) else None
+
+
+def _object(line: bytes) -> Optional[Dict[str, Any]]:
     try:
         found = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) and _is_whole(found) else None
+    return found if isinstance(found, dict) else None
 
 
 def _is_whole(found: Dict[str, Any]) -> bool:

@@ -125,8 +125,8 @@ class FileRun:
                 yield row
 
     def begin(self) -> None:
-        """Takes the rows that are run again out of the output. Raises OSError."""
-        self._output.keep(self._kept)
+        """Takes the rows that are run again out of the output, all but their cost. Raises OSError."""
+        self._output.keep(self._kept, [index for index, cost in self._before.items() if cost])
 
     async def run(self, stream: StreamTasks, on_event: OnEvent) -> Outcome:
         """Runs what is missing, after `begin`; `outcome` is up to date at each moment."""

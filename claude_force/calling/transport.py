@@ -88,7 +88,7 @@ class Transport:
         try:
             http = _make_http(anthropic, connections)
             self._client = _make_client(anthropic, api_key, base_url, http)
-        except (ValueError, *_named("InvalidURL", *_HTTPX)):
+        except _address_errors():
             # What they say repeats the address, and with it the password that it may hold.
             raise InvalidOptionError(
                 "The address of the endpoint, or of a proxy, can't be read. Correct base_url, "
@@ -288,6 +288,10 @@ def _plain(headers: Any) -> Dict[str, str]:
 
 def _connection_errors(sdk: Any) -> Tuple[Type[BaseException], ...]:
     return (sdk.APIConnectionError, OSError, *_named("HTTPError", *_HTTPX), *_named("ClientError", "aiohttp"))
+
+
+def _address_errors() -> Tuple[Type[BaseException], ...]:
+    return (ValueError, *_named("InvalidURL", *_HTTPX))
 
 
 def _named(name: str, *modules: str) -> Tuple[Type[BaseException], ...]:
