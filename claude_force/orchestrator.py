@@ -242,15 +242,15 @@ class _LoopThread:
     def run(self, work: Coroutine[Any, Any, T], began_in: Optional[asyncio.AbstractEventLoop] = None) -> T:
         """The coroutine's result. An interrupt (Ctrl-C) cancels it. ClosedError: `stop` ended it, or the loop
         that it belongs to before."""
-        # Under the lock, so that what is handed over comes before the end, and is ended by it.
-        with self._lock:
-            loop = self._started() if began_in is None else began_in
-            problem = self._problem(loop)
-            if problem is None:
+        try:
+            # Under the lock, so that what is handed over comes before the end, and is ended by it.
+            with self._lock:
+                loop = self._started() if began_in is None else began_in
+                self._expect_usable(loop)
                 future = asyncio.run_coroutine_threadsafe(work, loop)
-        if problem is not None:
+        except Exception:
             work.close()
-            raise problem
+            raise
         try:
             return future.result()
         except FutureCancelled:
@@ -259,14 +259,11 @@ class _LoopThread:
             future.cancel()
             raise
 
-    def _problem(self, loop: asyncio.AbstractEventLoop) -> Optional[Exception]:
+    def _expect_usable(self, loop: asyncio.AbstractEventLoop) -> None:
         if loop is not self._loop:
-            return ClosedError("The orchestrator was closed during the run")
+            raise ClosedError("The orchestrator was closed during the run")
         if _running_loop() is loop:
-            return RuntimeError(
-                "A callback of the engine can't wait for the engine; hand the work elsewhere."
-            )
-        return None
+            raise RuntimeError("A callback of the engine can't wait for the engine; hand the work elsewhere.")
 
     def start(self) -> asyncio.AbstractEventLoop:
         """The loop, which runs from here on."""
@@ -291,6 +288,8 @@ class _LoopThread:
             )
             thread.start()
             signal.wait()
+            if isinstance(ready[0], BaseException):
+                raise ready[0]
             self._loop, end = ready
             self._finalizer = weakref.finalize(self, _end, self._loop, end, thread)
         return self._loop
@@ -306,7 +305,13 @@ def _run_loop(
     ready: List[Any], signal: threading.Event, last: Iterable[Callable[[], Awaitable[None]]]
 ) -> None:
     # Not asyncio.run: it may start a thread at its end, which Python 3.12 forbids while a program exits.
-    loop = asyncio.new_event_loop()
+    try:
+        loop = asyncio.new_event_loop()
+    except Exception as error:
+        # Such as no file descriptor left. Whoever waits for the loop would wait for ever.
+        ready.append(error)
+        signal.set()
+        return
     asyncio.set_event_loop(loop)
     try:
         loop.run_until_complete(_serve(ready, signal, last))

@@ -1,6 +1,7 @@
 """The sync face: the same engine, from ordinary code, threads, running loops and forks."""
 
 import asyncio
+import errno
 import json
 import os
 import subprocess
@@ -94,6 +95,28 @@ def test_lists_agents_by_priority_and_workflows_by_name(project):
         info = orchestrator.get_agent_info("code-reviewer")
     assert set(info) == {"name", "file", "contract", "domains", "priority", "description"}
     assert info["description"] == "Reviews: all code"
+
+
+def test_a_loop_that_can_not_be_made_is_an_error_and_no_endless_wait(project, monkeypatch):
+    orchestrator, met = AgentOrchestrator(project), []
+
+    def no_descriptor_left():
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    def ask():
+        try:
+            orchestrator.run_agent("python-expert", "x")
+        except OSError as error:
+            met.append(error.errno)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(asyncio, "new_event_loop", no_descriptor_left)
+        asking = threading.Thread(target=ask, daemon=True)
+        asking.start()
+        asking.join(5)
+    assert met == [errno.EMFILE]
+    assert orchestrator.run_agent("python-expert", "x").success
+    orchestrator.close()
 
 
 def test_missing_credentials_are_found_at_once_when_asked_for(project, monkeypatch):
