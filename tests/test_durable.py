@@ -15,6 +15,7 @@ from extras import missing
 if missing("durable"):
     pytest.skip(missing("durable"), allow_module_level=True)
 
+import anyio
 import sqlalchemy as sa
 from durable import AGENT, alive, crew, database, echo, orchestrator, rows, until, working
 
@@ -23,7 +24,7 @@ from claude_force.calling import Terms
 from claude_force.cli.main import main
 from claude_force.durable import Runs, Worker, host, liveness
 from claude_force.durable.address import parse
-from claude_force.durable.calls import HandOver
+from claude_force.durable.calls import Begin, HandOver
 from claude_force.durable.driver import Remote
 from claude_force.durable.parcel import Order, order_text, outcome_texts, read_order, read_outcome
 from claude_force.errors import (
@@ -35,6 +36,7 @@ from claude_force.errors import (
     InputError,
     InvalidOptionError,
     RequestRefusedError,
+    WorkerError,
 )
 from claude_force.testing import MessagesServer, faults
 from claude_force.types import Attempt, Call, Reply, Usage
@@ -134,6 +136,37 @@ def tables(pg_url):
     runs.list()
     yield runs
     runs.close()
+
+
+async def test_on_sqlite_a_fault_of_this_package_is_a_failed_call_that_can_be_made_again(
+    project, tmp_path, messages_server, monkeypatch
+):
+    async def fails(*_):
+        raise RuntimeError("a fault")
+
+    async with orchestrator(project, f"sqlite:///{tmp_path}/runs.db") as driver:
+        with monkeypatch.context() as patched:
+            patched.setattr(driver._caller, "send", fails)
+            with anyio.fail_after(10):
+                (failed,) = await driver.execute_multiple([(AGENT, "x")], run_id="one", cache="off")
+        (again,) = await driver.execute_multiple([(AGENT, "x")], run_id="one", cache="off")
+    assert isinstance(failed.error, WorkerError)
+    assert "RuntimeError: a fault" in str(failed.error)
+    assert again.success
+
+
+async def test_on_sqlite_a_database_that_refuses_fails_the_call(
+    project, tmp_path, messages_server, monkeypatch
+):
+    def refuses(*_):
+        raise DatabaseError("The database refuses: it is full")
+
+    async with orchestrator(project, f"sqlite:///{tmp_path}/runs.db") as driver:
+        monkeypatch.setattr(Begin, "together", refuses)
+        with anyio.fail_after(10):
+            (failed,) = await driver.execute_multiple([(AGENT, "x")], run_id="one")
+    assert "it is full" in str(failed.error)
+    assert messages_server.requests == []
 
 
 async def test_a_failed_call_has_its_typed_error(project, pg_url, monkeypatch):

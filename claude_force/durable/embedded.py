@@ -19,7 +19,7 @@ from anyio import to_thread
 
 from ..asking import Asking, Keeping, Send
 from ..calling import Clock, Terms
-from ..errors import CancelledCallError, ClaudeForceError, ClosedError, DatabaseError
+from ..errors import CancelledCallError, ClaudeForceError, ClosedError, DatabaseError, WorkerError
 from ..locks import try_lock
 from ..types import Call, Reply
 from . import host
@@ -139,8 +139,7 @@ class Embedded:
         for asked in self._asked.get(ticket, []):
             if asked.making is not None:
                 asked.making.cancel()
-            if not asked.outcome.done():
-                asked.outcome.set_result(outcome)
+        self._tell(ticket, outcome)
 
     def _forget(self, ticket: str, asked: _Asked) -> None:
         self._asked[ticket].remove(asked)
@@ -164,7 +163,18 @@ class Embedded:
         return "nobody waits"
 
     async def _made(self, ticket: str, generation: int, asked: _Asked) -> str:
-        began, asked.making = self._clock.now(), asyncio.current_task()
+        asked.making = asyncio.current_task()
+        try:
+            return await self._carried_out(ticket, generation, asked)
+        except Exception as error:
+            outcome = _failure(error)
+            # Written down, as what has no outcome is not made again by the same run.
+            self._desk.leave(Finish(ticket, *outcome_texts(outcome, 0.0), success=False))
+            self._tell(ticket, outcome)
+            return "failed"
+
+    async def _carried_out(self, ticket: str, generation: int, asked: _Asked) -> str:
+        began = self._clock.now()
         begin = Begin(ticket, generation, _NAME)
         work = await self._desk.do(begin) or await self._desk.do(BeginAlone(**begin.__dict__))
         if work is None:
@@ -176,10 +186,13 @@ class Embedded:
             outcome = error
         figures, text = outcome_texts(outcome, began)
         await self._desk.do(Finish(ticket, figures, text, isinstance(outcome, Reply)))
-        for one in self._asked.get(ticket, []):
-            if not one.outcome.done():
-                one.outcome.set_result(outcome)
+        self._tell(ticket, outcome)
         return "answered" if isinstance(outcome, Reply) else "failed"
+
+    def _tell(self, ticket: str, outcome: Outcome) -> None:
+        for asked in self._asked.get(ticket, []):
+            if not asked.outcome.done():
+                asked.outcome.set_result(outcome)
 
     async def _open(self) -> None:
         if self._lock is None:
@@ -256,3 +269,11 @@ class Embedded:
         if self._lock is not None:
             self._lock.close()
         self._lock, self._closing = None, False
+
+
+def _failure(error: Exception) -> ClaudeForceError:
+    """What those who wait are told of a call that nobody answered."""
+    if isinstance(error, ClaudeForceError):
+        return error
+    logger.error("a call failed in this process", exc_info=error)
+    return WorkerError(f"This process met {type(error).__name__}: {error}")
