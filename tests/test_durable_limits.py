@@ -280,6 +280,22 @@ def test_an_answer_grows_old_by_the_databases_clock(cache, made, monkeypatch):
     assert SharedCache(made, ttl_hours=1e-9, max_size_mb=1).get(AGENT, "a task", MODEL) is None
 
 
+async def test_how_long_an_answer_is_good_for_can_be_changed_at_any_time(project, pg_url, messages_server):
+    async with working(pg_url), orchestrator(project, pg_url) as fleet:
+        await fleet.execute_agent(AGENT, "a task")
+        before = await fleet.explain_miss(AGENT, "a task")
+        fleet.cache_ttl_hours = 1e-9
+        after = await fleet.explain_miss(AGENT, "a task")
+    assert (before["hit"], after["hit"]) == (True, False)
+
+
+def test_what_a_database_that_is_away_did_not_keep_is_not_counted_as_kept(cache, made):
+    assert keep(cache) == 1
+    with made.begin() as connection:
+        connection.execute(sa.text("DROP TABLE claude_force.cf_answers"))
+    assert keep(cache) == 0
+
+
 def test_the_shared_cache_keeps_to_its_size_and_to_what_was_used_last(cache, made):
     for number in range(60):
         keep(cache, f"task {number}", "x" * 40_000)

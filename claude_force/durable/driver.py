@@ -159,6 +159,7 @@ class Remote:
             await self._desk.do(SetByHand(rates))
         if self._cache is None:
             self._cache = SharedCache(self._database, kept.ttl_hours, kept.max_size_mb)
+        self._cache.bound(kept.ttl_hours, kept.max_size_mb)
         self._cache.exclude_agents = frozenset(kept.cache.exclude_agents) if kept.cache else frozenset()
         return replace(kept, cache=self._cache)
 

@@ -48,7 +48,7 @@ class SharedCache:
     def __init__(self, database: Database, ttl_hours: float, max_size_mb: float) -> None:
         """Raises CacheError for a secret that can't be used."""
         self._database = database
-        self._ttl, self._most = ttl_hours * 3600, int(max_size_mb * 2**20)
+        self.bound(ttl_hours, max_size_mb)
         if settings.cache_secret() is None:
             logger.warning(
                 "CLAUDE_CACHE_SECRET is not set: answers are signed with this machine's own secret, and "
@@ -62,6 +62,10 @@ class SharedCache:
         self._leases: Optional[sa.Connection] = None
         self._held: Set[Question] = set()
         self.forged = 0
+
+    def bound(self, ttl_hours: float, max_size_mb: float) -> None:
+        """What holds from here on, as of `ResponseCache`."""
+        self._ttl, self._most = ttl_hours * 3600, int(max_size_mb * 2**20)
 
     def get(
         self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
@@ -122,9 +126,7 @@ class SharedCache:
     def set_many(self, answers: Iterable[Mapping[str, Any]]) -> int:
         """As `ResponseCache.set_many`."""
         rows = [row for row in (self._row(**answer) for answer in answers) if row]
-        if rows:
-            self._guarded(lambda: self._write(rows), None)
-        return len(rows)
+        return self._guarded(lambda: self._write(rows), 0) if rows else 0
 
     def _row(self, agent: str, *more: Any, **fields: Any) -> Optional[Dict[str, Any]]:
         moment = self._guarded(self._now, None)
@@ -144,7 +146,8 @@ class SharedCache:
             "hits": 0,
         }
 
-    def _write(self, rows: List[Dict[str, Any]]) -> None:
+    def _write(self, rows: List[Dict[str, Any]]) -> int:
+        """Returns how many are kept."""
         # The last of two answers to one question, and all in one order: nobody waits for each other.
         by_key = {row["key"]: row for row in rows}
         values = [by_key[key] for key in sorted(by_key)]
@@ -167,6 +170,7 @@ class SharedCache:
         if self._written > self._most * _LOOK_SHARE:
             self._written = 0
             self.shrink()
+        return len(rows)
 
     def shrink(self) -> int:
         """Removes what was not used for the longest time, if there is too much. Returns how many."""
