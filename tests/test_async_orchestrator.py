@@ -9,6 +9,7 @@ import pytest
 from fleet import MODEL, FakeClock, fleet, write_project
 
 from claude_force.async_orchestrator import AsyncAgentOrchestrator, AsyncAgentResult
+from claude_force.calling import Clock
 from claude_force.errors import (
     AgentNotFoundError,
     AuthenticationError,
@@ -334,6 +335,32 @@ class TestTheEnd:
             await orchestrator.execute_agent("python-expert", "x")
             await orchestrator.close()
             assert (await orchestrator.execute_agent("python-expert", "x")).success
+
+    async def test_settings_that_change_with_each_call_leave_no_connection_behind(self, project):
+        async with fleet(project) as (orchestrator, server):
+            for number in range(5):
+                orchestrator.timeout_seconds = 10.0 + number
+                assert (await orchestrator.execute_agent("python-expert", f"x {number}")).success
+            assert await ended(lambda: server.open_connections == 1)
+        assert await ended(lambda: server.open_connections == 0)
+
+    async def test_a_call_under_way_goes_on_as_it_was_begun_when_settings_change(self, project):
+        slow = {"time_to_first_token": 0.3}
+        async with fleet(project, slow, clock=Clock()) as (orchestrator, _):
+            first = asyncio.ensure_future(orchestrator.execute_agent("python-expert", "x"))
+            await asyncio.sleep(0.1)
+            orchestrator.timeout_seconds = 20.0
+            assert (await orchestrator.execute_agent("python-expert", "y")).success
+            assert (await first).success
+
+    async def test_limits_set_by_hand_hold_across_a_change_of_other_settings(self, project):
+        clock = FakeClock()
+        async with fleet(project, clock=clock, rpm=60) as (orchestrator, _):
+            for number in range(12):
+                orchestrator.timeout_seconds = 10.0 + number
+                await orchestrator.execute_agent("python-expert", f"x {number}")
+        # A tenth of a minute's worth at once, then one each second.
+        assert clock.time == pytest.approx(6.0, abs=0.1)
 
     def test_one_orchestrator_serves_two_loops_one_after_the_other_without_close(self, project):
         with MessagesServer() as server:

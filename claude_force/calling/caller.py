@@ -126,14 +126,16 @@ class Caller:
         async with self._turns.setdefault(loop, asyncio.Lock()):
             opened = self._open.get(loop)
             if not opened or opened[-1].how != how:
-                line = await self._open_line(how, model)
+                line = await self._open_line(how, model, opened[-1] if opened else None)
                 # Calls in flight keep the line that they began on; the new settings hold from here.
                 opened = self._open.setdefault(loop, [])
                 opened.append(_Opened(how, line, self._lifetime(line)))
                 await opened[-1].lifetime.__anext__()
-            return opened[-1].line
+                for before in [one for one in opened if one.line is not line and one.line.is_idle]:
+                    await before.lifetime.aclose()
+            return self._open[loop][-1].line
 
-    async def _open_line(self, how: CallerSettings, model: str) -> Line:
+    async def _open_line(self, how: CallerSettings, model: str, before: Optional[_Opened]) -> Line:
         def prepare() -> Transport:
             # Imports, certificates and prices take most of a second; the loop has other things to do.
             import_sdk()
@@ -143,7 +145,12 @@ class Caller:
         transport = await anyio.to_thread.run_sync(prepare)
         policy = RetryPolicy(attempts=how.max_attempts)
         window = Window(how.ceiling, adaptive=how.max_concurrent == AUTO)
-        gate = Gate(window, Pace(how.rates, self._clock.now()), self._clock)
+        if before is not None and before.how.rates == how.rates:
+            # What was used of the limits that are set by hand is used, whatever else has changed.
+            pace = before.line.gate.pace.of_another_model()
+        else:
+            pace = Pace(how.rates, self._clock.now())
+        gate = Gate(window, pace, self._clock)
         return Line(transport, gate, policy, self._clock, self.price(how), self.forecast)
 
     async def _lifetime(self, line: Line) -> AsyncGenerator[None, None]:
@@ -152,7 +159,10 @@ class Caller:
         try:
             yield
         finally:
-            self._open.pop(asyncio.get_running_loop(), None)
+            loop = asyncio.get_running_loop()
+            left = [one for one in self._open.pop(loop, []) if one.line is not line]
+            if left:
+                self._open[loop] = left
             await line.close()
 
 

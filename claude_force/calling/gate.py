@@ -48,7 +48,7 @@ class Gate:
     """
 
     def __init__(self, window: Window, pace: Pace, clock: Clock) -> None:
-        self._window, self._pace, self._clock = window, pace, clock
+        self._window, self.pace, self._clock = window, pace, clock
         self._lanes: Dict[str, _Lane] = {}
         self._turn = asyncio.Lock()
         self._changed = asyncio.Event()
@@ -65,14 +65,14 @@ class Gate:
         return Load(self.under_way, self.room, paused, self._rates())
 
     def _rates(self) -> Rates:
-        first, *others = [lane.pace for lane in self._lanes.values()] or [self._pace]
+        first, *others = [lane.pace for lane in self._lanes.values()] or [self.pace]
         return first.rates(*others)
 
     def lane(self, model: str) -> _Lane:
         """Where this model's attempts wait."""
         lane = self._lanes.get(model)
         if lane is None:
-            pace = self._pace.of_another_model() if self._lanes else self._pace
+            pace = self.pace.of_another_model() if self._lanes else self.pace
             lane = self._lanes[model] = _Lane(pace)
         return lane
 

@@ -46,6 +46,11 @@ class Line:
         self._live: Set[anyio.CancelScope] = set()
         self._closed = False
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no call is under way."""
+        return not self._live and not self.gate.under_way
+
     async def send(self, call: Call, deadline_seconds: Optional[float], terms: Terms) -> Reply:
         """Raises InputError before anything is sent, CallError after."""
         self.transport.check(call)
