@@ -41,18 +41,30 @@ PUBLIC: Dict[str, List[Tuple[str, List[str]]]] = {
             ["Event", "Queued", "Started", "Retried", "Paused", "Cached", "Finished", "Progress"],
         )
     ],
-    "Errors": [("claude_force.errors", ["CallError"])],
+    "Workflows": [
+        ("claude_force", ["Workflow", "Step"]),
+        ("claude_force.workflow", ["ForEach", "Condition"]),
+        ("claude_force", ["WorkflowResult"]),
+        ("claude_force.workflow", ["StepResult", "StepEvent"]),
+        ("claude_force.workflow.plan", ["Plan", "PlannedStep"]),
+        ("claude_force.workflow.journal", ["KeptRun"]),
+    ],
+    "Errors": [("claude_force", ["ClaudeForceError"]), ("claude_force.errors", ["CallError"])],
     "Cache": [("claude_force", ["ResponseCache"])],
     "Ledger": [
         ("claude_force.performance_tracker", ["PerformanceTracker"]),
         ("claude_force.ledger.entry", ["Entry"]),
+    ],
+    "Logs and OpenTelemetry": [
+        ("claude_force.integrations.json_logs", ["log_as_json", "JsonLogs", "JsonFormatter"]),
+        ("claude_force.integrations.otel", ["instrument", "OpenTelemetry"]),
     ],
     "Durable runs": [
         ("claude_force.durable", ["Worker", "Runs"]),
         ("claude_force.durable.runs", ["RunState", "WorkerState", "Failure"]),
     ],
     "The stand-in": [
-        ("claude_force.testing", ["MessagesServer", "RateLimit", "Received"]),
+        ("claude_force.testing", ["MessagesServer", "RateLimit", "Received", "Billed"]),
         ("claude_force.testing.traffic", ["Traffic"]),
         (
             "claude_force.testing.faults",
@@ -122,7 +134,7 @@ def _line(text: Optional[str]) -> str:
 
 def _described(module: str, value: Any, name: str) -> Iterator[str]:
     yield f"### {name}"
-    yield f"`from {module} import {name}`"
+    yield f"`from {module} import {name}`{_other_names(module, value, name)}"
     yield from _docstring(value)
     if not inspect.isclass(value):
         yield _signature(value, name)
@@ -136,6 +148,12 @@ def _described(module: str, value: Any, name: str) -> Iterator[str]:
         yield from _docstring(value.__init__)
     for member in _members(value):
         yield from member
+
+
+def _other_names(module: str, value: Any, name: str) -> str:
+    home = import_module(module)
+    others = [one for one in getattr(home, "__all__", ()) if one != name and getattr(home, one) is value]
+    return "".join(f", also as `{one}`" for one in others)
 
 
 def _own(cls: type) -> Dict[str, Any]:
@@ -292,9 +310,7 @@ def _value(action: argparse.Action) -> str:
 
 
 def _help(action: argparse.Action) -> str:
-    text = (action.help or "") % {**vars(action), "prog": "claude-force"}
-    again = "; may be given again" if isinstance(action, argparse._AppendAction) else ""
-    return text + again
+    return (action.help or "") % {**vars(action), "prog": "claude-force"}
 
 
 def _escaped(cell: str) -> str:

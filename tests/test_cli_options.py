@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from claude_force.cli.main import main
+from claude_force.cli.arguments import VERBS
+from claude_force.cli.main import _parser, main
 from claude_force.testing import faults
 
 ASK = ("run", "agent", "python-expert", "--task", "x")
@@ -91,6 +92,14 @@ class TestEverywhere:
 
 
 KEY, PASSWORD = "hunter2-the-key-of-no-known-form", "hunter2-the-password"
+
+
+class TestLimits:
+    @pytest.mark.parametrize("verb", [["run", "many", "tasks.jsonl"], ["worker"]], ids=" ".join)
+    @pytest.mark.parametrize("spelling", ["--input-tpm", "--tpm"])
+    def test_have_the_same_names_for_a_run_and_for_a_worker(self, verb, spelling):
+        args = _parser(VERBS).parse_args([*verb, "--rpm", "60", spelling, "5000", "--output-tpm", "1000"])
+        assert (args.rpm, args.input_tpm, args.output_tpm) == (60, 5000, 1000)
 
 
 class TestSecrets:

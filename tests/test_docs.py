@@ -9,6 +9,8 @@ import pytest
 from extras import missing
 from pages import ROOT, Forge, blocks_of, check, examples_of, walk
 
+import claude_force
+
 DOCS = ROOT / "docs"
 PAGES = sorted(path.name for path in DOCS.glob("*.md"))
 # Walked by tests of their own, which have a database.
@@ -62,7 +64,13 @@ def anchors_of(page):
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.skipif(bool(missing("durable")), reason="it tells of durable runs too")
+@pytest.mark.parametrize("name", [name for name in claude_force.__all__ if name != "__version__"])
+def test_a_public_name_is_in_the_reference(name):
+    page = (DOCS / "reference.md").read_text(encoding="utf-8")
+    assert f"### {name}\n" in page or f", also as `{name}`" in page
+
+
+@pytest.mark.skipif(bool(missing("durable") or missing("otel")), reason="it tells of the extras too")
 def test_the_reference_is_what_the_sources_say():
     command = [sys.executable, str(ROOT / "scripts" / "reference.py"), "--check"]
     checked = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -122,7 +122,7 @@ def _engine(args: argparse.Namespace, url: Optional[str]) -> AsyncAgentOrchestra
         args,
         prices=prices(args.price),
         rpm=args.rpm,
-        input_tpm=args.tpm,
+        input_tpm=args.input_tpm,
         output_tpm=args.output_tpm,
         durable=url,
     )

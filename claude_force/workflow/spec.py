@@ -18,7 +18,8 @@ TESTS = (CONTAINS, NOT_CONTAINS, EQUALS, NOT_EQUALS)
 class Condition:
     """A step runs only where what `source` names, "steps.ID" or "inputs.NAME", passes the test.
 
-    Upper and lower case are the same, and space around both texts does not count.
+    `test` is "contains", "not_contains", "equals" or "not_equals". Upper and lower case are the same, and
+    space around both texts does not count.
     """
 
     source: str

@@ -26,7 +26,8 @@ def add(parser: Parser) -> None:
     """Gives `parser` the verb's arguments."""
     kinds = parser.add_kinds("kind")
     kinds.add("agent", "Run one agent on one task.", _add_agent, epilog=TASK_HELP)
-    kinds.add("workflow", "Run a workflow's agents in turn.", _add_workflow, epilog=TASK_HELP)
+    workflow = "Run a workflow, each step as soon as it can; resumes with --resume."
+    kinds.add("workflow", workflow, _add_workflow, epilog=TASK_HELP)
     kinds.add(
         "many",
         "Run a file of tasks, or files as tasks; resumes where it was ended.",
@@ -97,10 +98,10 @@ def _add_bounds(parser: Parser) -> None:
     add, most = parser.add_argument, "hard cap on what the output costs, earlier runs included"
     add("--budget", type=number, metavar="USD", help=most)
     add("--estimate", action="store_true", help="say what it would use and cost, and send nothing")
-    price = "USD per million tokens, where no list has it"
+    price = "USD per million tokens, where no list has it; may be repeated"
     add("--price", action="append", metavar="MODEL=IN,OUT", help=price)
     add("--rpm", type=number, metavar="N", help="requests a minute, below what the server allows")
-    add("--tpm", type=number, metavar="N", help="input tokens a minute, likewise")
+    add("--input-tpm", "--tpm", type=number, metavar="N", help="input tokens a minute, likewise")
     add("--output-tpm", type=number, metavar="N", help="output tokens a minute, likewise")
     add("--cache-ttl", choices=["5m", "1h"], help="life of the API's prompt cache (5m)")
     grace = "what is in flight may end after Ctrl-C (30)"

@@ -7,6 +7,12 @@ import argparse
 from ..options import number
 from ..parser import Parser
 
+_LIMITS = (
+    (("--rpm",), "requests"),
+    (("--input-tpm", "--tpm"), "input tokens"),
+    (("--output-tpm",), "output tokens"),
+)
+
 
 def add(parser: Parser) -> None:
     """Gives `parser` the verb's arguments."""
@@ -20,9 +26,9 @@ def add(parser: Parser) -> None:
         "the same after each restart, and no other worker's (default: the first free of HOST-1, HOST-2 ...)"
     )
     parser.add_argument("--name", metavar="ID", help=name)
-    for option, what in (("rpm", "requests"), ("input-tpm", "input tokens"), ("output-tpm", "output tokens")):
+    for options, what in _LIMITS:
         text = f"{what} a minute that all workers keep together"
-        parser.add_argument(f"--{option}", type=number, metavar="N", help=text)
+        parser.add_argument(*options, type=number, metavar="N", help=text)
     grace = "seconds that a worker which is told to stop has for what is on the wire (default 30)"
     parser.add_argument("--grace", type=int, metavar="S", default=30, help=grace)
     parser.set_defaults(carry_out=_carry_out)
