@@ -20,6 +20,9 @@ EXAMPLES = [(page, number) for page in WALKED for number in range(len(examples_o
 OF_OTEL = ("observability.md",)
 # What a block may be in beside those that run: something to look at.
 SHOWN = ("console", "dockerfile", "ini", "jsonc", "sql", "text", "yaml")
+# From the sources, by `make docs`.
+WRITTEN = ("commands.md", "reference.md")
+LONGEST_LINE = 120
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +65,27 @@ def anchors_of(page):
     """The anchors that a page's headings get on the usual hosts of code."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.M)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", [*PAGES, "../README.md", "../CHANGELOG.md"])
+def test_a_line_of_text_fits_an_editor(page):
+    text = (DOCS / page).read_text(encoding="utf-8")
+    if "<!-- Written by" not in text:
+        words = re.sub(r"^```.*?^```", "", text, flags=re.S | re.M).splitlines()
+        assert [line for line in words if len(line) > LONGEST_LINE and not line.startswith("|")] == []
+
+
+def test_the_index_leads_to_every_page():
+    linked = set(re.findall(r"\]\(([\w-]+\.md)", (DOCS / "index.md").read_text(encoding="utf-8")))
+    assert linked == set(PAGES) - {"index.md"}
+
+
+def test_a_guide_tells_of_every_option_of_the_command():
+    rows = re.findall(r"^\| `(-[^`]*)`", (DOCS / "commands.md").read_text(encoding="utf-8"), re.M)
+    guides = [DOCS / page for page in PAGES if page not in WRITTEN] + [ROOT / "README.md"]
+    told = set("".join(one.read_text(encoding="utf-8") for one in guides).replace("`", " ").split())
+    untold = {row for row in rows if told.isdisjoint(row.replace(",", "").split())}
+    assert untold == {"-h, --help", "--version"}
 
 
 @pytest.mark.parametrize("name", [name for name in claude_force.__all__ if name != "__version__"])
