@@ -33,6 +33,15 @@ class FakeClock(Clock):
         await asyncio.sleep(0)
 
 
+async def ended(condition, seconds=10.0):
+    """Whether it holds within so long: a server sees what its client did a little later."""
+    for _ in range(int(seconds / 0.01)):
+        if condition():
+            return True
+        await asyncio.sleep(0.01)
+    return False
+
+
 def clear_environment(monkeypatch, home):
     """Takes the user's own set-up out of the environment, and any way to a paid API."""
     for name in list(os.environ):

@@ -104,7 +104,7 @@ class TestAnswers:
     @given(st.data())
     def test_a_damaged_body_is_an_answer_or_a_typed_error(self, data):
         with contextlib.suppress(CallError):
-            read(BodyReader(), damaged(data.draw, MESSAGE.body()))
+            assert isinstance(read(BodyReader(), damaged(data.draw, MESSAGE.body())).text, str)
 
     @pytest.mark.parametrize("what", [DEEP, '{"a":' * 100_000, LONG_NUMBER, '{"a":' + LONG_NUMBER + "}"])
     def test_what_python_will_not_read_is_a_typed_error(self, what):
@@ -152,11 +152,15 @@ TAGS = [
 class TestProject:
     @given(st.text(st.sampled_from("-:\n#&*[]{}\"'| >!?%@a1.\t=<,~\u2028\ud800\0"), max_size=60))
     def test_any_front_matter_is_read(self, front):
-        read_definition(f"---\n{front}\n---\nbody")
+        self._is_read_or_told(read_definition(f"---\n{front}\n---\nbody"))
 
     @given(st.sampled_from(TAGS), st.text(max_size=12), st.sampled_from(['"', "'", ""]))
     def test_a_tag_whose_value_does_not_fit_is_read(self, tag, value, quote):
-        read_definition(f"---\nname: {tag} {quote}{value}{quote}\n---\nbody")
+        self._is_read_or_told(read_definition(f"---\nname: {tag} {quote}{value}{quote}\n---\nbody"))
+
+    def _is_read_or_told(self, found):
+        assert all(isinstance(name, str) for name in found.fields)
+        assert found.problem or found.body.endswith("body")
 
     @many_files
     @given(
@@ -207,7 +211,8 @@ class TestProject:
         whole = b'{"agents": {"a": {"file": "x.md", "domains": ["b"]}}, "workflows": {"w": ["a", "a"]}}'
         (folder / "claude.json").write_bytes(damaged(data.draw, whole))
         with contextlib.suppress(ConfigurationError):
-            Registry(folder / "claude.json").list_agents()
+            agents = Registry(folder / "claude.json").list_agents()
+            assert all(isinstance(agent["name"], str) for agent in agents)
 
 
 # -- rows in and rows out -------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import logging
 import traceback
 
 import pytest
-from fleet import MODEL, FakeClock, fleet, write_project
+from fleet import MODEL, FakeClock, ended, fleet, write_project
 
 from claude_force.async_orchestrator import AsyncAgentOrchestrator, AsyncAgentResult
 from claude_force.calling import Clock
@@ -30,15 +30,6 @@ from claude_force.testing import MessagesServer, faults
 @pytest.fixture
 def project(tmp_path):
     return write_project(tmp_path)
-
-
-async def ended(condition, seconds=2.0):
-    """Waits until the server has seen what its client did."""
-    for _ in range(int(seconds / 0.01)):
-        if condition():
-            return True
-        await asyncio.sleep(0.01)
-    return False
 
 
 class TestOneCall:

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from fleet import fleet, write_project
+from fleet import ended, fleet, write_project
 
 from claude_force import AgentOrchestrator
 from claude_force.bulk import stream
@@ -173,8 +173,7 @@ async def test_leaving_the_stream_closes_its_connections(project):
     async with fleet(project, {"time_to_first_token": 0.02}, max_concurrent=4) as (orchestrator, server):
         async for _ in orchestrator.stream_multiple(tasks):
             break
-        await asyncio.sleep(0.1)
-        assert server.in_flight == 0
+        assert await ended(lambda: server.in_flight == 0)
         assert len(server.requests) < 20
 
 

@@ -9,22 +9,13 @@ import threading
 from contextlib import asynccontextmanager
 
 import pytest
-from fleet import fleet
+from fleet import ended, fleet
 
 from claude_force import AgentOrchestrator, ResponseCache
 from claude_force.calling import Clock
 from claude_force.clerk import Clerk
 from claude_force.errors import ClosedError, DeadlineExceededError
 from claude_force.testing import MessagesServer
-
-
-async def ended(condition, seconds=10.0):
-    """Waits until it holds."""
-    for _ in range(int(seconds / 0.01)):
-        if condition():
-            return True
-        await asyncio.sleep(0.01)
-    return False
 
 
 class TestClose:

@@ -51,7 +51,7 @@ def test_a_block_is_either_run_or_known_to_be_shown(page):
     assert (DOCS / page).read_text(encoding="utf-8").count("\n```") == 2 * len(blocks_of(DOCS / page))
 
 
-@pytest.mark.parametrize("page", [*PAGES, "../README.md"])
+@pytest.mark.parametrize("page", [*PAGES, "../README.md", "../CHANGELOG.md"])
 def test_a_link_leads_to_a_page_and_to_a_heading_that_are_there(page):
     path = (DOCS / page).resolve()
     text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.S | re.M)

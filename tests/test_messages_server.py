@@ -712,6 +712,8 @@ class TestLife:
         server = MessagesServer().start()
         server.stop()
         server.stop()
+        with pytest.raises(ConnectionRefusedError):
+            ask(server, prompt())
 
     def test_a_server_can_start_again(self):
         server = MessagesServer()
