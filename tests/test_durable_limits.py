@@ -372,7 +372,7 @@ class TestTheDisk:
         assert not self.waits(made, first)
         assert not self.waits(made, settle(first))
 
-    def test_money_does(self, made):
+    def test_what_is_charged_to_a_budget_does(self, made):
         first = admit(worst=5, budgets=[budget(made, 100)])
         assert self.waits(made, first)
         assert self.waits(made, settle(first, spent=5))

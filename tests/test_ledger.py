@@ -298,7 +298,7 @@ class TestWindow:
         "text, seconds",
         [("45m", 2700), ("3h", 10_800), ("2d", 172_800), ("1w", 604_800), ("1.5h", 5400), ("90s", 90)],
     )
-    def test_so_long_ago(self, text, seconds):
+    def test_an_age_is_counted_back_from_now(self, text, seconds):
         assert moment_of(text, NOW) == NOW - seconds
 
     def test_a_date_or_a_time(self):

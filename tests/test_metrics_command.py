@@ -173,7 +173,7 @@ class TestPiped:
 
 
 class TestWindow:
-    def test_since_a_date(self, ledger, capsys):
+    def test_since_a_date_leaves_out_what_ended_before(self, ledger, capsys):
         found = json.loads(metrics(capsys, "summary", "--json", "--since", "2026-11-02T00:00Z").out)
         assert found["executions"] == 3
 
@@ -340,7 +340,7 @@ class TestAmounts:
             (7_200_000.0, "120.0 min"),
         ],
     )
-    def test_durations(self, milliseconds, shown):
+    def test_a_duration_is_shown_in_a_unit_that_fits(self, milliseconds, shown):
         assert amounts.duration(milliseconds) == shown
 
     @pytest.mark.parametrize(
@@ -353,7 +353,7 @@ class TestAmounts:
             (0.00012, 0, "$0.0001"),
         ],
     )
-    def test_money(self, known, unknown, shown):
+    def test_a_sum_tells_what_is_unknown_in_it(self, known, unknown, shown):
         assert amounts.money(known, unknown) == shown
 
     def test_what_is_not_nothing_does_not_read_as_nothing(self):

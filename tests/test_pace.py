@@ -280,7 +280,7 @@ class TestFleet:
             assert len(server.requests) == 200
             assert orchestrator.load().limits == Rates(60, 6_000, 6_000)
 
-    async def test_limits_set_by_hand(self, project):
+    async def test_a_limit_that_is_set_by_hand_is_kept(self, project):
         clock = FakeClock()
         tasks = [("python-expert", f"Task {number}") for number in range(40)]
         async with fleet(project, {"clock": clock.now}, clock=clock, rpm=60) as (orchestrator, server):

@@ -418,7 +418,7 @@ class TestInquiries:
         with pytest.raises(InvalidOptionError, match="hours"):
             filled.get_performance_summary(hours)
 
-    def test_agents_apart(self, filled):
+    def test_each_agent_has_figures_of_its_own(self, filled):
         assert {name: of["executions"] for name, of in filled.get_agent_performance().items()} == {
             "a": 3,
             "b": 1,

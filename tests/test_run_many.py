@@ -249,7 +249,7 @@ class TestEstimate:
         assert "cost           about $" in out
         assert not server.requests
 
-    def test_as_json(self, project, server, capsys):
+    def test_as_json_its_cost_is_a_range(self, project, server, capsys):
         assert many(write_tasks(project, 50), "--estimate", "--json", "--price", PRICE, "--model", MODEL) == 0
         found = json.loads(capsys.readouterr().out)
         assert found["success"] is True
