@@ -80,6 +80,16 @@ def test_the_index_leads_to_every_page():
     assert linked == set(PAGES) - {"index.md"}
 
 
+def test_each_package_that_is_installed_has_its_reason():
+    needed = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    extras = (ROOT / "pyproject.toml").read_text(encoding="utf-8").partition("optional-dependencies]")[2]
+    named = re.findall(r"^([\w-]+)", needed, re.M)
+    named += re.findall(r'^  "([\w-]+)', extras.partition("\n[")[0], re.M)
+    reasons = (DOCS / "dependencies.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([\w, -]+) \|", reasons, re.M)
+    assert set(named) - set(", ".join(rows).split(", ")) == {"claude-force"}
+
+
 def test_a_guide_tells_of_every_option_of_the_command():
     rows = re.findall(r"^\| `(-[^`]*)`", (DOCS / "commands.md").read_text(encoding="utf-8"), re.M)
     guides = [DOCS / page for page in PAGES if page not in WRITTEN] + [ROOT / "README.md"]
