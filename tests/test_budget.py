@@ -144,10 +144,10 @@ class TestBudget:
 
     def test_of_the_callers_prices_each_kind_of_token_has_its_own(self):
         usage = Usage(2_000_000, 3_000_000, 9_000_000, 5_000_000, 4_000_000)
-        usual = price_by({"m": {"input": 1.0, "output": 7.0}}, lambda *_: None)
-        assert usual("m", usage) == pytest.approx(2 + 3 * 7 + 5 * 1.25 + 4 * 2 + 5 * 0.1)
-        rates = {"input": 1.0, "output": 7.0, "cache_write": 11.0, "cache_write_1h": 13.0, "cache_read": 0.0}
-        assert price_by({"m": rates}, lambda *_: None)("m", usage) == 2 + 3 * 7 + 5 * 11 + 4 * 13
+        usual = price_by({"m": {"input": 3.0, "output": 7.0}}, lambda *_: None)
+        assert usual("m", usage) == pytest.approx(2 * 3 + 3 * 7 + 5 * 3.75 + 4 * 6 + 5 * 0.3)
+        rates = {"input": 3.0, "output": 7.0, "cache_write": 11.0, "cache_write_1h": 13.0, "cache_read": 0.0}
+        assert price_by({"m": rates}, lambda *_: None)("m", usage) == 2 * 3 + 3 * 7 + 5 * 11 + 4 * 13
 
     def test_other_models_are_priced_as_ever_with_the_options_of_the_call(self):
         price = price_by({"m": {"input": 1.0, "output": 2.0}}, lambda *asked: asked)
@@ -157,7 +157,7 @@ class TestBudget:
     @pytest.mark.parametrize("given", [{"input": 1.0}, {"input": 1.0, "output": 2.0, "cache": 1.0}])
     def test_prices_that_are_missing_or_of_nothing_known_are_refused_by_name(self, given):
         named = f"prices['m'] has {sorted(given)}; give input and output"
-        with pytest.raises(InvalidOptionError, match=re.escape(named) + ".*usual cache_write"):
+        with pytest.raises(InvalidOptionError, match=re.escape(named) + ".* from the usual cache_write"):
             price_by({"m": given}, lambda *_: None)
 
     @pytest.mark.parametrize("rate", ["1", None, -0.1, float("nan"), float("inf")])
