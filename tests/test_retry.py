@@ -1,5 +1,6 @@
 """The retry policy: pure, so every statement about it is a plain assertion; and the attempts under it."""
 
+import asyncio
 import logging
 
 import pytest
@@ -86,6 +87,15 @@ class Listener(Watch):
         self.told.append((attempt, delay, error))
 
 
+class ListeningClock(LoopClock):
+    def __init__(self):
+        self.slept = []
+
+    async def sleep(self, seconds):
+        self.slept.append(seconds)
+        await super().sleep(seconds)
+
+
 class TestAttempts:
     """In virtual time: 1, 2, 4 ... seconds between attempts of no time at all, 5 of them at most."""
 
@@ -98,9 +108,10 @@ class TestAttempts:
             call = Call("python-expert", (), "x", "m", 1)
 
             async def work():
-                clock = LoopClock()
+                self.clock = clock = ListeningClock()
+                await asyncio.sleep(7)
                 self.made = Attempts(call, policy, clock, deadline, self.watch)
-                await clock.sleep(before)
+                await asyncio.sleep(before)
 
                 async def attempt(number):
                     numbers.append(number)
@@ -110,9 +121,9 @@ class TestAttempts:
                     return outcome
 
                 try:
-                    return await self.made.run(attempt), clock.now(), numbers
+                    return await self.made.run(attempt), clock.now() - 7, numbers
                 except Exception as error:
-                    return error, clock.now(), numbers
+                    return error, clock.now() - 7, numbers
 
             return run_virtually(work())
 
@@ -127,6 +138,7 @@ class TestAttempts:
         assert attempts(first, second, "reply") == ("reply", 1 + 12, [1, 2, 3])
         assert (self.made.made, self.made.last_error) == (3, second)
         assert self.watch.told == [(1, 1.0, first), (2, 12.0, second)]
+        assert self.clock.slept == [1.0, 12.0]
 
     def test_the_last_that_the_policy_allows_fails_the_call_with_its_own_error(self, attempts):
         errors = [OverloadedError(str(number)) for number in range(6)]

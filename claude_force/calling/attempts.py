@@ -39,8 +39,8 @@ class Attempts:
     async def run(self, attempt: Callable[[int], Awaitable[Reply]]) -> Reply:
         """`attempt` is given its number, from 1. Raises what the last raised, or DeadlineExceededError."""
         try:
-            self.made += 1
-            return await attempt(self.made)
+            self.made = 1
+            return await attempt(1)
         except TransientError as error:
             return await self._driven(attempt, error)
 
