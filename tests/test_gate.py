@@ -145,6 +145,18 @@ def test_what_an_attempt_used_takes_the_place_of_what_it_was_to_need(usage, ends
     assert run_virtually(work()) == pytest.approx(waits)
 
 
+@pytest.mark.parametrize(
+    ("ends", "waits"), [(RateLimitError("x"), 0), (OverloadedError("x"), 12), (KeyError("x"), 12)]
+)
+def test_a_refused_request_counts_as_none(ends, waits):
+    async def work():
+        wire = Wire(rates=Rates(5))
+        await wire.all(wire.send("a", 0.0, ends))
+        return wire.gate.lane("m").pace.wait(ONE, 0.0)
+
+    assert run_virtually(work()) == pytest.approx(waits)
+
+
 def test_a_window_grows_only_where_somebody_waits_for_room():
     async def work():
         wire = Wire(room=100, adaptive=True)
