@@ -44,7 +44,7 @@ class _Lane:
 class Gate:
     """Only the first in a line looks whether there is room, so that no herd wakes where one can go.
 
-    `pace` is that of the first model; others have the limits that are set by hand in common with it.
+    `pace` has the limits that are set by hand, which all models share; each learns its own beside them.
     """
 
     def __init__(self, window: Window, pace: Pace, clock: Clock) -> None:
@@ -65,15 +65,13 @@ class Gate:
         return Load(self.under_way, self.room, paused, self._rates())
 
     def _rates(self) -> Rates:
-        first, *others = [lane.pace for lane in self._lanes.values()] or [self.pace]
-        return first.rates(*others)
+        return self.pace.rates(*(lane.pace for lane in self._lanes.values()))
 
     def lane(self, model: str) -> _Lane:
         """Where this model's attempts wait."""
         lane = self._lanes.get(model)
         if lane is None:
-            pace = self.pace.of_another_model() if self._lanes else self.pace
-            lane = self._lanes[model] = _Lane(pace)
+            lane = self._lanes[model] = _Lane(self.pace.of_another_model())
         return lane
 
     def passage(self, model: str, need: Need, meter: Meter, watch: Watch) -> Passage:
@@ -101,7 +99,7 @@ class Gate:
         self.under_way -= 1
         if error is None:
             self._window.succeeded(began, beside, self._waits_for_room)
-        elif isinstance(error, CallError):
+        else:
             pause = self._window.failed(error, began, now)
             used = _NOTHING if isinstance(error, RateLimitError) else need
         lane.pace.learn(meter.headers, began, now)

@@ -64,7 +64,7 @@ class Window:
         elif wanted and self.adaptive:
             self.size = min(float(self.ceiling), self.size + 1 / self.size)
 
-    def failed(self, error: CallError, began: float, now: float) -> float:
+    def failed(self, error: BaseException, began: float, now: float) -> float:
         """Takes note of an attempt that began at `began`. Returns the seconds of a pause that it starts."""
         if not isinstance(error, TransientError):
             return 0.0
