@@ -1,11 +1,13 @@
 """The cache: never stale, never forged, never in the way, within its bounds."""
 
 import hashlib
+import hmac
 import json
 import logging
 import os
 import sqlite3
 import stat
+import struct
 import subprocess
 import sys
 import zlib
@@ -19,7 +21,8 @@ from hypothesis import strategies as st
 
 from claude_force.cache.key import cache_key, encode, field_checksums, question
 from claude_force.cache.memory import MemoryLayer
-from claude_force.cache.signing import Entry, Secret, is_of, seal, unseal
+from claude_force.cache.secret import find_secret
+from claude_force.cache.signing import Entry, Secret, is_of, key_of, seal, unseal
 from claude_force.errors import CacheError
 from claude_force.response_cache import ResponseCache
 
@@ -154,6 +157,33 @@ class TestSignature:
         assert unseal(sealed, entry.key, OTHER) is None
         assert is_of(sealed, OWN)
         assert not is_of(sealed, OTHER)
+
+    @pytest.mark.parametrize("cost", [None, 0.0, 0.25])
+    def test_an_entry_has_the_same_bytes_in_every_release_so_that_what_was_kept_is_found(self, cost):
+        entry = Entry(b"k" * 16, 1.5, 2, 3, cost, b"about", "\xe9", "\ud800!")
+        signed = b"\x01" + b"k" * 16 + struct.pack(">dQQd?", 1.5, 2, 3, cost or 0.0, cost is not None)
+        signed += struct.pack(">3I", 5, 2, 4) + b"about" + b"\xc3\xa9" + b"\xed\xa0\x80!"
+        identity = hmac.new(b"s", b"claude-force cache secret", hashlib.sha256).digest()[:8]
+        kept = identity + hmac.new(b"s", signed, hashlib.sha256).digest() + signed
+        assert seal(entry, OWN) == kept
+        assert unseal(kept, entry.key, OWN) == entry
+
+    def test_texts_may_be_empty_and_surrogates_may_stand_alone(self):
+        empty = Entry(b"k" * 16, 0.0, 0, 0, None, b"", "", "")
+        assert unseal(seal(empty, OWN), empty.key, OWN) == empty
+        half = empty._replace(extra="\ud800", response="\udc00")
+        assert unseal(seal(half, OWN), half.key, OWN) == half
+
+    def test_a_good_signature_of_another_format_or_of_hardly_anything_is_no_entry(self):
+        signed = seal(Entry(b"k" * 16, 0.0, 0, 0, None, b"", "", ""), OWN)[40:]
+        for other in (b"\x02" + signed[1:], b"\x00" + signed[1:], signed[:-1], b""):
+            assert unseal(OWN.id + OWN.sign(other) + other, b"k" * 16, OWN) is None
+
+    def test_it_says_whose_it_is_before_anybody_has_verified_it(self):
+        sealed = seal(Entry(b"k" * 16, 0.0, 0, 0, None, b"", "", ""), OWN)
+        assert key_of(sealed) == b"k" * 16
+        assert key_of(sealed[:-1]) == key_of(b"") == b""
+        assert not is_of(sealed.decode("latin-1"), OWN)
 
 
 class TestMemory:
@@ -510,6 +540,64 @@ class TestSecret:
         (folder / "secret").chmod(0o644)
         with pytest.raises(CacheError, match="chmod 600"):
             ResponseCache(cache_dir=folder)
+
+    @pytest.mark.parametrize("mode", [0o640, 0o620, 0o610, 0o604, 0o602, 0o601])
+    def test_one_that_others_can_do_anything_with_is_refused(self, tmp_path, mode):
+        find_secret(None, tmp_path)
+        (tmp_path / "secret").chmod(mode)
+        with pytest.raises(CacheError, match=r"secret can be read by others: chmod 600 it"):
+            find_secret(None, tmp_path)
+
+    def test_one_that_is_given_is_taken_as_it_is_and_before_that_of_the_environment(
+        self, tmp_path, monkeypatch
+    ):
+        monkeypatch.setenv("CLAUDE_CACHE_SECRET", "of the environment")
+        assert find_secret(None, tmp_path) == b"of the environment"
+        assert find_secret("\xe9", tmp_path) == b"\xc3\xa9"
+        assert find_secret(b"\xff", tmp_path) == b"\xff"
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize("given", ["", b"", None])
+    def test_an_empty_one_is_refused(self, tmp_path, monkeypatch, given):
+        monkeypatch.setenv("CLAUDE_CACHE_SECRET", "")
+        with pytest.raises(
+            CacheError, match=r"^The cache secret is empty: give a long random text, or none at all"
+        ):
+            find_secret(given, tmp_path)
+
+    def test_the_one_that_is_made_is_random_whole_and_alone_in_the_folder(self, tmp_path):
+        made = []
+        for name in "ab":
+            (tmp_path / name).mkdir()
+            made.append(find_secret(None, tmp_path / name))
+            assert [path.name for path in (tmp_path / name).iterdir()] == ["secret"]
+            assert (tmp_path / name / "secret").read_bytes() == made[-1]
+            assert stat.S_IMODE((tmp_path / name / "secret").stat().st_mode) == 0o600
+        assert len({*made}) == 2
+        assert [len(secret) for secret in made] == [32, 32]
+
+    def test_half_a_one_is_refused(self, tmp_path):
+        find_secret(None, tmp_path)
+        (tmp_path / "secret").write_bytes(b"x" * 16)
+        assert find_secret(None, tmp_path) == b"x" * 16
+        (tmp_path / "secret").write_bytes(b"x" * 15)
+        with pytest.raises(CacheError, match="secret holds no whole secret: remove it"):
+            find_secret(None, tmp_path)
+
+    def test_of_two_who_make_one_at_once_both_take_the_first(self, tmp_path, monkeypatch):
+        first = find_secret(None, tmp_path)
+        monkeypatch.setattr(Path, "exists", lambda path: False)
+        assert find_secret(None, tmp_path) == first
+        assert [path.name for path in tmp_path.iterdir()] == ["secret"]
+
+    def test_one_that_can_not_be_written_leaves_nothing(self, tmp_path, monkeypatch):
+        def full(descriptor):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            find_secret(None, tmp_path)
+        assert not list(tmp_path.iterdir())
 
     def test_is_in_no_repr(self, cache):
         assert SECRET not in repr(cache)
