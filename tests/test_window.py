@@ -162,11 +162,27 @@ class TestWindow:
         # 7, 3 and 1 by whole ones, and the rest by one for each window.
         assert sizes == [8, 5, 4]
 
+    @pytest.mark.parametrize(("adaptive", "size"), [(False, 10), (True, 8)])
+    def test_however_many_probes_a_storm_takes_it_grows_to_the_same_again(self, adaptive, size):
+        window = self.window(10, adaptive)
+        window.succeeded(0.0, 8, False)
+        assert any(self.busy(window, 14, 1.0)[-2:])
+        window.succeeded(1000.0, 1, False)
+        for _ in range(size - 1):
+            window.succeeded(1000.0, 1, True)
+        assert window.size == size
+
     def test_failures_with_no_success_among_them_are_one_cut_whenever_they_began(self):
         window = self.window(100, adaptive=True)
         window.failed(OverloadedError("busy"), 0.0, 0.0)
         window.failed(OverloadedError("busy"), 1.0, 1.0)
         assert window.size == 5
+
+    def test_what_begins_in_the_moment_of_a_cut_begins_after_it(self):
+        window = self.window()
+        window.failed(OverloadedError("busy"), 0.0, 1.0)
+        assert window.failed(RateLimitError("before it"), 0.9, 1.0) == 0
+        assert window.failed(RateLimitError("after it"), 1.0, 1.0) == 1
 
     def test_no_cut_leaves_less_than_one(self):
         window = self.window(1, adaptive=True)
