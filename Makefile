@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help test test-model demo docs check cover soak soak-chaos audit bench bench-claims matrix artefacts clean
+.PHONY: help test test-model demo docs check cover soak soak-chaos audit bench bench-claims mutants matrix artefacts clean
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -23,6 +23,7 @@ help:
 	@echo "make audit                ask PyPI whether an installed package has known vulnerabilities"
 	@echo "make bench                measure everything beside its peers and write benchmarks/results.md (half an hour; PARTS=\"calls\": only these)"
 	@echo "make bench-claims         measure what was promised, coverage too, and write its page (15 minutes)"
+	@echo "make mutants              put one fault at a time into key, signing, retry, pacing and budget: a test has to fail (MUTANTS=\"--only calling.pace\": that one)"
 	@echo "make matrix               run the tests on every Python from 3.8 to 3.13 that is here (MATRIX=\"3.8 3.13\": only these), and with the oldest dependencies (MATRIX=\"oldest oldest-sdk\")"
 	@echo "make artefacts            build wheel and source distribution, install each on the oldest and the newest Python here, and use it"
 	@echo "make clean                remove environments, caches and reports"
@@ -70,6 +71,9 @@ bench: .venv-bench/ready
 bench-claims: .venv/dev
 	$(BIN)/python -m benchmarks.claims $(CLAIMS)
 
+mutants: .venv-mutants/ready
+	.venv-mutants/bin/python scripts/mutants.py $(MUTANTS)
+
 matrix:
 	@python3 scripts/matrix.py $(MATRIX)
 
@@ -109,6 +113,11 @@ clean:
 .venv-litellm/ready: model_tests/litellm.txt
 	python3 -m venv .venv-litellm
 	.venv-litellm/bin/python -m pip install --quiet --disable-pip-version-check -r model_tests/litellm.txt
+	@touch $@
+
+.venv-mutants/ready: $(SOURCES) scripts/mutants.txt
+	python3 -m venv --clear .venv-mutants
+	.venv-mutants/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[test]" -r scripts/mutants.txt
 	@touch $@
 
 # pip before 21.3 can't install a pyproject.toml package in editable mode.
