@@ -284,7 +284,9 @@ class TestSources:
         with pytest.raises(ConfigurationError, match="not found"):
             Registry(tmp_path / "nowhere.json")
 
-    @pytest.mark.parametrize("text", ["{", "[]", '{"agents": []}', '{"workflows": 3}', b"\xff"])
+    @pytest.mark.parametrize(
+        "text", ["{", "[]", '{"agents": []}', '{"workflows": 3}', b"\xff", "[" * 200_000]
+    )
     def test_a_broken_claude_json_is_named(self, project, text):
         project.file("claude.json", text)
         with pytest.raises(ConfigurationError, match="claude.json"):
@@ -352,12 +354,40 @@ class TestProblems:
         (project.claude / "agents" / "a.md").symlink_to(project.claude / "shared" / "a.md")
         assert project.registry.get("a").definition == "Body"
 
-    @pytest.mark.parametrize("entry", [None, "a.md", {}, {"file": 3}, {"file": "a.md", "priority": "high"}])
+    @pytest.mark.parametrize(
+        "entry",
+        [
+            None,
+            "a.md",
+            {},
+            {"file": 3},
+            {"file": "a.md", "priority": "high"},
+            {"file": "a.md", "contract": ["b.md"]},
+            {"file": "a.md", "domains": "python"},
+            {"file": "no such\ud800.md"},
+        ],
+    )
     def test_one_bad_entry_leaves_the_others_usable(self, project, entry):
         project.file("a.md", "Body")
         project.config(agents={"bad": entry, "good": {"file": "a.md"}})
         assert project.names() == ["good"]
         assert [one.name for one in project.registry.problems()] == ["bad"]
+
+    def test_an_entry_whose_name_nobody_could_type_is_reported(self, project):
+        project.file("a.md", "Body")
+        project.config(agents={"日本語": {"file": "a.md"}})
+        assert project.names() == []
+        assert "no letter" in project.reasons()["a.md"]
+
+    def test_an_endless_front_matter_is_reported(self, project):
+        project.agent("a.md", "a", description="x" * 200_000)
+        assert "front matter has over" in project.reasons()["agents/a.md"]
+
+    def test_a_file_that_became_a_folder_is_reported(self, project):
+        (project.claude / "a.md").mkdir()
+        project.config(agents={"a": {"file": "a.md"}})
+        assert project.names() == []
+        assert "can't be read" in project.reasons()["a.md"]
 
     def test_two_entries_that_are_read_as_one_name_are_reported(self, project):
         project.file("a.md", "Body")

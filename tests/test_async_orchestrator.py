@@ -266,7 +266,7 @@ class TestBulk:
         assert server.connections <= 2
 
     async def test_the_attributes_hold_from_the_next_call(self, project):
-        async with fleet(project, {"time_to_first_token": 0.02}, max_concurrent=2) as (orchestrator, server):
+        async with fleet(project, {"time_to_first_token": 0.3}, max_concurrent=2) as (orchestrator, server):
             orchestrator.max_concurrent = 5
             await orchestrator.execute_multiple([("python-expert", f"x {number}") for number in range(10)])
         assert server.max_in_flight == 5

@@ -129,6 +129,10 @@ class TestList:
         assert main(["list", "workflows"]) == 0
         assert "review\tpython-expert -> code-reviewer" in capsys.readouterr().out
 
+    def test_workflows_as_json_are_as_they_are_written(self, project, capsys):
+        assert main(["list", "workflows", "--json"]) == 0
+        assert json_of(capsys)["review"] == ["python-expert", "code-reviewer"]
+
     def test_info_shows_what_is_known_of_an_agent(self, project, capsys):
         assert main(["info", "code-reviewer"]) == 0
         assert "Reviews: all code" in capsys.readouterr().out
@@ -225,6 +229,8 @@ WRONG = {
     "a limit that makes no sense": ["run", "agent", "python-expert", "--task", "x", "--max-retries", "0"],
     "a config that is not there": ["list", "agents", "--config", "nowhere.json"],
     "an unknown workflow": ["run", "workflow", "nothing", "--task", "x"],
+    "a task that is an option and standard input": ["run", "agent", "python-expert", "-", "--task", "x"],
+    "a number of runs that is none": ["runs", "list", "--last", "0"],
 }
 
 
@@ -254,6 +260,18 @@ def test_no_task_at_a_terminal_names_the_three_ways(project, capsys, monkeypatch
     assert "--task TEXT" in error
     assert "--task-file FILE" in error
     assert "standard input" in error
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [(b"x" * 400_010, "Standard input has more than 100,000 characters"), (b"caf\xe9", "is not UTF-8")],
+    ids=["too long", "not UTF-8"],
+)
+def test_standard_input_that_is_no_task_is_refused(project, messages_server, capsys, monkeypatch, data, said):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+    assert main(["run", "agent", "python-expert", "-"]) == 2
+    assert said in capsys.readouterr().err
+    assert messages_server.requests == []
 
 
 def test_a_task_file_that_is_not_utf8_is_named(project, capsys):

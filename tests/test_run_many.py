@@ -161,12 +161,15 @@ class TestRun:
             (["t.jsonl", "-o", "o", "--limit", "0"], "--limit is 0"),
             (["t.jsonl", "-o", "o", "--budget", "-1"], "--budget is -1"),
             (["t.jsonl", "-o", "/dev/null"], "is not a file"),
+            (["t.jsonl", "-o", "o", "--task", "Review"], "--task goes with --files"),
+            (["no-list.json", "-o", "o"], "holds no list of tasks"),
         ],
     )
     def test_wrong_input_is_said_before_anything_is_sent(self, project, server, capsys, arguments, what):
         write_tasks(project, 2, name="t.jsonl")
         (project / "t.csv").write_text("agent,question\na,b\n", encoding="utf-8")
         (project / "taken.jsonl").write_text('{"task": "x", "agent": "a", "output": "y"}\n', encoding="utf-8")
+        (project / "no-list.json").write_text('{"task": "x"}', encoding="utf-8")
         assert many(*arguments) == 2
         assert what in capsys.readouterr().err
         assert not server.requests

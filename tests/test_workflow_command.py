@@ -208,11 +208,16 @@ class TestRun:
             (["fan-out", "--task", "x", "--input", "nothing"], "write NAME=TEXT"),
             (["fan-out", "--task", "x", "--input", "langage=x"], "did you mean language?"),
             (["fan-out", "--task", "x", "--inputs", "none.json"], "none.json can't be read"),
+            (["fan-out", "--task", "x", "--inputs", "torn.json"], "torn.json is not JSON"),
+            (["fan-out", "--task", "x", "--inputs", "deep.json"], "deep.json is not JSON"),
+            (["fan-out", "--task", "x", "--inputs", "list.json"], "list.json holds no JSON object"),
             (["fan-out", "--resume", "nobody-1"], "Run 'nobody-1' not found"),
             (["fan-out", "--task", "x", "--budget", "0"], "--budget is 0"),
         ],
     )
     def test_wrong_input_is_told_and_nothing_is_sent(self, graph, messages_server, capsys, arguments, what):
+        for name, text in {"torn": '{"language', "deep": "[" * 200_000, "list": '["English"]'}.items():
+            (graph / f"{name}.json").write_text(text)
         assert main(["run", "workflow", *arguments]) == 2
         assert what in capsys.readouterr().err
         assert messages_server.requests == []
@@ -241,6 +246,31 @@ class TestRuns:
         assert [one["agent"] for one in found["steps"]] == ["python-expert", "code-reviewer"]
         assert main(["runs", "show", run_id]) == 0
         assert f"run:       {run_id}" in capsys.readouterr().out
+
+    def test_lists_them_in_columns_for_people(self, graph, capsys):
+        run_id = ran(capsys, "review", "--task", "Look")["run_id"]
+        assert main(["runs", "list"]) == 0
+        heads, row = capsys.readouterr().out.splitlines()
+        assert heads.split() == ["run", "workflow", "status", "began", "answers", "paid"]
+        assert row.split()[:3] == [run_id, "review", "succeeded"]
+        assert " ago " in row and "$0.0" in row
+
+    def test_one_goes_on_only_where_its_project_still_is(self, graph, messages_server, capsys, monkeypatch):
+        run_id = ran(capsys, "review", "--task", "Look")["run_id"]
+        asked = len(messages_server.requests)
+        monkeypatch.chdir(graph.parent)
+        graph.rename(graph.parent / "moved")
+        assert main(["runs", "resume", run_id]) == 2
+        assert "is not there any more" in capsys.readouterr().err
+        assert len(messages_server.requests) == asked
+
+    def test_a_journal_that_can_not_be_read_is_named(self, graph, clean_environment, capsys):
+        ran(capsys, "review", "--task", "Look")
+        journal = clean_environment / ".claude" / "runs" / "journal.sqlite"
+        journal.unlink()
+        journal.mkdir()
+        assert main(["runs", "list"]) == 2
+        assert "The journal of runs can't be read" in capsys.readouterr().err
 
     def test_an_unknown_run_is_an_error(self, graph, capsys):
         assert main(["runs", "show", "nobody-1"]) == 2

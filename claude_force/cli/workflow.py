@@ -16,7 +16,7 @@ from ..types import AgentResult
 from ..workflow import StepEvent, StepResult, Workflow, WorkflowResult, drawing, faults, read_workflow
 from ..workflow.order import cycles
 from ..workflow.outcome import SKIPPED
-from ..workflow.plan import Plan, PlannedStep
+from ..workflow.plan import Plan
 from . import render, streams
 from .database import chosen_database, crew_of, driver_database
 from .options import call_options
@@ -73,7 +73,7 @@ def _object(path: Path) -> Dict[str, Any]:
         found = json.loads(path.read_bytes())
     except OSError as error:
         raise InputError(f"{path} can't be read: {error.strerror}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON ({error}).") from error
     if not isinstance(found, dict):
         raise InputError(f'{path} holds no JSON object; write {{"NAME": "its value", ...}}.')
@@ -123,10 +123,6 @@ def _plan_fields(plan: Plan) -> Dict[str, Any]:
         ],
         "estimate": estimate_fields(plan.estimate),
     }
-
-
-def _without_step(planned: PlannedStep) -> Dict[str, Any]:
-    return {name: value for name, value in planned._asdict().items() if name != "step"}
 
 
 class _Run:
