@@ -11,6 +11,7 @@ import threading
 import time
 from pathlib import Path
 
+import pydantic
 import pytest
 from fleet import FakeClock, fleet, write_project
 
@@ -26,6 +27,12 @@ ASK = ("python-expert", "Explain decorators")
 @pytest.fixture
 def project(tmp_path):
     return write_project(tmp_path)
+
+
+class Metadata(pydantic.BaseModel):
+    """As the SDK takes it, and JSON does not."""
+
+    user_id: str
 
 
 async def twice(project, server=None, second=None, **limits):
@@ -212,6 +219,15 @@ class TestSettings:
             await asyncio.gather(call, return_exceptions=True)
         assert cache.get_stats()["entries"] == 1
         cache.close()
+
+    async def test_an_option_that_can_not_be_compared_reaches_the_server_and_nothing_is_kept(self, project):
+        option = {"metadata": Metadata(user_id="somebody")}
+        async with fleet(project) as (orchestrator, server):
+            for _ in range(2):
+                assert not (await orchestrator.execute_agent(*ASK, **option)).cached
+            why = await orchestrator.explain_miss(*ASK, **option)
+        assert [one.body["metadata"] for one in server.requests] == [{"user_id": "somebody"}] * 2
+        assert (why["hit"], "no written form" in why["reason"]) == (False, True)
 
     def test_the_sync_face_has_it_too(self, project, messages_server):
         with AgentOrchestrator(project) as orchestrator:

@@ -8,6 +8,7 @@ from contextlib import closing
 
 import pytest
 
+from claude_force.cli.checks import machine
 from claude_force.cli.main import main
 from claude_force.testing import RateLimit, faults
 
@@ -101,6 +102,12 @@ class TestEndpoint:
         found, code = checks("--send")
         assert (found["endpoint"][0], found["request"][0], code) == ("problem", "problem", 1)
 
+    def test_is_not_asked_where_calls_to_it_are_blocked(self, checks, monkeypatch):
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", "https://paid.invalid")
+        found, code = checks()
+        assert (code, found["endpoint"][0]) == (0, "warning")
+        assert "https://paid.invalid was not asked" in found["endpoint"][1]
+
     def test_is_not_asked_without_credentials(self, checks, messages_server, monkeypatch):
         monkeypatch.delenv("ANTHROPIC_API_KEY")
         found, code = checks()
@@ -117,6 +124,27 @@ class TestEndpoint:
         done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=60)
         assert done.stdout.splitlines()[-1] == "[] 0", done.stdout + done.stderr
         assert messages_server.requests == []
+
+
+class TestMachine:
+    def test_a_python_that_nobody_tried_is_a_warning(self, checks, monkeypatch):
+        monkeypatch.setattr(machine, "_NEWEST_TRIED", (3, 7))
+        found, code = checks("--offline")
+        assert (code, found["python"][0]) == (0, "warning")
+        assert "the newest that was is 3.7" in found["python"][2]
+
+    @pytest.mark.parametrize(
+        ("missing", "state", "mend"),
+        [("anthropic", "problem", "pip install anthropic"), ("aiohttp", "warning", "pip install aiohttp")],
+    )
+    def test_a_package_that_is_missing_is_named_with_its_mend(
+        self, checks, monkeypatch, missing, state, mend
+    ):
+        there = machine._version
+        monkeypatch.setattr(machine, "_version", lambda name: None if name == missing else there(name))
+        found, code = checks("--offline")
+        assert (code, found["sdk"][0]) == (state == "problem", state)
+        assert mend in found["sdk"][2]
 
 
 class TestFiles:

@@ -356,6 +356,9 @@ class TestAmounts:
     def test_a_sum_tells_what_is_unknown_in_it(self, known, unknown, shown):
         assert amounts.money(known, unknown) == shown
 
+    def test_what_nobody_measured_is_unknown(self):
+        assert amounts.spread({"mean": None}) == amounts.rate(None) == "unknown"
+
     def test_what_is_not_nothing_does_not_read_as_nothing(self):
         assert [amounts.percent(share) for share in (None, 0.0, 0.0001, 0.5)] == [
             "unknown",

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -703,6 +703,15 @@ class TestExplanation:
         with again(folder, cache_secret="another secret") as other:
             assert "another secret" in other.explain_miss("a", "t", "m")["reason"]
 
+    def test_a_forged_answer_is_told_as_such_and_compared_with_nothing(self, cache, folder):
+        cache.set("a", "t", "m", "x")
+        cache.close()
+        with change(folder, "a") as sealed:
+            sealed[-1] ^= 1
+        with again(folder) as cache:
+            assert "does not hold" in cache.explain_miss("a", "t", "m")["reason"]
+            assert "No answer of a is kept" in cache.explain_miss("a", "another task", "m")["reason"]
+
     def test_of_a_cache_that_is_off_or_leaves_the_agent_out(self, folder):
         with ResponseCache(enabled=False) as cache:
             assert "switched off" in cache.explain_miss("a", "t", "m")["reason"]
@@ -731,6 +740,16 @@ class TestVerification:
             assert cache.get_stats()["entries"] == 3
             assert cache.verify(remove=True) == {**counted, "removed": 1}
             assert cache.get_stats()["entries"] == 2
+
+    def test_an_entry_that_is_no_entry_is_counted_as_unreadable_and_removed(self, cache, folder):
+        cache.set("a", "t", "m", "x")
+        cache.close()
+        with closing(database(folder)) as db:
+            db.execute("UPDATE answer SET sealed = 'a text'")
+            db.commit()
+        with again(folder) as cache:
+            assert (cache.verify()["unreadable"], cache.verify(remove=True)["removed"]) == (1, 1)
+            assert cache.get_stats()["entries"] == 0
 
 
 class TestStatistics:

@@ -254,6 +254,24 @@ class TestMany:
         assert many(pg_url, write_tasks(place, 2), "-o", "out.jsonl", "--max-concurrent", 5) == 2
         assert "--max-concurrent has no effect with a database" in capsys.readouterr().err
 
+    def test_what_a_bulk_run_can_not_be_resumed_with_is_told(self, place, api, capsys, monkeypatch):
+        url, there = f"sqlite:///{place.parent}/runs.db", place / "there"
+        there.mkdir()
+        monkeypatch.chdir(there)
+        assert many(url, write_tasks(there, 2), "-o", "out.jsonl", "--json") == 0
+        run_id, asked = fields_of(capsys)["run_id"], len(api.requests)
+        assert main(["runs", "resume", run_id, "--database", url, "--fail-fast"]) == 2
+        assert "--fail-fast is for workflows" in capsys.readouterr().err
+        monkeypatch.chdir(place)
+        there.rename(place / "moved")
+        assert main(["runs", "resume", run_id, "--database", url]) == 2
+        assert f"folder {there} can't be used" in capsys.readouterr().err
+        assert len(api.requests) == asked
+
+    def test_on_sqlite_there_are_no_workers_to_list(self, place, capsys):
+        assert main(["runs", "workers", "--database", f"sqlite:///{place}/runs.db"]) == 2
+        assert "With SQLite there are no workers" in capsys.readouterr().err
+
     def test_on_sqlite_the_command_makes_the_calls_itself(self, place, api):
         url = f"sqlite:///{place}/runs.db"
         assert many(url, write_tasks(place, 5), "-o", "out.jsonl", "--max-concurrent", 2) == 0

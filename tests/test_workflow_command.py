@@ -200,6 +200,20 @@ class TestRun:
         assert (sum(step["resumed"] for step in fields["steps"]), len(healthy.requests)) == (4, 1)
         assert fields["cost_before"] > 0
 
+    def test_for_people_what_is_from_before_is_counted(self, graph, another_server, capsys):
+        another_server(faults=[None, faults.status(400)])
+        assert main(["run", "workflow", "review", "--task", "Look", *PRICES]) == 1
+        run_id = capsys.readouterr().err.partition("--resume ")[2].split()[0]
+        another_server()
+        assert main(["run", "workflow", "review", "--resume", run_id, *PRICES]) == 0
+        assert "2 steps succeeded; 1 answer from before" in capsys.readouterr().err.replace(",", ";")
+
+    def test_for_people_a_step_that_was_not_sent_says_why(self, graph, messages_server, capsys):
+        budget = ["--budget", "0.000001"]
+        assert main(["run", "workflow", "review", "--task", "Look", *budget, *PRICES]) == 1
+        assert "budget" in capsys.readouterr().err
+        assert messages_server.requests == []
+
     @pytest.mark.parametrize(
         ("arguments", "what"),
         [
