@@ -68,7 +68,7 @@ class WorkerProcess:
     def stop(self):
         """As a service manager does. Returns the exit code."""
         self.process.terminate()
-        return self.process.wait(timeout=40)
+        return self.process.wait(timeout=90)
 
     def text(self):
         return self.log.read_text(errors="replace")

@@ -349,8 +349,11 @@ class TestProcesses:
             sys.path.insert(0, {str(ROOT / "tests")!r})
             from test_cache_robustness import *
             chance, end = random.Random(sys.argv[2]), time.monotonic() + float(sys.argv[3])
+            turn = 0
             with opened(Path(sys.argv[1]), max_size_mb=2) as cache:
-                while time.monotonic() < end:
+                # More than fits, on a slow machine too.
+                while turn < 1500 or time.monotonic() < end:
+                    turn += 1
                     number = chance.randrange(2000)
                     action = chance.random()
                     if action < 0.5:

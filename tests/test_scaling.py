@@ -211,7 +211,7 @@ class TestMany:
             driver = spawn(*command)
             until(lambda: len(api.requests) >= 4, "calls are under way")
             driver.send_signal(signal.SIGINT)
-            _, error = driver.communicate(timeout=40)
+            _, error = driver.communicate(timeout=90)
             assert driver.returncode == 130, error
             assert "what no worker has begun is taken back" in error
             assert len(results()) == len(api.requests) < 20
@@ -226,7 +226,7 @@ class TestMany:
         # Read to its end by communicate(); here up to the line that matters.
         assert any("no worker is alive; the calls wait for one: start" in line for line in driver.stderr)
         with worker_of(pg_url, tmp_path):
-            _, error = driver.communicate(timeout=40)
+            _, error = driver.communicate(timeout=90)
         assert driver.returncode == 0, error
         assert len(results()) == 3
 
@@ -320,7 +320,7 @@ class TestWorkflow:
             driver = spawn("run", "workflow", "thirty", "--task", "Go", "--durable", *more)
             until(lambda: len(api.requests) >= 5, "calls are under way")
             driver.send_signal(signal.SIGINT)
-            out, _ = driver.communicate(timeout=40)
+            out, _ = driver.communicate(timeout=90)
             fields = json.loads(out)
             assert (driver.returncode, fields["error"]) == (130, "interrupted")
             assert main(["runs", "show", fields["run_id"], "--json", "--database", pg_url]) == 0
@@ -367,7 +367,7 @@ class TestRuns:
             (found,) = fields_of(capsys)
             assert main(["runs", "cancel", found["run"], "--json", "--database", pg_url]) == 0
             assert fields_of(capsys)["cancelled"] > 20
-            _, error = driver.communicate(timeout=40)
+            _, error = driver.communicate(timeout=90)
         assert driver.returncode == 130
         assert f"run {found['run']} was cancelled by another command" in error
         assert len(api.requests) < 10
