@@ -36,13 +36,13 @@ def show_info(args: argparse.Namespace) -> int:
         found = registry.get_agent_info(args.name)
     except (AgentNotFoundError, InvalidAgentNameError) as error:
         if args.name not in workflows:
-            raise type(error)(f"{error}{_nearestworkflow_fields(args.name, workflows)}") from None
+            raise type(error)(f"{error}{_nearest_workflow(args.name, workflows)}") from None
         found = workflow_fields(args.name, workflows[args.name])
     render.info(found, args.json)
     return 0
 
 
-def _nearestworkflow_fields(name: str, workflows: Dict[str, Any]) -> str:
+def _nearest_workflow(name: str, workflows: Dict[str, Any]) -> str:
     close = nearest(name, workflows)
     return f" Did you mean the workflow {' or '.join(close)}?" if close else ""
 
