@@ -33,6 +33,7 @@ from .async_orchestrator import AsyncAgentOrchestrator
 from .bulk import OnEvent, OnResult, Tasks
 from .calling import Clock, MaxConcurrent, Prices
 from .errors import ClosedError
+from .estimate import Estimate
 from .forks import forgets_after_fork
 from .inquiries import Inquiries
 from .performance_tracker import PerformanceTracker
@@ -179,6 +180,10 @@ class AgentOrchestrator(Inquiries):
         return self._thread.run(
             self._engine.execute_workflow(workflow_name, task, pass_output_to_next, on_result, **options)
         )
+
+    def estimate(self, tasks: Tasks, **options: Any) -> Estimate:
+        """As `AsyncAgentOrchestrator.estimate`."""
+        return self._thread.run(self._engine.estimate(tasks, **options))
 
     def plan(self, workflow: Union[str, Workflow], task: str, **options: Any) -> Plan:
         """As `AsyncAgentOrchestrator.plan`."""

@@ -80,6 +80,14 @@ def test_serves_16_threads_at_once(project, messages_server):
     assert len(messages_server.requests) == 64
 
 
+def test_what_a_run_would_cost_is_estimated_and_nothing_is_sent(project, messages_server):
+    with AgentOrchestrator(project) as orchestrator:
+        estimate = orchestrator.estimate([("code-reviewer", f"Task {number}") for number in range(3)])
+    assert (estimate.rows, estimate.cached) == (3, 0)
+    assert estimate.output_tokens.high == 3 * 4096
+    assert messages_server.requests == []
+
+
 def test_bad_input_is_a_value_error(project, messages_server):
     with AgentOrchestrator(project) as orchestrator:
         with pytest.raises(ValueError, match="^Invalid agent name"):
