@@ -110,8 +110,8 @@ def test_what_is_under_way_is_taken_off_a_limit_that_is_learned(desk):
     first = admit()
     for one in (*others, first):
         desk.do(one)
-    desk.do(settle(first, limits=[600.0, None, None], left=[50.0, None, None]))
-    assert desk.do(admit()) == pytest.approx(0.1, abs=0.05)
+    desk.do(settle(first, limits=[60.0, None, None], left=[21.0, None, None]))
+    assert desk.do(admit()) == pytest.approx(3.0, abs=1.5)
 
 
 def test_tokens_that_were_not_used_are_given_back(desk):

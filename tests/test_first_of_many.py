@@ -87,7 +87,7 @@ async def test_where_the_first_fails_another_goes_first(project):
 
 async def test_a_short_system_prompt_holds_nobody_up(project):
     rows = [("code-reviewer", f"Task {number}") for number in range(20)]
-    _, server = await run(project, rows=rows, server={"time_to_first_token": 0.2}, cache="off")
+    _, server = await run(project, rows=rows, server={"time_to_first_token": 1.0}, cache="off")
     assert server.max_in_flight == 20
 
 
