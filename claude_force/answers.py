@@ -123,7 +123,7 @@ class Answers:
     async def close(self) -> None:
         """Waits for what is being written, then lets go of the files. A later use opens them again."""
         await anyio.to_thread.run_sync(self._clerk.stop)
-        cache, self._cache = self._cache, None
+        cache, self._cache, self._failed = self._cache, None, False
         if cache is not None and not self._shared:
             await anyio.to_thread.run_sync(cache.close)
 

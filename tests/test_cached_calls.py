@@ -187,6 +187,17 @@ class TestSettings:
         assert (one.success, other.success, requests) == (True, True, 2)
         assert caplog.text.count("answers are not cached") == 1
 
+    async def test_a_folder_that_could_not_be_used_is_tried_again_after_a_close(
+        self, project, clean_environment
+    ):
+        (clean_environment / ".claude").write_text("a file where the folder should be", encoding="utf-8")
+        async with fleet(project) as (orchestrator, _):
+            await orchestrator.execute_agent(*ASK)
+            await orchestrator.close()
+            (clean_environment / ".claude").unlink()
+            await orchestrator.execute_agent(*ASK)
+            assert (await orchestrator.execute_agent(*ASK)).cached
+
     async def test_a_database_that_fails_costs_the_cache_and_no_call(self, project, clean_environment):
         folder = clean_environment / ".claude" / "cache"
         (folder / "answers-1.db").mkdir(parents=True)

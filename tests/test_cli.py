@@ -81,6 +81,13 @@ class TestCache:
         assert main(["cache", "verify", "--remove"]) == 0
         assert main(["cache", "verify"]) == 0
 
+    def test_verify_says_of_a_cache_that_can_not_be_read_that_it_can_not(self, kept, capsys):
+        for file in kept.glob("answers-1.db*"):
+            file.unlink()
+        (kept / "answers-1.db").mkdir()
+        assert main(["cache", "verify", "--json"]) == 2
+        assert json_of(capsys)["error"] == f"The cache in {kept} can't be read: -v shows why."
+
     def test_explain_says_what_differs_and_sends_nothing(self, kept, messages_server, capsys):
         assert main(["cache", "explain", "python-expert", "--task", "x"]) == 0
         assert capsys.readouterr().out == "hit: This answer is kept.\n"

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import random
 import re
 import signal
@@ -16,6 +17,7 @@ from fleet import write_project
 
 from claude_force.bulk import FileRun, Output, TaskFile
 from claude_force.cli.main import main
+from claude_force.cli.outputs import run_of
 from claude_force.testing import MessagesServer, RateLimit, faults
 
 MODEL = "claude-sonnet-5-5"
@@ -488,6 +490,14 @@ class TestResume:
         assert (project / "out.jsonl").is_symlink()
         assert real.stat().st_mode & 0o777 == 0o600
         assert indexes(real) == list(range(3))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there a name may be any bytes")
+def test_a_durable_run_is_noted_for_an_output_whose_name_is_not_utf_8(project):
+    output = Path(os.fsdecode(b"caf\xe9.jsonl"))
+    run = run_of(output, ["run", "many"], afresh=False)
+    assert run_of(output, ["run", "many"], afresh=False) == run
+    assert run_of(output, ["run", "many"], afresh=True) != run
 
 
 class TestBudget:

@@ -7,6 +7,7 @@ import asyncio
 from typing import Any, Dict, Mapping
 
 from ..agents.names import slug
+from ..errors import CacheError
 from ..response_cache import ResponseCache
 from . import render, streams
 from .options import call_options
@@ -44,6 +45,8 @@ def _clear(args: argparse.Namespace) -> int:
 def _verify(args: argparse.Namespace) -> int:
     with _cache(args) as cache:
         found = cache.verify(remove=args.remove)
+        if not found:
+            raise CacheError(f"The cache in {cache.get_stats()['cache_dir']} can't be read: -v shows why.")
     _show(found, args.json)
     bad = found["forged"] + found["unreadable"]
     if bad > found["removed"]:

@@ -40,7 +40,7 @@ def run_of(output: Path, words: Sequence[str], afresh: bool) -> str:
     Raises CacheError where it can't be noted down.
     """
     real = os.path.realpath(output)
-    place = _folder() / f"{hashlib.sha256(real.encode()).hexdigest()[:32]}.json"
+    place = _folder() / f"{hashlib.sha256(os.fsencode(real)).hexdigest()[:32]}.json"
     before = None if afresh else _read(place)
     if before is not None and before.output == real:
         run, began = before.run, before.began
