@@ -21,7 +21,7 @@ Observer = Callable[[Executed], None]
 
 
 class Run(NamedTuple):
-    """What the caller said of one task beside the task itself; `duration` is in seconds."""
+    """What the caller said of one task beside the task itself."""
 
     agent_name: str
     workflow_name: Optional[str] = None
