@@ -242,6 +242,26 @@ class TestRun:
         assert "budget" in fields["steps"][0]["reason"]
 
 
+def test_files_are_named_from_the_folder_of_a_claude_json_that_lies_in_no_claude_folder(
+    tmp_path, messages_server, capsys
+):
+    (tmp_path / "neighbour.txt").write_text("the neighbour's")
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "own.txt").write_text("the project's")
+    (project / "reader.md").write_text("You read.")
+    steps = [{"id": "read", "agent": "reader", "foreach": {"files": "*.txt"}}]
+    config = {"agents": {"reader": {"file": "reader.md"}}, "workflows": {"read": {"steps": steps}}}
+    (project / "claude.json").write_text(json.dumps(config))
+    words = ["run", "workflow", "read", "--task", "Look", "--json"]
+    assert main([*words, "--config", str(project / "claude.json")]) == 0
+    (request,) = messages_server.requests
+    assert "the project's" in request.body["messages"][0]["content"]
+    run = json.loads(capsys.readouterr().out)["run_id"]
+    assert main(["runs", "resume", run]) == 0
+    assert len(messages_server.requests) == 1
+
+
 class TestRuns:
     def test_lists_the_runs_with_what_they_paid(self, graph, capsys):
         ran(capsys, "fan-out", "--task", "Look")

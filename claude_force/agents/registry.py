@@ -30,6 +30,12 @@ class Registry:
         return self._sources.folder
 
     @property
+    def project(self) -> Path:
+        """The folder that has the `.claude` folder; that of claude.json where it lies in no such folder."""
+        folder = self._sources.folder
+        return folder.parent if folder.name == ".claude" else folder
+
+    @property
     def ledger(self) -> Path:
         """Where executions are recorded."""
         return self._ledger
