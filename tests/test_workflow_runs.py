@@ -542,6 +542,11 @@ class TestPlan:
             plan = await orchestrator.plan(Workflow("w", steps), "x")
         assert {one.step.id: one.calls for one in plan.steps} == {"a": 1, "b": None, "c": 3}
 
+    async def test_answers_of_any_length_take_no_memory(self, project, server):
+        async with engine(project, server) as orchestrator:
+            plan = await orchestrator.plan(DIAMOND, "x", max_tokens=10**13)
+        assert plan.estimate.output_tokens.high == 4e13
+
     async def test_it_has_the_faults_of_a_run(self, project, server):
         async with engine(project, server) as orchestrator:
             with pytest.raises(InvalidWorkflowError):

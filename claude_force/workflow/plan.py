@@ -111,10 +111,15 @@ def _answered(
     step: Step, parts: Parts, calls: Sequence[Union[Call, InputError]], size_of: SizeOf
 ) -> StepResult:
     answers = [
-        AgentResult(step.agent, True, "" if isinstance(call, InputError) else "x" * round(size_of(call)))
+        AgentResult(step.agent, True, "" if isinstance(call, InputError) else _supposed(size_of(call)))
         for call in calls
     ]
     return StepResult(step.id, step.agent, SUCCEEDED, results=tuple(answers), labels=parts.labels)
+
+
+def _supposed(size: float) -> str:
+    # What is longer fills the longest task that there is, and no more of it would be sent.
+    return "x" * round(min(size, settings.MAX_TASK_CHARACTERS))
 
 
 def between(low: Estimate, expected: Estimate, high: Estimate) -> Estimate:
