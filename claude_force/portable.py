@@ -10,7 +10,8 @@ from . import errors
 from .errors import CallError, ClaudeForceError
 from .types import AgentResult, Attempt, Usage
 
-_ERROR_FIELDS = ("message", "advice", "status", "kind", "request_id", "retry_after", "attempts", "cost")
+# Of a CallError; what they are is for its class to say.
+ERROR_FIELDS = ("message", "advice", "status", "kind", "request_id", "retry_after", "attempts", "cost")
 
 
 def packed(result: AgentResult) -> str:
@@ -61,7 +62,7 @@ def given_again(result: AgentResult, age: float) -> AgentResult:
 
 def _error_fields(error: ClaudeForceError) -> Dict[str, Any]:
     if isinstance(error, CallError):
-        own = {name: getattr(error, name) for name in _ERROR_FIELDS}
+        own = {name: getattr(error, name) for name in ERROR_FIELDS}
     else:
         own = {"own": vars(error)}
     return {"type": type(error).__name__, "text": str(error), **own}
@@ -79,6 +80,6 @@ def _error(fields: Mapping[str, Any]) -> ClaudeForceError:
             setattr(plain, name, tuple(value) if isinstance(value, list) else value)
         return plain
     error = kind(fields["message"])
-    for name in _ERROR_FIELDS[1:]:
+    for name in ERROR_FIELDS[1:]:
         setattr(error, name, fields[name])
     return error

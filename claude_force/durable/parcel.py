@@ -11,11 +11,11 @@ from typing import Any, Dict, Mapping, Optional, Tuple, Type, Union
 
 from .. import errors
 from ..errors import CallError, ClaudeForceError, InvalidOptionError
+from ..portable import ERROR_FIELDS
 from ..types import Attempt, Call, Reply, Usage
 
 # A worker takes only calls of its own format: DBOS keeps those of others queued for workers that know them.
 FORMAT = 1
-_ERROR_FIELDS = ("message", "advice", "status", "kind", "request_id", "retry_after", "attempts", "cost")
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def _attempts(times: Any, now: float) -> Tuple[Attempt, ...]:
 def _error_fields(error: ClaudeForceError, began: float) -> Dict[str, Any]:
     if not isinstance(error, CallError):
         return {"type": type(error).__name__, "message": str(error)}
-    plain = {name: getattr(error, name) for name in _ERROR_FIELDS}
+    plain = {name: getattr(error, name) for name in ERROR_FIELDS}
     return {"type": type(error).__name__, **plain, "timeline": _times(error.timeline, began)}
 
 
