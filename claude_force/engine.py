@@ -211,6 +211,7 @@ class Engine(Inquiries):
         except asyncio.CancelledError:
             if account.bill.timeline:
                 self._told(account.cancelled())
+            account.bill.hand_over()
             raise
         return self._told(account.succeeded(reply))
 

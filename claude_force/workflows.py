@@ -165,7 +165,7 @@ class Workflows(Engine):
                 **{"terms": terms, **options},
             )
         except asyncio.CancelledError:
-            kept.broken_off(bill.usd)
+            kept.broken_off(bill.told)
             raise
         await kept.keep(part, question, result)
         return Answered(result)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pydantic
 import pytest
-from fleet import FakeClock, fleet, write_project
+from fleet import MODEL, FakeClock, fleet, write_project
 
 from claude_force import AgentOrchestrator, ResponseCache
 from claude_force.clerk import Clerk
@@ -186,6 +186,29 @@ class TestSettings:
             one, other, requests = await twice(project)
         assert (one.success, other.success, requests) == (True, True, 2)
         assert caplog.text.count("answers are not cached") == 1
+
+    async def test_what_a_call_wasted_before_it_was_cancelled_is_not_counted_again_for_one_who_joined(
+        self, project
+    ):
+        prices = {MODEL: {"input": 3, "output": 15}}
+
+        async def paid_for(calls, cancel):
+            seen = []
+            server = {"faults": [faults.truncated_stream()], "time_to_first_token": 0.3}
+            limits = {"prices": prices, "observers": [seen.append], "enable_cache": False}
+            async with fleet(project, server, **limits) as (orchestrator, running):
+                asking = [asyncio.ensure_future(orchestrator.execute_agent(*ASK)) for _ in range(calls)]
+                while len(running.requests) < 2:
+                    await asyncio.sleep(0.01)
+                for one in asking[:cancel]:
+                    one.cancel()
+                await asyncio.gather(*asking, return_exceptions=True)
+            results = [one.result for one in seen]
+            return sum(one.cost or 0.0 for one in results), sum(one.attempts for one in results)
+
+        cost, attempts = await paid_for(1, cancel=0)
+        assert attempts == 2
+        assert await paid_for(2, cancel=1) == (pytest.approx(cost), 2)
 
     async def test_a_folder_that_could_not_be_used_is_tried_again_after_a_close(
         self, project, clean_environment

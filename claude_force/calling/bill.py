@@ -16,12 +16,15 @@ class Bill:
         timeline: the attempts that got onto the wire, by the engine's clock.
         wasted: USD of those that failed; None as long as nothing is known to be billed.
         answer: USD of the one that was answered; None where there is none, or its price is not known.
+        told: USD that were told of its call when that was cancelled; where an identical call goes on with the
+            attempts, the rest is that one's.
     """
 
     def __init__(self) -> None:
         self.timeline: Tuple[Attempt, ...] = ()
         self.wasted: Optional[float] = None
         self.answer: Optional[float] = None
+        self.told: Optional[float] = None
         self._unknown = False
 
     @property
@@ -40,6 +43,12 @@ class Bill:
         """An attempt that failed, and was billed all the same."""
         self._unknown = self._unknown or cost is None
         self.wasted = None if self._unknown or cost is None else (self.wasted or 0.0) + cost
+
+    def hand_over(self) -> None:
+        """All so far is told; it begins anew for whoever it goes on for."""
+        self.told, self.timeline = self.usd, ()
+        self.wasted = self.answer = None
+        self._unknown = False
 
     def put_on(self, error: CallError) -> None:
         error.attempts, error.cost, error.timeline = len(self.timeline), self.usd, self.timeline
