@@ -37,9 +37,9 @@ class Part(NamedTuple):
 
 
 def spread(values: Sequence[float], form: str = "{:.2f}") -> str:
-    """The median, with the lowest and the highest."""
-    low, high = form.format(min(values)), form.format(max(values))
-    return f"{form.format(statistics.median(values))} ({low} to {high})"
+    """The median, with the lowest and the highest where there are more than one."""
+    middle, low, high = (form.format(one) for one in (statistics.median(values), min(values), max(values)))
+    return f"{middle} ({low} to {high})" if len(values) > 1 else middle
 
 
 def ratios(mine: Sequence[float], theirs: Sequence[float]) -> List[float]:
