@@ -1,6 +1,7 @@
 """The wire format: what is sent, and how answers are put together however their bytes are cut."""
 
 import json
+import time
 
 import pytest
 from hypothesis import given
@@ -63,6 +64,15 @@ def test_definition_and_contract_are_blocks_of_system_with_the_breakpoint_on_the
 
 def test_options_cannot_replace_what_the_call_says():
     assert request_fields(call(options={"model": "other"}), True)["model"] == "m"
+
+
+@pytest.mark.parametrize("reader", [StreamReader, BodyReader])
+def test_an_answer_in_many_pieces_takes_no_more_work_than_it_has_bytes(reader):
+    opened, began = reader(), time.process_time()
+    for _ in range(4096):
+        opened.feed(b"x" * 4096)
+    # A copy for each piece would be 32 GB.
+    assert time.process_time() - began < 1
 
 
 @given(st.text(max_size=200), st.lists(st.integers(1, 40), max_size=60), st.sampled_from(["\n", "\r\n"]))

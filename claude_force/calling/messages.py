@@ -47,12 +47,17 @@ class EventDecoder:
     """Bytes of a server-sent event stream in, decoded events out, however the bytes are cut."""
 
     def __init__(self) -> None:
-        self._rest, self._name = b"", b""
+        self._rest: List[bytes] = []
+        self._name = b""
         self._data: List[bytes] = []
 
     def feed(self, chunk: bytes) -> Iterator[Dict[str, Any]]:
-        lines = (self._rest + chunk).split(b"\n")
-        self._rest = lines.pop()
+        # Put together once: a line of many pieces would be copied with each of them.
+        self._rest.append(chunk)
+        if b"\n" not in chunk:
+            return
+        lines = b"".join(self._rest).split(b"\n")
+        self._rest = [lines.pop()]
         for line in lines:
             line = line.rstrip(b"\r")
             if line.startswith(b"data:"):
@@ -139,7 +144,7 @@ class BodyReader:
     complete = False
 
     def __init__(self) -> None:
-        self._body = b""
+        self._body = bytearray()
         self._message: Optional[Dict[str, Any]] = None
 
     def feed(self, chunk: bytes) -> None:
@@ -223,7 +228,7 @@ def _event(name: bytes, data: Dict[str, Any]) -> Dict[str, Any]:
     return data
 
 
-def _json_object(data: bytes) -> Dict[str, Any]:
+def _json_object(data: Union[bytes, bytearray]) -> Dict[str, Any]:
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:
