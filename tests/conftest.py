@@ -1,5 +1,6 @@
 """What every test starts from: an empty home, a clean environment, and no way to a paid API."""
 
+import logging
 import os
 import signal
 import sys
@@ -53,6 +54,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def soak(request: pytest.FixtureRequest) -> bool:
     """Whether there is time for all of what a test otherwise samples."""
     return bool(request.config.getoption("--soak"))
+
+
+@pytest.fixture(autouse=True)
+def no_handler_that_dbos_left() -> Iterator[None]:
+    """It writes into the capture of the test that began it, which is closed by the next one."""
+    yield
+    logging.getLogger("dbos").handlers.clear()
 
 
 @pytest.fixture(autouse=True)
