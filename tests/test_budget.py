@@ -114,7 +114,12 @@ class TestBudget:
 
     @pytest.mark.parametrize(
         ("options", "ttl", "prompt", "long_lived"),
-        [({}, "5m", 54, 0), ({}, "1h", 54, 54), ({"top_k": 5}, "5m", 54 + 1000 + len("{'top_k': 5}"), 0)],
+        [
+            ({}, "5m", 54, 0),
+            ({}, "1h", 54, 54),
+            ({"top_k": 5}, "5m", 54 + 1000 + len("{'top_k': 5}"), 0),
+            ({"tools": "\u6f22"}, "5m", 54 + 1000 + len("{'tools': '123'}"), 0),
+        ],
     )
     def test_the_worst_has_room_for_the_frame_and_for_tools_and_may_all_be_written_to_the_prompt_cache(
         self, options, ttl, prompt, long_lived

@@ -86,7 +86,7 @@ def worst_cost(call: Call, price: Price) -> Optional[float]:
     answer may be as long as it is allowed to be.
     """
     size = sum(byte_size(text) for text in (*call.system, call.task))
-    more = len(repr(dict(call.options))) + _TOOLS_TOKENS if call.options else 0
+    more = byte_size(repr(dict(call.options))) + _TOOLS_TOKENS if call.options else 0
     prompt = size + more + _FRAME_TOKENS
     costs = [
         price(call.model, Usage(input_tokens=prompt, output_tokens=call.max_tokens), call.options),
