@@ -23,13 +23,16 @@ Send = Callable[[Call, Optional[float], Terms], Awaitable[Reply]]
 
 @dataclass(frozen=True)
 class Keeping:
-    """Which answers are kept, and where: in `cache`, else in the user's own where that is `enabled`."""
+    """Which answers are kept, and where: in `cache`, else in the user's own where that is `enabled`.
+
+    `endpoint` is where they come from.
+    """
 
     enabled: bool
     ttl_hours: float
     max_size_mb: float
     cache: Optional[Cache]
-    base_url: Optional[str]
+    endpoint: str
 
     def opened(self) -> Cache:
         """Raises CacheError, OSError."""
@@ -69,7 +72,7 @@ class Asking:
         terms: Terms,
     ) -> Reply:
         """Joins an identical call that is under way, else starts one. Raises InputError, CallError."""
-        question = asked(call, kept.base_url) if policy != OFF else None
+        question = asked(call, kept.endpoint) if policy != OFF else None
         if question is None or kept.excludes(call.agent_name):
             return await self._send(call, deadline_seconds, terms)
         # No closure: with hundreds of calls under way, its cells are much for the garbage collector to walk.
@@ -104,14 +107,14 @@ class Asking:
 
     def identity(self, call: Call, kept: Keeping) -> Optional[bytes]:
         """Equal for calls that have one answer; None where that can't be told, or it is not kept."""
-        given = asked(call, kept.base_url)
+        given = asked(call, kept.endpoint)
         if given is None or kept.excludes(call.agent_name):
             return None
         return cache_key(as_question(*given))
 
     async def has(self, call: Call, kept: Keeping) -> bool:
         """Whether the call would be answered from the cache."""
-        question = asked(call, kept.base_url)
+        question = asked(call, kept.endpoint)
         if question is None:
             return False
         answers = await self.answers_of(kept)
@@ -119,7 +122,7 @@ class Asking:
 
     async def explain_miss(self, call: Call, kept: Keeping) -> Dict[str, Any]:
         """As `ResponseCache.explain_miss`."""
-        question = asked(call, kept.base_url)
+        question = asked(call, kept.endpoint)
         if question is None:
             return explained(False, "An option of this call has no written form, so it is never kept.")
         answers = await self.answers_of(kept)

@@ -26,13 +26,15 @@ class AsyncAgentOrchestrator(Workflows):
 
     Attributes:
         config_path: a claude.json, a .claude folder or a project; None for the one found by walking up.
-        api_key: None for the credentials that the SDK finds.
+        api_key: for Anthropic's API, whatever the environment asks for; None for the credentials that the SDK
+            finds.
         max_concurrent: attempts on the wire at one time; "auto" finds out how many the server takes.
         rpm, input_tpm, output_tpm: requests and tokens a minute that are never exceeded; None for those that
             the server's headers tell of, which hold in any case.
         timeout_seconds: the longest silence of the server in one attempt; None for no bound.
         max_retries: attempts per call, the first one among them.
-        base_url: the endpoint; None for what the SDK finds (ANTHROPIC_BASE_URL, else Anthropic's).
+        base_url: the endpoint; None for what the SDK finds (ANTHROPIC_BASE_URL, else Anthropic's; for Amazon
+            Bedrock and Google Vertex AI variables of their own).
         deadline_seconds: bound of a whole call with its waits and retries; None for none.
         stream: whether answers are streamed. Without it, silence can't be told from a long answer.
 

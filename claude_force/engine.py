@@ -14,7 +14,7 @@ from . import settings
 from .account import Account
 from .agents import Registry, prepare_call
 from .asking import Asking, Keeping
-from .cache.asked import USE, asked, check_policy
+from .cache.asked import USE, asked, check_policy, endpoint
 from .cache.key import cache_key, question
 from .calling import (
     ORDINARY,
@@ -229,7 +229,7 @@ class Engine(Inquiries):
             self.cache_ttl_hours,
             self.cache_max_size_mb,
             self.response_cache,
-            self.base_url,
+            endpoint(self.api_key, self.base_url),
         )
 
     async def _send(self, call: Call, left: Optional[float], terms: Terms) -> Reply:
@@ -259,7 +259,7 @@ class Engine(Inquiries):
         self, agent_name: str, task: str, cache: str = USE, terms: Terms = ORDINARY, **options: Any
     ) -> Optional[bytes]:
         """Equal for calls that ask the same, wherever; None where that can't be told. Raises InputError."""
-        found = asked(self._prepare(agent_name, task, **options), None)
+        found = asked(self._prepare(agent_name, task, **options), "")
         if found is None:
             return None
         fingerprint = {name: text for name, text in found.fingerprint.items() if name != "endpoint"}

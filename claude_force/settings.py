@@ -38,6 +38,19 @@ DEFAULT_ALIAS = "sonnet"
 
 # As the SDK reads them, the first that is set before the others.
 CREDENTIALS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
+# As Claude Code reads them: which cloud is asked in place of Anthropic's own API.
+_CLOUDS: Mapping[str, str] = {"bedrock": "CLAUDE_CODE_USE_BEDROCK", "vertex": "CLAUDE_CODE_USE_VERTEX"}
+_REGIONS: Mapping[str, Tuple[str, ...]] = {
+    "bedrock": ("AWS_REGION", "AWS_DEFAULT_REGION"),
+    "vertex": ("CLOUD_ML_REGION",),
+}
+_ENDPOINTS: Mapping[str, str] = {
+    "": "ANTHROPIC_BASE_URL",
+    "bedrock": "ANTHROPIC_BEDROCK_BASE_URL",
+    "vertex": "ANTHROPIC_VERTEX_BASE_URL",
+}
+_VERTEX_PROJECT = "ANTHROPIC_VERTEX_PROJECT_ID"
+_AWS_SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_BEARER_TOKEN_BEDROCK")
 _CACHE_SECRET = "CLAUDE_CACHE_SECRET"
 _DATABASE_URL = "CLAUDE_FORCE_DATABASE_URL"
 # What is shorter would be found in ordinary text.
@@ -48,7 +61,7 @@ _OFF = ("", "0", "false", "no")
 
 def loopback_only() -> bool:
     """Whether calls to anything but this machine are forbidden (tests set this)."""
-    return os.environ.get(_LOOPBACK_ONLY, "").strip().lower() not in _OFF
+    return _is_on(_LOOPBACK_ONLY)
 
 
 def environment_model() -> Optional[str]:
@@ -61,9 +74,45 @@ def alias_override(alias: str) -> Optional[str]:
     return os.environ.get(f"ANTHROPIC_DEFAULT_{alias.upper()}_MODEL") or None
 
 
-def endpoint() -> str:
+def endpoint(cloud: str = "") -> str:
     """Where the SDK sends its requests when nothing else is said; empty for its own default."""
-    return os.environ.get("ANTHROPIC_BASE_URL") or ""
+    return os.environ.get(_ENDPOINTS[cloud]) or ""
+
+
+def clouds(api_key: Optional[str] = None) -> Tuple[str, ...]:
+    """Of "bedrock" and "vertex" what the environment asks for; a given key is one for Anthropic's API."""
+    return () if api_key is not None else tuple(name for name, switch in _CLOUDS.items() if _is_on(switch))
+
+
+def cloud_switch(cloud: str) -> str:
+    """The variable that asks for this cloud."""
+    return _CLOUDS[cloud]
+
+
+def region(cloud: str) -> str:
+    """Where in the cloud the models are; empty where the environment does not say."""
+    return next(filter(None, map(os.environ.get, _REGIONS[cloud])), "")
+
+
+def vertex_project() -> str:
+    """Google's id of the project that pays."""
+    return os.environ.get(_VERTEX_PROJECT) or ""
+
+
+def missing_for(cloud: str) -> Tuple[str, ...]:
+    """Variables that the cloud needs and that are not set."""
+    missing = () if region(cloud) else _REGIONS[cloud][:1]
+    return missing if cloud != "vertex" or vertex_project() else (*missing, _VERTEX_PROJECT)
+
+
+def has_aws_key() -> bool:
+    """Whether the environment holds AWS credentials, so that they are looked for nowhere else."""
+    return all(os.environ.get(name) for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"))
+
+
+def google_credentials_file() -> str:
+    """The file of Google's credentials that the environment names, or ""."""
+    return os.environ.get("GOOGLE_APPLICATION_CREDENTIALS") or ""
 
 
 def cache_secret() -> Optional[str]:
@@ -83,8 +132,8 @@ def credentials() -> Tuple[str, ...]:
 
 def secrets() -> Tuple[str, ...]:
     """Values of the environment that nobody may be shown, the longest first."""
-    values = [os.environ.get(name, "") for name in (*CREDENTIALS, _CACHE_SECRET)]
-    for url in (endpoint(), os.environ.get(_DATABASE_URL, "")):
+    values = [os.environ.get(name, "") for name in (*CREDENTIALS, *_AWS_SECRETS, _CACHE_SECRET)]
+    for url in (*map(endpoint, _ENDPOINTS), os.environ.get(_DATABASE_URL, "")):
         userinfo = url.partition("://")[2].partition("/")[0].rpartition("@")[0]
         values += [userinfo, userinfo.partition(":")[2]]
     return tuple(sorted((one for one in values if len(one) >= _SHORTEST_SECRET), key=len, reverse=True))
@@ -99,3 +148,7 @@ def columns() -> Optional[int]:
 def user_folder() -> Path:
     """`~/.claude`."""
     return Path.home() / ".claude"
+
+
+def _is_on(name: str) -> bool:
+    return os.environ.get(name, "").strip().lower() not in _OFF

@@ -3,7 +3,12 @@
 import sys
 from importlib.util import find_spec
 
-MODULES = {"durable": ("dbos", "psycopg", "sqlalchemy"), "otel": ("opentelemetry.sdk",)}
+MODULES = {
+    "bedrock": ("boto3", "botocore"),
+    "durable": ("dbos", "psycopg", "sqlalchemy"),
+    "otel": ("opentelemetry.sdk",),
+    "vertex": ("google.auth", "requests"),
+}
 demanded = False
 
 

@@ -12,6 +12,7 @@ from claude_force.calling import Clock
 from claude_force.testing import MessagesServer
 
 MODEL = "claude-sonnet-5-5"
+SERVICES = ("ANTHROPIC_", "CLAUDE_", "CLOUD_ML_", "AWS_", "GOOGLE_")
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 # They would stand for the width of the terminals that tests open; workers of pytest-xdist have them set.
 TERMINAL = ("COLUMNS", "LINES")
@@ -45,7 +46,7 @@ async def ended(condition, seconds=10.0):
 def clear_environment(monkeypatch, home):
     """Takes the user's own set-up out of the environment, and any way to a paid API."""
     for name in list(os.environ):
-        if name.startswith(("ANTHROPIC_", "CLAUDE_")) or name.upper() in (*PROXIES, *TERMINAL):
+        if name.startswith(SERVICES) or name.upper() in (*PROXIES, *TERMINAL):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("CLAUDE_FORCE_LOOPBACK_ONLY", "1")

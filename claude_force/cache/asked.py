@@ -31,7 +31,16 @@ def check_policy(policy: str) -> None:
         raise InvalidOptionError(f"cache is {policy!r}; choose one of {', '.join(_POLICIES)}.")
 
 
-def asked(call: Call, base_url: Optional[str]) -> Optional[Asked]:
+def endpoint(api_key: Optional[str], base_url: Optional[str]) -> str:
+    """Where answers come from, which keeps them apart: Anthropic's API or a cloud, and the address."""
+    names = settings.clouds(api_key)
+    if not names:
+        return (base_url or settings.endpoint()).rstrip("/")
+    places = [(base_url or settings.endpoint(name)).rstrip("/") or settings.region(name) for name in names]
+    return " ".join((*names, *places))
+
+
+def asked(call: Call, endpoint: str) -> Optional[Asked]:
     """All that changes the answer to `call`; None where an option has no written form to compare."""
     try:
         options = json.dumps(dict(call.options), sort_keys=True)
@@ -43,7 +52,7 @@ def asked(call: Call, base_url: Optional[str]) -> Optional[Asked]:
         "contract": "\n".join(contract),
         "max_tokens": str(call.max_tokens),
         "options": options,
-        "endpoint": (base_url or settings.endpoint()).rstrip("/"),
+        "endpoint": endpoint,
     }
     return Asked(call.agent_name, call.task, call.model, fingerprint)
 

@@ -49,8 +49,11 @@ class CallerSettings:
 
 
 class Endpoint(NamedTuple):
-    """Where calls go and how: `is_fast` with aiohttp; `limits` as far as an answer has told them."""
+    """Where calls go and how: `service` by name, `is_fast` with aiohttp; `limits` as far as an answer has
+    told them; not each service `counts_tokens`."""
 
+    service: str
+    counts_tokens: bool
     url: str
     sdk_version: str
     is_fast: bool
@@ -98,13 +101,21 @@ class Caller:
     async def check_credentials(self, how: CallerSettings) -> None:
         """Raises AuthenticationError where the SDK finds no credentials. Sends nothing."""
         line = await self._line(how)
-        line.transport.check_credentials()
+        # A cloud's are looked for in files and on its own servers.
+        await anyio.to_thread.run_sync(line.transport.check_credentials)
 
     async def endpoint(self, how: CallerSettings) -> Endpoint:
         """What is known of it so far. Sends nothing."""
         line = await self._line(how)
         transport = line.transport
-        return Endpoint(transport.base_url, transport.sdk_version, transport.is_fast, line.gate.load().limits)
+        return Endpoint(
+            transport.service,
+            transport.counts_tokens,
+            transport.base_url,
+            transport.sdk_version,
+            transport.is_fast,
+            line.gate.load().limits,
+        )
 
     async def probe(self, how: CallerSettings, model: str) -> None:
         """A request that costs nothing. Raises CallError."""

@@ -51,16 +51,24 @@ _STATUS_OF_KIND: Mapping[str, int] = {
     "api_error": 500,
     "timeout_error": 504,
     "overloaded_error": 529,
+    # Amazon Bedrock's, in a stream.
+    "validationException": 400,
+    "modelTimeoutException": 408,
+    "throttlingException": 429,
+    "internalServerException": 500,
+    "serviceUnavailableException": 503,
 }
 _STATUS_TEXTS = frozenset(map(str, _BY_STATUS))
-_SECRET = re.compile(r"(sk-ant-|Bearer\s+)[\w.~+/=-]{4,}", re.IGNORECASE)
+_SECRET = re.compile(
+    r"(sk-ant-|Bearer\s+|\bSignature=|x-amz-security-token:\s*)[\w.~+/=-]{4,}", re.IGNORECASE
+)
 _LONGEST_MESSAGE = 500
 
 
 def from_status(status: int, body: Any, headers: Mapping[str, str], now: float) -> CallError:
     """The error for an answer with an error status; `now` is Unix time in seconds."""
     detail = _error_of(body)
-    kind = _text(detail.get("type"))
+    kind = _kind(detail, headers)
     message = _text(detail.get("message")) or _text(body if isinstance(body, str) else None)
     cls = _BY_STATUS.get(status, CallError)
     if status == 429 and _says_spend_limit(detail):
@@ -70,9 +78,14 @@ def from_status(status: int, body: Any, headers: Mapping[str, str], now: float) 
         advice=None if status in _BY_STATUS else f"Status {status} is not one that the API documents.",
         status=status,
         kind=kind or None,
-        request_id=headers.get("request-id") or _text(_member(body, "request_id")) or None,
+        request_id=request_id(headers) or _text(_member(body, "request_id")) or None,
         retry_after=read_retry_after(headers, now),
     )
+
+
+def request_id(headers: Mapping[str, str]) -> Optional[str]:
+    """The service's own id of the request."""
+    return headers.get("request-id") or headers.get("x-amzn-requestid")
 
 
 def parsed(text: str) -> Any:
@@ -127,9 +140,22 @@ def _says_spend_limit(detail: Mapping[str, Any]) -> bool:
     return _text(_member(detail.get("details"), "error_code")).endswith("spend_limit_reached")
 
 
+def _kind(detail: Mapping[str, Any], headers: Mapping[str, str]) -> str:
+    """The API has it in the body; so has Google, under another name; AWS has it in a header, before a URL."""
+    aws = headers.get("x-amzn-errortype", "").partition(":")[0]
+    return _text(detail.get("type")) or _text(detail.get("status")) or _text(aws)
+
+
 def _error_of(body: Any) -> Dict[str, Any]:
+    if isinstance(body, list) and len(body) == 1:
+        # Google's answer to a request for a stream.
+        body = body[0]
     error = _member(body, "error")
-    return error if isinstance(error, dict) else {}
+    if isinstance(error, dict):
+        return error
+    # AWS gives nothing but a message, which not all of its services spell the same.
+    message = _member(body, "message") or _member(body, "Message")
+    return {"message": message} if message else {}
 
 
 def _member(value: Any, name: str) -> Any:

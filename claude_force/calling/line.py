@@ -154,7 +154,9 @@ class Line:
         )
 
     def _cost(self, call: Call, reply: Reply, usage: Usage) -> Optional[float]:
-        known = self._price(reply.model or call.model, usage, call.options)
+        # A cloud answers with Anthropic's name of the model, and has prices of its own.
+        answered = "" if self.transport.is_cloud else reply.model
+        known = self._price(answered or call.model, usage, call.options)
         # A server may name the model more exactly than the prices do.
         return known if known is not None else self._price(call.model, usage, call.options)
 

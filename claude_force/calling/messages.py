@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Union
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Protocol, Union
 
 from ..errors import BadReplyError, ConnectionFailedError
 from ..types import Call, Reply, Usage
@@ -21,6 +21,7 @@ _CACHE_CONTROL: Mapping[str, Mapping[str, str]] = {
 }
 # No prompt or answer has so many; a larger count could not be computed with.
 _MOST_TOKENS = 10**12
+EVENTS_MEDIA_TYPE = "text/event-stream"
 _CUT_OFF = "The server closed the connection before the answer was whole"
 
 
@@ -41,6 +42,12 @@ def request_fields(call: Call, stream: bool) -> Dict[str, Any]:
         blocks[-1]["cache_control"] = _CACHE_CONTROL[call.cache_ttl]
         fields["system"] = blocks
     return fields
+
+
+class Events(Protocol):
+    """Bytes of a stream in, decoded events out, however the bytes are cut."""
+
+    def feed(self, chunk: bytes) -> Iterator[Dict[str, Any]]: ...
 
 
 class EventDecoder:
@@ -73,8 +80,10 @@ class EventDecoder:
 class StreamReader:
     """Assembles the answer from its events; `on_text` is called with each piece of its text."""
 
-    def __init__(self, on_text: Optional[Callable[[str], None]] = None) -> None:
-        self._decoder, self._on_text = EventDecoder(), on_text
+    def __init__(
+        self, on_text: Optional[Callable[[str], None]] = None, decoder: Optional[Events] = None
+    ) -> None:
+        self._decoder, self._on_text = decoder or EventDecoder(), on_text
         self._message: Dict[str, Any] = {}
         self._texts: List[str] = []
         self._unshown_bytes = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import time
 from functools import lru_cache
 from typing import Any, Dict, List, Mapping, Optional, Tuple
@@ -13,6 +14,8 @@ from ..types import Usage
 logger = logging.getLogger(__name__)
 
 _PROVIDER = "anthropic"
+# How Amazon Bedrock names a model; what Google names one by is in Anthropic's list too, at the same price.
+_AWS_ID = re.compile(r"([a-z]+\.)?anthropic\.")
 # Options of a call that change its price, with the values that change nothing.
 _PRICED_OPTIONS = {"speed": (None, "standard"), "inference_geo": (None, "global")}
 # Prices of a list may begin or end at a time.
@@ -144,7 +147,7 @@ def _priced(model: str, usage: Usage, variant: Variant) -> Any:
         if not hasattr(prices.Usage(), "cache_write_1h_tokens"):
             return None
         counts["cache_write_1h_tokens"] = usage.cache_creation_1h_input_tokens
-    asked: Dict[str, Any] = {"model_ref": model, "provider_id": _PROVIDER}
+    asked: Dict[str, Any] = {"model_ref": model, "provider_id": "aws" if _AWS_ID.match(model) else _PROVIDER}
     try:
         found = prices.calc_price(prices.Usage(**counts), **asked)
         if not variant:

@@ -24,20 +24,23 @@ from ..errors import (
     ClosedError,
     ConnectionFailedError,
     InvalidOptionError,
+    ModelNotFoundError,
     PaidCallBlockedError,
+    PermissionDeniedError,
+    RequestRefusedError,
     SilenceError,
 )
 from ..types import Call, Reply, Usage
-from .faults import from_status, parsed, redact
-from .messages import BodyReader, Reader, StreamReader, request_fields
+from . import clouds
+from .client import address_errors, connection_errors, make_client, make_http
+from .faults import from_status, parsed, redact, request_id
+from .messages import EVENTS_MEDIA_TYPE, BodyReader, Reader, StreamReader, request_fields
 from .wire import Wire
 
 # After the last event only the end of the HTTP body is due: not worth more waiting than this.
 _END_OF_BODY_SECONDS = 0.5
 _SHORTEST_SECRET = 8
 _ONE_PIECE = "application/json"
-# What the SDK is built on, before its 2.0 and since.
-_HTTPX = ("httpx", "httpx2")
 
 
 @dataclass
@@ -54,6 +57,7 @@ class Meter:
         on_begin: called when the answer begins, if it is one.
         on_text: called with each piece of a streamed answer's text.
         reader: puts the answer together.
+        secrets: of the request to a cloud, whose credentials change.
     """
 
     usage: Optional[Usage] = None
@@ -65,6 +69,7 @@ class Meter:
     on_begin: Optional[Callable[[], None]] = None
     on_text: Optional[Callable[[str], None]] = None
     reader: Reader = field(default_factory=BodyReader)
+    secrets: Tuple[str, ...] = field(default=(), repr=False)
 
 
 class Transport:
@@ -81,31 +86,34 @@ class Transport:
         stream: bool,
         connections: int,
     ) -> None:
-        anthropic = import_sdk()
+        anthropic, self._cloud = import_sdk(), clouds.chosen(api_key)
         self._silence = float("inf") if silence_seconds is None else silence_seconds
         self._stream = stream
         self._sdk = anthropic
         try:
-            http = _make_http(anthropic, connections)
-            self._client = _make_client(anthropic, api_key, base_url, http)
-        except _address_errors():
+            http = make_http(anthropic, connections)
+            self._client = make_client(anthropic, api_key, base_url, http, self._cloud)
+        except address_errors():
             # What they say repeats the address, and with it the password that it may hold.
             raise InvalidOptionError(
                 "The address of the endpoint, or of a proxy, can't be read. Correct base_url, "
-                "ANTHROPIC_BASE_URL or HTTPS_PROXY: write https://HOST or http://HOST:PORT."
+                "ANTHROPIC_BASE_URL (for a cloud its own) or HTTPS_PROXY: write https://HOST or http://HOST:PORT."
             ) from None
-        self._wire = Wire(self._client, http)
-        self._broken = _connection_errors(anthropic)
+        self._wire = Wire(self._client, http, steady=self._cloud is None)
+        self._broken = connection_errors(anthropic)
         self._taken = frozenset(inspect.signature(self._client.messages.create).parameters)
         self.base_url = _shown(str(self._client.base_url))
         self.sdk_version = str(anthropic.__version__)
         self.is_fast = http is not None
+        self.is_cloud = self._cloud is not None
+        self.service = "Anthropic's API" if self._cloud is None else self._cloud.title
+        self.counts_tokens = self._cloud is None or self._cloud.counts_tokens
         self._closed = False
 
     def check(self, call: Call) -> None:
         """Raises InvalidOptionError for an option that the installed SDK doesn't take,
         PaidCallBlockedError where the switch forbids this endpoint."""
-        _guard(self.base_url)
+        self._guard()
         refused = sorted(set(call.options) - self._taken)
         if refused:
             raise InvalidOptionError(
@@ -114,7 +122,14 @@ class Transport:
             )
 
     def check_credentials(self) -> None:
-        """Raises AuthenticationError where the SDK found neither a key, a token nor a profile."""
+        """Raises AuthenticationError where the SDK found neither a key, a token nor a profile, and
+        PaidCallBlockedError where the switch forbids to look for them."""
+        if self._cloud is not None:
+            self._guard_look_up()
+            if not clouds.finds_credentials(self._cloud, self._client):
+                text = f"No credentials were found for {self._cloud.title}"
+                raise AuthenticationError(text, advice=self._cloud.advice)
+            return
         found = (self._client.api_key, self._client.auth_token, getattr(self._client, "credentials", None))
         headers = {name.lower() for name in self._client._custom_headers}
         if not any(found) and not headers & {"x-api-key", "authorization"}:
@@ -122,7 +137,7 @@ class Transport:
 
     async def attempt(self, call: Call, meter: Meter) -> Reply:
         """One request. Raises CallError; every other exception is a fault of this package."""
-        meter.reader = StreamReader(meter.on_text) if self._stream else BodyReader()
+        meter.reader = self._new_reader(meter)
         try:
             with _Translation(self, meter):
                 with anyio.move_on_after(self._silence) as watch:
@@ -136,7 +151,7 @@ class Transport:
 
     async def probe(self, model: str, meter: Meter) -> None:
         """A request that costs nothing: counts the tokens of one word. Raises CallError."""
-        _guard(self.base_url)
+        self._guard()
         word = [{"role": "user", "content": "Hello"}]
         with _Translation(self, meter):
             with anyio.move_on_after(self._silence):
@@ -147,12 +162,18 @@ class Transport:
                 return
             raise self._silent()
 
+    def _new_reader(self, meter: Meter) -> Reader:
+        if not self._stream:
+            return BodyReader()
+        return StreamReader(meter.on_text, None if self._cloud is None else self._cloud.decoder())
+
     def _silent(self) -> SilenceError:
         return SilenceError(f"The server was silent for {self._silence:g} s")
 
-    def hide_credentials(self, error: CallError) -> None:
+    def hide_credentials(self, error: CallError, others: Tuple[str, ...] = ()) -> None:
         """Servers repeat in their errors what they were sent."""
-        for secret in (self._client.api_key, self._client.auth_token):
+        own = (getattr(self._client, name, None) for name in ("api_key", "auth_token"))
+        for secret in (*own, *others):
             # Without the newline that a file's end may have left on it, which a message shows as two letters.
             secret = (secret or "").strip()
             # A shorter one is a placeholder, and stands in ordinary words too.
@@ -172,14 +193,14 @@ class Transport:
                     _END_OF_BODY_SECONDS if reader.complete else self._silence
                 )
         except CallError as error:
-            error.request_id = error.request_id or meter.headers.get("request-id")
+            error.request_id = error.request_id or request_id(meter.headers)
             raise
         finally:
             await response.aclose()
-        return meter.reader.reply(meter.headers.get("request-id"))
+        return meter.reader.reply(request_id(meter.headers))
 
     async def _begin(self, response: Any, meter: Meter) -> None:
-        meter.headers = _plain(response.headers)
+        self._note(response, meter)
         if response.status_code >= 400:
             meter.in_doubt = False
             text = (await response.aread()).decode("utf-8", "replace")
@@ -188,8 +209,14 @@ class Transport:
         if meter.on_begin is not None:
             meter.on_begin()
 
+    def _note(self, response: Any, meter: Meter) -> None:
+        meter.headers = _plain(response.headers)
+        if self._cloud is not None:
+            meter.secrets = _secrets(_plain(response.request.headers))
+
     def _expect_media_type(self, given: str, meter: Meter) -> None:
-        wanted = "text/event-stream" if self._stream else _ONE_PIECE
+        events = EVENTS_MEDIA_TYPE if self._cloud is None else self._cloud.media_type
+        wanted = events if self._stream else _ONE_PIECE
         if self._stream and given.lower().startswith(_ONE_PIECE):
             # Some gateways give the answer in one piece where a stream was asked for, and it is paid for.
             meter.reader, meter.in_doubt = BodyReader(), True
@@ -199,9 +226,10 @@ class Transport:
     def translated(self, error: BaseException, meter: Meter) -> Optional[CallError]:
         """What an error of the SDK, of HTTP or of the network is to a caller; None for any other."""
         if isinstance(error, self._sdk.APIStatusError):
-            meter.headers, meter.in_doubt = _plain(error.response.headers), False
+            self._note(error.response, meter)
+            meter.in_doubt = False
             body = error.body if error.body is not None else error.message
-            return from_status(error.status_code, body, meter.headers, time.time())
+            return self._advised(from_status(error.status_code, body, meter.headers, time.time()))
         if isinstance(error, self._broken):
             if "Connect" in type(error.__cause__ or error).__name__:
                 # There was no connection that it could have been sent over.
@@ -213,7 +241,40 @@ class Transport:
         if isinstance(error, RuntimeError) and self._closed:
             # The client sends nothing more: a call that waited for its turn is too late.
             return ClosedError("The orchestrator was closed during the call")
+        if self._cloud is not None:
+            found = clouds.lookup_error(self._cloud, error)
+            if found is not None:
+                # Nothing is sent without credentials.
+                meter.in_doubt = False
+                return self._advised(found)
         return None
+
+    def _advised(self, error: CallError) -> CallError:
+        if self._cloud is not None:
+            # AWS answers 403 to credentials that are wrong or out of date.
+            if isinstance(error, (AuthenticationError, PermissionDeniedError)):
+                error.advice = self._cloud.advice
+            elif isinstance(error, (ModelNotFoundError, RequestRefusedError)):
+                error.advice = f"{error.advice} Name the model as {self._cloud.title} does."
+        return error
+
+    def _guard(self) -> None:
+        """Raises PaidCallBlockedError where the switch forbids this endpoint, or a look-up of credentials."""
+        if settings.loopback_only() and not _is_on_loopback(self.base_url):
+            raise PaidCallBlockedError(
+                f"Calls to {self.base_url} are switched off by CLAUDE_FORCE_LOOPBACK_ONLY"
+            )
+        self._guard_look_up()
+
+    def _guard_look_up(self) -> None:
+        if self._cloud is None or not settings.loopback_only():
+            return
+        if clouds.looks_elsewhere(self._cloud, self._client, _is_on_loopback):
+            raise PaidCallBlockedError(
+                f"Credentials for {self._cloud.title} would be looked for on other machines, which is "
+                "switched off by CLAUDE_FORCE_LOOPBACK_ONLY",
+                advice="Put them into the environment, or unset CLAUDE_FORCE_LOOPBACK_ONLY.",
+            )
 
     async def close(self) -> None:
         self._closed = True
@@ -236,11 +297,11 @@ class _Translation:
         self, kind: Optional[Type[BaseException]], error: Optional[BaseException], trace: object
     ) -> None:
         if isinstance(error, CallError):
-            self._transport.hide_credentials(error)
+            self._transport.hide_credentials(error, self._meter.secrets)
         elif error is not None:
             found = self._transport.translated(error, self._meter)
             if found is not None:
-                self._transport.hide_credentials(found)
+                self._transport.hide_credentials(found, self._meter.secrets)
                 # The SDK's error for a status repeats what the server said, unhidden, and tells nothing more.
                 raise found from (error if found.status is None else None)
 
@@ -252,57 +313,9 @@ def import_sdk() -> Any:
     return anthropic
 
 
-def _make_http(sdk: Any, connections: int) -> Optional[Any]:
-    """The fast client; None where the SDK's own has to serve."""
-    try:
-        import aiohttp  # noqa: F401
-
-        # An attempt that waits for a connection would be taken for a silent server: as many as attempts.
-        limits = type(sdk.DEFAULT_CONNECTION_LIMITS)(
-            max_connections=connections, max_keepalive_connections=connections
-        )
-        return sdk.DefaultAioHttpClient(timeout=None, limits=limits)
-    except (ImportError, RuntimeError):
-        # Without aiohttp, or its adapter for older SDKs.
-        return None
-
-
-def _make_client(sdk: Any, api_key: Optional[str], base_url: Optional[str], http: Optional[Any]) -> Any:
-    arguments: Dict[str, Any] = {"max_retries": 0, "timeout": None}
-    if "open_telemetry" in inspect.signature(sdk.AsyncAnthropic).parameters:
-        # It would trace the first request alone, and put that one's trace context on all others.
-        arguments["open_telemetry"] = False
-    if api_key is not None:
-        arguments["api_key"] = api_key
-    if base_url is not None:
-        arguments["base_url"] = base_url
-    if http is not None:
-        arguments["http_client"] = http
-    return sdk.AsyncAnthropic(**arguments)
-
-
 def _plain(headers: Any) -> Dict[str, str]:
     # Read once: each look-up in the library's own type costs as much as the whole of this.
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers.raw}
-
-
-def _connection_errors(sdk: Any) -> Tuple[Type[BaseException], ...]:
-    return (sdk.APIConnectionError, OSError, *_named("HTTPError", *_HTTPX), *_named("ClientError", "aiohttp"))
-
-
-def _address_errors() -> Tuple[Type[BaseException], ...]:
-    return (ValueError, *_named("InvalidURL", *_HTTPX))
-
-
-def _named(name: str, *modules: str) -> Tuple[Type[BaseException], ...]:
-    """The classes of this name, in those of the modules that are installed."""
-    found = []
-    for module in modules:
-        try:
-            found.append(getattr(__import__(module), name))
-        except ImportError:
-            continue
-    return tuple(found)
 
 
 def _expect_a_count(body: Any) -> None:
@@ -316,9 +329,14 @@ def _shown(url: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
-def _guard(base_url: str) -> None:
-    if settings.loopback_only() and not _is_loopback(urlsplit(base_url).hostname or ""):
-        raise PaidCallBlockedError(f"Calls to {base_url} are switched off by CLAUDE_FORCE_LOOPBACK_ONLY")
+def _is_on_loopback(url: str) -> bool:
+    return _is_loopback(urlsplit(url).hostname or "")
+
+
+def _secrets(sent: Mapping[str, str]) -> Tuple[str, ...]:
+    """What the headers of a request hold of them: a token, or a signature and the token that it goes with."""
+    named = (sent.get("authorization", "").rpartition(" ")[2].rpartition("Signature=")[2],)
+    return (*named, sent.get("x-amz-security-token", ""))
 
 
 def _is_loopback(host: str) -> bool:

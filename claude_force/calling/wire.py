@@ -20,13 +20,16 @@ _ordinary: ContextVar[bool] = ContextVar("ordinary", default=False)
 
 
 class Wire:
-    """Sends over `http`, the client that the SDK's own `client` uses; None where the SDK made its own."""
+    """Sends over `http`, the client that the SDK's own `client` uses; None where the SDK made its own.
 
-    def __init__(self, client: Any, http: Optional[Any]) -> None:
+    Not `steady` is a client whose every request has an address, a signature or a token of its own.
+    """
+
+    def __init__(self, client: Any, http: Optional[Any], steady: bool = True) -> None:
         self._client, self._http = client, http
         self._make: Optional[Callable[[bytes], Any]] = None
         self._first: Optional[asyncio.Event] = None
-        self._remembers = http is not None and getattr(client, "credentials", None) is None
+        self._remembers = steady and http is not None and getattr(client, "credentials", None) is None
         if http is not None and self._remembers:
             http.event_hooks = {"request": [self._remember]}
 

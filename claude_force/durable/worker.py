@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from .. import settings
 from ..asking import Asking, Keeping
+from ..cache.asked import endpoint
 from ..calling import (
     Caller,
     CallerSettings,
@@ -347,7 +348,7 @@ class _Crew:
         if order.prices and isinstance(prices, dict):
             prices[order.call.model] = order.prices
         terms = Terms(first_of_many=order.first_of_many, guard=self.limits.guard(order.budgets))
-        kept = Keeping(True, *self.keeping, self._cache, self.how.base_url)
+        kept = Keeping(True, *self.keeping, self._cache, endpoint(self.how.api_key, self.how.base_url))
         return await self._asking.answer(order.call, order.policy, kept, left, terms)
 
     async def _send(self, call: Call, left: Optional[float], terms: Terms) -> Reply:

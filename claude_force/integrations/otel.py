@@ -44,7 +44,9 @@ def instrument(
     """
     base_url = None
     if hasattr(orchestrator, "base_url"):
-        base_url = orchestrator.base_url or settings.endpoint() or _DEFAULT_ENDPOINT
+        clouds = settings.clouds(getattr(orchestrator, "api_key", None))
+        default = settings.endpoint(clouds[0]) if clouds else settings.endpoint() or _DEFAULT_ENDPOINT
+        base_url = orchestrator.base_url or default
     observer = OpenTelemetry(
         content=content, base_url=base_url, tracer_provider=tracer_provider, meter_provider=meter_provider
     )

@@ -6,6 +6,7 @@ from typing import Iterator
 
 import pytest
 
+from .. import settings
 from .server import MessagesServer
 
 
@@ -15,5 +16,7 @@ def messages_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[MessagesServer]
     with MessagesServer() as server:
         for name, value in server.environment().items():
             monkeypatch.setenv(name, value)
+        for cloud in settings.clouds():
+            monkeypatch.delenv(settings.cloud_switch(cloud))
         monkeypatch.setenv("CLAUDE_FORCE_LOOPBACK_ONLY", "1")
         yield server

@@ -7,7 +7,7 @@ from typing import List
 
 from ... import settings
 from ...calling import Caller, CallerSettings, Clock, Rates
-from ...errors import AuthenticationError, CallError, PaidCallBlockedError
+from ...errors import AuthenticationError, CallError, InvalidOptionError, PaidCallBlockedError
 from ...types import Call
 from .finding import OK, PROBLEM, WARNING, Finding
 
@@ -45,10 +45,20 @@ class _Endpoint:
             await self._caller.check_credentials(self._how)
         except AuthenticationError as error:
             return Finding("credentials", PROBLEM, "none were found", error.advice)
+        except InvalidOptionError as error:
+            return Finding("credentials", PROBLEM, *str(error).partition(": ")[::2])
+        except CallError as error:
+            return Finding("credentials", WARNING, error.message, error.advice)
+        if settings.clouds():
+            service = (await self._caller.endpoint(self._how)).service
+            return Finding("credentials", OK, f"found for {service}, in its own ways")
         return Finding("credentials", OK, f"from {(*settings.credentials(), 'a profile of the SDK')[0]}")
 
     async def _reached(self) -> Finding:
         endpoint = await self._caller.endpoint(self._how)
+        if not endpoint.counts_tokens:
+            text = f"{endpoint.url} was not asked: {endpoint.service} answers nothing that is not paid for"
+            return Finding("endpoint", OK, text, "`claude-force doctor --send` sends a short request.")
         try:
             await self._caller.probe(self._how, self._model)
         except PaidCallBlockedError as error:

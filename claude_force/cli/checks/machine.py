@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 from pathlib import Path
-from typing import Dict, Iterator, Optional
+from typing import Dict, Iterator, Optional, Tuple
 
 from ... import __version__, settings
 from ...errors import CacheError
@@ -51,11 +51,25 @@ def _version(package: str) -> Optional[str]:
 
 def credentials() -> Finding:
     """What the environment has of them; what else the SDK finds, only the SDK knows."""
+    clouds = settings.clouds()
+    if clouds:
+        return _of_clouds(clouds)
     names = settings.credentials()
     if names:
         return Finding("credentials", OK, f"from {names[0]}")
     advice = "Run: export ANTHROPIC_API_KEY=..., unless a profile of the SDK has them."
     return Finding("credentials", WARNING, "none are in the environment", advice)
+
+
+def _of_clouds(clouds: Tuple[str, ...]) -> Finding:
+    switches = " and ".join(map(settings.cloud_switch, clouds))
+    if len(clouds) > 1:
+        return Finding("credentials", PROBLEM, f"{switches} are both set", "Unset one of them.")
+    missing = settings.missing_for(clouds[0])
+    if missing:
+        advice = f"Set {' and '.join(missing)}."
+        return Finding("credentials", PROBLEM, f"{switches} is set without {' and '.join(missing)}", advice)
+    return Finding("credentials", OK, f"{switches} is set: those of that cloud, found in its own ways")
 
 
 def cache() -> Iterator[Finding]:

@@ -1,0 +1,71 @@
+"""The SDK's clients, for its API or a cloud, and the errors that they and what they are built on raise.
+
+The module `anthropic` is handed in: its import takes most of a second.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, Dict, Optional, Tuple, Type
+
+from .clouds import Cloud
+
+# What the SDK is built on, before its 2.0 and since.
+_HTTPX = ("httpx", "httpx2")
+
+
+def make_http(sdk: Any, connections: int) -> Optional[Any]:
+    """The fast client; None where the SDK's own has to serve."""
+    try:
+        import aiohttp  # noqa: F401
+
+        # An attempt that waits for a connection would be taken for a silent server: as many as attempts.
+        limits = type(sdk.DEFAULT_CONNECTION_LIMITS)(
+            max_connections=connections, max_keepalive_connections=connections
+        )
+        return sdk.DefaultAioHttpClient(timeout=None, limits=limits)
+    except (ImportError, RuntimeError):
+        # Without aiohttp, or its adapter for older SDKs.
+        return None
+
+
+def make_client(
+    sdk: Any,
+    api_key: Optional[str],
+    base_url: Optional[str],
+    http: Optional[Any],
+    cloud: Optional[Cloud],
+) -> Any:
+    make = sdk.AsyncAnthropic if cloud is None else getattr(sdk, cloud.client)
+    arguments: Dict[str, Any] = {"max_retries": 0, "timeout": None}
+    if cloud is not None:
+        arguments.update(cloud.arguments())
+    if "open_telemetry" in inspect.signature(make).parameters:
+        # It would trace the first request alone, and put that one's trace context on all others.
+        arguments["open_telemetry"] = False
+    if api_key is not None:
+        arguments["api_key"] = api_key
+    if base_url is not None:
+        arguments["base_url"] = base_url
+    if http is not None:
+        arguments["http_client"] = http
+    return make(**arguments)
+
+
+def connection_errors(sdk: Any) -> Tuple[Type[BaseException], ...]:
+    return (sdk.APIConnectionError, OSError, *_named("HTTPError", *_HTTPX), *_named("ClientError", "aiohttp"))
+
+
+def address_errors() -> Tuple[Type[BaseException], ...]:
+    return (ValueError, *_named("InvalidURL", *_HTTPX))
+
+
+def _named(name: str, *modules: str) -> Tuple[Type[BaseException], ...]:
+    """The classes of this name, in those of the modules that are installed."""
+    found = []
+    for module in modules:
+        try:
+            found.append(getattr(__import__(module), name))
+        except ImportError:
+            continue
+    return tuple(found)

@@ -1,0 +1,384 @@
+"""Calls over Amazon Bedrock and Google Vertex AI, each through the SDK's own client, against stand-ins."""
+
+import json
+import logging
+import traceback
+
+import clouds
+import extras
+import pytest
+from clouds import CloudServer, aws_error, exception_frame, first_frames, google_error, streamed
+from fleet import FakeClock, write_project
+
+from claude_force import AsyncAgentOrchestrator
+from claude_force.calling import Terms, Watch
+from claude_force.calling import clouds as product
+from claude_force.cli.main import main
+from claude_force.errors import (
+    AuthenticationError,
+    BadReplyError,
+    ConnectionFailedError,
+    InvalidOptionError,
+    PaidCallBlockedError,
+    PermissionDeniedError,
+    RequestRefusedError,
+)
+from claude_force.testing import MessagesServer
+
+MODELS = {
+    "bedrock": "us.anthropic.claude-sonnet-4-5-20250929-v1:0",
+    "vertex": "claude-sonnet-4-5@20250929",
+}
+PRICES = {model: {"input": 1000.0, "output": 3000.0} for model in MODELS.values()}
+
+
+@pytest.fixture(scope="session")
+def google_key(tmp_path_factory):
+    """Makes the file of a service account whose tokens come from `url`."""
+    rsa = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.rsa", reason="no cryptography")
+    from cryptography.hazmat.primitives import serialization as form
+
+    key = rsa.generate_private_key(65537, 2048)
+    pem = key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption()).decode()
+
+    def make(url):
+        path = tmp_path_factory.mktemp("google") / "key.json"
+        fields = {"type": "service_account", "client_email": "test@example.com", "private_key_id": "1"}
+        fields.update(private_key=pem, token_uri=f"{url}/token", project_id="the-files-own")
+        path.write_text(json.dumps(fields))
+        return str(path)
+
+    return make
+
+
+@pytest.fixture
+def use(monkeypatch, request):
+    """Has the environment ask for a cloud, at this server."""
+
+    def set_up(name, server):
+        if extras.missing(name):
+            pytest.skip(extras.missing(name))
+        for other in MODELS:
+            monkeypatch.delenv(f"CLAUDE_CODE_USE_{other.upper()}", raising=False)
+        variables = {f"CLAUDE_CODE_USE_{name.upper()}": "1"}
+        if name == "bedrock":
+            variables.update(AWS_REGION=clouds.REGION, ANTHROPIC_BEDROCK_BASE_URL=server.url)
+            variables.update(AWS_ACCESS_KEY_ID=clouds.AWS_KEY, AWS_SECRET_ACCESS_KEY=clouds.AWS_SECRET)
+            variables.update(AWS_SESSION_TOKEN=clouds.AWS_TOKEN)
+        else:
+            variables.update(CLOUD_ML_REGION="europe-west1", ANTHROPIC_VERTEX_PROJECT_ID="my-project")
+            variables["ANTHROPIC_VERTEX_BASE_URL"] = f"{server.url}/v1"
+            variables["GOOGLE_APPLICATION_CREDENTIALS"] = request.getfixturevalue("google_key")(server.url)
+        for variable, value in variables.items():
+            monkeypatch.setenv(variable, value)
+
+    return set_up
+
+
+@pytest.fixture(params=list(MODELS))
+def cloud(request):
+    return request.param
+
+
+def orchestrator(folder, **limits):
+    config = folder / ".claude" / "claude.json"
+    if not config.exists():
+        write_project(folder)
+    return AsyncAgentOrchestrator(config, **{"clock": FakeClock(), **limits})
+
+
+class Listener(Watch):
+    def __init__(self):
+        self.pieces = []
+
+    def wrote(self, text):
+        self.pieces.append(text)
+
+
+async def ask(engine, cloud, task="Explain", **options):
+    return await engine.execute_agent("python-expert", task, model=MODELS[cloud], **options)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_call_is_answered(cloud, use, tmp_path, stream):
+    with CloudServer() as server:
+        use(cloud, server)
+        async with orchestrator(tmp_path, stream=stream) as engine:
+            result = await ask(engine, cloud)
+        assert result.success, result.error
+        assert (result.output, result.attempts) == (clouds.TEXT, 1)
+        assert server.seen[0].model == MODELS[cloud]
+
+
+async def test_google_is_asked_in_the_project_and_region_of_the_environment(use, tmp_path):
+    with CloudServer() as server:
+        use("vertex", server)
+        async with orchestrator(tmp_path) as engine:
+            await ask(engine, "vertex")
+        assert server.seen[0].path.startswith("/v1/projects/my-project/locations/europe-west1/")
+
+
+async def test_the_pieces_of_a_stream_arrive_one_by_one(cloud, use, tmp_path):
+    listener = Listener()
+    with CloudServer() as server:
+        use(cloud, server)
+        async with orchestrator(tmp_path) as engine:
+            await ask(engine, cloud, terms=Terms(watch=listener))
+    assert len(listener.pieces) > 1
+    assert "".join(listener.pieces) == clouds.TEXT
+
+
+async def test_usage_and_cost_are_those_of_the_clouds_model(cloud, use, tmp_path):
+    with CloudServer() as server:
+        use(cloud, server)
+        async with orchestrator(tmp_path, prices=PRICES) as engine:
+            result = await ask(engine, cloud)
+    assert (result.usage.input_tokens, result.usage.output_tokens) == (20, 10)
+    assert result.cost == pytest.approx((20 * 1000 + 10 * 3000) / 1e6)
+
+
+async def test_every_request_is_signed_anew(cloud, use, tmp_path):
+    with CloudServer() as server:
+        use(cloud, server)
+        async with orchestrator(tmp_path) as engine:
+            for number in range(3):
+                result = await ask(engine, cloud, f"Task {number}")
+                assert result.success, result.error
+        assert all(seen.headers["authorization"] for seen in server.seen)
+        signatures = {seen.headers["authorization"] for seen in server.seen}
+        assert len(signatures) == (3 if cloud == "bedrock" else 1)
+
+
+async def test_the_signature_holds_for_the_address_of_an_inference_profile(use, tmp_path):
+    profile = "arn:aws:bedrock:us-west-2:123456789012:application-inference-profile/abc"
+    with CloudServer() as server:
+        use("bedrock", server)
+        async with orchestrator(tmp_path) as engine:
+            result = await engine.execute_agent("python-expert", "Explain", model=profile)
+        assert result.success, result.error
+        # Which model is behind it, and at what price, only AWS knows.
+        assert (server.seen[0].model, result.cost) == (profile, None)
+
+
+THROTTLED = {
+    "bedrock": aws_error(429, "ThrottlingException", "Too many requests"),
+    "vertex": google_error(429, "RESOURCE_EXHAUSTED", "Quota exceeded"),
+}
+UNAVAILABLE = {
+    "bedrock": aws_error(503, "ServiceUnavailableException", "Try again"),
+    "vertex": google_error(503, "UNAVAILABLE", "Try again"),
+}
+INVALID = {
+    "bedrock": aws_error(400, "ValidationException", "The provided model identifier is invalid."),
+    "vertex": google_error(400, "FAILED_PRECONDITION", "The provided model identifier is invalid."),
+}
+
+
+@pytest.mark.parametrize("answers", [THROTTLED, UNAVAILABLE])
+async def test_what_passes_is_tried_again(cloud, use, tmp_path, answers):
+    with CloudServer(answers[cloud]) as server:
+        use(cloud, server)
+        async with orchestrator(tmp_path) as engine:
+            result = await ask(engine, cloud)
+        assert (result.success, result.attempts, len(server.seen)) == (True, 2, 2)
+
+
+async def test_a_refusal_is_told_in_the_services_words(cloud, use, tmp_path):
+    with CloudServer(INVALID[cloud]) as server:
+        use(cloud, server)
+        async with orchestrator(tmp_path) as engine:
+            error = (await ask(engine, cloud)).error
+        assert type(error) is RequestRefusedError
+        assert (error.status, len(server.seen)) == (400, 1)
+        assert error.kind == {"bedrock": "ValidationException", "vertex": "FAILED_PRECONDITION"}[cloud]
+        assert "model identifier is invalid" in str(error)
+
+
+async def test_wrong_credentials_are_told_with_the_clouds_own_advice(cloud, use, tmp_path):
+    kind = {"bedrock": PermissionDeniedError, "vertex": AuthenticationError}[cloud]
+    refused = {
+        "bedrock": aws_error(403, "UnrecognizedClientException", "The security token is invalid"),
+        "vertex": google_error(401, "UNAUTHENTICATED", "Invalid token"),
+    }[cloud]
+    with CloudServer(refused) as server:
+        use(cloud, server)
+        async with orchestrator(tmp_path) as engine:
+            error = (await ask(engine, cloud)).error
+    assert type(error) is kind
+    assert {"bedrock": "AWS_PROFILE", "vertex": "gcloud"}[cloud] in str(error)
+    assert "ANTHROPIC_API_KEY" not in str(error)
+
+
+async def test_credentials_are_in_no_log_and_no_error_though_the_server_repeats_them(
+    cloud, use, tmp_path, caplog
+):
+    class Echo(CloudServer):
+        def __init__(self):
+            super().__init__()
+            self.plan = self
+
+        def pop(self, _):
+            sent = self.seen[-1].headers
+            text = f"Sent: {sent['authorization']}\nx-amz-security-token:{sent.get('x-amz-security-token')}"
+            return aws_error(400, "ValidationException", text)
+
+    caplog.set_level(logging.DEBUG, "claude_force")
+    with Echo() as server:
+        use(cloud, server)
+        async with orchestrator(tmp_path) as engine:
+            result = await ask(engine, cloud)
+        signature = server.seen[0].headers["authorization"].rpartition(" ")[2].rpartition("Signature=")[2]
+        told = "".join(
+            traceback.format_exception(type(result.error), result.error, result.error.__traceback__)
+        )
+        told += caplog.text + repr(result) + str(result.error) + repr(engine.__dict__)
+    assert "Sent: " in told
+    for secret in (signature, clouds.AWS_SECRET, clouds.AWS_TOKEN):
+        assert secret not in told
+
+
+async def test_a_second_call_is_answered_from_the_cache(cloud, use, tmp_path):
+    with CloudServer() as server:
+        use(cloud, server)
+        async with orchestrator(tmp_path) as engine:
+            await ask(engine, cloud)
+            assert (await ask(engine, cloud)).cached
+        assert len(server.seen) == 1
+
+
+async def test_another_service_at_the_same_address_is_asked_anew(use, tmp_path, monkeypatch):
+    with CloudServer() as server:
+        for name in MODELS:
+            use(name, server)
+            async with orchestrator(tmp_path, base_url=f"{server.url}/v1") as engine:
+                result = await engine.execute_agent("python-expert", "Explain", model="claude-sonnet-4-5")
+                assert not result.cached
+        # Bedrock's part has no such path: what counts is that neither was answered for the other.
+        assert len(server.seen) == 1
+        async with orchestrator(tmp_path, base_url=f"{server.url}/v1") as engine:
+            assert (await engine.execute_agent("python-expert", "Explain", model="claude-sonnet-4-5")).cached
+
+
+class TestStreamsOfBedrock:
+    async def ask(self, use, folder, *plan):
+        with CloudServer(*plan) as server:
+            use("bedrock", server)
+            async with orchestrator(folder, prices=PRICES) as engine:
+                return await ask(engine, "bedrock")
+
+    async def test_a_throttling_in_the_midst_is_tried_again_and_billed(self, use, tmp_path):
+        cut = streamed(*first_frames(5), exception_frame("throttlingException", "Too many tokens"))
+        result = await self.ask(use, tmp_path, cut)
+        assert (result.success, result.attempts, result.output) == (True, 2, clouds.TEXT)
+        assert result.cost > (20 * 1000 + 10 * 3000) / 1e6
+
+    async def test_an_invalid_request_in_the_midst_is_told(self, use, tmp_path):
+        cut = streamed(exception_frame("validationException", "Not this one"))
+        error = (await self.ask(use, tmp_path, cut)).error
+        assert (type(error), error.status) == (RequestRefusedError, 400)
+        assert "Not this one" in str(error)
+        assert error.request_id == "aws-request-1"
+
+    async def test_one_that_ends_before_its_end_is_a_broken_connection(self, use, tmp_path):
+        error = (await self.ask(use, tmp_path, *[streamed(*first_frames(5))] * 3)).error
+        assert type(error) is ConnectionFailedError
+        assert error.attempts == 3
+
+    async def test_a_frame_with_a_wrong_checksum_is_no_answer(self, use, tmp_path):
+        bad = bytearray(first_frames(1)[0])
+        bad[-1] ^= 1
+        assert type((await self.ask(use, tmp_path, streamed(bytes(bad)))).error) is BadReplyError
+
+
+class TestChoice:
+    async def error(self, folder):
+        async with orchestrator(folder) as engine:
+            return (await ask(engine, "bedrock")).error
+
+    async def test_both_at_once_are_an_error_that_names_them(self, use, tmp_path, monkeypatch):
+        monkeypatch.setenv("CLAUDE_CODE_USE_BEDROCK", "1")
+        monkeypatch.setenv("CLAUDE_CODE_USE_VERTEX", "1")
+        with pytest.raises(InvalidOptionError, match="CLAUDE_CODE_USE_BEDROCK and CLAUDE_CODE_USE_VERTEX"):
+            product.chosen(None)
+
+    @pytest.mark.parametrize(
+        ("name", "variables"),
+        [("bedrock", ["AWS_REGION"]), ("vertex", ["CLOUD_ML_REGION", "ANTHROPIC_VERTEX_PROJECT_ID"])],
+    )
+    async def test_what_is_not_set_is_named(self, name, variables, monkeypatch):
+        monkeypatch.setenv(f"CLAUDE_CODE_USE_{name.upper()}", "1")
+        with pytest.raises(InvalidOptionError, match=" and ".join(variables)):
+            product.chosen(None)
+
+    async def test_a_package_that_is_not_installed_is_named_with_its_extra(self, cloud, monkeypatch):
+        monkeypatch.setattr(product, "find_spec", lambda name: None)
+        for name in ("AWS_REGION", "CLOUD_ML_REGION", "ANTHROPIC_VERTEX_PROJECT_ID"):
+            monkeypatch.setenv(name, "some")
+        monkeypatch.setenv(f"CLAUDE_CODE_USE_{cloud.upper()}", "1")
+        with pytest.raises(InvalidOptionError, match=rf"pip install 'claude-force\[{cloud}\]'"):
+            product.chosen(None)
+
+    @pytest.mark.parametrize("value", ["", "0", "false"])
+    def test_a_switch_that_is_off_asks_for_nothing(self, value, monkeypatch):
+        monkeypatch.setenv("CLAUDE_CODE_USE_BEDROCK", value)
+        assert product.chosen(None) is None
+
+    async def test_a_key_that_is_given_is_for_the_api_itself(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("CLAUDE_CODE_USE_BEDROCK", "1")
+        with MessagesServer() as server:
+            async with orchestrator(tmp_path, api_key="test-key", base_url=server.base_url) as engine:
+                assert (await engine.execute_agent("python-expert", "Explain")).success
+            sent = server.requests[0].headers
+            assert "test-key" in (sent.get("x-api-key"), sent.get("authorization", "").partition(" ")[2])
+
+
+class TestSwitchAgainstPaidCalls:
+    @pytest.mark.parametrize("variable", ["ANTHROPIC_BEDROCK_BASE_URL", "ANTHROPIC_VERTEX_BASE_URL"])
+    async def test_forbids_the_clouds_own_addresses(self, variable, use, tmp_path, monkeypatch):
+        name = variable.split("_")[1].lower()
+        with CloudServer() as server:
+            use(name, server)
+            monkeypatch.delenv(variable)
+            async with orchestrator(tmp_path) as engine:
+                error = (await ask(engine, name)).error
+        assert type(error) is PaidCallBlockedError
+        assert ("amazonaws.com" if name == "bedrock" else "googleapis.com") in str(error)
+
+    async def test_forbids_to_ask_other_machines_for_credentials(self, cloud, use, tmp_path, monkeypatch):
+        with CloudServer() as server:
+            use(cloud, server)
+            for name in ("AWS_SECRET_ACCESS_KEY", "GOOGLE_APPLICATION_CREDENTIALS"):
+                monkeypatch.delenv(name, raising=False)
+            async with orchestrator(tmp_path) as engine:
+                error = (await ask(engine, cloud)).error
+            assert type(error) is PaidCallBlockedError
+            assert "Credentials" in str(error)
+            assert server.seen == []
+
+
+class TestDoctor:
+    def found(self, capsys, *options):
+        main(["doctor", "--json", *options])
+        return {one["name"]: one for one in json.loads(capsys.readouterr().out)["checks"]}
+
+    def test_says_which_cloud_is_used(self, cloud, use, workplace, capsys):
+        with CloudServer() as server:
+            use(cloud, server)
+            found = self.found(capsys, "--model", MODELS[cloud], "--send")
+        title = {"bedrock": "Amazon Bedrock", "vertex": "Google Vertex AI"}[cloud]
+        assert (found["credentials"]["state"], found["request"]["state"]) == ("ok", "ok")
+        assert title in found["credentials"]["text"]
+        assert server.url in found["endpoint"]["text"]
+
+    def test_pays_for_nothing_where_bedrock_is_asked_without_send(self, use, workplace, capsys):
+        with CloudServer() as server:
+            use("bedrock", server)
+            found = self.found(capsys, "--model", MODELS["bedrock"])
+            assert (found["endpoint"]["state"], server.seen) == ("ok", [])
+
+    @pytest.mark.parametrize("options", [(), ("--offline",)])
+    def test_says_what_is_missing(self, options, workplace, monkeypatch, capsys):
+        monkeypatch.setenv("CLAUDE_CODE_USE_BEDROCK", "1")
+        found = self.found(capsys, *options)["credentials"]
+        assert found["state"] == "problem"
+        assert "AWS_REGION" in found["text"] + found["advice"]
