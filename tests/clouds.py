@@ -20,7 +20,7 @@ REGION = "us-west-2"
 AWS_KEY, AWS_SECRET, AWS_TOKEN = "AKIAEXAMPLE", "secret-key-of-the-test", "session-token-of-the-test"
 TEXT = "An answer in a few pieces, long enough for two or three of them at the least, I hope."
 USAGE = {"input_tokens": 20, "output_tokens": 10}
-_BEDROCK = re.compile(r"/model/(?P<model>[^/]+)/(?P<way>invoke|invoke-with-response-stream)")
+_BEDROCK = re.compile(r"(?:/v1)?/model/(?P<model>[^/]+)/(?P<way>invoke|invoke-with-response-stream)")
 _VERTEX = re.compile(
     r"/v1/projects/(?P<project>[^/]+)/locations/(?P<region>[^/]+)/publishers/anthropic/models/"
     r"(?P<model>[^/:]+):(?P<way>rawPredict|streamRawPredict)"
@@ -55,16 +55,21 @@ def google_error(status, kind, message):
     return Answer(status, json.dumps([{"error": error}]).encode(), {})
 
 
+SILENCE = Answer(0, b"", {})
+
+
 class CloudServer:
     """Both services on one port; `plan` has what is answered first, None for a message.
 
     Attributes:
         seen: the requests in their order.
         tokens: those that Google's part has given.
+        refuses_tokens: it gives none.
     """
 
-    def __init__(self, *plan):
+    def __init__(self, *plan, refuses_tokens=False):
         self.plan, self.seen, self.tokens = list(plan), [], []
+        self.refuses_tokens, self.closed = refuses_tokens, threading.Event()
         handler = type("Handler", (_Handler,), {"cloud": self})
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._http.daemon_threads = True
@@ -76,6 +81,7 @@ class CloudServer:
         return self
 
     def __exit__(self, *error):
+        self.closed.set()
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()
@@ -89,6 +95,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         raw = self.rfile.read(int(self.headers["content-length"]))
+        if self.path == "/token" and self.cloud.refuses_tokens:
+            return self.send(Answer(400, b'{"error": "invalid_grant", "error_description": "Gone"}', {}))
         if self.path == "/token":
             self.cloud.tokens.append(f"ya29.token-{len(self.cloud.tokens)}-of-the-test")
             fields = {"access_token": self.cloud.tokens[-1], "expires_in": 3600, "token_type": "Bearer"}
@@ -112,11 +120,14 @@ class _Handler(BaseHTTPRequestHandler):
                 return aws_error(403, "InvalidSignatureException", "The signature does not match")
         elif given.partition(" ")[2] not in self.cloud.tokens:
             return google_error(401, "UNAUTHENTICATED", "The token is not known")
-        if "model" in seen.body or "anthropic_version" not in seen.body:
+        if ("model" in seen.body) != (seen.model == "count-tokens") or "anthropic_version" not in seen.body:
             return aws_error(400, "ValidationException", "The body is not one for this service")
         return None
 
     def send(self, answer):
+        if answer is SILENCE:
+            self.close_connection = self.cloud.closed.wait()
+            return
         self.send_response(answer.status)
         for name, value in {"content-type": "application/json", **answer.headers}.items():
             self.send_header(name, value)

@@ -1,5 +1,6 @@
 """Calls over Amazon Bedrock and Google Vertex AI, each through the SDK's own client, against stand-ins."""
 
+import inspect
 import json
 import logging
 import traceback
@@ -13,6 +14,7 @@ from fleet import FakeClock, write_project
 from claude_force import AsyncAgentOrchestrator
 from claude_force.calling import Terms, Watch
 from claude_force.calling import clouds as product
+from claude_force.calling.pricing import cost
 from claude_force.cli.main import main
 from claude_force.errors import (
     AuthenticationError,
@@ -22,8 +24,10 @@ from claude_force.errors import (
     PaidCallBlockedError,
     PermissionDeniedError,
     RequestRefusedError,
+    SilenceError,
 )
 from claude_force.testing import MessagesServer
+from claude_force.types import Usage
 
 MODELS = {
     "bedrock": "us.anthropic.claude-sonnet-4-5-20250929-v1:0",
@@ -149,6 +153,59 @@ async def test_every_request_is_signed_anew(cloud, use, tmp_path):
         assert len(signatures) == (3 if cloud == "bedrock" else 1)
 
 
+async def test_many_calls_at_once_are_answered(cloud, use, tmp_path):
+    with CloudServer() as server:
+        use(cloud, server)
+        async with orchestrator(tmp_path, max_concurrent=20) as engine:
+            tasks = [("python-expert", f"Task {number}") for number in range(40)]
+            results = await engine.execute_multiple(tasks, model=MODELS[cloud])
+        assert [result.error for result in results] == [None] * 40
+        assert len(server.seen) == 40
+
+
+async def test_a_key_of_bedrocks_own_is_sent_as_a_token(use, tmp_path, monkeypatch):
+    import anthropic
+
+    if "api_key" not in inspect.signature(anthropic.AsyncAnthropicBedrock).parameters:
+        pytest.skip("this SDK takes no such key")
+    with CloudServer() as server:
+        use("bedrock", server)
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+            monkeypatch.delenv(name)
+        monkeypatch.setenv("AWS_BEARER_TOKEN_BEDROCK", "key-of-bedrock")
+        async with orchestrator(tmp_path) as engine:
+            assert (await ask(engine, "bedrock")).success
+        assert server.seen[0].headers["authorization"] == "Bearer key-of-bedrock"
+
+
+async def test_a_service_that_keeps_silent_is_left(cloud, use, tmp_path):
+    with CloudServer(clouds.SILENCE) as server:
+        use(cloud, server)
+        async with orchestrator(tmp_path, timeout_seconds=1, max_retries=1) as engine:
+            error = (await ask(engine, cloud)).error
+    assert type(error) is SilenceError
+
+
+async def test_a_token_that_google_refuses_is_a_matter_of_credentials(use, tmp_path):
+    with CloudServer(refuses_tokens=True) as server:
+        use("vertex", server)
+        async with orchestrator(tmp_path) as engine:
+            error = (await ask(engine, "vertex")).error
+        assert type(error) is AuthenticationError
+        assert "invalid_grant" in str(error)
+        assert "gcloud" in str(error)
+        assert server.seen == []
+
+
+def test_what_bedrock_calls_a_model_has_the_price_of_aws():
+    prices = pytest.importorskip("genai_prices", reason="there is no price list for this Python")
+    model, usage = "us.anthropic.claude-sonnet-4-5-20250929-v1:0", Usage(1000, 1000)
+    listed = prices.calc_price(
+        prices.Usage(input_tokens=1000, output_tokens=1000), model_ref=model, provider_id="aws"
+    )
+    assert cost(model, usage) == pytest.approx(float(listed.total_price))
+
+
 async def test_the_signature_holds_for_the_address_of_an_inference_profile(use, tmp_path):
     profile = "arn:aws:bedrock:us-west-2:123456789012:application-inference-profile/abc"
     with CloudServer() as server:
@@ -246,17 +303,15 @@ async def test_a_second_call_is_answered_from_the_cache(cloud, use, tmp_path):
         assert len(server.seen) == 1
 
 
-async def test_another_service_at_the_same_address_is_asked_anew(use, tmp_path, monkeypatch):
+async def test_another_service_at_the_same_address_is_asked_anew(use, tmp_path):
     with CloudServer() as server:
-        for name in MODELS:
+        for name in (*MODELS, "vertex"):
             use(name, server)
             async with orchestrator(tmp_path, base_url=f"{server.url}/v1") as engine:
-                result = await engine.execute_agent("python-expert", "Explain", model="claude-sonnet-4-5")
-                assert not result.cached
-        # Bedrock's part has no such path: what counts is that neither was answered for the other.
-        assert len(server.seen) == 1
-        async with orchestrator(tmp_path, base_url=f"{server.url}/v1") as engine:
-            assert (await engine.execute_agent("python-expert", "Explain", model="claude-sonnet-4-5")).cached
+                result = await engine.execute_agent("python-expert", "Explain", model="claude-opus-4-6")
+                assert result.success, result.error
+        assert result.cached
+        assert ["/publishers/" in seen.path for seen in server.seen] == [False, True]
 
 
 class TestStreamsOfBedrock:
@@ -291,15 +346,13 @@ class TestStreamsOfBedrock:
 
 
 class TestChoice:
-    async def error(self, folder):
-        async with orchestrator(folder) as engine:
-            return (await ask(engine, "bedrock")).error
-
-    async def test_both_at_once_are_an_error_that_names_them(self, use, tmp_path, monkeypatch):
+    async def test_both_at_once_are_an_error_that_names_them(self, tmp_path, monkeypatch):
         monkeypatch.setenv("CLAUDE_CODE_USE_BEDROCK", "1")
         monkeypatch.setenv("CLAUDE_CODE_USE_VERTEX", "1")
-        with pytest.raises(InvalidOptionError, match="CLAUDE_CODE_USE_BEDROCK and CLAUDE_CODE_USE_VERTEX"):
-            product.chosen(None)
+        switches = "CLAUDE_CODE_USE_BEDROCK and CLAUDE_CODE_USE_VERTEX are both set"
+        async with orchestrator(tmp_path) as engine:
+            with pytest.raises(InvalidOptionError, match=switches):
+                await ask(engine, "bedrock")
 
     @pytest.mark.parametrize(
         ("name", "variables"),
@@ -369,6 +422,7 @@ class TestDoctor:
         assert (found["credentials"]["state"], found["request"]["state"]) == ("ok", "ok")
         assert title in found["credentials"]["text"]
         assert server.url in found["endpoint"]["text"]
+        assert found["endpoint"]["state"] == "ok"
 
     def test_pays_for_nothing_where_bedrock_is_asked_without_send(self, use, workplace, capsys):
         with CloudServer() as server:
