@@ -60,6 +60,8 @@ class SimulatedServer:
     `tokens` (time, input, output) of each that was answered.
     """
 
+    is_cloud = False
+
     def __init__(
         self, limit=None, latency=lambda chance: 1.0, status=lambda now: None, retry_after=None, seed=1
     ):
