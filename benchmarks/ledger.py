@@ -27,7 +27,7 @@ from claude_force.types import AgentResult, Attempt, Call, Executed, Usage
 from .part import Found, Part, spread, table
 from .processes import answered, say
 
-LINES, RECORDED, ROUNDS = 1_000_000, 20_000, 3
+LINES, RECORDED, ROUNDS = 1_000_000, 20_000, 2
 # How many bytes are worth a second process, for the reader that is told.
 HOW = {"one process": float("inf"), "shared out": 100e6}
 FILE_BYTES = 64_000_000

@@ -24,7 +24,7 @@ ON_DISK = (OURS, "SQLite row", "diskcache", "diskcache LRU", "DSPy", "LiteLLM di
 IN_MEMORY = ("dict", "dict + HMAC", "LiteLLM memory")
 BOUNDED = (OURS, "diskcache", "diskcache LRU", "DSPy")
 ENTRIES, MANY, PRESSED = 10_000, 100_000, 20_000
-ROUNDS = 3
+ROUNDS = 2
 # Figure, peer, and the most that ours may be of theirs.
 GOALS = (
     ("memory hit", "DSPy", 0.6),
