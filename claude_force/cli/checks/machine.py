@@ -35,7 +35,7 @@ def sdk() -> Finding:
     if sdk is None:
         return Finding("sdk", PROBLEM, "the anthropic SDK is not installed", "Run: pip install anthropic")
     if fast is None:
-        advice = "Its own transport takes three times the CPU. Run: pip install aiohttp"
+        advice = "Its own transport takes more than twice the CPU. Run: pip install aiohttp"
         return Finding("sdk", WARNING, f"anthropic {sdk} without aiohttp", advice)
     return Finding("sdk", OK, f"anthropic {sdk} with aiohttp {fast}")
 

@@ -1,0 +1,72 @@
+"""The pages of figures say what was measured."""
+
+import json
+import re
+import statistics
+
+import pytest
+from extras import missing
+from pages import ROOT
+
+if missing("otel"):
+    pytest.skip(missing("otel"), allow_module_level=True)
+
+from benchmarks.__main__ import KEPT, PAGE
+from benchmarks.page import written
+from benchmarks.part import Goal, Part
+from benchmarks.parts import PARTS
+
+RESULTS = json.loads(KEPT.read_text(encoding="utf-8"))
+SCALING = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
+# Rows of the table of sizes, and where their figures come from: of sizes, not of promises.
+SIZES = {
+    "rows a second": ("rows_per_second", 1),
+    "what a call waits for": ("alone_ms", 1),
+    "disk for a row": ("bytes_per_row", 1000),
+    "connections of a worker": ("connections", 1),
+    "a worker that has nothing to do": ("idle_transactions", 1),
+}
+
+
+def test_the_page_is_made_of_what_was_kept():
+    assert PAGE.read_text(encoding="utf-8") == "\n".join(written(RESULTS)) + "\n"
+
+
+def test_all_usual_parts_were_measured():
+    assert {part.name for part in PARTS if part.usual} <= set(RESULTS) <= {part.name for part in PARTS}
+
+
+def test_every_goal_is_told_and_one_that_was_missed_apart():
+    goals = [
+        goal for part in PARTS if part.name in RESULTS for goal in part.goals(RESULTS[part.name]["found"])
+    ]
+    assert len(goals) > 20
+    page = PAGE.read_text(encoding="utf-8")
+    missed = [line for line in page.splitlines() if line.startswith("Not reached, ")]
+    for goal in goals:
+        assert f"| {goal.text} | {goal.figure} |" in page
+        assert goal.reached != any(goal.text in line for line in missed), goal.text
+
+
+def test_goals_that_share_a_reason_are_told_together(monkeypatch):
+    part = Part("quick", "Quick", dict, lambda found: ["figures"], lambda found: iter(found["goals"]))
+    monkeypatch.setattr("benchmarks.page.PARTS", (part,))
+    goals = [
+        Goal("one", "1", True),
+        Goal("two", "2", False, "so it is."),
+        Goal("three", "3", False, "so it is."),
+    ]
+    result = {"machine": "M", "versions": {}, "load_before": 0.0, "seconds": 60, "found": {"goals": goals}}
+    page = "\n".join(written({"quick": result}))
+    assert "Not reached, quick: two; quick: three: so it is." in page
+    assert "| [quick](#quick) | one | 1 | yes |" in page
+
+
+@pytest.mark.parametrize("row", SIZES)
+def test_sizes_of_durable_runs_are_those_that_were_measured(row):
+    key, unit = SIZES[row]
+    rounds = RESULTS["durable"]["found"]["figures"]["claude-force"]
+    measured = statistics.median(one[key] for one in rounds) / unit
+    (line,) = (line for line in SCALING.splitlines() if line.startswith(f"| {row}"))
+    (told, *_) = re.findall(r"[\d.,]+", line.rpartition(" | ")[2])
+    assert float(told.replace(",", "")) == pytest.approx(measured, rel=0.2)
