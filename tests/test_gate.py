@@ -202,6 +202,20 @@ def test_once_it_is_shut_nobody_passes_and_it_is_empty_when_the_last_has_ended()
     assert run(work()) == [(0, "a")]
 
 
+def test_who_waits_for_room_learns_at_once_that_the_gate_is_shut():
+    async def work():
+        wire = Wire()
+        first, second = (asyncio.ensure_future(wire.send(name, takes=5.0)) for name in "ab")
+        await asyncio.sleep(1)
+        wire.gate.shut()
+        (told,) = await wire.all(second)
+        assert isinstance(told, ClosedError) and not first.done()
+        await first
+        return wire.log
+
+    assert run(work()) == [(0, "a")]
+
+
 def test_who_waits_for_a_far_limit_learns_within_a_second_that_the_gate_is_shut():
     async def work():
         wire = Wire(room=10, rates=Rates(1))

@@ -131,12 +131,12 @@ class TestAttempts:
 
     def test_the_first_that_succeeds_is_the_only_one(self, attempts):
         assert attempts("reply", "another") == ("reply", 0, [1])
-        assert (self.made.made, self.made.last_error, self.watch.told) == (1, None, [])
+        assert (self.made.last_error, self.watch.told) == (None, [])
 
     def test_each_that_may_pass_is_followed_by_another_after_its_time(self, attempts):
         first, second = OverloadedError("one"), RateLimitError("two", retry_after=10.0)
         assert attempts(first, second, "reply") == ("reply", 1 + 12, [1, 2, 3])
-        assert (self.made.made, self.made.last_error) == (3, second)
+        assert self.made.last_error is second
         assert self.watch.told == [(1, 1.0, first), (2, 12.0, second)]
         assert self.clock.slept == [1.0, 12.0]
 
@@ -151,7 +151,7 @@ class TestAttempts:
         final = AuthenticationError("x")
         error, _, numbers = attempts(*before, final, "reply")
         assert error is final
-        assert len(numbers) == self.made.made == len(before) + 1
+        assert len(numbers) == len(before) + 1
 
     @pytest.mark.parametrize("before", [0.0, 3.0])
     def test_a_server_that_asks_for_more_time_than_is_left_fails_the_call_at_once(self, attempts, before):

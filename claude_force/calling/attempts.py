@@ -20,7 +20,6 @@ class Attempts:
     """Makes attempts at `call` until one succeeds or the policy gives up.
 
     Attributes:
-        made: attempts begun.
         last_error: why the last of them failed, when another was to follow.
     """
 
@@ -33,13 +32,11 @@ class Attempts:
         self._deadline = deadline
         self._watch = watch
         self._started = clock.now()
-        self.made = 0
         self.last_error: Optional[BaseException] = None
 
     async def run(self, attempt: Callable[[int], Awaitable[Reply]]) -> Reply:
         """`attempt` is given its number, from 1. Raises what the last raised, or DeadlineExceededError."""
         try:
-            self.made = 1
             return await attempt(1)
         except TransientError as error:
             return await self._driven(attempt, error)
@@ -47,14 +44,16 @@ class Attempts:
     async def _driven(
         self, attempt: Callable[[int], Awaitable[Reply]], failed: Optional[TransientError]
     ) -> Reply:
+        made = 1
+
         async def again() -> Reply:
             # The driver costs a tenth of a call, and most calls need none: it is told of the first attempt.
-            nonlocal failed
+            nonlocal failed, made
             if failed is not None:
                 first, failed = failed, None
                 raise first
-            self.made += 1
-            return await attempt(self.made)
+            made += 1
+            return await attempt(made)
 
         retrying = AsyncRetrying(
             retry=self._follows_another,

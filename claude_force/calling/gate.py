@@ -147,7 +147,6 @@ class Passage:
 
     def __init__(self, gate: Gate, lane: _Lane, need: Need, meter: Meter, watch: Watch) -> None:
         self._gate, self._lane, self._need, self._meter, self._watch = gate, lane, need, meter, watch
-        self._began, self._beside = 0.0, 0
 
     async def __aenter__(self) -> None:
         self._began = self._meter.began = await self._gate.enter(self._lane, self._need)
