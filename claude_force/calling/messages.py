@@ -87,7 +87,7 @@ class StreamReader:
         self._message: Dict[str, Any] = {}
         self._texts: List[str] = []
         self._unshown_bytes = 0
-        self.complete = False
+        self.complete: bool = False
 
     def feed(self, chunk: bytes) -> None:
         """Raises CallError for an error event, BadReplyError for what is no event of this API."""
