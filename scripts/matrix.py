@@ -120,7 +120,7 @@ def run(row: Row, interpreter: str) -> Outcome:
         if version_of(str(python)) != row.version:
             command(interpreter, "-m", "venv", "--clear", str(row.environment))
         install(python, PIP)
-        install(python, "--upgrade", "--editable", ".[test]", "anthropic", *bounds(row, python))
+        install_package(row, python)
         installed = sdk_version(python)
     except subprocess.CalledProcessError:
         return Outcome(row, "?", "could not be installed", time.monotonic() - started, False)
@@ -128,31 +128,38 @@ def run(row: Row, interpreter: str) -> Outcome:
     return Outcome(row, installed, result, time.monotonic() - started, ok)
 
 
-def bounds(row: Row, python: Path) -> List[str]:
-    """Arguments that hold pip to the releases of the row."""
+def install_package(row: Row, python: Path) -> None:
+    what = ("--upgrade", "--editable", ".[test]", "anthropic")
     if row.releases == "newest":
-        return []
-    oldest = oldest_releases(python)
-    if row.releases == OLDEST_SDK:
-        return [line for line in oldest if line.startswith("anthropic==")]
-    constraints = row.environment / "oldest.txt"
-    constraints.write_text("\n".join([*oldest, ""]), encoding="utf-8")
+        install(python, *what)
+        return
+    oldest = oldest_releases(row, python)
     print(*oldest, flush=True)
-    return ["--constraint", str(constraints)]
+    bounds = row.environment / "oldest.txt"
+    bounds.write_text("\n".join([*oldest, ""]), encoding="utf-8")
+    # pip tries release after release where old ones are asked for: a quarter of an hour and no end on 3.9.
+    held = ("--constraint", str(bounds), "--python", str(python))
+    command(resolver(), "pip", "install", "--quiet", *held, *what)
 
 
-def oldest_releases(python: Path) -> List[str]:
+def oldest_releases(row: Row, python: Path) -> List[str]:
     """Of what requirements.txt and the users' extras name; the newest of what only those need."""
-    resolver = ROOT / ".venv-resolver"
-    command(sys.executable, "-m", "venv", str(resolver))
-    install(resolver / "bin" / "python", "uv")
     ask = ["pip", "compile", "--quiet", "--no-header", "--no-annotate", "--resolution", "lowest-direct"]
-    extras = ["--extra", "durable", "--extra", "otel"]
+    extras = [f"--extra={name}" for name in ("bedrock", "durable", "otel", "vertex")]
     answer = subprocess.check_output(
-        [str(resolver / "bin" / "uv"), *ask, *extras, "--python", str(python), "pyproject.toml"],
-        cwd=str(ROOT),
+        [resolver(), *ask, *extras, "--python", str(python), "pyproject.toml"], cwd=str(ROOT)
     )
-    return answer.decode().splitlines()
+    sdk_only = row.releases == OLDEST_SDK
+    return [line for line in answer.decode().splitlines() if not sdk_only or line.startswith("anthropic==")]
+
+
+def resolver() -> str:
+    """uv, in an environment of its own."""
+    place = ROOT / ".venv-resolver"
+    if not (place / "bin" / "uv").exists():
+        command(sys.executable, "-m", "venv", str(place))
+        install(place / "bin" / "python", "uv")
+    return str(place / "bin" / "uv")
 
 
 def command(*arguments: str) -> None:
