@@ -51,10 +51,10 @@ def run(work):
     return run_virtually(asyncio.wait_for(work, 1000.0))
 
 
-def headers(limit, left):
+def headers(limit, left, kind="requests"):
     return {
-        "anthropic-ratelimit-requests-limit": str(limit),
-        "anthropic-ratelimit-requests-remaining": str(left),
+        f"anthropic-ratelimit-{kind}-limit": str(limit),
+        f"anthropic-ratelimit-{kind}-remaining": str(left),
     }
 
 
@@ -71,13 +71,56 @@ def test_no_more_are_on_the_wire_than_there_is_room_for_and_they_go_as_they_came
 def test_those_of_one_model_do_not_wait_for_the_limits_of_another_and_share_the_room():
     async def work():
         wire = Wire(room=10)
-        await wire.send("first", 0.0, told=headers(60, 4))
+        await wire.send("first", 0.0, told=headers(60, 3))
         await wire.all(*(wire.send(name) for name in "ab"), wire.send("c", model="other"))
         assert wire.gate.load().limits == Rates(60, None, None)
         return wire.log
 
-    # Of four that were left one may have been taken by the first itself, and a twentieth of 60 stays.
+    # A twentieth of 60 stays.
     assert run(work()) == [(0, "first"), (0, "c"), (1, "a"), (2, "b")]
+
+
+def test_the_limits_of_one_model_hold_up_no_other_where_both_had_waited_for_room():
+    async def work():
+        wire = Wire(room=2)
+        # The answer tells that nothing is left, when the next of its model waits for room already.
+        first = [wire.send("first", 1.0, told=headers(60, 0)), wire.send("other", 1.0, model="other")]
+        await wire.all(*first, wire.send("a"), wire.send("b"), wire.send("c", model="other"))
+        return wire.log
+
+    assert run(work()) == [(0, "first"), (0, "other"), (1, "c"), (4, "a"), (5, "b")]
+
+
+def test_the_request_of_the_first_answer_counts_once():
+    async def work():
+        wire = Wire(room=10)
+        await wire.send("first", 0.0, told=headers(60, 4))
+        await wire.all(*(wire.send(name) for name in "ab"))
+        return wire.log
+
+    # Of the four that are left a twentieth of 60 stays.
+    assert run(work()) == [(0, "first"), (0, "a"), (1, "b")]
+
+
+def test_the_first_answer_itself_counts_which_its_headers_have_not_counted_yet():
+    async def work():
+        wire, told = Wire(), headers(6_000, 6_000, "output-tokens")
+        await wire.send("first", 0.0, need=Need(1, 0, 500), told=told, usage=Usage(0, 400))
+        pace = wire.gate.lane("m").pace
+        return pace.wait(Need(1, 0, 5_300), 0.0), pace.wait(Need(1, 0, 5_400), 0.0)
+
+    # Of the 6,000, 400 are used and a twentieth stays.
+    assert run(work()) == (0, pytest.approx(1))
+
+
+def test_those_of_one_model_go_as_they_came_however_much_each_needs():
+    async def work():
+        wire = Wire(room=10)
+        await wire.send("first", 0.0, told=headers(60, 3))
+        await wire.all(wire.send("large", need=Need(20)), *(wire.send(name) for name in "ab"))
+        return wire.log
+
+    assert run(work()) == [(0, "first"), (20, "large"), (21, "a"), (22, "b")]
 
 
 def test_a_limit_by_hand_is_one_for_all_models():

@@ -81,15 +81,18 @@ class Gate:
     async def enter(self, lane: _Lane, need: Need) -> float:
         """Returns the time, when it is this one's turn and there is room."""
         async with lane.turn:
-            while lane.pace.wait(need, self._clock.now()) and not self._shut:
-                await self._sleep(lane.pace.wait(need, self._clock.now()))
-            async with self._turn:
-                while not self._opens(lane, need):
-                    await self._nap(lane, need)
-                began = self._clock.now()
-                lane.pace.take(need, began)
-                self.under_way += 1
-                return began
+            while True:
+                while lane.pace.wait(need, self._clock.now()) and not self._shut:
+                    await self._sleep(lane.pace.wait(need, self._clock.now()))
+                async with self._turn:
+                    while not self._opens():
+                        await self._nap()
+                    began = self._clock.now()
+                    # It may have gone down meanwhile, and that is no reason for other lanes to wait.
+                    if not lane.pace.wait(need, began):
+                        lane.pace.take(need, began)
+                        self.under_way += 1
+                        return began
 
     def leave(
         self, lane: _Lane, need: Need, meter: Meter, began: float, beside: int, error: Optional[BaseException]
@@ -102,8 +105,11 @@ class Gate:
         else:
             pause = self._window.failed(error, began, now)
             used = _NOTHING if isinstance(error, RateLimitError) else need
-        lane.pace.learn(meter.headers, began, now)
-        lane.pace.settle(need, counted(meter.usage) if meter.usage else used, now)
+        if meter.usage:
+            used = counted(meter.usage)
+        # Settled first: what is left by the headers is without this one, which is no longer under way.
+        lane.pace.settle(need, used, now)
+        lane.pace.learn(meter.headers, began, now, used.output_tokens)
         meter.ended = now
         self._changed.set()
         return pause
@@ -119,22 +125,18 @@ class Gate:
             self._changed.clear()
             await self._changed.wait()
 
-    def _opens(self, lane: _Lane, need: Need) -> bool:
+    def _opens(self) -> bool:
         if self._shut:
             raise ClosedError("The call had not been sent when the orchestrator was stopped")
         self._waits_for_room = not self._window.has_room(self.under_way)
-        return not self._waits_for_room and not self._seconds(lane, need)
+        return not self._waits_for_room and not self._window.wait(self._clock.now())
 
-    def _seconds(self, lane: _Lane, need: Need) -> float:
-        now = self._clock.now()
-        return max(self._window.wait(now), lane.pace.wait(need, now))
-
-    async def _nap(self, lane: _Lane, need: Need) -> None:
+    async def _nap(self) -> None:
         if self._waits_for_room:
             self._changed.clear()
             await self._changed.wait()
         else:
-            await self._sleep(self._seconds(lane, need))
+            await self._sleep(self._window.wait(self._clock.now()))
 
     async def _sleep(self, seconds: float) -> None:
         await self._clock.sleep(min(seconds, _NAP_SECONDS))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import List, Mapping, NamedTuple, Optional, Tuple
 
 KINDS = ("requests", "input-tokens", "output-tokens")
+_OUTPUT = KINDS.index("output-tokens")
 # Of a bucket that mirrors the server's, a little stays in it: estimates miss, and remainders are rounded.
 _SPARE = 0.05
 # A limit set by hand is spread over the minute, as far as requests can be.
@@ -124,25 +125,27 @@ class Pace:
         for kind, bucket in self._all:
             bucket.add(sign * amounts[kind], now)
 
-    def learn(self, headers: Mapping[str, str], sent: float, now: float) -> None:
-        """Takes over what an answer's headers tell, to a request that was sent at `sent`.
+    def learn(self, headers: Mapping[str, str], sent: float, now: float, written: float = 0.0) -> None:
+        """Takes over what an answer's headers tell, to a request that was sent at `sent` and is settled.
 
         What was left when the server answered, with what has come in since the request was sent, is the
         most there can be now; others may use the same limits. `reset` tells nothing that these two do not.
+        `written` are the answer's output tokens, which come after its headers.
         """
         for kind, name in enumerate(KINDS):
             limit = _number(headers.get(f"anthropic-ratelimit-{name}-limit"))
             left = _number(headers.get(f"anthropic-ratelimit-{name}-remaining"))
             if limit and left is not None:
-                self._mirror(kind, limit, left + (now - sent) * limit / 60, now)
+                level = left + (now - sent) * limit / 60
+                self._mirror(kind, limit, level, now, written if kind == _OUTPUT else 0.0)
 
-    def _mirror(self, kind: int, limit: float, level: float, now: float) -> None:
+    def _mirror(self, kind: int, limit: float, level: float, now: float, uncounted: float) -> None:
         known = self._learned[kind]
         if known is not None and known.per_minute == limit:
             known.lower(level, now)
             return
         # Some of what is under way may not have reached the server when it counted.
-        level = min(limit, level) - self._under_way[kind]
+        level = min(limit, level) - self._under_way[kind] - uncounted
         self._learned[kind] = Bucket(limit, limit, level, now, spare=limit * _SPARE)
         self._all = self._given + [(at, bucket) for at, bucket in enumerate(self._learned) if bucket]
 
