@@ -27,11 +27,11 @@ class Account:
         """It got no answer."""
         return self._executed(failed(self._run, error, self._call.model, self._duration(), self._started))
 
-    def cancelled(self) -> Executed:
-        """Nobody waits for it any more, and what was sent may be billed."""
-        error = CancelledCallError("The call was cancelled")
-        self.bill.put_on(error)
-        return self.failed(error)
+    def cancelled(self) -> Optional[Executed]:
+        """Nobody waits for it any more, and what was sent may be billed; None where nothing was sent."""
+        error, bill = CancelledCallError("The call was cancelled"), self.bill.of_one_who_leaves()
+        bill.put_on(error)
+        return self.failed(error) if bill.timeline else None
 
     def _duration(self) -> float:
         return self._clock.now() - self._started

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Awaitable, Callable, Dict, Optional
 
@@ -11,7 +11,7 @@ from .cache.asked import OFF, USE, Asked, asked
 from .cache.audit import explained
 from .cache.key import cache_key
 from .cache.key import question as as_question
-from .calling import Clock, SingleFlight, Terms
+from .calling import Bill, Clock, SingleFlight, Terms
 from .errors import InvalidOptionError
 from .response_cache import ResponseCache
 from .results import shared
@@ -75,10 +75,13 @@ class Asking:
         question = asked(call, kept.endpoint) if policy != OFF else None
         if question is None or kept.excludes(call.agent_name):
             return await self._send(call, deadline_seconds, terms)
+        bill = terms.bill or Bill()
+        if terms.bill is None:
+            terms = replace(terms, bill=bill)
         # No closure: with hundreds of calls under way, its cells are much for the garbage collector to walk.
         find = partial(self._found, call, policy, question, await self.answers_of(kept), terms)
-        reply, led = await self._flights.run((policy, question.key()), find, deadline_seconds)
-        return reply if led else shared(reply)
+        reply, led = await self._flights.run((policy, question.key()), find, deadline_seconds, bill)
+        return bill.with_inherited(reply if led else shared(reply))
 
     async def _found(
         self,

@@ -209,9 +209,9 @@ class Engine(Inquiries):
         except CallError as error:
             return self._told(account.failed(error))
         except asyncio.CancelledError:
-            if account.bill.timeline:
-                self._told(account.cancelled())
-            account.bill.hand_over()
+            cancelled = account.cancelled()
+            if cancelled is not None:
+                self._told(cancelled)
             raise
         return self._told(account.succeeded(reply))
 

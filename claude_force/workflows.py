@@ -165,7 +165,7 @@ class Workflows(Engine):
                 **{"terms": terms, **options},
             )
         except asyncio.CancelledError:
-            kept.broken_off(bill.told)
+            kept.broken_off(bill.of_one_who_leaves().usd)
             raise
         await kept.keep(part, question, result)
         return Answered(result)

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pydantic
 import pytest
-from fleet import MODEL, FakeClock, fleet, write_project
+from fleet import MODEL, FakeClock, ended, fleet, write_project
 
 from claude_force import AgentOrchestrator, ResponseCache
+from claude_force.calling import Terms, Watch
 from claude_force.clerk import Clerk
 from claude_force.errors import InvalidOptionError
 from claude_force.testing import MessagesServer, faults
@@ -33,6 +34,18 @@ class Metadata(pydantic.BaseModel):
     """As the SDK takes it, and JSON does not."""
 
     user_id: str
+
+
+class Pieces(Watch):
+    """Counts the pieces of text that the last attempt has had."""
+
+    attempt = pieces = 0
+
+    def started(self, attempt):
+        self.attempt, self.pieces = attempt, 0
+
+    def wrote(self, text):
+        self.pieces += 1
 
 
 async def twice(project, server=None, second=None, **limits):
@@ -209,6 +222,43 @@ class TestSettings:
         cost, attempts = await paid_for(1, cancel=0)
         assert attempts == 2
         assert await paid_for(2, cancel=1) == (pytest.approx(cost), 2)
+
+    @pytest.mark.parametrize(
+        ("broken", "callers", "requests"),
+        [
+            pytest.param([faults.truncated_stream()] * 2, 2, 3, id="it fails, the other asks again"),
+            pytest.param([faults.truncated_stream()] * 4, 4, 4, id="it fails, so does the other"),
+            pytest.param([faults.truncated_stream(), faults.silence_in_mid_stream(6)], 2, 2, id="both leave"),
+        ],
+    )
+    async def test_what_is_spent_after_the_first_of_two_who_ask_the_same_has_left_is_counted_once(
+        self, project, broken, callers, requests
+    ):
+        seen, both_leave = [], requests == 2
+        limits = {
+            "prices": {MODEL: {"input": 3, "output": 15}},
+            "observers": [seen.append],
+            "enable_cache": False,
+            "max_retries": 2,
+            "budget_usd": 10.0,
+        }
+        server = {"faults": broken, "time_to_first_token": 0.2}
+        async with fleet(project, server, **limits) as (orchestrator, running):
+            watch = Pieces()
+            asking = [
+                asyncio.ensure_future(orchestrator.execute_agent(*ASK, terms=Terms(watch=watch)))
+                for _ in range(callers)
+            ]
+            assert await ended(lambda: watch.attempt == 2)
+            asking[0].cancel()
+            if both_leave:
+                assert await ended(lambda: watch.pieces)
+                asking[1].cancel()
+            await asyncio.gather(*asking, return_exceptions=True)
+            results = [one.result for one in seen]
+            assert len(running.requests) == sum(one.attempts for one in results) == requests
+            assert sum(one.cost or 0.0 for one in results) == pytest.approx(orchestrator.spent_usd)
+            assert len(results) == callers
 
     async def test_a_folder_that_could_not_be_used_is_tried_again_after_a_close(
         self, project, clean_environment

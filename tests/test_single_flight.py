@@ -2,10 +2,17 @@
 
 import asyncio
 
+import anyio
 import pytest
 
-from claude_force.calling import SingleFlight
-from claude_force.errors import AuthenticationError, DeadlineExceededError, OverloadedError
+from claude_force.calling import Bill, SingleFlight
+from claude_force.errors import (
+    AuthenticationError,
+    BudgetExceededError,
+    DeadlineExceededError,
+    OverloadedError,
+)
+from claude_force.types import Attempt, Reply, Usage
 
 
 class Work:
@@ -126,6 +133,122 @@ async def test_a_final_failure_is_everybodys_and_its_requests_are_counted_once()
     outcomes = await asyncio.gather(*start(flights, work, 5), return_exceptions=True)
     assert work.runs == 1
     assert sorted(one.attempts for one in outcomes) == [0, 0, 0, 0, 1]
+
+
+class Paid(Work):
+    """Work that costs a cent at its beginning and a dollar at its end, on the bill of who starts it."""
+
+    def __init__(self, bills, *outcomes):
+        super().__init__(*outcomes)
+        self.bills = list(bills)
+
+    async def __call__(self, left):
+        bill = self.bills.pop(0)
+        self.attempt(bill, 0.01)
+        try:
+            return await super().__call__(left)
+        except OverloadedError as error:
+            self.attempt(bill, 1.0)
+            bill.put_on(error)
+            raise
+        except asyncio.CancelledError:
+            self.attempt(bill, 1.0)
+            raise
+
+    def attempt(self, bill, cost):
+        bill.timeline += (Attempt(0.0, 1.0, 1, "OverloadedError"),)
+        bill.waste(cost)
+
+
+class TestWhatAnOrphanCosts:
+    """The caller who started it has left, and is told of the first cent; the dollar is another's."""
+
+    def begin(self, callers, *outcomes, **options):
+        self.bills = [Bill() for _ in range(callers)]
+        self.work, self.flights = Paid(self.bills, *outcomes), SingleFlight()
+        return [
+            asyncio.ensure_future(self.flights.run("key", self.work, bill=bill, **options))
+            for bill in self.bills
+        ]
+
+    async def orphaned(self, callers, *outcomes, **options):
+        first, *others = self.begin(callers, *outcomes, **options)
+        await settle()
+        first.cancel()
+        await settle()
+        assert self.bills[0].of_one_who_leaves().usd == pytest.approx(0.01)
+        return others
+
+    async def test_falls_to_one_of_those_for_whom_it_fails(self):
+        outcomes = [OverloadedError("busy") for _ in range(2)]
+        others = await self.orphaned(4, *outcomes)
+        self.work.release.set()
+        errors = await asyncio.gather(*others, return_exceptions=True)
+        assert {type(one) for one in errors} == {OverloadedError}
+        # One inherits a dollar, and pays a cent and a dollar for its own.
+        assert sorted(one.cost or 0.0 for one in errors) == [0.0, 0.0, pytest.approx(2.01)]
+        assert sorted(one.attempts for one in errors) == [0, 0, 3]
+        assert sorted(len(one.timeline) for one in errors) == [0, 0, 3]
+
+    async def test_falls_to_one_of_those_who_find_another_answer(self):
+        reply = Reply("x", "m", Usage(1, 1), "end_turn", attempts=1, cost=0.25)
+        others = await self.orphaned(3, OverloadedError("busy"), reply)
+        self.work.release.set()
+        await asyncio.gather(*others)
+        replies = [bill.with_inherited(reply) for bill in self.bills[1:]]
+        assert sorted(one.wasted_cost for one in replies) == [0.0, pytest.approx(1.0)]
+        assert sorted(one.attempts for one in replies) == [1, 2]
+
+    async def test_falls_to_the_last_who_is_cancelled(self):
+        one, other = await self.orphaned(3, "never")
+        one.cancel()
+        await settle()
+        other.cancel()
+        await settle()
+        assert [bill.of_one_who_leaves().usd for bill in self.bills[1:]] == [None, pytest.approx(1.0)]
+        assert self.work.cancelled == 1
+
+    async def test_falls_to_the_last_whose_time_is_up(self):
+        (other,) = await self.orphaned(2, "never", deadline_seconds=0.05)
+        with pytest.raises(DeadlineExceededError, match=r"deadline of 0\.0\d* s") as caught:
+            await other
+        assert (caught.value.cost, caught.value.attempts) == (pytest.approx(1.0), 1)
+        assert self.work.runs == 1
+
+    async def test_is_not_borne_again_by_one_who_takes_over_by_a_budget_of_its_own(self):
+        (other,) = await self.orphaned(2, BudgetExceededError("the starter's"), "answer")
+        self.work.release.set()
+        assert await other == ("answer", True)
+        assert self.bills[1].inherited.usd is None
+
+    async def test_all_of_it_falls_to_another_where_the_caller_leaves_when_it_has_landed(self):
+        first, other = self.begin(2, OverloadedError("busy"), "answer")
+        await settle()
+        self.work.release.set()
+        while not self.bills[0].timeline[1:]:
+            await asyncio.sleep(0)
+        # It has ended, and none of those who wait for it has had its turn.
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        assert await other == ("answer", True)
+        told = [self.bills[0].of_one_who_leaves().usd, self.bills[1].inherited.usd]
+        assert told == [None, pytest.approx(1.01)]
+
+
+async def test_work_that_nobody_waits_for_has_ended_when_a_scope_of_anyio_is_left():
+    class Slow(Work):
+        async def __call__(self, left):
+            try:
+                return await super().__call__(left)
+            finally:
+                await asyncio.sleep(0.05)
+                self.over = True
+
+    work = Slow("never")
+    with anyio.move_on_after(0.01):
+        await SingleFlight().run("key", work)
+    assert work.over
 
 
 async def test_each_caller_keeps_its_own_deadline():

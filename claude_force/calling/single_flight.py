@@ -7,7 +7,9 @@ import time
 from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Awaitable, Callable, Dict, Generic, Hashable, List, Optional, Tuple, TypeVar
+from typing import Awaitable, Callable, Dict, Generic, Hashable, List, NoReturn, Optional, Tuple, TypeVar
+
+import anyio
 
 from ..errors import (
     BudgetExceededError,
@@ -17,6 +19,7 @@ from ..errors import (
     TransientError,
     UnknownPriceError,
 )
+from .bill import Bill
 
 T = TypeVar("T")
 
@@ -32,21 +35,38 @@ def _can_pass(error: ClaudeForceError) -> bool:
     return isinstance(error, (TransientError, DeadlineExceededError, *_OF_ITS_BUDGET))
 
 
-def _without_attempts(error: ClaudeForceError) -> ClaudeForceError:
-    """For one who joined: the requests and their cost are counted for the caller who started them."""
-    other = copy(error)
+def _fail(error: ClaudeForceError, leads: bool, bears: bool, bill: Bill) -> NoReturn:
+    """For one who joined: unless it `bears` them, the requests and their cost are another caller's."""
+    other = error if leads else copy(error)
     if isinstance(other, CallError):
-        other.attempts, other.cost, other.timeline = 0, None, ()
-    return other
+        if not bears:
+            other.attempts, other.cost, other.timeline = 0, None, ()
+        bill.add_inherited(other)
+    raise other from (error.__cause__ if leads else error)
 
 
 @dataclass
 class _Flight(Generic[T]):
-    """`orphaned`: the caller who started it has left, and it goes on for the others."""
+    """`bill` is that of the caller who started it; `orphaned`: that one has left, and it goes on for the
+    others, the first of whom to look bears the rest."""
 
     task: asyncio.Future[T]
+    bill: Bill
     orphaned: bool = False
     waiting: List[asyncio.Future[None]] = field(default_factory=list)
+
+    def bequeath(self) -> bool:
+        """Whether the rest falls to the one who asks."""
+        orphaned, self.orphaned = self.orphaned, False
+        return orphaned
+
+    def leave(self, leads: bool, bill: Bill) -> None:
+        """Called by one who no longer waits, with its own bill; the last one bears what nobody else can."""
+        if self.waiting and leads:
+            self.orphaned = True
+            bill.hand_over(self.task.done())
+        elif not self.waiting and self.bequeath():
+            bill.of_one_who_leaves().take(self.bill)
 
 
 class SingleFlight(Generic[T]):
@@ -56,7 +76,11 @@ class SingleFlight(Generic[T]):
         self._flights: Dict[Hashable, _Flight[T]] = {}
 
     async def run(
-        self, key: Hashable, work: Work[T], deadline_seconds: Optional[float] = None
+        self,
+        key: Hashable,
+        work: Work[T],
+        deadline_seconds: Optional[float] = None,
+        bill: Optional[Bill] = None,
     ) -> Tuple[T, bool]:
         """The outcome of `work`, and whether it counts for this caller: for the one who started it, or where
         that one was cancelled for one of those who joined.
@@ -64,7 +88,11 @@ class SingleFlight(Generic[T]):
         Where work that was joined fails for a reason that can pass, one of those who joined starts it again,
         once: when that fails too, all of them fail. Where it fails by the budget of the one who started it,
         each of them tries with its own. Work that nobody waits for any more is cancelled.
+
+        `bill` is the caller's own: what `work` costs is put on it, and what falls to this caller of work that
+        another started and left. Each cost is borne once; the budget is that of the one who started it.
         """
+        bill = bill or Bill()
         key = (asyncio.get_running_loop(), key)
         started = time.monotonic()
         joined_before = False
@@ -73,23 +101,24 @@ class SingleFlight(Generic[T]):
             flight = self._flights.get(key)
             leads = flight is None
             if flight is None:
-                flight = self._start(key, work, left)
+                flight = self._start(key, work, left, bill)
+            await self._landing(key, flight, leads, left, bill)
+            bears = leads or flight.bequeath()
             try:
-                outcome = await self._outcome(key, flight, None if leads else left)
-                leads, flight.orphaned = leads or flight.orphaned, False
-                return outcome, leads
+                return flight.task.result(), bears
             except asyncio.CancelledError:
-                flight.orphaned = flight.orphaned or leads
+                if bears and not leads:
+                    bill.of_one_who_leaves().take(flight.bill)
                 raise
             except (CallError, UnknownPriceError) as error:
-                if leads:
-                    raise
-                if joined_before or not _can_pass(error) or (left is not None and left <= 0):
-                    raise _without_attempts(error) from error
+                if leads or joined_before or not _can_pass(error) or (left is not None and left <= 0):
+                    _fail(error, leads, bears, bill)
+                if bears and isinstance(error, CallError):
+                    bill.inherit(error)
                 joined_before = not isinstance(error, _OF_ITS_BUDGET)
 
-    def _start(self, key: Hashable, work: Work[T], left: Optional[float]) -> _Flight[T]:
-        flight = self._flights[key] = _Flight(asyncio.ensure_future(work(left)))
+    def _start(self, key: Hashable, work: Work[T], left: Optional[float], bill: Bill) -> _Flight[T]:
+        flight = self._flights[key] = _Flight(asyncio.ensure_future(work(left)), bill)
         flight.task.add_done_callback(partial(self._landed, key, flight))
         return flight
 
@@ -106,21 +135,36 @@ class SingleFlight(Generic[T]):
         if self._flights.get(key) is flight:
             del self._flights[key]
 
-    async def _outcome(self, key: Hashable, flight: _Flight[T], patience: Optional[float]) -> T:
+    async def _landing(
+        self, key: Hashable, flight: _Flight[T], leads: bool, left: Optional[float], bill: Bill
+    ) -> None:
+        """Returns when the work has ended. Raises DeadlineExceededError for one who joined and has no time
+        left."""
         landed = asyncio.get_running_loop().create_future()
         flight.waiting.append(landed)
         try:
-            if patience is None:
+            if leads or left is None:
                 await landed
             else:
-                await asyncio.wait([landed], timeout=patience)
-        finally:
+                await asyncio.wait([landed], timeout=left)
+                if not landed.done():
+                    raise DeadlineExceededError(f"No answer within the deadline of {left:g} s")
+        except (asyncio.CancelledError, DeadlineExceededError) as error:
             flight.waiting.remove(landed)
+            await self._leave(key, flight, leads, bill)
+            if isinstance(error, DeadlineExceededError):
+                bill.of_one_who_leaves().put_on(error)
+            raise
+        flight.waiting.remove(landed)
+
+    async def _leave(self, key: Hashable, flight: _Flight[T], leads: bool, bill: Bill) -> None:
+        try:
             if not flight.waiting and not flight.task.done():
                 self._forget(key, flight)
                 flight.task.cancel()
-                # It has let go of its connection when the caller goes on.
-                await asyncio.wait([flight.task])
-        if not landed.done():
-            raise DeadlineExceededError(f"No answer within the deadline of {patience:g} s")
-        return flight.task.result()
+                # It has let go of its connection, and its bill is complete, when the caller goes on; a scope
+                # of anyio's cancels what is within it again and again.
+                with anyio.CancelScope(shield=True):
+                    await asyncio.wait([flight.task])
+        finally:
+            flight.leave(leads, bill)

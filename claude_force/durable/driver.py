@@ -17,7 +17,7 @@ from .. import settings
 from ..answers import Answers
 from ..asking import Asking, Keeping
 from ..cache.asked import OFF, USE, Asked
-from ..calling import Budget, CallerSettings, Clock, SingleFlight, Terms, nano
+from ..calling import Bill, Budget, CallerSettings, Clock, SingleFlight, Terms, nano
 from ..errors import CallError, CancelledCallError, ClosedError, DeadlineExceededError
 from ..results import shared
 from ..types import Call, Reply
@@ -69,8 +69,9 @@ class Remote:
         if policy == OFF or not kept.enabled or kept.excludes(call.agent_name):
             return await self._made(call, OFF, question, kept, terms, deadline_seconds)
         make = partial(self._made, call, policy, question, kept, terms)
-        reply, led = await self._flights.run((policy, question.key()), make, deadline_seconds)
-        return reply if led else shared(reply)
+        bill = terms.bill or Bill()
+        reply, led = await self._flights.run((policy, question.key()), make, deadline_seconds, bill)
+        return bill.with_inherited(reply if led else shared(reply))
 
     async def _made(
         self,
