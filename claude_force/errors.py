@@ -28,6 +28,7 @@ ClaudeForceError
      +- PermissionDeniedError             403
      +- ModelNotFoundError                404
      +- BadReplyError                     an answer that is not the Messages API's
+     +- AnswerTooLargeError               an answer without end, or far beyond max_tokens
      +- DeadlineExceededError (also TimeoutError)
      +- BudgetExceededError               the call does not fit into the budget; it was not sent
      +- ClosedError                       the orchestrator was closed during the call
@@ -230,6 +231,14 @@ class BadReplyError(CallError):
     """An answer with status 200 that is not one of the Messages API."""
 
     advice = "Check that ANTHROPIC_BASE_URL is a Messages API and no proxy answers in its place."
+
+
+class AnswerTooLargeError(CallError):
+    """The answer had far more bytes than `max_tokens` lets it have, and was broken off."""
+
+    advice = (
+        "Check that ANTHROPIC_BASE_URL is a Messages API that keeps to max_tokens; what came may be billed."
+    )
 
 
 class DeadlineExceededError(CallError, TimeoutError):

@@ -1,14 +1,17 @@
 """Every way in which a server can fail, over real HTTP: what it costs, how it ends, what the error says."""
 
 import asyncio
+import contextlib
 import random
 
 import pytest
-from fleet import FakeClock, fleet, write_project
+from fleet import MODEL, FakeClock, ended, fleet, write_project
 
 from claude_force import errors
 from claude_force.async_orchestrator import AsyncAgentOrchestrator
+from claude_force.calling.transport import most_bytes
 from claude_force.testing import faults
+from claude_force.testing.replies import Message
 
 
 @pytest.fixture
@@ -98,6 +101,78 @@ async def test_without_streaming_each_fault_is_the_same_error(project, fault, ex
     limits = {"timeout_seconds": patience(expected, 0.15), "stream": False}
     result, _ = await one_call(project, [fault] * 3, **limits)
     assert type(result.error) is expected
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_answer_without_end_is_broken_off_and_counts_as_much_as_it_may_have_cost(project, stream):
+    price = {"input": 3, "output": 15}
+    limits = {"stream": stream, "prices": {MODEL: price}, "budget_usd": 1.0, "enable_cache": False}
+    async with fleet(project, {"faults": [faults.endless_answer()]}, **limits) as (orchestrator, server):
+        result = await orchestrator.execute_agent("python-expert", "x", model=MODEL, max_tokens=16)
+        assert isinstance(result.error, errors.AnswerTooLargeError)
+        assert "max_tokens=16 had more than 32 MB" in str(result.error)
+        assert "keeps to max_tokens" in str(result.error)
+        assert (result.attempts, len(server.requests)) == (1, 1)
+        most = (server.bills[0].usage["input_tokens"] * 3 + 16 * 15) / 1e6
+        # In one piece, nobody will know: a budget then counts the worst.
+        assert result.cost == (pytest.approx(most) if stream else None)
+        assert most <= orchestrator.spent_usd < 2 * most + 0.01
+        assert await ended(lambda: not server.in_flight)
+
+
+@pytest.mark.parametrize(("max_tokens", "size"), [(1, 2**25 + 2**10), (4096, 2**25 + 2**22), (10**13, 2**28)])
+def test_an_answer_may_have_a_thousand_bytes_for_each_token_and_what_tools_found(max_tokens, size):
+    assert most_bytes(max_tokens) == size
+
+
+class Raw:
+    """A server that answers each request with `head`, and then with `piece` until it is left."""
+
+    def __init__(self, head, piece, pause=0.0):
+        self.head, self.piece, self.pause = head, piece, pause
+        self.sent = self.serving = 0
+
+    async def __call__(self, reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        self.serving += 1
+        writer.write(self.head)
+        with contextlib.suppress(ConnectionError):
+            while True:
+                writer.write(self.piece)
+                await writer.drain()
+                self.sent += len(self.piece)
+                await asyncio.sleep(self.pause)
+        writer.close()
+        self.serving -= 1
+
+    async def asked(self, project, times=1, **limits):
+        """The last result."""
+        gateway = await asyncio.start_server(self, "127.0.0.1", 0)
+        async with gateway, fleet(project, enable_cache=False, **limits) as (orchestrator, _):
+            host, port = gateway.sockets[0].getsockname()
+            orchestrator.base_url = f"http://{host}:{port}"
+            for _ in range(times):
+                result = await orchestrator.execute_agent("python-expert", "x")
+            assert await ended(lambda: not self.serving)
+            return result
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_of_an_error_without_end_no_more_is_read_than_an_error_has(project, times):
+    raw = Raw(b"HTTP/1.1 400 Bad\r\ncontent-type: text/plain\r\n\r\nIt is full. ", b" " * 2**16)
+    result = await asyncio.wait_for(raw.asked(project, times), 10)
+    assert isinstance(result.error, errors.RequestRefusedError)
+    assert "It is full." in str(result.error)
+    # What the sockets hold beside.
+    assert raw.sent < times * 2**25
+
+
+async def test_a_stream_that_goes_on_after_its_end_is_an_answer(project):
+    message = Message("msg_1", MODEL, "Hello", "end_turn", {"input_tokens": 1, "output_tokens": 1})
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
+    raw = Raw(head + b"".join(message.events(8)), b": more\n\n", pause=0.05)
+    result = await asyncio.wait_for(raw.asked(project), 10)
+    assert (result.success, result.output) == (True, "Hello")
 
 
 @pytest.mark.parametrize("words", ["It is full.", "It is full"])

@@ -154,6 +154,7 @@ def test_what_no_reader_sees_of_an_answer_that_broke_off_is_billed_at_its_most_t
     reader.feed(event({"type": "message_start", "message": message}))
     reader.feed(event({"type": "content_block_delta", "delta": delta}))
     assert reader.billed() == Usage(7, 600)
+    assert reader.billed(most=100) == Usage(7, 100)
 
 
 def test_an_error_event_is_raised_as_what_it_is():

@@ -6,12 +6,15 @@ The module `anthropic` is handed in: its import takes most of a second.
 from __future__ import annotations
 
 import inspect
+import sys
 from typing import Any, Dict, Optional, Tuple, Type
 
 from .clouds import Cloud
 
 # What the SDK is built on, before its 2.0 and since.
 _HTTPX = ("httpx", "httpx2")
+# Bytes on the wire, which may be compressed; of the text 500 letters are shown.
+_MOST_OF_AN_ERROR = 2**16
 
 
 def make_http(sdk: Any, connections: int) -> Optional[Any]:
@@ -49,7 +52,27 @@ def make_client(
         arguments["base_url"] = base_url
     if http is not None:
         arguments["http_client"] = http
-    return make(**arguments)
+    client = make(**arguments)
+    # The SDK reads errors whole before anybody else sees them.
+    client._client.event_hooks = {"response": [_shorten_error]}
+    return client
+
+
+async def _shorten_error(response: Any) -> None:
+    """Leaves the beginning of an error's body, before anybody has read of it: it may have no end."""
+    if response.status_code < 400:
+        return
+    body = bytearray()
+    async for chunk in response.stream:
+        body += chunk
+        if len(body) >= _MOST_OF_AN_ERROR:
+            break
+    await response.stream.aclose()
+    response.stream = _package_of(response).ByteStream(bytes(body[:_MOST_OF_AN_ERROR]))
+
+
+def _package_of(one: Any) -> Any:
+    return sys.modules[type(one).__module__.partition(".")[0]]
 
 
 def connection_errors(sdk: Any) -> Tuple[Type[BaseException], ...]:

@@ -129,16 +129,16 @@ class StreamReader:
         given = {name: count for name, count in _object(event.get("usage")).items() if count is not None}
         self._message["usage"] = {**_object(self._message.get("usage")), **given}
 
-    def billed(self) -> Optional[Usage]:
+    def billed(self, most: int = _MOST_TOKENS) -> Optional[Usage]:
         """Tokens so far. Of an answer that is not whole the output counts at its most: a token is a byte of
-        its text, of what the model thought, or of what it wrote for a tool."""
+        its text, of what the model thought, or of what it wrote for a tool, and it has `most` of them."""
         if not self._message:
             return None
         usage = read_usage(self._message.get("usage"))
         if self.complete:
             return usage
         size = self._unshown_bytes + sum(map(byte_size, self._texts))
-        return replace(usage, output_tokens=max(usage.output_tokens, size))
+        return replace(usage, output_tokens=max(usage.output_tokens, min(size, most)))
 
     def reply(self, request_id: Optional[str]) -> Reply:
         """Raises ConnectionFailedError when the stream ended before `message_stop`."""
@@ -159,7 +159,7 @@ class BodyReader:
     def feed(self, chunk: bytes) -> None:
         self._body += chunk
 
-    def billed(self) -> Optional[Usage]:
+    def billed(self, most: int = _MOST_TOKENS) -> Optional[Usage]:
         """None for what can't be read."""
         return None if self._message is None else read_usage(self._message.get("usage"))
 

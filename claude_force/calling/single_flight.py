@@ -88,9 +88,8 @@ class SingleFlight(Generic[T]):
         Where work that was joined fails for a reason that can pass, one of those who joined starts it again,
         once: when that fails too, all of them fail. Where it fails by the budget of the one who started it,
         each of them tries with its own. Work that nobody waits for any more is cancelled.
-
-        `bill` is the caller's own: what `work` costs is put on it, and what falls to this caller of work that
-        another started and left. Each cost is borne once; the budget is that of the one who started it.
+        `bill` is the caller's own, for what `work` costs, and what falls to it of work that another started
+        and left. Each cost is borne once; the budget is that of the one who started the work.
         """
         bill = bill or Bill()
         key = (asyncio.get_running_loop(), key)

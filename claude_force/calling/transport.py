@@ -18,6 +18,7 @@ import anyio
 
 from .. import settings
 from ..errors import (
+    AnswerTooLargeError,
     AuthenticationError,
     BadReplyError,
     CallError,
@@ -40,6 +41,9 @@ from .wire import Wire
 # After the last event only the end of the HTTP body is due: not worth more waiting than this.
 _END_OF_BODY_SECONDS = 0.5
 _SHORTEST_SECRET = 8
+# Bytes of an answer. A token is a few letters, and a stream's event around it has some 200 bytes, a gateway's
+# more. What the server's own tools found comes beside; it has to fit into a later request, of 32 MB.
+_PER_TOKEN, _BESIDE, _MOST_OF_ALL = 2**10, 2**25, 2**28
 _ONE_PIECE = "application/json"
 
 
@@ -146,7 +150,7 @@ class Transport:
                     return meter.reader.reply(None)
                 raise self._silent()
         finally:
-            meter.usage = meter.reader.billed()
+            meter.usage = meter.reader.billed(call.max_tokens)
             meter.in_doubt = meter.in_doubt and meter.usage is None
 
     async def probe(self, model: str, meter: Meter) -> None:
@@ -186,12 +190,16 @@ class Transport:
         response = await self._wire.send(request_fields(call, self._stream))
         try:
             await self._begin(response, meter)
-            reader = meter.reader
+            reader, left = meter.reader, most_bytes(call.max_tokens)
             async for chunk in response.aiter_bytes():
-                reader.feed(chunk)
-                watch.deadline = anyio.current_time() + (
-                    _END_OF_BODY_SECONDS if reader.complete else self._silence
-                )
+                left -= len(chunk)
+                if not reader.complete:
+                    reader.feed(chunk)
+                    if left < 0 and not reader.complete:
+                        raise _too_large(call.max_tokens)
+                    watch.deadline = anyio.current_time() + (
+                        _END_OF_BODY_SECONDS if reader.complete else self._silence
+                    )
         except CallError as error:
             error.request_id = error.request_id or request_id(meter.headers)
             raise
@@ -311,6 +319,17 @@ def import_sdk() -> Any:
     import anthropic
 
     return anthropic
+
+
+def most_bytes(max_tokens: int) -> int:
+    """What an answer may have: far more than any that is one, and so little that many without end at the
+    same time do not fill the memory."""
+    return min(_BESIDE + _PER_TOKEN * max_tokens, _MOST_OF_ALL)
+
+
+def _too_large(max_tokens: int) -> AnswerTooLargeError:
+    size = most_bytes(max_tokens) >> 20
+    return AnswerTooLargeError(f"The answer to max_tokens={max_tokens} had more than {size} MB")
 
 
 def _plain(headers: Any) -> Dict[str, str]:

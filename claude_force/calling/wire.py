@@ -31,7 +31,7 @@ class Wire:
         self._first: Optional[asyncio.Event] = None
         self._remembers = steady and http is not None and getattr(client, "credentials", None) is None
         if http is not None and self._remembers:
-            http.event_hooks = {"request": [self._remember]}
+            http.event_hooks = {**http.event_hooks, "request": [self._remember]}
 
     async def send(self, fields: Dict[str, Any]) -> Any:
         """An httpx response of any status, its body not read yet; the caller closes it. Raises as the SDK and
@@ -73,7 +73,7 @@ class Wire:
         headers = [one for one in request.headers.raw if one[0].lower() not in _OF_ONE_REQUEST]
         # Not by the client's `build_request`, which merges these headers with its own for every request.
         self._make = lambda body: kind("POST", url, headers=headers, content=body, extensions=extensions)
-        self._http.event_hooks = {}  # type: ignore[union-attr]
+        self._http.event_hooks = {**self._http.event_hooks, "request": []}  # type: ignore[union-attr]
         if self._first is not None:
             self._first.set()
 

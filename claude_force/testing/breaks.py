@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from aiohttp import web
 
 from .exchange import Exchange
 from .faults import Fault
-from .replies import BROKEN_EVENT, Message, Refused, overloaded_event
+from .replies import BROKEN_EVENT, HEAD_EVENTS, Message, Refused, overloaded_event
 
 _PAGE = b"<!DOCTYPE html><html><body><h1>Sign in to continue</h1></body></html>"
+# Bytes of an answer without end.
+_AT_A_TIME = 2**16
 # Faults that need no answer: they happen whatever the request says.
 AT_ONCE = frozenset({"status", "reset", "silence_before_first_byte", "wrong_content_type"})
 
@@ -38,6 +42,8 @@ async def within_stream(
         return exchange.events(head + BROKEN_EVENT + b"".join(events[split:]))
     response = await exchange.open_events()
     await response.write(head)
+    if fault.kind == "endless_answer":
+        await _for_ever(response, events[HEAD_EVENTS])
     return await _break_off(fault, exchange)
 
 
@@ -47,9 +53,20 @@ async def within_body(fault: Fault, exchange: Exchange, message: Message) -> web
     half = body[: len(body) // 2]
     if fault.kind == "malformed_json":
         return exchange.json(half)
-    response = await exchange.open_json(len(body))
+    endless = fault.kind == "endless_answer"
+    response = await exchange.open_json(None if endless else len(body))
     await response.write(half)
+    if endless:
+        await _for_ever(response, b" and more")
     return await _break_off(fault, exchange)
+
+
+async def _for_ever(response: web.StreamResponse, piece: bytes) -> None:
+    """Returns when the connection is gone."""
+    many = piece * (_AT_A_TIME // len(piece) + 1)
+    with contextlib.suppress(ConnectionError):
+        while True:
+            await response.write(many)
 
 
 async def _break_off(fault: Fault, exchange: Exchange) -> web.StreamResponse:

@@ -54,9 +54,13 @@ class Exchange:
         await response.prepare(self.request)
         return response
 
-    async def open_json(self, length: int) -> web.StreamResponse:
-        """A plain answer of `length` bytes that are still to be written."""
-        response = web.StreamResponse(headers={**self._headers(_JSON), "content-length": str(length)})
+    async def open_json(self, length: Optional[int]) -> web.StreamResponse:
+        """A plain answer of `length` bytes that are still to be written; None for of any number."""
+        response = web.StreamResponse(headers=self._headers(_JSON))
+        if length is None:
+            self._chunked(response)
+        else:
+            response.content_length = length
         await response.prepare(self.request)
         return response
 

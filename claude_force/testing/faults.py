@@ -73,6 +73,11 @@ def wrong_content_type() -> Fault:
     return Fault("wrong_content_type")
 
 
+def endless_answer() -> Fault:
+    """More and more text, until the client disconnects or the server stops."""
+    return Fault("endless_answer", after_events=3)
+
+
 def in_one_piece() -> Fault:
     """The whole answer as one JSON object though a stream was asked for, as some gateways send it."""
     return Fault("in_one_piece")
