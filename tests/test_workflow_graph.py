@@ -488,6 +488,29 @@ class TestForEach:
         assert self.over(ForEach("list", tuple(values)), tmp_path)[1] == as_text
         assert self.over(ForEach("input", "all"), tmp_path, inputs={"all": values})[1] == as_text
 
+    def test_of_a_long_list_there_are_no_more_tasks_than_there_is_room_for_and_none_of_it_is_idle(self):
+        tasks, ended = [], []
+
+        async def run(part):
+            tasks.append(len(asyncio.all_tasks()))
+            await asyncio.sleep(1)
+            ended.append(LoopClock().now())
+            return Answered(result_of(part, OK))
+
+        step = Step("a", "x", "${item}", foreach=ForEach("list", tuple(map(str, range(2_000)))))
+        (result,) = run_virtually(ran(graph(step), setting(most_parts=8), run))
+        assert [one.output for one in result.results] == [f"yes:a[{number}]" for number in range(2_000)]
+        assert ended[-1] == 250
+        # Beside them the step and the run.
+        assert max(tasks) == 8 + 2
+
+    def test_a_long_list_does_not_go_before_all_that_comes_after_it(self):
+        long = Step("long", "x", "${item}", foreach=ForEach("list", tuple(map(str, range(100)))))
+        steps = long, Step("first", "x"), Step("second", "x", dependencies=("first",))
+        _, server, elapsed = carried_out(graph(*steps), {}, most_parts=4)
+        assert server.ended[("second", 0)] <= 4
+        assert elapsed == 26
+
     def test_the_fields_of_an_object(self, tmp_path):
         values = ({"name": "x", "lines": [1, 2]}, {"name": "y"})
         result, tasks = self.over(ForEach("list", values), tmp_path, "${item.name}: ${item.lines}")

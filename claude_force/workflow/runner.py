@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Awaitable, Callable, Collection, Dict, Mapping, Optional, Sequence, Tuple
+from typing import Any, Awaitable, Callable, Collection, Dict, Iterator, Mapping, Optional, Sequence, Tuple
 
 from anyio import to_thread
 from graphlib import TopologicalSorter
@@ -143,11 +143,20 @@ class Runner:
         return await to_thread.run_sync(work) if reads_files(source) else work()
 
     async def _all_of(self, parts: Parts) -> None:
-        jobs = [asyncio.ensure_future(self._part(parts, index)) for index in range(parts.count)]
+        rest = iter(range(parts.count))
+        # Not a task for each part: of a long list they would take more memory than its answers.
+        crew = [
+            asyncio.ensure_future(self._some_of(parts, rest))
+            for _ in range(min(parts.count, self._setting.most_parts))
+        ]
         try:
-            await asyncio.gather(*jobs)
+            await asyncio.gather(*crew)
         finally:
-            await _end(jobs)
+            await _end(crew)
+
+    async def _some_of(self, parts: Parts, rest: Iterator[int]) -> None:
+        for index in rest:
+            await self._part(parts, index)
 
     async def _part(self, parts: Parts, index: int) -> None:
         async with self._room:
