@@ -157,6 +157,8 @@ class Runner:
     async def _some_of(self, parts: Parts, rest: Iterator[int]) -> None:
         for index in rest:
             await self._part(parts, index)
+            # Before Python 3.11 a semaphore that is asked again at once passes over those who wait for it.
+            await asyncio.sleep(0)
 
     async def _part(self, parts: Parts, index: int) -> None:
         async with self._room:
