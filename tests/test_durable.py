@@ -18,6 +18,7 @@ if missing("durable"):
 import anyio
 import sqlalchemy as sa
 from durable import AGENT, alive, crew, database, echo, orchestrator, rows, until, working
+from fleet import MODEL
 
 from claude_force import AgentOrchestrator, durable
 from claude_force.calling import Terms
@@ -200,6 +201,31 @@ async def test_a_worker_has_credentials_of_its_own(project, pg_url, messages_ser
     assert "the-workers-key" in headers.get("authorization", "") + headers.get("x-api-key", "")
     bodies = rows(pg_url, "SELECT body FROM claude_force.cf_calls")
     assert "test-key" not in str(bodies)
+
+
+async def test_each_driver_has_the_prices_that_it_gives(project, pg_url, messages_server):
+    dear, cheap = ({MODEL: {"input": usd, "output": usd}} for usd in (1e6, 1e3))
+    async with working(pg_url), orchestrator(project, pg_url, prices=dear) as one:
+        async with orchestrator(project, pg_url, prices=cheap) as other, orchestrator(
+            project, pg_url
+        ) as third:
+            first, second, usual = [
+                await fleet.execute_agent(AGENT, "the same", cache="off") for fleet in (one, other, third)
+            ]
+    tokens = first.usage.prompt_tokens + first.usage.output_tokens
+    assert first.cost == pytest.approx(tokens) and second.cost == pytest.approx(tokens / 1e3)
+    assert usual.cost < second.cost
+
+
+async def test_prices_that_make_no_sense_are_refused_before_anything_is_paid(
+    project, pg_url, messages_server
+):
+    async with working(pg_url), orchestrator(project, pg_url) as fleet:
+        await fleet.execute_agent(AGENT, "opens the worker's connections")
+        fleet.prices = {MODEL: {"input": 3.0}}
+        with pytest.raises(InvalidOptionError, match="give input and output"):
+            await fleet.execute_agent(AGENT, "anything")
+    assert len(messages_server.requests) == 1
 
 
 async def test_a_worker_without_credentials_says_so(project, pg_url, messages_server, monkeypatch):

@@ -1,7 +1,7 @@
 """One call on the wire. `Caller` is the door; the rest of the package knows nothing behind it."""
 
 from .bill import Bill
-from .budget import Budget, Price, Prices, nano
+from .budget import Budget, Price, Prices, nano, price_by
 from .caller import Caller, CallerSettings, Endpoint
 from .clock import Clock
 from .forecast import Forecast, byte_size, counted
@@ -52,4 +52,5 @@ __all__ = [
     "check_rates",
     "counted",
     "nano",
+    "price_by",
 ]

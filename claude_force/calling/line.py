@@ -54,7 +54,7 @@ class Line:
     async def send(self, call: Call, deadline_seconds: Optional[float], terms: Terms) -> Reply:
         """Raises InputError before anything is sent, CallError after."""
         self.transport.check(call)
-        worst = self._worst(call) if terms.keeps_budget else 0.0
+        worst = _worst(call, self._price_of(terms)) if terms.keeps_budget else 0.0
         bill = terms.bill or Bill()
         attempts = Attempts(call, self._policy, self._clock, deadline_seconds, terms.watch)
         attempt = partial(self._attempt, call, terms, worst, bill)
@@ -62,7 +62,7 @@ class Line:
             self._live.add(scope)
             try:
                 reply = await attempts.run(attempt)
-                return self._priced(call, reply, bill)
+                return self._priced(call, reply, bill, self._price_of(terms))
             except CallError as error:
                 bill.put_on(error)
                 raise
@@ -86,7 +86,7 @@ class Line:
                 reply = await self._afforded(call, terms, worst, meter, number)
         except BaseException as error:
             if meter.usage:
-                bill.waste(self._price(call.model, meter.usage, call.options))
+                bill.waste(self._price_of(terms)(call.model, meter.usage, call.options))
             bill.note(meter, error)
             raise
         bill.note(meter)
@@ -94,7 +94,7 @@ class Line:
 
     async def _afforded(self, call: Call, terms: Terms, worst: float, meter: Meter, number: int) -> Reply:
         if terms.guard is not None:
-            need, spent = self._forecast.need(call), partial(self._spent, worst, call, meter)
+            need, spent = self._forecast.need(call), partial(self._spent, worst, call, terms, meter)
             async with terms.guard.passage(call, need, worst, meter, spent):
                 return await self._passed(call, terms, meter, number)
         if not terms.budgets:
@@ -108,17 +108,20 @@ class Line:
                     held.append(budget)
             return await self._passed(call, terms, meter, number)
         finally:
-            self._settle(held, worst, call, meter)
+            self._settle(held, worst, call, terms, meter)
 
-    def _settle(self, held: Sequence[Budget], worst: float, call: Call, meter: Meter) -> None:
-        spent = self._spent(worst, call, meter)
+    def _settle(self, held: Sequence[Budget], worst: float, call: Call, terms: Terms, meter: Meter) -> None:
+        spent = self._spent(worst, call, terms, meter)
         for budget in held:
             budget.settle(worst, spent)
 
-    def _spent(self, worst: float, call: Call, meter: Meter) -> float:
+    def _spent(self, worst: float, call: Call, terms: Terms, meter: Meter) -> float:
         if meter.usage:
-            return self._price(call.model, meter.usage, call.options) or 0.0
+            return self._price_of(terms)(call.model, meter.usage, call.options) or 0.0
         return worst if meter.in_doubt else 0.0
+
+    def _price_of(self, terms: Terms) -> Price:
+        return terms.price or self._price
 
     async def _passed(self, call: Call, terms: Terms, meter: Meter, number: int) -> Reply:
         async with self.gate.passage(call.model, self._forecast.need(call), meter, terms.watch):
@@ -127,22 +130,12 @@ class Line:
         self._forecast.observe(call, reply.usage)
         return reply
 
-    def _worst(self, call: Call) -> float:
-        worst = worst_cost(call, self._price)
-        if worst is None:
-            raise UnknownPriceError(
-                f"The price of {call.model} is not known, so no budget can be kept. Give "
-                f"prices={{{call.model!r}: {{'input': ..., 'output': ...}}}} in USD per million tokens, "
-                f"or --price {call.model}=INPUT,OUTPUT."
-            )
-        return worst
-
-    def _priced(self, call: Call, reply: Reply, bill: Bill) -> Reply:
+    def _priced(self, call: Call, reply: Reply, bill: Bill, price: Price) -> Reply:
         usage = reply.usage
-        cost = bill.answer = self._cost(call, reply, usage)
+        cost = bill.answer = self._cost(call, reply, usage, price)
         saving: Optional[float] = 0.0
         if usage.prompt_tokens != usage.input_tokens:
-            plain = self._cost(call, reply, Usage(usage.prompt_tokens, usage.output_tokens))
+            plain = self._cost(call, reply, Usage(usage.prompt_tokens, usage.output_tokens), price)
             saving = None if cost is None or plain is None else plain - cost
         return replace(
             reply,
@@ -153,12 +146,12 @@ class Line:
             timeline=bill.timeline,
         )
 
-    def _cost(self, call: Call, reply: Reply, usage: Usage) -> Optional[float]:
+    def _cost(self, call: Call, reply: Reply, usage: Usage, price: Price) -> Optional[float]:
         # A cloud answers with Anthropic's name of the model, and has prices of its own.
         answered = "" if self.transport.is_cloud else reply.model
-        known = self._price(answered or call.model, usage, call.options)
+        known = price(answered or call.model, usage, call.options)
         # A server may name the model more exactly than the prices do.
-        return known if known is not None else self._price(call.model, usage, call.options)
+        return known if known is not None else price(call.model, usage, call.options)
 
     def _cut_short(self, bill: Bill, deadline_seconds: Optional[float]) -> CallError:
         error: CallError
@@ -177,6 +170,17 @@ class Line:
         for scope in list(self._live):
             scope.cancel()
         await self.transport.close()
+
+
+def _worst(call: Call, price: Price) -> float:
+    worst = worst_cost(call, price)
+    if worst is None:
+        raise UnknownPriceError(
+            f"The price of {call.model} is not known, so no budget can be kept. Give "
+            f"prices={{{call.model!r}: {{'input': ..., 'output': ...}}}} in USD per million tokens, "
+            f"or --price {call.model}=INPUT,OUTPUT."
+        )
+    return worst
 
 
 async def _fits(budget: Budget, worst: float) -> None:

@@ -9,7 +9,7 @@ from typing import AsyncContextManager, Callable, List, Optional, Protocol, Tupl
 from ..errors import CallError, ClosedError
 from ..types import Call
 from .bill import Bill
-from .budget import Budget
+from .budget import Budget, Price
 from .pace import Need
 from .transport import Meter
 
@@ -102,7 +102,8 @@ class Terms:
 
     `bill` is the call's own, for a caller who wants to know of it before the call has ended. `ticket`,
     "run:place", says which call this is of a durable run: handed over again, it is the same one. `opening` is
-    that of the run that the call belongs to.
+    that of the run that the call belongs to. `price` is what the call's tokens cost, where its caller has
+    prices that are not the engine's.
     """
 
     budgets: Tuple[Budget, ...] = ()
@@ -112,6 +113,7 @@ class Terms:
     ticket: Optional[str] = None
     guard: Optional[Guard] = None
     opening: Optional[Opening] = None
+    price: Optional[Price] = None
 
     @property
     def keeps_budget(self) -> bool:

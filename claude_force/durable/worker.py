@@ -23,11 +23,13 @@ from ..calling import (
     CallerSettings,
     Clock,
     MaxConcurrent,
+    Price,
     Prices,
     Rates,
     Terms,
     check_limits,
     check_rates,
+    price_by,
 )
 from ..errors import (
     CallError,
@@ -157,10 +159,7 @@ class Worker:
 
 def _how(concurrency: MaxConcurrent, *more: Any) -> CallerSettings:
     api_key, base_url, timeout_seconds, max_retries, stream, prices = more
-    # A dict of its own: what drivers tell of prices is added to it.
-    return CallerSettings(
-        api_key, base_url, concurrency, timeout_seconds, max_retries, stream, dict(prices or {})
-    )
+    return CallerSettings(api_key, base_url, concurrency, timeout_seconds, max_retries, stream, prices or {})
 
 
 @dataclass
@@ -344,12 +343,19 @@ class _Crew:
             return WorkerError(f"Worker {self.pulse.name} met {type(error).__name__}: {error}")
 
     async def _answered(self, order: Order, left: Optional[float]) -> Reply:
-        prices = self.how.prices
-        if order.prices and isinstance(prices, dict):
-            prices[order.call.model] = order.prices
-        terms = Terms(first_of_many=order.first_of_many, guard=self.limits.guard(order.budgets))
+        terms = Terms(
+            first_of_many=order.first_of_many,
+            guard=self.limits.guard(order.budgets),
+            price=self._price_of(order),
+        )
         kept = Keeping(True, *self.keeping, self._cache, endpoint(self.how.api_key, self.how.base_url))
         return await self._asking.answer(order.call, order.policy, kept, left, terms)
+
+    def _price_of(self, order: Order) -> Optional[Price]:
+        """What the driver's own prices make of it; None for this worker's. Raises InvalidOptionError."""
+        if not order.prices:
+            return None
+        return price_by({order.call.model: order.prices}, self.caller.price(self.how))
 
     async def _send(self, call: Call, left: Optional[float], terms: Terms) -> Reply:
         return await self.caller.send(call, self.how, left, terms)
