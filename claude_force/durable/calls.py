@@ -7,7 +7,7 @@ arguments are that ticket and a number: bodies stay here.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -53,11 +53,19 @@ class Work(NamedTuple):
 
 
 @dataclass(frozen=True)
-class HandOver(Job[None]):
+class _OfOneCall:
+    ticket: str
+
+    @property
+    def about(self) -> Sequence[str]:
+        return (self.ticket,)
+
+
+@dataclass(frozen=True)
+class HandOver(_OfOneCall, Job[None]):
     """Puts a call into the queue, unless it is there or done. One that failed, of which the driver was told,
     or that was cancelled, is queued anew. `budgets` are ids with their nano-USD."""
 
-    ticket: str
     agent: str
     body: str
     left: Optional[float]
@@ -143,11 +151,10 @@ def _budget_rows(jobs: Iterable[HandOver], moment: float) -> List[Dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Begin(Job[Optional[Work]]):
+class Begin(_OfOneCall, Job[Optional[Work]]):
     """Counts a start and gets the body; None for a call that is done, or that was begun too often for
     this."""
 
-    ticket: str
     generation: int
     worker: str
 
@@ -165,18 +172,17 @@ class Begin(Job[Optional[Work]]):
             .values(starts=CALLS.c.starts + 1, worker=jobs[0].worker)
             .returning(*_WORK, (CALLS.c.deadline - now(connection)).label("left"))
         )
-        works = {row.id: Work(row.body, row.starts, row.left) for row in found}
-        return [works.get(job.ticket) for job in jobs]
+        works = {(row.id, row.generation): Work(row.body, row.starts, row.left) for row in found}
+        return [works.get((job.ticket, job.generation)) for job in jobs]
 
 
-_WORK = (CALLS.c.id, CALLS.c.body, CALLS.c.starts)
+_WORK = (CALLS.c.id, CALLS.c.generation, CALLS.c.body, CALLS.c.starts)
 
 
 @dataclass(frozen=True)
-class IsOpen(Job[bool]):
+class IsOpen(_OfOneCall, Job[bool]):
     """Whether a call is to be made at all."""
 
-    ticket: str
     generation: int
 
     @classmethod
@@ -185,16 +191,23 @@ class IsOpen(Job[bool]):
     ) -> Sequence[bool]:
         asked = [(job.ticket, job.generation) for job in jobs]
         done = sa.exists().where(RESULTS.c.id == CALLS.c.id)
-        found = sa.select(CALLS.c.id).where(sa.tuple_(CALLS.c.id, CALLS.c.generation).in_(asked), ~done)
-        still = set(connection.execute(found).scalars())
-        return [job.ticket in still for job in jobs]
+        still = _generations(connection, asked, ~done)
+        return [one in still for one in asked]
+
+
+def _generations(
+    connection: sa.Connection, asked: List[Tuple[str, int]], *which: sa.ColumnElement[bool]
+) -> Set[Tuple[str, int]]:
+    """Those of tickets and generations that are still current."""
+    place = sa.tuple_(CALLS.c.id, CALLS.c.generation)
+    found = connection.execute(sa.select(CALLS.c.id, CALLS.c.generation).where(place.in_(asked), *which))
+    return {(row.id, row.generation) for row in found}
 
 
 @dataclass(frozen=True)
-class BeginAlone(Job[Optional[Work]]):
+class BeginAlone(_OfOneCall, Job[Optional[Work]]):
     """As `Begin`, however often it was begun before."""
 
-    ticket: str
     generation: int
     worker: str
 
@@ -217,32 +230,49 @@ def _begin_alone(connection: sa.Connection, job: BeginAlone) -> Optional[Work]:
 
 
 @dataclass(frozen=True)
-class Finish(Job[None]):
-    """Keeps a call's outcome, unless it has one."""
+class Finish(_OfOneCall, Job[None]):
+    """Keeps a call's outcome, unless it has one. A failure of a `generation` that was handed over anew since
+    is none: an answer is one, as it was paid for."""
 
-    ticket: str
     figures: str
     text: str
     success: bool
     cancelled: bool = False
     delivered: bool = False
+    generation: Optional[int] = None
 
     @classmethod
     def together(
         cls, database: Database, connection: sa.Connection, jobs: Sequence[Finish]
     ) -> Sequence[None]:
-        rows: Dict[str, Dict[str, Any]] = {job.ticket: {**job.__dict__} for job in jobs}
-        for ticket, row in rows.items():
-            row.update(id=row.pop("ticket"), run=run_of(ticket), created=now(connection))
+        rows: Dict[str, Dict[str, Any]] = {}
+        for job in _in_time(connection, jobs):
+            rows.setdefault(job.ticket, {**job._row(), "created": now(connection)})
         _add(connection, RESULTS, list(rows.values()))
         return [None] * len(jobs)
 
+    def _row(self) -> Dict[str, Any]:
+        names = ("figures", "text", "success", "cancelled", "delivered")
+        return {
+            "id": self.ticket,
+            "run": run_of(self.ticket),
+            **{name: getattr(self, name) for name in names},
+        }
+
+
+def _in_time(connection: sa.Connection, jobs: Sequence[Finish]) -> List[Finish]:
+    """Without failures of a generation that is not the call's any more."""
+    failures = [
+        (job.ticket, job.generation) for job in jobs if job.generation is not None and not job.success
+    ]
+    late = set(failures) - _generations(connection, failures) if failures else set()
+    return [job for job in jobs if job.success or (job.ticket, job.generation) not in late]
+
 
 @dataclass(frozen=True)
-class Release(Job[None]):
+class Release(_OfOneCall, Job[None]):
     """Gives back a call that was begun, or was about to be, to whichever worker is next."""
 
-    ticket: str
     generation: int
     started: bool
 
@@ -272,6 +302,10 @@ class Collect(Job[Dict[str, Row]]):
     tickets: Tuple[str, ...]
     seen: Tuple[str, ...] = ()
 
+    @property
+    def about(self) -> Sequence[str]:
+        return (*self.tickets, *self.seen)
+
     @classmethod
     def together(
         cls, database: Database, connection: sa.Connection, jobs: Sequence[Collect]
@@ -292,6 +326,10 @@ class Withdraw(Job[None]):
     """Cancels calls that no worker has begun."""
 
     tickets: Tuple[str, ...]
+
+    @property
+    def about(self) -> Sequence[str]:
+        return self.tickets
 
     @classmethod
     def together(

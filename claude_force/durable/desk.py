@@ -28,6 +28,11 @@ class Job(Generic[R]):
     # Whether each statement is a transaction of its own: where many others wait for the same rows.
     alone = False
 
+    @property
+    def about(self) -> Sequence[str]:
+        """Tickets: what is asked of one call is done in the order in which it was asked."""
+        return ()
+
     @classmethod
     def together(cls, database: Database, connection: sa.Connection, jobs: Sequence[Any]) -> Sequence[Any]:
         """The result of each job."""
@@ -76,19 +81,11 @@ class Desk:
         self._closed.clear()
 
     def _work(self, jobs: List[Job[Any]]) -> List[Any]:
-        kinds: Dict[Type[Job[Any]], List[int]] = {}
-        for place, job in enumerate(jobs):
-            if not job.alone:
-                kinds.setdefault(type(job), []).append(place)
         results: List[Any] = [None] * len(jobs)
-        for kind, places in kinds.items():
-            done = self._guarded(kind, [jobs[place] for place in places])
+        for places in portions(jobs):
+            done = self._guarded(type(jobs[places[0]]), [jobs[place] for place in places])
             for place, result in zip(places, done):
                 results[place] = result
-        for place, job in enumerate(jobs):
-            if job.alone:
-                # In the order in which they came, whatever their kinds.
-                results[place] = self._guarded(type(job), [job])[0]
         return results
 
     def _guarded(self, kind: Type[Job[Any]], jobs: Sequence[Job[Any]]) -> Sequence[Any]:
@@ -128,3 +125,22 @@ class Desk:
         if error is None and self._away:
             logger.warning("the database is back")
         self._away = error is not None
+
+
+def portions(jobs: Sequence[Job[Any]]) -> List[List[int]]:
+    """Places of jobs that are done together, one portion after the other: those of one kind, as far as no
+    other kind is asked of the same call in between. Last those that are `alone`, in the order in which they
+    came, whatever their kinds."""
+    ended: List[List[int]] = []
+    kinds: Dict[Type[Job[Any]], List[int]] = {}
+    asked: Dict[str, Type[Job[Any]]] = {}
+    for place, job in enumerate(jobs):
+        if job.alone:
+            continue
+        kind = type(job)
+        if any(asked.get(ticket, kind) is not kind for ticket in job.about):
+            ended.extend(kinds.values())
+            kinds, asked = {}, {}
+        kinds.setdefault(kind, []).append(place)
+        asked.update(dict.fromkeys(job.about, kind))
+    return [*ended, *kinds.values(), *([place] for place, job in enumerate(jobs) if job.alone)]

@@ -169,7 +169,9 @@ class Embedded:
         except Exception as error:
             outcome = _failure(error)
             # Written down, as what has no outcome is not made again by the same run.
-            self._desk.leave(Finish(ticket, *outcome_texts(outcome, 0.0), success=False))
+            self._desk.leave(
+                Finish(ticket, *outcome_texts(outcome, 0.0), success=False, generation=generation)
+            )
             self._tell(ticket, outcome)
             return "failed"
 
@@ -185,9 +187,10 @@ class Embedded:
         except ClaudeForceError as error:
             outcome = error
         figures, text = outcome_texts(outcome, began)
-        await self._desk.do(Finish(ticket, figures, text, isinstance(outcome, Reply)))
+        answered = isinstance(outcome, Reply)
+        await self._desk.do(Finish(ticket, figures, text, answered, generation=generation))
         self._tell(ticket, outcome)
-        return "answered" if isinstance(outcome, Reply) else "failed"
+        return "answered" if answered else "failed"
 
     def _tell(self, ticket: str, outcome: Outcome) -> None:
         for asked in self._asked.get(ticket, []):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, AsyncIterator, Callable, Dict, List, Optional, Sequence, Tuple
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
 
 from ..calling import KINDS, Clock, Meter, Need, Rates, counted, nano
 from ..errors import BudgetExceededError, CallError, OverloadedError, RateLimitError
@@ -226,19 +227,19 @@ class SetByHand(Job[None]):
     def together(
         cls, database: Database, connection: sa.Connection, jobs: Sequence[SetByHand]
     ) -> Sequence[None]:
-        from sqlalchemy.dialects.postgresql import insert
-
-        for kind, limit in enumerate(jobs[-1].rates):
-            if limit is None:
-                continue
-            most = max(1.0, limit * _BURST)
-            row = {"model": "", "kind": kind, "per_minute": limit, "capacity": most, "spare": 0.0}
-            fresh = insert(BUCKETS).values(**row, level=most, at=now(connection))
-            same = BUCKETS.c.per_minute == fresh.excluded.per_minute
-            values = {
-                name: getattr(fresh.excluded, name) for name in ("per_minute", "capacity", "level", "at")
-            }
-            connection.execute(
-                fresh.on_conflict_do_update(index_elements=["model", "kind"], set_=values, where=~same)
-            )
+        for job in jobs:
+            for kind, limit in enumerate(job.rates):
+                if limit is not None:
+                    _set_limit(connection, kind, limit)
         return [None] * len(jobs)
+
+
+def _set_limit(connection: sa.Connection, kind: int, limit: float) -> None:
+    most = max(1.0, limit * _BURST)
+    row = {"model": "", "kind": kind, "per_minute": limit, "capacity": most, "spare": 0.0}
+    fresh = insert(BUCKETS).values(**row, level=most, at=now(connection))
+    values = {name: getattr(fresh.excluded, name) for name in ("per_minute", "capacity", "level", "at")}
+    changes = BUCKETS.c.per_minute != fresh.excluded.per_minute
+    connection.execute(
+        fresh.on_conflict_do_update(index_elements=["model", "kind"], set_=values, where=changes)
+    )

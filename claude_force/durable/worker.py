@@ -326,8 +326,9 @@ class _Crew:
             await self.desk.do(Release(job.ticket, job.generation, True))
             return "released"
         figures, text = outcome_texts(outcome, began)
-        await self.desk.do(Finish(job.ticket, figures, text, isinstance(outcome, Reply)))
-        return "answered" if isinstance(outcome, Reply) else "failed"
+        answered = isinstance(outcome, Reply)
+        await self.desk.do(Finish(job.ticket, figures, text, answered, generation=job.generation))
+        return "answered" if answered else "failed"
 
     async def _outcome(self, work: Work) -> Optional[Outcome]:
         """None for a call that was not sent because this worker stops."""

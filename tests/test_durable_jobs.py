@@ -1,0 +1,136 @@
+"""What is asked of the database for several calls at once, or for one call several times."""
+
+import threading
+
+import pytest
+from extras import missing
+
+if missing("durable"):
+    pytest.skip(missing("durable"), allow_module_level=True)
+
+from durable import AGENT, database, rows
+
+from claude_force.calling import Rates
+from claude_force.durable.calls import Begin, Collect, Finish, HandOver, IsOpen, Withdraw
+from claude_force.durable.desk import Desk, Flush, Job
+from claude_force.durable.guard import SetByHand
+from claude_force.durable.tickets import cancelled
+
+TICKET, OTHER = "run:1:x", "run:2:y"
+
+
+@pytest.fixture
+def made(pg_url):
+    with database(pg_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def together(made):
+    """Jobs of one kind in one transaction."""
+
+    def work(*jobs):
+        with made.begin() as connection:
+            return type(jobs[0]).together(made, connection, jobs)
+
+    return work
+
+
+def handed_over(ticket=TICKET, body="{}", budgets=()):
+    return HandOver(ticket, AGENT, body, None, budgets)
+
+
+def answer(ticket=TICKET, text='"an answer"', generation=None):
+    return Finish(ticket, '{"reply": {}}', text, success=True, generation=generation)
+
+
+def failure(ticket=TICKET, generation=None):
+    return Finish(ticket, '{"error": {}}', '""', success=False, generation=generation)
+
+
+def results(url):
+    return {one.id: (one.success, one.cancelled, one.text) for one in rows(url, _RESULTS)}
+
+
+_RESULTS = "SELECT id, success, cancelled, text FROM claude_force.cf_results"
+_GENERATIONS = "SELECT generation FROM claude_force.cf_calls WHERE id = 'run:1:x'"
+
+
+class Held(Job):
+    """Holds up the desk, so that what is asked meanwhile comes as one batch."""
+
+    go = threading.Event()
+
+    @classmethod
+    def together(cls, database, connection, jobs):
+        cls.go.wait(30)
+        return [None] * len(jobs)
+
+
+async def in_one_batch(made, *jobs):
+    Held.go.clear()
+    desk = Desk(made)
+    desk.leave(Held())
+    for job in jobs:
+        desk.leave(job)
+    Held.go.set()
+    await desk.do(Flush())
+    await desk.close()
+
+
+async def test_a_call_that_is_cancelled_and_then_handed_over_again_is_open(made, pg_url):
+    asked = [handed_over(OTHER), handed_over(), cancelled(TICKET), handed_over()]
+    await in_one_batch(made, *asked)
+    assert results(pg_url) == {} and rows(pg_url, _GENERATIONS) == [(2,)]
+
+
+async def test_a_call_that_is_handed_over_again_and_then_cancelled_is_not(made, pg_url):
+    await in_one_batch(made, cancelled(OTHER), handed_over(), cancelled(TICKET))
+    assert set(results(pg_url)) == {TICKET, OTHER}
+
+
+async def test_a_failure_that_is_known_is_made_good_by_what_is_handed_over_after(made, pg_url, together):
+    together(handed_over())
+    together(failure())
+    await in_one_batch(made, handed_over(OTHER), Collect((), (TICKET,)), handed_over())
+    assert results(pg_url) == {} and rows(pg_url, _GENERATIONS) == [(2,)]
+
+
+def test_a_generation_that_was_withdrawn_is_not_begun_beside_the_one_after_it(together):
+    together(handed_over())
+    together(Withdraw((TICKET,)))
+    together(handed_over())
+    # The queue still has the first of them.
+    first, third = together(Begin(TICKET, 1, "w"), Begin(TICKET, 3, "w"))
+    assert first is None and third is not None
+    assert together(IsOpen(TICKET, 1), IsOpen(TICKET, 3)) == [False, True]
+
+
+def test_an_answer_that_is_there_first_outlasts_a_cancellation_in_the_same_moment(together, pg_url):
+    together(handed_over())
+    together(answer(), cancelled(TICKET))
+    assert results(pg_url) == {TICKET: (True, False, '"an answer"')}
+
+
+def test_the_failure_of_a_call_that_was_handed_over_anew_is_none(together, pg_url):
+    together(handed_over())
+    together(cancelled(TICKET))
+    together(handed_over())
+    together(failure(generation=1))
+    assert results(pg_url) == {}
+    together(failure(generation=2))
+    assert results(pg_url)[TICKET][0] is False
+
+
+def test_its_answer_is_one_as_it_was_paid_for(together, pg_url):
+    together(handed_over())
+    together(cancelled(TICKET))
+    together(handed_over())
+    together(answer(generation=1))
+    assert results(pg_url)[TICKET][0] is True
+
+
+def test_limits_that_are_set_one_after_the_other_all_hold(together, pg_url):
+    together(SetByHand(Rates(requests=60)), SetByHand(Rates(input_tokens=1000)))
+    limits = rows(pg_url, "SELECT kind, per_minute FROM claude_force.cf_buckets ORDER BY kind")
+    assert limits == [(0, 60.0), (1, 1000.0)]
