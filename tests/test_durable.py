@@ -1,8 +1,10 @@
 """Durable runs on Postgres: calls go to workers and come back, whatever dies on the way."""
 
 import asyncio
+import copy
 import json
 import logging
+import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +22,7 @@ import sqlalchemy as sa
 from durable import AGENT, alive, crew, database, echo, orchestrator, rows, until, working
 from fleet import MODEL
 
-from claude_force import AgentOrchestrator, durable
+from claude_force import AgentOrchestrator, durable, errors
 from claude_force.calling import Terms
 from claude_force.cli.main import main
 from claude_force.durable import Runs, Worker, host, liveness
@@ -30,17 +32,22 @@ from claude_force.durable.driver import Remote
 from claude_force.durable.parcel import Order, order_text, outcome_texts, read_order, read_outcome
 from claude_force.errors import (
     AuthenticationError,
+    CallError,
     CancelledCallError,
+    ClaudeForceError,
     ClosedError,
     DatabaseError,
     DeadlineExceededError,
     InputError,
     InvalidOptionError,
+    InvalidWorkflowError,
     RequestRefusedError,
     WorkerError,
 )
 from claude_force.testing import MessagesServer, faults
 from claude_force.types import Attempt, Call, Reply, Usage
+
+KINDS = [one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, ClaudeForceError)]
 
 
 @pytest.fixture
@@ -547,6 +554,37 @@ def test_an_answer_comes_back_with_its_figures_on_the_drivers_clock():
     shifted = (Attempt(996.0, 997.0, 5, "ServerError"), Attempt(998.0, 1000.0, 5))
     assert back.text == "text" and "text" not in json.loads(figures)["reply"]
     assert back.timeline == shifted and back.usage == reply.usage and back.wasted_cost == 0.1
+
+
+def of(kind):
+    """An error of this class, with all that it may say."""
+    if kind is InvalidWorkflowError:
+        return kind("review", ["no step", "a cycle"])
+    if not issubclass(kind, CallError):
+        return kind("what happened")
+    error = kind(
+        "what happened", advice="Do this.", status=429, kind="a_kind", request_id="req_1", retry_after=1.5
+    )
+    error.attempts, error.cost = 2, 0.25
+    error.timeline = (Attempt(101.0, 102.0, 5, "ServerError"), Attempt(103.0, 105.0, 5, kind.__name__))
+    return error
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_each_error_comes_back_as_what_it_was(kind):
+    error = of(kind)
+    back = read_outcome(*outcome_texts(error, began=100.0), now=105.0)
+    assert type(back) is kind and str(back) == str(error)
+    assert vars(back) == vars(error)
+    # Single flight gives a copy to each who joined, and processes pass errors on.
+    for other in (copy.copy(back), pickle.loads(pickle.dumps(back))):
+        assert (type(other), str(other), vars(other)) == (kind, str(error), vars(error))
+
+
+def test_what_an_error_holds_that_has_no_written_form_does_not_keep_it_back():
+    error = DatabaseError("what happened")
+    error.at = Path("/a/place")
+    assert read_outcome(*outcome_texts(error, 0.0), now=0.0).at == "/a/place"
 
 
 def test_an_error_that_this_version_does_not_know_is_still_one():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
-from typing import Any, Dict, Mapping, Optional, Tuple, Type, Union
+from typing import Any, Callable, Dict, Mapping, Optional, Tuple, Type, Union
 
 from .. import errors
 from ..errors import CallError, ClaudeForceError, InvalidOptionError
@@ -64,7 +64,7 @@ def outcome_texts(outcome: Outcome, began: float) -> Tuple[str, str]:
         plain["timeline"] = _times(outcome.timeline, began)
         text = plain.pop("text")
         return _plain_text({"reply": plain}), _plain_text(text)
-    return _plain_text({"error": _error_fields(outcome, began)}), '""'
+    return _plain_text({"error": _error_fields(outcome, began)}, str), '""'
 
 
 def read_outcome(figures: str, text: str, now: float) -> Outcome:
@@ -78,13 +78,14 @@ def read_outcome(figures: str, text: str, now: float) -> Outcome:
     return Reply(text=json.loads(text), **reply)
 
 
-def _plain_text(value: Any) -> str:
-    """JSON that a database takes as text: no NUL stands in it, and no half of a surrogate pair."""
-    text = json.dumps(value, ensure_ascii=False)
+def _plain_text(value: Any, otherwise: Optional[Callable[[Any], str]] = None) -> str:
+    """JSON that a database takes as text: no NUL stands in it, and no half of a surrogate pair. `otherwise`
+    makes text of what has no written form."""
+    text = json.dumps(value, ensure_ascii=False, default=otherwise)
     try:
         text.encode()
     except UnicodeEncodeError:
-        return json.dumps(value)
+        return json.dumps(value, default=otherwise)
     return text
 
 
@@ -103,21 +104,30 @@ def _attempts(times: Any, now: float) -> Tuple[Attempt, ...]:
 
 
 def _error_fields(error: ClaudeForceError, began: float) -> Dict[str, Any]:
-    if not isinstance(error, CallError):
-        return {"type": type(error).__name__, "message": str(error)}
-    plain = {name: getattr(error, name) for name in ERROR_FIELDS}
-    return {"type": type(error).__name__, **plain, "timeline": _times(error.timeline, began)}
+    plain: Dict[str, Any] = {"type": type(error).__name__, "message": _message(error)}
+    if isinstance(error, CallError):
+        plain.update({name: getattr(error, name) for name in ERROR_FIELDS})
+        plain["timeline"] = _times(error.timeline, began)
+    own = {name: value for name, value in vars(error).items() if name not in plain}
+    return {**plain, "own": own} if own else plain
+
+
+def _message(error: ClaudeForceError) -> str:
+    return error.message if isinstance(error, CallError) else str(error)
 
 
 def _error(plain: Dict[str, Any], now: float) -> ClaudeForceError:
     known = error_type(plain.pop("type"))
-    if not issubclass(known, CallError):
-        return known(plain["message"])
-    found = known(plain.pop("message"))
-    found.timeline = _attempts(plain.pop("timeline", ()), now)
-    for name, value in plain.items():
-        setattr(found, name, value)
-    found.args = (found.message,)
+    message, timeline, own = plain.pop("message"), plain.pop("timeline", ()), plain.pop("own", {})
+    # Not by its own constructor, which may take anything.
+    found = known.__new__(known, message)
+    if isinstance(found, CallError):
+        CallError.__init__(found, message)
+        found.timeline = _attempts(timeline, now)
+    else:
+        Exception.__init__(found, message)
+    for name, value in {**own, **plain}.items():
+        setattr(found, name, tuple(value) if isinstance(value, list) else value)
     return found
 
 
