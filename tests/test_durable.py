@@ -200,6 +200,22 @@ async def test_a_failed_row_is_made_again_when_the_run_is(project, pg_url, monke
     assert len(server.requests) == 2
 
 
+async def test_failures_that_nobody_was_told_of_are_told_and_not_made_again(project, pg_url, monkeypatch):
+    tasks = [(AGENT, f"row {number}") for number in range(20)]
+    with MessagesServer(answer=echo, faults=[faults.status(400)] * 20) as server:
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
+        async with working(pg_url):
+            async with orchestrator(project, pg_url) as fleet:
+                await fleet.execute_multiple(tasks, run_id="again")
+            with database(pg_url) as opened, opened.begin() as connection:
+                connection.execute(sa.text("UPDATE claude_force.cf_results SET delivered = false"))
+            async with orchestrator(project, pg_url) as fleet:
+                told = await fleet.execute_multiple(tasks, run_id="again")
+    assert all(isinstance(result.error, RequestRefusedError) for result in told)
+    assert len(server.requests) == 20
+
+
 async def test_a_worker_has_credentials_of_its_own(project, pg_url, messages_server, monkeypatch):
     async with working(pg_url, api_key="the-workers-key"), orchestrator(project, pg_url) as fleet:
         await fleet.execute_agent(AGENT, "anything")
@@ -248,6 +264,18 @@ async def test_without_a_worker_a_deadline_ends_the_wait(project, pg_url):
     assert isinstance(result.error, DeadlineExceededError)
     # What nobody waits for is not made later.
     assert rows(pg_url, "SELECT success, cancelled FROM claude_force.cf_results") == [(False, True)]
+
+
+async def test_a_deadline_ends_the_wait_for_a_database_that_is_away_too(project, pg_url, postgres):
+    async with orchestrator(project, pg_url, deadline_seconds=0.5) as fleet:
+        await fleet.explain_miss(AGENT, "connects")
+        postgres.stop()
+        try:
+            with anyio.fail_after(20):
+                result = await fleet.execute_agent(AGENT, "anything")
+        finally:
+            await asyncio.to_thread(postgres.start)
+    assert isinstance(result.error, DeadlineExceededError)
 
 
 async def test_a_call_that_is_asked_for_again_has_the_time_that_it_is_given_then(

@@ -11,9 +11,11 @@ if missing("durable"):
 from durable import AGENT, database, rows
 
 from claude_force.calling import Rates
-from claude_force.durable.calls import Begin, Collect, Finish, HandOver, IsOpen, Withdraw
+from claude_force.durable.calls import Begin, Finish, HandOver, IsOpen, Withdraw
+from claude_force.durable.collecting import Charge, Collect, Seen
 from claude_force.durable.desk import Desk, Flush, Job
 from claude_force.durable.guard import SetByHand
+from claude_force.durable.liveness import Pulse
 from claude_force.durable.tickets import cancelled
 
 TICKET, OTHER = "run:1:x", "run:2:y"
@@ -92,7 +94,7 @@ async def test_a_call_that_is_handed_over_again_and_then_cancelled_is_not(made, 
 async def test_a_failure_that_is_known_is_made_good_by_what_is_handed_over_after(made, pg_url, together):
     together(handed_over())
     together(failure())
-    await in_one_batch(made, handed_over(OTHER), Collect((), (TICKET,)), handed_over())
+    await in_one_batch(made, handed_over(OTHER), Collect((), (Seen(TICKET),)), handed_over())
     assert results(pg_url) == {} and rows(pg_url, _GENERATIONS) == [(2,)]
 
 
@@ -130,7 +132,35 @@ def test_its_answer_is_one_as_it_was_paid_for(together, pg_url):
     assert results(pg_url)[TICKET][0] is True
 
 
+def test_an_outcome_is_charged_to_a_budget_the_first_time_that_it_is_delivered(together, pg_url):
+    together(handed_over())
+    together(answer())
+    paid = Collect((), (Seen(TICKET, (Charge("mine", 100, 30),)),))
+    for _ in range(2):
+        together(paid)
+    assert rows(pg_url, "SELECT id, most, spent FROM claude_force.cf_budgets") == [("mine", 100, 30)]
+
+
+def test_what_holds_for_a_call_is_what_the_last_one_asks_until_it_is_begun(together):
+    together(handed_over(body="first"))
+    together(handed_over(body="second"))
+    assert together(Begin(TICKET, 1, "w"))[0].body == "second"
+    together(handed_over(body="third"))
+    assert together(Begin(TICKET, 1, "w"))[0].body == "second"
+
+
 def test_limits_that_are_set_one_after_the_other_all_hold(together, pg_url):
     together(SetByHand(Rates(requests=60)), SetByHand(Rates(input_tokens=1000)))
     limits = rows(pg_url, "SELECT kind, per_minute FROM claude_force.cf_buckets ORDER BY kind")
     assert limits == [(0, 60.0), (1, 1000.0)]
+
+
+def test_what_has_a_result_ends_where_it_still_runs_and_not_what_begins_after(made, together):
+    together(handed_over())
+    together(handed_over(OTHER))
+    together(answer())
+    told = []
+    pulse = Pulse(made, "life", 1, lambda: [f"{TICKET}#2", OTHER], told.append)
+    assert pulse.take_name("w")
+    pulse._beat()
+    assert told == [[f"{TICKET}#2"]]

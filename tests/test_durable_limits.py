@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from durable import AGENT, alive, crew, database, echo, orchestrator, rows, until, working
 from fleet import MODEL
 
-from claude_force.calling import Need, Rates
+from claude_force.calling import Need, Rates, nano
 from claude_force.durable.calls import Begin, Finish
 from claude_force.durable.desk import Desk
 from claude_force.durable.functions import EXCEEDED
@@ -25,6 +25,15 @@ from claude_force.testing import MessagesServer, RateLimit
 
 SECRET = "one secret for all the machines"
 NOTHING = [None, None, None]
+
+
+@pytest.fixture
+def messages_server(monkeypatch):
+    """A stand-in whose answers cost what they may cost at most, or nearly so."""
+    with MessagesServer(answer=echo, output_tokens=100) as server:
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
+        yield server
 
 
 @pytest.fixture
@@ -185,6 +194,88 @@ async def test_a_budget_is_one_for_all_workers(project, pg_url, tmp_path, monkey
     assert rows(pg_url, "SELECT reserved FROM claude_force.cf_budgets") == [(0,)]
 
 
+class TestABudgetOfARunThatIsBegunAgain:
+    """By another driver, as after the end of the first: what was paid for it is paid."""
+
+    ROOM = 20
+
+    @pytest.fixture
+    async def fleet(self, project, pg_url, messages_server):
+        async with working(pg_url), orchestrator(project, pg_url, enable_cache=False) as fleet:
+            yield fleet
+
+    async def options(self, fleet):
+        """Room for so many calls."""
+        one = await fleet.execute_agent(AGENT, "what does it cost?", max_tokens=100)
+        return {"max_tokens": 100, "budget_usd": (self.ROOM + 0.5) * one.cost, "run_id": "again"}
+
+    async def test_answers_that_nobody_was_told_of_count(self, fleet, project, pg_url, messages_server):
+        options, tasks = await self.options(fleet), [(AGENT, f"row {number}") for number in range(40)]
+        before = len(messages_server.requests)
+        await fleet.execute_multiple(tasks[:10], **{**options, "budget_usd": None})
+        await fleet.close()
+        change(pg_url, "UPDATE claude_force.cf_results SET delivered = false WHERE run = 'again'")
+        async with orchestrator(project, pg_url, enable_cache=False, budget_usd=1000) as other:
+            results = await other.execute_multiple(tasks, **options)
+            assert other.spent_usd == pytest.approx(sum(result.cost or 0.0 for result in results))
+        assert all(result.success for result in results[:10])
+        assert sum(result.cost or 0.0 for result in results) <= options["budget_usd"]
+        assert len(messages_server.requests) - before <= self.ROOM
+
+    async def test_what_the_first_driver_left_in_the_queue_counts(self, project, pg_url, messages_server):
+        tasks = [(AGENT, f"row {number}") for number in range(40)]
+        async with orchestrator(project, pg_url, enable_cache=False) as fleet:
+            async with working(pg_url):
+                options = await self.options(fleet)
+            generous = {**options, "budget_usd": 1000}
+            first = asyncio.ensure_future(fleet.execute_multiple(tasks, **generous))
+            await asyncio.to_thread(until, lambda: handed_over(pg_url, generous["budget_usd"]) == 40)
+            async with orchestrator(project, pg_url, enable_cache=False) as other:
+                second = asyncio.ensure_future(other.execute_multiple(tasks, **options))
+                await asyncio.to_thread(until, lambda: handed_over(pg_url, options["budget_usd"]) == 40)
+                async with working(pg_url):
+                    results = await second
+                    await first
+        assert sum(result.success for result in results) <= self.ROOM
+        assert len(messages_server.requests) <= 1 + self.ROOM
+
+    async def test_an_answer_is_charged_once_whoever_asks_again(self, fleet, project, pg_url):
+        options = {**await self.options(fleet), "run_id": "once"}
+        for _ in range(2):
+            (result,) = await fleet.execute_multiple([(AGENT, "a row")], **options)
+        assert result.cost == 0
+        charged = rows(pg_url, "SELECT most, spent FROM claude_force.cf_budgets")
+        assert charged == [(nano(options["budget_usd"]), nano(result.saved_cost))]
+
+
+def handed_over(url, usd):
+    """How many queued calls are to be charged to the budget of so much."""
+    query = (
+        "SELECT count(*) FROM claude_force.cf_calls AS one JOIN claude_force.cf_budgets AS budget "
+        "ON position(budget.id IN one.body) > 0 WHERE budget.most = :most"
+    )
+    return rows(url, query, most=nano(usd))[0][0]
+
+
+def change(url, statement):
+    with database(url) as opened, opened.begin() as connection:
+        connection.execute(sa.text(statement))
+
+
+async def test_on_sqlite_answers_that_nobody_was_told_of_count_for_the_budget(
+    project, tmp_path, messages_server
+):
+    url, tasks = f"sqlite:///{tmp_path}/runs.db", [(AGENT, f"row {number}") for number in range(5)]
+    async with orchestrator(project, url, enable_cache=False, budget_usd=100) as fleet:
+        await fleet.execute_multiple(tasks, run_id="again")
+        spent = fleet.spent_usd
+    change(url, "UPDATE cf_results SET delivered = false")
+    async with orchestrator(project, url, enable_cache=False, budget_usd=100) as fleet:
+        for _ in range(2):
+            await fleet.execute_multiple(tasks, run_id="again")
+        assert fleet.spent_usd == pytest.approx(spent) and spent > 0
+
+
 async def test_two_workers_keep_one_rate_limit(project, pg_url, tmp_path, monkeypatch):
     limit = RateLimit(requests_per_minute=600)
     # Each has more on the wire than the other can know of by itself.
@@ -306,6 +397,26 @@ def test_the_shared_cache_keeps_to_its_size_and_to_what_was_used_last(cache, mad
     assert size <= 2**20
     assert cache.get(AGENT, "task 59", MODEL) and cache.get(AGENT, "task 0", MODEL)
     assert cache.get(AGENT, "task 1", MODEL) is None
+
+
+def test_what_a_driver_only_reads_counts_as_used(cache, made):
+    for number in range(40):
+        keep(cache, f"task {number}", "x" * 20_000)
+    driver = SharedCache(made, 1, 1)
+    assert driver.get(AGENT, "task 0", MODEL)
+    driver.close()
+    for number in range(40, 80):
+        keep(cache, f"task {number}", "x" * 20_000)
+    assert cache.get(AGENT, "task 1", MODEL) is None and cache.get(AGENT, "task 0", MODEL)
+
+
+def test_what_is_only_read_is_told_before_it_grows(cache, made, pg_url):
+    for number in range(300):
+        keep(cache, f"task {number}")
+    reader = SharedCache(made, 1, 1)
+    for number in range(300):
+        reader.get(AGENT, f"task {number}", MODEL)
+    assert rows(pg_url, "SELECT sum(hits) FROM claude_force.cf_answers") == [(256,)]
 
 
 def test_one_of_many_machines_finds_an_answer(cache, made):

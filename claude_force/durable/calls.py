@@ -1,4 +1,4 @@
-"""What becomes of a call in the database, as jobs for the desk: handed over, begun, finished, collected.
+"""What becomes of a call in the database, as jobs for the desk: handed over, begun, finished.
 
 A call is one row, and DBOS's queue has a workflow for it whose id is the call's ticket and whose only
 arguments are that ticket and a number: bodies stay here.
@@ -34,16 +34,6 @@ def run_of(ticket: str) -> str:
     return ticket.partition(":")[0]
 
 
-class Row(NamedTuple):
-    """A result as it lies there. `created` is the database's time; `age` is how old it is, in seconds."""
-
-    ticket: str
-    figures: str
-    text: str
-    delivered: bool
-    age: float
-
-
 class Work(NamedTuple):
     """A call that was begun. `left` is in seconds, None without a deadline."""
 
@@ -64,7 +54,8 @@ class _OfOneCall:
 @dataclass(frozen=True)
 class HandOver(_OfOneCall, Job[None]):
     """Puts a call into the queue, unless it is there or done. One that failed, of which the driver was told,
-    or that was cancelled, is queued anew. `budgets` are ids with their nano-USD."""
+    or that was cancelled, is queued anew. `budgets` are ids with their nano-USD: those of the last one who
+    asks hold for a call that no worker has begun."""
 
     agent: str
     body: str
@@ -78,11 +69,12 @@ class HandOver(_OfOneCall, Job[None]):
         moment = connection.execute(sa.select(now(connection))).scalar_one()
         wanted = {job.ticket: job for job in jobs}
         _add(connection, RUNS, [{"id": run, "about": "{}", "created": moment} for run in _runs(wanted)])
-        _add(connection, BUDGETS, _budget_rows(jobs, moment))
+        most = {identity: nano for job in jobs for identity, nano in job.budgets}
+        add_budgets(connection, most, moment)
         new = _add(connection, CALLS, [job._row(moment) for job in wanted.values()])
         due = dict.fromkeys(new, 1)
         known = [job for ticket, job in wanted.items() if ticket not in due]
-        _set_deadlines(connection, known, moment)
+        _ask_again(connection, known, moment)
         due.update(_anew(connection, known, moment))
         for ticket, generation in due.items():
             enqueue(database, connection, ticket, generation)
@@ -116,21 +108,20 @@ def enqueue(database: Database, connection: sa.Connection, ticket: str, generati
     )
 
 
-def _set_deadlines(connection: sa.Connection, jobs: List[HandOver], moment: float) -> None:
-    """A call that is handed over again has the time that it is given now."""
-    if jobs:
-        change = sa.update(CALLS).where(CALLS.c.id == sa.bindparam("ticket"))
-        connection.execute(
-            change.values(deadline=sa.bindparam("until")),
-            [{"ticket": job.ticket, "until": job._row(moment)["deadline"]} for job in jobs],
-        )
+def _ask_again(connection: sa.Connection, jobs: List[HandOver], moment: float) -> None:
+    """A call that is handed over again has the time that it is given now, and what else holds for it."""
+    # In one order everywhere, so that no two transactions wait for each other.
+    for job in sorted(jobs, key=lambda job: job.ticket):
+        idle = sa.case((CALLS.c.starts == 0, job.body), else_=CALLS.c.body)
+        change = sa.update(CALLS).where(CALLS.c.id == job.ticket)
+        connection.execute(change.values(deadline=job._row(moment)["deadline"], body=idle))
 
 
 def _anew(connection: sa.Connection, jobs: List[HandOver], moment: float) -> Dict[str, int]:
     """Those of the calls, known before, that are to be made again, with their new generation."""
     failed = sa.and_(RESULTS.c.success.is_(False), sa.or_(RESULTS.c.delivered, RESULTS.c.cancelled))
     found = {}
-    for part in _chunks([job.ticket for job in jobs]):
+    for part in chunks([job.ticket for job in jobs]):
         done = sa.delete(RESULTS).where(RESULTS.c.id.in_(part), failed).returning(RESULTS.c.id)
         for ticket in connection.execute(done).scalars().all():
             job = next(one for one in jobs if one.ticket == ticket)
@@ -142,12 +133,12 @@ def _anew(connection: sa.Connection, jobs: List[HandOver], moment: float) -> Dic
     return found
 
 
-def _budget_rows(jobs: Iterable[HandOver], moment: float) -> List[Dict[str, Any]]:
-    most = {identity: nano for job in jobs for identity, nano in job.budgets}
-    return [
+def add_budgets(connection: sa.Connection, most: Dict[str, int], moment: Any) -> None:
+    rows = [
         {"id": identity, "most": nano, "spent": 0, "reserved": 0, "created": moment}
         for identity, nano in most.items()
     ]
+    _add(connection, BUDGETS, rows)
 
 
 @dataclass(frozen=True)
@@ -295,33 +286,6 @@ class Release(_OfOneCall, Job[None]):
 
 
 @dataclass(frozen=True)
-class Collect(Job[Dict[str, Row]]):
-    """The results that are there of those asked for; `seen` were delivered, and are counted no second
-    time."""
-
-    tickets: Tuple[str, ...]
-    seen: Tuple[str, ...] = ()
-
-    @property
-    def about(self) -> Sequence[str]:
-        return (*self.tickets, *self.seen)
-
-    @classmethod
-    def together(
-        cls, database: Database, connection: sa.Connection, jobs: Sequence[Collect]
-    ) -> Sequence[Dict[str, Row]]:
-        for part in _chunks([ticket for job in jobs for ticket in job.seen]):
-            connection.execute(sa.update(RESULTS).where(RESULTS.c.id.in_(part)).values(delivered=True))
-        rows: Dict[str, Row] = {}
-        age = (now(connection) - RESULTS.c.created).label("age")
-        columns = (RESULTS.c.id, RESULTS.c.figures, RESULTS.c.text, RESULTS.c.delivered, age)
-        for part in _chunks([ticket for job in jobs for ticket in job.tickets]):
-            for row in connection.execute(sa.select(*columns).where(RESULTS.c.id.in_(part))):
-                rows[row.id] = Row(*row)
-        return [{ticket: rows[ticket] for ticket in job.tickets if ticket in rows} for job in jobs]
-
-
-@dataclass(frozen=True)
 class Withdraw(Job[None]):
     """Cancels calls that no worker has begun."""
 
@@ -336,7 +300,7 @@ class Withdraw(Job[None]):
         cls, database: Database, connection: sa.Connection, jobs: Sequence[Withdraw]
     ) -> Sequence[None]:
         figures, text = outcome_texts(CancelledCallError("The call was withdrawn"), 0.0)
-        for part in _chunks([ticket for job in jobs for ticket in job.tickets]):
+        for part in chunks([ticket for job in jobs for ticket in job.tickets]):
             # A worker that begins one of them in this moment finds another generation, and leaves it.
             idle = sa.update(CALLS).where(CALLS.c.id.in_(part), CALLS.c.starts == 0)
             taken = idle.values(generation=CALLS.c.generation + 1).returning(CALLS.c.id)
@@ -361,5 +325,5 @@ def _runs(tickets: Iterable[str]) -> List[str]:
     return sorted({run_of(ticket) for ticket in tickets})
 
 
-def _chunks(tickets: List[str]) -> Iterable[List[str]]:
+def chunks(tickets: List[str]) -> Iterable[List[str]]:
     return (tickets[start : start + _CHUNK] for start in range(0, len(tickets), _CHUNK))

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import uuid
 from dataclasses import replace
 from functools import partial
 from typing import Any, Callable, Dict, List, Optional, Tuple
-from weakref import WeakKeyDictionary
 
 import anyio
 from anyio import to_thread
@@ -17,18 +15,19 @@ from .. import settings
 from ..answers import Answers
 from ..asking import Asking, Keeping
 from ..cache.asked import OFF, USE, Asked
-from ..calling import Bill, Budget, CallerSettings, Clock, SingleFlight, Terms, nano
-from ..errors import CallError, CancelledCallError, ClosedError, DeadlineExceededError
+from ..calling import Bill, CallerSettings, Clock, SingleFlight, Terms, nano
+from ..errors import CancelledCallError, ClosedError, DeadlineExceededError
 from ..results import shared
 from ..types import Call, Reply
 from .address import Address
-from .calls import Collect, HandOver, Row, Withdraw
+from .calls import HandOver, Withdraw
+from .collecting import Charge, Collect, Row, Seen
 from .database import Database
 from .desk import Desk
 from .guard import SetByHand
 from .parcel import Order, Outcome, order_text, read_outcome
 from .shared_cache import SharedCache
-from .tickets import cancelled, checked_run_id, counted_before, fingerprinted, ticket_of
+from .tickets import Purses, cancelled, checked_run_id, counted_before, fingerprinted, paid, ticket_of
 
 POLL_SECONDS = 0.05
 # What a worker gets to say that the deadline has passed, and what the call has cost until then.
@@ -49,7 +48,7 @@ class Remote:
         self._flights: SingleFlight[Reply] = SingleFlight()
         self._inner = Asking(_never, clock)
         self._cache: Optional[SharedCache] = None
-        self._budgets: WeakKeyDictionary[Budget, str] = WeakKeyDictionary()
+        self._purses = Purses()
         self._post: Optional[_Post] = None
         self._rates: Any = None
         self._ready = self._draining = False
@@ -84,7 +83,7 @@ class Remote:
     ) -> Reply:
         ticket = ticket_of(terms, question)
         # What was paid for in this run and not delivered comes before what others have paid for.
-        outcome: Optional[Outcome] = await self._delivered(ticket) if terms.ticket else None
+        outcome: Optional[Outcome] = await self._delivered(ticket, terms) if terms.ticket else None
         if outcome is None and policy == USE:
             outcome = await (await self._answers(kept)).recall(question)
         if outcome is None:
@@ -93,11 +92,10 @@ class Remote:
             return outcome
         raise outcome
 
-    async def _delivered(self, ticket: str) -> Optional[Reply]:
+    async def _delivered(self, ticket: str, terms: Terms) -> Optional[Outcome]:
         """An answer that is there; a failure is left to `HandOver`, which knows whether it is made good."""
         row = (await self._desk.do(Collect((ticket,), self._posted().taken()))).get(ticket)
-        outcome = self._read(row) if row is not None else None
-        return outcome if isinstance(outcome, Reply) else None
+        return self._received(row, terms) if row is not None and row.success else None
 
     async def _through_worker(
         self, ticket: str, order: Tuple[Order, HandOver], terms: Terms, left: Optional[float]
@@ -111,13 +109,15 @@ class Remote:
                 await self._desk.do(replace(order[1], ticket=ticket, left=left))
                 # Not before: an outcome that lay there until now is the one that is to be made good.
                 waiting = post.expect(ticket)
+                if self._draining:
+                    self._desk.leave(Withdraw((ticket,)))
                 terms.watch.started(1)
-                outcome = self._read(await waiting)
+                outcome = self._received(await waiting, terms)
                 if self._draining and isinstance(outcome, CancelledCallError):
                     raise _not_sent()
-                _settle(terms, outcome)
                 return outcome
-            await self._cancel(ticket)
+            # Nobody waits for that: the database may be away.
+            self._desk.leave(cancelled(ticket))
             raise DeadlineExceededError(f"No answer within the deadline of {left:g} s")
         except asyncio.CancelledError:
             self._desk.leave(cancelled(ticket))
@@ -126,23 +126,28 @@ class Remote:
             if waiting is not None:
                 post.forget(ticket, waiting)
 
-    async def _cancel(self, ticket: str) -> None:
-        await self._desk.do(cancelled(ticket))
-
     def _order(self, call: Call, policy: str, terms: Terms) -> Tuple[Order, HandOver]:
-        budgets = {budget: self._identity_of(budget) for budget in terms.budgets}
+        ids = self._purses.ids(terms)
         prices = dict(self._how().prices.get(call.model, {}))
-        order = Order(call, policy, terms.first_of_many, tuple(budgets.values()), prices)
-        left = tuple((identity, nano(budget.usd)) for budget, identity in budgets.items())
-        return order, HandOver("", call.agent_name, order_text(order), None, left)
+        order = Order(call, policy, terms.first_of_many, ids, prices)
+        most = tuple((identity, nano(budget.usd)) for identity, budget in zip(ids, terms.budgets))
+        return order, HandOver("", call.agent_name, order_text(order), None, most)
 
-    def _identity_of(self, budget: Budget) -> str:
-        return self._budgets.setdefault(budget, uuid.uuid4().hex)
-
-    def _read(self, row: Row) -> Outcome:
+    def _received(self, row: Row, terms: Terms) -> Outcome:
+        """The outcome, on the driver's own books too."""
         outcome = read_outcome(row.figures, row.text, self._clock.now())
-        self._posted().seen.append(row.ticket)
-        return outcome if not row.delivered else counted_before(outcome, row.age)
+        if row.delivered:
+            outcome = counted_before(outcome, row.age)
+        usd = paid(outcome)
+        for budget in terms.budgets:
+            budget.settle(0.0, usd)
+        owing = self._purses.owing(terms, row) if usd else ()
+        charges = [Charge(self._purses.id_of(budget), nano(budget.usd), nano(usd)) for budget in owing]
+        self._posted().seen.append(Seen(row.ticket, tuple(charges)))
+        if charges:
+            # At once, so that it is no part of what the next call may cost.
+            self._desk.leave(Collect((), self._posted().taken()))
+        return outcome
 
     def _posted(self) -> _Post:
         loop = asyncio.get_running_loop()
@@ -225,7 +230,7 @@ class _Post:
         self.loop, self._desk, self._clock = loop, desk, clock
         self._waiting: Dict[str, List[asyncio.Future[Row]]] = {}
         self._looking: Optional[asyncio.Future[None]] = None
-        self.seen: List[str] = []
+        self.seen: List[Seen] = []
 
     def expect(self, ticket: str) -> asyncio.Future[Row]:
         waiting: asyncio.Future[Row] = self.loop.create_future()
@@ -239,7 +244,7 @@ class _Post:
         if others:
             self._waiting[ticket] = others
 
-    def taken(self) -> Tuple[str, ...]:
+    def taken(self) -> Tuple[Seen, ...]:
         """Tickets that were delivered, and of which the database is told now."""
         seen, self.seen = tuple(self.seen), []
         return seen
@@ -283,11 +288,3 @@ class _Post:
 
 async def _never(call: Call, left: Optional[float], terms: Terms) -> Reply:
     raise AssertionError("a driver sends nothing")
-
-
-def _settle(terms: Terms, outcome: Outcome) -> None:
-    """What was spent by workers, on the driver's own books."""
-    usd = outcome.cost if isinstance(outcome, (Reply, CallError)) else None
-    more = outcome.wasted_cost if isinstance(outcome, Reply) else 0.0
-    for budget in terms.budgets:
-        budget.settle(0.0, (usd or 0.0) + more)

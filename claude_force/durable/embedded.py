@@ -24,11 +24,12 @@ from ..locks import try_lock
 from ..types import Call, Reply
 from . import host
 from .address import Address
-from .calls import Begin, BeginAlone, Collect, Finish, HandOver
+from .calls import Begin, BeginAlone, Finish, HandOver
+from .collecting import Collect, Seen
 from .database import Database
 from .desk import Desk
 from .parcel import Order, Outcome, order_text, outcome_texts, read_outcome
-from .tickets import cancelled, checked_run_id, counted_before, fingerprinted, ticket_of
+from .tickets import Purses, cancelled, checked_run_id, counted_before, fingerprinted, paid, ticket_of
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +66,7 @@ class Embedded:
         self._desk = Desk(self._database)
         self._inner = Asking(send, clock)
         self._asked: Dict[str, List[_Asked]] = {}
+        self._purses = Purses()
         self._lock: Optional[IO[bytes]] = None
         self._closing = False
         self._looking: Optional[asyncio.Future[None]] = None
@@ -80,22 +82,24 @@ class Embedded:
         """As `Asking.answer`. Raises DatabaseError where the file is another process's."""
         ticket = ticket_of(terms, fingerprinted(call, kept))
         await self._open()
-        outcome: Optional[Outcome] = await self._delivered(ticket)
+        outcome: Optional[Outcome] = await self._delivered(ticket, terms)
         if outcome is None:
             outcome = await self._through_queue(ticket, call, policy, kept, deadline_seconds, terms)
         if isinstance(outcome, Reply):
             return outcome
         raise outcome
 
-    async def _delivered(self, ticket: str) -> Optional[Reply]:
+    async def _delivered(self, ticket: str, terms: Terms) -> Optional[Reply]:
         """An answer that is there. A failure that is there is known from now on, and made good."""
         row = (await self._desk.do(Collect((ticket,)))).get(ticket)
         if row is None:
             return None
-        await self._desk.do(Collect((), (ticket,)))
+        await self._desk.do(Collect((), (Seen(ticket),)))
         outcome = read_outcome(row.figures, row.text, self._clock.now())
         if row.delivered:
             outcome = counted_before(outcome, row.age)
+        for budget in self._purses.owing(terms, row):
+            budget.settle(0.0, paid(outcome))
         return outcome if isinstance(outcome, Reply) else None
 
     async def _through_queue(
@@ -116,7 +120,7 @@ class Embedded:
             body = order_text(Order(call, policy, terms.first_of_many))
             await self._desk.do(HandOver(ticket, call.agent_name, body, left))
             outcome = await asked.outcome
-            self._desk.leave(Collect((), (ticket,)))
+            self._desk.leave(Collect((), (Seen(ticket),)))
             return outcome
         finally:
             self._forget(ticket, asked)
@@ -186,7 +190,7 @@ class Embedded:
             outcome = await self._inner.answer(asked.call, asked.policy, asked.kept, asked.left, asked.terms)
         except ClaudeForceError as error:
             outcome = error
-        figures, text = outcome_texts(outcome, began)
+        figures, text = outcome_texts(outcome, began, self._purses.ids(asked.terms))
         answered = isinstance(outcome, Reply)
         await self._desk.do(Finish(ticket, figures, text, answered, generation=generation))
         self._tell(ticket, outcome)

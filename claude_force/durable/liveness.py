@@ -33,7 +33,8 @@ _REAPING = 0x72656170
 class Pulse:
     """A worker's own life. Its thread is none that a call could hold up.
 
-    `running` are the workflows in this process; `superseded` is told of calls that have a result already.
+    `running` are the workflows in this process; `superseded` is told of those
+    whose call has a result already.
     """
 
     def __init__(
@@ -139,10 +140,12 @@ class Pulse:
             connection.execute(again.on_conflict_do_nothing())
 
     def _notice_superseded(self, connection: sa.Connection) -> None:
-        tickets = [one.partition("#")[0] for one in self._running()]
+        tickets = {one: one.partition("#")[0] for one in self._running()}
         if tickets:
-            found = connection.execute(sa.select(RESULTS.c.id).where(RESULTS.c.id.in_(tickets)))
-            self._superseded(list(found.scalars()))
+            found = connection.execute(sa.select(RESULTS.c.id).where(RESULTS.c.id.in_(tickets.values())))
+            ended = set(found.scalars())
+            # Not what begins from here on: a call that was handed over anew has its ticket from before.
+            self._superseded([one for one, ticket in tickets.items() if ticket in ended])
 
     def _audit(self) -> None:
         """Calls that are this worker's by the database, and that it knows nothing of, twice in a row: their

@@ -56,15 +56,16 @@ def read_order(text: str) -> Order:
     )
 
 
-def outcome_texts(outcome: Outcome, began: float) -> Tuple[str, str]:
+def outcome_texts(outcome: Outcome, began: float, budgets: Tuple[str, ...] = ()) -> Tuple[str, str]:
     """The figures and the answer's text, both as JSON. `began` is when the call did, on the clock of its
-    attempts."""
+    attempts; `budgets` are ids of those that it was charged to."""
+    charged = {"budgets": budgets} if budgets else {}
     if isinstance(outcome, Reply):
         plain = {**outcome.__dict__, "usage": asdict(outcome.usage)}
         plain["timeline"] = _times(outcome.timeline, began)
         text = plain.pop("text")
-        return _plain_text({"reply": plain}), _plain_text(text)
-    return _plain_text({"error": _error_fields(outcome, began)}, str), '""'
+        return _plain_text({"reply": plain, **charged}), _plain_text(text)
+    return _plain_text({"error": _error_fields(outcome, began), **charged}, str), '""'
 
 
 def read_outcome(figures: str, text: str, now: float) -> Outcome:
@@ -76,6 +77,11 @@ def read_outcome(figures: str, text: str, now: float) -> Outcome:
     reply["usage"] = Usage(**reply["usage"])
     reply["timeline"] = _attempts(reply["timeline"], now)
     return Reply(text=json.loads(text), **reply)
+
+
+def charged_to(figures: str) -> Tuple[str, ...]:
+    """Ids of the budgets that the outcome was charged to."""
+    return tuple(json.loads(figures).get("budgets", ()))
 
 
 def _plain_text(value: Any, otherwise: Optional[Callable[[Any], str]] = None) -> str:

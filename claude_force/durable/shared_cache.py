@@ -78,6 +78,10 @@ class SharedCache:
         entry, hits, age = found
         with self._mutex:
             self._touched[key] = self._touched.get(key, 0) + 1
+            many = len(self._touched) >= _MOST_TOUCHES
+        if many:
+            # A driver only reads; what it uses all the time would pass for unused.
+            self._guarded(self._tell_touches, None)
         hit = {
             "response": entry.response,
             "input_tokens": entry.input_tokens,
@@ -151,8 +155,6 @@ class SharedCache:
         # The last of two answers to one question, and all in one order: nobody waits for each other.
         by_key = {row["key"]: row for row in rows}
         values = [by_key[key] for key in sorted(by_key)]
-        with self._mutex:
-            touched, self._touched = self._touched, {}
         with self._database.begin() as connection:
             need_not_wait(connection)
             fresh = insert(ANSWERS).values(values)
@@ -160,17 +162,27 @@ class SharedCache:
             connection.execute(
                 fresh.on_conflict_do_update(index_elements=["key", "secret"], set_={**changed, "hits": 0})
             )
-            for key in sorted(touched)[:_MOST_TOUCHES]:
-                connection.execute(
-                    sa.update(ANSWERS)
-                    .where(*self._is(key))
-                    .values(used=now(connection), hits=ANSWERS.c.hits + touched[key])
-                )
+            self._write_touches(connection)
         self._written += sum(row["size"] for row in values)
         if self._written > self._most * _LOOK_SHARE:
             self._written = 0
             self.shrink()
         return len(rows)
+
+    def _tell_touches(self) -> None:
+        with self._database.begin() as connection:
+            need_not_wait(connection)
+            self._write_touches(connection)
+
+    def _write_touches(self, connection: sa.Connection) -> None:
+        with self._mutex:
+            touched, self._touched = self._touched, {}
+        for key in sorted(touched):
+            connection.execute(
+                sa.update(ANSWERS)
+                .where(*self._is(key))
+                .values(used=now(connection), hits=ANSWERS.c.hits + touched[key])
+            )
 
     def shrink(self) -> int:
         """Removes what was not used for the longest time, if there is too much. Returns how many."""
@@ -234,6 +246,11 @@ class SharedCache:
 
     def close(self) -> None:
         """Lets go of its leases; the database is its owner's to close."""
+        if self._touched:
+            self._guarded(self._tell_touches, None)
+        self._let_go()
+
+    def _let_go(self) -> None:
         leases, self._leases = self._leases, None
         self._held.clear()
         if leases is not None:
@@ -245,6 +262,6 @@ class SharedCache:
             return work()
         except DBAPIError as error:
             if leases:
-                self.close()
+                self._let_go()
             logger.warning("the shared cache is away: %s", self._database.reason(error))
             return otherwise

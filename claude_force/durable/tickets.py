@@ -1,21 +1,24 @@
-"""What a call is called in a durable run, and what an outcome counts for that was delivered before. Pure."""
+"""What a call is called in a durable run, and what an outcome counts for: delivered before, or charged to
+another budget."""
 
 from __future__ import annotations
 
 import re
 import uuid
 from dataclasses import replace
-from typing import Optional
+from typing import List, Optional, Tuple
+from weakref import WeakKeyDictionary
 
 from ..asking import Keeping
 from ..cache.asked import Asked, asked
 from ..cache.key import cache_key
 from ..cache.key import question as as_question
-from ..calling import Terms
+from ..calling import Budget, Terms
 from ..errors import CallError, CancelledCallError, InvalidOptionError
 from ..types import Call, Reply
 from .calls import Finish
-from .parcel import Outcome, outcome_texts
+from .collecting import Row
+from .parcel import Outcome, charged_to, outcome_texts
 
 _RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -60,6 +63,32 @@ def counted_before(outcome: Outcome, age: float) -> Outcome:
     if isinstance(outcome, CallError):
         outcome.attempts, outcome.cost, outcome.timeline = 0, None, ()
     return outcome
+
+
+class Purses:
+    """Budgets of this process, by ids that no other one has."""
+
+    def __init__(self) -> None:
+        self._ids: WeakKeyDictionary[Budget, str] = WeakKeyDictionary()
+
+    def id_of(self, budget: Budget) -> str:
+        return self._ids.setdefault(budget, uuid.uuid4().hex)
+
+    def ids(self, terms: Terms) -> Tuple[str, ...]:
+        return tuple(map(self.id_of, terms.budgets))
+
+    def owing(self, terms: Terms, row: Row) -> List[Budget]:
+        """Those of the call's budgets that its outcome was not charged to: it was handed over with another
+        process's."""
+        charged = charged_to(row.figures) if terms.budgets else ()
+        return [budget for budget in terms.budgets if self.id_of(budget) not in charged]
+
+
+def paid(outcome: Outcome) -> float:
+    """USD that it is known to have cost, with its failed attempts."""
+    if isinstance(outcome, Reply):
+        return (outcome.cost or 0.0) + outcome.wasted_cost
+    return (outcome.cost or 0.0) if isinstance(outcome, CallError) else 0.0
 
 
 def cancelled(ticket: str) -> Finish:

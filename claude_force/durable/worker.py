@@ -9,7 +9,7 @@ import socket
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional, Set, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import anyio
 from anyio import to_thread
@@ -164,12 +164,13 @@ def _how(concurrency: MaxConcurrent, *more: Any) -> CallerSettings:
 
 @dataclass
 class _Job:
-    """A call in this worker; `of` is what DBOS calls it."""
+    """A call in this worker; `of` is what DBOS calls it, `budgets` are ids of those that it is charged to."""
 
     ticket: str
     generation: int
     task: Optional[asyncio.Future[Optional[Outcome]]] = None
     superseded: bool = False
+    budgets: Tuple[str, ...] = ()
 
     @property
     def of(self) -> str:
@@ -267,15 +268,15 @@ class _Crew:
     def _running(self) -> List[str]:
         return list(self.jobs)
 
-    def _supersede(self, tickets: List[str]) -> None:
+    def _supersede(self, workflows: List[str]) -> None:
         """In the thread of the heartbeat."""
-        if tickets:
+        if workflows:
             with suppress(RuntimeError):
-                self.loop.call_soon_threadsafe(self._end_superseded, set(tickets))
+                self.loop.call_soon_threadsafe(self._end_superseded, workflows)
 
-    def _end_superseded(self, tickets: Set[str]) -> None:
-        for job in list(self.jobs.values()):
-            if job.ticket in tickets and job.task is not None and not job.superseded:
+    def _end_superseded(self, workflows: List[str]) -> None:
+        for job in [self.jobs[one] for one in workflows if one in self.jobs]:
+            if job.task is not None and not job.superseded:
                 job.superseded = True
                 job.task.cancel()
 
@@ -313,7 +314,7 @@ class _Crew:
         if work.starts > MAX_RECOVERIES + 1:
             outcome: Optional[Outcome] = _poisonous(work)
         else:
-            job.task = asyncio.ensure_future(self._outcome(work))
+            job.task = asyncio.ensure_future(self._outcome(job, work))
             try:
                 outcome = await job.task
             except asyncio.CancelledError:
@@ -325,15 +326,16 @@ class _Crew:
         if outcome is None:
             await self.desk.do(Release(job.ticket, job.generation, True))
             return "released"
-        figures, text = outcome_texts(outcome, began)
+        figures, text = outcome_texts(outcome, began, job.budgets)
         answered = isinstance(outcome, Reply)
         await self.desk.do(Finish(job.ticket, figures, text, answered, generation=job.generation))
         return "answered" if answered else "failed"
 
-    async def _outcome(self, work: Work) -> Optional[Outcome]:
+    async def _outcome(self, job: _Job, work: Work) -> Optional[Outcome]:
         """None for a call that was not sent because this worker stops."""
         try:
             order = read_order(work.body)
+            job.budgets = order.budgets
             return await self._answered(order, work.left)
         except ClosedError as error:
             return None if self.stopping else error
