@@ -137,8 +137,10 @@ class Workflows(Engine):
         check(workflow, self._registry.get, inputs)
         ends_early = workflow.fail_fast if fail_fast is None else fail_fast
         room = self._asking.most or most_under_way(self._how().ceiling)
-        root = self._registry.project
-        return Setting(check_task(task), inputs, root, room, self._clock.now, pass_output, ends_early)
+        root, config = self._registry.project, self._registry.named
+        return Setting(
+            check_task(task), inputs, root, room, self._clock.now, pass_output, ends_early, config=config
+        )
 
     async def _run_part(
         self,

@@ -262,11 +262,27 @@ class TestMany:
         run_id, asked = fields_of(capsys)["run_id"], len(api.requests)
         assert main(["runs", "resume", run_id, "--database", url, "--fail-fast"]) == 2
         assert "--fail-fast is for workflows" in capsys.readouterr().err
+        assert main(["runs", "resume", run_id, "--database", url, "--config", "other.json"]) == 2
+        assert "--config is for workflows" in capsys.readouterr().err
         monkeypatch.chdir(place)
         there.rename(place / "moved")
         assert main(["runs", "resume", run_id, "--database", url]) == 2
         assert f"folder {there} can't be used" in capsys.readouterr().err
         assert len(api.requests) == asked
+
+    def test_a_bulk_run_goes_on_by_the_configuration_that_it_had(self, place, start, capsys, monkeypatch):
+        url, config = f"sqlite:///{place}/runs.db", place / ".claude" / "other.json"
+        agents = {"other": {"file": "python.md"}}
+        config.write_text(json.dumps({"agents": agents}))
+        task = json.dumps({"agent": "other", "task": "Look"}) + "\n"
+        (place / "tasks.jsonl").write_text(task)
+        api = start(faults=[faults.status(401)])
+        given = ("tasks.jsonl", "-o", "out.jsonl", "--json", "--config", ".claude/other.json")
+        assert many(url, *given) == 1
+        run_id = fields_of(capsys)["run_id"]
+        monkeypatch.chdir("/")
+        assert main(["runs", "resume", run_id, "--database", url]) == 0
+        assert (fields_of(capsys)["succeeded"], len(api.requests)) == (1, 2)
 
     def test_on_sqlite_there_are_no_workers_to_list(self, place, capsys):
         assert main(["runs", "workers", "--database", f"sqlite:///{place}/runs.db"]) == 2

@@ -262,6 +262,44 @@ def test_files_are_named_from_the_folder_of_a_claude_json_that_lies_in_no_claude
     assert len(messages_server.requests) == 1
 
 
+class TestAConfigurationThatIsNotTheProjectsOwn:
+    """Of the same workflow the project's own claude.json has another one."""
+
+    @pytest.fixture
+    def run_id(self, graph, another_server, capsys):
+        """Of a run whose second step failed."""
+        whole = json.loads((graph / ".claude" / "claude.json").read_text())
+        steps = [
+            {"id": "one", "agent": "python-expert"},
+            {"id": "two", "agent": "python-expert", "dependencies": ["one"]},
+        ]
+        whole["workflows"]["review"] = {"steps": steps}
+        (graph / ".claude" / "other.json").write_text(json.dumps(whole))
+        another_server(faults=[None, faults.status(400)])
+        words = ["run", "workflow", "review", "--task", "Look", *PRICES]
+        assert main([*words, "--config", ".claude/other.json"]) == 1
+        hint = next(line for line in capsys.readouterr().err.splitlines() if "--resume" in line)
+        assert "claude-force --config .claude/other.json run workflow review --resume" in hint
+        return hint.partition("--resume ")[2].split()[0]
+
+    def test_a_run_goes_on_by_it_from_any_folder(self, run_id, another_server, capsys, monkeypatch):
+        healthy = another_server()
+        monkeypatch.chdir("/")
+        assert main(["runs", "resume", run_id, "--json", *PRICES]) == 0
+        assert [step["id"] for step in fields_of(capsys)["steps"]] == ["one", "two"]
+        assert len(healthy.requests) == 1
+
+    def test_a_run_goes_on_by_the_one_that_is_given(self, run_id, graph, another_server, capsys):
+        healthy = another_server()
+        (graph / ".claude" / "other.json").rename(graph / ".claude" / "renamed.json")
+        assert main(["runs", "resume", run_id]) == 2
+        assert f"{graph / '.claude' / 'other.json'}" in capsys.readouterr().err
+        again = ["runs", "resume", run_id, "--config", ".claude/renamed.json", "--json", *PRICES]
+        assert main(again) == 0
+        assert [step["id"] for step in fields_of(capsys)["steps"]] == ["one", "two"]
+        assert len(healthy.requests) == 1
+
+
 class TestRuns:
     def test_lists_the_runs_with_what_they_paid(self, graph, capsys):
         ran(capsys, "fan-out", "--task", "Look")

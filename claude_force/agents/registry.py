@@ -36,6 +36,12 @@ class Registry:
         return folder.parent if folder.name == ".claude" else folder
 
     @property
+    def named(self) -> Path:
+        """What names these sources wherever one is: the project; a configuration that is not its own."""
+        project, config = Path.cwd() / self.project, Path.cwd() / self._sources.config
+        return project if find_sources(project, project).config == config else config
+
+    @property
     def ledger(self) -> Path:
         """Where executions are recorded."""
         return self._ledger

@@ -16,6 +16,7 @@ from .workflow import run_workflow
 
 # A bulk run goes on by the options that it had.
 _OF_WORKFLOWS = (
+    "config",
     "model",
     "max_tokens",
     "temperature",
@@ -41,7 +42,7 @@ def resume_run(args: argparse.Namespace) -> int:
         _refuse_foreign(args)
         raise
     if args.config is None:
-        if not Path(run.project).is_dir():
+        if not Path(run.project).exists():
             raise InputError(f"The project of run '{run.id}' is not there any more: {run.project}.")
         args.config = run.project
     # What a new run would be given.

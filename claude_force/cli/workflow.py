@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import shlex
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
@@ -180,8 +181,9 @@ class _Run:
     def hint(self, what: str) -> None:
         """How the run goes on, where it can."""
         if self.run_id is not None:
-            name, run_id = self._args.name, self.run_id
-            streams.note(f"claude-force run workflow {name} --resume {run_id} {what}")
+            config = "" if self._args.config is None else f"--config {shlex.quote(self._args.config)} "
+            command = f"claude-force {config}run workflow {self._args.name} --resume {self.run_id}"
+            streams.note(f"{command} {what}")
 
 
 def _fields(

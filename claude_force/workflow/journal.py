@@ -46,7 +46,8 @@ CREATE INDEX IF NOT EXISTS answers_of_runs ON answers (run);
 @dataclass(frozen=True)
 class KeptRun:
     """What the journal has of a run. Times are Unix time in seconds; `spent` is USD, as far as it is known:
-    `unpriced` of the `answers` have a price that is not.
+    `unpriced` of the `answers` have a price that is not. `project` is its folder, or the configuration that
+    the run was given where that is not the project's own.
 
     `status` is "succeeded", "failed", "interrupted", or "running" where it is under way or was killed.
     """

@@ -213,7 +213,7 @@ class Keeping:
             if isinstance(failure, BaseException):
                 logger.warning("run %s goes on and the journal does not say so: %s", run.id, failure)
             return
-        self._run = run = replace(run, project=str(setting.root), began=time.time())
+        self._run = run = replace(run, project=str(setting.config or setting.root), began=time.time())
 
         def work(journal: Journal) -> None:
             journal.begin(run)

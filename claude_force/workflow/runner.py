@@ -42,6 +42,7 @@ class Setting:
 
     Attributes:
         root: the folder that files are named from.
+        config: what names the project, or the configuration that it is run with; None for the root.
         most_parts: calls that may be under way at one time, those that wait for room on the wire among them.
         now: seconds, of any clock.
         on_part, on_step: told of each part that has ended, and of each change of a step.
@@ -56,6 +57,7 @@ class Setting:
     fail_fast: bool = False
     on_part: Optional[OnPart] = None
     on_step: Optional[OnStep] = None
+    config: Optional[Path] = None
 
 
 class Runner:
