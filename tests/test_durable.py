@@ -177,6 +177,25 @@ async def test_on_sqlite_a_database_that_refuses_fails_the_call(
     assert messages_server.requests == []
 
 
+async def test_on_sqlite_who_comes_as_a_call_is_found_that_nobody_waits_for_gets_its_answer(
+    project, tmp_path, messages_server
+):
+    class Late(dict):
+        """As a thread sees it that looked a moment before."""
+
+        looked = False
+
+        def get(self, key, default=None):
+            found, self.looked = super().get(key, default) if self.looked else default, True
+            return found
+
+    async with orchestrator(project, f"sqlite:///{tmp_path}/runs.db") as driver:
+        driver._asking._asked = Late()
+        (result,) = await driver.execute_multiple([(AGENT, "x")], run_id="one")
+    assert result.output == "you said: x"
+    assert len(messages_server.requests) == 1
+
+
 async def test_a_failed_call_has_its_typed_error(project, pg_url, monkeypatch):
     with MessagesServer(faults=[faults.status(400, message="no such thing")]) as server:
         for name, value in server.environment().items():
@@ -707,3 +726,17 @@ async def test_old_runs_are_removed_and_open_ones_stay(project, pg_url, messages
     assert rows(
         pg_url, "SELECT count(*) FROM claude_force.workflow_status WHERE workflow_uuid LIKE 'old%'"
     ) == [(0,)]
+
+
+async def test_an_old_run_stays_while_new_answers_of_it_wait_for_their_driver(
+    project, pg_url, messages_server, tables
+):
+    async with working(pg_url), orchestrator(project, pg_url) as fleet:
+        await fleet.execute_multiple([(AGENT, "one")], run_id="old")
+    with database(pg_url) as opened, opened.begin() as connection:
+        connection.execute(sa.text("UPDATE claude_force.cf_runs SET created = created - 200000"))
+        connection.execute(sa.text("UPDATE claude_force.cf_results SET delivered = false"))
+    assert tables.prune(days=1) == 0
+    with database(pg_url) as opened, opened.begin() as connection:
+        connection.execute(sa.text("UPDATE claude_force.cf_results SET created = created - 100000"))
+    assert tables.prune(days=1) == 1

@@ -18,6 +18,7 @@ from claude_force.durable.calls import Begin, Finish
 from claude_force.durable.desk import Desk
 from claude_force.durable.functions import EXCEEDED
 from claude_force.durable.guard import Admit, SetByHand, Settle
+from claude_force.durable.liveness import reap
 from claude_force.durable.shared_cache import SharedCache
 from claude_force.durable.tables import BUDGETS, MADE_BY
 from claude_force.errors import BudgetExceededError
@@ -192,6 +193,13 @@ async def test_a_budget_is_one_for_all_workers(project, pg_url, tmp_path, monkey
     # A reservation is a little above what a call costs in the end: the last call or two find no room.
     assert sum(result.success for result in results) >= 17
     assert rows(pg_url, "SELECT reserved FROM claude_force.cf_budgets") == [(0,)]
+
+
+def test_what_a_worker_had_reserved_that_is_not_even_listed_counts_at_its_worst(desk, made):
+    identity = budget(made, 100)
+    desk.do(admit(worst=20, budgets=[identity], life="unknown"))
+    reap(made, orphans=True)
+    assert state(made, identity) == (20, 0)
 
 
 class TestABudgetOfARunThatIsBegunAgain:
@@ -458,6 +466,19 @@ async def test_work_waits_for_a_database_that_is_away(made, postgres):
     await asyncio.to_thread(postgres.start)
     assert await waiting == 0
     await desk.close()
+
+
+async def test_an_outcome_waits_for_a_database_that_takes_no_writing(made, postgres, pg_url):
+    name = pg_url.rpartition("/")[2]
+    postgres.sql("postgres", f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    made.engine.dispose()
+    desk = Desk(made)
+    waiting = asyncio.ensure_future(desk.do(Finish("run:1:x", "{}", '""', success=True)))
+    await asyncio.sleep(0.3)
+    postgres.sql("postgres", f"ALTER DATABASE {name} SET default_transaction_read_only = off")
+    await waiting
+    await desk.close()
+    assert rows(pg_url, "SELECT id FROM claude_force.cf_results") == [("run:1:x",)]
 
 
 async def test_a_limit_of_the_drivers_holds_for_all_workers(project, pg_url, messages_server):

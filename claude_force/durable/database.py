@@ -28,6 +28,8 @@ _MAKING = 0x636C61756465
 _LOCK_PAUSE = 0.1
 _POOL = 4
 _KNOWS_SUBSECONDS = (3, 42)
+# What Postgres says while it follows another server.
+_READ_ONLY = "25006"
 
 
 class Database:
@@ -159,7 +161,9 @@ def connection_name(who: str) -> str:
 
 
 def is_lost(error: BaseException) -> bool:
-    """Whether the same work may succeed later: no connection, a server that restarts, a lock."""
-    return isinstance(error, OperationalError) or (
-        isinstance(error, DBAPIError) and error.connection_invalidated
-    )
+    """Whether the same work may succeed later: no connection, a server that restarts or that another takes
+    the place of, a lock."""
+    if not isinstance(error, DBAPIError):
+        return False
+    state = getattr(error.orig, "sqlstate", None)
+    return isinstance(error, OperationalError) or error.connection_invalidated or state == _READ_ONLY

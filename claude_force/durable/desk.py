@@ -110,6 +110,8 @@ class Desk:
                 if not is_lost(error):
                     raise
                 self._tell(error)
+                # Another server may be in its place by now.
+                self._database.engine.dispose()
                 if self._closed.wait(pause):
                     raise ClosedError("The database was away when the orchestrator was closed") from None
                 pause = min(2 * pause, _LONGEST_PAUSE)

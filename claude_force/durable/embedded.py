@@ -51,6 +51,7 @@ class _Asked:
     terms: Terms
     left: Optional[float]
     loop: asyncio.AbstractEventLoop
+    order: HandOver
     outcome: asyncio.Future[Outcome]
     making: Optional[asyncio.Future[Any]] = None
 
@@ -112,13 +113,14 @@ class Embedded:
         terms: Terms,
     ) -> Outcome:
         loop = asyncio.get_running_loop()
-        asked = _Asked(call, policy, kept, terms, left, loop, loop.create_future())
+        body = order_text(Order(call, policy, terms.first_of_many))
+        order = HandOver(ticket, call.agent_name, body, left)
+        asked = _Asked(call, policy, kept, terms, left, loop, order, loop.create_future())
         self._asked.setdefault(ticket, []).append(asked)
         if self._looking is None or self._looking.done() or self._looking.get_loop() is not loop:
             self._looking = asyncio.ensure_future(self._look(loop))
         try:
-            body = order_text(Order(call, policy, terms.first_of_many))
-            await self._desk.do(HandOver(ticket, call.agent_name, body, left))
+            await self._desk.do(order)
             outcome = await asked.outcome
             self._desk.leave(Collect((), (Seen(ticket),)))
             return outcome
@@ -164,6 +166,9 @@ class Embedded:
                 if self._closing:
                     raise
         await self._desk.do(cancelled(ticket))
+        for asked in self._asked.get(ticket, [])[:1]:
+            # Whoever came in between found it in the queue, and it was cancelled after that.
+            await self._desk.do(asked.order)
         return "nobody waits"
 
     async def _made(self, ticket: str, generation: int, asked: _Asked) -> str:

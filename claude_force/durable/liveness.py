@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from . import host
 from .database import Database, connection_name
-from .tables import RESULTS, SCHEMA, WORKERS, now
+from .tables import ATTEMPTS, RESULTS, SCHEMA, WORKERS, now
 
 logger = logging.getLogger(__name__)
 
@@ -181,6 +181,7 @@ def reap(database: Database, orphans: bool = False) -> List[Tuple[str, int]]:
             )
         if orphans:
             buried += _put_back_orphans(database, connection)
+            _bury_orphans(connection)
     return buried
 
 
@@ -204,6 +205,15 @@ def _put_back(database: Database, name: str) -> int:
 def _put_back_orphans(database: Database, connection: sa.Connection) -> List[Tuple[str, int]]:
     known = set(connection.execute(sa.select(WORKERS.c.name)).scalars())
     return [(name, _put_back(database, name)) for name in host.claimants(database) if name not in known]
+
+
+def _bury_orphans(connection: sa.Connection) -> None:
+    """Attempts of a worker that was taken for dead, and whose name another one had when it went on."""
+    listed = sa.exists().where(WORKERS.c.life == ATTEMPTS.c.life)
+    for life in connection.execute(sa.select(ATTEMPTS.c.life).where(~listed).distinct()).scalars().all():
+        logger.warning(
+            "%d attempts of a worker that is not listed count at their worst", _bury(connection, life)
+        )
 
 
 def _cut_off(connection: sa.Connection, life: str) -> None:

@@ -109,10 +109,16 @@ class Runs:
         return len(tickets)
 
     def prune(self, days: float) -> int:
-        """Removes runs that began longer ago than that and of which nothing is open. Returns how many."""
+        """Removes runs that began longer ago than that, of which nothing is open, and no answer that is
+        younger waits for its driver. Returns how many."""
         with self._connected() as connection:
-            old = sa.select(RUNS.c.id).where(RUNS.c.created < now(connection) - days * 86400)
-            names = [name for name in connection.execute(old).scalars() if not _is_open(connection, name)]
+            since = now(connection) - days * 86400
+            old = connection.execute(sa.select(RUNS.c.id).where(RUNS.c.created < since)).scalars().all()
+            names = [
+                name
+                for name in old
+                if not _is_open(connection, name) and not _has_unread(connection, name, since)
+            ]
         for name in names:
             host.forget(self._database, name)
             with self._database.begin() as connection:
@@ -151,6 +157,13 @@ def _is_open(connection: sa.Connection, run_id: str) -> bool:
     done = sa.exists().where(RESULTS.c.id == CALLS.c.id)
     still = sa.select(CALLS.c.id).where(CALLS.c.run == run_id, ~done).limit(1)
     return connection.execute(still).first() is not None
+
+
+def _has_unread(connection: sa.Connection, run_id: str, since: sa.ColumnElement[float]) -> bool:
+    unread = sa.and_(RESULTS.c.success, RESULTS.c.delivered.is_(False), RESULTS.c.created >= since)
+    return (
+        connection.execute(sa.select(RESULTS.c.id).where(RESULTS.c.run == run_id, unread)).first() is not None
+    )
 
 
 def _failure(row: Any) -> Failure:
