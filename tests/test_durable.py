@@ -28,6 +28,7 @@ from claude_force.cli.main import main
 from claude_force.durable import Runs, Worker, host, liveness
 from claude_force.durable.address import parse
 from claude_force.durable.calls import Begin, HandOver
+from claude_force.durable.collecting import Seen
 from claude_force.durable.driver import Remote
 from claude_force.durable.parcel import Order, order_text, outcome_texts, read_order, read_outcome
 from claude_force.errors import (
@@ -710,6 +711,18 @@ async def test_a_driver_that_is_closed_ends_its_calls(project, pg_url, monkeypat
             result = await running
             await asyncio.to_thread(until, lambda: server.in_flight == 0)
     assert isinstance(result.error, ClosedError)
+
+
+async def test_a_driver_is_closed_while_its_database_is_away(project, pg_url, postgres):
+    fleet = orchestrator(project, pg_url)
+    await fleet.explain_miss(AGENT, "connects")
+    fleet._asking._posted().seen.append(Seen("run:1:x"))
+    postgres.stop()
+    try:
+        with anyio.fail_after(20):
+            await fleet.close()
+    finally:
+        await asyncio.to_thread(postgres.start)
 
 
 async def test_old_runs_are_removed_and_open_ones_stay(project, pg_url, messages_server, tables):

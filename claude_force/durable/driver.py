@@ -269,7 +269,8 @@ class _Post:
                 if not one.done():
                     one.set_exception(ClosedError("The orchestrator was closed during the call"))
         if self.seen:
-            await self._desk.do(Collect((), self.taken()))
+            # Done as the desk is shut, which does not wait for a database that is away.
+            self._desk.leave(Collect((), self.taken()))
 
     async def _look(self) -> None:
         try:
