@@ -139,10 +139,12 @@ def portions(jobs: Sequence[Job[Any]]) -> List[List[int]]:
     for place, job in enumerate(jobs):
         if job.alone:
             continue
-        kind = type(job)
-        if any(asked.get(ticket, kind) is not kind for ticket in job.about):
+        kind, about = type(job), job.about
+        # Most have nothing in common, and a look for results is about hundreds.
+        met = () if asked.keys().isdisjoint(about) else about
+        if any(asked.get(ticket, kind) is not kind for ticket in met):
             ended.extend(kinds.values())
             kinds, asked = {}, {}
         kinds.setdefault(kind, []).append(place)
-        asked.update(dict.fromkeys(job.about, kind))
+        asked.update(dict.fromkeys(about, kind))
     return [*ended, *kinds.values(), *([place] for place, job in enumerate(jobs) if job.alone)]
