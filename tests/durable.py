@@ -4,11 +4,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import sqlalchemy as sa
+from fleet import until  # noqa: F401 - theirs too
 
 from claude_force.async_orchestrator import AsyncAgentOrchestrator
 from claude_force.durable import Worker
@@ -105,11 +105,3 @@ def alive(url):
 def echo(body):
     """An answer that tells which question it is to."""
     return "you said: " + body["messages"][-1]["content"]
-
-
-def until(holds, what="it happens", seconds=90.0):
-    """Returns when `holds()`; for what another process does."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, f"{seconds:g} s passed before {what}"
-        time.sleep(0.02)

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from contextlib import asynccontextmanager
 
 from claude_force.async_orchestrator import AsyncAgentOrchestrator
@@ -41,6 +42,14 @@ async def ended(condition, seconds=10.0):
             return True
         await asyncio.sleep(0.01)
     return False
+
+
+def until(holds, what="it happens", seconds=90.0):
+    """Returns when `holds()`; for what another process or thread does."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, f"{seconds:g} s passed before {what}"
+        time.sleep(0.01)
 
 
 def clear_environment(monkeypatch, home):

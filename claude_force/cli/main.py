@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import argparse
 import gc
+import signal
 import sys
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from importlib import import_module
+from types import FrameType
 from typing import Iterable, Iterator, List, Optional, Sequence
 
 from .. import __version__
@@ -28,18 +30,39 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     """Runs one command. Returns 0 done, 1 the agent failed, 2 usage, 130 interrupted."""
     given = list(sys.argv[1:] if argv is None else argv)
     streams.prepare_streams()
-    with _little_collecting() if argv is None else nullcontext():
-        return streams.finish(_guarded(given, as_json="--json" in given))
+    with _own_process() if argv is None else nullcontext():
+        return streams.finish(_written(given, as_json="--json" in given))
 
 
 @contextmanager
-def _little_collecting() -> Iterator[None]:
-    """For a process that ends with its command: an eighth of a short one's time went to the collector."""
-    # What is imported stays: there is nothing to be found in it.
+def _own_process() -> Iterator[None]:
+    """For a process that ends with its command."""
+    # What is imported stays: an eighth of a short command's time went into a search for garbage in it.
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _interrupt)
     yield
+    # One more Ctrl-C ends it at once: all is said, and Python would show where its own end was interrupted.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     # What is left goes with the process.
     gc.freeze()
+
+
+def _interrupt(number: int, frame: Optional[FrameType]) -> None:
+    """What ends a job of CI, or a service, ends the command as Ctrl-C does."""
+    on_ctrl_c = signal.getsignal(signal.SIGINT)
+    # A shell has those that it starts in the background ignore Ctrl-C.
+    if not callable(on_ctrl_c):
+        raise KeyboardInterrupt
+    on_ctrl_c(signal.SIGINT, frame)
+
+
+def _written(given: List[str], as_json: bool) -> int:
+    try:
+        return _guarded(given, as_json)
+    except streams.StdoutError as error:
+        streams.error(str(error), json=False)
+        return FAILED
 
 
 def _guarded(given: List[str], as_json: bool) -> int:
@@ -55,6 +78,8 @@ def _guarded(given: List[str], as_json: bool) -> int:
     except (InputError, CacheError) as error:
         streams.error(str(error), as_json)
         return USAGE
+    except streams.StdoutError:
+        raise
     except KeyboardInterrupt:
         streams.error("interrupted", as_json)
         return INTERRUPTED

@@ -7,6 +7,7 @@ import os
 from typing import Any, Callable, Dict, Iterable, List, NoReturn, Optional, Sequence, Tuple
 
 from .. import settings
+from . import streams
 
 _MARGIN, _COLUMNS_OF_A_FILE = 2, 80
 
@@ -61,6 +62,10 @@ class Parser(argparse.ArgumentParser):
         from ..errors import InputError
 
         raise InputError(f"{message} (see {self.prog} --help)")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        # Help and version, for usage errors are exceptions. argparse says nothing where a disk is full.
+        streams.write(message)
 
     def unknown(self, words: Sequence[str]) -> NoReturn:
         """Raises InputError for arguments that nobody takes, with what the first one may have meant."""

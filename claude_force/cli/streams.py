@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any, Callable, Sequence, TextIO
+from contextlib import contextmanager, suppress
+from typing import Any, Callable, Iterator, Sequence, TextIO, cast
 
 from .. import settings
 
 _NAME = "claude-force"
 _quiet = False
+
+
+class StdoutError(Exception):
+    """What was asked for can't be written: the disk that stdout goes to is full, for example."""
+
+    def __init__(self, failure: OSError) -> None:
+        super().__init__(f"stdout can't be written: {failure.strerror}")
 
 
 def be_quiet(quiet: bool) -> None:
@@ -23,8 +31,9 @@ def is_quiet() -> bool:
 
 
 def prepare_streams() -> None:
-    """A character that a stream can't show must not end the command; pipes get UTF-8."""
+    """Makes of them streams that take every character: pipes get UTF-8. What is closed is nowhere."""
     be_quiet(False)
+    _open_what_is_closed()
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
@@ -32,23 +41,32 @@ def prepare_streams() -> None:
             reconfigure(encoding=encoding, errors="backslashreplace")
 
 
+def _open_what_is_closed() -> None:
+    # Else the next file to be opened would take the place of one of them, and get what it gets.
+    for name, way in (("stdin", os.O_RDONLY), ("stdout", os.O_WRONLY), ("stderr", os.O_WRONLY)):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, way)
+            setattr(sys, name, os.fdopen(descriptor, "r" if way == os.O_RDONLY else "w", encoding="utf-8"))
+
+
 def finish(code: int) -> int:
-    """Flushes stdout and returns the exit code."""
+    """Flushes both streams and returns the exit code."""
+    _flush_stderr()
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        _discard_stdout()
+        _discard(sys.stdout)
     except OSError as failure:
-        _discard_stdout()
-        error(f"stdout can't be written: {failure.strerror}", json=False)
+        _discard(sys.stdout)
+        error(str(StdoutError(failure)), json=False)
         return 1
     return code
 
 
-def _discard_stdout() -> None:
-    # The reader is gone (`| head -1`). Without this Python tries once more at exit, and complains.
+def _discard(stream: TextIO) -> None:
+    # Nobody reads it (`| head -1`), or its disk is full. Python would try once more at exit, and complain.
     try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     except (OSError, ValueError):
         return
 
@@ -59,22 +77,41 @@ def out(text: str = "") -> None:
 
 
 def write(text: str) -> None:
-    """As `out`, without a newline of its own."""
-    if on_terminal():
-        text = _without_controls(text)
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        _discard_stdout()
+    """As `out`, without a newline of its own. Raises StdoutError."""
+    let_write(lambda stdout: stdout.write(_without_controls(text) if on_terminal() else text))
 
 
-def let_write(produce: Callable[[TextIO], None]) -> None:
-    """Gives stdout to `produce`, which ends early where the reader is gone."""
+def let_write(produce: Callable[[TextIO], Any]) -> None:
+    """Gives stdout to `produce`, which ends early where the reader is gone. Raises StdoutError."""
+    stdout = _Stdout()
     try:
-        produce(sys.stdout)
+        produce(cast("TextIO", stdout))
+        stdout.flush()
     except BrokenPipeError:
-        _discard_stdout()
+        _discard(sys.stdout)
+
+
+class _Stdout:
+    """Its errors can't be taken for those of another file."""
+
+    def write(self, text: str) -> int:
+        with _checked():
+            return sys.stdout.write(text)
+
+    def flush(self) -> None:
+        with _checked():
+            sys.stdout.flush()
+
+
+@contextmanager
+def _checked() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as failure:
+        _discard(sys.stdout)
+        raise StdoutError(failure) from failure
 
 
 def note(text: str) -> None:
@@ -100,8 +137,17 @@ def error(text: str, json: bool, details: Sequence[str] = ()) -> None:
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(f"{_NAME}: {one_line(text)}\n")
-    sys.stderr.flush()
+    with suppress(OSError):
+        sys.stderr.write(f"{_NAME}: {one_line(text)}\n")
+    _flush_stderr()
+
+
+def _flush_stderr() -> None:
+    # What can be told to nobody changes nothing of what the command does, or of its exit code.
+    try:
+        sys.stderr.flush()
+    except OSError:
+        _discard(sys.stderr)
 
 
 def without_secrets(text: str) -> str:
