@@ -70,8 +70,18 @@ def environment_model() -> Optional[str]:
 
 
 def alias_override(alias: str) -> Optional[str]:
-    """What `ANTHROPIC_DEFAULT_<ALIAS>_MODEL` says, for example for "opus"."""
-    return os.environ.get(f"ANTHROPIC_DEFAULT_{alias.upper()}_MODEL") or None
+    """What the alias means by the environment, for example "opus"."""
+    return os.environ.get(alias_variable(alias)) or None
+
+
+def alias_variable(alias: str) -> str:
+    """The variable that says what the alias means."""
+    return f"ANTHROPIC_DEFAULT_{alias.upper()}_MODEL"
+
+
+def alias_of(model: str) -> str:
+    """The alias whose newest model might be this one."""
+    return next((alias for alias in NEWEST_MODELS if alias in model), DEFAULT_ALIAS)
 
 
 def endpoint(cloud: str = "") -> str:

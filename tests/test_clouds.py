@@ -413,7 +413,100 @@ class TestSwitchAgainstPaidCalls:
             assert server.seen == []
 
 
+class TestAliases:
+    """What `sonnet` means in a cloud, the environment has to say."""
+
+    @pytest.fixture
+    def bedrock(self, use, monkeypatch):
+        with CloudServer() as server:
+            use("bedrock", server)
+            # At an address of the user's own, any name may be known.
+            monkeypatch.delenv("ANTHROPIC_BEDROCK_BASE_URL")
+            yield
+
+    @pytest.mark.parametrize("model", [None, "opus", "claude-sonnet-5-5"])
+    async def test_a_name_that_bedrock_can_not_have_is_refused_before_anything_is_sent(
+        self, bedrock, tmp_path, model
+    ):
+        async with orchestrator(tmp_path) as engine:
+            with pytest.raises(InvalidOptionError, match="Amazon Bedrock has no model 'claude-") as refused:
+                await engine.execute_agent("python-expert", "Explain", model=model)
+        variable = "OPUS" if model == "opus" else "SONNET"
+        assert f"ANTHROPIC_DEFAULT_{variable}_MODEL" in str(refused.value)
+        assert "us.anthropic.claude-sonnet-4-5-20250929-v1:0" in str(refused.value)
+
+    async def test_what_the_variable_says_is_sent(self, cloud, use, tmp_path, monkeypatch):
+        monkeypatch.setenv("ANTHROPIC_DEFAULT_SONNET_MODEL", MODELS[cloud])
+        with CloudServer() as server:
+            use(cloud, server)
+            async with orchestrator(tmp_path) as engine:
+                assert (await engine.execute_agent("python-expert", "Explain")).success
+            assert server.seen[0].model == MODELS[cloud]
+
+    async def test_at_an_address_of_the_users_own_any_name_is_sent(self, use, tmp_path):
+        with CloudServer() as server:
+            use("bedrock", server)
+            async with orchestrator(tmp_path) as engine:
+                assert (await engine.execute_agent("python-expert", "Explain")).success
+            assert server.seen[0].model == "claude-sonnet-5-5"
+
+    async def test_a_name_that_the_cloud_refuses_is_answered_with_one_of_its_own(self, cloud, use, tmp_path):
+        with CloudServer(INVALID[cloud]) as server:
+            use(cloud, server)
+            async with orchestrator(tmp_path) as engine:
+                error = (await engine.execute_agent("python-expert", "Explain")).error
+            assert MODELS[cloud] in str(error)
+            assert len(server.seen) == 1
+
+
 class TestDoctor:
+    @pytest.fixture
+    def aliases(self, workplace, monkeypatch, capsys):
+        """What the doctor finds about models where an agent asks for haiku, and one for the default."""
+
+        def found(**environment):
+            for name, value in {"AWS_REGION": "us-west-2", **environment}.items():
+                monkeypatch.setenv(name, value)
+            main(["doctor", "--json", "--offline"])
+            checks = json.loads(capsys.readouterr().out)["checks"]
+            texts = [(one["state"], one["text"], one["advice"]) for one in checks if one["name"] == "model"]
+            return [one for one in texts if "ANTHROPIC_DEFAULT" in one[1]]
+
+        return found
+
+    def test_an_alias_that_means_nothing_to_bedrock_is_a_problem(self, aliases):
+        (sonnet, haiku) = sorted(aliases(CLAUDE_CODE_USE_BEDROCK="1"), reverse=True)
+        assert haiku[:2] == (
+            "problem",
+            "ANTHROPIC_DEFAULT_HAIKU_MODEL is not set, so that Amazon Bedrock is asked for claude-haiku-5-5 "
+            "by code-reviewer",
+        )
+        assert sonnet[1].startswith("ANTHROPIC_DEFAULT_SONNET_MODEL is not set")
+        assert MODELS["bedrock"] in sonnet[2]
+
+    def test_an_alias_that_google_may_know_is_a_warning(self, aliases):
+        found = aliases(CLAUDE_CODE_USE_VERTEX="1")
+        assert [state for state, _, _ in found] == ["warning", "warning"]
+        assert MODELS["vertex"] in found[0][2]
+
+    def test_an_alias_whose_meaning_is_set_is_none(self, aliases):
+        said = {
+            "ANTHROPIC_DEFAULT_HAIKU_MODEL": MODELS["bedrock"],
+            "ANTHROPIC_MODEL": MODELS["bedrock"],
+        }
+        assert aliases(CLAUDE_CODE_USE_BEDROCK="1", **said) == []
+
+    def test_an_alias_is_none_of_its_business_without_a_cloud(self, aliases):
+        assert aliases() == []
+
+    def test_a_model_that_bedrock_can_not_have_is_sent_nowhere(self, use, workplace, monkeypatch, capsys):
+        with CloudServer() as server:
+            use("bedrock", server)
+            monkeypatch.delenv("ANTHROPIC_BEDROCK_BASE_URL")
+            found = self.found(capsys, "--send")
+        assert found["request"]["state"] == "problem"
+        assert "has no model" in found["request"]["text"]
+
     def found(self, capsys, *options):
         main(["doctor", "--json", *options])
         return {one["name"]: one for one in json.loads(capsys.readouterr().out)["checks"]}

@@ -3,8 +3,9 @@
 import pytest
 from fleet import fleet, write_project
 
-from claude_force.errors import AuthenticationError, OverloadedError
-from claude_force.testing import faults
+from claude_force import AsyncAgentOrchestrator
+from claude_force.errors import AuthenticationError, InvalidOptionError, OverloadedError
+from claude_force.testing import MessagesServer, faults
 
 
 @pytest.fixture
@@ -66,3 +67,30 @@ async def test_an_answer_in_one_piece_is_taken_where_a_stream_was_asked_for(proj
         assert (result.success, result.output, result.attempts) == (True, "All at once.", 1)
         assert result.usage.output_tokens == running.bills[0].usage["output_tokens"]
         assert (await orchestrator.execute_agent("python-expert", "a")).cached
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "ftp://127.0.0.1:9"])
+async def test_an_address_that_is_none_of_http_is_refused_before_anything_is_tried(project, address):
+    async with AsyncAgentOrchestrator(project, api_key="test-key", base_url=address) as orchestrator:
+        with pytest.raises(InvalidOptionError, match="write https://HOST"):
+            await orchestrator.execute_agent("python-expert", "a")
+
+
+@pytest.mark.parametrize("variable", ["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"])
+async def test_a_key_with_a_line_break_is_named_and_not_tried(project, variable, monkeypatch):
+    monkeypatch.setenv(variable, "key-that-came\nfrom-a-file\n")
+    with MessagesServer() as server:
+        async with AsyncAgentOrchestrator(project, base_url=server.base_url) as orchestrator:
+            error = (await orchestrator.execute_agent("python-expert", "a")).error
+        assert type(error) is AuthenticationError
+        assert variable in str(error)
+        assert "key-that-came" not in str(error)
+        assert server.requests == []
+
+
+async def test_an_address_that_has_the_version_too_is_told_from_an_unknown_model(project):
+    with MessagesServer() as server:
+        address = f"{server.base_url}/v1"
+        async with AsyncAgentOrchestrator(project, api_key="test-key", base_url=address) as orchestrator:
+            results = await orchestrator.execute_multiple([("python-expert", "a"), ("python-expert", "b")])
+    assert all("Leave the /v1 out" in str(result.error) for result in results)

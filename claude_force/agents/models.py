@@ -51,14 +51,25 @@ class Retirement(NamedTuple):
 
 def resolve_model(call: Optional[str], agent: Optional[str]) -> str:
     """The model's id: the call's argument, else the agent's file, else the environment, else the default."""
+    name, family = _wanted(call, agent)
+    return name if family is None else settings.alias_override(family) or newest(family)
+
+
+def open_alias(call: Optional[str], agent: Optional[str]) -> Optional[str]:
+    """The alias that decides on the model, where the environment leaves it to this package what it means."""
+    _, family = _wanted(call, agent)
+    return None if family is None or settings.alias_override(family) else family
+
+
+def _wanted(call: Optional[str], agent: Optional[str]) -> Tuple[str, Optional[str]]:
+    """What is asked for, and the family where that is an alias."""
     for wanted in (call, agent, settings.environment_model(), settings.DEFAULT_ALIAS):
         name = (wanted or "").strip()
         plain = re.sub(r"\[\w+\]$", "", name).lower()
         if plain in _ALIASES:
-            family = _ALIASES[plain]
-            return settings.alias_override(family) or newest(family)
+            return name, _ALIASES[plain]
         if plain not in _PASS_ON:
-            return name
+            return name, None
     raise AssertionError("the default alias always resolves")
 
 

@@ -30,6 +30,7 @@ class Cloud:
         media_type, decoder: of a streamed answer.
         counts_tokens: whether the SDK can ask it for that.
         advice: what to do where it takes no credentials.
+        example: a model's name there.
     """
 
     name: str
@@ -40,6 +41,18 @@ class Cloud:
     decoder: Callable[[], Events]
     counts_tokens: bool
     advice: str
+    example: str
+
+    @property
+    def naming(self) -> str:
+        """What to do about a model that it has not."""
+        return f"Name the model as {self.title} does, such as {self.example}."
+
+    def is_strange(self, model: str, address: Optional[str]) -> bool:
+        """Whether it certainly has no model of this name. What is behind an `address` of the user's own has
+        names of its own."""
+        is_the_apis = self.name == "bedrock" and model.startswith("claude-")
+        return is_the_apis and not (address or settings.endpoint(self.name))
 
     def arguments(self) -> Dict[str, Any]:
         """What its client is made with, and the API's is not."""
@@ -49,7 +62,7 @@ class Cloud:
         return {"region": region, "project_id": settings.vertex_project()}
 
 
-_CLOUDS: Mapping[str, Cloud] = {
+CLOUDS: Mapping[str, Cloud] = {
     "bedrock": Cloud(
         "bedrock",
         "Amazon Bedrock",
@@ -60,6 +73,7 @@ _CLOUDS: Mapping[str, Cloud] = {
         False,
         "Give AWS credentials that may invoke the model: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
         "AWS_PROFILE, or a role.",
+        "us.anthropic.claude-sonnet-4-5-20250929-v1:0",
     ),
     "vertex": Cloud(
         "vertex",
@@ -70,6 +84,7 @@ _CLOUDS: Mapping[str, Cloud] = {
         EventDecoder,
         True,
         "Run `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS to a key's file.",
+        "claude-sonnet-4-5@20250929",
     ),
 }
 
@@ -85,7 +100,7 @@ def chosen(api_key: Optional[str]) -> Optional[Cloud]:
     if len(names) > 1:
         switches = " and ".join(map(settings.cloud_switch, names))
         raise InvalidOptionError(f"{switches} are both set: unset one of them.")
-    cloud = _CLOUDS[names[0]]
+    cloud = CLOUDS[names[0]]
     missing = settings.missing_for(cloud.name)
     if missing:
         raise InvalidOptionError(f"{cloud.title} needs {' and '.join(missing)}: set them in the environment.")

@@ -92,11 +92,12 @@ class Transport:
     ) -> None:
         anthropic, self._cloud = import_sdk(), clouds.chosen(api_key)
         self._silence = float("inf") if silence_seconds is None else silence_seconds
-        self._stream = stream
+        self._stream, self._address = stream, base_url
         self._sdk = anthropic
         try:
             http = make_http(anthropic, connections)
             self._client = make_client(anthropic, api_key, base_url, http, self._cloud)
+            _check_scheme(str(self._client.base_url))
         except address_errors():
             # What they say repeats the address, and with it the password that it may hold.
             raise InvalidOptionError(
@@ -115,9 +116,15 @@ class Transport:
         self._closed = False
 
     def check(self, call: Call) -> None:
-        """Raises InvalidOptionError for an option that the installed SDK doesn't take,
-        PaidCallBlockedError where the switch forbids this endpoint."""
+        """Raises InvalidOptionError for an option that the installed SDK doesn't take, or a model that the
+        cloud can't have, PaidCallBlockedError where the switch forbids this endpoint."""
+        if self._cloud is not None and self._cloud.is_strange(call.model, self._address):
+            raise InvalidOptionError(
+                f"{self._cloud.title} has no model {call.model!r}. {self._cloud.naming} "
+                f"What an alias means, {settings.alias_variable(settings.alias_of(call.model))} says."
+            )
         self._guard()
+        self._check_key()
         refused = sorted(set(call.options) - self._taken)
         if refused:
             raise InvalidOptionError(
@@ -134,10 +141,20 @@ class Transport:
                 text = f"No credentials were found for {self._cloud.title}"
                 raise AuthenticationError(text, advice=self._cloud.advice)
             return
+        self._check_key()
         found = (self._client.api_key, self._client.auth_token, getattr(self._client, "credentials", None))
         headers = {name.lower() for name in self._client._custom_headers}
         if not any(found) and not headers & {"x-api-key", "authorization"}:
             raise AuthenticationError("No credentials were found")
+
+    def _check_key(self) -> None:
+        # HTTP's own error would be taken for one of the network, and the request tried again.
+        for name in settings.CREDENTIALS if self._cloud is None else ():
+            key = getattr(self._client, name.partition("_")[2].lower()) or ""
+            if not key.isprintable():
+                raise AuthenticationError(
+                    f"The key has a line break in it, or another control character ({name})"
+                )
 
     async def attempt(self, call: Call, meter: Meter) -> Reply:
         """One request. Raises CallError; every other exception is a fault of this package."""
@@ -237,7 +254,7 @@ class Transport:
             self._note(error.response, meter)
             meter.in_doubt = False
             body = error.body if error.body is not None else error.message
-            return self._advised(from_status(error.status_code, body, meter.headers, time.time()))
+            return from_status(error.status_code, body, meter.headers, time.time())
         if isinstance(error, self._broken):
             if "Connect" in type(error.__cause__ or error).__name__:
                 # There was no connection that it could have been sent over.
@@ -254,17 +271,19 @@ class Transport:
             if found is not None:
                 # Nothing is sent without credentials.
                 meter.in_doubt = False
-                return self._advised(found)
+                return found
         return None
 
-    def _advised(self, error: CallError) -> CallError:
+    def advise(self, error: CallError) -> None:
+        """Puts what this endpoint makes likely into what is to be done about an error."""
+        if self._cloud is None and isinstance(error, ModelNotFoundError) and _has_version(self.base_url):
+            error.advice = "Leave the /v1 out of ANTHROPIC_BASE_URL, or base_url: the SDK adds it."
         if self._cloud is not None:
             # AWS answers 403 to credentials that are wrong or out of date.
             if isinstance(error, (AuthenticationError, PermissionDeniedError)):
                 error.advice = self._cloud.advice
             elif isinstance(error, (ModelNotFoundError, RequestRefusedError)):
-                error.advice = f"{error.advice} Name the model as {self._cloud.title} does."
-        return error
+                error.advice = f"{error.advice} {self._cloud.naming}"
 
     def _guard(self) -> None:
         """Raises PaidCallBlockedError where the switch forbids this endpoint, or a look-up of credentials."""
@@ -305,10 +324,12 @@ class _Translation:
         self, kind: Optional[Type[BaseException]], error: Optional[BaseException], trace: object
     ) -> None:
         if isinstance(error, CallError):
+            self._transport.advise(error)
             self._transport.hide_credentials(error, self._meter.secrets)
         elif error is not None:
             found = self._transport.translated(error, self._meter)
             if found is not None:
+                self._transport.advise(found)
                 self._transport.hide_credentials(found, self._meter.secrets)
                 # The SDK's error for a status repeats what the server said, unhidden, and tells nothing more.
                 raise found from (error if found.status is None else None)
@@ -340,6 +361,15 @@ def _plain(headers: Any) -> Dict[str, str]:
 def _expect_a_count(body: Any) -> None:
     if not isinstance(body, dict) or not isinstance(body.get("input_tokens"), int):
         raise BadReplyError("The server answered, but not with a count of tokens")
+
+
+def _check_scheme(url: str) -> None:
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise ValueError(url)
+
+
+def _has_version(url: str) -> bool:
+    return urlsplit(url).path.rstrip("/").endswith("/v1")
 
 
 def _shown(url: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import List
+from typing import List, Tuple
 
 from ... import settings
 from ...calling import Caller, CallerSettings, Clock, Rates
@@ -44,9 +44,9 @@ class _Endpoint:
         try:
             await self._caller.check_credentials(self._how)
         except AuthenticationError as error:
-            return Finding("credentials", PROBLEM, "none were found", error.advice)
+            return Finding("credentials", PROBLEM, error.message, error.advice)
         except InvalidOptionError as error:
-            return Finding("credentials", PROBLEM, *str(error).partition(": ")[::2])
+            return Finding("credentials", PROBLEM, *_parted(error))
         except CallError as error:
             return Finding("credentials", WARNING, error.message, error.advice)
         if settings.clouds():
@@ -83,6 +83,8 @@ class _Endpoint:
             reply = await self._caller.send(call, self._how)
         except CallError as error:
             return Finding("request", PROBLEM, error.message, error.advice)
+        except InvalidOptionError as error:
+            return Finding("request", PROBLEM, *_parted(error))
         return Finding("request", OK, f"{reply.model} answered, {reply.usage.total_tokens} tokens")
 
     async def _limits(self, sent: bool) -> Finding:
@@ -100,6 +102,12 @@ def _weighed(reached: Finding, *sent: Finding) -> List[Finding]:
         advice = "It answers requests all the same; only tokens can't be counted there."
         reached = Finding(reached.name, WARNING, reached.text, advice)
     return [reached, *sent]
+
+
+def _parted(error: InvalidOptionError) -> Tuple[str, str]:
+    """What is wrong, and the mend."""
+    fault, _, mend = str(error).partition(". " if ". " in str(error) else ": ")
+    return fault, f"{mend[:1].upper()}{mend[1:]}"
 
 
 def _told(limits: Rates) -> str:

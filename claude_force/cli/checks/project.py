@@ -5,8 +5,9 @@ from __future__ import annotations
 import datetime
 from typing import Any, Dict, Iterator, List
 
+from ... import settings
 from ...agents import Registry, resolve_model
-from ...agents.models import retirement
+from ...agents.models import newest, open_alias, retirement
 from ...workflow import faults
 from ..render import count
 from .finding import OK, PROBLEM, WARNING, Finding
@@ -23,6 +24,7 @@ def project(registry: Registry) -> Iterator[Finding]:
     yield from _files(registry)
     yield from _workflows(workflows, registry)
     yield from _models(registry, agents)
+    yield from _aliases(registry, agents)
 
 
 def _files(registry: Registry) -> Iterator[Finding]:
@@ -62,3 +64,22 @@ def _models(registry: Registry, agents: List[Dict[str, Any]]) -> Iterator[Findin
         yield Finding("model", PROBLEM if is_past else WARNING, text, f"Use {found.successor}.")
     if wanted and not any(map(retirement, wanted)):
         yield Finding("model", OK, ", ".join(sorted(wanted)))
+
+
+def _aliases(registry: Registry, agents: List[Dict[str, Any]]) -> Iterator[Finding]:
+    """A cloud has names of its own, and nobody but the user knows which of them an alias is to mean."""
+    if len(settings.clouds()) != 1:
+        return
+    from ...calling.clouds import CLOUDS
+
+    cloud = CLOUDS[settings.clouds()[0]]
+    wanted: Dict[str, List[str]] = {}
+    for agent in agents:
+        alias = open_alias(call=None, agent=registry.get(agent["name"]).model)
+        if alias is not None:
+            wanted.setdefault(alias, []).append(agent["name"])
+    for alias, names in wanted.items():
+        variable, model = settings.alias_variable(alias), newest(alias)
+        text = f"{variable} is not set, so that {cloud.title} is asked for {model} by {', '.join(names)}"
+        state = PROBLEM if cloud.is_strange(model, None) else WARNING
+        yield Finding("model", state, text, f"Set it to a name of {cloud.title}'s, such as {cloud.example}.")
