@@ -35,13 +35,18 @@ class FakeClock(Clock):
         await asyncio.sleep(0)
 
 
-async def ended(condition, seconds=10.0):
+async def ended(condition, seconds=60.0):
     """Whether it holds within so long: a server sees what its client did a little later."""
-    for _ in range(int(seconds / 0.01)):
-        if condition():
-            return True
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
         await asyncio.sleep(0.01)
-    return False
+    return bool(condition())
+
+
+async def settled():
+    """Returns when all that could go on has gone on, up to something that nobody has done yet."""
+    for _ in range(100):
+        await asyncio.sleep(0)
 
 
 def until(holds, what="it happens", seconds=90.0):

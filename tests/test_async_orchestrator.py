@@ -337,9 +337,9 @@ class TestTheEnd:
 
     async def test_a_call_under_way_goes_on_as_it_was_begun_when_settings_change(self, project):
         slow = {"time_to_first_token": 0.3}
-        async with fleet(project, slow, clock=Clock()) as (orchestrator, _):
+        async with fleet(project, slow, clock=Clock()) as (orchestrator, server):
             first = asyncio.ensure_future(orchestrator.execute_agent("python-expert", "x"))
-            await asyncio.sleep(0.1)
+            assert await ended(lambda: server.in_flight == 1)
             orchestrator.timeout_seconds = 20.0
             assert (await orchestrator.execute_agent("python-expert", "y")).success
             assert (await first).success

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 
 import pytest
-from fleet import FakeClock, fleet, write_project
+from fleet import FakeClock, ended, fleet, write_project
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from virtual_time import SimulatedServer, line_to, run_virtually
@@ -369,8 +369,7 @@ class TestFleet:
             project, {"faults": [faults.silence_before_first_byte()]}, budget_usd=0.1, prices=PRICES
         ) as (orchestrator, server):
             call = asyncio.ensure_future(orchestrator.execute_agent("python-expert", "x", model=MODEL))
-            while not server.in_flight:
-                await asyncio.sleep(0.01)
+            assert await ended(lambda: server.in_flight)
             call.cancel()
             await asyncio.gather(call, return_exceptions=True)
             assert orchestrator._budget.reserved == 0

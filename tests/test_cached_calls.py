@@ -8,12 +8,11 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pydantic
 import pytest
-from fleet import MODEL, FakeClock, ended, fleet, write_project
+from fleet import MODEL, FakeClock, ended, fleet, settled, until, write_project
 
 from claude_force import AgentOrchestrator, ResponseCache
 from claude_force.calling import Terms, Watch
@@ -97,8 +96,7 @@ class TestHit:
             running,
         ):
             blocked = asyncio.ensure_future(orchestrator.execute_agent("python-expert", "Something else"))
-            while not running.in_flight:
-                await asyncio.sleep(0.01)
+            assert await ended(lambda: running.in_flight)
             orchestrator.base_url = server.base_url
             assert (await orchestrator.execute_agent(*ASK)).cached
             blocked.cancel()
@@ -211,8 +209,7 @@ class TestSettings:
             limits = {"prices": prices, "observers": [seen.append], "enable_cache": False}
             async with fleet(project, server, **limits) as (orchestrator, running):
                 asking = [asyncio.ensure_future(orchestrator.execute_agent(*ASK)) for _ in range(calls)]
-                while len(running.requests) < 2:
-                    await asyncio.sleep(0.01)
+                assert await ended(lambda: len(running.requests) >= 2)
                 for one in asking[:cancel]:
                     one.cancel()
                 await asyncio.gather(*asking, return_exceptions=True)
@@ -286,13 +283,13 @@ class TestSettings:
 
     async def test_an_answer_that_arrived_is_kept_though_its_caller_is_cancelled(self, project, tmp_path):
         cache = ResponseCache(cache_dir=tmp_path / "own")
-        storing = asyncio.Event()
+        storing, go = asyncio.Event(), threading.Event()
         loop = asyncio.get_running_loop()
         original = cache.set_many
 
         def slow(*arguments):
             loop.call_soon_threadsafe(storing.set)
-            time.sleep(0.1)
+            assert go.wait(60)
             return original(*arguments)
 
         cache.set_many = slow
@@ -300,6 +297,8 @@ class TestSettings:
             call = asyncio.ensure_future(orchestrator.execute_agent(*ASK))
             await storing.wait()
             call.cancel()
+            await settled()
+            go.set()
             await asyncio.gather(call, return_exceptions=True)
         assert cache.get_stats()["entries"] == 1
         cache.close()
@@ -375,7 +374,17 @@ class TestSharing:
 
 ASKER = """
 import asyncio, json, sys
-from claude_force import AsyncAgentOrchestrator
+from claude_force import AsyncAgentOrchestrator, ResponseCache
+
+acquire, told = ResponseCache.acquire_lease, []
+
+def acquire_and_tell(*asked):
+    acquired = acquire(*asked)
+    if not acquired and not told:
+        told.append(print("waits", flush=True))
+    return acquired
+
+ResponseCache.acquire_lease = acquire_and_tell
 
 async def main():
     async with AsyncAgentOrchestrator(sys.argv[1], api_key="x", max_concurrent=50) as orchestrator:
@@ -424,21 +433,21 @@ class TestProcesses:
             self.go(processes)
             for process in processes:
                 out, _ = process.communicate(timeout=60)
-                assert json.loads(out) == [True] * 50
+                assert json.loads(out.splitlines()[-1]) == [True] * 50
             assert len(server.requests) == 1
 
     def test_when_the_process_that_asks_is_killed_another_one_asks(self, askers):
-        with MessagesServer(time_to_first_token=0.5) as server:
+        with MessagesServer(faults=[faults.silence_before_first_byte()]) as server:
             processes = askers(server, 3)
             self.go(processes[:1])
-            while not server.in_flight:
-                time.sleep(0.01)
+            until(lambda: server.in_flight)
             self.go(processes[1:])
-            time.sleep(0.1)
+            for process in processes[1:]:
+                assert process.stdout.readline() == b"waits\n"
             processes[0].send_signal(signal.SIGKILL)
             for process in processes[1:]:
                 out, _ = process.communicate(timeout=60)
-                assert json.loads(out) == [True] * 50
+                assert json.loads(out.splitlines()[-1]) == [True] * 50
             assert len(server.requests) == 2
 
     async def test_one_that_is_stopped_does_not_hold_the_others_up_for_ever(self, project, tmp_path):
@@ -465,7 +474,7 @@ class TestClerk:
 
         clerk = Clerk(work, "clerk")
         results = [asyncio.ensure_future(clerk.do(number)) for number in range(50)]
-        await asyncio.sleep(0.05)
+        assert await ended(lambda: batches)
         go.set()
         assert await asyncio.gather(*results) == [2 * number for number in range(50)]
         assert sum(batches) == 50

@@ -223,11 +223,7 @@ async def test_silence_closes_its_connection(project):
     plan = [faults.silence_before_first_byte()]
     async with fleet(project, {"faults": plan}, timeout_seconds=0.1, max_retries=1) as (orchestrator, server):
         await orchestrator.execute_agent("python-expert", "x")
-        for _ in range(1500):
-            if server.in_flight == 0:
-                break
-            await asyncio.sleep(0.01)
-        assert server.in_flight == 0
+        assert await ended(lambda: server.in_flight == 0)
 
 
 async def test_a_thousand_rows_with_every_fault_all_end_in_order(project):
@@ -242,11 +238,7 @@ async def test_a_thousand_rows_with_every_fault_all_end_in_order(project):
     async with fleet(project, server, **limits) as (orchestrator, running):
         results = await orchestrator.execute_multiple(tasks)
         await orchestrator.close()
-        for _ in range(1500):
-            if running.open_connections == 0:
-                break
-            await asyncio.sleep(0.01)
-        assert running.open_connections == 0
+        assert await ended(lambda: running.open_connections == 0)
         assert running.max_in_flight <= 100
     assert asyncio.all_tasks() == {asyncio.current_task()}
     assert len(results) == 1000

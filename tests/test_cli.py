@@ -7,12 +7,11 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from fleet import command
+from fleet import command, until
 
 from claude_force.cli.main import main
 from claude_force.testing import faults
@@ -299,10 +298,7 @@ def interrupted(server, *arguments):
     process = subprocess.Popen(
         [sys.executable, "-m", "claude_force", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-    end = time.monotonic() + 90
-    while not (server.in_flight and len(server.requests) == arguments.count("--json") + 1):
-        assert time.monotonic() < end and process.poll() is None, process.communicate()
-        time.sleep(0.01)
+    until(lambda: server.in_flight and len(server.requests) == arguments.count("--json") + 1)
     process.send_signal(signal.SIGINT)
     out, error = process.communicate(timeout=60)
     return process.returncode, out.decode(), error.decode()
@@ -313,10 +309,7 @@ def test_ctrl_c_is_exit_code_130_and_closes_the_connection(faulty):
     code, out, error = interrupted(server, "run", "agent", "python-expert", "--task", "x")
     assert (code, out) == (130, "")
     assert error.strip() == "claude-force: error: interrupted"
-    end = time.monotonic() + 30
-    while server.in_flight and time.monotonic() < end:
-        time.sleep(0.01)
-    assert server.in_flight == 0
+    until(lambda: server.in_flight == 0)
 
 
 def test_ctrl_c_in_a_workflow_keeps_the_finished_steps(faulty):

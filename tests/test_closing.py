@@ -54,9 +54,9 @@ class TestClose:
             assert len(server.requests) == 1
 
     async def test_a_call_that_waits_for_another_process_is_ended(self, project, tmp_path):
-        async with held_elsewhere(project, tmp_path) as (orchestrator, server, _):
+        async with held_elsewhere(project, tmp_path) as (orchestrator, server, wanted):
             call = asyncio.ensure_future(orchestrator.execute_agent("python-expert", "x"))
-            await asyncio.sleep(0.2)
+            assert await ended(lambda: wanted)
             await orchestrator.close()
             assert isinstance((await call).error, ClosedError)
             assert not server.requests
@@ -64,12 +64,13 @@ class TestClose:
 
 @asynccontextmanager
 async def held_elsewhere(project, tmp_path, **limits):
-    """A fleet with a cache in which somebody else is about to find every answer."""
+    """A fleet with a cache in which somebody else is about to find every answer; what was wanted is told."""
+    wanted = []
     with ResponseCache(cache_dir=tmp_path / "cache") as cache:
-        cache.acquire_lease = lambda *asked: False
+        cache.acquire_lease = lambda *asked: bool(wanted.append(asked))
         limits = {"clock": Clock(), "response_cache": cache, **limits}
         async with fleet(project, **limits) as (orchestrator, server):
-            yield orchestrator, server, cache
+            yield orchestrator, server, wanted
 
 
 async def test_the_deadline_holds_while_another_process_finds_the_answer(project, tmp_path):

@@ -11,7 +11,7 @@ if missing("durable"):
 
 import sqlalchemy as sa
 from durable import AGENT, alive, crew, database, echo, orchestrator, rows, until, working
-from fleet import MODEL
+from fleet import MODEL, ended
 
 from claude_force.calling import Need, Rates, nano
 from claude_force.durable.calls import Begin, Finish
@@ -456,12 +456,12 @@ async def test_identical_calls_of_several_workers_are_paid_once(project, pg_url,
     assert len(server.requests) == 1
 
 
-async def test_work_waits_for_a_database_that_is_away(made, postgres):
+async def test_work_waits_for_a_database_that_is_away(made, postgres, caplog):
     desk = Desk(made)
     assert await desk.do(admit()) == 0
     postgres.stop()
     waiting = asyncio.ensure_future(desk.do(admit()))
-    await asyncio.sleep(0.2)
+    assert await ended(lambda: "the database is away" in caplog.text)
     assert not waiting.done()
     await asyncio.to_thread(postgres.start)
     assert await waiting == 0

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from fleet import FakeClock, fleet, write_project
+from fleet import FakeClock, fleet, settled, write_project
 
 from claude_force.calling.transport import Meter
 from claude_force.calling.warming import Warming
@@ -110,7 +110,7 @@ class TestWarming:
         first = asyncio.ensure_future(self.turn(warming, order, "first", usage, begin))
         await asyncio.sleep(0)
         rest = [asyncio.ensure_future(self.turn(warming, order, "other", usage)) for _ in range(3)]
-        await asyncio.sleep(0.01)
+        await settled()
         assert order == ["first"]
         begin.set()
         await asyncio.gather(first, *rest)
@@ -125,7 +125,7 @@ class TestWarming:
         clock.time += 301
         begin = asyncio.Event()
         jobs = [asyncio.ensure_future(self.turn(warming, order, "again", Usage(1), begin)) for _ in range(2)]
-        await asyncio.sleep(0.01)
+        await settled()
         assert order.count("again") == 1
         for job in jobs:
             job.cancel()
@@ -138,7 +138,7 @@ class TestWarming:
         clock.time += 1e6
         begin = asyncio.Event()
         jobs = [asyncio.ensure_future(self.turn(warming, order, "next", Usage(1), begin)) for _ in range(3)]
-        await asyncio.sleep(0.01)
+        await settled()
         assert order.count("next") == 3
         for job in jobs:
             job.cancel()
@@ -149,7 +149,7 @@ class TestWarming:
         first = asyncio.ensure_future(self.turn(warming, order, "first", Usage(1), never))
         await asyncio.sleep(0)
         second = asyncio.ensure_future(self.turn(warming, order, "second", Usage(10, 10, 500)))
-        await asyncio.sleep(0.01)
+        await settled()
         first.cancel()
         await second
         assert order == ["first", "second"]

@@ -4,7 +4,7 @@ import asyncio
 import time
 
 import pytest
-from fleet import FakeClock, fleet, write_project
+from fleet import FakeClock, ended, fleet, write_project
 
 from claude_force import AgentOrchestrator
 from claude_force.calling import Clock, Terms, Watch
@@ -77,8 +77,7 @@ class TestCancelled:
             call = asyncio.ensure_future(
                 orchestrator.execute_agent("python-expert", "x", model=MODEL, terms=Terms(watch=Reader()))
             )
-            while not texts:
-                await asyncio.sleep(0.01)
+            assert await ended(lambda: texts)
             call.cancel()
             await asyncio.gather(call, return_exceptions=True)
             assert call.cancelled()
@@ -99,8 +98,7 @@ class TestCancelled:
             server,
         ):
             first = asyncio.ensure_future(orchestrator.execute_agent("python-expert", "first"))
-            while not server.in_flight:
-                await asyncio.sleep(0.01)
+            assert await ended(lambda: server.in_flight)
             second = asyncio.ensure_future(orchestrator.execute_agent("python-expert", "second"))
             await asyncio.sleep(0)
             second.cancel()
@@ -118,8 +116,7 @@ class TestCancelled:
                 return asyncio.ensure_future(orchestrator.execute_agent("python-expert", "x", model=MODEL))
 
             first = ask()
-            while not server.in_flight:
-                await asyncio.sleep(0.01)
+            assert await ended(lambda: server.in_flight)
             others = [ask(), ask()]
             await asyncio.sleep(0)
             first.cancel()

@@ -7,11 +7,10 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from fleet import write_project
+from fleet import until, write_project
 
 from claude_force.errors import AuthenticationError, ClosedError
 from claude_force.orchestrator import AgentOrchestrator
@@ -157,8 +156,7 @@ def test_closing_ends_a_call_that_another_thread_waits_for_with_a_typed_error(pr
     ) as other:
         orchestrator = AgentOrchestrator(project, base_url=server.base_url, api_key="test-key")
         call = other.submit(orchestrator.run_agent, "python-expert", "x")
-        while not server.requests:
-            time.sleep(0.01)
+        until(lambda: server.requests)
         orchestrator.close()
         with pytest.raises(ClosedError, match="closed during the call"):
             call.result(timeout=10)

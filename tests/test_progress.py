@@ -4,7 +4,7 @@ import asyncio
 import dataclasses
 
 import pytest
-from fleet import FakeClock, fleet, write_project
+from fleet import FakeClock, ended, fleet, write_project
 
 from claude_force.bulk import Cached, Finished, Paused, Progress, Queued, Retried, Started, Tracker
 from claude_force.errors import ClosedError
@@ -122,8 +122,7 @@ class TestDrain:
         plan = {"time_to_first_token": 0.2}
         async with fleet(project, plan, max_concurrent=5, clock=None) as (orchestrator, server):
             running = asyncio.ensure_future(orchestrator.execute_multiple(rows))
-            while len(server.requests) < 5:
-                await asyncio.sleep(0.01)
+            assert await ended(lambda: len(server.requests) >= 5)
             await orchestrator.drain(5)
             results = await running
         assert sum(result.success for result in results) == 5
@@ -136,8 +135,7 @@ class TestDrain:
             orchestrator.observers.append(told.append)
             rows = [("python-expert", f"Task {number}") for number in range(6)]
             running = asyncio.ensure_future(orchestrator.execute_multiple(rows))
-            while len(server.requests) < 2:
-                await asyncio.sleep(0.01)
+            assert await ended(lambda: len(server.requests) >= 2)
             await orchestrator.drain(0.05)
             await orchestrator.close()
             assert len(await running) == 6
@@ -147,8 +145,7 @@ class TestDrain:
     async def test_it_waits_no_longer_than_it_is_told(self, project):
         async with fleet(project, {"time_to_first_token": 30}, clock=None) as (orchestrator, server):
             running = asyncio.ensure_future(orchestrator.execute_agent("python-expert", "x"))
-            while not server.requests:
-                await asyncio.sleep(0.01)
+            assert await ended(lambda: server.requests)
             await orchestrator.drain(0.05)
             assert not running.done()
             await orchestrator.close()

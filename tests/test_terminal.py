@@ -5,11 +5,11 @@ import os
 import re
 import shutil
 import sys
-import time
 from pathlib import Path
 
 import pexpect
 import pytest
+from fleet import until
 
 from claude_force.testing import faults
 
@@ -142,13 +142,6 @@ class TestAnswer:
         assert terminal.text.endswith("\nclaude-force: error: interrupted\n")
         assert "word399" not in terminal.text
         until(lambda: server.in_flight == 0)
-
-
-def until(condition):
-    end = time.monotonic() + 90
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 class TestManyTasks:
