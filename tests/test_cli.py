@@ -286,6 +286,19 @@ def test_a_task_file_that_is_not_utf8_is_named(project, capsys):
     assert "latin.txt is not UTF-8" in capsys.readouterr().err
 
 
+def test_an_agent_that_can_not_be_used_is_named_with_its_reason(project, capsys):
+    (project / ".claude" / "python.md").unlink()
+    assert main(["info", "python-expert"]) == 2
+    said = capsys.readouterr().err
+    assert "Agent 'python-expert' can't be used: " in said
+    assert said.endswith("No such file or directory (python.md).\n")
+
+
+def test_what_list_can_list_is_said(project, capsys):
+    assert main(["list"]) == 2
+    assert "required: {agents,workflows}" in capsys.readouterr().err
+
+
 def test_verbose_logs_to_stderr_and_leaves_stdout_pure(project, capsys):
     assert main(["-v", "run", "agent", "python-expert", "--task", "x", "--json"]) == 0
     captured = capsys.readouterr()

@@ -1,6 +1,8 @@
 """`claude-force doctor`: each fault that it can find, with its mend, and nothing where nothing is wrong."""
 
+import errno
 import json
+import os
 import sqlite3
 import subprocess
 import sys
@@ -8,6 +10,7 @@ from contextlib import closing
 
 import pytest
 
+from claude_force.cache import secret
 from claude_force.cli.checks import machine
 from claude_force.cli.main import main
 from claude_force.testing import RateLimit, faults
@@ -50,6 +53,38 @@ def test_a_healthy_project_has_no_problem_and_no_warning(healthy, capsys):
     assert captured.err == ""
     assert "2 agents and 2 workflows" in captured.out
     assert "from ANTHROPIC_API_KEY" in captured.out
+
+
+class TestHome:
+    @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+    def test_that_takes_no_files_keeps_no_answers(self, checks, clean_environment):
+        clean_environment.chmod(0o500)
+        try:
+            state, text, advice = checks("--offline")[0]["cache"]
+        finally:
+            clean_environment.chmod(0o700)
+        assert (state, text) == ("problem", "it can't be used, so that every answer is paid for")
+        assert f"{clean_environment} can't be written" in advice
+
+    def test_that_has_a_file_in_the_place_of_its_folder_keeps_no_answers(self, checks, clean_environment):
+        (clean_environment / ".claude").write_text("")
+        assert checks("--offline")[0]["cache"][0] == "problem"
+
+    def test_on_a_full_disk_keeps_no_answers(self, checks, clean_environment, monkeypatch, capsys):
+        (clean_environment / ".claude" / "cache").mkdir(parents=True)
+
+        def full(*_):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        # The first that is written is the secret.
+        monkeypatch.setattr(secret, "open_private", full)
+        assert checks("--offline")[0]["cache"] == (
+            "problem",
+            "it can't be used, so that every answer is paid for",
+            "No space left on device",
+        )
+        assert main(["cache", "stats"]) == 2
+        assert "The cache can't be opened: No space left on device." in capsys.readouterr().err
 
 
 class TestEndpoint:

@@ -136,11 +136,21 @@ class TestRun:
         assert many("t.jsonl", "-o", "out.jsonl") == 3
         found = {result["index"]: result for result in results()}
         assert [found[index]["success"] for index in range(6)] == [True, False, False, False, False, False]
-        assert "line 2 is not JSON" in found[1]["error"]
+        assert found[1]["error"] == "t.jsonl: line 2 is not JSON (Expecting value, column 37)"
         assert "nobody" in found[2]["error"]
         assert "--agent" in found[3]["error"]
         assert len(server.requests) == 1
         assert "5 failed" in capsys.readouterr().err
+
+    def test_a_file_that_is_not_utf8_is_named_with_its_line(self, project, server, capsys):
+        (project / "t.jsonl").write_bytes(b'{"task": "good"}\n{"task": "caf\xe9"}\n')
+        assert many("t.jsonl", "-o", "out.jsonl", "--agent", "python-expert") == 2
+        assert "t.jsonl can't be read: line 2 is not UTF-8. Convert the file" in capsys.readouterr().err
+        assert server.requests == []
+
+    def test_one_row_is_one(self, project, server, capsys):
+        assert many(write_tasks(project, 1), "-o", "out.jsonl") == 0
+        assert "1 row: 1 succeeded" in capsys.readouterr().err
 
     @pytest.mark.parametrize(
         ("arguments", "what"),

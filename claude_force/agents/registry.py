@@ -62,7 +62,8 @@ class Registry:
         check_name(name)
         problem = loaded.problem_of(name)
         if problem is not None:
-            raise ConfigurationError(f"Agent '{name}' can't be used: {problem.reason} ({problem.file}).")
+            reason = problem.reason.rstrip(".")
+            raise ConfigurationError(f"Agent '{name}' can't be used: {reason} ({problem.file}).")
         raise AgentNotFoundError(f"Agent '{name}' not found. {self._hint(name, loaded)}")
 
     def _hint(self, name: str, loaded: Loaded) -> str:
@@ -104,9 +105,9 @@ class Registry:
         if name in workflows:
             return workflows[name]
         close = nearest(str(name), workflows)
-        known = (
-            f"Did you mean: {', '.join(close)}?" if close else f"There are: {', '.join(workflows) or 'none'}."
-        )
+        known = f"There are: {', '.join(workflows)}." if workflows else "There are none in claude.json."
+        if close:
+            known = f"Did you mean: {', '.join(close)}?"
         raise WorkflowNotFoundError(f"Workflow '{name}' not found. {known}")
 
     def problems(self) -> List[Problem]:

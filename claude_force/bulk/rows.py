@@ -56,9 +56,11 @@ class TaskFile:
             with self._path.open(encoding="utf-8-sig", newline="") as lines:
                 for index, found in enumerate(self._read(lines)):
                     yield self._row(index, found)
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is not UTF-8"
-            raise InputError(f"{self._path} can't be read: {reason}.") from error
+        except OSError as error:
+            raise InputError(f"{self._path} can't be read: {error.strerror}.") from error
+        except UnicodeDecodeError as error:
+            where = f"line {_first_other(self._path)} is not UTF-8"
+            raise InputError(f"{self._path} can't be read: {where}. Convert the file to UTF-8.") from error
 
     def _row(self, index: int, found: Any) -> Row:
         if isinstance(found, _Broken):
@@ -115,11 +117,24 @@ class _Broken:
         self.reason = reason
 
 
+def _first_other(path: Path) -> int:
+    """The first line that is not UTF-8, counted from 1."""
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError:
+                return number
+    return 1
+
+
 def _json_lines(lines: TextIO) -> Iterator[Any]:
     for number, line in enumerate(lines, start=1):
         if line.strip():
             try:
                 yield json.loads(line)
+            except json.JSONDecodeError as error:
+                yield _Broken(f"line {number} is not JSON ({error.msg}, column {error.pos + 1})")
             except (ValueError, RecursionError) as error:
                 yield _Broken(f"line {number} is not JSON ({error})")
 

@@ -21,7 +21,10 @@ def show_cache(args: argparse.Namespace) -> int:
 
 
 def _cache(args: argparse.Namespace) -> ResponseCache:
-    return ResponseCache(cache_dir=args.dir)
+    try:
+        return ResponseCache(cache_dir=args.dir)
+    except OSError as error:
+        raise CacheError(f"The cache can't be opened: {error.strerror}.") from error
 
 
 def _stats(args: argparse.Namespace) -> int:

@@ -60,7 +60,7 @@ async def _estimate(args: argparse.Namespace, rows: Rows) -> int:
     if args.json:
         streams.as_json({"success": True, **estimate_fields(estimate)})
     else:
-        for line in estimate_lines(estimate, "rows"):
+        for line in estimate_lines(estimate, "row"):
             streams.out(line)
     return _ALL
 
@@ -153,7 +153,7 @@ def _report(args: argparse.Namespace, outcome: Outcome, path: Path, run_id: Opti
         streams.as_json({**_outcome_fields(outcome, path), "run_id": run_id})
         return
     streams.note(
-        f"{outcome.total:,} rows: {outcome.succeeded:,} succeeded, {outcome.failed:,} failed, "
+        f"{count(outcome.total, 'row')}: {outcome.succeeded:,} succeeded, {outcome.failed:,} failed, "
         f"{outcome.missing:,} missing; {outcome.ran:,} run now"
     )
     streams.note(_money(outcome))

@@ -130,7 +130,7 @@ def dollars(cost: Optional[float]) -> str:
 
 
 def count(number: int, thing: str, things: str = "") -> str:
-    return f"{number} {thing if number == 1 else things or thing + 's'}"
+    return f"{number:,} {thing if number == 1 else things or thing + 's'}"
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

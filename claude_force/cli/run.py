@@ -9,6 +9,7 @@ from ..async_orchestrator import AsyncAgentOrchestrator
 from ..errors import InputError
 from ..estimate import Estimate, Range
 from .options import given, number
+from .render import count
 
 _ENGINE_OPTIONS = {
     "timeout": "timeout_seconds",
@@ -62,9 +63,9 @@ def estimate_fields(estimate: Estimate) -> Dict[str, Any]:
 
 
 def estimate_lines(estimate: Estimate, of: str) -> Iterator[str]:
-    """An estimate to be read; `of` says what its rows are."""
+    """An estimate to be read; `of` says what one of its rows is."""
     yield (
-        f"{estimate.rows:,} {of}: {estimate.cached:,} have a kept answer, "
+        f"{count(estimate.rows, of)}: {estimate.cached:,} have a kept answer, "
         f"{estimate.unrunnable:,} can't be run"
     )
     yield f"input tokens   {_range(estimate.input_tokens, '{:,.0f}')}"

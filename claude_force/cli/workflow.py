@@ -97,7 +97,7 @@ async def _plan(args: argparse.Namespace, options: _Options) -> int:
         streams.as_json(_plan_fields(plan))
         return 0
     streams.out(drawing.as_text(plan.workflow))
-    for line in estimate_lines(plan.estimate, "calls"):
+    for line in estimate_lines(plan.estimate, "call"):
         streams.out(line)
     for one in plan.steps:
         if one.problem is not None:

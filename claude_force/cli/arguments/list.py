@@ -9,7 +9,7 @@ from ..parser import Parser
 
 def add(parser: Parser) -> None:
     """Gives `parser` the verb's arguments."""
-    parser.add_argument("what", choices=["agents", "workflows"])
+    parser.add_argument("what", choices=["agents", "workflows"], metavar="{agents,workflows}")
     parser.set_defaults(carry_out=_carry_out)
 
 

@@ -16,6 +16,7 @@ from .finding import OK, PROBLEM, WARNING, Finding
 _NEWEST_TRIED = (3, 13)
 # So many signatures are checked in a moment; `cache verify` checks all.
 _SAMPLE = 1000
+_NO_CACHE = "it can't be used, so that every answer is paid for"
 
 
 def python() -> Finding:
@@ -76,18 +77,33 @@ def cache() -> Iterator[Finding]:
     """Whether the cache can be used, and whether the signatures of its latest entries hold."""
     folder = settings.user_folder() / "cache"
     if not folder.exists():
-        yield Finding("cache", OK, f"nothing is kept yet; {folder} is made at the first answer")
+        yield _future(folder)
         return
     from ...response_cache import ResponseCache
 
     try:
         with ResponseCache() as opened:
             stats, checked = opened.get_stats(), opened.verify(most=_SAMPLE)
-    except CacheError as error:
-        yield Finding("cache", PROBLEM, "it can't be used, so that every answer is paid for", str(error))
+    except (CacheError, OSError) as error:
+        yield Finding("cache", PROBLEM, _NO_CACHE, getattr(error, "strerror", None) or str(error))
         return
     yield Finding("cache", OK, f"{count(stats['entries'], 'answer')}, {stats['size_mb']:.1f} MB in {folder}")
     yield _signatures(checked)
+
+
+def _future(folder: Path) -> Finding:
+    existing = _existing(folder)
+    if _takes_files(existing):
+        return Finding("cache", OK, f"nothing is kept yet; {folder} is made at the first answer")
+    return Finding("cache", PROBLEM, _NO_CACHE, f"{existing} can't be written: make it a folder of your own.")
+
+
+def _existing(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.parents) if path.exists())
+
+
+def _takes_files(folder: Path) -> bool:
+    return folder.is_dir() and os.access(str(folder), os.W_OK | os.X_OK)
 
 
 def _signatures(checked: Dict[str, int]) -> Finding:
@@ -111,8 +127,8 @@ def _signatures(checked: Dict[str, int]) -> Finding:
 
 def metrics(folder: Path) -> Finding:
     """Whether executions can be recorded in `folder`."""
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    if existing.is_dir() and os.access(str(existing), os.W_OK | os.X_OK):
+    existing = _existing(folder)
+    if _takes_files(existing):
         return Finding("metrics", OK, f"executions are recorded in {folder}")
     return Finding(
         "metrics",
