@@ -294,6 +294,25 @@ def test_an_agent_that_can_not_be_used_is_named_with_its_reason(project, capsys)
     assert said.endswith("No such file or directory (python.md).\n")
 
 
+COMMANDS = """
+list agents; list workflows; info python-expert; workflow show review; completion bash; doctor --offline; init;
+cache stats; cache verify; cache explain python-expert --task x; runs list;
+metrics summary; metrics agents; metrics costs; metrics errors; metrics export;
+list nothing; info nobody; workflow show nope; runs show nope; cache explain nobody --task x; completion fisch;
+metrics costs --since never; report -o nowhere/page.html; run agent python-expert --max-tokens few;
+run many none.jsonl -o out.jsonl; run; nonsense
+"""
+
+
+@pytest.mark.parametrize("arguments", [one.strip() for one in COMMANDS.split(";")])
+def test_every_command_with_json_is_one_json_value_whatever_comes_of_it(project, capsys, arguments):
+    code = main([*arguments.split(), "--json"])
+    value = json.loads(capsys.readouterr().out)
+    if code:
+        assert value["success"] is False
+        assert value.get("error") or value["checks"]
+
+
 def test_what_list_can_list_is_said(project, capsys):
     assert main(["list"]) == 2
     assert "required: {agents,workflows}" in capsys.readouterr().err

@@ -24,7 +24,11 @@ _LONGEST_DESCRIPTION = 70
 
 def show_script(args: argparse.Namespace) -> int:
     """Prints the script of one shell."""
-    streams.out((_SHELLS / args.shell).read_text(encoding="utf-8"))
+    script = (_SHELLS / args.shell).read_text(encoding="utf-8")
+    if args.json:
+        streams.as_json({"success": True, "shell": args.shell, "script": script})
+    else:
+        streams.out(script)
     return 0
 
 
