@@ -295,12 +295,12 @@ def test_an_agent_that_can_not_be_used_is_named_with_its_reason(project, capsys)
 
 
 COMMANDS = """
-list agents; list workflows; info python-expert; workflow show review; completion bash; doctor --offline; init;
-cache stats; cache verify; cache explain python-expert --task x; runs list;
+list agents; list workflows; info python-expert; workflow show review; completion bash; doctor --offline;
+cache stats; cache verify; cache explain python-expert --task x; runs list; init;
 metrics summary; metrics agents; metrics costs; metrics errors; metrics export;
-list nothing; info nobody; workflow show nope; runs show nope; cache explain nobody --task x; completion fisch;
-metrics costs --since never; report -o nowhere/page.html; run agent python-expert --max-tokens few;
-run many none.jsonl -o out.jsonl; run; nonsense
+list nothing; info nobody; workflow show nope; runs show nope; cache explain nobody --task x;
+completion fisch; metrics costs --since never; report -o nowhere/page.html;
+run agent python-expert --max-tokens few; run many none.jsonl -o out.jsonl; run; nonsense
 """
 
 
