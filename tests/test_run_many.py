@@ -148,6 +148,12 @@ class TestRun:
         assert "t.jsonl can't be read: line 2 is not UTF-8. Convert the file" in capsys.readouterr().err
         assert server.requests == []
 
+    @pytest.mark.parametrize("name", ["none.jsonl", "latin.jsonl"])
+    def test_a_file_of_tasks_that_can_not_be_read_leaves_no_output_behind(self, project, server, name):
+        (project / "latin.jsonl").write_bytes(b'{"task": "caf\xe9"}\n')
+        assert many(name, "-o", "out.jsonl", "--agent", "python-expert") == 2
+        assert not (project / "out.jsonl").exists()
+
     def test_one_row_is_one(self, project, server, capsys):
         assert many(write_tasks(project, 1), "-o", "out.jsonl") == 0
         assert "1 row: 1 succeeded" in capsys.readouterr().err

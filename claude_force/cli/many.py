@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Dict, Iterable, Optional
+from typing import Any, Dict, Iterable, Iterator, Optional
 
 from ..async_orchestrator import AsyncAgentOrchestrator
 from ..bulk import FileRun, Outcome, Output, Row, Rows, SourceFiles, TaskFile
@@ -106,11 +106,21 @@ async def _follow(
             await Following(run, running, options, args.grace, args.json, crew, run_id).follow()
 
 
-def _opened(path: Path) -> Output:
+@contextmanager
+def _opened(path: Path) -> Iterator[Output]:
+    """What was made for a run whose input is wrong is gone again."""
+    is_new = not path.exists()
     try:
-        return Output(path)
+        output = Output(path)
     except OSError as error:
         raise InputError(f"{path} can't be written: {error.strerror}.") from error
+    try:
+        with output:
+            yield output
+    except InputError:
+        if is_new and not path.stat().st_size:
+            path.unlink()
+        raise
 
 
 def _file_run(args: argparse.Namespace, rows: Rows, output: Output) -> FileRun:
