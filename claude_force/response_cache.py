@@ -115,11 +115,7 @@ class ResponseCache:
         key = cache_key(question(agent, task, model, fingerprint))
         nothing: Tuple[bytes, Optional[_Held]] = (b"", None)
         _, held = self._disk.run(lambda store: self._read(store, key), nothing)
-        return held is not None and self._is_fresh(held)
-
-    def _is_fresh(self, held: _Held) -> bool:
-        # A time far ahead was written by a clock that was wrong.
-        return -self._ttl < self._clock() - held.entry.created < self._ttl
+        return held is not None and abs(self._clock() - held.entry.created) < self._ttl
 
     def recall(
         self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
@@ -143,9 +139,10 @@ class ResponseCache:
 
     def _served(self, held: _Held) -> Optional[Dict[str, Any]]:
         _, created, input_tokens, output_tokens, cost, _, extra, response = held.entry
-        if not self._is_fresh(held):
-            return None
         age = self._clock() - created
+        # A time far ahead was written by a clock that was wrong.
+        if not abs(age) < self._ttl:
+            return None
         held.hits += 1
         self._hits += 1
         self._saved += cost or 0.0

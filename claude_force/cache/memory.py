@@ -21,8 +21,7 @@ class MemoryLayer(Generic[V]):
         if item is None:
             return None
         self._items.move_to_end(key)
-        value, _ = item
-        return value
+        return item[0]
 
     def put(self, key: Hashable, value: V, size: int) -> None:
         """Keeps `value`, unless it alone is over the bound: then nothing is kept."""
