@@ -1,4 +1,5 @@
-"""How a request's body gets onto the wire: the first time through the SDK, then as the SDK sent the first.
+"""How a request's body gets onto the wire: the first time through the SDK, then as the SDK sent the first,
+where it can by the session that is at the bottom of the SDK's client.
 
 The SDK works out the endpoint, the credentials and all headers anew for each request, which is half of what a
 call costs; for one client they stay the same, unless its credentials are of a kind that expires.
@@ -9,7 +10,10 @@ from __future__ import annotations
 import asyncio
 import json
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, Callable, Dict, Optional
+
+from .direct import Direct, direct
 
 # What the SDK's `create` takes and does not send as a field.
 _SDK_OPTIONS = frozenset({"extra_headers", "extra_query", "extra_body", "timeout"})
@@ -28,6 +32,8 @@ class Wire:
     def __init__(self, client: Any, http: Optional[Any], steady: bool = True) -> None:
         self._client, self._http = client, http
         self._make: Optional[Callable[[bytes], Any]] = None
+        self._direct: Optional[Direct] = None
+        self._look: Optional[Callable[[], Optional[Direct]]] = None
         self._first: Optional[asyncio.Event] = None
         self._remembers = steady and http is not None and getattr(client, "credentials", None) is None
         if http is not None and self._remembers:
@@ -47,10 +53,19 @@ class Wire:
         if self._make is None:
             return await self._by_the_sdk(fields)
         try:
-            return await self._http.send(self._make(body), stream=True)  # type: ignore[union-attr]
+            return await self._as_before(body, self._make)
         except ValueError as error:
             # What an adapter has against an address or a header; for the SDK that is a failed connection.
             raise ConnectionError(str(error)) from error
+
+    async def _as_before(self, body: bytes, make: Callable[[bytes], Any]) -> Any:
+        if self._look is not None:
+            # Not when the first was remembered: the session is made when that is sent.
+            self._direct, self._look = self._look(), None
+        answer = await self._direct.send(body) if self._direct is not None else None
+        if answer is not None:
+            return answer
+        return await self._http.send(make(body), stream=True)  # type: ignore[union-attr]
 
     async def _as_the_first(self, fields: Dict[str, Any]) -> Any:
         self._first = asyncio.Event()
@@ -70,9 +85,12 @@ class Wire:
         if not _ordinary.get() or self._make is not None:
             return
         kind, url, extensions = type(request), request.url, request.extensions
-        headers = [one for one in request.headers.raw if one[0].lower() not in _OF_ONE_REQUEST]
+        headers = type(request.headers)(
+            [one for one in request.headers.raw if one[0].lower() not in _OF_ONE_REQUEST]
+        )
         # Not by the client's `build_request`, which merges these headers with its own for every request.
         self._make = lambda body: kind("POST", url, headers=headers, content=body, extensions=extensions)
+        self._look = partial(direct, self._http, request, dict(headers.items()))
         self._http.event_hooks = {**self._http.event_hooks, "request": []}  # type: ignore[union-attr]
         if self._first is not None:
             self._first.set()
