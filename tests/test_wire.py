@@ -1,9 +1,15 @@
 """What goes onto the wire: the first request by the SDK, those after it the same in all but the body."""
 
+import asyncio
+import gzip
+import json
+from contextlib import asynccontextmanager
+
 import pytest
 from fleet import fleet, write_project
 
 from claude_force import AsyncAgentOrchestrator
+from claude_force.calling.direct import Direct
 from claude_force.errors import AuthenticationError, InvalidOptionError, OverloadedError
 from claude_force.testing import MessagesServer, faults
 
@@ -94,3 +100,111 @@ async def test_an_address_that_has_the_version_too_is_told_from_an_unknown_model
         async with AsyncAgentOrchestrator(project, api_key="test-key", base_url=address) as orchestrator:
             results = await orchestrator.execute_multiple([("python-expert", "a"), ("python-expert", "b")])
     assert all("Leave the /v1 out" in str(result.error) for result in results)
+
+
+ANSWER = {
+    "id": "msg_1",
+    "type": "message",
+    "role": "assistant",
+    "model": "claude-sonnet-5-5",
+    "content": [{"type": "text", "text": "As it is."}],
+    "stop_reason": "end_turn",
+    "usage": {"input_tokens": 7, "output_tokens": 3},
+}
+
+
+def http(body, status="200 OK", **headers):
+    lines = [f"HTTP/1.1 {status}", "content-type: application/json", f"content-length: {len(body)}"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+@asynccontextmanager
+async def sequence(*answers):
+    """A server that gives these answers in turn, None closes the connection; yields its address and the paths
+    that were asked for."""
+    paths, left = [], list(answers)
+
+    async def serve(reader, writer):
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                paths.append(head.split(b" ")[1].decode())
+                length = head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]
+                await reader.readexactly(int(length))
+                answer = left.pop(0)
+                if answer is None:
+                    return
+                writer.write(answer)
+        except asyncio.IncompleteReadError:
+            return
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", paths
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def direct(monkeypatch):
+    """The bodies that went by aiohttp's own session."""
+    bodies, send = [], Direct.send
+
+    async def noted(self, body):
+        bodies.append(body)
+        return await send(self, body)
+
+    monkeypatch.setattr(Direct, "send", noted)
+    return bodies
+
+
+async def ask_twice(project, url):
+    async with AsyncAgentOrchestrator(
+        project, api_key="test-key", base_url=url, stream=False, max_retries=1
+    ) as orchestrator:
+        return [await orchestrator.execute_agent("python-expert", task) for task in ("a", "b")]
+
+
+PLAIN = json.dumps(ANSWER).encode()
+
+
+class TestAioHttpsOwnSession:
+    async def test_all_but_the_first_request_go_by_it(self, project, direct):
+        async with sequence(http(PLAIN), http(PLAIN)) as (url, _):
+            assert [one.output for one in await ask_twice(project, url)] == ["As it is."] * 2
+        assert [json.loads(body)["messages"][0]["content"] for body in direct] == ["b"]
+
+    async def test_an_answer_that_is_compressed_is_read(self, project, direct):
+        packed = http(gzip.compress(PLAIN), content_encoding="gzip")
+        async with sequence(http(PLAIN), packed) as (url, _):
+            assert [one.output for one in await ask_twice(project, url)] == ["As it is."] * 2
+        assert len(direct) == 1
+
+    async def test_a_redirection_is_followed_as_the_sdk_follows_it(self, project, direct):
+        moved = http(b"", "307 Temporary Redirect", location="/elsewhere")
+        async with sequence(http(PLAIN), moved, moved, http(PLAIN)) as (url, paths):
+            assert (await ask_twice(project, url))[1].output == "As it is."
+        assert (paths[-1], len(direct)) == ("/elsewhere", 1)
+
+    async def test_a_connection_that_is_lost_is_as_typed_and_as_doubtful_as_by_the_sdk(
+        self, project, direct, monkeypatch
+    ):
+        async with sequence(http(PLAIN), None) as (url, _):
+            ours = (await ask_twice(project, url))[1].error
+        assert len(direct) == 1
+        monkeypatch.setattr("claude_force.calling.wire.direct", lambda *_: None)
+        async with sequence(http(PLAIN), None) as (other, _):
+            theirs = (await ask_twice(project, other))[1].error
+        assert len(direct) == 1
+        assert type(ours) is type(theirs)
+        assert str(ours).replace(url, "") == str(theirs).replace(other, "")
+
+    async def test_it_is_left_alone_where_a_proxy_is_set(self, project, direct, monkeypatch):
+        monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+        async with sequence() as (url, _):
+            result = (await ask_twice(project, url))[1]
+        assert not result.success
+        assert direct == []

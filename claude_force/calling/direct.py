@@ -33,6 +33,7 @@ class Direct:
         self._session, self._url = session, str(request.url)
         # httpx or httpx2, whichever this SDK has.
         self._library = sys.modules[type(request).__module__.partition(".")[0]]
+        self._body = _body_of(self._library)
         self._broken = aiohttp.ClientError
         self._how: Dict[str, Any] = {
             "headers": headers,
@@ -56,16 +57,24 @@ class Direct:
         return self._decompressed(answer) if "Content-Encoding" in found.headers else answer
 
     def _decompressed(self, answer: Answer) -> Any:
-        class Body(self._library.AsyncByteStream):  # type: ignore[misc, name-defined]
-            """What the library asks of a stream."""
+        body = self._body(answer)
+        return self._library.Response(answer.status_code, headers=answer.headers.raw, stream=body)
 
-            def __aiter__(self) -> Answer:
-                return answer
 
-            async def aclose(self) -> None:
-                await answer.aclose()
+def _body_of(library: Any) -> Any:
+    """What httpx takes as the bytes of a response."""
 
-        return self._library.Response(answer.status_code, headers=answer.headers.raw, stream=Body())
+    class Body(library.AsyncByteStream):  # type: ignore[misc]
+        def __init__(self, answer: Answer) -> None:
+            self._answer = answer
+
+        def __aiter__(self) -> Answer:
+            return self._answer
+
+        async def aclose(self) -> None:
+            await self._answer.aclose()
+
+    return Body
 
 
 class _Headers(NamedTuple):
