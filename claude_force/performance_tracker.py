@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any, Deque, Dict, List, Optional, Union
 from . import settings
 from .clerk import Clerk
 from .forks import forgets_after_fork
-from .ledger.entry import fields_of
 from .ledger.journal import Journal
-from .ledger.line import line_with
+from .ledger.writing import line_of_execution
 from .types import Executed
 
 if TYPE_CHECKING:
@@ -123,7 +122,7 @@ class PerformanceTracker:
 
     def _write(self, batch: List[Executed]) -> None:
         try:
-            self._journal.append([line_with(fields_of(executed, self._run)) for executed in batch])
+            self._journal.append([line_of_execution(executed, self._run) for executed in batch])
         except OSError as error:
             if not self._warned:
                 self._warned = True

@@ -1,8 +1,11 @@
 """What the tests of the ledger share: executions as the engine hands them over, and what became of them."""
 
 import json
+from datetime import datetime, timezone
+from hashlib import sha256
 
 from claude_force.errors import OverloadedError
+from claude_force.ledger.entry import Entry
 from claude_force.types import AgentResult, Attempt, Call, Executed, Usage
 
 STARTED = 1_790_000_000.0
@@ -32,6 +35,44 @@ def failed(number=0, error=None, **more):
     one = executed(number, **result)
     one.result.success = False
     return one
+
+
+def entry_of(executed, run):
+    """What is to be kept of an execution."""
+    result, call = executed.result, executed.call
+    usage = Usage() if result.cached or result.shared else result.usage
+    return Entry(
+        timestamp=datetime.fromtimestamp(executed.started + result.duration, timezone.utc).isoformat(),
+        agent_name=call.agent_name,
+        task_hash=sha256(call.task.encode("utf-8", "surrogatepass")).hexdigest()[:16],
+        success=result.success,
+        execution_time_ms=round(result.duration * 1000, 3),
+        model=result.model or call.model,
+        input_tokens=usage.prompt_tokens,
+        output_tokens=usage.output_tokens,
+        total_tokens=usage.total_tokens,
+        estimated_cost=result.cost,
+        error_type=type(result.error).__name__ if result.error else None,
+        workflow_name=executed.workflow_name,
+        workflow_position=executed.workflow_position,
+        run=run,
+        cached=result.cached,
+        shared=result.shared,
+        attempts=result.attempts,
+        cache_read_tokens=usage.cache_read_input_tokens,
+        cache_write_tokens=usage.cache_creation_input_tokens,
+        stop_reason=result.stop_reason,
+        request_id=result.request_id,
+        status=getattr(result.error, "status", None),
+        wait_ms=round(result.wait * 1000, 3),
+        service_time_ms=round(result.service * 1000, 3),
+        saved_cost=result.saved_cost,
+        prompt_cache_saving=result.prompt_cache_saving,
+        timeline=tuple(
+            (round(one.began * 1000, 3), round(one.ended * 1000, 3), one.window, one.error)
+            for one in result.timeline
+        ),
+    )
 
 
 def lines(folder):

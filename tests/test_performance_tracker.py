@@ -13,16 +13,46 @@ import threading
 from pathlib import Path
 
 import pytest
-from ledgers import SECRET, executed, failed, lines, written
+from hypothesis import given
+from hypothesis import strategies as st
+from ledgers import SECRET, entry_of, executed, failed, lines, written
 
 from claude_force import locks, performance_tracker
-from claude_force.errors import InvalidOptionError
+from claude_force.errors import InvalidOptionError, OverloadedError
 from claude_force.ledger import journal
-from claude_force.ledger.entry import entry_of
 from claude_force.ledger.line import line_of
+from claude_force.ledger.writing import line_of_execution
 from claude_force.performance_tracker import BATCH, PerformanceTracker
+from claude_force.types import AgentResult, Attempt, Call, Executed, Usage
 
 TESTS = Path(__file__).parent
+seconds, money, counts = st.floats(0, 1e5), st.none() | st.floats(0, 100), st.integers(0, 10**6)
+words = st.text(max_size=8)
+
+
+@st.composite
+def executions(draw):
+    """Of any outcome, with text of any kind."""
+    error = draw(st.none() | st.builds(OverloadedError, words, status=st.none() | st.integers(400, 599)))
+    trips = st.builds(Attempt, seconds, seconds, st.integers(1, 9), st.none() | words)
+    result = AgentResult(
+        draw(words),
+        error is None,
+        error=error,
+        usage=Usage(*(draw(counts) for _ in range(5))),
+        timeline=tuple(draw(st.lists(trips, max_size=3))),
+        **{name: draw(money) for name in ("cost", "saved_cost", "prompt_cache_saving")},
+        **{name: draw(st.booleans()) for name in ("cached", "shared")},
+        **{name: draw(st.none() | words) for name in ("model", "stop_reason", "request_id")},
+        attempts=draw(counts),
+        duration=draw(seconds),
+    )
+    call = Call(draw(words), ("You help.",), draw(words), draw(words), 100)
+    return Executed(
+        call, result, 1.79e9 + draw(seconds), draw(st.none() | words), draw(st.none() | st.integers(1, 9))
+    )
+
+
 ROOT = TESTS.parent
 posix_only = pytest.mark.skipif(os.name != "posix", reason="modes and signals of POSIX")
 
@@ -57,6 +87,12 @@ class TestRecording:
         (line,) = written(folder)
         assert line == json.loads(line_of(entry_of(one, line["run"])))
         assert line["timeline"] == [[250.0, 1500.0, 10, None]]
+
+    @given(executions())
+    def test_whatever_an_execution_holds_is_in_its_line_as_the_entry_says(self, one):
+        line = line_of_execution(one, "run")
+        assert line.isascii()
+        assert json.loads(line) == json.loads(line_of(entry_of(one, "run")))
 
     def test_names_of_the_older_format_are_always_there(self, tracker, folder):
         tracker.record(failed())
@@ -331,7 +367,9 @@ import sys
 from pathlib import Path
 from ledgers import executed
 from claude_force import performance_tracker
+from claude_force.ledger.writing import line_of_execution
 from claude_force.performance_tracker import BATCH, PerformanceTracker
+from claude_force.types import AgentResult, Attempt, Call, Executed, Usage
 
 performance_tracker.LINGER_SECONDS = 3600
 tracker = PerformanceTracker(Path(sys.argv[1]))

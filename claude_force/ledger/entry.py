@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from datetime import datetime, timezone
-from hashlib import sha256
 from typing import Any, Dict, Optional, Tuple
-
-from ..types import Attempt, Executed, Usage
 
 # An attempt in a line: milliseconds from the execution's start to its begin and to its end, how many might be
 # on the wire when it began, and the type of the error that it met.
@@ -61,57 +57,4 @@ class Entry:
         return dict(vars(self))
 
 
-_NO_USAGE = Usage()
-
 NAMES = tuple(field.name for field in fields(Entry))
-
-
-def entry_of(executed: Executed, run: str) -> Entry:
-    """What is kept of an execution."""
-    return Entry(**fields_of(executed, run))
-
-
-def fields_of(executed: Executed, run: str) -> Dict[str, Any]:
-    """The same as a dict, which takes half the time to make."""
-    result, call = executed.result, executed.call
-    paid = not (result.cached or result.shared)
-    usage = result.usage if paid else _NO_USAGE
-    prompt, service = usage.prompt_tokens, result.service
-    return {
-        "timestamp": _iso(executed.started + result.duration),
-        # Not as the caller spelt it: an agent that has two spellings is one.
-        "agent_name": call.agent_name,
-        "task_hash": sha256(call.task.encode("utf-8", "surrogatepass")).hexdigest()[:16],
-        "success": result.success,
-        "execution_time_ms": round(result.duration * 1000, 3),
-        "model": result.model or call.model,
-        "input_tokens": prompt,
-        "output_tokens": usage.output_tokens,
-        "total_tokens": prompt + usage.output_tokens,
-        "estimated_cost": result.cost,
-        "error_type": type(result.error).__name__ if result.error else None,
-        "workflow_name": executed.workflow_name,
-        "workflow_position": executed.workflow_position,
-        "run": run,
-        "cached": result.cached,
-        "shared": result.shared,
-        "attempts": result.attempts,
-        "cache_read_tokens": usage.cache_read_input_tokens,
-        "cache_write_tokens": usage.cache_creation_input_tokens,
-        "stop_reason": result.stop_reason,
-        "request_id": result.request_id,
-        "status": getattr(result.error, "status", None),
-        "wait_ms": round(max(0.0, result.duration - service) * 1000, 3),
-        "service_time_ms": round(service * 1000, 3),
-        "saved_cost": result.saved_cost,
-        "prompt_cache_saving": result.prompt_cache_saving,
-        "timeline": tuple([_trip(one) for one in result.timeline]),
-    }
-
-
-def _trip(attempt: Attempt) -> Trip:
-    return round(attempt.began * 1000, 3), round(attempt.ended * 1000, 3), attempt.window, attempt.error
-
-
-def _iso(unix: float) -> str:
-    return datetime.fromtimestamp(unix, timezone.utc).isoformat()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields
-from typing import Any, Dict
 
 from .entry import Entry
 
@@ -20,11 +19,7 @@ _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 def line_of(entry: Entry) -> str:
     """ASCII, without its newline."""
-    return line_with(entry.fields())
-
-
-def line_with(fields: Dict[str, Any]) -> str:
-    """The line of an entry with these fields; takes them over."""
+    fields = entry.fields()
     # What is new and has its default is left out, a third of the text.
     for name, default in _OPTIONAL:
         if fields[name] == default:
