@@ -18,6 +18,7 @@ from typing import Any, Dict, Iterator, List, Tuple
 
 from .part import Found, Goal, Part, ratios, spread, table
 from .processes import SERVER, answered, say, served
+from .used import project, resident_bytes
 
 ROWS, FEWER, CONCURRENT, ROUNDS = 100_000, 10_000, 500, 5
 FIRST = 1_000
@@ -72,12 +73,6 @@ def goals(found: Found) -> Iterator[Goal]:
 PART = Part("bulk", "A long bulk run", measure, page, goals)
 
 
-def resident_mb() -> float:
-    """Now, not at its highest (Linux)."""
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * 4096 / 2**20
-
-
 def tasks(rows: int) -> Iterator[Tuple[str, str]]:
     return (("expert", f"Task {number} ".ljust(400, "x")) for number in range(rows))
 
@@ -85,11 +80,8 @@ def tasks(rows: int) -> Iterator[Tuple[str, str]]:
 async def run(rows: int, base_url: str, ledger: bool, folder: Path) -> Dict[str, Any]:
     from claude_force import AsyncAgentOrchestrator
 
-    agents = folder / ".claude" / "agents"
-    agents.mkdir(parents=True)
-    (agents / "expert.md").write_text("---\nname: expert\nmodel: sonnet\n---\nYou help.", encoding="utf-8")
     async with AsyncAgentOrchestrator(
-        agents.parent,
+        project(folder),
         api_key="none",
         base_url=base_url,
         max_concurrent=CONCURRENT,
@@ -110,7 +102,7 @@ async def run(rows: int, base_url: str, ledger: bool, folder: Path) -> Dict[str,
                     "speed": (done - before) / (now - last),
                     "cpu_ms": (cpu - busy) / (done - before) * 1000,
                 }
-                marks.append({"rows": done, **each, "mb": resident_mb()})
+                marks.append({"rows": done, **each, "mb": resident_bytes() / 2**20})
                 last, before, busy = now, done, cpu
         whole = (time.process_time() - first_busy) / rows * 1000
     return {"failed": failed, "marks": marks, "cpu_ms": whole}

@@ -22,6 +22,7 @@ from typing import Dict, Iterator, List, Mapping, NamedTuple, Sequence
 from claude_force.testing import MessagesServer
 
 from .part import Found, Goal, Part, ratios, table
+from .used import cpu_seconds
 
 ROUNDS = 30
 BARE, ARGPARSE, NEEDED = "python -c pass", "import argparse", "import argparse, json, sqlite3, hmac"
@@ -83,15 +84,9 @@ def run(arguments: Sequence[str], project: Path, environment: Dict[str, str]) ->
 
 
 def timed(command: List[str], project: Path, environment: Dict[str, str]) -> Spent:
-    began, used = time.perf_counter(), cpu_seconds()
+    began, used = time.perf_counter(), cpu_seconds(resource.RUSAGE_CHILDREN)
     subprocess.run(command, cwd=str(project), env=environment, capture_output=True, check=True)
-    return Spent(time.perf_counter() - began, cpu_seconds() - used)
-
-
-def cpu_seconds() -> float:
-    """Of all processes that were waited for."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
+    return Spent(time.perf_counter() - began, cpu_seconds(resource.RUSAGE_CHILDREN) - used)
 
 
 def measured(project: Path, environment: Dict[str, str]) -> Dict[str, List[Spent]]:

@@ -22,6 +22,7 @@ from claude_force.workflow.order import levels
 
 from .part import Found, Goal, Part, ratios, spread, table
 from .processes import say, served
+from .used import project
 
 FIRST_TOKEN_SECONDS, TOKENS_PER_SECOND, CHARACTERS_PER_TOKEN = 0.3, 400.0, 4
 FEWEST_TOKENS, MOST_TOKENS = 40, 240
@@ -102,13 +103,8 @@ async def measured(base_url: str) -> Dict[str, List[float]]:
     """Seconds of each run, the shapes in turn within each round."""
     found: Dict[str, List[float]] = {name: [] for name in SHAPES}
     with tempfile.TemporaryDirectory() as folder:
-        agents = Path(folder, ".claude", "agents")
-        agents.mkdir(parents=True)  # noqa: ASYNC240
-        (agents / "expert.md").write_text(
-            "---\nname: expert\nmodel: sonnet\n---\nYou help.", encoding="utf-8"
-        )
         async with AsyncAgentOrchestrator(
-            agents.parent, api_key="none", base_url=base_url, max_concurrent=CONCURRENT
+            project(Path(folder)), api_key="none", base_url=base_url, max_concurrent=CONCURRENT
         ) as running:
             # Imports and connections are not what is measured.
             await running.execute_multiple([("expert", f"{one} warm") for one in range(CONCURRENT)])

@@ -18,7 +18,6 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 from ..part import Found, Goal, Part, ratios, spread, table
 from ..processes import answered, say
 
-MEASURES = str(Path(__file__).resolve().parent / "measures.py")
 OURS = "claude-force"
 ON_DISK = (OURS, "SQLite row", "diskcache", "diskcache LRU", "DSPy", "LiteLLM disk", "LangChain SQLite")
 IN_MEMORY = ("dict", "dict + HMAC", "LiteLLM memory")
@@ -72,7 +71,7 @@ def one(name: str, what: str, folder: Path, entries: int) -> Dict[str, float]:
     """One measure in a process of its own; nothing where a peer fails, which is said."""
     folder.mkdir(mode=0o700, exist_ok=True)
     try:
-        return answered(MEASURES, name, what, str(folder), str(entries))
+        return answered("-m", "benchmarks.cache.measures", name, what, str(folder), str(entries))
     except subprocess.CalledProcessError:
         if name == OURS:
             raise

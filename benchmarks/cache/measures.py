@@ -1,4 +1,5 @@
-"""One measure of one subject, in a process of its own: `python measures.py SUBJECT MEASURE FOLDER ENTRIES`.
+"""One measure of one subject, in a process of its own: `python -m
+benchmarks.cache.measures SUBJECT MEASURE FOLDER ENTRIES`.
 
 Prints one JSON object of figures: times in microseconds, sizes in bytes.
 """
@@ -7,7 +8,6 @@ from __future__ import annotations
 
 import json
 import random
-import resource
 import statistics
 import subprocess
 import sys
@@ -15,10 +15,12 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, List, Type
 
-from subjects import SUBJECTS, ClaudeForce, Subject, answer
+from ..processes import ROOT
+from ..used import resident_bytes
+from .subjects import SUBJECTS, ClaudeForce, Subject, answer
 
 SAMPLE = 3000
-PAGE = resource.getpagesize()
+MODULE = "benchmarks.cache.measures"
 
 
 def each(call: Callable[[int], Any], numbers: Iterable[int]) -> List[float]:
@@ -39,10 +41,6 @@ def checked(subject: Subject, numbers: Iterable[int]) -> List[float]:
         if subject.get(number) != answer(number):
             raise SystemExit(f"entry {number} is not what was stored")
     return times
-
-
-def resident() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
 
 
 def middle(times: List[float]) -> float:
@@ -69,12 +67,12 @@ def read(make: Type[Subject], folder: Path, entries: int) -> Dict[str, float]:
     warm = make(_fresh(folder, "warm"))
     warm.set(1)
     warm.close()
-    before = resident()
+    before = resident_bytes()
     started = time.perf_counter()
     subject = make(folder)
     subject.get(entries + 1)
     opened = (time.perf_counter() - started) * 1e6
-    held = resident() - before
+    held = resident_bytes() - before
     if not entries:
         return {"open": opened}
     numbers = random.Random(7).sample(range(entries), min(SAMPLE, entries))
@@ -136,7 +134,8 @@ def together(make: Type[Subject], folder: Path, entries: int) -> Dict[str, float
     started = time.perf_counter()
     workers = [
         subprocess.Popen(
-            [sys.executable, __file__, name, "one of four", str(folder), str(entries), str(part)]
+            [sys.executable, "-m", MODULE, name, "one of four", str(folder), str(entries), str(part)],
+            cwd=str(ROOT),
         )
         for part in range(4)
     ]

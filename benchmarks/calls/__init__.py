@@ -13,13 +13,11 @@ import sys
 import tempfile
 from contextlib import ExitStack, contextmanager
 from itertools import product
-from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Tuple
 
 from ..part import Found, Goal, Part, ratios, spread, table
-from ..processes import SERVER, say, served
+from ..processes import ROOT, SERVER, say, served
 
-HERE = Path(__file__).resolve().parent
 OURS, LIMIT = "claude-force", "bare aiohttp"
 NAMES = (OURS, "SDK, aiohttp", "SDK, default", "LiteLLM", "LangChain", "pydantic-ai", LIMIT)
 # Requests a second of ours to theirs, plain, 500 at a time, answered at once.
@@ -88,7 +86,8 @@ def measure() -> Found:
 def client(name: str) -> Iterator[subprocess.Popen[str]]:
     """Ends with its standard input."""
     with tempfile.TemporaryDirectory() as home, subprocess.Popen(
-        [sys.executable, str(HERE / "measure.py"), name, home],
+        [sys.executable, "-m", "benchmarks.calls.measure", name, home],
+        cwd=str(ROOT),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

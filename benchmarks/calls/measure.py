@@ -1,4 +1,4 @@
-"""One subject in a process of its own: `python measure.py NAME HOME`.
+"""One subject in a process of its own: `python -m benchmarks.calls.measure NAME HOME`.
 
 Reads a cell as a line of JSON, measures it, and prints what it found as a line of JSON.
 """
@@ -10,13 +10,12 @@ import gc
 import json
 import logging
 import os
-import resource
 import sys
 import time
-from pathlib import Path
 from typing import Any, Dict, List
 
-from subjects import SUBJECTS
+from ..used import cpu_seconds, resident_bytes
+from .subjects import SUBJECTS
 
 TASK_CHARACTERS = 4096
 
@@ -39,21 +38,9 @@ async def measure(name: str, cell: Dict[str, Any]) -> Dict[str, float]:
     return {
         "requests_per_second": cell["requests"] / seconds,
         "cpu_ms": cpu / cell["requests"] * 1000,
-        "resident_mb": resident_mb(),
+        "resident_mb": resident_bytes() / 2**20,
         "characters": characters,
     }
-
-
-def cpu_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
-
-
-def resident_mb() -> float:
-    """Now (Linux)."""
-    return (
-        int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * resource.getpagesize() / 2**20
-    )
 
 
 async def main(name: str) -> None:

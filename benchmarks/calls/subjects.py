@@ -13,6 +13,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, AsyncIterator, Awaitable, Callable, Dict, List
 
+from ..used import project
+
 MODEL = "claude-sonnet-5-5"
 SYSTEM = "You are a Python expert. " * 20
 MAX_TOKENS = 1024
@@ -39,14 +41,9 @@ async def claude_force(base_url: str, concurrent: int, streamed: bool) -> AsyncI
     from claude_force import AsyncAgentOrchestrator, ResponseCache
 
     with tempfile.TemporaryDirectory() as folder:
-        agents = Path(folder, ".claude", "agents")
-        agents.mkdir(parents=True)  # noqa: ASYNC240
-        (agents / "expert.md").write_text(
-            f"---\nname: expert\nmodel: {MODEL}\n---\n{SYSTEM}", encoding="utf-8"
-        )
         with ResponseCache(cache_dir=Path(folder, "cache")) as cache:
             async with AsyncAgentOrchestrator(
-                Path(folder, ".claude"),
+                project(Path(folder), MODEL, SYSTEM),
                 api_key="none",
                 base_url=base_url,
                 max_concurrent=concurrent,

@@ -17,7 +17,8 @@ from typing import Dict, Iterator, List, Tuple
 from claude_force import AsyncAgentOrchestrator
 from claude_force.testing import MessagesServer, faults
 
-from .claim import Claim, spread
+from ..part import spread
+from .claim import Claim
 
 ROUNDS = 5
 AGENTS = ("reader", "writer", "checker")

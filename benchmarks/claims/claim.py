@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from statistics import median
-from typing import NamedTuple, Sequence
+from typing import NamedTuple
 
 
 class Claim(NamedTuple):
@@ -13,9 +12,3 @@ class Claim(NamedTuple):
     figure: str
     held: bool
     how: str
-
-
-def spread(values: Sequence[float], form: str = "{:.2f}") -> str:
-    """The median, with the smallest and the largest."""
-    low, middle, high = (form.format(value) for value in (min(values), median(values), max(values)))
-    return f"{middle} ({low} to {high})"

@@ -17,6 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Dict, List
 
+from benchmarks.used import project
+
 MODEL = "claude-sonnet-5-5"
 SYSTEM = "You are a Python expert. " * 20
 MAX_TOKENS = 1024
@@ -54,10 +56,8 @@ async def our_worker(name: str, concurrency: int) -> None:
 async def our_driver(cache: str, rows: int) -> Dict[str, float]:
     from claude_force import AsyncAgentOrchestrator
 
-    agents = Path.home() / "project" / ".claude" / "agents"
-    agents.mkdir(parents=True)
-    (agents / "expert.md").write_text(f"---\nname: expert\nmodel: {MODEL}\n---\n{SYSTEM}", encoding="utf-8")
-    async with AsyncAgentOrchestrator(agents.parent, durable=URL) as running:
+    folder = project(Path.home() / "project", MODEL, SYSTEM)
+    async with AsyncAgentOrchestrator(folder, durable=URL) as running:
 
         async def answered(tasks: List[str]) -> int:
             pairs = (("expert", task) for task in tasks)

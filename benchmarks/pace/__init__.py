@@ -17,14 +17,12 @@ import json
 import subprocess
 import sys
 from functools import partial
-from pathlib import Path
 from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
 from ..part import Found, Goal, Part, table
-from ..processes import answered, say
+from ..processes import ROOT, answered, say
 from .rows import INPUT, MEANS, OUTPUT, REQUESTS
 
-HERE = Path(__file__).resolve().parent
 OURS = "claude-force"
 ROWS, SCALE = 5_000, 10.0
 FEW = ((OURS, "100"), ("SDK", "100"))
@@ -63,13 +61,15 @@ def measure(clients: Sequence[Tuple[str, str]]) -> Found:
 
 def seen(name: str, workload: str, concurrent: str) -> Tuple[Dict[str, Any], Dict[str, Any]]:
     """What the client and what the server saw. Raises CalledProcessError where the client fails."""
-    command = [sys.executable, str(HERE / "server.py"), workload, str(ROWS), str(SCALE)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+    command = [sys.executable, "-m", "benchmarks.pace.server", workload, str(ROWS), str(SCALE)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=str(ROOT)
+    ) as server:
         assert server.stdout is not None
         base_url = server.stdout.readline().strip()
         arguments = (name, base_url, workload, str(ROWS), str(SCALE), concurrent)
         try:
-            client = answered(str(HERE / "clients.py"), *arguments)
+            client = answered("-m", "benchmarks.pace.clients", *arguments)
         finally:
             told = server.communicate()[0]
     return client, json.loads(told.strip().splitlines()[-1])

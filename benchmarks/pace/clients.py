@@ -1,4 +1,5 @@
-"""One client in a process of its own: `python clients.py NAME URL WORKLOAD ROWS SCALE CONCURRENT`.
+"""One client in a process of its own: `python -m
+benchmarks.pace.clients NAME URL WORKLOAD ROWS SCALE CONCURRENT`.
 
 Prints a line of JSON. Times are simulated seconds, which pass `scale` times as fast as real ones.
 """
@@ -8,17 +9,17 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import resource
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any, Awaitable, Callable, Dict, List, Tuple, Union
 
-from rows import MAX_TOKENS, REQUESTS, Row, rows
-
 from claude_force import AsyncAgentOrchestrator
 from claude_force.calling import Clock
+
+from ..used import cpu_seconds, project
+from .rows import MAX_TOKENS, REQUESTS, Row, rows
 
 MODEL = "claude-sonnet-5-5"
 SYSTEM = "You help."
@@ -45,13 +46,8 @@ async def claude_force(
 ) -> Ended:
     """As it comes: nothing is set by hand but how many at a time."""
     with tempfile.TemporaryDirectory() as folder:
-        agents = Path(folder, ".claude", "agents")
-        agents.mkdir(parents=True)  # noqa: ASYNC240
-        (agents / "expert.md").write_text(
-            f"---\nname: expert\nmodel: {MODEL}\n---\n{SYSTEM}", encoding="utf-8"
-        )
         async with AsyncAgentOrchestrator(
-            Path(folder, ".claude"),
+            project(Path(folder), MODEL, SYSTEM),
             api_key="none",
             base_url=base_url,
             max_concurrent=concurrent,
@@ -155,14 +151,13 @@ def main() -> None:
     given, began = rows(workload, int(count)), time.perf_counter()
     work = run(name, base_url, given, float(scale), concurrent)
     ended, late = asyncio.run(watched(work))
-    used = resource.getrusage(resource.RUSAGE_SELF)
     found: Dict[str, float] = {
         "rows": len(ended),
         "succeeded": sum(success for success, _ in ended),
         "longest": max(seconds for _, seconds in ended),
         "real_seconds": time.perf_counter() - began,
         "late_seconds": late,
-        "cpu_seconds": used.ru_utime + used.ru_stime,
+        "cpu_seconds": cpu_seconds(),
     }
     print(json.dumps(found))
 

@@ -1,4 +1,5 @@
-"""The package's stand-in with limits, in a process of its own: `python server.py WORKLOAD ROWS SCALE`.
+"""The package's stand-in with limits, in a process of its own: `python -m benchmarks.pace.server WORKLOAD
+ROWS SCALE`.
 
 Prints its address, serves until its standard input ends, then prints what it saw as one line of JSON.
 """
@@ -6,12 +7,15 @@ Prints its address, serves until its standard input ends, then prints what it sa
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from typing import Any, Dict, List, Tuple
 
-from rows import (
+from claude_force.testing import MessagesServer, RateLimit
+from claude_force.testing.tokens import input_tokens
+
+from ..used import cpu_seconds
+from .rows import (
     CHARACTERS_PER_TOKEN,
     FIRST_TOKEN_SECONDS,
     INPUT,
@@ -21,9 +25,6 @@ from rows import (
     number_of,
     rows,
 )
-
-from claude_force.testing import MessagesServer, RateLimit
-from claude_force.testing.tokens import input_tokens
 
 
 def serve(workload: str, count: int, scale: float) -> Dict[str, Any]:
@@ -50,13 +51,12 @@ def serve(workload: str, count: int, scale: float) -> Dict[str, Any]:
         print(server.base_url, flush=True)
         sys.stdin.read()
         arrivals = [request.at for request in server.requests]
-    used = resource.getrusage(resource.RUSAGE_SELF)
     began = arrivals[0] if arrivals else 0.0
     return {
         "arrivals": [at - began for at in arrivals],
         "taken": [(at - began, size, tokens) for at, size, tokens in taken],
         "most_in_flight": server.max_in_flight,
-        "cpu_seconds": used.ru_utime + used.ru_stime,
+        "cpu_seconds": cpu_seconds(),
     }
 
 
