@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Tuple
 
 from . import bulk, cache, calls, durable, ledger, observers, pace, startup, workflow
+from .calls import layers
 from .part import Part
 
 PARTS: Tuple[Part, ...] = (
     calls.PART,
+    layers.PART,
     cache.PART,
     pace.PART,
     bulk.PART,

@@ -100,7 +100,9 @@ def client(name: str) -> Iterator[subprocess.Popen[str]]:
             process.stdin.close()
 
 
-def one(name: str, process: subprocess.Popen[str], cell: Cell, base_url: str) -> Dict[str, float]:
+def one(
+    name: str, process: subprocess.Popen[str], cell: Cell, base_url: str, warm: int = MOST_WARM
+) -> Dict[str, float]:
     assert process.stdin is not None
     assert process.stdout is not None
     asked: Dict[str, Any] = {
@@ -108,7 +110,7 @@ def one(name: str, process: subprocess.Popen[str], cell: Cell, base_url: str) ->
         "concurrent": cell.concurrent,
         "streamed": cell.streamed,
         "requests": cell.requests,
-        "warm": min(MOST_WARM, 2 * cell.concurrent),
+        "warm": min(warm, 2 * cell.concurrent),
     }
     process.stdin.write(json.dumps(asked) + "\n")
     process.stdin.flush()

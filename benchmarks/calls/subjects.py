@@ -35,30 +35,56 @@ def bounded(one: Callable[[str], Awaitable[int]], concurrent: int) -> Ask:
     return ask
 
 
-@asynccontextmanager
-async def claude_force(base_url: str, concurrent: int, streamed: bool) -> AsyncIterator[Ask]:
-    """Cache look-up and keeping, pacing, budget and tracking on."""
-    from claude_force import AsyncAgentOrchestrator, ResponseCache
+def claude_force(cache: bool = True, ledger: bool = True, budget: bool = True) -> Callable[..., Any]:
+    """Pacing on, and whatever else isn't switched off."""
 
-    with tempfile.TemporaryDirectory() as folder:
-        with ResponseCache(cache_dir=Path(folder, "cache")) as cache:
+    @asynccontextmanager
+    async def subject(base_url: str, concurrent: int, streamed: bool) -> AsyncIterator[Ask]:
+        from claude_force import AsyncAgentOrchestrator, ResponseCache
+
+        with tempfile.TemporaryDirectory() as name, ResponseCache(cache_dir=Path(name, "cache")) as kept:
             async with AsyncAgentOrchestrator(
-                project(Path(folder), MODEL, SYSTEM),
+                project(Path(name), MODEL, SYSTEM),
                 api_key="none",
                 base_url=base_url,
                 max_concurrent=concurrent,
                 stream=streamed,
-                response_cache=cache,
-                budget_usd=1e6,
+                response_cache=kept,
+                enable_tracking=ledger,
+                budget_usd=1e6 if budget else None,
                 prices={MODEL: {"input": 3.0, "output": 15.0}},
             ) as running:
+                options: Dict[str, Any] = {
+                    "max_tokens": MAX_TOKENS,
+                    "first_of_many": budget,
+                    "cache": "use" if cache else "off",
+                }
 
                 async def ask(tasks: List[str]) -> int:
-                    pairs = (("expert", task) for task in tasks)
-                    results = running.stream_multiple(pairs, max_tokens=MAX_TOKENS)
+                    results = running.stream_multiple((("expert", task) for task in tasks), **options)
                     return sum([len(result.output) async for result in results])
 
                 yield ask
+
+    return subject
+
+
+@asynccontextmanager
+async def transport(base_url: str, concurrent: int, streamed: bool) -> AsyncIterator[Ask]:
+    """claude-force's own way to send one request, and nothing of what decides when."""
+    from claude_force.calling.transport import Meter, Transport
+    from claude_force.types import Call
+
+    sending = Transport("none", base_url, PATIENCE, streamed, concurrent)
+
+    async def one(task: str) -> int:
+        call = Call("expert", (SYSTEM,), task, MODEL, MAX_TOKENS)
+        return len((await sending.attempt(call, Meter())).text)
+
+    try:
+        yield bounded(one, concurrent)
+    finally:
+        await sending.close()
 
 
 def sdk(**client_options: Any) -> Callable[..., Any]:
@@ -194,7 +220,11 @@ def of_events(answer: bytes) -> int:
 
 
 SUBJECTS: Dict[str, Callable[..., Any]] = {
-    "claude-force": claude_force,
+    "claude-force": claude_force(),
+    "no cache": claude_force(cache=False),
+    "no ledger": claude_force(cache=False, ledger=False),
+    "no budget": claude_force(cache=False, ledger=False, budget=False),
+    "transport": transport,
     "SDK, aiohttp": sdk(aiohttp=True),
     "SDK, default": sdk(),
     "LiteLLM": litellm,
