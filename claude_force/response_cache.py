@@ -84,6 +84,9 @@ class ResponseCache:
         self._mutex = threading.Lock()
         self._memory: MemoryLayer[_Held] = MemoryLayer(self._most // _MEMORY_SHARE)
         self._generation = b""
+        # A key takes a hash of the whole task: what was just missed and is leased now is asked for again.
+        self._missed: Tuple[Optional[Question], bytes] = (None, b"")
+        self._leased: Dict[Question, bytes] = {}
         self._hits = self._misses = self._forged = 0
         self._saved = 0.0
         if enabled:
@@ -167,6 +170,7 @@ class ResponseCache:
             hit = self._served(held) if held is not None else None
             if held is None or hit is None:
                 self._misses += 1
+                self._missed = (asked, key)
                 return None
             self._hold(asked, held, generation)
             return hit
@@ -223,7 +227,12 @@ class ResponseCache:
     def _entry(self, agent: str, *more: Any, **fields: Any) -> Optional[Tuple[Question, Entry]]:
         if not self.enabled or agent in self.exclude_agents:
             return None
+        fields["key_of"] = self._key_of
         return entry_of(self._clock(), agent, *more, **fields)
+
+    def _key_of(self, asked: Question) -> bytes:
+        missed, key = self._missed
+        return key if missed == asked else self._leased.get(asked) or cache_key(asked)
 
     def _keep(self, answers: List[Tuple[Question, Entry]]) -> int:
         most = self._most // 2
@@ -330,20 +339,26 @@ class ResponseCache:
         if not self.enabled:
             return True
         asked = question(agent, task, model, fingerprint)
+        key = self._key_of(asked)
         try:
-            return leases_of(self._folder).acquire(row_id(cache_key(asked)))
+            granted = leases_of(self._folder).acquire(row_id(key))
         except OSError as error:
             # Without locks on files there is no agreement: everyone asks.
             logger.warning("the cache has no leases: %s", error)
             return True
+        if granted:
+            self._leased[asked] = key
+        return granted
 
     def release_lease(
         self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
     ) -> None:
         """Lets the next one go ahead."""
         if self.enabled:
+            asked = question(agent, task, model, fingerprint)
+            key = self._leased.pop(asked, None) or cache_key(asked)
             try:
-                leases_of(self._folder).release(row_id(cache_key(question(agent, task, model, fingerprint))))
+                leases_of(self._folder).release(row_id(key))
             except OSError as error:
                 logger.warning("the cache has no leases: %s", error)
 
@@ -368,5 +383,6 @@ class ResponseCache:
     def after_fork(self) -> None:
         """Called in a forked child: it opens files of its own."""
         self._mutex = threading.Lock()
+        self._leased.clear()
         self._touches = Touches(self._mutex)
         self._disk.forget_parent(self._touches)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import struct
-from typing import Any, Mapping, Optional, Tuple
+from typing import Any, Callable, Mapping, Optional, Tuple
 
 from .key import Question, cache_key, field_checksums, question
 from .signing import Entry, Secret, seal
@@ -26,13 +26,15 @@ def entry_of(
     estimated_cost: Optional[float] = None,
     fingerprint: Mapping[str, str] = NO_FINGERPRINT,
     extra: Optional[Mapping[str, Any]] = None,
+    key_of: Callable[[Question], bytes] = cache_key,
 ) -> Tuple[Question, Entry]:
-    """What was asked, and the entry; the arguments after `created` are those of `ResponseCache.set`."""
+    """What was asked, and the entry; from `agent` to `extra` the arguments are those of `ResponseCache.set`.
+    `key_of` may know the key by then."""
     asked = question(agent, task, model, fingerprint)
     about = json.dumps([agent, model, field_checksums(asked)]).encode()
     more = json.dumps(dict(extra)) if extra else ""
     counts = (created, input_tokens, output_tokens, estimated_cost)
-    return asked, Entry(cache_key(asked), *counts, about, more, response)
+    return asked, Entry(key_of(asked), *counts, about, more, response)
 
 
 def sealed_within(entry: Entry, secret: Secret, most: int) -> Optional[bytes]:

@@ -144,7 +144,8 @@ class StreamReader:
         """Raises ConnectionFailedError when the stream ended before `message_stop`."""
         if not self.complete:
             raise ConnectionFailedError(_CUT_OFF, request_id=request_id)
-        return _reply(self._message, "".join(self._texts), request_id)
+        usage = read_usage(self._message.get("usage"))
+        return _reply(self._message, "".join(self._texts), usage, request_id)
 
 
 class BodyReader:
@@ -154,23 +155,24 @@ class BodyReader:
 
     def __init__(self) -> None:
         self._body = bytearray()
-        self._message: Optional[Dict[str, Any]] = None
+        self._usage: Optional[Usage] = None
 
     def feed(self, chunk: bytes) -> None:
         self._body += chunk
 
     def billed(self, most: int = _MOST_TOKENS) -> Optional[Usage]:
         """None for what can't be read."""
-        return None if self._message is None else read_usage(self._message.get("usage"))
+        return self._usage
 
     def reply(self, request_id: Optional[str]) -> Reply:
         """Raises BadReplyError for anything but a message."""
-        self._message = message = _json_object(self._body)
+        message = _json_object(self._body)
+        self._usage = usage = read_usage(message.get("usage"))
         blocks = message.get("content")
         if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
             raise BadReplyError("The answer has no list of content blocks", request_id=request_id)
         text = "".join(_text(block) for block in blocks if block.get("type") == "text")
-        return _reply(message, text, request_id)
+        return _reply(message, text, usage, request_id)
 
 
 Reader = Union[StreamReader, BodyReader]
@@ -208,12 +210,12 @@ def _unshown_bytes(part: Dict[str, Any]) -> int:
     return sum(byte_size(one) for name, one in part.items() if isinstance(one, str) and name != "type")
 
 
-def _reply(message: Dict[str, Any], text: str, request_id: Optional[str]) -> Reply:
+def _reply(message: Dict[str, Any], text: str, usage: Usage, request_id: Optional[str]) -> Reply:
     stop_reason = message.get("stop_reason")
     return Reply(
         text=text,
         model=str(message.get("model") or ""),
-        usage=read_usage(message.get("usage")),
+        usage=usage,
         stop_reason=stop_reason if isinstance(stop_reason, str) else None,
         request_id=request_id,
     )

@@ -48,7 +48,9 @@ class Bucket:
     def level(self, now: float) -> float:
         """What is in it; below 0 after more was used than was expected."""
         if now > self._at:
-            self._level = min(self.capacity, self._level + (now - self._at) * self.per_minute / 60)
+            level = self._level + (now - self._at) * self.per_minute / 60
+            # Asked for fifteen times in a call: `min` would take as long as the rest.
+            self._level = level if level < self.capacity else self.capacity
             self._at = now
         return self._level
 
@@ -107,11 +109,15 @@ class Pace:
 
     def wait(self, need: Need, now: float) -> float:
         """Seconds until `need` can be taken."""
-        return max((bucket.wait(need[kind], now) for kind, bucket in self._all), default=0.0)
+        longest = 0.0
+        for kind, bucket in self._all:
+            longest = max(longest, bucket.wait(need[kind], now))
+        return longest
 
     def take(self, need: Need, now: float) -> None:
         """Whatever the level: the one who takes has waited."""
-        self._change(need, -1.0, now)
+        for kind, bucket in self._all:
+            bucket.add(-need[kind], now)
         for kind, amount in enumerate(need):
             self._under_way[kind] += amount
 
@@ -119,11 +125,8 @@ class Pace:
         """Puts `used` in the place of what was taken."""
         for kind, amount in enumerate(need):
             self._under_way[kind] -= amount
-        self._change(Need(*(one - other for one, other in zip(need, used))), 1.0, now)
-
-    def _change(self, amounts: Need, sign: float, now: float) -> None:
         for kind, bucket in self._all:
-            bucket.add(sign * amounts[kind], now)
+            bucket.add(need[kind] - used[kind], now)
 
     def learn(self, headers: Mapping[str, str], sent: float, now: float, written: float = 0.0) -> None:
         """Takes over what an answer's headers tell, to a request that was sent at `sent` and is settled.
