@@ -48,9 +48,9 @@ def page(found: Found) -> Iterator[str]:
     yield from ("", *table(heads, rows), "")
     low, middle, high = statistics.quantiles(ratios(found["ledger"], found["none"]), n=4)
     yield (
-        f"Processor time with the ledger, to that without it, {len(found['none'])} times {BLOCK} rows in turn in "
-        f"one process: {middle:.3f} (quartiles {low:.3f} and {high:.3f}). Of that the thread that makes the "
-        f"lines and writes them takes {found['writing_us']:.0f} us a row by its own clock."
+        f"Processor time with the ledger, to that without it, {len(found['none'])} times {BLOCK} rows in "
+        f"turn in one process: {middle:.3f} (quartiles {low:.3f} and {high:.3f}). Of that the thread that "
+        f"makes the lines and writes them takes {found['writing_us']:.0f} us a row by its own clock."
     )
 
 
