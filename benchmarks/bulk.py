@@ -51,8 +51,8 @@ def page(found: Found) -> Iterator[str]:
     low, middle, high = statistics.quantiles(ratios(found["ledger"], found["none"]), n=4)
     yield (
         f"Processor time with the ledger, to that without it, {len(found['none'])} times {found['block']:,} "
-        f"rows in turn in one process: {middle:.3f} (quartiles {low:.3f} and {high:.3f}). Of that the thread that "
-        f"makes the lines and writes them takes {found['writing_us']:.0f} us a row by its own clock."
+        f"rows in turn in one process: {middle:.3f} (quartiles {low:.3f} and {high:.3f}). Of that the thread "
+        f"that makes the lines and writes them takes {found['writing_us']:.0f} us a row by its own clock."
     )
 
 

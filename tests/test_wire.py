@@ -202,6 +202,14 @@ class TestAioHttpsOwnSession:
         assert type(ours) is type(theirs)
         assert str(ours).replace(url, "") == str(theirs).replace(other, "")
 
+    async def test_of_an_error_without_end_only_its_beginning_is_read(self, project, direct):
+        endless = http(b"x" * 2**17, "400 Bad Request").replace(
+            b"content-length: 131072", b"content-length: 9999999"
+        )
+        async with sequence(http(PLAIN), endless) as (url, _):
+            error = (await ask_twice(project, url))[1].error
+        assert (error.status, len(direct)) == (400, 1)
+
     async def test_it_is_left_alone_where_a_proxy_is_set(self, project, direct, monkeypatch):
         monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
         async with sequence() as (url, _):

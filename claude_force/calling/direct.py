@@ -23,14 +23,14 @@ def direct(http: Any, request: Any, headers: Dict[str, str]) -> Optional[Direct]
     through = [getattr(transport, name, None) for name in ("proxy", "uds")]
     if not isinstance(session, aiohttp.ClientSession) or any(through):
         return None
-    return Direct(aiohttp, session, request, headers)
+    return Direct(aiohttp, http, session, request, headers)
 
 
 class Direct:
     """Sends bodies by `session` to where `request` went."""
 
-    def __init__(self, aiohttp: Any, session: Any, request: Any, headers: Dict[str, str]) -> None:
-        self._session, self._url = session, str(request.url)
+    def __init__(self, aiohttp: Any, http: Any, session: Any, request: Any, headers: Dict[str, str]) -> None:
+        self._http, self._session, self._url = http, session, str(request.url)
         # httpx or httpx2, whichever this SDK has.
         self._library = sys.modules[type(request).__module__.partition(".")[0]]
         self._body = _body_of(self._library)
@@ -54,11 +54,17 @@ class Direct:
             found.release()
             return None
         answer = Answer(found, self._broken)
-        return self._decompressed(answer) if "Content-Encoding" in found.headers else answer
+        if found.status < 400 and "Content-Encoding" not in found.headers:
+            return answer
+        return await self._of_the_library(answer)
 
-    def _decompressed(self, answer: Answer) -> Any:
+    async def _of_the_library(self, answer: Answer) -> Any:
+        """Decompressed, and of an error its beginning: it may have no end."""
         body = self._body(answer)
-        return self._library.Response(answer.status_code, headers=answer.headers.raw, stream=body)
+        response = self._library.Response(answer.status_code, headers=answer.headers.raw, stream=body)
+        for hook in self._http.event_hooks["response"]:
+            await hook(response)
+        return response
 
 
 def _body_of(library: Any) -> Any:
@@ -106,9 +112,6 @@ class Answer:
         if not piece:
             raise StopAsyncIteration
         return piece
-
-    async def aread(self) -> bytes:
-        return b"".join([piece async for piece in self])
 
     async def aclose(self) -> None:
         try:
