@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Awaitable, Callable, Dict, Optional
+from typing import Any, Awaitable, Callable, Dict, Optional, Protocol
 
 from .answers import Answers, Cache
 from .cache.asked import OFF, USE, Asked, asked
@@ -42,12 +42,48 @@ class Keeping:
         return self.cache is not None and agent_name in self.cache.exclude_agents
 
 
-class Asking:
-    """Answers for calls; one for each orchestrator.
+class Door(Protocol):
+    """Where an orchestrator's calls go in and answers come out; it knows nothing of what lies behind.
 
-    Attributes:
-        most: calls that it takes on at a time; None for as many as the wire has use for.
+    `Asking` answers in this process. Behind the two of `durable` calls outlive it.
     """
+
+    @property
+    def most(self) -> Optional[int]:
+        """Calls that it takes on at a time; None for as many as the wire has use for."""
+
+    def run_id(self, given: Optional[str]) -> Optional[str]:
+        """The id of a run whose calls outlive the process: the given one, else a new one; None where none do.
+
+        Raises InvalidOptionError for one that can't be kept.
+        """
+
+    async def answer(
+        self, call: Call, policy: str, kept: Keeping, deadline_seconds: Optional[float], terms: Terms
+    ) -> Reply:
+        """Joins an identical call that is under way, else starts one. Raises InputError, CallError."""
+
+    def identity(self, call: Call, kept: Keeping) -> Optional[bytes]:
+        """Equal for calls that have one answer; None where that can't be told, or it is not kept."""
+
+    async def has(self, call: Call, kept: Keeping) -> bool:
+        """Whether the call would be answered from the cache."""
+
+    async def explain_miss(self, call: Call, kept: Keeping) -> Dict[str, Any]:
+        """As `ResponseCache.explain_miss`."""
+
+    async def drain(self, seconds: float) -> None:
+        """Of calls that are with others hands over nothing new, and waits for the rest, at most so long."""
+
+    def shut(self) -> None:
+        """Lets go of what outlives the event loop, once that is gone."""
+
+    async def close(self) -> None:
+        """Ends what is waited for and lets go of all files and connections; a later call opens them again."""
+
+
+class Asking:
+    """The door of an orchestrator whose calls end with it: they go to `send`, unless the answer is kept."""
 
     most: Optional[int] = None
 

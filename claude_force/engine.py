@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any, AsyncIterator, Callable, Dict, List, Optional, Sequence, Tuple, TypeVar, Union
 
@@ -13,7 +12,7 @@ from anyio import move_on_after, to_thread
 from . import settings
 from .account import Account
 from .agents import Registry, prepare_call
-from .asking import Asking, Keeping
+from .asking import Asking, Door, Keeping
 from .cache.asked import USE, asked, check_policy, endpoint
 from .cache.key import cache_key, question
 from .calling import (
@@ -111,13 +110,14 @@ class Engine(Inquiries):
         self._clock, self._opening = clock or Clock(), Opening()
         self._caller, self._asking = Caller(self._clock), self._door(durable)
 
-    def _door(self, durable: Optional[str]) -> Asking:
+    def _door(self, durable: Optional[str]) -> Door:
         """Where calls get their answers. Raises InvalidOptionError, DatabaseError without the extra."""
         if durable is None:
             return Asking(self._send, self._clock)
-        extra = import_module(".durable", __package__)
-        door: Asking = extra.open_door(durable, self._send, self._how, self._clock)
-        return door
+        # Not above: it needs the extra.
+        from .durable import open_door
+
+        return open_door(durable, self._send, self._how, self._clock)
 
     @property
     def config_path(self) -> Union[str, Path, None]:

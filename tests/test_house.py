@@ -53,6 +53,17 @@ NARROW = {"testing": GROUND_FLOOR}
 MAX_MODULE_LINES = 400
 MAX_FUNCTION_LINES = 40
 MAX_ROOT_DOCUMENTS = 4
+# What these hand out is another library's, or a caller's own, and has no type here.
+UNTYPED = {
+    "agents.registry.workflow",
+    "calling.client.make_client",
+    "calling.faults.parsed",
+    "calling.pricing.price_list",
+    "calling.transport.import_sdk",
+    "calling.wire.send",
+    "clerk.do",
+    "workflow.keeping.do",
+}
 HEAVY = ("anthropic", "pydantic", "rich", "yaml", "aiohttp", "dbos", "sqlalchemy", "psycopg")
 
 Function = Union[ast.FunctionDef, ast.AsyncFunctionDef]
@@ -286,6 +297,26 @@ def test_functions_are_short(modules: Dict[str, Module]) -> None:
 
 def length(node: Function) -> int:
     return (node.end_lineno or node.lineno) - node.lineno + 1
+
+
+def test_public_functions_say_what_they_return(modules: Dict[str, Module]) -> None:
+    found = {
+        f"{module.name.partition('.')[2]}.{node.name}": module.at(node)
+        for module in modules.values()
+        for node in public_functions(module.tree)
+        if isinstance(node.returns, ast.Name) and node.returns.id == "Any"
+    }
+    offenders = [f"{place}: {name}" for name, place in found.items() if name not in UNTYPED]
+    expect_none(offenders, "These return Any where a type, or a Protocol, would let mypy check their users:")
+    expect_none(sorted(UNTYPED - set(found)), "UNTYPED names these, which return no Any:")
+
+
+def public_functions(tree: Union[ast.Module, ast.ClassDef]) -> Iterator[Function]:
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef):
+            yield from public_functions(node)
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and not node.name.startswith("_"):
+            yield node
 
 
 def test_no_error_is_swallowed(modules: Dict[str, Module]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any, Dict, Mapping
+from typing import Any, Dict, Mapping, Union
 
 from .parser import Parser
 
@@ -55,7 +55,7 @@ def add_database(parser: Parser, what: str) -> None:
     )
 
 
-def concurrent(text: str) -> Any:
+def concurrent(text: str) -> Union[int, str]:
     """A number of attempts, or "auto"."""
     return text if text == "auto" else int(text)
 

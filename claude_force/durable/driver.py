@@ -15,7 +15,7 @@ from .. import settings
 from ..answers import Answers
 from ..asking import Asking, Keeping
 from ..cache.asked import OFF, USE, Asked
-from ..calling import Bill, CallerSettings, Clock, SingleFlight, Terms, nano
+from ..calling import Bill, CallerSettings, Clock, Rates, SingleFlight, Terms, nano
 from ..errors import CancelledCallError, ClosedError, DeadlineExceededError
 from ..results import shared
 from ..types import Call, Reply
@@ -37,7 +37,7 @@ How = Callable[[], CallerSettings]
 
 
 class Remote:
-    """Calls go to workers, over Postgres. The interface is that of `Asking`."""
+    """The door to workers, over Postgres."""
 
     most = settings.MOST_HANDED_OVER
 
@@ -50,7 +50,7 @@ class Remote:
         self._cache: Optional[SharedCache] = None
         self._purses = Purses()
         self._post: Optional[_Post] = None
-        self._rates: Any = None
+        self._rates: Optional[Rates] = None
         self._ready = self._draining = False
         self._opening = threading.Lock()
 
@@ -61,7 +61,7 @@ class Remote:
     async def answer(
         self, call: Call, policy: str, kept: Keeping, deadline_seconds: Optional[float], terms: Terms
     ) -> Reply:
-        """As `Asking.answer`. Raises InvalidOptionError for a call that has no written form, DatabaseError
+        """As `Door.answer`. Raises InvalidOptionError for a call that has no written form, DatabaseError
         for a database that can't be used."""
         question = fingerprinted(call, kept)
         kept = await self._opened(kept)
@@ -180,15 +180,15 @@ class Remote:
         return await self._inner.answers_of(kept)
 
     def identity(self, call: Call, kept: Keeping) -> Optional[bytes]:
-        """As `Asking.identity`."""
+        """As `Door.identity`."""
         return self._inner.identity(call, kept)
 
     async def has(self, call: Call, kept: Keeping) -> bool:
-        """As `Asking.has`, of the shared cache."""
+        """As `Door.has`, of the shared cache."""
         return await self._inner.has(call, await self._opened(kept))
 
     async def explain_miss(self, call: Call, kept: Keeping) -> Dict[str, Any]:
-        """As `Asking.explain_miss`, of the shared cache."""
+        """As `Door.explain_miss`, of the shared cache."""
         return await self._inner.explain_miss(call, await self._opened(kept))
 
     async def drain(self, seconds: float) -> None:

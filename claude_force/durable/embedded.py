@@ -57,7 +57,7 @@ class _Asked:
 
 
 class Embedded:
-    """The interface is that of `Asking`. One in a process, and one process to a file."""
+    """The door to a queue in a file. One in a process, and one process to a file."""
 
     most: Optional[int] = None
 
@@ -80,7 +80,7 @@ class Embedded:
     async def answer(
         self, call: Call, policy: str, kept: Keeping, deadline_seconds: Optional[float], terms: Terms
     ) -> Reply:
-        """As `Asking.answer`. Raises DatabaseError where the file is another process's."""
+        """As `Door.answer`. Raises DatabaseError where the file is another process's."""
         ticket = ticket_of(terms, fingerprinted(call, kept))
         await self._open()
         outcome: Optional[Outcome] = await self._delivered(ticket, terms)
@@ -248,15 +248,15 @@ class Embedded:
         return lock
 
     def identity(self, call: Call, kept: Keeping) -> Optional[bytes]:
-        """As `Asking.identity`."""
+        """As `Door.identity`."""
         return self._inner.identity(call, kept)
 
     async def has(self, call: Call, kept: Keeping) -> bool:
-        """As `Asking.has`."""
+        """As `Door.has`."""
         return await self._inner.has(call, kept)
 
     async def explain_miss(self, call: Call, kept: Keeping) -> Dict[str, Any]:
-        """As `Asking.explain_miss`."""
+        """As `Door.explain_miss`."""
         return await self._inner.explain_miss(call, kept)
 
     async def drain(self, seconds: float) -> None:

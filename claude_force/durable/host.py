@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from functools import lru_cache
-from typing import Any, Awaitable, Callable, List, Optional
+from typing import Awaitable, Callable, List, Optional
 
 from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer
 
@@ -106,7 +106,7 @@ def destroy() -> None:
     _carry = None
 
 
-def claimed(database: Database, name: str) -> Any:
+def claimed(database: Database, name: str) -> List[str]:
     """Ids of workflows that the worker of this name has claimed and not ended."""
     found = database.client.list_workflows(
         executor_id=name, status="PENDING", queue_name=QUEUE, load_input=False, load_output=False
@@ -114,13 +114,13 @@ def claimed(database: Database, name: str) -> Any:
     return [one.workflow_id for one in found]
 
 
-def put_back(database: Database, workflow_ids: Any) -> None:
+def put_back(database: Database, workflow_ids: List[str]) -> None:
     """Makes them free to be claimed; those that have ended stay so."""
     for start in range(0, len(workflow_ids), 500):
         database.client.resume_workflows(workflow_ids[start : start + 500], queue_name=QUEUE)
 
 
-def claimants(database: Database) -> Any:
+def claimants(database: Database) -> List[str]:
     """Names of workers that have calls claimed."""
     found = database.client.list_workflows(
         status="PENDING", queue_name=QUEUE, load_input=False, load_output=False

@@ -171,8 +171,8 @@ def _failure(row: Any) -> Failure:
     return Failure(place, row.agent, str(read_outcome(row.figures, '""', 0.0)))
 
 
-def _states() -> Any:
-    counted: Dict[str, Any] = {
+def _states() -> sa.Select[Any]:
+    counted: Dict[str, sa.ColumnElement[int]] = {
         "calls": sa.func.count(CALLS.c.id),
         "succeeded": _count(RESULTS.c.success),
         "failed": _count(sa.and_(sa.not_(RESULTS.c.success), sa.not_(RESULTS.c.cancelled))),
@@ -190,5 +190,5 @@ def _states() -> Any:
     )
 
 
-def _count(condition: Any) -> Any:
+def _count(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
     return sa.func.coalesce(sa.func.sum(sa.case((condition, 1), else_=0)), 0)
