@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, Dict, Mapping, Optional, Type
 
 from . import errors
 from .errors import CallError, ClaudeForceError
@@ -19,7 +19,9 @@ def packed(result: AgentResult) -> str:
     fields = dict(vars(result))
     fields["usage"] = asdict(result.usage)
     fields["timeline"] = [asdict(one) for one in result.timeline]
-    fields["error"] = None if result.error is None else _error_fields(result.error)
+    fields["error"] = (
+        None if result.error is None else {"text": str(result.error), **error_fields(result.error)}
+    )
     return json.dumps(fields, default=str)
 
 
@@ -32,7 +34,7 @@ def unpacked(text: str) -> AgentResult:
     fields["usage"] = Usage(**fields["usage"])
     fields["timeline"] = tuple(Attempt(**one) for one in fields["timeline"])
     error = fields["error"]
-    fields["error"] = None if error is None else _error(error)
+    fields["error"] = None if error is None else error_from(error, ClaudeForceError)
     return AgentResult(**fields)
 
 
@@ -60,26 +62,27 @@ def given_again(result: AgentResult, age: float) -> AgentResult:
     )
 
 
-def _error_fields(error: ClaudeForceError) -> Dict[str, Any]:
+def error_fields(error: ClaudeForceError) -> Dict[str, Any]:
+    """All that it says, but for its timeline: by whose clock that is, only the carrier knows."""
+    message = error.message if isinstance(error, CallError) else str(error)
+    told: Dict[str, Any] = {"type": type(error).__name__, "message": message}
     if isinstance(error, CallError):
-        own = {name: getattr(error, name) for name in ERROR_FIELDS}
+        told.update({name: getattr(error, name) for name in ERROR_FIELDS})
+    own = {name: value for name, value in vars(error).items() if name not in told and name != "timeline"}
+    return {**told, "own": own} if own else told
+
+
+def error_from(fields: Mapping[str, Any], otherwise: Type[ClaudeForceError]) -> ClaudeForceError:
+    """What `error_fields` told of; one of `otherwise` for a class that this version does not know."""
+    found: Optional[Any] = getattr(errors, str(fields["type"]), None)
+    kind = found if isinstance(found, type) and issubclass(found, ClaudeForceError) else otherwise
+    # Not by its own constructor, which may take anything.
+    error: ClaudeForceError = kind.__new__(kind)
+    if isinstance(error, CallError):
+        CallError.__init__(error, fields["message"])
     else:
-        own = {"own": vars(error)}
-    return {"type": type(error).__name__, "text": str(error), **own}
-
-
-def _error(fields: Mapping[str, Any]) -> ClaudeForceError:
-    kind: Optional[Any] = getattr(errors, str(fields["type"]), None)
-    if not (isinstance(kind, type) and issubclass(kind, ClaudeForceError)):
-        kind = ClaudeForceError
-    if not issubclass(kind, CallError):
-        # Not by its own constructor, which may take anything.
-        plain = kind.__new__(kind, fields["text"])
-        Exception.__init__(plain, fields["text"])
-        for name, value in fields.get("own", {}).items():
-            setattr(plain, name, tuple(value) if isinstance(value, list) else value)
-        return plain
-    error = kind(fields["message"])
-    for name in ERROR_FIELDS[1:]:
-        setattr(error, name, fields[name])
+        Exception.__init__(error, fields["text"] if "text" in fields else fields["message"])
+    told = {name: fields[name] for name in ERROR_FIELDS if name in fields and isinstance(error, CallError)}
+    for name, value in {**fields.get("own", {}), **told}.items():
+        setattr(error, name, tuple(value) if isinstance(value, list) else value)
     return error

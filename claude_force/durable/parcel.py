@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
-from typing import Any, Callable, Dict, Mapping, Optional, Tuple, Type, Union
+from typing import Any, Callable, Dict, Mapping, Optional, Tuple, Union
 
-from .. import errors
 from ..errors import CallError, ClaudeForceError, InvalidOptionError
-from ..portable import ERROR_FIELDS
+from ..portable import error_fields, error_from
 from ..types import Attempt, Call, Reply, Usage
 
 # A worker takes only calls of its own format: DBOS keeps those of others queued for workers that know them.
@@ -110,34 +109,12 @@ def _attempts(times: Any, now: float) -> Tuple[Attempt, ...]:
 
 
 def _error_fields(error: ClaudeForceError, began: float) -> Dict[str, Any]:
-    plain: Dict[str, Any] = {"type": type(error).__name__, "message": _message(error)}
+    fields = error_fields(error)
+    return {**fields, "timeline": _times(error.timeline, began)} if isinstance(error, CallError) else fields
+
+
+def _error(fields: Mapping[str, Any], now: float) -> ClaudeForceError:
+    error = error_from(fields, CallError)
     if isinstance(error, CallError):
-        plain.update({name: getattr(error, name) for name in ERROR_FIELDS})
-        plain["timeline"] = _times(error.timeline, began)
-    own = {name: value for name, value in vars(error).items() if name not in plain}
-    return {**plain, "own": own} if own else plain
-
-
-def _message(error: ClaudeForceError) -> str:
-    return error.message if isinstance(error, CallError) else str(error)
-
-
-def _error(plain: Dict[str, Any], now: float) -> ClaudeForceError:
-    known = error_type(plain.pop("type"))
-    message, timeline, own = plain.pop("message"), plain.pop("timeline", ()), plain.pop("own", {})
-    # Not by its own constructor, which may take anything.
-    found = known.__new__(known, message)
-    if isinstance(found, CallError):
-        CallError.__init__(found, message)
-        found.timeline = _attempts(timeline, now)
-    else:
-        Exception.__init__(found, message)
-    for name, value in {**own, **plain}.items():
-        setattr(found, name, tuple(value) if isinstance(value, list) else value)
-    return found
-
-
-def error_type(name: str) -> Type[ClaudeForceError]:
-    """One of this package's errors; CallError for a name that this version does not know."""
-    found: Optional[Any] = getattr(errors, name, None)
-    return found if isinstance(found, type) and issubclass(found, ClaudeForceError) else CallError
+        error.timeline = _attempts(fields.get("timeline", ()), now)
+    return error
