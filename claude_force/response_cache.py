@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
@@ -14,7 +13,7 @@ from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Mapping, Opti
 
 from .agents.names import slug
 from .cache.disk import Disk
-from .cache.entries import NO_FINGERPRINT, entry_of, sealed_within
+from .cache.entries import FORGED, NO_FINGERPRINT, entry_of, hit_of, sealed_within
 from .cache.key import Question, cache_key, question
 from .cache.lease import leases_of
 from .cache.memory import MemoryLayer
@@ -141,26 +140,16 @@ class ResponseCache:
             return None
 
     def _served(self, held: _Held) -> Optional[Dict[str, Any]]:
-        _, created, input_tokens, output_tokens, cost, _, extra, response = held.entry
-        age = self._clock() - created
+        entry = held.entry
+        age = self._clock() - entry.created
         # A time far ahead was written by a clock that was wrong.
         if not abs(age) < self._ttl:
             return None
         held.hits += 1
         self._hits += 1
-        self._saved += cost or 0.0
+        self._saved += entry.cost or 0.0
         self._touches.note(held.row)
-        hit = {
-            "response": response,
-            "input_tokens": input_tokens,
-            "output_tokens": output_tokens,
-            "estimated_cost": cost,
-            "cached": True,
-            "cache_age_seconds": age if age > 0 else 0.0,
-            "hit_count": held.hits,
-        }
-        # Decoded anew each time: a caller may change what it is given.
-        return {**json.loads(extra), **hit} if extra else hit
+        return hit_of(entry, age, held.hits)
 
     def _look_up(self, asked: Question) -> Optional[Dict[str, Any]]:
         key = cache_key(asked)
@@ -183,9 +172,7 @@ class ResponseCache:
         entry = unseal(row[0], key, self._secret)
         if entry is None:
             self._forged += 1
-            logger.warning(
-                "a cache entry whose signature does not hold was removed", extra={"cache_key": key.hex()}
-            )
+            logger.warning(FORGED, extra={"cache_key": key.hex()})
             store.delete([key])
             return generation, None
         identity = row_id(key)

@@ -62,7 +62,7 @@ def explain(store: Store, secret: Secret, asked: Question, now: float, ttl: floa
     entry = unseal(row[0], key, secret)
     if entry is None:
         return explained(False, "The answer that is kept has a signature that does not hold.")
-    if not -ttl < now - entry.created < ttl:
+    if not abs(now - entry.created) < ttl:
         return explained(
             False,
             f"The answer that is kept is {(now - entry.created) / 3600:.1f} hours old; "

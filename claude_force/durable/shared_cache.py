@@ -6,7 +6,6 @@ its own then, and none is lost.
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
@@ -18,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from .. import settings
 from ..cache.audit import explained
-from ..cache.entries import NO_FINGERPRINT, entry_of, sealed_within
+from ..cache.entries import FORGED, NO_FINGERPRINT, entry_of, hit_of, sealed_within
 from ..cache.key import Question, cache_key, question
 from ..cache.place import cache_folder
 from ..cache.secret import find_secret
@@ -82,16 +81,7 @@ class SharedCache:
         if many:
             # A driver only reads; what it uses all the time would pass for unused.
             self._guarded(self._tell_touches, None)
-        hit = {
-            "response": entry.response,
-            "input_tokens": entry.input_tokens,
-            "output_tokens": entry.output_tokens,
-            "estimated_cost": entry.cost,
-            "cached": True,
-            "cache_age_seconds": max(0.0, age),
-            "hit_count": hits + 1,
-        }
-        return {**json.loads(entry.extra), **hit} if entry.extra else hit
+        return hit_of(entry, age, hits + 1)
 
     def recall(
         self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
@@ -116,13 +106,11 @@ class SharedCache:
             entry = unseal(bytes(row.sealed), key, self._secret)
             if entry is None:
                 self.forged += 1
-                logger.warning(
-                    "a cache entry whose signature does not hold was removed", extra={"cache_key": key.hex()}
-                )
+                logger.warning(FORGED, extra={"cache_key": key.hex()})
                 connection.execute(sa.delete(ANSWERS).where(*self._is(key)))
                 return None
         age = row.now - entry.created
-        return (entry, row.hits, age) if -self._ttl < age < self._ttl else None
+        return (entry, row.hits, age) if abs(age) < self._ttl else None
 
     def _is(self, key: bytes) -> Tuple[sa.ColumnElement[bool], ...]:
         return ANSWERS.c.key == key, ANSWERS.c.secret == self._secret.id
