@@ -8,6 +8,7 @@ from typing import Any, Dict, Mapping, Optional, Type
 
 from . import errors
 from .errors import CallError, ClaudeForceError
+from .money import free
 from .types import AgentResult, Attempt, Usage
 
 # Of a CallError; what they are is for its class to say.
@@ -40,7 +41,6 @@ def unpacked(text: str) -> AgentResult:
 
 def given_again(result: AgentResult, age: float) -> AgentResult:
     """The same answer, which was paid for `age` seconds ago: it costs nothing now."""
-    saved = result.saved_cost if result.cached or result.shared else result.cost
     return replace(
         result,
         metadata={
@@ -50,15 +50,11 @@ def given_again(result: AgentResult, age: float) -> AgentResult:
             "estimated_cost": 0.0,
             "execution_time_ms": 0.0,
         },
-        cost=0.0,
-        saved_cost=saved,
+        **free(result),
         cached=True,
         cache_age=age,
         shared=False,
-        prompt_cache_saving=None,
-        attempts=0,
         duration=0.0,
-        timeline=(),
     )
 
 

@@ -13,6 +13,7 @@ from .errors import (
     ClaudeForceError,
     ClosedError,
 )
+from .money import free
 from .types import AgentResult, Attempt, Executed, Reply, Usage
 
 logger = logging.getLogger(__name__)
@@ -59,13 +60,9 @@ def shared(reply: Reply) -> Reply:
     """The same answer for another who asked at the same time: paid for once."""
     return replace(
         reply,
-        attempts=0,
-        cost=0.0,
+        **free(reply),
         wasted_cost=0.0,
-        saved_cost=reply.saved_cost if reply.cached else reply.cost,
         shared=True,
-        prompt_cache_saving=None,
-        timeline=(),
     )
 
 

@@ -18,6 +18,7 @@ ROWS = (
     "errors",
     "types",
     "settings",
+    "money",
     "forks",
     "locks",
     "agents",

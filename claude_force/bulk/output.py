@@ -17,6 +17,7 @@ from typing import Any, Collection, Dict, Iterable, Iterator, Mapping, Optional,
 
 from ..errors import CancelledCallError, ClosedError, InputError
 from ..locks import try_lock
+from ..money import is_unpriced
 from ..types import AgentResult
 from .rows import Row
 
@@ -225,7 +226,7 @@ def _cost_alone(found: Dict[str, Any]) -> bytes:
 def _done(found: Dict[str, Any]) -> Done:
     success, cost = found["success"], found["cost"]
     broken_off = found.get("error_type") in _BROKEN_OFF
-    return Done(found["key"], success, cost or 0.0, bool(success) and cost is None, broken_off)
+    return Done(found["key"], success, cost or 0.0, is_unpriced(success, cost), broken_off)
 
 
 def _lines(path: Path) -> Iterator[Tuple[int, bytes, Dict[str, Any]]]:

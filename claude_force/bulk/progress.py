@@ -8,6 +8,7 @@ from typing import Callable, Deque, Optional, Tuple
 
 from ..calling import Watch
 from ..errors import CallError
+from ..money import Spent
 from ..types import AgentResult
 
 # The rate is that of the last minute, so that it follows a run that is slowed down.
@@ -113,8 +114,8 @@ class Tracker:
         self._now, self._began = now, now()
         self._total = total
         self._done = self._failed = self._cached = self._taken = self._in_flight = 0
-        self._attempts = self._input = self._output = self._unpriced = self._priced = 0
-        self._cost = self._saved = self._prompt_saving = 0.0
+        self._attempts = self._input = self._output = self._priced = 0
+        self._spent = Spent()
         self._samples: Deque[Tuple[float, int]] = deque([(self._began, 0)])
 
     def row(self, index: int, agent_name: str) -> RowWatch:
@@ -135,11 +136,8 @@ class Tracker:
         self._done += 1
         self._failed += not result.success
         self._cached += result.cached or result.shared
-        self._saved += result.saved_cost or 0.0
-        self._prompt_saving += result.prompt_cache_saving or 0.0
-        self._cost += result.cost or 0.0
+        self._spent.add(result)
         self._priced += result.cost is not None
-        self._unpriced += result.success and result.cost is None
         if not (result.cached or result.shared):
             self._input += result.usage.prompt_tokens
             self._output += result.usage.output_tokens
@@ -147,7 +145,7 @@ class Tracker:
             self._samples.append((self._now(), self._done))
 
     def progress(self) -> Progress:
-        now = self._now()
+        now, spent = self._now(), self._spent
         rate = self._rate(now)
         left = None if self._total is None else max(0, self._total - self._done)
         return Progress(
@@ -160,11 +158,11 @@ class Tracker:
             attempts=self._attempts,
             input_tokens=self._input,
             output_tokens=self._output,
-            cost=self._cost,
-            unpriced=self._unpriced,
+            cost=spent.cost,
+            unpriced=spent.unpriced,
             cost_expected=self._cost_expected(left),
-            saved=self._saved,
-            prompt_cache_saving=self._prompt_saving,
+            saved=spent.saved,
+            prompt_cache_saving=spent.prompt_cache_saving,
             elapsed=now - self._began,
             rate=rate,
             seconds_left=left / rate if left is not None and rate else None,
@@ -177,9 +175,9 @@ class Tracker:
         return (self._done - done) / (now - since) if now > since else 0.0
 
     def _cost_expected(self, left: Optional[int]) -> Optional[float]:
-        if left is None or self._unpriced or not self._priced:
+        if left is None or self._spent.unpriced or not self._priced:
             return None
-        return self._cost + left * self._cost / self._priced
+        return self._spent.cost + left * self._spent.cost / self._priced
 
 
 class RowWatch(Watch):

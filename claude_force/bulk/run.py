@@ -20,6 +20,7 @@ from ..errors import (
     SpendLimitError,
     UnknownPriceError,
 )
+from ..money import Spent
 from ..types import AgentResult, Executed
 from .output import Done, Output, check_fields
 from .progress import Event, Finished, OnEvent
@@ -41,8 +42,8 @@ StreamTasks = Callable[[AsyncIterator[Task], OnEvent], AsyncIterator[AgentResult
 
 
 @dataclass
-class Outcome:
-    """How a run ended.
+class Outcome(Spent):
+    """How a run ended, and what it cost.
 
     Attributes:
         total: rows of the run; `kept` were in the output before, `ran` were added now.
@@ -50,12 +51,12 @@ class Outcome:
         over_budget: some rows were not sent because the budget had no room for them.
         stopped: it was told to stop; `cancelled`, by somebody who cancelled its calls where they are made.
         error: why no row could be run any more.
-        cost: USD of all that the output holds, its `unpriced` answers of unknown price not among them;
-            `saved` and `prompt_cache_saving` are of what ran now.
+        cost: of all that the output holds, as `unpriced`; `saved` and `prompt_cache_saving` are of what ran
+            now.
     """
 
-    total: int
-    kept: int
+    total: int = 0
+    kept: int = 0
     ran: int = 0
     succeeded: int = 0
     failed: int = 0
@@ -63,20 +64,13 @@ class Outcome:
     stopped: bool = False
     cancelled: bool = False
     error: Optional[ClaudeForceError] = None
-    cost: float = 0.0
-    unpriced: int = 0
-    saved: float = 0.0
-    prompt_cache_saving: float = 0.0
 
     def add(self, result: AgentResult) -> None:
         """Counts one that ran."""
+        super().add(result)
         self.ran += 1
         self.succeeded += result.success
         self.failed += not result.success
-        self.cost += result.cost or 0.0
-        self.unpriced += result.success and result.cost is None
-        self.saved += result.saved_cost or 0.0
-        self.prompt_cache_saving += result.prompt_cache_saving or 0.0
 
     @property
     def missing(self) -> int:
@@ -216,7 +210,7 @@ class FileRun:
     def _compared(self) -> Outcome:
         """Counts the rows, and finds those that are kept among them."""
         spent = sum(done.cost for done in self._kept.values()) + sum(self._before.values())
-        outcome, rows = Outcome(0, 0, cost=spent), 0
+        outcome, rows = Outcome(cost=spent), 0
         for row in self._rows:
             rows += 1
             check_fields(row)

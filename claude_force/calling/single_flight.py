@@ -19,6 +19,7 @@ from ..errors import (
     TransientError,
     UnknownPriceError,
 )
+from ..money import make_free
 from .bill import Bill
 
 T = TypeVar("T")
@@ -40,7 +41,7 @@ def _fail(error: ClaudeForceError, leads: bool, bears: bool, bill: Bill) -> NoRe
     other = error if leads else copy(error)
     if isinstance(other, CallError):
         if not bears:
-            other.attempts, other.cost, other.timeline = 0, None, ()
+            make_free(other)
         bill.add_inherited(other)
     raise other from (error.__cause__ if leads else error)
 

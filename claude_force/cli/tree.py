@@ -7,6 +7,7 @@ import time
 from contextlib import contextmanager
 from typing import Any, Dict, Iterator, List
 
+from ..money import Spent
 from ..workflow import StepEvent
 from . import streams
 from .logs import is_verbose
@@ -80,8 +81,8 @@ class Tree:
         return [event for event in self._events.values() if event.step not in dropped][-most:]
 
     def _cost(self) -> str:
-        costs = [event.result.cost for event in self._events.values() if event.result is not None]
-        return dollars(None if None in costs else sum(one or 0.0 for one in costs))
+        ended = [event.result for event in self._events.values() if event.result is not None]
+        return dollars(Spent.of(one for step in ended for one in step.tries).full_cost)
 
     def _row(self, event: StepEvent, now: float, with_agent: bool) -> str:
         width = max(len(one) for one in self._events)

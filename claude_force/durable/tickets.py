@@ -15,6 +15,7 @@ from ..cache.key import cache_key
 from ..cache.key import question as as_question
 from ..calling import Budget, Terms
 from ..errors import CallError, CancelledCallError, InvalidOptionError
+from ..money import free, make_free
 from ..types import Call, Reply
 from .calls import Finish
 from .collecting import Row
@@ -51,17 +52,13 @@ def counted_before(outcome: Outcome, age: float) -> Outcome:
     if isinstance(outcome, Reply):
         return replace(
             outcome,
-            attempts=0,
-            cost=0.0,
+            **free(outcome),
             wasted_cost=0.0,
-            saved_cost=outcome.saved_cost if outcome.cached or outcome.shared else outcome.cost,
             cached=True,
             cache_age=max(0.0, age),
-            prompt_cache_saving=None,
-            timeline=(),
         )
     if isinstance(outcome, CallError):
-        outcome.attempts, outcome.cost, outcome.timeline = 0, None, ()
+        make_free(outcome)
     return outcome
 
 

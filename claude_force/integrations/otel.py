@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import List, Optional, Protocol
 
 from .. import __version__, settings
+from ..money import is_unpriced
 from ..results import Observer
 from ..types import Attempt, Executed
 from . import conventions
@@ -161,7 +162,7 @@ class _Figures:
             self._tokens.record(count, {**told, "gen_ai.token.type": kind}, within)
         if result.cost:
             self._cost.add(result.cost, call, within)
-        if result.cost is None and result.success:
+        if is_unpriced(result.success, result.cost):
             self._unknown.add(1, call, within)
         if result.saved_cost:
             self._saved.add(result.saved_cost, call, within)

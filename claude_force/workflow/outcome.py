@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 from xml.sax.saxutils import quoteattr
 
+from ..money import Spent
 from ..types import AgentResult
 from .spec import Workflow
 
@@ -62,7 +63,7 @@ class StepResult:
     @property
     def cost(self) -> Optional[float]:
         """USD paid now for all calls; None where the price of an answer is not known."""
-        return total_cost(self.tries)
+        return Spent.of(self.tries).full_cost
 
     def to_dict(self) -> Dict[str, Any]:
         """Plain values only, ready for JSON."""
@@ -75,7 +76,7 @@ class StepResult:
             "began": self.began,
             "ended": self.ended,
             "cost": self.cost,
-            "saved_cost": sum(one.saved_cost or 0.0 for one in self.tries),
+            "saved_cost": Spent.of(self.tries).saved,
             "calls": len(self.tries),
             "parts": len(self.results),
             "resumed": self.resumed,
@@ -118,12 +119,16 @@ class WorkflowResult(List[AgentResult]):
 
     @property
     def cost(self) -> Optional[float]:
-        return total_cost(one for step in self.steps for one in step.tries)
+        return self._spent.full_cost
 
     @property
     def saved_cost(self) -> float:
         """USD that kept, shared and resumed answers would have cost, as far as it is known."""
-        return sum(one.saved_cost or 0.0 for step in self.steps for one in step.tries)
+        return self._spent.saved
+
+    @property
+    def _spent(self) -> Spent:
+        return Spent.of(one for step in self.steps for one in step.tries)
 
     @property
     def output(self) -> str:
@@ -152,16 +157,6 @@ class WorkflowResult(List[AgentResult]):
             "output": self.output,
             "steps": [step.to_dict() for step in self.steps],
         }
-
-
-def total_cost(results: Iterable[AgentResult]) -> Optional[float]:
-    """USD; None where an answer's price is not known. A failed call that cost nothing known counts as 0."""
-    total = 0.0
-    for one in results:
-        if one.cost is None and one.success:
-            return None
-        total += one.cost or 0.0
-    return total
 
 
 @dataclass(frozen=True)
