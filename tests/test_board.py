@@ -104,7 +104,7 @@ class TestLines:
         assert rows == "50 of 100 rows done, 2 failed, 5 cached, 3 in flight of 5 at most, paused for 12 s"
         assert "0 of 60 requests" in speed
         assert "of 8,000 output tokens" in speed
-        assert money == "$2.0000 so far, about $2.5000 in all; 1 h 1 min left"
+        assert money == "$2.00 so far, about $2.50 in all; 1 h 1 min left"
 
     def test_rows_that_a_stop_left_unsent_have_neither_ended_nor_failed(self):
         board = self.board()
@@ -112,7 +112,7 @@ class TestLines:
         board.on_event(Finished(1, "a", progress, AgentResult("a", False, error=ClosedError("stopped"))))
         rows, _, money = board.lines()
         assert rows.startswith("49 of 100 rows done, 2 failed")
-        assert money == "$1.5000 so far"
+        assert money == "$1.50 so far"
         assert "failed" not in board._drawn().plain.replace("2 failed", "")
 
     def test_its_first_line_has_a_speed(self):
@@ -129,7 +129,7 @@ class TestLines:
         drawn = board._drawn().plain
         assert drawn.count("  ! ") == 3
         assert "row 5, attempt 1: busy" in drawn
-        assert "all wait for 2.0 s: later" in drawn
+        assert "all wait for 2.00 s: later" in drawn
 
 
 def test_rows_that_workers_have_are_not_said_to_be_on_the_wire():

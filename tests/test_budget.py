@@ -64,7 +64,7 @@ class TestBudget:
         budget = Budget(1.0)
         assert budget.reserve(0.25)
         budget.settle(0.25, 0.25)
-        said = r"of \$1, \$0\.2500 is spent, and this call may cost up to \$1\.1000: it was not sent"
+        said = r"of \$1\.00, \$0\.2500 is spent, and this call may cost up to \$1\.10: it was not sent"
         with pytest.raises(BudgetExceededError, match=said):
             budget.reserve(1.1)
 

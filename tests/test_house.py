@@ -18,6 +18,7 @@ ROWS = (
     "errors",
     "types",
     "settings",
+    "spelled",
     "money",
     "forks",
     "locks",
@@ -274,6 +275,34 @@ def test_the_library_does_not_print(modules: Dict[str, Module]) -> None:
         if isinstance(node, ast.Call) and dotted(node.func) == "print"
     ]
     expect_none(offenders, "The library logs; only cli/ may print:")
+
+
+def test_figures_are_spelled_in_one_place(modules: Dict[str, Module]) -> None:
+    offenders = [
+        module.at(node)
+        for module in modules.values()
+        # The marks of an axis are powers of ten, which no measured time is.
+        if module.name not in (f"{PACKAGE}.spelled", f"{PACKAGE}.report.scales")
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.JoinedStr) and spells_a_figure(node)
+    ]
+    expect_none(offenders, "spelled.py writes USD, times, shares and sizes; these do so themselves:")
+
+
+def spells_a_figure(text: ast.JoinedStr) -> bool:
+    parts = [""] + [one.value if isinstance(one, ast.Constant) else one for one in text.values] + [""]
+    return any(
+        isinstance(one, ast.FormattedValue)
+        and re.search(r"\.\d+f$", written_format(one))
+        and (str(before).endswith("$") or re.match(r" (ms|s|min|h|kB|MB)\b| %", str(after)))
+        for before, one, after in zip(parts, parts[1:], parts[2:])
+    )
+
+
+def written_format(value: ast.FormattedValue) -> str:
+    spec = value.format_spec
+    parts = spec.values if isinstance(spec, ast.JoinedStr) else []
+    return "".join(str(part.value) for part in parts if isinstance(part, ast.Constant))
 
 
 def test_modules_are_short(modules: Dict[str, Module]) -> None:

@@ -59,6 +59,10 @@ class TestData:
             sum(entry.estimated_cost or 0 for entry in entries), abs=1e-9
         )
 
+    def test_a_prompt_cache_that_only_cost_has_its_sign_before_the_dollar(self):
+        page = page_of([moment(0, estimated_cost=1.0, prompt_cache_saving=-0.5)])
+        assert "and -$0.5000 by the prompt cache" in page
+
     @pytest.mark.parametrize("failing", [0.03, 1.0])
     def test_ten_thousand_calls_fit_into_a_megabyte(self, failing):
         assert len(page_of(fleet_entries(10_000, failing=failing)).encode()) < 1_000_000
@@ -188,7 +192,7 @@ class TestCommand:
         written = Path(out.strip())
         assert set(project.rglob("*")) - before == {written}
         assert written == project / ".claude" / "metrics" / "report.html"
-        assert "Run new: 1 call," in err and f"{written.stat().st_size / 1000:,.0f} kB" in err
+        assert "Run new: 1 call," in err and f"{written.stat().st_size / 1024:,.0f} kB" in err
 
     def test_an_unknown_price_is_not_told_as_nothing(self, project, capsys):
         line = json.dumps({"timestamp": "2026-03-14T09:00:00Z", "agent_name": "a"})

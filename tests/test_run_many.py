@@ -299,7 +299,7 @@ class TestResume:
         for _ in range(2):
             assert many(tasks, "-o", "out.jsonl", "--cache", "off", "--model", "my-own-model") == 0
             said = capsys.readouterr().err
-            assert "3 answers of unknown price" in said and "$0.0000" not in said
+            assert "3 answers of unknown price" in said and "$0.00" not in said
 
     def test_a_second_run_pays_for_nothing(self, project, server):
         tasks = write_tasks(project, 20)

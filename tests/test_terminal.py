@@ -83,7 +83,7 @@ class TestAnswer:
         answer, _, figures = terminal.text.rpartition("claude-force: ")
         assert answer.partition("word0")[2].replace("\n", "") == LONG[len("word0") :].replace("\n", "")
         assert re.fullmatch(
-            r"claude-sonnet-5-5, [\d,]+ tokens, (\$0\.\d+|cost unknown), [\d.]+ s, 1 attempt\n", figures
+            r"claude-sonnet-5-5, [\d,]+ tokens, (\$0\.\d+|cost unknown), [\d.]+ m?s, 1 attempt\n", figures
         )
 
     def test_that_is_kept_appears_at_once(self, workplace, messages_server):

@@ -433,7 +433,7 @@ class TestTree:
 
     def test_a_narrow_terminal_shows_how_each_step_is_and_not_its_agent(self):
         _, line = self.tree(1, 0).lines(30, 24)
-        assert line == "  s0  succeeded, 1.0 s, $0.5000"
+        assert line == "  s0  succeeded, 1.00 s, $0.5000"
 
     def test_a_price_that_is_not_known_is_not_called_nothing(self):
         assert "cost unknown so far" in self.tree(2, 1, cost=None).lines(80, 24)[0]
@@ -446,7 +446,7 @@ def test_a_run_whose_price_is_not_known_is_not_listed_as_free(graph, capsys):
     (run,) = fields_of(capsys)
     assert run["unpriced"] == run["answers"] > 0
     main(["runs", "list"])
-    assert f"$0.0000 and {run['answers']} answers of unknown cost" in capsys.readouterr().out
+    assert f"$0.00 and {run['answers']} answers of unknown cost" in capsys.readouterr().out
 
 
 def test_a_plan_is_of_no_run_that_has_begun(graph, capsys):

@@ -1,7 +1,7 @@
 """One call on the wire. `Caller` is the door; the rest of the package knows nothing behind it."""
 
 from .bill import Bill
-from .budget import Budget, Price, Prices, nano, price_by
+from .budget import Budget, Price, Prices, exceeded, nano, price_by
 from .caller import Caller, CallerSettings, Endpoint
 from .clock import Clock
 from .forecast import Forecast, byte_size, counted
@@ -51,6 +51,7 @@ __all__ = [
     "check_options",
     "check_rates",
     "counted",
+    "exceeded",
     "nano",
     "price_by",
 ]

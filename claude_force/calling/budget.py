@@ -6,6 +6,7 @@ import math
 from typing import Any, Callable, List, Mapping, Optional, Protocol
 
 from ..errors import BudgetExceededError, InvalidOptionError
+from ..spelled import dollars
 from ..types import Call, Usage
 from .forecast import byte_size
 from .pricing import NO_OPTIONS
@@ -57,10 +58,7 @@ class Budget:
         """
         amount = nano(worst)
         if self._spent + amount > self._limit:
-            raise BudgetExceededError(
-                f"Of the budget of ${self.usd:g}, ${self.spent:.4f} is spent, and this call may cost up to "
-                f"${worst:.4f}: it was not sent"
-            )
+            raise exceeded(self.usd, self.spent, worst)
         if self._spent + self._reserved + amount > self._limit:
             return False
         self._reserved += amount
@@ -77,6 +75,14 @@ class Budget:
     def when_settled(self, wake: Callable[[], None]) -> None:
         """Calls `wake` once, after the next settlement."""
         self._waiting.append(wake)
+
+
+def exceeded(most: float, spent: float, worst: float) -> BudgetExceededError:
+    """For a call that does not fit; all in USD."""
+    return BudgetExceededError(
+        f"Of the budget of {dollars(most)}, {dollars(spent)} is spent, and this call may cost up to "
+        f"{dollars(worst)}: it was not sent"
+    )
 
 
 def worst_cost(call: Call, price: Price) -> Optional[float]:

@@ -1,10 +1,13 @@
-"""Amounts as a person reads them, and pictures of them that fit into a line of text."""
+"""Figures of the ledger in words, unknown ones among them, and pictures that fit into a line of text."""
 
 from __future__ import annotations
 
 import shutil
 import sys
 from typing import Any, List, Mapping, Optional, Sequence
+
+from .. import spelled
+from ..spelled import dollars
 
 MOST_DAYS = 60
 _BAR_CELLS = 12
@@ -15,22 +18,13 @@ _PLAIN_LEVELS, _PLAIN_FULL = "_.-=oO#@", "#"
 
 
 def percent(share: Optional[float]) -> str:
-    """Of a share from 0 to 1; what is not nothing does not read as nothing."""
-    if share is None:
-        return "unknown"
-    return "<0.1 %" if 0 < share < 0.001 else f"{share:.1%}".replace("%", " %")
+    """Of a share from 0 to 1."""
+    return "unknown" if share is None else spelled.percent(share)
 
 
 def duration(milliseconds: Optional[float]) -> str:
-    """In the unit that it is thought of."""
-    if milliseconds is None:
-        return "-"
-    if milliseconds < 1000:
-        return f"{milliseconds:.3g} ms" if milliseconds < 100 else f"{milliseconds:.0f} ms"
-    seconds = milliseconds / 1000
-    if seconds < 120:
-        return f"{seconds:.3g} s" if seconds < 100 else f"{seconds:.0f} s"
-    return f"{seconds / 60:,.1f} min"
+    """Of a time in the ledger."""
+    return "-" if milliseconds is None else spelled.duration(milliseconds / 1000)
 
 
 def spread(figures: Mapping[str, Any]) -> str:
@@ -42,17 +36,11 @@ def spread(figures: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {duration(figures[name])}" for name in names) + about
 
 
-def usd(amount: float) -> str:
-    """To the cent, or to the digits that matter where it is less than a dollar."""
-    digits = 2 if abs(amount) >= 1 or amount == 0 else 4
-    return f"{'-' if amount < 0 else ''}${abs(amount):,.{digits}f}"
-
-
 def money(known: float, unknown: int) -> str:
     """A sum, and of how many amounts it does not know."""
     if not unknown:
-        return usd(known)
-    return f"{usd(known)} + {unknown:,} unknown" if known else f"unknown ({unknown:,})"
+        return dollars(known)
+    return f"{dollars(known)} + {unknown:,} unknown" if known else f"unknown ({unknown:,})"
 
 
 def rate(value: Optional[float]) -> str:

@@ -11,9 +11,9 @@ from typing import Any, Callable, Deque, List, Optional, Tuple
 from ..bulk import Event, Finished, Paused, Progress, Retried
 from ..calling import Load
 from ..results import is_unsent
+from ..spelled import about, count, dollars, duration
 from . import streams
 from .logs import is_verbose, without_attempts
-from .render import count
 
 _FRAME_SECONDS, _LINE_SECONDS = 0.25, 10.0
 _WINDOW_SECONDS = 30.0
@@ -50,7 +50,7 @@ class Board:
         if isinstance(event, Retried):
             self._errors.append(f"row {event.index + 1}, attempt {event.attempt}: {event.error}")
         elif isinstance(event, Paused):
-            self._errors.append(f"all wait for {event.seconds:.1f} s: {event.error}")
+            self._errors.append(f"all wait for {duration(event.seconds)}: {event.error}")
         elif isinstance(event, Finished) and is_unsent(event.result):
             self._unsent += 1
         elif isinstance(event, Finished) and not event.result.success:
@@ -93,7 +93,7 @@ class Board:
         # A row that has its answer is still in flight for the run, until that is kept.
         on_wire = now.in_flight if load is None else load.under_way
         room = "" if load is None else f" of {load.window:,} at most"
-        paused = f", paused for {load.paused:.0f} s" if load is not None and load.paused else ""
+        paused = f", paused for {about(load.paused)}" if load is not None and load.paused else ""
         return f"{text}, {on_wire:,} {self._under_way}{room}{paused}"
 
     def _speed(self, now: Progress) -> str:
@@ -115,20 +115,11 @@ class Board:
         return [(new - old) / passed * 60 if passed else 0.0 for new, old in zip(counts, before)]
 
     def _money(self, now: Progress) -> str:
-        cost = f"${self._spent + now.cost:.4f} so far"
+        cost = f"{dollars(self._spent + now.cost)} so far"
         # What is left is not run once the run is being stopped.
         if now.cost_expected is not None and not self._unsent:
-            cost += f", about ${self._spent + now.cost_expected:.4f} in all"
+            cost += f", about {dollars(self._spent + now.cost_expected)} in all"
         if now.unpriced:
             cost += f", {count(now.unpriced, 'answer')} of unknown price"
-        left = "" if now.seconds_left is None or self._unsent else f"; {duration(now.seconds_left)} left"
+        left = "" if now.seconds_left is None or self._unsent else f"; {about(now.seconds_left)} left"
         return f"{cost}{left}"
-
-
-def duration(seconds: float) -> str:
-    """Hours and minutes, or minutes and seconds."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -9,7 +9,8 @@ from typing import Any, Dict, Mapping
 from ..agents.names import slug
 from ..errors import CacheError
 from ..response_cache import ResponseCache
-from . import render, streams
+from ..spelled import count
+from . import streams
 from .options import call_options
 from .task import read_task
 
@@ -54,7 +55,7 @@ def _verify(args: argparse.Namespace) -> int:
     bad = found["forged"] + found["unreadable"]
     if bad > found["removed"]:
         streams.warn(
-            f"{render.count(bad, 'entry', 'entries')} can't be trusted; they are never given out, and "
+            f"{count(bad, 'entry', 'entries')} can't be trusted; they are never given out, and "
             "`claude-force cache verify --remove` removes them"
         )
         return 1

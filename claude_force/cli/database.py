@@ -12,8 +12,8 @@ from anyio import to_thread
 
 from .. import durable, settings
 from ..errors import ConfigurationError, InputError
+from ..spelled import about, count
 from . import streams
-from .render import count
 
 if TYPE_CHECKING:
     from ..durable import Runs
@@ -156,8 +156,8 @@ class Notes:
         if now - self._said < _NOTE_SECONDS:
             return None
         self._said = now
-        minutes = (now - self._silent_since) / 60
-        return f"no worker is alive for {minutes:.0f} min; the calls wait for one: {_HOW}"
+        silent = about(now - self._silent_since)
+        return f"no worker is alive for {silent}; the calls wait for one: {_HOW}"
 
 
 _HOW = "start `claude-force worker` on any machine that reaches this database"

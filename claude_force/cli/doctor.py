@@ -7,6 +7,7 @@ from typing import Iterator, List
 
 from ..agents import Registry, resolve_model
 from ..errors import ConfigurationError
+from ..spelled import count
 from . import render, streams
 from .checks import machine
 from .checks.finding import PROBLEM, WARNING, Finding
@@ -26,7 +27,7 @@ def doctor(args: argparse.Namespace) -> int:
         streams.as_json({"success": not problems, "problems": problems, "checks": checks})
     else:
         warnings = sum(one.state == WARNING for one in found)
-        streams.out(f"{render.count(problems, 'problem')}, {render.count(warnings, 'warning')}")
+        streams.out(f"{count(problems, 'problem')}, {count(warnings, 'warning')}")
     return 1 if problems else 0
 
 

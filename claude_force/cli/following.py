@@ -11,11 +11,11 @@ import anyio
 
 from ..async_orchestrator import AsyncAgentOrchestrator
 from ..bulk import FileRun, OnEvent
+from ..spelled import count
 from ..types import AgentResult
 from . import streams
 from .board import Board
 from .database import Crew
-from .render import count
 
 
 class Following:

@@ -8,7 +8,8 @@ from typing import Any, Dict, Iterator, List, Tuple
 
 from ..agents import Registry
 from ..errors import InputError
-from . import render, streams
+from ..spelled import count
+from . import streams
 
 SAMPLES = Path(__file__).parent / "samples"
 
@@ -70,9 +71,7 @@ def _report(args: argparse.Namespace, fields: Dict[str, Any]) -> None:
         streams.as_json(fields)
         return
     if not fields["needed"]:
-        streams.out(
-            f"{fields['folder']} has {render.count(len(fields['agents']), 'agent')}: nothing is needed"
-        )
+        streams.out(f"{fields['folder']} has {count(len(fields['agents']), 'agent')}: nothing is needed")
     for what in ("made", "kept"):
         for path in fields[what]:
             streams.out(f"{what} {path}")

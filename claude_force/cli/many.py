@@ -12,12 +12,13 @@ from typing import Any, Dict, Iterable, Iterator, Optional
 from ..async_orchestrator import AsyncAgentOrchestrator
 from ..bulk import FileRun, Outcome, Output, Row, Rows, SourceFiles, TaskFile
 from ..errors import InputError
+from ..spelled import count
 from . import streams
 from .database import chosen_database, crew_of, driver_database
 from .following import Following
 from .options import call_options
 from .outputs import run_of
-from .render import count, dollars
+from .render import dollars
 from .run import check_budget, engine, estimate_fields, estimate_lines, prices
 
 _ALL, _SOME_FAILED, _OVER_BUDGET, _HOPELESS, _STOPPED = 0, 3, 4, 1, 130

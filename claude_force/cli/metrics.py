@@ -16,6 +16,7 @@ from ..ledger.journal import LIVE, older_files
 from ..ledger.reading import Reading
 from ..ledger.summary import Summary
 from ..ledger.window import Window, window_of
+from ..spelled import count, dollars
 from . import amounts, render, streams
 
 # Columns of a terminal that a table needs for a picture beside it, and for all of its own columns.
@@ -47,7 +48,7 @@ def _remark(executions: int, skipped: int, folder: Path, window: Window) -> None
             what = "for that time; leave out --hours and --since for all of them"
         streams.note(f"no executions are recorded in {folder} {what}")
     if skipped:
-        streams.warn(f"{render.count(skipped, 'line')} of the ledger could not be read")
+        streams.warn(f"{count(skipped, 'line')} of the ledger could not be read")
 
 
 def _summary(summary: Summary) -> None:
@@ -69,11 +70,11 @@ def _lines(summary: Summary) -> List[List[str]]:
         ["errors", f"{whole.failures:,} ({amounts.percent(facts['error_rate'])}), {_timeouts(whole)}"],
         [
             "kept",
-            f"{render.count(whole.cached, 'answer')} from the cache "
+            f"{count(whole.cached, 'answer')} from the cache "
             f"({amounts.percent(facts['cache_hit_rate'])}), "
             f"{whole.shared:,} shared with an identical call",
         ],
-        ["attempts", f"{whole.attempts:,}, {render.count(whole.retries, 'retry', 'retries')}"],
+        ["attempts", f"{whole.attempts:,}, {count(whole.retries, 'retry', 'retries')}"],
         *times,
         [
             "tokens",
@@ -81,7 +82,7 @@ def _lines(summary: Summary) -> List[List[str]]:
             f"{whole.cache_write_tokens:,} written to it), {whole.output_tokens:,} out",
         ],
         ["cost", amounts.money(whole.cost, whole.unknown_price)],
-        ["saved", f"{saved} by kept answers, {amounts.usd(whole.prompt_cache_saving)} by the prompt cache"],
+        ["saved", f"{saved} by kept answers, {dollars(whole.prompt_cache_saving)} by the prompt cache"],
         [
             "pace",
             f"{amounts.rate(facts['executions_per_second'])} executions/s, "
@@ -92,7 +93,7 @@ def _lines(summary: Summary) -> List[List[str]]:
 
 
 def _timeouts(figures: Figures) -> str:
-    return render.count(figures.timeouts, "of them a timeout", "of them timeouts")
+    return count(figures.timeouts, "of them a timeout", "of them timeouts")
 
 
 def _trends(days: Dict[str, Figures]) -> None:
@@ -141,7 +142,7 @@ def _costs(summary: Summary) -> None:
     streams.out(
         f"{amounts.money(whole.cost, whole.unknown_price)} spent, "
         f"{amounts.money(whole.saved_cost, whole.unknown_saving)} saved by kept answers, "
-        f"{amounts.usd(whole.prompt_cache_saving)} by the prompt cache"
+        f"{dollars(whole.prompt_cache_saving)} by the prompt cache"
     )
     for name, of in parts.items():
         if of:
@@ -156,7 +157,7 @@ def _money_table(first: str, of: Dict[str, Figures]) -> None:
             name,
             amounts.money(one.cost, one.unknown_price),
             amounts.money(one.saved_cost, one.unknown_saving),
-            amounts.usd(one.prompt_cache_saving),
+            dollars(one.prompt_cache_saving),
         ]
         for name, one in parts
     ]
@@ -166,7 +167,7 @@ def _money_table(first: str, of: Dict[str, Figures]) -> None:
 def _errors(summary: Summary) -> None:
     found = _plain_errors(summary)
     if not found["errors"]:
-        streams.out(f"none in {render.count(found['executions'], 'execution')}")
+        streams.out(f"none in {count(found['executions'], 'execution')}")
         return
     rows = [
         [one["type"], f"{one['count']:,}", amounts.percent(one["share"]), one["advice"] or "-"]

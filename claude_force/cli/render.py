@@ -6,6 +6,8 @@ import sys
 from contextlib import contextmanager
 from typing import Any, Dict, Iterator, List, Optional, Sequence
 
+from .. import spelled
+from ..spelled import about, count, duration
 from ..types import AgentResult
 from . import streams
 
@@ -107,30 +109,18 @@ def _remarks(result: AgentResult) -> None:
 def _figures(result: AgentResult) -> str:
     if result.cached:
         return (
-            f"{result.model}, from the cache ({age(result.cache_age or 0.0)} old), nothing paid, "
+            f"{result.model}, from the cache ({about(result.cache_age or 0.0)} old), nothing paid, "
             f"saved {dollars(result.saved_cost)}"
         )
     return (
         f"{result.model}, {result.usage.total_tokens:,} tokens, {dollars(result.cost)}, "
-        f"{result.duration:.1f} s, {count(result.attempts, 'attempt')}"
+        f"{duration(result.duration)}, {count(result.attempts, 'attempt')}"
     )
 
 
-def age(seconds: float) -> str:
-    """In the largest unit that gives at least 1."""
-    for unit, length in (("h", 3600), ("min", 60)):
-        if seconds >= length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} s"
-
-
 def dollars(cost: Optional[float]) -> str:
-    """USD, to the digits that matter."""
-    return "cost unknown" if cost is None else f"${cost:.4f}"
-
-
-def count(number: int, thing: str, things: str = "") -> str:
-    return f"{number:,} {thing if number == 1 else things or thing + 's'}"
+    """USD, or that they are not known."""
+    return "cost unknown" if cost is None else spelled.dollars(cost)
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

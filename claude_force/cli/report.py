@@ -14,8 +14,8 @@ from ..ledger.export import check_target
 from ..ledger.figures import Figures
 from ..ledger.window import window_of
 from ..report import LAST, build_report, select
-from ..report.text import counted
-from . import render, streams
+from ..spelled import count, dollars, size
+from . import streams
 
 _NAME = "report.html"
 
@@ -29,23 +29,23 @@ def report(args: argparse.Namespace) -> int:
     run = args.run or (LAST if window.is_everything else None)
     chosen = select(folder, run, window)
     if chosen.skipped:
-        streams.warn(f"{counted(chosen.skipped, 'line')} of the ledger could not be read")
+        streams.warn(f"{count(chosen.skipped, 'line')} of the ledger could not be read")
     if not chosen.rows:
         streams.error(f"no executions are recorded in {folder} {_where(args)}", args.json)
         return 1
     made = build_report(chosen.rows, chosen.scope)
-    size = _write(target, made.html)
+    octets = _write(target, made.html)
     if args.json:
         fields = {
             "report": str(target),
-            "bytes": size,
+            "bytes": octets,
             "scope": chosen.scope,
             "skipped_lines": chosen.skipped,
         }
         streams.as_json({"success": True, **fields, "totals": made.figures.as_dict()})
     else:
         streams.out(str(target))
-        streams.note(f"{chosen.scope}: {_totals(made.figures)}; {size / 1000:,.0f} kB")
+        streams.note(f"{chosen.scope}: {_totals(made.figures)}; {size(octets)}")
     return 0
 
 
@@ -80,10 +80,8 @@ def _replace(target: Path, data: bytes) -> None:
 
 
 def _totals(figures: Figures) -> str:
-    calls = counted(figures.executions, "call")
-    unknown = (
-        [f"{counted(figures.unknown_price, 'answer')} of unknown price"] if figures.unknown_price else []
-    )
-    known = [render.dollars(figures.cost)] if figures.cost or not unknown else []
+    calls = count(figures.executions, "call")
+    unknown = [f"{count(figures.unknown_price, 'answer')} of unknown price"] if figures.unknown_price else []
+    known = [dollars(figures.cost)] if figures.cost or not unknown else []
     cost = " and ".join(known + unknown)
     return f"{calls}, {figures.failures:,} failed, {figures.cached:,} cached, {cost}"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Callable, Dict, Iterator, List, Optional
 
 from ..async_orchestrator import AsyncAgentOrchestrator
 from ..errors import InputError
 from ..estimate import Estimate, Range
+from ..spelled import count, dollars
 from .options import given, number
-from .render import count
 
 _ENGINE_OPTIONS = {
     "timeout": "timeout_seconds",
@@ -68,14 +68,18 @@ def estimate_lines(estimate: Estimate, of: str) -> Iterator[str]:
         f"{count(estimate.rows, of)}: {estimate.cached:,} have a kept answer, "
         f"{estimate.unrunnable:,} can't be run"
     )
-    yield f"input tokens   {_range(estimate.input_tokens, '{:,.0f}')}"
-    yield f"output tokens  {_range(estimate.output_tokens, '{:,.0f}')}"
+    yield f"input tokens   {_range(estimate.input_tokens, _whole)}"
+    yield f"output tokens  {_range(estimate.output_tokens, _whole)}"
     if estimate.cost is not None:
-        yield f"cost           {_range(estimate.cost, '${:,.4f}')}"
+        yield f"cost           {_range(estimate.cost, dollars)}"
     else:
         yield f"cost           unknown for {', '.join(estimate.unpriced)}; give --price MODEL=INPUT,OUTPUT"
 
 
-def _range(found: Range, form: str) -> str:
-    low, expected, high = (form.format(number) for number in found)
+def _whole(number: float) -> str:
+    return f"{number:,.0f}"
+
+
+def _range(found: Range, spell: Callable[[float], str]) -> str:
+    low, expected, high = map(spell, found)
     return f"about {expected}, from {low} to {high}"

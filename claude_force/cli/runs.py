@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence
 
 from ..errors import InputError, RunNotFoundError
+from ..spelled import about, count, dollars
 from ..workflow.journal import Journal, KeptRun
 from . import render, streams
 from .database import DEAD_SECONDS, chosen_database, needed_database, opened
@@ -75,9 +76,7 @@ def cancel_run(args: argparse.Namespace) -> int:
     if args.json:
         streams.as_json({"success": True, "run": args.run, "cancelled": number})
     else:
-        streams.note(
-            f"{render.count(number, 'call')} of run {args.run} cancelled" if number else _NOTHING_OPEN
-        )
+        streams.note(f"{count(number, 'call')} of run {args.run} cancelled" if number else _NOTHING_OPEN)
     return 0
 
 
@@ -90,7 +89,7 @@ def prune_runs(args: argparse.Namespace) -> int:
     if args.json:
         streams.as_json({"success": True, "removed": number})
     else:
-        streams.note(f"{render.count(number, 'run')} removed")
+        streams.note(f"{count(number, 'run')} removed")
     return 0
 
 
@@ -113,7 +112,7 @@ def list_workers(args: argparse.Namespace) -> int:
         rows = [
             (
                 one["name"],
-                "alive" if one["alive"] else f"silent for {render.age(one['silent'])}",
+                "alive" if one["alive"] else f"silent for {about(one['silent'])}",
                 str(one["concurrency"]),
                 _ago(one["started"]),
             )
@@ -214,8 +213,8 @@ def _row(fields: Dict[str, Any]) -> Sequence[str]:
 
 
 def _paid(fields: Dict[str, Any]) -> str:
-    known, unpriced = f"${fields['spent']:.4f}", fields["unpriced"]
-    return f"{known} and {render.count(unpriced, 'answer')} of unknown cost" if unpriced else known
+    known, unpriced = dollars(fields["spent"]), fields["unpriced"]
+    return f"{known} and {count(unpriced, 'answer')} of unknown cost" if unpriced else known
 
 
 def _durable_row(fields: Dict[str, Any]) -> Sequence[str]:
@@ -255,4 +254,4 @@ def _answer(step: str, part: int, result: str) -> Dict[str, Any]:
 
 
 def _ago(began: float) -> str:
-    return f"{render.age(max(0.0, time.time() - began))} ago"
+    return f"{about(max(0.0, time.time() - began))} ago"

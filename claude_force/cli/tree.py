@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from typing import Any, Dict, Iterator, List
 
 from ..money import Spent
+from ..spelled import about, count, duration
 from ..workflow import StepEvent
 from . import streams
 from .logs import is_verbose
-from .render import count, dollars
+from .render import dollars
 
 # Columns from which on there is room for the names of agents.
 _ROOMY = 60
@@ -73,7 +74,7 @@ class Tree:
         rows = [self._row(event, now, width >= _ROOMY) for event in self._shown(max(1, height - 3))]
         hidden = len(self._events) - len(rows)
         more = [f"  and {count(hidden, 'step')} before"] if hidden else []
-        return [f"{self._name}: {now - self._start:.0f} s, {self._cost()} so far", *more, *rows]
+        return [f"{self._name}: {about(now - self._start)}, {self._cost()} so far", *more, *rows]
 
     def _shown(self, most: int) -> List[StepEvent]:
         ended = [event for event in self._events.values() if event.result is not None]
@@ -93,10 +94,11 @@ class Tree:
     def _told(self, event: StepEvent, now: float) -> str:
         result = event.result
         if result is None:
-            return f"running, {_parts(event)}{now - self._began[event.step]:.0f} s"
+            return f"running, {_parts(event)}{about(now - self._began[event.step])}"
         if result.began is None or result.ended is None:
             return f"skipped: {result.reason}"
-        return f"{result.status}, {_parts(event)}{result.ended - result.began:.1f} s, {dollars(result.cost)}"
+        took = duration(result.ended - result.began)
+        return f"{result.status}, {_parts(event)}{took}, {dollars(result.cost)}"
 
 
 def _parts(event: StepEvent) -> str:

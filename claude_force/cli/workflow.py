@@ -13,6 +13,7 @@ from typing import Any, Dict, List, Optional, Sequence
 from ..agents import Registry
 from ..async_orchestrator import AsyncAgentOrchestrator
 from ..errors import InputError
+from ..spelled import count, duration
 from ..types import AgentResult
 from ..workflow import StepEvent, StepResult, Workflow, WorkflowResult, drawing, faults, read_workflow
 from ..workflow.order import cycles
@@ -217,16 +218,16 @@ def _print_step(result: StepResult) -> None:
 
 def _summary(result: WorkflowResult) -> str:
     parts = [
-        f"{render.count(sum(step.status == status for step in result.steps), 'step')} {status}"
+        f"{count(sum(step.status == status for step in result.steps), 'step')} {status}"
         for status in ("succeeded", "failed", "skipped")
         if any(step.status == status for step in result.steps)
     ]
     resumed = sum(step.resumed for step in result.steps)
     if resumed:
-        parts.append(f"{render.count(resumed, 'answer')} from before")
+        parts.append(f"{count(resumed, 'answer')} from before")
     money = render.dollars(result.cost)
     before = "" if result.cost_before == 0 else f" ({render.dollars(result.cost_before)} before)"
-    return f"{', '.join(parts)}; {money}{before}, {result.duration:.1f} s"
+    return f"{', '.join(parts)}; {money}{before}, {duration(result.duration)}"
 
 
 def show_workflow(args: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ from typing import Any, AsyncIterator, Callable, Dict, List, Optional, Sequence,
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from ..calling import KINDS, Clock, Meter, Need, Rates, counted, nano
+from ..calling import KINDS, Clock, Meter, Need, Rates, counted, exceeded, nano
 from ..errors import BudgetExceededError, CallError, OverloadedError, RateLimitError
 from ..types import Call
 from .database import Database
@@ -54,10 +54,7 @@ class Limits:
 
     async def _exceeded(self, admission: Admit) -> BudgetExceededError:
         most, spent = await self.desk.do(Tightest(admission.budgets, admission.worst))
-        return BudgetExceededError(
-            f"Of the budget of ${most / 1e9:g}, ${spent / 1e9:.4f} is spent, and this call may cost up to "
-            f"${admission.worst / 1e9:.4f}: it was not sent"
-        )
+        return exceeded(most / 1e9, spent / 1e9, admission.worst / 1e9)
 
 
 @dataclass(frozen=True)

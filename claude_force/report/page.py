@@ -15,6 +15,7 @@ from .. import __version__
 from ..ledger.figures import Figures
 from ..ledger.limit import TimeAtLimit
 from ..ledger.rows import Row
+from ..spelled import count, dollars, percent
 from . import text
 from .data import packed
 from .executions import Execution, Group, executions_of, group_of
@@ -109,7 +110,7 @@ def _at_limit(executions: Sequence[Execution]) -> str:
     share = at_limit.share()
     if share is None:
         return "No attempt is known."
-    return f"As many attempts as the limit allowed for {100 * share:.1f} % of the time with any on the wire."
+    return f"As many attempts as the limit allowed for {percent(share)} of the time with any on the wire."
 
 
 def _totals(figures: Figures) -> str:
@@ -123,13 +124,13 @@ def _figures(figures: Figures) -> Sequence[Tuple[str, str, str]]:
     calls, unknown = figures.executions, figures.unknown_price
     seconds = figures.seconds
     rate = f"{calls * 60 / seconds:,.1f} calls a minute" if seconds else ""
-    prompt = f"and {text.dollars(figures.prompt_cache_saving)} by the prompt cache"
+    prompt = f"and {dollars(figures.prompt_cache_saving)} by the prompt cache"
     latencies = [
         (f"Wall p{percent}", shown, _LATENCIES[percent])
         for percent, shown in zip(PERCENTS, percentiles(figures.wall))
     ]
     return [
-        ("Calls", text.number(calls), f"{text.counted(figures.retries, 'retry', 'retries')}"),
+        ("Calls", text.number(calls), f"{count(figures.retries, 'retry', 'retries')}"),
         ("Failed", text.number(figures.failures), text.share(figures.failures, calls)),
         (
             "Cached",
@@ -140,9 +141,9 @@ def _figures(figures: Figures) -> Sequence[Tuple[str, str, str]]:
         (
             "Paid",
             known_cost(figures),
-            f"and {text.counted(unknown, 'answer')} of unknown price" if unknown else "every price is known",
+            f"and {count(unknown, 'answer')} of unknown price" if unknown else "every price is known",
         ),
-        ("Saved", text.dollars(figures.saved_cost), prompt),
+        ("Saved", dollars(figures.saved_cost), prompt),
         ("Duration", text.duration(seconds * 1000 if seconds else 0.0), rate),
         *latencies,
     ]

@@ -11,7 +11,8 @@ from ..errors import InvalidOptionError
 from ..ledger.reading import Reading
 from ..ledger.rows import Row
 from ..ledger.window import EVERYTHING, Window
-from .text import counted, moment
+from ..spelled import count
+from .text import moment
 
 LAST = "last"
 # About 8 MB of page, and what a browser still sorts and filters at once.
@@ -83,7 +84,7 @@ def _known(ends: Dict[Optional[str], float]) -> str:
     if not named:
         return "No run is recorded there yet."
     shown = ", ".join(f"{name} (ended {moment(end)} UTC)" for end, name in named[:_SHOWN_RUNS])
-    more = f" and {counted(len(named) - _SHOWN_RUNS, 'older one')}" if len(named) > _SHOWN_RUNS else ""
+    more = f" and {count(len(named) - _SHOWN_RUNS, 'older one')}" if len(named) > _SHOWN_RUNS else ""
     return f"The last are {shown}{more}."
 
 

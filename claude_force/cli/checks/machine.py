@@ -10,7 +10,7 @@ from typing import Dict, Iterator, Optional, Tuple
 
 from ... import __version__, settings
 from ...errors import CacheError
-from ..render import count
+from ...spelled import count, size
 from .finding import OK, PROBLEM, WARNING, Finding
 
 _NEWEST_TRIED = (3, 13)
@@ -87,7 +87,9 @@ def cache() -> Iterator[Finding]:
     except (CacheError, OSError) as error:
         yield Finding("cache", PROBLEM, _NO_CACHE, getattr(error, "strerror", None) or str(error))
         return
-    yield Finding("cache", OK, f"{count(stats['entries'], 'answer')}, {stats['size_mb']:.1f} MB in {folder}")
+    yield Finding(
+        "cache", OK, f"{count(stats['entries'], 'answer')}, {size(stats['size_mb'] * 2**20)} in {folder}"
+    )
     yield _signatures(checked)
 
 

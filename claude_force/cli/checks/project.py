@@ -8,8 +8,8 @@ from typing import Any, Dict, Iterator, List
 from ... import settings
 from ...agents import Registry, resolve_model
 from ...agents.models import newest, open_alias, retirement
+from ...spelled import count
 from ...workflow import faults
-from ..render import count
 from .finding import OK, PROBLEM, WARNING, Finding
 
 

@@ -1,4 +1,4 @@
-// The same rules as claude_force/report/text.py.
+// The same rules as claude_force/spelled.py.
 const NOTHING = "–";
 const OFFSET_MS = Number(document.documentElement.dataset.offset) * 60000;
 const SECOND = 1000, MINUTE = 60 * SECOND, HOUR = 60 * MINUTE, DAY = 24 * HOUR;
@@ -15,8 +15,9 @@ function duration(ms) {
 
 function dollars(usd) {
   if (usd === null) return NOTHING;
-  if (usd === 0 || Math.abs(usd) >= 1) return `$${number(usd, 2)}`;
-  return `$${usd.toFixed(Math.abs(usd) >= 0.0001 ? 4 : 6)}`;
+  const size = Math.abs(usd), sign = usd < 0 ? "-" : "";
+  if (size === 0 || size >= 1) return `${sign}$${number(size, 2)}`;
+  return `${sign}$${size.toFixed(size >= 0.0001 ? 4 : 6)}`;
 }
 
 function number(value, digits = 0) {

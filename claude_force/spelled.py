@@ -1,0 +1,55 @@
+"""Figures as a person reads them, each kind in one spelling wherever it stands. Pure.
+
+The script of the report has the same rules for what it draws itself (report/assets/format.js).
+"""
+
+from __future__ import annotations
+
+_UNITS = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
+
+
+def dollars(usd: float) -> str:
+    """To the cent, or to the digits that matter where it is less than a dollar."""
+    size = abs(usd)
+    digits = 2 if size >= 1 or size == 0 else 4 if size >= 0.0001 else 6
+    return f"{'-' if usd < 0 else ''}${size:,.{digits}f}"
+
+
+def duration(seconds: float) -> str:
+    """A time that was measured, to about three digits."""
+    ms = seconds * 1000
+    if ms < 9.95:
+        return f"{ms:.1f} ms"
+    if ms < 999.5:
+        return f"{ms:.0f} ms"
+    if seconds < 59.95:
+        return f"{seconds:.2f} s" if seconds < 9.995 else f"{seconds:.1f} s"
+    return about(seconds)
+
+
+def about(seconds: float) -> str:
+    """A time that is still running or was guessed: whole seconds, in its two largest units."""
+    left = round(seconds)
+    for place, (unit, length) in enumerate(_UNITS[:-1]):
+        if left >= length:
+            lesser, part = _UNITS[place + 1]
+            return f"{left // length} {unit} {left % length // part} {lesser}"
+    return f"{left} s"
+
+
+def percent(share: float) -> str:
+    """Of a share from 0 to 1; what is not nothing does not read as nothing."""
+    return "<0.1 %" if 0 < share < 0.001 else f"{100 * share:.1f} %"
+
+
+def count(number: int, thing: str, things: str = "") -> str:
+    """ "1 call", "2,000 calls"."""
+    return f"{number:,} {thing if number == 1 else things or thing + 's'}"
+
+
+def size(octets: float) -> str:
+    """Bytes in the unit that suits them; a kB has 1,024 of them, a MB as many kB."""
+    kilo = octets / 1024
+    if kilo < 1:
+        return count(round(octets), "byte")
+    return f"{kilo:,.0f} kB" if kilo < 1000 else f"{kilo / 1024:,.1f} MB"

@@ -1,0 +1,94 @@
+"""How figures are spelled, wherever they stand: in commands, in the report, in messages."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from claude_force.spelled import about, count, dollars, duration, percent, size
+
+
+@pytest.mark.parametrize(
+    "usd, spelled",
+    [
+        (0.0, "$0.00"),
+        (-0.0, "$0.00"),
+        (0.0000123, "$0.000012"),
+        (0.00012, "$0.0001"),
+        (0.25, "$0.2500"),
+        (1.1, "$1.10"),
+        (1234.5, "$1,234.50"),
+        (-0.5, "-$0.5000"),
+        (-1234.5, "-$1,234.50"),
+    ],
+)
+def test_money_has_the_digits_that_matter_and_its_sign_before_the_dollar(usd, spelled):
+    assert dollars(usd) == spelled
+
+
+@pytest.mark.parametrize(
+    "seconds, spelled",
+    [
+        (0.0, "0.0 ms"),
+        (0.0025, "2.5 ms"),
+        (0.00999, "10 ms"),
+        (0.9994, "999 ms"),
+        (0.9996, "1.00 s"),
+        (1.5, "1.50 s"),
+        (9.996, "10.0 s"),
+        (59.94, "59.9 s"),
+        (59.96, "1 min 0 s"),
+        (119.0, "1 min 59 s"),
+        (3_661.0, "1 h 1 min"),
+        (90_000.0, "1 d 1 h"),
+    ],
+)
+def test_a_measured_time_has_about_three_digits(seconds, spelled):
+    assert duration(seconds) == spelled
+
+
+@pytest.mark.parametrize(
+    "seconds, spelled",
+    [
+        (0.4, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 0 s"),
+        (3_599.6, "1 h 0 min"),
+        (172_800, "2 d 0 h"),
+        (10_000 * 86_400, "10000 d 0 h"),
+    ],
+)
+def test_a_guessed_time_has_whole_seconds_and_two_units_at_most(seconds, spelled):
+    assert about(seconds) == spelled
+
+
+@given(st.floats(60, 1e9))
+def test_a_long_time_is_spelled_the_same_whether_measured_or_guessed(seconds):
+    assert duration(seconds) == about(seconds)
+
+
+@given(st.floats(0, 1e12))
+def test_no_time_is_spelled_with_60_seconds_60_minutes_or_24_hours(seconds):
+    assert not re.search(r"\b(60|59\.95) s|\b60 min|\b24 h|\b1000 ms", duration(seconds))
+
+
+@pytest.mark.parametrize(
+    "share, spelled",
+    [(0.0, "0.0 %"), (0.0001, "<0.1 %"), (0.001, "0.1 %"), (0.5, "50.0 %"), (1.0, "100.0 %")],
+)
+def test_a_share_that_is_not_nothing_does_not_read_as_nothing(share, spelled):
+    assert percent(share) == spelled
+
+
+def test_a_count_is_singular_for_one_alone():
+    assert [count(number, "call") for number in (0, 1, 2_000)] == ["0 calls", "1 call", "2,000 calls"]
+    assert count(2, "retry", "retries") == "2 retries"
+
+
+@pytest.mark.parametrize(
+    "octets, spelled",
+    [(1, "1 byte"), (1023, "1,023 bytes"), (1024, "1 kB"), (999 * 1024, "999 kB"), (100 * 2**20, "100.0 MB")],
+)
+def test_a_size_is_in_the_unit_that_suits_it(octets, spelled):
+    assert size(octets) == spelled
