@@ -10,10 +10,9 @@ from ledgers import executed
 
 from claude_force.bulk import Outcome, Output, Row, Tracker
 from claude_force.errors import OverloadedError
-from claude_force.ledger.entry import entry_of
 from claude_force.ledger.figures import figures_of
-from claude_force.ledger.line import line_of
 from claude_force.ledger.rows import read_lines
+from claude_force.ledger.writing import line_of_execution
 from claude_force.money import Spent, free, is_unpriced, make_free
 from claude_force.portable import given_again
 from claude_force.results import Run, shared, succeeded
@@ -49,7 +48,7 @@ def of_outcome(results):
 
 
 def of_ledger(results):
-    lines = [line_of(entry_of(replace(executed(), result=one), "run")).encode() for one in results]
+    lines = [line_of_execution(replace(executed(), result=one), "run").encode() for one in results]
     figures = figures_of(read_lines([line + b"\n" for line in lines])[0])
     return Spent(figures.cost, figures.unknown_price, figures.saved_cost, figures.prompt_cache_saving)
 
