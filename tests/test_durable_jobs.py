@@ -8,14 +8,19 @@ from extras import missing
 if missing("durable"):
     pytest.skip(missing("durable"), allow_module_level=True)
 
+import sqlalchemy as sa
 from durable import AGENT, database, rows
+from fleet import until
+from sqlalchemy.exc import DBAPIError
 
 from claude_force.calling import Rates
 from claude_force.durable.calls import Begin, Finish, HandOver, IsOpen, Withdraw
 from claude_force.durable.collecting import Charge, Collect, Seen
+from claude_force.durable.database import is_lost
 from claude_force.durable.desk import Desk, Flush, Job
 from claude_force.durable.guard import SetByHand
-from claude_force.durable.liveness import Pulse
+from claude_force.durable.liveness import _REAPING, Pulse, reap
+from claude_force.durable.tables import WORKERS
 from claude_force.durable.tickets import cancelled
 
 TICKET, OTHER = "run:1:x", "run:2:y"
@@ -164,3 +169,36 @@ def test_what_has_a_result_ends_where_it_still_runs_and_not_what_begins_after(ma
     assert pulse.take_name("w")
     pulse._beat()
     assert told == [[f"{TICKET}#2"]]
+
+
+@pytest.fixture
+def frozen(pg_url, monkeypatch):
+    """A process that stands still in the middle of a transaction."""
+    monkeypatch.setattr("claude_force.durable.database._IDLE_SECONDS", 1)
+    with database(pg_url) as opened:
+        transaction = opened.engine.connect()
+        transaction.execute(sa.text(f"SELECT pg_advisory_xact_lock({_REAPING})"))
+        yield transaction
+        transaction.invalidate()
+
+
+def test_a_process_that_is_frozen_while_it_looks_after_the_others_does_not_keep_them_from_it(made, frozen):
+    with made.begin() as connection:
+        gone = {"name": "gone", "life": "gone", "concurrency": 1, "started": 0, "seen": 0}
+        connection.execute(sa.insert(WORKERS).values(**gone))
+
+    assert reap(made) == []
+    until(lambda: reap(made) == [("gone", 0)], "the dead worker is found")
+
+
+def test_for_a_process_that_was_frozen_in_a_transaction_the_connection_is_lost(made, frozen):
+    until(lambda: _is_free(made, _REAPING), "the lock is free")
+    with pytest.raises(DBAPIError) as found:
+        frozen.execute(sa.text("SELECT 1"))
+
+    assert is_lost(found.value)
+
+
+def _is_free(made, lock):
+    with made.begin() as connection:
+        return connection.execute(sa.text(f"SELECT pg_try_advisory_xact_lock({lock})")).scalar()

@@ -27,6 +27,9 @@ _VERSION = f"1.{version('dbos')}"
 _MAKING = 0x636C61756465
 _LOCK_PAUSE = 0.1
 _POOL = 4
+# A process that is frozen in the middle of a transaction lets go of what that holds, such as the lock of who
+# looks after dead workers.
+_IDLE_SECONDS = 10
 _KNOWS_SUBSECONDS = (3, 42)
 # What Postgres says while it follows another server.
 _READ_ONLY = "25006"
@@ -143,7 +146,14 @@ def _engine(address: Address, who: str) -> sa.Engine:
         hide_parameters=True,
         connect_args={"application_name": connection_name(who), "connect_timeout": 10},
     )
+    sa.event.listen(engine, "connect", _bound_transactions)
     return engine.execution_options(schema_translate_map={None: SCHEMA})
+
+
+def _bound_transactions(connection: Any, _: object) -> None:
+    """Not by `options` of the connection, which some poolers refuse."""
+    connection.execute(f"SET idle_in_transaction_session_timeout = '{_IDLE_SECONDS}s'")
+    connection.commit()
 
 
 def _numbers(text: str | None) -> List[int]:
