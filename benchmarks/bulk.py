@@ -77,8 +77,8 @@ def why(found: Found) -> str:
     row = statistics.median(found["none"]) * 1000
     return (
         f"making a line of JSON and writing it takes {found['writing_us']:.0f} us by its thread's own clock, "
-        f"{found['writing_us'] / row:.1%} of the {row:.0f} us that a row takes without; the rest is what the "
-        "thread costs the event loop while both are awake."
+        f"{found['writing_us'] / row:.1%} of the {row:.0f} us that a row takes without; the rest is spent "
+        "beside that thread: handing over, waking it, and taking turns with it."
     )
 
 

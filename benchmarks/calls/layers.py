@@ -48,7 +48,8 @@ def page(found: Found) -> Iterator[str]:
     yield (
         f"us of the processor for a request, plain, {HARDEST.concurrent} at a time, answered at once, all "
         f"connections open; {len(figures[OURS])} rounds. All of claude-force takes {shown(figures[OURS])}, "
-        f"the SDK on aiohttp's transport alone {shown(figures[SDK])}."
+        f"the SDK on aiohttp's transport alone {shown(figures[SDK])}. Garbage collections fall "
+        "on one subject or another: a layer whose brackets hold 0 can't be told from nothing."
     )
     rows = [
         (text, shown(differences(figures, number)), f"{share(figures, number):.0%}")
