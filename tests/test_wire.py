@@ -1,16 +1,18 @@
 """What goes onto the wire: the first request by the SDK, those after it the same in all but the body."""
 
 import asyncio
+import gc
 import gzip
 import json
 from contextlib import asynccontextmanager
+from typing import List
 
 import pytest
-from fleet import fleet, write_project
+from fleet import ended, fleet, write_project
 
 from claude_force import AsyncAgentOrchestrator
 from claude_force.calling.direct import Direct
-from claude_force.errors import AuthenticationError, InvalidOptionError, OverloadedError
+from claude_force.errors import AuthenticationError, InvalidOptionError, OverloadedError, SilenceError
 from claude_force.testing import MessagesServer, faults
 
 
@@ -119,13 +121,20 @@ def http(body, status="200 OK", **headers):
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
+class Paths(List[str]):
+    """Of the requests, in their order; `connected` counts the connections that are open."""
+
+    connected = 0
+
+
 @asynccontextmanager
 async def sequence(*answers):
     """A server that gives these answers in turn, None closes the connection; yields its address and the paths
     that were asked for."""
-    paths, left = [], list(answers)
+    paths, left = Paths(), list(answers)
 
     async def serve(reader, writer):
+        paths.connected += 1
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -139,6 +148,7 @@ async def sequence(*answers):
         except asyncio.IncompleteReadError:
             return
         finally:
+            paths.connected -= 1
             writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
@@ -161,11 +171,19 @@ def direct(monkeypatch):
     return bodies
 
 
+def asking(project, url, **limits):
+    return AsyncAgentOrchestrator(
+        project, api_key="test-key", base_url=url, stream=False, max_retries=1, **limits
+    )
+
+
+async def ask(project, url, tasks):
+    async with asking(project, url) as orchestrator:
+        return [await orchestrator.execute_agent("python-expert", task) for task in tasks]
+
+
 async def ask_twice(project, url):
-    async with AsyncAgentOrchestrator(
-        project, api_key="test-key", base_url=url, stream=False, max_retries=1
-    ) as orchestrator:
-        return [await orchestrator.execute_agent("python-expert", task) for task in ("a", "b")]
+    return await ask(project, url, "ab")
 
 
 PLAIN = json.dumps(ANSWER).encode()
@@ -188,6 +206,29 @@ class TestAioHttpsOwnSession:
         async with sequence(http(PLAIN), moved, moved, http(PLAIN)) as (url, paths):
             assert (await ask_twice(project, url))[1].output == "As it is."
         assert (paths[-1], len(direct)) == ("/elsewhere", 1)
+
+    async def test_one_that_is_redirected_is_the_last_that_tries_it(self, project, direct):
+        moved = http(b"", "307 Temporary Redirect", location="/elsewhere")
+        answers = [http(PLAIN), moved, moved, http(PLAIN), moved, http(PLAIN)]
+        async with sequence(*answers) as (url, paths):
+            results = await ask(project, url, "abc")
+        assert [one.output for one in results] == ["As it is."] * 3
+        assert ([path == "/elsewhere" for path in paths].count(True), len(direct)) == (2, 1)
+
+    @pytest.mark.parametrize("times", [1, 2])
+    async def test_an_error_that_falls_silent_leaves_no_connection(self, project, direct, times):
+        begun = http(b"{", "500 Oops").replace(b"content-length: 1", b"content-length: 1000")
+        async with sequence(*[http(PLAIN)] * (times - 1), begun) as (url, paths):
+            async with asking(project, url, timeout_seconds=0.5) as orchestrator:
+                for number in range(times):
+                    error = (await orchestrator.execute_agent("python-expert", f"Task {number}")).error
+                # It would be closed by whoever finds that nobody refers to it any more.
+                gc.disable()
+                try:
+                    assert await ended(lambda: not paths.connected, 5)
+                finally:
+                    gc.enable()
+        assert (type(error), len(direct)) == (SilenceError, times - 1)
 
     async def test_a_connection_that_is_lost_is_as_typed_and_as_doubtful_as_by_the_sdk(
         self, project, direct, monkeypatch

@@ -62,8 +62,13 @@ class Direct:
         """Decompressed, and of an error its beginning: it may have no end."""
         body = self._body(answer)
         response = self._library.Response(answer.status_code, headers=answer.headers.raw, stream=body)
-        for hook in self._http.event_hooks["response"]:
-            await hook(response)
+        try:
+            for hook in self._http.event_hooks["response"]:
+                await hook(response)
+        except BaseException:
+            # Nobody else has it yet, and the rest of an error may never come.
+            await answer.aclose()
+            raise
         return response
 
 

@@ -62,9 +62,12 @@ class Wire:
         if self._look is not None:
             # Not when the first was remembered: the session is made when that is sent.
             self._direct, self._look = self._look(), None
-        answer = await self._direct.send(body) if self._direct is not None else None
-        if answer is not None:
-            return answer
+        if self._direct is not None:
+            answer = await self._direct.send(body)
+            if answer is not None:
+                return answer
+            # Those that follow would only be sent elsewhere again.
+            self._direct = None
         return await self._http.send(make(body), stream=True)  # type: ignore[union-attr]
 
     async def _as_the_first(self, fields: Dict[str, Any]) -> Any:
