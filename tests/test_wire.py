@@ -8,11 +8,17 @@ from contextlib import asynccontextmanager
 from typing import List
 
 import pytest
-from fleet import ended, fleet, write_project
+from fleet import MODEL, ended, fleet, write_project
 
 from claude_force import AsyncAgentOrchestrator
 from claude_force.calling.direct import Direct
-from claude_force.errors import AuthenticationError, InvalidOptionError, OverloadedError, SilenceError
+from claude_force.errors import (
+    AuthenticationError,
+    ConnectionFailedError,
+    InvalidOptionError,
+    OverloadedError,
+    SilenceError,
+)
 from claude_force.testing import MessagesServer, faults
 
 
@@ -187,6 +193,34 @@ async def ask_twice(project, url):
 
 
 PLAIN = json.dumps(ANSWER).encode()
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("fast", [True, False])
+class TestABudgetWhereTheConnectionFails:
+    @pytest.fixture(autouse=True)
+    def by_either_client(self, fast, monkeypatch):
+        if not fast:
+            monkeypatch.setattr("claude_force.calling.transport.make_http", lambda *_: None)
+
+    async def spent_by_the_last(self, project, times, answers, address=None):
+        async with sequence(*[http(PLAIN)] * (times - 1), *answers) as (url, _):
+            price = {MODEL: {"input": 3.0, "output": 15.0}}
+            async with asking(project, address or url, budget_usd=5.0, prices=price) as orchestrator:
+                before = 0.0
+                for number in range(times):
+                    before = orchestrator.spent_usd
+                    result = await orchestrator.execute_agent("python-expert", f"Task {number}")
+                assert isinstance(result.error, ConnectionFailedError)
+                return orchestrator.spent_usd - before
+
+    async def test_counts_the_worst_of_a_request_that_was_sent(self, project, times):
+        # Of an answer in one piece that did not come nobody knows whether it is billed: 4,096 tokens of it.
+        assert await self.spent_by_the_last(project, times, [None]) > 0.05
+
+    async def test_counts_nothing_where_there_was_none_to_send_it_over(self, project, times):
+        nobody = "http://127.0.0.1:9"
+        assert await self.spent_by_the_last(project, times, [], nobody) == 0.0
 
 
 class TestAioHttpsOwnSession:

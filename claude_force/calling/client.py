@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import inspect
 import sys
-from typing import Any, Dict, Optional, Tuple, Type
+from typing import Any, Dict, List, Optional, Tuple, Type
 
 from .clouds import Cloud
 
 # What the SDK is built on, before its 2.0 and since.
 _HTTPX = ("httpx", "httpx2")
+# How the names of their errors begin, and those of aiohttp's, where a connection was not made.
+_NEVER_CONNECTED = ("ConnectError", "ConnectTimeout", "ClientConnector", "ClientProxyConnection")
 # Bytes on the wire, which may be compressed; of the text 500 letters are shown.
 _MOST_OF_AN_ERROR = 2**16
 
@@ -77,6 +79,18 @@ def _package_of(one: Any) -> Any:
 
 def connection_errors(sdk: Any) -> Tuple[Type[BaseException], ...]:
     return (sdk.APIConnectionError, OSError, *_named("HTTPError", *_HTTPX), *_named("ClientError", "aiohttp"))
+
+
+def was_never_connected(error: BaseException) -> bool:
+    """Whether there was no connection that a request could have been sent over."""
+    chain: List[BaseException] = []
+    cause: Optional[BaseException] = error
+    while cause is not None:
+        chain.append(cause)
+        cause = cause.__cause__
+    # aiohttp's own say it. Its adapter calls a connection that was lost later one that was never made.
+    own = [one for one in chain if type(one).__module__.partition(".")[0] == "aiohttp"]
+    return any(type(one).__name__.startswith(_NEVER_CONNECTED) for one in own or chain)
 
 
 def address_errors() -> Tuple[Type[BaseException], ...]:

@@ -33,7 +33,7 @@ from ..errors import (
 )
 from ..types import Call, Reply, Usage
 from . import clouds
-from .client import address_errors, connection_errors, make_client, make_http
+from .client import address_errors, connection_errors, make_client, make_http, was_never_connected
 from .faults import from_status, parsed, redact, request_id
 from .messages import EVENTS_MEDIA_TYPE, BodyReader, Reader, StreamReader, request_fields
 from .wire import Wire
@@ -256,9 +256,7 @@ class Transport:
             body = error.body if error.body is not None else error.message
             return from_status(error.status_code, body, meter.headers, time.time())
         if isinstance(error, self._broken):
-            if "Connect" in type(error.__cause__ or error).__name__:
-                # There was no connection that it could have been sent over.
-                meter.in_doubt = False
+            meter.in_doubt = meter.in_doubt and not was_never_connected(error)
             reason = redact(str(error.__cause__ or error)) or type(error).__name__
             return ConnectionFailedError(f"The connection to {self.base_url} failed: {reason}")
         if isinstance(error, TypeError) and "authentication method" in str(error):
