@@ -195,6 +195,12 @@ async def ask_twice(project, url):
 PLAIN = json.dumps(ANSWER).encode()
 
 
+async def test_an_address_may_have_a_name_and_a_password(project):
+    async with sequence(http(PLAIN), http(PLAIN)) as (url, _):
+        results = await ask_twice(project, url.replace("//", "//name:pass@"))
+    assert [one.output for one in results] == ["As it is."] * 2
+
+
 @pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.parametrize("fast", [True, False])
 class TestABudgetWhereTheConnectionFails:

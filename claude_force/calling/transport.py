@@ -97,6 +97,9 @@ class Transport:
         try:
             http = make_http(anthropic, connections)
             self._client = make_client(anthropic, api_key, base_url, http, self._cloud)
+            if http is not None and urlsplit(str(self._client.base_url)).username is not None:
+                # aiohttp takes no name and password in an address beside a header that has them.
+                http, self._client = None, make_client(anthropic, api_key, base_url, None, self._cloud)
             _check_scheme(str(self._client.base_url))
         except address_errors():
             # What they say repeats the address, and with it the password that it may hold.

@@ -73,7 +73,10 @@ class _Endpoint:
                 "endpoint", WARNING, text, "Try `claude-force doctor --send`, which sends a real request."
             )
         if not endpoint.is_fast:
-            advice = "It takes more than twice the CPU. Run: pip install 'anthropic[aiohttp]'"
+            advice = (
+                "It takes more than twice the CPU. Run: pip install 'anthropic[aiohttp]' "
+                "(over an address with a password in it there is no other)"
+            )
             return Finding("endpoint", WARNING, f"{endpoint.url} answers, by the SDK's own transport", advice)
         return Finding("endpoint", OK, f"{endpoint.url} answers for {self._model}, over aiohttp")
 
