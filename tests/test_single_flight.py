@@ -251,6 +251,25 @@ async def test_work_that_nobody_waits_for_has_ended_when_a_scope_of_anyio_is_lef
     assert work.over
 
 
+async def test_who_is_cancelled_once_more_is_told_of_all_that_it_cost():
+    bill = Bill()
+
+    async def work(left):
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.01)
+            bill.waste(1.0)
+
+    (one,) = start(SingleFlight(), work, 1, bill=bill)
+    for _ in range(2):
+        await settle()
+        one.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await one
+    assert bill.of_one_who_leaves().usd == 1.0
+
+
 async def test_each_caller_keeps_its_own_deadline():
     flights, work = SingleFlight(), Work("answer")
     (patient,) = start(flights, work, 1)

@@ -162,9 +162,21 @@ class SingleFlight(Generic[T]):
             if not flight.waiting and not flight.task.done():
                 self._forget(key, flight)
                 flight.task.cancel()
-                # It has let go of its connection, and its bill is complete, when the caller goes on; a scope
-                # of anyio's cancels what is within it again and again.
-                with anyio.CancelScope(shield=True):
-                    await asyncio.wait([flight.task])
+                await _ended(flight.task)
         finally:
             flight.leave(leads, bill)
+
+
+async def _ended(task: asyncio.Future[T]) -> None:
+    """It has let go of its connection, and its bill is complete, when the caller goes on, also one who is
+    cancelled once more meanwhile."""
+    again: Optional[asyncio.CancelledError] = None
+    # A scope of anyio's cancels what is within it again and again.
+    with anyio.CancelScope(shield=True):
+        while not task.done():
+            try:
+                await asyncio.wait([task])
+            except asyncio.CancelledError as error:
+                again = error
+    if again is not None:
+        raise again
