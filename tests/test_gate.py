@@ -133,6 +133,24 @@ def test_a_limit_by_hand_is_one_for_all_models():
     assert run(work()) == [(0, "a"), (pytest.approx(12), "b")]
 
 
+def test_small_ones_of_one_model_do_not_starve_a_large_one_of_another_of_a_limit_by_hand():
+    async def small(wire):
+        while True:
+            await wire.send("small", 0.1, model="small", need=Need(1, 60, 0))
+
+    async def work():
+        # A hundred a second, of which the small ones take all.
+        wire = Wire(room=10, rates=Rates(None, 6_000, None))
+        busy = [asyncio.ensure_future(small(wire)) for _ in range(8)]
+        await asyncio.sleep(20)
+        await wire.send("large", 0.0, model="large", need=Need(1, 500, 0))
+        for one in busy:
+            one.cancel()
+        return wire.clock.now()
+
+    assert run(work()) < 30
+
+
 def test_the_load_says_what_is_on_the_wire_and_for_how_long_nobody_goes():
     async def work():
         wire = Wire(room=3)

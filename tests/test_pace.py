@@ -144,6 +144,17 @@ class TestPace:
         assert one.rates() == Rates(60, None, 1000)
         assert Pace(Rates(600), 0.0).rates(other).requests == 100
 
+    def test_one_can_wait_for_what_no_other_model_shares_alone(self):
+        pace = Pace(Rates(60), 0.0)
+        pace.take(Need(12), 0.0)
+        assert pace.wait_for_own(Need(1), 0.0) == 0
+        pace.learn({**headers("requests", 60, 1), **headers("output-tokens", 600, 60)}, 0.0, 0.0)
+        # Twelve requests are under way, and a twentieth of each limit stays.
+        assert pace.wait_for_own(Need(1), 0.0) == 15
+        assert pace.wait_for_own(Need(0, 0, 200), 0.0) == 17
+        assert pace.wait_for_own(Need(1, 0, 200), 0.0) == 17
+        assert pace.wait_for_own(Need(1), 15.0) == 0
+
     def test_a_limit_that_is_no_longer_under_way_is_not_kept_back(self):
         pace, need = Pace(Rates(), 0.0), Need(1, 100, 10)
         for _ in range(3):

@@ -1,6 +1,9 @@
-"""Where attempts wait: for the pace of their model, then for the end of a pause and for room on the wire.
+"""Where attempts wait: for the limits of their model, then for those that all share, the end of a pause and
+room on the wire.
 
-They go in the order of arrival, but those of one model do not wait for the limits of another.
+Those of one model go in the order of arrival and do not wait for the limits of another. Where they wait for
+the same, the first of each model take turns, so that small requests of one do not starve a large one of
+another.
 """
 
 from __future__ import annotations
@@ -82,13 +85,13 @@ class Gate:
         """Returns the time, when it is this one's turn and there is room."""
         async with lane.turn:
             while True:
-                while lane.pace.wait(need, self._clock.now()) and not self._shut:
-                    await self._sleep(lane.pace.wait(need, self._clock.now()))
+                while lane.pace.wait_for_own(need, self._clock.now()) and not self._shut:
+                    await self._sleep(lane.pace.wait_for_own(need, self._clock.now()))
                 async with self._turn:
-                    while not self._opens():
-                        await self._nap()
+                    while not self._opens(need):
+                        await self._nap(need)
                     began = self._clock.now()
-                    # It may have gone down meanwhile, and that is no reason for other lanes to wait.
+                    # Its own may have gone down meanwhile, and that is no reason for other lanes to wait.
                     if not lane.pace.wait(need, began):
                         lane.pace.take(need, began)
                         self.under_way += 1
@@ -125,18 +128,22 @@ class Gate:
             self._changed.clear()
             await self._changed.wait()
 
-    def _opens(self) -> bool:
+    def _opens(self, need: Need) -> bool:
         if self._shut:
             raise ClosedError("The call had not been sent when the orchestrator was stopped")
         self._waits_for_room = not self._window.has_room(self.under_way)
-        return not self._waits_for_room and not self._window.wait(self._clock.now())
+        return not self._waits_for_room and not self._seconds(need)
 
-    async def _nap(self) -> None:
+    def _seconds(self, need: Need) -> float:
+        now = self._clock.now()
+        return max(self._window.wait(now), self.pace.wait(need, now))
+
+    async def _nap(self, need: Need) -> None:
         if self._waits_for_room:
             self._changed.clear()
             await self._changed.wait()
         else:
-            await self._sleep(self._window.wait(self._clock.now()))
+            await self._sleep(self._seconds(need))
 
     async def _sleep(self, seconds: float) -> None:
         await self._clock.sleep(min(seconds, _NAP_SECONDS))

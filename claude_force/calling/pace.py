@@ -114,6 +114,14 @@ class Pace:
             longest = max(longest, bucket.wait(need[kind], now))
         return longest
 
+    def wait_for_own(self, need: Need, now: float) -> float:
+        """As `wait`, for the limits that no other model shares."""
+        longest = 0.0
+        for kind, bucket in enumerate(self._learned):
+            if bucket is not None:
+                longest = max(longest, bucket.wait(need[kind], now))
+        return longest
+
     def take(self, need: Need, now: float) -> None:
         """Whatever the level: the one who takes has waited."""
         for kind, bucket in self._all:
