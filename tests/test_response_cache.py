@@ -206,6 +206,13 @@ class TestMemory:
         layer.put("c", 3, 1)
         assert [layer.get(key) for key in "abc"] == [1, None, 3]
 
+    def test_one_that_has_no_room_at_all_drives_out_no_other(self):
+        layer = MemoryLayer(2)
+        for key in "ab":
+            layer.put(key, 1, 1)
+        layer.put("b", 2, 3)
+        assert ([layer.get(key) for key in "ab"], layer.size) == ([1, None], 1)
+
 
 class TestHit:
     def test_has_the_fields_of_the_contract(self, cache):

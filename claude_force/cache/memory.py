@@ -24,9 +24,11 @@ class MemoryLayer(Generic[V]):
         return item[0]
 
     def put(self, key: Hashable, value: V, size: int) -> None:
-        """Keeps `value`, unless it alone is over the bound: then nothing is kept."""
-        replaced = self._items.pop(key, None)
-        self.size += size - (replaced[1] if replaced else 0)
+        """Keeps `value`, unless it alone is over the bound: then the others stay, and nothing of this key."""
+        self.drop(key)
+        if size > self._most:
+            return
+        self.size += size
         self._items[key] = (value, size)
         while self.size > self._most:
             self.size -= self._items.popitem(last=False)[1][1]
