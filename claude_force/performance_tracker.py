@@ -122,7 +122,9 @@ class PerformanceTracker:
 
     def _write(self, batch: List[Executed]) -> None:
         try:
-            self._journal.append([line_of_execution(executed, self._run) for executed in batch])
+            lines = [line for line in map(self._line, batch) if line is not None]
+            if lines:
+                self._journal.append(lines)
         except OSError as error:
             if not self._warned:
                 self._warned = True
@@ -130,6 +132,14 @@ class PerformanceTracker:
         except Exception:
             # Whatever it is, no call may fail by it, nor those that come after.
             logger.exception("executions are not recorded")
+
+    def _line(self, executed: Executed) -> Optional[str]:
+        try:
+            return line_of_execution(executed, self._run)
+        except Exception:
+            # A caller's own name of a workflow, say, that is no text: the others are recorded.
+            logger.exception("an execution is not recorded")
+            return None
 
     def get_performance_summary(self, hours: Optional[float] = None) -> Dict[str, Any]:
         """The figures of all executions, or of those that ended in the last `hours`.

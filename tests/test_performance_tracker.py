@@ -21,6 +21,7 @@ from claude_force import locks, performance_tracker
 from claude_force.errors import InvalidOptionError, OverloadedError
 from claude_force.ledger import journal
 from claude_force.ledger.line import line_of
+from claude_force.ledger.rows import read_lines
 from claude_force.ledger.writing import line_of_execution
 from claude_force.performance_tracker import BATCH, PerformanceTracker
 from claude_force.types import AgentResult, Attempt, Call, Executed, Usage
@@ -93,6 +94,11 @@ class TestRecording:
         line = line_of_execution(one, "run")
         assert line.isascii()
         assert json.loads(line) == json.loads(line_of(entry_of(one, "run")))
+
+    @pytest.mark.parametrize("usd", [float("nan"), float("inf")])
+    def test_money_that_is_no_number_is_not_known(self, usd):
+        ((row,), _) = read_lines([line_of_execution(executed(cost=usd, saved_cost=usd), "run").encode()])
+        assert (row["estimated_cost"], row["saved_cost"]) == (None, None)
 
     def test_names_of_the_older_format_are_always_there(self, tracker, folder):
         tracker.record(failed())
@@ -194,11 +200,12 @@ class TestFailure:
     def test_what_cannot_be_written_down_does_not_stop_the_others(self, tracker, folder, caplog):
         impossible = executed(duration=float("nan"))
         with caplog.at_level(logging.ERROR):
-            tracker.record(impossible)
+            for one in (executed(0), impossible, executed(1)):
+                tracker.record(one)
             tracker.flush()
-        tracker.record(executed(1))
+        tracker.record(executed(2))
         tracker.close()
-        assert [line["request_id"] for line in written(folder)] == ["req_1"]
+        assert [line["request_id"] for line in written(folder)] == ["req_0", "req_1", "req_2"]
         assert "not recorded" in caplog.text
 
     def test_without_a_thread_it_is_written_at_once(self, tracker, folder, monkeypatch):
@@ -367,6 +374,7 @@ import sys
 from pathlib import Path
 from ledgers import executed
 from claude_force import performance_tracker
+from claude_force.ledger.rows import read_lines
 from claude_force.ledger.writing import line_of_execution
 from claude_force.performance_tracker import BATCH, PerformanceTracker
 from claude_force.types import AgentResult, Attempt, Call, Executed, Usage

@@ -6,6 +6,7 @@ import json
 from datetime import datetime, timezone
 from hashlib import sha256
 from json.encoder import encode_basestring_ascii as _quoted
+from math import isfinite
 from typing import Any, List, Optional
 
 from ..types import Attempt, Call, Executed, Usage
@@ -83,7 +84,10 @@ def _text(value: Optional[str]) -> str:
 def _value(value: Any) -> str:
     if value is None:
         return "null"
-    return repr(value) if type(value) is float else _encode(value)
+    if type(value) is float:
+        # JSON has no other; the line could not be read.
+        return repr(value) if isfinite(value) else "null"
+    return _encode(value)
 
 
 def _hash(call: Call) -> str:
