@@ -9,10 +9,14 @@ _UNITS = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
 
 
 def dollars(usd: float) -> str:
-    """To the cent, or to the digits that matter where it is less than a dollar."""
-    size = abs(usd)
-    digits = 2 if size >= 1 or size == 0 else 4 if size >= 0.0001 else 6
-    return f"{'-' if usd < 0 else ''}${size:,.{digits}f}"
+    """To the cent, or to the digits that matter where it is less than a dollar; what is not nothing does not
+    read as nothing."""
+    size, sign = abs(usd), "-" if usd < 0 else ""
+    if 0 < size < 0.000001:
+        return f"{sign}<$0.000001"
+    # As they are rounded: 0.99996 is $1.00.
+    digits = 2 if size >= 0.99995 or size == 0 else 4 if size >= 0.0000995 else 6
+    return f"{sign}${size:,.{digits}f}"
 
 
 def duration(seconds: float) -> str:

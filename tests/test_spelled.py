@@ -14,7 +14,14 @@ from claude_force.spelled import about, count, dollars, duration, percent, size
     [
         (0.0, "$0.00"),
         (-0.0, "$0.00"),
+        (0.0000004, "<$0.000001"),
+        (-0.0000004, "-<$0.000001"),
+        (0.000001, "$0.000001"),
         (0.0000123, "$0.000012"),
+        (0.00009949, "$0.000099"),
+        (0.00009996, "$0.0001"),
+        (0.99994, "$0.9999"),
+        (0.99996, "$1.00"),
         (0.00012, "$0.0001"),
         (0.25, "$0.2500"),
         (1.1, "$1.10"),
@@ -25,6 +32,11 @@ from claude_force.spelled import about, count, dollars, duration, percent, size
 )
 def test_money_has_the_digits_that_matter_and_its_sign_before_the_dollar(usd, spelled):
     assert dollars(usd) == spelled
+
+
+@given(st.floats(1e-12, 1e9))
+def test_money_that_is_not_nothing_does_not_read_as_nothing(usd):
+    assert re.search("[1-9]", dollars(usd))
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,9 @@ function duration(ms) {
 function dollars(usd) {
   if (usd === null) return NOTHING;
   const size = Math.abs(usd), sign = usd < 0 ? "-" : "";
-  if (size === 0 || size >= 1) return `${sign}$${number(size, 2)}`;
-  return `${sign}$${size.toFixed(size >= 0.0001 ? 4 : 6)}`;
+  if (size > 0 && size < 0.000001) return `${sign}<$0.000001`;
+  if (size === 0 || size >= 0.99995) return `${sign}$${number(size, 2)}`;
+  return `${sign}$${size.toFixed(size >= 0.0000995 ? 4 : 6)}`;
 }
 
 function number(value, digits = 0) {
