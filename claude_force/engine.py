@@ -193,7 +193,7 @@ class Engine(Inquiries):
     ) -> Call:
         check_max_tokens(max_tokens)
         check_cache_ttl(cache_ttl)
-        check_options(options)
+        check_options(options if temperature is None else {**options, "temperature": temperature})
         return prepare_call(
             self._registry, agent_name, task, model, max_tokens, temperature, cache_ttl, **options
         )

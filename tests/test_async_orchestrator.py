@@ -131,6 +131,18 @@ class TestOneCall:
                 await orchestrator.execute_agent("python-expert", "x", **option)
         assert server.requests == []
 
+    @pytest.mark.parametrize("name", ["half \ud800", float("nan"), {"deep": [float("inf")]}])
+    async def test_an_option_that_json_can_not_hold_is_refused_before_anything_is_sent(self, project, name):
+        async with fleet(project) as (orchestrator, server):
+            for _ in range(2):
+                with pytest.raises(InvalidOptionError, match="'metadata' can't be written as JSON"):
+                    await orchestrator.execute_agent("python-expert", "x", metadata={"user_id": name})
+                await orchestrator.execute_agent("python-expert", "x")
+            rows = [("python-expert", "y")]
+            (row,) = await orchestrator.execute_multiple(rows, metadata={"user_id": name})
+            assert isinstance(row.error, InvalidOptionError)
+            assert len(server.requests) == 1
+
     async def test_temperature_is_sent_where_the_sdk_takes_it_and_refused_where_not(self, project):
         import anthropic
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterable, Literal, Union
+import json
+from typing import Any, Literal, Mapping, Optional, Union
 
 from ..errors import InvalidOptionError
 
@@ -44,13 +45,30 @@ def check_cache_ttl(ttl: Any) -> None:
         raise InvalidOptionError(f"cache_ttl is {ttl!r}; the prompt cache keeps a prompt '5m' or '1h'.")
 
 
-def check_options(names: Iterable[str]) -> None:
-    """Raises InvalidOptionError for a field that would be overwritten."""
-    for name in sorted(names):
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raises InvalidOptionError for a field that would be overwritten, and for one that has no JSON."""
+    for name in sorted(options):
         if name in _SET_BY_THE_ENGINE:
             raise InvalidOptionError(
                 f"Option {name!r} can't be set for a call: {_SET_BY_THE_ENGINE[name]}. Leave it out."
             )
+        # The SDK's own is no field.
+        reason = None if name == "timeout" else _why_no_json(options[name])
+        if reason is not None:
+            raise InvalidOptionError(f"Option {name!r} can't be written as JSON: {reason}.")
+
+
+def _why_no_json(value: Any) -> Optional[str]:
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except UnicodeEncodeError:
+        return "it has half a surrogate pair"
+    except (ValueError, RecursionError) as error:
+        return str(error)
+    except TypeError:
+        # The SDK may have a form for it.
+        return None
+    return None
 
 
 def _whole(name: str, value: Any, more: str = "") -> None:
