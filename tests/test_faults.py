@@ -117,6 +117,7 @@ def test_no_body_can_break_the_reading_of_an_error(anything, status):
         ("soon", None),
         ("nan", None),
         ("inf", None),
+        ("1 Jan 99999999999999999999 00:00:00 GMT", None),
     ],
 )
 def test_retry_after_is_seconds_or_a_date(value, seconds):

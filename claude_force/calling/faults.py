@@ -121,7 +121,7 @@ def read_retry_after(headers: Mapping[str, str], now: float) -> Optional[float]:
     except ValueError:
         try:
             seconds = parsedate_to_datetime(value).timestamp() - now
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             return None
     return max(0.0, seconds) if seconds < float("inf") else None
 
