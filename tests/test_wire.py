@@ -3,10 +3,12 @@
 import asyncio
 import gc
 import gzip
+import inspect
 import json
 from contextlib import asynccontextmanager
 from typing import List
 
+import anthropic
 import pytest
 from fleet import MODEL, ended, fleet, write_project
 
@@ -60,6 +62,35 @@ async def test_options_of_the_first_call_are_not_remembered(project):
         await orchestrator.execute_agent("python-expert", "a", extra_headers={"x-once": "1"})
         await orchestrator.execute_agent("python-expert", "b")
         assert ["x-once" in request.headers for request in server.requests] == [True, False]
+
+
+TAKEN = set(inspect.signature(anthropic.AsyncAnthropic(api_key="k").messages.create).parameters)
+CHOSEN = {"model", "max_tokens", "messages", "system", "stream", "timeout", "temperature"}
+
+
+@pytest.mark.parametrize("option", sorted(TAKEN - CHOSEN))
+async def test_an_option_goes_the_second_time_as_the_sdk_sent_it_the_first(project, option):
+    value = [] if option in ("tools", "stop_sequences") else "x" if option.endswith("_id") else {"type": "x"}
+    async with fleet(project) as (orchestrator, server):
+        for _ in range(2):
+            await orchestrator.execute_agent("python-expert", "a", cache="off", **{option: value})
+        first, second = server.requests
+        assert first.body == second.body
+        headers = [dict(request.headers, **{"content-length": ""}) for request in (first, second)]
+        assert headers[0] == headers[1]
+
+
+@pytest.mark.parametrize("option", ["user_profile_id", "workspace_id"])
+async def test_an_option_that_the_sdk_sends_as_a_header_is_one_of_its_call_alone(project, option):
+    if option not in TAKEN:
+        pytest.skip(f"anthropic {anthropic.__version__} does not take it")
+    name = f"anthropic-{option.replace('_', '-')}"
+    async with fleet(project) as (orchestrator, server):
+        for number, value in enumerate(["one", None, "other", None]):
+            options = {} if value is None else {option: value}
+            assert (await orchestrator.execute_agent("python-expert", f"Task {number}", **options)).success
+        assert [request.headers.get(name) for request in server.requests] == ["one", None, "other", None]
+        assert not any(option in request.body for request in server.requests)
 
 
 @pytest.mark.parametrize(("code", "kind"), [(401, AuthenticationError), (529, OverloadedError)])

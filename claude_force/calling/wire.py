@@ -15,8 +15,15 @@ from typing import Any, Callable, Dict, Optional
 
 from .direct import Direct, direct
 
-# What the SDK's `create` takes and does not send as a field.
-_SDK_OPTIONS = frozenset({"extra_headers", "extra_query", "extra_body", "timeout"})
+# What the SDK's `create` sends as it is given, in the body. Whatever else it takes is for the SDK to send: some
+# of it becomes a header of its own request.
+_FIELDS = frozenset(
+    {
+        *("model", "max_tokens", "messages", "system", "stream", "metadata", "stop_sequences", "thinking"),
+        *("temperature", "top_k", "top_p", "tools", "tool_choice", "service_tier", "container"),
+        *("cache_control", "output_config", "inference_geo", "speed", "diagnostics"),
+    }
+)
 _OF_ONE_REQUEST = frozenset({b"content-length", b"transfer-encoding", b"idempotency-key"})
 
 # Whether the request that this task is about to send is one like all others.
@@ -101,7 +108,7 @@ class Wire:
 
 def _written(fields: Dict[str, Any]) -> Optional[bytes]:
     """The body as JSON; None where it is for the SDK to write."""
-    if _SDK_OPTIONS & set(fields):
+    if not _FIELDS.issuperset(fields):
         return None
     try:
         return json.dumps(fields).encode()
