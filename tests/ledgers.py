@@ -1,6 +1,7 @@
 """What the tests of the ledger share: executions as the engine hands them over, and what became of them."""
 
 import json
+from dataclasses import fields
 from datetime import datetime, timezone
 from hashlib import sha256
 
@@ -14,7 +15,7 @@ SECRET = "the task's own words"
 
 def executed(number=0, agent="expert", seconds=1.5, wait=0.25, **result):
     """One that was answered after `seconds`, of which `wait` before its only attempt."""
-    fields = {
+    usual = {
         "usage": Usage(100 + number, 50, 10, 20),
         "model": "claude-sonnet-5-5",
         "cost": 0.001,
@@ -25,7 +26,7 @@ def executed(number=0, agent="expert", seconds=1.5, wait=0.25, **result):
         "timeline": (Attempt(wait, seconds, 10),),
     }
     call = Call(agent, ("You help.",), f"{SECRET} {number}", "claude-sonnet-5-5", 100)
-    return Executed(call, AgentResult(agent, True, "The answer", **{**fields, **result}), STARTED + number)
+    return Executed(call, AgentResult(agent, True, "The answer", **{**usual, **result}), STARTED + number)
 
 
 def failed(number=0, error=None, **more):
@@ -73,6 +74,19 @@ def entry_of(executed, run):
             for one in result.timeline
         ),
     )
+
+
+# Their default says something else than their absence; the others are there for older readers.
+ALWAYS = {"wait_ms", "service_time_ms", "attempts", "timestamp", "agent_name", "task_hash", "success"} | {
+    *("execution_time_ms", "model", "input_tokens", "output_tokens", "total_tokens", "estimated_cost"),
+    *("error_type", "workflow_name", "workflow_position"),
+}
+
+
+def line_of(entry):
+    """As a line of JSON, without its newline; what is left out has its default."""
+    left_out = {one.name for one in fields(Entry) if getattr(entry, one.name) == one.default} - ALWAYS
+    return json.dumps({name: value for name, value in entry.fields().items() if name not in left_out})
 
 
 def lines(folder):

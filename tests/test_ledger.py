@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from ledgers import line_of
 
 from claude_force.errors import InvalidOptionError
 from claude_force.ledger import crew
@@ -16,7 +17,6 @@ from claude_force.ledger.crew import summary_of
 from claude_force.ledger.entry import NAMES, Entry
 from claude_force.ledger.figures import advice_on
 from claude_force.ledger.limit import TimeAtLimit
-from claude_force.ledger.line import line_of
 from claude_force.ledger.reading import Reading
 from claude_force.ledger.rows import entry_from, read_lines
 from claude_force.ledger.sketch import EXACT_UP_TO, RELATIVE_ERROR, Distribution

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 from fleet import write_project
+from ledgers import line_of
 
 from claude_force.cli import amounts
 from claude_force.cli.main import main
 from claude_force.ledger.entry import Entry
-from claude_force.ledger.line import line_of
 
 ROOT = Path(__file__).parent.parent
 DAY = "2026-11-{:02d}T10:00:00+00:00"

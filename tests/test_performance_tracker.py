@@ -15,12 +15,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ledgers import SECRET, entry_of, executed, failed, lines, written
+from ledgers import SECRET, entry_of, executed, failed, line_of, lines, written
 
 from claude_force import locks, performance_tracker
 from claude_force.errors import InvalidOptionError, OverloadedError
 from claude_force.ledger import journal
-from claude_force.ledger.line import line_of
 from claude_force.ledger.rows import read_lines
 from claude_force.ledger.writing import line_of_execution
 from claude_force.performance_tracker import BATCH, PerformanceTracker

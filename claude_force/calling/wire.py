@@ -15,8 +15,8 @@ from typing import Any, Callable, Dict, Optional
 
 from .direct import Direct, direct
 
-# What the SDK's `create` sends as it is given, in the body. Whatever else it takes is for the SDK to send: some
-# of it becomes a header of its own request.
+# What the SDK's `create` sends as it is given, in the body. Whatever else it takes is for the SDK to send:
+# some of it becomes a header of its own request.
 _FIELDS = frozenset(
     {
         *("model", "max_tokens", "messages", "system", "stream", "metadata", "stop_sequences", "thinking"),
