@@ -116,7 +116,8 @@ class Asking:
             terms = replace(terms, bill=bill)
         # No closure: with hundreds of calls under way, its cells are much for the garbage collector to walk.
         find = partial(self._found, call, policy, question, await self.answers_of(kept), terms)
-        reply, led = await self._flights.run((policy, question.key()), find, deadline_seconds, bill)
+        key, purse = (policy, question.key()), (terms.budgets, terms.guard, terms.price)
+        reply, led = await self._flights.run(key, find, deadline_seconds, bill, purse)
         return bill.with_inherited(reply if led else shared(reply))
 
     async def _found(

@@ -125,6 +125,16 @@ async def test_when_the_second_fails_too_all_fail_and_nothing_storms():
     assert work.runs == 2
 
 
+@pytest.mark.parametrize(("purses", "runs"), [("aaaa", 1), ("aabb", 2), (None, 4)])
+async def test_who_has_the_purse_that_was_empty_does_not_try_it_again(purses, runs):
+    flights, work = SingleFlight(), Work(*[BudgetExceededError("spent") for _ in range(4)])
+    work.release.set()
+    asked = [flights.run("key", work, purse=purse) for purse in purses or [None] * 4]
+    outcomes = await asyncio.gather(*asked, return_exceptions=True)
+    assert {type(one) for one in outcomes} == {BudgetExceededError}
+    assert work.runs == runs
+
+
 async def test_a_final_failure_is_everybodys_and_its_requests_are_counted_once():
     error = AuthenticationError("no")
     error.attempts = 1

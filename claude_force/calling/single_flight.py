@@ -53,8 +53,13 @@ class _Flight(Generic[T]):
 
     task: asyncio.Future[T]
     bill: Bill
+    purse: Hashable = None
     orphaned: bool = False
     waiting: List[asyncio.Future[None]] = field(default_factory=list)
+
+    def cannot_afford(self, error: ClaudeForceError, purse: Hashable) -> bool:
+        """Whether nobody who has this `purse` can, since the one who started it could not."""
+        return isinstance(error, _OF_ITS_BUDGET) and purse is not None and purse == self.purse
 
     def bequeath(self) -> bool:
         """Whether the rest falls to the one who asks."""
@@ -82,13 +87,15 @@ class SingleFlight(Generic[T]):
         work: Work[T],
         deadline_seconds: Optional[float] = None,
         bill: Optional[Bill] = None,
+        purse: Hashable = None,
     ) -> Tuple[T, bool]:
         """The outcome of `work`, and whether it counts for this caller: for the one who started it, or where
         that one was cancelled for one of those who joined.
 
         Where work that was joined fails for a reason that can pass, one of those who joined starts it again,
         once: when that fails too, all of them fail. Where it fails by the budget of the one who started it,
-        each of them tries with its own. Work that nobody waits for any more is cancelled.
+        each of them tries with its own, unless they have the same `purse`: that is what pays. Work that
+        nobody waits for any more is cancelled.
         `bill` is the caller's own, for what `work` costs, and what falls to it of work that another started
         and left. Each cost is borne once; the budget is that of the one who started the work.
         """
@@ -101,7 +108,7 @@ class SingleFlight(Generic[T]):
             flight = self._flights.get(key)
             leads = flight is None
             if flight is None:
-                flight = self._start(key, work, left, bill)
+                flight = self._start(key, work, left, bill, purse)
             await self._landing(key, flight, leads, left, bill)
             bears = leads or flight.bequeath()
             try:
@@ -111,14 +118,17 @@ class SingleFlight(Generic[T]):
                     bill.of_one_who_leaves().take(flight.bill)
                 raise
             except (CallError, UnknownPriceError) as error:
-                if leads or joined_before or not _can_pass(error) or (left is not None and left <= 0):
+                final = not _can_pass(error) or flight.cannot_afford(error, purse)
+                if leads or joined_before or final or (left is not None and left <= 0):
                     _fail(error, leads, bears, bill)
                 if bears and isinstance(error, CallError):
                     bill.inherit(error)
                 joined_before = not isinstance(error, _OF_ITS_BUDGET)
 
-    def _start(self, key: Hashable, work: Work[T], left: Optional[float], bill: Bill) -> _Flight[T]:
-        flight = self._flights[key] = _Flight(asyncio.ensure_future(work(left)), bill)
+    def _start(
+        self, key: Hashable, work: Work[T], left: Optional[float], bill: Bill, purse: Hashable
+    ) -> _Flight[T]:
+        flight = self._flights[key] = _Flight(asyncio.ensure_future(work(left)), bill, purse)
         flight.task.add_done_callback(partial(self._landed, key, flight))
         return flight
 
