@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from contextlib import contextmanager
 from typing import Any, AsyncIterator, Callable, Dict, Iterator, List, Optional
 
@@ -16,6 +15,7 @@ from ..types import AgentResult
 from . import streams
 from .board import Board
 from .database import Crew
+from .signals import caught
 
 
 class Following:
@@ -83,7 +83,6 @@ class Following:
 @contextmanager
 def _interrupted(stop: Callable[[], Any], stop_now: Callable[[], Any]) -> Iterator[None]:
     """The first Ctrl-C calls `stop`, the second `stop_now`."""
-    loop = asyncio.get_running_loop()
     stopping: List[asyncio.Future[None]] = []
 
     def interrupt() -> None:
@@ -93,16 +92,8 @@ def _interrupted(stop: Callable[[], Any], stop_now: Callable[[], Any]) -> Iterat
             stopping.append(asyncio.ensure_future(stop()))
 
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, interrupt)
-    except (NotImplementedError, RuntimeError, ValueError):
-        # Where a loop takes no signals (Windows, another thread), Ctrl-C ends the run at once.
-        yield
-        return
-    try:
-        yield
+        with caught(interrupt):
+            yield
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
         for one in stopping:
             one.cancel()

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import argparse
 import gc
-import signal
 import sys
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from importlib import import_module
-from types import FrameType
 from typing import Iterable, Iterator, List, Optional, Sequence
 
 from .. import __version__
 from ..errors import CacheError, InputError, InvalidWorkflowError
-from . import streams
+from . import signals, streams
 from .arguments import VERBS
 from .parser import Parser, add_common
 
@@ -31,7 +29,12 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
     streams.prepare_streams()
     with _own_process() if argv is None else nullcontext():
-        return streams.finish(_written(given, as_json="--json" in given))
+        try:
+            return streams.finish(_written(given, as_json="--json" in given))
+        except KeyboardInterrupt:
+            # Once more, while it was told of the first, or of how it ended.
+            streams.give_up()
+            return INTERRUPTED
 
 
 @contextmanager
@@ -39,22 +42,11 @@ def _own_process() -> Iterator[None]:
     """For a process that ends with its command."""
     # What is imported stays: an eighth of a short command's time went into a search for garbage in it.
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
-    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, _interrupt)
+    signals.end_by_sigterm()
     yield
-    # One more Ctrl-C ends it at once: all is said, and Python would show where its own end was interrupted.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signals.leave_to_the_system()
     # What is left goes with the process.
     gc.freeze()
-
-
-def _interrupt(number: int, frame: Optional[FrameType]) -> None:
-    """What ends a job of CI, or a service, ends the command as Ctrl-C does."""
-    on_ctrl_c = signal.getsignal(signal.SIGINT)
-    # A shell has those that it starts in the background ignore Ctrl-C.
-    if not callable(on_ctrl_c):
-        raise KeyboardInterrupt
-    on_ctrl_c(signal.SIGINT, frame)
 
 
 def _written(given: List[str], as_json: bool) -> int:
@@ -81,6 +73,7 @@ def _guarded(given: List[str], as_json: bool) -> int:
     except streams.StdoutError:
         raise
     except KeyboardInterrupt:
+        streams.give_up_where_stuck()
         streams.error("interrupted", as_json)
         return INTERRUPTED
     except Exception as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
 from contextlib import contextmanager, suppress
 from typing import Any, Callable, Iterator, Sequence, TextIO, cast
@@ -61,6 +62,18 @@ def finish(code: int) -> int:
         error(str(StdoutError(failure)), json=False)
         return 1
     return code
+
+
+def give_up_where_stuck() -> None:
+    """Who ends a command does not wait for one who has stopped reading what it says."""
+    with suppress(OSError, ValueError):
+        if not select.select((), (sys.stdout,), (), 0)[1]:
+            give_up()
+
+
+def give_up() -> None:
+    """What is not written by now is written nowhere."""
+    _discard(sys.stdout)
 
 
 def _discard(stream: TextIO) -> None:

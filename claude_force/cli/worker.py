@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-import signal
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from .. import durable
 from . import streams
 from .database import needed_database
+from .signals import caught
 
 if TYPE_CHECKING:
     from ..durable import Worker
@@ -33,13 +32,9 @@ async def _work(args: argparse.Namespace) -> None:
         output_tpm=args.output_tpm,
         grace_seconds=args.grace,
     )
-    loop = asyncio.get_running_loop()
-    # Where a loop can't take signals, Ctrl-C ends it as it ends any command.
-    with suppress(NotImplementedError):
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, worker.stop)
-    async with worker:
-        streams.note(f"worker {worker.name} takes calls; Ctrl-C stops it")
-        await worker.stopped()
-        # For each call that goes back to the others it has a line that says so.
-        logging.getLogger("dbos").setLevel(logging.ERROR)
+    with caught(worker.stop):
+        async with worker:
+            streams.note(f"worker {worker.name} takes calls; Ctrl-C stops it")
+            await worker.stopped()
+            # For each call that goes back to the others it has a line that says so.
+            logging.getLogger("dbos").setLevel(logging.ERROR)

@@ -1,0 +1,81 @@
+"""Ctrl-C, and SIGTERM, which ends a command as that does.
+
+asyncio is imported where a loop runs: `--help` must not wait for it.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from contextlib import contextmanager
+from functools import partial
+from types import FrameType
+from typing import Callable, Iterator, Optional
+
+_BOTH = (signal.SIGINT, signal.SIGTERM)
+# `timeout` of GNU sends SIGTERM to its command, and at once again to its group, in which the command is.
+_ECHO_SECONDS = 1.0
+_last = float("-inf")
+
+
+def end_by_sigterm() -> None:
+    """From here on, unless SIGTERM is already taken care of or ignored."""
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _interrupt)
+
+
+def leave_to_the_system() -> None:
+    """From here on either signal ends the process at once: all is said, and Python would show where its own
+    end was interrupted."""
+    for number, ours in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, _interrupt)):
+        if signal.getsignal(number) is ours:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _interrupt(number: int, frame: Optional[FrameType]) -> None:
+    if _is_echo(number):
+        return
+    on_ctrl_c = signal.getsignal(signal.SIGINT)
+    # A shell has those that it starts in the background ignore Ctrl-C.
+    if not callable(on_ctrl_c):
+        raise KeyboardInterrupt
+    on_ctrl_c(signal.SIGINT, frame)
+
+
+def _is_echo(number: int) -> bool:
+    global _last
+    if number != signal.SIGTERM:
+        return False
+    moment = time.monotonic()
+    if moment - _last < _ECHO_SECONDS:
+        return True
+    _last = moment
+    return False
+
+
+@contextmanager
+def caught(interrupt: Callable[[], None]) -> Iterator[None]:
+    """Calls `interrupt` in the running event loop for each of the signals, and leaves them as they were.
+
+    Where a loop takes none (Windows, another thread), they end what runs there at once.
+    """
+    from asyncio import get_running_loop
+
+    loop, before = get_running_loop(), {number: signal.getsignal(number) for number in _BOTH}
+    try:
+        for number in _BOTH:
+            loop.add_signal_handler(number, partial(_tell, interrupt, number))
+    except (NotImplementedError, RuntimeError, ValueError):
+        yield
+        return
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            loop.remove_signal_handler(number)
+            signal.signal(number, handler)
+
+
+def _tell(interrupt: Callable[[], None], number: int) -> None:
+    if not _is_echo(number):
+        interrupt()

@@ -1,0 +1,192 @@
+"""Ctrl-C and SIGTERM: what they end, how often they have to come, and what they are afterwards."""
+
+import array
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+from fleet import until, write_project
+
+from claude_force.cli import signals
+from claude_force.cli.main import main
+from claude_force.testing import MessagesServer
+
+fcntl = pytest.importorskip("fcntl", reason="signals and pipes of POSIX")
+termios = pytest.importorskip("termios")
+BOTH = (signal.SIGINT, signal.SIGTERM)
+TASKS = '{"agent": "python-expert", "task": "one"}\n'
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    write_project(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tasks.jsonl").write_text(TASKS)
+    return tmp_path
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A stand-in that takes its time."""
+    with MessagesServer(time_to_first_token=1.0) as running:
+        for name, value in running.environment().items():
+            monkeypatch.setenv(name, value)
+        yield running
+
+
+@pytest.fixture
+def mine():
+    """What a program that uses the package does about both."""
+    before = {number: signal.getsignal(number) for number in BOTH}
+    told = []
+    for number in BOTH:
+        signal.signal(number, lambda number, _: told.append(number))
+    yield told
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def none_before(monkeypatch):
+    monkeypatch.setattr(signals, "_last", float("-inf"))
+
+
+def started(*arguments, **options):
+    return subprocess.Popen(
+        [sys.executable, "-m", "claude_force", *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        **{"stdout": subprocess.PIPE, **options},
+    )
+
+
+def test_a_program_that_calls_a_command_has_its_own_handlers_back(project, messages_server, mine):
+    handlers = [signal.getsignal(number) for number in BOTH]
+    assert main(["run", "many", "tasks.jsonl", "-o", "out.jsonl"]) == 0
+    assert [signal.getsignal(number) for number in BOTH] == handlers
+
+
+class TestCaught:
+    async def seen(self, *numbers):
+        """How often a command is told."""
+        told = []
+        with signals.caught(lambda: told.append(1)):
+            for number in numbers:
+                os.kill(os.getpid(), number)
+                await asyncio.sleep(0.05)
+        return len(told)
+
+    async def test_tells_of_each_ctrl_c(self, mine, none_before):
+        assert await self.seen(signal.SIGINT, signal.SIGINT) == 2
+        assert mine == []
+
+    async def test_tells_of_a_sigterm_that_comes_twice_once(self, mine, none_before):
+        assert await self.seen(signal.SIGTERM, signal.SIGTERM) == 1
+
+    async def test_tells_of_a_later_one_again(self, mine, none_before, monkeypatch):
+        monkeypatch.setattr(signals, "_ECHO_SECONDS", 0.01)
+        assert await self.seen(signal.SIGTERM, signal.SIGTERM) == 2
+
+    def test_takes_nothing_in_another_thread(self):
+        async def within():
+            with signals.caught(lambda: None):
+                return "done"
+
+        found = []
+        thread = threading.Thread(target=lambda: found.append(asyncio.run(within())))
+        thread.start()
+        thread.join()
+        assert found == ["done"]
+
+
+def twice(process):
+    """As `timeout` of GNU does: to the process, and to its group."""
+    for _ in range(2):
+        process.terminate()
+
+
+def test_a_sigterm_that_comes_twice_leaves_what_is_under_way_its_time(project, server):
+    process = started("run", "many", "tasks.jsonl", "-o", "out.jsonl")
+    until(lambda: server.in_flight == 1)
+    twice(process)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "1 row: 1 succeeded" in said
+
+
+def test_a_sigterm_that_comes_twice_ends_a_command_in_order(project, server):
+    process = started("run", "agent", "python-expert", "--task", "x")
+    until(lambda: server.in_flight == 1)
+    twice(process)
+    assert (*process.communicate(timeout=60), process.returncode) == (
+        "",
+        "claude-force: error: interrupted\n",
+        130,
+    )
+
+
+@pytest.mark.parametrize("number", BOTH)
+def test_a_signal_while_python_ends_shows_nothing_more(project, number):
+    source = (
+        "import threading, time\nfrom claude_force.cli.main import main\n"
+        "import sys\nsys.argv = ['claude-force', 'list', 'agents']\ncode = main()\n"
+        # A thread that Python waits for at its end, such as one that imports the SDK.
+        "threading.Thread(target=time.sleep, args=(60,)).start()\nprint('ended', flush=True)\nsys.exit(code)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", source], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert "ended\n" in iter(process.stdout.readline, "")
+    process.send_signal(number)
+    _, error = process.communicate(timeout=60)
+    assert (process.returncode, error) == (-number, "")
+
+
+class TestAReaderWhoHasStopped:
+    """What is written to a full pipe waits for its reader, such as a pager that shows its first page."""
+
+    @pytest.fixture
+    def agents(self, project):
+        """More of them than there is room for in the pipe."""
+        for number in range(300):
+            text = f"---\nname: agent-{number}\ndescription: One of many.\n---\nYou help.\n"
+            (project / ".claude" / "agents" / f"agent-{number}.md").write_text(text)
+
+    @pytest.fixture
+    def pipe(self):
+        """Both ends of one that is full."""
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        with pytest.raises(BlockingIOError):
+            while True:
+                os.write(writer, b"x" * PAGE)
+        os.set_blocking(writer, True)
+        yield reader, writer
+        os.close(reader)
+        os.close(writer)
+
+    @pytest.mark.parametrize("number", BOTH)
+    @pytest.mark.parametrize("options", [(), ("--json",)])
+    def test_keeps_no_command_from_its_end(self, agents, pipe, number, options):
+        reader, writer = pipe
+        full = unread(reader)
+        os.read(reader, PAGE)
+        process = started("list", "agents", *options, stdout=writer)
+        until(lambda: full - unread(reader) < LONGEST_LINE)
+        process.send_signal(number)
+        _, error = process.communicate(timeout=20)
+        assert process.returncode == 130
+        assert error == ("" if options else "claude-force: error: interrupted\n")
+
+
+PAGE, LONGEST_LINE = 4096, 100
+
+
+def unread(pipe):
+    found = array.array("i", [0])
+    fcntl.ioctl(pipe, termios.FIONREAD, found)
+    return found[0]
