@@ -298,6 +298,18 @@ async def test_a_deadline_ends_the_wait_for_a_database_that_is_away_too(project,
     assert isinstance(result.error, DeadlineExceededError)
 
 
+async def test_a_deadline_of_a_run_holds_before_the_database_has_said_what_it_has(project, pg_url, postgres):
+    async with orchestrator(project, pg_url, deadline_seconds=0.5, enable_cache=False) as fleet:
+        await fleet.explain_miss(AGENT, "connects")
+        postgres.stop()
+        try:
+            with anyio.fail_after(20):
+                (result,) = await fleet.execute_multiple([(AGENT, "anything")], run_id="one")
+        finally:
+            await asyncio.to_thread(postgres.start)
+    assert isinstance(result.error, DeadlineExceededError)
+
+
 async def test_a_call_that_is_asked_for_again_has_the_time_that_it_is_given_then(
     project, pg_url, messages_server, tables
 ):

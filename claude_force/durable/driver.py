@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import anyio
 from anyio import to_thread
@@ -81,13 +82,15 @@ class Remote:
         terms: Terms,
         left: Optional[float],
     ) -> Reply:
-        ticket = ticket_of(terms, question)
-        # What was paid for in this run and not delivered comes before what others have paid for.
-        outcome: Optional[Outcome] = await self._delivered(ticket, terms) if terms.ticket else None
-        if outcome is None and policy == USE:
-            outcome = await (await self._answers(kept)).recall(question)
-        if outcome is None:
-            outcome = await self._through_worker(ticket, self._order(call, policy, terms), terms, left)
+        ticket, began = ticket_of(terms, question), self._clock.now()
+        with _within(left):
+            # What was paid for in this run and not delivered comes before what others have paid for.
+            outcome = await self._delivered(ticket, terms) if terms.ticket else None
+            if outcome is None and policy == USE:
+                outcome = await (await self._answers(kept)).recall(question)
+            if outcome is None:
+                rest = None if left is None else left - (self._clock.now() - began)
+                outcome = await self._through_worker(ticket, self._order(call, policy, terms), terms, rest)
         if isinstance(outcome, Reply):
             return outcome
         raise outcome
@@ -105,21 +108,18 @@ class Remote:
         post = self._posted()
         waiting: Optional[asyncio.Future[Row]] = None
         try:
-            with anyio.move_on_after(None if left is None else left + _DEADLINE_GRACE):
-                await self._desk.do(replace(order[1], ticket=ticket, left=left))
-                # Not before: an outcome that lay there until now is the one that is to be made good.
-                waiting = post.expect(ticket)
-                if self._draining:
-                    self._desk.leave(Withdraw((ticket,)))
-                terms.watch.started(1)
-                outcome = self._received(await waiting, terms)
-                if self._draining and isinstance(outcome, CancelledCallError):
-                    raise _not_sent()
-                return outcome
-            # Nobody waits for that: the database may be away.
-            self._desk.leave(cancelled(ticket))
-            raise DeadlineExceededError(f"No answer within the deadline of {left:g} s")
+            await self._desk.do(replace(order[1], ticket=ticket, left=left))
+            # Not before: an outcome that lay there until now is the one that is to be made good.
+            waiting = post.expect(ticket)
+            if self._draining:
+                self._desk.leave(Withdraw((ticket,)))
+            terms.watch.started(1)
+            outcome = self._received(await waiting, terms)
+            if self._draining and isinstance(outcome, CancelledCallError):
+                raise _not_sent()
+            return outcome
         except asyncio.CancelledError:
+            # Nobody waits for that: the database may be away.
             self._desk.leave(cancelled(ticket))
             raise
         finally:
@@ -217,6 +217,15 @@ class Remote:
         if self._cache is not None:
             self._cache.close()
         self._desk.shut()
+
+
+@contextmanager
+def _within(seconds: Optional[float]) -> Iterator[None]:
+    """Raises DeadlineExceededError after so long and the time that a worker gets to say the same."""
+    with anyio.move_on_after(None if seconds is None else seconds + _DEADLINE_GRACE) as scope:
+        yield
+    if scope.cancelled_caught:
+        raise DeadlineExceededError(f"No answer within the deadline of {seconds:g} s")
 
 
 def _not_sent() -> ClosedError:
