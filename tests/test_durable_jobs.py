@@ -1,5 +1,7 @@
 """What is asked of the database for several calls at once, or for one call several times."""
 
+import contextlib
+import socket
 import threading
 
 import pytest
@@ -14,6 +16,7 @@ from fleet import until
 from sqlalchemy.exc import DBAPIError
 
 from claude_force.calling import Rates
+from claude_force.durable import host
 from claude_force.durable.calls import Begin, Finish, HandOver, IsOpen, Withdraw
 from claude_force.durable.collecting import Charge, Collect, Seen
 from claude_force.durable.database import is_lost
@@ -172,6 +175,37 @@ def test_what_has_a_result_ends_where_it_still_runs_and_not_what_begins_after(ma
 
 
 @pytest.fixture
+def hung_up():
+    """A server that hangs up on everybody, and who has called."""
+    calls = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer():
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = server.accept()
+                    calls.append(connection.getpeername())
+                    connection.close()
+
+        threading.Thread(target=answer, daemon=True).start()
+        yield f"postgresql://someone@127.0.0.1:{server.getsockname()[1]}/any", calls
+
+
+def test_who_closes_asks_a_database_that_is_away_once_and_not_for_each_thing_left(hung_up):
+    url, calls = hung_up
+    with database(url) as opened:
+        desk = Desk(opened)
+        desk.leave(Flush())
+        until(lambda: calls, "the database is asked")
+        for number in range(30):
+            desk.leave(failure(f"run:{number}:x"))
+            desk.leave(handed_over(f"run:{number}:x"))
+        before = len(calls)
+        desk.shut()
+    assert len(calls) - before <= 5
+
+
+@pytest.fixture
 def frozen(pg_url, monkeypatch):
     """A process that stands still in the middle of a transaction."""
     monkeypatch.setattr("claude_force.durable.database._IDLE_SECONDS", 1)
@@ -197,6 +231,29 @@ def test_for_a_process_that_was_frozen_in_a_transaction_the_connection_is_lost(m
         frozen.execute(sa.text("SELECT 1"))
 
     assert is_lost(found.value)
+
+
+def test_who_was_frozen_while_it_looked_after_the_others_puts_back_nothing_by_what_it_saw_before(
+    made, postgres, pg_url, monkeypatch
+):
+    with made.begin() as connection:
+        gone = {"name": "gone", "life": "gone", "concurrency": 1, "started": 0, "seen": 0}
+        connection.execute(sa.insert(WORKERS).values(**gone))
+    put_back = []
+
+    def frozen_as_it_looks(*_):
+        postgres.sql(pg_url.rpartition("/")[2], _END_OF_THE_LOCKS_HOLDER)
+        return ["what another has by now"]
+
+    monkeypatch.setattr(host, "claimed", frozen_as_it_looks)
+    monkeypatch.setattr(host, "put_back", lambda _, found: put_back.extend(found))
+    with pytest.raises(DBAPIError):
+        reap(made)
+    assert put_back == []
+
+
+# As the server does to one who is silent in the middle of a transaction.
+_END_OF_THE_LOCKS_HOLDER = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"
 
 
 def _is_free(made, lock):

@@ -1,6 +1,7 @@
 """What workers share in Postgres: pace, budgets, answers. Time is the database's, and set by hand here."""
 
 import asyncio
+import contextlib
 import uuid
 
 import pytest
@@ -284,6 +285,30 @@ async def test_on_sqlite_answers_that_nobody_was_told_of_count_for_the_budget(
         assert fleet.spent_usd == pytest.approx(spent) and spent > 0
 
 
+async def test_on_sqlite_an_answer_that_was_told_to_somebody_counts_for_the_budget_if_that_one_is_cancelled(
+    project, tmp_path, messages_server
+):
+    url, tasks = f"sqlite:///{tmp_path}/runs.db", [(AGENT, "a row")]
+    async with orchestrator(project, url, enable_cache=False, budget_usd=100) as fleet:
+        await fleet.execute_multiple(tasks, run_id="again")
+        spent = fleet.spent_usd
+    change(url, "UPDATE cf_results SET delivered = false")
+    async with orchestrator(project, url, enable_cache=False, budget_usd=100) as fleet:
+        do = fleet._asking._desk.do
+
+        async def cancelled_as_it_is_noted(job):
+            if getattr(job, "seen", ()):
+                fleet._asking._desk.do = do
+                asyncio.current_task().cancel()
+            return await do(job)
+
+        fleet._asking._desk.do = cancelled_as_it_is_noted
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.ensure_future(fleet.execute_multiple(tasks, run_id="again"))
+        await fleet.execute_multiple(tasks, run_id="again")
+        assert fleet.spent_usd == pytest.approx(spent)
+
+
 async def test_two_workers_keep_one_rate_limit(project, pg_url, tmp_path, monkeypatch):
     limit = RateLimit(requests_per_minute=600)
     # Each has more on the wire than the other can know of by itself.
@@ -468,13 +493,13 @@ async def test_work_waits_for_a_database_that_is_away(made, postgres, caplog):
     await desk.close()
 
 
-async def test_an_outcome_waits_for_a_database_that_takes_no_writing(made, postgres, pg_url):
+async def test_an_outcome_waits_for_a_database_that_takes_no_writing(made, postgres, pg_url, caplog):
     name = pg_url.rpartition("/")[2]
     postgres.sql("postgres", f"ALTER DATABASE {name} SET default_transaction_read_only = on")
     made.engine.dispose()
     desk = Desk(made)
     waiting = asyncio.ensure_future(desk.do(Finish("run:1:x", "{}", '""', success=True)))
-    await asyncio.sleep(0.3)
+    assert await ended(lambda: "read-only transaction" in caplog.text)
     postgres.sql("postgres", f"ALTER DATABASE {name} SET default_transaction_read_only = off")
     await waiting
     await desk.close()

@@ -91,6 +91,8 @@ class Desk:
     def _guarded(self, kind: Type[Job[Any]], jobs: Sequence[Job[Any]]) -> Sequence[Any]:
         try:
             return self._until_done(kind, jobs)
+        except ClosedError:
+            return [_closed() for _ in jobs]
         except Exception as error:
             if len(jobs) > 1:
                 # What one of them met is not the others'.
@@ -102,6 +104,9 @@ class Desk:
     def _until_done(self, kind: Type[Job[Any]], jobs: Sequence[Job[Any]]) -> Sequence[Any]:
         pause = _FIRST_PAUSE
         while True:
+            if self._away and self._closed.is_set():
+                # Where nobody answers at all, each look would take as long as a connection may.
+                raise _closed()
             try:
                 done = self._once(kind, jobs)
                 self._tell(None)
@@ -113,7 +118,7 @@ class Desk:
                 # Another server may be in its place by now.
                 self._database.engine.dispose()
                 if self._closed.wait(pause):
-                    raise ClosedError("The database was away when the orchestrator was closed") from None
+                    raise _closed() from None
                 pause = min(2 * pause, _LONGEST_PAUSE)
 
     def _once(self, kind: Type[Job[Any]], jobs: Sequence[Job[Any]]) -> Sequence[Any]:
@@ -127,6 +132,10 @@ class Desk:
         if error is None and self._away:
             logger.warning("the database is back")
         self._away = error is not None
+
+
+def _closed() -> ClosedError:
+    return ClosedError("The database was away when the orchestrator was closed")
 
 
 def portions(jobs: Sequence[Job[Any]]) -> List[List[int]]:

@@ -95,7 +95,8 @@ class Embedded:
         row = (await self._desk.do(Collect((ticket,)))).get(ticket)
         if row is None:
             return None
-        await self._desk.do(Collect((), (Seen(ticket),)))
+        # Not waited for: who is cancelled there would have it, and not on the books.
+        self._desk.leave(Collect((), (Seen(ticket),)))
         outcome = read_outcome(row.figures, row.text, self._clock.now())
         if row.delivered:
             outcome = counted_before(outcome, row.age)

@@ -166,7 +166,7 @@ def reap(database: Database, orphans: bool = False) -> List[Tuple[str, int]]:
             return []
         # Their rows are locked, so that a worker that starts again under its name waits until this is done.
         dead = connection.execute(_dead(connection)).all()
-        buried = [(row.name, _put_back(database, row.name)) for row in dead]
+        buried = [(row.name, _put_back(database, connection, row.name)) for row in dead]
         for row in dead:
             _cut_off(connection, row.life)
             lost = _bury(connection, row.life)
@@ -196,15 +196,18 @@ def _dead(connection: sa.Connection) -> sa.Select[Tuple[str, str, float]]:
     )
 
 
-def _put_back(database: Database, name: str) -> int:
+def _put_back(database: Database, connection: sa.Connection, name: str) -> int:
     pending = host.claimed(database, name)
+    # Where this process was frozen just now, its lock is gone, and what it has found is under way elsewhere.
+    connection.execute(sa.select(1))
     host.put_back(database, pending)
     return len(pending)
 
 
 def _put_back_orphans(database: Database, connection: sa.Connection) -> List[Tuple[str, int]]:
     known = set(connection.execute(sa.select(WORKERS.c.name)).scalars())
-    return [(name, _put_back(database, name)) for name in host.claimants(database) if name not in known]
+    lost = [name for name in host.claimants(database) if name not in known]
+    return [(name, _put_back(database, connection, name)) for name in lost]
 
 
 def _bury_orphans(connection: sa.Connection) -> None:
