@@ -496,6 +496,18 @@ class TestDoctor:
         }
         assert aliases(CLAUDE_CODE_USE_BEDROCK="1", **said) == []
 
+    @pytest.mark.parametrize("said", ["ANTHROPIC_MODEL", "ANTHROPIC_DEFAULT_SONNET_MODEL"])
+    def test_a_name_that_bedrock_can_not_have_is_a_problem_too(self, workplace, monkeypatch, capsys, said):
+        cloud = {"CLAUDE_CODE_USE_BEDROCK": "1", "AWS_REGION": "us-west-2"}
+        for name, value in {**cloud, said: "claude-sonnet-5-5"}.items():
+            monkeypatch.setenv(name, value)
+        assert main(["doctor", "--json", "--offline"]) == 1
+        checks = json.loads(capsys.readouterr().out)["checks"]
+        (found,) = [one for one in checks if "has no model" in one["text"]]
+        assert (found["name"], found["state"]) == ("model", "problem")
+        assert "'claude-sonnet-5-5'; it is what " in found["text"]
+        assert MODELS["bedrock"] in found["advice"]
+
     def test_an_alias_is_none_of_its_business_without_a_cloud(self, aliases):
         assert aliases() == []
 

@@ -24,7 +24,7 @@ def project(registry: Registry) -> Iterator[Finding]:
     yield from _files(registry)
     yield from _workflows(workflows, registry)
     yield from _models(registry, agents)
-    yield from _aliases(registry, agents)
+    yield from _in_cloud(registry, agents)
 
 
 def _files(registry: Registry) -> Iterator[Finding]:
@@ -66,20 +66,27 @@ def _models(registry: Registry, agents: List[Dict[str, Any]]) -> Iterator[Findin
         yield Finding("model", OK, ", ".join(sorted(wanted)))
 
 
-def _aliases(registry: Registry, agents: List[Dict[str, Any]]) -> Iterator[Finding]:
-    """A cloud has names of its own, and nobody but the user knows which of them an alias is to mean."""
+def _in_cloud(registry: Registry, agents: List[Dict[str, Any]]) -> Iterator[Finding]:
+    """A cloud has names of its own for models, and nobody but the user knows which of them an alias means."""
     if len(settings.clouds()) != 1:
         return
     from ...calling.clouds import CLOUDS
 
     cloud = CLOUDS[settings.clouds()[0]]
-    wanted: Dict[str, List[str]] = {}
+    aliases: Dict[str, List[str]] = {}
+    strange: Dict[str, List[str]] = {}
     for agent in agents:
-        alias = open_alias(call=None, agent=registry.get(agent["name"]).model)
+        written = registry.get(agent["name"]).model
+        alias, model = open_alias(call=None, agent=written), resolve_model(call=None, agent=written)
         if alias is not None:
-            wanted.setdefault(alias, []).append(agent["name"])
-    for alias, names in wanted.items():
+            aliases.setdefault(alias, []).append(agent["name"])
+        elif cloud.is_strange(model, None):
+            strange.setdefault(model, []).append(agent["name"])
+    for alias, names in aliases.items():
         variable, model = settings.alias_variable(alias), newest(alias)
         text = f"{variable} is not set, so that {cloud.title} is asked for {model} by {', '.join(names)}"
         state = PROBLEM if cloud.is_strange(model, None) else WARNING
         yield Finding("model", state, text, f"Set it to a name of {cloud.title}'s, such as {cloud.example}.")
+    for model, names in strange.items():
+        text = f"{cloud.title} has no model {model!r}; it is what {', '.join(names)} asks for"
+        yield Finding("model", PROBLEM, text, cloud.naming)
