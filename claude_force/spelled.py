@@ -5,6 +5,8 @@ The script of the report has the same rules for what it draws itself (report/ass
 
 from __future__ import annotations
 
+# USD: less than a token of any model, such as what is left where sums of floats cancel out.
+_LEAST = 1e-9
 _UNITS = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
 
 
@@ -12,10 +14,12 @@ def dollars(usd: float) -> str:
     """To the cent, or to the digits that matter where it is less than a dollar; what is not nothing does not
     read as nothing."""
     size, sign = abs(usd), "-" if usd < 0 else ""
-    if 0 < size < 0.000001:
+    if size < _LEAST:
+        return "$0.00"
+    if size < 0.000001:
         return f"{sign}<$0.000001"
     # As they are rounded: 0.99996 is $1.00.
-    digits = 2 if size >= 0.99995 or size == 0 else 4 if size >= 0.0000995 else 6
+    digits = 2 if size >= 0.99995 else 4 if size >= 0.0000995 else 6
     return f"{sign}${size:,.{digits}f}"
 
 

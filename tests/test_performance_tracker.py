@@ -373,10 +373,7 @@ import sys
 from pathlib import Path
 from ledgers import executed
 from claude_force import performance_tracker
-from claude_force.ledger.rows import read_lines
-from claude_force.ledger.writing import line_of_execution
 from claude_force.performance_tracker import BATCH, PerformanceTracker
-from claude_force.types import AgentResult, Attempt, Call, Executed, Usage
 
 performance_tracker.LINGER_SECONDS = 3600
 tracker = PerformanceTracker(Path(sys.argv[1]))

@@ -14,6 +14,8 @@ from claude_force.spelled import about, count, dollars, duration, percent, size
     [
         (0.0, "$0.00"),
         (-0.0, "$0.00"),
+        (0.1 + 0.2 - 0.3, "$0.00"),
+        (0.3 - 0.1 - 0.2, "$0.00"),
         (0.0000004, "<$0.000001"),
         (-0.0000004, "-<$0.000001"),
         (0.000001, "$0.000001"),
@@ -34,7 +36,7 @@ def test_money_has_the_digits_that_matter_and_its_sign_before_the_dollar(usd, sp
     assert dollars(usd) == spelled
 
 
-@given(st.floats(1e-12, 1e9))
+@given(st.floats(1e-9, 1e9))
 def test_money_that_is_not_nothing_does_not_read_as_nothing(usd):
     assert re.search("[1-9]", dollars(usd))
 

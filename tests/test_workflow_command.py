@@ -262,6 +262,16 @@ def test_files_are_named_from_the_folder_of_a_claude_json_that_lies_in_no_claude
     assert len(messages_server.requests) == 1
 
 
+def test_how_a_run_goes_on_is_a_line_that_a_shell_takes(graph, another_server, capsys):
+    config = graph / ".claude" / "claude.json"
+    whole = json.loads(config.read_text())
+    whole["workflows"]["my review"] = ["python-expert"]
+    config.write_text(json.dumps(whole))
+    another_server(faults=[faults.status(400)])
+    assert main(["run", "workflow", "my review", "--task", "Look"]) == 1
+    assert "claude-force run workflow 'my review' --resume my-review-" in capsys.readouterr().err
+
+
 class TestAConfigurationThatIsNotTheProjectsOwn:
     """Of the same workflow the project's own claude.json has another one."""
 

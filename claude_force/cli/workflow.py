@@ -182,9 +182,9 @@ class _Run:
     def hint(self, what: str) -> None:
         """How the run goes on, where it can."""
         if self.run_id is not None:
-            config = "" if self._args.config is None else f"--config {shlex.quote(self._args.config)} "
-            command = f"claude-force {config}run workflow {self._args.name} --resume {self.run_id}"
-            streams.note(f"{command} {what}")
+            config = [] if self._args.config is None else ["--config", self._args.config]
+            words = ["claude-force", *config, "run", "workflow", self._args.name, "--resume", self.run_id]
+            streams.note(f"{' '.join(map(shlex.quote, words))} {what}")
 
 
 def _fields(

@@ -16,8 +16,9 @@ function duration(ms) {
 function dollars(usd) {
   if (usd === null) return NOTHING;
   const size = Math.abs(usd), sign = usd < 0 ? "-" : "";
-  if (size > 0 && size < 0.000001) return `${sign}<$0.000001`;
-  if (size === 0 || size >= 0.99995) return `${sign}$${number(size, 2)}`;
+  if (size < 1e-9) return "$0.00";
+  if (size < 0.000001) return `${sign}<$0.000001`;
+  if (size >= 0.99995) return `${sign}$${number(size, 2)}`;
   return `${sign}$${size.toFixed(size >= 0.0000995 ? 4 : 6)}`;
 }
 
