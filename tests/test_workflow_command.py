@@ -299,6 +299,22 @@ class TestAConfigurationThatIsNotTheProjectsOwn:
         assert [step["id"] for step in fields_of(capsys)["steps"]] == ["one", "two"]
         assert len(healthy.requests) == 1
 
+    def test_a_run_goes_on_though_the_folder_that_it_was_begun_in_is_gone(
+        self, run_id, graph, another_server, capsys, monkeypatch
+    ):
+        elsewhere = graph / "elsewhere"
+        elsewhere.mkdir()
+        monkeypatch.chdir(elsewhere)
+        another_server(faults=[faults.status(400)])
+        assert main(["run", "workflow", "review", "--task", "Again", "--config", "..", "--json"]) == 1
+        begun = fields_of(capsys)["run_id"]
+        monkeypatch.chdir("/")
+        elsewhere.rmdir()
+        another_server()
+        assert main(["runs", "resume", begun, "--json"]) == 0
+        assert main(["runs", "show", begun, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out.partition("\n}\n")[2])["project"] == str(graph)
+
     def test_a_run_goes_on_by_the_one_that_is_given(self, run_id, graph, another_server, capsys):
         healthy = another_server()
         (graph / ".claude" / "other.json").rename(graph / ".claude" / "renamed.json")

@@ -38,8 +38,8 @@ class Registry:
     @property
     def named(self) -> Path:
         """What names these sources wherever one is: the project; a configuration that is not its own."""
-        project, config = Path.cwd() / self.project, Path.cwd() / self._sources.config
-        return project if find_sources(project, project).config == config else config
+        project, config = self.project.resolve(), _placed(self._sources.config)
+        return project if _placed(find_sources(project, project).config) == config else config
 
     @property
     def ledger(self) -> Path:
@@ -135,3 +135,8 @@ class Registry:
             if loaded is None or any(stamp(path) != was for path, was in loaded.stamps.items()):
                 loaded = self._loaded = load_sources(self._sources)
             return loaded
+
+
+def _placed(file: Path) -> Path:
+    """Where it is, seen from anywhere; one that is a link itself is where the link is."""
+    return file.parent.resolve() / file.name
