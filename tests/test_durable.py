@@ -725,6 +725,25 @@ async def test_a_driver_that_is_closed_ends_its_calls(project, pg_url, monkeypat
     assert isinstance(result.error, ClosedError)
 
 
+async def test_a_worker_that_is_told_to_stop_twice_gives_back_what_is_on_the_wire(
+    project, pg_url, monkeypatch
+):
+    with MessagesServer(time_to_first_token=600) as server:
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
+        worker = Worker(pg_url, grace_seconds=600, timeout_seconds=600)
+        working = asyncio.ensure_future(worker.run())
+        async with orchestrator(project, pg_url) as fleet:
+            call = asyncio.ensure_future(fleet.execute_agent(AGENT, "anything"))
+            await asyncio.to_thread(until, lambda: server.in_flight == 1)
+            for _ in range(2):
+                worker.stop()
+            with anyio.fail_after(40):
+                await working
+            assert rows(pg_url, "SELECT worker, starts FROM claude_force.cf_calls") == [(None, 0)]
+            call.cancel()
+
+
 async def test_a_driver_is_closed_while_its_database_is_away(project, pg_url, postgres):
     fleet = orchestrator(project, pg_url)
     await fleet.explain_miss(AGENT, "connects")

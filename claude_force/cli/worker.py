@@ -36,5 +36,6 @@ async def _work(args: argparse.Namespace) -> None:
         async with worker:
             streams.note(f"worker {worker.name} takes calls; Ctrl-C stops it")
             await worker.stopped()
+            streams.note(f"stopping; what is on the wire may end within {args.grace} s (Ctrl-C again: now)")
             # For each call that goes back to the others it has a line that says so.
             logging.getLogger("dbos").setLevel(logging.ERROR)

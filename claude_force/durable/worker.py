@@ -115,6 +115,7 @@ class Worker:
 
     _crew: Optional[_Crew]
     _address: Address
+    _patience: Optional[anyio.CancelScope] = None
 
     @property
     def name(self) -> Optional[str]:
@@ -131,7 +132,10 @@ class Worker:
         await self._stopped.wait()
 
     def stop(self) -> None:
-        """Lets `run` end: what is on the wire is finished, what is not goes to others."""
+        """Lets `run` end: what is on the wire is finished, what is not goes to others. Called again, it waits
+        no longer for what is on the wire, which may be billed and goes to others too."""
+        if self._stopped.is_set() and self._patience is not None:
+            self._patience.cancel()
         self._stopped.set()
 
     async def __aenter__(self) -> Worker:
@@ -147,14 +151,14 @@ class Worker:
         except BaseException:
             await crew.sign_off()
             raise
-        self._crew = crew
+        self._crew, self._patience = crew, anyio.CancelScope()
         logger.info("worker %s takes calls from %s", crew.pulse.name, self._address)
         return self
 
     async def __aexit__(self, *error: object) -> None:
         crew, self._crew = self._crew, None
-        if crew is not None:
-            await crew.stop(self._grace)
+        if crew is not None and self._patience is not None:
+            await crew.stop(self._grace, self._patience)
 
 
 def _how(concurrency: MaxConcurrent, *more: Any) -> CallerSettings:
@@ -233,10 +237,11 @@ class _Crew:
             self._cache.close()
         await self.desk.close()
 
-    async def stop(self, grace: int) -> None:
+    async def stop(self, grace: int, patience: anyio.CancelScope) -> None:
         """Finishes what is on the wire, gives back the rest, and goes."""
         self.stopping = True
-        await self.caller.drain(grace)
+        with patience:
+            await self.caller.drain(grace)
         for job in list(self.jobs.values()):
             if job.task is not None:
                 job.task.cancel()
