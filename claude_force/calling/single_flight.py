@@ -94,15 +94,12 @@ class SingleFlight(Generic[T]):
 
         Where work that was joined fails for a reason that can pass, one of those who joined starts it again,
         once: when that fails too, all of them fail. Where it fails by the budget of the one who started it,
-        each of them tries with its own, unless they have the same `purse`: that is what pays. Work that
-        nobody waits for any more is cancelled.
-        `bill` is the caller's own, for what `work` costs, and what falls to it of work that another started
-        and left. Each cost is borne once; the budget is that of the one who started the work.
+        each of them tries with its own, unless that is of the same `purse`. Work that nobody waits for any
+        more is cancelled. `bill` is the caller's own, for what `work` costs, and what falls to it of work
+        that another started and left. Each cost is borne once, by the budget of the one who started the work.
         """
-        bill = bill or Bill()
-        key = (asyncio.get_running_loop(), key)
-        started = time.monotonic()
-        joined_before = False
+        bill, key = bill or Bill(), (asyncio.get_running_loop(), key)
+        started, joined_before = time.monotonic(), False
         while True:
             left = None if deadline_seconds is None else deadline_seconds - (time.monotonic() - started)
             flight = self._flights.get(key)
