@@ -66,6 +66,19 @@ class TestHome:
         assert (state, text) == ("problem", "it can't be used, so that every answer is paid for")
         assert f"{clean_environment} can't be written" in advice
 
+    def test_that_may_not_be_looked_into_keeps_no_answers(self, checks, clean_environment, monkeypatch):
+        look = os.stat
+
+        def closed(path, *given, **more):
+            if str(path).startswith(str(clean_environment)):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return look(path, *given, **more)
+
+        # For root no folder is closed.
+        monkeypatch.setattr(os, "stat", closed)
+        monkeypatch.setattr(os, "access", lambda *_: False)
+        assert checks("--offline")[0]["cache"][0] == "problem"
+
     def test_that_has_a_file_in_the_place_of_its_folder_keeps_no_answers(self, checks, clean_environment):
         (clean_environment / ".claude").write_text("")
         assert checks("--offline")[0]["cache"][0] == "problem"

@@ -115,3 +115,8 @@ def test_a_place_that_cannot_be_written_is_one_line(folder, capsys):
     (folder / ".claude").write_text("a file")
     assert main(["init"]) == 2
     assert "can't be written" in capsys.readouterr().err
+
+
+def test_a_folder_that_can_not_be_looked_for_is_named(folder, capsys):
+    assert main(["init", "x" * 300]) == 2
+    assert "x can't be used: File name too long." in capsys.readouterr().err

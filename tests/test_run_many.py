@@ -170,6 +170,8 @@ class TestRun:
             (["t.yaml", "-o", "o"], "not a kind of file"),
             (["t.csv", "-o", "o"], 'no column "task"'),
             (["t.jsonl", "-o", "no/such/folder/o"], "can't be written"),
+            (["t.jsonl", "-o", "x" * 300], "x can't be written: File name too long."),
+            (["t.jsonl", "-o", "x" * 300, "--estimate"], "x can't be written: File name too long."),
             (["t.jsonl", "-o", "o", "--price", "cheap"], "MODEL=INPUT,OUTPUT"),
             (["t.jsonl", "-o", "o", "--price", "m=-1,2"], "MODEL=INPUT,OUTPUT"),
             (["t.jsonl", "-o", "o", "--price", "m=nan,2"], "MODEL=INPUT,OUTPUT"),

@@ -17,7 +17,11 @@ SAMPLES = Path(__file__).parent / "samples"
 def init(args: argparse.Namespace) -> int:
     """Returns 0. Raises InputError where nothing can be written, ConfigurationError for a broken file."""
     project = Path(args.folder or ".").resolve()
-    if not project.is_dir():
+    try:
+        is_folder = project.is_dir()
+    except OSError as error:
+        raise InputError(f"{project} can't be used: {error.strerror}.") from error
+    if not is_folder:
         raise InputError(f"{project} is no folder: make it first, or name another one.")
     registry = Registry(start=project)
     needed = not (_serves(registry.folder, project) and registry.list_agents())

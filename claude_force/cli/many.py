@@ -68,7 +68,7 @@ async def _estimate(args: argparse.Namespace, rows: Rows) -> int:
 
 def _due(args: argparse.Namespace, rows: Rows) -> Iterable[Row]:
     """The rows that a run would take: not those that stand in its output."""
-    if args.output and Path(args.output).exists():
+    if args.output and _is_there(Path(args.output)):
         with _opened(Path(args.output)) as output:
             return list(_file_run(args, rows, output).tasks())
     return (row for row in rows if args.limit is None or row.index < args.limit)
@@ -77,7 +77,7 @@ def _due(args: argparse.Namespace, rows: Rows) -> Iterable[Row]:
 async def _run(args: argparse.Namespace, rows: Rows) -> int:
     url, path = driver_database(args), Path(args.output)
     running = _engine(args, url)
-    afresh = args.no_resume or not path.exists()  # noqa: ASYNC240
+    afresh = args.no_resume or not _is_there(path)
     with _opened(path) as output:
         run = _file_run(args, rows, output)
         run_id = run_of(path, args.words, afresh) if url is not None else None
@@ -110,11 +110,9 @@ async def _follow(
 @contextmanager
 def _opened(path: Path) -> Iterator[Output]:
     """What was made for a run whose input is wrong is gone again."""
-    is_new = not path.exists()
-    try:
+    is_new = not _is_there(path)
+    with _checked(path):
         output = Output(path)
-    except OSError as error:
-        raise InputError(f"{path} can't be written: {error.strerror}.") from error
     try:
         with output:
             yield output
@@ -122,6 +120,20 @@ def _opened(path: Path) -> Iterator[Output]:
         if is_new and not path.stat().st_size:
             path.unlink()
         raise
+
+
+def _is_there(path: Path) -> bool:
+    """Raises InputError for one that can't be looked for: its name is too long, or its folder is closed."""
+    with _checked(path):
+        return path.exists()
+
+
+@contextmanager
+def _checked(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path} can't be written: {error.strerror}.") from error
 
 
 def _file_run(args: argparse.Namespace, rows: Rows, output: Output) -> FileRun:

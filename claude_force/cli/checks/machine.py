@@ -76,7 +76,7 @@ def _of_clouds(clouds: Tuple[str, ...]) -> Finding:
 def cache() -> Iterator[Finding]:
     """Whether the cache can be used, and whether the signatures of its latest entries hold."""
     folder = settings.user_folder() / "cache"
-    if not folder.exists():
+    if _existing(folder) != folder:
         yield _future(folder)
         return
     from ...response_cache import ResponseCache
@@ -101,7 +101,8 @@ def _future(folder: Path) -> Finding:
 
 
 def _existing(folder: Path) -> Path:
-    return next(path for path in (folder, *folder.parents) if path.exists())
+    # Not by Path, which raises where one may not look into the folder above.
+    return next(path for path in (folder, *folder.parents) if os.path.exists(path))  # noqa: PTH110
 
 
 def _takes_files(folder: Path) -> bool:
