@@ -2,6 +2,7 @@
 
 import array
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from fleet import until, write_project
 
 from claude_force.cli import signals
 from claude_force.cli.main import main
+from claude_force.locks import try_lock
 from claude_force.testing import MessagesServer
 
 fcntl = pytest.importorskip("fcntl", reason="signals and pipes of POSIX")
@@ -182,6 +184,16 @@ class TestAReaderWhoHasStopped:
         assert process.returncode == 130
         assert error == ("" if options else "claude-force: error: interrupted\n")
 
+    def test_keeps_no_run_of_many_from_its_end(self, project, pipe, messages_server):
+        process = started("run", "many", "tasks.jsonl", "-o", "out.jsonl", "--json", stdout=pipe[1])
+        until(lambda: is_done_with(project / "out.jsonl"))
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            # It has only to say so by now.
+            process.wait(0.5)
+        process.terminate()
+        assert process.wait(20) == 130
+        process.stderr.close()
+
 
 PAGE, LONGEST_LINE = 4096, 100
 
@@ -190,3 +202,11 @@ def unread(pipe):
     found = array.array("i", [0])
     fcntl.ioctl(pipe, termios.FIONREAD, found)
     return found[0]
+
+
+def is_done_with(output):
+    """Whether nobody holds an output that has a row."""
+    if not (output.exists() and output.read_text().endswith("\n")):
+        return False
+    with output.open("ab") as file:
+        return try_lock(file.fileno())

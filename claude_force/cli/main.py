@@ -33,7 +33,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
             return streams.finish(_written(given, as_json="--json" in given))
         except KeyboardInterrupt:
             # Once more, while it was told of the first, or of how it ended.
-            streams.give_up()
+            streams.give_up_where_stuck()
             return INTERRUPTED
 
 

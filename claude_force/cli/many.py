@@ -7,7 +7,7 @@ import asyncio
 import json
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, Optional
+from typing import Any, Dict, Iterable, Iterator, Optional, Tuple
 
 from ..async_orchestrator import AsyncAgentOrchestrator
 from ..bulk import FileRun, Outcome, Output, Row, Rows, SourceFiles, TaskFile
@@ -31,7 +31,10 @@ def run_many(args: argparse.Namespace) -> int:
         return asyncio.run(_estimate(args, rows))
     if not args.output:
         raise InputError("No output was named. Add -o RESULTS.jsonl, or --estimate to send nothing.")
-    return asyncio.run(_run(args, rows))
+    outcome, run_id = asyncio.run(_run(args, rows))
+    # Not in the loop, where a reader who has stopped would keep Ctrl-C from its end.
+    _report(args, outcome, Path(args.output), run_id)
+    return _exit_code(outcome)
 
 
 def _rows(args: argparse.Namespace) -> Rows:
@@ -74,7 +77,8 @@ def _due(args: argparse.Namespace, rows: Rows) -> Iterable[Row]:
     return (row for row in rows if args.limit is None or row.index < args.limit)
 
 
-async def _run(args: argparse.Namespace, rows: Rows) -> int:
+async def _run(args: argparse.Namespace, rows: Rows) -> Tuple[Outcome, Optional[str]]:
+    """How it ended, and the id of a durable run."""
     url, path = driver_database(args), Path(args.output)
     running = _engine(args, url)
     afresh = args.no_resume or not _is_there(path)
@@ -88,8 +92,7 @@ async def _run(args: argparse.Namespace, rows: Rows) -> int:
             run.begin()
             if run.due:
                 await _follow(args, run, running, left, url, run_id)
-    _report(args, run.outcome, path, run_id)
-    return _exit_code(run.outcome)
+    return run.outcome, run_id
 
 
 async def _follow(

@@ -68,12 +68,7 @@ def give_up_where_stuck() -> None:
     """Who ends a command does not wait for one who has stopped reading what it says."""
     with suppress(OSError, ValueError):
         if not select.select((), (sys.stdout,), (), 0)[1]:
-            give_up()
-
-
-def give_up() -> None:
-    """What is not written by now is written nowhere."""
-    _discard(sys.stdout)
+            _discard(sys.stdout)
 
 
 def _discard(stream: TextIO) -> None:
