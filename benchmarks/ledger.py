@@ -20,7 +20,6 @@ from typing import Any, Dict, Iterator, List, Sequence
 
 from claude_force.ledger.entry import Entry
 from claude_force.ledger.journal import Journal
-from claude_force.ledger.line import line_of
 from claude_force.performance_tracker import PerformanceTracker
 from claude_force.types import AgentResult, Attempt, Call, Executed, Usage
 
@@ -32,6 +31,11 @@ LINES, RECORDED, ROUNDS = 1_000_000, 20_000, 2
 HOW = {"one process": float("inf"), "shared out": 100e6}
 FILE_BYTES = 64_000_000
 BLOCK = 5000
+# What the tracker leaves out where it says nothing.
+LEFT_OUT = {"cached", "shared", "cache_read_tokens", "cache_write_tokens", "stop_reason", "request_id"} | {
+    *("status", "saved_cost", "prompt_cache_saving", "timeline")
+}
+
 
 _READ = """
 import json, resource, sys, time
@@ -80,6 +84,12 @@ def entries(count: int) -> Any:
             prompt_cache_saving=None if cached else 0.0005,
             timeline=() if cached else ((round(wall / 10, 3), round(wall, 3), 10, None),),
         )
+
+
+def line_of(entry: Entry) -> str:
+    """As the tracker writes it."""
+    kept = {name: value for name, value in entry.fields().items() if value or name not in LEFT_OUT}
+    return json.dumps(kept, separators=(",", ":"))
 
 
 def fill(folder: Path, count: int) -> int:

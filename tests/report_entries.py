@@ -4,8 +4,9 @@ import heapq
 import random
 from datetime import datetime, timedelta, timezone
 
+from ledgers import line_of
+
 from claude_force.ledger.entry import Entry
-from claude_force.ledger.line import line_of
 from claude_force.ledger.rows import read_lines
 
 START = datetime(2026, 3, 14, 9, 30, tzinfo=timezone.utc)

@@ -14,11 +14,11 @@ from browser import Browser, chromium
 from fleet import write_project
 from hypothesis import example, given
 from hypothesis import strategies as st
+from ledgers import line_of
 from report_entries import START, fleet_entries, rows_of
 
 from claude_force.cli.main import main
 from claude_force.ledger.entry import Entry
-from claude_force.ledger.line import line_of
 from claude_force.ledger.rows import read_lines
 from claude_force.report import build_report, select
 from claude_force.report.data import table
