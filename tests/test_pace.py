@@ -155,6 +155,14 @@ class TestPace:
         assert pace.wait_for_own(Need(1, 0, 200), 0.0) == 17
         assert pace.wait_for_own(Need(1), 15.0) == 0
 
+    def test_of_a_limit_that_is_new_to_it_what_the_answer_wrote_after_its_headers_is_taken_off(self):
+        pace = Pace(NO_RATES, 0.0)
+        told = {**headers("output-tokens", 600, 600), **headers("requests", 600, 600)}
+        pace.learn(told, 0.0, 0.0, written=100.0)
+        assert pace.wait(Need(0, 0, 470), 0.0) == 0
+        assert pace.wait(Need(0, 0, 471), 0.0) == pytest.approx(0.1)
+        assert pace.wait(Need(570, 0, 0), 0.0) == 0
+
     def test_a_limit_that_is_no_longer_under_way_is_not_kept_back(self):
         pace, need = Pace(Rates(), 0.0), Need(1, 100, 10)
         for _ in range(3):
