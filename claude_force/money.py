@@ -9,8 +9,8 @@
 4. `results` makes of either an AgentResult, whose `cost` is all of it. Whoever tells or keeps what was paid
    reads it there: the ledger, the lines of bulk runs and their progress, workflows and their journal,
    observers. An answer that somebody else has paid for is `free`, here and in a reply.
-5. Sums are `Spent`. Only the ledger adds up by columns (`ledger.figures`), which takes half the time, and by
-   the same rules, as tests/test_money.py holds against each other.
+5. Sums are `Spent`. Only the ledger, which may have millions of lines, adds up by columns (`ledger.figures`),
+   by the same rules, as tests/test_money.py holds against each other.
 """
 
 from __future__ import annotations

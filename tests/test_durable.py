@@ -492,6 +492,14 @@ DBOS.destroy()
     assert alive(pg_url) == set()
 
 
+def test_runs_in_a_database_that_is_of_no_use_any_more_are_an_error_of_the_database(pg_url, tables):
+    assert tables.list() == []
+    with database(pg_url) as opened, opened.begin() as connection:
+        connection.execute(sa.text("DROP SCHEMA claude_force CASCADE"))
+    with pytest.raises(DatabaseError, match="can't be used"):
+        tables.list()
+
+
 async def test_no_password_is_shown(project, pg_url, tmp_path, caplog, messages_server, tables):
     caplog.set_level(logging.DEBUG)
     password = "pg-secret-of-the-tests"

@@ -196,6 +196,16 @@ async def test_a_budget_is_one_for_all_workers(project, pg_url, tmp_path, monkey
     assert rows(pg_url, "SELECT reserved FROM claude_force.cf_budgets") == [(0,)]
 
 
+async def test_identical_calls_that_a_budget_has_no_room_for_are_handed_over_once(
+    project, pg_url, messages_server
+):
+    tasks = [(AGENT, "the same")] * 20
+    async with working(pg_url), orchestrator(project, pg_url) as fleet:
+        results = await fleet.execute_multiple(tasks, budget_usd=1e-6, max_tokens=100)
+    assert all(isinstance(result.error, BudgetExceededError) for result in results)
+    assert rows(pg_url, "SELECT count(*) FROM claude_force.cf_calls") == [(1,)]
+
+
 def test_what_a_worker_had_reserved_that_is_not_even_listed_counts_at_its_worst(desk, made):
     identity = budget(made, 100)
     desk.do(admit(worst=20, budgets=[identity], life="unknown"))

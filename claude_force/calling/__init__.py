@@ -15,7 +15,7 @@ from .limits import (
     check_options,
     check_rates,
 )
-from .pace import KINDS, Need, Rates
+from .pace import KINDS, Need, Rates, header_number
 from .single_flight import SingleFlight
 from .terms import NOBODY, ORDINARY, Guard, Opening, Terms, Watch
 from .transport import Meter
@@ -52,6 +52,7 @@ __all__ = [
     "check_rates",
     "counted",
     "exceeded",
+    "header_number",
     "nano",
     "price_by",
 ]

@@ -1,7 +1,7 @@
 """A request that is like those before it, by aiohttp's own session, which the SDK's client has.
 
 Between the two are layers that work out what is known by then (redirects, authentication, cookies, headers),
-and take a quarter of what a call costs. What they do for an answer, to decompress it and to follow where it
+and each takes its share of the processor. What they do for an answer, to decompress it and to follow where it
 points, is still theirs.
 """
 

@@ -144,8 +144,8 @@ class Pace:
         `written` are the answer's output tokens, which come after its headers.
         """
         for kind, name in enumerate(KINDS):
-            limit = _number(headers.get(f"anthropic-ratelimit-{name}-limit"))
-            left = _number(headers.get(f"anthropic-ratelimit-{name}-remaining"))
+            limit = header_number(headers.get(f"anthropic-ratelimit-{name}-limit"))
+            left = header_number(headers.get(f"anthropic-ratelimit-{name}-remaining"))
             if limit and left is not None:
                 level = left + (now - sent) * limit / 60
                 self._mirror(kind, limit, level, now, written if kind == _OUTPUT else 0.0)
@@ -161,7 +161,8 @@ class Pace:
         self._all = self._given + [(at, bucket) for at, bucket in enumerate(self._learned) if bucket]
 
 
-def _number(text: Optional[str]) -> Optional[float]:
+def header_number(text: Optional[str]) -> Optional[float]:
+    """What a header of the limits says; None where it is missing or no amount."""
     try:
         value = float(text) if text is not None else None
     except ValueError:

@@ -10,7 +10,10 @@ import time
 from contextlib import contextmanager
 from functools import partial
 from types import FrameType
-from typing import Callable, Iterator, Optional
+from typing import TYPE_CHECKING, Callable, Iterator, Optional
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
 
 _BOTH = (signal.SIGINT, signal.SIGTERM)
 # `timeout` of GNU sends SIGTERM to its command, and at once again to its group, in which the command is.
@@ -62,18 +65,21 @@ def caught(interrupt: Callable[[], None]) -> Iterator[None]:
     from asyncio import get_running_loop
 
     loop, before = get_running_loop(), {number: signal.getsignal(number) for number in _BOTH}
-    try:
-        for number in _BOTH:
-            loop.add_signal_handler(number, partial(_tell, interrupt, number))
-    except (NotImplementedError, RuntimeError, ValueError):
-        yield
-        return
+    taken = [number for number in _BOTH if _is_taken(loop, number, partial(_tell, interrupt, number))]
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number in taken:
             loop.remove_signal_handler(number)
-            signal.signal(number, handler)
+            signal.signal(number, before[number])
+
+
+def _is_taken(loop: AbstractEventLoop, number: int, handler: Callable[[], None]) -> bool:
+    try:
+        loop.add_signal_handler(number, handler)
+    except (NotImplementedError, RuntimeError, ValueError):
+        return False
+    return True
 
 
 def _tell(interrupt: Callable[[], None], number: int) -> None:

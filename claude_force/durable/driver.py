@@ -70,7 +70,8 @@ class Remote:
             return await self._made(call, OFF, question, kept, terms, deadline_seconds)
         make = partial(self._made, call, policy, question, kept, terms)
         bill = terms.bill or Bill()
-        reply, led = await self._flights.run((policy, question.key()), make, deadline_seconds, bill)
+        key, purse = (policy, question.key()), terms.budgets
+        reply, led = await self._flights.run(key, make, deadline_seconds, bill, purse)
         return bill.with_inherited(reply if led else shared(reply))
 
     async def _made(

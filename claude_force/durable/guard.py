@@ -11,7 +11,7 @@ from typing import Any, AsyncIterator, Callable, Dict, List, Optional, Sequence,
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from ..calling import KINDS, Clock, Meter, Need, Rates, counted, exceeded, nano
+from ..calling import KINDS, Clock, Meter, Need, Rates, counted, exceeded, header_number, nano
 from ..errors import BudgetExceededError, CallError, OverloadedError, RateLimitError
 from ..types import Call
 from .database import Database
@@ -103,17 +103,9 @@ def told(meter: Meter) -> Tuple[List[Optional[float]], List[Optional[float]]]:
     """Limits and what is left of them, as far as the answer's headers tell."""
 
     def numbers(what: str) -> List[Optional[float]]:
-        return [_number(meter.headers.get(f"anthropic-ratelimit-{kind}-{what}")) for kind in KINDS]
+        return [header_number(meter.headers.get(f"anthropic-ratelimit-{kind}-{what}")) for kind in KINDS]
 
     return numbers("limit"), numbers("remaining")
-
-
-def _number(text: Optional[str]) -> Optional[float]:
-    try:
-        value = float(text) if text is not None else None
-    except ValueError:
-        return None
-    return value if value is not None and 0 <= value < float("inf") else None
 
 
 def _pause(error: Optional[BaseException]) -> float:

@@ -8,7 +8,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
-from ..errors import CancelledCallError, ConfigurationError, InputError
+from ..errors import CancelledCallError, DatabaseError, InputError
 from . import host
 from .address import parse
 from .calls import Finish
@@ -148,7 +148,7 @@ class Runs:
             with self._database.begin() as connection:
                 yield connection
         except DBAPIError as error:
-            raise ConfigurationError(
+            raise DatabaseError(
                 f"The database {self._database.address} can't be used: {self._database.reason(error)}"
             ) from None
 

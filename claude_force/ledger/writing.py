@@ -18,8 +18,7 @@ _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 def line_of_execution(executed: Executed, run: str) -> str:
     """ASCII, without its newline.
 
-    Written piece by piece: by way of a dict and the encoder it takes twice the time, which is a fiftieth of a
-    whole call's.
+    Written piece by piece, as each call has one: by way of a dict and the encoder it takes longer.
     """
     call, result = executed.call, executed.result
     usage = _NO_USAGE if result.cached or result.shared else result.usage
