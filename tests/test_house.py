@@ -22,6 +22,7 @@ ROWS = (
     "money",
     "forks",
     "locks",
+    "storage",
     "agents",
     "cache",
     "calling",
