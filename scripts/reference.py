@@ -19,8 +19,7 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from claude_force.cli.arguments import VERBS  # noqa: E402
-from claude_force.cli.main import _parser as command  # noqa: E402
+from claude_force.cli.arguments import build_parser  # noqa: E402
 from claude_force.cli.parser import Parser  # noqa: E402
 
 # Headings of the reference, each with the names that it tells of, by their modules.
@@ -253,7 +252,7 @@ def _paragraphs(text: str) -> Iterator[str]:
 
 def commands() -> str:
     """The page of the command line."""
-    root = command(VERBS)
+    root = build_parser("")
     common = [action for action in root.actions() if action.option_strings]
     lines = [
         "# Commands",
@@ -277,10 +276,17 @@ def _verb(name: str, parser: Parser, common: Any) -> Iterator[str]:
         yield _block(" ".join([name, *words, *options]))
         if actions:
             yield _table(actions)
-        if parser.epilog:
-            yield parser.epilog
+        yield from map(_epilog, filter(None, (parser.epilog or "").split("\n\n")))
     for kind, one in parser.kinds.items():
         yield from _verb(f"{name} {kind}", one, common)
+
+
+def _epilog(paragraph: str) -> str:
+    """A paragraph below the options: examples as a block, notes as text."""
+    title, *lines = paragraph.split("\n")
+    if not lines:
+        return paragraph
+    return f"{title.capitalize()}\n\n{_block(chr(10).join(one.strip() for one in lines))}"
 
 
 def _names(action: argparse.Action) -> List[str]:

@@ -223,7 +223,8 @@ class TestRunWorkflow:
 
 
 WRONG = {
-    "no verb": [],
+    "no verb": ["--quiet"],
+    "no kind": ["run"],
     "an unknown verb": ["fly"],
     "an unknown option": ["list", "agents", "--loud"],
     "an unknown agent": ["run", "agent", "nobody", "--task", "x"],

@@ -1,11 +1,14 @@
 """Options that every command has, names that were nearly right, and secrets that nobody is shown."""
 
 import json
+import shlex
+from importlib import import_module
 
 import pytest
 
-from claude_force.cli.arguments import VERBS
-from claude_force.cli.main import _parser, main
+from claude_force.cli.arguments import OPTIONS, VERBS, build_parser
+from claude_force.cli.arguments.verbs import walk
+from claude_force.cli.main import main, parse
 from claude_force.testing import faults
 
 ASK = ("run", "agent", "python-expert", "--task", "x")
@@ -98,7 +101,7 @@ class TestLimits:
     @pytest.mark.parametrize("verb", [["run", "many", "tasks.jsonl"], ["worker"]], ids=" ".join)
     @pytest.mark.parametrize("spelling", ["--input-tpm", "--tpm"])
     def test_have_the_same_names_for_a_run_and_for_a_worker(self, verb, spelling):
-        args = _parser(VERBS).parse_args([*verb, "--rpm", "60", spelling, "5000", "--output-tpm", "1000"])
+        args = build_parser("").parse_args([*verb, "--rpm", "60", spelling, "5000", "--output-tpm", "1000"])
         assert (args.rpm, args.input_tpm, args.output_tpm) == (60, 5000, 1000)
 
 
@@ -138,3 +141,101 @@ class TestSecrets:
     def test_the_secret_of_the_cache_is_not_shown(self, shown, monkeypatch):
         monkeypatch.setenv("CLAUDE_CACHE_SECRET", PASSWORD)
         assert "hunter2" not in shown("cache", "explain", PASSWORD, "--task", "x")
+
+
+class TestHelp:
+    @pytest.mark.parametrize("arguments", [[], ["help"], ["--help"]], ids=" ".join)
+    def test_bare_command_prints_help(self, workplace, capsys, arguments):
+        assert main(arguments) == 0
+        captured = capsys.readouterr()
+        assert captured.out.startswith("usage: claude-force")
+        assert "claude-force run agent code-reviewer" in captured.out
+        assert captured.err == ""
+
+    @pytest.mark.parametrize("verb", ["run", "run many", "cache", "worker"])
+    def test_help_verb_is_the_verbs_help(self, workplace, capsys, verb):
+        assert main(["help", *verb.split()]) == 0
+        by_word = capsys.readouterr().out
+        assert main([*verb.split(), "--help"]) == 0
+        assert capsys.readouterr().out == by_word
+
+    def test_help_of_an_unknown_verb_names_the_nearest(self, workplace, capsys):
+        assert "did you mean worker" in error_of(capsys, "help", "wroker")
+        assert "choose from agent, workflow, many" in error_of(capsys, "help", "run", "zzz")
+
+    def test_shows_groups_defaults_and_examples(self, workplace, capsys):
+        assert main(["run", "many", "--help"]) == 0
+        out = " ".join(capsys.readouterr().out.split())
+        for group in ("what to run:", "output and resuming:", "limits:", "cost:", "caches:", "examples:"):
+            assert group in out
+        for default in ("(default: 4096)", "(default: 30)", "(default: 3)", "(default: 10)"):
+            assert default in out
+        assert "claude-force run many tasks.jsonl -o results.jsonl" in out
+
+    def test_every_example_parses(self, workplace):
+        examples = [(name, one) for name, verb in walk(VERBS) for one in verb.examples]
+        assert examples
+        for name, example in examples:
+            words = shlex.split(example.rpartition("claude-force ")[2].partition(">")[0])
+            args = parse(words)
+            assert callable(args.carry_out), name
+
+    def test_every_handler_exists(self):
+        for name, verb in walk(VERBS):
+            if verb.handler:
+                module, _, function = verb.handler.partition(":")
+                assert callable(getattr(import_module(f"claude_force.cli.{module}"), function)), name
+
+
+class TestOptionsOfOtherVerbs:
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [
+            (
+                ["list", "agents", "--budget", "1"],
+                "run agent, run workflow, run many and runs resume have",
+            ),
+            ([*ASK, "--resume", "x"], "run workflow has it"),
+            (["run", "many", "t.jsonl", "--plan"], "run workflow has it"),
+        ],
+        ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+    )
+    def test_error_names_the_verb_that_has_it(self, workplace, capsys, arguments, said):
+        text = error_of(capsys, *arguments)
+        assert said in text
+        assert "did you mean" not in text
+
+
+class TestEveryRun:
+    @pytest.mark.parametrize("kind", ["agent", "workflow", "many"])
+    def test_has_the_options_that_are_expected(self, kind):
+        options = VERBS["run"].kinds[kind].options.split()
+        flags = {flag for name in options for flag in OPTIONS[name].flags}
+        wanted = "--task-file --budget --price --estimate --cache --cache-ttl --rpm --tpm --max-tokens"
+        assert {*wanted.split(), "--temperature", "--max-concurrent", "--deadline", "--timeout"} <= flags
+
+    def test_worker_takes_max_concurrent(self):
+        assert parse(["worker", "--max-concurrent", "7"]).concurrency == 7
+        assert parse(["worker", "--concurrency", "7"]).concurrency == 7
+
+    def test_agent_budget_stops_a_call_that_may_cost_more(self, workplace, messages_server, capsys):
+        assert main([*ASK, "--budget", "0.0001"]) == 1
+        assert "budget" in capsys.readouterr().err
+        assert messages_server.requests == []
+
+    def test_agent_price_is_charged(self, workplace, capsys):
+        priced = [*ASK, "--model", "my-model", "--price", "my-model=1,1000000"]
+        assert main([*priced, "--json"]) == 0
+        metadata = json.loads(capsys.readouterr().out)["metadata"]
+        assert metadata["estimated_cost"] > metadata["output_tokens"] * 0.99
+
+    def test_agent_estimate_sends_nothing(self, workplace, messages_server, capsys):
+        assert main([*ASK, "--estimate", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["rows"] == 1
+        assert messages_server.requests == []
+        assert "not found" in error_of(capsys, "run", "agent", "nobody", "--task", "x", "--estimate")
+
+    def test_workflow_estimate_sends_nothing(self, workplace, messages_server, capsys):
+        assert main(["run", "workflow", "review", "--task", "x", "--estimate", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["rows"] == 2
+        assert messages_server.requests == []

@@ -60,7 +60,7 @@ class TestOffers:
             (["run", "agent", "--task", "code", "py"], ["python-expert"]),
             (["run", "agent", "--task=code", "py"], ["python-expert"]),
             (["run", "agent", "--task", "=", "code", "py"], ["python-expert"]),
-            (["run", "agent", "x", "--cac"], ["--cache"]),
+            (["run", "agent", "x", "--cac"], ["--cache", "--cache-ttl"]),
             (["run", "agent", "x", "--cache", ""], ["use", "refresh", "off"]),
             (["run", "agent", "x", "--cache", "=", "re"], ["refresh"]),
             (["run", "agent", "x", "--cache", "="], ["use", "refresh", "off"]),

@@ -176,7 +176,7 @@ class TestRun:
             (["t.jsonl", "-o", "o", "--price", "m=-1,2"], "MODEL=INPUT,OUTPUT"),
             (["t.jsonl", "-o", "o", "--price", "m=nan,2"], "MODEL=INPUT,OUTPUT"),
             (["t.jsonl", "-o", "o", "--grace", "-5"], "--grace is -5"),
-            (["t.jsonl", "-o", "o", "--max-concurrent", "many"], "number of attempts"),
+            (["t.jsonl", "-o", "o", "--max-concurrent", "many"], "whole number or auto"),
             (["t.jsonl", "-o", "o", "--rpm", "0"], "rpm"),
             (["taken.jsonl", "-o", "o"], "rename it"),
             (["t.jsonl", "-o", "o", "--limit", "0"], "--limit is 0"),

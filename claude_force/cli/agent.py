@@ -7,12 +7,19 @@ import argparse
 from ..types import AgentResult
 from . import render, streams
 from .kept import kept_answer
+from .options import check_budget
 from .task import read_task
 
 
 def run_agent(args: argparse.Namespace) -> int:
     """Returns 0, or 1 when the agent failed. Raises InputError."""
+    check_budget(args.budget)
     task = read_task(args)
+    if args.estimate:
+        from .live import estimate
+
+        estimate(args, task)
+        return 0
     result = kept_answer(args, task)
     if result is None:
         from .live import fresh_answer

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 
+from ..agents import Registry, prepare_call
 from ..calling import Terms, Watch
+from ..estimate import Estimate
 from ..types import AgentResult
 from . import render, streams
 from .options import call_options
-from .run import engine
+from .run import engine, show_estimate
 
 
 def fresh_answer(args: argparse.Namespace, task: str) -> AgentResult:
@@ -29,11 +31,23 @@ def _is_live(args: argparse.Namespace) -> bool:
 
 
 async def _asked(args: argparse.Namespace, task: str, page: Page) -> AgentResult:
-    async with engine(args) as running:
+    async with engine(args, budget_usd=args.budget) as running:
         with page.spinner:
             return await running.execute_agent(
                 args.name, task, cache=args.cache, terms=Terms(watch=page), **call_options(args)
             )
+
+
+def estimate(args: argparse.Namespace, task: str) -> None:
+    """Shows what the call would use and cost. Raises InputError."""
+    # An estimate only counts calls that can't be made; this one call is all that was asked about.
+    prepare_call(Registry(args.config), args.name, task, **call_options(args))
+    show_estimate(asyncio.run(_estimated(args, task)), "call", args.json)
+
+
+async def _estimated(args: argparse.Namespace, task: str) -> Estimate:
+    async with engine(args) as running:
+        return await running.estimate([(args.name, task)], cache=args.cache, **call_options(args))
 
 
 class Page(Watch):

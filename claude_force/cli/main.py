@@ -10,17 +10,17 @@ import gc
 import sys
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from importlib import import_module
-from typing import Iterable, Iterator, List, Optional, Sequence
+from typing import Iterator, List, Optional, Sequence
 
 from .. import __version__
 from ..errors import CacheError, InputError, InvalidWorkflowError
 from . import signals, streams
-from .arguments import VERBS
-from .parser import Parser, add_common
+from .arguments import VERBS, build_parser, verbs_with
+from .parser import Parser, did_you_mean
 
 _OBJECTS_BETWEEN_COLLECTIONS = 50_000
 
+_HELP = "help"
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -95,32 +95,34 @@ def _carry_out(args: argparse.Namespace) -> int:
 def _complete(words: List[str]) -> int:
     from .completion import complete
 
-    return complete(_parser(), words)
+    return complete(build_parser(__version__), words)
 
 
 def parse(given: List[str]) -> argparse.Namespace:
     """What a command line says, with `carry_out` to be called with it. Raises InputError."""
     # Where the verb comes first, nothing that follows can have to do with another one.
     verbs = given[:1] if given and given[0] in VERBS else VERBS
-    args, rest = _parser(verbs).parse_known_args(given)
-    # As an optional positional, argparse would lose the "-" that stands after an option.
+    parser = build_parser(__version__, verbs)
+    if not given or given[0] == _HELP:
+        return argparse.Namespace(carry_out=partial(_help, parser, given[1:]), quiet=False, verbose=False)
+    args, rest = parser.parse_known_args(given)
+    chosen: Parser = getattr(args, "parser", parser)
     args.words = given
-    args.stdin = rest == ["-"] and hasattr(args, "task_file")
+    # As an optional positional, argparse would lose the "-" that stands after an option.
+    args.stdin = list(rest) == ["-"] and hasattr(args, "task_file")
     if rest and not args.stdin:
-        args.parser.unknown(rest)
+        chosen.unknown(rest, verbs_with)
+    if not hasattr(args, "carry_out"):
+        chosen.error(f"say what to do: {', '.join(chosen.kinds)}")
     return args
 
 
-def _parser(names: Iterable[str] = VERBS) -> Parser:
-    parser = Parser(prog="claude-force", description="Run a fleet of Claude agents from the shell.")
-    parser.add_argument("--version", action="version", version=f"claude-force {__version__}")
-    add_common(parser)
-    parser.set_defaults(json=False, config=None, model=None, quiet=False, verbose=False)
-    verbs = parser.add_kinds("verb", metavar="VERB")
-    for name in names:
-        verbs.add(name, VERBS[name], partial(_fill, name))
-    return parser
-
-
-def _fill(name: str, parser: Parser) -> None:
-    import_module(f"{__package__}.arguments.{name}").add(parser)
+def _help(parser: Parser, words: Sequence[str], _: argparse.Namespace) -> int:
+    """`help [VERB [KIND]]`, and the bare command."""
+    for word in words:
+        if word not in parser.kinds:
+            hint = did_you_mean(word, parser.kinds) or f"; choose from {', '.join(parser.kinds)}"
+            raise InputError(f"{parser.prog} has no {word!r}{hint if parser.kinds else ''}")
+        parser = parser.kinds[word].filled()
+    parser.print_help()
+    return DONE

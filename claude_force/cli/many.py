@@ -16,10 +16,10 @@ from ..spelled import count
 from . import streams
 from .database import chosen_database, crew_of, driver_database
 from .following import Following
-from .options import call_options
+from .options import call_options, check_budget
 from .outputs import run_of
 from .render import dollars
-from .run import check_budget, engine, estimate_fields, estimate_lines, prices
+from .run import engine, show_estimate
 
 _ALL, _SOME_FAILED, _OVER_BUDGET, _HOPELESS, _STOPPED = 0, 3, 4, 1, 130
 
@@ -57,15 +57,11 @@ def _rows(args: argparse.Namespace) -> Rows:
 
 
 async def _estimate(args: argparse.Namespace, rows: Rows) -> int:
-    running = _engine(args, chosen_database(args))
+    running = engine(args, durable=chosen_database(args))
     tasks = (InputError(row.problem) if row.problem else (row.agent, row.task) for row in _due(args, rows))
     async with running:
-        estimate = await running.estimate(tasks, cache=args.cache, **_call_options(args))  # type: ignore[arg-type]
-    if args.json:
-        streams.as_json({"success": True, **estimate_fields(estimate)})
-    else:
-        for line in estimate_lines(estimate, "row"):
-            streams.out(line)
+        estimate = await running.estimate(tasks, cache=args.cache, **call_options(args))  # type: ignore[arg-type]
+    show_estimate(estimate, "row", args.json)
     return _ALL
 
 
@@ -80,7 +76,7 @@ def _due(args: argparse.Namespace, rows: Rows) -> Iterable[Row]:
 async def _run(args: argparse.Namespace, rows: Rows) -> Tuple[Outcome, Optional[str]]:
     """How it ended, and the id of a durable run."""
     url, path = driver_database(args), Path(args.output)
-    running = _engine(args, url)
+    running = engine(args, durable=url)
     afresh = args.no_resume or not _is_there(path)
     with _opened(path) as output:
         run = _file_run(args, rows, output)
@@ -104,7 +100,7 @@ async def _follow(
     run_id: Optional[str],
 ) -> None:
     """`left` is USD of the budget; `run_id` that of the durable run, over the database `url`."""
-    options = {"budget_usd": left, "cache": args.cache, **_call_options(args)}
+    options = {"budget_usd": left, "cache": args.cache, **call_options(args)}
     with nullcontext() if url is None else crew_of(url) as crew:
         async with running:
             await Following(run, running, options, args.grace, args.json, crew, run_id).follow()
@@ -143,25 +139,10 @@ def _file_run(args: argparse.Namespace, rows: Rows, output: Output) -> FileRun:
     return FileRun(rows, output, _options(args), args.limit, args.no_resume, args.retry_failed)
 
 
-def _engine(args: argparse.Namespace, url: Optional[str]) -> AsyncAgentOrchestrator:
-    return engine(
-        args,
-        prices=prices(args.price),
-        rpm=args.rpm,
-        input_tpm=args.input_tpm,
-        output_tpm=args.output_tpm,
-        durable=url,
-    )
-
-
-def _call_options(args: argparse.Namespace) -> Dict[str, Any]:
-    options = call_options(args)
-    return {**options, "cache_ttl": args.cache_ttl} if args.cache_ttl else options
-
-
 def _options(args: argparse.Namespace) -> str:
     """What changes the answers beside the rows, as a text to compare."""
-    return json.dumps(call_options(args), sort_keys=True)
+    options = {name: value for name, value in call_options(args).items() if name != "cache_ttl"}
+    return json.dumps(options, sort_keys=True)
 
 
 def _exit_code(outcome: Outcome) -> int:

@@ -10,13 +10,21 @@ from .. import settings
 from . import streams
 
 _MARGIN, _COLUMNS_OF_A_FILE = 2, 80
+# Where the help of an option begins.
+_HELP_COLUMN = 28
 
 
 class _Help(argparse.HelpFormatter):
     """As wide as the terminal. argparse makes one for each argument, and imports `shutil` to know that."""
 
     def __init__(self, prog: str) -> None:
-        super().__init__(prog, width=_columns())
+        super().__init__(prog, width=_columns(), max_help_position=_HELP_COLUMN)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        """Wraps paragraphs; keeps the lines of a paragraph that has several, such as examples."""
+        wrap = super()._fill_text
+        paragraphs = text.split("\n\n")
+        return "\n\n".join(one if "\n" in one else wrap(one, width, indent) for one in paragraphs)
 
 
 def _columns() -> int:
@@ -67,11 +75,19 @@ class Parser(argparse.ArgumentParser):
         # Help and version, for usage errors are exceptions. argparse says nothing where a disk is full.
         streams.write(message)
 
-    def unknown(self, words: Sequence[str]) -> NoReturn:
-        """Raises InputError for arguments that nobody takes, with what the first one may have meant."""
-        options = [name for action in self.actions() for name in action.option_strings]
-        hint = did_you_mean(words[0].partition("=")[0], options)
-        self.error(f"unrecognized arguments: {' '.join(words)}{hint}")
+    def unknown(self, words: Sequence[str], verbs_with: Callable[[str], List[str]]) -> NoReturn:
+        """Raises InputError for arguments that the verb doesn't take, with what the first may have meant."""
+        option = words[0].partition("=")[0]
+        if not option.startswith("-"):
+            self.error(f"unexpected argument {words[0]!r}")
+        elsewhere = verbs_with(option)
+        if elsewhere:
+            self.error(
+                f"{self.prog} has no option {option}; {join(elsewhere)} {_HAVE[len(elsewhere) > 1]} it"
+            )
+        known = {name.lstrip("-"): name for one in self.actions() for name in one.option_strings}
+        hint = did_you_mean(option.lstrip("-"), known, known.__getitem__)
+        self.error(f"{self.prog} has no option {option}{hint}")
 
     def actions(self) -> List[argparse.Action]:
         """All arguments, in the order of the help."""
@@ -94,15 +110,17 @@ class Kinds:
     def __init__(self, parser: Parser, dest: str, metavar: Optional[str]) -> None:
         self._parser, self._metavar = parser, metavar
         # Where `prog` is left out, argparse formats a whole usage to find it.
-        self._parsers = parser.add_subparsers(dest=dest, metavar=metavar, required=True, prog=parser.prog)
+        # Not required: who leaves the word out is told more than argparse would say.
+        self._parsers = parser.add_subparsers(dest=dest, metavar=metavar, required=False, prog=parser.prog)
 
     def add(self, name: str, summary: str, fill: Callable[[Parser], None], epilog: str = "") -> None:
         """The word `name`, whose parser gets its arguments from `fill`."""
 
         def with_common(parser: Parser) -> None:
-            add_common(parser)
             parser.set_defaults(parser=parser)
             fill(parser)
+            # Last in the help, below those of the verb.
+            add_common(parser)
 
         self._parser.kinds[name] = self._parsers.add_parser(
             name, help=summary, description=summary, fill=with_common, epilog=epilog
@@ -116,18 +134,33 @@ def add_common(parser: Parser) -> None:
     options = parser.add_argument_group("common options")
     absent = argparse.SUPPRESS
     options.add_argument("--json", action="store_true", default=absent, help="print JSON, and only JSON")
-    options.add_argument("--config", metavar="PATH", default=absent, help="claude.json of the project")
-    model = "opus, sonnet, haiku or a full model id"
-    options.add_argument("--model", metavar="MODEL", default=absent, help=model)
-    only_errors = "nothing on stderr but errors"
-    options.add_argument("-q", "--quiet", action="store_true", default=absent, help=only_errors)
+    options.add_argument(
+        "--config",
+        metavar="PATH",
+        default=absent,
+        help="claude.json, .claude folder or project to use (default: found by walking up)",
+    )
+    options.add_argument(
+        "--model", metavar="MODEL", default=absent, help="opus, sonnet, haiku or a full model id"
+    )
+    options.add_argument(
+        "-q", "--quiet", action="store_true", default=absent, help="show only errors on stderr"
+    )
     options.add_argument("-v", "--verbose", action="store_true", default=absent, help="log to stderr")
     parser.values.update(config="files", model="models")
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
+_HAVE = ("has", "have")
+
+
+def join(words: Sequence[str]) -> str:
+    """ "a", "a and b", "a, b and c"."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def did_you_mean(word: str, known: Iterable[str], shown: Callable[[str], str] = str) -> str:
     """What to add to a message about `word`; "" where nothing known is like it."""
     from ..agents.names import nearest
 
-    close = nearest(word, known)
+    close = [shown(one) for one in nearest(word, known)]
     return f"; did you mean {' or '.join(close)}?" if close else ""

@@ -28,6 +28,10 @@ _OF_WORKFLOWS = (
     "no_pass_output",
     "fail_fast",
     "price",
+    "cache_ttl",
+    "rpm",
+    "input_tpm",
+    "output_tpm",
 )
 
 
@@ -46,7 +50,7 @@ def resume_run(args: argparse.Namespace) -> int:
             raise InputError(f"The project of run '{run.id}' is not there any more: {run.project}.")
         args.config = run.project
     # What a new run would be given.
-    fresh = {"task": None, "task_file": None, "input": None, "inputs": None, "plan": False}
+    fresh = {"task": None, "task_file": None, "input": None, "inputs": None, "plan": False, "estimate": False}
     return run_workflow(argparse.Namespace(**{**vars(args), **fresh, "name": run.workflow, "resume": run.id}))
 
 

@@ -9,20 +9,26 @@ from ..async_orchestrator import AsyncAgentOrchestrator
 from ..errors import InputError
 from ..estimate import Estimate, Range
 from ..spelled import count, dollars
-from .options import given, number
+from . import streams
+from .arguments import number
+from .options import given
 
 _ENGINE_OPTIONS = {
     "timeout": "timeout_seconds",
     "deadline": "deadline_seconds",
     "max_retries": "max_retries",
     "max_concurrent": "max_concurrent",
+    "rpm": "rpm",
+    "input_tpm": "input_tpm",
+    "output_tpm": "output_tpm",
 }
 
 
 def engine(args: argparse.Namespace, **more: Any) -> AsyncAgentOrchestrator:
-    """Raises InputError for a senseless limit."""
+    """An orchestrator with the limits and prices that were given. Raises InputError for a senseless one."""
+    known = prices(getattr(args, "price", None))
     return AsyncAgentOrchestrator(
-        args.config, stream=not args.no_stream, **given(args, _ENGINE_OPTIONS), **more
+        args.config, stream=not args.no_stream, prices=known, **given(args, _ENGINE_OPTIONS), **more
     )
 
 
@@ -43,10 +49,13 @@ def prices(given: Optional[List[str]]) -> Dict[str, Dict[str, float]]:
     return found
 
 
-def check_budget(budget: Optional[float]) -> None:
-    """Raises InputError."""
-    if budget is not None and budget <= 0:
-        raise InputError(f"--budget is {budget:g}; it must be an amount in USD above 0.")
+def show_estimate(estimate: Estimate, of: str, as_json: bool) -> None:
+    """Prints an estimate; `of` says what one of its rows is."""
+    if as_json:
+        streams.as_json({"success": True, **estimate_fields(estimate)})
+    else:
+        for line in estimate_lines(estimate, of):
+            streams.out(line)
 
 
 def estimate_fields(estimate: Estimate) -> Dict[str, Any]:

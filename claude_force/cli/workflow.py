@@ -21,8 +21,8 @@ from ..workflow.outcome import SKIPPED
 from ..workflow.plan import Plan
 from . import render, streams
 from .database import chosen_database, crew_of, driver_database
-from .options import call_options
-from .run import check_budget, engine, estimate_fields, estimate_lines, prices
+from .options import call_options, check_budget
+from .run import engine, estimate_fields, show_estimate
 from .task import read_task
 from .tree import Tree
 
@@ -31,7 +31,7 @@ def run_workflow(args: argparse.Namespace) -> int:
     """Returns 0, 1 when a step failed, or 130 with the finished steps. Raises InputError."""
     check_budget(args.budget)
     options = _Options(args)
-    if args.plan:
+    if args.plan or args.estimate:
         return asyncio.run(_plan(args, options))
     run = _Run(args, options)
     try:
@@ -84,8 +84,9 @@ def _object(path: Path) -> Dict[str, Any]:
 
 async def _plan(args: argparse.Namespace, options: _Options) -> int:
     if options.task is None or args.resume is not None:
-        raise InputError("--plan is for a run that has not begun: give its task instead of --resume.")
-    async with engine(args, prices=prices(args.price), durable=chosen_database(args)) as running:
+        which = "--plan" if args.plan else "--estimate"
+        raise InputError(f"{which} is for a run that has not begun: give its task instead of --resume.")
+    async with engine(args, durable=chosen_database(args)) as running:
         plan = await running.plan(
             args.name,
             options.task,
@@ -94,12 +95,14 @@ async def _plan(args: argparse.Namespace, options: _Options) -> int:
             cache=args.cache,
             **call_options(args),
         )
-    if args.json:
+    if args.json and args.plan:
         streams.as_json(_plan_fields(plan))
         return 0
-    streams.out(drawing.as_text(plan.workflow))
-    for line in estimate_lines(plan.estimate, "call"):
-        streams.out(line)
+    if args.plan:
+        streams.out(drawing.as_text(plan.workflow))
+    show_estimate(plan.estimate, "call", args.json)
+    if args.json:
+        return 0
     for one in plan.steps:
         if one.problem is not None:
             streams.warn(f"step '{one.step.id}' would fail: {one.problem}")
@@ -139,7 +142,7 @@ class _Run:
     async def carry_out(self) -> WorkflowResult:
         args = self._args
         url = driver_database(args)
-        more = {"prices": prices(args.price), "budget_usd": args.budget, "durable": url}
+        more = {"budget_usd": args.budget, "durable": url}
         with nullcontext() if url is None else crew_of(url) as crew:
             async with engine(args, **more) as running:
                 with Tree(args.name, args.json) as self._tree:

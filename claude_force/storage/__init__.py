@@ -1,1 +1,1 @@
-"""Files: those of the project, read without leaving it, and those of the package, written for their owner alone."""
+"""File access: reads of the project that stay inside it, and private files of the package."""
