@@ -38,17 +38,21 @@ class Cache(Protocol):
     exclude_agents: FrozenSet[str]
 
     def get(
-        self, agent: str, task: str, model: str, fingerprint: Mapping[str, str]
+        self, agent_name: str, task: str, model: str, fingerprint: Mapping[str, str]
     ) -> Optional[Dict[str, Any]]: ...
     def recall(
-        self, agent: str, task: str, model: str, fingerprint: Mapping[str, str]
+        self, agent_name: str, task: str, model: str, fingerprint: Mapping[str, str]
     ) -> Optional[Dict[str, Any]]: ...
-    def has(self, agent: str, task: str, model: str, fingerprint: Mapping[str, str]) -> bool: ...
+    def has(self, agent_name: str, task: str, model: str, fingerprint: Mapping[str, str]) -> bool: ...
     def set_many(self, answers: Iterable[Mapping[str, Any]]) -> int: ...
-    def acquire_lease(self, agent: str, task: str, model: str, fingerprint: Mapping[str, str]) -> bool: ...
-    def release_lease(self, agent: str, task: str, model: str, fingerprint: Mapping[str, str]) -> None: ...
+    def acquire_lease(
+        self, agent_name: str, task: str, model: str, fingerprint: Mapping[str, str]
+    ) -> bool: ...
+    def release_lease(
+        self, agent_name: str, task: str, model: str, fingerprint: Mapping[str, str]
+    ) -> None: ...
     def explain_miss(
-        self, agent: str, task: str, model: str, fingerprint: Mapping[str, str]
+        self, agent_name: str, task: str, model: str, fingerprint: Mapping[str, str]
     ) -> Dict[str, Any]: ...
     def close(self) -> None: ...
 
@@ -98,7 +102,7 @@ class Answers:
             return
         usage = reply.usage
         answer = {
-            "agent": question.agent,
+            "agent_name": question.agent,
             "task": question.task,
             "model": question.model,
             "fingerprint": question.fingerprint,

@@ -152,6 +152,7 @@ class Engine(Inquiries):
         temperature: Optional[float] = None,
         workflow_name: Optional[str] = None,
         workflow_position: Optional[int] = None,
+        use_memory: bool = True,
         *,
         cache: str = USE,
         cache_ttl: str = "5m",
@@ -163,6 +164,7 @@ class Engine(Inquiries):
         Args:
             model: an alias or a full id; None for what the agent's file, else the environment, asks for.
             max_tokens: the longest answer, in tokens.
+            use_memory: accepted for callers of claude-force 1.x, and does nothing: agents have no memory.
             cache: `use` a kept answer, `refresh` it with a new one, or `off`: a request of its own, neither
                 kept nor shared with identical calls that are under way.
             cache_ttl: how long the API's prompt cache keeps the system prompt after each use, "5m" or "1h".
@@ -189,6 +191,7 @@ class Engine(Inquiries):
         max_tokens: int = settings.MAX_TOKENS,
         temperature: Optional[float] = None,
         cache_ttl: str = "5m",
+        use_memory: bool = True,
         **options: Any,
     ) -> Call:
         check_max_tokens(max_tokens)

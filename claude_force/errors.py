@@ -13,6 +13,7 @@ ClaudeForceError
  |   +- RunBusyError                      another process is at work on the run
  |   +- UnknownPriceError                 a budget is set and a price is not known
  |   +- ConfigurationError                a file of the project's that can't be used
+ |       +- ConfigurationNotFoundError (also FileNotFoundError)   there is none at the given path
  |       +- DatabaseError                  the database of durable runs, or what they need
  +- CallError                             one call to the model, after it was accepted
      +- TransientError                    worth another attempt
@@ -23,7 +24,8 @@ ClaudeForceError
      |   +- ServerError
      +- RequestRefusedError               400, 422
      |   +- RequestTooLargeError          413
-     +- AuthenticationError               401, or no credentials at all
+     +- AuthenticationError               401, or credentials that can't be used
+     |   +- MissingCredentialsError (also ValueError)   no credentials at all
      +- SpendLimitError                   402, or a 429 that no waiting cures
      +- PermissionDeniedError             403
      +- ModelNotFoundError                404
@@ -99,6 +101,14 @@ class UnknownPriceError(InputError):
 
 class ConfigurationError(InputError):
     """A configuration or definition file can't be read, or points outside its folder."""
+
+
+class ConfigurationNotFoundError(ConfigurationError, FileNotFoundError):
+    """No file or folder is at the path that was given as the configuration."""
+
+    # ValueError's, which comes first, can't make an object with the fields of an OSError.
+    def __new__(cls, *args: Any) -> "ConfigurationNotFoundError":
+        return FileNotFoundError.__new__(cls, *args)
 
 
 class DatabaseError(ConfigurationError):
@@ -207,6 +217,10 @@ class AuthenticationError(CallError):
     """401, or no credentials were found."""
 
     advice = "Set ANTHROPIC_API_KEY to a valid key (export ANTHROPIC_API_KEY=...), or pass api_key."
+
+
+class MissingCredentialsError(AuthenticationError, ValueError):
+    """Neither the caller nor the environment has a key, a token or a profile; nothing was sent."""
 
 
 class SpendLimitError(CallError):

@@ -52,8 +52,11 @@ class Inquiries(ABC):
         """As `PerformanceTracker.get_performance_summary`."""
         return self.tracker.get_performance_summary(hours)
 
-    def get_agent_performance(self, name: Optional[str] = None) -> Dict[str, Any]:
+    def get_agent_performance(
+        self, name: Optional[str] = None, *, agent_name: Optional[str] = None
+    ) -> Dict[str, Any]:
         """As `PerformanceTracker.get_agent_performance`; both spellings of a name find its agent."""
+        name = name or agent_name
         if name is not None:
             # An agent that is gone still has its lines.
             with suppress(InputError):
@@ -64,6 +67,12 @@ class Inquiries(ABC):
         """As `PerformanceTracker.get_cost_breakdown`."""
         return self.tracker.get_cost_breakdown()
 
-    def export_performance_metrics(self, path: Union[str, Path], format: str = "json") -> None:
+    def export_performance_metrics(
+        self,
+        path: Union[str, Path, None] = None,
+        format: str = "json",
+        *,
+        output_path: Union[str, Path, None] = None,
+    ) -> None:
         """As `PerformanceTracker.export_performance_metrics`."""
-        self.tracker.export_performance_metrics(path, format)
+        self.tracker.export_performance_metrics(path, format, output_path=output_path)

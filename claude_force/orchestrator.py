@@ -78,8 +78,8 @@ class AgentOrchestrator(Inquiries):
     """Runs agents from ordinary code, from any number of threads, also inside a running event loop.
 
     Takes the same limits as AsyncAgentOrchestrator by keyword. `enable_memory` is accepted for older
-    callers and does nothing: agents have no memory. With `validate_api_key`, missing credentials are an
-    AuthenticationError here rather than at the first call.
+    callers and does nothing: agents have no memory. With `validate_api_key`, missing credentials are a
+    MissingCredentialsError, which is a ValueError too, here rather than at the first call.
     """
 
     def __init__(
@@ -198,6 +198,26 @@ class AgentOrchestrator(Inquiries):
     def observers(self) -> List[Observer]:
         """Called, in the engine's thread, with a `claude_force.types.Executed` at the end of each call."""
         return self._engine.observers
+
+    @property
+    def config_path(self) -> Union[str, Path, None]:
+        """As it was given."""
+        return self._engine.config_path
+
+    @property
+    def api_key(self) -> Optional[str]:
+        """As it was given; None where the SDK finds the credentials."""
+        return self._engine.api_key
+
+    @property
+    def enable_tracking(self) -> bool:
+        """Whether each execution gets its line in the ledger."""
+        return self._engine.enable_tracking
+
+    @property
+    def enable_memory(self) -> bool:
+        """As it was given; it does nothing."""
+        return self._engine.enable_memory
 
     @property
     def base_url(self) -> Optional[str]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Deque, Dict, List, Optional, Union
 
 from . import settings
 from .clerk import Clerk
+from .errors import InvalidOptionError
 from .forks import forgets_after_fork
 from .ledger.journal import Journal
 from .ledger.writing import line_of_execution
@@ -41,18 +42,22 @@ class PerformanceTracker:
 
     def __init__(
         self,
-        folder: Path,
+        folder: Union[str, Path, None] = None,
         max_file_mb: float = settings.LEDGER_FILE_MB,
         keep_files: Optional[int] = None,
+        *,
+        metrics_dir: Union[str, Path, None] = None,
     ) -> None:
         """Opens nothing yet.
 
         Args:
-            folder: made when the first line is written, for its owner alone.
+            folder: made when the first line is written, for its owner alone; None for `.claude/metrics` in
+                the working directory.
             max_file_mb: megabytes at which the file is renamed and the next one begun.
             keep_files: how many full files stay; None for all.
+            metrics_dir: the name that `folder` had in claude-force 1.x.
         """
-        self.folder: Path = Path(folder)
+        self.folder: Path = Path(folder or metrics_dir or settings.LEDGER_FOLDER)
         self._journal = Journal(self.folder, int(max_file_mb * 1e6), keep_files)
         self._clerk = Clerk(self._work, "claude-force-ledger")
         self._warned = False
@@ -165,42 +170,74 @@ class PerformanceTracker:
         Percentiles are exact up to 10,000 executions and else within 1 %. Money that is not known is in no
         sum: `unknown_price` and `unknown_saving` count it. `time_at_concurrency_limit` is the share of the
         time with any attempt on the wire in which there were as many as might be. Days are those of UTC.
-        `skipped_lines` are torn or foreign ones. Raises InvalidOptionError, or OSError for a file that can't
-        be read.
+        `skipped_lines` are torn or foreign ones. The keys of claude-force 1.x (`total_executions`,
+        `success_rate`, `total_cost` and so on) are there too. Raises InvalidOptionError, or OSError for a
+        file that can't be read.
         """
-        return self._summary(hours).as_dict()
+        from .ledger.old_names import summary_with_old_names
 
-    def get_agent_performance(self, name: Optional[str] = None) -> Dict[str, Any]:
+        return summary_with_old_names(self._summary(hours).as_dict(), hours)
+
+    def get_agent_performance(
+        self, name: Optional[str] = None, *, agent_name: Optional[str] = None
+    ) -> Dict[str, Any]:
         """The figures of one agent, or `{name: figures}` of all.
 
-        Figures are those of `get_performance_summary` from "executions" to "tokens_per_minute"; those of one
-        agent have "by_model" and "by_workflow" beside them. An agent that never ran has 0 executions. Raises
-        OSError.
+        Figures are those of `get_performance_summary` from "executions" to "tokens_per_minute", with the keys
+        of 1.x; those of one agent have "by_model" and "by_workflow" beside them, and the same figures under
+        the agent's name. An agent that never ran has 0 executions. `agent_name` is the name that 1.x had for
+        `name`. Raises OSError.
         """
-        summary = self._summary()
-        return summary.agents_as_dict() if name is None else summary.agent_as_dict(name)
+        from .ledger.old_names import agent_with_old_names, agents_with_old_names
+
+        summary, name = self._summary(), name or agent_name
+        if name is None:
+            return agents_with_old_names(summary.agents_as_dict())
+        return agent_with_old_names(name, summary.agent_as_dict(name))
 
     def get_cost_breakdown(self) -> Dict[str, Any]:
         """What was spent and saved, in USD.
 
         `{"total": money, "by_agent": {name: money}, "by_model": {name: money}, "by_workflow": {name: money},
         "by_day": {day: money}}`, each money as `{"cost_usd": ..., "unknown_price": ..., "saved_usd": ...,
-        "unknown_saving": ..., "prompt_cache_saving_usd": ...}` of `get_performance_summary`. Raises OSError.
+        "unknown_saving": ..., "prompt_cache_saving_usd": ...}` of `get_performance_summary`. Where a number
+        is needed, each money counts as its `cost_usd`. Raises OSError.
         """
-        return self._summary().money()
+        from .ledger.old_names import costs_with_old_shapes
 
-    def export_performance_metrics(self, path: Union[str, Path], format: str = "json") -> None:
+        return costs_with_old_shapes(self._summary().money())
+
+    def get_summary(self, hours: Optional[float] = None) -> Dict[str, Any]:
+        """The name that `get_performance_summary` had in claude-force 1.x."""
+        return self.get_performance_summary(hours)
+
+    def get_agent_stats(self, agent_name: Optional[str] = None) -> Dict[str, Any]:
+        """`{name: figures}`, as claude-force 1.x had it: of one agent or of all, {} for nothing recorded."""
+        stats = self.get_agent_performance()
+        return {name: stats[name] for name in stats if agent_name in (None, name)}
+
+    def export_performance_metrics(
+        self,
+        path: Union[str, Path, None] = None,
+        format: str = "json",
+        *,
+        output_path: Union[str, Path, None] = None,
+    ) -> None:
         """Writes all executions to `path`: a JSON array, or CSV with the names of the fields above.
 
-        The fields are those of `claude_force.ledger.entry.Entry`. Raises InvalidOptionError for another
-        format and for a file of the ledger itself, OSError.
+        The fields are those of `claude_force.ledger.entry.Entry`. `output_path` is the name that 1.x had for
+        `path`. Raises InvalidOptionError without either, for another format and for a file of the ledger
+        itself, OSError.
         """
         from .ledger.export import open_export, writer_of
         from .ledger.reading import Reading
 
+        target = path or output_path
+        if target is None:
+            raise InvalidOptionError("No file was named to export to: pass its path.")
         write = writer_of(format)
         self.flush()
-        with open_export(Path(path), self.folder) as out:
+        with open_export(Path(target), self.folder) as out:
             write(Reading(self.folder).entries(), out)
 
     def _summary(self, hours: Optional[float] = None) -> Summary:

@@ -17,6 +17,7 @@ from .cache.entries import FORGED, NO_FINGERPRINT, entry_of, hit_of, sealed_with
 from .cache.key import Question, cache_key, question
 from .cache.lease import leases_of
 from .cache.memory import MemoryLayer
+from .cache.old_callers import MembersOf1x, arguments_of, takes_arguments_of_1x
 from .cache.place import cache_folder
 from .cache.secret import find_secret
 from .cache.signing import Entry, Secret, is_of, unseal
@@ -40,7 +41,7 @@ class _Held:
         self.entry, self.hits, self.row = entry, hits, row
 
 
-class ResponseCache:
+class ResponseCache(MembersOf1x):
     """Answers by agent, task, model and whatever else changes them. Threads and processes may share it.
 
     Args:
@@ -54,14 +55,18 @@ class ResponseCache:
 
     Raises CacheError for a folder or a secret that can't be used. After that a fault of the cache never
     fails a call: it is logged, and counts as a miss.
+
+    Callers of claude-force 1.x may pass the folder first, as `ResponseCache(Path("cache"), 24, 100)`, and
+    `verify_integrity`, which has no effect: every signature is checked.
     """
 
+    @takes_arguments_of_1x
     def __init__(
         self,
         ttl_hours: float = 24,
         max_size_mb: float = 100,
         cache_secret: Union[str, bytes, None] = None,
-        exclude_agents: Iterable[str] = (),
+        exclude_agents: Optional[Iterable[str]] = None,
         cache_dir: Union[str, Path, None] = None,
         enabled: bool = True,
         *,
@@ -97,7 +102,7 @@ class ResponseCache:
             forgets_after_fork(self)
 
     def get(
-        self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
+        self, agent_name: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
     ) -> Optional[Dict[str, Any]]:
         """A kept answer, or None.
 
@@ -105,27 +110,29 @@ class ResponseCache:
             `response`, `input_tokens`, `output_tokens`, `estimated_cost` (USD), `cached` (True),
             `cache_age_seconds`, `hit_count`, and what `set` was given as `extra`.
         """
-        if not self.enabled or agent in self.exclude_agents:
+        if not self.enabled or agent_name in self.exclude_agents:
             return None
-        asked = question(agent, task, model, fingerprint)
+        asked = question(agent_name, task, model, fingerprint)
         return self._recall(asked) or self._look_up(asked)
 
-    def has(self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT) -> bool:
+    def has(
+        self, agent_name: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
+    ) -> bool:
         """Whether `get` would find an answer. Counts nothing, neither a hit nor a use."""
-        if not self.enabled or agent in self.exclude_agents:
+        if not self.enabled or agent_name in self.exclude_agents:
             return False
-        key = cache_key(question(agent, task, model, fingerprint))
+        key = cache_key(question(agent_name, task, model, fingerprint))
         nothing: Tuple[bytes, Optional[_Held]] = (b"", None)
         _, held = self._disk.run(lambda store: self._read(store, key), nothing)
         return held is not None and abs(self._clock() - held.entry.created) < self._ttl
 
     def recall(
-        self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
+        self, agent_name: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
     ) -> Optional[Dict[str, Any]]:
         """As `get`, from memory alone: it never waits for the disk, and None is not counted as a miss."""
-        if not self.enabled or agent in self.exclude_agents:
+        if not self.enabled or agent_name in self.exclude_agents:
             return None
-        return self._recall(question(agent, task, model, fingerprint))
+        return self._recall(question(agent_name, task, model, fingerprint))
 
     def _recall(self, asked: Question) -> Optional[Dict[str, Any]]:
         """From memory alone."""
@@ -191,7 +198,7 @@ class ResponseCache:
 
     def set(
         self,
-        agent: str,
+        agent_name: str,
         task: str,
         model: str,
         response: str,
@@ -203,19 +210,20 @@ class ResponseCache:
     ) -> bool:
         """Keeps an answer; `estimated_cost` in USD, `extra` plain JSON values. Returns whether it is kept."""
         one = self._entry(
-            agent, task, model, response, input_tokens, output_tokens, estimated_cost, fingerprint, extra
+            agent_name, task, model, response, input_tokens, output_tokens, estimated_cost, fingerprint, extra
         )
         return one is not None and self._keep([one]) == 1
 
     def set_many(self, answers: Iterable[Mapping[str, Any]]) -> int:
         """As `set` for each, whose arguments they hold, in one write. Returns how many are kept."""
-        return self._keep([one for one in (self._entry(**answer) for answer in answers) if one])
+        entries = (self._entry(**arguments_of(answer)) for answer in answers)
+        return self._keep([one for one in entries if one])
 
-    def _entry(self, agent: str, *more: Any, **fields: Any) -> Optional[Tuple[Question, Entry]]:
-        if not self.enabled or agent in self.exclude_agents:
+    def _entry(self, agent_name: str, *more: Any, **fields: Any) -> Optional[Tuple[Question, Entry]]:
+        if not self.enabled or agent_name in self.exclude_agents:
             return None
         fields["key_of"] = self._key_of
-        return entry_of(self._clock(), agent, *more, **fields)
+        return entry_of(self._clock(), agent_name, *more, **fields)
 
     def _key_of(self, asked: Question) -> bytes:
         missed, key = self._missed
@@ -241,12 +249,12 @@ class ResponseCache:
         return generation
 
     def delete(
-        self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
+        self, agent_name: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
     ) -> bool:
         """Removes one answer. Returns whether it was there."""
         if not self.enabled:
             return False
-        key = cache_key(question(agent, task, model, fingerprint))
+        key = cache_key(question(agent_name, task, model, fingerprint))
         return bool(self._disk.run(lambda store: store.delete([key]), 0))
 
     def clear(self, agent: Optional[str] = None) -> int:
@@ -282,7 +290,7 @@ class ResponseCache:
             }
 
     def explain_miss(
-        self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
+        self, agent_name: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
     ) -> Dict[str, Any]:
         """Why an answer is not found: expired, or which fields differ from those of the nearest entry.
 
@@ -294,9 +302,9 @@ class ResponseCache:
 
         if not self.enabled:
             return explained(False, "The cache is switched off.")
-        if agent in self.exclude_agents:
-            return explained(False, f"Answers of {agent} are not kept.")
-        asked = question(agent, task, model, fingerprint)
+        if agent_name in self.exclude_agents:
+            return explained(False, f"Answers of {agent_name} are not kept.")
+        asked = question(agent_name, task, model, fingerprint)
         return self._disk.run(
             lambda store: explain(store, self._secret, asked, self._clock(), self._ttl),
             explained(False, "The cache can't be read."),
@@ -317,7 +325,7 @@ class ResponseCache:
         return self._disk.run(lambda store: verify(store, self._secret, remove, most), {})
 
     def acquire_lease(
-        self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
+        self, agent_name: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
     ) -> bool:
         """Whether the caller is the one, of all processes, to find this answer; never waits.
 
@@ -325,7 +333,7 @@ class ResponseCache:
         """
         if not self.enabled:
             return True
-        asked = question(agent, task, model, fingerprint)
+        asked = question(agent_name, task, model, fingerprint)
         key = self._key_of(asked)
         try:
             granted = leases_of(self._folder).acquire(row_id(key))
@@ -338,11 +346,11 @@ class ResponseCache:
         return granted
 
     def release_lease(
-        self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
+        self, agent_name: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
     ) -> None:
         """Lets the next one go ahead."""
         if self.enabled:
-            asked = question(agent, task, model, fingerprint)
+            asked = question(agent_name, task, model, fingerprint)
             key = self._leased.pop(asked, None) or cache_key(asked)
             try:
                 leases_of(self._folder).release(row_id(key))

@@ -129,7 +129,7 @@ class AgentResult:
     Attributes:
         index: the place of its task among those of a bulk call, from 0; None for a single call.
         output: the answer, "" on failure.
-        errors: what went wrong, as text; None on success.
+        errors: what went wrong, as text; empty on success.
         error: the same as a typed error; None on success.
         metadata: the figures under the names that older callers use; the typed fields hold the same.
         cost: USD, failed attempts included as far as they are known to be billed; 0 for a cached or shared
@@ -150,7 +150,7 @@ class AgentResult:
     success: bool
     output: str = ""
     metadata: Dict[str, Any] = field(default_factory=dict)
-    errors: Optional[List[str]] = None
+    errors: Optional[List[str]] = field(default_factory=list)
     model: Optional[str] = None
     usage: Usage = Usage()
     cost: Optional[float] = None

@@ -51,7 +51,7 @@ class TestOneCall:
                 "python-expert", "Explain lists", workflow_name="w", workflow_position=3
             )
         assert isinstance(result, AsyncAgentResult)
-        assert (result.success, result.errors, result.error) == (True, None, None)
+        assert (result.success, result.errors, result.error) == (True, [], None)
         assert result.output
         assert result.model == MODEL
         assert result.request_id.startswith("req_")

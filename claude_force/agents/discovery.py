@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple, Optional, Union
 
 from .. import settings
-from ..errors import ConfigurationError
+from ..errors import ConfigurationNotFoundError
 
 
 class Sources(NamedTuple):
@@ -26,7 +26,7 @@ class Sources(NamedTuple):
 def find_sources(config_path: Union[str, Path, None], start: Path) -> Sources:
     """From `config_path` where it is given, else upwards from `start`, else `~/.claude`.
 
-    Raises ConfigurationError for a `config_path` that is not there.
+    Raises ConfigurationNotFoundError for a `config_path` that is not there.
     """
     folder = _given(Path(config_path).expanduser()) if config_path is not None else project_folder(start)
     if folder is None:
@@ -44,7 +44,7 @@ def _given(path: Path) -> Path:
         return path / ".claude"
     if os.path.isdir(path):
         return path
-    raise ConfigurationError(
+    raise ConfigurationNotFoundError(
         f"Configuration {path} not found: name a claude.json, a .claude folder or a project that has one."
     )
 

@@ -25,6 +25,7 @@ from ..errors import (
     ClosedError,
     ConnectionFailedError,
     InvalidOptionError,
+    MissingCredentialsError,
     ModelNotFoundError,
     PaidCallBlockedError,
     PermissionDeniedError,
@@ -136,19 +137,19 @@ class Transport:
             )
 
     def check_credentials(self) -> None:
-        """Raises AuthenticationError where the SDK found neither a key, a token nor a profile, and
+        """Raises MissingCredentialsError where the SDK found neither a key, a token nor a profile, and
         PaidCallBlockedError where the switch forbids to look for them."""
         if self._cloud is not None:
             self._guard_look_up()
             if not clouds.finds_credentials(self._cloud, self._client):
                 text = f"No credentials were found for {self._cloud.title}"
-                raise AuthenticationError(text, advice=self._cloud.advice)
+                raise MissingCredentialsError(text, advice=self._cloud.advice)
             return
         self._check_key()
         found = (self._client.api_key, self._client.auth_token, getattr(self._client, "credentials", None))
         headers = {name.lower() for name in self._client._custom_headers}
         if not any(found) and not headers & {"x-api-key", "authorization"}:
-            raise AuthenticationError("No credentials were found")
+            raise MissingCredentialsError("No credentials were found")
 
     def _check_key(self) -> None:
         # HTTP's own error would be taken for one of the network, and the request tried again.
@@ -263,7 +264,7 @@ class Transport:
             reason = redact(str(error.__cause__ or error)) or type(error).__name__
             return ConnectionFailedError(f"The connection to {self.base_url} failed: {reason}")
         if isinstance(error, TypeError) and "authentication method" in str(error):
-            return AuthenticationError("No credentials were found")
+            return MissingCredentialsError("No credentials were found")
         if isinstance(error, RuntimeError) and self._closed:
             # The client sends nothing more: a call that waited for its turn is too late.
             return ClosedError("The orchestrator was closed during the call")

@@ -19,6 +19,7 @@ from .. import settings
 from ..cache.audit import explained
 from ..cache.entries import FORGED, NO_FINGERPRINT, entry_of, hit_of, sealed_within
 from ..cache.key import Question, cache_key, question
+from ..cache.old_callers import arguments_of
 from ..cache.place import cache_folder
 from ..cache.secret import find_secret
 from ..cache.signing import Entry, Secret, unseal
@@ -67,10 +68,10 @@ class SharedCache:
         self._ttl, self._most = ttl_hours * 3600, int(max_size_mb * 2**20)
 
     def get(
-        self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
+        self, agent_name: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
     ) -> Optional[Dict[str, Any]]:
         """As `ResponseCache.get`."""
-        key = cache_key(question(agent, task, model, fingerprint))
+        key = cache_key(question(agent_name, task, model, fingerprint))
         found = self._guarded(lambda: self._read(key), None)
         if found is None:
             return None
@@ -84,14 +85,16 @@ class SharedCache:
         return hit_of(entry, age, hits + 1)
 
     def recall(
-        self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
+        self, agent_name: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
     ) -> Optional[Dict[str, Any]]:
         """Nothing is kept in memory: another machine may have withdrawn it."""
         return None
 
-    def has(self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT) -> bool:
+    def has(
+        self, agent_name: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
+    ) -> bool:
         """Whether `get` would find an answer."""
-        key = cache_key(question(agent, task, model, fingerprint))
+        key = cache_key(question(agent_name, task, model, fingerprint))
         return self._guarded(lambda: self._read(key), None) is not None
 
     def _read(self, key: bytes) -> Optional[Tuple[Entry, int, float]]:
@@ -117,21 +120,21 @@ class SharedCache:
 
     def set_many(self, answers: Iterable[Mapping[str, Any]]) -> int:
         """As `ResponseCache.set_many`."""
-        rows = [row for row in (self._row(**answer) for answer in answers) if row]
+        rows = [row for row in (self._row(**arguments_of(answer)) for answer in answers) if row]
         return self._guarded(lambda: self._write(rows), 0) if rows else 0
 
-    def _row(self, agent: str, *more: Any, **fields: Any) -> Optional[Dict[str, Any]]:
+    def _row(self, agent_name: str, *more: Any, **fields: Any) -> Optional[Dict[str, Any]]:
         moment = self._guarded(self._now, None)
         if moment is None:
             return None
-        _, entry = entry_of(moment, agent, *more, **fields)
+        _, entry = entry_of(moment, agent_name, *more, **fields)
         sealed = sealed_within(entry, self._secret, self._most // 2)
         if sealed is None:
             return None
         return {
             "key": entry.key,
             "secret": self._secret.id,
-            "agent": agent,
+            "agent": agent_name,
             "sealed": sealed,
             "size": len(sealed),
             "used": moment,
@@ -194,10 +197,10 @@ class SharedCache:
         return told + time.monotonic() - at
 
     def acquire_lease(
-        self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
+        self, agent_name: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
     ) -> bool:
         """As `ResponseCache.acquire_lease`; the database lets go of it when the connection ends."""
-        asked = question(agent, task, model, fingerprint)
+        asked = question(agent_name, task, model, fingerprint)
         # To its own connection the database would grant it twice.
         if asked in self._held or not self._guarded(
             lambda: self._lock("pg_try_advisory_lock", asked), True, leases=True
@@ -207,10 +210,10 @@ class SharedCache:
         return True
 
     def release_lease(
-        self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
+        self, agent_name: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
     ) -> None:
         """Lets the next one go ahead."""
-        asked = question(agent, task, model, fingerprint)
+        asked = question(agent_name, task, model, fingerprint)
         if asked in self._held:
             self._held.discard(asked)
             self._guarded(lambda: self._lock("pg_advisory_unlock", asked), True, leases=True)
@@ -225,10 +228,10 @@ class SharedCache:
         return got
 
     def explain_miss(
-        self, agent: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
+        self, agent_name: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
     ) -> Dict[str, Any]:
         """Whether the answer is kept; what is near it is not looked for."""
-        if self.has(agent, task, model, fingerprint):
+        if self.has(agent_name, task, model, fingerprint):
             return explained(True, "This answer is kept.")
         return explained(False, "This answer is not in the shared cache, or it is too old.")
 

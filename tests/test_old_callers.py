@@ -1,0 +1,227 @@
+"""Code and commands written for claude-force 1.x go on working: each as 1.x documented it."""
+
+import asyncio
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from claude_force import AgentOrchestrator, AgentResult, AsyncAgentOrchestrator, ResponseCache
+from claude_force.performance_tracker import PerformanceTracker
+from claude_force.testing import faults
+
+QUESTION = {"agent_name": "python-expert", "task": "What are decorators?", "model": "claude-3-5-sonnet"}
+
+
+@pytest.fixture
+def project(workplace):
+    return workplace
+
+
+@pytest.fixture
+def cache(tmp_path):
+    with ResponseCache(tmp_path / "cache") as opened:
+        yield opened
+
+
+class TestResponseCache:
+    def test_get_and_set_by_the_names_of_1x(self, cache):
+        cache.set(**QUESTION, response="Functions.", input_tokens=100, output_tokens=50, estimated_cost=0.001)
+        hit = cache.get(**QUESTION)
+        assert (hit["response"], hit["input_tokens"], hit["output_tokens"]) == ("Functions.", 100, 50)
+        assert (hit["estimated_cost"], hit["cached"], hit["hit_count"]) == (0.001, True, 1)
+
+    def test_set_many_takes_either_name_of_an_agent(self, cache):
+        answer = {"task": "t", "model": "m", "response": "r"}
+        assert cache.set_many([{**answer, "agent": "a"}, {**answer, "agent_name": "b"}]) == 2
+        assert cache.get("a", "t", "m")["response"] == cache.get("b", "t", "m")["response"] == "r"
+
+    def test_folder_may_come_first(self, tmp_path):
+        with ResponseCache(tmp_path / "c", 2, 5, True, "secret", ["random-agent"], True) as cache:
+            assert (cache.cache_dir, cache.ttl_hours, cache.max_size_mb) == (tmp_path / "c", 2, 5)
+            assert "random-agent" in cache.exclude_agents
+            assert cache.set("a", "t", "m", "r")
+        with ResponseCache(str(tmp_path / "c"), ttl_hours=2, cache_secret="secret") as again:
+            assert again.get("a", "t", "m")["response"] == "r"
+
+    def test_none_first_is_the_default_folder(self):
+        with ResponseCache(None, 2) as cache:
+            assert (cache.cache_dir, cache.ttl_hours) == (Path.home() / ".claude" / "cache", 2)
+
+    def test_refuses_an_argument_that_is_given_twice(self, tmp_path):
+        with pytest.raises(TypeError, match="twice"):
+            ResponseCache(tmp_path / "c", 2, ttl_hours=3)
+        with pytest.raises(TypeError, match="too many"):
+            ResponseCache(tmp_path / "c", 2, 5, True, "secret", [], True, "more")
+
+    def test_hours_first_stays_the_order_of_2(self, tmp_path):
+        with ResponseCache(2, 5, "secret", ["a"], tmp_path / "c") as cache:
+            assert (cache.ttl_hours, cache.cache_dir) == (2, tmp_path / "c")
+
+    def test_verify_integrity_is_taken_and_checks_nevertheless(self, tmp_path, caplog):
+        with caplog.at_level(logging.WARNING, "claude_force"):
+            ResponseCache(cache_dir=tmp_path / "c", verify_integrity=True).close()
+            assert not caplog.records
+            ResponseCache(cache_dir=tmp_path / "c", verify_integrity=False).close()
+        assert "always checked" in caplog.text
+
+    def test_stats_size_and_folder_can_be_read(self, cache, tmp_path):
+        cache.set(**QUESTION, response="Functions.", input_tokens=1, output_tokens=1, estimated_cost=0.0)
+        cache.get(**QUESTION)
+        cache.get("python-expert", "Another", "m")
+        stats = cache.stats
+        assert (stats["hits"], stats["misses"], stats["evictions"], stats["integrity_failures"]) == (
+            1,
+            1,
+            0,
+            0,
+        )
+        assert stats["size_bytes"] > 0
+        assert (cache.size(), cache.cache_dir) == (1, tmp_path / "cache")
+
+    def test_cache_that_is_off_has_no_folder(self):
+        cache = ResponseCache(enabled=False)
+        assert (cache.cache_dir, cache.size(), cache.stats["size_bytes"]) == (None, 0, 0)
+
+
+class TestOrchestrators:
+    def test_use_memory_is_taken_and_sent_to_nobody(self, project, messages_server):
+        async def run():
+            async with AsyncAgentOrchestrator() as orchestrator:
+                one = await orchestrator.execute_agent("python-expert", "a", use_memory=False)
+                by_place = await orchestrator.execute_agent(
+                    "python-expert", "b", "sonnet", 4096, None, None, None, True
+                )
+                many = await orchestrator.execute_multiple([("python-expert", "c")], use_memory=False)
+                await orchestrator.estimate([("python-expert", "d")], use_memory=True)
+                return [one, by_place, *many]
+
+        assert [result.error for result in asyncio.run(run())] == [None] * 3
+        assert not any("use_memory" in request.body for request in messages_server.requests)
+
+    def test_use_memory_of_the_sync_face(self, project):
+        with AgentOrchestrator() as orchestrator:
+            assert orchestrator.run_agent("python-expert", "a", use_memory=False).success
+
+    def test_attributes_of_the_sync_face_can_be_read(self, project):
+        config = ".claude/claude.json"
+        with AgentOrchestrator(
+            config_path=config, anthropic_api_key="k", enable_memory=False
+        ) as orchestrator:
+            assert (orchestrator.config_path, orchestrator.api_key) == (config, "k")
+            assert (orchestrator.enable_tracking, orchestrator.enable_memory) == (True, False)
+
+    def test_success_has_an_empty_list_of_errors(self, project):
+        with AgentOrchestrator() as orchestrator:
+            fresh, kept = (orchestrator.run_agent("python-expert", "a") for _ in range(2))
+        assert kept.cached
+        assert fresh.errors == kept.errors == [] == fresh.to_dict()["errors"]
+        assert AgentResult(agent_name="a", success=True).errors == []
+        assert fresh.errors is not kept.errors
+
+    def test_failure_has_its_errors(self, another_server):
+        another_server(faults=[faults.status(400)])
+        with AgentOrchestrator() as orchestrator:
+            result = orchestrator.run_agent("python-expert", "a")
+        assert not result.success and len(result.errors) == 1
+
+    def test_missing_configuration_is_a_file_not_found_error(self, tmp_path):
+        for kind in (FileNotFoundError, ValueError):
+            with pytest.raises(kind, match="nothing.json not found"):
+                AgentOrchestrator(config_path=str(tmp_path / "nothing.json"))
+            with pytest.raises(kind):
+                AsyncAgentOrchestrator(tmp_path / "nothing.json")
+
+    def test_missing_key_is_a_value_error(self, project, monkeypatch):
+        monkeypatch.delenv("ANTHROPIC_API_KEY")
+        with pytest.raises(ValueError, match="ANTHROPIC_API_KEY"):
+            AgentOrchestrator(validate_api_key=True)
+
+    def test_unknown_agent_and_workflow_are_value_errors(self, project):
+        with AgentOrchestrator() as orchestrator:
+            with pytest.raises(ValueError, match="^Agent 'nobody' not found"):
+                orchestrator.run_agent("nobody", "a")
+            with pytest.raises(ValueError, match="^Agent 'nobody' not found"):
+                orchestrator.get_agent_info("nobody")
+            with pytest.raises(ValueError, match="not found"):
+                orchestrator.run_workflow("nothing", "a")
+
+
+@pytest.fixture
+def measured(project, another_server):
+    """An orchestrator that made four calls: two answers, one of them kept, and two failures."""
+    another_server(faults=[None, faults.status(400), faults.status(400)])
+    prices = {"claude-sonnet-5-5": {"input": 3.0, "output": 15.0}}
+    with AgentOrchestrator(prices=prices) as orchestrator:
+        for agent, task in (
+            ("python-expert", "a"),
+            ("code-reviewer", "b"),
+            ("code-reviewer", "c"),
+            ("python-expert", "a"),
+        ):
+            orchestrator.run_agent(agent, task)
+        yield orchestrator
+
+
+class TestMetrics:
+    def test_summary_has_the_keys_of_1x_beside_its_own(self, measured):
+        summary = measured.get_performance_summary(hours=24)
+        assert (summary["total_executions"], summary["executions"]) == (4, 4)
+        assert (summary["successful_executions"], summary["failed_executions"]) == (2, 2)
+        assert f"{summary['success_rate']:.1%}" == "50.0%"
+        assert summary["total_tokens"] == summary["total_input_tokens"] + summary["total_output_tokens"]
+        assert summary["total_tokens"] == summary["tokens"]["total"] > 0
+        assert f"${summary['total_cost']:.4f}" == f"${summary['cost_usd']:.4f}"
+        assert summary["avg_cost_per_execution"] == summary["cost_usd"] / 4 > 0
+        assert summary["avg_execution_time_ms"] == summary["wall_ms"]["mean"] > 0
+        assert summary["time_period"] == "last 24 hours"
+        assert measured.get_performance_summary()["time_period"] == "all time"
+
+    def test_agents_by_the_argument_of_1x(self, measured):
+        stats = measured.get_agent_performance(agent_name="code-reviewer")
+        assert stats == measured.get_agent_performance("code-reviewer")
+        assert (stats["executions"], stats["success_rate"]) == (2, 0.0)
+        # 1.x had the figures of one agent under its name too.
+        assert stats["code-reviewer"]["executions"] == 2
+        every = measured.get_agent_performance()
+        assert {name: one["success_rate"] for name, one in every.items()} == {
+            "code-reviewer": 0.0,
+            "python-expert": 1.0,
+        }
+        assert all(one["avg_execution_time_ms"] > 0 and one["total_tokens"] >= 0 for one in every.values())
+
+    def test_costs_count_as_numbers(self, measured):
+        costs = measured.get_cost_breakdown()
+        known = costs["total"]["cost_usd"]
+        assert known > 0
+        assert f"{costs['total']:.4f}" == f"{known:.4f}"
+        assert costs["total"] > 0 and costs["total"] == known and float(costs["total"]) == known
+        assert sum(costs["by_agent"].values()) == pytest.approx(known)
+        assert sum(cost / costs["total"] for cost in costs["by_model"].values()) == pytest.approx(1)
+        ranked = sorted(costs["by_agent"].items(), key=lambda one: one[1], reverse=True)
+        assert [name for name, _ in ranked] == ["python-expert", "code-reviewer"]
+        assert json.loads(json.dumps(costs))["total"]["cost_usd"] == known
+
+    def test_export_by_the_argument_of_1x(self, measured, tmp_path):
+        measured.export_performance_metrics(output_path=str(tmp_path / "m.json"), format="json")
+        assert len(json.loads((tmp_path / "m.json").read_text(encoding="utf-8"))) == 4
+        measured.tracker.export_performance_metrics(output_path=tmp_path / "m.csv", format="csv")
+        assert len((tmp_path / "m.csv").read_text(encoding="utf-8").splitlines()) == 5
+        with pytest.raises(ValueError, match="path"):
+            measured.export_performance_metrics()
+
+    def test_tracker_by_the_argument_of_1x(self, measured, project):
+        measured.close()
+        tracker = PerformanceTracker(metrics_dir=".claude/metrics")
+        assert tracker.get_performance_summary()["total_executions"] == 4
+        assert tracker.get_summary()["total_executions"] == 4
+        assert PerformanceTracker().get_agent_stats("python-expert")["python-expert"]["executions"] == 2
+        assert tracker.get_agent_stats("nobody") == {}
+
+    def test_ledger_without_lines_has_zeros_where_1x_had_them(self, tmp_path):
+        tracker = PerformanceTracker(metrics_dir=str(tmp_path / "none"))
+        summary = tracker.get_performance_summary()
+        assert (summary["total_executions"], summary["success_rate"], summary["total_cost"]) == (0, 0, 0)
+        assert summary["error_rate"] is None
+        assert tracker.get_cost_breakdown()["total"] == 0
