@@ -41,9 +41,15 @@ ClaudeForceError
 
 from typing import Any, Dict, Optional, Sequence, Tuple
 
+from .wording import Wording, for_shell, naming
+
 
 class ClaudeForceError(Exception):
     """Base of all errors of this package; `str()` says what happened and what to do next."""
+
+    def for_shell(self) -> str:
+        """The same in the words of the command: options such as `--timeout` in place of arguments."""
+        return for_shell(self.args[0]) if len(self.args) == 1 and isinstance(self.args[0], str) else str(self)
 
 
 class CacheError(ClaudeForceError, ValueError):
@@ -153,9 +159,18 @@ class CallError(ClaudeForceError):
         self.timeline: Tuple[Any, ...] = ()
 
     def __str__(self) -> str:
-        said = self.message + (f" (request {self.request_id})" if self.request_id else "")
+        return self._told(self.message, self.advice)
+
+    def for_shell(self) -> str:
+        # What came back from a file or another process has lost the words of the command.
+        default = type(self).advice
+        advice = default if self.advice == default else self.advice
+        return self._told(for_shell(self.message), for_shell(advice))
+
+    def _told(self, message: str, advice: str) -> str:
+        said = message + (f" (request {self.request_id})" if self.request_id else "")
         # Servers' own words may end in a full stop already.
-        return f"{said}{'' if said.endswith('.') else '.'} {self.advice}"
+        return f"{said}{'' if said.endswith('.') else '.'} {advice}"
 
     def __reduce__(self) -> Any:
         return _restore, (type(self), self.message, dict(self.__dict__))
@@ -180,19 +195,19 @@ class ConnectionFailedError(TransientError):
 class SilenceError(TransientError, TimeoutError):
     """The server sent nothing for `timeout_seconds`."""
 
-    advice = "Raise timeout_seconds if the model is slow to start, or try again later."
+    advice = naming("Raise {} if the model is slow to start, or try again later.", "timeout_seconds")
 
 
 class RateLimitError(TransientError):
     """429: the organisation's requests or tokens per minute are used up."""
 
-    advice = "Lower max_concurrent, raise max_retries, or ask for a higher rate limit."
+    advice = naming("Lower {}, raise {}, or ask for a higher rate limit.", "max_concurrent", "max_retries")
 
 
 class OverloadedError(TransientError):
     """529, 503 or an `overloaded_error` event: the service has no room now."""
 
-    advice = "The service is busy; try again later or raise max_retries."
+    advice = naming("The service is busy; try again later or raise {}.", "max_retries")
 
 
 class ServerError(TransientError):
@@ -216,7 +231,10 @@ class RequestTooLargeError(RequestRefusedError):
 class AuthenticationError(CallError):
     """401, or no credentials were found."""
 
-    advice = "Set ANTHROPIC_API_KEY to a valid key (export ANTHROPIC_API_KEY=...), or pass api_key."
+    advice = Wording(
+        "Set ANTHROPIC_API_KEY to a valid key (export ANTHROPIC_API_KEY=...), or pass api_key.",
+        "Set ANTHROPIC_API_KEY to a valid key: export ANTHROPIC_API_KEY=...",
+    )
 
 
 class MissingCredentialsError(AuthenticationError, ValueError):
@@ -250,21 +268,22 @@ class BadReplyError(CallError):
 class AnswerTooLargeError(CallError):
     """The answer had far more bytes than `max_tokens` lets it have, and was broken off."""
 
-    advice = (
-        "Check that ANTHROPIC_BASE_URL is a Messages API that keeps to max_tokens; what came may be billed."
+    advice = naming(
+        "Check that ANTHROPIC_BASE_URL is a Messages API that keeps to {}; what came may be billed.",
+        "max_tokens",
     )
 
 
 class DeadlineExceededError(CallError, TimeoutError):
     """`deadline_seconds` passed before the call was done."""
 
-    advice = "Raise deadline_seconds, or run fewer calls at once."
+    advice = naming("Raise {}, or run fewer calls at once.", "deadline_seconds")
 
 
 class BudgetExceededError(CallError):
     """The call may cost more than the budget has left; it was not sent."""
 
-    advice = "Raise budget_usd, lower max_tokens, or choose a model that costs less."
+    advice = naming("Raise {}, lower {}, or choose a model that costs less.", "budget_usd", "max_tokens")
 
 
 class ClosedError(CallError):

@@ -15,6 +15,7 @@ PACKAGE = "claude_force"
 
 # Imports point from a later row to an earlier one.
 ROWS = (
+    "wording",
     "errors",
     "types",
     "settings",

@@ -147,7 +147,7 @@ class TestPiped:
 
     def test_errors_come_with_advice(self, ledger, capsys):
         rows = columns(metrics(capsys, "errors").out)
-        assert rows[1][:3] == ["SilenceError", "1", "25.0 %"] and "Raise timeout_seconds" in rows[1][3]
+        assert rows[1][:3] == ["SilenceError", "1", "25.0 %"] and "Raise --timeout" in rows[1][3]
         assert rows[-1] == ["writer", "1", "50.0 %"]
 
     def test_no_errors_is_said(self, ledger, capsys):

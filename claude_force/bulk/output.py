@@ -185,7 +185,7 @@ def _fields(row: Row, key: str, result: AgentResult, before: float) -> Dict[str,
         **row.fields,
         "success": result.success,
         "output": result.output,
-        "error": "; ".join(result.errors) if result.errors else None,
+        "error": _error(result),
         "error_type": type(result.error).__name__ if result.error else None,
         "model": result.model,
         "stop_reason": result.stop_reason,
@@ -197,6 +197,13 @@ def _fields(row: Row, key: str, result: AgentResult, before: float) -> Dict[str,
         "duration": round(result.duration, 3),
         "request_id": result.request_id,
     }
+
+
+def _error(result: AgentResult) -> Optional[str]:
+    """In the words of the command, whose file this is."""
+    if result.error is not None:
+        return result.error.for_shell()
+    return "; ".join(result.errors) if result.errors else None
 
 
 def _load(path: Path) -> Tuple[Dict[int, Done], int, int]:

@@ -6,6 +6,7 @@ import json
 from typing import Any, Literal, Mapping, Optional, Union
 
 from ..errors import InvalidOptionError
+from ..wording import Wording, naming, option
 
 AUTO = "auto"
 # A whole number from 1 up, or AUTO.
@@ -42,7 +43,8 @@ def check_rates(**rates: Any) -> None:
 def check_cache_ttl(ttl: Any) -> None:
     """Raises InvalidOptionError unless the API's prompt cache has it."""
     if ttl not in ("5m", "1h"):
-        raise InvalidOptionError(f"cache_ttl is {ttl!r}; the prompt cache keeps a prompt '5m' or '1h'.")
+        text = f"{{}} is {_shown(ttl)}; the prompt cache keeps a prompt '5m' or '1h'."
+        raise InvalidOptionError(naming(text, "cache_ttl"))
 
 
 def check_options(options: Mapping[str, Any]) -> None:
@@ -73,11 +75,21 @@ def _why_no_json(value: Any) -> Optional[str]:
 
 def _whole(name: str, value: Any, more: str = "") -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InvalidOptionError(f"{name} is {value!r}; it must be a whole number from 1 up{more}.")
+        text = f"{{}} is {_shown(value)}; it must be a whole number from 1 up{more}."
+        raise InvalidOptionError(naming(text, name))
 
 
 def _above_zero(name: str, value: Any, what: str) -> None:
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-        raise InvalidOptionError(f"{name} is {value!r}; it must be a number {what} above 0, or None.")
+        rule = f"it must be a number {what} above 0"
+        typed = f"{value:g}" if isinstance(value, float) else repr(value)
+        raise InvalidOptionError(
+            Wording(f"{name} is {value!r}; {rule}, or None.", f"{option(name)} is {typed}; {rule}.")
+        )
+
+
+def _shown(value: Any) -> str:
+    """For `str.format`."""
+    return repr(value).replace("{", "{{").replace("}", "}}")

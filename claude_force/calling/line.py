@@ -11,6 +11,7 @@ import anyio
 
 from ..errors import CallError, ClosedError, DeadlineExceededError, UnknownPriceError
 from ..types import Call, Reply, Usage
+from ..wording import Wording
 from .attempts import Attempts
 from .bill import Bill
 from .budget import Budget, Price, worst_cost
@@ -175,11 +176,10 @@ class Line:
 def _worst(call: Call, price: Price) -> float:
     worst = worst_cost(call, price)
     if worst is None:
-        raise UnknownPriceError(
-            f"The price of {call.model} is not known, so no budget can be kept. Give "
-            f"prices={{{call.model!r}: {{'input': ..., 'output': ...}}}} in USD per million tokens, "
-            f"or --price {call.model}=INPUT,OUTPUT."
-        )
+        unknown = f"The price of {call.model} is not known, so no budget can be kept."
+        python = f"prices={{{call.model!r}: {{'input': ..., 'output': ...}}}} in USD per million tokens"
+        shell = f"--price {call.model}=INPUT,OUTPUT in USD per million tokens"
+        raise UnknownPriceError(Wording(f"{unknown} Give {python}.", f"{unknown} Give {shell}."))
     return worst
 
 

@@ -33,6 +33,7 @@ from ..errors import (
     SilenceError,
 )
 from ..types import Call, Reply, Usage
+from ..wording import Wording
 from . import clouds
 from .client import address_errors, connection_errors, make_client, make_http, was_never_connected
 from .faults import from_status, parsed, redact, request_id
@@ -105,8 +106,8 @@ class Transport:
         except address_errors():
             # What they say repeats the address, and with it the password that it may hold.
             raise InvalidOptionError(
-                "The address of the endpoint, or of a proxy, can't be read. Correct base_url, "
-                "ANTHROPIC_BASE_URL (for a cloud its own) or HTTPS_PROXY: write https://HOST or http://HOST:PORT."
+                "The address of the endpoint, or of a proxy, can't be read. Correct ANTHROPIC_BASE_URL (for "
+                "a cloud its own), base_url or HTTPS_PROXY: write https://HOST or http://HOST:PORT."
             ) from None
         self._wire = Wire(self._client, http, steady=self._cloud is None)
         self._broken = connection_errors(anthropic)
@@ -279,7 +280,10 @@ class Transport:
     def advise(self, error: CallError) -> None:
         """Puts what this endpoint makes likely into what is to be done about an error."""
         if self._cloud is None and isinstance(error, ModelNotFoundError) and _has_version(self.base_url):
-            error.advice = "Leave the /v1 out of ANTHROPIC_BASE_URL, or base_url: the SDK adds it."
+            error.advice = Wording(
+                "Leave the /v1 out of ANTHROPIC_BASE_URL, or base_url: the SDK adds it.",
+                "Leave the /v1 out of ANTHROPIC_BASE_URL: it is added.",
+            )
         if self._cloud is not None:
             # AWS answers 403 to credentials that are wrong or out of date.
             if isinstance(error, (AuthenticationError, PermissionDeniedError)):

@@ -7,7 +7,7 @@ import sys
 from contextlib import contextmanager
 from typing import Iterator
 
-from ..errors import InputError
+from ..errors import ClaudeForceError, InputError
 from . import streams
 
 _logger = logging.getLogger("claude_force")
@@ -71,7 +71,15 @@ class _Warnings(logging.Handler):
     """As the command's own, so that they find their place beside what is drawn on stderr."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        streams.warn(self.format(record))
+        streams.warn(_message(record))
+
+
+def _message(record: logging.LogRecord) -> str:
+    """Errors among the arguments of a message speak of options, not of Python's arguments."""
+    if not isinstance(record.args, tuple):
+        return record.getMessage()
+    told = (one.for_shell() if isinstance(one, ClaudeForceError) else one for one in record.args)
+    return str(record.msg) % tuple(told)
 
 
 class _Formatter(logging.Formatter):

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Iterator, List, Optional, Sequence
 
 from .. import __version__
-from ..errors import CacheError, InputError, InvalidWorkflowError
+from ..errors import CacheError, ClaudeForceError, InputError, InvalidWorkflowError
 from . import signals, streams
 from .arguments import VERBS, build_parser, verbs_with
 from .parser import Parser, did_you_mean
@@ -68,8 +68,11 @@ def _guarded(given: List[str], as_json: bool) -> int:
         streams.error(str(error).partition("\n")[0], as_json, error.faults)
         return USAGE
     except (InputError, CacheError) as error:
-        streams.error(str(error), as_json)
+        streams.error(error.for_shell(), as_json)
         return USAGE
+    except ClaudeForceError as error:
+        streams.error(error.for_shell(), as_json)
+        return FAILED
     except streams.StdoutError:
         raise
     except KeyboardInterrupt:

@@ -6,7 +6,7 @@ import argparse
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Dict, List, TextIO, Tuple
+from typing import Any, Callable, Dict, List, Optional, TextIO, Tuple
 
 from ..agents.discovery import find_sources
 from ..errors import InputError
@@ -17,6 +17,7 @@ from ..ledger.reading import Reading
 from ..ledger.summary import Summary
 from ..ledger.window import Window, window_of
 from ..spelled import count, dollars
+from ..wording import for_shell
 from . import amounts, render, streams
 
 # Columns of a terminal that a table needs for a picture beside it, and for all of its own columns.
@@ -191,13 +192,23 @@ def _plain_errors(summary: Summary) -> Dict[str, Any]:
     return {
         **{name: facts[name] for name in names},
         "by_type": [
-            {"type": name, "count": count, "share": count / whole.executions, "advice": advice_on(name)}
+            {
+                "type": name,
+                "count": count,
+                "share": count / whole.executions,
+                "advice": _advice(name),
+            }
             for name, count in whole.errors.most_common()
         ],
         "by_agent": {
             name: dict(one.errors.most_common()) for name, one in summary.by_agent().items() if one.failures
         },
     }
+
+
+def _advice(error_type: str) -> Optional[str]:
+    found = advice_on(error_type)
+    return None if found is None else for_shell(found)
 
 
 def _with_bars(heads: List[str], rows: List[List[str]], values: List[float]) -> None:

@@ -29,9 +29,14 @@ def result_fields(result: AgentResult) -> Dict[str, Any]:
         "success": result.success,
         "agent": result.agent_name,
         "output": result.output,
-        "errors": result.errors,
+        "errors": errors_of(result),
         "metadata": {**result.metadata, **more},
     }
+
+
+def errors_of(result: AgentResult) -> Optional[List[str]]:
+    """Why there is no answer, in the words of the command."""
+    return result.errors if result.error is None else [result.error.for_shell()]
 
 
 def agents(found: List[Dict[str, Any]], as_json: bool) -> None:
@@ -91,7 +96,7 @@ def _listed(values: Sequence[Any]) -> str:
 def answer(result: AgentResult, written: bool = False) -> None:
     """The answer alone on stdout, unless it is `written`; its figures, or why there is none, on stderr."""
     if not result.success:
-        streams.error("; ".join(result.errors or ["no reason was given"]), json=False)
+        streams.error("; ".join(errors_of(result) or ["no reason was given"]), json=False)
         return
     if not written:
         streams.out(result.output)

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Optional
 
 from ..errors import InvalidOptionError
+from ..wording import naming
 
 _AGO = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d|w)")
 _SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
@@ -42,9 +43,11 @@ def window_of(
     Raises InvalidOptionError.
     """
     if hours is not None and not 0 < hours < float("inf"):
-        raise InvalidOptionError(f"hours is {hours!r}; give a number above 0.")
+        raise InvalidOptionError(naming(f"{{}} is {hours!r}; give a number above 0.", "hours"))
     if hours is not None and since is not None:
-        raise InvalidOptionError("hours and since both say where to begin; leave one out.")
+        raise InvalidOptionError(
+            naming("{} and {} both say where to begin; leave one out.", "hours", "since")
+        )
     begin = now - hours * 3600 if hours is not None else moment_of(since, now) if since else None
     end = moment_of(until, now) if until else None
     if begin is not None and end is not None and begin >= end:

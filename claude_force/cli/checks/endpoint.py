@@ -9,6 +9,7 @@ from ... import settings
 from ...calling import Caller, CallerSettings, Clock, Rates
 from ...errors import AuthenticationError, CallError, InvalidOptionError, PaidCallBlockedError
 from ...types import Call
+from ...wording import for_shell
 from .finding import OK, PROBLEM, WARNING, Finding
 
 _SILENCE_SECONDS = 15.0
@@ -44,11 +45,11 @@ class _Endpoint:
         try:
             await self._caller.check_credentials(self._how)
         except AuthenticationError as error:
-            return Finding("credentials", PROBLEM, error.message, error.advice)
+            return Finding("credentials", PROBLEM, error.message, for_shell(error.advice))
         except InvalidOptionError as error:
             return Finding("credentials", PROBLEM, *_parted(error))
         except CallError as error:
-            return Finding("credentials", WARNING, error.message, error.advice)
+            return Finding("credentials", WARNING, error.message, for_shell(error.advice))
         if settings.clouds():
             service = (await self._caller.endpoint(self._how)).service
             return Finding("credentials", OK, f"found for {service}, in its own ways")
@@ -63,11 +64,13 @@ class _Endpoint:
             await self._caller.probe(self._how, self._model)
         except PaidCallBlockedError as error:
             return Finding(
-                "endpoint", WARNING, f"{endpoint.url} was not asked: {error.message}", error.advice
+                "endpoint", WARNING, f"{endpoint.url} was not asked: {error.message}", for_shell(error.advice)
             )
         except CallError as error:
             if error.status not in _NOT_THERE:
-                return Finding("endpoint", PROBLEM, f"{endpoint.url}: {error.message}", error.advice)
+                return Finding(
+                    "endpoint", PROBLEM, f"{endpoint.url}: {error.message}", for_shell(error.advice)
+                )
             text = f"{endpoint.url} answers, but counts no tokens for {self._model}: {error.message}"
             return Finding(
                 "endpoint", WARNING, text, "Try `claude-force doctor --send`, which sends a real request."
@@ -85,7 +88,7 @@ class _Endpoint:
         try:
             reply = await self._caller.send(call, self._how)
         except CallError as error:
-            return Finding("request", PROBLEM, error.message, error.advice)
+            return Finding("request", PROBLEM, error.message, for_shell(error.advice))
         except InvalidOptionError as error:
             return Finding("request", PROBLEM, *_parted(error))
         return Finding("request", OK, f"{reply.model} answered, {reply.usage.total_tokens} tokens")
@@ -109,7 +112,8 @@ def _weighed(reached: Finding, *sent: Finding) -> List[Finding]:
 
 def _parted(error: InvalidOptionError) -> Tuple[str, str]:
     """What is wrong, and the mend."""
-    fault, _, mend = str(error).partition(". " if ". " in str(error) else ": ")
+    text = error.for_shell()
+    fault, _, mend = text.partition(". " if ". " in text else ": ")
     return fault, f"{mend[:1].upper()}{mend[1:]}"
 
 
