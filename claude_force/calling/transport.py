@@ -33,7 +33,6 @@ from ..errors import (
     SilenceError,
 )
 from ..types import Call, Reply, Usage
-from ..wording import Wording
 from . import clouds
 from .client import address_errors, connection_errors, make_client, make_http, was_never_connected
 from .faults import from_status, parsed, redact, request_id
@@ -280,10 +279,7 @@ class Transport:
     def advise(self, error: CallError) -> None:
         """Puts what this endpoint makes likely into what is to be done about an error."""
         if self._cloud is None and isinstance(error, ModelNotFoundError) and _has_version(self.base_url):
-            error.advice = Wording(
-                "Leave the /v1 out of ANTHROPIC_BASE_URL, or base_url: the SDK adds it.",
-                "Leave the /v1 out of ANTHROPIC_BASE_URL: it is added.",
-            )
+            error.advice = "Leave the /v1 out of the address (ANTHROPIC_BASE_URL): the SDK adds it."
         if self._cloud is not None:
             # AWS answers 403 to credentials that are wrong or out of date.
             if isinstance(error, (AuthenticationError, PermissionDeniedError)):
