@@ -12,6 +12,7 @@ ClaudeForceError
  |   +- RunNotFoundError
  |   +- RunBusyError                      another process is at work on the run
  |   +- UnknownPriceError                 a budget is set and a price is not known
+ |   +- FileAccessError                   a file that is not read: outside, no regular file, too large
  |   +- ConfigurationError                a file of the project's that can't be used
  |       +- ConfigurationNotFoundError (also FileNotFoundError)   there is none at the given path
  |       +- DatabaseError                  the database of durable runs, or what they need
@@ -103,6 +104,22 @@ class RunBusyError(InputError):
 
 class UnknownPriceError(InputError):
     """A budget is set, and what the call may cost is not known."""
+
+
+class FileAccessError(InputError):
+    """A file that is not read: it is outside the project, no regular file, too large, or not there.
+
+    Attributes:
+        is_missing: nothing is there.
+        is_outside: the path, or a link in it, leads out of the folder that files are read from.
+    """
+
+    def __init__(self, message: str, is_missing: bool = False, is_outside: bool = False) -> None:
+        super().__init__(message)
+        self.is_missing, self.is_outside = is_missing, is_outside
+
+    def __reduce__(self) -> Any:
+        return type(self), (str(self), self.is_missing, self.is_outside)
 
 
 class ConfigurationError(InputError):

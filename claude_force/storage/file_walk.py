@@ -1,0 +1,244 @@
+"""Goes through folders and expands patterns of file names, without leaving the root."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+from collections import deque
+from typing import Callable, Deque, Dict, Iterator, List, NamedTuple, Optional, Pattern, Sequence, Set, Tuple
+
+from ..errors import FileAccessError
+from .project_files import Entry, Parts, Place, ProjectFiles, refuse_irregular, shown
+
+MOST_ENTRIES = 1_000_000
+_MAGIC = re.compile(r"[*?\[]")
+_TOKEN = re.compile(r"\[!?\]?[^\]]*\]|.", re.DOTALL)
+_ANY_FOLDERS = "**"
+
+
+class Spot(NamedTuple):
+    """A path by the names that lead there, links among them: below the root, and as the user writes it."""
+
+    name: str
+    label: str
+
+    def child(self, name: str) -> Spot:
+        return Spot(_joined(self.name, name), _joined(self.label, name))
+
+
+class Folder(NamedTuple):
+    """One folder of a walk. `files` are the names in it that lead to no folder, sorted."""
+
+    spot: Spot
+    place: Place
+    files: List[str]
+
+
+class Match(NamedTuple):
+    """A file that a pattern matches. `problem` says why it can't be read; then `place` may be None."""
+
+    spot: Spot
+    place: Optional[Place] = None
+    problem: Optional[FileAccessError] = None
+
+
+class FileWalk:
+    """Walks through folders and patterns of one `files`.
+
+    Attributes:
+        skipped: what can't be gone into or read, with the reason.
+    """
+
+    def __init__(self, files: ProjectFiles, most: int = MOST_ENTRIES) -> None:
+        """`most` is the number of entries of folders after which a walk ends with a FileAccessError."""
+        self._files, self._most, self._left = files, most, most
+        self.skipped: Dict[Spot, FileAccessError] = {}
+
+    def folders(
+        self,
+        start: Spot,
+        enters: Callable[[str], bool] = lambda name: True,
+        seen: Optional[Set[Parts]] = None,
+    ) -> Iterator[Folder]:
+        """`start` and the folders below it whose names `enters` takes, each folder once.
+
+        Links to folders are followed last, so that a folder has its own name where it is reached in both
+        ways. `seen` has the folders that need no visit; what is visited is added.
+        """
+        known: Set[Parts] = set() if seen is None else seen
+        rest: List[Spot] = [start]
+        linked: Deque[Spot] = deque()
+        while rest or linked:
+            spot = rest.pop() if rest else linked.popleft()
+            place = self._place(spot)
+            if place is None or not place.is_folder or place.parts in known:
+                continue
+            known.add(place.parts)
+            found = self._entries(spot, place)
+            yield Folder(spot, place, [one.name for one in found if not one.is_folder])
+            inner = [one for one in found if one.is_folder and enters(one.name)]
+            rest.extend(spot.child(one.name) for one in reversed(inner) if not one.is_link)
+            linked.extend(spot.child(one.name) for one in inner if one.is_link)
+
+    def matches(self, base: Spot, pattern: str) -> Iterator[Match]:
+        """The files below `base` that match, sorted. `*` and `?` don't match a leading dot.
+
+        Also yields, each with its problem, what matches and can't be read.
+        """
+        parts = [part for part in _slashes(pattern).split("/") if part not in ("", ".")]
+        spots = [base]
+        for number, part in enumerate(parts):
+            is_last = number == len(parts) - 1
+            if part == _ANY_FOLDERS:
+                spots = self._below(spots, is_last)
+            elif has_magic(part):
+                spots = self._named(spots, part, is_last)
+            else:
+                spots = [spot.child(part) for spot in spots]
+        for spot in sorted(set(spots)):
+            match = self.match(spot)
+            if match is not None:
+                yield match
+
+    def match(self, spot: Spot) -> Optional[Match]:
+        """The file there; None for a folder, and where nothing is."""
+        try:
+            place = self._files.find(*spot)
+            if place is None or place.is_folder:
+                return None
+            refuse_irregular(spot.label, place.info)
+        except FileAccessError as error:
+            # Told as that match's problem, and not once more as what was skipped on the way.
+            self.skipped.pop(spot, None)
+            return Match(spot, problem=error)
+        return Match(spot, place)
+
+    def _below(self, spots: Sequence[Spot], is_last: bool) -> List[Spot]:
+        """For `**`: all folders, or all files if it is the last part of the pattern."""
+        seen: Set[Parts] = set()
+        found: List[Spot] = []
+        for spot in sorted(spots, key=self._is_linked):
+            for folder in self.folders(spot, _is_visible, seen):
+                if is_last:
+                    found.extend(folder.spot.child(name) for name in folder.files if _is_visible(name))
+                else:
+                    found.append(folder.spot)
+        return found
+
+    def _named(self, spots: Sequence[Spot], part: str, is_last: bool) -> List[Spot]:
+        """For a part such as `*.py`: what has such a name; only folders unless it is the last part."""
+        matches = _matcher(part)
+        found: List[Spot] = []
+        for spot in spots:
+            place = self._place(spot)
+            if place is None or not place.is_folder:
+                continue
+            for one in self._listed(spot, place):
+                if matches(one.name) and (is_last or one.is_folder or one.is_link):
+                    found.append(spot.child(one.name))
+        return found
+
+    def _place(self, spot: Spot) -> Optional[Place]:
+        try:
+            return self._files.find(*spot)
+        except FileAccessError as error:
+            self.skipped[spot] = error
+            return None
+
+    def _entries(self, spot: Spot, place: Place) -> List[Entry]:
+        """What the folder lists, sorted, without what is skipped. A link to a folder counts as a folder."""
+        found: List[Entry] = []
+        for one in self._listed(spot, place):
+            if not one.is_link:
+                found.append(one)
+                continue
+            child = spot.child(one.name)
+            target = self._place(child)
+            if target is not None:
+                found.append(one._replace(is_folder=target.is_folder))
+            elif child not in self.skipped:
+                self.skipped[child] = FileAccessError(
+                    f"{shown(child.label)} is a link that leads nowhere: remove it.", is_missing=True
+                )
+        return found
+
+    def _listed(self, spot: Spot, place: Place) -> List[Entry]:
+        found: List[Entry] = []
+        try:
+            for one in self._files.entries(place, spot.label):
+                self._left -= 1
+                if self._left < 0:
+                    break
+                found.append(one)
+        except FileAccessError as error:
+            self.skipped[spot] = error
+        if self._left < 0:
+            raise FileAccessError(
+                f"There are more than {self._most:,} files and folders to look through at "
+                f"{shown(spot.label or self._files.root)}: name a smaller folder."
+            )
+        return sorted(found)
+
+    def _is_linked(self, spot: Spot) -> Tuple[bool, Spot]:
+        place = self._place(spot)
+        return place is None or "/".join(place.parts) != spot.name, spot
+
+
+def has_magic(pattern: str) -> bool:
+    """Whether it is a pattern and not a plain name."""
+    return _MAGIC.search(pattern) is not None
+
+
+def split_pattern(pattern: str) -> Tuple[str, str]:
+    """The folder that all matches lie in, as it is written, and the pattern below it."""
+    parts = _slashes(pattern).split("/")
+    plain = next((number for number, part in enumerate(parts) if has_magic(part)), len(parts) - 1)
+    folder = "/".join(parts[:plain])
+    return folder if folder or not plain else "/", "/".join(parts[plain:])
+
+
+def _joined(folder: str, name: str) -> str:
+    return f"{folder}{'' if not folder or folder.endswith('/') else '/'}{name}"
+
+
+def _matcher(part: str) -> Callable[[str], bool]:
+    """Whether a name matches a part of a pattern, in time that grows with both lengths and no faster."""
+    pieces: List[List[str]] = [[]]
+    for token in _TOKEN.findall(os.path.normcase(part)):
+        if token == "*":
+            pieces.append([])
+        else:
+            pieces[-1].append(token)
+    try:
+        parts = [(re.compile(fnmatch.translate("".join(piece))), len(piece)) for piece in pieces]
+    except re.error:  # A range such as [z-a], which no name can match.
+        return lambda name: False
+    takes_hidden = part.startswith(".")
+    return lambda name: (takes_hidden or _is_visible(name)) and _has_pieces(os.path.normcase(name), parts)
+
+
+def _has_pieces(name: str, pieces: Sequence[Tuple[Pattern[str], int]]) -> bool:
+    """Whether `name` is made of the pieces with anything in between. Each is given with its length."""
+    (first, begin), (last, length) = pieces[0], pieces[-1]
+    if len(pieces) == 1:
+        return len(name) == begin and bool(first.match(name))
+    end = len(name) - length
+    if end < begin or not first.match(name, 0, begin) or not last.match(name, end):
+        return False
+    position = begin
+    for piece, length in pieces[1:-1]:
+        places = range(position, end - length + 1)
+        found = next((place for place in places if piece.match(name, place, place + length)), None)
+        if found is None:
+            return False
+        position = found + length
+    return True
+
+
+def _is_visible(name: str) -> bool:
+    return not name.startswith(".")
+
+
+def _slashes(path: str) -> str:
+    return path if os.sep == "/" else path.replace(os.sep, "/")

@@ -1,0 +1,142 @@
+"""Looks into the folders below a root. A folder is named by its parts, none of which may be a link.
+
+`DescriptorFolders` opens each folder in the descriptor of the folder above it: no link is ever followed.
+`PathFolders` is for systems without descriptors of folders, such as Windows. It looks at a path and then uses
+it, so that a link which is put there in between is followed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import contextmanager
+from typing import ContextManager, Iterator, List, Protocol, Sequence, Tuple
+
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+_LIST = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | _NO_LINK
+# To pass through a folder takes no right to list it.
+_PASS = _LIST | getattr(os, "O_PATH", 0)
+# Without O_NONBLOCK, to open a FIFO that was put there in between would wait for a writer.
+_READ = os.O_RDONLY | _NO_LINK | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
+_READ |= getattr(os, "O_BINARY", 0)
+HAVE_DESCRIPTORS = {os.open, os.stat, os.readlink} <= os.supports_dir_fd and os.scandir in os.supports_fd
+
+
+class ReplacedError(Exception):
+    """What was looked at has been replaced by something else since."""
+
+
+class Folders(Protocol):
+    """All of these raise OSError, and ReplacedError where a part of `folder` has become a link."""
+
+    def close(self) -> None: ...
+
+    def lstat(self, folder: Sequence[str], name: str) -> os.stat_result: ...
+
+    def readlink(self, folder: Sequence[str], name: str) -> str: ...
+
+    def open(self, folder: Sequence[str], name: str) -> int: ...
+
+    def scan(self, folder: Sequence[str]) -> ContextManager[Iterator[os.DirEntry[str]]]: ...
+
+
+class DescriptorFolders:
+    """Keeps the descriptors of the folder that was used last and of those above it."""
+
+    def __init__(self, root: str) -> None:
+        """Raises OSError."""
+        self._root = os.open(root, _PASS)
+        self._chain: List[Tuple[str, int]] = []
+
+    def close(self) -> None:
+        self._keep(0)
+        os.close(self._root)
+
+    def lstat(self, folder: Sequence[str], name: str) -> os.stat_result:
+        return os.stat(name, dir_fd=self._descriptor(folder), follow_symlinks=False)
+
+    def readlink(self, folder: Sequence[str], name: str) -> str:
+        try:
+            return os.readlink(name, dir_fd=self._descriptor(folder))
+        except OSError as error:
+            raise _replaced(error) from error
+
+    def open(self, folder: Sequence[str], name: str) -> int:
+        try:
+            return os.open(name, _READ, dir_fd=self._descriptor(folder))
+        except OSError as error:
+            raise _replaced(error) from error
+
+    @contextmanager
+    def scan(self, folder: Sequence[str]) -> Iterator[Iterator[os.DirEntry[str]]]:
+        descriptor = os.open(".", _LIST, dir_fd=self._descriptor(folder))
+        try:
+            with os.scandir(descriptor) as entries:
+                yield entries
+        finally:
+            os.close(descriptor)
+
+    def _descriptor(self, folder: Sequence[str]) -> int:
+        chain = self._chain
+        known = 0
+        while known < len(chain) and known < len(folder) and chain[known][0] == folder[known]:
+            known += 1
+        self._keep(known)
+        for name in folder[known:]:
+            above = chain[-1][1] if chain else self._root
+            try:
+                chain.append((name, os.open(name, _PASS, dir_fd=above)))
+            except OSError as error:
+                raise _replaced(error) from error
+        return chain[-1][1] if chain else self._root
+
+    def _keep(self, depth: int) -> None:
+        while len(self._chain) > depth:
+            os.close(self._chain.pop()[1])
+
+
+class PathFolders:
+    """The same by paths."""
+
+    def __init__(self, root: str) -> None:
+        """Raises OSError."""
+        self._root = root
+        os.stat(root)
+
+    def close(self) -> None:
+        """Nothing is kept open."""
+
+    def lstat(self, folder: Sequence[str], name: str) -> os.stat_result:
+        return os.lstat(self._path(folder, name))
+
+    def readlink(self, folder: Sequence[str], name: str) -> str:
+        try:
+            return os.readlink(self._path(folder, name))
+        except OSError as error:
+            raise _replaced(error) from error
+
+    def open(self, folder: Sequence[str], name: str) -> int:
+        path = self._path(folder, name)
+        # A junction of Windows is no link to lstat, and leads elsewhere all the same.
+        if os.path.realpath(path) != path:
+            raise ReplacedError
+        try:
+            return os.open(path, _READ)
+        except OSError as error:
+            raise _replaced(error) from error
+
+    @contextmanager
+    def scan(self, folder: Sequence[str]) -> Iterator[Iterator[os.DirEntry[str]]]:
+        path = self._path(folder, ".")
+        if os.path.realpath(path) != os.path.normpath(path):
+            raise ReplacedError
+        with os.scandir(path) as entries:
+            yield entries
+
+    def _path(self, folder: Sequence[str], name: str) -> str:
+        return os.path.join(self._root, *folder, name)
+
+
+def _replaced(error: OSError) -> Exception:
+    """The error, or ReplacedError where it says that there is a link, or no link any more."""
+    return ReplacedError() if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EINVAL) else error

@@ -1,0 +1,348 @@
+"""Reads files below a root and never outside it, whatever links lie there.
+
+A path is walked part by part, each folder opened in the descriptor of the one above it, and the system
+follows no link. A link is read instead, and its target is walked in the same way, as long as it stays inside.
+A link that is swapped in while a file is being opened is not followed either.
+
+Only regular files are opened, and no more of one is read than the caller allows. A hard link can't be told
+from a file and is read as one; git makes none. For Windows see `folders.PathFolders`.
+
+`label` is what messages call a file: its name as the user gave it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
+
+from ..errors import FileAccessError
+from ..spelled import size
+from .folders import HAVE_DESCRIPTORS, DescriptorFolders, Folders, PathFolders, ReplacedError
+
+MOST_LINKS = 40
+MOST_FOLDERS = 64
+# How often a path is walked anew where a part of it was replaced meanwhile.
+_MOST_WALKS = 16
+_CHUNK = 1024 * 1024
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a FIFO"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+Name = Union[str, Path]
+Parts = Tuple[str, ...]
+
+
+class Place(NamedTuple):
+    """Where a name leads: a path below the root that has no links, and what is there."""
+
+    parts: Parts
+    info: os.stat_result
+
+    @property
+    def is_folder(self) -> bool:
+        return stat.S_ISDIR(self.info.st_mode)
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a regular file."""
+        return stat.S_ISREG(self.info.st_mode)
+
+
+class Entry(NamedTuple):
+    """One name that a folder lists."""
+
+    name: str
+    is_folder: bool
+    is_link: bool
+
+
+class ProjectFiles:
+    """The files below `root`. Close it after use (it is a context manager); use it in one thread at a time.
+
+    A link may lead anywhere below the root, but not out of the repository that it lies in, where that is one
+    inside the root. `own` says that the root is the user's own, where the latter does not matter. `by_path`
+    does without descriptors of folders.
+    """
+
+    def __init__(self, root: Name, own: bool = False, by_path: bool = not HAVE_DESCRIPTORS) -> None:
+        """Raises FileAccessError for a root that can't be used."""
+        self.root = Path(os.path.realpath(root))
+        self._bases = (_split(str(self.root)), _split(os.path.abspath(root)))
+        self._own = own
+        try:
+            self._folders = _folders(str(self.root), by_path)
+        except OSError as error:
+            raise unusable(root, error) from error
+
+    def __enter__(self) -> ProjectFiles:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._folders.close()
+
+    def path(self, place: Place) -> Path:
+        """The real path of a place."""
+        return self.root.joinpath(*place.parts)
+
+    def below(self, path: Name) -> Optional[List[str]]:
+        """The parts of an absolute path below the root; None where it is not below."""
+        parts = _split(str(path))
+        for base in self._bases:
+            if parts[: len(base)] == base:
+                return parts[len(base) :]
+        return None
+
+    def find(self, name: Name, label: Optional[Name] = None) -> Optional[Place]:
+        """Where `name`, a path below the root, leads; None where there is nothing.
+
+        Raises FileAccessError for a path that leaves the root by dots or by a link, and where the system does
+        not let it be looked at.
+        """
+        label = label or name
+        for _ in range(_MOST_WALKS):
+            try:
+                return _Walk(self, self._folders, name, label).run()
+            except ReplacedError:
+                continue
+            except FileNotFoundError:
+                return None
+            except (OSError, UnicodeEncodeError) as error:
+                raise unusable(label, error) from error
+        raise _unsettled(label)
+
+    def open(self, name: Name, most: Optional[int] = None, label: Optional[Name] = None) -> int:
+        """A descriptor for reading of the regular file `name`, which has at most `most` bytes.
+
+        Raises FileAccessError where nothing is there, it is no regular file, it is larger, it leaves the
+        root, or the system refuses.
+        """
+        label = label or name
+        for _ in range(_MOST_WALKS):
+            place = self.find(name, label)
+            if place is None:
+                raise missing(label)
+            refuse_irregular(label, place.info)
+            try:
+                descriptor = self._folders.open(place.parts[:-1], place.parts[-1])
+            except (ReplacedError, FileNotFoundError):
+                continue
+            except OSError as error:
+                raise unusable(label, error) from error
+            return checked(descriptor, label, most)
+        raise _unsettled(label)
+
+    def read(self, name: Name, most: int, label: Optional[Name] = None) -> bytes:
+        """The bytes of the file. Raises FileAccessError as `open` does."""
+        descriptor = self.open(name, most, label)
+        try:
+            return read_all(descriptor, label or name, most)
+        finally:
+            os.close(descriptor)
+
+    def read_text(self, name: Name, most: int, label: Optional[Name] = None) -> str:
+        """The text of a UTF-8 file, with or without a byte order mark. Raises FileAccessError."""
+        try:
+            return self.read(name, most, label).decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            where = f"{shown(label or name)} is not UTF-8 at byte {error.start}"
+            raise FileAccessError(f"{where}: save it as UTF-8.") from error
+
+    def entries(self, place: Place, label: Optional[Name] = None) -> Iterator[Entry]:
+        """What a folder lists, in no order. Raises FileAccessError."""
+        name = label or "/".join(place.parts) or self.root
+        try:
+            with self._folders.scan(place.parts) as found:
+                for one in found:
+                    yield Entry(one.name, one.is_dir(follow_symlinks=False), one.is_symlink())
+        except ReplacedError as error:
+            raise _unsettled(name) from error
+        except OSError as error:
+            raise unusable(name, error) from error
+
+    def fence(self, folder: Sequence[str]) -> int:
+        """How many parts of `folder` name the repository that no link in it may leave; 0 for the root."""
+        depths = () if self._own else range(len(folder), 0, -1)
+        return next((depth for depth in depths if self._is_repository(folder[:depth])), 0)
+
+    def _is_repository(self, folder: Sequence[str]) -> bool:
+        try:
+            self._folders.lstat(folder, ".git")
+        except FileNotFoundError:
+            return False
+        return True
+
+
+class _Walk:
+    """One walk from the root along a name."""
+
+    def __init__(self, files: ProjectFiles, folders: Folders, name: Name, label: Name) -> None:
+        self._files, self._folders, self._name, self._label = files, folders, name, label
+        self._done: List[str] = []
+        self._links = 0
+        # What is still to be walked, the next part last; each with the number of parts that it can't leave.
+        self._rest: List[Tuple[str, int]] = []
+
+    def run(self) -> Place:
+        """Raises FileAccessError, OSError, UnicodeEncodeError, ReplacedError."""
+        parts = _split(str(self._name))
+        if "\0" in str(self._name):
+            raise unusable(self._label, OSError(errno.EINVAL, "it has a character that no path can have"))
+        if os.path.isabs(self._name):
+            inside = self._files.below(self._name)
+            if inside is None:
+                raise self._outside(0)
+            parts = inside
+        self._add(parts, 0)
+        info: Optional[os.stat_result] = None
+        while self._rest:
+            info = self._step(*self._rest.pop())
+        return Place(tuple(self._done), info or self._folders.lstat(self._done, "."))
+
+    def _step(self, part: str, fence: int) -> Optional[os.stat_result]:
+        """Goes on by one part; returns what is there, unless that is a folder that was entered before."""
+        if part == "..":
+            if len(self._done) <= fence:
+                raise self._outside(fence)
+            self._done.pop()
+            return None
+        info = self._folders.lstat(self._done, part)
+        if stat.S_ISLNK(info.st_mode):
+            self._follow(part, fence)
+            return None
+        if self._rest and not stat.S_ISDIR(info.st_mode):
+            raise FileNotFoundError(part)
+        if len(self._done) > MOST_FOLDERS:
+            where = f"{shown(self._label)} lies deeper than {MOST_FOLDERS} folders"
+            raise FileAccessError(f"{where}: move it further up.")
+        self._done.append(part)
+        return info
+
+    def _follow(self, part: str, fence: int) -> None:
+        self._links += 1
+        if self._links > MOST_LINKS:
+            where = f"{shown(self._label)} is a link in a circle, or one of more than {MOST_LINKS} links"
+            raise FileAccessError(f"{where}: remove it.")
+        target = self._folders.readlink(self._done, part)
+        fence = max(fence, self._files.fence(self._done))
+        if not os.path.isabs(target):
+            self._add(_split(target), fence)
+            return
+        inside = self._files.below(target)
+        if inside is None or inside[:fence] != self._done[:fence]:
+            raise self._outside(fence)
+        del self._done[fence:]
+        self._add(inside[fence:], fence)
+
+    def _add(self, parts: Sequence[str], fence: int) -> None:
+        self._rest.extend((part, fence) for part in reversed(parts))
+
+    def _outside(self, fence: int) -> FileAccessError:
+        root = self._files.root.joinpath(*self._done[:fence])
+        how = "is a link that leads outside" if self._links else "lies outside"
+        return FileAccessError(
+            f"{shown(self._label)} {how} {shown(root)}: put the file itself into that folder.",
+            is_outside=True,
+        )
+
+
+def shown(name: Name) -> str:
+    """A path on one line, with what a terminal would obey, and bytes that are not UTF-8, as escapes."""
+    text = str(name)
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else _escaped(one) for one in text)
+
+
+def kind_of(info: os.stat_result) -> str:
+    """What is there, in words."""
+    return next((words for matches, words in _KINDS if matches(info.st_mode)), "no regular file")
+
+
+def refuse_irregular(name: Name, info: os.stat_result) -> None:
+    """Raises FileAccessError for anything but a regular file."""
+    if not stat.S_ISREG(info.st_mode):
+        raise FileAccessError(
+            f"{shown(name)} can't be read: it is {kind_of(info)}, and only regular files are read. "
+            "Name another file, or put a regular one there."
+        )
+
+
+def checked(descriptor: int, name: Name, most: Optional[int]) -> int:
+    """An open descriptor, if it is that of a regular file of at most `most` bytes. Closes it otherwise.
+
+    Raises FileAccessError.
+    """
+    try:
+        info = os.fstat(descriptor)
+        refuse_irregular(name, info)
+        if most is not None and info.st_size > most:
+            raise too_large(name, most)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def too_large(name: Name, most: int) -> FileAccessError:
+    return FileAccessError(f"{shown(name)} is over {size(most)} ({most:,} bytes): make it smaller.")
+
+
+def missing(name: Name) -> FileAccessError:
+    return FileAccessError(f"{shown(name)} can't be read: No such file. Check the name.", is_missing=True)
+
+
+def unusable(name: Name, error: Exception) -> FileAccessError:
+    """For what the system says: it is not there, or may not be read."""
+    if isinstance(error, FileNotFoundError):
+        return missing(name)
+    # Half of a surrogate pair, which JSON can hold and no file system takes.
+    reason = getattr(error, "strerror", None) or "it has a character that no path can have"
+    return FileAccessError(f"{shown(name)} can't be read: {reason}. Check the path and its permissions.")
+
+
+def _unsettled(name: Name) -> FileAccessError:
+    return FileAccessError(f"{shown(name)} is replaced again and again: try again when it is settled.")
+
+
+def read_all(descriptor: int, name: Name, most: int) -> bytes:
+    """To the end of the file, which may have grown since it was looked at."""
+    chunks: List[bytes] = []
+    left = most + 1
+    try:
+        while left > 0:
+            chunk = os.read(descriptor, min(left, _CHUNK))
+            if not chunk:
+                return b"".join(chunks)
+            chunks.append(chunk)
+            left -= len(chunk)
+    except OSError as error:
+        raise unusable(name, error) from error
+    raise too_large(name, most)
+
+
+def _folders(root: str, by_path: bool) -> Folders:
+    return PathFolders(root) if by_path else DescriptorFolders(root)
+
+
+def _split(path: str) -> List[str]:
+    """The parts of a path, without the slash in front and without dots that mean nothing."""
+    if os.sep != "/":
+        path = path.replace(os.sep, "/")
+    return [part for part in path.split("/") if part not in ("", ".")]
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # A byte of a name that is not UTF-8.
+        code -= 0xDC00
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
