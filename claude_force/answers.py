@@ -25,7 +25,7 @@ from .cache.asked import Asked, kept_reply
 from .calling import Clock, Opening
 from .clerk import Clerk
 from .errors import CacheError, DeadlineExceededError
-from .types import Reply
+from .types import Reply, is_blank
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ class Answers:
 
     async def keep(self, question: Asked, reply: Reply) -> None:
         """Stores what is whole; a cancellation of the caller does not undo it."""
-        if reply.stop_reason not in _WHOLE:
+        if reply.stop_reason not in _WHOLE or is_blank(reply.text):
             return
         usage = reply.usage
         answer = {

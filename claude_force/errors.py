@@ -32,6 +32,8 @@ ClaudeForceError
      +- ModelNotFoundError                404
      +- BadReplyError                     an answer that is not the Messages API's
      +- AnswerTooLargeError               an answer without end, or far beyond max_tokens
+     +- RefusedError                      the model declined to answer
+     +- EmptyAnswerError                  an answer without text
      +- DeadlineExceededError (also TimeoutError)
      +- BudgetExceededError               the call does not fit into the budget; it was not sent
      +- ClosedError                       the orchestrator was closed during the call
@@ -148,7 +150,9 @@ class CallError(ClaudeForceError):
         request_id: the API's id of the request, for its support.
         retry_after: seconds that the server asked to wait.
         attempts: requests that were made, this one among them.
-        cost: USD that these are known to have cost, or None.
+        cost: USD that these cost; None where nothing was billed, or that is unknown.
+        cost_at_most: where `cost` is None, the most USD that may have been billed; None where that is unknown
+            too.
         timeline: a `claude_force.types.Attempt` for each of them.
     """
 
@@ -173,6 +177,7 @@ class CallError(ClaudeForceError):
         self.retry_after = retry_after
         self.attempts = 0
         self.cost: Optional[float] = None
+        self.cost_at_most: Optional[float] = 0.0
         self.timeline: Tuple[Any, ...] = ()
 
     def __str__(self) -> str:
@@ -289,6 +294,18 @@ class AnswerTooLargeError(CallError):
         "Check that ANTHROPIC_BASE_URL is a Messages API that keeps to {}; what came may be billed.",
         "max_tokens",
     )
+
+
+class RefusedError(CallError):
+    """The model declined to answer (`stop_reason: refusal`). The request was billed."""
+
+    advice = "Change the task or the agent's instructions; the same request is likely to be refused again."
+
+
+class EmptyAnswerError(CallError):
+    """The answer ended without any text. The request was billed."""
+
+    advice = "Raise max_tokens if the model used them up by thinking, or change the task."
 
 
 class DeadlineExceededError(CallError, TimeoutError):

@@ -12,7 +12,17 @@ from .money import free
 from .types import AgentResult, Attempt, Usage
 
 # Of a CallError; what they are is for its class to say.
-ERROR_FIELDS = ("message", "advice", "status", "kind", "request_id", "retry_after", "attempts", "cost")
+ERROR_FIELDS = (
+    "message",
+    "advice",
+    "status",
+    "kind",
+    "request_id",
+    "retry_after",
+    "attempts",
+    "cost",
+    "cost_at_most",
+)
 
 
 def packed(result: AgentResult) -> str:

@@ -12,9 +12,11 @@ from .errors import (
     CancelledCallError,
     ClaudeForceError,
     ClosedError,
+    EmptyAnswerError,
+    RefusedError,
 )
 from .money import free
-from .types import AgentResult, Attempt, Executed, Reply, Usage
+from .types import AgentResult, Attempt, Executed, Reply, Usage, is_blank
 
 logger = logging.getLogger(__name__)
 
@@ -30,16 +32,21 @@ class Run(NamedTuple):
 
 
 def succeeded(run: Run, reply: Reply, duration: float, started: float = 0.0) -> AgentResult:
-    """The result of an answer; `started` is when the call began, in seconds on the engine's clock."""
-    cost = None if reply.cost is None else reply.cost + reply.wasted_cost
+    """The result of an answer; one that was refused or has no text is a failure. `started` is when the call
+    began, in seconds on the engine's clock."""
+    is_known = reply.cost is not None and reply.wasted_cost is not None
+    cost = reply.cost + reply.wasted_cost if is_known else None  # type: ignore[operator]
+    error = _unanswered(reply)
     metadata = _metadata(run, reply.model, reply.usage, cost, duration)
     if reply.cached:
         metadata.update(cached=True, cache_age_seconds=reply.cache_age)
-    return AgentResult(
+    result = AgentResult(
         agent_name=run.agent_name,
-        success=True,
+        success=error is None,
         output=reply.text,
         metadata=metadata,
+        errors=[] if error is None else [str(error)],
+        error=error,
         model=reply.model,
         usage=reply.usage,
         cost=cost,
@@ -53,7 +60,24 @@ def succeeded(run: Run, reply: Reply, duration: float, started: float = 0.0) -> 
         stop_reason=reply.stop_reason,
         request_id=reply.request_id,
         timeline=_since(started, reply.timeline),
+        cost_at_most=reply.cost_at_most if cost is None else cost,
     )
+    if error is not None:
+        error.attempts, error.timeline = result.attempts, reply.timeline
+        error.cost, error.cost_at_most = result.cost, result.cost_at_most
+    flags = {"truncated": result.truncated, "refused": result.refused, "empty": result.empty}
+    metadata.update({name: True for name, is_set in flags.items() if is_set})
+    return result
+
+
+def _unanswered(reply: Reply) -> Optional[CallError]:
+    """Why the reply is no answer; None for one that is."""
+    if reply.stop_reason == "refusal":
+        return RefusedError("The model refused to answer", request_id=reply.request_id)
+    if is_blank(reply.text):
+        reason = f" (stop reason {reply.stop_reason})" if reply.stop_reason else ""
+        return EmptyAnswerError(f"The answer has no text{reason}", request_id=reply.request_id)
+    return None
 
 
 def shared(reply: Reply) -> Reply:
@@ -79,6 +103,7 @@ def failed(
         errors=[str(error)],
         model=model,
         cost=cost,
+        cost_at_most=call_error.cost_at_most if call_error and cost is None else cost or 0.0,
         attempts=call_error.attempts if call_error else 0,
         duration=duration,
         request_id=call_error.request_id if call_error else None,
@@ -132,6 +157,8 @@ def log_result(result: AgentResult) -> None:
     quiet = result.success or isinstance(result.error, (BudgetExceededError, CancelledCallError, ClosedError))
     level = logging.INFO if quiet else logging.ERROR
     what = "answered" if result.success else f"failed: {result.error}"
+    if result.success and result.truncated and not (result.cached or result.shared):
+        logger.warning("%s: the answer was cut off (%s)", result.agent_name, result.stop_reason)
     logger.log(
         level,
         "%s %s",

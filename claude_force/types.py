@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
-from .errors import ClaudeForceError
+from .errors import ClaudeForceError, EmptyAnswerError
+
+# Stop reasons of answers that would have gone on.
+_CUT_OFF = ("max_tokens", "model_context_window_exceeded", "pause_turn")
+
+
+def is_blank(text: str) -> bool:
+    """Whether it has nothing but white space, or nothing at all."""
+    return not text or text.isspace()
 
 
 @dataclass(frozen=True)
@@ -57,13 +65,31 @@ class Call:
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens that the API counted. `input_tokens` leaves out what the prompt cache wrote or read."""
+    """What the API counted and billed for one answer.
+
+    Attributes:
+        input_tokens: tokens of the prompt, without those that the prompt cache wrote or read.
+        output_tokens: tokens of the answer, thinking included.
+        cache_creation_input_tokens: tokens written to the prompt cache; of these
+            `cache_creation_1h_input_tokens` are kept for an hour.
+        cache_read_input_tokens: tokens read from the prompt cache.
+        web_search_requests: web searches, which are billed beside the tokens.
+        service_tier: "priority" or "batch"; None for the standard tier.
+        speed, inference_geo: as the server says; None where it says nothing.
+        is_known: False where the server did not tell all that it billed, or what it told makes no sense: the
+            counts are then what is left, and the cost is unknown.
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0
     cache_creation_input_tokens: int = 0
     cache_read_input_tokens: int = 0
     cache_creation_1h_input_tokens: int = 0
+    web_search_requests: int = 0
+    service_tier: Optional[str] = None
+    speed: Optional[str] = None
+    inference_geo: Optional[str] = None
+    is_known: bool = True
 
     @property
     def prompt_tokens(self) -> int:
@@ -98,7 +124,9 @@ class Reply:
 
     Attributes:
         cost: what was paid for it now, in USD; None where the price is unknown.
-        wasted_cost: what the failed attempts before it are known to have cost, in USD.
+        wasted_cost: what the failed attempts before it cost, in USD; None where that is unknown.
+        cost_at_most: where one of the two is None, the most USD that may have been billed in all; None where
+            that is unknown too.
         prompt_cache_saving: USD that the API's prompt cache saved; below 0 where it was only written.
         saved_cost: what it would have cost, in USD, where it was not paid for now.
         cached: it was kept from an earlier call, `cache_age` seconds ago.
@@ -113,7 +141,8 @@ class Reply:
     request_id: Optional[str] = None
     attempts: int = 1
     cost: Optional[float] = None
-    wasted_cost: float = 0.0
+    wasted_cost: Optional[float] = 0.0
+    cost_at_most: Optional[float] = 0.0
     saved_cost: Optional[float] = None
     cached: bool = False
     cache_age: Optional[float] = None
@@ -128,12 +157,14 @@ class AgentResult:
 
     Attributes:
         index: the place of its task among those of a bulk call, from 0; None for a single call.
-        output: the answer, "" on failure.
+        output: the answer, "" on failure; of a refused answer the text that came.
         errors: what went wrong, as text; empty on success.
         error: the same as a typed error; None on success.
         metadata: the figures under the names that older callers use; the typed fields hold the same.
-        cost: USD, failed attempts included as far as they are known to be billed; 0 for a cached or shared
-            answer, None where the price is unknown, or where a call failed and nothing is known to be billed.
+        cost: USD, failed attempts included; 0 for a cached or shared answer. None where the price is unknown,
+            where a request was lost or its usage not told, and where a call failed and nothing was billed.
+        cost_at_most: where `cost` is None, the most USD that may have been billed: 0 where nothing was, None
+            where that is unknown too.
         prompt_cache_saving: USD that the API's prompt cache saved; below 0 where it was only written, None
             where the price is unknown or no request was made.
         saved_cost: what a cached or shared answer would have cost, in USD; None where that is unknown.
@@ -142,8 +173,9 @@ class AgentResult:
         usage: tokens of the request that the answer came from; a cached or shared one used none now.
         duration: seconds from the call to its result, waits and retries included.
         attempts: requests made; `timeline` has their times.
-        truncated: the answer ends because `max_tokens` or the model's context was full.
+        truncated: the answer was cut off: `max_tokens` or the context was full, or its turn was paused.
         refused: the model declined to answer.
+        empty: the answer has no text.
     """
 
     agent_name: str
@@ -166,6 +198,7 @@ class AgentResult:
     error: Optional[ClaudeForceError] = field(default=None, repr=False)
     index: Optional[int] = None
     timeline: Tuple[Attempt, ...] = ()
+    cost_at_most: Optional[float] = 0.0
 
     @property
     def service(self) -> float:
@@ -179,11 +212,15 @@ class AgentResult:
 
     @property
     def truncated(self) -> bool:
-        return self.stop_reason in ("max_tokens", "model_context_window_exceeded")
+        return self.stop_reason in _CUT_OFF
 
     @property
     def refused(self) -> bool:
         return self.stop_reason == "refusal"
+
+    @property
+    def empty(self) -> bool:
+        return isinstance(self.error, EmptyAnswerError)
 
     def to_dict(self) -> Dict[str, Any]:
         """Plain values only, ready for JSON."""
@@ -195,6 +232,7 @@ class AgentResult:
         plain["timeline"] = [asdict(one) for one in self.timeline]
         plain["truncated"] = self.truncated
         plain["refused"] = self.refused
+        plain["empty"] = self.empty
         plain["error_type"] = type(self.error).__name__ if self.error else None
         return plain
 

@@ -99,7 +99,7 @@ class TestAnswers:
         with contextlib.suppress(CallError):
             read(reader, damaged(data.draw, STREAM))
         usage = reader.billed()
-        assert usage is None or min(usage.__dict__.values()) >= 0
+        assert usage is None or min(one for one in usage.__dict__.values() if type(one) is int) >= 0
 
     @given(st.data())
     def test_a_damaged_body_is_an_answer_or_a_typed_error(self, data):

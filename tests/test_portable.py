@@ -40,12 +40,12 @@ def raised(draw):
     }
     error = made(draw(some.sampled_from(CLASSES)), draw(TEXT), **more)
     if isinstance(error, CallError):
-        error.attempts, error.cost = draw(COUNT), draw(USD)
+        error.attempts, error.cost, error.cost_at_most = draw(COUNT), draw(USD), draw(USD)
     return error
 
 
 METADATA = some.dictionaries(TEXT, some.none() | some.booleans() | COUNT | SECONDS | TEXT, max_size=4)
-USAGE = some.builds(Usage, *[COUNT] * len(fields(Usage)))
+USAGE = some.builds(Usage, *[COUNT] * 6, *[some.none() | TEXT] * 3, some.booleans())
 ATTEMPTS = some.lists(some.builds(Attempt, SECONDS, SECONDS, COUNT, some.none() | TEXT), max_size=3)
 FIELDS = {
     "agent_name": TEXT,
@@ -68,6 +68,7 @@ FIELDS = {
     "error": some.none() | raised(),
     "index": some.none() | COUNT,
     "timeline": ATTEMPTS.map(tuple),
+    "cost_at_most": USD,
 }
 RESULTS = some.builds(AgentResult, **FIELDS)
 

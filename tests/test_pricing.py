@@ -73,7 +73,8 @@ def test_an_option_that_changes_the_price_has_its_own_or_none():
     assert cost(OPUS, Usage(1000, 100), {"speed": "fast"}) == pytest.approx(0.008 + 0.004)
     assert cost(OPUS, Usage(1000, 100), {"speed": "standard"}) == cost(OPUS, Usage(1000, 100))
     assert cost(SONNET, Usage(1000, 100), {"speed": "fast"}) is None
-    assert cost(OPUS, Usage(1000, 100), {"inference_geo": "us"}) is None
+    assert cost(OPUS, Usage(1000, 100), {"inference_geo": "us"}) == pytest.approx(1.1 * (0.004 + 0.002))
+    assert cost(OPUS, Usage(1000, 100), {"inference_geo": "eu"}) is None
     assert cost(OPUS, Usage(1000, 100), {"stop_sequences": ["x"], "speed": None}) is not None
     fast = Call("a", ("s",), "task", OPUS, 1000, {"speed": "fast"})
     assert worst_cost(fast, cost) > 0.04

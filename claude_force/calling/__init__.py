@@ -1,6 +1,6 @@
 """One call on the wire. `Caller` is the door; the rest of the package knows nothing behind it."""
 
-from .bill import Bill
+from .bill import Bill, at_most
 from .budget import Budget, Price, Prices, exceeded, nano, price_by
 from .caller import Caller, CallerSettings, Endpoint
 from .clock import Clock
@@ -44,6 +44,7 @@ __all__ = [
     "SingleFlight",
     "Terms",
     "Watch",
+    "at_most",
     "byte_size",
     "check_cache_ttl",
     "check_limits",

@@ -16,7 +16,8 @@ class Bill:
     Attributes:
         timeline: the attempts that got onto the wire, by the engine's clock.
         wasted: USD of those that failed; None as long as nothing is known to be billed.
-        answer: USD of the one that was answered; None where there is none, or its price is not known.
+        answer: USD of the one that was answered; None where there is none, or its cost is not known.
+        doubtful: USD that attempts of unknown cost can have cost at most; None where that is unknown too.
         inherited: what it bears beside, of identical calls that failed when their callers had left; None
             for nothing.
     """
@@ -30,12 +31,22 @@ class Bill:
         self.timeline: Tuple[Attempt, ...] = ()
         self.wasted: Optional[float] = None
         self.answer: Optional[float] = None
-        self._unknown = False
+        self.doubtful: Optional[float] = 0.0
 
     @property
     def usd(self) -> Optional[float]:
-        """All that is known to be billed."""
-        return _sum(self.wasted, self.answer)
+        """All that was billed; None where that is nothing, or not known."""
+        return _sum(self.wasted, self.answer) if self.doubtful == 0 else None
+
+    @property
+    def at_most(self) -> Optional[float]:
+        """The most that may have been billed; None where that is unknown."""
+        return None if self.doubtful is None else (self.wasted or 0.0) + (self.answer or 0.0) + self.doubtful
+
+    @property
+    def before_the_answer(self) -> Optional[float]:
+        """USD of the attempts that failed; None where that is not known."""
+        return (self.wasted or 0.0) if self.doubtful == 0 else None
 
     def note(self, meter: Meter, error: Optional[BaseException] = None) -> None:
         """An attempt that ended; one that did not get onto the wire is none."""
@@ -43,20 +54,27 @@ class Bill:
             kind = type(error).__name__ if error is not None else None
             self.timeline += (Attempt(meter.began, meter.ended, meter.window, kind),)
 
-    def waste(self, cost: Optional[float]) -> None:
-        """An attempt that failed, and was billed all the same."""
-        self._unknown = self._unknown or cost is None
-        self.wasted = None if self._unknown or cost is None else (self.wasted or 0.0) + cost
+    def waste(self, cost: float) -> None:
+        """Adds an attempt that failed, and was billed all the same."""
+        self.wasted = (self.wasted or 0.0) + cost
+
+    def doubt(self, most: Optional[float]) -> None:
+        """Adds an attempt whose cost is not known, and `most` USD at the most."""
+        if most == 0:
+            self.waste(0.0)
+        else:
+            self.doubtful = _bound(self.doubtful, most)
 
     def put_on(self, error: CallError) -> None:
-        error.attempts, error.cost, error.timeline = len(self.timeline), self.usd, self.timeline
+        error.attempts, error.timeline = len(self.timeline), self.timeline
+        error.cost, error.cost_at_most = self.usd, self.at_most
 
     def take(self, other: Bill) -> None:
         """All that is on the other one is on this one now, and there no more."""
         self.timeline += other.timeline
-        self._unknown = self._unknown or other._unknown
-        self.wasted = None if self._unknown else _sum(self.wasted, other.wasted)
+        self.wasted = _sum(self.wasted, other.wasted)
         self.answer = _sum(self.answer, other.answer)
+        self.doubtful = _bound(self.doubtful, other.doubtful)
         other._empty()
 
     def hand_over(self, landed: bool) -> None:
@@ -79,29 +97,50 @@ class Bill:
         self.inherited.timeline += error.timeline
         if error.cost is not None:
             self.inherited.waste(error.cost)
+        elif error.cost_at_most != 0:
+            self.inherited.doubt(error.cost_at_most)
 
     def with_inherited(self, reply: Reply) -> Reply:
         """The call's own reply."""
         one = self.inherited
         if one is None:
             return reply
+        wasted = reply.wasted_cost
         return replace(
             reply,
             attempts=reply.attempts + len(one.timeline),
-            wasted_cost=reply.wasted_cost + (one.usd or 0.0),
+            wasted_cost=None if wasted is None or one.doubtful != 0 else wasted + (one.usd or 0.0),
+            cost_at_most=_bound(at_most(reply), one.at_most),
             timeline=one.timeline + reply.timeline,
         )
 
     def add_inherited(self, error: CallError) -> None:
         """To the call's own error."""
         one = self.inherited
-        if one is not None:
-            error.attempts += len(one.timeline)
-            error.cost = _sum(one.usd, error.cost)
-            error.timeline = one.timeline + error.timeline
+        if one is None:
+            return
+        most = error.cost_at_most if error.cost is None else error.cost
+        is_known = one.doubtful == 0 and (error.cost is not None or error.cost_at_most == 0)
+        error.attempts += len(one.timeline)
+        error.cost, error.cost_at_most = (
+            _sum(one.usd, error.cost) if is_known else None,
+            _bound(one.at_most, most),
+        )
+        error.timeline = one.timeline + error.timeline
+
+
+def at_most(reply: Reply) -> Optional[float]:
+    """USD that the reply and the attempts before it can have cost at most."""
+    if reply.cost is None or reply.wasted_cost is None:
+        return reply.cost_at_most
+    return reply.cost + reply.wasted_cost
 
 
 def _sum(one: Optional[float], other: Optional[float]) -> Optional[float]:
     if one is None or other is None:
         return one if other is None else other
     return one + other
+
+
+def _bound(one: Optional[float], other: Optional[float]) -> Optional[float]:
+    return None if one is None or other is None else one + other

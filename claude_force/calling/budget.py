@@ -10,6 +10,7 @@ from ..spelled import dollars
 from ..types import Call, Usage
 from .forecast import byte_size
 from .pricing import NO_OPTIONS
+from .server_tools import PER_SEARCH, most_searches, unknown_fee
 
 # Whole numbers add up exactly, in whatever order calls end.
 _NANO = 10**9
@@ -22,10 +23,11 @@ Prices = Mapping[str, Mapping[str, float]]
 
 
 class Price(Protocol):
-    """USD that `usage` of a model costs with the options of a call; None where that is not known."""
+    """USD that `usage` costs; None where that is not known. `model` is the one that was asked, `answered` the
+    one that answered, "" where that is unknown or has no price of its own."""
 
     def __call__(
-        self, model: str, usage: Usage, options: Mapping[str, Any] = NO_OPTIONS
+        self, model: str, usage: Usage, options: Mapping[str, Any] = NO_OPTIONS, answered: str = ""
     ) -> Optional[float]: ...
 
 
@@ -89,46 +91,62 @@ def worst_cost(call: Call, price: Price) -> Optional[float]:
     """USD that a request can cost at most; None where the price is unknown.
 
     No token is shorter than a byte, the whole prompt may have to be written to the prompt cache, and the
-    answer may be as long as it is allowed to be.
+    answer may be as long as it is allowed to be. Web searches count as often as `max_uses` allows; without it
+    the worst is unknown. What they add to the prompt can't be known beforehand.
     """
+    searches = most_searches(call.options)
+    if searches is None:
+        return None
     size = sum(byte_size(text) for text in (*call.system, call.task))
     more = byte_size(repr(dict(call.options))) + _TOOLS_TOKENS if call.options else 0
     prompt = size + more + _FRAME_TOKENS
     costs = [
-        price(call.model, Usage(input_tokens=prompt, output_tokens=call.max_tokens), call.options),
-        price(call.model, _written(prompt, call), call.options),
+        price(call.model, Usage(prompt, call.max_tokens, web_search_requests=searches), call.options),
+        price(call.model, _written(prompt, call, searches), call.options),
     ]
     known = [cost for cost in costs if cost is not None]
     return max(known) if len(known) == len(costs) else None
 
 
-def _written(prompt: int, call: Call) -> Usage:
+def _written(prompt: int, call: Call, searches: int) -> Usage:
     long_lived = prompt if call.cache_ttl == "1h" else 0
-    return Usage(0, call.max_tokens, prompt, 0, long_lived)
+    return Usage(0, call.max_tokens, prompt, 0, long_lived, searches)
 
 
 def price_by(prices: Prices, otherwise: Price) -> Price:
     """Prices of the caller's own, in USD per million tokens, before those of the price list.
 
     `prices[model]` has `input` and `output`, and may have `cache_write` (else 1.25 of input),
-    `cache_write_1h` (else 2 of input) and `cache_read` (else 0.1 of input); they hold whatever the options
-    of a call. Raises InvalidOptionError for anything else.
+    `cache_write_1h` (else 2 of input) and `cache_read` (else 0.1 of input). The one for the model that was
+    asked holds before the one for the model that answered, whatever the options of the call and the server's
+    terms; a batch costs half. Web searches cost what they cost everyone. Raises InvalidOptionError for
+    anything else.
     """
     for model, given in prices.items():
         _check(model, given)
 
-    def price(model: str, usage: Usage, options: Mapping[str, Any] = NO_OPTIONS) -> Optional[float]:
+    def price(
+        model: str, usage: Usage, options: Mapping[str, Any] = NO_OPTIONS, answered: str = ""
+    ) -> Optional[float]:
         given = prices.get(model)
+        if given is None and answered:
+            given = prices.get(answered)
         if given is None:
-            return otherwise(model, usage, options)
+            return (
+                otherwise(model, usage, options, answered) if answered else otherwise(model, usage, options)
+            )
+        if not usage.is_known or unknown_fee(options):
+            return None
         fresh, long_lived = given["input"], usage.cache_creation_1h_input_tokens
-        return (
+        tokens = (
             usage.input_tokens * fresh
             + usage.output_tokens * given["output"]
             + (usage.cache_creation_input_tokens - long_lived) * given.get("cache_write", 1.25 * fresh)
             + long_lived * given.get("cache_write_1h", 2 * fresh)
             + usage.cache_read_input_tokens * given.get("cache_read", 0.1 * fresh)
         ) / 1e6
+        share = 0.5 if usage.service_tier == "batch" else 1.0
+        return tokens * share + usage.web_search_requests * PER_SEARCH
 
     return price
 

@@ -14,9 +14,19 @@ from .clouds import Cloud
 # What the SDK is built on, before its 2.0 and since.
 _HTTPX = ("httpx", "httpx2")
 # How the names of their errors begin, and those of aiohttp's, where a connection was not made.
-_NEVER_CONNECTED = ("ConnectError", "ConnectTimeout", "ClientConnector", "ClientProxyConnection")
+_NEVER_CONNECTED = (
+    "ConnectError",
+    "ConnectTimeout",
+    "ClientConnector",
+    "ClientProxyConnection",
+    "ClientHttpProxy",
+)
 # Bytes on the wire, which may be compressed; of the text 500 letters are shown.
 _MOST_OF_AN_ERROR = 2**16
+
+
+class NotSentError(ConnectionError):
+    """The HTTP library refused the request before it connected."""
 
 
 def make_http(sdk: Any, connections: int) -> Optional[Any]:
@@ -86,6 +96,8 @@ def was_never_connected(error: BaseException) -> bool:
     chain: List[BaseException] = []
     cause: Optional[BaseException] = error
     while cause is not None:
+        if isinstance(cause, NotSentError):
+            return True
         chain.append(cause)
         cause = cause.__cause__
     # aiohttp's own say it. Its adapter calls a connection that was lost later one that was never made.

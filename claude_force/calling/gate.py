@@ -108,7 +108,7 @@ class Gate:
         else:
             pause = self._window.failed(error, began, now)
             used = _NOTHING if isinstance(error, RateLimitError) else need
-        if meter.usage:
+        if meter.usage and meter.usage.is_known:
             used = counted(meter.usage)
         # Settled first: what is left by the headers is without this one, which is no longer under way.
         lane.pace.settle(need, used, now)

@@ -20,6 +20,7 @@ from .forecast import Forecast
 from .gate import Gate
 from .pace import Need
 from .retry import RetryPolicy
+from .server_tools import most_searches, unknown_fee
 from .terms import ORDINARY, Terms, listener
 from .transport import Meter, Transport
 from .warming import Warming
@@ -86,8 +87,7 @@ class Line:
             else:
                 reply = await self._afforded(call, terms, worst, meter, number)
         except BaseException as error:
-            if meter.usage:
-                bill.waste(self._price_of(terms)(call.model, meter.usage, call.options))
+            self._charge(bill, call, terms, meter)
             bill.note(meter, error)
             raise
         bill.note(meter)
@@ -117,9 +117,19 @@ class Line:
             budget.settle(worst, spent)
 
     def _spent(self, worst: float, call: Call, terms: Terms, meter: Meter) -> float:
-        if meter.usage:
-            return self._price_of(terms)(call.model, meter.usage, call.options) or 0.0
-        return worst if meter.in_doubt else 0.0
+        if not meter.usage:
+            return worst if meter.in_doubt else 0.0
+        cost = self._cost(call, meter.usage, meter.model, self._price_of(terms))
+        return worst if cost is None else cost
+
+    def _charge(self, bill: Bill, call: Call, terms: Terms, meter: Meter) -> None:
+        """Puts on the bill what a failed attempt cost."""
+        price = self._price_of(terms)
+        cost = self._cost(call, meter.usage, meter.model, price) if meter.usage else None
+        if cost is not None:
+            bill.waste(cost)
+        elif meter.usage or meter.in_doubt:
+            bill.doubt(worst_cost(call, price))
 
     def _price_of(self, terms: Terms) -> Price:
         return terms.price or self._price
@@ -128,31 +138,37 @@ class Line:
         async with self.gate.passage(call.model, self._forecast.need(call), meter, terms.watch):
             terms.watch.started(number)
             reply = await self.transport.attempt(call, meter)
-        self._forecast.observe(call, reply.usage)
+        if reply.usage.is_known:
+            self._forecast.observe(call, reply.usage)
         return reply
 
     def _priced(self, call: Call, reply: Reply, bill: Bill, price: Price) -> Reply:
         usage = reply.usage
-        cost = bill.answer = self._cost(call, reply, usage, price)
+        before = bill.before_the_answer
+        cost = self._cost(call, usage, reply.model, price)
+        if cost is None:
+            most = worst_cost(call, price)
+            # What costs nothing at its worst costs nothing.
+            cost = 0.0 if most == 0 else None
+            bill.doubt(most)
+        bill.answer = cost
         saving: Optional[float] = 0.0
         if usage.prompt_tokens != usage.input_tokens:
-            plain = self._cost(call, reply, Usage(usage.prompt_tokens, usage.output_tokens), price)
+            plain = self._cost(call, _without_cache(usage), reply.model, price)
             saving = None if cost is None or plain is None else plain - cost
         return replace(
             reply,
             attempts=len(bill.timeline),
             cost=cost,
-            wasted_cost=bill.wasted or 0.0,
+            wasted_cost=before,
+            cost_at_most=bill.at_most,
             prompt_cache_saving=saving,
             timeline=bill.timeline,
         )
 
-    def _cost(self, call: Call, reply: Reply, usage: Usage, price: Price) -> Optional[float]:
+    def _cost(self, call: Call, usage: Usage, answered: str, price: Price) -> Optional[float]:
         # A cloud answers with Anthropic's name of the model, and has prices of its own.
-        answered = "" if self.transport.is_cloud else reply.model
-        known = price(answered or call.model, usage, call.options)
-        # A server may name the model more exactly than the prices do.
-        return known if known is not None else price(call.model, usage, call.options)
+        return price(call.model, usage, call.options, "" if self.transport.is_cloud else answered)
 
     def _cut_short(self, bill: Bill, deadline_seconds: Optional[float]) -> CallError:
         error: CallError
@@ -173,14 +189,41 @@ class Line:
         await self.transport.close()
 
 
+def _without_cache(usage: Usage) -> Usage:
+    """The same, had the prompt cache not been used."""
+    return replace(
+        usage,
+        input_tokens=usage.prompt_tokens,
+        cache_creation_input_tokens=0,
+        cache_creation_1h_input_tokens=0,
+        cache_read_input_tokens=0,
+    )
+
+
 def _worst(call: Call, price: Price) -> float:
     worst = worst_cost(call, price)
     if worst is None:
+        _check_tools(call)
         unknown = f"The price of {call.model} is not known, so no budget can be kept."
         python = f"prices={{{call.model!r}: {{'input': ..., 'output': ...}}}} in USD per million tokens"
         shell = f"--price {call.model}=INPUT,OUTPUT in USD per million tokens"
         raise UnknownPriceError(Wording(f"{unknown} Give {python}.", f"{unknown} Give {shell}."))
     return worst
+
+
+def _check_tools(call: Call) -> None:
+    """Raises UnknownPriceError where a tool of the API's can cost any amount."""
+    if most_searches(call.options) is None:
+        raise UnknownPriceError(
+            "What web searches may cost is not bounded, so no budget can be kept. Give the web search tool "
+            "max_uses."
+        )
+    tool = unknown_fee(call.options)
+    if tool is not None:
+        raise UnknownPriceError(
+            f"What the tool {tool!r} costs is not known, so no budget can be kept. Leave out the tool "
+            "or the budget."
+        )
 
 
 async def _fits(budget: Budget, worst: float) -> None:

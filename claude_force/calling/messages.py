@@ -14,13 +14,15 @@ from ..errors import BadReplyError, ConnectionFailedError
 from ..types import Call, Reply, Usage
 from .faults import from_stream_error
 from .forecast import byte_size
+from .usage import merged_usage, read_usage
 
 _CACHE_CONTROL: Mapping[str, Mapping[str, str]] = {
     "5m": {"type": "ephemeral"},
     "1h": {"type": "ephemeral", "ttl": "1h"},
 }
-# No prompt or answer has so many; a larger count could not be computed with.
-_MOST_TOKENS = 10**12
+_MOST_TOKENS = 10**8
+# Parts of an answer that stand for more than their bytes.
+_THINKING = ("thinking", "redacted_thinking", "thinking_delta", "signature_delta")
 EVENTS_MEDIA_TYPE = "text/event-stream"
 _CUT_OFF = "The server closed the connection before the answer was whole"
 
@@ -85,9 +87,14 @@ class StreamReader:
     ) -> None:
         self._decoder, self._on_text = decoder or EventDecoder(), on_text
         self._message: Dict[str, Any] = {}
+        self._usage: Dict[str, Any] = {}
         self._texts: List[str] = []
         self._unshown_bytes = 0
+        self._blocks, self._thought, self._used_server_tool = 0, False, False
+        self._is_counted = False
         self.complete: bool = False
+        # It began with an error event, which is not billed.
+        self.refused: bool = False
 
     def feed(self, chunk: bytes) -> None:
         """Raises CallError for an error event, BadReplyError for what is no event of this API."""
@@ -104,19 +111,27 @@ class StreamReader:
         if kind == "content_block_delta":
             self._append(_member(event, "delta"))
         elif kind == "content_block_start":
-            self._append(_member(event, "content_block"))
+            self._begin_block(_member(event, "content_block"))
         elif kind == "message_start":
             self._message = dict(_member(event, "message"))
+            self._usage = merged_usage(self._usage, self._message.get("usage"))
         elif kind == "message_delta":
             self._update(event)
         elif kind == "message_stop":
             self.complete = True
         elif kind == "error":
+            self.refused = not self._message
             raise from_stream_error(event)
+
+    def _begin_block(self, block: Dict[str, Any]) -> None:
+        self._blocks += 1
+        self._used_server_tool = self._used_server_tool or block.get("type") == "server_tool_use"
+        self._append(block)
 
     def _append(self, part: Dict[str, Any]) -> None:
         text = _text(part)
         if not text:
+            self._thought = self._thought or part.get("type") in _THINKING
             self._unshown_bytes += _unshown_bytes(part)
             return
         self._texts.append(text)
@@ -125,18 +140,31 @@ class StreamReader:
 
     def _update(self, event: Dict[str, Any]) -> None:
         self._message.update(_member(event, "delta"))
-        # The final event repeats only some of the counts, and servers differ in which.
-        given = {name: count for name, count in _object(event.get("usage")).items() if count is not None}
-        self._message["usage"] = {**_object(self._message.get("usage")), **given}
+        # What the first event says of the answer's tokens is only their number so far.
+        self._is_counted |= _object(event.get("usage")).get("output_tokens") is not None
+        self._usage = merged_usage(self._usage, event.get("usage"))
 
-    def billed(self, most: int = _MOST_TOKENS) -> Optional[Usage]:
-        """Tokens so far. Of an answer that is not whole the output counts at its most: a token is a byte of
-        its text, of what the model thought, or of what it wrote for a tool, and it has `most` of them."""
+    @property
+    def model(self) -> str:
+        """The model that answers; "" as long as that is unknown."""
+        return _model(self._message)
+
+    def billed(self, most: int = _MOST_TOKENS, thinks: bool = False) -> Optional[Usage]:
+        """What is billed so far, at its most; None where no answer has begun.
+
+        An answer that broke off has at most a token for each byte that came, and at most `most`. Thinking is
+        not sent, so an answer that may have begun with it (`thinks`) counts as `most`. What a tool of the
+        server's has added to the prompt is unknown until the end.
+        """
         if not self._message:
             return None
-        usage = read_usage(self._message.get("usage"))
-        if self.complete:
-            return usage
+        if self._is_counted:
+            return read_usage(self._usage)
+        usage = read_usage(self._usage, is_final=False)
+        if self.complete or self._used_server_tool:
+            usage = replace(usage, is_known=False)
+        if self._thought or (thinks and not self._blocks):
+            return replace(usage, output_tokens=max(usage.output_tokens, most))
         size = self._unshown_bytes + sum(map(byte_size, self._texts))
         return replace(usage, output_tokens=max(usage.output_tokens, min(size, most)))
 
@@ -144,23 +172,24 @@ class StreamReader:
         """Raises ConnectionFailedError when the stream ended before `message_stop`."""
         if not self.complete:
             raise ConnectionFailedError(_CUT_OFF, request_id=request_id)
-        usage = read_usage(self._message.get("usage"))
+        usage = self.billed() or Usage(is_known=False)
         return _reply(self._message, "".join(self._texts), usage, request_id)
 
 
 class BodyReader:
     """The answer of a request that was not streamed."""
 
-    complete = False
+    complete = refused = False
 
     def __init__(self) -> None:
         self._body = bytearray()
         self._usage: Optional[Usage] = None
+        self.model: str = ""
 
     def feed(self, chunk: bytes) -> None:
         self._body += chunk
 
-    def billed(self, most: int = _MOST_TOKENS) -> Optional[Usage]:
+    def billed(self, most: int = _MOST_TOKENS, thinks: bool = False) -> Optional[Usage]:
         """None for what can't be read."""
         return self._usage
 
@@ -168,6 +197,7 @@ class BodyReader:
         """Raises BadReplyError for anything but a message."""
         message = _json_object(self._body)
         self._usage = usage = read_usage(message.get("usage"))
+        self.model = _model(message)
         blocks = message.get("content")
         if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
             raise BadReplyError("The answer has no list of content blocks", request_id=request_id)
@@ -176,24 +206,6 @@ class BodyReader:
 
 
 Reader = Union[StreamReader, BodyReader]
-
-
-def read_usage(usage: Any) -> Usage:
-    """Token counts; what a server leaves out or sends as null counts as 0, and so does less than that."""
-    counts = _object(usage)
-    split = _object(counts.get("cache_creation"))
-    return Usage(
-        input_tokens=_count(counts, "input_tokens"),
-        output_tokens=_count(counts, "output_tokens"),
-        cache_creation_input_tokens=_count(counts, "cache_creation_input_tokens"),
-        cache_read_input_tokens=_count(counts, "cache_read_input_tokens"),
-        cache_creation_1h_input_tokens=_count(split, "ephemeral_1h_input_tokens"),
-    )
-
-
-def _count(counts: Mapping[str, Any], name: str) -> int:
-    value = counts.get(name)
-    return min(max(value, 0), _MOST_TOKENS) if isinstance(value, int) else 0
 
 
 def _object(value: Any) -> Dict[str, Any]:
@@ -214,11 +226,15 @@ def _reply(message: Dict[str, Any], text: str, usage: Usage, request_id: Optiona
     stop_reason = message.get("stop_reason")
     return Reply(
         text=text,
-        model=str(message.get("model") or ""),
+        model=_model(message),
         usage=usage,
         stop_reason=stop_reason if isinstance(stop_reason, str) else None,
         request_id=request_id,
     )
+
+
+def _model(message: Mapping[str, Any]) -> str:
+    return str(message.get("model") or "")
 
 
 def _member(event: Dict[str, Any], name: str) -> Dict[str, Any]:

@@ -10,14 +10,20 @@ from functools import lru_cache
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from ..types import Usage
+from .server_tools import PER_SEARCH, unknown_fee
 
 logger = logging.getLogger(__name__)
 
 _PROVIDER = "anthropic"
 # How Amazon Bedrock names a model; what Google names one by is in Anthropic's list too, at the same price.
 _AWS_ID = re.compile(r"([a-z]+\.)?anthropic\.")
-# Options of a call that change its price, with the values that change nothing.
-_PRICED_OPTIONS = {"speed": (None, "standard"), "inference_geo": (None, "global")}
+# What changes a price, with the values that change nothing. What usage tells comes before what was asked.
+_SPEEDS, _TIERS = (None, "standard"), (None, "standard", "auto", "standard_only")
+# Times the price of each token, by where the model runs.
+_REGIONS = {None: 1.0, "global": 1.0, "not_available": 1.0, "us": 1.1}
+# What the names of one model may differ in: who hands it on, and the day of its release.
+_PREFIX = re.compile(r"^(?:.*/)?(?:[a-z]+\.)?(?:anthropic\.)?")
+_SUFFIX = re.compile(r"(?:[-@](?:\d{8}|\d{4}-\d{2}-\d{2}|latest))?(?:-v\d+(?::\d+)?)?$")
 # Prices of a list may begin or end at a time.
 _FRESH_SECONDS = 3600
 
@@ -30,23 +36,45 @@ _RATES = ("input_mtok", "cache_write_mtok", "cache_write_1h_mtok", "cache_read_m
 
 
 def cost(
-    model: str, usage: Usage, options: Mapping[str, Any] = NO_OPTIONS, *, batch: bool = False
+    model: str,
+    usage: Usage,
+    options: Mapping[str, Any] = NO_OPTIONS,
+    answered: str = "",
+    *,
+    batch: bool = False,
 ) -> Optional[float]:
-    """USD at list price for the tokens; what tools of the server charge for each use is not among it.
+    """USD at list price, for the tokens and for the web searches.
 
     Args:
+        model: the one that was asked.
         options: those of the call; one that changes the price, such as `speed`, makes it unknown where the
             list has no price for that.
+        answered: the model that answered, whose price it is; "" for the one that was asked.
         batch: at the price of the Message Batches API.
 
     Returns:
-        None where the price is not known.
+        None where the price or the usage is not known.
     """
-    variant = _variant(options, batch)
-    tiers = _tiers(model, variant, int(time.time() // _FRESH_SECONDS))
+    place = usage.inference_geo or options.get("inference_geo")
+    region = _REGIONS.get(place) if place is None or isinstance(place, str) else None
+    variant = _variant(options, usage, batch)
+    if not usage.is_known or region is None or variant is None or unknown_fee(options):
+        return None
+    hour = int(time.time() // _FRESH_SECONDS)
+    priced = answered or model
+    tiers = _tiers(priced, variant, hour)
+    if tiers is None and priced != model and plain_name(priced) == plain_name(model):
+        priced, tiers = model, _tiers(model, variant, hour)
     if tiers is None:
         return None
-    return _by_tier(tiers, usage) if tiers else _by_list(model, usage, variant)
+    tokens = _by_tier(tiers, usage) if tiers else _by_list(priced, usage, variant)
+    return None if tokens is None else tokens * region + usage.web_search_requests * PER_SEARCH
+
+
+@lru_cache(maxsize=256)
+def plain_name(model: str) -> str:
+    """The model's name without what different servers add to it: a provider, a date, a version of theirs."""
+    return _SUFFIX.sub("", _PREFIX.sub("", model.lower(), count=1)).replace(".", "-")
 
 
 def load_prices(model: str) -> None:
@@ -65,15 +93,16 @@ def price_list() -> Any:
     return genai_prices
 
 
-def _variant(options: Mapping[str, Any], batch: bool) -> Variant:
-    asked = {
-        name: str(options[name])
-        for name, ordinary in _PRICED_OPTIONS.items()
-        if name in options and options[name] not in ordinary
-    }
-    if batch:
-        asked["processing"] = "batch"
-    return tuple(sorted(asked.items()))
+def _variant(options: Mapping[str, Any], usage: Usage, batch: bool) -> Optional[Variant]:
+    """None for a service tier whose price is not listed, such as "priority"."""
+    variant: Variant = ()
+    tier = usage.service_tier or options.get("service_tier")
+    if batch or tier == "batch":
+        variant = (("processing", "batch"),)
+    elif tier not in _TIERS:
+        return None
+    speed = usage.speed or options.get("speed")
+    return variant if speed in _SPEEDS else (*variant, ("speed", str(speed)))
 
 
 def _by_tier(tiers: List[_Tier], usage: Usage) -> float:

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit, urlunsplit
 import anyio
 
 from .. import settings
+from ..agents.thinking import thinks
 from ..errors import (
     AnswerTooLargeError,
     AuthenticationError,
@@ -54,8 +55,8 @@ class Meter:
 
     Attributes:
         usage: its tokens; None as long as nothing is known to be billed.
-        in_doubt: it was sent, and whether it is billed will never be known: a whole answer was asked for in
-            one piece and did not come.
+        in_doubt: it was sent, and whether it is billed will never be known: no answer came that tells.
+        model: the model that answers, as far as the answer has told.
         headers: those of the answer, names in lower case.
         began, ended: seconds on the engine's clock, None as long as it has not; `window` attempts might be on
             the wire then.
@@ -67,6 +68,7 @@ class Meter:
 
     usage: Optional[Usage] = None
     in_doubt: bool = False
+    model: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
     began: Optional[float] = None
     ended: Optional[float] = None
@@ -171,8 +173,7 @@ class Transport:
                     return meter.reader.reply(None)
                 raise self._silent()
         finally:
-            meter.usage = meter.reader.billed(call.max_tokens)
-            meter.in_doubt = meter.in_doubt and meter.usage is None
+            _settle(call, meter)
 
     async def probe(self, model: str, meter: Meter) -> None:
         """A request that costs nothing: counts the tokens of one word. Raises CallError."""
@@ -207,7 +208,7 @@ class Transport:
         error.args = (error.message,)
 
     async def _exchange(self, call: Call, watch: anyio.CancelScope, meter: Meter) -> Reply:
-        meter.in_doubt = not self._stream
+        meter.in_doubt = True
         response = await self._wire.send(request_fields(call, self._stream))
         try:
             await self._begin(response, meter)
@@ -248,7 +249,7 @@ class Transport:
         wanted = events if self._stream else _ONE_PIECE
         if self._stream and given.lower().startswith(_ONE_PIECE):
             # Some gateways give the answer in one piece where a stream was asked for, and it is paid for.
-            meter.reader, meter.in_doubt = BodyReader(), True
+            meter.reader = BodyReader()
         elif not given.lower().startswith(wanted):
             raise BadReplyError(f"The server answered with {given or 'no content type'}, not {wanted}")
 
@@ -264,9 +265,11 @@ class Transport:
             reason = redact(str(error.__cause__ or error)) or type(error).__name__
             return ConnectionFailedError(f"The connection to {self.base_url} failed: {reason}")
         if isinstance(error, TypeError) and "authentication method" in str(error):
+            meter.in_doubt = False
             return MissingCredentialsError("No credentials were found")
         if isinstance(error, RuntimeError) and self._closed:
             # The client sends nothing more: a call that waited for its turn is too late.
+            meter.in_doubt = False
             return ClosedError("The orchestrator was closed during the call")
         if self._cloud is not None:
             found = clouds.lookup_error(self._cloud, error)
@@ -335,6 +338,13 @@ class _Translation:
                 self._transport.hide_credentials(found, self._meter.secrets)
                 # The SDK's error for a status repeats what the server said, unhidden, and tells nothing more.
                 raise found from (error if found.status is None else None)
+
+
+def _settle(call: Call, meter: Meter) -> None:
+    reader = meter.reader
+    may_think = not reader.complete and thinks(call.model, call.options)
+    meter.usage, meter.model = reader.billed(call.max_tokens, may_think), reader.model
+    meter.in_doubt = meter.in_doubt and meter.usage is None and not reader.refused
 
 
 def import_sdk() -> Any:

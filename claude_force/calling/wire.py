@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from functools import partial
 from typing import Any, Callable, Dict, Optional
 
+from .client import NotSentError
 from .direct import Direct, direct
 
 # What the SDK's `create` sends as it is given, in the body. Whatever else it takes is for the SDK to send:
@@ -63,7 +64,7 @@ class Wire:
             return await self._as_before(body, self._make)
         except ValueError as error:
             # What an adapter has against an address or a header; for the SDK that is a failed connection.
-            raise ConnectionError(str(error)) from error
+            raise NotSentError(str(error)) from error
 
     async def _as_before(self, body: bytes, make: Callable[[bytes], Any]) -> Any:
         if self._look is not None:

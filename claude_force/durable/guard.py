@@ -90,7 +90,7 @@ def _settlement(
     identity: str, need: Need, meter: Meter, spent: Callable[[], float], error: Optional[BaseException]
 ) -> Settle:
     used = need
-    if meter.usage:
+    if meter.usage and meter.usage.is_known:
         used = counted(meter.usage)
     elif meter.began is None or isinstance(error, RateLimitError):
         used = _NOTHING

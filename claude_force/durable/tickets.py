@@ -13,9 +13,9 @@ from ..asking import Keeping
 from ..cache.asked import Asked, asked
 from ..cache.key import cache_key
 from ..cache.key import question as as_question
-from ..calling import Budget, Terms
+from ..calling import Budget, Terms, at_most
 from ..errors import CallError, CancelledCallError, InvalidOptionError
-from ..money import free, make_free
+from ..money import bounded, free, make_free
 from ..types import Call, Reply
 from .calls import Finish
 from .collecting import Row
@@ -82,10 +82,10 @@ class Purses:
 
 
 def paid(outcome: Outcome) -> float:
-    """USD that it is known to have cost, with its failed attempts."""
+    """USD that count against a budget, with its failed attempts: at the most where that is not known."""
     if isinstance(outcome, Reply):
-        return (outcome.cost or 0.0) + outcome.wasted_cost
-    return (outcome.cost or 0.0) if isinstance(outcome, CallError) else 0.0
+        return at_most(outcome) or 0.0
+    return bounded(outcome.cost, outcome.cost_at_most) if isinstance(outcome, CallError) else 0.0
 
 
 def cancelled(ticket: str) -> Finish:
