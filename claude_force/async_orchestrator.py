@@ -6,7 +6,6 @@ from dataclasses import replace
 from itertools import count
 from typing import Any, AsyncGenerator, Callable, Dict, List, Optional, Sized
 
-from . import settings
 from .bulk import OnEvent, OnResult, RunOne, Tasks, Tracker, each, most_under_way, pair, stream
 from .cache.asked import USE
 from .calling import Budget, Terms, Watch
@@ -140,7 +139,7 @@ class AsyncAgentOrchestrator(Workflows):
         self,
         tasks: Tasks,
         model: Optional[str] = None,
-        max_tokens: int = settings.MAX_TOKENS,
+        max_tokens: Optional[int] = None,
         cache: str = USE,
         cache_ttl: str = "5m",
         **options: Any,

@@ -148,7 +148,7 @@ class Engine(Inquiries):
         agent_name: str,
         task: str,
         model: Optional[str] = None,
-        max_tokens: int = settings.MAX_TOKENS,
+        max_tokens: Optional[int] = None,
         temperature: Optional[float] = None,
         workflow_name: Optional[str] = None,
         workflow_position: Optional[int] = None,
@@ -163,7 +163,7 @@ class Engine(Inquiries):
 
         Args:
             model: an alias or a full id; None for what the agent's file, else the environment, asks for.
-            max_tokens: the longest answer, in tokens.
+            max_tokens: the longest answer, in tokens; None for 4,096, or 16,384 for a model that thinks.
             use_memory: accepted for callers of claude-force 1.x, and does nothing: agents have no memory.
             cache: `use` a kept answer, `refresh` it with a new one, or `off`: a request of its own, neither
                 kept nor shared with identical calls that are under way.
@@ -188,13 +188,14 @@ class Engine(Inquiries):
         agent_name: str,
         task: str,
         model: Optional[str] = None,
-        max_tokens: int = settings.MAX_TOKENS,
+        max_tokens: Optional[int] = None,
         temperature: Optional[float] = None,
         cache_ttl: str = "5m",
         use_memory: bool = True,
         **options: Any,
     ) -> Call:
-        check_max_tokens(max_tokens)
+        if max_tokens is not None:
+            check_max_tokens(max_tokens)
         check_cache_ttl(cache_ttl)
         check_options(options if temperature is None else {**options, "temperature": temperature})
         return prepare_call(
@@ -294,7 +295,7 @@ class Engine(Inquiries):
         agent_name: str,
         task: str,
         model: Optional[str] = None,
-        max_tokens: int = settings.MAX_TOKENS,
+        max_tokens: Optional[int] = None,
         temperature: Optional[float] = None,
         **options: Any,
     ) -> Dict[str, Any]:

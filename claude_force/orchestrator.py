@@ -27,7 +27,6 @@ from typing import (
     Union,
 )
 
-from . import settings
 from .agents import Registry
 from .async_orchestrator import AsyncAgentOrchestrator
 from .bulk import OnEvent, OnResult, Tasks
@@ -113,7 +112,7 @@ class AgentOrchestrator(Inquiries):
         agent_name: str,
         task: str,
         model: Optional[str] = None,
-        max_tokens: int = settings.MAX_TOKENS,
+        max_tokens: Optional[int] = None,
         temperature: Optional[float] = None,
         workflow_name: Optional[str] = None,
         workflow_position: Optional[int] = None,

@@ -365,7 +365,7 @@ class TestFleet:
 
     async def test_a_cancelled_call_gives_back_what_it_held(self, project):
         async with fleet(
-            project, {"faults": [faults.silence_before_first_byte()]}, budget_usd=0.1, prices=PRICES
+            project, {"faults": [faults.silence_before_first_byte()]}, budget_usd=1.0, prices=PRICES
         ) as (orchestrator, server):
             call = asyncio.ensure_future(orchestrator.execute_agent("python-expert", "x", model=MODEL))
             assert await ended(lambda: server.in_flight)

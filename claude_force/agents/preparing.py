@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Optional
 
-from .. import settings
 from ..types import Call
 from .models import resolve_model, warn_if_retired
 from .names import check_task
 from .registry import Registry
+from .thinking import default_max_tokens
 
 
 def prepare_call(
@@ -16,7 +16,7 @@ def prepare_call(
     agent_name: str,
     task: str,
     model: Optional[str] = None,
-    max_tokens: int = settings.MAX_TOKENS,
+    max_tokens: Optional[int] = None,
     temperature: Optional[float] = None,
     cache_ttl: str = "5m",
     **options: Any,
@@ -28,4 +28,5 @@ def prepare_call(
     warn_if_retired(chosen)
     if temperature is not None:
         options["temperature"] = temperature
-    return Call(agent.name, agent.system, task, chosen, max_tokens, options, cache_ttl)
+    most = default_max_tokens(chosen, options) if max_tokens is None else max_tokens
+    return Call(agent.name, agent.system, task, chosen, most, options, cache_ttl)

@@ -15,10 +15,10 @@ from .limits import (
     check_options,
     check_rates,
 )
+from .meter import Meter
 from .pace import KINDS, Need, Rates, header_number
 from .single_flight import SingleFlight
 from .terms import NOBODY, ORDINARY, Guard, Opening, Terms, Watch
-from .transport import Meter
 
 __all__ = [
     "AUTO",

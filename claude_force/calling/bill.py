@@ -7,7 +7,7 @@ from typing import Optional, Tuple
 
 from ..errors import CallError
 from ..types import Attempt, Reply
-from .transport import Meter
+from .meter import Meter
 
 
 class Bill:

@@ -16,9 +16,9 @@ from typing import Dict, Optional, Type
 from ..errors import CallError, ClosedError, RateLimitError
 from .clock import Clock
 from .forecast import counted
+from .meter import Meter
 from .pace import Need, Pace, Rates
 from .terms import Watch
-from .transport import Meter
 from .window import Window
 
 # The longest that the first in line sleeps without a look at what has changed.

@@ -18,11 +18,12 @@ from .budget import Budget, Price, worst_cost
 from .clock import Clock
 from .forecast import Forecast
 from .gate import Gate
+from .meter import Meter
 from .pace import Need
 from .retry import RetryPolicy
 from .server_tools import most_searches, unknown_fee
 from .terms import ORDINARY, Terms, listener
-from .transport import Meter, Transport
+from .transport import Transport
 from .warming import Warming
 
 

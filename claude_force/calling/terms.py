@@ -10,8 +10,8 @@ from ..errors import CallError, ClosedError
 from ..types import Call
 from .bill import Bill
 from .budget import Budget, Price
+from .meter import Meter
 from .pace import Need
-from .transport import Meter
 
 
 class Watch:

@@ -10,8 +10,7 @@ from __future__ import annotations
 import inspect
 import ipaddress
 import time
-from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, Mapping, Optional, Tuple, Type
+from typing import Any, Dict, Mapping, Optional, Tuple, Type
 from urllib.parse import urlsplit, urlunsplit
 
 import anyio
@@ -33,11 +32,12 @@ from ..errors import (
     RequestRefusedError,
     SilenceError,
 )
-from ..types import Call, Reply, Usage
+from ..types import Call, Reply
 from . import clouds
 from .client import address_errors, connection_errors, make_client, make_http, was_never_connected
 from .faults import from_status, parsed, redact, request_id
 from .messages import EVENTS_MEDIA_TYPE, BodyReader, Reader, StreamReader, request_fields
+from .meter import Meter
 from .wire import Wire
 
 # After the last event only the end of the HTTP body is due: not worth more waiting than this.
@@ -47,36 +47,6 @@ _SHORTEST_SECRET = 8
 # more. What the server's own tools found comes beside; it has to fit into a later request, of 32 MB.
 _PER_TOKEN, _BESIDE, _MOST_OF_ALL = 2**10, 2**25, 2**28
 _ONE_PIECE = "application/json"
-
-
-@dataclass
-class Meter:
-    """What is known of one request, however it ends.
-
-    Attributes:
-        usage: its tokens; None as long as nothing is known to be billed.
-        in_doubt: it was sent, and whether it is billed will never be known: no answer came that tells.
-        model: the model that answers, as far as the answer has told.
-        headers: those of the answer, names in lower case.
-        began, ended: seconds on the engine's clock, None as long as it has not; `window` attempts might be on
-            the wire then.
-        on_begin: called when the answer begins, if it is one.
-        on_text: called with each piece of a streamed answer's text.
-        reader: puts the answer together.
-        secrets: of the request to a cloud, whose credentials change.
-    """
-
-    usage: Optional[Usage] = None
-    in_doubt: bool = False
-    model: str = ""
-    headers: Mapping[str, str] = field(default_factory=dict)
-    began: Optional[float] = None
-    ended: Optional[float] = None
-    window: int = 0
-    on_begin: Optional[Callable[[], None]] = None
-    on_text: Optional[Callable[[str], None]] = None
-    reader: Reader = field(default_factory=BodyReader)
-    secrets: Tuple[str, ...] = field(default=(), repr=False)
 
 
 class Transport:
@@ -173,7 +143,7 @@ class Transport:
                     return meter.reader.reply(None)
                 raise self._silent()
         finally:
-            _settle(call, meter)
+            meter.settle(call.max_tokens, not meter.reader.complete and thinks(call.model, call.options))
 
     async def probe(self, model: str, meter: Meter) -> None:
         """A request that costs nothing: counts the tokens of one word. Raises CallError."""
@@ -338,13 +308,6 @@ class _Translation:
                 self._transport.hide_credentials(found, self._meter.secrets)
                 # The SDK's error for a status repeats what the server said, unhidden, and tells nothing more.
                 raise found from (error if found.status is None else None)
-
-
-def _settle(call: Call, meter: Meter) -> None:
-    reader = meter.reader
-    may_think = not reader.complete and thinks(call.model, call.options)
-    meter.usage, meter.model = reader.billed(call.max_tokens, may_think), reader.model
-    meter.in_doubt = meter.in_doubt and meter.usage is None and not reader.refused
 
 
 def import_sdk() -> Any:

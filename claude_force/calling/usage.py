@@ -6,7 +6,7 @@ is unknown, never 0.
 
 from __future__ import annotations
 
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, Dict, Mapping, Optional, Tuple
 
 from ..types import Usage
 
@@ -96,7 +96,7 @@ class _Reader:
             self.is_known = False
         return 0
 
-    def within(self, name: str) -> Any:
+    def within(self, name: str) -> Tuple[int, int]:
         """Tokens that the prompt cache keeps for an hour, and for five minutes."""
         split = self._object(name)
         hour = self._counted(split.get("ephemeral_1h_input_tokens"))

@@ -1,0 +1,46 @@
+"""What is known of one request while it is under way and after it. No I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Callable, Mapping, Optional, Tuple
+
+from ..types import Usage
+from .messages import BodyReader, Reader
+
+
+@dataclass
+class Meter:
+    """What is known of one request, however it ends.
+
+    Attributes:
+        usage: its tokens; None as long as nothing is known to be billed.
+        in_doubt: it was sent, and whether it is billed will never be known: no answer came that tells.
+        model: the model that answers, as far as the answer has told.
+        headers: those of the answer, names in lower case.
+        began, ended: seconds on the engine's clock, None as long as it has not; `window` attempts might be on
+            the wire then.
+        on_begin: called when the answer begins, if it is one.
+        on_text: called with each piece of a streamed answer's text.
+        reader: puts the answer together.
+        secrets: of the request to a cloud, whose credentials change.
+    """
+
+    usage: Optional[Usage] = None
+    in_doubt: bool = False
+    model: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    began: Optional[float] = None
+    ended: Optional[float] = None
+    window: int = 0
+    on_begin: Optional[Callable[[], None]] = None
+    on_text: Optional[Callable[[str], None]] = None
+    reader: Reader = field(default_factory=BodyReader)
+    secrets: Tuple[str, ...] = field(default=(), repr=False)
+
+    def settle(self, most: int, thinks: bool) -> None:
+        """Takes note of what the answer has told by its end, however it ended. `most` is its longest in tokens,
+        `thinks` whether it may have begun with thinking."""
+        reader = self.reader
+        self.usage, self.model = reader.billed(most, thinks), reader.model
+        self.in_doubt = self.in_doubt and self.usage is None and not reader.refused
