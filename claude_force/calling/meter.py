@@ -39,7 +39,7 @@ class Meter:
     secrets: Tuple[str, ...] = field(default=(), repr=False)
 
     def settle(self, most: int, thinks: bool) -> None:
-        """Takes note of what the answer has told by its end, however it ended. `most` is its longest in tokens,
+        """Takes note of what the answer has told by its end. `most` is the longest that it can be, in tokens,
         `thinks` whether it may have begun with thinking."""
         reader = self.reader
         self.usage, self.model = reader.billed(most, thinks), reader.model

@@ -14,7 +14,7 @@ from typing import AsyncIterator, Dict, Tuple
 from ..types import Call
 from .clock import Clock
 from .forecast import byte_size
-from .transport import Meter
+from .meter import Meter
 
 # The smallest prompt that any model caches has 1,024 tokens, and no token is shorter than a byte.
 _SMALLEST_BYTES = 1024
