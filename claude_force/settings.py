@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Mapping, Optional, Tuple
+from typing import Iterator, Mapping, Optional, Tuple
 
 MAX_CONCURRENT = 10
 # Where the fleet finds out by itself how many attempts at a time are good.
@@ -141,6 +142,27 @@ def database_url() -> Optional[str]:
 def credentials() -> Tuple[str, ...]:
     """The names of the variables that hold a key or a token."""
     return tuple(name for name in CREDENTIALS if os.environ.get(name))
+
+
+def use_api_key(key: str) -> None:
+    """Makes this key of Anthropic's API the only credentials that the environment names."""
+    for name in (*CREDENTIALS, *_CLOUDS.values()):
+        os.environ.pop(name, None)
+    os.environ[CREDENTIALS[0]] = key
+
+
+@contextmanager
+def credentials_restored() -> Iterator[None]:
+    """Undoes `use_api_key` in the end."""
+    before = {name: os.environ.get(name) for name in (*CREDENTIALS, *_CLOUDS.values())}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is not None:
+                os.environ[name] = value
+            elif name in os.environ:
+                del os.environ[name]
 
 
 def secrets() -> Tuple[str, ...]:

@@ -3,11 +3,15 @@
 import asyncio
 import json
 import logging
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from claude_force import AgentOrchestrator, AgentResult, AsyncAgentOrchestrator, ResponseCache
+from claude_force.cli.main import main, parse
 from claude_force.performance_tracker import PerformanceTracker
 from claude_force.testing import faults
 
@@ -225,3 +229,144 @@ class TestMetrics:
         assert (summary["total_executions"], summary["success_rate"], summary["total_cost"]) == (0, 0, 0)
         assert summary["error_rate"] is None
         assert tracker.get_cost_breakdown()["total"] == 0
+
+
+def json_of(capsys):
+    return json.loads(capsys.readouterr().out)
+
+
+ASK = ("run", "agent", "python-expert", "--task", "x")
+
+
+class TestCommand:
+    def test_runs_as_module_cli(self, project):
+        words = [sys.executable, "-m", "claude_force.cli", "list", "agents"]
+        ran = subprocess.run(words, capture_output=True, timeout=60, check=True)
+        assert ran.stdout.splitlines()[0] == b"python-expert\t1\t\tpython.md"
+
+    @pytest.mark.parametrize("words", [("list", "agents"), ("list", "workflows"), ("info", "review"), ASK])
+    def test_format_json_is_json(self, project, capsys, words):
+        assert main([*words, "--json"]) == 0
+        expected = json_of(capsys)
+        for spelling in (("--format", "json"), ("--format=json",)):
+            assert main([*words, *spelling]) == 0
+            found = json_of(capsys)
+            assert found.keys() == expected.keys() if isinstance(found, dict) else found == expected
+        assert main([*words, "--format", "text"]) == 0
+        with pytest.raises(ValueError):
+            json_of(capsys)
+
+    def test_format_json_of_a_workflow_and_its_errors(self, project, capsys):
+        assert main(["run", "workflow", "review", "--task", "x", "--format", "json"]) == 0
+        fields = json_of(capsys)
+        assert fields["success"] and fields["total_tokens"] > 0
+        assert [one["errors"] for one in fields["results"]] == [[], []]
+        for words in (["run", "agent", "nobody", "--task", "x"], ["run", "agent"]):
+            assert main([*words, "--format", "json"]) == 2
+            assert json_of(capsys)["success"] is False
+
+    def test_format_of_the_export_says_nothing_of_errors(self, project, capsys):
+        assert main(["metrics", "export", "--format", "json", "--hours", "0"]) == 2
+        captured = capsys.readouterr()
+        assert captured.out == "" and "hours" in captured.err
+
+    def test_export_takes_the_file_as_a_word(self, project, capsys):
+        assert main([*ASK]) == 0
+        assert main(["metrics", "export", "m.csv", "--format", "csv"]) == 0
+        assert main(["metrics", "export", "m.json"]) == 0
+        assert len(Path("m.csv").read_text(encoding="utf-8").splitlines()) == 2
+        assert len(json.loads(Path("m.json").read_text(encoding="utf-8"))) == 1
+        assert main(["metrics", "export", "m.json", "-o", "n.json"]) == 2
+
+    @pytest.mark.parametrize(
+        ("verb", "instead"),
+        [
+            ("diagnose", "doctor"),
+            ("setup", "init"),
+            ("import", ".claude/agents"),
+            ("recommend", "list agents"),
+        ],
+    )
+    def test_verb_of_1x_is_answered_with_what_takes_its_place(self, project, capsys, verb, instead):
+        assert main([verb, "x"]) == 2
+        error = capsys.readouterr().err
+        assert f"there is no '{verb}' since 2.0" in error and instead in error
+
+
+class TestApiKey:
+    KEY = "sk-ant-given-on-the-command-line"
+
+    @pytest.fixture
+    def keyless(self, project, monkeypatch):
+        """An environment that names other credentials, which are not to be used."""
+        monkeypatch.delenv("ANTHROPIC_API_KEY")
+        monkeypatch.setenv("ANTHROPIC_AUTH_TOKEN", "a-token-of-the-environment")
+        return project
+
+    @pytest.mark.parametrize("place", [0, 2, 5])
+    def test_is_used_before_or_after_the_verb_with_a_warning(
+        self, keyless, messages_server, capsys, monkeypatch, place
+    ):
+        words = [*ASK, "--cache", "off"]
+        assert main([*words[:place], "--api-key", self.KEY, *words[place:]]) == 0
+        (request,) = messages_server.requests
+        assert self.KEY in (request.headers.get("x-api-key", "") + request.headers.get("authorization", ""))
+        assert "a-token-of-the-environment" not in str(dict(request.headers))
+        captured = capsys.readouterr()
+        assert captured.err.count("ANTHROPIC_API_KEY") == 1 and self.KEY not in captured.err + captured.out
+        assert "ANTHROPIC_API_KEY" not in os.environ
+        assert os.environ["ANTHROPIC_AUTH_TOKEN"] == "a-token-of-the-environment"
+
+    def test_is_read_nowhere_also_where_the_server_repeats_it(self, keyless, another_server, capsys):
+        said = faults.status(400, message=f"no such key: {self.KEY}")
+        another_server(faults=[said, said])
+        assert main(["--verbose", "--api-key", self.KEY, *ASK]) == 1
+        assert main(["--api-key", self.KEY, *ASK, "--json"]) == 1
+        captured = capsys.readouterr()
+        assert self.KEY not in captured.out + captured.err and "***" in captured.out
+        for file in (path for top in (keyless, Path.home()) for path in top.rglob("*") if path.is_file()):
+            assert self.KEY.encode() not in file.read_bytes(), file
+
+    def test_is_not_repeated_by_a_usage_error(self, keyless, capsys):
+        for words in ([*ASK, "--api-key", self.KEY, "--nothing"], [*ASK, f"--apikey={self.KEY}"]):
+            assert main(words) == 2
+            assert self.KEY not in capsys.readouterr().err
+
+    def test_is_not_kept_with_the_command_of_a_durable_run(self, keyless, capsys):
+        for spelling in (("--api-key", self.KEY), (f"--api-key={self.KEY}",)):
+            args = parse(["run", "many", "t.jsonl", *spelling, "-o", "r.jsonl"])
+            assert args.words == ["run", "many", "t.jsonl", "-o", "r.jsonl"]
+
+
+class TestOutput:
+    def test_answer_is_in_the_file_and_on_stdout(self, project, capsys):
+        Path("answer.txt").write_text("something longer that was there before" * 9, encoding="utf-8")
+        assert main([*ASK, "-o", "answer.txt"]) == 0
+        shown = capsys.readouterr().out
+        assert Path("answer.txt").read_text(encoding="utf-8") == shown.rstrip("\n") != ""
+        assert main([*ASK, "--json", "--output", "again.txt"]) == 0
+        fields = json_of(capsys)
+        assert Path("again.txt").read_text(encoding="utf-8") == fields["output"]
+
+    def test_workflow_is_in_the_file_as_json(self, project, capsys):
+        assert main(["run", "workflow", "review", "--task", "x", "-o", "steps.json"]) == 0
+        found = json.loads(Path("steps.json").read_text(encoding="utf-8"))
+        assert (found["workflow"], found["task"]) == ("review", "x")
+        first = found["results"][0]
+        assert (first["agent_name"], first["success"], first["errors"]) == ("python-expert", True, [])
+        assert first["output"] and first["metadata"]["tokens_used"] > 0
+
+    def test_failed_call_leaves_the_file_as_it_was(self, project, another_server, capsys):
+        another_server(faults=[faults.status(400), faults.status(400)])
+        Path("kept.txt").write_text("before", encoding="utf-8")
+        assert main([*ASK, "-o", "kept.txt"]) == main([*ASK, "-o", "new.txt"]) == 1
+        assert Path("kept.txt").read_text(encoding="utf-8") == "before"
+        assert not Path("new.txt").exists()
+
+    def test_nothing_is_sent_that_could_not_be_written(self, project, messages_server, capsys):
+        Path("folder").mkdir()
+        Path("link").symlink_to(project / "elsewhere")
+        for target in ("folder", "link", "nowhere/answer.txt"):
+            assert main([*ASK, "-o", target]) == 2
+            assert f"{target} can't be written" in capsys.readouterr().err
+        assert not messages_server.requests and not (project / "elsewhere").exists()

@@ -6,6 +6,7 @@ import argparse
 
 from ..types import AgentResult
 from . import render, streams
+from .answer_file import AnswerFile
 from .kept import kept_answer
 from .options import check_budget
 from .task import read_task
@@ -20,16 +21,24 @@ def run_agent(args: argparse.Namespace) -> int:
 
         estimate(args, task)
         return 0
+    with AnswerFile(args.output) as file:
+        result = _answered(args, task)
+        if args.json:
+            streams.as_json(render.result_fields(result))
+        if result.success:
+            file.write(result.output)
+    return _exit_code(result)
+
+
+def _answered(args: argparse.Namespace, task: str) -> AgentResult:
     result = kept_answer(args, task)
     if result is None:
         from .live import fresh_answer
 
-        result = fresh_answer(args, task)
-    elif not args.json:
+        return fresh_answer(args, task)
+    if not args.json:
         render.answer(result)
-    if args.json:
-        streams.as_json(render.result_fields(result))
-    return _exit_code(result)
+    return result
 
 
 def _exit_code(result: AgentResult) -> int:

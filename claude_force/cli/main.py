@@ -12,7 +12,7 @@ from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Iterator, List, Optional, Sequence
 
-from .. import __version__
+from .. import __version__, settings
 from ..errors import CacheError, ClaudeForceError, InputError, InvalidWorkflowError
 from . import signals, streams
 from .arguments import VERBS, build_parser, verbs_with
@@ -21,6 +21,9 @@ from .parser import Parser, did_you_mean
 _OBJECTS_BETWEEN_COLLECTIONS = 50_000
 
 _HELP = "help"
+# Verbs whose `--format json` is `--json`.
+_WITH_FORMAT = ("info", "list", "run")
+_API_KEY = "--api-key"
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -28,9 +31,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     """Runs one command. Returns 0 done, 1 the agent failed, 2 usage, 130 interrupted."""
     given = list(sys.argv[1:] if argv is None else argv)
     streams.prepare_streams()
-    with _own_process() if argv is None else nullcontext():
+    with _own_process() if argv is None else nullcontext(), settings.credentials_restored():
         try:
-            return streams.finish(_written(given, as_json="--json" in given))
+            return streams.finish(_written(given, _asks_for_json(given)))
         except KeyboardInterrupt:
             # Once more, while it was told of the first, or of how it ended.
             streams.give_up_where_stuck()
@@ -47,6 +50,14 @@ def _own_process() -> Iterator[None]:
     signals.leave_to_the_system()
     # What is left goes with the process.
     gc.freeze()
+
+
+def _asks_for_json(given: Sequence[str]) -> bool:
+    """Whether errors are to be JSON too, also those of a command line that can't be parsed."""
+    verb = next((word for word in given if word in VERBS), "")
+    pairs = zip(given, given[1:])
+    by_format = "--format=json" in given or ("--format", "json") in pairs
+    return "--json" in given or (by_format and verb in _WITH_FORMAT)
 
 
 def _written(given: List[str], as_json: bool) -> int:
@@ -90,6 +101,12 @@ def _carry_out(args: argparse.Namespace) -> int:
     if args.quiet and args.verbose:
         raise InputError("--quiet and --verbose exclude each other: leave one out.")
     streams.be_quiet(args.quiet)
+    key = vars(args).pop("api_key", None)
+    if key is not None:
+        settings.use_api_key(key)
+        streams.warn(
+            f"{_API_KEY} shows the key to everyone who can list processes; set ANTHROPIC_API_KEY instead"
+        )
     with logging_to_stderr(args.verbose):
         code: int = args.carry_out(args)
         return code
@@ -110,7 +127,7 @@ def parse(given: List[str]) -> argparse.Namespace:
         return argparse.Namespace(carry_out=partial(_help, parser, given[1:]), quiet=False, verbose=False)
     args, rest = parser.parse_known_args(given)
     chosen: Parser = getattr(args, "parser", parser)
-    args.words = given
+    args.words = list(_without_key(given))
     # As an optional positional, argparse would lose the "-" that stands after an option.
     args.stdin = list(rest) == ["-"] and hasattr(args, "task_file")
     if rest and not args.stdin:
@@ -118,6 +135,16 @@ def parse(given: List[str]) -> argparse.Namespace:
     if not hasattr(args, "carry_out"):
         chosen.error(f"say what to do: {', '.join(chosen.kinds)}")
     return args
+
+
+def _without_key(given: Sequence[str]) -> Iterator[str]:
+    """A command line as it may be noted down."""
+    words = iter(given)
+    for word in words:
+        if word == _API_KEY:
+            next(words, None)
+        elif not word.startswith(f"{_API_KEY}="):
+            yield word
 
 
 def _help(parser: Parser, words: Sequence[str], _: argparse.Namespace) -> int:

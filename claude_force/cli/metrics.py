@@ -30,6 +30,7 @@ def show_metrics(args: argparse.Namespace) -> int:
     folder = find_sources(args.config, Path.cwd()).ledger
     window = window_of(time.time(), args.hours, args.since)
     if args.what == "export":
+        _choose_output(args)
         _export(args, folder, window)
         return 0
     summary = summary_of(folder, window)
@@ -233,6 +234,13 @@ _PLAIN: Dict[str, Callable[[Summary], Any]] = {
     "costs": Summary.money,
     "errors": _plain_errors,
 }
+
+
+def _choose_output(args: argparse.Namespace) -> None:
+    """FILE of 1.x is another spelling of `-o FILE`. Raises InputError."""
+    if None not in (args.file, args.output):
+        raise InputError(f"{args.file} and -o {args.output} both name a file to write: leave one out.")
+    args.output = args.file if args.output is None else args.output
 
 
 def _export(args: argparse.Namespace, folder: Path, window: Window) -> None:

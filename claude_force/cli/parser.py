@@ -4,10 +4,32 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import Any, Callable, Dict, Iterable, List, NoReturn, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Mapping, NoReturn, Optional, Sequence, Tuple
 
 from .. import settings
 from . import streams
+
+# Verbs of 1.x, and what takes their place.
+_OWN_FILES = "copy the agent's file into .claude/agents"
+_NO_SUCCESSOR = "it has no successor"
+GONE: Mapping[str, str] = {
+    "analyze": "use `metrics agents`, which compares agents by what they did",
+    "analyze-task": "use `list agents` to choose an agent, and --estimate for the cost",
+    "compose": "write the workflow into claude.json, and look at it with `workflow show`",
+    "contribute": _NO_SUCCESSOR,
+    "diagnose": "use `doctor`",
+    "export": _OWN_FILES,
+    "gallery": "use `init`, which writes sample agents",
+    "import": _OWN_FILES,
+    "import-bulk": _OWN_FILES,
+    "marketplace": _OWN_FILES,
+    "pick-agent": _OWN_FILES,
+    "recommend": "use `list agents` to choose an agent",
+    "restructure": _NO_SUCCESSOR,
+    "review": "use `doctor`, which names every file that can't be used",
+    "setup": "use `init`, then `doctor`",
+    "shell": "use `completion`, which lets your own shell complete commands",
+}
 
 _MARGIN, _COLUMNS_OF_A_FILE = 2, 80
 # Where the help of an option begins.
@@ -95,6 +117,8 @@ class Parser(argparse.ArgumentParser):
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
+            if action.dest == "verb" and value in GONE:
+                raise argparse.ArgumentError(action, f"there is no {value!r} since 2.0: {GONE[value]}")
             known = [str(one) for one in action.choices]
             hint = did_you_mean(str(value), known) or f" (choose from {', '.join(known)})"
             raise argparse.ArgumentError(action, f"there is no {value!r}{hint}")
@@ -134,6 +158,12 @@ def add_common(parser: Parser) -> None:
     options = parser.add_argument_group("common options")
     absent = argparse.SUPPRESS
     options.add_argument("--json", action="store_true", default=absent, help="print JSON, and only JSON")
+    options.add_argument(
+        "--api-key",
+        metavar="KEY",
+        default=absent,
+        help="prefer ANTHROPIC_API_KEY, as others can read a command line",
+    )
     options.add_argument(
         "--config",
         metavar="PATH",

@@ -50,7 +50,15 @@ def resume_run(args: argparse.Namespace) -> int:
             raise InputError(f"The project of run '{run.id}' is not there any more: {run.project}.")
         args.config = run.project
     # What a new run would be given.
-    fresh = {"task": None, "task_file": None, "input": None, "inputs": None, "plan": False, "estimate": False}
+    fresh = {
+        "task": None,
+        "task_file": None,
+        "input": None,
+        "inputs": None,
+        "output": None,
+        "plan": False,
+        "estimate": False,
+    }
     return run_workflow(argparse.Namespace(**{**vars(args), **fresh, "name": run.workflow, "resume": run.id}))
 
 

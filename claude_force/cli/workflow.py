@@ -20,6 +20,7 @@ from ..workflow.order import cycles
 from ..workflow.outcome import SKIPPED
 from ..workflow.plan import Plan
 from . import render, streams
+from .answer_file import AnswerFile
 from .database import chosen_database, crew_of, driver_database
 from .options import call_options, check_budget
 from .run import engine, estimate_fields, show_estimate
@@ -33,6 +34,11 @@ def run_workflow(args: argparse.Namespace) -> int:
     options = _Options(args)
     if args.plan or args.estimate:
         return asyncio.run(_plan(args, options))
+    with AnswerFile(args.output) as file:
+        return _carry_out(args, options, file)
+
+
+def _carry_out(args: argparse.Namespace, options: _Options, file: AnswerFile) -> int:
     run = _Run(args, options)
     try:
         result = asyncio.run(run.carry_out())
@@ -44,6 +50,7 @@ def run_workflow(args: argparse.Namespace) -> int:
         streams.as_json({**fields, "run_id": run.run_id})
         return 130
     run.report(result)
+    file.write(json.dumps(run.fields(result), indent=2, default=str) + "\n")
     return 0 if result.success else 1
 
 
@@ -174,13 +181,17 @@ class _Run:
     def report(self, result: WorkflowResult) -> None:
         """Of a run that has come to its end."""
         if self._args.json:
-            fields = _fields(self._args.name, result.task, result)
-            more = {name: value for name, value in result.to_dict().items() if name not in fields}
-            streams.as_json({**fields, "success": result.success, **more})
+            streams.as_json(self.fields(result))
             return
         streams.note(_summary(result))
         if not result.success:
             self.hint("asks again for what is missing, and for nothing else")
+
+    def fields(self, result: WorkflowResult) -> Dict[str, Any]:
+        """A run that has come to its end, as `--json` and `-o` show it."""
+        fields = _fields(self._args.name, result.task, result)
+        more = {name: value for name, value in result.to_dict().items() if name not in fields}
+        return {**fields, "success": result.success, **more}
 
     def hint(self, what: str) -> None:
         """How the run goes on, where it can."""
@@ -199,7 +210,8 @@ def _fields(
         "workflow": name,
         "task": task,
         "total_tokens": sum(result.usage.total_tokens for result in results),
-        "results": [render.result_fields(result) for result in results],
+        # 1.x wrote the name of the agent as `agent_name` into files.
+        "results": [{**render.result_fields(one), "agent_name": one.agent_name} for one in results],
     }
     return fields if error is None else {**fields, "error": error}
 

@@ -5,10 +5,11 @@ Nothing heavy is imported here: `--help` builds its parsers from this table.
 
 from __future__ import annotations
 
+import argparse
 from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
 
 from ... import settings
-from .types import concurrent, number, whole
+from .types import TextOrJson, concurrent, number, whole
 
 # The groups of the help, in the order in which it shows them.
 INPUT = "what to run"
@@ -45,7 +46,7 @@ class Option(NamedTuple):
     def text(self) -> str:
         """The help with the default."""
         default = self.default
-        if default is None and self.settings.get("default") not in (None, False):
+        if default is None and self.settings.get("default") not in (None, False, argparse.SUPPRESS):
             value = self.settings["default"]
             default = f"{value:g}" if isinstance(value, float) else str(value)
         return self.help if default is None else f"{self.help} (default: {default})"
@@ -65,6 +66,11 @@ def _option(
 
 def _switch(*flags: str, help: str, group: str = OTHER, excludes: str = "", **settings: Any) -> Option:
     return _option(*flags, help=help, group=group, excludes=excludes, action="store_true", **settings)
+
+
+def _output(help: str, group: str = OTHER, shown: Optional[object] = None, metavar: str = "FILE") -> Option:
+    flags = ("-o", "--output")
+    return _option(*flags, help=help, group=group, values="files", shown=shown, metavar=metavar)
 
 
 def _tokens_a_minute(which: str, *flags: str, of: str) -> Option:
@@ -157,14 +163,13 @@ OPTIONS: Dict[str, Option] = {
         "--no-pass-output", help="give each agent the task alone, without earlier answers", group=INPUT
     ),
     # Output and resuming.
-    "results": _option(
-        "-o",
-        "--output",
-        help="results as JSON lines; the same command resumes the file; - is standard output",
+    "results": _output(
+        "results as JSON lines; the same command resumes the file; - is standard output",
         group=OUTPUT,
-        values="files",
         metavar="RESULTS",
     ),
+    "answer_file": _output("also write the answer to a file", group=OUTPUT),
+    "workflow_file": _output("also write the results to a file, as JSON", group=OUTPUT),
     "retry_failed": _switch("--retry-failed", help="run the failed rows of the output again", group=OUTPUT),
     "no_resume": _switch("--no-resume", help="start over: drop the results in the output", group=OUTPUT),
     "resume": _option(
@@ -333,25 +338,14 @@ OPTIONS: Dict[str, Option] = {
         choices=["json", "csv", "prometheus"],
         default="json",
     ),
-    "export_output": _option(
-        "-o",
-        "--output",
-        help="file to write",
-        values="files",
-        shown="standard output",
-        metavar="FILE",
+    "export_file": _option(
+        "file", help="file to write, as -o", group=INPUT, values="files", nargs="?", metavar="FILE"
     ),
+    "export_output": _output("file to write", shown="standard output"),
     "report_run": _option(
         "--run", help="a run's id, or last", shown="last, without --hours and --since", metavar="ID"
     ),
-    "report_output": _option(
-        "-o",
-        "--output",
-        help="file to write",
-        values="files",
-        shown=".claude/metrics/report.html",
-        metavar="FILE",
-    ),
+    "report_output": _output("file to write", shown=".claude/metrics/report.html"),
     # The other verbs.
     "folder": _option(
         "folder",
@@ -366,6 +360,15 @@ OPTIONS: Dict[str, Option] = {
         "--send",
         help="also send a paid request of a few tokens, whose answer tells the rate limits",
         excludes="how",
+    ),
+    "as_json": _option(
+        "--format",
+        help="json: the same as --json",
+        group=OUTPUT,
+        shown="text",
+        action=TextOrJson,
+        choices=["text", "json"],
+        default=argparse.SUPPRESS,
     ),
     "listed": _option(
         "what",

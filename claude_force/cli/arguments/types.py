@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Union
+import argparse
+from typing import Any, Optional, Union
 
 
 def concurrent(text: str) -> Union[int, str]:
@@ -21,6 +22,20 @@ def number(text: str) -> float:
     if value - value != 0:  # nan, inf
         raise ValueError(text)
     return value
+
+
+class TextOrJson(argparse.Action):
+    """`--format text|json` of 1.x: another spelling of `--json`."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: Optional[str] = None,
+    ) -> None:
+        """Sets `json`."""
+        namespace.json = values == "json"
 
 
 concurrent.__name__ = "whole number or auto"

@@ -38,6 +38,7 @@ _ROWS = (
 
 # What changes an answer or bounds a call, for every verb that makes calls.
 _CALL = "max_tokens temperature timeout deadline max_retries max_concurrent no_stream"
+_SHOWN = "answer_file as_json"
 _RATES = "rpm input_tpm output_tpm"
 _DATABASE = "run_database durable"
 _WORKFLOW_RUN = f"no_pass_output fail_fast grace budget price cache cache_ttl {_RATES} {_DATABASE} {_CALL}"
@@ -46,7 +47,7 @@ _RUN = {
     "agent": Verb(
         "Run one agent on one task.",
         "agent:run_agent",
-        f"agent_name task task_file {_CALL} {_RATES} budget price estimate cache cache_ttl",
+        f"agent_name task task_file {_SHOWN} {_CALL} {_RATES} budget price estimate cache cache_ttl",
         _TASK,
         (
             'run agent code-reviewer --task "Review: def f(): pass"',
@@ -57,7 +58,8 @@ _RUN = {
     "workflow": Verb(
         "Run a workflow, each step as soon as its inputs are there. --resume continues a run.",
         "workflow:run_workflow",
-        f"workflow_name task task_file input inputs resume plan estimate {_WORKFLOW_RUN}",
+        f"workflow_name task task_file input inputs resume workflow_file as_json plan estimate "
+        f"{_WORKFLOW_RUN}",
         _TASK,
         (
             'run workflow release --task "Release 1.2" --plan',
@@ -138,7 +140,7 @@ _METRICS = {
     "export": Verb(
         "Write out all executions, or the figures for Prometheus.",
         "metrics:show_metrics",
-        "hours since export_format export_output",
+        "export_file hours since export_format export_output",
         examples=("metrics export --format csv -o executions.csv --since 7d",),
     ),
 }
@@ -153,10 +155,10 @@ VERBS: Mapping[str, Verb] = {
     "list": Verb(
         "List the project's agents or workflows.",
         "agents:show_list",
-        "listed",
+        "listed as_json",
         examples=("list agents", "list workflows --json"),
     ),
-    "info": Verb("Show an agent or a workflow.", "agents:show_info", "any_name"),
+    "info": Verb("Show an agent or a workflow.", "agents:show_info", "any_name as_json"),
     "run": Verb("Run an agent, a workflow, or many tasks.", kinds=_RUN, dest="kind"),
     "workflow": Verb(
         "Show what a workflow does, and in which order.",
