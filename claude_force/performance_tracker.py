@@ -19,6 +19,7 @@ from .errors import InvalidOptionError
 from .forks import forgets_after_fork
 from .ledger.journal import Journal
 from .ledger.writing import line_of_execution
+from .storage.private_files import UnsafePathError
 from .types import Executed
 
 if TYPE_CHECKING:
@@ -133,7 +134,8 @@ class PerformanceTracker:
         except OSError as error:
             if not self._warned:
                 self._warned = True
-                logger.warning("executions are not recorded in %s: %s", self.folder, error)
+                place = "" if isinstance(error, UnsafePathError) else f" in {self.folder}"
+                logger.warning("executions are not recorded%s: %s", place, error)
         except Exception:
             # Whatever it is, no call may fail by it, nor those that come after.
             logger.exception("executions are not recorded")

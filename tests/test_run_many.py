@@ -502,15 +502,16 @@ class TestResume:
         assert indexes() == list(range(5))
 
     @pytest.mark.skipif(sys.platform == "win32", reason="modes and links are POSIX's")
-    def test_the_output_stays_as_private_as_it_was_and_a_link_stays_a_link(self, project, monkeypatch):
-        tasks, real = write_tasks(project, 3), project / "real.jsonl"
+    def test_the_output_stays_private_and_the_users_link_a_link(self, project, monkeypatch, tmp_path_factory):
+        tasks, outside = write_tasks(project, 3), tmp_path_factory.mktemp("outside")
+        real, link = outside / "real.jsonl", outside / "out.jsonl"
         real.touch(mode=0o600)
-        (project / "out.jsonl").symlink_to(real)
+        link.symlink_to(real)
         with MessagesServer(faults=[faults.status(400)]) as server:
             point_to(server, monkeypatch)
-            assert many(tasks, "-o", "out.jsonl") == 3
-            assert many(tasks, "-o", "out.jsonl", "--retry-failed") == 0
-        assert (project / "out.jsonl").is_symlink()
+            assert many(tasks, "-o", link) == 3
+            assert many(tasks, "-o", link, "--retry-failed") == 0
+        assert link.is_symlink()
         assert real.stat().st_mode & 0o777 == 0o600
         assert indexes(real) == list(range(3))
 

@@ -8,16 +8,18 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
+import stat
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Collection, Dict, Iterable, Iterator, Mapping, Optional, Set, Tuple, Type
+from typing import IO, Any, Collection, Dict, Iterable, Iterator, Mapping, Optional, Set, Tuple, Type
 
 from ..errors import CancelledCallError, ClosedError, InputError
 from ..locks import try_lock
 from ..money import is_unpriced
+from ..storage.places import folder_of, granted_path
+from ..storage.private_files import PUBLIC_FILE
 from ..types import AgentResult
 from .rows import Row
 
@@ -62,21 +64,65 @@ class Output:
     """One run's file. Opened by one process at a time; `done` holds what it had when it was opened."""
 
     def __init__(self, path: Path) -> None:
-        """Raises InputError where another run has it, or it holds anything but results; OSError."""
+        """Raises InputError where another run has it, or it holds anything but results; UnsafePathError where
+        a project has put a link there; OSError."""
         self.path = path
-        self._lock = _open_locked(path)
+        place = granted_path(path)
+        self._folder, self._name = folder_of(place), place.name
+        try:
+            self._lock = self._open_locked()
+        except BaseException:
+            self._folder.close()
+            raise
         self._file: Any = None
         # Rows that are run again; a new line of one makes its old line worth nothing.
         self._again: Set[int] = set()
         try:
-            self.done, good, lines = _load(path)
+            self.done, good, lines = self._load()
             self._has_old_lines = lines > len(self.done)
             # A kill in the middle of a line leaves a part of it.
-            if path.stat().st_size > good:
-                os.truncate(path, good)
+            if os.fstat(self._lock).st_size > good:
+                os.ftruncate(self._lock, good)
         except BaseException:
-            os.close(self._lock)
+            self._let_go()
             raise
+
+    def _open_locked(self) -> int:
+        while True:
+            descriptor = self._folder.open(self._name, mode=PUBLIC_FILE)
+            try:
+                _take(descriptor, self.path)
+                # Another run may have put a new file in its place in the meantime.
+                if os.path.samestat(os.fstat(descriptor), self._folder.stat(self._name)):
+                    return descriptor
+            except BaseException:
+                os.close(descriptor)
+                raise
+            os.close(descriptor)
+
+    def _let_go(self) -> None:
+        os.close(self._lock)
+        self._folder.close()
+
+    def _load(self) -> Tuple[Dict[int, Done], int, int]:
+        """What stands in the file whole, where that ends, in bytes, and in how many lines it stands."""
+        done: Dict[int, Done] = {}
+        good = lines = 0
+        for end, _, found in self._lines():
+            done[found["index"]] = _done(found)
+            good, lines = end, lines + 1
+        return done, good, lines
+
+    def _newest_lines(self) -> Iterator[Tuple[bytes, Dict[str, Any]]]:
+        """Of the lines that a row has, the last."""
+        last = {found["index"]: end for end, _, found in self._lines()}
+        for end, line, found in self._lines():
+            if last[found["index"]] == end:
+                yield line, found
+
+    def _lines(self) -> Iterator[Tuple[int, bytes, Dict[str, Any]]]:
+        with os.fdopen(self._folder.read(self._name), "rb") as lines:
+            yield from _whole_lines(lines, self.path)
 
     def keep(self, kept: Mapping[int, Done], again: Collection[int] = ()) -> None:
         """Takes out all rows but these. Of those that are run `again` the cost stays, for the next run to
@@ -87,30 +133,28 @@ class Output:
         self.done, self._again, self._has_old_lines = dict(kept), set(again), False
 
     def _kept_lines(self, kept: Collection[int], again: Collection[int]) -> Iterator[bytes]:
-        for line, found in _newest_lines(self.path):
+        for line, found in self._newest_lines():
             if found["index"] in kept:
                 yield line
             elif found["index"] in again:
                 yield _cost_alone(found)
 
     def _replace(self, lines: Iterable[bytes]) -> None:
-        # A link goes on to point to the file that it points to.
-        path = Path(os.path.realpath(self.path))
-        fresh = path.with_name(path.name + ".tmp")
-        descriptor = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
+        fresh = self._name + ".tmp"
+        descriptor = self._folder.open(fresh, os.O_TRUNC, PUBLIC_FILE)
         try:
             # Locked before it has the name, so that no other run finds it free.
             _take(descriptor, self.path)
-            shutil.copymode(path, fresh)
+            _copy_mode(self._lock, descriptor)
             with os.fdopen(os.dup(descriptor), "wb") as file:
                 file.writelines(lines)
                 file.flush()
                 os.fsync(file.fileno())
-            fresh.replace(path)
+            self._folder.replace(fresh, self._name)
         except BaseException:
             os.close(descriptor)
             with suppress(OSError):
-                fresh.unlink()
+                self._folder.unlink(fresh)
             raise
         os.close(self._lock)
         self._lock = descriptor
@@ -122,7 +166,7 @@ class Output:
         Not in a thread: some microseconds, in which no request is sent whose answer a kill could lose.
         """
         if self._file is None:
-            self._file = self.path.open("ab", buffering=0)
+            self._file = os.fdopen(self._folder.open(self._name, os.O_APPEND, PUBLIC_FILE), "ab", buffering=0)
         line = json.dumps(_fields(row, key, result, before), default=str).encode() + b"\n"
         whole = os.fstat(self._file.fileno()).st_size
         try:
@@ -144,11 +188,11 @@ class Output:
                 self._take_out_old_lines()
         finally:
             self._file = None
-            os.close(self._lock)
+            self._let_go()
 
     def _take_out_old_lines(self) -> None:
         try:
-            self._replace(line for line, _ in _newest_lines(self.path))
+            self._replace(line for line, _ in self._newest_lines())
         except OSError as error:
             # The next run knows which line of a row is the newer one, and tries again.
             logger.warning("%s has older lines of rows that were run again: %s", self.path, error)
@@ -206,24 +250,6 @@ def _error(result: AgentResult) -> Optional[str]:
     return "; ".join(result.errors) if result.errors else None
 
 
-def _load(path: Path) -> Tuple[Dict[int, Done], int, int]:
-    """What stands in the file whole, where that ends, in bytes, and in how many lines it stands."""
-    done: Dict[int, Done] = {}
-    good = lines = 0
-    for end, _, found in _lines(path):
-        done[found["index"]] = _done(found)
-        good, lines = end, lines + 1
-    return done, good, lines
-
-
-def _newest_lines(path: Path) -> Iterator[Tuple[bytes, Dict[str, Any]]]:
-    """Of the lines that a row has, the last."""
-    last = {found["index"]: end for end, _, found in _lines(path)}
-    for end, line, found in _lines(path):
-        if last[found["index"]] == end:
-            yield line, found
-
-
 def _cost_alone(found: Dict[str, Any]) -> bytes:
     """The line of a call that was broken off: no result, and what it has cost."""
     note = {"success": False, "output": "", "error": "it is run again", "error_type": _BROKEN_OFF[-1]}
@@ -236,21 +262,25 @@ def _done(found: Dict[str, Any]) -> Done:
     return Done(found["key"], success, cost or 0.0, is_unpriced(success, cost), broken_off)
 
 
-def _lines(path: Path) -> Iterator[Tuple[int, bytes, Dict[str, Any]]]:
+def _whole_lines(lines: IO[bytes], path: Path) -> Iterator[Tuple[int, bytes, Dict[str, Any]]]:
     """Each whole line with its end and what it says. Raises InputError for a file that is no output."""
     position = 0
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            found = _result(line)
-            if found is None:
-                if lines.read(1) or not _is_torn(line):
-                    raise InputError(
-                        f"{path}, line {number} is not a result of a run. It was left as it is: name another "
-                        "file for the output."
-                    )
-                return
-            position += len(line)
-            yield position, line, found
+    for number, line in enumerate(lines, start=1):
+        found = _result(line)
+        if found is None:
+            if lines.read(1) or not _is_torn(line):
+                raise InputError(
+                    f"{path}, line {number} is not a result of a run. It was left as it is: name another "
+                    "file for the output."
+                )
+            return
+        position += len(line)
+        yield position, line, found
+
+
+def _copy_mode(old: int, new: int) -> None:
+    if hasattr(os, "fchmod"):
+        os.fchmod(new, stat.S_IMODE(os.fstat(old).st_mode))
 
 
 def _is_torn(line: bytes) -> bool:
@@ -282,26 +312,6 @@ def _is_whole(found: Dict[str, Any]) -> bool:
         and isinstance(found.get("success"), bool)
         and (cost is None or (type(cost) in (int, float) and 0 <= cost < float("inf")))
     )
-
-
-def _open_locked(path: Path) -> int:
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            _take(descriptor, path)
-            # Another run may have put a new file in its place in the meantime.
-            if os.path.samestat(os.fstat(descriptor), path.stat()):
-                _expect_file(path)
-                return descriptor
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
-
-
-def _expect_file(path: Path) -> None:
-    if not path.is_file():
-        raise InputError(f"{path} is not a file: results that can't be read again can't be resumed.")
 
 
 def _take(descriptor: int, path: Path) -> None:

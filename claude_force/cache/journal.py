@@ -8,7 +8,7 @@ import sqlite3
 from pathlib import Path
 from typing import Iterable
 
-from .files import open_private
+from ..storage.private_files import check_database, open_private
 
 logger = logging.getLogger(__name__)
 
@@ -18,6 +18,7 @@ _PAGE_BYTES = 4096
 
 def connect(path: Path, schema: Iterable[str], wal_bytes: int) -> sqlite3.Connection:
     """To be called under the folder's lock. Raises sqlite3.Error, OSError."""
+    check_database(path)
     # SQLite gives the files beside it the mode that it finds here.
     os.close(open_private(path))
     db = _connection(path)

@@ -11,7 +11,7 @@ from typing import Dict, Set
 
 from ..forks import forgets_after_fork
 from ..locks import lock_byte, unlock_byte
-from .files import open_private
+from ..storage.private_files import open_private
 
 _EVERY: Dict[Path, Leases] = {}
 

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Optional, Type
 
 from ..locks import lock, unlock
-from .files import open_private
+from ..storage.private_files import open_private
 
 _NUMBER = struct.Struct("<Q")
 

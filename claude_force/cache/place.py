@@ -10,6 +10,8 @@ from typing import Iterable, Iterator, Union
 from .. import settings
 from ..agents.discovery import project_folder
 from ..errors import CacheError
+from ..storage.places import base_in_project, whole_path
+from ..storage.private_files import Folder, make_folders, make_private
 
 _OWN_FILES = ("secret", "lock", "generation", "leases", "secret.*", "answers-*", "probe-*")
 
@@ -19,11 +21,13 @@ def cache_folder(wanted: Union[str, Path, None], allowed: Iterable[Union[str, Pa
 
     Raises CacheError for one that is not inside `~/.claude`, the system's temporary folder, the working
     directory, the project or one of `allowed`; `..` and symbolic links are followed before that is decided.
+    Raises CacheError for one that is reached through a link inside a project.
     Raises CacheError also for one that other users own, can write or can replace. The user's own cache folder
     is taken with what an older cache left there; in any other, files of others that are open to all are not
     locked up.
     """
     given = settings.user_folder() / "cache" if wanted is None else Path(wanted).expanduser()
+    _refuse_links_of_project(given)
     real = Path(os.path.realpath(given))
     named = [_real(one) for one in allowed]
     if not any(base in real.parents for base in _usual()) and not any(
@@ -38,6 +42,19 @@ def cache_folder(wanted: Union[str, Path, None], allowed: Iterable[Union[str, Pa
     except OSError as error:
         raise CacheError(f"The cache folder {given} can't be used: {error.strerror}.") from error
     return real
+
+
+def _refuse_links_of_project(given: Path) -> None:
+    whole = whole_path(given)
+    base = base_in_project(whole)
+    if base is None:
+        return
+    try:
+        Folder(whole, base).close()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise CacheError(f"The cache folder {given} can't be used: {error.strerror}.") from error
 
 
 def _usual() -> Iterator[Path]:
@@ -63,9 +80,9 @@ def _make_private(folder: Path, shared: bool) -> None:
             raise CacheError(f"The cache folder {folder} is a file: remove it, or choose another folder.")
         _refuse_foreign(folder, shared)
     else:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # The mode that mkdir was given has passed through the umask.
-    folder.chmod(0o700)
+        make_folders(folder)
+    # One that is taken over as the cache's own is closed to others.
+    make_private(folder)
 
 
 def _refuse_foreign(folder: Path, shared: bool) -> None:

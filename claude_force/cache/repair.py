@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Callable, Iterator, Optional, Set
 
+from ..storage.private_files import check_database
 from .journal import connect
 from .signing import key_of
 from .store import PUT, SCHEMA, USE, row_id
@@ -92,6 +93,7 @@ def _copy(damaged: Path, fresh: Path, judge: Judge) -> int:
 
 def _readable(path: Path) -> Iterator[bytes]:
     """One by one: behind a page that can't be read there may be others that can."""
+    check_database(path)
     db = sqlite3.connect(str(path), isolation_level=None)
     try:
         # Without it SQLite refuses a file that is shorter than its header says.

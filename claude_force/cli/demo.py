@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,11 @@ REVIEWED = ("errors.py", "types.py", "calling/messages.py")
 TEAM = ("code-reviewer", "security-specialist", "documentation-writer")
 # A pause and a pace as a fast model has them.
 FIRST_TOKEN_SECONDS, TOKENS_PER_SECOND = 0.3, 100.0
+# With -I and this process's own path: with -m, Python would import from the working directory first.
+_SERVER = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); "
+    "from claude_force.testing.__main__ import main; sys.exit(main())"
+)
 
 STAND_IN = (
     "No key is used and nothing is paid: a stand-in on this machine answers, over real HTTP, with a\n"
@@ -86,7 +92,7 @@ def _endpoint(live: bool) -> Iterator[Optional[str]]:
     if live:
         yield None
         return
-    command = [sys.executable, "-m", "claude_force.testing"]
+    command = [sys.executable, "-I", "-c", _SERVER, json.dumps(sys.path)]
     command += [
         "--time-to-first-token",
         str(FIRST_TOKEN_SECONDS),

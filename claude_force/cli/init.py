@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Tuple
 
 from ..agents import Registry
 from ..errors import InputError
 from ..spelled import count
+from ..storage.private_files import PRIVATE_FOLDER, PUBLIC_FILE, PUBLIC_FOLDER, Folder
 from . import streams
 
 SAMPLES = Path(__file__).parent / "samples"
@@ -25,7 +27,7 @@ def init(args: argparse.Namespace) -> int:
         raise InputError(f"{project} is no folder: make it first, or name another one.")
     registry = Registry(start=project)
     needed = not (_serves(registry.folder, project) and registry.list_agents())
-    written = dict(_write(project / ".claude")) if needed else {}
+    written = dict(_write(project)) if needed else {}
     _report(args, _fields(Registry(start=project), needed, written))
     return 0
 
@@ -37,13 +39,16 @@ def _serves(folder: Path, project: Path) -> bool:
     return folder.parent in (project, *project.parents)
 
 
-def _write(folder: Path) -> Iterator[Tuple[str, bool]]:
+def _write(project: Path) -> Iterator[Tuple[str, bool]]:
     """The path of each sample, and whether it was written now: what is there already stays as it is."""
+    # The user's own folder is for nobody else; a project's is as its other folders are.
+    mode = PRIVATE_FOLDER if project == Path.home() else PUBLIC_FOLDER
     for sample in sorted(path for path in SAMPLES.rglob("*") if path.is_file()):
-        target = folder / sample.relative_to(SAMPLES)
+        target = project / ".claude" / sample.relative_to(SAMPLES)
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("xb") as file:
+            with Folder(target.parent, project, make=True, mode=mode) as folder, os.fdopen(
+                folder.open(target.name, os.O_EXCL, PUBLIC_FILE), "wb"
+            ) as file:
                 file.write(sample.read_bytes())
         except FileExistsError:
             yield str(target), False

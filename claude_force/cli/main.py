@@ -14,6 +14,7 @@ from typing import Iterator, List, Optional, Sequence
 
 from .. import __version__, settings
 from ..errors import CacheError, ClaudeForceError, InputError, InvalidWorkflowError
+from ..storage.private_files import UnsafePathError
 from . import signals, streams
 from .arguments import VERBS, build_parser, verbs_with
 from .parser import Parser, did_you_mean
@@ -80,6 +81,9 @@ def _guarded(given: List[str], as_json: bool) -> int:
         return USAGE
     except (InputError, CacheError) as error:
         streams.error(error.for_shell(), as_json)
+        return USAGE
+    except UnsafePathError as error:
+        streams.error(str(error), as_json)
         return USAGE
     except ClaudeForceError as error:
         streams.error(error.for_shell(), as_json)

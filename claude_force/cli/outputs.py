@@ -13,9 +13,9 @@ from typing import Any, Iterator, List, Optional, Sequence, Tuple
 
 from .. import settings
 from ..agents.names import slug
-from ..cache.files import open_private
 from ..cache.place import cache_folder
 from ..errors import CacheError
+from ..storage.private_files import open_private, read_private
 
 _LONGEST_NAME = 40
 # What a note leaves out of the command: a URL may hold a password, and a run is begun anew only once.
@@ -67,9 +67,10 @@ def _folder() -> Path:
 
 def _read(place: Path) -> Optional[Note]:
     try:
-        found: Any = json.loads(place.read_bytes())
+        with os.fdopen(read_private(place), "rb") as file:
+            found: Any = json.load(file)
         return Note(**{**found, "words": tuple(found["words"])})
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         # None, or one of another version: the output then gets a new run.
         return None
 

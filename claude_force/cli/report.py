@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import os
 import time
-from contextlib import suppress
 from pathlib import Path
 
 from ..agents.discovery import find_sources
@@ -15,6 +13,7 @@ from ..ledger.figures import Figures
 from ..ledger.window import window_of
 from ..report import LAST, build_report, select
 from ..spelled import count, dollars, size
+from ..storage.places import replace_output
 from . import streams
 
 _NAME = "report.html"
@@ -58,25 +57,10 @@ def _write(target: Path, html: str) -> int:
     """Returns its bytes. Raises InputError."""
     data = html.encode("utf-8")
     try:
-        if target.exists() and not target.is_file():
-            target.write_bytes(data)  # a pipe, a terminal
-        else:
-            _replace(Path(os.path.realpath(target)), data)
+        replace_output(target, data)
     except OSError as error:
         raise InputError(f"{target} can't be written: {error.strerror}.") from error
     return len(data)
-
-
-def _replace(target: Path, data: bytes) -> None:
-    """The whole page or none of it: who opens it never sees half of one. Raises OSError."""
-    part = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        part.write_bytes(data)
-        part.replace(target)
-    except OSError:
-        with suppress(OSError):
-            part.unlink()
-        raise
 
 
 def _totals(figures: Figures) -> str:

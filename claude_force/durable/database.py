@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import NullPool
 
 from ..errors import DatabaseError
+from ..storage.places import check_named_database
 from . import functions
 from .address import Address
 from .tables import MADE_BY, SCHEMA, create_all
@@ -134,6 +135,10 @@ class Database:
 
 def _engine(address: Address, who: str) -> sa.Engine:
     if address.is_sqlite:
+        try:
+            check_named_database(str(address.url.database))
+        except OSError as error:
+            raise DatabaseError(f"The database {address} can't be used: {error.strerror}.") from error
         # A file needs no pool, and a connection that lingers would hold its lock.
         engine = sa.create_engine(address.url, poolclass=NullPool, connect_args={"timeout": 30})
         if sqlite3.sqlite_version_info < _KNOWS_SUBSECONDS:

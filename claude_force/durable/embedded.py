@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from ..asking import Asking, Keeping, Send
 from ..calling import Clock, Terms
 from ..errors import CancelledCallError, ClaudeForceError, ClosedError, DatabaseError, WorkerError
 from ..locks import try_lock
+from ..storage.places import folder_of, granted_path
+from ..storage.private_files import PUBLIC_FILE
 from ..types import Call, Reply
 from . import host
 from .address import Address
@@ -233,8 +236,9 @@ class Embedded:
         dies."""
         path = Path(str(self._address.url.database) + ".lock")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock = path.open("ab")
+            with folder_of(path, make=True) as folder:
+                name = granted_path(path).name
+                lock = os.fdopen(folder.open(name, os.O_APPEND, PUBLIC_FILE), "ab")
         except OSError as error:
             raise DatabaseError(
                 f"The database {self._address} can't be used: {path}: {error.strerror}. Give a file in a "

@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 WORTH_A_PROCESS = 100_000_000
 _MOST_PROCESSES = 8
 
+# Isolated (-I) until it has this process's own path: else it would import from the working directory first.
 _PROGRAM = (
     "import json, sys; job = json.loads(sys.argv[1]); sys.path[:] = job.pop('path'); "
     "from claude_force.ledger.crew import work; work(**job)"
@@ -77,7 +78,7 @@ def _shares(folder: Path, window: Window) -> List[List[str]]:
 
 def _bytes_to_read(path: Path, window: Window) -> int:
     try:
-        found = path.stat()
+        found = path.lstat()
     except FileNotFoundError:
         return 0
     return 0 if ended_before(found, window) else found.st_size
@@ -95,7 +96,7 @@ class _Helper:
         job = {"path": sys.path, "folder": str(folder.absolute()), "names": names, **vars(window)}
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _PROGRAM, json.dumps(job)],
+                [sys.executable, "-I", "-c", _PROGRAM, json.dumps(job)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,

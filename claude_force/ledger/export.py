@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterable, TextIO
 
 from ..errors import InvalidOptionError
+from ..storage.places import open_output
 from .entry import NAMES, Entry
 from .journal import is_ledger_file
 
@@ -17,7 +18,7 @@ def open_export(target: Path, folder: Path) -> TextIO:
     """Opens a file for what the ledger in `folder` holds. Raises as `check_target`, OSError."""
     check_target(target, folder)
     # Half a character, which a foreign line may hold, must not end the export.
-    return target.open("w", encoding="utf-8", errors="backslashreplace", newline="")
+    return os.fdopen(open_output(target), "w", encoding="utf-8", errors="backslashreplace", newline="")
 
 
 def check_target(target: Path, folder: Path) -> None:

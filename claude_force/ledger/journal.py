@@ -9,8 +9,9 @@ import time
 from pathlib import Path
 from typing import Iterator, List, NamedTuple, Optional
 
-from ..cache.files import open_private
 from ..locks import try_lock, unlock
+from ..storage.places import open_folder
+from ..storage.private_files import Folder
 
 logger = logging.getLogger(__name__)
 
@@ -31,9 +32,15 @@ class Older(NamedTuple):
 
 def older_files(folder: Path) -> List[Older]:
     """The full files, oldest first; none in a folder that is not there. Raises OSError."""
-    if not folder.is_dir():
+    try:
+        with open_folder(folder) as opened:
+            return _older(opened)
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    found = ((_OLDER.fullmatch(path.name), path) for path in folder.iterdir())
+
+
+def _older(folder: Folder) -> List[Older]:
+    found = ((_OLDER.fullmatch(name), folder.path / name) for name in folder.names())
     return sorted(Older(int(match.group(1)), path) for match, path in found if match)
 
 
@@ -43,7 +50,7 @@ def is_ledger_file(name: str) -> bool:
 
 
 class Journal:
-    """Appends lines to `executions.jsonl` in `folder`.
+    """Appends lines to `executions.jsonl` in `folder`, which a project may hold: nothing goes through a link.
 
     Args:
         max_bytes: a file that would be larger is renamed to `executions-<number>.jsonl` first.
@@ -54,49 +61,42 @@ class Journal:
         self._folder, self._max_bytes, self._keep = folder, max_bytes, keep
 
     def append(self, lines: List[str]) -> None:
-        """In one write, which no other process's cuts in two. Raises OSError."""
+        """In one write, which no other process's cuts in two. Raises UnsafePathError, OSError."""
         data = "".join(f"{line}\n" for line in lines).encode("ascii")
-        self._make_folder()
-        guard = open_private(self._folder / _LOCK)
-        try:
-            locked = _locked(guard)
+        with open_folder(self._folder, make=True) as folder:
+            guard = folder.open(_LOCK)
             try:
-                self._append(data, locked)
+                locked = _locked(guard)
+                try:
+                    self._append(folder, data, locked)
+                finally:
+                    if locked:
+                        unlock(guard)
             finally:
-                if locked:
-                    unlock(guard)
-        finally:
-            os.close(guard)
+                os.close(guard)
 
-    def _make_folder(self) -> None:
-        if not self._folder.is_dir():
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if os.name == "posix" and self._folder.stat().st_mode & 0o777 != 0o700:
-            self._folder.chmod(0o700)
-
-    def _append(self, data: bytes, locked: bool) -> None:
+    def _append(self, folder: Folder, data: bytes, locked: bool) -> None:
         # Opened anew each time: another process may have renamed the file since.
-        file = open_private(self._folder / LIVE, os.O_APPEND)
+        file = folder.open(LIVE, os.O_APPEND)
         try:
             size = os.fstat(file).st_size
             if locked and size and size + len(data) > self._max_bytes:
                 os.close(file)
                 file = -1
-                self._start_next()
-                file, size = open_private(self._folder / LIVE, os.O_APPEND), 0
+                self._start_next(folder)
+                file, size = folder.open(LIVE, os.O_APPEND), 0
             _write(file, data if _ends_with_newline(file, size) else b"\n" + data)
         finally:
             if file >= 0:
                 os.close(file)
 
-    def _start_next(self) -> None:
-        older = older_files(self._folder)
+    def _start_next(self, folder: Folder) -> None:
+        older = _older(folder)
         number = older[-1].number + 1 if older else 1
-        live = self._folder / LIVE
-        live.rename(self._folder / f"executions-{number:06d}.jsonl")
+        folder.replace(LIVE, f"executions-{number:06d}.jsonl")
         if self._keep is not None:
             for one in older[: max(0, len(older) + 1 - self._keep)]:
-                one.path.unlink()
+                folder.unlink(one.path.name)
 
 
 def _locked(guard: int) -> bool:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, Callable, Iterator, List, Optional
 
+from ..storage.places import open_folder
+from ..storage.private_files import Folder
 from .entry import Entry
 from .journal import LIVE, older_files
 from .rows import Row, entry_from, read_lines
@@ -51,20 +54,25 @@ class Reading:
     def _files(self) -> Iterator[BinaryIO]:
         """Oldest first."""
         # Opened before the folder is listed: if it is renamed in between, it is found there a second time.
-        live = _opened(self._folder / LIVE) if self._wanted(LIVE) else None
         try:
-            for older in older_files(self._folder):
-                file = _opened(older.path) if self._wanted(older.path.name) else None
-                if file is None:
-                    continue
-                with file:
-                    if not _same(file, live) and self._may_hold(file):
-                        yield file
-            if live is not None:
-                yield live
-        finally:
-            if live is not None:
-                live.close()
+            folder = open_folder(self._folder)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        with folder:
+            live = _opened(folder, LIVE) if self._wanted(LIVE) else None
+            try:
+                for older in older_files(self._folder):
+                    file = _opened(folder, older.path.name) if self._wanted(older.path.name) else None
+                    if file is None:
+                        continue
+                    with file:
+                        if not _same(file, live) and self._may_hold(file):
+                            yield file
+                if live is not None:
+                    yield live
+            finally:
+                if live is not None:
+                    live.close()
 
     def _may_hold(self, file: BinaryIO) -> bool:
         if ended_before(os.fstat(file.fileno()), self._window):
@@ -72,7 +80,7 @@ class Reading:
         until = self._window.until
         if until is None:
             return True
-        first, _ = read_lines([file.readline()])
+        first, _ = read_lines([file.readline(_BLOCK_BYTES)])
         file.seek(0)
         return not first or first[0]["ended"] < until + _SLACK_SECONDS
 
@@ -82,9 +90,9 @@ def ended_before(file: os.stat_result, window: Window) -> bool:
     return window.since is not None and file.st_mtime < window.since - _SLACK_SECONDS
 
 
-def _opened(path: Path) -> Optional[BinaryIO]:
+def _opened(folder: Folder, name: str) -> Optional[BinaryIO]:
     try:
-        return path.open("rb")
+        return os.fdopen(folder.read(name), "rb")
     except FileNotFoundError:
         return None
 
@@ -94,11 +102,17 @@ def _same(file: BinaryIO, other: Optional[BinaryIO]) -> bool:
 
 
 def _blocks(file: BinaryIO) -> Iterator[List[bytes]]:
+    """Lists of lines. The last line of a file may be incomplete: its other half may be on its way."""
+    rest = b""
     while True:
-        lines = file.readlines(_BLOCK_BYTES)
-        if not lines:
-            return
-        yield lines
-        if not lines[-1].endswith(b"\n"):
-            # Its other half may be on its way.
-            return
+        block = file.read(_BLOCK_BYTES)
+        # A line of the ledger is far shorter than a block: a file without line ends is somebody else's, and
+        # may be endless.
+        if not block or (rest and b"\n" not in block):
+            break
+        lines = BytesIO(rest + block).readlines()
+        rest = b"" if lines[-1].endswith(b"\n") else lines.pop()
+        if lines:
+            yield lines
+    if rest:
+        yield [rest]

@@ -18,12 +18,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from ..cache.files import open_private
 from ..cache.key import encode
 from ..cache.lease import leases_of
 from ..cache.repair import is_damage
 from ..cache.signing import Secret
 from ..errors import RunNotFoundError
+from ..storage.private_files import check_database, open_private
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +89,7 @@ class Journal:
         # Never one that is there: to close it would let go of all locks that this process has on the file.
         with suppress(FileExistsError):
             os.close(open_private(path, os.O_EXCL))
+        check_database(path)
         self._inode = path.stat().st_ino
         self._db = sqlite3.connect(
             str(path), timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False

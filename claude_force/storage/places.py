@@ -1,0 +1,143 @@
+"""Decides which links on the way to a written file are the user's own, and opens outputs accordingly.
+
+Inside a project every link may have come with it, and none is followed. Outside of projects a path is as the
+user gave it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+from typing import Optional, Union
+
+from .. import settings
+from .private_files import PUBLIC_FILE, Folder, check_database
+from .project_root import has_entry, project_root
+
+
+def base_in_project(path: Path) -> Optional[Path]:
+    """The root of the project that the absolute `path` lies in; None outside of any.
+
+    The working directory's project comes first: a folder inside it can't pass for a project of its own.
+    Outside of all projects, what lies in the working directory counts as a project too, unless that is the
+    home folder or above it.
+    """
+    root = _root_here()
+    if root is not None and (path == root or root in path.parents):
+        return root
+    return _root_above(path)
+
+
+def _root_here() -> Optional[Path]:
+    try:
+        root = project_root(Path.cwd())
+    except FileNotFoundError:
+        # It was removed: no path leads into it.
+        return None
+    home = Path(os.path.realpath(settings.user_folder().parent))
+    return None if root == home or root in home.parents else root
+
+
+def _root_above(path: Path) -> Optional[Path]:
+    """As `project_root`, by the words of the path: a link on the way to a project is the user's own."""
+    holder: Optional[Path] = None
+    home = settings.user_folder().parent
+    for folder in path.parents:
+        if folder in (home, folder.parent):
+            break
+        if has_entry(str(folder), ".git"):
+            return folder
+        if holder is None and has_entry(str(folder), ".claude"):
+            holder = folder
+    return holder
+
+
+def open_folder(path: Union[str, Path], make: bool = False) -> Folder:
+    """One of the package's own folders, such as a project's `.claude/metrics`: no link, nor reached by one.
+
+    Raises UnsafePathError, OSError.
+    """
+    whole = whole_path(path)
+    return Folder(whole, base_in_project(whole) or whole.parent, make)
+
+
+def folder_of(path: Union[str, Path], make: bool = False) -> Folder:
+    """The folder of a file that the user named for output; the file in it is `granted_path(path).name`.
+
+    Raises UnsafePathError, OSError.
+    """
+    place = granted_path(path)
+    base = base_in_project(place)
+    return Folder(place.parent, place.parent if base is None or base == place else base, make)
+
+
+def check_named_database(path: Union[str, Path]) -> None:
+    """Checks a file that the user named for SQLite, which opens it and the files beside it by their names.
+
+    Raises UnsafePathError where a link of a project is on the way or one of the files is no regular file.
+    """
+    try:
+        with folder_of(path) as folder:
+            check_database(folder.path / granted_path(path).name)
+    except FileNotFoundError:
+        return
+
+
+def open_output(path: Union[str, Path]) -> int:
+    """A descriptor for writing of an output that the user named, which loses what it held.
+
+    Outside of projects it may be anything that takes bytes: a pipe, a terminal. Raises UnsafePathError,
+    OSError.
+    """
+    if _is_granted_special(path):
+        return os.open(path, os.O_WRONLY)
+    place = granted_path(path)
+    with folder_of(place) as folder:
+        return folder.open(place.name, os.O_TRUNC, PUBLIC_FILE)
+
+
+def replace_output(path: Union[str, Path], data: bytes) -> None:
+    """Writes an output that the user named, the whole of it or nothing. Raises UnsafePathError, OSError."""
+    if _is_granted_special(path):
+        with os.fdopen(os.open(path, os.O_WRONLY), "wb") as file:
+            file.write(data)
+        return
+    place = granted_path(path)
+    with folder_of(place) as folder:
+        _replace(folder, place.name, data)
+
+
+def _replace(folder: Folder, name: str, data: bytes) -> None:
+    folder.expect_file(name)
+    part = f".{name}.{os.getpid()}"
+    try:
+        with os.fdopen(folder.open(part, os.O_TRUNC, PUBLIC_FILE), "wb") as file:
+            file.write(data)
+        folder.replace(part, name)
+    except OSError:
+        with suppress(OSError):
+            folder.unlink(part)
+        raise
+
+
+def _is_granted_special(path: Union[str, Path]) -> bool:
+    """Whether the user named a pipe, a terminal or the like, outside of projects."""
+    try:
+        found = Path(path).stat()
+    except FileNotFoundError:
+        return False
+    is_special = not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode)
+    return is_special and base_in_project(whole_path(path)) is None
+
+
+def whole_path(path: Union[str, Path]) -> Path:
+    """Absolute, by its words alone: no link is followed, and `..` takes back the part before it."""
+    return Path(os.path.abspath(path))
+
+
+def granted_path(path: Union[str, Path]) -> Path:
+    """The absolute path of an output that the user named: links are resolved outside of projects only."""
+    whole = whole_path(path)
+    return whole if base_in_project(whole) is not None else Path(os.path.realpath(whole))
