@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .types import AgentResult, AsyncAgentResult
     from .workflow import Step, Workflow, WorkflowResult
 
-__version__ = "0.1.0"
+__version__ = "2.0.0"
 
 _HOMES = {
     "AgentOrchestrator": ".orchestrator",

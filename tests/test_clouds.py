@@ -3,6 +3,7 @@
 import inspect
 import json
 import logging
+import re
 import traceback
 
 import clouds
@@ -26,6 +27,7 @@ from claude_force.errors import (
     RequestRefusedError,
     SilenceError,
 )
+from claude_force.install import install_command
 from claude_force.testing import MessagesServer
 from claude_force.types import Usage
 
@@ -372,7 +374,7 @@ class TestChoice:
         for name in ("AWS_REGION", "CLOUD_ML_REGION", "ANTHROPIC_VERTEX_PROJECT_ID"):
             monkeypatch.setenv(name, "some")
         monkeypatch.setenv(f"CLAUDE_CODE_USE_{cloud.upper()}", "1")
-        with pytest.raises(InvalidOptionError, match=rf"pip install 'claude-force\[{cloud}\]'"):
+        with pytest.raises(InvalidOptionError, match=re.escape(install_command(cloud))):
             product.chosen(None)
 
     @pytest.mark.parametrize("value", ["", "0", "false"])

@@ -19,6 +19,7 @@ ROWS = (
     "errors",
     "types",
     "settings",
+    "install",
     "spelled",
     "money",
     "forks",

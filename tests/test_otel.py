@@ -29,6 +29,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from claude_force.calling import Clock
 from claude_force.errors import ServerError
+from claude_force.install import install_command
 from claude_force.integrations import conventions
 from claude_force.integrations.otel import OpenTelemetry, instrument
 from claude_force.orchestrator import AgentOrchestrator
@@ -541,7 +542,7 @@ def test_without_the_extra_the_error_says_how_to_get_it():
     )
     assert done.returncode != 0
     assert done.stderr.strip().endswith(
-        "ImportError: OpenTelemetry is not installed: pip install 'claude-force[otel]'"
+        f"ImportError: OpenTelemetry is not installed: {install_command('otel')}"
     )
 
 

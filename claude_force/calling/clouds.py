@@ -11,6 +11,7 @@ from typing import Any, Callable, Dict, Mapping, Optional, Tuple, Type
 
 from .. import settings
 from ..errors import AuthenticationError, CallError, ConnectionFailedError, InvalidOptionError
+from ..install import install_command
 from .aws_events import MEDIA_TYPE as AWS_MEDIA_TYPE
 from .aws_events import AwsEventDecoder
 from .faults import redact
@@ -105,9 +106,7 @@ def chosen(api_key: Optional[str]) -> Optional[Cloud]:
     if missing:
         raise InvalidOptionError(f"{cloud.title} needs {' and '.join(missing)}: set them in the environment.")
     if not _is_installed(cloud.module):
-        raise InvalidOptionError(
-            f"{cloud.title} needs {cloud.module}: pip install 'claude-force[{cloud.name}]'."
-        )
+        raise InvalidOptionError(f"{cloud.title} needs {cloud.module}: {install_command(cloud.name)}")
     return cloud
 
 

@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, List
 
 from ..errors import DatabaseError
+from ..install import install_command
 
 if TYPE_CHECKING:
     from .door import open_door
@@ -46,5 +47,5 @@ def check_installed() -> None:
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         raise DatabaseError(
-            f"Durable runs need {', '.join(missing)}. Install the extra: pip install 'claude-force[durable]'."
+            f"Durable runs need {', '.join(missing)}. Install them: {install_command('durable')}"
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import List, Optional, Protocol
 
 from .. import __version__, settings
+from ..install import install_command
 from ..money import is_unpriced
 from ..results import Observer
 from ..types import Attempt, Executed
@@ -17,7 +18,7 @@ try:
     from opentelemetry import context, metrics, trace
     from opentelemetry.trace import SpanKind, StatusCode
 except ImportError as error:
-    raise ImportError("OpenTelemetry is not installed: pip install 'claude-force[otel]'") from error
+    raise ImportError(f"OpenTelemetry is not installed: {install_command('otel')}") from error
 
 __all__ = ["OpenTelemetry", "instrument"]
 
