@@ -163,7 +163,8 @@ class Engine(Inquiries):
 
         Args:
             model: an alias or a full id; None for what the agent's file, else the environment, asks for.
-            max_tokens: the longest answer, in tokens; None for 4,096, or 16,384 for a model that thinks.
+            max_tokens: the longest answer, in tokens; None for what the agent's file says, else 4,096, or
+                16,384 for a model that thinks. A `temperature` of None is the file's too.
             use_memory: accepted for callers of claude-force 1.x, and does nothing: agents have no memory.
             cache: `use` a kept answer, `refresh` it with a new one, or `off`: a request of its own, neither
                 kept nor shared with identical calls that are under way.

@@ -11,7 +11,7 @@ from sys import getsizeof
 from types import TracebackType
 from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Mapping, Optional, Tuple, Type, Union
 
-from .agents.names import slug
+from .agents.names import agent_slug
 from .cache.disk import Disk
 from .cache.entries import FORGED, NO_FINGERPRINT, entry_of, hit_of, sealed_within
 from .cache.key import Question, cache_key, question
@@ -79,7 +79,7 @@ class ResponseCache(MembersOf1x):
         self.max_size_mb: float = max_size_mb
         self.enabled: bool = enabled
         # By both spellings of a name: that of its file, and the one that calls go by.
-        both = (one for name in exclude_agents or () for one in (name, slug(name)))
+        both = (one for name in exclude_agents or () for one in (name, agent_slug(name)))
         self.exclude_agents: FrozenSet[str] = frozenset(both)
         self._ttl = ttl_hours * 3600
         self._most = int(max_size_mb * 2**20)

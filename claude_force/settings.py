@@ -37,6 +37,7 @@ NEWEST_MODELS: Mapping[str, str] = {
     "opus": "claude-opus-5-5",
     "sonnet": "claude-sonnet-5-5",
     "haiku": "claude-haiku-5-5",
+    "fable": "claude-fable-5-2",
 }
 DEFAULT_ALIAS = "sonnet"
 
@@ -55,6 +56,10 @@ _ENDPOINTS: Mapping[str, str] = {
 }
 _VERTEX_PROJECT = "ANTHROPIC_VERTEX_PROJECT_ID"
 _AWS_SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_BEARER_TOKEN_BEDROCK")
+# As Claude Code reads them; the first is for agents alone.
+_MODEL_VARIABLES = ("CLAUDE_CODE_SUBAGENT_MODEL", "ANTHROPIC_MODEL")
+# The older name of ANTHROPIC_DEFAULT_HAIKU_MODEL.
+_SMALL_FAST_MODEL = "ANTHROPIC_SMALL_FAST_MODEL"
 _CACHE_SECRET = "CLAUDE_CACHE_SECRET"
 _DATABASE_URL = "CLAUDE_FORCE_DATABASE_URL"
 # What is shorter would be found in ordinary text.
@@ -68,14 +73,15 @@ def loopback_only() -> bool:
     return _is_on(_LOOPBACK_ONLY)
 
 
-def environment_model() -> Optional[str]:
-    """The model that the environment asks for where neither the call nor the agent names one."""
-    return os.environ.get("ANTHROPIC_MODEL") or None
+def environment_models() -> Tuple[Tuple[str, str], ...]:
+    """The variables that name a model for calls and agents that name none, with their values, in order."""
+    return tuple((name, os.environ.get(name, "")) for name in _MODEL_VARIABLES)
 
 
 def alias_override(alias: str) -> Optional[str]:
     """What the alias means by the environment, for example "opus"."""
-    return os.environ.get(alias_variable(alias)) or None
+    older = os.environ.get(_SMALL_FAST_MODEL) if alias == "haiku" else None
+    return os.environ.get(alias_variable(alias)) or older or None
 
 
 def alias_variable(alias: str) -> str:

@@ -321,9 +321,13 @@ class TestProblems:
         assert "UTF-8" in project.reasons()["agents/latin.md"]
         assert "over" in project.reasons()["agents/large.md"]
 
-    def test_a_name_of_which_nothing_is_left_is_reported(self, project):
-        project.agent("a.md", "日本語")
-        assert "no letter" in project.reasons()["agents/a.md"]
+    def test_name_in_other_script_takes_file_stem(self, project):
+        project.agent("reviewer.md", "日本語")
+        assert project.names() == ["reviewer"]
+        assert project.registry.get("日本語").name == "reviewer"
+        assert [(one.file, one.state) for one in project.registry.remarks()] == [
+            ("agents/reviewer.md", "note")
+        ]
 
     @pytest.mark.parametrize(
         "file",

@@ -1,6 +1,6 @@
 """What can be run: definition files, claude.json, the registry over both, model aliases."""
 
-from .loading import Problem
+from .loaded import Problem
 from .models import resolve_model
 from .names import check_name, check_task
 from .preparing import prepare_call

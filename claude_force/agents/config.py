@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Dict, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterator, NamedTuple, Optional, Sequence, Tuple
 
 from ..errors import ConfigurationError
 from .files import read_text
+from .keys import meant_key
 
 DEFAULT_PRIORITY = 2
+_SECTIONS = ("agents", "workflows")
 
 
 class AgentEntry(NamedTuple):
@@ -23,10 +25,11 @@ class AgentEntry(NamedTuple):
 
 
 class Config(NamedTuple):
-    """What a claude.json says."""
+    """What a claude.json says; `slips` name keys that are one letter off a known one."""
 
     agents: Dict[str, AgentEntry]
     workflows: Dict[str, Any]
+    slips: Tuple[str, ...] = ()
 
 
 def load_config(path: Path) -> Config:
@@ -43,8 +46,25 @@ def load_config(path: Path) -> Config:
         raise ConfigurationError(f"{path} holds no JSON object: begin it with '{{'.")
     agents = _section(path, value, "agents")
     return Config(
-        {str(name): _entry(one) for name, one in agents.items()}, _section(path, value, "workflows")
+        {str(name): _entry(one) for name, one in agents.items()},
+        _section(path, value, "workflows"),
+        tuple(_slips(value, agents)),
     )
+
+
+def _slips(value: Dict[str, Any], agents: Dict[str, Any]) -> Iterator[str]:
+    for key, meant in _meant(value, _SECTIONS):
+        yield f'its key "{key}" has no effect; write "{meant}"'
+    for name, entry in agents.items():
+        for key, meant in _meant(entry, AgentEntry._fields[:4]) if isinstance(entry, dict) else ():
+            yield f'the key "{key}" of the agent \'{name}\' has no effect; write "{meant}"'
+
+
+def _meant(written: Dict[str, Any], known: Sequence[str]) -> Iterator[Tuple[str, str]]:
+    for key in written:
+        meant = None if key in known else meant_key(key, known)
+        if meant is not None:
+            yield key, meant
 
 
 def _section(path: Path, value: Dict[str, Any], name: str) -> Dict[str, Any]:

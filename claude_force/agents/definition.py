@@ -1,7 +1,7 @@
-"""An agent's markdown file: front matter and instructions. Pure; never raises for any text.
+"""A markdown file with front matter: an agent, a command or a skill. Pure; never raises for any text.
 
-The front matter is YAML by Claude Code's documentation, and about one public file in twenty is not valid
-YAML. Where strict YAML refuses, lines are read as `key: value` with continuations.
+The front matter is YAML by Claude Code's documentation, and about 7 % of public files are not valid YAML.
+Where YAML refuses a file, it is read line by line as `key: value` with continuations.
 """
 
 from __future__ import annotations
@@ -9,21 +9,30 @@ from __future__ import annotations
 import re
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
+from .keys import IN_TEXT, ONE_LINE
+from .model_names import is_model_name
+
 _LARGEST_FRONT_MATTER = 64 * 1024
+# How far down front matter is looked for that does not begin on line 1.
+_LATEST_FRONT_MATTER = 50
 _FENCE = re.compile(r"---[ \t]*")
-_FIELD = re.compile(r"([A-Za-z][\w-]*)[ \t]*:(?:[ \t]+(.*)|[ \t]*)$")
-# One line that YAML reads as nothing but a key and a text: no quotes around it, no sign that YAML knows.
-_PLAIN = re.compile(r"([A-Za-z][\w-]*):[ ]+([A-Za-z][\w .,;/()!?+=<>'\"-]*)", re.ASCII)
-_NO_TEXT = frozenset(("true", "false", "yes", "no", "on", "off", "null"))
-_ALIAS = re.compile(r"(?:^|[\s\[,:-])[&*]\w", re.M)
-# Only these begin a new field in the middle of a text at column 0: "Example: ..." there is text.
-_KNOWN_FIELDS = frozenset(
-    (
-        *("name", "description", "model", "tools", "disallowedTools", "color", "permissionMode", "skills"),
-        *("hooks", "mcpServers", "memory", "maxTurns", "background", "isolation", "effort"),
-        *("version", "author", "tags", "category", "domains", "priority"),
-    )
+_FIELD = re.compile(r"([A-Za-z][\w-]*)[ \t]*:(?:[ \t]+(.*)|[ \t]*)$", re.ASCII)
+# One line that YAML reads as nothing but a key and a text, a text in quotes, or a number.
+_PLAIN = re.compile(
+    r"([A-Za-z][\w-]*):[ ]+"
+    r"(?:([A-Za-z][\w .,;/()!?+=<>'\"-]*)|\"([^\"\\\x00-\x1f\x7f-\U0010ffff]*)\"[ ]*|(0|[1-9][0-9]{0,8}))",
+    re.ASCII,
 )
+_NO_TEXT = frozenset(("true", "false", "yes", "no", "on", "off", "null"))
+# What a line in the middle of a text must look like to begin the field and be no more of the text.
+_PLAUSIBLE = {
+    **dict.fromkeys(("maxTurns", "max_tokens", "temperature", "priority"), re.compile(r"[\d._]+")),
+    **dict.fromkeys(("background", "disable-model-invocation"), re.compile(r"[A-Za-z]+")),
+    **dict.fromkeys(
+        ("color", "effort", "permissionMode", "memory", "isolation", "context", "mode", "type"),
+        re.compile(r"[\"']?[\w#.-]+[\"']?"),
+    ),
+}
 
 
 class Definition(NamedTuple):
@@ -31,28 +40,34 @@ class Definition(NamedTuple):
 
     Attributes:
         fields: of the front matter.
-        body: the instructions.
-        problem: why it can't be used, or None.
-        is_yaml: whether the front matter could be read as what it should be.
+        body: the text below it.
+        problem: why the file can't be used, or None.
+        is_yaml: whether the front matter could be read as YAML.
+        has_front_matter: whether line 1 begins it.
+        late: the line on which front matter begins that is none, because it is not line 1; else 0.
     """
 
     fields: Dict[str, Any]
     body: str = ""
     problem: Optional[str] = None
     is_yaml: bool = True
+    has_front_matter: bool = True
+    late: int = 0
 
     def text(self, name: str) -> str:
-        """A field as one line of text, "" where it is missing."""
+        """A field as text, "" where it is missing or is no text."""
         value = self.fields.get(name)
         return "" if value is None or isinstance(value, (dict, list)) else str(value).strip()
 
 
 def read_definition(text: str) -> Definition:
     """The parts of a file. A BOM, CRLF and a missing front matter are all right."""
-    text = text.lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    text = text.lstrip("\ufeff")
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
     first, _, rest = text.partition("\n")
     if not _FENCE.fullmatch(first):
-        return Definition({}, text)
+        return Definition({}, text, has_front_matter=False, late=_late_front_matter(text))
     lines = rest.split("\n")
     end = next((number for number, line in enumerate(lines) if _FENCE.fullmatch(line)), None)
     if end is None:
@@ -67,6 +82,19 @@ def read_definition(text: str) -> Definition:
     return Definition(fields or _read_lenient(front), body, is_yaml=fields is not None or not front.strip())
 
 
+def _late_front_matter(text: str) -> int:
+    """The line of a '---' from which known fields go on to another one; 0 where there is none."""
+    if "\n---" not in text:
+        return 0
+    lines = text.split("\n", _LATEST_FRONT_MATTER)[:_LATEST_FRONT_MATTER]
+    begin = next((number for number, line in enumerate(lines) if _FENCE.fullmatch(line.strip())), None)
+    if begin is None:
+        return 0
+    field = _FIELD.match(next((line for line in lines[begin + 1 :] if line.strip()), ""))
+    closed = any(_FENCE.fullmatch(line) for line in text.split("\n")[begin + 1 :])
+    return begin + 1 if closed and field is not None and field.group(1) in IN_TEXT else 0
+
+
 def _read_plain(lines: List[str]) -> Optional[Dict[str, Any]]:
     """What YAML reads, where every line is of the simplest kind, as in most files; else None.
 
@@ -77,10 +105,14 @@ def _read_plain(lines: List[str]) -> Optional[Dict[str, Any]]:
         match = _PLAIN.fullmatch(line)
         if match is None:
             return None
-        name, value = match.group(1), match.group(2).rstrip()
-        if name.lower() in _NO_TEXT or value.lower() in _NO_TEXT:
+        name, text, quoted, number = match.groups()
+        if text is not None:
+            text = text.rstrip()
+            if text.lower() in _NO_TEXT:
+                return None
+        if name.lower() in _NO_TEXT:
             return None
-        fields[name] = value
+        fields[name] = text if text is not None else quoted if quoted is not None else int(number)
     return fields
 
 
@@ -88,40 +120,83 @@ def _read_strict(front: str) -> Optional[Dict[str, Any]]:
     """The mapping that YAML reads, or None where it refuses or would expand aliases."""
     import yaml
 
-    # Aliases can expand a small file into gigabytes, and no agent needs one.
-    if _ALIAS.search(front):
-        return None
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        value = yaml.load(front, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (yaml.YAMLError, ValueError, RecursionError, TypeError, LookupError, AttributeError):
+        # Aliases can expand a small file into gigabytes, and no agent needs one. Each has an anchor.
+        if "*" in front and "&" in front and _has_alias(yaml.parse(front, Loader=loader)):
+            return None
+        value = yaml.load(front, Loader=loader)
+    except (
+        yaml.YAMLError,
+        ArithmeticError,
+        ValueError,
+        RecursionError,
+        TypeError,
+        LookupError,
+        AttributeError,
+    ):
         # The last two are what it raises for a tag with a value that does not fit, such as `!!bool x`.
         return None
     return {str(key): one for key, one in value.items()} if isinstance(value, dict) else None
 
 
+def _has_alias(events: Any) -> bool:
+    return any(type(event).__name__ == "AliasEvent" for event in events)
+
+
 def _read_lenient(front: str) -> Dict[str, Any]:
+    """Fields line by line. A field of one line ends with its line; a text goes on to the next field."""
     fields: Dict[str, List[str]] = {}
     current: Optional[List[str]] = None
     for line in front.split("\n"):
-        begun = _begins_field(line, fields)
-        if begun is not None:
-            name, value = begun
-            current = fields.setdefault(name, [])
-            current.append(value)
-        elif current is not None:
-            current.append(line.strip())
-    return {name: _unquoted("\n".join(lines).strip()) for name, lines in fields.items()}
+        begun = _begins_field(line, fields, in_text=current is not None)
+        if begun is None:
+            if current is not None:
+                current.append(line.strip())
+            continue
+        name, value = begun
+        fields[name] = [value]
+        current = None if name in ONE_LINE else fields[name]
+    return {name: _value_of(name, lines) for name, lines in fields.items()}
 
 
-def _begins_field(line: str, fields: Dict[str, List[str]]) -> Optional[Tuple[str, str]]:
+def _begins_field(line: str, fields: Dict[str, List[str]], in_text: bool) -> Optional[Tuple[str, str]]:
     match = _FIELD.match(line)
     if match is None:
         return None
     name, value = match.group(1), match.group(2) or ""
-    after_text = any(len(lines) > 1 or len(lines[0]) > 80 for lines in fields.values())
-    if name in fields or (name not in _KNOWN_FIELDS and (after_text or "description" in fields)):
+    if name in fields:
         return None
-    return name, value
+    if not in_text:
+        return name, value
+    if name in IN_TEXT:
+        return (name, value) if _is_plausible(name, value) else None
+    after_text = any(len(lines) > 1 or len(lines[0]) > 80 for lines in fields.values())
+    # "Example: ..." in the middle of a description is text.
+    return None if after_text or "description" in fields else (name, value)
+
+
+def _is_plausible(name: str, value: str) -> bool:
+    value = _without_comment(value)
+    if name == "model":
+        return not value or is_model_name(_unquoted(value))
+    pattern = _PLAUSIBLE.get(name)
+    return pattern is None or not value or pattern.fullmatch(value) is not None
+
+
+def _value_of(name: str, lines: List[str]) -> str:
+    if name in ONE_LINE:
+        return _unquoted(_without_comment(lines[0]))
+    return _unquoted("\n".join(lines).strip())
+
+
+def _without_comment(value: str) -> str:
+    """As YAML has it: ' #' begins a comment unless the text is in quotes."""
+    value = value.strip()
+    if value[:1] in ("'", '"'):
+        end = value.find(value[0], 1)
+        return value[: end + 1] if end > 0 and value[end + 1 :].lstrip()[:1] in ("", "#") else value
+    return re.split(r"(?:^|[ \t])#", value, maxsplit=1)[0].rstrip()
 
 
 def _unquoted(value: str) -> str:

@@ -3,128 +3,120 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
+from collections import Counter
+from pathlib import Path, PurePosixPath
+from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from ..errors import ConfigurationError
 from ..types import Agent
+from .building import NOTE, WARNING, faults_of, read_model, read_settings
 from .config import AgentEntry, Config, load_config
 from .definition import Definition, read_definition
 from .discovery import Sources
-from .files import Stamp, read_text, resolve_inside, stamp
-from .names import slug
+from .files import read_text, resolve_inside
+from .loaded import Loaded, Problem
+from .names import is_lossy, marked_slug, slug
+from .plugins import Plugin, find_plugins, is_inside
+from .skills import Place, find_skills
 
-_NOT_YAML = (
-    "its front matter is no plain YAML and was read line by line; put a value that holds ': ' in quotes"
-)
-
-
-class Problem(NamedTuple):
-    """What is wrong with a file or an entry, and its mend."""
-
-    name: str
-    file: str
-    reason: str
+_A_NOTE = "it has no front matter and is taken for notes; an agent's begins with '---'"
+_PLAIN_ENTRY = AgentEntry()
 
 
-class Loaded:
-    """One reading of all sources.
+class Source(NamedTuple):
+    """Where files come from.
 
-    `problems` are what can't be an agent, `remarks` what became one all the same. `stamps` tell when it is
-    out of date: `shared` are the paths that concern every agent (the folders and claude.json), `files` the
-    ones that concern one agent.
+    Attributes:
+        label: "claude.json", "project", "user" or "plugin NAME".
+        folder: what paths are relative to and may not lead out of.
+        skills: where the skills of its agents are looked for: a folder, and the path below it.
+        prefix: a plugin's name and ":".
     """
 
-    def __init__(self) -> None:
-        self.agents: Dict[str, Agent] = {}
-        self.titles: Dict[str, str] = {}
-        self.workflows: Dict[str, Any] = {}
-        self.problems: List[Problem] = []
-        self.remarks: List[Problem] = []
-        self.stamps: Dict[Path, Stamp] = {}
-        self.shared: List[Path] = []
-        self.files: Dict[str, Tuple[Path, ...]] = {}
-        self._watched: Dict[str, List[Tuple[str, Stamp]]] = {}
+    label: str
+    folder: Path
+    skills: Tuple[Place, ...]
+    prefix: str = ""
 
-    def is_current(self, name: str) -> bool:
-        """Whether all is unchanged that could make the agent of this name another one."""
-        watched = self._watched.get(name)
-        if watched is None:
-            # As text: it is asked for at each call, and a Path takes longer to look up than to stat.
-            paths = (*self.shared, *self.files[name])
-            watched = self._watched[name] = [(str(path), self.stamps[path]) for path in paths]
-        return all(stamp(path) == was for path, was in watched)
 
-    def find(self, name: object) -> Optional[Agent]:
-        if not isinstance(name, str):
-            return None
-        return self.agents.get(name) or self.agents.get(self.titles.get(name, ""))
+class Found(NamedTuple):
+    """A file that can be an agent; `title` is its name as it is written."""
 
-    def problem_of(self, name: str) -> Optional[Problem]:
-        return next((one for one in self.problems if one.name == name), None)
-
-    def watch(self, path: Path) -> None:
-        """To be called before the reading: what changes meanwhile is then read again."""
-        self.stamps.setdefault(path, stamp(path))
-
-    def share(self, path: Path) -> None:
-        """As `watch`, for a path that concerns every agent."""
-        self.watch(path)
-        self.shared.append(path)
-
-    def add(self, agent: Agent, *paths: Path) -> None:
-        self.agents[agent.name] = agent
-        self.files[agent.name] = paths
-        self.titles.setdefault(agent.title, agent.name)
+    title: str
+    file: str
+    definition: Definition
 
 
 def load_sources(sources: Sources) -> Loaded:
     """Raises ConfigurationError for a claude.json that can't be read; an agent's fault is its problem."""
     loaded = Loaded()
     loaded.share(sources.config)
-    config = load_config(sources.config) if sources.config.exists() else Config({}, {})
+    config = load_config(sources.config) if os.path.lexists(sources.config) else Config({}, {})
     loaded.workflows = config.workflows
-    claimed = {_add_entry(loaded, sources.folder, name, entry) for name, entry in config.agents.items()}
+    for slip in config.slips:
+        loaded.remarks.append(Problem(sources.config.name, sources.config.name, slip, WARNING))
+    is_users = sources.user.absolute() == sources.folder.absolute()
+    folders = [sources.folder] if is_users else [sources.folder, sources.user]
+    skills = tuple((folder, "skills") for folder in folders)
+    entries = Source("claude.json", sources.folder, skills)
+    claimed = {_add_entry(loaded, entries, name, entry) for name, entry in config.agents.items()}
+    loaded.end_source()
     # An entry may use a file of the agents folder under a name of its own: that file is its alone.
     used = {sources.folder / entry.file for entry in config.agents.values()}
-    _add_folder(loaded, sources.folder, claimed, used)
-    if sources.user.absolute() != sources.folder.absolute():
-        _add_folder(loaded, sources.user, claimed | set(loaded.agents), set())
+    labels = ["user"] if is_users else ["project", "user"]
+    places = [Source(label, folder, skills) for label, folder in zip(labels, folders)]
+    for place in places:
+        _add_agents(loaded, place, ("agents",), claimed, used)
+        loaded.end_source()
+    for place in places:
+        _add_commands(loaded, place, ("commands",), claimed)
+        loaded.end_source()
+    if sources.plugins is not None:
+        for plugin in find_plugins(loaded, sources.plugins):
+            _add_plugin(loaded, plugin, sources.plugins, skills)
+        _name_alone(loaded)
     return loaded
 
 
-def _add_entry(loaded: Loaded, folder: Path, name: str, entry: AgentEntry) -> str:
+def _add_plugin(loaded: Loaded, plugin: Plugin, root: Path, skills: Tuple[Place, ...]) -> None:
+    own = (root, f"{plugin.folder}/skills" if plugin.folder else "skills")
+    source = Source(f"plugin {plugin.name}", root, (own, *skills), f"{plugin.name}:")
+    _add_agents(loaded, source, plugin.agents, set(), set())
+    _add_commands(loaded, source, plugin.commands, set())
+    loaded.end_source()
+
+
+def _name_alone(loaded: Loaded) -> None:
+    """A plugin's agent is found without the plugin's name too, where no other agent goes by that."""
+    names: Dict[str, List[str]] = {}
+    for name in loaded.agents:
+        if ":" in name:
+            names.setdefault(name.rpartition(":")[2], []).append(name)
+    for short, full in names.items():
+        if len(full) == 1 and short not in loaded.agents:
+            loaded.titles.setdefault(short, full[0])
+
+
+def _add_entry(loaded: Loaded, source: Source, name: str, entry: AgentEntry) -> str:
     """The slug that the entry claims, whether or not its files can be used."""
     own = slug(name)
     try:
         if entry.problem:
             raise ConfigurationError(entry.problem)
         if not own:
-            raise ConfigurationError("its name has no letter or digit; add one")
+            raise ConfigurationError("its name has no letter of a to z and no digit; add one")
+        if own in loaded.agents and is_lossy(name):
+            own = marked_slug(name)
         if own in loaded.agents:
             other = loaded.agents[own].title
             raise ConfigurationError(f"its name is read as '{own}', which '{other}' has; rename one")
-        definition = _read_agent(loaded, folder, entry.file)
+        definition = _read(loaded, source.folder, entry.file)
         _check(definition)
-        contract = None if entry.contract is None else _read_contract(loaded, folder, entry.contract)
+        contract = None if entry.contract is None else _read_contract(loaded, source.folder, entry.contract)
     except ConfigurationError as error:
         loaded.problems.append(Problem(name, entry.file or "claude.json", str(error)))
         return own
-    loaded.add(
-        Agent(
-            name=own,
-            definition=definition.body,
-            file=entry.file,
-            contract=contract,
-            contract_file=entry.contract,
-            description=definition.text("description"),
-            model=definition.text("model") or None,
-            domains=entry.domains,
-            priority=entry.priority,
-            title=name,
-        ),
-        *(folder / one for one in (entry.file, entry.contract) if one is not None),
-    )
+    _add(loaded, source, Found(name, entry.file, definition), own, entry, contract)
     return own
 
 
@@ -134,13 +126,10 @@ def _read_contract(loaded: Loaded, folder: Path, file: str) -> Optional[str]:
     return text if text.strip() else None
 
 
-def _read_agent(loaded: Loaded, folder: Path, file: str) -> Definition:
+def _read(loaded: Loaded, folder: Path, file: str) -> Definition:
     # The path as it is spelled: a link that comes to point elsewhere is a change too.
     loaded.watch(folder / file)
-    definition = read_definition(read_text(resolve_inside(folder, file)))
-    if not definition.is_yaml:
-        loaded.remarks.append(Problem(Path(file).stem, file, _NOT_YAML))
-    return definition
+    return read_definition(read_text(resolve_inside(folder, file)))
 
 
 def _check(definition: Definition) -> None:
@@ -150,55 +139,192 @@ def _check(definition: Definition) -> None:
         raise ConfigurationError("it has no instructions; write them below the front matter")
 
 
-def _add_folder(loaded: Loaded, folder: Path, claimed: Set[str], used: Set[Path]) -> None:
-    """Adds the folder's front-matter agents whose names and files no stronger source has."""
-    seen: Dict[str, str] = {}
-    for path in _markdown_files(loaded, folder / "agents"):
-        file = path.relative_to(folder).as_posix()
-        if path in used:
-            continue
-        agent = _front_matter_agent(loaded, folder, path, file)
-        if agent is None or agent.name in claimed:
-            continue
-        if agent.name in seen:
-            reason = f"its name '{agent.name}' is taken by {seen[agent.name]}; rename one"
-            loaded.problems.append(Problem(agent.title, file, reason))
-            continue
-        seen[agent.name] = file
-        loaded.add(agent, path)
+def _add_agents(
+    loaded: Loaded, source: Source, places: Sequence[str], claimed: Set[str], used: Set[Path]
+) -> None:
+    """Adds the agents of a source whose names and files no stronger source has."""
+    found: List[Found] = []
+    for file in _markdown_files(loaded, source, places):
+        if source.folder / file not in used:
+            found += _found(loaded, source, file)
+    # Beside agents a file without front matter is a note; where no file has it, each of them is an agent.
+    marked = any(one.definition.has_front_matter for one in found)
+    agents = []
+    for one in found:
+        if _is_note(one, marked):
+            loaded.problems.append(Problem(one.title, one.file, _A_NOTE, NOTE))
+        else:
+            agents.append(one)
+    for one, name in _named(agents, loaded):
+        _settle(loaded, source, one, source.prefix + name, claimed)
 
 
-def _front_matter_agent(loaded: Loaded, folder: Path, path: Path, file: str) -> Optional[Agent]:
-    title = path.stem
+def _found(loaded: Loaded, source: Source, file: str) -> Iterator[Found]:
+    title = PurePosixPath(file).stem
     try:
-        definition = _read_agent(loaded, folder, file)
+        definition = _read(loaded, source.folder, file)
         title = definition.text("name") or title
         _check(definition)
-        if not definition.fields and path.name.lower() == "readme.md":
-            raise ConfigurationError(
-                "it has no front matter and is taken for notes; an agent's begins with '---'"
-            )
-        if not slug(title):
-            raise ConfigurationError("its name has no letter or digit; add one")
     except ConfigurationError as error:
         loaded.problems.append(Problem(title, file, str(error)))
-        return None
-    return Agent(
-        name=slug(title),
+        return
+    yield Found(title, file, definition)
+
+
+def _is_note(found: Found, marked: bool) -> bool:
+    if found.definition.fields or found.definition.late:
+        return False
+    is_readme = PurePosixPath(found.file).name.lower() == "readme.md"
+    return is_readme or (marked and not found.definition.has_front_matter)
+
+
+def _named(found: Sequence[Found], loaded: Loaded) -> Iterator[Tuple[Found, str]]:
+    """Each file with its agent's name.
+
+    A title in letters that names can't have gives way to the file's own name, then to what is left of it
+    where no other one leaves the same.
+    """
+    names = [_plain_name(one) for one in found]
+    left = [slug(one.title) or slug(PurePosixPath(one.file).stem) for one in found]
+    taken = Counter([name or rest for name, rest in zip(names, left)])
+    for one, name, rest in zip(found, names, left):
+        if name is None:
+            is_free = rest and taken[rest] == 1 and rest not in loaded.agents
+            name = rest if is_free else marked_slug(one.title)
+        if is_lossy(one.title):
+            reason = f"its name has letters that names can't have, and it goes by '{name}'"
+            loaded.remarks.append(Problem(one.title, one.file, f"{reason}; both names find it", NOTE))
+        yield one, name
+
+
+def _plain_name(found: Found) -> Optional[str]:
+    """The slug of its title, else of its file's name, if it lacks no letter of that."""
+    for text in (found.title, PurePosixPath(found.file).stem):
+        if not is_lossy(text) and slug(text):
+            return slug(text)
+    return None
+
+
+def _settle(loaded: Loaded, source: Source, found: Found, name: str, claimed: Set[str]) -> None:
+    """Adds the agent under `name`, unless that is taken."""
+    other = loaded.agents.get(name)
+    if other is not None and other.source == source.label:
+        reason = f"its name '{name}' is taken by {other.file}, which is used; rename one"
+        loaded.problems.append(Problem(found.title, found.file, reason))
+    elif other is not None or name in claimed:
+        stronger = (
+            f"the {other.source}'s {other.file}" if other and other.source == "project" else "claude.json"
+        )
+        reason = f"its name '{name}' is taken by {stronger}, which is used in its place"
+        loaded.remarks.append(Problem(found.title, found.file, reason, NOTE))
+    else:
+        _add(loaded, source, found, name)
+
+
+def _add_commands(loaded: Loaded, source: Source, places: Sequence[str], claimed: Set[str]) -> None:
+    """Adds commands under their files' names; before one that is taken stands its folder's, or "command"."""
+    for file in _markdown_files(loaded, source, places):
+        path = PurePosixPath(file)
+        for one in _found(loaded, source, file):
+            if path.name.lower() == "readme.md" and not one.definition.has_front_matter:
+                loaded.problems.append(Problem(one.title, file, _A_NOTE, NOTE))
+                continue
+            stem = path.stem if not is_lossy(path.stem) and slug(path.stem) else marked_slug(path.stem)
+            folder = (
+                slug(path.parent.name) if len(path.parts) > len(PurePosixPath(places[0]).parts) + 1 else ""
+            )
+            found = one._replace(title=f"/{source.prefix}{path.stem}")
+            _settle_command(loaded, source, found, slug(stem), folder, claimed)
+
+
+def _settle_command(
+    loaded: Loaded, source: Source, found: Found, stem: str, folder: str, claimed: Set[str]
+) -> None:
+    if source.prefix:
+        names = [source.prefix + stem, *([f"{source.prefix}{folder}-{stem}"] if folder else [])]
+    else:
+        names = [stem, *([f"{folder}:{stem}"] if folder else []), f"command:{stem}"]
+    free = next((name for name in names if name not in loaded.agents and name not in claimed), None)
+    if free is None:
+        _settle(loaded, source, found, names[-1], claimed)
+        return
+    _add(loaded, source, found, free, is_command=True)
+    if free != names[0]:
+        other = loaded.agents.get(names[0])
+        reason = (
+            f"its name '{stem}' is taken by {other.file if other else 'claude.json'}, and it goes by '{free}'"
+        )
+        loaded.remarks.append(Problem(found.title, found.file, reason, NOTE))
+    elif folder and not source.prefix:
+        # As Claude Code had it up to version 2.
+        loaded.titles.setdefault(f"{folder}:{stem}", free)
+
+
+def _add(
+    loaded: Loaded,
+    source: Source,
+    found: Found,
+    name: str,
+    entry: AgentEntry = _PLAIN_ENTRY,
+    contract: Optional[str] = None,
+    is_command: bool = False,
+) -> None:
+    definition, model = found.definition, read_model(found.definition)
+    settings, faults = read_settings(definition)
+    faults += faults_of(definition, is_command, model)
+    texts, paths, missing = find_skills(loaded, source.folder, source.prefix, source.skills, settings.skills)
+    for reason, state in (*faults, *((one, WARNING) for one in missing)):
+        loaded.remarks.append(Problem(found.title, found.file, reason, state))
+    agent = Agent(
+        name=name,
         definition=definition.body,
-        file=file,
+        file=found.file,
+        contract=contract,
+        contract_file=entry.contract,
         description=definition.text("description"),
-        model=definition.text("model") or None,
-        title=title,
+        model=model.name,
+        domains=entry.domains,
+        priority=entry.priority,
+        title=found.title,
+        source=source.label,
+        is_command=is_command,
+        wrong_model=model.wrong,
+        settings=settings,
+        skill_texts=texts,
+        front_matter=definition.fields,
     )
+    own = [source.folder / found.file]
+    if entry.contract is not None:
+        own.append(source.folder / entry.contract)
+    loaded.add(agent, *own, *paths)
 
 
-def _markdown_files(loaded: Loaded, folder: Path) -> Iterator[Path]:
-    loaded.share(folder)
+def _markdown_files(loaded: Loaded, source: Source, places: Sequence[str]) -> Iterator[str]:
+    """The markdown files in folders, or named themselves, as paths relative to the source's folder."""
+    seen: Set[str] = set()
+    base = source.folder
+    for place in places:
+        folder = base / place
+        if source.prefix and not is_inside(base, place):
+            reason = f"it points outside {base}; keep the plugin's files in that folder"
+            loaded.problems.append(Problem(source.prefix.rstrip(":"), place, reason))
+            continue
+        loaded.share(folder)
+        if place.lower().endswith(".md") and not folder.is_dir():
+            names: Iterable[str] = (place,)
+        else:
+            names = _in_folder(loaded, base, folder)
+        for name in names:
+            if name not in seen:
+                seen.add(name)
+                yield name
+
+
+def _in_folder(loaded: Loaded, base: Path, folder: Path) -> Iterator[str]:
     for parent, folders, files in os.walk(folder):
         folders.sort()
         if Path(parent) != folder:
             loaded.share(Path(parent))
         for name in sorted(files):
             if name.lower().endswith(".md"):
-                yield Path(parent) / name
+                yield (Path(parent) / name).relative_to(base).as_posix()

@@ -11,23 +11,43 @@ import logging
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import List, Match, NamedTuple, Optional, Set, Tuple
+from typing import Iterator, List, Match, NamedTuple, Optional, Set, Tuple
 
 from .. import settings
+from ..errors import InvalidOptionError
+from .model_names import is_model_name
 
 logger = logging.getLogger(__name__)
 
-_ALIASES = {"opus": "opus", "sonnet": "sonnet", "haiku": "haiku", "opusplan": "opus"}
+# The family that each alias stands for. "best" is Fable where an organization has access to it, which
+# can't be known here; "opusplan" is Opus while a session plans, and a single request has no later phase.
+_ALIASES = {
+    "opus": "opus",
+    "sonnet": "sonnet",
+    "haiku": "haiku",
+    "fable": "fable",
+    "best": "fable",
+    "opusplan": "opus",
+}
 _PASS_ON = ("", "inherit", "default")
+_MOST_SHOWN = 60
+_SUFFIX = re.compile(r"\[\w+\]$")
 _ID = re.compile(r"claude-(?P<family>[a-z]+)-(?P<version>\d{1,2}(?:-\d{1,2})?)(?P<date>-\d{8})?")
 _OLD_ID = re.compile(r"claude-(?P<version>\d(?:-\d)?)-(?P<family>[a-z]+)(?:-(?:latest|\d{8}))?")
 
-# Source: the SDK's own list of models with their last day, as of version 2.12.
+# The models whose context is a million tokens only under a beta. Newer ones have it anyway, older ones never.
+_LONG_UNDER_BETA = re.compile(r"claude-sonnet-4(?:-[05])?(?:-\d{8})?")
+LONG_CONTEXT_BETA = "context-1m-2025-08-07"
+
+# Sources: the SDK's own lists of models with their last day up to version 2.14, and the API's page of
+# deprecations for those that the SDK has since left out.
 _LAST_DAYS = {
     "claude-2.0": datetime.date(2025, 7, 21),
     "claude-2.1": datetime.date(2025, 7, 21),
     "claude-3-sonnet-20240229": datetime.date(2025, 7, 21),
     "claude-3-opus-20240229": datetime.date(2026, 1, 5),
+    "claude-3-opus-latest": datetime.date(2026, 1, 5),
+    "claude-3-haiku-20240307": datetime.date(2026, 4, 20),
     "claude-3-7-sonnet-latest": datetime.date(2026, 2, 19),
     "claude-3-7-sonnet-20250219": datetime.date(2026, 2, 19),
     "claude-3-5-haiku-latest": datetime.date(2026, 2, 19),
@@ -36,10 +56,18 @@ _LAST_DAYS = {
     "claude-opus-4-20250514": datetime.date(2026, 6, 15),
     "claude-sonnet-4-0": datetime.date(2026, 6, 15),
     "claude-sonnet-4-20250514": datetime.date(2026, 6, 15),
+    "claude-mythos-preview": datetime.date(2026, 6, 30),
+    "claude-opus-4-1": datetime.date(2026, 8, 5),
+    "claude-opus-4-1-20250805": datetime.date(2026, 8, 5),
+    "claude-opus-4-5": datetime.date(2027, 1, 22),
+    "claude-opus-4-5-20251101": datetime.date(2027, 1, 22),
     "claude-sonnet-4-5": datetime.date(2026, 11, 30),
     "claude-sonnet-4-5-20250929": datetime.date(2026, 11, 30),
 }
-_RETIRED_WITHOUT_DATE = re.compile(r"claude-3-5-sonnet-.+")
+# Families of which every model is retired, also under an id that stands in no list.
+_RETIRED_WITHOUT_DATE = re.compile(
+    r"claude-(?:v?1(?:[.-].+)?|2(?:\.\d)?|instant(?:-.+)?|3(?:-[57])?-[a-z]+(?:-.+)?)"
+)
 
 
 class Retirement(NamedTuple):
@@ -49,28 +77,103 @@ class Retirement(NamedTuple):
     successor: str
 
 
+class Choice(NamedTuple):
+    """What is asked for.
+
+    Attributes:
+        name: an id, or the alias as it is written, without a suffix such as "[1m]".
+        family: the family that an alias stands for; None for an id.
+        is_long: whether "[1m]" asks for a context of a million tokens.
+    """
+
+    name: str
+    family: Optional[str]
+    is_long: bool = False
+
+
 def resolve_model(call: Optional[str], agent: Optional[str]) -> str:
-    """The model's id: the call's argument, else the agent's file, else the environment, else the default."""
-    name, family = _wanted(call, agent)
-    return name if family is None else settings.alias_override(family) or newest(family)
+    """The model's id: the call's argument, else the agent's file, else the environment, else the default.
+
+    Raises InvalidOptionError for a value that can't be the name of a model.
+    """
+    return model_of(choose(call, agent))
+
+
+def model_of(choice: Choice) -> str:
+    """The id that is sent. Raises InvalidOptionError as `resolve_model` does."""
+    if choice.family is None:
+        return choice.name
+    override = settings.alias_override(choice.family)
+    if override is None:
+        return newest(choice.family)
+    meant = _read(override, settings.alias_variable(choice.family))
+    # An alias that is set to an alias means the newest of that one.
+    return meant.name if meant.family is None else newest(meant.family)
 
 
 def open_alias(call: Optional[str], agent: Optional[str]) -> Optional[str]:
     """The alias that decides on the model, where the environment leaves it to this package what it means."""
-    _, family = _wanted(call, agent)
+    family = choose(call, agent).family
     return None if family is None or settings.alias_override(family) else family
 
 
-def _wanted(call: Optional[str], agent: Optional[str]) -> Tuple[str, Optional[str]]:
-    """What is asked for, and the family where that is an alias."""
-    for wanted in (call, agent, settings.environment_model(), settings.DEFAULT_ALIAS):
-        name = (wanted or "").strip()
-        plain = re.sub(r"\[\w+\]$", "", name).lower()
-        if plain in _ALIASES:
-            return name, _ALIASES[plain]
-        if plain not in _PASS_ON:
-            return name, None
-    raise AssertionError("the default alias always resolves")
+def choose(call: Optional[str], agent: Optional[str]) -> Choice:
+    """The first of the call's argument, the agent's file and the environment that asks for a model.
+
+    Raises InvalidOptionError for one that can't be the name of a model.
+    """
+    for source, wanted in _wishes(call, agent):
+        choice = _read(wanted, source)
+        if choice.family is not None or choice.name.lower() not in _PASS_ON:
+            return choice
+    return Choice(settings.DEFAULT_ALIAS, settings.DEFAULT_ALIAS)
+
+
+def is_open(wanted: Optional[str]) -> bool:
+    """Whether a value leaves the model to what counts less than itself."""
+    return wanted is None or (isinstance(wanted, str) and _SUFFIX.sub("", wanted.strip()).lower() in _PASS_ON)
+
+
+def _wishes(call: Optional[str], agent: Optional[str]) -> Iterator[Tuple[str, str]]:
+    """Each value with the name of what it was given by, in the order in which they count."""
+    yield "model", call or ""
+    yield "model of the agent's file", agent or ""
+    yield from settings.environment_models()
+
+
+def _read(wanted: object, source: str) -> Choice:
+    if not isinstance(wanted, str):
+        raise InvalidOptionError(f"{source} is {type(wanted).__name__}, not text: name a model.")
+    name = wanted.strip()
+    plain = _SUFFIX.sub("", name)
+    if plain and not is_model_name(plain):
+        raise InvalidOptionError(
+            f"{source} is {_shown(wanted)}, which can't be the name of a model: give one id, such as "
+            f"{settings.NEWEST_MODELS['sonnet']}, or an alias: {', '.join(_ALIASES)}."
+        )
+    return Choice(plain, _ALIASES.get(plain.lower()), name.lower().endswith("[1m]"))
+
+
+def _shown(value: str) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= _MOST_SHOWN else shown[:_MOST_SHOWN] + "..."
+
+
+def betas_of(choice: Choice, model: str) -> Tuple[str, ...]:
+    """What has to be asked for by a header, so that "[1m]" gets what it says."""
+    return (LONG_CONTEXT_BETA,) if choice.is_long and _LONG_UNDER_BETA.fullmatch(model) else ()
+
+
+# Claude models without levels of effort. Others of the API have them, from Opus 4.5 on.
+_WITHOUT_EFFORT = re.compile(r"claude-(?:\D+-4(?:-[01])?|(?:sonnet|haiku)-4-5)")
+
+
+def takes_effort(model: str) -> bool:
+    """Whether the model is known to have levels of effort."""
+    match = _match(re.sub(r"@\d{8}$|-\d{8}(?:-v\d+:\d+)?$", "", model.rpartition("anthropic.")[2]))
+    if match is None or match.re is _OLD_ID:
+        return False
+    return _WITHOUT_EFFORT.fullmatch(f"claude-{match.group('family')}-{match.group('version')}") is None
 
 
 @lru_cache(maxsize=None)
@@ -100,8 +203,9 @@ def retirement(model: str) -> Optional[Retirement]:
     if model not in _LAST_DAYS and not _RETIRED_WITHOUT_DATE.fullmatch(model):
         return None
     family = _family_of(model)
-    known = family if family in settings.NEWEST_MODELS else settings.DEFAULT_ALIAS
-    return Retirement(_LAST_DAYS.get(model), newest(known))
+    if family is None or family not in settings.NEWEST_MODELS:
+        family = "fable" if "mythos" in model else settings.alias_of(model)
+    return Retirement(_LAST_DAYS.get(model), newest(family))
 
 
 _warned: Set[str] = set()

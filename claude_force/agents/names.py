@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import Iterable, List
 
@@ -9,6 +10,8 @@ from .. import settings
 from ..errors import InvalidAgentNameError, InvalidTaskError
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]+")
+_AGENT_NAME = re.compile(r"(?:[a-zA-Z0-9_-]+:)?[a-zA-Z0-9_-]+")
+_SKILL_NAME = re.compile(r"(?:[\w-]+:)?\w[\w.-]*")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _SHOWN = 60
 
@@ -18,9 +21,19 @@ def is_name(name: object) -> bool:
     return isinstance(name, str) and _NAME.fullmatch(name) is not None
 
 
+def is_agent_name(name: object) -> bool:
+    """As `is_name`; a plugin's name and ':' may stand before it."""
+    return isinstance(name, str) and _AGENT_NAME.fullmatch(name) is not None
+
+
+def is_skill_name(name: str) -> bool:
+    """Whether a folder of skills can have a skill of this name; it never leads out of the folder."""
+    return _SKILL_NAME.fullmatch(name) is not None
+
+
 def check_name(name: object) -> str:
     """`name` itself. Raises InvalidAgentNameError."""
-    if not isinstance(name, str) or not is_name(name):
+    if not isinstance(name, str) or not is_agent_name(name):
         shown = repr(name)
         shown = shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "..."
         raise InvalidAgentNameError(
@@ -55,6 +68,22 @@ def slug(name: str) -> str:
     if is_name(name):
         return name
     return re.sub(r"[^a-z0-9_]+", "-", name.lower()).strip("-")
+
+
+def agent_slug(name: str) -> str:
+    """As `slug`; the ':' after a plugin's name stays."""
+    return name if is_agent_name(name) else slug(name)
+
+
+def is_lossy(name: str) -> bool:
+    """Whether a slug of `name` lacks some of its letters or digits."""
+    return not name.isascii() and any(letter.isalnum() and not letter.isascii() for letter in name)
+
+
+def marked_slug(name: str) -> str:
+    """A name that passes the rule and is `name`'s alone, whatever letters it has."""
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{slug(name) or 'agent'}-{digest[:6]}"
 
 
 def nearest(name: str, known: Iterable[str], most: int = 3) -> List[str]:

@@ -1,14 +1,20 @@
-"""From what a caller says to the call that it means: the agent, the task as it is, the model."""
+"""From what a caller says to the call that it means: the agent, the task, the model, the options."""
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any, Dict, Optional
 
-from ..types import Call
-from .models import resolve_model, warn_if_retired
+from ..errors import ConfigurationError
+from ..types import Agent, Call
+from .commands import render
+from .models import Choice, betas_of, choose, is_open, model_of, takes_effort, warn_if_retired
 from .names import check_task
 from .registry import Registry
 from .thinking import default_max_tokens
+
+# The last version of the API that takes `temperature`. As a header and a part of the body it is sent by SDKs
+# that have no such argument any more.
+_WITH_TEMPERATURE = "2023-06-01"
 
 
 def prepare_call(
@@ -21,12 +27,51 @@ def prepare_call(
     cache_ttl: str = "5m",
     **options: Any,
 ) -> Call:
-    """Raises InputError. Whether the API takes the options is for others to say."""
+    """What is not given is as the agent's file says, then as the environment or the defaults do.
+
+    Raises InputError. Whether the API takes the options is for others to say.
+    """
     agent = registry.get(agent_name)
     check_task(task)
-    chosen = resolve_model(call=model, agent=agent.model)
+    choice = _choice(agent, model)
+    chosen = model_of(choice)
     warn_if_retired(chosen)
     if temperature is not None:
         options["temperature"] = temperature
-    most = default_max_tokens(chosen, options) if max_tokens is None else max_tokens
-    return Call(agent.name, agent.system, task, chosen, most, options, cache_ttl)
+    elif agent.settings.temperature is not None and "temperature" not in options:
+        _add_extra(options, "extra_body", temperature=agent.settings.temperature)
+        _add_extra(options, "extra_headers", **{"anthropic-version": _WITH_TEMPERATURE})
+    if agent.settings.effort is not None and takes_effort(chosen):
+        _add_effort(options, agent.settings.effort)
+    for beta in betas_of(choice, chosen):
+        _add_extra(options, "extra_headers", **{"anthropic-beta": beta})
+    if max_tokens is None:
+        max_tokens = agent.settings.max_tokens or default_max_tokens(chosen, options)
+    if not agent.is_command:
+        return Call(agent.name, agent.system, task, chosen, max_tokens, options, cache_ttl)
+    message = render(agent.definition, task)
+    return Call(agent.name, agent.system, message, chosen, max_tokens, options, cache_ttl, arguments=task)
+
+
+def _choice(agent: Agent, model: Optional[str]) -> Choice:
+    if agent.wrong_model is not None and is_open(model):
+        raise ConfigurationError(
+            f"Agent '{agent.name}' can't be used: its model is {agent.wrong_model!r:.60}, which can't be the "
+            f"name of a model. Write one id or alias in {agent.file}, or give the call a model."
+        )
+    return choose(model, agent.model)
+
+
+def _add_effort(options: Dict[str, Any], effort: str) -> None:
+    if options.get("output_config") is not None:
+        _add_extra(options, "output_config", effort=effort)
+    else:
+        # Part of the body in any case: older SDKs have no argument for it.
+        _add_extra(options, "extra_body", output_config={"effort": effort})
+
+
+def _add_extra(options: Dict[str, Any], name: str, **fields: Any) -> None:
+    """Adds fields to an option that is an object; those that the caller gave stay."""
+    given = options.get(name)
+    if given is None or isinstance(given, dict):
+        options[name] = {**fields, **(given or {})}

@@ -10,7 +10,8 @@ from ..errors import AgentNotFoundError, ConfigurationError, WorkflowNotFoundErr
 from ..types import Agent
 from .discovery import Sources, find_sources
 from .files import stamp
-from .loading import Loaded, Problem, load_sources
+from .loaded import Loaded, Problem
+from .loading import load_sources
 from .names import check_name, nearest
 
 

@@ -6,7 +6,6 @@ import asyncio
 from dataclasses import dataclass
 from typing import AsyncIterator, Callable, Dict, Iterator, Optional
 
-from ..agents.names import slug
 from ..errors import (
     AuthenticationError,
     BudgetExceededError,
@@ -191,8 +190,10 @@ class FileRun:
         """To be told of each call that has ended: one that is cancelled under way is no row's result."""
         if not isinstance(executed.result.error, CancelledCallError):
             return
+        call = executed.call
+        task = call.task if call.arguments is None else call.arguments
         for number, row in self._under_way.items():
-            if row.task == executed.call.task and slug(row.agent) == executed.call.agent_name:
+            if row.task == task and row.agent == executed.result.agent_name:
                 self._note_cost(self._under_way.pop(number), executed.result)
                 return
 

@@ -46,7 +46,7 @@ def asked(call: Call, endpoint: str) -> Optional[Asked]:
         options = json.dumps(dict(call.options), sort_keys=True)
     except (TypeError, ValueError):
         return None
-    definition, *contract = call.system
+    definition, *contract = call.system or ("",)
     fingerprint = {
         "definition": definition,
         "contract": "\n".join(contract),

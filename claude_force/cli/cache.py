@@ -6,7 +6,7 @@ import argparse
 import asyncio
 from typing import Any, Dict, Mapping
 
-from ..agents.names import slug
+from ..agents.names import agent_slug
 from ..errors import CacheError
 from ..response_cache import ResponseCache
 from ..spelled import count
@@ -40,7 +40,7 @@ def _stats(args: argparse.Namespace) -> int:
 def _clear(args: argparse.Namespace) -> int:
     with _cache(args) as cache:
         # Calls go by the slug of a name, callers of the cache by whatever they like.
-        names = {args.agent} if args.agent is None else {args.agent, slug(args.agent)}
+        names = {args.agent} if args.agent is None else {args.agent, agent_slug(args.agent)}
         removed = sum(cache.clear(name) for name in names)
     _show({"removed": removed}, args.json)
     return 0

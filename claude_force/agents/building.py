@@ -1,0 +1,134 @@
+"""From a file's text to an agent: its settings, and what is wrong with them. Pure."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple, TypeVar
+
+from ..types import AgentSettings
+from .commands import injections
+from .definition import Definition
+from .keys import AGENT, COMMAND, listed, slips
+from .model_names import is_model_name
+
+T = TypeVar("T")
+
+# PROBLEM: what was asked for can't be done. WARNING: something may not be as it was meant. NOTE: a fact.
+PROBLEM, WARNING, NOTE = "problem", "warning", "note"
+
+EFFORTS = ("low", "medium", "high", "xhigh", "max")
+_SETTINGS = ("tools", "disallowedTools", "skills", "max_tokens", "temperature", "effort")
+_MOST_TOKENS = 10**7
+_HOTTEST = 2.0
+
+_NOT_YAML = (
+    "its front matter is not valid YAML and was read line by line; put a value that holds ': ' in quotes"
+)
+
+
+class Fault(NamedTuple):
+    """What is wrong with a file that is an agent all the same; after the first "; " what to do about it."""
+
+    reason: str
+    state: str = WARNING
+
+
+class Model(NamedTuple):
+    """What the front matter says of the model: a name, or what can't be one."""
+
+    name: Optional[str] = None
+    wrong: Optional[str] = None
+
+
+def read_model(definition: Definition) -> Model:
+    """The model of the front matter; neither where it has none."""
+    written = definition.fields.get("model")
+    if written is None:
+        return Model()
+    # YAML reads `model: 4` as a number.
+    name = str(written).strip() if isinstance(written, (str, int, float)) else None
+    if name == "":
+        return Model()
+    if name is None or isinstance(written, bool) or not is_model_name(name):
+        return Model(wrong=str(written))
+    return Model(name)
+
+
+def read_settings(definition: Definition) -> Tuple[AgentSettings, List[Fault]]:
+    """The settings that hold, and a fault for each that does not."""
+    fields = definition.fields
+    faults: List[Fault] = []
+    found = {name: fields[name] for name in _SETTINGS if fields.get(name) is not None}
+    if not found:
+        # `tools:` with nothing behind it means none.
+        return AgentSettings(tools=() if "tools" in fields else None), faults
+
+    def take(key: str, name: str, read: Callable[[Any], Optional[T]], wanted: str) -> Dict[str, Any]:
+        if key not in found:
+            return {}
+        value = read(found[key])
+        if value is None:
+            faults.append(Fault(f"its {key} is {found[key]!r:.60} and is ignored; {wanted}", PROBLEM))
+        return {} if value is None else {name: value}
+
+    names = "write a list of names"
+    values = {
+        **take("tools", "tools", listed, names),
+        **take("disallowedTools", "disallowed_tools", listed, names),
+        **take("skills", "skills", listed, names),
+        **take("max_tokens", "max_tokens", _whole, "write a whole number from 1 up"),
+        **take("temperature", "temperature", _heat, "write a number from 0 to 1"),
+        **take("effort", "effort", _effort, f"write one of {', '.join(EFFORTS)}"),
+    }
+    if "tools" in fields and "tools" not in values and "tools" not in found:
+        values["tools"] = ()
+    tools = values.get("tools")
+    return AgentSettings(**{**values, "tools": None if tools == ("*",) else tools}), faults
+
+
+def _whole(value: Any) -> Optional[int]:
+    try:
+        number = int(str(value).replace("_", "")) if not isinstance(value, bool) else 0
+    except ValueError:
+        return None
+    return number if 1 <= number <= _MOST_TOKENS else None
+
+
+def _heat(value: Any) -> Optional[float]:
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if 0 <= number <= _HOTTEST else None
+
+
+def _effort(value: Any) -> Optional[str]:
+    name = str(value).strip().lower()
+    return name if name in EFFORTS else None
+
+
+def faults_of(definition: Definition, is_command: bool, model: Model) -> Iterator[Fault]:
+    """What is wrong with a file beside its settings."""
+    if model.wrong is not None:
+        yield Fault(
+            f"its model is {model.wrong!r:.60}, which can't be the name of a model; write one id or alias",
+            PROBLEM,
+        )
+    if not definition.is_yaml:
+        yield Fault(_NOT_YAML)
+    if definition.late:
+        yield Fault(
+            f"its front matter begins on line {definition.late} and is read as text; move its '---' to line 1"
+        )
+    kind = COMMAND if is_command else AGENT
+    for written, meant in slips(definition.fields, kind):
+        yield Fault(f"it has no effect that its front matter says '{written}'; write '{meant}'")
+    if is_command:
+        found = injections(definition.body)
+        if found:
+            shown = ", ".join(one[:40] for one in found[:3]) + (", ..." if len(found) > 3 else "")
+            yield Fault(
+                f"no command is executed and no file is read for it, {shown} is sent as text; "
+                "put what the model needs into the task"
+            )

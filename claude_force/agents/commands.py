@@ -1,0 +1,54 @@
+"""Slash commands of Claude Code: a message with places for arguments. Pure.
+
+Nothing within a command's text is executed and no file is read for it: `!` with a command in backquotes and
+`@path` are sent as they are written.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import List, Match
+
+_PLACE = re.compile(r"\$ARGUMENTS\[(\d{1,3})\]|\$(ARGUMENTS)\b|\$(\d{1,3})(?![\d.,]\d)\b")
+# Since Claude Code counts from $0, a text that has it counts from there; all older ones begin with $1.
+_FROM_ZERO = re.compile(r"\$0\b")
+_COMMAND_LINE = re.compile(r"(?:^|(?<=[\s(]))!`[^`\n]+`|^```!", re.M)
+_FILE = re.compile(r"(?:^|(?<=\s))@(?:[\w.~-]+/)*[\w~-]*[./][\w./~-]+", re.M)
+
+
+def render(text: str, arguments: str) -> str:
+    """The message: `text` with the arguments in their places, or below it where it has no place for them.
+
+    `$ARGUMENTS` is all of them as they were given, `$1` the first one, split as a shell splits words; a place
+    for which there is no argument stays as it is written.
+    """
+    words = _words(arguments)
+    first = 0 if _FROM_ZERO.search(text) else 1
+
+    def filled(place: Match[str]) -> str:
+        index, everything, number = place.groups()
+        if everything:
+            return arguments
+        at = int(index) if index else int(number) - first
+        return words[at] if 0 <= at < len(words) else place.group()
+
+    if not _PLACE.search(text):
+        return f"{text.rstrip()}\n\nARGUMENTS: {arguments}"
+    return _PLACE.sub(filled, text)
+
+
+def _words(arguments: str) -> List[str]:
+    try:
+        return shlex.split(arguments)
+    except ValueError:
+        # A quote without its end, as in "don't".
+        return arguments.split()
+
+
+def injections(text: str) -> List[str]:
+    """What Claude Code would execute, or replace by a file's text, before it sends the command."""
+    found = [match.group() for match in _COMMAND_LINE.finditer(text)]
+    if "@" in text:
+        found += [match.group() for match in _FILE.finditer(text)]
+    return found

@@ -1,0 +1,94 @@
+"""Skills: texts in `skills/NAME/SKILL.md` that become part of the instructions of agents that name them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path, PurePosixPath
+from typing import List, NamedTuple, Optional, Sequence, Tuple
+
+from ..errors import ConfigurationError
+from .building import PROBLEM
+from .definition import read_definition
+from .files import read_text, resolve_inside
+from .loaded import Loaded, Problem
+from .names import is_skill_name
+
+# A folder that paths may not lead out of, and the path below it.
+Place = Tuple[Path, str]
+
+_MOST_SKILLS = 50
+
+
+class Skills(NamedTuple):
+    """The skills of one agent: their texts, the files that were looked for, and what is missing."""
+
+    texts: Tuple[str, ...] = ()
+    paths: Tuple[Path, ...] = ()
+    missing: Tuple[str, ...] = ()
+
+
+_NO_SKILLS = Skills()
+
+
+def find_skills(
+    loaded: Loaded, base: Path, prefix: str, places: Tuple[Place, ...], names: Sequence[str]
+) -> Skills:
+    """The skills that an agent's front matter names.
+
+    `base` is the folder of its source, `prefix` the name of its plugin and ":", `places` where skills lie.
+    """
+    if not names:
+        return _NO_SKILLS
+    texts: List[str] = []
+    paths: List[Path] = []
+    missing: List[str] = []
+    for name in names[:_MOST_SKILLS]:
+        if not is_skill_name(name):
+            missing.append(f"its skill {name!r:.60} is no name of a skill; name the skill's folder")
+            continue
+        text = _skill(loaded, _places(base, prefix, places, name), name.rpartition(":")[2], paths)
+        if text is None:
+            missing.append(f"its skill '{name}' is not there; add skills/{name}/SKILL.md, or leave it out")
+        else:
+            texts.append(f'<skill name="{name}">\n{text.strip()}\n</skill>')
+    if len(names) > _MOST_SKILLS:
+        missing.append(f"only the first {_MOST_SKILLS} of its {len(names)} skills are read; list fewer")
+    return Skills(tuple(texts), tuple(paths), tuple(missing))
+
+
+def _places(base: Path, prefix: str, places: Tuple[Place, ...], name: str) -> Tuple[Place, ...]:
+    plugin = name.rpartition(":")[0]
+    if not plugin:
+        return places
+    if f"{plugin}:" == prefix:
+        return places[:1]
+    root = base if prefix else base.parent
+    return ((root, f"plugins/{plugin}/skills"),)
+
+
+def _skill(loaded: Loaded, places: Tuple[Place, ...], name: str, paths: List[Path]) -> Optional[str]:
+    """The text of the first skill of this name; each file that was looked for is added to `paths`."""
+    for folder, below in places:
+        file = f"{below}/{name}/SKILL.md"
+        path = folder / file
+        paths.append(path)
+        if path not in loaded.skills:
+            loaded.watch(path)
+            loaded.skills[path] = _skill_text(loaded, folder, file)
+        text = loaded.skills[path]
+        if text is not None:
+            return text
+    return None
+
+
+def _skill_text(loaded: Loaded, folder: Path, file: str) -> Optional[str]:
+    if not os.path.lexists(folder / file):
+        return None
+    try:
+        definition = read_definition(read_text(resolve_inside(folder, file)))
+        if definition.problem:
+            raise ConfigurationError(definition.problem)
+    except ConfigurationError as error:
+        loaded.remarks.append(Problem(PurePosixPath(file).parent.name, file, str(error), PROBLEM))
+        return None
+    return definition.body
