@@ -31,6 +31,8 @@ class AsyncAgentOrchestrator(Workflows):
         rpm, input_tpm, output_tpm: requests and tokens a minute that are never exceeded; None for those that
             the server's headers tell of, which hold in any case.
         timeout_seconds: the longest silence of the server in one attempt; None for no bound.
+        quiet_seconds: the longest time in one attempt in which the server sends nothing but pings, as it does
+            while the model thinks and its thoughts are not sent.
         max_retries: attempts per call, the first one among them.
         base_url: the endpoint; None for what the SDK finds (ANTHROPIC_BASE_URL, else Anthropic's; for Amazon
             Bedrock and Google Vertex AI variables of their own).

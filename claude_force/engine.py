@@ -54,6 +54,7 @@ class Engine(Inquiries):
     max_concurrent: MaxConcurrent
     max_retries: int
     timeout_seconds: Optional[float]
+    quiet_seconds: float
     deadline_seconds: Optional[float]
     stream: bool
     observers: List[Observer]
@@ -90,17 +91,17 @@ class Engine(Inquiries):
         output_tpm: Optional[float] = None,
         base_url: Optional[str] = None,
         deadline_seconds: Optional[float] = None,
+        quiet_seconds: float = settings.QUIET_SECONDS,
         stream: bool = True,
         observers: Sequence[Observer] = (),
         durable: Optional[str] = None,
         clock: Optional[Clock] = None,
     ) -> None:
         """Raises InvalidOptionError for a senseless limit, ConfigurationError for a missing file."""
-        self.config_path = config_path
-        self.api_key, self.base_url = api_key, base_url
+        self.config_path, self.api_key, self.base_url = config_path, api_key, base_url
         self.max_concurrent, self.max_retries = max_concurrent, max_retries
-        self.timeout_seconds, self.deadline_seconds = timeout_seconds, deadline_seconds
-        self.stream, self.observers = stream, list(observers)
+        self.timeout_seconds, self.quiet_seconds = timeout_seconds, quiet_seconds
+        self.deadline_seconds, self.stream, self.observers = deadline_seconds, stream, list(observers)
         self.enable_tracking, self.enable_memory = enable_tracking, enable_memory
         self.enable_cache, self.response_cache = enable_cache, response_cache
         self.cache_ttl_hours, self.cache_max_size_mb = cache_ttl_hours, cache_max_size_mb
@@ -252,10 +253,17 @@ class Engine(Inquiries):
             self.stream,
             self.prices or {},
             Rates(self.rpm, self.input_tpm, self.output_tpm),
+            self.quiet_seconds,
         )
         # Attributes are set seldom and looked at in every call.
         if self._settings is None or self._settings[0] != (given, self.deadline_seconds):
-            check_limits(self.max_concurrent, self.timeout_seconds, self.max_retries, self.deadline_seconds)
+            check_limits(
+                self.max_concurrent,
+                self.timeout_seconds,
+                self.max_retries,
+                self.deadline_seconds,
+                self.quiet_seconds,
+            )
             check_rates(rpm=self.rpm, input_tpm=self.input_tpm, output_tpm=self.output_tpm)
             self._settings = (given, self.deadline_seconds), CallerSettings(*given)
         return self._settings[1]

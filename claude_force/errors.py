@@ -23,13 +23,13 @@ ClaudeForceError
      |   +- RateLimitError
      |   +- OverloadedError
      |   +- ServerError
-     +- RequestRefusedError               400, 422
+     +- RequestRefusedError               400, 422, other 4xx
      |   +- RequestTooLargeError          413
      +- AuthenticationError               401, or credentials that can't be used
      |   +- MissingCredentialsError (also ValueError)   no credentials at all
-     +- SpendLimitError                   402, or a 429 that no waiting cures
-     +- PermissionDeniedError             403
-     +- ModelNotFoundError                404
+     +- SpendLimitError                   402, or a spend limit under any status
+     +- PermissionDeniedError             403, 451, or a disabled organisation
+     +- ModelNotFoundError                404, 405, 410
      +- BadReplyError                     an answer that is not the Messages API's
      +- AnswerTooLargeError               an answer without end, or far beyond max_tokens
      +- RefusedError                      the model declined to answer
@@ -48,7 +48,14 @@ from .wording import Wording, for_shell, naming
 
 
 class ClaudeForceError(Exception):
-    """Base of all errors of this package; `str()` says what happened and what to do next."""
+    """Base of all errors of this package; `str()` says what happened and what to do next.
+
+    Attributes:
+        fatal_for: which other calls would meet the same error: "run" for every call of a bulk run or a
+            workflow, "model" for every one that asks the same model, None for no other.
+    """
+
+    fatal_for: Optional[str] = None
 
     def for_shell(self) -> str:
         """The same in the words of the command: options such as `--timeout` in place of arguments."""
@@ -73,6 +80,8 @@ class InvalidTaskError(InputError):
 
 class InvalidOptionError(InputError):
     """An option has no meaning, or the installed SDK or the model doesn't take it."""
+
+    fatal_for = "run"
 
 
 class AgentNotFoundError(InputError):
@@ -107,6 +116,8 @@ class RunBusyError(InputError):
 class UnknownPriceError(InputError):
     """A budget is set, and what the call may cost is not known."""
 
+    fatal_for = "run"
+
 
 class FileAccessError(InputError):
     """A file that is not read: it is outside the project, no regular file, too large, or not there.
@@ -139,6 +150,8 @@ class ConfigurationNotFoundError(ConfigurationError, FileNotFoundError):
 class DatabaseError(ConfigurationError):
     """The database of durable runs can't be used, or not by this process."""
 
+    fatal_for = "run"
+
 
 class CallError(ClaudeForceError):
     """A call that failed after its input was accepted.
@@ -149,6 +162,8 @@ class CallError(ClaudeForceError):
         kind: the API's own error type, such as "overloaded_error".
         request_id: the API's id of the request, for its support.
         retry_after: seconds that the server asked to wait.
+        retryable: whether another attempt is made; the server's `x-should-retry` decides over the class.
+        skipped: the call was not sent, because an earlier answer had shown that it would meet this error.
         attempts: requests that were made, this one among them.
         cost: USD that these cost; None where nothing was billed, or that is unknown.
         cost_at_most: where `cost` is None, the most USD that may have been billed; None where that is unknown
@@ -157,6 +172,8 @@ class CallError(ClaudeForceError):
     """
 
     advice: str = "See the log for details."
+    retryable: bool = False
+    skipped: bool = False
 
     def __init__(
         self,
@@ -207,9 +224,17 @@ def _restore(cls: type, message: str, state: Dict[str, Any]) -> CallError:
 class TransientError(CallError):
     """A failure that another attempt may not meet."""
 
+    retryable = True
+
 
 class ConnectionFailedError(TransientError):
-    """No connection, or one that broke before the answer was whole."""
+    """No connection, or one that broke before the answer was whole.
+
+    Attributes:
+        never_connected: there was no connection: it was refused, the host is not known, or TLS failed.
+    """
+
+    never_connected: bool = False
 
     advice = "Check the network and ANTHROPIC_BASE_URL, then run it again."
 
@@ -233,13 +258,13 @@ class OverloadedError(TransientError):
 
 
 class ServerError(TransientError):
-    """408, 409, 500, 502 or 504: the server failed on its side."""
+    """408, 409, 425, or a 5xx that is not one of the others: the server failed on its side."""
 
     advice = "The server failed on its side; try again later and give its support the request id."
 
 
 class RequestRefusedError(CallError):
-    """400 or 422: the server does not accept the request as it is."""
+    """400, 422 or another 4xx: the server does not accept the request as it is."""
 
     advice = "Correct the request as the server's message says; the same request will fail again."
 
@@ -251,12 +276,13 @@ class RequestTooLargeError(RequestRefusedError):
 
 
 class AuthenticationError(CallError):
-    """401, or no credentials were found."""
+    """401, or no credentials were found; 407, where it is a proxy that asks for them."""
 
     advice = Wording(
         "Set ANTHROPIC_API_KEY to a valid key (export ANTHROPIC_API_KEY=...), or pass api_key.",
         "Set ANTHROPIC_API_KEY to a valid key: export ANTHROPIC_API_KEY=...",
     )
+    fatal_for = "run"
 
 
 class MissingCredentialsError(AuthenticationError, ValueError):
@@ -264,25 +290,28 @@ class MissingCredentialsError(AuthenticationError, ValueError):
 
 
 class SpendLimitError(CallError):
-    """402, or a 429 whose code says that a spend limit is reached."""
+    """402, or an answer of any status that says that credit is used up or a spend limit is reached."""
 
     advice = "Raise the spend limit or add credit in the Console; waiting does not help."
+    fatal_for = "run"
 
 
 class PermissionDeniedError(CallError):
-    """403: the key may not do this."""
+    """403 or 451: the key may not do this; or the organisation, the workspace or the key is disabled."""
 
     advice = "Use a key whose workspace may use this model and endpoint."
+    fatal_for = "model"
 
 
 class ModelNotFoundError(CallError):
-    """404: the endpoint does not know the model, or the path."""
+    """404, 405 or 410: the endpoint does not know the model, or the path."""
 
     advice = "Check the model's name and ANTHROPIC_BASE_URL."
+    fatal_for = "model"
 
 
 class BadReplyError(CallError):
-    """An answer with status 200 that is not one of the Messages API."""
+    """An answer with status 200 that is not one of the Messages API; or a redirection to nowhere."""
 
     advice = "Check that ANTHROPIC_BASE_URL is a Messages API and no proxy answers in its place."
 
@@ -343,3 +372,4 @@ class PaidCallBlockedError(CallError):
     """CLAUDE_FORCE_LOOPBACK_ONLY is set and the endpoint is not on this machine."""
 
     advice = "Set ANTHROPIC_BASE_URL to a server on loopback, or unset CLAUDE_FORCE_LOOPBACK_ONLY."
+    fatal_for = "run"

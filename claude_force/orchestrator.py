@@ -67,6 +67,7 @@ class Limits(TypedDict, total=False):
     output_tpm: Optional[float]
     base_url: Optional[str]
     deadline_seconds: Optional[float]
+    quiet_seconds: float
     stream: bool
     observers: Sequence[Observer]
     durable: Optional[str]

@@ -11,6 +11,8 @@ MAX_CONCURRENT = 10
 # Where the fleet finds out by itself how many attempts at a time are good.
 MOST_CONCURRENT = 500
 TIMEOUT_SECONDS = 30.0
+# While a model thinks and its thoughts are not sent, nothing comes but pings.
+QUIET_SECONDS = 600.0
 MAX_ATTEMPTS = 3
 MAX_TOKENS = 4096
 # Of a model that thinks, which counts as part of its answer.
@@ -133,6 +135,14 @@ def has_aws_key() -> bool:
 def google_credentials_file() -> str:
     """The file of Google's credentials that the environment names, or ""."""
     return os.environ.get("GOOGLE_APPLICATION_CREDENTIALS") or ""
+
+
+def certificates(is_cloud: bool) -> Mapping[str, str]:
+    """The variables that name the certificates of authorities, with their values: as httpx reads them, the
+    first alone; and for a cloud as the libraries read them that look for its credentials."""
+    own = [name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)][:1]
+    more = [name for name in ("REQUESTS_CA_BUNDLE",) if is_cloud and os.environ.get(name)]
+    return {name: os.environ[name] for name in (*own, *more)}
 
 
 def cache_secret() -> Optional[str]:

@@ -18,7 +18,7 @@ from claude_force.agents import Registry
 from claude_force.agents.definition import read_definition
 from claude_force.bulk import TaskFile
 from claude_force.bulk.output import Output
-from claude_force.calling.faults import from_status, parsed
+from claude_force.calling.error_mapping import from_status, parsed
 from claude_force.calling.messages import BodyReader, StreamReader, read_usage
 from claude_force.calling.pricing import cost
 from claude_force.cli.main import main

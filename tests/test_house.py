@@ -62,7 +62,7 @@ MAX_ROOT_DOCUMENTS = 4
 UNTYPED = {
     "agents.registry.workflow",
     "calling.client.make_client",
-    "calling.faults.parsed",
+    "calling.error_mapping.parsed",
     "calling.pricing.price_list",
     "calling.transport.import_sdk",
     "calling.wire.send",

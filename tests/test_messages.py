@@ -101,7 +101,7 @@ def test_data_may_span_lines():
 
 def test_a_stream_that_ends_early_is_a_broken_connection():
     reader = StreamReader()
-    reader.feed(stream("a")[:-30])
+    reader.feed(stream("a").partition(b"event: message_delta")[0])
     with pytest.raises(ConnectionFailedError, match="before the answer was whole"):
         reader.reply("req_1")
 

@@ -5,7 +5,7 @@ import random
 from collections import Counter
 
 from claude_force.calling import Clock
-from claude_force.calling.faults import from_status
+from claude_force.calling.error_mapping import from_status
 from claude_force.calling.forecast import Forecast
 from claude_force.calling.gate import Gate
 from claude_force.calling.line import Line

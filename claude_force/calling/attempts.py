@@ -7,7 +7,7 @@ from typing import Awaitable, Callable, Optional
 
 from tenacity import AsyncRetrying, RetryCallState
 
-from ..errors import CallError, DeadlineExceededError, TransientError
+from ..errors import CallError, DeadlineExceededError
 from ..types import Call, Reply
 from .clock import Clock
 from .retry import RetryPolicy
@@ -38,12 +38,12 @@ class Attempts:
         """`attempt` is given its number, from 1. Raises what the last raised, or DeadlineExceededError."""
         try:
             return await attempt(1)
-        except TransientError as error:
+        except CallError as error:
+            if not error.retryable:
+                raise
             return await self._driven(attempt, error)
 
-    async def _driven(
-        self, attempt: Callable[[int], Awaitable[Reply]], failed: Optional[TransientError]
-    ) -> Reply:
+    async def _driven(self, attempt: Callable[[int], Awaitable[Reply]], failed: Optional[CallError]) -> Reply:
         made = 1
 
         async def again() -> Reply:

@@ -28,7 +28,8 @@ from .window import Window
 
 @dataclass(frozen=True)
 class CallerSettings:
-    """How calls are made. `timeout_seconds` bounds silence; `max_attempts` counts the first one.
+    """How calls are made. `timeout_seconds` bounds silence, `quiet_seconds` the time in which nothing but
+    pings comes; `max_attempts` counts the first one.
 
     `prices` are the caller's own, in USD per million tokens, by model; `rates` are limits set by hand.
     """
@@ -41,6 +42,7 @@ class CallerSettings:
     stream: bool = True
     prices: Prices = field(default_factory=dict)
     rates: Rates = NO_RATES
+    quiet_seconds: float = settings.QUIET_SECONDS
 
     @property
     def ceiling(self) -> int:
@@ -151,7 +153,8 @@ class Caller:
             # Imports, certificates and prices take most of a second; the loop has other things to do.
             import_sdk()
             load_prices(model)
-            return Transport(how.api_key, how.base_url, how.timeout_seconds, how.stream, how.ceiling)
+            given = (how.api_key, how.base_url, how.timeout_seconds, how.stream, how.ceiling)
+            return Transport(*given, how.quiet_seconds)
 
         transport = await anyio.to_thread.run_sync(prepare)
         policy = RetryPolicy(attempts=how.max_attempts)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from functools import partial
 from typing import Any, Dict, List, Optional, Tuple, Type
 
 from .clouds import Cloud
@@ -21,6 +22,8 @@ _NEVER_CONNECTED = (
     "ClientProxyConnection",
     "ClientHttpProxy",
 )
+# What aiohttp takes of a line, of a header's value, and of headers by number.
+_LARGEST_HEADERS = {"max_line_size": 2**17, "max_field_size": 2**17, "max_headers": 1024}
 # Bytes on the wire, which may be compressed; of the text 500 letters are shown.
 _MOST_OF_AN_ERROR = 2**16
 
@@ -38,10 +41,30 @@ def make_http(sdk: Any, connections: int) -> Optional[Any]:
         limits = type(sdk.DEFAULT_CONNECTION_LIMITS)(
             max_connections=connections, max_keepalive_connections=connections
         )
-        return sdk.DefaultAioHttpClient(timeout=None, limits=limits)
+        http = sdk.DefaultAioHttpClient(timeout=None, limits=limits)
+        for transport in (http._transport, *http._mounts.values()):
+            if hasattr(transport, "get_client"):
+                transport.client = partial(_make_session, transport)
+        return http
     except (ImportError, RuntimeError):
         # Without aiohttp, or its adapter for older SDKs.
         return None
+
+
+def _make_session(transport: Any) -> Any:
+    """aiohttp's session as the SDK's transport makes it, but for the size of headers that it takes: gateways
+    add policies and traces of 20 kB and more. httpx takes 100 kB of them."""
+    import aiohttp
+
+    limits = transport.limits
+    connector = aiohttp.TCPConnector(
+        ssl=transport.ssl_context,
+        keepalive_timeout=limits.keepalive_expiry,
+        limit=limits.max_connections,
+    )
+    taken = inspect.signature(aiohttp.ClientSession).parameters
+    sizes: Dict[str, Any] = {name: size for name, size in _LARGEST_HEADERS.items() if name in taken}
+    return aiohttp.ClientSession(connector=connector, **sizes)
 
 
 def make_client(
@@ -72,7 +95,7 @@ def make_client(
 
 async def _shorten_error(response: Any) -> None:
     """Leaves the beginning of an error's body, before anybody has read of it: it may have no end."""
-    if response.status_code < 400:
+    if response.is_success or response.has_redirect_location:
         return
     body = bytearray()
     async for chunk in response.stream:

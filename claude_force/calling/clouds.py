@@ -14,7 +14,7 @@ from ..errors import AuthenticationError, CallError, ConnectionFailedError, Inva
 from ..install import install_command
 from .aws_events import MEDIA_TYPE as AWS_MEDIA_TYPE
 from .aws_events import AwsEventDecoder
-from .faults import redact
+from .error_mapping import redact
 from .messages import EVENTS_MEDIA_TYPE, EventDecoder, Events
 
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"

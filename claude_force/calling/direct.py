@@ -50,11 +50,11 @@ class Direct:
             found = await self._session.request("POST", self._url, data=body, **self._how)
         except self._broken as error:
             raise ConnectionError(str(error)) from error
-        if 300 <= found.status < 400:
+        if 300 <= found.status < 400 and "Location" in found.headers:
             found.release()
             return None
         answer = Answer(found, self._broken)
-        if found.status < 400 and "Content-Encoding" not in found.headers:
+        if 200 <= found.status < 300 and "Content-Encoding" not in found.headers:
             return answer
         return await self._of_the_library(answer)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Literal, Mapping, Optional, Union
 
+from .. import settings
 from ..errors import InvalidOptionError
 from ..wording import Wording, naming, option
 
@@ -20,13 +21,22 @@ _SET_BY_THE_ENGINE = {
 }
 
 
-def check_limits(max_concurrent: Any, timeout_seconds: Any, max_retries: Any, deadline_seconds: Any) -> None:
+def check_limits(
+    max_concurrent: Any,
+    timeout_seconds: Any,
+    max_retries: Any,
+    deadline_seconds: Any,
+    quiet_seconds: Any = settings.QUIET_SECONDS,
+) -> None:
     """Raises InvalidOptionError that names the limit and what it may be."""
     if max_concurrent != AUTO:
         _whole("max_concurrent", max_concurrent, f", or {AUTO!r}")
     _whole("max_retries", max_retries)
     _above_zero("timeout_seconds", timeout_seconds, "of seconds")
     _above_zero("deadline_seconds", deadline_seconds, "of seconds")
+    if quiet_seconds is None:
+        raise InvalidOptionError("quiet_seconds is None; it must be a number of seconds above 0.")
+    _above_zero("quiet_seconds", quiet_seconds, "of seconds")
 
 
 def check_max_tokens(max_tokens: Any) -> None:

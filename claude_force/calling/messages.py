@@ -7,12 +7,14 @@ the framing of events is the HTML standard's chapter "Server-sent events".
 from __future__ import annotations
 
 import json
+import re
+from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Protocol, Union
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Match, Optional, Protocol, Union
 
-from ..errors import BadReplyError, ConnectionFailedError
+from ..errors import BadReplyError, CallError, ConnectionFailedError
 from ..types import Call, Reply, Usage
-from .faults import from_stream_error
+from .error_mapping import from_body, is_error
 from .forecast import byte_size
 from .usage import merged_usage, read_usage
 
@@ -24,6 +26,8 @@ _MOST_TOKENS = 10**8
 # Parts of an answer that stand for more than their bytes.
 _THINKING = ("thinking", "redacted_thinking", "thinking_delta", "signature_delta")
 EVENTS_MEDIA_TYPE = "text/event-stream"
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 _CUT_OFF = "The server closed the connection before the answer was whole"
 
 
@@ -53,22 +57,33 @@ class Events(Protocol):
 
 
 class EventDecoder:
-    """Bytes of a server-sent event stream in, decoded events out, however the bytes are cut."""
+    """Bytes of a server-sent event stream in, decoded events out, however the bytes are cut.
+
+    Lines end in LF, CRLF or CR; comments, unknown fields and a byte order mark are ignored, as the standard
+    says.
+    """
 
     def __init__(self) -> None:
         self._rest: List[bytes] = []
         self._name = b""
         self._data: List[bytes] = []
+        self._at_start = True
+        self._ends_in_cr = False
 
     def feed(self, chunk: bytes) -> Iterator[Dict[str, Any]]:
+        if self._ends_in_cr or b"\r" in chunk:
+            chunk = self._with_line_feeds(chunk)
         # Put together once: a line of many pieces would be copied with each of them.
         self._rest.append(chunk)
         if b"\n" not in chunk:
             return
         lines = b"".join(self._rest).split(b"\n")
         self._rest = [lines.pop()]
+        if self._at_start:
+            self._at_start = False
+            if lines[0].startswith(_BYTE_ORDER_MARK):
+                lines[0] = lines[0][len(_BYTE_ORDER_MARK) :]
         for line in lines:
-            line = line.rstrip(b"\r")
             if line.startswith(b"data:"):
                 self._data.append(line[5:])
             elif line.startswith(b"event:"):
@@ -76,11 +91,27 @@ class EventDecoder:
             elif not line:
                 name, data, self._name, self._data = self._name, self._data, b"", []
                 if data:
-                    yield _event(name, _json_object(b"\n".join(data)))
+                    event = b"\n".join(data)
+                    # Gateways that come from OpenAI's protocol put its end mark at the end.
+                    if event.strip() != b"[DONE]":
+                        yield _event(name, _json_object(event))
+
+    def _with_line_feeds(self, chunk: bytes) -> bytes:
+        # The LF of a CRLF may come with the next piece.
+        if self._ends_in_cr and chunk.startswith(b"\n"):
+            chunk = chunk[1:]
+        self._ends_in_cr = chunk.endswith(b"\r") if chunk else False
+        return chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
 
 class StreamReader:
-    """Assembles the answer from its events; `on_text` is called with each piece of its text."""
+    """Assembles the answer from its events; `on_text` is called with each piece of its text.
+
+    Attributes:
+        stopped: the stop reason has come, and with it all of the answer; only more usage can follow.
+        complete: nothing follows that could matter.
+        steps: counts what shows that the model goes on: not pings, empty pieces and unknown events.
+    """
 
     def __init__(
         self, on_text: Optional[Callable[[str], None]] = None, decoder: Optional[Events] = None
@@ -89,39 +120,58 @@ class StreamReader:
         self._message: Dict[str, Any] = {}
         self._usage: Dict[str, Any] = {}
         self._texts: List[str] = []
+        self._half = ""
         self._unshown_bytes = 0
         self._blocks, self._thought, self._used_server_tool = 0, False, False
         self._is_counted = False
+        self.stopped: bool = False
         self.complete: bool = False
         # It began with an error event, which is not billed.
         self.refused: bool = False
+        self.steps = 0
 
     def feed(self, chunk: bytes) -> None:
         """Raises CallError for an error event, BadReplyError for what is no event of this API."""
         if self.complete:
             return
-        for event in self._decoder.feed(chunk):
-            self._take(event)
-            if self.complete:
-                # Gateways that come from another protocol put that one's end mark after it.
-                return
+        try:
+            for event in self._decoder.feed(chunk):
+                self._take(event)
+                if self.complete:
+                    return
+        except CallError:
+            if not self.stopped:
+                raise
+            # The answer is whole: whatever this was, it is not part of it.
+            self.complete = True
+
+    def end(self) -> None:
+        """The body has ended. Its last event may lack the empty line that should follow it."""
+        if not self.complete:
+            with suppress(BadReplyError):
+                self.feed(b"\n\n")
 
     def _take(self, event: Dict[str, Any]) -> None:
         kind = event.get("type")
         if kind == "content_block_delta":
             self._append(_member(event, "delta"))
         elif kind == "content_block_start":
+            self.steps += 1
             self._begin_block(_member(event, "content_block"))
+        elif kind == "content_block_stop":
+            self.steps += 1
         elif kind == "message_start":
+            self.steps += 1
             self._message = dict(_member(event, "message"))
             self._usage = merged_usage(self._usage, self._message.get("usage"))
         elif kind == "message_delta":
+            self.steps += 1
             self._update(event)
         elif kind == "message_stop":
-            self.complete = True
+            self.stopped = self.complete = True
         elif kind == "error":
             self.refused = not self._message
-            raise from_stream_error(event)
+            raise from_body(event, "The answer broke off")
 
     def _begin_block(self, block: Dict[str, Any]) -> None:
         self._blocks += 1
@@ -132,8 +182,20 @@ class StreamReader:
         text = _text(part)
         if not text:
             self._thought = self._thought or part.get("type") in _THINKING
-            self._unshown_bytes += _unshown_bytes(part)
+            size = _unshown_bytes(part)
+            self._unshown_bytes += size
+            self.steps += size > 0
             return
+        self.steps += 1
+        if self._half:
+            text, self._half = joined_halves(self._half + text), ""
+        if "\ud800" <= text[-1] <= "\udbff":
+            # The other half of the character comes with the next piece.
+            text, self._half = text[:-1], text[-1]
+        if text:
+            self._say(text)
+
+    def _say(self, text: str) -> None:
         self._texts.append(text)
         if self._on_text is not None:
             self._on_text(text)
@@ -143,6 +205,8 @@ class StreamReader:
         # What the first event says of the answer's tokens is only their number so far.
         self._is_counted |= _object(event.get("usage")).get("output_tokens") is not None
         self._usage = merged_usage(self._usage, event.get("usage"))
+        if self._message.get("stop_reason") is not None:
+            self.stopped = True
 
     @property
     def model(self) -> str:
@@ -161,51 +225,84 @@ class StreamReader:
         if self._is_counted:
             return read_usage(self._usage)
         usage = read_usage(self._usage, is_final=False)
-        if self.complete or self._used_server_tool:
+        if self.stopped or self._used_server_tool:
             usage = replace(usage, is_known=False)
         if self._thought or (thinks and not self._blocks):
             return replace(usage, output_tokens=max(usage.output_tokens, most))
         size = self._unshown_bytes + sum(map(byte_size, self._texts))
         return replace(usage, output_tokens=max(usage.output_tokens, min(size, most)))
 
+    def is_whole(self) -> bool:
+        """Whether the answer is there, however its connection ended."""
+        return self.stopped
+
     def reply(self, request_id: Optional[str]) -> Reply:
-        """Raises ConnectionFailedError when the stream ended before `message_stop`."""
-        if not self.complete:
+        """Raises ConnectionFailedError when the stream ended before its stop reason and `message_stop`."""
+        if not self.stopped:
             raise ConnectionFailedError(_CUT_OFF, request_id=request_id)
+        if self._half:
+            half, self._half = self._half, ""
+            self._say(half)
         usage = self.billed() or Usage(is_known=False)
         return _reply(self._message, "".join(self._texts), usage, request_id)
 
 
 class BodyReader:
-    """The answer of a request that was not streamed."""
+    """The answer of a request that was not streamed. Its parts tell nothing before all of it is there."""
 
-    complete = refused = False
+    stopped = complete = refused = False
 
     def __init__(self) -> None:
         self._body = bytearray()
         self._usage: Optional[Usage] = None
         self.model: str = ""
+        self.steps = 0
 
     def feed(self, chunk: bytes) -> None:
         self._body += chunk
+        # Gateways send blanks as a sign of life.
+        self.steps += not chunk.isspace()
+
+    def end(self) -> None:
+        """The body has ended."""
 
     def billed(self, most: int = _MOST_TOKENS, thinks: bool = False) -> Optional[Usage]:
         """None for what can't be read."""
         return self._usage
 
+    def is_whole(self) -> bool:
+        """Whether the answer is there, however its connection ended."""
+        try:
+            return isinstance(json.loads(self._body), dict)
+        except (ValueError, RecursionError):
+            return False
+
     def reply(self, request_id: Optional[str]) -> Reply:
-        """Raises BadReplyError for anything but a message."""
+        """Raises the error that the body is, BadReplyError for anything but a message."""
         message = _json_object(self._body)
+        self.refused = is_error(message)
+        if self.refused:
+            raise from_body(message)
         self._usage = usage = read_usage(message.get("usage"))
         self.model = _model(message)
         blocks = message.get("content")
         if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
             raise BadReplyError("The answer has no list of content blocks", request_id=request_id)
         text = "".join(_text(block) for block in blocks if block.get("type") == "text")
-        return _reply(message, text, usage, request_id)
+        return _reply(message, joined_halves(text), usage, request_id)
 
 
 Reader = Union[StreamReader, BodyReader]
+
+
+def joined_halves(text: str) -> str:
+    """`text` with each pair of surrogates as the character that it means: JSON may have its halves in two
+    strings."""
+    return text if text.isascii() else _PAIR.sub(_character, text)
+
+
+def _character(pair: Match[str]) -> str:
+    return pair[0].encode("utf-16-le", "surrogatepass").decode("utf-16-le")
 
 
 def _object(value: Any) -> Dict[str, Any]:
@@ -257,9 +354,24 @@ def _event(name: bytes, data: Dict[str, Any]) -> Dict[str, Any]:
 
 def _json_object(data: Union[bytes, bytearray]) -> Dict[str, Any]:
     try:
-        value = json.loads(data)
+        value = _loads(data)
     except (ValueError, RecursionError) as error:
         raise BadReplyError(f"The server sent malformed JSON ({error})") from error
+    if isinstance(value, list) and len(value) == 1 and _is_error_object(value[0]):
+        # Google's error where a stream was asked for.
+        value = value[0]
     if not isinstance(value, dict):
         raise BadReplyError("The server sent JSON that is not an object")
     return value
+
+
+def _loads(data: Union[bytes, bytearray]) -> Any:
+    try:
+        return json.loads(data)
+    except UnicodeDecodeError:
+        # One wrong byte does not spoil an answer that is paid for.
+        return json.loads(data.decode("utf-8", "replace"))
+
+
+def _is_error_object(value: Any) -> bool:
+    return isinstance(value, dict) and is_error(value)

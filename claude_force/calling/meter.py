@@ -22,7 +22,7 @@ class Meter:
             the wire then.
         on_begin: called when the answer begins, if it is one.
         on_text: called with each piece of a streamed answer's text.
-        reader: puts the answer together.
+        reader: puts the answer together; `only_pings` have come since its last step.
         secrets: of the request to a cloud, whose credentials change.
     """
 
@@ -36,6 +36,7 @@ class Meter:
     on_begin: Optional[Callable[[], None]] = None
     on_text: Optional[Callable[[str], None]] = None
     reader: Reader = field(default_factory=BodyReader)
+    only_pings: bool = False
     secrets: Tuple[str, ...] = field(default=(), repr=False)
 
     def settle(self, most: int, thinks: bool) -> None:

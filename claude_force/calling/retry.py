@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Callable
 
 from .. import settings
-from ..errors import CallError, TransientError
+from ..errors import CallError
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class RetryPolicy:
 
     def gives_up(self, attempt: int, error: BaseException) -> bool:
         """Whether `error`, met in attempt number `attempt`, is final."""
-        return attempt >= self.attempts or not isinstance(error, TransientError)
+        return attempt >= self.attempts or not (isinstance(error, CallError) and error.retryable)
 
     def delay(self, attempt: int, error: BaseException) -> float:
         """Seconds to wait after attempt number `attempt`, counted from 1.

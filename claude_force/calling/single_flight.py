@@ -16,7 +16,6 @@ from ..errors import (
     CallError,
     ClaudeForceError,
     DeadlineExceededError,
-    TransientError,
     UnknownPriceError,
 )
 from ..money import make_free
@@ -33,7 +32,10 @@ _OF_ITS_BUDGET = (BudgetExceededError, UnknownPriceError)
 
 
 def _can_pass(error: ClaudeForceError) -> bool:
-    return isinstance(error, (TransientError, DeadlineExceededError, *_OF_ITS_BUDGET))
+    if isinstance(error, CallError) and (error.retryable or error.skipped):
+        # One that was skipped ended the run of the caller who started it, and not that of the others.
+        return True
+    return isinstance(error, (DeadlineExceededError, *_OF_ITS_BUDGET))
 
 
 def _fail(error: ClaudeForceError, leads: bool, bears: bool, bill: Bill) -> NoReturn:

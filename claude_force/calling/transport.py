@@ -8,17 +8,17 @@ as the answer's own bytes.
 from __future__ import annotations
 
 import inspect
-import ipaddress
 import time
+from contextlib import suppress
+from functools import partial
 from typing import Any, Dict, Mapping, Optional, Tuple, Type
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import anyio
 
 from .. import settings
 from ..agents.thinking import thinks
 from ..errors import (
-    AnswerTooLargeError,
     AuthenticationError,
     BadReplyError,
     CallError,
@@ -33,26 +33,27 @@ from ..errors import (
     SilenceError,
 )
 from ..types import Call, Reply
+from ..wording import Wording
 from . import clouds
+from .addresses import check_scheme, has_version, is_on_loopback, shown_address
+from .answer_body import most_bytes, reader_of, too_large
+from .certificates import advice_about, check_certificates
 from .client import address_errors, connection_errors, make_client, make_http, was_never_connected
-from .faults import from_status, parsed, redact, request_id
-from .messages import EVENTS_MEDIA_TYPE, BodyReader, Reader, StreamReader, request_fields
+from .error_mapping import from_status, note_headers, parsed, redact, request_id
+from .messages import EVENTS_MEDIA_TYPE, BodyReader, StreamReader, request_fields
 from .meter import Meter
 from .wire import Wire
 
-# After the last event only the end of the HTTP body is due: not worth more waiting than this.
+# After the stop reason only more usage and the end of the body are due: not worth more waiting than this.
 _END_OF_BODY_SECONDS = 0.5
 _SHORTEST_SECRET = 8
-# Bytes of an answer. A token is a few letters, and a stream's event around it has some 200 bytes, a gateway's
-# more. What the server's own tools found comes beside; it has to fit into a later request, of 32 MB.
-_PER_TOKEN, _BESIDE, _MOST_OF_ALL = 2**10, 2**25, 2**28
-_ONE_PIECE = "application/json"
 
 
 class Transport:
     """A pool of connections to one endpoint, bound to the event loop that first uses it.
 
     `silence_seconds` bounds the time in which nothing arrives: until the first byte, then between any two.
+    `quiet_seconds` bounds the time in which nothing but pings does.
     """
 
     def __init__(
@@ -62,18 +63,20 @@ class Transport:
         silence_seconds: Optional[float],
         stream: bool,
         connections: int,
+        quiet_seconds: float = settings.QUIET_SECONDS,
     ) -> None:
         anthropic, self._cloud = import_sdk(), clouds.chosen(api_key)
         self._silence = float("inf") if silence_seconds is None else silence_seconds
-        self._stream, self._address = stream, base_url
+        self._stream, self._address, self._quiet = stream, base_url, quiet_seconds
         self._sdk = anthropic
+        check_certificates(self._cloud is not None)
         try:
             http = make_http(anthropic, connections)
             self._client = make_client(anthropic, api_key, base_url, http, self._cloud)
             if http is not None and urlsplit(str(self._client.base_url)).username is not None:
                 # aiohttp takes no name and password in an address beside a header that has them.
                 http, self._client = None, make_client(anthropic, api_key, base_url, None, self._cloud)
-            _check_scheme(str(self._client.base_url))
+            check_scheme(str(self._client.base_url))
         except address_errors():
             # What they say repeats the address, and with it the password that it may hold.
             raise InvalidOptionError(
@@ -83,7 +86,7 @@ class Transport:
         self._wire = Wire(self._client, http, steady=self._cloud is None)
         self._broken = connection_errors(anthropic)
         self._taken = frozenset(inspect.signature(self._client.messages.create).parameters)
-        self.base_url = _shown(str(self._client.base_url))
+        self.base_url = shown_address(str(self._client.base_url))
         self.sdk_version = str(anthropic.__version__)
         self.is_fast = http is not None
         self.is_cloud = self._cloud is not None
@@ -134,16 +137,16 @@ class Transport:
 
     async def attempt(self, call: Call, meter: Meter) -> Reply:
         """One request. Raises CallError; every other exception is a fault of this package."""
-        meter.reader = self._new_reader(meter)
+        meter.reader = self._new_stream(meter) if self._stream else BodyReader()
         try:
             with _Translation(self, meter):
                 with anyio.move_on_after(self._silence) as watch:
                     return await self._exchange(call, watch, meter)
-                if meter.reader.complete:
-                    return meter.reader.reply(None)
-                raise self._silent()
+                if meter.reader.is_whole():
+                    return meter.reader.reply(request_id(meter.headers))
+                raise self._silent(meter.only_pings)
         finally:
-            meter.settle(call.max_tokens, not meter.reader.complete and thinks(call.model, call.options))
+            meter.settle(call.max_tokens, not meter.reader.stopped and thinks(call.model, call.options))
 
     async def probe(self, model: str, meter: Meter) -> None:
         """A request that costs nothing: counts the tokens of one word. Raises CallError."""
@@ -158,12 +161,20 @@ class Transport:
                 return
             raise self._silent()
 
-    def _new_reader(self, meter: Meter) -> Reader:
-        if not self._stream:
-            return BodyReader()
-        return StreamReader(meter.on_text, None if self._cloud is None else self._cloud.decoder())
+    def _new_stream(self, meter: Meter, events: bool = False) -> StreamReader:
+        """For what this service sends as a stream, or for server-sent `events` in any case."""
+        decoder = None if events or self._cloud is None else self._cloud.decoder()
+        return StreamReader(meter.on_text, decoder)
 
-    def _silent(self) -> SilenceError:
+    def _silent(self, only_pings: bool = False) -> SilenceError:
+        if only_pings:
+            return SilenceError(
+                f"The server sent nothing but pings for {self._quiet:g} s",
+                advice=Wording(
+                    "Raise quiet_seconds if the model thinks for longer, or try again later.",
+                    "Try again later, or ask for less: the model may still have been thinking.",
+                ),
+            )
         return SilenceError(f"The server was silent for {self._silence:g} s")
 
     def hide_credentials(self, error: CallError, others: Tuple[str, ...] = ()) -> None:
@@ -181,47 +192,68 @@ class Transport:
         meter.in_doubt = True
         response = await self._wire.send(request_fields(call, self._stream))
         try:
-            await self._begin(response, meter)
-            reader, left = meter.reader, most_bytes(call.max_tokens)
-            async for chunk in response.aiter_bytes():
-                left -= len(chunk)
-                if not reader.complete:
-                    reader.feed(chunk)
-                    if left < 0 and not reader.complete:
-                        raise _too_large(call.max_tokens)
-                    watch.deadline = anyio.current_time() + (
-                        _END_OF_BODY_SECONDS if reader.complete else self._silence
-                    )
-        except CallError as error:
-            error.request_id = error.request_id or request_id(meter.headers)
-            raise
+            await self._expect_success(response, meter)
+            try:
+                await self._read(call, response, watch, meter)
+            except self._broken:
+                # What breaks after the whole answer has come is no concern of the caller's.
+                if not meter.reader.is_whole():
+                    raise
+            return meter.reader.reply(request_id(meter.headers))
         finally:
-            await response.aclose()
-        return meter.reader.reply(request_id(meter.headers))
+            with suppress(*self._broken):
+                await response.aclose()
 
-    async def _begin(self, response: Any, meter: Meter) -> None:
+    async def _read(self, call: Call, response: Any, watch: anyio.CancelScope, meter: Meter) -> None:
+        known, left, steps = False, most_bytes(call.max_tokens), 0
+        quiet_until = anyio.current_time() + self._quiet
+        async for chunk in response.aiter_bytes():
+            if not known:
+                known = self._recognise(chunk, meter)
+            reader, left = meter.reader, left - len(chunk)
+            if reader.complete:
+                continue
+            stopped = reader.stopped
+            reader.feed(chunk)
+            if left < 0 and not reader.stopped:
+                raise too_large(call.max_tokens)
+            now = anyio.current_time()
+            if reader.stopped:
+                if not stopped:
+                    watch.deadline = now + _END_OF_BODY_SECONDS
+                reader.complete = reader.complete or left < 0
+            elif reader.steps != steps:
+                steps, quiet_until = reader.steps, now + self._quiet
+                watch.deadline, meter.only_pings = now + self._silence, False
+            else:
+                # Signs of life alone are not waited for without end.
+                meter.only_pings = quiet_until < now + self._silence
+                watch.deadline = min(quiet_until, now + self._silence)
+        meter.reader.end()
+
+    async def _expect_success(self, response: Any, meter: Meter) -> None:
         self._note(response, meter)
-        if response.status_code >= 400:
+        if not 200 <= response.status_code < 300:
             meter.in_doubt = False
             text = (await response.aread()).decode("utf-8", "replace")
             raise from_status(response.status_code, parsed(text), meter.headers, time.time())
-        self._expect_media_type(meter.headers.get("content-type", ""), meter)
-        if meter.on_begin is not None:
-            meter.on_begin()
 
     def _note(self, response: Any, meter: Meter) -> None:
         meter.headers = _plain(response.headers)
         if self._cloud is not None:
             meter.secrets = _secrets(_plain(response.request.headers))
 
-    def _expect_media_type(self, given: str, meter: Meter) -> None:
+    def _recognise(self, first: bytes, meter: Meter) -> bool:
+        """Chooses the reader by the first piece of the body; False while nothing but blanks has come."""
+        label = meter.headers.get("content-type", "")
         events = EVENTS_MEDIA_TYPE if self._cloud is None else self._cloud.media_type
-        wanted = events if self._stream else _ONE_PIECE
-        if self._stream and given.lower().startswith(_ONE_PIECE):
-            # Some gateways give the answer in one piece where a stream was asked for, and it is paid for.
-            meter.reader = BodyReader()
-        elif not given.lower().startswith(wanted):
-            raise BadReplyError(f"The server answered with {given or 'no content type'}, not {wanted}")
+        found = reader_of(first, label, meter.reader, partial(self._new_stream, meter, True), events)
+        if found is None:
+            return False
+        meter.reader = found
+        if meter.on_begin is not None:
+            meter.on_begin()
+        return True
 
     def translated(self, error: BaseException, meter: Meter) -> Optional[CallError]:
         """What an error of the SDK, of HTTP or of the network is to a caller; None for any other."""
@@ -233,7 +265,10 @@ class Transport:
         if isinstance(error, self._broken):
             meter.in_doubt = meter.in_doubt and not was_never_connected(error)
             reason = redact(str(error.__cause__ or error)) or type(error).__name__
-            return ConnectionFailedError(f"The connection to {self.base_url} failed: {reason}")
+            text = f"The connection to {self.base_url} failed: {reason}"
+            failed = ConnectionFailedError(text, advice=advice_about(reason))
+            failed.never_connected = was_never_connected(error)
+            return failed
         if isinstance(error, TypeError) and "authentication method" in str(error):
             meter.in_doubt = False
             return MissingCredentialsError("No credentials were found")
@@ -251,7 +286,7 @@ class Transport:
 
     def advise(self, error: CallError) -> None:
         """Puts what this endpoint makes likely into what is to be done about an error."""
-        if self._cloud is None and isinstance(error, ModelNotFoundError) and _has_version(self.base_url):
+        if self._cloud is None and isinstance(error, ModelNotFoundError) and has_version(self.base_url):
             error.advice = "Leave the /v1 out of the address (ANTHROPIC_BASE_URL): the SDK adds it."
         if self._cloud is not None:
             # AWS answers 403 to credentials that are wrong or out of date.
@@ -262,7 +297,7 @@ class Transport:
 
     def _guard(self) -> None:
         """Raises PaidCallBlockedError where the switch forbids this endpoint, or a look-up of credentials."""
-        if settings.loopback_only() and not _is_on_loopback(self.base_url):
+        if settings.loopback_only() and not is_on_loopback(self.base_url):
             raise PaidCallBlockedError(
                 f"Calls to {self.base_url} are switched off by CLAUDE_FORCE_LOOPBACK_ONLY"
             )
@@ -271,7 +306,7 @@ class Transport:
     def _guard_look_up(self) -> None:
         if self._cloud is None or not settings.loopback_only():
             return
-        if clouds.looks_elsewhere(self._cloud, self._client, _is_on_loopback):
+        if clouds.looks_elsewhere(self._cloud, self._client, is_on_loopback):
             raise PaidCallBlockedError(
                 f"Credentials for {self._cloud.title} would be looked for on other machines, which is "
                 "switched off by CLAUDE_FORCE_LOOPBACK_ONLY",
@@ -299,6 +334,7 @@ class _Translation:
         self, kind: Optional[Type[BaseException]], error: Optional[BaseException], trace: object
     ) -> None:
         if isinstance(error, CallError):
+            note_headers(error, self._meter.headers, time.time())
             self._transport.advise(error)
             self._transport.hide_credentials(error, self._meter.secrets)
         elif error is not None:
@@ -317,17 +353,6 @@ def import_sdk() -> Any:
     return anthropic
 
 
-def most_bytes(max_tokens: int) -> int:
-    """What an answer may have: far more than any that is one, and so little that many without end at the
-    same time do not fill the memory."""
-    return min(_BESIDE + _PER_TOKEN * max_tokens, _MOST_OF_ALL)
-
-
-def _too_large(max_tokens: int) -> AnswerTooLargeError:
-    size = most_bytes(max_tokens) >> 20
-    return AnswerTooLargeError(f"The answer to max_tokens={max_tokens} had more than {size} MB")
-
-
 def _plain(headers: Any) -> Dict[str, str]:
     # Read once: each look-up in the library's own type costs as much as the whole of this.
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers.raw}
@@ -338,33 +363,7 @@ def _expect_a_count(body: Any) -> None:
         raise BadReplyError("The server answered, but not with a count of tokens")
 
 
-def _check_scheme(url: str) -> None:
-    if urlsplit(url).scheme not in ("http", "https"):
-        raise ValueError(url)
-
-
-def _has_version(url: str) -> bool:
-    return urlsplit(url).path.rstrip("/").endswith("/v1")
-
-
-def _shown(url: str) -> str:
-    """`url` without the name and the password that it may hold."""
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-
-
-def _is_on_loopback(url: str) -> bool:
-    return _is_loopback(urlsplit(url).hostname or "")
-
-
 def _secrets(sent: Mapping[str, str]) -> Tuple[str, ...]:
     """What the headers of a request hold of them: a token, or a signature and the token that it goes with."""
     named = (sent.get("authorization", "").rpartition(" ")[2].rpartition("Signature=")[2],)
     return (*named, sent.get("x-amz-security-token", ""))
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

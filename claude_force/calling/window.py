@@ -66,7 +66,7 @@ class Window:
 
     def failed(self, error: BaseException, began: float, now: float) -> float:
         """Takes note of an attempt that began at `began`. Returns the seconds of a pause that it starts."""
-        if not isinstance(error, TransientError):
+        if not isinstance(error, CallError) or not (error.retryable or isinstance(error, TransientError)):
             return 0.0
         wait = self.wait(now)
         refused = isinstance(error, (RateLimitError, OverloadedError))

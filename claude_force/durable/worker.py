@@ -8,7 +8,7 @@ import logging
 import socket
 import uuid
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Dict, List, Optional, Tuple
 
 import anyio
@@ -89,6 +89,7 @@ class Worker:
         api_key: Optional[str] = None,
         base_url: Optional[str] = None,
         timeout_seconds: Optional[float] = settings.TIMEOUT_SECONDS,
+        quiet_seconds: float = settings.QUIET_SECONDS,
         max_retries: int = settings.MAX_ATTEMPTS,
         stream: bool = True,
         prices: Optional[Prices] = None,
@@ -102,11 +103,12 @@ class Worker:
         address = parse(url)
         if address.is_sqlite:
             raise InvalidOptionError("A worker needs Postgres; with SQLite the orchestrator makes its calls.")
-        check_limits(concurrency, timeout_seconds, max_retries, None)
+        check_limits(concurrency, timeout_seconds, max_retries, None, quiet_seconds)
         check_rates(rpm=rpm, input_tpm=input_tpm, output_tpm=output_tpm)
         if grace_seconds < 0:
             raise InvalidOptionError(f"grace_seconds is {grace_seconds}; it must be a number from 0 up.")
-        self._how = _how(concurrency, api_key, base_url, timeout_seconds, max_retries, stream, prices)
+        how = _how(concurrency, api_key, base_url, timeout_seconds, max_retries, stream, prices)
+        self._how = replace(how, quiet_seconds=quiet_seconds)
         self._rates = Rates(rpm, input_tpm, output_tpm)
         self._wanted, self._grace = name, grace_seconds
         self._keeping = (cache_ttl_hours, cache_max_size_mb)

@@ -10,7 +10,7 @@ import json
 from typing import Any, Dict, Optional, Sequence, Tuple, Union
 from urllib.parse import urlsplit
 
-from ..calling.faults import redact
+from ..calling.error_mapping import redact
 from ..types import AgentResult, Call, Executed
 
 Attributes = Dict[str, Union[str, bool, int, float, Sequence[str]]]

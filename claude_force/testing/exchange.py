@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 import socket
 import struct
-from typing import Dict, Mapping, Optional
+from typing import Dict, Optional
 
 from aiohttp import HttpVersion11, web
 
-_JSON = "application/json"
-_EVENTS = "text/event-stream; charset=utf-8"
+JSON = "application/json"
+EVENTS = "text/event-stream; charset=utf-8"
 
 
 class Exchange:
@@ -36,27 +36,31 @@ class Exchange:
             await asyncio.sleep(delay)
 
     def json(self, body: bytes, status: int = 200, retry_after: Optional[str] = None) -> web.StreamResponse:
-        headers = self._headers(_JSON)
+        headers = self._headers(JSON)
         if retry_after is not None:
             headers["retry-after"] = retry_after
         return web.Response(body=body, status=status, headers=headers)
 
     def page(self, body: bytes) -> web.StreamResponse:
-        return web.Response(body=body, headers=self._headers("text/html; charset=utf-8"))
+        return self.other(body, "text/html; charset=utf-8")
+
+    def other(self, body: bytes, content_type: str, status: int = 200) -> web.StreamResponse:
+        """Any body under any media type."""
+        return web.Response(body=body, status=status, headers=self._headers(content_type))
 
     def events(self, body: bytes) -> web.StreamResponse:
         """A stream whose events are all there already."""
-        return self._chunked(web.Response(body=body, headers=self._headers(_EVENTS)))
+        return self._chunked(web.Response(body=body, headers=self._headers(EVENTS)))
 
     async def open_events(self) -> web.StreamResponse:
         """A stream whose events are written one by one."""
-        response = self._chunked(web.StreamResponse(headers=self._headers(_EVENTS)))
+        response = self._chunked(web.StreamResponse(headers=self._headers(EVENTS)))
         await response.prepare(self.request)
         return response
 
     async def open_json(self, length: Optional[int]) -> web.StreamResponse:
         """A plain answer of `length` bytes that are still to be written; None for of any number."""
-        response = web.StreamResponse(headers=self._headers(_JSON))
+        response = web.StreamResponse(headers=self._headers(JSON))
         if length is None:
             self._chunked(response)
         else:
@@ -89,7 +93,7 @@ class Exchange:
         return await self.silence()
 
     def _headers(self, content_type: str) -> Dict[str, str]:
-        fixed: Mapping[str, str] = {"content-type": content_type, "request-id": self.request_id}
+        fixed = {"content-type": content_type, "request-id": self.request_id}
         return {**fixed, **self.headers}
 
     def _chunked(self, response: web.StreamResponse) -> web.StreamResponse:

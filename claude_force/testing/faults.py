@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional, Tuple, Union
+from typing import Any, Mapping, Optional, Tuple, Union
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One failure. `after_events` counts the server-sent events that still arrive whole."""
+    """One failure. `after_events` counts the server-sent events that still arrive whole; `body` is text, or a
+    mapping that is sent as JSON; `headers` are added to those of the answer."""
 
     kind: str
     code: int = 200
@@ -16,6 +17,9 @@ class Fault:
     message: Optional[str] = None
     error_code: Optional[str] = None
     after_events: int = 1
+    headers: Tuple[Tuple[str, str], ...] = ()
+    body: Optional[Union[str, Mapping[str, Any]]] = None
+    content_type: str = "application/json"
 
     def __post_init__(self) -> None:
         if self.after_events < 1:
@@ -27,15 +31,51 @@ def status(
     retry_after: Optional[Union[float, str]] = None,
     message: Optional[str] = None,
     error_code: Optional[str] = None,
+    headers: Optional[Mapping[str, str]] = None,
 ) -> Fault:
     """An error status with the API's own error body.
 
     `retry_after` is the header's value, seconds or an HTTP date; `error_code` is
-    `error.details.error_code`, such as "enforced_spend_limit_reached".
+    `error.details.error_code`, such as "enforced_spend_limit_reached"; `headers` are added to the answer's.
     """
     if not 400 <= code <= 599:
         raise ValueError(f"code is {code!r}; it must be an error status, 400 to 599.")
-    return Fault("status", code, retry_after, message, error_code)
+    return Fault("status", code, retry_after, message, error_code, headers=_pairs(headers))
+
+
+def body(
+    content: Union[str, Mapping[str, Any]],
+    code: int = 200,
+    content_type: str = "application/json",
+    headers: Optional[Mapping[str, str]] = None,
+) -> Fault:
+    """Any status with any body: text as it is, a mapping as JSON. For errors inside a 200, for pages of
+    proxies, and for the errors of other servers."""
+    return Fault("body", code, headers=_pairs(headers), body=content, content_type=content_type)
+
+
+def labelled(content_type: str) -> Fault:
+    """The whole answer under another media type."""
+    return Fault("labelled", content_type=content_type)
+
+
+def large_headers(size: int = 20_000) -> Fault:
+    """The whole answer, with a header of so many bytes, as gateways add them."""
+    return Fault("headers", headers=(("x-gateway-policy", "x" * size),))
+
+
+def pings(after_events: int = 3) -> Fault:
+    """A stream from which nothing but a ping comes any more, twenty times a second, until the client
+    disconnects or the server stops. A plain answer sends blanks."""
+    return Fault("pings", after_events=after_events)
+
+
+def open_after_stop_reason(follows: str = "pings") -> Fault:
+    """A stream that has its stop reason and no `message_stop`. What `follows` is "pings", "silence" or
+    "garbage", each without end, or "reset". A plain answer is healthy."""
+    if follows not in ("pings", "silence", "garbage", "reset"):
+        raise ValueError(f"follows is {follows!r}; it must be pings, silence, garbage or reset.")
+    return Fault("open_after_stop_reason", message=follows)
 
 
 def reset() -> Fault:
@@ -81,6 +121,10 @@ def endless_answer() -> Fault:
 def in_one_piece() -> Fault:
     """The whole answer as one JSON object though a stream was asked for, as some gateways send it."""
     return Fault("in_one_piece")
+
+
+def _pairs(headers: Optional[Mapping[str, str]]) -> Tuple[Tuple[str, str], ...]:
+    return tuple((headers or {}).items())
 
 
 ALL: Tuple[Fault, ...] = (

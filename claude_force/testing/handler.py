@@ -207,4 +207,4 @@ class Handler:
 
     def _add_limits(self, exchange: Exchange) -> None:
         if self._limiter:
-            exchange.headers = self._limiter.headers()
+            exchange.headers = {**self._limiter.headers(), **exchange.headers}

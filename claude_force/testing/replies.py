@@ -51,7 +51,7 @@ _BLOCK_START = (
     b"event: content_block_start\ndata: "
     b'{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}\n\n'
 )
-_PING = b'event: ping\ndata: {"type":"ping"}\n\n'
+PING = b'event: ping\ndata: {"type":"ping"}\n\n'
 _BLOCK_STOP = b'event: content_block_stop\ndata: {"type":"content_block_stop","index":0}\n\n'
 _STOP = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 BROKEN_EVENT = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,"delta":{"te\n\n'
@@ -110,7 +110,7 @@ class Message:
         size = tokens_per_delta * CHARACTERS_PER_TOKEN
         texts = (self.text[at : at + size] for at in range(0, len(self.text), size))
         deltas = [(_DELTA % _encode(text)).encode("utf-8", "replace") for text in texts]
-        return [_event(start), _BLOCK_START, _PING, *deltas, _BLOCK_STOP, _event(delta), _STOP]
+        return [_event(start), _BLOCK_START, PING, *deltas, _BLOCK_STOP, _event(delta), _STOP]
 
     def _fields(
         self, content: List[Any], stop_reason: Optional[str], usage: Mapping[str, Any]

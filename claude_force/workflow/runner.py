@@ -13,11 +13,11 @@ from graphlib import TopologicalSorter
 
 from ..errors import (
     BadReplyError,
+    CallError,
     CancelledCallError,
     ClaudeForceError,
     DeadlineExceededError,
     InputError,
-    TransientError,
 )
 from ..results import Run, failed
 from ..types import AgentResult
@@ -28,8 +28,8 @@ from .parts import Answered, Part, Parts
 from .spec import STEP, ForEach, Step, Workflow
 from .told import usual_template, values_of
 
-# What a further call may not meet.
-_WORTH_ANOTHER = (TransientError, BadReplyError, DeadlineExceededError)
+# What a further call may not meet, beside errors that are retried.
+_WORTH_ANOTHER = (BadReplyError, DeadlineExceededError)
 
 
 RunPart = Callable[[Part], Awaitable[Answered]]
@@ -169,7 +169,7 @@ class Runner:
                 parts.take(index, answered)
                 if isinstance(answered.result.error, CancelledCallError):
                     self._cancelled = True
-                if not isinstance(answered.result.error, _WORTH_ANOTHER):
+                if not _is_worth_another(answered.result.error):
                     break
         parts.done += 1
         if self._setting.on_part is not None:
@@ -193,6 +193,12 @@ class Runner:
     def _tell(self, event: StepEvent) -> None:
         if self._setting.on_step is not None:
             self._setting.on_step(event)
+
+
+def _is_worth_another(error: Optional[ClaudeForceError]) -> bool:
+    if isinstance(error, CallError) and error.skipped:
+        return False
+    return isinstance(error, _WORTH_ANOTHER) or (isinstance(error, CallError) and error.retryable)
 
 
 async def _end(jobs: Collection[asyncio.Future[Any]]) -> None:

@@ -1,0 +1,351 @@
+"""How an answer ends, how it is labelled, and what lies around it: over real HTTP."""
+
+import asyncio
+import json
+import time
+
+import pytest
+from fleet import MODEL, fleet, write_project
+from test_wire import ANSWER, http, sequence
+
+from claude_force import errors
+from claude_force.async_orchestrator import AsyncAgentOrchestrator
+from claude_force.calling import Terms, Watch
+from claude_force.testing import faults
+from claude_force.testing.replies import Message
+from claude_force.types import Usage
+
+
+@pytest.fixture
+def project(tmp_path):
+    return write_project(tmp_path)
+
+
+@pytest.fixture(params=["aiohttp", "httpx"])
+def route(request, monkeypatch):
+    """Both HTTP clients: the fast one, and the SDK's own where aiohttp is missing."""
+    if request.param == "httpx":
+        monkeypatch.setattr("claude_force.calling.transport.make_http", lambda *_: None)
+    return request.param
+
+
+def events(text="Hello", usage=None):
+    """A whole stream, as bytes."""
+    message = Message("msg_1", MODEL, text, "end_turn", usage or {"input_tokens": 3, "output_tokens": 2})
+    return b"".join(message.events(1))
+
+
+def raw(body, content_type="text/event-stream", *more):
+    head = ["HTTP/1.1 200 OK", f"content-length: {len(body)}", *more]
+    head += [f"content-type: {content_type}"] if content_type else []
+    return "\r\n".join([*head, "", ""]).encode() + body
+
+
+async def ask(project, *answers, times=None, **limits):
+    """The results of one call for each answer."""
+    async with sequence(*answers) as (url, _):
+        given = {"max_retries": 1, "enable_cache": False, **limits}
+        async with AsyncAgentOrchestrator(project, api_key="test-key", base_url=url, **given) as orchestrator:
+            return [await orchestrator.execute_agent("python-expert", "x") for _ in answers]
+
+
+class TestStopReason:
+    @pytest.mark.parametrize("follows", ["pings", "silence", "garbage", "reset"])
+    async def test_ends_the_answer_whatever_follows(self, project, follows, route):
+        plan = [faults.open_after_stop_reason(follows)] * 2
+        async with fleet(project, {"faults": plan}, enable_cache=False, clock=None) as (orchestrator, server):
+            for _ in plan:
+                began = time.monotonic()
+                result = await orchestrator.execute_agent("python-expert", "x")
+                assert (result.success, result.stop_reason) == (True, "end_turn"), result.error
+                assert result.output
+                assert time.monotonic() - began < 5
+                assert result.usage.output_tokens > 1
+            assert len(server.requests) == 2
+
+    async def test_leaves_a_connection_that_is_not_used_again(self, project):
+        plan = [None, faults.open_after_stop_reason("pings"), None]
+        async with fleet(project, {"faults": plan}, enable_cache=False) as (orchestrator, server):
+            for _ in plan:
+                assert (await orchestrator.execute_agent("python-expert", "x")).success
+        first, second, third = [one.connection for one in server.requests]
+        assert first == second != third
+
+    async def test_is_followed_by_more_usage(self, project):
+        more = {"type": "message_delta", "delta": {}, "usage": {"output_tokens": 77}}
+        late = b"event: message_delta\ndata: %b\n\n" % json.dumps(more).encode()
+        head, _, stop = events().partition(b"event: message_stop")
+        body = head + late + b"event: message_stop" + stop
+        (result,) = await ask(project, raw(body))
+        assert (result.output, result.usage.output_tokens) == ("Hello", 77)
+
+    async def test_is_the_end_where_the_body_ends_without_message_stop(self, project, route):
+        body = events().partition(b"event: message_stop")[0]
+        assert [one.output for one in await ask(project, raw(body), raw(body))] == ["Hello"] * 2
+
+    async def test_counts_where_the_last_empty_line_is_missing(self, project):
+        body = events().partition(b"event: message_stop")[0].rstrip()
+        assert (await ask(project, raw(body)))[0].output == "Hello"
+
+    async def test_is_waited_for(self, project):
+        body = events().partition(b"event: message_delta")[0]
+        (result,) = await ask(project, raw(body))
+        assert type(result.error) is errors.ConnectionFailedError
+
+    async def test_an_error_after_it_is_not_the_answers(self, project):
+        late = b'event: error\ndata: {"type":"error","error":{"type":"overloaded_error","message":"x"}}\n\n'
+        body = events().partition(b"event: message_stop")[0] + late
+        assert (await ask(project, raw(body)))[0].output == "Hello"
+
+
+class TestQuiet:
+    async def test_pings_alone_are_waited_for_a_bounded_time(self, project):
+        plan = [faults.pings(), faults.pings(after_events=5)]
+        limits = {"quiet_seconds": 0.4, "timeout_seconds": 30, "max_retries": 2}
+        async with fleet(project, {"faults": plan}, **limits) as (orchestrator, server):
+            result = await asyncio.wait_for(orchestrator.execute_agent("python-expert", "x"), 20)
+        assert type(result.error) is errors.SilenceError
+        assert "nothing but pings for 0.4 s" in str(result.error)
+        assert "quiet_seconds" in str(result.error)
+        assert len(server.requests) == 2
+
+    async def test_pings_keep_an_attempt_alive_longer_than_silence(self, project):
+        limits = {"quiet_seconds": 1.5, "timeout_seconds": 0.4, "max_retries": 1, "clock": None}
+        async with fleet(project, {"faults": [faults.pings()]}, **limits) as (orchestrator, _):
+            result = await orchestrator.execute_agent("python-expert", "x")
+        assert "nothing but pings" in str(result.error)
+        assert result.duration > 1.4
+
+    async def test_blanks_of_a_plain_answer_are_bounded_too(self, project):
+        limits = {"quiet_seconds": 0.4, "stream": False, "max_retries": 1}
+        async with fleet(project, {"faults": [faults.pings()]}, **limits) as (orchestrator, _):
+            result = await asyncio.wait_for(orchestrator.execute_agent("python-expert", "x"), 20)
+        assert "nothing but pings" in str(result.error)
+
+    async def test_text_that_flows_is_no_quiet(self, project):
+        server = {"tokens_per_second": 60, "answer": lambda body: "word " * 100}
+        async with fleet(project, server, quiet_seconds=0.5, clock=None) as (orchestrator, _):
+            result = await orchestrator.execute_agent("python-expert", "x")
+        assert result.success
+        assert result.duration > 1.0
+
+    @pytest.mark.parametrize("seconds", [0, -1, None, "10", True])
+    def test_makes_sense_or_is_refused(self, project, seconds):
+        with pytest.raises(errors.InvalidOptionError, match="quiet_seconds"):
+            AsyncAgentOrchestrator(project, quiet_seconds=seconds)
+
+
+class TestMediaType:
+    LABELS = ["application/json", "text/plain; charset=utf-8", "", "application/octet-stream", "text/html"]
+
+    @pytest.mark.parametrize("stream", [True, False])
+    @pytest.mark.parametrize("label", LABELS)
+    async def test_a_stream_is_read_however_it_is_labelled(self, project, label, stream, route):
+        answer = raw(events("Hello there"), label)
+        results = await ask(project, answer, answer, stream=stream)
+        assert [one.output for one in results] == ["Hello there"] * 2
+        assert results[1].usage == Usage(3, 2)
+
+    @pytest.mark.parametrize("stream", [True, False])
+    @pytest.mark.parametrize("label", ["text/event-stream", "text/plain", "", "application/octet-stream"])
+    async def test_json_is_read_however_it_is_labelled(self, project, label, stream, route):
+        answer = raw(b" \n" + json.dumps(ANSWER).encode(), label)
+        results = await ask(project, answer, answer, stream=stream)
+        assert [one.output for one in results] == ["As it is."] * 2
+
+    @pytest.mark.parametrize("label", ["text/html", "text/event-stream", "text/plain"])
+    async def test_a_page_is_a_bad_reply_with_its_title(self, project, label):
+        page = b"<!DOCTYPE html><html><head><title>Sign in &amp; go on</title></head>" + b"x" * 9000
+        (result,) = await ask(project, raw(page, label))
+        assert type(result.error) is errors.BadReplyError
+        assert "Sign in & go on" in str(result.error)
+        assert len(str(result.error)) < 400
+
+    async def test_a_text_is_a_bad_reply_with_its_words(self, project):
+        (result,) = await ask(project, raw(b"no healthy upstream", "text/plain"))
+        assert type(result.error) is errors.BadReplyError
+        assert "text/plain" in str(result.error)
+        assert "no healthy upstream" in str(result.error)
+
+
+class Ear(Watch):
+    """Hears an answer piece by piece."""
+
+    def __init__(self):
+        self.heard = []
+
+    def wrote(self, text):
+        self.heard.append(text)
+
+
+class TestEvents:
+    """Forms of a stream that the HTML standard allows."""
+
+    async def outputs(self, project, body, cut=None):
+        (result,) = await ask(project, raw(body))
+        return result.output
+
+    @pytest.mark.parametrize("newline", [b"\r\n", b"\r"])
+    async def test_lines_may_end_otherwise(self, project, newline):
+        assert await self.outputs(project, events().replace(b"\n", newline)) == "Hello"
+
+    async def test_begins_with_a_byte_order_mark(self, project):
+        assert await self.outputs(project, b"\xef\xbb\xbf" + events()) == "Hello"
+
+    async def test_has_comments_ids_and_unknown_events(self, project):
+        body = b": hello\n\n" + events().replace(
+            b"event: ping", b"id: 7\nretry: 10\n: c\nevent: new\ndata: {}\n\nevent: ping"
+        )
+        assert await self.outputs(project, body) == "Hello"
+
+    async def test_data_has_several_lines(self, project):
+        assert await self.outputs(project, events().replace(b'{"type":', b'{\ndata: "type":')) == "Hello"
+
+    async def test_ends_with_the_mark_of_another_protocol(self, project):
+        body = events().partition(b"event: message_stop")[0] + b"data: [DONE]\n\n"
+        assert await self.outputs(project, body) == "Hello"
+
+    async def test_halves_of_a_character_in_two_pieces_are_joined(self, project):
+        delta = (
+            b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,'
+            b'"delta":{"type":"text_delta","text":%b}}\n\n'
+        )
+        two = delta % b'"Well \\ud83d"' + delta % b'"\\ude00 done"'
+        body = events("").replace(b"event: content_block_stop", two + b"event: content_block_stop")
+        async with sequence(raw(body)) as (url, _):
+            async with AsyncAgentOrchestrator(project, api_key="k", base_url=url) as orchestrator:
+                ear = Ear()
+                result = await orchestrator.execute_agent("python-expert", "x", terms=Terms(watch=ear))
+        assert result.output == "Well 😀 done" == "".join(ear.heard)
+        assert all(piece.encode() for piece in ear.heard)
+
+    async def test_a_wrong_byte_costs_one_character(self, project):
+        body = events().replace(b"Hell", b"He\xffl")
+        assert await self.outputs(project, body) == "He�lo"
+
+
+class TestHeaders:
+    async def test_of_twenty_kilobytes_are_taken(self, project, route):
+        plan = [faults.large_headers(20_000), faults.large_headers(60_000)]
+        async with fleet(project, {"faults": plan}, enable_cache=False, max_retries=1) as (orchestrator, _):
+            results = [await orchestrator.execute_agent("python-expert", "x") for _ in plan]
+        assert [one.error for one in results] == [None, None]
+
+    async def test_of_a_great_number_are_taken(self, project, route):
+        more = [f"x-trace-{number}: {'y' * 100}" for number in range(200)]
+        answer = raw(events(), "text/event-stream", *more)
+        results = await ask(project, answer, answer)
+        assert [one.output for one in results] == ["Hello"] * 2
+
+    async def test_of_an_error_are_taken(self, project, route):
+        plan = [faults.status(429, headers={"x-policy": "x" * 20_000})] * 2
+        async with fleet(project, {"faults": plan}, enable_cache=False, max_retries=1) as (orchestrator, _):
+            results = [await orchestrator.execute_agent("python-expert", "x") for _ in plan]
+        assert [type(one.error) for one in results] == [errors.RateLimitError] * 2
+
+
+ENVELOPES = {
+    "Anthropic": {"type": "error", "error": {"type": "overloaded_error", "message": "Too busy here"}},
+    "llama-server": {"error": {"code": 503, "message": "Too busy here", "type": "unavailable_error"}},
+    "LiteLLM": {"error": {"message": "Too busy here", "type": "None", "param": "None", "code": "503"}},
+    "Google": {"error": {"code": 503, "message": "Too busy here", "status": "UNAVAILABLE"}},
+}
+
+
+class TestErrorInsideA200:
+    @pytest.mark.parametrize("stream", [True, False])
+    @pytest.mark.parametrize("form", ENVELOPES)
+    async def test_is_the_error_that_it_names_and_retried(self, project, form, stream):
+        plan = [faults.body(ENVELOPES[form])]
+        async with fleet(project, {"faults": plan * 4}, stream=stream) as (orchestrator, server):
+            error = (await orchestrator.execute_agent("python-expert", "x")).error
+        assert (type(error), len(server.requests)) == (errors.OverloadedError, 3)
+        assert "Too busy here" in str(error)
+        assert error.request_id
+
+    @pytest.mark.parametrize("label", ["text/event-stream", "text/plain"])
+    async def test_is_read_under_any_label(self, project, label):
+        plan = [faults.body(ENVELOPES["Anthropic"], content_type=label)]
+        async with fleet(project, {"faults": plan}) as (orchestrator, server):
+            assert (await orchestrator.execute_agent("python-expert", "x")).success
+        assert len(server.requests) == 2
+
+    async def test_obeys_its_headers(self, project):
+        told = {"x-should-retry": "false"}
+        plan = [faults.body(ENVELOPES["Anthropic"], headers=told)]
+        async with fleet(project, {"faults": plan}) as (orchestrator, server):
+            error = (await orchestrator.execute_agent("python-expert", "x")).error
+        assert (type(error), len(server.requests)) == (errors.OverloadedError, 1)
+
+    async def test_is_not_billed_at_its_worst(self, project):
+        plan = [faults.body(ENVELOPES["Anthropic"])] * 3
+        price = {MODEL: {"input": 3.0, "output": 15.0}}
+        async with fleet(project, {"faults": plan}, budget_usd=5.0, prices=price, stream=False) as (o, _):
+            await o.execute_agent("python-expert", "x")
+            assert o.spent_usd == 0.0
+
+    async def test_of_a_wrong_key_is_final(self, project):
+        body = {"type": "error", "error": {"type": "authentication_error", "message": "invalid x-api-key"}}
+        async with fleet(project, {"faults": [faults.body(body)] * 3}) as (orchestrator, server):
+            error = (await orchestrator.execute_agent("python-expert", "x")).error
+        assert (type(error), error.status, len(server.requests)) == (errors.AuthenticationError, 401, 1)
+
+    async def test_a_text_alone_is_told(self, project):
+        async with fleet(project, {"faults": [faults.body({"error": "out of memory"})] * 3}) as (o, _):
+            error = (await o.execute_agent("python-expert", "x")).error
+        assert type(error) is errors.ServerError
+        assert "out of memory" in str(error)
+
+
+class TestStatus:
+    @pytest.mark.parametrize("code", [501, 505, 507, 520, 521, 524, 526, 530, 599, 408, 409, 425])
+    async def test_is_retried(self, project, code):
+        page = "<html><head><title>something went wrong</title></head></html>"
+        async with fleet(project, {"faults": [faults.body(page, code, "text/html")]}) as (o, server):
+            result = await o.execute_agent("python-expert", "x")
+        assert (result.success, len(server.requests)) == (True, 2)
+
+    async def test_of_a_gateway_says_its_title(self, project):
+        page = "<html><head><title>\n  example.com | 524: A timeout\n occurred</title></head>" + "y" * 20_000
+        async with fleet(project, {"faults": [faults.body(page, 524, "text/html")] * 3}) as (o, _):
+            error = (await o.execute_agent("python-expert", "x")).error
+        assert "The API answered 524: example.com | 524: A timeout occurred (request" in str(error)
+
+    async def test_without_a_body_says_what_it_means(self, project):
+        async with fleet(project, {"faults": [faults.body("", 522)] * 3}) as (o, _):
+            error = (await o.execute_agent("python-expert", "x")).error
+        assert "522: the connection from Cloudflare to the server timed out" in str(error)
+
+    @pytest.mark.parametrize(
+        ("code", "told", "requests"),
+        [(500, "false", 1), (400, "true", 2), (529, "FALSE", 1), (404, "true", 2)],
+    )
+    async def test_is_retried_as_the_server_says(self, project, code, told, requests):
+        plan = [faults.status(code, headers={"x-should-retry": told})]
+        async with fleet(project, {"faults": plan}) as (orchestrator, server):
+            await orchestrator.execute_agent("python-expert", "x")
+        assert len(server.requests) == requests
+
+    @pytest.mark.parametrize("status", ["999 Request denied", "000 Nothing", "600 Odd"])
+    async def test_that_is_invalid_is_a_server_error(self, project, status, route):
+        odd = raw(b"").replace(b"200 OK", status.encode())
+        results = await ask(project, odd, odd)
+        assert all(isinstance(one.error, errors.TransientError) for one in results), results
+
+    @pytest.mark.parametrize("status", ["302 Found", "304 Not Modified", "300 Multiple Choices"])
+    async def test_of_a_redirection_to_nowhere_is_a_bad_reply(self, project, status, route):
+        odd = raw(b"").replace(b"200 OK", status.encode())
+        results = await ask(project, odd, odd)
+        assert [type(one.error) for one in results] == [errors.BadReplyError] * 2
+        assert status[:3] in str(results[0].error)
+
+    @pytest.mark.parametrize("status", ["201 Created", "202 Accepted"])
+    async def test_of_another_success_with_an_answer_is_one(self, project, status):
+        odd = http(json.dumps(ANSWER).encode(), status)
+        assert [one.output for one in await ask(project, odd, odd)] == ["As it is."] * 2
+
+    @pytest.mark.parametrize("status", ["200 OK", "204 No Content"])
+    async def test_of_success_without_an_answer_is_an_error(self, project, status, route):
+        odd = http(b"", status)
+        results = await ask(project, odd, odd)
+        assert all(isinstance(one.error, errors.CallError) for one in results)
