@@ -11,6 +11,7 @@ from .cache.asked import OFF, USE, Asked, asked
 from .cache.audit import explained
 from .cache.key import cache_key
 from .cache.key import question as as_question
+from .cache.service import Service
 from .calling import Bill, Clock, SingleFlight, Terms
 from .errors import InvalidOptionError
 from .response_cache import ResponseCache
@@ -25,14 +26,14 @@ Send = Callable[[Call, Optional[float], Terms], Awaitable[Reply]]
 class Keeping:
     """Which answers are kept, and where: in `cache`, else in the user's own where that is `enabled`.
 
-    `endpoint` is where they come from.
+    `service` is who gives them.
     """
 
     enabled: bool
     ttl_hours: float
     max_size_mb: float
     cache: Optional[Cache]
-    endpoint: str
+    service: Service
 
     def opened(self) -> Cache:
         """Raises CacheError, OSError."""
@@ -108,7 +109,7 @@ class Asking:
         terms: Terms,
     ) -> Reply:
         """Joins an identical call that is under way, else starts one. Raises InputError, CallError."""
-        question = asked(call, kept.endpoint) if policy != OFF else None
+        question = asked(call, kept.service) if policy != OFF else None
         if question is None or kept.excludes(call.agent_name):
             return await self._send(call, deadline_seconds, terms)
         bill = terms.bill or Bill()
@@ -147,14 +148,14 @@ class Asking:
 
     def identity(self, call: Call, kept: Keeping) -> Optional[bytes]:
         """Equal for calls that have one answer; None where that can't be told, or it is not kept."""
-        given = asked(call, kept.endpoint)
+        given = asked(call, kept.service)
         if given is None or kept.excludes(call.agent_name):
             return None
         return cache_key(as_question(*given))
 
     async def has(self, call: Call, kept: Keeping) -> bool:
         """Whether the call would be answered from the cache."""
-        question = asked(call, kept.endpoint)
+        question = asked(call, kept.service)
         if question is None:
             return False
         answers = await self.answers_of(kept)
@@ -162,7 +163,7 @@ class Asking:
 
     async def explain_miss(self, call: Call, kept: Keeping) -> Dict[str, Any]:
         """As `ResponseCache.explain_miss`."""
-        question = asked(call, kept.endpoint)
+        question = asked(call, kept.service)
         if question is None:
             return explained(False, "An option of this call has no written form, so it is never kept.")
         answers = await self.answers_of(kept)

@@ -13,8 +13,9 @@ from . import settings
 from .account import Account
 from .agents import Registry, prepare_call
 from .asking import Asking, Door, Keeping
-from .cache.asked import USE, asked, check_policy, endpoint
+from .cache.asked import USE, asked, check_policy
 from .cache.key import cache_key, question
+from .cache.service import Service, service
 from .calling import (
     ORDINARY,
     Budget,
@@ -235,8 +236,12 @@ class Engine(Inquiries):
             self.cache_ttl_hours,
             self.cache_max_size_mb,
             self.response_cache,
-            endpoint(self.api_key, self.base_url),
+            self._service(),
         )
+
+    def _service(self) -> Service:
+        """Who answers, by the environment as it is now."""
+        return service(self.api_key, self.base_url)
 
     async def _send(self, call: Call, left: Optional[float], terms: Terms) -> Reply:
         if terms.opening is not None:
@@ -254,6 +259,8 @@ class Engine(Inquiries):
             self.prices or {},
             Rates(self.rpm, self.input_tpm, self.output_tpm),
             self.quiet_seconds,
+            # The environment may name another one by now: its connections would be those of the old one.
+            self._service(),
         )
         # Attributes are set seldom and looked at in every call.
         if self._settings is None or self._settings[0] != (given, self.deadline_seconds):
@@ -272,11 +279,8 @@ class Engine(Inquiries):
         self, agent_name: str, task: str, cache: str = USE, terms: Terms = ORDINARY, **options: Any
     ) -> Optional[bytes]:
         """Equal for calls that ask the same, wherever; None where that can't be told. Raises InputError."""
-        found = asked(self._prepare(agent_name, task, **options), "")
-        if found is None:
-            return None
-        fingerprint = {name: text for name, text in found.fingerprint.items() if name != "endpoint"}
-        return cache_key(question(*found[:3], fingerprint))
+        found = asked(self._prepare(agent_name, task, **options), ())
+        return None if found is None else cache_key(question(*found))
 
     async def _estimated(
         self, tasks: AsyncIterator[Any], prepare: Callable[[Any], Call], cache: str

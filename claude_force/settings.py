@@ -45,6 +45,16 @@ DEFAULT_ALIAS = "sonnet"
 
 # As the SDK reads them, the first that is set before the others.
 CREDENTIALS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
+_CUSTOM_HEADERS = "ANTHROPIC_CUSTOM_HEADERS"
+_PROFILE = "ANTHROPIC_PROFILE"
+_SDK_FOLDER = "ANTHROPIC_CONFIG_DIR"
+# Credentials of a workload, which the SDK takes where no profile is named.
+_WORKLOAD = (
+    "ANTHROPIC_FEDERATION_RULE_ID",
+    "ANTHROPIC_ORGANIZATION_ID",
+    "ANTHROPIC_SERVICE_ACCOUNT_ID",
+    "ANTHROPIC_WORKSPACE_ID",
+)
 # As Claude Code reads them: which cloud is asked in place of Anthropic's own API.
 _CLOUDS: Mapping[str, str] = {"bedrock": "CLAUDE_CODE_USE_BEDROCK", "vertex": "CLAUDE_CODE_USE_VERTEX"}
 _REGIONS: Mapping[str, Tuple[str, ...]] = {
@@ -132,6 +142,35 @@ def has_aws_key() -> bool:
     return all(os.environ.get(name) for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"))
 
 
+def aws_profile() -> str:
+    """The AWS profile that the environment names, or ""."""
+    return os.environ.get("AWS_PROFILE") or ""
+
+
+def custom_headers() -> str:
+    """The header lines that the SDK adds to each request, or ""."""
+    return os.environ.get(_CUSTOM_HEADERS) or ""
+
+
+def sdk_profile() -> str:
+    """The SDK's profile that the environment names, or ""."""
+    return os.environ.get(_PROFILE) or ""
+
+
+def sdk_folder() -> Optional[Path]:
+    """The folder of the SDK's profiles; None where there is no home folder."""
+    named = os.environ.get(_SDK_FOLDER)
+    if named:
+        return Path(named)
+    home = home_folder()
+    return None if home is None else home / ".config" / "anthropic"
+
+
+def workload() -> Tuple[str, ...]:
+    """Ids of the workload identity that the SDK takes its credentials by; empty texts for none."""
+    return tuple(os.environ.get(name) or "" for name in _WORKLOAD)
+
+
 def google_credentials_file() -> str:
     """The file of Google's credentials that the environment names, or ""."""
     return os.environ.get("GOOGLE_APPLICATION_CREDENTIALS") or ""
@@ -194,6 +233,14 @@ def columns() -> Optional[int]:
     """The width of the text that a command writes, where the environment sets it."""
     text = os.environ.get("COLUMNS", "")
     return int(text) if text.isdecimal() and int(text) else None
+
+
+def home_folder() -> Optional[Path]:
+    """The user's home folder; None where neither HOME nor the system's list of users names one."""
+    try:
+        return Path.home()
+    except (RuntimeError, KeyError):
+        return None
 
 
 def user_folder() -> Path:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any, Dict, NamedTuple, Optional, Tuple
 
-from .. import settings
 from ..errors import InvalidOptionError
 from ..types import Call, Reply, Usage
+from .service import Service
 
 USE, REFRESH, OFF = "use", "refresh", "off"
 _POLICIES = (USE, REFRESH, OFF)
@@ -31,16 +31,7 @@ def check_policy(policy: str) -> None:
         raise InvalidOptionError(f"cache is {policy!r}; choose one of {', '.join(_POLICIES)}.")
 
 
-def endpoint(api_key: Optional[str], base_url: Optional[str]) -> str:
-    """Where answers come from, which keeps them apart: Anthropic's API or a cloud, and the address."""
-    names = settings.clouds(api_key)
-    if not names:
-        return (base_url or settings.endpoint()).rstrip("/")
-    places = [(base_url or settings.endpoint(name)).rstrip("/") or settings.region(name) for name in names]
-    return " ".join((*names, *places))
-
-
-def asked(call: Call, endpoint: str) -> Optional[Asked]:
+def asked(call: Call, service: Service) -> Optional[Asked]:
     """All that changes the answer to `call`; None where an option has no written form to compare."""
     try:
         options = json.dumps(dict(call.options), sort_keys=True)
@@ -52,7 +43,7 @@ def asked(call: Call, endpoint: str) -> Optional[Asked]:
         "contract": "\n".join(contract),
         "max_tokens": str(call.max_tokens),
         "options": options,
-        "endpoint": endpoint,
+        **dict(service),
     }
     return Asked(call.agent_name, call.task, call.model, fingerprint)
 

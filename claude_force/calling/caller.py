@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import AsyncGenerator, Dict, List, NamedTuple, Optional
+from typing import AsyncGenerator, Dict, List, NamedTuple, Optional, Tuple
 from weakref import WeakKeyDictionary
 
 import anyio
@@ -32,6 +32,7 @@ class CallerSettings:
     pings comes; `max_attempts` counts the first one.
 
     `prices` are the caller's own, in USD per million tokens, by model; `rates` are limits set by hand.
+    `service` says who answers, beside `base_url`: where it changes, new connections are opened.
     """
 
     api_key: Optional[str] = field(default=None, repr=False)
@@ -43,6 +44,7 @@ class CallerSettings:
     prices: Prices = field(default_factory=dict)
     rates: Rates = NO_RATES
     quiet_seconds: float = settings.QUIET_SECONDS
+    service: Tuple[Tuple[str, str], ...] = ()
 
     @property
     def ceiling(self) -> int:

@@ -7,7 +7,8 @@ import time
 from typing import Optional
 
 from ..agents import Registry, prepare_call
-from ..cache.asked import USE, Asked, asked, endpoint, kept_reply
+from ..cache.asked import USE, Asked, asked, kept_reply
+from ..cache.service import service
 from ..errors import CacheError
 from ..performance_tracker import PerformanceTracker
 from ..response_cache import ResponseCache
@@ -23,7 +24,7 @@ def kept_answer(args: argparse.Namespace, task: str) -> Optional[AgentResult]:
     began, started = time.time(), time.perf_counter()
     registry = Registry(args.config)
     call = prepare_call(registry, args.name, task, **call_options(args))
-    question = asked(call, endpoint(None, None))
+    question = asked(call, service(None, None))
     reply = _found(question) if question is not None else None
     if reply is None:
         return None

@@ -26,7 +26,7 @@ _RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 def fingerprinted(call: Call, kept: Keeping) -> Asked:
     """What identifies the call. Raises InvalidOptionError where it has no written form."""
-    question = asked(call, kept.endpoint)
+    question = asked(call, kept.service)
     if question is None:
         raise InvalidOptionError(
             f"An option of the call to {call.agent_name} has no written form, so it can't be handed over. "

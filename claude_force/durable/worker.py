@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from .. import settings
 from ..asking import Asking, Keeping
-from ..cache.asked import endpoint
+from ..cache.service import service
 from ..calling import (
     Caller,
     CallerSettings,
@@ -358,7 +358,7 @@ class _Crew:
             guard=self.limits.guard(order.budgets),
             price=self._price_of(order),
         )
-        kept = Keeping(True, *self.keeping, self._cache, endpoint(self.how.api_key, self.how.base_url))
+        kept = Keeping(True, *self.keeping, self._cache, service(self.how.api_key, self.how.base_url))
         return await self._asking.answer(order.call, order.policy, kept, left, terms)
 
     def _price_of(self, order: Order) -> Optional[Price]:
