@@ -181,6 +181,8 @@ class ResponseCache(MembersOf1x):
             self._forged += 1
             logger.warning(FORGED, extra={"cache_key": key.hex()})
             store.delete([key])
+            # A damaged file makes such entries as well, and would lose what is set from here on.
+            store.expect_sound()
             return generation, None
         identity = row_id(key)
         written = row[1] if type(row[1]) is int else 0

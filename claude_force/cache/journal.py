@@ -9,18 +9,20 @@ from pathlib import Path
 from typing import Iterable
 
 from ..storage.private_files import check_database, open_private
+from .wholeness import PAGE_BYTES, expect_whole
 
 logger = logging.getLogger(__name__)
 
 _BUSY_SECONDS = 5.0
-_PAGE_BYTES = 4096
 
 
 def connect(path: Path, schema: Iterable[str], wal_bytes: int) -> sqlite3.Connection:
     """To be called under the folder's lock. Raises sqlite3.Error, OSError."""
     check_database(path)
     # SQLite gives the files beside it the mode that it finds here.
-    os.close(open_private(path))
+    if not path.exists():
+        # Not a file that is there: to close it would let go of the locks that SQLite has on it.
+        os.close(open_private(path))
     db = _connection(path)
     try:
         found = {row[0] for row in db.execute("SELECT sql FROM sqlite_master").fetchall()}
@@ -28,9 +30,10 @@ def connect(path: Path, schema: Iterable[str], wal_bytes: int) -> sqlite3.Connec
             _make(db, path, schema)
         elif found != set(schema):
             raise sqlite3.DatabaseError("malformed: these are not the tables that were made")
+        expect_whole(path, db)
         db.execute("PRAGMA synchronous=NORMAL")
         # In pages: at this length of the log its content is moved into the file, within the commit.
-        db.execute(f"PRAGMA wal_autocheckpoint={wal_bytes // _PAGE_BYTES}")
+        db.execute(f"PRAGMA wal_autocheckpoint={wal_bytes // PAGE_BYTES}")
     except BaseException:
         db.close()
         raise
@@ -47,7 +50,7 @@ def _connection(path: Path) -> sqlite3.Connection:
 
 
 def _make(db: sqlite3.Connection, path: Path, schema: Iterable[str]) -> None:
-    db.execute(f"PRAGMA page_size={_PAGE_BYTES}")
+    db.execute(f"PRAGMA page_size={PAGE_BYTES}")
     if _has_wal(path.with_name(f"probe-{os.getpid()}.db")):
         db.execute("PRAGMA journal_mode=WAL")
     else:

@@ -12,6 +12,7 @@ from ..storage.private_files import check_database
 from .journal import connect
 from .signing import key_of
 from .store import PUT, SCHEMA, USE, row_id
+from .wholeness import with_new_header
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +93,15 @@ def _copy(damaged: Path, fresh: Path, judge: Judge) -> int:
 
 
 def _readable(path: Path) -> Iterator[bytes]:
+    """The sealed entries of a damaged file; of one with a damaged header they are read from a copy."""
+    copy = path.with_name(f"{path.name}.salvage")
+    try:
+        yield from _entries(copy if with_new_header(path, copy) else path)
+    finally:
+        _remove(copy)
+
+
+def _entries(path: Path) -> Iterator[bytes]:
     """One by one: behind a page that can't be read there may be others that can."""
     check_database(path)
     db = sqlite3.connect(str(path), isolation_level=None)

@@ -27,7 +27,7 @@ SCHEMA = (
 )
 PUT = "INSERT INTO answer (sealed) VALUES (?)"
 USE = "INSERT INTO use (id, row, at, hits, agent) VALUES (?, ?, ?, 0, ?)"
-_GET = "SELECT sealed, hits FROM use JOIN answer USING (row) WHERE id = ?"
+_GET = "SELECT sealed, hits FROM use LEFT JOIN answer USING (row) WHERE id = ?"
 _TOUCH = "UPDATE use SET at = ?, hits = hits + ? WHERE id = ?"
 _OLDEST = "SELECT id FROM use ORDER BY at LIMIT ?"
 _DROP_ANSWER = "DELETE FROM answer WHERE row = (SELECT row FROM use WHERE id = ?)"
@@ -64,6 +64,7 @@ class Store:
         self._check_every = min(_BYTES_BETWEEN_CHECKS, most_bytes // _CHECKS_PER_FILL)
         self._unchecked = self._check_every
         self.evictions = 0
+        self._is_sound = False
         self._wal_path = path.with_name(path.name + "-wal")
         self._wal_most = wal = max(_SMALLEST_WAL, min(_LARGEST_WAL, most_bytes // _WAL_SHARE))
         with lock:
@@ -77,6 +78,9 @@ class Store:
     def get(self, key: bytes) -> Optional[Row]:
         """A sealed entry, not yet verified, and its hits as far as they are written."""
         row: Optional[Row] = self._reader.execute(_GET, (row_id(key),)).fetchone()
+        if row is not None and row[0] is None:
+            # The two are written in one transaction.
+            raise sqlite3.DatabaseError("malformed: an entry has lost its answer")
         return row
 
     def put(self, entries: Iterable[Tuple[bytes, bytes, str]]) -> None:
@@ -154,6 +158,14 @@ class Store:
     def size(self) -> int:
         """Bytes of the pages in use."""
         return self._pages() * self._page_size
+
+    def expect_sound(self) -> None:
+        """Raises sqlite3.DatabaseError where the file is damaged. Looks once: it reads the whole file."""
+        if not self._is_sound:
+            verdict = self._db.execute("PRAGMA quick_check(1)").fetchone()
+            if verdict is None or verdict[0] != "ok":
+                raise sqlite3.DatabaseError(f"malformed: {verdict and verdict[0]}")
+            self._is_sound = True
 
     def is_current(self) -> bool:
         """False when another process has put a new file in this one's place."""
