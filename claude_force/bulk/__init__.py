@@ -2,8 +2,9 @@
 
 from .output import Output
 from .progress import Cached, Event, Finished, OnEvent, Paused, Progress, Queued, Retried, Started, Tracker
-from .rows import Row, Rows, SourceFiles, TaskFile
+from .rows import Row, Rows, TaskFile
 from .run import FileRun, Outcome
+from .sources import SourceFiles
 from .stream import OnResult, RunOne, Tasks, each, most_under_way, pair, row, stream
 
 __all__ = [

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import csv
-import glob
 import hashlib
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, TextIO
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, TextIO
 
 from ..errors import InputError
+from ..storage.named_paths import open_named
+from .lines import BoundedLines
 
 _KINDS = ".jsonl, .ndjson, .json (a list), .csv, .tsv or .txt (a task in each line)"
-# The most that the module csv can be told on every system.
-_LONGEST_CELL = 2**31 - 1
+# In characters: what is longer is a file of another kind. A cell may have many lines.
+_LONGEST_LINE = _LONGEST_CELL = 16 * 1024 * 1024
+# In bytes. A list in JSON is read as a whole; other files are read line by line.
+_LARGEST_LIST = 512 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -53,14 +57,32 @@ class TaskFile:
 
     def __iter__(self) -> Iterator[Row]:
         try:
-            with self._path.open(encoding="utf-8-sig", newline="") as lines:
-                for index, found in enumerate(self._read(lines)):
+            with self._open() as lines:
+                for index, found in enumerate(self._read(BoundedLines(lines, _LONGEST_LINE))):
                     yield self._row(index, found)
         except OSError as error:
             raise InputError(f"{self._path} can't be read: {error.strerror}.") from error
         except UnicodeDecodeError as error:
-            where = f"line {_first_other(self._path)} is not UTF-8"
+            where = f"line {self._first_other()} is not UTF-8"
             raise InputError(f"{self._path} can't be read: {where}. Convert the file to UTF-8.") from error
+
+    def _open(self) -> TextIO:
+        most = _LARGEST_LIST if self._read is _json_list else None
+
+        def opener(path: str, flags: int) -> int:
+            return open_named(path, most)
+
+        return open(self._path, encoding="utf-8-sig", newline="", opener=opener)
+
+    def _first_other(self) -> int:
+        """The first line that is not UTF-8, counted from 1."""
+        with os.fdopen(open_named(self._path), "rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                try:
+                    line.decode("utf-8")
+                except UnicodeDecodeError:
+                    return number
+        return 1
 
     def _row(self, index: int, found: Any) -> Row:
         if isinstance(found, _Broken):
@@ -78,37 +100,6 @@ class TaskFile:
         return Row(index, agent, task, fields, echo=task)
 
 
-class SourceFiles:
-    """A row for each file that `patterns` match, in the order of their names.
-
-    The task is `instruction`, followed by the file's path and text. `output` is never among them.
-    """
-
-    def __init__(
-        self, patterns: Sequence[str], agent: str, instruction: str = "", output: Optional[Path] = None
-    ) -> None:
-        """Raises InputError where nothing matches."""
-        found = {path for pattern in patterns for path in glob.glob(pattern, recursive=True)}  # noqa: PTH207
-        own = output.resolve() if output is not None else None
-        self._paths = sorted(path for path in found if Path(path).is_file() and Path(path).resolve() != own)
-        if not self._paths:
-            raise InputError(f"No file matches {', '.join(patterns)}.")
-        self._agent, self._instruction = agent, instruction
-
-    def __iter__(self) -> Iterator[Row]:
-        for index, path in enumerate(self._paths):
-            fields = {"file": path}
-            try:
-                text = Path(path).read_bytes().decode("utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                reason = getattr(error, "strerror", None) or "it is not UTF-8"
-                yield Row(index, self._agent, "", fields, problem=f"{path} can't be read: {reason}")
-            else:
-                task = f'<file path="{path}">\n{text}\n</file>'
-                opening = f"{self._instruction}\n\n" if self._instruction else ""
-                yield Row(index, self._agent, opening + task, fields)
-
-
 Rows = Iterable[Row]
 
 
@@ -117,18 +108,7 @@ class _Broken:
         self.reason = reason
 
 
-def _first_other(path: Path) -> int:
-    """The first line that is not UTF-8, counted from 1."""
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                line.decode("utf-8")
-            except UnicodeDecodeError:
-                return number
-    return 1
-
-
-def _json_lines(lines: TextIO) -> Iterator[Any]:
+def _json_lines(lines: BoundedLines) -> Iterator[Any]:
     for number, line in enumerate(lines, start=1):
         if line.strip():
             try:
@@ -139,9 +119,9 @@ def _json_lines(lines: TextIO) -> Iterator[Any]:
                 yield _Broken(f"line {number} is not JSON ({error})")
 
 
-def _json_list(lines: TextIO) -> Iterator[Any]:
+def _json_list(lines: BoundedLines) -> Iterator[Any]:
     try:
-        found = json.load(lines)
+        found = json.loads(lines.read())
     except (ValueError, RecursionError) as error:
         raise InputError(f"{lines.name} is not JSON ({error}).") from error
     if not isinstance(found, list):
@@ -149,8 +129,8 @@ def _json_list(lines: TextIO) -> Iterator[Any]:
     yield from found
 
 
-def _table(delimiter: str) -> Callable[[TextIO], Iterator[Any]]:
-    def read(lines: TextIO) -> Iterator[Any]:
+def _table(delimiter: str) -> Callable[[BoundedLines], Iterator[Any]]:
+    def read(lines: BoundedLines) -> Iterator[Any]:
         # A cell that is too long for a task is that row's fault alone.
         csv.field_size_limit(_LONGEST_CELL)
         reader = csv.DictReader(lines, delimiter=delimiter)
@@ -169,13 +149,13 @@ def _table(delimiter: str) -> Callable[[TextIO], Iterator[Any]]:
     return read
 
 
-def _text_lines(lines: TextIO) -> Iterator[Any]:
+def _text_lines(lines: BoundedLines) -> Iterator[Any]:
     for line in lines:
         if line.strip():
             yield line.rstrip("\r\n")
 
 
-_READERS: Dict[str, Callable[[TextIO], Iterator[Any]]] = {
+_READERS: Dict[str, Callable[[BoundedLines], Iterator[Any]]] = {
     ".jsonl": _json_lines,
     ".ndjson": _json_lines,
     ".json": _json_list,

@@ -48,9 +48,11 @@ def _rows(args: argparse.Namespace) -> Rows:
     if args.files:
         if not args.agent:
             raise InputError("--files needs --agent NAME: the agent that each file is given to.")
-        return SourceFiles(
-            args.files, args.agent, args.task or "", Path(args.output) if args.output else None
-        )
+        output = Path(args.output) if args.output else None
+        files = SourceFiles(args.files, args.agent, args.task or "", output)
+        for text in files.notices:
+            streams.warn(text)
+        return files
     if args.task:
         raise InputError("--task goes with --files; a file of tasks has a task in each row.")
     return TaskFile(Path(args.tasks), args.agent)

@@ -7,7 +7,9 @@ import sys
 from typing import Optional
 
 from .. import settings
-from ..errors import InvalidTaskError
+from ..errors import FileAccessError, InvalidTaskError
+from ..storage.named_paths import open_named
+from ..storage.project_files import shown
 
 _THREE_WAYS = "No task was given. Use --task TEXT, --task-file FILE, or pipe it to standard input."
 
@@ -31,16 +33,20 @@ def _from_file(path: str) -> str:
 
     try:
         data = asyncio.run(_read(path))
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = getattr(error, "strerror", None) or error
-        raise InvalidTaskError(f"Task file {path} can't be read: {reason}.") from error
-    return _text(data, f"Task file {path}")
+    except OSError as error:
+        raise InvalidTaskError(f"Task file {shown(path)} can't be read: {error.strerror}.") from error
+    except FileAccessError as error:
+        raise InvalidTaskError(f"Task file {error}") from error
+    return _text(data, f"Task file {shown(path)}")
 
 
 async def _read(path: str) -> bytes:
     import aiofiles
 
-    async with aiofiles.open(path, "rb") as file:
+    def opener(name: str, flags: int) -> int:
+        return open_named(name, takes_streams=True)
+
+    async with aiofiles.open(path, "rb", opener=opener) as file:
         data: bytes = await file.read(_MOST_BYTES + 1)
     return data
 

@@ -12,8 +12,10 @@ from typing import Any, Dict, List, Optional, Sequence
 
 from ..agents import Registry
 from ..async_orchestrator import AsyncAgentOrchestrator
-from ..errors import InputError
+from ..errors import FileAccessError, InputError
 from ..spelled import count, duration
+from ..storage.named_paths import read_named
+from ..storage.project_files import shown
 from ..types import AgentResult
 from ..workflow import StepEvent, StepResult, Workflow, WorkflowResult, drawing, faults, read_workflow
 from ..workflow.order import cycles
@@ -26,6 +28,9 @@ from .options import call_options, check_budget
 from .run import engine, estimate_fields, show_estimate
 from .task import read_task
 from .tree import Tree
+
+# In bytes, of the file that `--inputs` names.
+_LARGEST_INPUTS = 64 * 1024 * 1024
 
 
 def run_workflow(args: argparse.Namespace) -> int:
@@ -79,11 +84,11 @@ def _inputs(args: argparse.Namespace) -> Optional[Dict[str, Any]]:
 
 def _object(path: Path) -> Dict[str, Any]:
     try:
-        found = json.loads(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"{path} can't be read: {error.strerror}.") from error
+        found = json.loads(read_named(path, _LARGEST_INPUTS, takes_streams=True))
+    except FileAccessError:
+        raise
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON ({error}).") from error
+        raise InputError(f"{shown(path)} is not JSON ({error}).") from error
     if not isinstance(found, dict):
         raise InputError(f'{path} holds no JSON object; write {{"NAME": "its value", ...}}.')
     return found

@@ -1,0 +1,154 @@
+"""The rows of a run over source files: one for each file that a pattern or a name stands for."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Dict, Iterator, NamedTuple, Optional, Sequence
+
+from ..errors import FileAccessError, InputError
+from ..storage.file_walk import FileWalk, Match, has_magic, split_pattern
+from ..storage.named_paths import Grant, NamedPaths
+from ..storage.project_files import ProjectFiles, shown
+from .rows import Row
+
+# In bytes. A file that is smaller and yet too long for a task is refused as such.
+_LARGEST = 16 * 1024 * 1024
+_MOST_NOTICES, _MOST_NOTICES_IN_ERROR = 10, 3
+_NO_MATCH = "matches no file."
+
+
+class _Source(NamedTuple):
+    """A file as it is named, the root that bounds what is read of it, and why it can't be read."""
+
+    label: str
+    root: Path
+    match: Match
+
+
+class SourceFiles:
+    """A row for each file that `patterns` name or match, in the order of their names.
+
+    An argument that names an existing file is that file, also where it has characters of a pattern, such as
+    `app/[id]/page.tsx`. The task is `instruction`, followed by the file's path and text. What can't be read,
+    such as a link out of the project or a FIFO, is a row with that problem. `output` is never a row.
+
+    Attributes:
+        notices: arguments that stand for no file, matches that can't be read, and links that a pattern did
+            not follow, as text.
+    """
+
+    def __init__(
+        self, patterns: Sequence[str], agent: str, instruction: str = "", output: Optional[Path] = None
+    ) -> None:
+        """Raises InputError where nothing matches."""
+        self._agent, self._instruction = agent, instruction
+        found = _Search(output)
+        for pattern in patterns:
+            found.add(pattern)
+        self._sources = [found.sources[label] for label in sorted(found.sources)]
+        self.notices = tuple(found.notices())
+        if not self._sources:
+            raise InputError(" ".join((f"No file matches {_listed(patterns)}.", *found.notices(of_all=True))))
+
+    def __iter__(self) -> Iterator[Row]:
+        for index, source in enumerate(self._sources):
+            # A name is one line of text for the model too, whatever bytes it has.
+            name = shown(source.label)
+            fields = {"file": name}
+            try:
+                text = _text(source)
+            except FileAccessError as error:
+                yield Row(index, self._agent, "", fields, problem=str(error))
+            else:
+                task = f'<file path="{name}">\n{text}\n</file>'
+                opening = f"{self._instruction}\n\n" if self._instruction else ""
+                yield Row(index, self._agent, opening + task, fields)
+
+
+class _Search:
+    """Collects the sources of one argument after another."""
+
+    def __init__(self, output: Optional[Path]) -> None:
+        self.sources: Dict[str, _Source] = {}
+        self._output = output.resolve() if output is not None else None
+        self._paths = NamedPaths()
+        self._empty: Dict[str, str] = {}
+        self._skipped: Dict[str, FileAccessError] = {}
+
+    def add(self, pattern: str) -> None:
+        """Raises FileAccessError where the folder of a pattern can't be used."""
+        if not self._named(pattern) and not (has_magic(pattern) and self._matched(pattern)):
+            self._empty[pattern] = _why_empty(pattern)
+
+    def notices(self, of_all: bool = False) -> Iterator[str]:
+        """What was not found or passed over; of many the first, and how many more there are.
+
+        With `of_all` nothing was found, and only what more there is to say of that is said.
+        """
+        texts = [f"{shown(one)} {why}" for one, why in self._empty.items() if not of_all or why != _NO_MATCH]
+        texts += [str(one.match.problem) for one in self.sources.values() if one.match.problem is not None]
+        texts += [f"Skipped: {error}" for label, error in self._skipped.items() if label not in self.sources]
+        most = _MOST_NOTICES_IN_ERROR if of_all else _MOST_NOTICES
+        yield from texts[:most]
+        if len(texts) > most:
+            yield f"... and {len(texts) - most:,} more like these."
+
+    def _named(self, path: str) -> bool:
+        """Whether the argument names a file as it stands."""
+        try:
+            grant = self._paths.file(path)
+            with ProjectFiles(grant.root) as files:
+                match = FileWalk(files).match(grant.spot)
+        except FileAccessError:
+            return False
+        # A pattern may be no path at all, for example too long a name.
+        if match is None or (match.place is None and has_magic(path) and not _is_outside(match)):
+            return False
+        self._take(grant.root, match)
+        return True
+
+    def _matched(self, pattern: str) -> bool:
+        """Whether a file matches the pattern."""
+        folder, rest = split_pattern(pattern)
+        grant: Grant = self._paths.folder(folder)
+        with ProjectFiles(grant.root) as files:
+            walk = FileWalk(files)
+            matches = list(walk.matches(grant.spot, rest))
+        for match in matches:
+            self._take(grant.root, match)
+        self._skipped.update((spot.label, error) for spot, error in walk.skipped.items())
+        return bool(matches)
+
+    def _take(self, root: Path, match: Match) -> None:
+        is_output = match.place is not None and root.joinpath(*match.place.parts) == self._output
+        if not is_output:
+            self.sources.setdefault(match.spot.label, _Source(match.spot.label, root, match))
+
+
+def _why_empty(pattern: str) -> str:
+    if not has_magic(pattern) and os.path.isdir(pattern):  # noqa: PTH112
+        return "is a folder: name its files with a pattern in quotes, such as 'FOLDER/**/*.py'."
+    return _NO_MATCH
+
+
+def _text(source: _Source) -> str:
+    """Raises FileAccessError."""
+    if source.match.problem is not None:
+        raise source.match.problem
+    spot = source.match.spot
+    with ProjectFiles(source.root) as files:
+        data = files.read(spot.name, _LARGEST, spot.label)
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise FileAccessError(f"{shown(source.label)} can't be read: it is not UTF-8") from error
+
+
+def _is_outside(match: Match) -> bool:
+    return match.problem is not None and match.problem.is_outside
+
+
+def _listed(patterns: Sequence[str]) -> str:
+    names = ", ".join(map(shown, patterns[:_MOST_NOTICES]))
+    return names if len(patterns) <= _MOST_NOTICES else f"{names}, ..."

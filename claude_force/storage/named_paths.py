@@ -1,0 +1,112 @@
+"""Paths that the user names: on the command line, or as arguments of Python.
+
+A path inside the project of the working directory is read within the bounds of that project. Any other is the
+user's own word: links that it names are followed, and what it leads to has to be a regular file. A pattern is
+bounded by the project that the folder of the pattern lies in, wherever that is.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple, Optional, Union
+
+from ..errors import FileAccessError
+from .file_walk import Spot
+from .project_files import ProjectFiles, missing, read_all, shown, unusable
+from .project_root import project_root
+
+_DESCRIPTORS = ("/dev/fd/", "/proc/self/fd/")
+
+
+class Grant(NamedTuple):
+    """What a path stands for: a place below the root that bounds what is read."""
+
+    root: Path
+    spot: Spot
+
+
+class NamedPaths:
+    """Paths relative to the working directory, or to `start`."""
+
+    def __init__(self, start: Optional[Path] = None) -> None:
+        self._start = os.path.realpath(start or os.getcwd())
+        self.root = project_root(self._start)
+
+    def file(self, path: Union[str, Path]) -> Grant:
+        """For a file. Raises FileAccessError where its folder is not there."""
+        inside = self._inside(str(path))
+        if inside is not None:
+            return Grant(self.root, Spot(inside, str(path)))
+        folder, name = os.path.split(self._real(str(path)))
+        if not os.path.isdir(folder):
+            raise missing(path)
+        return Grant(Path(folder), Spot(name, str(path)))
+
+    def folder(self, path: str) -> Grant:
+        """For the folder in which a pattern is looked for."""
+        inside = self._inside(path or ".")
+        if inside is not None:
+            return Grant(self.root, Spot(inside, path))
+        real = self._real(path)
+        root = project_root(real)
+        return Grant(root, Spot(os.path.relpath(real, root), path))
+
+    def _real(self, path: str) -> str:
+        try:
+            return os.path.realpath(os.path.join(self._start, path))
+        except (OSError, ValueError) as error:
+            raise FileAccessError(f"{shown(path)} is no path that can be used: {error}.") from error
+
+    def _inside(self, path: str) -> Optional[str]:
+        """The path below the project's root; None where it does not lie there."""
+        if "\0" in path:
+            raise FileAccessError(f"{shown(path)} can't be read: no path has such a character. Correct it.")
+        full = os.path.normpath(os.path.join(self._start, path))
+        root = str(self.root)
+        if full == root or full.startswith(root.rstrip(os.sep) + os.sep):
+            return os.path.relpath(full, root)
+        return _by_another_name(full, root)
+
+
+def open_named(path: Union[str, Path], most: Optional[int] = None, takes_streams: bool = False) -> int:
+    """A descriptor for reading of the file of at most `most` bytes that the user names.
+
+    With `takes_streams` also of `/dev/stdin`, `/dev/fd/N` and what a shell puts in the place of `<(...)`.
+    Raises FileAccessError.
+    """
+    if takes_streams and _is_stream(str(path)):
+        try:
+            return os.open(path, os.O_RDONLY)
+        except OSError as error:
+            raise unusable(path, error) from error
+    grant = NamedPaths().file(path)
+    with ProjectFiles(grant.root) as files:
+        return files.open(grant.spot.name, most, grant.spot.label)
+
+
+def read_named(path: Union[str, Path], most: int, takes_streams: bool = False) -> bytes:
+    """The bytes of the file that the user names, at most `most`. Raises FileAccessError as `open_named`."""
+    descriptor = open_named(path, most, takes_streams)
+    try:
+        return read_all(descriptor, path, most)
+    finally:
+        os.close(descriptor)
+
+
+def _is_stream(path: str) -> bool:
+    return path == "/dev/stdin" or any(
+        path.startswith(prefix) and path[len(prefix) :].isdecimal() for prefix in _DESCRIPTORS
+    )
+
+
+def _by_another_name(full: str, root: str) -> Optional[str]:
+    """The path below the root where a folder above it is the root by another name, such as a link to it."""
+    try:
+        wanted = os.stat(root)
+        for folder in [full, *map(str, Path(full).parents)]:
+            if os.path.exists(folder) and os.path.samestat(os.stat(folder), wanted):
+                return os.path.relpath(full, folder)
+    except (OSError, ValueError):
+        return None
+    return None
