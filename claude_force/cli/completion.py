@@ -7,6 +7,7 @@ with lines of a word, a tab and its description; or with `:files` or `:folders`,
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import Iterable, Iterator, List, Optional, Sequence, Tuple
 
@@ -20,6 +21,7 @@ Offer = Tuple[str, str]
 
 _SHELLS = Path(__file__).parent / "shells"
 _LONGEST_DESCRIPTION = 70
+_PLAIN = re.compile(r"[\w.@%+:,/][\w.@%+:,/-]*")
 
 
 def show_script(args: argparse.Namespace) -> int:
@@ -139,4 +141,6 @@ class _Place:
                 yield agent["name"], registry.get_agent_info(agent["name"])["description"]
         if kind in ("workflows", "names"):
             for name in registry.list_workflows():
-                yield name, "a workflow"
+                # A shell puts it on its command line as it is, and would obey what is in it.
+                if _PLAIN.fullmatch(name):
+                    yield name, "a workflow"

@@ -198,7 +198,7 @@ def _show(rounds: Sequence[Round], live: bool) -> None:
     render.table(heads, [_cells(one.fields()) for one in rounds])
     for result, file in zip(rounds[0].results, REVIEWED):
         streams.out(f"\n== {result.agent_name} on {file}")
-        streams.out(result.output if result.success else f"failed: {result.error}")
+        streams.data(result.output if result.success else f"failed: {result.error}")
 
 
 def _cells(fields: Dict[str, Any]) -> Sequence[str]:

@@ -57,6 +57,6 @@ def _of_project(args: argparse.Namespace) -> Iterator[Finding]:
 
 
 def _show(finding: Finding) -> None:
-    streams.out(f"{finding.state:8} {finding.name:12} {finding.text}")
+    streams.out(f"{finding.state:8} {finding.name:12} {streams.one_line(finding.text)}")
     if finding.advice:
-        streams.out(f"{'':21} {finding.advice}")
+        streams.out(f"{'':21} {streams.one_line(finding.advice)}")

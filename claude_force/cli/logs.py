@@ -83,7 +83,7 @@ def _message(record: logging.LogRecord) -> str:
 
 
 class _Formatter(logging.Formatter):
-    """Tracebacks may hold what the package's own messages never do."""
+    """Takes secrets and orders to a terminal out of messages and tracebacks."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return streams.without_secrets(super().format(record))
+        return streams.harmless(streams.without_secrets(super().format(record)))

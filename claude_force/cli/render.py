@@ -48,9 +48,8 @@ def agents(found: List[Dict[str, Any]], as_json: bool) -> None:
         table(("agent", "priority", "domains", "file"), rows)
     else:
         for agent in found:
-            streams.out(
-                f"{agent['name']}\t{agent['priority']}\t{','.join(agent['domains'])}\t{agent['file']}"
-            )
+            cells = (agent["name"], agent["priority"], ",".join(agent["domains"]), agent["file"])
+            streams.out("\t".join(map(streams.one_line, cells)))
 
 
 def workflows(found: Dict[str, Any], as_json: bool) -> None:
@@ -63,7 +62,7 @@ def workflows(found: Dict[str, Any], as_json: bool) -> None:
         table(("workflow", "steps"), rows)
     else:
         for name, steps in rows:
-            streams.out(f"{name}\t{steps}")
+            streams.out(f"{streams.one_line(name)}\t{streams.one_line(steps)}")
 
 
 def _steps(workflow: Any) -> str:
@@ -79,16 +78,20 @@ def info(found: Dict[str, Any], as_json: bool) -> None:
         streams.as_json(found)
         return
     for name, value in found.items():
-        shown = _listed(value) if isinstance(value, list) else value
-        streams.out(f"{name + ':':13} {'-' if shown in (None, '') else shown}")
+        shown = (
+            _listed(value) if isinstance(value, list) else streams.one_line("" if value is None else value)
+        )
+        streams.out(f"{name + ':':13} {shown or '-'}")
 
 
 def _listed(values: Sequence[Any]) -> str:
     if not all(isinstance(one, dict) for one in values):
-        return ", ".join(values)
+        return streams.one_line(", ".join(values))
     return f"\n{'':13} ".join(
-        f"{step['id']}. {step['agent']}"
-        + (f" (after {', '.join(step['dependencies'])})" if step["dependencies"] else "")
+        streams.one_line(
+            f"{step['id']}. {step['agent']}"
+            + (f" (after {', '.join(step['dependencies'])})" if step["dependencies"] else "")
+        )
         for step in values
     )
 
@@ -99,7 +102,7 @@ def answer(result: AgentResult, written: bool = False) -> None:
         streams.error("; ".join(errors_of(result) or ["no reason was given"]), json=False)
         return
     if not written:
-        streams.out(result.output)
+        streams.data(result.output)
     _remarks(result)
 
 
@@ -130,6 +133,8 @@ def dollars(cost: Optional[float]) -> str:
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table: drawn on a terminal, as a list where that is narrow; in plain columns elsewhere."""
+    # A name in the ledger may be what a server called its model.
+    rows = [[streams.one_line(cell) for cell in row] for row in rows]
     if streams.on_terminal():
         _drawn(heads, rows)
         return
@@ -143,8 +148,6 @@ def _drawn(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.table import Column, Table
     from rich.text import Text
 
-    # A name in the ledger may be what a server called its model.
-    rows = [[streams.one_line(cell) for cell in row] for row in rows]
     console = Console()
     if console.width < min(_NARROW, _least_width(heads, rows)):
         for name, *rest in rows:
@@ -172,8 +175,9 @@ class Spinner:
         self._status: Any = None
         if sys.stderr.isatty() and not as_json and not streams.is_quiet():
             from rich.console import Console
+            from rich.text import Text
 
-            self._status = Console(stderr=True).status(text)
+            self._status = Console(stderr=True).status(Text(streams.one_line(text)))
 
     def __enter__(self) -> Spinner:
         if self._status is not None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import sys
 from contextlib import contextmanager, suppress
-from typing import Any, Callable, Iterator, Sequence, TextIO, cast
+from functools import lru_cache
+from typing import Any, Callable, Iterator, Pattern, Sequence, TextIO, cast
 
 from .. import settings
 
@@ -80,17 +82,25 @@ def _discard(stream: TextIO) -> None:
 
 
 def out(text: str = "") -> None:
-    """One piece of output on stdout, ending in a newline."""
+    """Text for people on stdout, ending in a newline: without orders to a terminal, in a pipe too."""
+    data(harmless(text))
+
+
+def data(text: str) -> None:
+    """An answer, or another piece of data, on stdout, ending in a newline: in a pipe it stays as it is."""
     write(text if text.endswith("\n") else text + "\n")
 
 
 def write(text: str) -> None:
-    """As `out`, without a newline of its own. Raises StdoutError."""
-    let_write(lambda stdout: stdout.write(_without_controls(text) if on_terminal() else text))
+    """As `data`, without a newline of its own. Raises StdoutError."""
+    let_write(lambda stdout: stdout.write(text))
 
 
 def let_write(produce: Callable[[TextIO], Any]) -> None:
-    """Gives stdout to `produce`, which ends early where the reader is gone. Raises StdoutError."""
+    """Gives stdout to `produce`, which ends early where the reader is gone.
+
+    On a terminal, what is written loses whatever the terminal would obey. Raises StdoutError.
+    """
     stdout = _Stdout()
     try:
         produce(cast("TextIO", stdout))
@@ -104,7 +114,7 @@ class _Stdout:
 
     def write(self, text: str) -> int:
         with _checked():
-            return sys.stdout.write(text)
+            return sys.stdout.write(harmless(text) if on_terminal() else text)
 
     def flush(self) -> None:
         with _checked():
@@ -169,7 +179,7 @@ def as_json(value: Any) -> None:
     """ASCII only, so that no encoding of the reader's can spoil it."""
     import json
 
-    out(json.dumps(value, indent=2, default=str))
+    data(json.dumps(value, indent=2, default=str))
 
 
 def on_terminal() -> bool:
@@ -179,9 +189,21 @@ def on_terminal() -> bool:
 
 def one_line(text: str) -> str:
     """`text` as it may be shown: in one line, without secrets, and nothing that a terminal obeys."""
-    return _without_controls(" ".join(without_secrets(str(text)).split()))
+    return harmless(" ".join(without_secrets(str(text)).split()))
 
 
-def _without_controls(text: str) -> str:
-    # An answer can hold escape sequences; a terminal would obey them.
-    return "".join(char for char in text if char in "\n\t" or (char >= " " and not "\x7f" <= char <= "\x9f"))
+def harmless(text: str) -> str:
+    """`text` without what a terminal obeys or does not show.
+
+    Left out are control characters but line feeds and tabs, marks that change the direction of writing, and
+    invisible characters but those that join letters.
+    """
+    return text if text.isascii() and text.isprintable() else _orders().sub("", text)
+
+
+@lru_cache(maxsize=1)
+def _orders() -> Pattern[str]:
+    return re.compile(
+        "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
+        "\ufeff\ufff9-\ufffb\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+    )

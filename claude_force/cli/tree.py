@@ -16,6 +16,7 @@ from .render import dollars
 
 # Columns from which on there is room for the names of agents.
 _ROOMY = 60
+_BLANKS = {ord(char): " " for char in "\n\r\t\v\f"}
 
 
 class Tree:
@@ -74,7 +75,9 @@ class Tree:
         rows = [self._row(event, now, width >= _ROOMY) for event in self._shown(max(1, height - 3))]
         hidden = len(self._events) - len(rows)
         more = [f"  and {count(hidden, 'step')} before"] if hidden else []
-        return [f"{self._name}: {about(now - self._start)}, {self._cost()} so far", *more, *rows]
+        head = f"{self._name}: {about(now - self._start)}, {self._cost()} so far"
+        # Names and reasons are the project's: nothing of them may be an order, or take a second line.
+        return [_on_one_line(line) for line in (head, *more, *rows)]
 
     def _shown(self, most: int) -> List[StepEvent]:
         ended = [event for event in self._events.values() if event.result is not None]
@@ -99,6 +102,10 @@ class Tree:
             return f"skipped: {result.reason}"
         took = duration(result.ended - result.began)
         return f"{result.status}, {_parts(event)}{took}, {dollars(result.cost)}"
+
+
+def _on_one_line(text: str) -> str:
+    return streams.harmless(text.translate(_BLANKS))
 
 
 def _parts(event: StepEvent) -> str:

@@ -226,12 +226,12 @@ def _print_step(result: StepResult) -> None:
     if result.status == SKIPPED:
         streams.note(f"{result.id} is skipped: {result.reason}")
         return
-    streams.out(f"== {result.id}. {result.agent}")
+    streams.out(f"== {streams.one_line(result.id)}. {result.agent}")
     if not result.results:
         streams.error(result.reason or "no reason was given", json=False)
     for label, one in zip(result.labels or ("",), result.results):
         if label:
-            streams.out(f"-- {label}")
+            streams.out(f"-- {streams.one_line(label)}")
         render.answer(one)
     streams.out()
 

@@ -12,7 +12,7 @@ def as_text(workflow: Workflow) -> str:
     """A line for each step, those that can run at once with the same number before them."""
     groups = levels(workflow.needs)
     rows = [
-        (str(level), step.id, step.agent, details(step))
+        (str(level), _flat(step.id), _flat(step.agent), _flat(details(step)))
         for level, group in enumerate(groups, start=1)
         for step in map(workflow.step, group)
     ]
@@ -71,7 +71,12 @@ def _nodes(workflow: Workflow, node: Callable[[str, List[str]], str]) -> Iterato
     names = _names(workflow)
     for step in workflow.steps:
         extra = [_over(step.foreach)] if step.foreach is not None else []
-        yield node(names[step.id], [step.id, step.agent, *extra])
+        yield node(names[step.id], list(map(_flat, (step.id, step.agent, *extra))))
+
+
+def _flat(text: str) -> str:
+    """`text` on one line, so that no name can stand for a further line of the picture."""
+    return " ".join(str(text).split())
 
 
 def _mermaid_node(name: str, lines: List[str]) -> str:
