@@ -334,7 +334,7 @@ class RefusedError(CallError):
 class EmptyAnswerError(CallError):
     """The answer ended without any text. The request was billed."""
 
-    advice = "Raise max_tokens if the model used them up by thinking, or change the task."
+    advice = naming("Raise {} if the model used them up by thinking, or change the task.", "max_tokens")
 
 
 class DeadlineExceededError(CallError, TimeoutError):

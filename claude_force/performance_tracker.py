@@ -156,12 +156,13 @@ class PerformanceTracker:
             {"executions": 4, "successes": 3, "errors": 1, "error_rate": 0.25,
              "errors_by_type": {"SilenceError": 1}, "timeouts": 1, "timeout_rate": 0.25,
              "cached": 1, "cache_hit_rate": 0.25, "shared": 0, "shared_rate": 0.0,
+             "truncated": 0, "refused": 0, "empty": 0,
              "attempts": 4, "retries": 1,
              "wall_ms": {"p50": ..., "p95": ..., "p99": ..., "mean": ..., "max": ..., "exact": True},
              "wait_ms": {...}, "service_ms": {...},
              "tokens": {"input": ..., "output": ..., "cache_read": ..., "cache_write": ..., "total": ...},
-             "cost_usd": 0.02, "unknown_price": 0, "saved_usd": 0.01, "unknown_saving": 0,
-             "prompt_cache_saving_usd": 0.001,
+             "cost_usd": 0.02, "unknown_price": 0, "unknown_at_most_usd": 0.0, "saved_usd": 0.01,
+             "unknown_saving": 0, "prompt_cache_saving_usd": 0.001,
              "began": "2026-11-25T08:30:00+00:00", "ended": ...,
              "executions_per_second": ..., "tokens_per_minute": ...,
              "time_at_concurrency_limit": 0.4,
@@ -170,7 +171,8 @@ class PerformanceTracker:
              "skipped_lines": 0}
 
         Percentiles are exact up to 10,000 executions and else within 1 %. Money that is not known is in no
-        sum: `unknown_price` and `unknown_saving` count it. `time_at_concurrency_limit` is the share of the
+        sum: `unknown_price` and `unknown_saving` count it, and `unknown_at_most_usd` is the most that those
+        calls may have cost, as far as that is known. `time_at_concurrency_limit` is the share of the
         time with any attempt on the wire in which there were as many as might be. Days are those of UTC.
         `skipped_lines` are torn or foreign ones. The keys of claude-force 1.x (`total_executions`,
         `success_rate`, `total_cost` and so on) are there too. Raises InvalidOptionError, or OSError for a
@@ -201,9 +203,10 @@ class PerformanceTracker:
         """What was spent and saved, in USD.
 
         `{"total": money, "by_agent": {name: money}, "by_model": {name: money}, "by_workflow": {name: money},
-        "by_day": {day: money}}`, each money as `{"cost_usd": ..., "unknown_price": ..., "saved_usd": ...,
-        "unknown_saving": ..., "prompt_cache_saving_usd": ...}` of `get_performance_summary`. Where a number
-        is needed, each money counts as its `cost_usd`. Raises OSError.
+        "by_day": {day: money}}`, each money as `{"cost_usd": ..., "unknown_price": ...,
+        "unknown_at_most_usd": ..., "saved_usd": ..., "unknown_saving": ..., "prompt_cache_saving_usd": ...}`
+        of `get_performance_summary`. Where a number is needed, each money counts as its `cost_usd`. Raises
+        OSError.
         """
         from .ledger.old_names import costs_with_old_shapes
 

@@ -16,7 +16,7 @@ from .errors import (
     RefusedError,
 )
 from .money import free
-from .types import AgentResult, Attempt, Executed, Reply, Usage, is_blank
+from .types import REFUSAL, AgentResult, Attempt, Executed, Reply, Usage, is_blank
 
 logger = logging.getLogger(__name__)
 
@@ -70,9 +70,14 @@ def succeeded(run: Run, reply: Reply, duration: float, started: float = 0.0) -> 
     return result
 
 
+def is_answer(reply: Reply) -> bool:
+    """Whether the reply is neither a refusal nor without text."""
+    return _unanswered(reply) is None
+
+
 def _unanswered(reply: Reply) -> Optional[CallError]:
     """Why the reply is no answer; None for one that is."""
-    if reply.stop_reason == "refusal":
+    if reply.stop_reason == REFUSAL:
         return RefusedError("The model refused to answer", request_id=reply.request_id)
     if is_blank(reply.text):
         reason = f" (stop reason {reply.stop_reason})" if reply.stop_reason else ""

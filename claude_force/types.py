@@ -8,7 +8,8 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 from .errors import ClaudeForceError, EmptyAnswerError
 
 # Stop reasons of answers that would have gone on.
-_CUT_OFF = ("max_tokens", "model_context_window_exceeded", "pause_turn")
+CUT_OFF = ("max_tokens", "model_context_window_exceeded", "pause_turn")
+REFUSAL = "refusal"
 
 
 def is_blank(text: str) -> bool:
@@ -247,11 +248,11 @@ class AgentResult:
 
     @property
     def truncated(self) -> bool:
-        return self.stop_reason in _CUT_OFF
+        return self.stop_reason in CUT_OFF
 
     @property
     def refused(self) -> bool:
-        return self.stop_reason == "refusal"
+        return self.stop_reason == REFUSAL
 
     @property
     def empty(self) -> bool:

@@ -17,6 +17,7 @@ from .calling import Bill, Terms
 from .engine import Engine
 from .errors import InputError
 from .estimate import Estimate
+from .money import bounded
 from .types import Call
 from .workflow import OnStep, Step, Workflow, WorkflowResult, check, read_workflow
 from .workflow.journal import KeptRun
@@ -167,7 +168,8 @@ class Workflows(Engine):
                 **{"terms": terms, **options},
             )
         except asyncio.CancelledError:
-            kept.broken_off(bill.of_one_who_leaves().usd)
+            left = bill.of_one_who_leaves()
+            kept.broken_off(bounded(left.usd, left.at_most))
             raise
         await kept.keep(part, question, result)
         return Answered(result)

@@ -69,6 +69,10 @@ def entry_of(executed, run):
         service_time_ms=round(result.service * 1000, 3),
         saved_cost=result.saved_cost,
         prompt_cache_saving=result.prompt_cache_saving,
+        truncated=result.truncated,
+        refused=result.refused,
+        empty=result.empty,
+        cost_at_most=result.cost_at_most if result.cost is None else 0.0,
         timeline=tuple(
             (round(one.began * 1000, 3), round(one.ended * 1000, 3), one.window, one.error)
             for one in result.timeline

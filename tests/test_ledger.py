@@ -73,6 +73,9 @@ def entries(draw):
         attempts=attempts,
         cache_read_tokens=draw(counts),
         cache_write_tokens=draw(counts),
+        stop_reason=draw(st.sampled_from([None, "end_turn", "max_tokens", "refusal", "pause_turn"])),
+        empty=draw(st.booleans()),
+        cost_at_most=draw(money),
         status=draw(st.none() | st.integers(200, 599)),
         wait_ms=draw(milliseconds),
         service_time_ms=draw(milliseconds),
@@ -377,6 +380,8 @@ def naive(found):
     types = [one.error_type or "unknown" for one in failures]
     timeouts = types.count("SilenceError") + types.count("DeadlineExceededError")
     tokens = sum(one.input_tokens + one.output_tokens for one in found)
+    priceless = [one for one in found if one.estimated_cost is None]
+    unknown = [one for one in priceless if one.success or one.cost_at_most != 0]
     return {
         "executions": n,
         "successes": n - len(failures),
@@ -389,6 +394,9 @@ def naive(found):
         "cache_hit_rate": sum(one.cached for one in found) / n,
         "shared": sum(one.shared and not one.cached for one in found),
         "shared_rate": sum(one.shared and not one.cached for one in found) / n,
+        "truncated": sum(one.stop_reason in ("max_tokens", "pause_turn") for one in found),
+        "refused": sum(one.stop_reason == "refusal" for one in found),
+        "empty": sum(one.empty for one in found),
         "attempts": sum(one.attempts for one in found),
         "retries": sum(max(0, one.attempts - 1) for one in found),
         "wall_ms": spread([one.execution_time_ms for one in found]),
@@ -402,7 +410,8 @@ def naive(found):
             "total": tokens,
         },
         "cost_usd": sum(one.estimated_cost or 0 for one in found),
-        "unknown_price": sum(one.estimated_cost is None and one.success for one in found),
+        "unknown_price": len(unknown),
+        "unknown_at_most_usd": sum(one.cost_at_most or 0 for one in unknown),
         "saved_usd": sum(one.saved_cost or 0 for one in free),
         "unknown_saving": sum(one.saved_cost is None for one in free),
         "prompt_cache_saving_usd": sum(one.prompt_cache_saving or 0 for one in found),

@@ -478,6 +478,7 @@ class TestInquiries:
         assert money["total"] == {
             "cost_usd": 0.25,
             "unknown_price": 1,
+            "unknown_at_most_usd": 0.0,
             "saved_usd": 0.5,
             "unknown_saving": 0,
             "prompt_cache_saving_usd": 0.0,

@@ -76,6 +76,7 @@ def _lines(summary: Summary) -> List[List[str]]:
             f"({amounts.percent(facts['cache_hit_rate'])}), "
             f"{whole.shared:,} shared with an identical call",
         ],
+        *([["answers", _incomplete(whole)]] if _incomplete(whole) else []),
         ["attempts", f"{whole.attempts:,}, {count(whole.retries, 'retry', 'retries')}"],
         *times,
         [
@@ -92,6 +93,12 @@ def _lines(summary: Summary) -> List[List[str]]:
         ],
         ["at the limit", f"{amounts.percent(summary.at_limit.share())} of the time with calls on the wire"],
     ]
+
+
+def _incomplete(figures: Figures) -> str:
+    """How many answers are not whole; "" where all are."""
+    kinds = (("cut off", figures.truncated), ("refused", figures.refused), ("without text", figures.empty))
+    return ", ".join(f"{number:,} {kind}" for kind, number in kinds if number)
 
 
 def _timeouts(figures: Figures) -> str:

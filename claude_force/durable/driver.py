@@ -129,7 +129,8 @@ class Remote:
 
     def _order(self, call: Call, policy: str, terms: Terms) -> Tuple[Order, HandOver]:
         ids = self._purses.ids(terms)
-        prices = dict(self._how().prices.get(call.model, {}))
+        # All of them: it is not known yet which model answers.
+        prices = {model: dict(rates) for model, rates in self._how().prices.items()}
         order = Order(call, policy, terms.first_of_many, ids, prices)
         most = tuple((identity, nano(budget.usd)) for identity, budget in zip(ids, terms.budgets))
         return order, HandOver("", call.agent_name, order_text(order), None, most)

@@ -22,6 +22,7 @@ from ..asking import Asking, Keeping, Send
 from ..calling import Clock, Terms
 from ..errors import CancelledCallError, ClaudeForceError, ClosedError, DatabaseError, WorkerError
 from ..locks import try_lock
+from ..results import is_answer
 from ..storage.places import folder_of, granted_path
 from ..storage.private_files import PUBLIC_FILE
 from ..types import Call, Reply
@@ -105,7 +106,7 @@ class Embedded:
             outcome = counted_before(outcome, row.age)
         for budget in self._purses.owing(terms, row):
             budget.settle(0.0, paid(outcome))
-        return outcome if isinstance(outcome, Reply) else None
+        return outcome if isinstance(outcome, Reply) and row.success else None
 
     async def _through_queue(
         self,
@@ -200,7 +201,7 @@ class Embedded:
         except ClaudeForceError as error:
             outcome = error
         figures, text = outcome_texts(outcome, began, self._purses.ids(asked.terms))
-        answered = isinstance(outcome, Reply)
+        answered = isinstance(outcome, Reply) and is_answer(outcome)
         await self._desk.do(Finish(ticket, figures, text, answered, generation=generation))
         self._tell(ticket, outcome)
         return "answered" if answered else "failed"

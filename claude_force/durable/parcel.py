@@ -9,26 +9,27 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Callable, Dict, Mapping, Optional, Tuple, Union
 
+from ..calling import Prices
 from ..errors import CallError, ClaudeForceError, InvalidOptionError
 from ..portable import error_fields, error_from
 from ..types import Attempt, Call, Reply, Usage
 
 # A worker takes only calls of its own format: DBOS keeps those of others queued for workers that know them.
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
 class Order:
     """A call, and what holds for it wherever it is made. No credentials.
 
-    `prices` are the caller's own of the call's model, in USD per million tokens. `budgets` are ids.
+    `prices` are the caller's own by model, in USD per million tokens. `budgets` are ids.
     """
 
     call: Call
     policy: str
     first_of_many: bool = False
     budgets: Tuple[str, ...] = ()
-    prices: Mapping[str, float] = field(default_factory=dict)
+    prices: Prices = field(default_factory=dict)
 
 
 Outcome = Union[Reply, ClaudeForceError]

@@ -39,6 +39,7 @@ from ..errors import (
     InvalidOptionError,
     WorkerError,
 )
+from ..results import is_answer
 from ..types import Call, Reply
 from . import host
 from .address import Address, parse
@@ -334,7 +335,7 @@ class _Crew:
             await self.desk.do(Release(job.ticket, job.generation, True))
             return "released"
         figures, text = outcome_texts(outcome, began, job.budgets)
-        answered = isinstance(outcome, Reply)
+        answered = isinstance(outcome, Reply) and is_answer(outcome)
         await self.desk.do(Finish(job.ticket, figures, text, answered, generation=job.generation))
         return "answered" if answered else "failed"
 
@@ -365,7 +366,7 @@ class _Crew:
         """What the driver's own prices make of it; None for this worker's. Raises InvalidOptionError."""
         if not order.prices:
             return None
-        return price_by({order.call.model: order.prices}, self.caller.price(self.how))
+        return price_by(order.prices, self.caller.price(self.how))
 
     async def _send(self, call: Call, left: Optional[float], terms: Terms) -> Reply:
         return await self.caller.send(call, self.how, left, terms)

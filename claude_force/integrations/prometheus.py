@@ -68,6 +68,10 @@ _COUNTERS: Dict[str, Tuple[str, Callable[[Figures], List[Sample]]]] = {
     ),
     "cached_total": ("Executions that a kept answer served.", lambda one: [({}, one.cached)]),
     "shared_total": ("Executions that shared an identical call.", lambda one: [({}, one.shared)]),
+    "incomplete_total": (
+        "Answers that are not whole, by kind.",
+        lambda one: [({"kind": kind}, getattr(one, kind)) for kind in ("empty", "refused", "truncated")],
+    ),
     "attempts_total": ("Requests that were made.", lambda one: [({}, one.attempts)]),
     "retries_total": ("Requests beyond an execution's first.", lambda one: [({}, one.retries)]),
     "tokens_total": ("Tokens by kind; no token is of two kinds.", _tokens),

@@ -22,6 +22,9 @@ class Entry:
             answer used none.
         run: one orchestrator's life, or one command.
         timeline: its attempts, in their order.
+        truncated, refused, empty: as of a result.
+        cost_at_most: where `estimated_cost` is None, the most that may have been billed: 0 where nothing was,
+            None where that is unknown too.
     """
 
     timestamp: str
@@ -51,6 +54,10 @@ class Entry:
     saved_cost: Optional[float] = None
     prompt_cache_saving: Optional[float] = None
     timeline: Tuple[Trip, ...] = ()
+    truncated: bool = False
+    refused: bool = False
+    empty: bool = False
+    cost_at_most: Optional[float] = 0.0
 
     def fields(self) -> Dict[str, Any]:
         """Plain values, ready for JSON."""

@@ -6,9 +6,10 @@ import math
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import Any, Dict, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence
 
 from ..errors import ClaudeForceError, DeadlineExceededError, SilenceError
+from ..types import CUT_OFF, REFUSAL
 from .rows import Row
 from .sketch import Distribution
 
@@ -27,8 +28,10 @@ class Figures:
         cached, shared: answers that were kept, and those that another, identical call was just being given.
         retries: attempts beyond the first of each execution.
         input_tokens: of the prompt, those that the prompt cache read and wrote among them.
-        cost: of those whose price is known; `unknown_price` counts the answers whose price is not. A failed
-            call of which nothing is known to be billed counts in neither.
+        truncated, refused, empty: answers that were cut off, declined or without text.
+        cost: of those whose cost is known; `unknown_price` counts those whose cost is not, and
+            `unknown_at_most` is the most that they may have cost, as far as that is known. A failed call of
+            which nothing was billed counts in neither.
         saved_cost: what cached and shared answers would have cost; `unknown_saving` counts those of them
             whose price is not known.
         wall: from the call to its result. wait: none of its attempts was on the wire; service: one was, of
@@ -41,6 +44,9 @@ class Figures:
     errors: Counter[str] = field(default_factory=Counter)
     cached: int = 0
     shared: int = 0
+    truncated: int = 0
+    refused: int = 0
+    empty: int = 0
     attempts: int = 0
     retries: int = 0
     input_tokens: int = 0
@@ -49,6 +55,7 @@ class Figures:
     cache_write_tokens: int = 0
     cost: float = 0.0
     unknown_price: int = 0
+    unknown_at_most: float = 0.0
     saved_cost: float = 0.0
     unknown_saving: int = 0
     prompt_cache_saving: float = 0.0
@@ -103,6 +110,9 @@ class Figures:
             "cache_hit_rate": _share(self.cached, self.executions),
             "shared": self.shared,
             "shared_rate": _share(self.shared, self.executions),
+            "truncated": self.truncated,
+            "refused": self.refused,
+            "empty": self.empty,
             "attempts": self.attempts,
             "retries": self.retries,
             **{f"{name}_ms": _distributed(getattr(self, name)) for name in _DISTRIBUTIONS},
@@ -116,6 +126,7 @@ class Figures:
         return {
             "cost_usd": self.cost,
             "unknown_price": self.unknown_price,
+            "unknown_at_most_usd": self.unknown_at_most,
             "saved_usd": self.saved_cost,
             "unknown_saving": self.unknown_saving,
             "prompt_cache_saving_usd": self.prompt_cache_saving,
@@ -142,9 +153,9 @@ class Figures:
 
 _DISTRIBUTIONS = ("wall", "wait", "service")
 _SUMS = (
-    *("executions", "successes", "cached", "shared", "attempts", "retries"),
+    *("executions", "successes", "cached", "shared", "truncated", "refused", "empty", "attempts", "retries"),
     *("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens"),
-    *("cost", "unknown_price", "saved_cost", "unknown_saving", "prompt_cache_saving"),
+    *("cost", "unknown_price", "unknown_at_most", "saved_cost", "unknown_saving", "prompt_cache_saving"),
 )
 
 
@@ -157,6 +168,8 @@ def figures_of(rows: Sequence[Row]) -> Figures:
     failures = [row.get("error_type") or UNKNOWN for row in rows if not row.get("success", True)]
     costs, attempts = column("estimated_cost"), column("attempts", 0)
     free = [row for row in rows if row.get("cached") or row.get("shared")]
+    unknown = _unpriced(rows) if None in costs else []
+    stops = column("stop_reason")
     savings = [row.get("saved_cost") for row in free]
     ended, walls = column("ended"), column("execution_time_ms", 0)
     return Figures(
@@ -172,9 +185,12 @@ def figures_of(rows: Sequence[Row]) -> Figures:
         cache_read_tokens=sum(column("cache_read_tokens", 0)),
         cache_write_tokens=sum(column("cache_write_tokens", 0)),
         cost=math.fsum(filter(None, costs)),
-        unknown_price=sum(1 for row in rows if row.get("estimated_cost") is None and row.get("success", True))
-        if None in costs
-        else 0,
+        unknown_price=len(unknown),
+        unknown_at_most=math.fsum(filter(None, [row.get("cost_at_most") for row in unknown])),
+        # Lines of older formats have the stop reason alone.
+        truncated=sum(map(stops.count, CUT_OFF)),
+        refused=stops.count(REFUSAL),
+        empty=column("empty", False).count(True),
         saved_cost=math.fsum(filter(None, savings)),
         unknown_saving=savings.count(None),
         prompt_cache_saving=math.fsum(filter(None, column("prompt_cache_saving"))),
@@ -186,6 +202,15 @@ def figures_of(rows: Sequence[Row]) -> Figures:
         began=min((end - wall / 1000 for end, wall in zip(ended, walls)), default=None),
         ended=max(ended, default=None),
     )
+
+
+def _unpriced(rows: Sequence[Row]) -> List[Row]:
+    return [
+        row
+        for row in rows
+        if row.get("estimated_cost") is None
+        and (row.get("success", True) or row.get("cost_at_most", 0.0) != 0)
+    ]
 
 
 def advice_on(error_type: str) -> Optional[str]:

@@ -44,6 +44,10 @@ _FITS: Dict[str, Tuple[type, ...]] = {
     "saved_cost": (*_NUMBER, _NONE),
     "prompt_cache_saving": (*_NUMBER, _NONE),
     "timeline": (list,),
+    "truncated": (bool,),
+    "refused": (bool,),
+    "empty": (bool,),
+    "cost_at_most": (*_NUMBER, _NONE),
 }
 _REQUIRED = {"timestamp", "agent_name"}
 # The only number that may be below 0.

@@ -46,6 +46,10 @@ def _more(executed: Executed, usage: Usage) -> List[str]:
         more.append(',"cached":true')
     if result.shared:
         more.append(',"shared":true')
+    if not result.success or result.truncated:
+        more += [f',"{name}":true' for name in ("truncated", "refused", "empty") if getattr(result, name)]
+    if result.cost is None and result.cost_at_most != 0:
+        more.append(f',"cost_at_most":{_value(result.cost_at_most)}')
     if usage.cache_read_input_tokens:
         more.append(f',"cache_read_tokens":{usage.cache_read_input_tokens:d}')
     if usage.cache_creation_input_tokens:

@@ -18,6 +18,7 @@ from ..cache.secret import find_secret
 from ..clerk import Clerk
 from ..errors import CacheError, ClaudeForceError, InputError, RunBusyError
 from ..forks import forgets_after_fork
+from ..money import bounded
 from ..portable import given_again, packed, unpacked
 from ..types import AgentResult
 from .journal import Answer, Journal, KeptRun, is_damaged
@@ -246,10 +247,12 @@ class Keeping:
         answer = None
         if result.success and question is not None:
             answer = Answer(part.step.id, part.number, question, time.time(), packed(result))
-        await self._keeper.keep(self._run.id, answer, result.cost or 0.0)
+        # An answer of unknown cost is counted as such.
+        cost = (result.cost or 0.0) if result.success else bounded(result.cost, result.cost_at_most)
+        await self._keeper.keep(self._run.id, answer, cost)
 
-    def broken_off(self, cost: Optional[float]) -> None:
-        """A call that was cancelled under way: it has no answer, and may have been paid for, in USD."""
+    def broken_off(self, cost: float) -> None:
+        """A call that was cancelled under way: it has no answer, and cost so many USD at most."""
         if self._is_kept and cost:
             self._keeper.note(self._run.id, cost)
 
