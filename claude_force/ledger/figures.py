@@ -169,7 +169,6 @@ def figures_of(rows: Sequence[Row]) -> Figures:
     costs, attempts = column("estimated_cost"), column("attempts", 0)
     free = [row for row in rows if row.get("cached") or row.get("shared")]
     unknown = _unpriced(rows) if None in costs else []
-    stops = column("stop_reason")
     savings = [row.get("saved_cost") for row in free]
     ended, walls = column("ended"), column("execution_time_ms", 0)
     return Figures(
@@ -187,10 +186,7 @@ def figures_of(rows: Sequence[Row]) -> Figures:
         cost=math.fsum(filter(None, costs)),
         unknown_price=len(unknown),
         unknown_at_most=math.fsum(filter(None, [row.get("cost_at_most") for row in unknown])),
-        # Lines of older formats have the stop reason alone.
-        truncated=sum(map(stops.count, CUT_OFF)),
-        refused=stops.count(REFUSAL),
-        empty=column("empty", False).count(True),
+        **_incomplete(column("stop_reason"), column("empty")),
         saved_cost=math.fsum(filter(None, savings)),
         unknown_saving=savings.count(None),
         prompt_cache_saving=math.fsum(filter(None, column("prompt_cache_saving"))),
@@ -202,6 +198,12 @@ def figures_of(rows: Sequence[Row]) -> Figures:
         began=min((end - wall / 1000 for end, wall in zip(ended, walls)), default=None),
         ended=max(ended, default=None),
     )
+
+
+def _incomplete(stops: List[Optional[str]], empty: List[Optional[bool]]) -> Dict[str, int]:
+    # Lines of older formats have the stop reason alone.
+    truncated, refused = sum(map(stops.count, CUT_OFF)), stops.count(REFUSAL)
+    return {"truncated": truncated, "refused": refused, "empty": empty.count(True)}
 
 
 def _unpriced(rows: Sequence[Row]) -> List[Row]:
