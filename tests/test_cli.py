@@ -107,14 +107,15 @@ class TestList:
             "code-reviewer\t2\t\tagents/code-reviewer.md",
         ]
 
-    def test_agents_as_json_are_the_list_of_the_old_package(self, project, capsys):
+    def test_json_of_agents_has_keys_of_old_package_and_more(self, project, capsys):
         assert main(["list", "agents", "--json"]) == 0
-        assert json_of(capsys)[0] == {
-            "name": "python-expert",
-            "file": "python.md",
-            "domains": [],
-            "priority": 1,
-        }
+        expert, reviewer = json_of(capsys)
+        old = {"name": "python-expert", "file": "python.md", "domains": [], "priority": 1}
+        new = {"source": "claude.json", "kind": "agent", "tools": None, "skills": [], "description": ""}
+        model = {"model": "claude-sonnet-5-5", "model_as_written": None}
+        assert expert == {**old, **new, **model}
+        assert (reviewer["model"], reviewer["model_as_written"]) == ("claude-haiku-5-5", "haiku")
+        assert (reviewer["source"], reviewer["description"]) == ("project", "Reviews: all code")
 
     def test_a_file_that_is_no_agent_is_named_with_its_reason_on_stderr(self, project, capsys):
         (project / ".claude" / "agents" / "empty.md").write_text("---\nname: hollow\n---\n", encoding="utf-8")

@@ -1,5 +1,6 @@
-"""What can be run: definition files, claude.json, the registry over both, model aliases."""
+"""What can be run: agents, commands and plugins, claude.json, the registry over all, model aliases."""
 
+from .describing import all_fields, listed_fields
 from .loaded import Problem
 from .models import resolve_model
 from .names import check_name, check_task
@@ -9,8 +10,10 @@ from .registry import Registry
 __all__ = [
     "Problem",
     "Registry",
+    "all_fields",
     "check_name",
     "check_task",
+    "listed_fields",
     "prepare_call",
     "resolve_model",
 ]

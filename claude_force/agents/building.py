@@ -108,13 +108,8 @@ def _effort(value: Any) -> Optional[str]:
     return name if name in EFFORTS else None
 
 
-def faults_of(definition: Definition, is_command: bool, model: Model) -> Iterator[Fault]:
+def faults_of(definition: Definition, is_command: bool) -> Iterator[Fault]:
     """What is wrong with a file beside its settings."""
-    if model.wrong is not None:
-        yield Fault(
-            f"its model is {model.wrong!r:.60}, which can't be the name of a model; write one id or alias",
-            PROBLEM,
-        )
     if not definition.is_yaml:
         yield Fault(_NOT_YAML)
     if definition.late:
@@ -123,7 +118,7 @@ def faults_of(definition: Definition, is_command: bool, model: Model) -> Iterato
         )
     kind = COMMAND if is_command else AGENT
     for written, meant in slips(definition.fields, kind):
-        yield Fault(f"it has no effect that its front matter says '{written}'; write '{meant}'")
+        yield Fault(f"the key '{written}' of its front matter has no effect; write '{meant}'")
     if is_command:
         found = injections(definition.body)
         if found:

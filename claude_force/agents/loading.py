@@ -271,7 +271,7 @@ def _add(
 ) -> None:
     definition, model = found.definition, read_model(found.definition)
     settings, faults = read_settings(definition)
-    faults += faults_of(definition, is_command, model)
+    faults += faults_of(definition, is_command)
     texts, paths, missing = find_skills(loaded, source.folder, source.prefix, source.skills, settings.skills)
     for reason, state in (*faults, *((one, WARNING) for one in missing)):
         loaded.remarks.append(Problem(found.title, found.file, reason, state))

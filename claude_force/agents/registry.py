@@ -78,11 +78,14 @@ class Registry:
 
     def list_agents(self) -> List[Dict[str, Any]]:
         """Each agent's `name`, `file`, `domains` and `priority`, by priority, then by name."""
-        agents = sorted(self._fresh().agents.values(), key=lambda one: (one.priority, one.name))
         return [
             {"name": one.name, "file": one.file, "domains": list(one.domains), "priority": one.priority}
-            for one in agents
+            for one in self.agents()
         ]
+
+    def agents(self) -> List[Agent]:
+        """All agents and commands, by priority, then by name."""
+        return sorted(self._fresh().agents.values(), key=lambda one: (one.priority, one.name))
 
     def get_agent_info(self, name: str) -> Dict[str, Any]:
         """`name`, `file`, `contract`, `domains`, `priority`, `description`. Raises as `get` does."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any, Dict, List
 
-from ..agents import Registry
+from ..agents import Registry, all_fields, listed_fields
+from ..agents.building import NOTE
 from ..agents.names import nearest
 from ..errors import AgentNotFoundError, InvalidAgentNameError
 from . import render, streams
@@ -15,7 +16,7 @@ def show_list(args: argparse.Namespace) -> int:
     """Lists agents or workflows; files that could not become an agent are named on stderr."""
     registry = Registry(args.config)
     if args.what == "agents":
-        found = registry.list_agents()
+        found = [listed_fields(agent) for agent in registry.agents()]
         render.agents(found, args.json)
         if not found:
             streams.note(
@@ -24,7 +25,10 @@ def show_list(args: argparse.Namespace) -> int:
     else:
         render.workflows(registry.list_workflows(), args.json)
     for problem in registry.problems():
-        streams.warn(f"{problem.name} ({problem.file}) could not be loaded: {problem.reason}")
+        if problem.state == NOTE:
+            streams.note(f"{problem.file} is not an agent: {problem.reason}")
+        else:
+            streams.warn(f"{problem.name} ({problem.file}) could not be loaded: {problem.reason}")
     return 0
 
 
@@ -33,11 +37,13 @@ def show_info(args: argparse.Namespace) -> int:
     registry = Registry(args.config)
     workflows = registry.list_workflows()
     try:
-        found = registry.get_agent_info(args.name)
+        found = all_fields(registry.get(args.name))
     except (AgentNotFoundError, InvalidAgentNameError) as error:
         if args.name not in workflows:
             raise type(error)(f"{error}{_nearest_workflow(args.name, workflows)}") from None
         found = workflow_fields(args.name, workflows[args.name])
+    if not args.json and found.get("tools", ()) is None:
+        found["tools"] = "all"
     render.info(found, args.json)
     return 0
 

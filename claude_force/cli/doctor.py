@@ -6,7 +6,7 @@ import argparse
 from typing import Iterator, List
 
 from ..agents import Registry, resolve_model
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, InvalidOptionError
 from ..spelled import count
 from . import render, streams
 from .checks import machine
@@ -41,8 +41,13 @@ def _checked(args: argparse.Namespace) -> Iterator[Finding]:
         return
     from .checks.endpoint import endpoint
 
+    try:
+        model = resolve_model(call=args.model, agent=None)
+    except InvalidOptionError as error:
+        yield Finding("endpoint", PROBLEM, f"it was not asked, as there is no model to ask for: {error}")
+        return
     with render.Spinner("asking the endpoint", args.json):
-        found = endpoint(resolve_model(call=args.model, agent=None), args.send)
+        found = endpoint(model, args.send)
     yield from found
 
 

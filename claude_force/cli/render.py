@@ -13,6 +13,9 @@ from . import streams
 
 # Terminals narrower than this show a table that does not fit as a list; a cell takes so much for its frame.
 _NARROW, _FRAME = 60, 3
+_LABEL = 17
+# Letters of an agent's description in a table.
+_MOST_SHOWN = 100
 
 
 def result_fields(result: AgentResult) -> Dict[str, Any]:
@@ -44,12 +47,18 @@ def agents(found: List[Dict[str, Any]], as_json: bool) -> None:
     if as_json:
         streams.as_json(found)
     elif streams.on_terminal():
-        rows = [(a["name"], str(a["priority"]), ", ".join(a["domains"]), a["file"]) for a in found]
-        table(("agent", "priority", "domains", "file"), rows)
+        rows = [(a["name"], a["model"] or "?", _short(a["description"]), a["file"]) for a in found]
+        table(("agent", "model", "description", "file"), rows)
     else:
         for agent in found:
             cells = (agent["name"], agent["priority"], ",".join(agent["domains"]), agent["file"])
             streams.out("\t".join(map(streams.one_line, cells)))
+
+
+def _short(text: str) -> str:
+    """The first line of a description, which may have pages of examples."""
+    line = text.strip().partition("\n")[0].partition("\\n")[0].strip()
+    return line if len(line) <= _MOST_SHOWN else line[: _MOST_SHOWN - 3].rstrip() + "..."
 
 
 def workflows(found: Dict[str, Any], as_json: bool) -> None:
@@ -78,16 +87,20 @@ def info(found: Dict[str, Any], as_json: bool) -> None:
         streams.as_json(found)
         return
     for name, value in found.items():
-        shown = (
-            _listed(value) if isinstance(value, list) else streams.one_line("" if value is None else value)
-        )
-        streams.out(f"{name + ':':13} {shown or '-'}")
+        if isinstance(value, dict):
+            lines = [streams.one_line(f"{key}: {text}") for key, text in value.items()]
+            shown = f"\n{'':{_LABEL}} ".join(lines)
+        elif isinstance(value, list):
+            shown = _listed(value)
+        else:
+            shown = streams.one_line("" if value is None else value)
+        streams.out(f"{name + ':':{_LABEL}} {shown or '-'}")
 
 
 def _listed(values: Sequence[Any]) -> str:
     if not all(isinstance(one, dict) for one in values):
         return streams.one_line(", ".join(values))
-    return f"\n{'':13} ".join(
+    return f"\n{'':{_LABEL}} ".join(
         streams.one_line(
             f"{step['id']}. {step['agent']}"
             + (f" (after {', '.join(step['dependencies'])})" if step["dependencies"] else "")

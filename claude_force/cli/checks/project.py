@@ -3,39 +3,70 @@
 from __future__ import annotations
 
 import datetime
-from typing import Any, Dict, Iterator, List
+from typing import Any, Dict, Iterator, List, Tuple
 
 from ... import settings
 from ...agents import Registry, resolve_model
+from ...agents.building import NOTE
+from ...agents.describing import changes_the_work, kind_of, model_for, unused_keys
 from ...agents.models import newest, open_alias, retirement
+from ...errors import InvalidOptionError
 from ...spelled import count
+from ...types import Agent
 from ...workflow import faults
 from .finding import OK, PROBLEM, WARNING, Finding
+
+_STATES = {"problem": PROBLEM, "warning": WARNING, "note": OK}
+# Agents that one finding names.
+_MOST_NAMED = 5
 
 
 def project(registry: Registry) -> Iterator[Finding]:
     """Raises ConfigurationError for a claude.json that can't be read."""
-    agents, workflows = registry.list_agents(), registry.list_workflows()
+    agents, workflows = registry.agents(), registry.list_workflows()
     text = f"{count(len(agents), 'agent')} and {count(len(workflows), 'workflow')} in {registry.folder}"
     if agents:
         yield Finding("project", OK, text)
     else:
         yield Finding("project", WARNING, text, "Run `claude-force init`, or add .claude/agents/NAME.md.")
     yield from _files(registry)
+    yield from _front_matter(agents)
     yield from _workflows(workflows, registry)
-    yield from _models(registry, agents)
-    yield from _in_cloud(registry, agents)
+    yield from _models(agents)
+    yield from _in_cloud(agents)
 
 
 def _files(registry: Registry) -> Iterator[Finding]:
     for problem in registry.problems():
         fault, _, mend = problem.reason.partition("; ")
         # Notes among the agents are no fault of anybody's.
-        state = WARNING if "taken for notes" in fault else PROBLEM
+        state = WARNING if problem.state == NOTE else PROBLEM
         yield Finding("agent", state, f"{problem.name} ({problem.file}): {fault}", _sentence(mend))
     for remark in registry.remarks():
         fault, _, mend = remark.reason.partition("; ")
-        yield Finding("agent", WARNING, f"{remark.name} ({remark.file}): {fault}", _sentence(mend))
+        state = _STATES[remark.state]
+        yield Finding("agent", state, f"{remark.name} ({remark.file}): {fault}", _sentence(mend))
+
+
+def _front_matter(agents: List[Agent]) -> Iterator[Finding]:
+    """The keys that have no effect here: each for itself where agents work otherwise for want of it."""
+    unused: Dict[Tuple[str, str], List[str]] = {}
+    shown: Dict[str, None] = {}
+    for agent in agents:
+        for key, meaning in unused_keys(agent).items():
+            if changes_the_work(key, kind_of(agent)):
+                unused.setdefault((key, meaning), []).append(agent.name)
+            else:
+                shown[key] = None
+    for (key, meaning), names in sorted(unused.items()):
+        yield Finding("front matter", WARNING, f"{key} of {_several(names)} is not used: {meaning}")
+    if shown:
+        yield Finding("front matter", OK, f"of no effect here: {', '.join(sorted(shown))}")
+
+
+def _several(names: List[str]) -> str:
+    more = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {count(more, 'more', 'more')}" if more > 0 else "")
 
 
 def _sentence(text: str) -> str:
@@ -48,11 +79,21 @@ def _workflows(workflows: Dict[str, Any], registry: Registry) -> Iterator[Findin
             yield Finding("workflow", PROBLEM, f"{name}: {fault}", "Correct it in claude.json.")
 
 
-def _models(registry: Registry, agents: List[Dict[str, Any]]) -> Iterator[Finding]:
+def _models(agents: List[Agent]) -> Iterator[Finding]:
     wanted: Dict[str, List[str]] = {}
+    wrong: Dict[str, None] = {}
     for agent in agents:
-        model = resolve_model(call=None, agent=registry.get(agent["name"]).model)
-        wanted.setdefault(model, []).append(agent["name"])
+        if agent.wrong_model is not None:
+            text = f"{agent.name} ({agent.file}) asks for {agent.wrong_model!r:.60}"
+            mend = "Write one id or alias in its front matter."
+            yield Finding("model", PROBLEM, f"{text}, which can't be the name of a model", mend)
+            continue
+        try:
+            wanted.setdefault(resolve_model(call=None, agent=agent.model), []).append(agent.name)
+        except InvalidOptionError as error:
+            wrong[str(error)] = None
+    for reason in wrong:
+        yield Finding("model", PROBLEM, *reason.split(": ", 1))
     today = datetime.date.today()
     for model, names in wanted.items():
         found = retirement(model)
@@ -60,13 +101,13 @@ def _models(registry: Registry, agents: List[Dict[str, Any]]) -> Iterator[Findin
             continue
         is_past = found.date is None or found.date < today
         when = "is retired" if is_past else f"retires on {found.date}"
-        text = f"{model} {when}; it is what {', '.join(names)} asks for"
+        text = f"{model} {when}; it is what {_several(names)} asks for"
         yield Finding("model", PROBLEM if is_past else WARNING, text, f"Use {found.successor}.")
     if wanted and not any(map(retirement, wanted)):
         yield Finding("model", OK, ", ".join(sorted(wanted)))
 
 
-def _in_cloud(registry: Registry, agents: List[Dict[str, Any]]) -> Iterator[Finding]:
+def _in_cloud(agents: List[Agent]) -> Iterator[Finding]:
     """A cloud has names of its own for models, and nobody but the user knows which of them an alias means."""
     if len(settings.clouds()) != 1:
         return
@@ -76,12 +117,14 @@ def _in_cloud(registry: Registry, agents: List[Dict[str, Any]]) -> Iterator[Find
     aliases: Dict[str, List[str]] = {}
     strange: Dict[str, List[str]] = {}
     for agent in agents:
-        written = registry.get(agent["name"]).model
-        alias, model = open_alias(call=None, agent=written), resolve_model(call=None, agent=written)
+        model = model_for(agent)
+        if model is None:
+            continue
+        alias = open_alias(call=None, agent=agent.model)
         if alias is not None:
-            aliases.setdefault(alias, []).append(agent["name"])
+            aliases.setdefault(alias, []).append(agent.name)
         elif cloud.is_strange(model, None):
-            strange.setdefault(model, []).append(agent["name"])
+            strange.setdefault(model, []).append(agent.name)
     for alias, names in aliases.items():
         variable, model = settings.alias_variable(alias), newest(alias)
         text = f"{variable} is not set, so that {cloud.title} is asked for {model} by {', '.join(names)}"
