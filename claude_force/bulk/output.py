@@ -17,7 +17,7 @@ from typing import IO, Any, Collection, Dict, Iterable, Iterator, Mapping, Optio
 
 from ..errors import CancelledCallError, ClosedError, InputError
 from ..locks import try_lock
-from ..money import is_unpriced
+from ..money import bounded, is_unpriced
 from ..storage.places import folder_of, granted_path
 from ..storage.private_files import PUBLIC_FILE
 from ..types import AgentResult
@@ -42,22 +42,39 @@ _RESULT_FIELDS = (
     "attempts",
     "duration",
     "request_id",
+    "truncated",
+    "refused",
+    "empty",
+    "cost_at_most",
 )
 # Errors of calls that were ended from outside. They are written down for what they may have cost.
 _BROKEN_OFF = (ClosedError.__name__, CancelledCallError.__name__)
 _OPENING = b'{"index": '
 
+# USD that earlier runs of a row have cost, and at most what they cost where that is not known.
+Before = Tuple[float, float]
+
 
 @dataclass(frozen=True)
 class Done:
-    """What the output says of a row: whose result it is, whether it succeeded, what it cost in USD, whether
-    it is an answer whose price is not known, and whether it was broken off: that is no result of it."""
+    """What the output says of a row.
+
+    Attributes:
+        key: whose result it is.
+        cost: USD that it is known to have cost.
+        unpriced: its cost is not known; `cost_at_most` is then the most that it can be, 0 where nobody knows.
+        broken_off: the call was ended from outside, so this is no result of the row.
+    """
 
     key: str
     success: bool
     cost: float
     unpriced: bool = False
     broken_off: bool = False
+    cost_at_most: float = 0.0
+    truncated: bool = False
+    refused: bool = False
+    empty: bool = False
 
 
 class Output:
@@ -159,7 +176,7 @@ class Output:
         os.close(self._lock)
         self._lock = descriptor
 
-    def write(self, row: Row, key: str, result: AgentResult, before: float = 0.0) -> None:
+    def write(self, row: Row, key: str, result: AgentResult, before: Before = (0.0, 0.0)) -> None:
         """Appends a row's result; when it returns, a kill of this process does not lose it. Raises OSError,
         and then nothing was appended. `before`: USD that earlier runs of the row have cost.
 
@@ -218,8 +235,9 @@ def check_fields(row: Row) -> None:
         )
 
 
-def _fields(row: Row, key: str, result: AgentResult, before: float) -> Dict[str, Any]:
+def _fields(row: Row, key: str, result: AgentResult, before: Before) -> Dict[str, Any]:
     usage = result.usage
+    cost, at_most = _costs(result, before)
     echo = {} if row.echo is None else {"task": row.echo}
     return {
         "index": row.index,
@@ -235,12 +253,28 @@ def _fields(row: Row, key: str, result: AgentResult, before: float) -> Dict[str,
         "stop_reason": result.stop_reason,
         "input_tokens": usage.prompt_tokens,
         "output_tokens": usage.output_tokens,
-        "cost": (result.cost or 0.0) + before if before else result.cost,
+        "cost": cost,
         "cached": result.cached or result.shared,
         "attempts": result.attempts,
         "duration": round(result.duration, 3),
         "request_id": result.request_id,
+        "truncated": result.truncated,
+        "refused": result.refused,
+        "empty": result.empty,
+        "cost_at_most": at_most,
     }
+
+
+def _costs(result: AgentResult, before: Before) -> Tuple[Optional[float], Optional[float]]:
+    """USD that the row cost with its earlier runs, and at most; None where that is not known."""
+    known, doubtful = before
+    is_unknown = is_unpriced(result.success, result.cost, result.cost_at_most)
+    if not (is_unknown or doubtful):
+        cost = (result.cost or 0.0) + known if known else result.cost
+        return cost, cost or 0.0
+    if is_unknown and result.cost_at_most is None:
+        return None, None
+    return None, bounded(result.cost, result.cost_at_most) + known + doubtful
 
 
 def _error(result: AgentResult) -> Optional[str]:
@@ -257,9 +291,18 @@ def _cost_alone(found: Dict[str, Any]) -> bytes:
 
 
 def _done(found: Dict[str, Any]) -> Done:
-    success, cost = found["success"], found["cost"]
-    broken_off = found.get("error_type") in _BROKEN_OFF
-    return Done(found["key"], success, cost or 0.0, is_unpriced(success, cost), broken_off)
+    success, cost, most = found["success"], found["cost"], found.get("cost_at_most", 0.0)
+    # Older outputs have no such field, or one of the row's own.
+    at_most = most if type(most) in (int, float) and 0 <= most < float("inf") else 0.0
+    return Done(
+        found["key"],
+        success,
+        cost or 0.0,
+        is_unpriced(success, cost, most),
+        found.get("error_type") in _BROKEN_OFF,
+        at_most if cost is None else 0.0,
+        *(found.get(name) is True for name in ("truncated", "refused", "empty")),
+    )
 
 
 def _whole_lines(lines: IO[bytes], path: Path) -> Iterator[Tuple[int, bytes, Dict[str, Any]]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import AsyncIterator, Callable, Dict, Iterator, Optional
+from typing import AsyncIterator, Callable, Dict, Iterator, Optional, Union
 
 from ..errors import (
     AuthenticationError,
@@ -19,9 +19,9 @@ from ..errors import (
     SpendLimitError,
     UnknownPriceError,
 )
-from ..money import Spent
+from ..money import Spent, bounded
 from ..types import AgentResult, Executed
-from .output import Done, Output, check_fields
+from .output import Before, Done, Output, check_fields
 from .progress import Event, Finished, OnEvent
 from .rows import Row, Rows
 from .stream import Task
@@ -46,12 +46,12 @@ class Outcome(Spent):
 
     Attributes:
         total: rows of the run; `kept` were in the output before, `ran` were added now.
-        succeeded, failed: of all that the output holds.
+        succeeded, failed: of all that the output holds; so are answers that are truncated, refused or empty.
         over_budget: some rows were not sent because the budget had no room for them.
         stopped: it was told to stop; `cancelled`, by somebody who cancelled its calls where they are made.
         error: why no row could be run any more.
-        cost: of all that the output holds, as `unpriced`; `saved` and `prompt_cache_saving` are of what ran
-            now.
+        cost: of all that the output holds, as `unpriced` and `unpriced_at_most`; `saved` and
+            `prompt_cache_saving` are of what ran now.
     """
 
     total: int = 0
@@ -59,6 +59,9 @@ class Outcome(Spent):
     ran: int = 0
     succeeded: int = 0
     failed: int = 0
+    truncated: int = 0
+    refused: int = 0
+    empty: int = 0
     over_budget: bool = False
     stopped: bool = False
     cancelled: bool = False
@@ -70,6 +73,31 @@ class Outcome(Spent):
         self.ran += 1
         self.succeeded += result.success
         self.failed += not result.success
+        self._count_flags(result)
+
+    def keep(self, done: Done) -> None:
+        """Counts one that stood in the output before. Its cost is counted already."""
+        self.kept += 1
+        self.succeeded += done.success
+        self.failed += not done.success
+        self.unpriced += done.unpriced
+        self._count_flags(done)
+
+    def _count_flags(self, one: Union[AgentResult, Done]) -> None:
+        self.truncated += one.truncated
+        self.refused += one.refused
+        self.empty += one.empty
+
+    def note_cost(self, cost: Optional[float], at_most: Optional[float]) -> None:
+        """Adds what a call that was broken off cost, in USD."""
+        self.cost += cost or 0.0
+        if cost is None:
+            self.unpriced_at_most += at_most or 0.0
+
+    @property
+    def budgeted(self) -> float:
+        """USD that count against a budget: calls of unknown cost at their worst."""
+        return self.cost + self.unpriced_at_most
 
     @property
     def missing(self) -> int:
@@ -95,8 +123,8 @@ class FileRun:
         self._rows, self._output, self._options = rows, output, options
         self._limit = float("inf") if limit is None else limit
         self._kept: Dict[int, Done] = {} if afresh else dict(output.done)
-        # USD that rows which are run again have cost already.
-        self._before: Dict[int, float] = {}
+        # What rows that are run again have cost already.
+        self._before: Dict[int, Before] = {}
         self._drop(lambda done: done.broken_off or (retry_failed and not done.success))
         self.outcome = self._compared()
         self._under_way: Dict[int, Row] = {}
@@ -119,7 +147,7 @@ class FileRun:
 
     def begin(self) -> None:
         """Takes the rows that are run again out of the output, all but their cost. Raises OSError."""
-        self._output.keep(self._kept, [index for index, cost in self._before.items() if cost])
+        self._output.keep(self._kept, [index for index, cost in self._before.items() if any(cost)])
 
     async def run(self, stream: StreamTasks, on_event: OnEvent) -> Outcome:
         """Runs what is missing, after `begin`; `outcome` is up to date at each moment."""
@@ -179,7 +207,7 @@ class FileRun:
 
     def _write(self, row: Row, result: AgentResult) -> bool:
         try:
-            self._output.write(row, row.key(self._options), result, self._before.get(row.index, 0.0))
+            self._output.write(row, row.key(self._options), result, self._before.get(row.index, (0.0, 0.0)))
         except OSError as error:
             # The next one may find room again, and is paid for already.
             self._ended, self.outcome.error = True, self.outcome.error or _not_written(self._output, error)
@@ -199,19 +227,20 @@ class FileRun:
 
     def _note_cost(self, row: Row, result: AgentResult) -> None:
         """The same row is run again by the next run, which has to know what is spent."""
-        if result.cost and self._write(row, result):
-            self.outcome.cost += result.cost
+        if bounded(result.cost, result.cost_at_most) and self._write(row, result):
+            self.outcome.note_cost(result.cost, result.cost_at_most)
 
     def _drop(self, unwanted: Callable[[Done], bool]) -> None:
         for index, done in list(self._kept.items()):
             if unwanted(done) and index < self._limit:
-                self._before[index] = done.cost
+                self._before[index] = done.cost, done.cost_at_most
                 del self._kept[index]
 
     def _compared(self) -> Outcome:
         """Counts the rows, and finds those that are kept among them."""
-        spent = sum(done.cost for done in self._kept.values()) + sum(self._before.values())
-        outcome, rows = Outcome(cost=spent), 0
+        before = [*self._before.values(), *((one.cost, one.cost_at_most) for one in self._kept.values())]
+        known, doubtful = (sum(amounts) for amounts in zip((0.0, 0.0), *before))
+        outcome, rows = Outcome(cost=known, unpriced_at_most=doubtful), 0
         for row in self._rows:
             rows += 1
             check_fields(row)
@@ -223,10 +252,7 @@ class FileRun:
             if done.key != row.key(self._options):
                 raise _changed(self._output, f"row {row.index + 1} is not the one that it answers")
             if within:
-                outcome.kept += 1
-                outcome.succeeded += done.success
-                outcome.failed += not done.success
-                outcome.unpriced += done.unpriced
+                outcome.keep(done)
         beyond = [index for index in self._kept if index >= rows]
         if beyond:
             raise _changed(self._output, f"it answers {max(beyond) + 1} rows and there are {rows}")

@@ -83,7 +83,7 @@ async def _run(args: argparse.Namespace, rows: Rows) -> Tuple[Outcome, Optional[
     with _opened(path) as output:
         run = _file_run(args, rows, output)
         run_id = run_of(path, args.words, afresh) if url is not None else None
-        left = None if args.budget is None else args.budget - run.outcome.cost
+        left = None if args.budget is None else args.budget - run.outcome.budgeted
         if left is not None and left <= 0 and run.due:
             run.outcome.over_budget = True
         else:
@@ -165,6 +165,9 @@ def _report(args: argparse.Namespace, outcome: Outcome, path: Path, run_id: Opti
         f"{count(outcome.total, 'row')}: {outcome.succeeded:,} succeeded, {outcome.failed:,} failed, "
         f"{outcome.missing:,} missing; {outcome.ran:,} run now"
     )
+    incomplete = _incomplete(outcome)
+    if incomplete:
+        streams.warn(incomplete)
     streams.note(_money(outcome))
     if outcome.error is not None:
         streams.error(str(outcome.error), json=False)
@@ -178,10 +181,22 @@ def _report(args: argparse.Namespace, outcome: Outcome, path: Path, run_id: Opti
         streams.note("--retry-failed runs the failed rows again; their errors are in the output")
 
 
+def _incomplete(outcome: Outcome) -> str:
+    """How many answers are not whole; "" where all are."""
+    kinds = (
+        ("cut off", outcome.truncated),
+        ("refused", outcome.refused),
+        ("without text", outcome.empty),
+    )
+    found = ", ".join(f"{number:,} {kind}" for kind, number in kinds if number)
+    return f"answers that are not whole: {found}" if found else ""
+
+
 def _money(outcome: Outcome) -> str:
     parts = [f"{dollars(outcome.cost)} in all"] if outcome.cost or not outcome.unpriced else []
     if outcome.unpriced:
-        parts.append(f"{count(outcome.unpriced, 'answer')} of unknown price")
+        most = f" (at most {dollars(outcome.unpriced_at_most)})" if outcome.unpriced_at_most else ""
+        parts.append(f"{count(outcome.unpriced, 'answer')} of unknown price{most}")
     if outcome.saved:
         parts.append(f"{dollars(outcome.saved)} saved by kept answers")
     if outcome.prompt_cache_saving > 0:
@@ -197,9 +212,13 @@ def _outcome_fields(outcome: Outcome, path: Path) -> Dict[str, Any]:
         "succeeded": outcome.succeeded,
         "failed": outcome.failed,
         "missing": outcome.missing,
+        "truncated": outcome.truncated,
+        "refused": outcome.refused,
+        "empty": outcome.empty,
         "ran_now": outcome.ran,
         "cost": outcome.cost,
         "unpriced": outcome.unpriced,
+        "unpriced_at_most": outcome.unpriced_at_most,
         "saved": outcome.saved,
         "prompt_cache_saving": outcome.prompt_cache_saving,
         "over_budget": outcome.over_budget,

@@ -16,6 +16,11 @@ _NARROW, _FRAME = 60, 3
 _LABEL = 17
 # Letters of an agent's description in a table.
 _MOST_SHOWN = 100
+_CUT_OFF = {
+    "max_tokens": "it reached --max-tokens",
+    "model_context_window_exceeded": "the model's context window is full",
+    "pause_turn": "the server paused the turn of its own tools",
+}
 
 
 def result_fields(result: AgentResult) -> Dict[str, Any]:
@@ -23,6 +28,8 @@ def result_fields(result: AgentResult) -> Dict[str, Any]:
     more = {
         "stop_reason": result.stop_reason,
         "truncated": result.truncated,
+        "refused": result.refused,
+        "empty": result.empty,
         "request_id": result.request_id,
         "attempts": result.attempts,
         "shared": result.shared,
@@ -121,9 +128,7 @@ def answer(result: AgentResult, written: bool = False) -> None:
 
 def _remarks(result: AgentResult) -> None:
     if result.truncated:
-        streams.warn("the answer is cut off: it reached --max-tokens")
-    if result.refused:
-        streams.warn("the model declined to answer")
+        streams.warn(f"the answer is cut off: {_CUT_OFF.get(result.stop_reason or '', 'raise --max-tokens')}")
     streams.note(_figures(result))
 
 
