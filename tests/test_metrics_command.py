@@ -219,6 +219,23 @@ class TestExport:
         rows = list(csv.DictReader(io.StringIO((tmp_path / "out.csv").read_text(encoding="utf-8"))))
         assert [row["agent_name"] for row in rows] == ["reviewer", "reviewer", "writer", "writer"]
 
+    def test_a_text_that_is_a_formula_to_a_spreadsheet_stays_a_text(self, folder, capsys):
+        folder.mkdir()
+        formulas = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "\uff1d1", "plain"]
+        with (folder / "executions.jsonl").open("w", encoding="ascii") as file:
+            for one in formulas:
+                line = {
+                    "timestamp": DAY.format(1),
+                    "agent_name": one,
+                    "model": one,
+                    "prompt_cache_saving": -0.5,
+                }
+                file.write(json.dumps({**line, "workflow_name": one, "request_id": one}) + "\n")
+        rows = list(csv.DictReader(io.StringIO(metrics(capsys, "export", "--format", "csv").out, newline="")))
+        assert [row["agent_name"] for row in rows] == [f"'{one}" for one in formulas[:-1]] + ["plain"]
+        assert all(row["model"] == row["workflow_name"] == row["request_id"] for row in rows)
+        assert {row["prompt_cache_saving"] for row in rows} == {"-0.5"}
+
     def test_a_file_that_cannot_be_written_is_an_error_of_usage(self, ledger, capsys, tmp_path):
         assert main(["metrics", "export", "-o", str(tmp_path / "no" / "folder")]) == 2
         assert "can't be written" in capsys.readouterr().err

@@ -41,7 +41,8 @@ def write_json(entries: Iterable[Entry], out: TextIO) -> int:
 def write_csv(entries: Iterable[Entry], out: TextIO) -> int:
     """A column for each field, empty for what is not known; truth values and `timeline` are JSON.
 
-    Returns the number of entries.
+    A text that a spreadsheet would take for a formula has an apostrophe before it, and so stays a text. Returns
+    the number of entries.
     """
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(NAMES)
@@ -52,6 +53,9 @@ def write_csv(entries: Iterable[Entry], out: TextIO) -> int:
         written += 1
     return written
 
+
+# What a cell that a spreadsheet computes begins with; some spreadsheets take the wide forms for the same.
+_BEGIN_FORMULAS = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 
 _WRITERS = {"json": write_json, "csv": write_csv}
 
@@ -64,4 +68,6 @@ def writer_of(format: str) -> Callable[[Iterable[Entry], TextIO], int]:
 
 
 def _cell(value: Any) -> Any:
+    if isinstance(value, str):
+        return f"'{value}" if value.startswith(_BEGIN_FORMULAS) else value
     return json.dumps(value) if isinstance(value, (bool, tuple)) else value
