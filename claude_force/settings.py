@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator, Mapping, Optional, Tuple
+from typing import Iterator, List, Mapping, Optional, Tuple
 
 MAX_CONCURRENT = 10
 # Where the fleet finds out by itself how many attempts at a time are good.
@@ -68,6 +68,8 @@ _ENDPOINTS: Mapping[str, str] = {
 }
 _VERTEX_PROJECT = "ANTHROPIC_VERTEX_PROJECT_ID"
 _AWS_SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_BEARER_TOKEN_BEDROCK")
+# The other secrets that the SDK reads.
+_SDK_SECRETS = ("ANTHROPIC_IDENTITY_TOKEN", "ANTHROPIC_ENVIRONMENT_KEY", "ANTHROPIC_WORK_SECRET")
 # As Claude Code reads them; the first is for agents alone.
 _MODEL_VARIABLES = ("CLAUDE_CODE_SUBAGENT_MODEL", "ANTHROPIC_MODEL")
 # The older name of ANTHROPIC_DEFAULT_HAIKU_MODEL.
@@ -76,6 +78,8 @@ _CACHE_SECRET = "CLAUDE_CACHE_SECRET"
 _DATABASE_URL = "CLAUDE_FORCE_DATABASE_URL"
 # What is shorter would be found in ordinary text.
 _SHORTEST_SECRET = 8
+# What stands in the name of a header whose value is one.
+_SECRET_HEADERS = ("auth", "cookie", "cred", "key", "pass", "secret", "sign", "token")
 _LOOPBACK_ONLY = "CLAUDE_FORCE_LOOPBACK_ONLY"
 _OFF = ("", "0", "false", "no")
 
@@ -222,11 +226,30 @@ def credentials_restored() -> Iterator[None]:
 
 def secrets() -> Tuple[str, ...]:
     """Values of the environment that nobody may be shown, the longest first."""
-    values = [os.environ.get(name, "") for name in (*CREDENTIALS, *_AWS_SECRETS, _CACHE_SECRET)]
-    for url in (*map(endpoint, _ENDPOINTS), os.environ.get(_DATABASE_URL, "")):
+    values = [
+        os.environ.get(name, "") for name in (*CREDENTIALS, *_SDK_SECRETS, *_AWS_SECRETS, _CACHE_SECRET)
+    ]
+    values += _secret_headers()
+    for url in (*map(endpoint, _ENDPOINTS), os.environ.get(_DATABASE_URL, ""), *proxies()):
         userinfo = url.partition("://")[2].partition("/")[0].rpartition("@")[0]
         values += [userinfo, userinfo.partition(":")[2]]
     return tuple(sorted((one for one in values if len(one) >= _SHORTEST_SECRET), key=len, reverse=True))
+
+
+def _secret_headers() -> List[str]:
+    """Of the custom headers the values of those whose names say that they are secret."""
+    found = []
+    for line in custom_headers().splitlines():
+        name, _, value = line.partition(":")
+        if any(word in name.lower() for word in _SECRET_HEADERS):
+            found += [value.strip(), *value.split()]
+    return found
+
+
+def proxies() -> Tuple[str, ...]:
+    """The addresses of the proxies that the environment names."""
+    names = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+    return tuple(filter(None, map(os.environ.get, (*names, *map(str.lower, names)))))
 
 
 def columns() -> Optional[int]:

@@ -92,7 +92,7 @@ def test_a_key_that_the_server_repeats_is_not_repeated_again():
 async def test_a_key_with_the_newline_of_its_file_is_not_shown_either():
     transport = Transport("my-proxy-key-1234\n", "http://127.0.0.1:1", 1.0, True, 1)
     error = errors.ConnectionFailedError("Illegal header value b'my-proxy-key-1234\\n'")
-    transport.hide_credentials(error)
+    transport.redactor.clean_error(error)
     await transport.close()
     assert error.message == "Illegal header value b'***\\n'"
 

@@ -221,7 +221,7 @@ class TestExport:
 
     def test_a_text_that_is_a_formula_to_a_spreadsheet_stays_a_text(self, folder, capsys):
         folder.mkdir()
-        formulas = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "\uff1d1", "plain"]
+        formulas = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "-1\r=2", "\uff1d1", "plain"]
         with (folder / "executions.jsonl").open("w", encoding="ascii") as file:
             for one in formulas:
                 line = {
@@ -231,8 +231,10 @@ class TestExport:
                     "prompt_cache_saving": -0.5,
                 }
                 file.write(json.dumps({**line, "workflow_name": one, "request_id": one}) + "\n")
-        rows = list(csv.DictReader(io.StringIO(metrics(capsys, "export", "--format", "csv").out, newline="")))
-        assert [row["agent_name"] for row in rows] == [f"'{one}" for one in formulas[:-1]] + ["plain"]
+        said = metrics(capsys, "export", "--format", "csv").out
+        rows = list(csv.DictReader(io.StringIO(said, newline="")))
+        shown = [one.replace("\r", "\n") for one in formulas]
+        assert [row["agent_name"] for row in rows] == [*(f"'{one}" for one in shown[:-1]), "plain"]
         assert all(row["model"] == row["workflow_name"] == row["request_id"] for row in rows)
         assert {row["prompt_cache_saving"] for row in rows} == {"-0.5"}
 

@@ -23,7 +23,7 @@ class Meter:
         on_begin: called when the answer begins, if it is one.
         on_text: called with each piece of a streamed answer's text.
         reader: puts the answer together; `only_pings` have come since its last step.
-        secrets: of the request to a cloud, whose credentials change.
+        secrets: of the request, where credentials change from one to the next.
     """
 
     usage: Optional[Usage] = None

@@ -42,11 +42,11 @@ from .client import address_errors, connection_errors, make_client, make_http, w
 from .error_mapping import from_status, note_headers, parsed, redact, request_id
 from .messages import EVENTS_MEDIA_TYPE, BodyReader, StreamReader, request_fields
 from .meter import Meter
+from .redaction import Redactor, secrets_of
 from .wire import Wire
 
 # After the stop reason only more usage and the end of the body are due: not worth more waiting than this.
 _END_OF_BODY_SECONDS = 0.5
-_SHORTEST_SECRET = 8
 
 
 class Transport:
@@ -84,6 +84,9 @@ class Transport:
                 "a cloud its own), base_url or HTTPS_PROXY: write https://HOST or http://HOST:PORT."
             ) from None
         self._wire = Wire(self._client, http, steady=self._cloud is None)
+        self.redactor = Redactor(secrets_of(self._client))
+        # Of a cloud, or of a profile: a token, or a signature, that changes.
+        self._signs = self._cloud is not None or getattr(self._client, "credentials", None) is not None
         self._broken = connection_errors(anthropic)
         self._taken = frozenset(inspect.signature(self._client.messages.create).parameters)
         self.base_url = shown_address(str(self._client.base_url))
@@ -143,10 +146,12 @@ class Transport:
                 with anyio.move_on_after(self._silence) as watch:
                     return await self._exchange(call, watch, meter)
                 if meter.reader.is_whole():
-                    return meter.reader.reply(request_id(meter.headers))
+                    return self._reply(call, meter)
                 raise self._silent(meter.only_pings)
         finally:
             meter.settle(call.max_tokens, not meter.reader.stopped and thinks(call.model, call.options))
+            meter.model = self.redactor.model(meter.model, call.model, meter.secrets)
+            meter.usage = meter.usage and self.redactor.usage(meter.usage, meter.secrets)
 
     async def probe(self, model: str, meter: Meter) -> None:
         """A request that costs nothing: counts the tokens of one word. Raises CallError."""
@@ -177,17 +182,6 @@ class Transport:
             )
         return SilenceError(f"The server was silent for {self._silence:g} s")
 
-    def hide_credentials(self, error: CallError, others: Tuple[str, ...] = ()) -> None:
-        """Servers repeat in their errors what they were sent."""
-        own = (getattr(self._client, name, None) for name in ("api_key", "auth_token"))
-        for secret in (*own, *others):
-            # Without the newline that a file's end may have left on it, which a message shows as two letters.
-            secret = (secret or "").strip()
-            # A shorter one is a placeholder, and stands in ordinary words too.
-            if len(secret) >= _SHORTEST_SECRET:
-                error.message = error.message.replace(secret, "***")
-        error.args = (error.message,)
-
     async def _exchange(self, call: Call, watch: anyio.CancelScope, meter: Meter) -> Reply:
         meter.in_doubt = True
         response = await self._wire.send(request_fields(call, self._stream))
@@ -199,10 +193,14 @@ class Transport:
                 # What breaks after the whole answer has come is no concern of the caller's.
                 if not meter.reader.is_whole():
                     raise
-            return meter.reader.reply(request_id(meter.headers))
+            return self._reply(call, meter)
         finally:
             with suppress(*self._broken):
                 await response.aclose()
+
+    def _reply(self, call: Call, meter: Meter) -> Reply:
+        reply = meter.reader.reply(request_id(meter.headers))
+        return self.redactor.clean_reply(reply, call.model, meter.secrets)
 
     async def _read(self, call: Call, response: Any, watch: anyio.CancelScope, meter: Meter) -> None:
         known, left, steps = False, most_bytes(call.max_tokens), 0
@@ -240,7 +238,7 @@ class Transport:
 
     def _note(self, response: Any, meter: Meter) -> None:
         meter.headers = _plain(response.headers)
-        if self._cloud is not None:
+        if self._signs:
             meter.secrets = _secrets(_plain(response.request.headers))
 
     def _recognise(self, first: bytes, meter: Meter) -> bool:
@@ -336,12 +334,12 @@ class _Translation:
         if isinstance(error, CallError):
             note_headers(error, self._meter.headers, time.time())
             self._transport.advise(error)
-            self._transport.hide_credentials(error, self._meter.secrets)
+            self._transport.redactor.clean_error(error, self._meter.secrets)
         elif error is not None:
             found = self._transport.translated(error, self._meter)
             if found is not None:
                 self._transport.advise(found)
-                self._transport.hide_credentials(found, self._meter.secrets)
+                self._transport.redactor.clean_error(found, self._meter.secrets)
                 # The SDK's error for a status repeats what the server said, unhidden, and tells nothing more.
                 raise found from (error if found.status is None else None)
 
@@ -366,4 +364,4 @@ def _expect_a_count(body: Any) -> None:
 def _secrets(sent: Mapping[str, str]) -> Tuple[str, ...]:
     """What the headers of a request hold of them: a token, or a signature and the token that it goes with."""
     named = (sent.get("authorization", "").rpartition(" ")[2].rpartition("Signature=")[2],)
-    return (*named, sent.get("x-amz-security-token", ""))
+    return (*named, sent.get("x-amz-security-token", ""), sent.get("x-api-key", ""))

@@ -41,8 +41,8 @@ def write_json(entries: Iterable[Entry], out: TextIO) -> int:
 def write_csv(entries: Iterable[Entry], out: TextIO) -> int:
     """A column for each field, empty for what is not known; truth values and `timeline` are JSON.
 
-    A text that a spreadsheet would take for a formula has an apostrophe before it, and so stays a text. Returns
-    the number of entries.
+    A text that a spreadsheet would take for a formula has an apostrophe before it, and so stays a text.
+    Returns the number of entries.
     """
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(NAMES)
@@ -55,7 +55,7 @@ def write_csv(entries: Iterable[Entry], out: TextIO) -> int:
 
 
 # What a cell that a spreadsheet computes begins with; some spreadsheets take the wide forms for the same.
-_BEGIN_FORMULAS = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
+_BEGIN_FORMULAS = tuple("=+-@\t\n\uff1d\uff0b\uff0d\uff20")
 
 _WRITERS = {"json": write_json, "csv": write_csv}
 
@@ -69,5 +69,7 @@ def writer_of(format: str) -> Callable[[Iterable[Entry], TextIO], int]:
 
 def _cell(value: Any) -> Any:
     if isinstance(value, str):
-        return f"'{value}" if value.startswith(_BEGIN_FORMULAS) else value
+        # The csv module does not quote a carriage return before Python 3.13, and readers end the row there.
+        text = value.replace("\r\n", "\n").replace("\r", "\n")
+        return f"'{text}" if text.startswith(_BEGIN_FORMULAS) else text
     return json.dumps(value) if isinstance(value, (bool, tuple)) else value

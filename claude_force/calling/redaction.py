@@ -1,0 +1,137 @@
+"""Takes keys, tokens and passwords out of what a server says: it may repeat whatever it was sent."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any, Iterable, List, Mapping, Optional, Tuple
+from urllib.parse import unquote, urlsplit
+
+from .. import settings
+from ..errors import CallError
+from ..types import Reply, Usage
+
+# A shorter one is a placeholder, and stands in ordinary words too.
+_SHORTEST = 8
+# Of a secret at the very end of a text that was cut off, fewer characters tell nothing.
+_SHORTEST_PART = 4
+_LONGEST_MESSAGE, _LONGEST_NAME = 2000, 200
+_CUT = "..."
+_PARTS = re.compile(r"[^\s;,=\"']+")
+# Headers whose values say what is asked for, and not who asks.
+_OPEN_HEADERS = ("anthropic-beta", "anthropic-version", "user-agent", "content-type", "accept")
+
+
+class Redactor:
+    """Hides the secrets of one client in errors and answers.
+
+    `secrets`: the exact values; those with fewer than 8 characters are ignored.
+    """
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        self._secrets = _usable(secrets)
+
+    def hide(self, text: str, others: Iterable[str] = ()) -> str:
+        """`text` with `***` in the place of each secret, also of one whose end was cut off."""
+        for secret in (*self._secrets, *_usable(others)):
+            if secret in text:
+                text = text.replace(secret, "***")
+            if text.endswith(_CUT):
+                text = _without_part(text, secret)
+        return text
+
+    def name(self, text: Optional[str], others: Iterable[str] = ()) -> Optional[str]:
+        """An id or another short name that a server gave: without secrets, at most 200 characters."""
+        if text is None:
+            return None
+        if not text.isprintable():
+            text = "".join(char for char in text if char.isprintable())
+        return self.hide(text, others)[:_LONGEST_NAME]
+
+    def clean_error(self, error: CallError, others: Iterable[str] = ()) -> None:
+        """Takes the secrets out of all that the error says."""
+        others = tuple(others)
+        message = self.hide(error.message, others)
+        error.message = message if len(message) <= _LONGEST_MESSAGE else message[:_LONGEST_MESSAGE] + _CUT
+        error.kind = self.name(error.kind, others)
+        error.request_id = self.name(error.request_id, others)
+        error.args = (error.message,)
+
+    def clean_reply(self, reply: Reply, asked: str, others: Iterable[str] = ()) -> Reply:
+        """The reply with names that repeat no secret; its text stays as it is. `asked` is the model's id."""
+        others = tuple(others)
+        model = self.model(reply.model, asked, others)
+        stop_reason, request_id = self.name(reply.stop_reason, others), self.name(reply.request_id, others)
+        usage = self.usage(reply.usage, others)
+        if usage is reply.usage and (model, stop_reason, request_id) == (
+            reply.model,
+            reply.stop_reason,
+            reply.request_id,
+        ):
+            return reply
+        return replace(reply, model=model, stop_reason=stop_reason, request_id=request_id, usage=usage)
+
+    def usage(self, usage: Usage, others: Iterable[str] = ()) -> Usage:
+        """The usage, whose names for how a request was served repeat no secret."""
+        told = (usage.service_tier, usage.speed, usage.inference_geo)
+        if not any(told):
+            return usage
+        tier, speed, geo = (self.name(one, others) for one in told)
+        if (tier, speed, geo) == told:
+            return usage
+        return replace(usage, service_tier=tier, speed=speed, inference_geo=geo)
+
+    def model(self, told: str, asked: str, others: Iterable[str] = ()) -> str:
+        """The id of the model that a server says has answered `asked`."""
+        if not told or told == asked:
+            return told
+        if not told.isprintable():
+            told = "".join(char for char in told if char.isprintable())
+        for secret in (*self._secrets, *_usable(others)):
+            # Of a header that names the model, to route a request by, nothing is secret.
+            if secret in told and secret not in asked:
+                told = told.replace(secret, "***")
+        return told[:_LONGEST_NAME]
+
+
+def secrets_of(client: Any) -> List[str]:
+    """What the SDK's client sends that is nobody's business: keys, custom headers, passwords of addresses."""
+    found = [getattr(client, name, None) or "" for name in ("api_key", "auth_token")]
+    found += secrets_of_headers(getattr(client, "_custom_headers", None) or {})
+    for url in (str(client.base_url), *settings.proxies()):
+        found += _of_address(url)
+    return [*found, *settings.secrets()]
+
+
+def secrets_of_headers(headers: Mapping[Any, Any]) -> List[str]:
+    """The values of header lines, whole and in parts: `Bearer TOKEN`, `session=TOKEN; theme=dark`."""
+    found = []
+    for name, value in headers.items():
+        if isinstance(value, str) and str(name).lower() not in _OPEN_HEADERS:
+            found += [value, *_PARTS.findall(value)]
+    return found
+
+
+def _of_address(url: str) -> List[str]:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return []
+    userinfo = parts.netloc.rpartition("@")[0]
+    password = userinfo.partition(":")[2]
+    return [userinfo, password, unquote(password)]
+
+
+def _usable(secrets: Iterable[str]) -> Tuple[str, ...]:
+    # Without the newline that a file's end may have left on it, which a message shows as two letters.
+    # The longest come first: one may be a part of another.
+    stripped = {one.strip() for one in secrets if one}
+    return tuple(sorted((one for one in stripped if len(one) >= _SHORTEST), key=len, reverse=True))
+
+
+def _without_part(text: str, secret: str) -> str:
+    stem = text[: -len(_CUT)]
+    for size in range(min(len(secret) - 1, len(stem)), _SHORTEST_PART - 1, -1):
+        if stem.endswith(secret[:size]):
+            return f"{stem[:-size]}***{_CUT}"
+    return text
