@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any, Callable, Iterator, Optional
+from typing import Any, Callable, Iterator, List, Optional
 
 import extras
 import pytest
@@ -23,6 +23,8 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 ROOT = Path(__file__).parent.parent
 MOST_WORKERS = 8
+# Of a test in its long form; `timeout` in pyproject.toml is for the others.
+SOAK_SECONDS = 3600
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -48,6 +50,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", action="store_true", help="the long form of tests that sample by default")
     parser.addoption("--extras", action="store_true", help="an extra that is not installed is a failure")
     parser.addoption("--seed", type=int, help="the storm of this seed alone (tests/test_chaos.py)")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: List[pytest.Item]) -> None:
+    """Gives the long forms of `--soak` the time that they take."""
+    for item in items if config.getoption("--soak") else ():
+        if "soak" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.timeout(SOAK_SECONDS))
 
 
 @pytest.fixture(scope="session")

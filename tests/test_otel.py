@@ -422,7 +422,29 @@ def test_a_call_that_is_not_sampled_costs_no_spans_but_is_counted():
 
 
 def test_without_a_set_up_of_opentelemetry_a_call_is_told_to_nobody():
-    OpenTelemetry()(Executed(CALL, ANSWER, 1_700_000_000.0))
+    done = run_python(
+        f"""
+from opentelemetry import metrics, trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from claude_force.integrations.otel import OpenTelemetry
+from claude_force.types import *
+
+before = trace.get_tracer_provider(), metrics.get_meter_provider()
+tell, executed = OpenTelemetry(), {Executed(CALL, ANSWER, 1_700_000_000.0)!r}
+tell(executed)
+print(before == (trace.get_tracer_provider(), metrics.get_meter_provider()))
+exporter, provider = InMemorySpanExporter(), TracerProvider()
+provider.add_span_processor(SimpleSpanProcessor(exporter))
+trace.set_tracer_provider(provider)
+print(len(exporter.get_finished_spans()))
+tell(executed)
+print(len(exporter.get_finished_spans()))
+"""
+    )
+    # Nothing was set up in the program's place, nothing waited for it to, and what came after is told.
+    assert (done.stdout.split(), done.stderr) == (["True", "0", "2"], "")
 
 
 @pytest.mark.parametrize(
