@@ -265,11 +265,12 @@ class TestBulk:
         plan = [faults.status(529)]
         async with fleet(project, {"faults": plan}, max_concurrent=1, clock=HeldClock()) as (orchestrator, _):
             first = asyncio.ensure_future(orchestrator.execute_agent("python-expert", "first"))
-            await waiting.wait()
-            second = await orchestrator.execute_agent("python-expert", "second")
-            assert second.success
-            assert not first.done()
+            assert await ended(waiting.is_set, 20)
+            second = asyncio.ensure_future(orchestrator.execute_agent("python-expert", "second"))
+            answered = await ended(second.done, 20), first.done()
             release.set()
+            assert answered == (True, False)
+            assert (await second).success
             assert (await first).attempts == 2
 
     async def test_connections_are_reused(self, project):

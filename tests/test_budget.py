@@ -332,6 +332,8 @@ class TestFleet:
     async def test_counts_a_lost_request_at_its_worst(self, project, stream):
         plan = {"faults": [faults.silence_before_first_byte()]}
         limits = {"stream": stream, "timeout_seconds": 0.2, "budget_usd": 1.0, "prices": PRICES}
+        # Without a bound on silence the call would never end.
+        limits["deadline_seconds"] = 20
         async with fleet(project, plan, **limits) as (orchestrator, server):
             result = await orchestrator.execute_agent("python-expert", "x", model=MODEL)
             assert len(server.requests) == 2

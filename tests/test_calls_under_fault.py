@@ -19,8 +19,13 @@ def project(tmp_path):
     return write_project(tmp_path)
 
 
+# Seconds after which a call ends that should have ended long before: a fault is an assertion, not a hang.
+LONGEST = 20
+
+
 async def one_call(project, plan, clock=None, **limits):
     """The result of one call against a server with this plan of faults, and how many requests it took."""
+    limits.setdefault("deadline_seconds", LONGEST)
     async with fleet(project, {"faults": plan}, clock=clock or FakeClock(), **limits) as (
         orchestrator,
         server,
@@ -221,8 +226,10 @@ async def test_an_answer_that_flows_for_ten_times_the_timeout_succeeds(project):
 
 async def test_silence_closes_its_connection(project):
     plan = [faults.silence_before_first_byte()]
-    async with fleet(project, {"faults": plan}, timeout_seconds=0.1, max_retries=1) as (orchestrator, server):
-        await orchestrator.execute_agent("python-expert", "x")
+    limits = {"timeout_seconds": 0.1, "max_retries": 1, "deadline_seconds": LONGEST}
+    async with fleet(project, {"faults": plan}, **limits) as (orchestrator, server):
+        result = await orchestrator.execute_agent("python-expert", "x")
+        assert type(result.error) is errors.SilenceError
         assert await ended(lambda: server.in_flight == 0)
 
 

@@ -183,7 +183,7 @@ async def test_a_key_of_bedrocks_own_is_sent_as_a_token(use, tmp_path, monkeypat
 async def test_a_service_that_keeps_silent_is_left(cloud, use, tmp_path):
     with CloudServer(clouds.SILENCE) as server:
         use(cloud, server)
-        async with orchestrator(tmp_path, timeout_seconds=1, max_retries=1) as engine:
+        async with orchestrator(tmp_path, timeout_seconds=1, max_retries=1, deadline_seconds=20) as engine:
             error = (await ask(engine, cloud)).error
     assert type(error) is SilenceError
 

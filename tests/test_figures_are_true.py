@@ -138,7 +138,7 @@ async def test_an_agent_that_is_called_by_two_spellings_is_one(project):
 
 async def test_calls_that_end_by_silence_count_as_timeouts(project):
     plan = [faults.silence_before_first_byte()] * 2
-    limits = {"timeout_seconds": 0.2, "max_retries": 2, "clock": Clock()}
+    limits = {"timeout_seconds": 0.2, "max_retries": 2, "deadline_seconds": 20, "clock": Clock()}
     async with fleet(project, {**SERVER, "faults": plan}, **limits) as (orchestrator, server):
         result = await orchestrator.execute_agent("python-expert", "silent")
         figures = orchestrator.get_agent_performance("python-expert")
