@@ -346,7 +346,7 @@ class TestProblems:
             project.registry.get("a")
 
     def test_a_link_that_leaves_the_folder_is_refused(self, project):
-        secret = project.folder / "secret.md"
+        secret = project.folder.parent / "secret.md"
         secret.write_text("secret", encoding="utf-8")
         (project.claude / "agents" / "a.md").symlink_to(secret)
         assert "outside" in project.reasons()["agents/a.md"]
@@ -445,7 +445,7 @@ class TestHotReload:
         project.config(agents={"a": {"file": "a.md"}})
         registry = project.registry
         registry.get("a")
-        secret = project.folder / "secret.md"
+        secret = project.folder.parent / "secret.md"
         secret.write_text("secret", encoding="utf-8")
         (project.claude / "a.md").unlink()
         (project.claude / "a.md").symlink_to(secret)

@@ -424,15 +424,18 @@ class TestForEach:
         (root / "link").symlink_to(tmp_path)
         result, tasks = self.over(ForEach(kind, name), root)
         assert tasks == []
-        assert result.reason.startswith(f"{name} is not inside the project {root}")
+        shown = name.replace("\0", "\\x00")
+        assert result.reason.startswith(f"{shown} is not inside the project {root}")
 
-    def test_links_that_lead_out_are_left_out(self, tmp_path):
+    def test_a_link_that_leads_out_fails_its_part_alone(self, tmp_path):
         root = tmp_path / "project"
         root.mkdir()
         (root / "a.py").touch()
         (tmp_path / "secret.py").touch()
         (root / "b.py").symlink_to(tmp_path / "secret.py")
-        assert self.over(ForEach("files", "*.py"), root)[1] == ["a.py"]
+        result, tasks = self.over(ForEach("files", "*.py"), root)
+        assert tasks == ["a.py"]
+        assert "b.py is a link that leads outside" in result.reason
 
     def test_the_lines_of_a_file_that_are_not_empty(self, tmp_path):
         (tmp_path / "a.txt").write_bytes("one\r\n\n  \n two \u2028 still\x0ctwo\nthree".encode())
@@ -441,7 +444,7 @@ class TestForEach:
 
     def test_lines_of_a_file_that_is_not_there_fail_the_step(self, tmp_path):
         result, _ = self.over(ForEach("lines", "a.txt"), tmp_path)
-        assert result.reason == "a.txt can't be read: No such file or directory."
+        assert result.reason == "a.txt can't be read: No such file or directory. Check the name."
 
     @pytest.mark.parametrize(
         "answer",

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, NamedTuple, Optional, Sequence, Tuple
 
 from ..errors import ConfigurationError
-from .files import read_text
 from .keys import meant_key
 
 DEFAULT_PRIORITY = 2
@@ -32,13 +31,11 @@ class Config(NamedTuple):
     slips: Tuple[str, ...] = ()
 
 
-def load_config(path: Path) -> Config:
-    """Raises ConfigurationError that names the file, and the line where JSON has one."""
+def load_config(path: Path, text: str) -> Config:
+    """What `text` says. Raises ConfigurationError with the name of the file and the line of the fault."""
     try:
-        value = json.loads(read_text(path))
+        value = json.loads(text)
     except ValueError as error:
-        if isinstance(error, ConfigurationError):
-            raise
         raise ConfigurationError(f"{path} is not valid JSON: {error}. Correct it there.") from error
     except RecursionError as error:
         raise ConfigurationError(f"{path} is nested too deeply.") from error

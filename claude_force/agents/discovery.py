@@ -1,29 +1,35 @@
-"""Where agents are looked for. Through os.path: to pathlib, a folder that may not be read is an exception."""
+"""Finds the folders that agents are read from, and the root of each that no link leads out of."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import NamedTuple, Optional, Union
+from typing import Dict, NamedTuple, Optional, Tuple, Union
 
 from .. import settings
-from ..errors import ConfigurationNotFoundError
+from ..errors import ConfigurationError, ConfigurationNotFoundError, FileAccessError
+from ..storage.named_paths import NamedPaths
+from ..storage.project_files import ProjectFiles, refuse_irregular, shown
+from ..storage.project_root import has_entry, project_root, upwards
+from .files import Bounds
 
-# What a project has at least one of; the first two are looked for in `.claude`.
-_MARKS = (("claude.json", os.path.isfile), ("agents", os.path.isdir), ("commands", os.path.isdir))
+# A project has at least one of these in its `.claude`, or is a plugin, or has plugins.
+_FILE_MARK, _FOLDER_MARKS = "claude.json", ("agents", "commands")
 PLUGIN_FILES = (".claude-plugin/plugin.json", ".claude-plugin/marketplace.json")
 
 
 class Sources(NamedTuple):
     """The `.claude` folder in charge, its claude.json, and the user's own folder.
 
-    `plugins` is the folder that may be a plugin or hold some; None where there is no project.
+    `plugins` is the folder that may be a plugin or hold some; None where there is no project. `bounds` says
+    for each of these folders what it is part of.
     """
 
     folder: Path
     config: Path
     user: Path
-    plugins: Optional[Path] = None
+    plugins: Optional[Path]
+    bounds: Dict[Path, Bounds]
 
     @property
     def ledger(self) -> Path:
@@ -34,45 +40,138 @@ class Sources(NamedTuple):
 def find_sources(config_path: Union[str, Path, None], start: Path) -> Sources:
     """From `config_path` where it is given, else upwards from `start`, else `~/.claude`.
 
-    Raises ConfigurationNotFoundError for a `config_path` that is not there.
+    Raises ConfigurationNotFoundError for a `config_path` that is not there, ConfigurationError for a
+    `.claude` that is a link out of its project.
     """
-    folder = _given(Path(config_path).expanduser()) if config_path is not None else project_folder(start)
     user = settings.user_folder()
-    if folder is None:
-        folder = user
-    config = folder / "claude.json"
-    if os.path.isfile(folder):
-        folder, config = folder.parent, folder
+    bounds = {user: _of_user(user)}
+    if config_path is not None:
+        folder, config = _given(Path(config_path).expanduser(), bounds)
+    else:
+        folder = _upwards(start, bounds) or user
+        config = folder / "claude.json"
     is_project = folder.name == ".claude" and folder.absolute() != user.absolute()
-    return Sources(folder, config, user, folder.parent if is_project else None)
-
-
-def _given(path: Path) -> Path:
-    """A claude.json, a `.claude` folder, or the folder of a project that has one."""
-    if os.path.isfile(path):
-        return path
-    if os.path.isdir(path / ".claude") or is_plugin_root(path):
-        return path / ".claude"
-    if os.path.isdir(path):
-        return path
-    raise ConfigurationNotFoundError(
-        f"Configuration {path} not found: name a claude.json, a .claude folder or a project that has one."
-    )
+    return Sources(folder, config, user, folder.parent if is_project else None, bounds)
 
 
 def project_folder(start: Path) -> Optional[Path]:
-    """The `.claude` folder of the project that `start` lies in; None for the user's own or none at all."""
-    home = settings.user_folder().parent
-    for folder in (start, *start.parents):
-        claude = folder / ".claude"
-        has_mark = any(is_there(claude / name) for name, is_there in _MARKS)
-        if folder != home and (has_mark or is_plugin_root(folder)):
-            return claude
-        if os.path.exists(folder / ".git") or folder == home:
+    """The `.claude` folder of the project that `start` lies in.
+
+    None for the user's own, for none at all, and for one that is a link out of its project.
+    """
+    try:
+        return _upwards(start, {})
+    except ConfigurationError:
+        return None
+
+
+def _upwards(start: Path, bounds: Dict[Path, Bounds]) -> Optional[Path]:
+    """Adds the folder that it finds to `bounds`."""
+    home = os.path.realpath(settings.user_folder().parent)
+    for folder in upwards(os.path.realpath(start)):
+        if folder == home:
+            return None
+        if has_entry(folder, ".claude") or any(has_entry(folder, name) for name in PLUGIN_FILES):
+            one = _bounds(project_root(folder), os.path.join(folder, ".claude"))
+            with _opened(one.root) as files:
+                if _is_project(files, one, Path(folder)):
+                    bounds[Path(folder, ".claude")] = one
+                    return Path(folder, ".claude")
+        if has_entry(folder, ".git"):
             return None
     return None
 
 
-def is_plugin_root(folder: Path) -> bool:
+def _is_project(files: ProjectFiles, claude: Bounds, folder: Path) -> bool:
+    """Raises ConfigurationError for a `.claude` that is a link, and leads to no folder of the project."""
+    path = folder / ".claude"
+    try:
+        files.find(claude.below, path)
+    except FileAccessError as error:
+        if not os.path.islink(path):
+            return False
+        raise ConfigurationError(f"{error} Name a folder of agents elsewhere with config_path.") from error
+    above = claude.below.rpartition("/")[0]
+    return _has_mark(files, claude.below) or _is_plugin_root(files, above)
+
+
+def _has_mark(files: ProjectFiles, claude: str) -> bool:
+    # What is there and can't be used counts: it is refused by its name when it is read.
+    try:
+        if files.find(f"{claude}/{_FILE_MARK}") is not None:
+            return True
+        found = [files.find(f"{claude}/{name}") for name in _FOLDER_MARKS]
+    except FileAccessError as error:
+        return error.is_outside
+    return any(one is not None and one.is_folder for one in found)
+
+
+def _is_plugin_root(files: ProjectFiles, folder: str) -> bool:
     """Whether the folder is a plugin of Claude Code's, or lists some."""
-    return any(os.path.isfile(folder / name) for name in PLUGIN_FILES)
+    try:
+        found = [files.find(f"{folder}/{name}".lstrip("/")) for name in PLUGIN_FILES]
+    except FileAccessError:
+        return False
+    return any(one is not None and one.is_file for one in found)
+
+
+def _given(path: Path, bounds: Dict[Path, Bounds]) -> Tuple[Path, Path]:
+    """The folder and the claude.json of what the caller names: a claude.json, a `.claude` folder, or the
+    folder of a project. Adds the folder to `bounds`."""
+    try:
+        one = _named(path)
+        with ProjectFiles(one.root) as files:
+            place = files.find(one.below, path)
+            if place is None:
+                raise ConfigurationNotFoundError(
+                    f"Configuration {shown(path)} not found: name a claude.json, a .claude folder or a "
+                    "project that has one."
+                )
+            if place.is_folder:
+                one = one._replace(below=_claude_of(files, one.below, path))
+                config = f"{one.below}/claude.json".lstrip("/")
+            else:
+                refuse_irregular(path, place.info)
+                one, config = one._replace(below=one.below.rpartition("/")[0]), one.below
+    except FileAccessError as error:
+        raise ConfigurationError(str(error)) from error
+    user = settings.user_folder()
+    if os.path.realpath(one.root / one.below) == os.path.realpath(user):
+        return user, user / os.path.basename(config)
+    bounds[one.root / one.below] = one
+    return one.root / one.below, one.root / config
+
+
+def _named(path: Path) -> Bounds:
+    """Inside the working directory's project that is the root; elsewhere links of the path are followed."""
+    paths = NamedPaths()
+    if paths.has(path):
+        return _bounds(paths.root, str(paths.root / paths.file(path).spot.name))
+    real = os.path.realpath(path)
+    return _bounds(project_root(real if os.path.isdir(real) else os.path.dirname(real)), real)
+
+
+def _claude_of(files: ProjectFiles, folder: str, path: Path) -> str:
+    inner = f"{folder}/.claude".lstrip("/")
+    place = files.find(inner, path / ".claude")
+    is_claude = (place is not None and place.is_folder) or _is_plugin_root(files, folder)
+    return inner if is_claude else folder
+
+
+def _of_user(user: Path) -> Bounds:
+    """The user's own folder may be a link, and have links to all of the home folder."""
+    real, home = os.path.realpath(user), os.path.realpath(user.parent)
+    inside = os.path.commonpath((real, home)) == home
+    return _bounds(Path(home if inside else real), real)._replace(own=True)
+
+
+def _bounds(root: Path, path: str) -> Bounds:
+    below = os.path.relpath(path, root).replace(os.sep, "/")
+    return Bounds(root, "" if below == "." else below)
+
+
+def _opened(root: Path) -> ProjectFiles:
+    try:
+        return ProjectFiles(root)
+    except FileAccessError as error:
+        raise ConfigurationError(str(error)) from error

@@ -1,53 +1,199 @@
-"""Files of a `.claude` folder: read as text, never outside the folder."""
+"""Reads the files of agents: below the folders that agents come from, and within the root of each."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Tuple, Union
+from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, FileAccessError
+from ..storage.file_walk import FileWalk, Spot
+from ..storage.project_files import Place, ProjectFiles, shown
 
 LARGEST_FILE = 1024 * 1024
+# Files and folders below one folder of agents.
+MOST_ENTRIES = 10_000
 
 Stamp = Tuple[int, int, int]
 
 
-def read_text(path: Path) -> str:
-    """The file's text (UTF-8, with or without a BOM). Raises ConfigurationError with the reason."""
-    try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise ConfigurationError(
-                f"{path} is over {LARGEST_FILE:,} bytes: an agent's file is a page of text."
-            )
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(f"{path} is not UTF-8 at byte {error.start}: save it as UTF-8.") from error
-    except OSError as error:
-        raise ConfigurationError(f"{path} can't be read: {error.strerror or error}.") from error
+class Bounds(NamedTuple):
+    """A folder that agents come from, by its path below a root that no link leads out of.
+
+    `own` says that the root is the user's own and not a project's.
+    """
+
+    root: Path
+    below: str
+    own: bool = False
+
+    @property
+    def parent(self) -> Optional[Bounds]:
+        """Of the folder above; None for the root's."""
+        return self._replace(below=self.below.rpartition("/")[0]) if self.below else None
 
 
-def resolve_inside(folder: Path, relative: str) -> Path:
-    """The real path of a file under `folder`. Raises ConfigurationError for one that leaves it."""
-    if not relative.strip() or not _can_be_named(relative):
-        raise ConfigurationError(f"{relative!r} is no path: name a file under {folder}.")
-    plain = relative.replace("\\", "/")
-    if plain.startswith("/") or plain[1:2] == ":" or Path(relative).is_absolute():
-        raise ConfigurationError(f"{relative} is an absolute path: name a file under {folder}.")
-    base = os.path.realpath(folder)
-    real = os.path.realpath(Path(base, plain))
-    if os.path.commonpath((base, real)) != base:
-        raise ConfigurationError(f"{relative} points outside {folder}: keep the file in that folder.")
-    return Path(real)
+class Found(NamedTuple):
+    """A file, a folder or anything else that a path leads to; `real` is its path without links, where the
+    path itself has some."""
+
+    spot: Spot
+    place: Place
+    real: Optional[Path]
+
+
+class Listing(NamedTuple):
+    """The names in a folder that lead to no folder. `stamp` is the folder's from before it was listed, and
+    `real` its path without links, where it is reached by one."""
+
+    file: str
+    stamp: Stamp
+    real: Optional[Path]
+    names: List[str]
+
+
+class AgentFiles:
+    """Reads below folders that are given with their bounds. Close it after use; it is a context manager."""
+
+    def __init__(self, bounds: Dict[Path, Bounds]) -> None:
+        self._bounds = dict(bounds)
+        for folder, one in bounds.items():
+            if one.parent is not None:
+                self._bounds.setdefault(folder.parent, one.parent)
+        self._open: Dict[Tuple[Path, bool], ProjectFiles] = {}
+
+    def __enter__(self) -> AgentFiles:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for files in self._open.values():
+            files.close()
+
+    def find(self, folder: Path, file: str) -> Optional[Found]:
+        """What is at a path relative to `folder`; None where nothing is.
+
+        Raises ConfigurationError for a path that leaves `folder` by dots, or the root by a link.
+        """
+        check_relative(folder, file)
+        bounds = self._bounds.get(folder)
+        if bounds is None:
+            return None
+        for name in dict.fromkeys((file, file.replace("\\", "/"))):
+            spot = Spot(_joined(bounds.below, name), str(folder / name))
+            try:
+                files = self._files(bounds)
+                place = files.find(*spot)
+            except FileAccessError as error:
+                raise ConfigurationError(str(error)) from error
+            if place is not None:
+                return Found(spot, place, _real(files, spot, place))
+        return None
+
+    def text(self, folder: Path, file: str, found: Optional[Found]) -> str:
+        """The text of a file that `find` has just found. Raises ConfigurationError."""
+        label = str(folder / file)
+        if found is None:
+            raise ConfigurationError(f"{shown(label)} can't be read: No such file or directory.")
+        files = self._files(self._bounds[folder])
+        try:
+            return files.read_text(found.spot.name, LARGEST_FILE, label, found.place)
+        except FileAccessError as error:
+            raise ConfigurationError(str(error)) from error
+
+    def is_folder(self, folder: Path, file: str) -> bool:
+        """Whether a path leads to a folder that may be read."""
+        return self._is(folder, file, True)
+
+    def is_file(self, folder: Path, file: str) -> bool:
+        """Whether a path leads to a regular file that may be read."""
+        return self._is(folder, file, False)
+
+    def folders_in(self, folder: Path, file: str) -> List[str]:
+        """The names of the folders, and of links to folders, in a folder. Raises ConfigurationError."""
+        found = self.find(folder, file)
+        if found is None or not found.place.is_folder:
+            return []
+        try:
+            entries = sorted(self._files(self._bounds[folder]).entries(found.place, found.spot.label))
+        except FileAccessError as error:
+            raise ConfigurationError(str(error)) from error
+        return [
+            one.name
+            for one in entries
+            if one.is_folder or (one.is_link and self.is_folder(folder, f"{file}/{one.name}"))
+        ]
+
+    def walk(self, folder: Path, file: str, skipped: Dict[str, str]) -> Iterator[Listing]:
+        """The listings of a folder and of all folders below it.
+
+        Adds to `skipped` the paths of what can't be gone into, with the reasons.
+        """
+        bounds = self._bounds[folder]
+        files = self._files(bounds)
+        walk = FileWalk(files, MOST_ENTRIES)
+        try:
+            for one in walk.folders(Spot(_joined(bounds.below, file), str(folder / file))):
+                yield Listing(
+                    _relative(bounds, one.spot),
+                    stamp_of(one.place.info),
+                    _real(files, one.spot, one.place),
+                    one.files,
+                )
+        except FileAccessError as error:
+            skipped[file] = str(error)
+        skipped.update((_relative(bounds, spot), str(error)) for spot, error in walk.skipped.items())
+
+    def _files(self, bounds: Bounds) -> ProjectFiles:
+        key = (bounds.root, bounds.own)
+        if key not in self._open:
+            self._open[key] = ProjectFiles(bounds.root, bounds.own)
+        return self._open[key]
+
+    def _is(self, folder: Path, file: str, is_folder: bool) -> bool:
+        try:
+            found = self.find(folder, file)
+        except ConfigurationError:
+            return False
+        return found is not None and (found.place.is_folder if is_folder else found.place.is_file)
+
+
+def check_relative(folder: Path, file: str) -> None:
+    """Raises ConfigurationError for a path that is not relative to `folder`, or leaves it by its dots."""
+    if not file.strip() or not _can_be_named(file):
+        raise ConfigurationError(f"{file!r} is no path: name a file under {shown(folder)}.")
+    plain = file.replace("\\", "/")
+    if plain.startswith("/") or plain[1:2] == ":":
+        raise ConfigurationError(
+            f"{shown(file)} is an absolute path: name a file under {shown(folder)} relative to it."
+        )
+    if ".." in plain and os.path.normpath(plain).replace("\\", "/").split("/")[0] == "..":
+        raise ConfigurationError(
+            f"{shown(file)} points outside {shown(folder)}: keep the file in that folder."
+        )
 
 
 def stamp(path: Union[str, Path]) -> Stamp:
-    """What changes with a file's or a folder's content; all zero where there is none."""
+    """What changes with a file's or a folder's content; all zero where there is none. Follows no link."""
     try:
-        found = os.stat(path)  # noqa: PTH116
+        return stamp_of(os.lstat(path))
     except (OSError, ValueError):
         return (0, 0, 0)
-    return (found.st_mtime_ns, found.st_size, found.st_ino)
+
+
+def stamp_of(info: os.stat_result) -> Stamp:
+    return (info.st_mtime_ns, info.st_size, info.st_ino)
+
+
+def _real(files: ProjectFiles, spot: Spot, place: Place) -> Optional[Path]:
+    return None if "/".join(place.parts) == spot.name else files.path(place)
+
+
+def _relative(bounds: Bounds, spot: Spot) -> str:
+    return spot.name[len(bounds.below) + 1 :] if bounds.below else spot.name
+
+
+def _joined(folder: str, file: str) -> str:
+    return f"{folder}/{file}" if folder and file else folder or file
 
 
 def _can_be_named(path: str) -> bool:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 
+from ..errors import ConfigurationError
 from ..types import Agent
 from .building import PROBLEM
-from .files import Stamp, stamp
+from .files import AgentFiles, Found, Stamp, stamp, stamp_of
 
 
 class Problem(NamedTuple):
@@ -23,14 +24,15 @@ class Problem(NamedTuple):
 
 
 class Loaded:
-    """One reading of all sources.
+    """One reading of all sources, by `reader`.
 
     `problems` are what can't be an agent, `remarks` what became one all the same. `stamps` tell when it is
     out of date: `shared` are the paths that concern more than one agent (folders and claude.json), in the
     order of precedence, `files` the ones that concern one agent.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, reader: AgentFiles) -> None:
+        self.reader = reader
         self.agents: Dict[str, Agent] = {}
         self.titles: Dict[str, str] = {}
         self.workflows: Dict[str, Any] = {}
@@ -38,9 +40,12 @@ class Loaded:
         self.remarks: List[Problem] = []
         self.stamps: Dict[Path, Stamp] = {}
         self.shared: List[Path] = []
+        self._are_shared: Set[Path] = set()
         self.files: Dict[str, Tuple[Path, ...]] = {}
         # The text of each skill that was looked for, None for one that is not there.
         self.skills: Dict[Path, Optional[str]] = {}
+        # Where files lead to that are links, or are reached by one.
+        self._real: Dict[Path, Path] = {}
         self._levels: Dict[str, int] = {}
         self._watched: Dict[str, List[Tuple[str, Stamp]]] = {}
 
@@ -49,7 +54,9 @@ class Loaded:
         watched = self._watched.get(name)
         if watched is None:
             # As text: it is asked for at each call, and a Path takes longer to look up than to stat.
-            paths = (*self.shared[: self._levels.get(name)], *self.files[name])
+            own = self.files[name]
+            led_to = [self._real[path] for path in own if path in self._real]
+            paths = (*self.shared[: self._levels.get(name)], *own, *led_to)
             watched = self._watched[name] = [(str(path), self.stamps[path]) for path in paths]
         return all(stamp(path) == was for path, was in watched)
 
@@ -61,14 +68,42 @@ class Loaded:
     def problem_of(self, name: str) -> Optional[Problem]:
         return next((one for one in self.problems if one.name == name), None)
 
-    def watch(self, path: Path) -> None:
-        """To be called before the reading: what changes meanwhile is then read again."""
-        self.stamps.setdefault(path, stamp(path))
+    def text(self, folder: Path, file: str, shared: bool = False) -> str:
+        """The text of a file below `folder`, watched from before it is read. `shared`: see `share`.
 
-    def share(self, path: Path) -> None:
-        """As `watch`, for a path that concerns every agent of its source and of weaker ones."""
-        self.watch(path)
-        self.shared.append(path)
+        Raises ConfigurationError.
+        """
+        found = self.look(folder, file, shared)
+        return self.reader.text(folder, file, found)
+
+    def look(self, folder: Path, file: str, shared: bool = False) -> Optional[Found]:
+        """What is at a path below `folder`, watched from then on. Raises ConfigurationError."""
+        path = folder / file
+        try:
+            found = self.reader.find(folder, file)
+        except ConfigurationError:
+            self._watch(path, shared)
+            raise
+        if found is None or found.real is not None:
+            # Of a link both are watched: where it leads, and what is there.
+            self._watch(path, shared)
+        if found is not None:
+            self._watch(found.real or path, shared, stamp_of(found.place.info))
+            if found.real is not None:
+                self._real[path] = found.real
+        return found
+
+    def share(self, path: Path, found: Optional[Stamp] = None) -> None:
+        """Watches a path that concerns every agent of its source and of weaker ones. `found` is its stamp as
+        it was before it was read."""
+        self._watch(path, True, found)
+
+    def _watch(self, path: Path, shared: bool, found: Optional[Stamp] = None) -> None:
+        """To be called before the reading: what changes meanwhile is then read again."""
+        self.stamps.setdefault(path, stamp(path) if found is None else found)
+        if shared and path not in self._are_shared:
+            self._are_shared.add(path)
+            self.shared.append(path)
 
     def add(self, agent: Agent, *paths: Path) -> None:
         self.agents[agent.name] = agent

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from pathlib import Path, PurePosixPath
-from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from ..errors import ConfigurationError
 from ..types import Agent
@@ -13,10 +12,10 @@ from .building import NOTE, WARNING, faults_of, read_model, read_settings
 from .config import AgentEntry, Config, load_config
 from .definition import Definition, read_definition
 from .discovery import Sources
-from .files import read_text, resolve_inside
+from .files import AgentFiles
 from .loaded import Loaded, Problem
 from .names import is_lossy, marked_slug, slug
-from .plugins import Plugin, find_plugins, is_inside
+from .plugins import Plugin, find_plugins
 from .skills import Place, find_skills
 
 _A_NOTE = "it has no front matter and is taken for notes; an agent's begins with '---'"
@@ -49,9 +48,12 @@ class Found(NamedTuple):
 
 def load_sources(sources: Sources) -> Loaded:
     """Raises ConfigurationError for a claude.json that can't be read; an agent's fault is its problem."""
-    loaded = Loaded()
-    loaded.share(sources.config)
-    config = load_config(sources.config) if os.path.lexists(sources.config) else Config({}, {})
+    with AgentFiles(sources.bounds) as reader:
+        return _load(sources, Loaded(reader))
+
+
+def _load(sources: Sources, loaded: Loaded) -> Loaded:
+    config = _config(loaded, sources)
     loaded.workflows = config.workflows
     for slip in config.slips:
         loaded.remarks.append(Problem(sources.config.name, sources.config.name, slip, WARNING))
@@ -76,6 +78,13 @@ def load_sources(sources: Sources) -> Loaded:
             _add_plugin(loaded, plugin, sources.plugins, skills)
         _name_alone(loaded)
     return loaded
+
+
+def _config(loaded: Loaded, sources: Sources) -> Config:
+    found = loaded.look(sources.folder, sources.config.name, shared=True)
+    if found is None:
+        return Config({}, {})
+    return load_config(sources.config, loaded.reader.text(sources.folder, sources.config.name, found))
 
 
 def _add_plugin(loaded: Loaded, plugin: Plugin, root: Path, skills: Tuple[Place, ...]) -> None:
@@ -121,15 +130,12 @@ def _add_entry(loaded: Loaded, source: Source, name: str, entry: AgentEntry) -> 
 
 
 def _read_contract(loaded: Loaded, folder: Path, file: str) -> Optional[str]:
-    loaded.watch(folder / file)
-    text = read_text(resolve_inside(folder, file))
+    text = loaded.text(folder, file)
     return text if text.strip() else None
 
 
 def _read(loaded: Loaded, folder: Path, file: str) -> Definition:
-    # The path as it is spelled: a link that comes to point elsewhere is a change too.
-    loaded.watch(folder / file)
-    return read_definition(read_text(resolve_inside(folder, file)))
+    return read_definition(loaded.text(folder, file))
 
 
 def _check(definition: Definition) -> None:
@@ -302,29 +308,31 @@ def _add(
 def _markdown_files(loaded: Loaded, source: Source, places: Sequence[str]) -> Iterator[str]:
     """The markdown files in folders, or named themselves, as paths relative to the source's folder."""
     seen: Set[str] = set()
-    base = source.folder
     for place in places:
-        folder = base / place
-        if source.prefix and not is_inside(base, place):
-            reason = f"it points outside {base}; keep the plugin's files in that folder"
-            loaded.problems.append(Problem(source.prefix.rstrip(":"), place, reason))
+        try:
+            found = loaded.look(source.folder, place, shared=True)
+        except ConfigurationError as error:
+            name = source.prefix.rstrip(":") or PurePosixPath(place).stem
+            loaded.problems.append(Problem(name, place, str(error)))
             continue
-        loaded.share(folder)
-        if place.lower().endswith(".md") and not folder.is_dir():
-            names: Iterable[str] = (place,)
-        else:
-            names = _in_folder(loaded, base, folder)
+        is_folder = found is not None and found.place.is_folder
+        names = (
+            (place,) if place.lower().endswith(".md") and not is_folder else _in_folder(loaded, source, place)
+        )
         for name in names:
             if name not in seen:
                 seen.add(name)
                 yield name
 
 
-def _in_folder(loaded: Loaded, base: Path, folder: Path) -> Iterator[str]:
-    for parent, folders, files in os.walk(folder):
-        folders.sort()
-        if Path(parent) != folder:
-            loaded.share(Path(parent))
-        for name in sorted(files):
-            if name.lower().endswith(".md"):
-                yield (Path(parent) / name).relative_to(base).as_posix()
+def _in_folder(loaded: Loaded, source: Source, place: str) -> Iterator[str]:
+    """The markdown files below a folder. What can't be gone into, or not to its end, is a problem."""
+    skipped: Dict[str, str] = {}
+    for one in loaded.reader.walk(source.folder, place, skipped):
+        if one.real is not None:
+            loaded.share(source.folder / one.file)
+        loaded.share(one.real or source.folder / one.file, one.stamp)
+        yield from (f"{one.file}/{name}" for name in one.names if name.lower().endswith(".md"))
+    for file, reason in skipped.items():
+        loaded.share(source.folder / file)
+        loaded.problems.append(Problem(PurePosixPath(file).stem, file, reason))

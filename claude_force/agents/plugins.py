@@ -7,19 +7,14 @@ in `.claude-plugin/marketplace.json`. What is listed from elsewhere, such as ano
 from __future__ import annotations
 
 import json
-import logging
-import os
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 from ..errors import ConfigurationError
 from .discovery import PLUGIN_FILES
-from .files import read_text, resolve_inside
 from .keys import listed
 from .loaded import Loaded, Problem
 from .names import is_name, slug
-
-logger = logging.getLogger(__name__)
 
 _MANIFEST, _MARKET = PLUGIN_FILES
 _PARTS = ("agents", "commands")
@@ -45,7 +40,7 @@ def find_plugins(loaded: Loaded, root: Path) -> List[Plugin]:
     for plugin in (
         *_of_root(root, manifest),
         *_of_folder(loaded, root, bool(manifest or market)),
-        *_of_market(root, market, manifest is not None),
+        *_of_market(loaded, root, market, manifest is not None),
     ):
         if not is_name(plugin.name):
             loaded.problems.append(
@@ -73,38 +68,30 @@ def _of_root(root: Path, manifest: Optional[Dict[str, Any]]) -> Iterator[Plugin]
 
 def _of_folder(loaded: Loaded, root: Path, is_listed: bool) -> Iterator[Plugin]:
     """Those in `plugins/`. Without a manifest of its own one counts where the repository has one."""
-    folder = root / "plugins"
-    loaded.share(folder)
-    for name in _folders_in(root, "plugins"):
+    for name in _folders_in(loaded, root, "plugins"):
         place = f"plugins/{name}"
-        has_manifest = (root / place / _MANIFEST).is_file()
-        has_parts = is_listed and any((root / place / part).is_dir() for part in (*_PARTS, "skills"))
-        if (has_manifest or has_parts) and is_inside(root, place):
+        files = loaded.reader
+        has_manifest = files.is_file(root, f"{place}/{_MANIFEST}")
+        has_parts = is_listed and any(
+            files.is_folder(root, f"{place}/{part}") for part in (*_PARTS, "skills")
+        )
+        if has_manifest or has_parts:
             manifest = _read_json(loaded, root, f"{place}/{_MANIFEST}") if has_manifest else None
             yield _plugin(manifest or {}, name, place)
 
 
-def _folders_in(root: Path, place: str) -> List[str]:
-    if not (root / place).is_dir() or not is_inside(root, place):
-        return []
+def _folders_in(loaded: Loaded, root: Path, place: str) -> List[str]:
     try:
-        with os.scandir(root / place) as found:
-            return sorted(one.name for one in found if one.is_dir())[:_MOST_PLUGINS]
-    except OSError as error:
-        logger.info("%s can't be listed: %s", root / place, error)
+        loaded.look(root, place, shared=True)
+        return loaded.reader.folders_in(root, place)[:_MOST_PLUGINS]
+    except ConfigurationError as error:
+        loaded.problems.append(Problem(place, place, str(error)))
         return []
 
 
-def is_inside(root: Path, place: str) -> bool:
-    """Whether a path leads to what lies below the root."""
-    try:
-        resolve_inside(root, place)
-    except ConfigurationError:
-        return False
-    return True
-
-
-def _of_market(root: Path, market: Optional[Dict[str, Any]], root_is_plugin: bool) -> Iterator[Plugin]:
+def _of_market(
+    loaded: Loaded, root: Path, market: Optional[Dict[str, Any]], root_is_plugin: bool
+) -> Iterator[Plugin]:
     entries = (market or {}).get("plugins")
     metadata = (market or {}).get("metadata")
     base = metadata.get("pluginRoot") if isinstance(metadata, dict) else None
@@ -116,7 +103,7 @@ def _of_market(root: Path, market: Optional[Dict[str, Any]], root_is_plugin: boo
         under = base if isinstance(base, str) and not source.startswith(".") else ""
         place = _joined(under, source)
         # The repository's own manifest names the plugin that it is, and not those that it lists.
-        manifest = _peek(root, f"{place}/{_MANIFEST}") if place else {}
+        manifest = _peek(loaded, root, f"{place}/{_MANIFEST}") if place else {}
         name = manifest.get("name") or entry.get("name")
         lists_parts = any(entry.get(part) for part in _PARTS)
         whole = not (not place and (lists_parts or root_is_plugin))
@@ -149,11 +136,11 @@ def _joined(folder: str, path: str) -> str:
 
 def _read_json(loaded: Loaded, root: Path, file: str) -> Optional[Dict[str, Any]]:
     """The object in a manifest; None where there is none, {} where it can't be read, which is a problem."""
-    loaded.share(root / file)
-    if not os.path.lexists(root / file):
-        return None
     try:
-        value = json.loads(read_text(resolve_inside(root, file)))
+        found = loaded.look(root, file, shared=True)
+        if found is None:
+            return None
+        value = json.loads(loaded.reader.text(root, file, found))
         if not isinstance(value, dict):
             raise ConfigurationError("it holds no JSON object; begin it with '{'")
     except (ValueError, RecursionError) as error:
@@ -163,9 +150,10 @@ def _read_json(loaded: Loaded, root: Path, file: str) -> Optional[Dict[str, Any]
     return value
 
 
-def _peek(root: Path, file: str) -> Dict[str, Any]:
+def _peek(loaded: Loaded, root: Path, file: str) -> Dict[str, Any]:
+    files = loaded.reader
     try:
-        value = json.loads(read_text(resolve_inside(root, file)))
+        value = json.loads(files.text(root, file, files.find(root, file)))
     except (ValueError, RecursionError):
         # Missing, or a problem that is told where the folder is looked at.
         return {}

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path, PurePosixPath
 from typing import List, NamedTuple, Optional, Sequence, Tuple
 
 from ..errors import ConfigurationError
 from .building import PROBLEM
 from .definition import read_definition
-from .files import read_text, resolve_inside
 from .loaded import Loaded, Problem
 from .names import is_skill_name
 
@@ -73,7 +71,6 @@ def _skill(loaded: Loaded, places: Tuple[Place, ...], name: str, paths: List[Pat
         path = folder / file
         paths.append(path)
         if path not in loaded.skills:
-            loaded.watch(path)
             loaded.skills[path] = _skill_text(loaded, folder, file)
         text = loaded.skills[path]
         if text is not None:
@@ -82,10 +79,11 @@ def _skill(loaded: Loaded, places: Tuple[Place, ...], name: str, paths: List[Pat
 
 
 def _skill_text(loaded: Loaded, folder: Path, file: str) -> Optional[str]:
-    if not os.path.lexists(folder / file):
-        return None
     try:
-        definition = read_definition(read_text(resolve_inside(folder, file)))
+        found = loaded.look(folder, file)
+        if found is None:
+            return None
+        definition = read_definition(loaded.reader.text(folder, file, found))
         if definition.problem:
             raise ConfigurationError(definition.problem)
     except ConfigurationError as error:

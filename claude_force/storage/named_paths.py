@@ -33,6 +33,10 @@ class NamedPaths:
         self._start = os.path.realpath(start or os.getcwd())
         self.root = project_root(self._start)
 
+    def has(self, path: Union[str, Path]) -> bool:
+        """Whether the path lies in the project of the working directory."""
+        return self._inside(str(path)) is not None
+
     def file(self, path: Union[str, Path]) -> Grant:
         """For a file. Raises FileAccessError where its folder is not there."""
         inside = self._inside(str(path))

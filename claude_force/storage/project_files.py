@@ -120,39 +120,50 @@ class ProjectFiles:
                 raise unusable(label, error) from error
         raise _unsettled(label)
 
-    def open(self, name: Name, most: Optional[int] = None, label: Optional[Name] = None) -> int:
+    def open(
+        self,
+        name: Name,
+        most: Optional[int] = None,
+        label: Optional[Name] = None,
+        place: Optional[Place] = None,
+    ) -> int:
         """A descriptor for reading of the regular file `name`, which has at most `most` bytes.
 
-        Raises FileAccessError where nothing is there, it is no regular file, it is larger, it leaves the
-        root, or the system refuses.
+        `place` is where `find` has just found it. Raises FileAccessError where nothing is there, it is no
+        regular file, it is larger, it leaves the root, or the system refuses.
         """
         label = label or name
         for _ in range(_MOST_WALKS):
-            place = self.find(name, label)
+            place = place or self.find(name, label)
             if place is None:
                 raise missing(label)
             refuse_irregular(label, place.info)
             try:
                 descriptor = self._folders.open(place.parts[:-1], place.parts[-1])
             except (ReplacedError, FileNotFoundError):
+                place = None
                 continue
             except OSError as error:
                 raise unusable(label, error) from error
             return checked(descriptor, label, most)
         raise _unsettled(label)
 
-    def read(self, name: Name, most: int, label: Optional[Name] = None) -> bytes:
+    def read(
+        self, name: Name, most: int, label: Optional[Name] = None, place: Optional[Place] = None
+    ) -> bytes:
         """The bytes of the file. Raises FileAccessError as `open` does."""
-        descriptor = self.open(name, most, label)
+        descriptor = self.open(name, most, label, place)
         try:
             return read_all(descriptor, label or name, most)
         finally:
             os.close(descriptor)
 
-    def read_text(self, name: Name, most: int, label: Optional[Name] = None) -> str:
+    def read_text(
+        self, name: Name, most: int, label: Optional[Name] = None, place: Optional[Place] = None
+    ) -> str:
         """The text of a UTF-8 file, with or without a byte order mark. Raises FileAccessError."""
         try:
-            return self.read(name, most, label).decode("utf-8-sig")
+            return self.read(name, most, label, place).decode("utf-8-sig")
         except UnicodeDecodeError as error:
             where = f"{shown(label or name)} is not UTF-8 at byte {error.start}"
             raise FileAccessError(f"{where}: save it as UTF-8.") from error
@@ -298,7 +309,9 @@ def too_large(name: Name, most: int) -> FileAccessError:
 
 
 def missing(name: Name) -> FileAccessError:
-    return FileAccessError(f"{shown(name)} can't be read: No such file. Check the name.", is_missing=True)
+    return FileAccessError(
+        f"{shown(name)} can't be read: No such file or directory. Check the name.", is_missing=True
+    )
 
 
 def unusable(name: Name, error: Exception) -> FileAccessError:

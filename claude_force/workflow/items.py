@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-import glob
 import json
+import logging
 import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Collection, Dict, List, Mapping, Optional, Sequence
 
-from ..errors import InputError
+from ..errors import FileAccessError, InputError
+from ..storage.file_walk import FileWalk, Match, Spot, has_magic, split_pattern
+from ..storage.named_paths import Grant
+from ..storage.project_files import ProjectFiles, shown
+from ..storage.project_root import project_root
 from .spec import FILES, INPUT, LINES, STEP, ForEach
 
 _FILE_TEXT = "item.text"
+logger = logging.getLogger(__name__)
+
+# In bytes, of one file.
+_LARGEST = 64 * 1024 * 1024
+_MOST_LOGGED = 10
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _FENCED = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
 
@@ -23,19 +32,23 @@ class Item:
     """One of the things that a step is run over.
 
     `label` is short and tells it from the others; `fields` are what templates can name as `item.NAME`;
-    `path` is the file that `item.text` is read from.
+    `path` is the file that `item.text` is read from, below the root that bounds what is read; `problem` says
+    why it can't be read.
     """
 
     label: str
     text: str
     fields: Mapping[str, str] = field(default_factory=dict)
-    path: Optional[Path] = None
+    path: Optional[Grant] = None
+    problem: Optional[FileAccessError] = None
 
     def values(self, names: Collection[str]) -> Dict[str, str]:
         """What these names of a template stand for, and more. Raises InputError for an unreadable file."""
+        if self.problem is not None:
+            raise self.problem
         found = {"item": self.text, **{f"item.{name}": value for name, value in self.fields.items()}}
         if self.path is not None and _FILE_TEXT in names:
-            found[_FILE_TEXT] = _read(self.path, self.label)
+            found[_FILE_TEXT] = _read(self.path)
         return found
 
 
@@ -53,7 +66,7 @@ def items_of(
         return _files(patterns, root)
     if foreach.source == LINES:
         # Not splitlines: it divides at form feeds and at U+2028 too, which stand within lines.
-        lines = _LINE_END.split(_read(_inside(root, foreach.value), foreach.value))
+        lines = _LINE_END.split(_text_of_lines(root, foreach.value))
         return [Item(_short(line), line) for line in lines if line.strip()]
     if foreach.source == STEP:
         return _each([value for answer in answers for value in _answered(answer, foreach.value)])
@@ -81,41 +94,88 @@ def _short(text: str) -> str:
 
 
 def _files(patterns: Sequence[str], root: Path) -> List[Item]:
-    found = {path for pattern in patterns for path in _matches(root, pattern)}
+    found = {match.spot.label: match for pattern in patterns for match in _matches(root, pattern)}
     if not found:
-        raise InputError(f"No file below {root} matches {', '.join(patterns)}.")
-    return [Item(name, name, path=root / name) for name in sorted(found)]
+        raise InputError(f"No file below {shown(root)} matches {', '.join(map(shown, patterns))}.")
+    bounds = project_root(root)
+    return [
+        Item(shown(name), shown(name), path=Grant(bounds, one.spot), problem=one.problem)
+        for name, one in sorted(found.items())
+    ]
 
 
-def _matches(root: Path, pattern: str) -> List[str]:
-    _inside(root, pattern)
-    # Path.glob is slower, and raises for patterns that match nothing on some systems.
-    paths = (Path(one) for one in glob.glob(os.path.join(glob.escape(str(root)), pattern), recursive=True))  # noqa: PTH118, PTH207
-    inside = (path for path in paths if path.is_file() and _is_inside(root, path))
-    return [path.relative_to(root).as_posix() for path in inside]
+def _matches(root: Path, pattern: str) -> List[Match]:
+    """The files that a pattern or a name stands for, those that can't be read among them."""
+    plain = _grant(root, pattern)
+    folder, rest = split_pattern(pattern)
+    with ProjectFiles(plain.root) as files:
+        walk = FileWalk(files)
+        named = walk.match(plain.spot)
+        if not has_magic(pattern):
+            if named is not None and named.problem is not None and named.problem.is_outside:
+                raise _not_inside(root, pattern)
+            return [named] if named is not None else []
+        if named is not None and named.problem is None:
+            return [named]
+        found = list(walk.matches(_grant(root, folder).spot, rest))
+    _log_skipped(walk)
+    return found
 
 
-def _inside(root: Path, name: str) -> Path:
-    path = root / name
+def _log_skipped(walk: FileWalk) -> None:
+    skipped = [error for error in walk.skipped.values() if not error.is_missing]
+    for error in skipped[:_MOST_LOGGED]:
+        logger.warning("Skipped: %s", error)
+    if len(skipped) > _MOST_LOGGED:
+        logger.warning("... and %d more like these", len(skipped) - _MOST_LOGGED)
+
+
+def _not_inside(root: Path, name: str) -> InputError:
+    return InputError(
+        f"{shown(name)} is not inside the project {shown(root)}: name files relative to it, without '..'."
+    )
+
+
+def _grant(root: Path, name: str) -> Grant:
+    """A path that the workflow gives, relative to the project's folder. Raises InputError for any other."""
+    plain = name.replace("\\", "/")
+    is_relative = not plain.startswith("/") and not Path(name).is_absolute() and plain[1:2] != ":"
+    if not is_relative or ".." in plain.split("/") or not _can_be_named(name):
+        raise _not_inside(root, name)
+    below = _below(root)
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    return Grant(project_root(root), Spot("/".join((*([below] if below else []), *parts)), "/".join(parts)))
+
+
+def _below(root: Path) -> str:
+    """The project's folder below the root that bounds its links."""
+    below = os.path.relpath(os.path.realpath(root), project_root(root)).replace(os.sep, "/")
+    return "" if below == "." else below
+
+
+def _can_be_named(name: str) -> bool:
     try:
-        inside = not Path(name).is_absolute() and ".." not in Path(name).parts and _is_inside(root, path)
-    except ValueError:  # Half a surrogate pair, or a NUL, which some versions of Python let pass.
-        inside = False
-    if not inside or "\0" in name:
-        raise InputError(f"{name} is not inside the project {root}: name files relative to it, without '..'.")
-    return path
+        return b"\0" not in os.fsencode(name)
+    except UnicodeEncodeError:  # Half of a surrogate pair.
+        return False
 
 
-def _is_inside(root: Path, path: Path) -> bool:
-    return os.path.commonpath([os.path.realpath(root), os.path.realpath(path)]) == os.path.realpath(root)
-
-
-def _read(path: Path, label: str) -> str:
+def _text_of_lines(root: Path, name: str) -> str:
     try:
-        return path.read_bytes().decode("utf-8-sig")
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8"
-        raise InputError(f"{label} can't be read: {reason}.") from error
+        return _read(_grant(root, name))
+    except FileAccessError as error:
+        if error.is_outside:
+            raise _not_inside(root, name) from error
+        raise
+
+
+def _read(grant: Grant) -> str:
+    with ProjectFiles(grant.root) as files:
+        data = files.read(grant.spot.name, _LARGEST, grant.spot.label)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{shown(grant.spot.label)} can't be read: it is not UTF-8.") from error
 
 
 def _answered(answer: str, step: str) -> List[Any]:
