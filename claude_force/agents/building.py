@@ -21,7 +21,8 @@ _MOST_TOKENS = 10**7
 _HOTTEST = 2.0
 
 _NOT_YAML = (
-    "its front matter is not valid YAML and was read line by line; put a value that holds ': ' in quotes"
+    "its front matter is not valid YAML, or has aliases, and was read line by line; "
+    "put a value that holds ': ' or begins with '*' in quotes"
 )
 
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 import re
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
-from .keys import IN_TEXT, ONE_LINE
+from .keys import IN_TEXT, LISTS, ONE_LINE
 from .model_names import is_model_name
 
 _LARGEST_FRONT_MATTER = 64 * 1024
 # How far down front matter is looked for that does not begin on line 1.
 _LATEST_FRONT_MATTER = 50
+_MOST_BITS = 4096
+# YAML reads 1:30 as a number of base 60, and for one of many digits takes the square of their count.
+_BASE_60 = re.compile(r"(?::[0-5]?\d){40}")
 _FENCE = re.compile(r"---[ \t]*")
 _FIELD = re.compile(r"([A-Za-z][\w-]*)[ \t]*:(?:[ \t]+(.*)|[ \t]*)$", re.ASCII)
 # One line that YAML reads as nothing but a key and a text, a text in quotes, or a number.
@@ -120,6 +123,8 @@ def _read_strict(front: str) -> Optional[Dict[str, Any]]:
     """The mapping that YAML reads, or None where it refuses or would expand aliases."""
     import yaml
 
+    if _BASE_60.search(front):
+        return None
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         # Aliases can expand a small file into gigabytes, and no agent needs one. Each has an anchor.
@@ -137,7 +142,24 @@ def _read_strict(front: str) -> Optional[Dict[str, Any]]:
     ):
         # The last two are what it raises for a tag with a value that does not fit, such as `!!bool x`.
         return None
-    return {str(key): one for key, one in value.items()} if isinstance(value, dict) else None
+    if not isinstance(value, dict) or _has_huge_number(value):
+        return None
+    return {str(key): one for key, one in value.items()}
+
+
+def _has_huge_number(value: Dict[Any, Any]) -> bool:
+    """Whether it holds a number that Python refuses to write as text, so that no message could show it."""
+    rest: List[Any] = [value]
+    while rest:
+        one = rest.pop()
+        if isinstance(one, dict):
+            rest.extend(one)
+            rest.extend(one.values())
+        elif isinstance(one, (list, tuple, set)):
+            rest.extend(one)
+        elif isinstance(one, int) and one.bit_length() > _MOST_BITS:
+            return True
+    return False
 
 
 def _has_alias(events: Any) -> bool:
@@ -147,27 +169,28 @@ def _has_alias(events: Any) -> bool:
 def _read_lenient(front: str) -> Dict[str, Any]:
     """Fields line by line. A field of one line ends with its line; a text goes on to the next field."""
     fields: Dict[str, List[str]] = {}
-    current: Optional[List[str]] = None
+    # The field that goes on, "" for none.
+    current = ""
     for line in front.split("\n"):
-        begun = _begins_field(line, fields, in_text=current is not None)
+        begun = _begins_field(line, fields, current)
         if begun is None:
-            if current is not None:
-                current.append(line.strip())
+            if current:
+                fields[current].append(line.strip())
             continue
         name, value = begun
         fields[name] = [value]
-        current = None if name in ONE_LINE else fields[name]
+        current = "" if name in ONE_LINE else name
     return {name: _value_of(name, lines) for name, lines in fields.items()}
 
 
-def _begins_field(line: str, fields: Dict[str, List[str]], in_text: bool) -> Optional[Tuple[str, str]]:
+def _begins_field(line: str, fields: Dict[str, List[str]], current: str) -> Optional[Tuple[str, str]]:
     match = _FIELD.match(line)
     if match is None:
         return None
     name, value = match.group(1), match.group(2) or ""
     if name in fields:
         return None
-    if not in_text:
+    if not current or current in LISTS:
         return name, value
     if name in IN_TEXT:
         return (name, value) if _is_plausible(name, value) else None

@@ -61,7 +61,7 @@ AGENT_KEYS: Mapping[str, Key] = {
     "context": Key(UNUSED, "it decides what the agent sees of a session; here an agent sees its task"),
     "background": Key(SHOWN, "it lets the agent run beside a session"),
     "color": Key(SHOWN, "it is the color of the agent's name"),
-    "disable-model-invocation": Key(SHOWN, "it keeps a model from starting the command by itself"),
+    "disable-model-invocation": Key(SHOWN, "it keeps a model from starting the command"),
     "argument-hint": Key(SHOWN, "it shows which arguments a command takes", one_line=False),
 }
 
@@ -96,15 +96,17 @@ IN_TEXT = frozenset((*AGENT_KEYS, *COMMAND_KEYS, *_OTHERS)) - {
     "paths",
     "arguments",
 }
-ONE_LINE = frozenset(name for name, key in (*COMMAND_KEYS.items(), *AGENT_KEYS.items()) if key.one_line) | {
-    "version",
-    "author",
-    "category",
-    "priority",
-    "license",
-    "mode",
-    "type",
-}
+ONE_LINE = frozenset(
+    (
+        *(name for name, key in (*COMMAND_KEYS.items(), *AGENT_KEYS.items()) if key.one_line),
+        *("version", "author", "category", "priority", "license", "mode", "type"),
+    )
+)
+
+# Lists of names: no line with a key of its own is part of one.
+LISTS = frozenset(
+    ("tools", "disallowedTools", "skills", "allowed-tools", "disallowed-tools", "argument-hint")
+)
 
 # Keys that agents' files are found to have, and what Claude Code's name for them is.
 _MEANT = {
