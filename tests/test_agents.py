@@ -339,6 +339,13 @@ class TestProblems:
         with pytest.raises(ConfigurationError, match="^Agent 'a' can't be used"):
             project.registry.get("a")
 
+    def test_an_absolute_path_is_refused_wherever_it_leads(self, project):
+        own = project.file("agents/own.md", "Body")
+        for entry in ({"file": str(own)}, {"file": "agents/own.md", "contract": str(own)}):
+            project.config(agents={"a": entry})
+            with pytest.raises(ConfigurationError, match="absolute path"):
+                project.registry.get("a")
+
     def test_a_contract_outside_the_folder_is_refused(self, project):
         project.file("a.md", "Body")
         project.config(agents={"a": {"file": "a.md", "contract": "../../etc/passwd"}})
