@@ -19,6 +19,12 @@ MAX_TOKENS = 4096
 MAX_TOKENS_THINKING = 16_384
 MAX_TASK_CHARACTERS = 100_000
 
+# As of the newest SDK, whatever is installed.
+API_VERSION = "2026-10-21"
+# The last one under which the API takes `SAMPLING`.
+API_VERSION_WITH_SAMPLING = "2023-06-01"
+SAMPLING = frozenset({"temperature", "top_k", "top_p"})
+
 CACHE_TTL_HOURS = 24.0
 CACHE_MAX_SIZE_MB = 100.0
 # How often a process looks whether another one has found the answer that both want, and for how long.

@@ -143,18 +143,27 @@ class TestOneCall:
             assert isinstance(row.error, InvalidOptionError)
             assert len(server.requests) == 1
 
-    async def test_temperature_is_sent_where_the_sdk_takes_it_and_refused_where_not(self, project):
-        import anthropic
-
-        taken = int(anthropic.__version__.split(".")[0]) < 1
+    @pytest.mark.parametrize("option", ["temperature", "top_p", "top_k"])
+    async def test_sends_sampling_fields_under_the_version_that_takes_them(self, project, option):
         async with fleet(project) as (orchestrator, server):
-            if taken:
-                await orchestrator.execute_agent("python-expert", "x", temperature=0.2)
-                assert server.requests[0].body["temperature"] == 0.2
-            else:
-                with pytest.raises(InvalidOptionError, match="temperature"):
-                    await orchestrator.execute_agent("python-expert", "x", temperature=0.2)
-                assert server.requests == []
+            for number, options in enumerate([{}, {option: 1}, {}, {option: 1}]):
+                assert (await orchestrator.execute_agent("python-expert", f"{number}", **options)).success
+        versions = [one.headers["anthropic-version"] for one in server.requests]
+        assert versions == ["2026-10-21", "2023-06-01"] * 2
+        assert [one.body.get(option) for one in server.requests] == [None, 1] * 2
+
+    async def test_names_the_version_that_the_user_names(self, project, monkeypatch):
+        monkeypatch.setenv("ANTHROPIC_CUSTOM_HEADERS", "anthropic-version: 2025-01-01")
+        async with fleet(project) as (orchestrator, server):
+            for options in ({}, {"temperature": 0.5}):
+                await orchestrator.execute_agent("python-expert", "x", **options)
+        assert [one.headers["anthropic-version"] for one in server.requests] == ["2025-01-01"] * 2
+
+    async def test_an_unknown_option_is_refused_before_anything_is_sent(self, project):
+        async with fleet(project) as (orchestrator, server):
+            with pytest.raises(InvalidOptionError, match="temprature"):
+                await orchestrator.execute_agent("python-expert", "x", temprature=0.2)
+        assert server.requests == []
 
 
 class TestBadInput:

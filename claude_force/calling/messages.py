@@ -222,10 +222,12 @@ class StreamReader:
         """
         if not self._message:
             return None
-        if self._is_counted:
+        if self.stopped and self._is_counted:
             return read_usage(self._usage)
         usage = read_usage(self._usage, is_final=False)
-        if self.stopped or self._used_server_tool:
+        if self.stopped:
+            return replace(usage, is_known=False)
+        if self._used_server_tool:
             usage = replace(usage, is_known=False)
         if self._thought or (thinks and not self._blocks):
             return replace(usage, output_tokens=max(usage.output_tokens, most))

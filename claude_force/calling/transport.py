@@ -7,7 +7,6 @@ as the answer's own bytes.
 
 from __future__ import annotations
 
-import inspect
 import time
 from contextlib import suppress
 from functools import partial
@@ -88,7 +87,6 @@ class Transport:
         # Of a cloud, or of a profile: a token, or a signature, that changes.
         self._signs = self._cloud is not None or getattr(self._client, "credentials", None) is not None
         self._broken = connection_errors(anthropic)
-        self._taken = frozenset(inspect.signature(self._client.messages.create).parameters)
         self.base_url = shown_address(str(self._client.base_url))
         self.sdk_version = str(anthropic.__version__)
         self.is_fast = http is not None
@@ -98,8 +96,8 @@ class Transport:
         self._closed = False
 
     def check(self, call: Call) -> None:
-        """Raises InvalidOptionError for an option that the installed SDK doesn't take, or a model that the
-        cloud can't have, PaidCallBlockedError where the switch forbids this endpoint."""
+        """Raises InvalidOptionError for an option that nobody knows, or a model that the cloud can't have;
+        PaidCallBlockedError where the switch forbids this endpoint."""
         if self._cloud is not None and self._cloud.is_strange(call.model, self._address):
             raise InvalidOptionError(
                 f"{self._cloud.title} has no model {call.model!r}. {self._cloud.naming} "
@@ -107,11 +105,11 @@ class Transport:
             )
         self._guard()
         self._check_key()
-        refused = sorted(set(call.options) - self._taken)
+        refused = sorted(name for name in call.options if not self._wire.takes(name))
         if refused:
             raise InvalidOptionError(
-                f"Option {refused[0]!r} is not taken by the installed anthropic SDK "
-                f"{self.sdk_version}. Leave it out, or install a version that has it."
+                f"Option {refused[0]!r} is none of the Messages API, as far as anthropic SDK "
+                f"{self.sdk_version} knows it. Leave it out, or install a version that has it."
             )
 
     def check_credentials(self) -> None:
@@ -160,7 +158,7 @@ class Transport:
         with _Translation(self, meter):
             with anyio.move_on_after(self._silence):
                 count = self._client.messages.with_raw_response.count_tokens
-                answer = await count(model=model, messages=word)
+                answer = await count(model=model, messages=word, extra_headers=self._wire.version())
                 meter.headers = _plain(answer.headers)
                 _expect_a_count(parsed(answer.http_response.text))
                 return

@@ -8,11 +8,13 @@ call costs; for one client they stay the same, unless its credentials are of a k
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 from contextvars import ContextVar
 from functools import partial
 from typing import Any, Callable, Dict, Optional
 
+from .. import settings
 from .client import NotSentError
 from .direct import Direct, direct
 
@@ -25,6 +27,7 @@ _FIELDS = frozenset(
         *("cache_control", "output_config", "inference_geo", "speed", "diagnostics"),
     }
 )
+_VERSION = "anthropic-version"
 _OF_ONE_REQUEST = frozenset({b"content-length", b"transfer-encoding", b"idempotency-key"})
 
 # Whether the request that this task is about to send is one like all others.
@@ -39,6 +42,10 @@ class Wire:
 
     def __init__(self, client: Any, http: Optional[Any], steady: bool = True) -> None:
         self._client, self._http = client, http
+        self._taken = frozenset(inspect.signature(client.messages.create).parameters)
+        # A cloud has versions of its own, and a user may name one in ANTHROPIC_CUSTOM_HEADERS.
+        named = {name.lower() for name in client._custom_headers}
+        self._names_version = steady and _VERSION not in named
         self._make: Optional[Callable[[bytes], Any]] = None
         self._direct: Optional[Direct] = None
         self._look: Optional[Callable[[], Optional[Direct]]] = None
@@ -47,10 +54,16 @@ class Wire:
         if http is not None and self._remembers:
             http.event_hooks = {**http.event_hooks, "request": [self._remember]}
 
+    def takes(self, option: str) -> bool:
+        """Whether the API, or the installed SDK, knows an option of this name."""
+        return option in self._taken or option in _FIELDS
+
     async def send(self, fields: Dict[str, Any]) -> Any:
         """An httpx response of any status, its body not read yet; the caller closes it. Raises as the SDK and
         httpx do."""
-        body = _written(fields) if self._remembers else None
+        # Under another version of the API than the other requests, so with other headers.
+        samples = not settings.SAMPLING.isdisjoint(fields)
+        body = _written(fields) if self._remembers and not samples else None
         if body is None:
             return await self._by_the_sdk(fields)
         if self._make is None:
@@ -89,8 +102,27 @@ class Wire:
             self._first = None
 
     async def _by_the_sdk(self, fields: Dict[str, Any]) -> Any:
-        answer = await self._client.messages.with_streaming_response.create(**fields).__aenter__()
+        given = self._for_the_sdk(fields)
+        answer = await self._client.messages.with_streaming_response.create(**given).__aenter__()
         return answer.http_response
+
+    def _for_the_sdk(self, fields: Dict[str, Any]) -> Dict[str, Any]:
+        """Arguments that this SDK takes: a field that it does not know goes into the body as it is."""
+        more = {name: value for name, value in fields.items() if name not in self._taken}
+        given = {name: value for name, value in fields.items() if name in self._taken}
+        if more:
+            given["extra_body"] = {**more, **(given.get("extra_body") or {})}
+        version = self.version(not settings.SAMPLING.isdisjoint(fields))
+        if version:
+            given["extra_headers"] = {**version, **(given.get("extra_headers") or {})}
+        return given
+
+    def version(self, samples: bool = False) -> Dict[str, str]:
+        """The header that names the version of the API, where the SDK would send another. `samples`: the request
+        has one of the sampling fields."""
+        own = self._client.default_headers.get(_VERSION, "") if self._names_version else ""
+        wanted = settings.API_VERSION_WITH_SAMPLING if samples else max(settings.API_VERSION, own)
+        return {_VERSION: wanted} if own and own != wanted else {}
 
     async def _remember(self, request: Any) -> None:
         if not _ordinary.get() or self._make is not None:
