@@ -118,8 +118,8 @@ class Wire:
         return given
 
     def version(self, samples: bool = False) -> Dict[str, str]:
-        """The header that names the version of the API, where the SDK would send another. `samples`: the request
-        has one of the sampling fields."""
+        """The header that names the version of the API, where the SDK would send another. `samples`: for a
+        request that has one of the sampling fields."""
         own = self._client.default_headers.get(_VERSION, "") if self._names_version else ""
         wanted = settings.API_VERSION_WITH_SAMPLING if samples else max(settings.API_VERSION, own)
         return {_VERSION: wanted} if own and own != wanted else {}
