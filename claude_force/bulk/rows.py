@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import csv
+import codecs
 import hashlib
 import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, TextIO
+from typing import Any, Iterable, Iterator, Mapping, Optional, TextIO
 
 from ..errors import InputError
 from ..storage.named_paths import open_named
 from .lines import BoundedLines
+from .task_readers import AGENT, NO_AGENT, NO_TASK, READERS, TASK, Broken, json_list, row_problem
 
 _KINDS = ".jsonl, .ndjson, .json (a list), .csv, .tsv or .txt (a task in each line)"
-# In characters: what is longer is a file of another kind. A cell may have many lines.
-_LONGEST_LINE = _LONGEST_CELL = 16 * 1024 * 1024
+# In characters: what is longer is a file of another kind.
+_LONGEST_LINE = 16 * 1024 * 1024
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 # In bytes. A list in JSON is read as a whole; other files are read line by line.
 _LARGEST_LIST = 512 * 1024 * 1024
 
@@ -28,7 +30,7 @@ class Row:
     Attributes:
         fields: all other fields, carried through to the output.
         echo: the task as the output repeats it; None where a field names it.
-        problem: why it can't be run.
+        problem: why it can't be run; `kind` says that in a few words, the same for all that have it.
     """
 
     index: int
@@ -37,6 +39,7 @@ class Row:
     fields: Mapping[str, Any] = field(default_factory=dict)
     echo: Optional[str] = None
     problem: Optional[str] = None
+    kind: str = ""
 
     def key(self, options: str) -> str:
         """Tells whether a result is this row's: 16 hex characters over all of it and the run's `options`."""
@@ -50,7 +53,7 @@ class TaskFile:
 
     def __init__(self, path: Path, agent: Optional[str]) -> None:
         self._path, self._agent = path, agent
-        reader = _READERS.get(path.suffix.lower())
+        reader = READERS.get(path.suffix.lower())
         if reader is None:
             raise InputError(f"{path} is not a kind of file that tasks are read from: {_KINDS}.")
         self._read = reader
@@ -63,103 +66,47 @@ class TaskFile:
         except OSError as error:
             raise InputError(f"{self._path} can't be read: {error.strerror}.") from error
         except UnicodeDecodeError as error:
-            where = f"line {self._first_other()} is not UTF-8"
-            raise InputError(f"{self._path} can't be read: {where}. Convert the file to UTF-8.") from error
+            raise InputError(
+                f"{self._path} can't be read: {self._not_utf8()}. Convert the file to UTF-8."
+            ) from error
 
     def _open(self) -> TextIO:
-        most = _LARGEST_LIST if self._read is _json_list else None
+        most = _LARGEST_LIST if self._read is json_list else None
 
         def opener(path: str, flags: int) -> int:
             return open_named(path, most)
 
         return open(self._path, encoding="utf-8-sig", newline="", opener=opener)
 
-    def _first_other(self) -> int:
-        """The first line that is not UTF-8, counted from 1."""
+    def _not_utf8(self) -> str:
+        """Which line is not UTF-8, counted from 1, or what the whole file is."""
         with os.fdopen(open_named(self._path), "rb") as lines:
             for number, line in enumerate(lines, start=1):
+                if number == 1 and line.startswith(_UTF_16):
+                    return "it is UTF-16"
                 try:
                     line.decode("utf-8")
                 except UnicodeDecodeError:
-                    return number
-        return 1
+                    return f"line {number} is not UTF-8"
+        return "it is not UTF-8"
 
     def _row(self, index: int, found: Any) -> Row:
-        if isinstance(found, _Broken):
-            return Row(index, self._agent or "", "", problem=f"{self._path}: {found.reason}")
+        if isinstance(found, Broken):
+            return self._unreadable(index, found.kind, f"{self._path}: {found.reason}")
         if isinstance(found, str):
-            found = {"task": found}
-        if not isinstance(found, dict) or not isinstance(found.get("task"), str):
-            reason = f'{self._path}, row {index + 1} has no text "task": {found!r:.80}'
-            return Row(index, self._agent or "", "", problem=reason)
+            found = {TASK: found}
+        problem = row_problem(found)
+        if problem is not None:
+            return self._unreadable(index, NO_TASK, f"{self._path}, row {index + 1} {problem}")
         fields = dict(found)
-        task, agent = fields.pop("task"), fields.pop("agent", None) or self._agent
+        task, agent = fields.pop(TASK), fields.pop(AGENT, None) or self._agent
         if not isinstance(agent, str):
             reason = f'{self._path}, row {index + 1} has no "agent"; give it one, or --agent for all'
-            return Row(index, "", task, fields, task, problem=reason)
+            return Row(index, "", task, fields, task, reason, NO_AGENT)
         return Row(index, agent, task, fields, echo=task)
+
+    def _unreadable(self, index: int, kind: str, problem: str) -> Row:
+        return Row(index, self._agent or "", "", problem=problem, kind=kind)
 
 
 Rows = Iterable[Row]
-
-
-class _Broken:
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
-
-
-def _json_lines(lines: BoundedLines) -> Iterator[Any]:
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError as error:
-                yield _Broken(f"line {number} is not JSON ({error.msg}, column {error.pos + 1})")
-            except (ValueError, RecursionError) as error:
-                yield _Broken(f"line {number} is not JSON ({error})")
-
-
-def _json_list(lines: BoundedLines) -> Iterator[Any]:
-    try:
-        found = json.loads(lines.read())
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{lines.name} is not JSON ({error}).") from error
-    if not isinstance(found, list):
-        raise InputError(f"{lines.name} holds no list of tasks.")
-    yield from found
-
-
-def _table(delimiter: str) -> Callable[[BoundedLines], Iterator[Any]]:
-    def read(lines: BoundedLines) -> Iterator[Any]:
-        # A cell that is too long for a task is that row's fault alone.
-        csv.field_size_limit(_LONGEST_CELL)
-        reader = csv.DictReader(lines, delimiter=delimiter)
-        try:
-            if "task" not in (reader.fieldnames or ()):
-                heads: List[str] = list(reader.fieldnames or ())
-                raise InputError(f'{lines.name} has no column "task"; its first line has {heads}.')
-            for found in reader:
-                if None in found or None in found.values():
-                    yield _Broken(f"line {reader.line_num} has another number of cells than the first line")
-                else:
-                    yield found
-        except csv.Error as error:
-            raise InputError(f"{lines.name}, line {reader.line_num + 1} can't be read: {error}.") from error
-
-    return read
-
-
-def _text_lines(lines: BoundedLines) -> Iterator[Any]:
-    for line in lines:
-        if line.strip():
-            yield line.rstrip("\r\n")
-
-
-_READERS: Dict[str, Callable[[BoundedLines], Iterator[Any]]] = {
-    ".jsonl": _json_lines,
-    ".ndjson": _json_lines,
-    ".json": _json_list,
-    ".csv": _table(","),
-    ".tsv": _table("\t"),
-    ".txt": _text_lines,
-}

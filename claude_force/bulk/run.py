@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import AsyncIterator, Callable, Dict, Iterator, Optional, Union
+from typing import AsyncIterator, Callable, Counter, Dict, Iterator, Optional, Union
 
 from ..errors import (
     AuthenticationError,
@@ -20,6 +20,7 @@ from ..errors import (
     UnknownPriceError,
 )
 from ..money import Spent, bounded
+from ..spelled import count
 from ..types import AgentResult, Executed
 from .output import Before, Done, Output, check_fields
 from .progress import Event, Finished, OnEvent
@@ -240,9 +241,10 @@ class FileRun:
         """Counts the rows, and finds those that are kept among them."""
         before = [*self._before.values(), *((one.cost, one.cost_at_most) for one in self._kept.values())]
         known, doubtful = (sum(amounts) for amounts in zip((0.0, 0.0), *before))
-        outcome, rows = Outcome(cost=known, unpriced_at_most=doubtful), 0
+        outcome, rows, problems = Outcome(cost=known, unpriced_at_most=doubtful), 0, _Problems()
         for row in self._rows:
             rows += 1
+            problems.add(row)
             check_fields(row)
             within = row.index < self._limit
             outcome.total += within
@@ -253,10 +255,32 @@ class FileRun:
                 raise _changed(self._output, f"row {row.index + 1} is not the one that it answers")
             if within:
                 outcome.keep(done)
+        problems.expect_fewer_than(rows)
         beyond = [index for index in self._kept if index >= rows]
         if beyond:
             raise _changed(self._output, f"it answers {max(beyond) + 1} rows and there are {rows}")
         return outcome
+
+
+class _Problems:
+    """The rows that can't be read, by kind."""
+
+    def __init__(self) -> None:
+        self._first: Dict[str, str] = {}
+        self._counts: Counter[str] = Counter()
+
+    def add(self, row: Row) -> None:
+        if row.problem is not None:
+            self._first.setdefault(row.kind, row.problem)
+            self._counts[row.kind] += 1
+
+    def expect_fewer_than(self, rows: int) -> None:
+        """Raises InputError where no row can be run: then the file has another form, and none has failed."""
+        if not rows or sum(self._counts.values()) < rows:
+            return
+        kinds = ", ".join(f"{count(many, 'row')} with {kind}" for kind, many in self._counts.most_common())
+        first = next(iter(self._first.values()))
+        raise InputError(f"No row can be run: {kinds}. The first: {first}.")
 
 
 def _changed(output: Output, how: str) -> InputError:

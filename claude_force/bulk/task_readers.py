@@ -1,0 +1,280 @@
+"""Readers of task files: what stands in one, row by row, or why it can't be read.
+
+A fault that leaves the rest of a file in doubt (an open quote, a missing column) ends the reading; a fault of
+one row is that row's alone.
+
+Source: RFC 4180 for .csv, "JSON Lines" (jsonlines.org) and RFC 8259 for JSON.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+
+from ..errors import InputError
+from .lines import BoundedLines
+
+TASK, AGENT = "task", "agent"
+# In characters: a quote that never closes would take the rest of the file into memory. A cell that is too
+# long for a task is its row's fault alone.
+_LONGEST_ROW = 16 * 1024 * 1024
+_NAMES = {",": "','", ";": "';'", "\t": "a tab", "|": "'|'"}
+# Names that other tools give to what is the task here.
+_LIKE_TASK = ("prompt", "question", "instruction", "instructions", "input", "query", "text", "message")
+_SHOWN = 5
+# Kinds of faults, as a summary names them.
+_NO_JSON, _OTHER_CELLS = "no JSON", "another number of cells"
+NO_TASK, NO_AGENT = 'no text "task"', 'no "agent"'
+
+
+class Broken:
+    """A row that can't be run: the kind of its fault, and the fault with its place."""
+
+    def __init__(self, kind: str, reason: str) -> None:
+        self.kind, self.reason = kind, reason
+
+
+def json_lines(lines: BoundedLines) -> Iterator[Any]:
+    """A value, or Broken, for each line that is not empty. Raises InputError for a file of another form."""
+    is_first = True
+    for number, line in enumerate(lines, start=1):
+        text = line.strip()
+        if not text:
+            continue
+        if is_first:
+            _expect_lines(lines.name, number, text)
+            is_first = False
+        try:
+            yield _parsed(line)
+        except json.JSONDecodeError as error:
+            yield Broken(_NO_JSON, f"line {number} is not JSON ({error.msg}, column {error.pos + 1})")
+        except (ValueError, RecursionError) as error:
+            yield Broken(_NO_JSON, f"line {number} is not JSON ({error})")
+
+
+def _expect_lines(name: str, number: int, text: str) -> None:
+    rest = text[1:].strip()
+    if text == "{" or (text.startswith("[") and (not rest or rest[0] in '{"')):
+        what = "a list" if text.startswith("[") else "an object of several lines"
+        raise InputError(
+            f"{name}, line {number} begins {what}; each line has to be an object of its own, such as "
+            '{"task": "..."}. Name a file that holds one list .json.'
+        )
+
+
+def json_list(lines: BoundedLines) -> Iterator[Any]:
+    """The values of the list. Raises InputError for anything else."""
+    try:
+        found = _parsed(lines.read())
+    except json.JSONDecodeError as error:
+        hint = ". Name a file that has an object in each line .jsonl" if error.msg == "Extra data" else ""
+        where = f"{error.msg}, line {error.lineno} column {error.colno}"
+        raise InputError(f"{lines.name} is not JSON ({where}){hint}.") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{lines.name} is not JSON ({error}).") from error
+    if not isinstance(found, list):
+        raise InputError(f"{lines.name} holds no list of tasks{_list_inside(found)}.")
+    yield from found
+
+
+def _list_inside(found: Any) -> str:
+    lists = (
+        [name for name, value in found.items() if isinstance(value, list)] if isinstance(found, dict) else []
+    )
+    return f"; its {lists[0]!r} is one: save that list alone" if lists else ""
+
+
+def _parsed(text: str) -> Any:
+    """Raises ValueError also for what other readers of JSON take differently: two values of one name, and
+    numbers that are none."""
+    return _DECODER.decode(text)
+
+
+def _object(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"it has {twice!r} twice")
+    return found
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text} is no number in JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if number in (float("inf"), float("-inf")):
+        raise ValueError(f"{text:.40} is too large a number")
+    return number
+
+
+# Made once: to make one takes longer than to read a line.
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_no_number, parse_float=_finite)
+
+
+def table(delimiter: str) -> Callable[[BoundedLines], Iterator[Any]]:
+    """A reader of tables whose first line names the columns."""
+
+    def read(lines: BoundedLines) -> Iterator[Any]:
+        csv.field_size_limit(_LONGEST_ROW)
+        rows = _TableRows(lines, delimiter)
+        names = _header(rows, delimiter)
+        for cells in rows:
+            if len(cells) == len(names):
+                yield dict(zip(names, cells))
+            elif cells:
+                yield Broken(
+                    _OTHER_CELLS,
+                    f"line {rows.began} has another number of cells than the first line ({len(cells)}, not "
+                    f"{len(names)}); a cell that holds {_NAMES[delimiter]} goes into double quotes",
+                )
+
+    return read
+
+
+class _TableRows:
+    """The rows of a table as lists of cells; `began` is the line that the last of them began in, from 1.
+
+    Raises InputError where quotes don't match, because then no later cell can be trusted.
+    """
+
+    def __init__(self, lines: BoundedLines, delimiter: str) -> None:
+        self._lines, self.name = lines, lines.name
+        self._delimiter = delimiter
+        self._reader = csv.reader(self._counted(), delimiter=delimiter, strict=True)
+        self._number, self.began, self._taken = 0, 1, 0
+        self._row: List[str] = []
+        cell = f'(?:"(?:[^"]|"")*"|[^"{re.escape(delimiter)}]*)'
+        self._strict = re.compile(f"{cell}(?:{re.escape(delimiter)}{cell})*\r?\n?|\r")
+
+    def _counted(self) -> Iterator[str]:
+        for line in self._lines:
+            self._number += 1
+            self._taken += len(line)
+            if "\0" in line:
+                raise self._fault("a NUL byte: the file is no text, or not UTF-8")
+            if self._taken > _LONGEST_ROW:
+                raise self._fault("a row without end: a quote opens there and is never closed")
+            self._row.append(line)
+            yield line
+
+    def __iter__(self) -> Iterator[List[str]]:
+        return self
+
+    def __next__(self) -> List[str]:
+        self.began, self._taken, self._row = self._number + 1, 0, []
+        try:
+            cells = next(self._reader)
+        except csv.Error as error:
+            raise self._fault(self._words(str(error))) from error
+        # Only what has a quote can be wrong in this way; RFC 4180 allows one only around a cell.
+        text = "".join(self._row)
+        if '"' in text and self._delimiter != "\t" and not self._strict.fullmatch(text):
+            raise self._fault('a quote inside a cell that is not quoted; write "a ""quoted"" cell"')
+        return cells
+
+    def _words(self, error: str) -> str:
+        if "end of data" in error:
+            return f"a quote that is never closed: its row ends with the file, in line {self._number}"
+        if "expected after" in error:
+            return f'text behind a closing quote (line {self._number}); write a quote inside a cell as ""'
+        return error
+
+    def _fault(self, what: str) -> InputError:
+        where = f"line {self.began}" if self._number <= self.began else f"line {self.began} to {self._number}"
+        return InputError(f"{self.name}, {where} has {what}. Nothing was sent.")
+
+
+def _header(rows: _TableRows, delimiter: str) -> List[str]:
+    names = next((cells for cells in rows if cells), [])
+    twice = sorted({name for name in names if names.count(name) > 1})
+    where = f"{rows.name}, line {rows.began}"
+    if TASK in twice or (twice and TASK in names):
+        shown = f"two columns {twice[0]!r}" if twice[0] else "two columns without a name"
+        raise InputError(f"{where} has {shown}; each column needs a name of its own.")
+    if TASK not in names:
+        hint = _other_delimiter(names, delimiter) or _meant(names) or _no_header(names)
+        raise InputError(f'{where} has no column "task": it has {_shown(names)}. {hint}')
+    return names
+
+
+def _shown(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(f"{name!r:.60}" for name in names[:_SHOWN]) + more if names else "nothing at all"
+
+
+def _other_delimiter(names: Sequence[str], delimiter: str) -> Optional[str]:
+    line = delimiter.join(names)
+    for other in _NAMES:
+        cells = [cell.strip().strip('"') for cell in line.split(other)]
+        if other != delimiter and len(cells) > 1 and (TASK in cells or meant_as_task(cells) is not None):
+            way = (
+                "name the file .tsv"
+                if other == "\t"
+                else "name the file .csv"
+                if other == ","
+                else (f"save it with {_NAMES[delimiter]} between its cells")
+            )
+            return f"Its cells seem to be separated by {_NAMES[other]}: {way}."
+    return None
+
+
+def _meant(names: Sequence[str]) -> Optional[str]:
+    name = meant_as_task(names)
+    return None if name is None else f"If {name!r} is the task, rename that column to 'task'."
+
+
+def _no_header(names: Sequence[str]) -> str:
+    return "The first line has to name the columns: 'task', and 'agent' unless --agent names one for all."
+
+
+def meant_as_task(names: Sequence[str]) -> Optional[str]:
+    """The name that may stand for "task": another spelling, or what other tools call it."""
+    by_lower = {name.strip().lower(): name for name in reversed(names)}
+    for likely in (TASK, "tasks", *_LIKE_TASK):
+        if likely in by_lower:
+            return by_lower[likely]
+    return None
+
+
+def text_lines(lines: BoundedLines) -> Iterator[Any]:
+    """A task for each line that is not empty."""
+    for line in lines:
+        if line.strip():
+            yield line.rstrip("\r\n")
+
+
+def row_problem(found: Any) -> Optional[str]:
+    """Why a value is not a row; None for an object with a text as its task."""
+    if not isinstance(found, dict):
+        return f'is {_kind(found)}, and not an object with a "task": {found!r:.80}'
+    if TASK in found:
+        return (
+            None
+            if isinstance(found[TASK], str)
+            else f'has {_kind(found[TASK])} as its "task", and not a text'
+        )
+    name = meant_as_task([one for one in found if isinstance(one, str)])
+    hint = "" if name is None else f"; rename {name!r} to 'task'"
+    return f'has no text "task"{hint}: {found!r:.80}'
+
+
+def _kind(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    kinds = ((list, "a list"), (dict, "an object"), (str, "a text"))
+    return next((words for kind, words in kinds if isinstance(value, kind)), "a number")
+
+
+READERS: Mapping[str, Callable[[BoundedLines], Iterator[Any]]] = {
+    ".jsonl": json_lines,
+    ".ndjson": json_lines,
+    ".json": json_list,
+    ".csv": table(","),
+    ".tsv": table("\t"),
+    ".txt": text_lines,
+}
