@@ -1,5 +1,7 @@
 """The display of a bulk run on a terminal: it fits, it is whole, and no server writes to the screen."""
 
+import io
+import itertools
 import json
 import os
 import re
@@ -9,12 +11,19 @@ import sys
 from pathlib import Path
 
 import pytest
-from fleet import write_project
+from fleet import FakeClock, write_project
 
 from claude_force.bulk import Finished, Paused, Progress, Retried
 from claude_force.calling import Load, Rates
 from claude_force.cli.board import Board
-from claude_force.errors import ClosedError, OverloadedError, RateLimitError
+from claude_force.cli.error_summary import ErrorSummary
+from claude_force.errors import (
+    ClosedError,
+    InvalidTaskError,
+    OverloadedError,
+    RateLimitError,
+    RequestRefusedError,
+)
 from claude_force.testing import MessagesServer, faults
 from claude_force.types import AgentResult
 
@@ -71,7 +80,7 @@ def seen(tmp_path, monkeypatch):
 
 def test_it_fits_the_terminal_and_shows_errors_without_what_a_terminal_obeys(seen):
     assert "of 40 rows done" in seen
-    assert "! row" in seen
+    assert "! tried again: " in seen
     assert "busy [2J[31m[bold] second" in seen
     assert "\x1b[2J" not in seen
     frames = re.sub(r"\x1b\[[0-9?]*[A-Za-z]", "\n", seen.split("40 rows: 40 succeeded")[0])
@@ -84,55 +93,121 @@ def test_attempts_that_failed_are_on_the_board_and_not_across_it(seen):
 
 
 class TestLines:
-    def board(self, load=None):
-        return Board(lambda: load, kept=10, spent=1.5, quiet=True)
+    def board(self, load=None, now=None):
+        return Board(lambda: load, kept=10, spent=1.5, due=90, quiet=True, now=now or FakeClock().now)
 
-    def test_rows_speed_and_money_count_what_was_there_before(self):
-        board = self.board(Load(3, 5, 12.0, Rates(60, None, 8_000)))
-        progress = Progress(
-            total=90,
-            done=40,
-            failed=2,
-            cached=5,
-            in_flight=4,
-            cost=0.5,
-            cost_expected=1.0,
-            seconds_left=3_700,
-        )
-        board.on_event(Finished(1, "a", progress, AgentResult("a", True)))
-        rows, speed, money = board.lines()
-        assert rows == "50 of 100 rows done, 2 failed, 5 cached, 3 in flight of 5 at most, paused for 12 s"
-        assert "0 of 60 requests" in speed
-        assert "of 8,000 output tokens" in speed
-        assert money == "$2.00 so far, about $2.50 in all; 1 h 1 min left"
+    def finished(self, error=None, **progress):
+        return Finished(1, "a", Progress(total=90, **progress), AgentResult("a", error is None, error=error))
+
+    def test_counts_what_was_there_before(self):
+        clock = FakeClock()
+        board = self.board(Load(3, 5, 12.0, Rates(60, None, 8_000)), clock.now)
+        progress = {"done": 40, "failed": 2, "cached": 5, "in_flight": 4}
+        money = {"cost": 0.5, "cost_expected": 1.0, "seconds_left": 3_700}
+        clock.time += 75
+        board.on_event(self.finished(**progress, **money))
+        first, rows, money, speed = board.lines()
+        assert first == "50 %, 1 min 15 s elapsed, 1 h 1 min left"
+        assert money == "$2.00 so far, about $2.50 in all"
+        assert rows == "50 of 100 rows done, 2 failed, 5 cached, 3 in flight (max 5), paused for 12 s"
+        assert speed == "per minute: 0 of 60 requests, 0 tokens in, 0 of 8k tokens out"
+
+    def test_bar_is_as_long_as_the_part_that_is_done(self, monkeypatch):
+        monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BytesIO(), "ascii"))
+        board = self.board()
+        board.on_event(self.finished(done=40))
+        assert board._drawn().plain.startswith("############------------ 50 %, ")
+        board.on_event(self.finished(done=90))
+        assert board._drawn().plain.startswith("#" * 24 + " 100 %, ")
+
+    def test_hundred_percent_is_all_of_them(self):
+        board = Board(lambda: None, kept=0, spent=0.0, due=1000, quiet=True)
+        board.on_event(Finished(1, "a", Progress(total=1000, done=999), AgentResult("a", True)))
+        assert board.lines()[0].startswith("99 %, ")
+
+    @pytest.mark.parametrize(("in_flight", "limit"), [(5, 1), (2, 1), (1, 1), (0, 1)])
+    def test_more_in_flight_than_the_limit_is_never_shown(self, in_flight, limit):
+        board = self.board(Load(in_flight, limit, 0.0, Rates()))
+        rows = board.lines()[1]
+        assert f"{in_flight} in flight" in rows
+        assert ("(max 1)" in rows) == (in_flight <= limit)
 
     def test_rows_that_a_stop_left_unsent_have_neither_ended_nor_failed(self):
         board = self.board()
-        progress = Progress(total=90, done=40, failed=3, cost_expected=1.0, seconds_left=2.0)
-        board.on_event(Finished(1, "a", progress, AgentResult("a", False, error=ClosedError("stopped"))))
-        rows, _, money = board.lines()
+        error = ClosedError("stopped")
+        board.on_event(self.finished(error, done=40, failed=3, cost_expected=1.0, seconds_left=2.0))
+        first, rows, money, _ = board.lines()
         assert rows.startswith("49 of 100 rows done, 2 failed")
-        assert money == "$1.50 so far"
+        assert (first, money) == ("49 %, 0 s elapsed", "$1.50 so far")
         assert "failed" not in board._drawn().plain.replace("2 failed", "")
 
     def test_its_first_line_has_a_speed(self):
-        board = self.board()
-        progress = Progress(done=40, attempts=40, input_tokens=1_000, output_tokens=500)
-        board.on_event(Finished(1, "a", progress, AgentResult("a", True)))
-        assert "each minute 0 requests" not in board.lines()[1]
+        clock = FakeClock()
+        board = self.board(now=clock.now)
+        board.on_event(self.finished(done=40, attempts=40, input_tokens=20_000, output_tokens=1_500))
+        clock.time += 10
+        assert board.lines()[3] == "per minute: 240 requests, 120k tokens in, 9k tokens out"
 
-    def test_the_last_errors_stay(self):
+    def test_errors_are_summarised_by_kind(self):
         board = self.board()
-        for number in range(5):
-            board.on_event(Retried(number, "a", Progress(), 1, 0.5, OverloadedError("busy")))
-        board.on_event(Paused(7, "a", Progress(), 2.0, RateLimitError("later")))
+        for number in range(50):
+            error = OverloadedError(f"busy, request {number}", status=529)
+            board.on_event(Retried(number, "a", Progress(), 1, 0.5, error))
+            board.on_event(self.finished(RequestRefusedError("not like this", status=400)))
         drawn = board._drawn().plain
-        assert drawn.count("  ! ") == 3
-        assert "row 5, attempt 1: busy" in drawn
-        assert "all wait for 2.00 s: later" in drawn
+        assert drawn.count("  ! ") == 2
+        assert "tried again: 50 x OverloadedError: busy, request 0 (rows 1, 2, 3 and 47 more)" in drawn
+        assert "50 x RequestRefusedError: not like this (rows 2, 2, 2 and 47 more)" in drawn
+
+    def test_a_pause_is_told_while_it_lasts(self):
+        board = self.board(Load(0, 5, 2.0, Rates()))
+        board.on_event(Paused(7, "a", Progress(), 2.0, RateLimitError("later")))
+        assert "all requests wait for 2.00 s: later" in board._drawn().plain
+        board._load = lambda: Load(0, 5, 0.0, Rates())
+        assert "later" not in board._drawn().plain
+
+    def test_every_line_fits_into_80_columns(self):
+        clock = FakeClock()
+        board = Board(
+            lambda: Load(500, 1000, 0.0, Rates(4_000, 2_000_000, 400_000)), 10, 1.5, 50_000, now=clock.now
+        )
+        big = {"done": 12_345, "failed": 123, "cached": 4_567, "attempts": 9_999}
+        tokens = {"input_tokens": 50_000_000, "output_tokens": 9_000_000, "cost": 12.5, "cost_expected": 50.0}
+        clock.time += 5_000
+        board.on_event(
+            Finished(
+                1, "a", Progress(total=50_000, **big, **tokens, seconds_left=9_000), AgentResult("a", True)
+            )
+        )
+        assert max(map(len, board._drawn().plain.splitlines())) <= 80
 
 
 def test_rows_that_workers_have_are_not_said_to_be_on_the_wire():
     board = Board(lambda: None, kept=0, spent=0.0, under_way="handed over")
     board.progress = Progress(total=9, done=2, in_flight=3)
-    assert "2 of 9 rows done, 0 failed, 0 cached, 3 handed over" in board.lines()[0]
+    assert "2 of 9 rows done, 0 failed, 0 cached, 3 handed over" in board.lines()[1]
+
+
+class TestErrorSummary:
+    def test_kinds_are_counted_the_most_frequent_first(self):
+        summary = ErrorSummary()
+        for row in range(1, 8):
+            summary.add(row, RateLimitError("too many tokens: 812", status=429))
+        summary.add(9, InvalidTaskError("Task is empty: say what the agent is to do."))
+        assert list(summary.lines()) == [
+            "7 x RateLimitError: too many tokens: 812 (rows 1, 2, 3 and 4 more)",
+            "1 x InvalidTaskError: Task is empty: say what the agent is to do. (row 9)",
+        ]
+        assert summary.total == 8
+
+    def test_memory_and_lines_are_bounded(self):
+        summary = ErrorSummary()
+        words = ["".join(letters) for letters in itertools.product("abcdefgh", repeat=4)]
+        for row, word in enumerate(words):
+            summary.add(row, RequestRefusedError(f"wrong {word} {'x' * 1000}", status=400))
+        lines = list(summary.lines())
+        assert len(lines) == 7
+        assert lines[-1].startswith("and ")
+        assert max(map(len, lines)) < 300
+        assert len(summary._kinds) <= 101
+        assert summary.total == len(words)

@@ -158,3 +158,29 @@ class TestDrain:
             assert not (await orchestrator.execute_agent("python-expert", "y")).success
             await orchestrator.close()
             assert (await orchestrator.execute_agent("python-expert", "y")).success
+
+
+def test_cached_rows_don_t_change_the_time_left():
+    clock, events = FakeClock(), []
+    tracker = Tracker(events.append, 1_100, clock.now)
+    clock.time += 20
+    for number in range(1_000):
+        clock.time += 0.01
+        tracker.row(number, "a").finished(AgentResult("a", True, cached=True))
+    assert events[-1].progress.seconds_left is None
+    for number in range(1_000, 1_020):
+        row = tracker.row(number, "a")
+        row.started(1)
+        clock.time += 2
+        row.finished(AgentResult("a", True, usage=Usage(1, 1), attempts=1))
+    progress = events[-1].progress
+    assert progress.rate == pytest.approx(0.5, rel=0.06)
+    assert progress.seconds_left == pytest.approx(160, rel=0.06)
+
+
+def test_rows_that_can_t_be_run_don_t_change_the_time_left():
+    clock, events = FakeClock(), []
+    tracker = Tracker(events.append, 1_100, clock.now)
+    for number in range(1_000):
+        tracker.row(number, "a").finished(AgentResult("a", False))
+    assert events[-1].progress.seconds_left is None

@@ -197,7 +197,7 @@ class TestRun:
 
     def test_an_option_that_no_row_could_be_run_with_fails_no_row(self, project, server, capsys):
         assert many(write_tasks(project, 50), "-o", "out.jsonl", "--max-tokens", "0") == 1
-        assert "max_tokens is 0" in capsys.readouterr().err
+        assert "--max-tokens is 0" in capsys.readouterr().err
         assert results() == []
         assert not server.requests
 

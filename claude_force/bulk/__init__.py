@@ -1,13 +1,16 @@
 """Many calls: streams of tasks, and how they go."""
 
-from .output import Output
+from .output import Output, Results
 from .progress import Cached, Event, Finished, OnEvent, Paused, Progress, Queued, Retried, Started, Tracker
 from .rows import Row, Rows, TaskFile
 from .run import FileRun, Outcome
 from .sources import SourceFiles
+from .standard_streams import STDIN, STDOUT, StdoutResults, spooled
 from .stream import OnResult, RunOne, Tasks, each, most_under_way, pair, row, stream
 
 __all__ = [
+    "STDIN",
+    "STDOUT",
     "Cached",
     "Event",
     "FileRun",
@@ -19,12 +22,14 @@ __all__ = [
     "Paused",
     "Progress",
     "Queued",
+    "Results",
     "Retried",
     "Row",
     "Rows",
     "RunOne",
     "SourceFiles",
     "Started",
+    "StdoutResults",
     "TaskFile",
     "Tasks",
     "Tracker",
@@ -32,5 +37,6 @@ __all__ = [
     "most_under_way",
     "pair",
     "row",
+    "spooled",
     "stream",
 ]

@@ -13,7 +13,20 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Collection, Dict, Iterable, Iterator, Mapping, Optional, Set, Tuple, Type
+from typing import (
+    IO,
+    Any,
+    Collection,
+    Dict,
+    Iterable,
+    Iterator,
+    Mapping,
+    Optional,
+    Protocol,
+    Set,
+    Tuple,
+    Type,
+)
 
 from ..errors import CancelledCallError, ClosedError, InputError
 from ..locks import try_lock
@@ -21,32 +34,10 @@ from ..money import bounded, is_unpriced
 from ..storage.places import folder_of, granted_path
 from ..storage.private_files import PUBLIC_FILE
 from ..types import AgentResult
-from .rows import Row
+from .rows import RESULT_FIELDS, Row
 
 logger = logging.getLogger(__name__)
 
-# Names that a result has in the output, so that a row's own fields can't have them.
-_RESULT_FIELDS = (
-    "index",
-    "key",
-    "success",
-    "output",
-    "error",
-    "error_type",
-    "model",
-    "stop_reason",
-    "input_tokens",
-    "output_tokens",
-    "cost",
-    "cached",
-    "attempts",
-    "duration",
-    "request_id",
-    "truncated",
-    "refused",
-    "empty",
-    "cost_at_most",
-)
 # Errors of calls that were ended from outside. They are written down for what they may have cost.
 _BROKEN_OFF = (ClosedError.__name__, CancelledCallError.__name__)
 _OPENING = b'{"index": '
@@ -75,6 +66,19 @@ class Done:
     truncated: bool = False
     refused: bool = False
     empty: bool = False
+
+
+class Results(Protocol):
+    """Where a run writes its results, and which of them it had before."""
+
+    path: Path
+    done: Dict[int, Done]
+
+    def keep(self, kept: Mapping[int, Done], again: Collection[int] = ()) -> None:
+        """Drops all rows but these."""
+
+    def write(self, row: Row, key: str, result: AgentResult, before: Before = (0.0, 0.0)) -> None:
+        """Adds a row's result. Raises OSError."""
 
 
 class Output:
@@ -184,7 +188,7 @@ class Output:
         """
         if self._file is None:
             self._file = os.fdopen(self._folder.open(self._name, os.O_APPEND, PUBLIC_FILE), "ab", buffering=0)
-        line = json.dumps(_fields(row, key, result, before), default=str).encode() + b"\n"
+        line = line_of(row, key, result, before)
         whole = os.fstat(self._file.fileno()).st_size
         try:
             while line:
@@ -228,11 +232,16 @@ class Output:
 
 def check_fields(row: Row) -> None:
     """Raises InputError where a field of the row's would be taken for one of the result's."""
-    taken = sorted(set(row.fields) & set(_RESULT_FIELDS))
+    taken = sorted(set(row.fields) & set(RESULT_FIELDS))
     if taken:
         raise InputError(
             f"Row {row.index + 1} has a field {taken[0]!r}, which each result has itself; rename it."
         )
+
+
+def line_of(row: Row, key: str, result: AgentResult, before: Before = (0.0, 0.0)) -> bytes:
+    """A row's result as the output has it, with its line end."""
+    return json.dumps(_fields(row, key, result, before), default=str).encode() + b"\n"
 
 
 def _fields(row: Row, key: str, result: AgentResult, before: Before) -> Dict[str, Any]:

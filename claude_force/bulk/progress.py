@@ -28,8 +28,9 @@ class Progress:
             nothing to judge by.
         saved: what cached and shared answers would have cost. `prompt_cache_saving` is what the API's prompt
             cache took off the rest.
-        rate: rows that end in a second, over the last minute, or since the last that ended before it.
-        seconds_left: None where `total` or the rate is not known.
+        rate: rows per second that a request answered, over the last minute, or since the last answer before
+            it. Cached rows and rows that can't be run don't count: they say nothing of what is left.
+        seconds_left: at that rate; None where `total` or the rate is not known.
     """
 
     total: Optional[int] = None
@@ -116,7 +117,9 @@ class Tracker:
         self._done = self._failed = self._cached = self._taken = self._in_flight = 0
         self._attempts = self._input = self._output = self._priced = 0
         self._spent = Spent()
-        self._samples: Deque[Tuple[float, int]] = deque([(self._began, 0)])
+        self._answered = 0
+        # Moments, each with the rows that were answered by then; the first is that of the first request.
+        self._samples: Deque[Tuple[float, int]] = deque()
 
     def row(self, index: int, agent_name: str) -> RowWatch:
         """Begins a row."""
@@ -127,6 +130,8 @@ class Tracker:
     def began(self) -> None:
         self._in_flight += 1
         self._attempts += 1
+        if not self._samples:
+            self._samples.append((self._now(), 0))
 
     def off_the_wire(self) -> None:
         self._in_flight -= 1
@@ -141,8 +146,16 @@ class Tracker:
         if not (result.cached or result.shared):
             self._input += result.usage.prompt_tokens
             self._output += result.usage.output_tokens
+        if _is_answered(result):
+            self._answered += 1
+            self._sample()
+
+    def _sample(self) -> None:
+        if not self._samples:
+            # Where other processes send the requests, nothing tells of the first.
+            self._samples.append((self._began, 0))
         if self._now() - self._samples[-1][0] >= _SAMPLE_SECONDS:
-            self._samples.append((self._now(), self._done))
+            self._samples.append((self._now(), self._answered))
 
     def progress(self) -> Progress:
         now, spent = self._now(), self._spent
@@ -171,13 +184,18 @@ class Tracker:
     def _rate(self, now: float) -> float:
         while len(self._samples) > 1 and self._samples[1][0] <= now - _RATE_SECONDS:
             self._samples.popleft()
-        since, done = self._samples[0]
-        return (self._done - done) / (now - since) if now > since else 0.0
+        since, answered = self._samples[0] if self._samples else (now, 0)
+        return (self._answered - answered) / (now - since) if now > since else 0.0
 
     def _cost_expected(self, left: Optional[int]) -> Optional[float]:
         if left is None or self._spent.unpriced or not self._priced:
             return None
         return self._spent.cost + left * self._spent.cost / self._priced
+
+
+def _is_answered(result: AgentResult) -> bool:
+    """Whether a request of its own was made for the row."""
+    return not (result.cached or result.shared) and (result.success or result.attempts > 0)
 
 
 class RowWatch(Watch):

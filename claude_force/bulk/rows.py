@@ -8,13 +8,39 @@ import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Iterable, Iterator, Mapping, Optional, TextIO
+from typing import Any, Dict, Iterable, Iterator, Mapping, Optional, TextIO
 
 from ..errors import InputError
 from ..storage.named_paths import open_named
 from .lines import BoundedLines
 from .task_readers import AGENT, NO_AGENT, NO_TASK, READERS, TASK, Broken, json_list, row_problem
 
+# Names that a result has in the output, so that a row's own fields can't have them.
+RESULT_FIELDS = (
+    "index",
+    "key",
+    "success",
+    "output",
+    "error",
+    "error_type",
+    "model",
+    "stop_reason",
+    "input_tokens",
+    "output_tokens",
+    "cost",
+    "cached",
+    "attempts",
+    "duration",
+    "request_id",
+    "truncated",
+    "refused",
+    "empty",
+    "cost_at_most",
+)
+# What each result of a run has, and which of its fields are not those of the row that it answers.
+_RESULT = {"index", "key", "agent", "success", "output", "error_type"}
+_OF_A_RESULT = {"task", "agent", *RESULT_FIELDS}
+_FAILED_BEFORE = "no output, as they failed in the run before"
 _KINDS = ".jsonl, .ndjson, .json (a list), .csv, .tsv or .txt (a task in each line)"
 # In characters: what is longer is a file of another kind.
 _LONGEST_LINE = 16 * 1024 * 1024
@@ -49,10 +75,14 @@ class Row:
 
 
 class TaskFile:
-    """The rows of a file; `agent` is for those that name none. Raises InputError where it can't be read."""
+    """The rows of a file; `agent` is for those that name none. Raises InputError where it can't be read.
 
-    def __init__(self, path: Path, agent: Optional[str]) -> None:
-        self._path, self._agent = path, agent
+    The results of another run are tasks as well: each output is the task of `agent`. Messages call the file
+    by `name`, where that is given.
+    """
+
+    def __init__(self, path: Path, agent: Optional[str], name: Optional[str] = None) -> None:
+        self._path, self._agent, self._name = path, agent, name or str(path)
         reader = READERS.get(path.suffix.lower())
         if reader is None:
             raise InputError(f"{path} is not a kind of file that tasks are read from: {_KINDS}.")
@@ -64,10 +94,10 @@ class TaskFile:
                 for index, found in enumerate(self._read(BoundedLines(lines, _LONGEST_LINE))):
                     yield self._row(index, found)
         except OSError as error:
-            raise InputError(f"{self._path} can't be read: {error.strerror}.") from error
+            raise InputError(f"{self._name} can't be read: {error.strerror}.") from error
         except UnicodeDecodeError as error:
             raise InputError(
-                f"{self._path} can't be read: {self._not_utf8()}. Convert the file to UTF-8."
+                f"{self._name} can't be read: {self._not_utf8()}. Convert the file to UTF-8."
             ) from error
 
     def _open(self) -> TextIO:
@@ -92,18 +122,33 @@ class TaskFile:
 
     def _row(self, index: int, found: Any) -> Row:
         if isinstance(found, Broken):
-            return self._unreadable(index, found.kind, f"{self._path}: {found.reason}")
+            return self._unreadable(index, found.kind, f"{self._name}: {found.reason}")
         if isinstance(found, str):
             found = {TASK: found}
+        if isinstance(found, dict) and set(found) >= _RESULT:
+            return self._row_of_result(index, found)
         problem = row_problem(found)
         if problem is not None:
-            return self._unreadable(index, NO_TASK, f"{self._path}, row {index + 1} {problem}")
+            return self._unreadable(index, NO_TASK, f"{self._name}, row {index + 1} {problem}")
         fields = dict(found)
         task, agent = fields.pop(TASK), fields.pop(AGENT, None) or self._agent
         if not isinstance(agent, str):
-            reason = f'{self._path}, row {index + 1} has no "agent"; give it one, or --agent for all'
+            reason = f'{self._name}, row {index + 1} has no "agent"; give it one, or --agent for all'
             return Row(index, "", task, fields, task, reason, NO_AGENT)
         return Row(index, agent, task, fields, echo=task)
+
+    def _row_of_result(self, index: int, found: Dict[str, Any]) -> Row:
+        if not self._agent:
+            raise InputError(
+                f"{self._name} holds the results of a run. Name the agent that gets each output as its task: "
+                "--agent NAME."
+            )
+        fields = {name: value for name, value in found.items() if name not in _OF_A_RESULT}
+        task = found["output"]
+        if found["success"] is not True or not isinstance(task, str):
+            reason = f"{self._name}, row {index + 1} is the result of a failed row and has no output"
+            return Row(index, self._agent, "", fields, problem=reason, kind=_FAILED_BEFORE)
+        return Row(index, self._agent, task, fields, echo=task)
 
     def _unreadable(self, index: int, kind: str, problem: str) -> Row:
         return Row(index, self._agent or "", "", problem=problem, kind=kind)

@@ -22,7 +22,7 @@ from ..errors import (
 from ..money import Spent, bounded
 from ..spelled import count
 from ..types import AgentResult, Executed
-from .output import Before, Done, Output, check_fields
+from .output import Before, Done, Results, check_fields
 from .progress import Event, Finished, OnEvent
 from .rows import Row, Rows
 from .stream import Task
@@ -110,18 +110,21 @@ class FileRun:
 
     `options` is a text of all that changes the answers beside the rows, `limit` the rows that are run.
     `afresh` runs all of them, `retry_failed` those that failed too.
+    After a failure, `fail_fast` begins no further row.
     """
 
     def __init__(
         self,
         rows: Rows,
-        output: Output,
+        output: Results,
         options: str = "",
         limit: Optional[int] = None,
         afresh: bool = False,
         retry_failed: bool = False,
+        fail_fast: bool = False,
     ) -> None:
         self._rows, self._output, self._options = rows, output, options
+        self._fail_fast = fail_fast
         self._limit = float("inf") if limit is None else limit
         self._kept: Dict[int, Done] = {} if afresh else dict(output.done)
         # What rows that are run again have cost already.
@@ -205,6 +208,8 @@ class FileRun:
             return
         if self._write(row, result):
             outcome.add(result)
+            if self._fail_fast and not result.success:
+                self._ended = True
 
     def _write(self, row: Row, result: AgentResult) -> bool:
         try:
@@ -283,14 +288,14 @@ class _Problems:
         raise InputError(f"No row can be run: {kinds}. The first: {first}.")
 
 
-def _changed(output: Output, how: str) -> InputError:
+def _changed(output: Results, how: str) -> InputError:
     return InputError(
         f"{output.path} is the output of other tasks or options: {how}. Name another file for the output, "
         "or start over with --no-resume; answers that are still the same come from the cache."
     )
 
 
-def _not_written(output: Output, error: OSError) -> ClaudeForceError:
+def _not_written(output: Results, error: OSError) -> ClaudeForceError:
     return ClaudeForceError(
         f"{output.path} can't be written: {error.strerror}. What stands in it is whole; answers that "
         "came after are in the cache, if it is on."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from typing import Any, List, Mapping, Optional, Sequence
+from typing import Any, List, Mapping, Optional, Sequence, TextIO
 
 from .. import spelled
 from ..spelled import dollars
@@ -50,6 +50,17 @@ def rate(value: Optional[float]) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
+def compact(value: float) -> str:
+    """A count in few characters: "980", "12k", "1.2M"."""
+    for size, unit in ((1e6, "M"), (1e3, "k")):
+        # As it is rounded: 999,999 is 1M and not 1000k.
+        if value >= 9.995 * size:
+            return f"{value / size:,.0f}{unit}"
+        if value >= 0.9995 * size:
+            return f"{value / size:.1f}".replace(".0", "") + unit
+    return f"{value:,.0f}"
+
+
 def has_room(columns: int) -> bool:
     """Whether the terminal is so wide."""
     return shutil.get_terminal_size().columns >= columns
@@ -57,7 +68,7 @@ def has_room(columns: int) -> bool:
 
 def sparkline(values: Sequence[float]) -> str:
     """A character for each value, as high as it is beside the highest."""
-    levels = _LEVELS if _shows(_LEVELS) else _PLAIN_LEVELS
+    levels = _LEVELS if shows(_LEVELS) else _PLAIN_LEVELS
     most = max(values, default=0)
     if most <= 0:
         return levels[0] * len(values)
@@ -71,15 +82,16 @@ def bars(values: Sequence[float]) -> List[str]:
 
 
 def _bar(share: float) -> str:
-    if not _shows(_EIGHTHS):
+    if not shows(_EIGHTHS):
         return _PLAIN_FULL * round(share * _BAR_CELLS)
     full, eighths = divmod(round(share * _BAR_CELLS * 8), 8)
     return (_EIGHTHS[-1] * full + (_EIGHTHS[eighths] if eighths else "")) or ("▏" if share else "")
 
 
-def _shows(text: str) -> bool:
+def shows(text: str, stream: Optional[TextIO] = None) -> bool:
+    """Whether a stream, stdout unless another is given, can write these characters."""
     try:
-        text.encode(sys.stdout.encoding or "ascii")
+        text.encode((stream or sys.stdout).encoding or "ascii")
     except (UnicodeEncodeError, LookupError):
         return False
     return True

@@ -1,4 +1,4 @@
-"""How a bulk run goes, on stderr: a live board for a person, a line now and then for a log."""
+"""The progress of a bulk run on stderr: a live display for a person, a line now and then for a log."""
 
 from __future__ import annotations
 
@@ -12,19 +12,29 @@ from ..bulk import Event, Finished, Paused, Progress, Retried
 from ..calling import Load
 from ..results import is_unsent
 from ..spelled import about, count, dollars, duration
+from ..wording import for_shell
 from . import streams
-from .logs import is_verbose, without_attempts
+from .amounts import compact, shows
+from .error_summary import ErrorSummary
+from .logs import is_verbose
 
-_FRAME_SECONDS, _LINE_SECONDS = 0.25, 10.0
+_FRAME_SECONDS = 0.25
+# Seconds between two lines of a log, by the time that the run has taken: few lines also for a long run.
+_LINE_SECONDS = ((60.0, 10.0), (600.0, 30.0), (float("inf"), 60.0))
 _WINDOW_SECONDS = 30.0
-_ERRORS = 3
-_KINDS = ("requests", "input tokens", "output tokens")
+_ERROR_LINES = 3
+_BAR_CELLS = 24
+_KINDS = ("requests", "tokens in", "tokens out")
 
 
 class Board:
-    """Follows a run's events. `load` tells what is on the wire, `kept` and `spent` what was there before.
+    """Follows the events of a run.
 
-    `under_way` says where the rows are that were begun and have not ended.
+    `load` returns the requests in flight; `kept` rows and `spent` USD were in the output before, `due` rows
+    are to be run. `under_way` is what rows are that were begun and have not ended.
+
+    Attributes:
+        failures: errors of rows that failed; `retries`: errors after which an attempt followed.
     """
 
     def __init__(
@@ -32,37 +42,41 @@ class Board:
         load: Callable[[], Optional[Load]],
         kept: int,
         spent: float,
+        due: Optional[int] = None,
         quiet: bool = False,
         under_way: str = "in flight",
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._load, self._kept, self._spent, self._under_way = load, kept, spent, under_way
-        # What is logged of each step would tear a board to pieces.
+        # Log lines would tear a live display to pieces.
         self._live = sys.stderr.isatty() and not (quiet or streams.is_quiet() or is_verbose())
-        self.progress = Progress()
-        # Rows that a stop left as they were: neither done nor failed.
+        self._now, self._began = now, now()
+        self.progress = Progress(total=due)
+        self.failures, self.retries = ErrorSummary(), ErrorSummary()
+        # Rows that a stop left unsent have neither ended nor failed.
         self._unsent = 0
-        self._errors: Deque[str] = deque(maxlen=_ERRORS)
-        self._samples: Deque[Tuple[float, Tuple[int, int, int]]] = deque([(time.monotonic(), (0, 0, 0))])
+        self._pause = ""
+        self._samples: Deque[Tuple[float, Tuple[int, int, int]]] = deque([(self._began, (0, 0, 0))])
 
     def on_event(self, event: Event) -> None:
         """To be given to the run."""
         self.progress = event.progress
         if isinstance(event, Retried):
-            self._errors.append(f"row {event.index + 1}, attempt {event.attempt}: {event.error}")
+            self.retries.add(event.index + 1, event.error)
         elif isinstance(event, Paused):
-            self._errors.append(f"all wait for {duration(event.seconds)}: {event.error}")
+            self._pause = f"all requests wait for {duration(event.seconds)}: {for_shell(event.error.message)}"
         elif isinstance(event, Finished) and is_unsent(event.result):
             self._unsent += 1
-        elif isinstance(event, Finished) and not event.result.success:
-            self._errors.append(f"row {event.index + 1} failed: {event.result.error}")
+        elif isinstance(event, Finished) and event.result.error is not None:
+            self.failures.add(event.index + 1, event.result.error)
 
     async def show(self) -> None:
         """Until it is cancelled."""
         if self._live:
-            with without_attempts():
-                await self._show_live()
+            await self._show_live()
         while True:
-            await asyncio.sleep(_LINE_SECONDS)
+            passed = self._now() - self._began
+            await asyncio.sleep(next(every for until, every in _LINE_SECONDS if passed < until))
             streams.note("; ".join(self.lines()))
 
     async def _show_live(self) -> None:
@@ -75,51 +89,95 @@ class Board:
                 await asyncio.sleep(_FRAME_SECONDS)
 
     def _drawn(self) -> Any:
+        """The display as a renderable, a line of it never longer than the terminal."""
         from rich.text import Text
 
-        lines = [*self.lines(), *(f"  ! {streams.one_line(error)}" for error in self._errors)]
+        errors = [*self.failures.lines(_ERROR_LINES), *self._retried()]
+        paused = [self._pause] if self._pause and self._paused() else []
+        marked = [f"  ! {streams.one_line(one)}" for one in (*paused, *errors)]
+        first, *more = self.lines()
+        lines = [f"{self._bar()}{first}", *more, *marked]
         return Text("\n".join(lines), no_wrap=True, overflow="ellipsis")
 
+    def _retried(self) -> List[str]:
+        return [f"tried again: {line}" for line in self.retries.lines(1)]
+
+    def _bar(self) -> str:
+        share = self._share()
+        if share is None:
+            return ""
+        full, empty = ("█", "░") if shows("█░", sys.stderr) else ("#", "-")
+        cells = int(share * _BAR_CELLS)
+        return full * cells + empty * (_BAR_CELLS - cells) + " "
+
+    def _share(self) -> Optional[float]:
+        """Rows that have ended, of all; None where their number is not known."""
+        total = self.progress.total
+        if total is None or not self._kept + total:
+            return None
+        return self._done() / (self._kept + total)
+
+    def _done(self) -> int:
+        return self._kept + self.progress.done - self._unsent
+
     def lines(self) -> List[str]:
-        """Rows, speed, money."""
+        """Time, rows, money, speed."""
         now = self.progress
-        return [self._rows(now), self._speed(now), self._money(now)]
+        share = self._share()
+        # Rounded down: 100 % means all of them.
+        percent = "" if share is None else f"{int(share * 100)} %, "
+        return [f"{percent}{self._time(now)}", self._rows(now), self._money(now), self._speed(now)]
 
     def _rows(self, now: Progress) -> str:
-        done, failed = self._kept + now.done - self._unsent, now.failed - self._unsent
         total = "" if now.total is None else f" of {self._kept + now.total:,}"
-        text = f"{done:,}{total} rows done, {failed:,} failed, {now.cached:,} cached"
+        text = (
+            f"{self._done():,}{total} rows done, {now.failed - self._unsent:,} failed, {now.cached:,} cached"
+        )
+        return f"{text}, {self._in_flight(now)}"
+
+    def _in_flight(self, now: Progress) -> str:
         load = self._load()
-        # A row that has its answer is still in flight for the run, until that is kept.
+        # A row whose answer is being kept is still in flight for the run.
         on_wire = now.in_flight if load is None else load.under_way
-        room = "" if load is None else f" of {load.window:,} at most"
-        paused = f", paused for {about(load.paused)}" if load is not None and load.paused else ""
-        return f"{text}, {on_wire:,} {self._under_way}{room}{paused}"
+        text = f"{on_wire:,} {self._under_way}"
+        # A limit that was lowered just now is below what was sent before.
+        if load is not None and on_wire <= load.window:
+            text += f" (max {load.window:,})"
+        paused = self._paused()
+        return f"{text}, paused for {about(paused)}" if paused else text
+
+    def _paused(self) -> float:
+        load = self._load()
+        return 0.0 if load is None else load.paused or 0.0
+
+    def _time(self, now: Progress) -> str:
+        elapsed = f"{about(self._now() - self._began)} elapsed"
+        # What is left is not run once the run is being stopped.
+        left = "" if now.seconds_left is None or self._unsent else f", {about(now.seconds_left)} left"
+        return f"{elapsed}{left}"
+
+    def _money(self, now: Progress) -> str:
+        cost = f"{dollars(self._spent + now.cost)} so far"
+        if now.cost_expected is not None and not self._unsent:
+            cost += f", about {dollars(self._spent + now.cost_expected)} in all"
+        if now.unpriced:
+            cost += f", {count(now.unpriced, 'answer')} of unknown price"
+        return cost
 
     def _speed(self, now: Progress) -> str:
         load, rates = self._load(), self._per_minute(now)
         limits = load.limits if load else (None, None, None)
         parts = [
-            f"{rate:,.0f}{'' if limit is None else f' of {limit:,.0f}'} {kind}"
+            f"{compact(rate)}{'' if limit is None else f' of {compact(limit)}'} {kind}"
             for rate, limit, kind in zip(rates, limits, _KINDS)
         ]
-        return f"each minute {', '.join(parts)}"
+        return f"per minute: {', '.join(parts)}"
 
     def _per_minute(self, now: Progress) -> List[float]:
         counts = (now.attempts, now.input_tokens, now.output_tokens)
-        self._samples.append((time.monotonic(), counts))
+        self._samples.append((self._now(), counts))
         while self._samples[-1][0] - self._samples[0][0] > _WINDOW_SECONDS:
             self._samples.popleft()
         since, before = self._samples[0]
         passed = self._samples[-1][0] - since
         return [(new - old) / passed * 60 if passed else 0.0 for new, old in zip(counts, before)]
-
-    def _money(self, now: Progress) -> str:
-        cost = f"{dollars(self._spent + now.cost)} so far"
-        # What is left is not run once the run is being stopped.
-        if now.cost_expected is not None and not self._unsent:
-            cost += f", about {dollars(self._spent + now.cost_expected)} in all"
-        if now.unpriced:
-            cost += f", {count(now.unpriced, 'answer')} of unknown price"
-        left = "" if now.seconds_left is None or self._unsent else f"; {about(now.seconds_left)} left"
-        return f"{cost}{left}"

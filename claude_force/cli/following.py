@@ -15,6 +15,7 @@ from ..types import AgentResult
 from . import streams
 from .board import Board
 from .database import Crew
+from .logs import few_warnings
 from .signals import caught
 
 
@@ -34,13 +35,17 @@ class Following:
         self._run, self._running, self._options, self._grace = run, running, options, grace
         self._crew, self._run_id = crew, run_id
         away = "handed over" if crew is not None and crew.is_away else "in flight"
-        self._board = Board(running.load, run.outcome.kept, run.outcome.cost, quiet, away)
+        self.board = Board(running.load, run.outcome.kept, run.outcome.cost, run.due, quiet, away)
 
     async def follow(self) -> None:
         """Until the run has ended or was stopped; its outcome is then up to date."""
+        with few_warnings():
+            await self._follow()
+
+    async def _follow(self) -> None:
         self._running.observers.append(self._run.broken_off)
-        self._working = working = asyncio.ensure_future(self._run.run(self._stream, self._board.on_event))
-        beside = [asyncio.ensure_future(self._board.show())]
+        self._working = working = asyncio.ensure_future(self._run.run(self._stream, self.board.on_event))
+        beside = [asyncio.ensure_future(self.board.show())]
         if self._crew is not None:
             beside.append(asyncio.ensure_future(self._crew.watch()))
         try:
@@ -74,7 +79,7 @@ class Following:
         self._working.cancel()
 
     def _tell_stopping(self) -> None:
-        what = f"{count(self._board.progress.in_flight, 'request')} in flight"
+        what = f"{count(self.board.progress.in_flight, 'request')} in flight"
         if self._crew is not None and self._crew.is_away:
             what = "what no worker has begun is taken back, and what one has begun"
         streams.note(f"stopping; {what} may end within {self._grace:g} s (Ctrl-C again: now)")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import sys
 from contextlib import contextmanager
-from typing import Iterator
+from typing import Dict, Iterator, Tuple
 
 from ..errors import ClaudeForceError, InputError
 from . import streams
 
 _logger = logging.getLogger("claude_force")
+
+_MOST_OF_A_KIND = 3
 
 
 @contextmanager
@@ -36,20 +38,47 @@ def logging_to_stderr(verbose: bool) -> Iterator[None]:
 
 
 @contextmanager
-def without_attempts() -> Iterator[None]:
-    """As long as this lasts, attempts that failed are shown elsewhere."""
-
-    def is_other(record: logging.LogRecord) -> bool:
-        return not hasattr(record, "attempt")
-
+def few_warnings(attempts: bool = False) -> Iterator[None]:
+    """For a command with many calls: of warnings that differ only in their figures, a few are shown and the
+    others counted at the end. Failed attempts are shown elsewhere, unless they are asked for."""
+    if is_verbose():
+        yield
+        return
+    kinds = _Kinds(attempts)
     handlers = list(_logger.handlers)
     for handler in handlers:
-        handler.addFilter(is_other)
+        handler.addFilter(kinds.is_shown)
     try:
         yield
     finally:
         for handler in handlers:
-            handler.removeFilter(is_other)
+            handler.removeFilter(kinds.is_shown)
+        for message, number in kinds.more():
+            streams.warn(f"{number:,} more of: {message}")
+
+
+class _Kinds:
+    """Warnings by the text that their figures are filled into."""
+
+    def __init__(self, attempts: bool) -> None:
+        self._attempts = attempts
+        self._counts: Dict[str, int] = {}
+        self._first: Dict[str, str] = {}
+
+    def is_shown(self, record: logging.LogRecord) -> bool:
+        if record.levelno != logging.WARNING:
+            return True
+        if hasattr(record, "attempt") and not self._attempts:
+            return False
+        kind = str(record.msg)
+        self._counts[kind] = self._counts.get(kind, 0) + 1
+        self._first.setdefault(kind, _message(record))
+        return self._counts[kind] <= _MOST_OF_A_KIND
+
+    def more(self) -> Iterator[Tuple[str, int]]:
+        for kind, number in self._counts.items():
+            if number > _MOST_OF_A_KIND:
+                yield self._first[kind], number - _MOST_OF_A_KIND
 
 
 def is_verbose() -> bool:

@@ -1,61 +1,100 @@
-"""`run many`: a file of tasks in, a file of results out, resumable."""
+"""`run many`: a file of tasks in, results as JSON lines out, resumable."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import json
+import sys
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, Optional, Tuple
+from typing import Iterable, Iterator, Optional
 
 from ..async_orchestrator import AsyncAgentOrchestrator
-from ..bulk import FileRun, Outcome, Output, Row, Rows, SourceFiles, TaskFile
+from ..bulk import STDIN, FileRun, Output, Results, Row, Rows, SourceFiles, StdoutResults, TaskFile, spooled
 from ..errors import InputError
-from ..spelled import count
 from . import streams
 from .database import chosen_database, crew_of, driver_database
 from .following import Following
+from .many_report import Ended, exit_code, report
 from .options import call_options, check_budget
 from .outputs import run_of
-from .render import dollars
 from .run import engine, show_estimate
+from .task import read_task
 
-_ALL, _SOME_FAILED, _OVER_BUDGET, _HOPELESS, _STOPPED = 0, 3, 4, 1, 130
+_STANDARD = "-"
+# Files of these kinds can't be written as results end and resumed.
+_NO_OUTPUTS = (".csv", ".tsv", ".xlsx", ".xls", ".ods", ".parquet")
 
 
 def run_many(args: argparse.Namespace) -> int:
     """Returns 0 all rows succeeded, 3 some failed, 4 the budget ended it, 130 stopped, 1 nothing works."""
-    rows = _rows(args)
-    if args.estimate:
-        return asyncio.run(_estimate(args, rows))
-    if not args.output:
-        raise InputError("No output was named. Add -o RESULTS.jsonl, or --estimate to send nothing.")
-    outcome, run_id = asyncio.run(_run(args, rows))
+    if args.stdin and args.tasks is None:
+        args.tasks, args.stdin = _STANDARD, False
+    _check(args)
+    with _rows(args) as rows:
+        if args.estimate:
+            return asyncio.run(_estimate(args, rows))
+        _check_output(args)
+        ended = asyncio.run(_run(args, rows))
     # Not in the loop, where a reader who has stopped would keep Ctrl-C from its end.
-    _report(args, outcome, Path(args.output), run_id)
-    return _exit_code(outcome)
+    report(args, ended)
+    return exit_code(ended.outcome)
 
 
-def _rows(args: argparse.Namespace) -> Rows:
+def _check(args: argparse.Namespace) -> None:
     if args.limit is not None and args.limit < 1:
         raise InputError(f"--limit is {args.limit}; it must be a whole number from 1 up.")
     if args.grace < 0:
         raise InputError(f"--grace is {args.grace:g}; it must be a number of seconds from 0 up.")
     check_budget(args.budget)
     if bool(args.tasks) == bool(args.files):
-        raise InputError("Give either a file of tasks or --files PATTERN, one of the two.")
+        raise InputError("Give either a file of tasks (- for standard input) or --files PATTERN.")
+    if args.files and not args.agent:
+        raise InputError("--files needs --agent NAME: the agent that each file is given to.")
+    if not args.files and (args.task is not None or args.task_file is not None):
+        raise InputError(
+            "--task goes with --files, and --task-file too; a file of tasks has a task in each row."
+        )
+
+
+def _check_output(args: argparse.Namespace) -> None:
+    """Raises InputError where results can't be written as it is asked."""
+    if not args.output:
+        raise InputError(
+            "No output was named. Add -o RESULTS.jsonl (- for stdout), or --estimate to send nothing."
+        )
+    suffix = Path(args.output).suffix.lower()
+    if suffix in _NO_OUTPUTS:
+        name = Path(args.output).with_suffix(".jsonl")
+        raise InputError(f"Results can't be written as {suffix}, only as JSON lines: use -o {name}.")
+    if args.output != _STANDARD:
+        return
+    if args.json:
+        raise InputError("-o - and --json both write to standard output. Name a file for the results.")
+    for option, is_given in (("--retry-failed", args.retry_failed), ("--durable", chosen_database(args))):
+        if is_given:
+            raise InputError(f"{option} needs results that can be read again. Name a file with -o.")
+
+
+@contextmanager
+def _rows(args: argparse.Namespace) -> Iterator[Rows]:
     if args.files:
-        if not args.agent:
-            raise InputError("--files needs --agent NAME: the agent that each file is given to.")
-        output = Path(args.output) if args.output else None
-        files = SourceFiles(args.files, args.agent, args.task or "", output)
+        task = "" if args.task is None and args.task_file is None else read_task(args)
+        # The output is never one of the files.
+        output = Path(args.output) if args.output and args.output != _STANDARD else None
+        files = SourceFiles(args.files, args.agent, task, output)
         for text in files.notices:
             streams.warn(text)
-        return files
-    if args.task:
-        raise InputError("--task goes with --files; a file of tasks has a task in each row.")
-    return TaskFile(Path(args.tasks), args.agent)
+        yield files
+    elif args.tasks == _STANDARD:
+        try:
+            with spooled(sys.stdin.buffer) as path:
+                yield TaskFile(path, args.agent, STDIN)
+        except OSError as error:
+            raise InputError(f"Standard input can't be read: {error.strerror}.") from error
+    else:
+        yield TaskFile(Path(args.tasks), args.agent)
 
 
 async def _estimate(args: argparse.Namespace, rows: Rows) -> int:
@@ -64,33 +103,34 @@ async def _estimate(args: argparse.Namespace, rows: Rows) -> int:
     async with running:
         estimate = await running.estimate(tasks, cache=args.cache, **call_options(args))  # type: ignore[arg-type]
     show_estimate(estimate, "row", args.json)
-    return _ALL
+    return 0
 
 
 def _due(args: argparse.Namespace, rows: Rows) -> Iterable[Row]:
     """The rows that a run would take: not those that stand in its output."""
-    if args.output and _is_there(Path(args.output)):
-        with _opened(Path(args.output)) as output:
+    if args.output and args.output != _STANDARD and _is_there(Path(args.output)):
+        with _opened(args.output) as output:
             return list(_file_run(args, rows, output).tasks())
     return (row for row in rows if args.limit is None or row.index < args.limit)
 
 
-async def _run(args: argparse.Namespace, rows: Rows) -> Tuple[Outcome, Optional[str]]:
-    """How it ended, and the id of a durable run."""
-    url, path = driver_database(args), Path(args.output)
+async def _run(args: argparse.Namespace, rows: Rows) -> Ended:
+    url = driver_database(args)
     running = engine(args, durable=url)
-    afresh = args.no_resume or not _is_there(path)
-    with _opened(path) as output:
+    afresh = args.no_resume or args.output == _STANDARD or not _is_there(Path(args.output))
+    with _opened(args.output) as output:
         run = _file_run(args, rows, output)
-        run_id = run_of(path, args.words, afresh) if url is not None else None
+        ended = Ended(run.outcome, output.path)
+        if url is not None:
+            ended.run_id = run_of(output.path, args.words, afresh)
         left = None if args.budget is None else args.budget - run.outcome.budgeted
         if left is not None and left <= 0 and run.due:
             run.outcome.over_budget = True
         else:
             run.begin()
             if run.due:
-                await _follow(args, run, running, left, url, run_id)
-    return run.outcome, run_id
+                await _follow(args, run, running, left, url, ended)
+    return ended
 
 
 async def _follow(
@@ -99,18 +139,25 @@ async def _follow(
     running: AsyncAgentOrchestrator,
     left: Optional[float],
     url: Optional[str],
-    run_id: Optional[str],
+    ended: Ended,
 ) -> None:
-    """`left` is USD of the budget; `run_id` that of the durable run, over the database `url`."""
+    """`left` is USD of the budget; a durable run is made over the database `url`."""
     options = {"budget_usd": left, "cache": args.cache, **call_options(args)}
     with nullcontext() if url is None else crew_of(url) as crew:
         async with running:
-            await Following(run, running, options, args.grace, args.json, crew, run_id).follow()
+            following = Following(run, running, options, args.grace, args.json, crew, ended.run_id)
+            ended.board = following.board
+            await following.follow()
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Output]:
-    """What was made for a run whose input is wrong is gone again."""
+def _opened(name: str) -> Iterator[Results]:
+    """The output. A file that was made for a run whose input is wrong is removed again."""
+    if name == _STANDARD:
+        sys.stdout.flush()
+        yield StdoutResults(sys.stdout.fileno())
+        return
+    path = Path(name)
     is_new = not _is_there(path)
     with _checked(path):
         output = Output(path)
@@ -137,92 +184,13 @@ def _checked(path: Path) -> Iterator[None]:
         raise InputError(f"{path} can't be written: {error.strerror}.") from error
 
 
-def _file_run(args: argparse.Namespace, rows: Rows, output: Output) -> FileRun:
-    return FileRun(rows, output, _options(args), args.limit, args.no_resume, args.retry_failed)
+def _file_run(args: argparse.Namespace, rows: Rows, output: Results) -> FileRun:
+    return FileRun(
+        rows, output, _options(args), args.limit, args.no_resume, args.retry_failed, bool(args.fail_fast)
+    )
 
 
 def _options(args: argparse.Namespace) -> str:
     """What changes the answers beside the rows, as a text to compare."""
     options = {name: value for name, value in call_options(args).items() if name != "cache_ttl"}
     return json.dumps(options, sort_keys=True)
-
-
-def _exit_code(outcome: Outcome) -> int:
-    if outcome.error is not None:
-        return _HOPELESS
-    if outcome.over_budget:
-        return _OVER_BUDGET
-    if outcome.stopped:
-        return _STOPPED
-    return _SOME_FAILED if outcome.failed else _ALL
-
-
-def _report(args: argparse.Namespace, outcome: Outcome, path: Path, run_id: Optional[str]) -> None:
-    if args.json:
-        streams.as_json({**_outcome_fields(outcome, path), "run_id": run_id})
-        return
-    streams.note(
-        f"{count(outcome.total, 'row')}: {outcome.succeeded:,} succeeded, {outcome.failed:,} failed, "
-        f"{outcome.missing:,} missing; {outcome.ran:,} run now"
-    )
-    incomplete = _incomplete(outcome)
-    if incomplete:
-        streams.warn(incomplete)
-    streams.note(_money(outcome))
-    if outcome.error is not None:
-        streams.error(str(outcome.error), json=False)
-    if outcome.cancelled:
-        streams.note(f"run {run_id} was cancelled by another command")
-    if outcome.over_budget:
-        streams.note("the budget ended the run: the same command with a higher --budget goes on")
-    elif outcome.missing:
-        streams.note("the same command goes on where this one ended: only what is missing is paid for")
-    if outcome.failed:
-        streams.note("--retry-failed runs the failed rows again; their errors are in the output")
-
-
-def _incomplete(outcome: Outcome) -> str:
-    """How many answers are not whole; "" where all are."""
-    kinds = (
-        ("cut off", outcome.truncated),
-        ("refused", outcome.refused),
-        ("without text", outcome.empty),
-    )
-    found = ", ".join(f"{number:,} {kind}" for kind, number in kinds if number)
-    return f"answers that are not whole: {found}" if found else ""
-
-
-def _money(outcome: Outcome) -> str:
-    parts = [f"{dollars(outcome.cost)} in all"] if outcome.cost or not outcome.unpriced else []
-    if outcome.unpriced:
-        most = f" (at most {dollars(outcome.unpriced_at_most)})" if outcome.unpriced_at_most else ""
-        parts.append(f"{count(outcome.unpriced, 'answer')} of unknown price{most}")
-    if outcome.saved:
-        parts.append(f"{dollars(outcome.saved)} saved by kept answers")
-    if outcome.prompt_cache_saving > 0:
-        parts.append(f"{dollars(outcome.prompt_cache_saving)} saved by the prompt cache")
-    return ", ".join(parts)
-
-
-def _outcome_fields(outcome: Outcome, path: Path) -> Dict[str, Any]:
-    return {
-        "success": _exit_code(outcome) == _ALL,
-        "output": str(path),
-        "rows": outcome.total,
-        "succeeded": outcome.succeeded,
-        "failed": outcome.failed,
-        "missing": outcome.missing,
-        "truncated": outcome.truncated,
-        "refused": outcome.refused,
-        "empty": outcome.empty,
-        "ran_now": outcome.ran,
-        "cost": outcome.cost,
-        "unpriced": outcome.unpriced,
-        "unpriced_at_most": outcome.unpriced_at_most,
-        "saved": outcome.saved,
-        "prompt_cache_saving": outcome.prompt_cache_saving,
-        "over_budget": outcome.over_budget,
-        "stopped": outcome.stopped,
-        "cancelled": outcome.cancelled,
-        "error": str(outcome.error) if outcome.error else None,
-    }

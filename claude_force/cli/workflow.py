@@ -24,6 +24,7 @@ from ..workflow.plan import Plan
 from . import render, streams
 from .answer_file import AnswerFile
 from .database import chosen_database, crew_of, driver_database
+from .logs import few_warnings
 from .options import call_options, check_budget
 from .run import engine, estimate_fields, show_estimate
 from .task import read_task
@@ -157,7 +158,7 @@ class _Run:
         more = {"budget_usd": args.budget, "durable": url}
         with nullcontext() if url is None else crew_of(url) as crew:
             async with engine(args, **more) as running:
-                with Tree(args.name, args.json) as self._tree:
+                with few_warnings(attempts=True), Tree(args.name, args.json) as self._tree:
                     work = self._executed(running)
                     return await (work if crew is None else crew.watched(work))
 

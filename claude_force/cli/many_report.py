@@ -1,0 +1,134 @@
+"""How a bulk run ended, in words and as JSON."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, Iterator, Optional
+
+from ..bulk import STDOUT, Outcome
+from ..errors import InputError
+from ..spelled import count
+from . import streams
+from .board import Board
+from .render import dollars
+
+_ALL, _HOPELESS, _SOME_FAILED, _OVER_BUDGET, _STOPPED = 0, 1, 3, 4, 130
+
+
+@dataclass
+class Ended:
+    """A run that has ended: its outcome, its output, the id of a durable run, and what was seen of it."""
+
+    outcome: Outcome
+    output: Path
+    run_id: Optional[str] = None
+    board: Optional[Board] = None
+
+
+def exit_code(outcome: Outcome) -> int:
+    """0 all rows succeeded, 1 no row can be run, 3 some failed, 4 the budget is used up, 130 stopped."""
+    if outcome.error is not None:
+        return _HOPELESS
+    if outcome.over_budget:
+        return _OVER_BUDGET
+    if outcome.stopped:
+        return _STOPPED
+    return _SOME_FAILED if outcome.failed else _ALL
+
+
+def report(args: argparse.Namespace, ended: Ended) -> None:
+    """Prints how the run ended."""
+    if args.json:
+        streams.as_json({**_fields(ended.outcome, ended.output), "run_id": ended.run_id})
+        return
+    outcome = ended.outcome
+    streams.note(
+        f"{count(outcome.total, 'row')}: {outcome.succeeded:,} succeeded, {outcome.failed:,} failed, "
+        f"{outcome.missing:,} missing; {outcome.ran:,} run now"
+    )
+    incomplete = _incomplete(outcome)
+    if incomplete:
+        streams.warn(incomplete)
+    streams.note(_money(outcome))
+    for line in _errors(ended.board, outcome.error):
+        streams.note(line)
+    if outcome.error is not None:
+        streams.error(outcome.error.for_shell(), json=False)
+    for line in _next(args, ended):
+        streams.note(line)
+
+
+def _errors(board: Optional[Board], fatal: Optional[BaseException]) -> Iterator[str]:
+    """Errors by kind; what ended the run is said on its own."""
+    if board is None:
+        return
+    for title, errors in (("failed", board.failures), ("tried again", board.retries)):
+        for line in errors.lines(without=fatal):
+            yield f"{title}: {line}"
+
+
+def _next(args: argparse.Namespace, ended: Ended) -> Iterator[str]:
+    """What the user can do now: only what works."""
+    outcome, is_file = ended.outcome, str(ended.output) != STDOUT
+    command = "the same command" if args.tasks != "-" else "the same command with the same input"
+    if outcome.cancelled:
+        yield f"run {ended.run_id} was cancelled by another command"
+    if outcome.over_budget and is_file:
+        yield f"the budget ended the run: {command} with a higher --budget goes on"
+    elif outcome.over_budget:
+        yield "the budget ended the run"
+    elif outcome.missing and is_file and not isinstance(outcome.error, InputError):
+        yield f"{command} goes on where this one ended: only what is missing is paid for"
+    if not is_file and (outcome.missing or outcome.failed) and args.cache == "use":
+        yield "answers are in the cache: another run takes them from there; -o FILE makes a run resumable"
+    if outcome.failed and is_file:
+        yield "--retry-failed runs the failed rows again; their errors are in the output"
+
+
+def _incomplete(outcome: Outcome) -> str:
+    """How many answers are not whole; "" where all are."""
+    kinds = (
+        ("cut off", outcome.truncated),
+        ("refused", outcome.refused),
+        ("without text", outcome.empty),
+    )
+    found = ", ".join(f"{number:,} {kind}" for kind, number in kinds if number)
+    return f"answers that are not whole: {found}" if found else ""
+
+
+def _money(outcome: Outcome) -> str:
+    parts = [f"{dollars(outcome.cost)} in all"] if outcome.cost or not outcome.unpriced else []
+    if outcome.unpriced:
+        most = f" (at most {dollars(outcome.unpriced_at_most)})" if outcome.unpriced_at_most else ""
+        parts.append(f"{count(outcome.unpriced, 'answer')} of unknown price{most}")
+    if outcome.saved:
+        parts.append(f"{dollars(outcome.saved)} saved by cached answers")
+    if outcome.prompt_cache_saving > 0:
+        parts.append(f"{dollars(outcome.prompt_cache_saving)} saved by the prompt cache")
+    return ", ".join(parts)
+
+
+def _fields(outcome: Outcome, path: Path) -> Dict[str, Any]:
+    return {
+        "success": exit_code(outcome) == _ALL,
+        "output": str(path),
+        "rows": outcome.total,
+        "succeeded": outcome.succeeded,
+        "failed": outcome.failed,
+        "missing": outcome.missing,
+        "truncated": outcome.truncated,
+        "refused": outcome.refused,
+        "empty": outcome.empty,
+        "ran_now": outcome.ran,
+        "cost": outcome.cost,
+        "unpriced": outcome.unpriced,
+        "unpriced_at_most": outcome.unpriced_at_most,
+        "saved": outcome.saved,
+        "prompt_cache_saving": outcome.prompt_cache_saving,
+        "over_budget": outcome.over_budget,
+        "stopped": outcome.stopped,
+        "cancelled": outcome.cancelled,
+        "error": outcome.error.for_shell() if outcome.error else None,
+    }
