@@ -25,17 +25,19 @@ def render(text: str, arguments: str) -> str:
     """
     words = _words(arguments)
     first = 0 if _FROM_ZERO.search(text) else 1
+    is_used = False
 
     def filled(place: Match[str]) -> str:
+        nonlocal is_used
         index, everything, number = place.groups()
-        if everything:
-            return arguments
-        at = int(index) if index else int(number) - first
-        return words[at] if 0 <= at < len(words) else place.group()
+        at = int(index) if index else int(number or 0) - first
+        if not everything and not 0 <= at < len(words):
+            return place.group()
+        is_used = True
+        return arguments if everything else words[at]
 
-    if not _PLACE.search(text):
-        return f"{text.rstrip()}\n\nARGUMENTS: {arguments}"
-    return _PLACE.sub(filled, text)
+    message = _PLACE.sub(filled, text)
+    return message if is_used else f"{text.rstrip()}\n\nARGUMENTS: {arguments}"
 
 
 def _words(arguments: str) -> List[str]:

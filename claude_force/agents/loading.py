@@ -162,7 +162,8 @@ def _add_agents(
         else:
             agents.append(one)
     for one, name in _named(agents, loaded):
-        _settle(loaded, source, one, source.prefix + name, claimed)
+        whole = one._replace(title=source.prefix + one.title)
+        _settle(loaded, source, whole, source.prefix + name, claimed)
 
 
 def _found(loaded: Loaded, source: Source, file: str) -> Iterator[Found]:
