@@ -683,12 +683,16 @@ class TestKills:
             run.process.send_signal(signal.SIGINT)
             assert run.ended()[0] == 130
 
-    def test_what_was_billed_for_rows_that_were_broken_off_is_not_forgotten(self, place, monkeypatch):
+    @pytest.mark.parametrize("agent", ["python-expert", "explain"])
+    def test_what_was_billed_for_rows_that_were_broken_off_is_not_forgotten(self, place, monkeypatch, agent):
         def spent_by(run):
             code, err = run.ended()
             return code, float(re.search(r"\$([0-9.]+) in all", err)[1])
 
-        tasks = write_tasks(place, 2)
+        # A command: what is sent is not the task of its row.
+        (place / ".claude" / "commands").mkdir()
+        (place / ".claude" / "commands" / "explain.md").write_text("Explain $ARGUMENTS in " + "a word " * 900)
+        tasks = write_tasks(place, 2, agent)
         with MessagesServer(faults=[faults.silence_in_mid_stream()]) as server:
             point_to(server, monkeypatch)
             run = Run(place, tasks, "--grace", "0", "--price", PRICE)

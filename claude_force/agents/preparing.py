@@ -12,10 +12,6 @@ from .names import check_task
 from .registry import Registry
 from .thinking import default_max_tokens
 
-# The last version of the API that takes `temperature`. As a header and a part of the body it is sent by SDKs
-# that have no such argument any more.
-_WITH_TEMPERATURE = "2023-06-01"
-
 
 def prepare_call(
     registry: Registry,
@@ -36,15 +32,14 @@ def prepare_call(
     choice = _choice(agent, model)
     chosen = model_of(choice)
     warn_if_retired(chosen)
+    if temperature is None:
+        temperature = agent.settings.temperature
     if temperature is not None:
         options["temperature"] = temperature
-    elif agent.settings.temperature is not None and "temperature" not in options:
-        _add_extra(options, "extra_body", temperature=agent.settings.temperature)
-        _add_extra(options, "extra_headers", **{"anthropic-version": _WITH_TEMPERATURE})
     if agent.settings.effort is not None and takes_effort(chosen):
-        _add_effort(options, agent.settings.effort)
+        _add(options, "output_config", effort=agent.settings.effort)
     for beta in betas_of(choice, chosen):
-        _add_extra(options, "extra_headers", **{"anthropic-beta": beta})
+        _add(options, "extra_headers", **{"anthropic-beta": beta})
     if max_tokens is None:
         max_tokens = agent.settings.max_tokens or default_max_tokens(chosen, options)
     if not agent.is_command:
@@ -62,15 +57,7 @@ def _choice(agent: Agent, model: Optional[str]) -> Choice:
     return choose(model, agent.model)
 
 
-def _add_effort(options: Dict[str, Any], effort: str) -> None:
-    if options.get("output_config") is not None:
-        _add_extra(options, "output_config", effort=effort)
-    else:
-        # Part of the body in any case: older SDKs have no argument for it.
-        _add_extra(options, "extra_body", output_config={"effort": effort})
-
-
-def _add_extra(options: Dict[str, Any], name: str, **fields: Any) -> None:
+def _add(options: Dict[str, Any], name: str, **fields: Any) -> None:
     """Adds fields to an option that is an object; those that the caller gave stay."""
     given = options.get(name)
     if given is None or isinstance(given, dict):

@@ -141,11 +141,6 @@ class Wire:
 
 def _written(fields: Dict[str, Any]) -> Optional[bytes]:
     """The body as JSON; None where it is for the SDK to write."""
-    extra = fields.get("extra_body")
-    if isinstance(extra, dict):
-        # As the SDK does it.
-        fields = {**fields, **extra}
-        del fields["extra_body"]
     if not _FIELDS.issuperset(fields):
         return None
     try:
