@@ -22,7 +22,7 @@ import anyio.to_thread
 
 from . import settings
 from .cache.asked import Asked, kept_reply
-from .calling import Clock, Opening
+from .calling import Clock
 from .clerk import Clerk
 from .errors import CacheError, DeadlineExceededError
 from .types import Reply, is_blank
@@ -189,14 +189,14 @@ class Turn:
         leads: bool = await self._do(self._acquire, True)
         return leads
 
-    async def wait(self, deadline_seconds: Optional[float], opening: Optional[Opening]) -> None:
-        """Until those before it have had their turn. Raises DeadlineExceededError, ClosedError."""
+    async def wait(self, deadline_seconds: Optional[float], expect: Callable[[], None]) -> None:
+        """Until those before it have had their turn. Raises DeadlineExceededError, and what `expect` raises
+        where nothing may be sent any more."""
         waited = 0.0
         while waited < settings.LEASE_SECONDS:
             await self._clock.sleep(settings.LEASE_POLL_SECONDS)
             waited += settings.LEASE_POLL_SECONDS
-            if opening is not None:
-                opening.expect()
+            expect()
             if await self.take():
                 return
             if deadline_seconds is not None and waited >= deadline_seconds:

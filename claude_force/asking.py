@@ -136,7 +136,7 @@ class Asking:
         with answers.turn(question) as turn:
             found, leads = await turn.look() if policy == USE else (None, await turn.take())
             if found is None and not leads:
-                await turn.wait(left, terms.opening)
+                await turn.wait(left, partial(terms.expect, call.model))
                 # Those before it may have kept the answer.
                 found = await answers.recall(question) if policy == USE else None
             if found is not None:

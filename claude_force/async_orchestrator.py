@@ -8,8 +8,8 @@ from typing import Any, AsyncGenerator, Callable, Dict, List, Optional, Sized
 
 from .bulk import OnEvent, OnResult, RunOne, Tasks, Tracker, each, most_under_way, pair, stream
 from .cache.asked import USE
-from .calling import Budget, Terms, Watch
-from .errors import CancelledCallError
+from .calling import Budget, RunGate, Terms, Watch
+from .errors import CallError, CancelledCallError, ConfigurationError
 from .estimate import Estimate
 from .results import Run, failed
 from .types import AgentResult, AsyncAgentResult, Call
@@ -52,6 +52,11 @@ class AsyncAgentOrchestrator(Workflows):
         observers: called with a `claude_force.types.Executed` at the end of each call.
 
     `enable_memory` is accepted for older callers and does nothing.
+
+    An answer that no other call can survive ends a bulk run or a workflow: a wrong key, no credit, a disabled
+    organisation, an endpoint that can't be reached; a model that does not exist ends it for the rows that ask
+    that model. What is on the wire then goes on to its end; every other row fails with the same error, without
+    a request: its `error.skipped` is True, and neither observers nor the ledger are told of it.
     """
 
     async def execute_multiple(
@@ -89,23 +94,24 @@ class AsyncAgentOrchestrator(Workflows):
         first_of_many: bool = True,
         run_id: Optional[str] = None,
         place: Callable[[int], str] = str,
+        run_gate: Optional[RunGate] = None,
         **call_options: Any,
     ) -> AsyncGenerator[AgentResult, None]:
         """Runs `(agent_name, task)` pairs from any iterable or async iterable, without end if need be.
 
-        Results come as they end, or `in_order`; each has the `index` of its task. Tasks are taken as there
-        is room for them: memory is bounded by `max_concurrent`, not by their number. A caller who stops
-        early cancels what is under way.
+        Results come as they end, or `in_order`; each has the `index` of its task. Tasks are taken as there is
+        room: memory is bounded by `max_concurrent`, not by their number. To stop early cancels the rest.
 
         Args:
             budget_usd: a hard cap on what these calls spend together; what does not fit is not sent.
             on_event: called with each `claude_force.bulk.Event`.
             total: the number of tasks, where `tasks` has no length; for the time that is left.
-            first_of_many: of tasks that share a system prompt large enough for the API's prompt cache, one
-                goes first, and the others, which wait for its answer to begin, read what it wrote.
+            first_of_many: of tasks that share a large system prompt, one goes first, and the others, which
+                wait for its answer to begin, read what it wrote into the API's prompt cache.
             run_id: of a durable run, made of letters, digits, "_" and "-". The same run again, under the id
                 that it had, finds what was done and asks only for the rest; None makes a new one.
             place: names a task by its index; for a run that is begun again with fewer tasks.
+            run_gate: ends the run from outside: what is not sent yet when it is shut is not sent.
             call_options: as of `execute_agent`, the same for every task.
 
         Raises what `tasks` raises, after the results of what was under way by then.
@@ -113,7 +119,7 @@ class AsyncAgentOrchestrator(Workflows):
         total = len(tasks) if total is None and isinstance(tasks, Sized) else total
         tracker = Tracker(on_event, total, self._clock.now) if on_event else None
         budgets = () if budget_usd is None else (Budget(budget_usd),)
-        terms = Terms(budgets, first_of_many=first_of_many, opening=self._opening)
+        terms = Terms(budgets, first_of_many=first_of_many, opening=self._opening, run_gate=run_gate)
         run = self._run_row(terms, self._asking.run_id(run_id), place, call_options)
         most = self._asking.most or most_under_way(self._how().ceiling)
         return stream(tasks, run, most, in_order, tracker)
@@ -121,7 +127,8 @@ class AsyncAgentOrchestrator(Workflows):
     def _run_row(
         self, terms: Terms, run_id: Optional[str], place: Callable[[int], str], options: Dict[str, Any]
     ) -> RunOne:
-        cancelled = False
+        cancelled, gate = False, terms.run_gate or RunGate()
+        terms = replace(terms, run_gate=gate)
 
         async def run(index: int, agent_name: str, task: str, watch: Watch) -> AgentResult:
             nonlocal cancelled
@@ -129,9 +136,16 @@ class AsyncAgentOrchestrator(Workflows):
                 # By another command, which wants no more of the run.
                 return failed(Run(agent_name), CancelledCallError("The run was cancelled"), None, 0.0)
             ticket = f"{run_id}:{place(index)}" if run_id else None
-            result = await self.execute_agent(
-                agent_name, task, terms=replace(terms, watch=watch, ticket=ticket), **options
-            )
+            try:
+                gate.check()
+                result = await self.execute_agent(
+                    agent_name, task, terms=replace(terms, watch=watch, ticket=ticket), **options
+                )
+            except CallError as error:
+                return failed(Run(agent_name), error, None, 0.0)
+            except ConfigurationError as error:
+                gate.note(error)
+                raise
             cancelled |= isinstance(result.error, CancelledCallError)
             return result
 

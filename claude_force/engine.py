@@ -205,12 +205,16 @@ class Engine(Inquiries):
             self._registry, agent_name, task, model, max_tokens, temperature, cache_ttl, **options
         )
 
+    def model_of(self, agent_name: str, model: Optional[str] = None) -> str:
+        """The id of the model that a call of this agent asks. Raises InputError."""
+        return self._prepare(agent_name, "x", model).model
+
     async def _carry_out(self, call: Call, run: Run, policy: str, terms: Terms) -> AgentResult:
         account = Account(call, run, self._clock, terms.bill)
         opening = terms.opening or self._opening
         terms = replace(terms, bill=account.bill, opening=opening)
         try:
-            opening.expect()
+            terms.expect(call.model)
             with opening:
                 reply = await self._asking.answer(call, policy, self._kept(), self.deadline_seconds, terms)
         except CallError as error:
@@ -244,8 +248,7 @@ class Engine(Inquiries):
         return service(self.api_key, self.base_url)
 
     async def _send(self, call: Call, left: Optional[float], terms: Terms) -> Reply:
-        if terms.opening is not None:
-            terms.opening.expect()
+        terms.expect(call.model)
         return await self._caller.send(call, self._how(), left, terms)
 
     def _how(self) -> CallerSettings:

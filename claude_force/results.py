@@ -153,13 +153,16 @@ def tell(observers: Iterable[Observer], executed: Executed) -> None:
 
 def is_unsent(result: AgentResult) -> bool:
     """Whether the fleet was stopped, or the call taken back, before anything was sent."""
-    return isinstance(result.error, (ClosedError, CancelledCallError)) and not result.attempts
+    error = result.error
+    stopped = isinstance(error, (ClosedError, CancelledCallError)) or getattr(error, "skipped", False)
+    return stopped and not result.attempts
 
 
 def log_result(result: AgentResult) -> None:
     """One line, with the figures as fields."""
     # What was not sent is no failure of the call: a run that ends by its budget says so once.
     quiet = result.success or isinstance(result.error, (BudgetExceededError, CancelledCallError, ClosedError))
+    quiet = quiet or is_unsent(result)
     level = logging.INFO if quiet else logging.ERROR
     what = "answered" if result.success else f"failed: {result.error}"
     if result.success and result.truncated and not (result.cached or result.shared):

@@ -13,11 +13,12 @@ from anyio import to_thread
 from .agents import check_task
 from .bulk import OnResult, each, most_under_way
 from .cache.asked import USE
-from .calling import Bill, Terms
+from .calling import Bill, RunGate, Terms
 from .engine import Engine
 from .errors import InputError
 from .estimate import Estimate
 from .money import bounded
+from .results import is_unsent
 from .types import Call
 from .workflow import OnStep, Step, Workflow, WorkflowResult, check, read_workflow
 from .workflow.journal import KeptRun
@@ -65,7 +66,7 @@ class Workflows(Engine):
 
         Raises InputError where the workflow, one of its agents or the task can't be run; nothing was sent.
         """
-        found, terms = self._workflow(workflow_name, pass_output_to_next), Terms(opening=self._opening)
+        found, terms = self._workflow(workflow_name, pass_output_to_next), self._terms_of_run()
         async with await self._keeper.keeping(found.name, resume) as kept:
             setting = self._setting(found, *kept.given(task, inputs), pass_output_to_next, fail_fast)
             setting = replace(setting, on_step=_signed(on_step, kept), on_part=_numbered(on_result))
@@ -171,8 +172,12 @@ class Workflows(Engine):
             left = bill.of_one_who_leaves()
             kept.broken_off(bounded(left.usd, left.at_most))
             raise
-        await kept.keep(part, question, result)
+        if not is_unsent(result):
+            await kept.keep(part, question, result)
         return Answered(result)
+
+    def _terms_of_run(self) -> Terms:
+        return Terms(opening=self._opening, run_gate=RunGate())
 
 
 def _options(step: Step, call_options: Mapping[str, Any]) -> Dict[str, Any]:

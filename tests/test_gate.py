@@ -7,7 +7,7 @@ from virtual_time import LoopClock, run_virtually
 
 from claude_force.calling.gate import Gate, Load
 from claude_force.calling.pace import NO_RATES, Need, Pace, Rates
-from claude_force.calling.terms import Watch
+from claude_force.calling.terms import Terms, Watch
 from claude_force.calling.transport import Meter
 from claude_force.calling.window import Window
 from claude_force.errors import AuthenticationError, ClosedError, OverloadedError, RateLimitError
@@ -35,7 +35,7 @@ class Wire:
 
     async def send(self, name, takes=1.0, ends=None, model="m", need=ONE, told=None, usage=None):
         meter = Meter(usage=usage, headers=told or {})
-        async with self.gate.passage(model, need, meter, self.watch):
+        async with self.gate.passage(model, need, meter, Terms(watch=self.watch)):
             self.log.append((self.clock.now(), name))
             await asyncio.sleep(takes)
             if ends is not None:

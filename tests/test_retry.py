@@ -11,7 +11,7 @@ from virtual_time import LoopClock, run_virtually
 from claude_force import settings
 from claude_force.calling.attempts import Attempts
 from claude_force.calling.retry import RetryPolicy
-from claude_force.calling.terms import Watch
+from claude_force.calling.terms import Terms, Watch
 from claude_force.errors import (
     AuthenticationError,
     DeadlineExceededError,
@@ -110,7 +110,7 @@ class TestAttempts:
             async def work():
                 self.clock = clock = ListeningClock()
                 await asyncio.sleep(7)
-                self.made = Attempts(call, policy, clock, deadline, self.watch)
+                self.made = Attempts(call, policy, clock, deadline, Terms(watch=self.watch))
                 await asyncio.sleep(before)
 
                 async def attempt(number):

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import AsyncIterator, Callable, Counter, Dict, Iterator, Optional, Union
 
+from ..calling import RunGate
 from ..errors import (
-    AuthenticationError,
     BudgetExceededError,
     CancelledCallError,
     ClaudeForceError,
     ClosedError,
-    DatabaseError,
     InputError,
-    InvalidOptionError,
-    PaidCallBlockedError,
-    SpendLimitError,
-    UnknownPriceError,
 )
 from ..money import Spent, bounded
 from ..spelled import count
@@ -26,16 +21,7 @@ from .output import Before, Done, Results, check_fields
 from .progress import Event, Finished, OnEvent
 from .rows import Row, Rows
 from .stream import Task
-
-# What one row meets, every row after it would meet too.
-_HOPELESS = (
-    AuthenticationError,
-    DatabaseError,
-    InvalidOptionError,
-    PaidCallBlockedError,
-    SpendLimitError,
-    UnknownPriceError,
-)
+from .unknown_models import MODEL, RUN, ModelOf, UnknownModels
 
 # `AsyncAgentOrchestrator.stream_multiple` with everything given but the tasks and who is told of events.
 StreamTasks = Callable[[AsyncIterator[Task], OnEvent], AsyncIterator[AgentResult]]
@@ -110,7 +96,11 @@ class FileRun:
 
     `options` is a text of all that changes the answers beside the rows, `limit` the rows that are run.
     `afresh` runs all of them, `retry_failed` those that failed too.
-    After a failure, `fail_fast` begins no further row.
+    After a failure, `fail_fast` begins no further row. `model_of` tells the model that an agent asks, None
+    where it can't.
+
+    Attributes:
+        run_gate: to be given to the run; shut as soon as no row can be run or written any more.
     """
 
     def __init__(
@@ -122,6 +112,7 @@ class FileRun:
         afresh: bool = False,
         retry_failed: bool = False,
         fail_fast: bool = False,
+        model_of: Optional[ModelOf] = None,
     ) -> None:
         self._rows, self._output, self._options = rows, output, options
         self._fail_fast = fail_fast
@@ -132,6 +123,8 @@ class FileRun:
         self._drop(lambda done: done.broken_off or (retry_failed and not done.success))
         self.outcome = self._compared()
         self._under_way: Dict[int, Row] = {}
+        self.run_gate = RunGate()
+        self._models = UnknownModels(self, model_of or str)
         self._ended = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -169,6 +162,10 @@ class FileRun:
 
         async for _ in stream(self._feed(), told):
             pass
+        for _, result in self._models.held[:1]:
+            # No row of any other model was answered.
+            if result.error is not None and not self.outcome.stopped:
+                self._end(result.error)
         return self.outcome
 
     def stop(self) -> None:
@@ -203,11 +200,29 @@ class FileRun:
         if isinstance(result.error, BudgetExceededError):
             self._ended = outcome.over_budget = True
             return
-        if isinstance(result.error, _HOPELESS):
-            self._ended, outcome.error = True, outcome.error or result.error
-            return
+        if result.error is not None and result.error.fatal_for == RUN:
+            self._note_spent(row, result)
+            self._end(result.error)
+        elif result.error is not None and result.error.fatal_for == MODEL and self._models.holds(row, result):
+            if self._models.are_all_unknown():
+                self._end(result.error)
+        else:
+            for held in self._models.released_by(row, result):
+                self._keep(*held)
+            self._keep(row, result)
+
+    def _end(self, error: ClaudeForceError) -> None:
+        """No row can be run any more."""
+        self._ended = True
+        if self.outcome.error is None:
+            # A row that was not sent may end before the one that met the error.
+            met = error.__cause__ if getattr(error, "skipped", False) else error
+            self.outcome.error = met if isinstance(met, ClaudeForceError) else error
+        self.run_gate.shut(ClosedError(f"The run was ended: {self.outcome.error}"))
+
+    def _keep(self, row: Row, result: AgentResult) -> None:
         if self._write(row, result):
-            outcome.add(result)
+            self.outcome.add(result)
             if self._fail_fast and not result.success:
                 self._ended = True
 
@@ -216,7 +231,7 @@ class FileRun:
             self._output.write(row, row.key(self._options), result, self._before.get(row.index, (0.0, 0.0)))
         except OSError as error:
             # The next one may find room again, and is paid for already.
-            self._ended, self.outcome.error = True, self.outcome.error or _not_written(self._output, error)
+            self._end(_not_written(self._output, error))
             return False
         return True
 
@@ -235,6 +250,11 @@ class FileRun:
         """The same row is run again by the next run, which has to know what is spent."""
         if bounded(result.cost, result.cost_at_most) and self._write(row, result):
             self.outcome.note_cost(result.cost, result.cost_at_most)
+
+    def _note_spent(self, row: Row, result: AgentResult) -> None:
+        """Writes down what a row cost that gets no result, as an answer ended the run."""
+        error = ClosedError("The run was ended by an answer that no other row can survive")
+        self._note_cost(row, replace(result, error=error, errors=[str(error)]))
 
     def _drop(self, unwanted: Callable[[Done], bool]) -> None:
         for index, done in list(self._kept.items()):

@@ -17,6 +17,7 @@ from .limits import (
 )
 from .meter import Meter
 from .pace import KINDS, Need, Rates, header_number
+from .run_gate import RunGate
 from .single_flight import SingleFlight
 from .terms import NOBODY, ORDINARY, Guard, Opening, Terms, Watch
 
@@ -41,6 +42,7 @@ __all__ = [
     "Price",
     "Prices",
     "Rates",
+    "RunGate",
     "SingleFlight",
     "Terms",
     "Watch",

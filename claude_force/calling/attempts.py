@@ -11,7 +11,7 @@ from ..errors import CallError, DeadlineExceededError
 from ..types import Call, Reply
 from .clock import Clock
 from .retry import RetryPolicy
-from .terms import Watch
+from .terms import Terms
 
 logger = logging.getLogger(__name__)
 
@@ -24,13 +24,13 @@ class Attempts:
     """
 
     def __init__(
-        self, call: Call, policy: RetryPolicy, clock: Clock, deadline: Optional[float], watch: Watch
+        self, call: Call, policy: RetryPolicy, clock: Clock, deadline: Optional[float], terms: Terms
     ) -> None:
         self._call = call
         self._policy = policy
         self._clock = clock
         self._deadline = deadline
-        self._watch = watch
+        self._terms = terms
         self._started = clock.now()
         self.last_error: Optional[BaseException] = None
 
@@ -58,7 +58,7 @@ class Attempts:
         retrying = AsyncRetrying(
             retry=self._follows_another,
             wait=self._delay,
-            sleep=self._clock.sleep,
+            sleep=self._sleep,
             before_sleep=self._log,
         )
         return await retrying(again)
@@ -87,11 +87,18 @@ class Attempts:
         error = _error_of(retry_state)
         return self._policy.delay(retry_state.attempt_number, error) if error else 0.0
 
+    async def _sleep(self, seconds: float) -> None:
+        run_gate = self._terms.run_gate
+        if run_gate is None:
+            await self._clock.sleep(seconds)
+        else:
+            await run_gate.sleep(self._clock.sleep, self._call.model, seconds)
+
     def _log(self, retry_state: RetryCallState) -> None:
         error = _error_of(retry_state)
         seconds = retry_state.next_action.sleep if retry_state.next_action else 0.0
         if error is not None:
-            self._watch.retried(retry_state.attempt_number, seconds, error)
+            self._terms.watch.retried(retry_state.attempt_number, seconds, error)
         logger.warning(
             "attempt %d for %s failed, the next follows in %.2f s: %s",
             retry_state.attempt_number,

@@ -7,7 +7,7 @@ The one table of statuses, error types and messages. A class below TransientErro
     400, 422            RequestRefusedError
     401                 AuthenticationError    run
     402                 SpendLimitError        run
-    403, 451            PermissionDeniedError  model
+    403, 451            PermissionDeniedError  model   (a 403 of no type, such as a firewall's: none)
     404, 405, 410       ModelNotFoundError     model
     407                 AuthenticationError    run     (the proxy asks for a password)
     408, 409, 425       ServerError
@@ -55,8 +55,7 @@ from ..errors import (
     ServerError,
     SpendLimitError,
 )
-
-RUN, MODEL = "run", "model"
+from .run_gate import MODEL, RUN
 
 
 class Meaning(NamedTuple):
@@ -226,7 +225,7 @@ def _made(
     message: str,
     text: str,
 ) -> CallError:
-    meaning = _meaning(status, detail, message)
+    meaning = _meaning(status, detail, kind, message)
     error = meaning.error(text, advice=_advice(status, meaning), status=status, kind=kind or None)
     if error.fatal_for != meaning.fatal_for:
         error.fatal_for = meaning.fatal_for
@@ -243,11 +242,14 @@ def note_headers(error: CallError, headers: Mapping[str, str], now: float) -> No
         error.retryable = told == "true"
 
 
-def _meaning(status: Optional[int], detail: Mapping[str, Any], message: str) -> Meaning:
+def _meaning(status: Optional[int], detail: Mapping[str, Any], kind: str, message: str) -> Meaning:
     if _says_spend_limit(detail, message):
         return Meaning(SpendLimitError, RUN)
     if status in (400, 403) and _DISABLED.search(message):
         return Meaning(PermissionDeniedError, RUN)
+    if status == 403 and not kind:
+        # Of a firewall, which may only dislike the words of this one request.
+        return Meaning(PermissionDeniedError)
     if status in (400, 422) and _NO_SUCH_MODEL.search(message):
         return Meaning(RequestRefusedError, MODEL)
     return _of_status(status)

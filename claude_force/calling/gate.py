@@ -18,7 +18,8 @@ from .clock import Clock
 from .forecast import counted
 from .meter import Meter
 from .pace import Need, Pace, Rates
-from .terms import Watch
+from .run_gate import RunGate
+from .terms import Terms
 from .window import Window
 
 # The longest that the first in line sleeps without a look at what has changed.
@@ -40,6 +41,7 @@ class Load:
 class _Lane:
     """Where the attempts of one model wait for its limits."""
 
+    model: str
     pace: Pace
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -74,21 +76,24 @@ class Gate:
         """Where this model's attempts wait."""
         lane = self._lanes.get(model)
         if lane is None:
-            lane = self._lanes[model] = _Lane(self.pace.of_another_model())
+            lane = self._lanes[model] = _Lane(model, self.pace.of_another_model())
         return lane
 
-    def passage(self, model: str, need: Need, meter: Meter, watch: Watch) -> Passage:
-        """Entered when an attempt may be made. Raises ClosedError once the gate is shut."""
-        return Passage(self, self.lane(model), need, meter, watch)
+    def passage(self, model: str, need: Need, meter: Meter, terms: Terms) -> Passage:
+        """Entered when an attempt may be made. Raises ClosedError once the gate is shut, and the run gate's
+        error once that is."""
+        return Passage(self, self.lane(model), need, meter, terms)
 
-    async def enter(self, lane: _Lane, need: Need) -> float:
+    async def enter(self, lane: _Lane, need: Need, run_gate: Optional[RunGate]) -> float:
         """Returns the time, when it is this one's turn and there is room."""
         async with lane.turn:
             while True:
                 while lane.pace.wait_for_own(need, self._clock.now()) and not self._shut:
+                    if run_gate is not None:
+                        run_gate.check(lane.model)
                     await self._sleep(lane.pace.wait_for_own(need, self._clock.now()))
                 async with self._turn:
-                    while not self._opens(need):
+                    while not self._opens(need, lane, run_gate):
                         await self._nap(need)
                     began = self._clock.now()
                     # Its own may have gone down meanwhile, and that is no reason for other lanes to wait.
@@ -128,9 +133,11 @@ class Gate:
             self._changed.clear()
             await self._changed.wait()
 
-    def _opens(self, need: Need) -> bool:
+    def _opens(self, need: Need, lane: _Lane, run_gate: Optional[RunGate]) -> bool:
         if self._shut:
             raise ClosedError("The call had not been sent when the orchestrator was stopped")
+        if run_gate is not None:
+            run_gate.check(lane.model)
         self._waits_for_room = not self._window.has_room(self.under_way)
         return not self._waits_for_room and not self._seconds(need)
 
@@ -152,13 +159,13 @@ class Gate:
 class Passage:
     """One attempt's way through the gate, there and back."""
 
-    __slots__ = ("_began", "_beside", "_gate", "_lane", "_meter", "_need", "_watch")
+    __slots__ = ("_began", "_beside", "_gate", "_lane", "_meter", "_need", "_terms")
 
-    def __init__(self, gate: Gate, lane: _Lane, need: Need, meter: Meter, watch: Watch) -> None:
-        self._gate, self._lane, self._need, self._meter, self._watch = gate, lane, need, meter, watch
+    def __init__(self, gate: Gate, lane: _Lane, need: Need, meter: Meter, terms: Terms) -> None:
+        self._gate, self._lane, self._need, self._meter, self._terms = gate, lane, need, meter, terms
 
     async def __aenter__(self) -> None:
-        self._began = self._meter.began = await self._gate.enter(self._lane, self._need)
+        self._began = self._meter.began = await self._gate.enter(self._lane, self._need, self._terms.run_gate)
         self._beside, self._meter.window = self._gate.under_way, self._gate.room
 
     async def __aexit__(
@@ -169,4 +176,4 @@ class Passage:
     ) -> None:
         pause = self._gate.leave(self._lane, self._need, self._meter, self._began, self._beside, error)
         if pause and isinstance(error, CallError):
-            self._watch.paused(pause, error)
+            self._terms.watch.paused(pause, error)

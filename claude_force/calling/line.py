@@ -20,6 +20,7 @@ from .forecast import Forecast
 from .gate import Gate
 from .meter import Meter
 from .pace import Need
+from .reach import Reach
 from .retry import RetryPolicy
 from .server_tools import most_searches, unknown_fee
 from .terms import ORDINARY, Terms, listener
@@ -48,6 +49,7 @@ class Line:
         self._warming = Warming(clock)
         self._live: Set[anyio.CancelScope] = set()
         self._closed = False
+        self._reach = Reach()
 
     @property
     def is_idle(self) -> bool:
@@ -59,7 +61,7 @@ class Line:
         self.transport.check(call)
         worst = _worst(call, self._price_of(terms)) if terms.keeps_budget else 0.0
         bill = terms.bill or Bill()
-        attempts = Attempts(call, self._policy, self._clock, deadline_seconds, terms.watch)
+        attempts = Attempts(call, self._policy, self._clock, deadline_seconds, terms)
         attempt = partial(self._attempt, call, terms, worst, bill)
         with anyio.move_on_after(deadline_seconds) as scope:
             self._live.add(scope)
@@ -68,6 +70,9 @@ class Line:
                 return self._priced(call, reply, bill, self._price_of(terms))
             except CallError as error:
                 bill.put_on(error)
+                self._reach.judge(error)
+                if terms.run_gate is not None:
+                    terms.run_gate.note(error, call.model)
                 raise
             finally:
                 self._live.discard(scope)
@@ -76,7 +81,7 @@ class Line:
     async def probe(self, model: str) -> None:
         """A request that costs nothing; the gate learns what limits its answer tells. Raises CallError."""
         meter = Meter()
-        async with self.gate.passage(model, Need(), meter, ORDINARY.watch):
+        async with self.gate.passage(model, Need(), meter, ORDINARY):
             await self.transport.probe(model, meter)
 
     async def _attempt(self, call: Call, terms: Terms, worst: float, bill: Bill, number: int) -> Reply:
@@ -88,9 +93,11 @@ class Line:
             else:
                 reply = await self._afforded(call, terms, worst, meter, number)
         except BaseException as error:
+            self._reach.failed(error, bool(meter.headers))
             self._charge(bill, call, terms, meter)
             bill.note(meter, error)
             raise
+        self._reach.answered()
         bill.note(meter)
         return reply
 
@@ -136,7 +143,7 @@ class Line:
         return terms.price or self._price
 
     async def _passed(self, call: Call, terms: Terms, meter: Meter, number: int) -> Reply:
-        async with self.gate.passage(call.model, self._forecast.need(call), meter, terms.watch):
+        async with self.gate.passage(call.model, self._forecast.need(call), meter, terms):
             terms.watch.started(number)
             reply = await self.transport.attempt(call, meter)
         if reply.usage.is_known:

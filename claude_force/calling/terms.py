@@ -12,6 +12,7 @@ from .bill import Bill
 from .budget import Budget, Price
 from .meter import Meter
 from .pace import Need
+from .run_gate import RunGate
 
 
 class Watch:
@@ -102,8 +103,8 @@ class Terms:
 
     `bill` is the call's own, for a caller who wants to know of it before the call has ended. `ticket`,
     "run:place", says which call this is of a durable run: handed over again, it is the same one. `opening` is
-    that of the run that the call belongs to. `price` is what the call's tokens cost, where its caller has
-    prices that are not the engine's.
+    that of the run that the call belongs to, and `run_gate` ends that run. `price` is what the call's tokens
+    cost, where its caller has prices that are not the engine's.
     """
 
     budgets: Tuple[Budget, ...] = ()
@@ -114,6 +115,14 @@ class Terms:
     guard: Optional[Guard] = None
     opening: Optional[Opening] = None
     price: Optional[Price] = None
+    run_gate: Optional[RunGate] = None
+
+    def expect(self, model: str) -> None:
+        """Raises ClosedError, or the error of a call that is not sent, where nothing may be sent any more."""
+        if self.opening is not None:
+            self.opening.expect()
+        if self.run_gate is not None:
+            self.run_gate.check(model)
 
     @property
     def keeps_budget(self) -> bool:

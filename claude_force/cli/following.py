@@ -65,7 +65,12 @@ class Following:
         if self._run_id is not None:
             durable = {"run_id": self._run_id, "place": self._run.place}
         return self._running.stream_multiple(
-            tasks, on_event=on_event, total=self._run.due, **durable, **self._options
+            tasks,
+            on_event=on_event,
+            total=self._run.due,
+            run_gate=self._run.run_gate,
+            **durable,
+            **self._options,
         )
 
     async def _stop(self) -> None:

@@ -7,6 +7,7 @@ import asyncio
 import json
 import sys
 from contextlib import contextmanager, nullcontext
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Iterable, Iterator, Optional
 
@@ -119,7 +120,7 @@ async def _run(args: argparse.Namespace, rows: Rows) -> Ended:
     running = engine(args, durable=url)
     afresh = args.no_resume or args.output == _STANDARD or not _is_there(Path(args.output))
     with _opened(args.output) as output:
-        run = _file_run(args, rows, output)
+        run = _file_run(args, rows, output, running)
         ended = Ended(run.outcome, output.path)
         if url is not None:
             ended.run_id = run_of(output.path, args.words, afresh)
@@ -184,10 +185,27 @@ def _checked(path: Path) -> Iterator[None]:
         raise InputError(f"{path} can't be written: {error.strerror}.") from error
 
 
-def _file_run(args: argparse.Namespace, rows: Rows, output: Results) -> FileRun:
+def _file_run(
+    args: argparse.Namespace, rows: Rows, output: Results, running: Optional[AsyncAgentOrchestrator] = None
+) -> FileRun:
     return FileRun(
-        rows, output, _options(args), args.limit, args.no_resume, args.retry_failed, bool(args.fail_fast)
+        rows,
+        output,
+        _options(args),
+        args.limit,
+        args.no_resume,
+        args.retry_failed,
+        bool(args.fail_fast),
+        None if running is None else partial(_model_of, running, args.model),
     )
+
+
+@lru_cache(maxsize=None)
+def _model_of(running: AsyncAgentOrchestrator, given: Optional[str], agent: str) -> Optional[str]:
+    try:
+        return running.model_of(agent, given)
+    except InputError:
+        return None
 
 
 def _options(args: argparse.Namespace) -> str:

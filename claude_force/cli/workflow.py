@@ -13,6 +13,7 @@ from typing import Any, Dict, List, Optional, Sequence
 from ..agents import Registry
 from ..async_orchestrator import AsyncAgentOrchestrator
 from ..errors import FileAccessError, InputError
+from ..results import is_unsent
 from ..spelled import count, duration
 from ..storage.named_paths import read_named
 from ..storage.project_files import shown
@@ -230,10 +231,20 @@ def _print_step(result: StepResult) -> None:
     streams.out(f"== {streams.one_line(result.id)}. {result.agent}")
     if not result.results:
         streams.error(result.reason or "no reason was given", json=False)
+    shown, alike = None, []
     for label, one in zip(result.labels or ("",), result.results):
+        if one.error is not None and one.error.fatal_for is not None:
+            if shown is not None:
+                # What ended the run is told once.
+                alike.append(one)
+                continue
+            shown = one
         if label:
             streams.out(f"-- {streams.one_line(label)}")
         render.answer(one)
+    if alike:
+        unsent = sum(is_unsent(one) for one in alike)
+        streams.note(f"{count(len(alike), 'more call')} failed by the same, {unsent:,} without a request")
     streams.out()
 
 

@@ -1,0 +1,94 @@
+"""Ends a run with the first answer that no other call of it can survive: what follows is not sent."""
+
+from __future__ import annotations
+
+import asyncio
+from copy import copy
+from typing import Any, Awaitable, Callable, Dict, Optional, Set, Union
+
+from ..errors import CallError, ClaudeForceError, InputError
+from ..money import make_free
+
+RUN, MODEL = "run", "model"
+_EVERY_MODEL = ""
+
+# What the calls that are not sent are failed with.
+_Reason = Union[CallError, InputError]
+
+
+class RunGate:
+    """Shut for all calls of a run, or for those of one model.
+
+    Belongs to one run in one event loop. What is on the wire when it is shut goes on to its end.
+    """
+
+    def __init__(self) -> None:
+        self._shut: Dict[str, _Reason] = {}
+        self._waiting: Set[asyncio.Future[None]] = set()
+
+    @property
+    def reason(self) -> Optional[ClaudeForceError]:
+        """Why it is shut for every call; None where it is not."""
+        return self._shut.get(_EVERY_MODEL)
+
+    def note(self, error: _Reason, model: str = _EVERY_MODEL) -> None:
+        """Shuts the gate as far as the error of a call holds for others, if it does."""
+        if error.fatal_for is not None and not getattr(error, "skipped", False):
+            self.shut(error, model if error.fatal_for == MODEL else _EVERY_MODEL)
+
+    def shut(self, reason: _Reason, model: str = _EVERY_MODEL) -> None:
+        """From now on no call is sent, or none that asks this model. The first reason stays."""
+        if model in self._shut:
+            return
+        self._shut[model] = reason
+        for waiting in self._waiting:
+            if not waiting.done():
+                waiting.set_result(None)
+
+    def check(self, model: str = _EVERY_MODEL) -> None:
+        """Raises the error of a call that is not sent, where the gate is shut for it."""
+        if self._shut:
+            reason = self._shut.get(_EVERY_MODEL) or self._shut.get(model)
+            if reason is not None:
+                raise _skipped(reason) from reason
+
+    def is_shut_for(self, model: str) -> bool:
+        """Whether `check` would raise."""
+        return _EVERY_MODEL in self._shut or model in self._shut
+
+    async def sleep(self, sleep: Callable[[float], Awaitable[Any]], model: str, seconds: float) -> None:
+        """Sleeps so long, or until the gate is shut for this model."""
+        sleeping = asyncio.ensure_future(sleep(seconds))
+        try:
+            while not sleeping.done() and not self.is_shut_for(model):
+                await self._change(sleeping)
+            if sleeping.done():
+                sleeping.result()
+        finally:
+            sleeping.cancel()
+            await asyncio.gather(sleeping, return_exceptions=True)
+
+    async def wait(self, work: asyncio.Future[Any]) -> None:
+        """Returns when `work` is done, or the gate is shut for every call."""
+        while not work.done() and _EVERY_MODEL not in self._shut:
+            await self._change(work)
+
+    async def _change(self, other: asyncio.Future[Any]) -> None:
+        waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.add(waiting)
+        try:
+            await asyncio.wait([other, waiting], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._waiting.discard(waiting)
+
+
+def _skipped(reason: _Reason) -> _Reason:
+    """The same error for a call that was not sent: nothing of the request that met it."""
+    error = copy(reason)
+    if isinstance(error, CallError):
+        error.message = f"Not sent, as an earlier call of the run failed for good: {error.message}"
+        error.args = (error.message,)
+        error.skipped, error.retryable = True, False
+        error.request_id = error.retry_after = None
+        make_free(error)
+    return error
