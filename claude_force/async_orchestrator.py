@@ -55,8 +55,8 @@ class AsyncAgentOrchestrator(Workflows):
 
     An answer that no other call can survive ends a bulk run or a workflow: a wrong key, no credit, a disabled
     organisation, an endpoint that can't be reached; a model that does not exist ends it for the rows that ask
-    that model. What is on the wire then goes on to its end; every other row fails with the same error, without
-    a request: its `error.skipped` is True, and neither observers nor the ledger are told of it.
+    that model. What is on the wire then goes on to its end; every other row fails with the same error and
+    without a request: its `error.skipped` is True, and neither observers nor the ledger are told of it.
     """
 
     async def execute_multiple(
