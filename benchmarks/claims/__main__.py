@@ -73,7 +73,7 @@ def written(claims: List[Claim]) -> Iterator[str]:
     yield "| claim | measured | held | how |"
     yield "|---|---|---|---|"
     for one in claims:
-        yield f"| {one.text} | {one.figure} | {'yes' if one.held else '**no**'} | {one.how} |"
+        yield f"| {one.text} | {one.figure} | {one.verdict} | {one.how} |"
     yield ""
     yield (
         "What goes beyond them is in [benchmarks/results.md](../benchmarks/results.md), which `make bench` "

@@ -1,0 +1,226 @@
+"""What a reply or an error becomes: the result, what observers are told, and the line in the log."""
+
+import logging
+from dataclasses import replace
+
+import pytest
+
+from claude_force.errors import (
+    AuthenticationError,
+    BudgetExceededError,
+    CancelledCallError,
+    ClosedError,
+    EmptyAnswerError,
+    InvalidTaskError,
+    RefusedError,
+)
+from claude_force.results import Run, failed, is_answer, is_unsent, log_result, shared, succeeded, tell
+from claude_force.types import Attempt, Call, Executed, Reply, Usage
+
+RUN = Run("reviewer", "release", 2)
+USAGE = Usage(100, 50, cache_creation_input_tokens=20, cache_read_input_tokens=30)
+REPLY = Reply(
+    "Fine.",
+    "model-1",
+    USAGE,
+    stop_reason="end_turn",
+    request_id="req_1",
+    attempts=2,
+    cost=0.25,
+    wasted_cost=0.5,
+    cost_at_most=9.0,
+    prompt_cache_saving=0.125,
+    timeline=(Attempt(10.0, 11.0, 4, "OverloadedError"), Attempt(12.0, 14.0, 3)),
+)
+CALL = Call("reviewer", ("You review.",), "x", "model-1", 4096)
+SINCE = (Attempt(2.0, 3.0, 4, "OverloadedError"), Attempt(4.0, 6.0, 3))
+
+
+def call_error(kind=AuthenticationError, **fields):
+    error = kind("It failed", request_id="req_2")
+    for name, value in {"attempts": 1, "timeline": REPLY.timeline, **fields}.items():
+        setattr(error, name, value)
+    return error
+
+
+class TestSuccess:
+    def test_has_all_that_the_reply_says(self):
+        result = succeeded(RUN, REPLY, 6.5, started=8.0)
+        assert (result.agent_name, result.success, result.output) == ("reviewer", True, "Fine.")
+        assert (result.errors, result.error) == ([], None)
+        assert (result.model, result.usage, result.attempts) == ("model-1", USAGE, 2)
+        assert (result.cost, result.cost_at_most) == (0.75, 0.75)
+        assert (result.saved_cost, result.prompt_cache_saving) == (None, 0.125)
+        assert (result.cached, result.cache_age, result.shared) == (False, None, False)
+        assert (result.stop_reason, result.request_id) == ("end_turn", "req_1")
+        assert (result.duration, result.timeline) == (6.5, SINCE)
+        assert result.metadata == {
+            "model": "model-1",
+            "tokens_used": 200,
+            "input_tokens": 150,
+            "output_tokens": 50,
+            "execution_time_ms": 6500.0,
+            "workflow_name": "release",
+            "workflow_position": 2,
+            "cached": False,
+            "estimated_cost": 0.75,
+        }
+
+    def test_call_outside_of_a_workflow_says_so(self):
+        metadata = succeeded(Run("a"), REPLY, 1.0).metadata
+        assert (metadata["workflow_name"], metadata["workflow_position"]) == (None, None)
+
+    def test_begins_at_zero_where_no_start_is_given(self):
+        assert succeeded(Run("a"), REPLY, 1.0).timeline == REPLY.timeline
+        assert failed(Run("a"), call_error(), None, 1.0).timeline == REPLY.timeline
+
+    @pytest.mark.parametrize("unknown", ["cost", "wasted_cost"])
+    def test_cost_of_which_a_part_is_unknown_is_unknown_and_bounded(self, unknown):
+        result = succeeded(RUN, replace(REPLY, **{unknown: None}), 1.0)
+        assert (result.cost, result.cost_at_most, result.metadata["estimated_cost"]) == (None, 9.0, None)
+
+    def test_kept_answer_has_its_age(self):
+        kept = replace(REPLY, cached=True, cache_age=60.0, saved_cost=0.25, cost=0.0, wasted_cost=0.0)
+        result = succeeded(RUN, kept, 0.5)
+        assert (result.cached, result.cache_age, result.saved_cost, result.cost) == (True, 60.0, 0.25, 0.0)
+        assert (result.metadata["cached"], result.metadata["cache_age_seconds"]) == (True, 60.0)
+
+    def test_shared_answer_is_paid_for_once(self):
+        other = shared(REPLY)
+        assert (other.shared, other.cost, other.wasted_cost, other.saved_cost) == (True, 0.0, 0.0, 0.25)
+        result = succeeded(RUN, other, 1.0)
+        assert (result.shared, result.cost, result.saved_cost, result.output) == (True, 0.0, 0.25, "Fine.")
+
+    def test_cut_off_answer_is_a_success_that_says_so(self):
+        result = succeeded(RUN, replace(REPLY, stop_reason="max_tokens"), 1.0)
+        assert (result.success, result.truncated) == (True, True)
+        assert {name: result.metadata.get(name) for name in ("truncated", "refused", "empty")} == {
+            "truncated": True,
+            "refused": None,
+            "empty": None,
+        }
+
+
+class TestNoAnswer:
+    @pytest.mark.parametrize(
+        ("reply", "kind", "flag", "said"),
+        [
+            (replace(REPLY, stop_reason="refusal"), RefusedError, "refused", "The model refused to answer"),
+            (replace(REPLY, text=" \n"), EmptyAnswerError, "empty", "has no text (stop reason end_turn)"),
+            (replace(REPLY, text="", stop_reason=None), EmptyAnswerError, "empty", "has no text (request"),
+        ],
+    )
+    def test_is_a_failure_that_was_billed(self, reply, kind, flag, said):
+        assert not is_answer(reply)
+        result = succeeded(RUN, reply, 6.5, started=8.0)
+        assert (result.success, type(result.error), result.output) == (False, kind, reply.text)
+        assert result.errors == [str(result.error)] and said in result.errors[0]
+        assert (result.metadata[flag], getattr(result, flag), result.cost) == (True, True, 0.75)
+        error = result.error
+        assert (error.request_id, error.attempts, error.timeline) == ("req_1", 2, REPLY.timeline)
+        assert (error.cost, error.cost_at_most) == (0.75, 0.75)
+
+    def test_any_other_reply_is_an_answer(self):
+        assert is_answer(REPLY) and is_answer(replace(REPLY, stop_reason="max_tokens"))
+
+
+class TestFailure:
+    def test_has_what_its_error_says(self):
+        error = call_error(cost=0.5, cost_at_most=0.5)
+        result = failed(RUN, error, "model-1", 6.5, started=8.0)
+        assert (result.agent_name, result.success, result.output) == ("reviewer", False, "")
+        assert (result.error, result.errors) == (error, [str(error)])
+        assert (result.model, result.usage, result.attempts, result.request_id) == (
+            "model-1",
+            Usage(),
+            1,
+            "req_2",
+        )
+        assert (result.cost, result.cost_at_most, result.duration) == (0.5, 0.5, 6.5)
+        assert result.timeline == SINCE
+        assert (result.metadata["workflow_name"], result.metadata["estimated_cost"]) == ("release", 0.5)
+        assert (result.metadata["model"], result.metadata["tokens_used"]) == ("model-1", 0)
+
+    def test_unknown_cost_is_bounded(self):
+        result = failed(RUN, call_error(cost=None, cost_at_most=3.0), None, 1.0)
+        assert (result.cost, result.cost_at_most) == (None, 3.0)
+
+    def test_wrong_input_made_no_attempt(self):
+        result = failed(RUN, InvalidTaskError("The task is empty"), None, 1.0)
+        assert (result.attempts, result.cost, result.cost_at_most) == (0, None, 0.0)
+        assert (result.request_id, result.timeline, result.model) == (None, (), None)
+
+
+class TestObservers:
+    def executed(self, result):
+        return Executed(CALL, result, 1_700_000_000.0)
+
+    def test_each_is_told_also_after_one_that_raises(self, caplog):
+        heard = []
+
+        def broken(executed):
+            raise ZeroDivisionError("mine")
+
+        executed = self.executed(succeeded(RUN, REPLY, 1.0))
+        tell([broken, heard.append], executed)
+        assert heard == [executed]
+        assert caplog.messages == ["an observer of calls failed"] and "mine" in caplog.text
+
+    @pytest.mark.parametrize("kind", [ClosedError, CancelledCallError])
+    def test_none_is_told_of_what_was_not_sent(self, kind):
+        heard = []
+        sent, unsent = (failed(RUN, call_error(kind, attempts=made), None, 1.0) for made in (1, 0))
+        for result in (sent, unsent):
+            tell([heard.append], self.executed(result))
+        assert [one.result for one in heard] == [sent]
+        assert (is_unsent(sent), is_unsent(unsent)) == (False, True)
+
+    def test_failure_without_an_attempt_is_told(self):
+        result = failed(RUN, BudgetExceededError("no room"), None, 1.0)
+        assert not is_unsent(result) and result.attempts == 0
+
+
+class TestLog:
+    @pytest.fixture
+    def logged(self, caplog):
+        caplog.set_level(logging.DEBUG, "claude_force.results")
+
+        def log(result):
+            caplog.clear()
+            log_result(result)
+            return caplog.records
+
+        return log
+
+    def test_answer_is_one_line_with_its_figures(self, logged):
+        (record,) = logged(succeeded(RUN, REPLY, 6.5))
+        assert (record.levelname, record.getMessage()) == ("INFO", "reviewer answered")
+        names = ("agent", "model", "success", "attempts", "duration_seconds", "total_tokens", "cost_usd")
+        assert [getattr(record, name) for name in names] == ["reviewer", "model-1", True, 2, 6.5, 200, 0.75]
+        assert (record.request_id, record.error_type) == ("req_1", None)
+
+    def test_failure_is_an_error_with_its_words(self, logged):
+        error = call_error()
+        (record,) = logged(failed(RUN, error, "model-1", 1.0))
+        assert (record.levelname, record.getMessage()) == ("ERROR", f"reviewer failed: {error}")
+        assert (record.success, record.error_type, record.request_id) == (
+            False,
+            "AuthenticationError",
+            "req_2",
+        )
+
+    @pytest.mark.parametrize("kind", [BudgetExceededError, CancelledCallError, ClosedError])
+    def test_what_was_stopped_is_no_error(self, logged, kind):
+        (record,) = logged(failed(RUN, call_error(kind), None, 1.0))
+        assert record.levelname == "INFO"
+
+    def test_cut_off_answer_is_a_warning_the_first_time(self, logged):
+        cut = replace(REPLY, stop_reason="max_tokens")
+        warning, record = logged(succeeded(RUN, cut, 1.0))
+        assert (warning.levelname, record.levelname) == ("WARNING", "INFO")
+        assert warning.getMessage() == "reviewer: the answer was cut off (max_tokens)"
+        for again in (replace(cut, cached=True), replace(cut, shared=True), REPLY):
+            assert len(logged(succeeded(RUN, again, 1.0))) == 1
+
+    def test_cut_off_refusal_is_one_line(self, logged):
+        assert len(logged(succeeded(RUN, replace(REPLY, text="", stop_reason="max_tokens"), 1.0))) == 1
