@@ -13,7 +13,7 @@ from claude_force.calling import Clock
 from claude_force.testing import MessagesServer
 
 MODEL = "claude-sonnet-5-5"
-SERVICES = ("ANTHROPIC_", "CLAUDE_", "CLOUD_ML_", "AWS_", "GOOGLE_")
+SERVICES = ("ANTHROPIC_", "CLAUDE_", "CLOUD_ML_", "AWS_", "GOOGLE_", "SSL_CERT_", "REQUESTS_CA_BUNDLE")
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 # They would stand for the width of the terminals that tests open; workers of pytest-xdist have them set.
 TERMINAL = ("COLUMNS", "LINES")

@@ -7,7 +7,14 @@ from typing import List, Tuple
 
 from ... import settings
 from ...calling import Caller, CallerSettings, Clock, Rates
-from ...errors import AuthenticationError, CallError, InvalidOptionError, PaidCallBlockedError
+from ...errors import (
+    AuthenticationError,
+    CallError,
+    ConfigurationError,
+    InputError,
+    InvalidOptionError,
+    PaidCallBlockedError,
+)
 from ...types import Call
 from ...wording import for_shell
 from .finding import OK, PROBLEM, WARNING, Finding
@@ -46,7 +53,7 @@ class _Endpoint:
             await self._caller.check_credentials(self._how)
         except AuthenticationError as error:
             return Finding("credentials", PROBLEM, error.message, for_shell(error.advice))
-        except InvalidOptionError as error:
+        except (InvalidOptionError, ConfigurationError) as error:
             return Finding("credentials", PROBLEM, *_parted(error))
         except CallError as error:
             return Finding("credentials", WARNING, error.message, for_shell(error.advice))
@@ -110,7 +117,7 @@ def _weighed(reached: Finding, *sent: Finding) -> List[Finding]:
     return [reached, *sent]
 
 
-def _parted(error: InvalidOptionError) -> Tuple[str, str]:
+def _parted(error: InputError) -> Tuple[str, str]:
     """What is wrong, and the mend."""
     text = error.for_shell()
     fault, _, mend = text.partition(". " if ". " in text else ": ")

@@ -1,0 +1,182 @@
+"""Certificates that the environment names, and servers whose authority is not known: over real TLS."""
+
+import asyncio
+import json
+import shutil
+import ssl
+import subprocess
+
+import pytest
+from fleet import write_project
+from test_wire import ANSWER, http
+
+from claude_force import errors
+from claude_force.async_orchestrator import AsyncAgentOrchestrator
+from claude_force.cli.main import main
+
+OPENSSL = shutil.which("openssl")
+pytestmark = pytest.mark.skipif(OPENSSL is None, reason="openssl makes the certificates")
+
+
+@pytest.fixture
+def project(tmp_path):
+    return write_project(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    """A folder with `ca.pem` of a private authority, and `server.pem` and `server.key` that it signed."""
+    folder = tmp_path_factory.mktemp("authority")
+
+    def openssl(*arguments):
+        subprocess.run([OPENSSL, *arguments], cwd=folder, check=True, capture_output=True)
+
+    new = ("req", "-newkey", "rsa:2048", "-nodes")
+    openssl(*new, "-x509", "-days", "2", "-subj", "/CN=Private", "-keyout", "ca.key", "-out", "ca.pem")
+    openssl(*new, "-subj", "/CN=localhost", "-keyout", "server.key", "-out", "server.csr")
+    (folder / "names").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
+    signed_by = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "names")
+    openssl("x509", "-req", "-in", "server.csr", *signed_by, "-out", "server.pem")
+    return folder
+
+
+class Server:
+    """Answers over TLS; `url` is its address."""
+
+    def __init__(self, authority):
+        self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        self.context.load_cert_chain(authority / "server.pem", authority / "server.key")
+
+    async def __aenter__(self):
+        self.server = await asyncio.start_server(self.serve, "127.0.0.1", 0, ssl=self.context)
+        self.url = f"https://127.0.0.1:{self.server.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(self, *_):
+        self.server.close()
+
+    async def serve(self, reader, writer):
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]
+        await reader.readexactly(int(length))
+        writer.write(http(json.dumps(ANSWER).encode()))
+        await writer.drain()
+        writer.close()
+
+
+async def ask(project, url):
+    async with AsyncAgentOrchestrator(project, api_key="k", base_url=url, max_retries=1) as orchestrator:
+        return await orchestrator.execute_agent("python-expert", "x")
+
+
+@pytest.fixture(params=["aiohttp", "httpx"])
+def route(request, monkeypatch):
+    if request.param == "httpx":
+        monkeypatch.setattr("claude_force.calling.transport.make_http", lambda *_: None)
+
+
+async def test_an_authority_that_is_not_known_is_told_with_the_variable(project, authority, route):
+    async with Server(authority) as server:
+        error = (await ask(project, server.url)).error
+    assert type(error) is errors.ConnectionFailedError
+    assert "SSL_CERT_FILE" in str(error)
+    assert server.url in str(error)
+
+
+async def test_an_authority_that_the_variable_names_is_known(project, authority, route, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority / "ca.pem"))
+    async with Server(authority) as server:
+        assert (await ask(project, server.url)).output == "As it is."
+
+
+async def test_an_authority_that_the_file_does_not_hold_is_to_be_added_to_it(
+    project, authority, monkeypatch, tmp_path
+):
+    other = tmp_path / "other.pem"
+    make = ("req", "-newkey", "rsa:2048", "-nodes", "-x509", "-subj", "/CN=Other", "-keyout", "/dev/null")
+    subprocess.run([OPENSSL, *make, "-out", other], check=True, capture_output=True)
+    monkeypatch.setenv("SSL_CERT_FILE", str(other))
+    async with Server(authority) as server:
+        error = (await ask(project, server.url)).error
+    assert f"to {other} (SSL_CERT_FILE)" in str(error)
+
+
+async def test_a_name_that_the_certificate_has_not_is_another_advice(project, authority, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority / "ca.pem"))
+    async with Server(authority) as server:
+        error = (await ask(project, server.url.replace("127.0.0.1", "127.0.0.2"))).error
+    assert type(error) is errors.ConnectionFailedError
+    assert "SSL_CERT_FILE" not in str(error)
+
+
+async def test_a_server_without_tls_is_a_connection_error(project, messages_server):
+    error = (await ask(project, messages_server.base_url.replace("http:", "https:"))).error
+    assert type(error) is errors.ConnectionFailedError
+    assert error.fatal_for == "run"
+
+
+def unusable(folder):
+    """Values of SSL_CERT_FILE, and what is wrong with them."""
+    (folder / "empty.pem").write_text("")
+    (folder / "text.pem").write_text("-----BEGIN CERTIFICATE-----\nnonsense\n-----END CERTIFICATE-----\n")
+    return {
+        str(folder / "nowhere.pem"): "No such file",
+        str(folder): "not a file",
+        str(folder / "empty.pem"): "no certificate",
+        str(folder / "text.pem"): "no certificate",
+        "/dev/zero": "not a file",
+    }
+
+
+@pytest.mark.parametrize("number", range(5))
+async def test_a_file_that_can_not_be_used_is_named_with_its_variable(project, tmp_path, monkeypatch, number):
+    value, reason = list(unusable(tmp_path).items())[number]
+    monkeypatch.setenv("SSL_CERT_FILE", value)
+    with pytest.raises(errors.ConfigurationError) as raised:
+        await ask(project, "http://127.0.0.1:1")
+    assert f"SSL_CERT_FILE names {value}" in str(raised.value)
+    assert reason in str(raised.value)
+
+
+async def test_a_folder_that_is_not_there_is_named_too(project, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_DIR", "/nowhere")
+    with pytest.raises(errors.ConfigurationError, match="SSL_CERT_DIR names /nowhere"):
+        await ask(project, "http://127.0.0.1:1")
+
+
+async def test_a_folder_is_not_looked_at_where_a_file_is_named(project, authority, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_DIR", "/nowhere")
+    async with Server(authority) as server:
+        assert (await ask(project, server.url)).success
+
+
+async def test_what_nothing_reads_is_not_looked_at(project, messages_server, monkeypatch):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere.pem")
+    assert (await ask(project, messages_server.base_url)).success
+
+
+async def test_a_bulk_run_ends_with_it(project, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere.pem")
+    async with AsyncAgentOrchestrator(project, api_key="k", base_url="http://127.0.0.1:1") as orchestrator:
+        results = await orchestrator.execute_multiple([("python-expert", f"{n}") for n in range(500)])
+    assert {type(one.error) for one in results} == {errors.ConfigurationError}
+
+
+def test_the_command_names_it_once(workplace, monkeypatch, capsys):
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere.pem")
+    (workplace / "t.jsonl").write_text('{"agent": "python-expert", "task": "x"}\n' * 50, encoding="utf-8")
+    assert main(["run", "many", "t.jsonl", "-o", "out.jsonl"]) == 1
+    said = capsys.readouterr().err
+    assert said.count("/nowhere.pem") == 1
+    assert (workplace / "out.jsonl").read_text(encoding="utf-8") == ""
+    assert main(["run", "agent", "python-expert", "--task", "x"]) == 2
+    assert "SSL_CERT_FILE names /nowhere.pem" in capsys.readouterr().err
+
+
+def test_the_doctor_names_it_among_the_rest(workplace, monkeypatch, capsys):
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere.pem")
+    assert main(["doctor"]) == 1
+    said = capsys.readouterr()
+    assert "SSL_CERT_FILE names /nowhere.pem" in said.out
+    assert "signatures" in said.out
