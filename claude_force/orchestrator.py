@@ -30,6 +30,7 @@ from typing import (
 from .agents import Registry
 from .async_orchestrator import AsyncAgentOrchestrator
 from .bulk import OnEvent, OnResult, Tasks
+from .callbacks import CallbackExit, GuardedObservers, guarded, guarded_tasks
 from .calling import Clock, MaxConcurrent, Prices
 from .errors import ClosedError
 from .estimate import Estimate
@@ -100,6 +101,7 @@ class AgentOrchestrator(Inquiries):
             enable_memory=enable_memory,
             **limits,
         )
+        self._engine.observers = GuardedObservers(self._engine.observers)
         self._thread = _LoopThread()
         if validate_api_key:
             try:
@@ -130,7 +132,11 @@ class AgentOrchestrator(Inquiries):
         self, tasks: Tasks, on_result: Optional[OnResult] = None, **call_options: Any
     ) -> List[AgentResult]:
         """As `AsyncAgentOrchestrator.execute_multiple`; `on_result` is called in the engine's thread."""
-        return self._thread.run(self._engine.execute_multiple(tasks, on_result, **call_options))
+        if "on_event" in call_options:
+            call_options["on_event"] = guarded(call_options["on_event"])
+        return self._thread.run(
+            self._engine.execute_multiple(guarded_tasks(tasks), guarded(on_result), **call_options)
+        )
 
     def stream_multiple(
         self,
@@ -142,7 +148,9 @@ class AgentOrchestrator(Inquiries):
         **options: Any,
     ) -> Iterator[AgentResult]:
         """As `AsyncAgentOrchestrator.stream_multiple`; `tasks` is iterated in the engine's thread."""
-        results = self._engine.stream_multiple(tasks, in_order, budget_usd, on_event=on_event, **options)
+        results = self._engine.stream_multiple(
+            guarded_tasks(tasks), in_order, budget_usd, on_event=guarded(on_event), **options
+        )
         loop = self._thread.start()
 
         async def following() -> Optional[AgentResult]:
@@ -176,9 +184,11 @@ class AgentOrchestrator(Inquiries):
         **options: Any,
     ) -> WorkflowResult:
         """As `AsyncAgentOrchestrator.execute_workflow`; callbacks are called in the engine's thread."""
-        options.update(inputs=inputs, on_step=on_step)
+        options.update(inputs=inputs, on_step=guarded(on_step))
         return self._thread.run(
-            self._engine.execute_workflow(workflow_name, task, pass_output_to_next, on_result, **options)
+            self._engine.execute_workflow(
+                workflow_name, task, pass_output_to_next, guarded(on_result), **options
+            )
         )
 
     def estimate(self, tasks: Tasks, **options: Any) -> Estimate:
@@ -278,6 +288,8 @@ class _LoopThread:
             raise
         try:
             return future.result()
+        except CallbackExit as exit:
+            raise exit.reason from None
         except FutureCancelled:
             raise ClosedError("The orchestrator was closed during the call") from None
         except BaseException:

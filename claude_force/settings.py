@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Iterator, List, Mapping, Optional, Tuple
+
+logger = logging.getLogger(__name__)
 
 MAX_CONCURRENT = 10
 # Where the fleet finds out by itself how many attempts at a time are good.
@@ -273,8 +277,30 @@ def home_folder() -> Optional[Path]:
 
 
 def user_folder() -> Path:
-    """`~/.claude`."""
-    return Path.home() / ".claude"
+    """`~/.claude`; without a home folder one in the temporary folder, which ends with the process."""
+    home = home_folder()
+    return (_folder_of_the_homeless() if home is None else home) / ".claude"
+
+
+@lru_cache(maxsize=None)
+def _folder_of_the_homeless() -> Path:
+    # Not of a fixed name in the temporary folder: another user could have put agents there.
+    import atexit
+    import shutil
+    import tempfile
+
+    folder, owner = Path(tempfile.mkdtemp(prefix="claude-force-")), os.getpid()
+
+    def remove() -> None:
+        if os.getpid() == owner:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(remove)
+    logger.warning(
+        "this user has no home folder: answers, runs and outputs are remembered until this process ends. Set "
+        "HOME to keep them."
+    )
+    return folder
 
 
 def _is_on(name: str) -> bool:

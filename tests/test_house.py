@@ -46,6 +46,7 @@ ROWS = (
     "bulk",
     "workflows",
     "async_orchestrator",
+    "callbacks",
     "orchestrator",
     "testing",
     "integrations",

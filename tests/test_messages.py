@@ -264,3 +264,33 @@ def test_a_body_that_is_no_message_is_a_bad_reply(data):
 def test_null_cache_counts_are_zero():
     counts = {"input_tokens": 3, "output_tokens": 4, "cache_creation": None, "cache_read_input_tokens": None}
     assert read_usage(counts) == Usage(3, 4)
+
+
+class TestHalvesOfPairs:
+    """JSON may have the two halves of a character in two strings, or one of them alone."""
+
+    @pytest.mark.parametrize(
+        ("pieces", "text"),
+        [
+            (["a\ud83d", "\ude00b"], "a\U0001f600b"),
+            (["\ud83d", "", "\ude00"], "\U0001f600"),
+            (["a\ud83d", "b"], "a\ufffdb"),
+            (["a\ude00", "b"], "a\ufffdb"),
+            (["a\ud83d"], "a\ufffd"),
+            (["\ud83d", "\ud83d", "\ude00"], "\ufffd\U0001f600"),
+            (["é\ud83dé\ude00"], "é\ufffdé\ufffd"),
+        ],
+    )
+    def test_are_joined_or_replaced(self, pieces, text):
+        told = []
+        reader = StreamReader(told.append)
+        reader.feed(stream(*pieces))
+        assert reader.reply(None).text == text
+        assert "".join(told) == text
+        text.encode("utf-8")
+
+    def test_are_replaced_in_an_answer_of_one_piece(self):
+        reader = BodyReader()
+        blocks = [{"type": "text", "text": "a\ud83d"}, {"type": "text", "text": "\ude00 \ud83d"}]
+        reader.feed(json.dumps({"content": blocks, "usage": {}}).encode())
+        assert reader.reply(None).text == "a\U0001f600 \ufffd"

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: what they end, how often they have to come, and what they are afterwards."""
+"""Ctrl-C, SIGTERM and SIGHUP: what they end, how often they have to come, and what they are afterwards."""
 
 import array
 import asyncio
@@ -19,7 +19,7 @@ from claude_force.testing import MessagesServer
 
 fcntl = pytest.importorskip("fcntl", reason="signals and pipes of POSIX")
 termios = pytest.importorskip("termios")
-BOTH = (signal.SIGINT, signal.SIGTERM)
+ALL = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 TASKS = '{"agent": "python-expert", "task": "one"}\n'
 
 
@@ -42,10 +42,10 @@ def server(monkeypatch):
 
 @pytest.fixture
 def mine():
-    """What a program that uses the package does about both."""
-    before = {number: signal.getsignal(number) for number in BOTH}
+    """What a program that uses the package does about them."""
+    before = {number: signal.getsignal(number) for number in ALL}
     told = []
-    for number in BOTH:
+    for number in ALL:
         signal.signal(number, lambda number, _: told.append(number))
     yield told
     for number, handler in before.items():
@@ -67,9 +67,9 @@ def started(*arguments, **options):
 
 
 def test_a_program_that_calls_a_command_has_its_own_handlers_back(project, messages_server, mine):
-    handlers = [signal.getsignal(number) for number in BOTH]
+    handlers = [signal.getsignal(number) for number in ALL]
     assert main(["run", "many", "tasks.jsonl", "-o", "out.jsonl"]) == 0
-    assert [signal.getsignal(number) for number in BOTH] == handlers
+    assert [signal.getsignal(number) for number in ALL] == handlers
 
 
 class TestCaught:
@@ -88,6 +88,18 @@ class TestCaught:
 
     async def test_tells_of_a_sigterm_that_comes_twice_once(self, mine, none_before):
         assert await self.seen(signal.SIGTERM, signal.SIGTERM) == 1
+
+    async def test_tells_of_a_sighup_as_of_a_sigterm(self, mine, none_before):
+        assert await self.seen(signal.SIGHUP, signal.SIGHUP) == 1
+        assert mine == []
+
+    async def test_leaves_a_sighup_ignored(self, none_before):
+        before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        try:
+            assert await self.seen(signal.SIGHUP) == 0
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        finally:
+            signal.signal(signal.SIGHUP, before)
 
     async def test_tells_of_a_later_one_again(self, mine, none_before, monkeypatch):
         monkeypatch.setattr(signals, "_ECHO_SECONDS", 0.01)
@@ -120,6 +132,26 @@ def test_a_sigterm_that_comes_twice_leaves_what_is_under_way_its_time(project, s
     assert "1 row: 1 succeeded" in said
 
 
+def test_a_closed_terminal_leaves_what_is_under_way_its_time(project, server):
+    process = started("run", "many", "tasks.jsonl", "-o", "out.jsonl")
+    until(lambda: server.in_flight == 1)
+    process.send_signal(signal.SIGHUP)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert is_done_with(project / "out.jsonl")
+
+
+def test_nohup_goes_on_when_the_terminal_is_closed(project, server):
+    process = started(
+        *("run", "many", "tasks.jsonl", "-o", "out.jsonl"),
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    )
+    until(lambda: server.in_flight == 1)
+    process.send_signal(signal.SIGHUP)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+
+
 def test_a_sigterm_that_comes_twice_ends_a_command_in_order(project, server):
     process = started("run", "agent", "python-expert", "--task", "x")
     until(lambda: server.in_flight == 1)
@@ -131,7 +163,7 @@ def test_a_sigterm_that_comes_twice_ends_a_command_in_order(project, server):
     )
 
 
-@pytest.mark.parametrize("number", BOTH)
+@pytest.mark.parametrize("number", ALL)
 def test_a_signal_while_python_ends_shows_nothing_more(project, number):
     source = (
         "import threading, time\nfrom claude_force.cli.main import main\n"
@@ -171,7 +203,7 @@ class TestAReaderWhoHasStopped:
         os.close(reader)
         os.close(writer)
 
-    @pytest.mark.parametrize("number", BOTH)
+    @pytest.mark.parametrize("number", ALL)
     @pytest.mark.parametrize("options", [(), ("--json",)])
     def test_keeps_no_command_from_its_end(self, agents, pipe, number, options):
         reader, writer = pipe

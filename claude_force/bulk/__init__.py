@@ -6,7 +6,7 @@ from .rows import Row, Rows, TaskFile
 from .run import FileRun, Outcome
 from .sources import SourceFiles
 from .standard_streams import STDIN, STDOUT, StdoutResults, spooled
-from .stream import OnResult, RunOne, Tasks, each, most_under_way, pair, row, stream
+from .stream import OnResult, RunOne, Task, Tasks, each, most_under_way, pair, row, stream
 
 __all__ = [
     "STDIN",
@@ -30,6 +30,7 @@ __all__ = [
     "SourceFiles",
     "Started",
     "StdoutResults",
+    "Task",
     "TaskFile",
     "Tasks",
     "Tracker",

@@ -28,6 +28,7 @@ _THINKING = ("thinking", "redacted_thinking", "thinking_delta", "signature_delta
 EVENTS_MEDIA_TYPE = "text/event-stream"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+_HALF = re.compile("[\ud800-\udfff]")
 _CUT_OFF = "The server closed the connection before the answer was whole"
 
 
@@ -196,6 +197,7 @@ class StreamReader:
             self._say(text)
 
     def _say(self, text: str) -> None:
+        text = without_halves(text)
         self._texts.append(text)
         if self._on_text is not None:
             self._on_text(text)
@@ -291,7 +293,7 @@ class BodyReader:
         if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
             raise BadReplyError("The answer has no list of content blocks", request_id=request_id)
         text = "".join(_text(block) for block in blocks if block.get("type") == "text")
-        return _reply(message, joined_halves(text), usage, request_id)
+        return _reply(message, without_halves(joined_halves(text)), usage, request_id)
 
 
 Reader = Union[StreamReader, BodyReader]
@@ -301,6 +303,11 @@ def joined_halves(text: str) -> str:
     """`text` with each pair of surrogates as the character that it means: JSON may have its halves in two
     strings."""
     return text if text.isascii() else _PAIR.sub(_character, text)
+
+
+def without_halves(text: str) -> str:
+    """`text` with a replacement character for each lone half of a pair, which has no UTF-8."""
+    return text if text.isascii() else _HALF.sub("\ufffd", text)
 
 
 def _character(pair: Match[str]) -> str:

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Tuple
 
+from .. import settings
 from ..agents import Registry
 from ..errors import InputError
 from ..spelled import count
@@ -34,15 +35,15 @@ def init(args: argparse.Namespace) -> int:
 
 def _serves(folder: Path, project: Path) -> bool:
     """Whether this `.claude` folder is the project's, and not the user's own, which serves everywhere."""
-    if folder.parent == Path.home():
-        return project == Path.home()
+    if folder.parent == settings.user_folder().parent:
+        return project == settings.user_folder().parent
     return folder.parent in (project, *project.parents)
 
 
 def _write(project: Path) -> Iterator[Tuple[str, bool]]:
     """The path of each sample, and whether it was written now: what is there already stays as it is."""
     # The user's own folder is for nobody else; a project's is as its other folders are.
-    mode = PRIVATE_FOLDER if project == Path.home() else PUBLIC_FOLDER
+    mode = PRIVATE_FOLDER if project == settings.user_folder().parent else PUBLIC_FOLDER
     for sample in sorted(path for path in SAMPLES.rglob("*") if path.is_file()):
         target = project / ".claude" / sample.relative_to(SAMPLES)
         try:

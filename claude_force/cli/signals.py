@@ -1,4 +1,4 @@
-"""Ctrl-C, and SIGTERM, which ends a command as that does.
+"""Ctrl-C, and SIGTERM and SIGHUP, which end a command as that does.
 
 asyncio is imported where a loop runs: `--help` must not wait for it.
 """
@@ -15,22 +15,27 @@ from typing import TYPE_CHECKING, Callable, Iterator, Optional
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
-_BOTH = (signal.SIGINT, signal.SIGTERM)
-# `timeout` of GNU sends SIGTERM to its command, and at once again to its group, in which the command is.
+# SIGHUP, where the system has it: the terminal was closed.
+_ENDS = (signal.SIGTERM, *filter(None, [getattr(signal, "SIGHUP", None)]))
+_HANGUP = _ENDS[1:]
+_ALL = (signal.SIGINT, *_ENDS)
+# `timeout` of GNU sends SIGTERM to its command, and at once again to its group, in which the command is. A
+# terminal that is closed and the shell in it both send SIGHUP.
 _ECHO_SECONDS = 1.0
 _last = float("-inf")
 
 
 def end_by_sigterm() -> None:
-    """From here on, unless SIGTERM is already taken care of or ignored."""
-    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, _interrupt)
+    """From here on SIGTERM and SIGHUP end the command, unless they are taken care of or ignored (`nohup`)."""
+    for number in _ENDS:
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _interrupt)
 
 
 def leave_to_the_system() -> None:
-    """From here on either signal ends the process at once: all is said, and Python would show where its own
-    end was interrupted."""
-    for number, ours in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, _interrupt)):
+    """From here on each of the signals ends the process at once: all is said, and Python would show where its
+    own end was interrupted."""
+    for number, ours in ((signal.SIGINT, signal.default_int_handler), *((one, _interrupt) for one in _ENDS)):
         if signal.getsignal(number) is ours:
             signal.signal(number, signal.SIG_DFL)
 
@@ -47,7 +52,7 @@ def _interrupt(number: int, frame: Optional[FrameType]) -> None:
 
 def _is_echo(number: int) -> bool:
     global _last
-    if number != signal.SIGTERM:
+    if number not in _ENDS:
         return False
     moment = time.monotonic()
     if moment - _last < _ECHO_SECONDS:
@@ -64,8 +69,10 @@ def caught(interrupt: Callable[[], None]) -> Iterator[None]:
     """
     from asyncio import get_running_loop
 
-    loop, before = get_running_loop(), {number: signal.getsignal(number) for number in _BOTH}
-    taken = [number for number in _BOTH if _is_taken(loop, number, partial(_tell, interrupt, number))]
+    loop, before = get_running_loop(), {number: signal.getsignal(number) for number in _ALL}
+    # `nohup` has a command ignore SIGHUP.
+    wanted = [number for number in _ALL if number not in _HANGUP or before[number] is not signal.SIG_IGN]
+    taken = [number for number in wanted if _is_taken(loop, number, partial(_tell, interrupt, number))]
     try:
         yield
     finally:
