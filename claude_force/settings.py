@@ -282,6 +282,19 @@ def user_folder() -> Path:
     return (_folder_of_the_homeless() if home is None else home) / ".claude"
 
 
+@contextmanager
+def with_a_home() -> Iterator[None]:
+    """For the SDK, which looks for profiles in the home folder and fails where there is none."""
+    if home_folder() is not None:
+        yield
+        return
+    os.environ["HOME"] = str(user_folder().parent)
+    try:
+        yield
+    finally:
+        del os.environ["HOME"]
+
+
 @lru_cache(maxsize=None)
 def _folder_of_the_homeless() -> Path:
     # Not of a fixed name in the temporary folder: another user could have put agents there.

@@ -10,6 +10,7 @@ import sys
 from functools import partial
 from typing import Any, Dict, List, Optional, Tuple, Type
 
+from .. import settings
 from .clouds import Cloud
 
 # What the SDK is built on, before its 2.0 and since.
@@ -87,7 +88,8 @@ def make_client(
         arguments["base_url"] = base_url
     if http is not None:
         arguments["http_client"] = http
-    client = make(**arguments)
+    with settings.with_a_home():
+        client = make(**arguments)
     # The SDK reads errors whole before anybody else sees them.
     client._client.event_hooks = {"response": [_shorten_error]}
     return client
