@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Callable, Mapping, Optional, Tuple
 
 from ..types import Usage
@@ -22,6 +22,7 @@ class Meter:
             the wire then.
         on_begin: called when the answer begins, if it is one.
         on_text: called with each piece of a streamed answer's text.
+        hung_up: the connection was closed here, in the middle of the answer.
         reader: puts the answer together; `only_pings` have come since its last step.
         secrets: of the request, where credentials change from one to the next.
     """
@@ -37,6 +38,7 @@ class Meter:
     on_text: Optional[Callable[[str], None]] = None
     reader: Reader = field(default_factory=BodyReader)
     only_pings: bool = False
+    hung_up: bool = False
     secrets: Tuple[str, ...] = field(default=(), repr=False)
 
     def settle(self, most: int, thinks: bool) -> None:
@@ -44,4 +46,7 @@ class Meter:
         `thinks` whether it may have begun with thinking."""
         reader = self.reader
         self.usage, self.model = reader.billed(most, thinks), reader.model
+        if self.usage is not None and self.hung_up and not reader.stopped:
+            # How far the model went until the server noticed, nobody tells.
+            self.usage = replace(self.usage, output_tokens=max(self.usage.output_tokens, most))
         self.in_doubt = self.in_doubt and self.usage is None and not reader.refused

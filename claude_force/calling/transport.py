@@ -7,6 +7,7 @@ as the answer's own bytes.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from contextlib import suppress
 from functools import partial
@@ -146,6 +147,9 @@ class Transport:
                 if meter.reader.is_whole():
                     return self._reply(call, meter)
                 raise self._silent(meter.only_pings)
+        except asyncio.CancelledError:
+            meter.hung_up = True
+            raise
         finally:
             meter.settle(call.max_tokens, not meter.reader.stopped and thinks(call.model, call.options))
             meter.model = self.redactor.model(meter.model, call.model, meter.secrets)
