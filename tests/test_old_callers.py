@@ -29,6 +29,112 @@ def cache(tmp_path):
         yield opened
 
 
+# As the documentation of the older package shows them, with names for what it leaves out.
+PROGRAMS = {
+    "async": """
+import asyncio
+from claude_force.async_orchestrator import AsyncAgentOrchestrator
+
+async def main():
+    orchestrator = AsyncAgentOrchestrator(
+        max_concurrent=10,
+        timeout_seconds=30,
+        max_retries=3
+    )
+    # Execute single agent
+    result = await orchestrator.execute_agent("python-expert", "Explain decorators")
+    # Execute multiple agents concurrently
+    tasks = [
+        ("python-expert", "Explain lists"),
+        ("code-reviewer", "Review: def foo(): pass"),
+        ("bug-investigator", "Debug 500 error")
+    ]
+    results = await orchestrator.execute_multiple(tasks)
+    await orchestrator.close()
+    print(result.success, [one.success for one in results])
+
+asyncio.run(main())
+""",
+    "cache": """
+from claude_force.response_cache import ResponseCache
+
+def call_claude_api():
+    return "They wrap functions."
+
+cache = ResponseCache(
+    ttl_hours=24,
+    max_size_mb=100,
+    cache_secret="your-secret-here",
+    exclude_agents=["random-agent"]
+)
+for _ in range(2):
+    # Check cache
+    cached = cache.get("python-expert", "What are decorators?", "claude-3-5-sonnet")
+    if cached:
+        print(f"Cache hit! Response: {cached['response']}")
+    else:
+        # Call API and cache result
+        response = call_claude_api()
+        cache.set(
+            "python-expert",
+            "What are decorators?",
+            "claude-3-5-sonnet",
+            response,
+            input_tokens=100,
+            output_tokens=50,
+            estimated_cost=0.001
+        )
+# Get statistics
+stats = cache.get_stats()
+print(f"Hit rate: {stats['hit_rate']}")
+print(f"Cache size: {stats['size_mb']} MB")
+""",
+    "both": """
+import asyncio
+from claude_force.async_orchestrator import AsyncAgentOrchestrator
+from claude_force.response_cache import ResponseCache
+
+async def test_integration():
+    cache = ResponseCache()
+    orchestrator = AsyncAgentOrchestrator()
+    # First call - cache miss
+    result1 = await orchestrator.execute_agent("python-expert", "What are lists?")
+    cache.set("python-expert", "What are lists?", "model", result1.output, 100, 50, 0.001)
+    # Second call - cache hit
+    cached = cache.get("python-expert", "What are lists?", "model")
+    assert cached is not None
+    print(cached["response"] == result1.output)
+
+asyncio.run(test_integration())
+""",
+    "sync": """
+from claude_force.orchestrator import AgentOrchestrator
+orchestrator = AgentOrchestrator()
+result = orchestrator.run_agent("python-expert", "task")
+print(result.success, result.metadata["cached"])
+""",
+}
+PRINTED = {
+    "async": ["True [True, True, True]"],
+    "cache": ["Cache hit! Response: They wrap functions.", "Hit rate: 50.0%", "Cache size: "],
+    "both": ["True"],
+    "sync": ["True False"],
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_program_of_the_older_package_runs_as_it_is(project, name):
+    (project / ".claude" / "agents" / "bug-investigator.md").write_text(
+        "---\nname: bug-investigator\ndescription: Finds bugs.\n---\nYou find bugs.\n", encoding="utf-8"
+    )
+    words = [sys.executable, "-W", "error::DeprecationWarning", "-c", PROGRAMS[name]]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(PRINTED[name])
+    assert all(line.startswith(expected) for line, expected in zip(lines, PRINTED[name])), lines
+
+
 class TestResponseCache:
     def test_get_and_set_by_the_names_of_1x(self, cache):
         cache.set(**QUESTION, response="Functions.", input_tokens=100, output_tokens=50, estimated_cost=0.001)

@@ -1,0 +1,161 @@
+"""Which tests show what was learned from the field: faults that others met, and that were here too."""
+
+import ast
+from typing import Dict, Iterator, List, NamedTuple
+
+import pytest
+from pages import ROOT
+
+
+class Case(NamedTuple):
+    """`expected` is one line; `tests` are the ids of tests, or of classes of them, in `tests/`."""
+
+    expected: str
+    tests: List[str]
+
+
+CASES: Dict[int, Case] = {
+    1: Case(
+        "A status that is not named, such as 524, is worth another attempt.",
+        [
+            "test_error_mapping.py::test_every_5xx_and_every_invalid_status_is_retried",
+            "test_endings.py::TestStatus::test_is_retried",
+            "test_endings.py::TestStatus::test_is_retried_as_the_server_says",
+        ],
+    ),
+    2: Case(
+        "No credit, and whatever else no row can survive, ends a run at once.",
+        [
+            "test_run_endings.py::TestCommand::test_ends_at_the_first_answer",
+            "test_run_endings.py::TestLibrary::test_only_rows_of_the_model_that_is_not_known_fail",
+            "test_error_mapping.py::test_what_is_disabled_is_so_for_every_call",
+        ],
+    ),
+    3: Case(
+        "After the answer that ends a run no request begins.",
+        [
+            "test_run_endings.py::TestLibrary::test_sends_nothing_after_the_first_answer",
+            "test_run_endings.py::TestCommand::test_an_output_that_can_not_be_written_ends_it",
+        ],
+    ),
+    4: Case(
+        "An error inside a 200 is the error that it names.",
+        ["test_endings.py::TestErrorInsideA200::test_is_the_error_that_it_names_and_retried"],
+    ),
+    5: Case(
+        "An answer ends at its stop reason; pings alone are waited for a bounded time.",
+        [
+            "test_endings.py::TestStopReason::test_ends_the_answer_whatever_follows",
+            "test_endings.py::TestQuiet::test_pings_alone_are_waited_for_a_bounded_time",
+        ],
+    ),
+    6: Case(
+        "A dead endpoint ends a run after the retries of its first rows, with one line.",
+        [
+            "test_run_endings.py::TestLibrary::test_a_dead_endpoint_ends_it_after_the_retries_of_a_row",
+            "test_run_endings.py::TestCommand::test_names_a_dead_endpoint_once",
+        ],
+    ),
+    10: Case(
+        "An answer without text, a refusal and one that was cut off are told, counted and not kept.",
+        ["test_not_kept.py::test_is_told_paid_and_asked_again"],
+    ),
+    12: Case(
+        "A table that strict CSV refuses is refused, with the line.",
+        ["test_task_files.py::TestTable::test_refused_as_a_whole"],
+    ),
+    17: Case(
+        "Nothing is written through a link, and no mode of what was there is changed.",
+        [
+            "test_private_files.py::TestLedger::test_a_link_in_its_place_is_not_followed",
+            "test_private_files.py::TestLedger::test_a_refused_run_writes_as_little",
+            "test_private_files.py::TestOutputs",
+            "test_private_files.py::TestCache",
+        ],
+    ),
+    20: Case(
+        "Profile, address and headers are part of the question that a kept answer belongs to.",
+        ["test_who_answers.py::TestHeaders", "test_who_answers.py::TestProfiles"],
+    ),
+    21: Case(
+        "Marks of YAML within text are text; a key of one line takes no second line.",
+        [
+            "test_agent_files.py::TestYaml::test_marks_of_aliases_within_text_are_text",
+            "test_agent_files.py::TestLenientReader::test_a_key_of_one_line_takes_no_second_line",
+        ],
+    ),
+    22: Case(
+        "Every key of Claude Code ends the one before; what can't be a model is a problem.",
+        [
+            "test_agent_files.py::TestLenientReader::test_the_model_before_an_unknown_key_is_the_model",
+            "test_agent_files.py::TestWrongModel::test_is_never_sent_and_a_problem",
+        ],
+    ),
+    23: Case(
+        "Aliases of models mean what Claude Code reads them as.",
+        ["test_agent_files.py::TestModels::test_aliases_mean_what_claude_code_reads"],
+    ),
+    24: Case(
+        "Front matter below line 1 is told; a file without it among agents is a note.",
+        [
+            "test_agent_files.py::TestNotes::test_front_matter_that_does_not_begin_on_line_1_is_told",
+            "test_agent_files.py::TestNotes::test_a_file_without_it_among_agents_is_a_note",
+        ],
+    ),
+    26: Case(
+        "A name in another script takes the file's; two that leave the same are both reached.",
+        [
+            "test_agents.py::TestProblems::test_name_in_other_script_takes_file_stem",
+            "test_agent_files.py::TestNames::test_two_names_that_leave_the_same_are_both_reached",
+        ],
+    ),
+    27: Case(
+        "Plugins, commands and skills are found.",
+        [
+            "test_plugins.py::TestPlugins::test_a_folder_with_a_manifest_is_a_plugin",
+            "test_plugins.py::TestCommands::test_each_place_gets_its_argument",
+            "test_plugins.py::TestSkills::test_text_of_a_skill_stands_behind_the_instructions",
+        ],
+    ),
+    28: Case(
+        "Settings of front matter are obeyed or named, and so are slips in claude.json.",
+        [
+            "test_agent_files.py::TestFileSettings::test_all_that_the_api_takes_is_sent",
+            "test_agent_files.py::TestFileSettings::test_doctor_and_info_name_each_key_without_effect",
+            "test_agent_files.py::TestFileSettings::test_a_slip_in_claude_json_is_told",
+        ],
+    ),
+    29: Case(
+        "A damaged cache file is noticed when it is opened, and rebuilt.",
+        [
+            "test_cache_damage.py::TestTruncated::test_lost_last_1000_bytes",
+            "test_cache_damage.py::TestTruncated::test_any_length_of_the_last_page",
+        ],
+    ),
+}
+NAMED = [(number, test) for number, case in CASES.items() for test in case.tests]
+
+
+def ids_in(path) -> Iterator[str]:
+    """The ids of the tests in a file, and of the classes that hold some."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        inner = node.body if isinstance(node, ast.ClassDef) else [node]
+        tests = [
+            one.name
+            for one in inner
+            if isinstance(one, (ast.FunctionDef, ast.AsyncFunctionDef)) and one.name.startswith("test_")
+        ]
+        within = f"{node.name}::" if isinstance(node, ast.ClassDef) else ""
+        yield from (f"{path.name}::{within}{name}" for name in tests)
+        if within and tests:
+            yield f"{path.name}::{node.name}"
+
+
+@pytest.mark.parametrize(("number", "test"), NAMED)
+def test_case_has_a_test_that_is_there(number, test):
+    assert test in ids_in(ROOT / "tests" / test.partition("::")[0])
+
+
+def test_every_case_has_a_test():
+    assert list(CASES) == list(range(1, 30))
+    assert [number for number, case in CASES.items() if not case.tests or not case.expected] == []
