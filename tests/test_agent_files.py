@@ -111,6 +111,12 @@ class TestYaml:
     def test_no_text_is_taken_for_an_alias(self, text):
         assert read(f"{text}\nmodel: haiku") == yaml.safe_load(f"{text}\nmodel: haiku")
 
+    @pytest.mark.parametrize("value", ["7", "0", "0.25", "1.10", "true", "false", '"a: #b"', "'x'", "a.b"])
+    def test_what_needs_no_yaml_is_read_as_yaml_reads_it(self, value):
+        fields = read(f"key: {value}")
+        assert fields == yaml.safe_load(f"key: {value}")
+        assert type(fields["key"]) is type(yaml.safe_load(value))
+
     def test_an_alias_is_not_expanded(self):
         fields = read("a: &a [x, x]\nb: *a\nmodel: haiku")
         assert (fields["b"], fields["model"]) == ("*a", "haiku")
@@ -156,6 +162,14 @@ class TestLenientReader:
     )
     def test_comments_and_quotes_are_no_part_of_a_model(self, written, expected):
         assert read(f"description: x: y\nmodel: {written}")["model"] == expected
+
+    @pytest.mark.parametrize("line", ["model:haiku", "model:\u00a0haiku", "model\u3000: haiku"])
+    def test_a_field_with_another_blank_or_none_is_a_field(self, line):
+        assert read(f"description: a: b\n{line}\ntools: Read") == {
+            "description": "a: b",
+            "model": "haiku",
+            "tools": "Read",
+        }
 
     def test_a_sentence_about_models_is_text(self):
         fields = read("description: Use: it\nmodel: the one, that we know\nmodel: opus\ncolor: red")

@@ -12,7 +12,7 @@ from claude_force.agents import Registry
 from claude_force.agents.commands import injections, render
 from claude_force.agents.names import is_agent_name
 from claude_force.cli.main import main
-from claude_force.errors import AgentNotFoundError, InvalidAgentNameError
+from claude_force.errors import AgentNotFoundError, ConfigurationError, InvalidAgentNameError
 
 
 @pytest.fixture
@@ -167,6 +167,12 @@ class TestPlugins:
         write(project, "plugins/p/agents/helper.md", agent())
         assert "a" in names(project)
 
+    def test_why_an_agent_of_a_plugin_is_none_is_told(self, project):
+        write(project, "plugins/p/.claude-plugin/plugin.json", {"name": "p"})
+        write(project, "plugins/p/agents/helper.md", agent(body=""))
+        with pytest.raises(ConfigurationError, match="no instructions"):
+            project.registry.get("p:helper")
+
     def test_a_plugin_that_appears_is_seen(self, project):
         registry = project.registry
         project.agent("a.md", "a")
@@ -293,7 +299,7 @@ class TestCommands:
         assert main(["info", "/review", "--json"]) == 0
         found = json.loads(capsys.readouterr().out)
         assert (found["kind"], found["source"], found["description"]) == ("command", "project", "Reviews")
-        assert found["argument_hint"] == "[pr] [priority]"
+        assert (found["argument_hint"], found["tools"]) == ("[pr] [priority]", ["Read"])
         assert "allowed-tools" in found["not_used"]
 
 

@@ -153,6 +153,7 @@ class TestForm:
             ("agent", "", "give an agent's name"),
             ("task", " ", "give a text, or leave it out"),
             ("model", 5, "give a text, or leave it out"),
+            ("model", "a, b", "give one id or alias of a model"),
             ("dependencies", "a", 'write a list of step ids, such as ["scan"]'),
             ("dependencies", [1], 'write a list of step ids, such as ["scan"]'),
             ("max_tokens", 0, "give a whole number from 1 up"),

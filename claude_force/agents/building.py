@@ -54,9 +54,11 @@ def read_model(definition: Definition) -> Model:
     return Model(name)
 
 
-def read_settings(definition: Definition) -> Tuple[AgentSettings, List[Fault]]:
+def read_settings(definition: Definition, is_command: bool = False) -> Tuple[AgentSettings, List[Fault]]:
     """The settings that hold, and a fault for each that does not."""
     fields = definition.fields
+    if is_command and "allowed-tools" in fields:
+        fields = {**fields, "tools": fields["allowed-tools"]}
     faults: List[Fault] = []
     found = {name: fields[name] for name in _SETTINGS if fields.get(name) is not None}
     if not found:

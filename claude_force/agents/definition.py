@@ -19,11 +19,16 @@ _MOST_BITS = 4096
 # YAML reads 1:30 as a number of base 60, and for one of many digits takes the square of their count.
 _BASE_60 = re.compile(r"(?::[0-5]?\d){40}")
 _FENCE = re.compile(r"---[ \t]*")
-_FIELD = re.compile(r"([A-Za-z][\w-]*)[ \t]*:(?:[ \t]+(.*)|[ \t]*)$", re.ASCII)
+# The blanks of other scripts are taken for blanks where YAML does not.
+_FIELD = re.compile(
+    "([A-Za-z][\\w-]*)[ \t\u00a0\u3000]*:(?:[ \t\u00a0\u3000]+(.*)|[ \t\u00a0\u3000]*)$", re.ASCII
+)
+_FIELD_WITHOUT_BLANK = re.compile(r"([A-Za-z][\w-]*):(\S.*)", re.ASCII)
 # One line that YAML reads as nothing but a key and a text, a text in quotes, or a number.
 _PLAIN = re.compile(
     r"([A-Za-z][\w-]*):[ ]+"
-    r"(?:([A-Za-z][\w .,;/()!?+=<>'\"-]*)|\"([^\"\\\x00-\x1f\x7f-\U0010ffff]*)\"[ ]*|(0|[1-9][0-9]{0,8}))",
+    r"(?:([A-Za-z][\w .,;/()!?+=<>'\"-]*)|\"([^\"\\\x00-\x1f\x7f-\U0010ffff]*)\"[ ]*|(0|[1-9][0-9]{0,8})"
+    r"|([0-9]{1,3}\.[0-9]{1,6}))",
     re.ASCII,
 )
 _NO_TEXT = frozenset(("true", "false", "yes", "no", "on", "off", "null"))
@@ -108,14 +113,17 @@ def _read_plain(lines: List[str]) -> Optional[Dict[str, Any]]:
         match = _PLAIN.fullmatch(line)
         if match is None:
             return None
-        name, text, quoted, number = match.groups()
+        name, text, quoted, number, fraction = match.groups()
+        if name.lower() in _NO_TEXT:
+            return None
         if text is not None:
             text = text.rstrip()
             if text.lower() in _NO_TEXT:
-                return None
-        if name.lower() in _NO_TEXT:
-            return None
-        fields[name] = text if text is not None else quoted if quoted is not None else int(number)
+                if text not in ("true", "false"):
+                    return None
+                fields[name] = text == "true"
+                continue
+        fields[name] = text or (quoted if quoted is not None else int(number) if number else float(fraction))
     return fields
 
 
@@ -186,7 +194,9 @@ def _read_lenient(front: str) -> Dict[str, Any]:
 def _begins_field(line: str, fields: Dict[str, List[str]], current: str) -> Optional[Tuple[str, str]]:
     match = _FIELD.match(line)
     if match is None:
-        return None
+        match = _FIELD_WITHOUT_BLANK.match(line)
+        if match is None or match.group(1) not in ONE_LINE:
+            return None
     name, value = match.group(1), match.group(2) or ""
     if name in fields:
         return None

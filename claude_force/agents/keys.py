@@ -66,7 +66,8 @@ AGENT_KEYS: Mapping[str, Key] = {
 }
 
 COMMAND_KEYS: Mapping[str, Key] = {
-    **{name: AGENT_KEYS[name] for name in ("description", "model", "max_tokens", "temperature", "effort")},
+    **{name: AGENT_KEYS[name] for name in ("description", "model", "skills", "effort")},
+    **{name: AGENT_KEYS[name] for name in ("max_tokens", "temperature")},
     **{name: AGENT_KEYS[name] for name in ("hooks", "schema", "disable-model-invocation", "argument-hint")},
     "name": Key(SHOWN, "a command goes by the name of its file"),
     "allowed-tools": Key(

@@ -9,6 +9,7 @@ from ..errors import ConfigurationError
 from ..types import Agent
 from .building import PROBLEM
 from .files import AgentFiles, Found, Stamp, stamp, stamp_of
+from .names import agent_slug
 
 
 class Problem(NamedTuple):
@@ -66,7 +67,7 @@ class Loaded:
         return self.agents.get(name) or self.agents.get(self.titles.get(name, ""))
 
     def problem_of(self, name: str) -> Optional[Problem]:
-        return next((one for one in self.problems if one.name == name), None)
+        return next((one for one in self.problems if name in (one.name, agent_slug(one.name))), None)
 
     def text(self, folder: Path, file: str, shared: bool = False) -> str:
         """The text of a file below `folder`, watched from before it is read. `shared`: see `share`.

@@ -173,7 +173,7 @@ def _found(loaded: Loaded, source: Source, file: str) -> Iterator[Found]:
         title = definition.text("name") or title
         _check(definition)
     except ConfigurationError as error:
-        loaded.problems.append(Problem(title, file, str(error)))
+        loaded.problems.append(Problem(source.prefix + title, file, str(error)))
         return
     yield Found(title, file, definition)
 
@@ -277,7 +277,7 @@ def _add(
     is_command: bool = False,
 ) -> None:
     definition, model = found.definition, read_model(found.definition)
-    settings, faults = read_settings(definition)
+    settings, faults = read_settings(definition, is_command)
     faults += faults_of(definition, is_command)
     texts, paths, missing = find_skills(loaded, source.folder, source.prefix, source.skills, settings.skills)
     for reason, state in (*faults, *((one, WARNING) for one in missing)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
+from ..agents.model_names import is_model_name
 from ..agents.names import is_name, nearest
 from ..errors import InvalidWorkflowError
 from .spec import LIST, SOURCES, TESTS, Condition, ForEach, Step, Workflow, chain
@@ -92,6 +93,13 @@ def _text(value: Any) -> Optional[str]:
     return value
 
 
+def _model(value: Any) -> Optional[str]:
+    name = _text(value)
+    if name is not None and not is_model_name(name.strip()):
+        raise ValueError("give one id or alias of a model")
+    return name
+
+
 def _names(value: Any) -> Tuple[str, ...]:
     if value is None:
         return ()
@@ -154,7 +162,7 @@ READERS: Dict[str, Callable[[Any], Any]] = {
     "agent": _agent,
     "task": _text,
     "dependencies": _names,
-    "model": _text,
+    "model": _model,
     "max_tokens": _from(1, None),
     "when": _conditions,
     "foreach": _foreach,
