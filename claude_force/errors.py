@@ -123,16 +123,22 @@ class FileAccessError(InputError):
     """A file that is not read: it is outside the project, no regular file, too large, or not there.
 
     Attributes:
+        name: the file as it was given, on one line.
+        what: what is wrong with it, to be read after its name.
+        advice: what the user can do about it, one sentence.
         is_missing: nothing is there.
         is_outside: the path, or a link in it, leads out of the folder that files are read from.
     """
 
-    def __init__(self, message: str, is_missing: bool = False, is_outside: bool = False) -> None:
-        super().__init__(message)
+    def __init__(
+        self, name: str, what: str, advice: str, is_missing: bool = False, is_outside: bool = False
+    ) -> None:
+        super().__init__(f"{name} {what}. {advice}")
+        self.name, self.what, self.advice = name, what, advice
         self.is_missing, self.is_outside = is_missing, is_outside
 
     def __reduce__(self) -> Any:
-        return type(self), (str(self), self.is_missing, self.is_outside)
+        return type(self), (self.name, self.what, self.advice, self.is_missing, self.is_outside)
 
 
 class ConfigurationError(InputError):

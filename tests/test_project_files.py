@@ -1,8 +1,19 @@
 """Files of a project: what is read lies inside it, whatever links, FIFOs and sizes are there."""
 
+import contextlib
+import fnmatch
+import glob
+import itertools
 import os
+import pickle
+import re
+import shutil
+import socket
 import stat
 import tempfile
+import threading
+import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -12,7 +23,8 @@ from hypothesis import strategies as st
 
 from claude_force.errors import FileAccessError
 from claude_force.storage.file_walk import FileWalk, Spot
-from claude_force.storage.project_files import ProjectFiles
+from claude_force.storage.project_files import ProjectFiles, read_all
+from claude_force.storage.project_root import project_root
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="links and FIFOs")
 
@@ -158,3 +170,327 @@ class TestAnyTree:
                 if stat.S_ISREG(os.lstat(Path(folder) / name).st_mode)
             }
             assert found == wanted
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A project beside a file that is not to be read."""
+    (tmp_path / "secret").write_bytes(b"secret")
+    folder = tmp_path / "root"
+    folder.mkdir()
+    return folder
+
+
+class TestReading:
+    @pytest.mark.parametrize("by_path", [False, True])
+    def test_a_link_inside_is_followed(self, root, by_path):
+        (root / "a").mkdir()
+        (root / "a" / "x").write_bytes(b"text")
+        (root / "b").symlink_to("a")
+        (root / "c").symlink_to(root / "b" / "x")
+        with ProjectFiles(root, by_path=by_path) as files:
+            assert files.read("b/x", 10) == files.read("c", 10) == b"text"
+
+    @pytest.mark.parametrize("target", ["../secret", "/etc/passwd", "up/secret", "/proc/self/environ"])
+    def test_a_link_out_is_refused_by_name(self, root, target):
+        (root / "up").symlink_to("..")
+        (root / "link").symlink_to(target)
+        with ProjectFiles(root) as files, pytest.raises(
+            FileAccessError, match="^link is a link that leads outside"
+        ):
+            files.read("link", 10)
+
+    def test_a_link_does_not_leave_the_repository_that_it_is_in(self, root):
+        (root / "clone" / ".git").mkdir(parents=True)
+        (root / "own").write_bytes(b"mine")
+        (root / "clone" / "link").symlink_to("../own")
+        (root / "in").symlink_to("clone")
+        with ProjectFiles(root) as files:
+            for name in ("clone/link", "in/link"):
+                with pytest.raises(FileAccessError, match="leads outside .*clone"):
+                    files.read(name, 10)
+        with ProjectFiles(root, own=True) as files:
+            assert files.read("clone/link", 10) == b"mine"
+
+    def test_a_fifo_is_refused_at_once(self, root):
+        os.mkfifo(root / "x")
+        with ProjectFiles(root) as files, pytest.raises(
+            FileAccessError, match="^x can't be read: it is a FIFO"
+        ):
+            files.read("x", 10)
+
+    def test_a_socket_is_refused(self, root, monkeypatch):
+        monkeypatch.chdir(root)
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind("x")
+            with ProjectFiles(root) as files, pytest.raises(FileAccessError, match="it is a socket"):
+                files.read("x", 10)
+
+    def test_a_device_is_refused(self):
+        with ProjectFiles("/dev") as files, pytest.raises(
+            FileAccessError, match="^zero can't be read: it is a device"
+        ):
+            files.read("zero", 10)
+
+    def test_a_huge_file_is_refused_before_it_is_read(self, root):
+        with (root / "x").open("wb") as file:
+            file.truncate(100 * 2**30)
+        with ProjectFiles(root) as files, pytest.raises(FileAccessError, match="^x is over 10 bytes"):
+            files.read("x", 10)
+
+    def test_a_file_that_grows_is_read_no_further_than_allowed(self, root):
+        (root / "x").write_bytes(b"12345")
+        with ProjectFiles(root) as files:
+            descriptor = files.open("x", 5)
+            try:
+                with (root / "x").open("ab") as file:
+                    file.write(b"6")
+                with pytest.raises(FileAccessError, match="x is over 5 bytes"):
+                    read_all(descriptor, "x", 5)
+            finally:
+                os.close(descriptor)
+
+    @pytest.mark.parametrize(
+        ("name", "said"),
+        [
+            ("none\n\x1b[2J", r"none\x0a\x1b[2J can't be read: No such file"),
+            ("none\udcff", r"none\xff can't be read: No such file"),
+            ("half\ud800", r"half\ud800 can't be read: it has a character"),
+            ("a\0b", r"a\x00b can't be read: it has a character"),
+            ("x" * 300, "xx can't be read: File name too long"),
+            ("a/" * 100, "a can't be read: No such file"),
+        ],
+    )
+    def test_a_name_is_told_on_one_line(self, root, name, said):
+        with ProjectFiles(root) as files, pytest.raises(FileAccessError) as caught:
+            files.read(name, 10)
+        assert said in str(caught.value) or said in str(caught.value).replace("/ can't", " can't")
+        assert str(caught.value).isprintable()
+
+    def test_the_error_passes_through_pickle(self):
+        error = FileAccessError("a", "is gone", "Find it.", is_missing=True)
+        again = pickle.loads(pickle.dumps(error))
+        assert (str(again), again.is_missing, again.is_outside) == ("a is gone. Find it.", True, False)
+
+    def test_no_descriptor_is_left_open(self, root):
+        (root / "a").mkdir()
+        (root / "a" / "x").write_bytes(b"1")
+        os.mkfifo(root / "a" / "f")
+        before = open_descriptors()
+        for name in ("a/x", "a/f", "a/none", "../x", "a"):
+            with ProjectFiles(root) as files, contextlib.suppress(FileAccessError):
+                files.read(name, 0)
+        assert open_descriptors() == before
+
+
+def open_descriptors():
+    folder = Path("/proc/self/fd")
+    if not folder.is_dir():
+        pytest.skip("this system has no /proc")
+    return {one.name for one in folder.iterdir()}
+
+
+class TestRace:
+    def test_what_is_swapped_while_it_is_read_never_leads_out(self, root):
+        """A folder and a file take turns with links to the outside; whatever is read is from inside."""
+        (root / "real").mkdir()
+        (root / "real" / "x").write_bytes(b"inside")
+        outside = root.parent / "out"
+        outside.mkdir()
+        (outside / "x").write_bytes(b"secret")
+        ended = threading.Event()
+
+        def swap():
+            turns = itertools.cycle((("folder", outside), ("folder", root / "real")))
+            while not ended.is_set():
+                _, target = next(turns)
+                (root / "new").symlink_to(target)
+                (root / "new").replace(root / "link")
+                shutil.rmtree(root / "folder", ignore_errors=True)
+                with contextlib.suppress(OSError):
+                    (root / "folder").symlink_to(outside)
+                    (root / "folder").unlink()
+                    (root / "folder").mkdir()
+                    (root / "folder" / "x").write_bytes(b"inside")
+
+        swapper = threading.Thread(target=swap)
+        swapper.start()
+        seen = Counter()
+        try:
+            until = time.monotonic() + 1.5
+            while time.monotonic() < until:
+                for name in ("link/x", "folder/x"):
+                    with ProjectFiles(root) as files:
+                        try:
+                            seen[files.read(name, 100)] += 1
+                        except FileAccessError as error:
+                            seen["refused" if error.is_outside else "other"] += 1
+        finally:
+            ended.set()
+            swapper.join()
+        assert set(seen) <= {b"inside", b"", "refused", "other"}
+        assert seen[b"inside"] and seen["refused"]
+
+
+class TestRoot:
+    @pytest.fixture(autouse=True)
+    def below(self, tmp_path):
+        self.deep = tmp_path / "repository" / "package" / "deep"
+        self.deep.mkdir(parents=True)
+        return tmp_path
+
+    def test_is_the_folder_itself_where_nothing_marks_one(self, below):
+        assert project_root(self.deep) == self.deep
+
+    def test_is_the_repository(self, below):
+        (below / "repository" / ".git").mkdir()
+        (below / "repository" / "package" / ".claude").mkdir()
+        assert project_root(self.deep) == below / "repository"
+
+    def test_is_the_folder_with_claude_files_outside_of_a_repository(self, below):
+        (below / "repository" / "package" / ".claude").mkdir()
+        assert project_root(self.deep) == below / "repository" / "package"
+
+    def test_is_not_the_home_folder_for_what_lies_below(self, below, monkeypatch):
+        monkeypatch.setenv("HOME", str(below))
+        (below / ".git").mkdir()
+        assert project_root(self.deep) == self.deep
+        assert project_root(below) == below
+
+    def test_is_not_looked_for_beyond_a_folder_that_all_users_share(self, below):
+        (below / ".git").mkdir()
+        (below / "repository").chmod(0o1777)
+        assert project_root(self.deep) == self.deep
+
+
+class TestPatterns:
+    def names(self, root, pattern):
+        with ProjectFiles(root) as files:
+            walk = FileWalk(files)
+            return [match.spot.label for match in walk.matches(Spot("", ""), pattern) if not match.problem]
+
+    @pytest.mark.parametrize(
+        "pattern",
+        [
+            *(
+                "*",
+                "**",
+                "**/*",
+                "*.py",
+                "**/*.py",
+                "a/**/b*",
+                "a/*/*.py",
+                "[ab]/*",
+                "[!a]*",
+                "?.py",
+                "**/.h*",
+            ),
+            *(
+                ".*",
+                ".h/**",
+                "a/**",
+                "**/a/**",
+                "**/**/x.py",
+                "./*.py",
+                "a//x.py",
+                "a/x.py",
+                "none/*",
+                "[z-a]*",
+            ),
+        ],
+    )
+    def test_matches_what_the_standard_library_matches(self, root, pattern, monkeypatch):
+        for name in (
+            "x.py",
+            "y.txt",
+            "a/x.py",
+            "a/b/b1",
+            "a/b/x.py",
+            "b/a/x.py",
+            ".h/x.py",
+            ".h/a",
+            "a/.h",
+            "[z-a]",
+        ):
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).touch()
+        monkeypatch.chdir(root)
+        try:
+            found = glob.glob(pattern, recursive=True)  # noqa: PTH207
+        except re.error:
+            pytest.skip("older versions refuse the pattern")
+        wanted = {os.path.normpath(name) for name in found if (root / name).is_file()}
+        assert {os.path.normpath(name) for name in self.names(root, pattern)} == wanted
+
+    @given(
+        pattern=st.text("ab*?[]!-.", min_size=1, max_size=7), name=st.text("ab.-!]", min_size=1, max_size=6)
+    )
+    def test_a_part_matches_as_in_fnmatch(self, pattern, name):
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / f"x{name}").touch()
+            try:
+                wanted = fnmatch.fnmatchcase(f"x{name}", f"?{pattern}")
+            except re.error:
+                return
+            assert bool(self.names(Path(folder), f"?{pattern}")) == wanted
+
+    def test_a_part_of_many_stars_takes_no_longer(self, root):
+        (root / ("a" * 250)).touch()
+        before = time.process_time()
+        assert self.names(root, "*a" * 60 + "*b*.py") == []
+        assert time.process_time() - before < 1
+
+    def test_a_circle_of_links_ends_and_each_folder_is_seen_once(self, root):
+        for name in ("a", "b", "c"):
+            (root / name).mkdir()
+            (root / name / "x").touch()
+            for other in ("a", "b", "c", ".."):
+                (root / name / f"to{other}").symlink_to(f"../{other}")
+        assert self.names(root, "**/x") == ["a/x", "b/x", "c/x"]
+
+    def test_a_linked_folder_is_gone_into_where_the_pattern_does_not_reach_it_otherwise(self, root):
+        (root / "lib").mkdir()
+        (root / "lib" / "x.py").touch()
+        (root / "src").mkdir()
+        (root / "src" / "alias").symlink_to("../lib")
+        assert self.names(root, "src/**/*.py") == ["src/alias/x.py"]
+        assert self.names(root, "**/*.py") == ["lib/x.py"]
+        assert self.names(root, "*/alias/*.py") == ["src/alias/x.py"]
+
+    def test_what_is_not_followed_is_told(self, root):
+        (root / "system").symlink_to("/usr")
+        (root / "gone").symlink_to("nowhere")
+        (root / "round").symlink_to("round")
+        with ProjectFiles(root) as files:
+            walk = FileWalk(files)
+            assert list(walk.matches(Spot("", ""), "**/*.py")) == []
+        said = {spot.label: error.what for spot, error in walk.skipped.items()}
+        assert said.keys() == {"system", "gone", "round"}
+        assert "leads outside" in said["system"]
+        assert "circle" in said["round"]
+
+    def test_a_walk_has_bounds(self, root):
+        for number in range(20):
+            (root / str(number)).touch()
+        with ProjectFiles(root) as files, pytest.raises(
+            FileAccessError, match="has more than 10 files and folders"
+        ):
+            list(FileWalk(files, 10).matches(Spot("", ""), "**"))
+
+    def test_folders_without_end_are_gone_into_to_a_depth_that_is_told(self, root):
+        make_deep(root, 1000)
+        with ProjectFiles(root) as files:
+            walk = FileWalk(files)
+            list(walk.matches(Spot("", ""), "**/x"))
+        assert [error.what for error in walk.skipped.values()] == ["lies deeper than 64 folders"]
+
+
+def make_deep(folder, depth):
+    """So many folders in each other, which is a longer path than the system takes at once."""
+    place = os.open(folder, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir("d", dir_fd=place)
+        inner = os.open("d", os.O_RDONLY, dir_fd=place)
+        os.close(place)
+        place = inner
+    os.close(place)

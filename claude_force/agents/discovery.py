@@ -90,7 +90,9 @@ def _is_project(files: ProjectFiles, claude: Bounds, folder: Path) -> bool:
     except FileAccessError as error:
         if not os.path.islink(path):
             return False
-        raise ConfigurationError(f"{error} Name a folder of agents elsewhere with config_path.") from error
+        raise ConfigurationError(
+            f"{error} To use a folder elsewhere, name it as the configuration."
+        ) from error
     above = claude.below.rpartition("/")[0]
     return _has_mark(files, claude.below) or _is_plugin_root(files, above)
 

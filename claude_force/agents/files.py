@@ -8,7 +8,7 @@ from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 from ..errors import ConfigurationError, FileAccessError
 from ..storage.file_walk import FileWalk, Spot
-from ..storage.project_files import Place, ProjectFiles, shown
+from ..storage.project_files import Place, ProjectFiles, missing, shown
 
 LARGEST_FILE = 1024 * 1024
 # Files and folders below one folder of agents.
@@ -69,10 +69,11 @@ class AgentFiles:
         for files in self._open.values():
             files.close()
 
-    def find(self, folder: Path, file: str) -> Optional[Found]:
+    def find(self, folder: Path, file: str, subject: Optional[str] = "it") -> Optional[Found]:
         """What is at a path relative to `folder`; None where nothing is.
 
-        Raises ConfigurationError for a path that leaves `folder` by dots, or the root by a link.
+        Raises ConfigurationError for a path that leaves `folder` by dots, or the root by a link. The error
+        calls the file `subject`, or by its path if that is None.
         """
         check_relative(folder, file)
         bounds = self._bounds.get(folder)
@@ -84,21 +85,21 @@ class AgentFiles:
                 files = self._files(bounds)
                 place = files.find(*spot)
             except FileAccessError as error:
-                raise ConfigurationError(str(error)) from error
+                raise _refused(error, subject) from error
             if place is not None:
                 return Found(spot, place, _real(files, spot, place))
         return None
 
-    def text(self, folder: Path, file: str, found: Optional[Found]) -> str:
-        """The text of a file that `find` has just found. Raises ConfigurationError."""
+    def text(self, folder: Path, file: str, found: Optional[Found], subject: Optional[str] = "it") -> str:
+        """The text of a file that `find` has just found. Raises ConfigurationError as `find` does."""
         label = str(folder / file)
-        if found is None:
-            raise ConfigurationError(f"{shown(label)} can't be read: No such file or directory.")
-        files = self._files(self._bounds[folder])
         try:
+            if found is None:
+                raise missing(label)
+            files = self._files(self._bounds[folder])
             return files.read_text(found.spot.name, LARGEST_FILE, label, found.place)
         except FileAccessError as error:
-            raise ConfigurationError(str(error)) from error
+            raise _refused(error, subject) from error
 
     def is_folder(self, folder: Path, file: str) -> bool:
         """Whether a path leads to a folder that may be read."""
@@ -116,7 +117,7 @@ class AgentFiles:
         try:
             entries = sorted(self._files(self._bounds[folder]).entries(found.place, found.spot.label))
         except FileAccessError as error:
-            raise ConfigurationError(str(error)) from error
+            raise _refused(error, "it") from error
         return [
             one.name
             for one in entries
@@ -140,8 +141,8 @@ class AgentFiles:
                     one.files,
                 )
         except FileAccessError as error:
-            skipped[file] = str(error)
-        skipped.update((_relative(bounds, spot), str(error)) for spot, error in walk.skipped.items())
+            skipped[file] = reason_of(error)
+        skipped.update((_relative(bounds, spot), reason_of(error)) for spot, error in walk.skipped.items())
 
     def _files(self, bounds: Bounds) -> ProjectFiles:
         key = (bounds.root, bounds.own)
@@ -155,6 +156,16 @@ class AgentFiles:
         except ConfigurationError:
             return False
         return found is not None and (found.place.is_folder if is_folder else found.place.is_file)
+
+
+def reason_of(error: FileAccessError, subject: str = "it") -> str:
+    """What is wrong with a file, and after "; " what to do, where its name stands beside."""
+    advice = error.advice.rstrip(".")
+    return f"{subject} {error.what}; {advice[:1].lower()}{advice[1:]}"
+
+
+def _refused(error: FileAccessError, subject: Optional[str]) -> ConfigurationError:
+    return ConfigurationError(str(error) if subject is None else reason_of(error, subject))
 
 
 def check_relative(folder: Path, file: str) -> None:

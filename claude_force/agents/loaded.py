@@ -69,19 +69,24 @@ class Loaded:
     def problem_of(self, name: str) -> Optional[Problem]:
         return next((one for one in self.problems if name in (one.name, agent_slug(one.name))), None)
 
-    def text(self, folder: Path, file: str, shared: bool = False) -> str:
-        """The text of a file below `folder`, watched from before it is read. `shared`: see `share`.
+    def text(self, folder: Path, file: str, subject: Optional[str] = "it") -> str:
+        """The text of a file below `folder`, watched from before it is read.
 
-        Raises ConfigurationError.
+        Raises ConfigurationError, which calls it `subject`, or by its path if that is None.
         """
-        found = self.look(folder, file, shared)
-        return self.reader.text(folder, file, found)
+        found = self.look(folder, file, subject=subject)
+        return self.reader.text(folder, file, found, subject)
 
-    def look(self, folder: Path, file: str, shared: bool = False) -> Optional[Found]:
-        """What is at a path below `folder`, watched from then on. Raises ConfigurationError."""
+    def look(
+        self, folder: Path, file: str, shared: bool = False, subject: Optional[str] = "it"
+    ) -> Optional[Found]:
+        """What is at a path below `folder`, watched from then on; `shared`: see `share`.
+
+        Raises ConfigurationError as `text` does.
+        """
         path = folder / file
         try:
-            found = self.reader.find(folder, file)
+            found = self.reader.find(folder, file, subject)
         except ConfigurationError:
             self._watch(path, shared)
             raise

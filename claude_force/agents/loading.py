@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from ..errors import ConfigurationError
+from ..storage.project_files import shown
 from ..types import Agent
 from .building import NOTE, WARNING, faults_of, read_model, read_settings
 from .config import AgentEntry, Config, load_config
@@ -81,10 +82,11 @@ def _load(sources: Sources, loaded: Loaded) -> Loaded:
 
 
 def _config(loaded: Loaded, sources: Sources) -> Config:
-    found = loaded.look(sources.folder, sources.config.name, shared=True)
+    folder, name = sources.folder, sources.config.name
+    found = loaded.look(folder, name, shared=True, subject=None)
     if found is None:
         return Config({}, {})
-    return load_config(sources.config, loaded.reader.text(sources.folder, sources.config.name, found))
+    return load_config(sources.config, loaded.reader.text(folder, name, found, subject=None))
 
 
 def _add_plugin(loaded: Loaded, plugin: Plugin, root: Path, skills: Tuple[Place, ...]) -> None:
@@ -130,7 +132,7 @@ def _add_entry(loaded: Loaded, source: Source, name: str, entry: AgentEntry) -> 
 
 
 def _read_contract(loaded: Loaded, folder: Path, file: str) -> Optional[str]:
-    text = loaded.text(folder, file)
+    text = loaded.text(folder, file, f"its contract {shown(file)}")
     return text if text.strip() else None
 
 

@@ -142,7 +142,8 @@ def _text(source: _Source) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise FileAccessError(f"{shown(source.label)} can't be read: it is not UTF-8") from error
+        what = "can't be read: it is not UTF-8"
+        raise FileAccessError(shown(source.label), what, "Convert it to UTF-8.") from error
 
 
 def _is_outside(match: Match) -> bool:

@@ -54,6 +54,7 @@ class FileWalk:
         """`most` is the number of entries of folders after which a walk ends with a FileAccessError."""
         self._files, self._most, self._left = files, most, most
         self.skipped: Dict[Spot, FileAccessError] = {}
+        self._start = ""
 
     def folders(
         self,
@@ -66,6 +67,7 @@ class FileWalk:
         Links to folders are followed last, so that a folder has its own name where it is reached in both
         ways. `seen` has the folders that need no visit; what is visited is added.
         """
+        self._start = start.label
         known: Set[Parts] = set() if seen is None else seen
         rest: List[Spot] = [start]
         linked: Deque[Spot] = deque()
@@ -86,6 +88,7 @@ class FileWalk:
 
         Also yields, each with its problem, what matches and can't be read.
         """
+        self._start = base.label
         parts = [part for part in _slashes(pattern).split("/") if part not in ("", ".")]
         spots = [base]
         for number, part in enumerate(parts):
@@ -159,24 +162,22 @@ class FileWalk:
                 found.append(one._replace(is_folder=target.is_folder))
             elif child not in self.skipped:
                 self.skipped[child] = FileAccessError(
-                    f"{shown(child.label)} is a link that leads nowhere: remove it.", is_missing=True
+                    shown(child.label), "is a link that leads nowhere", "Remove it.", is_missing=True
                 )
         return found
 
     def _listed(self, spot: Spot, place: Place) -> List[Entry]:
         found: List[Entry] = []
         try:
-            for one in self._files.entries(place, spot.label):
-                self._left -= 1
-                if self._left < 0:
-                    break
-                found.append(one)
+            found = self._files.entries(place, spot.label, self._left + 1)
         except FileAccessError as error:
             self.skipped[spot] = error
+        self._left -= len(found)
         if self._left < 0:
             raise FileAccessError(
-                f"There are more than {self._most:,} files and folders to look through at "
-                f"{shown(spot.label or self._files.root)}: name a smaller folder."
+                shown(self._start or self._files.root),
+                f"has more than {self._most:,} files and folders",
+                "Name a smaller folder, or move elsewhere what is not needed.",
             )
         return sorted(found)
 

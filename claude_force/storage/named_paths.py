@@ -11,9 +11,8 @@ import os
 from pathlib import Path
 from typing import NamedTuple, Optional, Union
 
-from ..errors import FileAccessError
 from .file_walk import Spot
-from .project_files import ProjectFiles, missing, read_all, shown, unusable
+from .project_files import ProjectFiles, missing, read_all, unusable
 from .project_root import project_root
 
 _DESCRIPTORS = ("/dev/fd/", "/proc/self/fd/")
@@ -60,12 +59,12 @@ class NamedPaths:
         try:
             return os.path.realpath(os.path.join(self._start, path))
         except (OSError, ValueError) as error:
-            raise FileAccessError(f"{shown(path)} is no path that can be used: {error}.") from error
+            raise unusable(path, error) from error
 
     def _inside(self, path: str) -> Optional[str]:
         """The path below the project's root; None where it does not lie there."""
         if "\0" in path:
-            raise FileAccessError(f"{shown(path)} can't be read: no path has such a character. Correct it.")
+            raise unusable(path, ValueError())
         full = os.path.normpath(os.path.join(self._start, path))
         root = str(self.root)
         if full == root or full.startswith(root.rstrip(os.sep) + os.sep):

@@ -15,8 +15,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from itertools import islice
 from pathlib import Path
-from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from ..errors import FileAccessError
 from ..spelled import size
@@ -165,16 +166,18 @@ class ProjectFiles:
         try:
             return self.read(name, most, label, place).decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            where = f"{shown(label or name)} is not UTF-8 at byte {error.start}"
-            raise FileAccessError(f"{where}: save it as UTF-8.") from error
+            what = f"is not UTF-8 at byte {error.start}"
+            raise FileAccessError(shown(label or name), what, "Save it as UTF-8.") from error
 
-    def entries(self, place: Place, label: Optional[Name] = None) -> Iterator[Entry]:
-        """What a folder lists, in no order. Raises FileAccessError."""
+    def entries(self, place: Place, label: Optional[Name] = None, most: Optional[int] = None) -> List[Entry]:
+        """What a folder lists, in no order, or the first `most` of it. Raises FileAccessError."""
         name = label or "/".join(place.parts) or self.root
         try:
             with self._folders.scan(place.parts) as found:
-                for one in found:
-                    yield Entry(one.name, one.is_dir(follow_symlinks=False), one.is_symlink())
+                return [
+                    Entry(one.name, one.is_dir(follow_symlinks=False), one.is_symlink())
+                    for one in islice(found, most)
+                ]
         except ReplacedError as error:
             raise _unsettled(name) from error
         except OSError as error:
@@ -233,16 +236,16 @@ class _Walk:
         if self._rest and not stat.S_ISDIR(info.st_mode):
             raise FileNotFoundError(part)
         if len(self._done) > MOST_FOLDERS:
-            where = f"{shown(self._label)} lies deeper than {MOST_FOLDERS} folders"
-            raise FileAccessError(f"{where}: move it further up.")
+            what = f"lies deeper than {MOST_FOLDERS} folders"
+            raise FileAccessError(shown(self._label), what, "Move it further up.")
         self._done.append(part)
         return info
 
     def _follow(self, part: str, fence: int) -> None:
         self._links += 1
         if self._links > MOST_LINKS:
-            where = f"{shown(self._label)} is a link in a circle, or one of more than {MOST_LINKS} links"
-            raise FileAccessError(f"{where}: remove it.")
+            what = f"is a link in a circle, or one of more than {MOST_LINKS} links"
+            raise FileAccessError(shown(self._label), what, "Remove it.")
         target = self._folders.readlink(self._done, part)
         fence = max(fence, self._files.fence(self._done))
         if not os.path.isabs(target):
@@ -260,10 +263,8 @@ class _Walk:
     def _outside(self, fence: int) -> FileAccessError:
         root = self._files.root.joinpath(*self._done[:fence])
         how = "is a link that leads outside" if self._links else "lies outside"
-        return FileAccessError(
-            f"{shown(self._label)} {how} {shown(root)}: put the file itself into that folder.",
-            is_outside=True,
-        )
+        advice = "Remove the link, or put there what it leads to." if self._links else "Put the file there."
+        return FileAccessError(shown(self._label), f"{how} {shown(root)}", advice, is_outside=True)
 
 
 def shown(name: Name) -> str:
@@ -282,10 +283,8 @@ def kind_of(info: os.stat_result) -> str:
 def refuse_irregular(name: Name, info: os.stat_result) -> None:
     """Raises FileAccessError for anything but a regular file."""
     if not stat.S_ISREG(info.st_mode):
-        raise FileAccessError(
-            f"{shown(name)} can't be read: it is {kind_of(info)}, and only regular files are read. "
-            "Name another file, or put a regular one there."
-        )
+        what = f"can't be read: it is {kind_of(info)}, and only regular files are read"
+        raise FileAccessError(shown(name), what, "Name another file, or put a regular one there.")
 
 
 def checked(descriptor: int, name: Name, most: Optional[int]) -> int:
@@ -305,13 +304,12 @@ def checked(descriptor: int, name: Name, most: Optional[int]) -> int:
 
 
 def too_large(name: Name, most: int) -> FileAccessError:
-    return FileAccessError(f"{shown(name)} is over {size(most)} ({most:,} bytes): make it smaller.")
+    return FileAccessError(shown(name), f"is over {size(most)} ({most:,} bytes)", "Make it smaller.")
 
 
 def missing(name: Name) -> FileAccessError:
-    return FileAccessError(
-        f"{shown(name)} can't be read: No such file or directory. Check the name.", is_missing=True
-    )
+    what = "can't be read: No such file or directory"
+    return FileAccessError(shown(name), what, "Check the name.", is_missing=True)
 
 
 def unusable(name: Name, error: Exception) -> FileAccessError:
@@ -320,11 +318,11 @@ def unusable(name: Name, error: Exception) -> FileAccessError:
         return missing(name)
     # Half of a surrogate pair, which JSON can hold and no file system takes.
     reason = getattr(error, "strerror", None) or "it has a character that no path can have"
-    return FileAccessError(f"{shown(name)} can't be read: {reason}. Check the path and its permissions.")
+    return FileAccessError(shown(name), f"can't be read: {reason}", "Check the path and its permissions.")
 
 
 def _unsettled(name: Name) -> FileAccessError:
-    return FileAccessError(f"{shown(name)} is replaced again and again: try again when it is settled.")
+    return FileAccessError(shown(name), "is replaced again and again", "Try again when it is settled.")
 
 
 def read_all(descriptor: int, name: Name, most: int) -> bytes:
