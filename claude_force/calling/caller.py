@@ -14,6 +14,7 @@ from .. import settings
 from ..types import Call, Reply
 from .budget import Price, Prices, price_by
 from .clock import Clock
+from .descriptors import connections_within
 from .forecast import Forecast
 from .gate import Gate, Load
 from .limits import AUTO, MaxConcurrent
@@ -160,7 +161,8 @@ class Caller:
 
         transport = await anyio.to_thread.run_sync(prepare)
         policy = RetryPolicy(attempts=how.max_attempts)
-        window = Window(how.ceiling, adaptive=how.max_concurrent == AUTO)
+        adaptive = how.max_concurrent == AUTO
+        window = Window(connections_within(how.ceiling, adaptive), adaptive)
         if before is not None and before.how.rates == how.rates:
             # What was used of the limits that are set by hand is used, whatever else has changed.
             pace = before.line.gate.pace.of_another_model()

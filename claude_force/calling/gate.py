@@ -122,6 +122,10 @@ class Gate:
         self._changed.set()
         return pause
 
+    def lower_ceiling(self, most: int) -> None:
+        """No more than `most` attempts are on the wire at a time from here on, as no more can be opened."""
+        self._window.lower_ceiling(most)
+
     def shut(self) -> None:
         """From now on nobody passes; what is on the wire goes on."""
         self._shut = True

@@ -9,13 +9,14 @@ from typing import List, Optional, Sequence, Set
 
 import anyio
 
-from ..errors import CallError, ClosedError, DeadlineExceededError, UnknownPriceError
+from ..errors import CallError, ClosedError, ConnectionFailedError, DeadlineExceededError, UnknownPriceError
 from ..types import Call, Reply, Usage
 from ..wording import Wording
 from .attempts import Attempts
 from .bill import Bill
 from .budget import Budget, Price, worst_cost
 from .clock import Clock
+from .descriptors import NoDescriptorError
 from .forecast import Forecast
 from .gate import Gate
 from .meter import Meter
@@ -26,6 +27,9 @@ from .server_tools import most_searches, unknown_fee
 from .terms import ORDINARY, Terms, listener
 from .transport import Transport
 from .warming import Warming
+
+# How often, and after how many seconds, an attempt looks again for a file descriptor.
+_MOST_WAITS, _DESCRIPTOR_SECONDS = 100, 0.1
 
 
 class Line:
@@ -143,9 +147,21 @@ class Line:
         return terms.price or self._price
 
     async def _passed(self, call: Call, terms: Terms, meter: Meter, number: int) -> Reply:
-        async with self.gate.passage(call.model, self._forecast.need(call), meter, terms):
-            terms.watch.started(number)
-            reply = await self.transport.attempt(call, meter)
+        waits = 0
+        while True:
+            try:
+                async with self.gate.passage(call.model, self._forecast.need(call), meter, terms):
+                    if not waits:
+                        terms.watch.started(number)
+                    reply = await self.transport.attempt(call, meter)
+                break
+            except NoDescriptorError as error:
+                # Nothing was sent: this is no attempt, and fewer at a time will find room.
+                waits += 1
+                self.gate.lower_ceiling(self.gate.under_way)
+                if waits > _MOST_WAITS:
+                    raise ConnectionFailedError(error.message, advice=error.advice) from error
+                await self._clock.sleep(_DESCRIPTOR_SECONDS)
         if reply.usage.is_known:
             self._forecast.observe(call, reply.usage)
         return reply

@@ -39,6 +39,7 @@ from .addresses import check_scheme, has_version, is_on_loopback, shown_address
 from .answer_body import most_bytes, reader_of, too_large
 from .certificates import advice_about, check_certificates
 from .client import address_errors, connection_errors, make_client, make_http, was_never_connected
+from .descriptors import NoDescriptorError, is_none_left
 from .error_mapping import from_status, note_headers, parsed, redact, request_id
 from .messages import EVENTS_MEDIA_TYPE, BodyReader, StreamReader, request_fields
 from .meter import Meter
@@ -263,6 +264,11 @@ class Transport:
             body = error.body if error.body is not None else error.message
             return from_status(error.status_code, body, meter.headers, time.time())
         if isinstance(error, self._broken):
+            if is_none_left(error):
+                meter.in_doubt = False
+                return NoDescriptorError(
+                    f"No connection to {self.base_url} could be opened: too many files are open"
+                )
             meter.in_doubt = meter.in_doubt and not was_never_connected(error)
             reason = redact(str(error.__cause__ or error)) or type(error).__name__
             text = f"The connection to {self.base_url} failed: {reason}"

@@ -50,6 +50,12 @@ class Window:
     def has_room(self, under_way: int) -> bool:
         return under_way < int(self.size)
 
+    def lower_ceiling(self, most: int) -> None:
+        """From here on there may be `most` attempts at a time, and one at least."""
+        self.ceiling = min(self.ceiling, max(1, most))
+        self.size = min(self.size, float(self.ceiling))
+        self._threshold = min(self._threshold, float(self.ceiling))
+
     def succeeded(self, began: float, beside: int, wanted: bool) -> None:
         """`beside`: attempts on the wire when this one began, itself among them. `wanted`: another attempt
         waits for room; a window that is not full has no reason to grow."""
