@@ -176,8 +176,13 @@ def _commands(folder, forge):
     """`python` and `claude-force` of the interpreter that runs the tests, whatever is installed."""
     binaries = folder / "bin"
     binaries.mkdir()
+    # As the installed command: with -m, Python would import from the working directory first.
+    script = binaries / "main.py"
+    script.write_text(
+        "import sys\nfrom claude_force.cli.main import main\nsys.exit(main())\n", encoding="utf-8"
+    )
     # -I -S: the one that asks needs nothing but the standard library.
-    ours = f' -I -S "{FORGE}" command "{forge.door}"' if forge else " -m claude_force"
+    ours = f' -I -S "{FORGE}" command "{forge.door}"' if forge else f' "{script}"'
     for name, arguments in (("python", ""), ("claude-force", ours)):
         script = binaries / name
         script.write_text(f'#!/bin/sh\nexec "{sys.executable}"{arguments} "$@"\n', encoding="utf-8")
