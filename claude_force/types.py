@@ -214,8 +214,8 @@ class AgentResult:
         empty: the answer has no text.
     """
 
-    agent_name: str
-    success: bool
+    agent_name: str = ""
+    success: bool = False
     output: str = ""
     metadata: Dict[str, Any] = field(default_factory=dict)
     errors: Optional[List[str]] = field(default_factory=list)

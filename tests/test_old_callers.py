@@ -213,6 +213,8 @@ class TestOrchestrators:
     def test_use_memory_of_the_sync_face(self, project):
         with AgentOrchestrator() as orchestrator:
             assert orchestrator.run_agent("python-expert", "a", use_memory=False).success
+            assert all(one.success for one in orchestrator.run_workflow("review", "a", use_memory=False))
+            assert [one.success for one in orchestrator.stream_multiple(TASKS, use_memory=True)] == [True]
 
     def test_attributes_of_the_sync_face_can_be_read(self, project):
         config = ".claude/claude.json"
@@ -228,6 +230,7 @@ class TestOrchestrators:
         assert kept.cached
         assert fresh.errors == kept.errors == [] == fresh.to_dict()["errors"]
         assert AgentResult(agent_name="a", success=True).errors == []
+        assert AgentResult(success=True, output="Mine", errors=[], metadata={}).agent_name == ""
         assert fresh.errors is not kept.errors
 
     def test_failure_has_its_errors(self, another_server):
@@ -341,6 +344,7 @@ def json_of(capsys):
     return json.loads(capsys.readouterr().out)
 
 
+TASKS = [("python-expert", "b")]
 ASK = ("run", "agent", "python-expert", "--task", "x")
 
 

@@ -185,6 +185,18 @@ class TestObservers:
         assert [one.result for one in heard] == [sent]
         assert (is_unsent(sent), is_unsent(unsent)) == (False, True)
 
+    def test_none_is_told_of_what_was_skipped(self):
+        heard = []
+        for skipped, made in ((True, 0), (True, 1), (False, 0)):
+            error = call_error(skipped=skipped, attempts=made)
+            tell([heard.append], self.executed(failed(RUN, error, None, 1.0)))
+        assert [(one.result.error.skipped, one.result.attempts) for one in heard] == [(True, 1), (False, 0)]
+
+    def test_wrong_input_and_success_are_told(self):
+        wrong = failed(RUN, InvalidTaskError("empty"), None, 1.0)
+        kept = succeeded(RUN, replace(REPLY, attempts=0, cached=True), 1.0)
+        assert [is_unsent(one) for one in (wrong, kept)] == [False, False]
+
     def test_failure_without_an_attempt_is_told(self):
         result = failed(RUN, BudgetExceededError("no room"), None, 1.0)
         assert not is_unsent(result) and result.attempts == 0
