@@ -305,7 +305,7 @@ class _Problems:
             return
         kinds = ", ".join(f"{count(many, 'row')} with {kind}" for kind, many in self._counts.most_common())
         first = next(iter(self._first.values()))
-        raise InputError(f"No row can be run: {kinds}. The first: {first}.")
+        raise InputError(f"No row can be run: {kinds}. The first: {first.rstrip('.')}.")
 
 
 def _changed(output: Results, how: str) -> InputError:

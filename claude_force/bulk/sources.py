@@ -16,6 +16,7 @@ from .rows import Row
 _LARGEST = 16 * 1024 * 1024
 _MOST_NOTICES, _MOST_NOTICES_IN_ERROR = 10, 3
 _NO_MATCH = "matches no file."
+_UNREADABLE = "a file that can't be read"
 
 
 class _Source(NamedTuple):
@@ -59,7 +60,7 @@ class SourceFiles:
             try:
                 text = _text(source)
             except FileAccessError as error:
-                yield Row(index, self._agent, "", fields, problem=str(error))
+                yield Row(index, self._agent, "", fields, problem=str(error), kind=_UNREADABLE)
             else:
                 task = f'<file path="{name}">\n{text}\n</file>'
                 opening = f"{self._instruction}\n\n" if self._instruction else ""
