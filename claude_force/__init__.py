@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, List
 
+# Not taken from typing: until the command's first module is imported, Ctrl-C shows a traceback.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, List
+
     from .async_orchestrator import AsyncAgentOrchestrator
     from .errors import ClaudeForceError
     from .orchestrator import AgentOrchestrator

@@ -10,7 +10,6 @@ Source: "Database File Format" of the SQLite documentation, chapters 1.3 and 4.1
 from __future__ import annotations
 
 import os
-import shutil
 import sqlite3
 import struct
 from io import RawIOBase
@@ -54,6 +53,9 @@ def with_new_header(path: Path, copy: Path) -> bool:
         header = file.read(_HEADER_BYTES)
     if not header or _is_header(header):
         return False
+    # Not above: only a file that is damaged is copied.
+    import shutil
+
     shutil.copyfile(path, copy)
     with copy.open("r+b") as file:
         size = os.fstat(file.fileno()).st_size

@@ -2,7 +2,7 @@
 
 from .bill import Bill, at_most
 from .budget import Budget, Price, Prices, exceeded, nano, price_by
-from .caller import Caller, CallerSettings, Endpoint
+from .caller import Caller, CallerSettings, Endpoint, is_starting
 from .clock import Clock
 from .forecast import Forecast, byte_size, counted
 from .gate import Load
@@ -56,6 +56,7 @@ __all__ = [
     "counted",
     "exceeded",
     "header_number",
+    "is_starting",
     "nano",
     "price_by",
 ]

@@ -53,6 +53,26 @@ class CallerSettings:
         return settings.MOST_CONCURRENT if self.max_concurrent == AUTO else int(self.max_concurrent)
 
 
+class _Start:
+    """The first time that this process prepares connections: nothing has been sent before it is over."""
+
+    is_going_on = is_over = False
+
+    def __enter__(self) -> None:
+        self.is_going_on = not self.is_over
+
+    def __exit__(self, *_: object) -> None:
+        self.is_going_on, self.is_over = False, True
+
+
+_first = _Start()
+
+
+def is_starting() -> bool:
+    """Whether this process prepares its first connections, and so has sent nothing yet."""
+    return _first.is_going_on
+
+
 class Endpoint(NamedTuple):
     """Where calls go and how: `service` by name, `is_fast` with aiohttp; `limits` as far as an answer has
     told them; not each service `counts_tokens`."""
@@ -154,10 +174,11 @@ class Caller:
     async def _open_line(self, how: CallerSettings, model: str, before: Optional[_Opened]) -> Line:
         def prepare() -> Transport:
             # Imports, certificates and prices take most of a second; the loop has other things to do.
-            import_sdk()
-            load_prices(model)
-            given = (how.api_key, how.base_url, how.timeout_seconds, how.stream, how.ceiling)
-            return Transport(*given, how.quiet_seconds)
+            with _first:
+                import_sdk()
+                load_prices(model)
+                given = (how.api_key, how.base_url, how.timeout_seconds, how.stream, how.ceiling)
+                return Transport(*given, how.quiet_seconds)
 
         transport = await anyio.to_thread.run_sync(prepare)
         policy = RetryPolicy(attempts=how.max_attempts)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 from typing import Any, Dict, Mapping
 
 from ..agents.names import agent_slug
 from ..errors import CacheError
 from ..response_cache import ResponseCache
 from ..spelled import count
-from . import streams
+from . import signals, streams
 from .options import call_options
 from .task import read_task
 
@@ -69,7 +68,7 @@ def _explain(args: argparse.Namespace) -> int:
         async with engine(args, response_cache=_cache(args)) as running:
             return await running.explain_miss(args.name, task, **call_options(args))
 
-    found = asyncio.run(ask(read_task(args)))
+    found = signals.run(ask(read_task(args)))
     if args.json:
         streams.as_json(found)
     else:

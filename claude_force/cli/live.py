@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 
 from ..agents import Registry, prepare_call
 from ..calling import Terms, Watch
 from ..estimate import Estimate
 from ..types import AgentResult
-from . import render, streams
+from . import render, signals, streams
 from .options import call_options
 from .run import engine, show_estimate
 
@@ -18,7 +17,7 @@ def fresh_answer(args: argparse.Namespace, task: str) -> AgentResult:
     """Asks the model, and shows what came of it unless that is to be JSON. Raises InputError."""
     page = Page(render.Spinner(f"{args.name} is working", args.json), live=_is_live(args))
     try:
-        result = asyncio.run(_asked(args, task, page))
+        result = signals.run(_asked(args, task, page))
     finally:
         page.end()
     if not args.json:
@@ -42,7 +41,7 @@ def estimate(args: argparse.Namespace, task: str) -> None:
     """Shows what the call would use and cost. Raises InputError."""
     # An estimate only counts calls that can't be made; this one call is all that was asked about.
     prepare_call(Registry(args.config), args.name, task, **call_options(args))
-    show_estimate(asyncio.run(_estimated(args, task)), "call", args.json)
+    show_estimate(signals.run(_estimated(args, task)), "call", args.json)
 
 
 async def _estimated(args: argparse.Namespace, task: str) -> Estimate:

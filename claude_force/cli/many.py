@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import sys
 from contextlib import contextmanager, nullcontext
@@ -14,7 +13,7 @@ from typing import Iterable, Iterator, Optional
 from ..async_orchestrator import AsyncAgentOrchestrator
 from ..bulk import STDIN, FileRun, Output, Results, Row, Rows, SourceFiles, StdoutResults, TaskFile, spooled
 from ..errors import InputError
-from . import streams
+from . import signals, streams
 from .database import chosen_database, crew_of, driver_database
 from .following import Following
 from .many_report import Ended, exit_code, report
@@ -35,9 +34,9 @@ def run_many(args: argparse.Namespace) -> int:
     _check(args)
     with _rows(args) as rows:
         if args.estimate:
-            return asyncio.run(_estimate(args, rows))
+            return signals.run(_estimate(args, rows))
         _check_output(args)
-        ended = asyncio.run(_run(args, rows))
+        ended = signals.run(_run(args, rows))
     # Not in the loop, where a reader who has stopped would keep Ctrl-C from its end.
     report(args, ended)
     return exit_code(ended.outcome)

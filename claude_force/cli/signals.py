@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import signal
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from types import FrameType
-from typing import TYPE_CHECKING, Callable, Iterator, Optional
+from typing import TYPE_CHECKING, Any, Callable, Coroutine, Iterator, List, Optional, TypeVar, cast
+
+from .leaving import leave, on_ctrl_c
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
+T = TypeVar("T")
+
 # SIGHUP, where the system has it: the terminal was closed.
 _ENDS = (signal.SIGTERM, *filter(None, [getattr(signal, "SIGHUP", None)]))
-_HANGUP = _ENDS[1:]
 _ALL = (signal.SIGINT, *_ENDS)
 # `timeout` of GNU sends SIGTERM to its command, and at once again to its group, in which the command is. A
 # terminal that is closed and the shell in it both send SIGHUP.
@@ -35,8 +38,9 @@ def end_by_sigterm() -> None:
 def leave_to_the_system() -> None:
     """From here on each of the signals ends the process at once: all is said, and Python would show where its
     own end was interrupted."""
-    for number, ours in ((signal.SIGINT, signal.default_int_handler), *((one, _interrupt) for one in _ENDS)):
-        if signal.getsignal(number) is ours:
+    ours = (signal.default_int_handler, on_ctrl_c, _interrupt)
+    for number in _ALL:
+        if signal.getsignal(number) in ours:
             signal.signal(number, signal.SIG_DFL)
 
 
@@ -61,18 +65,63 @@ def _is_echo(number: int) -> bool:
     return False
 
 
+# What the signals do in the running loop, innermost last.
+_interrupts: List[Callable[[], None]] = []
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """As `asyncio.run`, the same on every Python: Ctrl-C cancels `work`, a second one ends it where it is.
+
+    Raises KeyboardInterrupt.
+    """
+    import asyncio
+
+    is_interrupted = False
+
+    async def guarded() -> Optional[T]:
+        task = asyncio.current_task()
+
+        def interrupt() -> None:
+            nonlocal is_interrupted
+            if is_interrupted or task is None:
+                raise KeyboardInterrupt
+            is_interrupted = True
+            task.cancel()
+
+        with caught(interrupt):
+            try:
+                return await work
+            except asyncio.CancelledError:
+                if not is_interrupted:
+                    raise
+                return None
+
+    result = asyncio.run(guarded())
+    if is_interrupted:
+        raise KeyboardInterrupt
+    return cast("T", result)
+
+
 @contextmanager
 def caught(interrupt: Callable[[], None]) -> Iterator[None]:
     """Calls `interrupt` in the running event loop for each of the signals, and leaves them as they were.
 
     Where a loop takes none (Windows, another thread), they end what runs there at once.
     """
+    _interrupts.append(interrupt)
+    try:
+        with nullcontext() if len(_interrupts) > 1 else _taken():
+            yield
+    finally:
+        _interrupts.remove(interrupt)
+
+
+@contextmanager
+def _taken() -> Iterator[None]:
     from asyncio import get_running_loop
 
     loop, before = get_running_loop(), {number: signal.getsignal(number) for number in _ALL}
-    # `nohup` has a command ignore SIGHUP.
-    wanted = [number for number in _ALL if number not in _HANGUP or before[number] is not signal.SIG_IGN]
-    taken = [number for number in wanted if _is_taken(loop, number, partial(_tell, interrupt, number))]
+    taken = [number for number in _ALL if _is_taken(loop, number, partial(_tell, number))]
     try:
         yield
     finally:
@@ -82,6 +131,9 @@ def caught(interrupt: Callable[[], None]) -> Iterator[None]:
 
 
 def _is_taken(loop: AbstractEventLoop, number: int, handler: Callable[[], None]) -> bool:
+    # A shell has those that it starts in the background ignore Ctrl-C, and `nohup` SIGHUP.
+    if signal.getsignal(number) is signal.SIG_IGN:
+        return False
     try:
         loop.add_signal_handler(number, handler)
     except (NotImplementedError, RuntimeError, ValueError):
@@ -89,6 +141,12 @@ def _is_taken(loop: AbstractEventLoop, number: int, handler: Callable[[], None])
     return True
 
 
-def _tell(interrupt: Callable[[], None], number: int) -> None:
-    if not _is_echo(number):
-        interrupt()
+def _tell(number: int) -> None:
+    from ..calling import is_starting
+
+    if _is_echo(number):
+        return
+    if is_starting():
+        # The import of the SDK can't be cancelled, and nothing was sent before it.
+        leave()
+    _interrupts[-1]()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import shlex
 from contextlib import nullcontext
@@ -22,7 +21,7 @@ from ..workflow import StepEvent, StepResult, Workflow, WorkflowResult, drawing,
 from ..workflow.order import cycles
 from ..workflow.outcome import SKIPPED
 from ..workflow.plan import Plan
-from . import render, streams
+from . import render, signals, streams
 from .answer_file import AnswerFile
 from .database import chosen_database, crew_of, driver_database
 from .logs import few_warnings
@@ -40,7 +39,7 @@ def run_workflow(args: argparse.Namespace) -> int:
     check_budget(args.budget)
     options = _Options(args)
     if args.plan or args.estimate:
-        return asyncio.run(_plan(args, options))
+        return signals.run(_plan(args, options))
     with AnswerFile(args.output) as file:
         return _carry_out(args, options, file)
 
@@ -48,7 +47,7 @@ def run_workflow(args: argparse.Namespace) -> int:
 def _carry_out(args: argparse.Namespace, options: _Options, file: AnswerFile) -> int:
     run = _Run(args, options)
     try:
-        result = asyncio.run(run.carry_out())
+        result = signals.run(run.carry_out())
     except KeyboardInterrupt:
         run.hint("goes on where this one was interrupted")
         if not args.json:

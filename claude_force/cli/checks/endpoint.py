@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import List, Tuple
 
 from ... import settings
@@ -17,6 +16,7 @@ from ...errors import (
 )
 from ...types import Call
 from ...wording import for_shell
+from .. import signals
 from .finding import OK, PROBLEM, WARNING, Finding
 
 _SILENCE_SECONDS = 15.0
@@ -27,7 +27,7 @@ _SHORT_ANSWER_TOKENS = 8
 
 def endpoint(model: str, send: bool) -> List[Finding]:
     """Asks for something that costs nothing; with `send`, also for a short answer, which is paid for."""
-    return asyncio.run(_Endpoint(model).checked(send))
+    return signals.run(_Endpoint(model).checked(send))
 
 
 class _Endpoint:
