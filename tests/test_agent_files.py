@@ -475,6 +475,14 @@ class TestNotes:
         project.file("agents/a.md", text)
         assert remarks(project) == {}
 
+    def test_list_and_info_lead_to_it(self, project, capsys, monkeypatch):
+        project.file("agents/a.md", "\n" + front("name: other"))
+        monkeypatch.chdir(project.folder)
+        assert main(["list", "agents"]) == 0
+        assert "1 warning: run doctor" in capsys.readouterr().err
+        assert main(["info", "a", "--json"]) == 0
+        assert "line 1" in json.loads(capsys.readouterr().out)["remarks"][0]
+
     def test_a_file_without_it_among_agents_is_a_note(self, project, capsys, monkeypatch):
         project.agent("a.md", "a")
         project.file("agents/guide.md", "How we write agents.")

@@ -9,6 +9,7 @@ from ..agents import Registry, all_fields, listed_fields
 from ..agents.building import NOTE
 from ..agents.names import nearest
 from ..errors import AgentNotFoundError, InvalidAgentNameError
+from ..spelled import count
 from . import render, streams
 
 
@@ -29,6 +30,9 @@ def show_list(args: argparse.Namespace) -> int:
             streams.note(f"{problem.file} is not an agent: {problem.reason}")
         else:
             streams.warn(f"{problem.name} ({problem.file}) could not be loaded: {problem.reason}")
+    faults = sum(remark.state != NOTE for remark in registry.remarks())
+    if faults and args.what == "agents":
+        streams.note(f"{count(faults, 'warning')}: run doctor")
     return 0
 
 
@@ -37,7 +41,7 @@ def show_info(args: argparse.Namespace) -> int:
     registry = Registry(args.config)
     workflows = registry.list_workflows()
     try:
-        found = all_fields(registry.get(args.name))
+        found = _agent_fields(registry, args.name)
     except (AgentNotFoundError, InvalidAgentNameError) as error:
         if args.name not in workflows:
             raise type(error)(f"{error}{_nearest_workflow(args.name, workflows)}") from None
@@ -46,6 +50,12 @@ def show_info(args: argparse.Namespace) -> int:
         found["tools"] = "all"
     render.info(found, args.json)
     return 0
+
+
+def _agent_fields(registry: Registry, name: str) -> Dict[str, Any]:
+    agent = registry.get(name)
+    remarks = [one.reason for one in registry.remarks() if (one.name, one.file) == (agent.title, agent.file)]
+    return {**all_fields(agent), "remarks": remarks}
 
 
 def _nearest_workflow(name: str, workflows: Dict[str, Any]) -> str:
