@@ -33,6 +33,7 @@ from .calling import (
     check_max_tokens,
     check_options,
     check_rates,
+    price_by,
 )
 from .errors import CallError
 from .estimate import Estimate, Estimator
@@ -224,7 +225,14 @@ class Engine(Inquiries):
             if cancelled is not None:
                 self._told(cancelled)
             raise
-        return self._told(account.succeeded(reply))
+        return self._told(account.succeeded(self._valued(call, reply)))
+
+    def _valued(self, call: Call, reply: Reply) -> Reply:
+        """A kept answer saves what it would cost at the caller's own price, where there is one."""
+        if not (reply.cached and self.prices):
+            return reply
+        own = price_by(self.prices, lambda *_: None)(call.model, reply.usage, call.options, reply.model)
+        return reply if own is None else replace(reply, saved_cost=own)
 
     def _told(self, executed: Executed) -> AgentResult:
         log_result(executed.result)

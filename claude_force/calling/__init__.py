@@ -18,7 +18,7 @@ from .limits import (
 from .meter import Meter
 from .pace import KINDS, Need, Rates, header_number
 from .run_gate import RunGate
-from .single_flight import SingleFlight
+from .single_flight import SingleFlight, ended
 from .terms import NOBODY, ORDINARY, Guard, Opening, Terms, Watch
 
 __all__ = [
@@ -54,6 +54,7 @@ __all__ = [
     "check_options",
     "check_rates",
     "counted",
+    "ended",
     "exceeded",
     "header_number",
     "is_starting",

@@ -18,6 +18,7 @@ class Bill:
         wasted: USD of those that failed; None as long as nothing is known to be billed.
         answer: USD of the one that was answered; None where there is none, or its cost is not known.
         doubtful: USD that attempts of unknown cost can have cost at most; None where that is unknown too.
+        has_reply: there is a reply that has all of this on it.
         inherited: what it bears beside, of identical calls that failed when their callers had left; None
             for nothing.
     """
@@ -32,6 +33,7 @@ class Bill:
         self.wasted: Optional[float] = None
         self.answer: Optional[float] = None
         self.doubtful: Optional[float] = 0.0
+        self.has_reply: bool = False
 
     @property
     def usd(self) -> Optional[float]:
@@ -79,9 +81,10 @@ class Bill:
 
     def hand_over(self, landed: bool) -> None:
         """Its caller leaves, and the attempts go on for others. What there was so far is the caller's, the
-        rest is for one of them: all of it where the work has `landed`."""
+        rest is for one of them: all of it where the work has `landed`, or has its reply already, which tells
+        of all attempts."""
         self._told = Bill()
-        if not landed:
+        if not (landed or self.has_reply):
             self._told.take(self)
 
     def of_one_who_leaves(self) -> Bill:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Callable, List, Mapping, Optional, Protocol
 
+from ..agents.models import resolve_model
 from ..errors import BudgetExceededError, InvalidOptionError
 from ..spelled import dollars
 from ..types import Call, Usage
@@ -124,6 +125,8 @@ def price_by(prices: Prices, otherwise: Price) -> Price:
     """
     for model, given in prices.items():
         _check(model, given)
+    # An alias stands for the model that it means, unless that has a price too.
+    prices = {**{resolve_model(name, None): given for name, given in prices.items() if name}, **prices}
 
     def price(
         model: str, usage: Usage, options: Mapping[str, Any] = NO_OPTIONS, answered: str = ""

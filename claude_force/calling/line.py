@@ -175,7 +175,7 @@ class Line:
             # What costs nothing at its worst costs nothing.
             cost = 0.0 if most == 0 else None
             bill.doubt(most)
-        bill.answer = cost
+        bill.answer, bill.has_reply = cost, True
         saving: Optional[float] = 0.0
         if usage.prompt_tokens != usage.input_tokens:
             plain = self._cost(call, _without_cache(usage), reply.model, price)

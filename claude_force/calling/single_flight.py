@@ -171,14 +171,14 @@ class SingleFlight(Generic[T]):
             if not flight.waiting and not flight.task.done():
                 self._forget(key, flight)
                 flight.task.cancel()
-                await _ended(flight.task)
+                await ended(flight.task)
         finally:
             flight.leave(leads, bill)
 
 
-async def _ended(task: asyncio.Future[T]) -> None:
-    """It has let go of its connection, and its bill is complete, when the caller goes on, also one who is
-    cancelled once more meanwhile."""
+async def ended(task: asyncio.Future[T]) -> None:
+    """Returns when a cancelled task has ended, also for a caller who is cancelled meanwhile. Its connection
+    is closed then, and its bill complete."""
     again: Optional[asyncio.CancelledError] = None
     # A scope of anyio's cancels what is within it again and again.
     with anyio.CancelScope(shield=True):

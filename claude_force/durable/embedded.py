@@ -19,7 +19,7 @@ from typing import IO, Any, Dict, List, Optional
 from anyio import to_thread
 
 from ..asking import Asking, Keeping, Send
-from ..calling import Clock, Terms
+from ..calling import Clock, Terms, ended
 from ..errors import CancelledCallError, ClaudeForceError, ClosedError, DatabaseError, WorkerError
 from ..locks import try_lock
 from ..results import is_answer
@@ -131,6 +131,9 @@ class Embedded:
             return outcome
         finally:
             self._forget(ticket, asked)
+            if asked.making is not None and not asked.outcome.done():
+                # What it has cost until then is for the one who asked.
+                await ended(asked.making)
 
     async def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         """Ends what another command has cancelled, all of it in one moment: no call takes the place of one
@@ -177,6 +180,9 @@ class Embedded:
         return "nobody waits"
 
     async def _made(self, ticket: str, generation: int, asked: _Asked) -> str:
+        if asked not in self._asked.get(ticket, ()):
+            # Whoever asked has left before it began.
+            raise asyncio.CancelledError
         asked.making = asyncio.current_task()
         try:
             return await self._carried_out(ticket, generation, asked)

@@ -1,0 +1,415 @@
+"""What results, ledger and budget say of money is what the server billed, or unknown, and never less."""
+
+import asyncio
+import json
+import random
+
+import pytest
+from billing import INPUT, MODEL, OUTPUT, PRICES, Answer, Steps, billing
+from fleet import FakeClock, write_project
+from ledgers import written
+
+from claude_force.async_orchestrator import AsyncAgentOrchestrator
+from claude_force.errors import EmptyAnswerError, RefusedError, UnknownPriceError
+from claude_force.money import bounded
+
+AGENT = "python-expert"
+MOST = 500
+WORST_ANSWER = MOST * OUTPUT / 1e6
+
+
+@pytest.fixture
+def project(tmp_path):
+    return write_project(tmp_path)
+
+
+def orchestrator(project, server, **more):
+    usual = {"budget_usd": 50.0, "prices": PRICES, "enable_cache": False, "clock": FakeClock()}
+    return AsyncAgentOrchestrator(project, "test-key", base_url=server.url, **{**usual, **more})
+
+
+async def one(project, answers, **more):
+    """The result of one call, what was spent, the server, and the ledger's line."""
+    plan = iter(answers)
+    options = more.pop("options", {})
+    async with billing(lambda body: next(plan, Answer())) as server:
+        async with orchestrator(project, server, **more) as fleet:
+            result = await fleet.execute_agent(AGENT, "x", model=MODEL, max_tokens=MOST, **options)
+            spent = fleet.spent_usd
+    (line,) = written(project.parent / "metrics")
+    return result, spent, server, line
+
+
+NONSENSE = [
+    None,
+    {},
+    "many",
+    [20, 8],
+    {"input_tokens": 20},
+    {"output_tokens": 8},
+    {"input_tokens": None, "output_tokens": 8},
+    {"input_tokens": "20", "output_tokens": 8},
+    {"input_tokens": 20.5, "output_tokens": 8},
+    {"input_tokens": 20, "output_tokens": -1},
+    {"input_tokens": 20, "output_tokens": True},
+    {"input_tokens": 20, "output_tokens": 10**30},
+    {"input_tokens": 20, "output_tokens": {"text": 8}},
+    {"input_tokens": 20, "output_tokens": 8, "cache_read_input_tokens": "7"},
+    {"input_tokens": 20, "output_tokens": 8, "cache_creation": [1]},
+    {"input_tokens": 20, "output_tokens": 8, "server_tool_use": {"code_runs": 3}},
+    {"input_tokens": 20, "output_tokens": 8, "service_tier": 7},
+]
+
+
+class TestUnknownUsage:
+    @pytest.mark.parametrize("usage", NONSENSE, ids=lambda usage: json.dumps(usage)[:50])
+    @pytest.mark.parametrize("stream", [True, False])
+    async def test_costs_none_and_holds_the_worst(self, project, usage, stream):
+        result, spent, _, line = await one(project, [Answer(usage=usage)], stream=stream)
+        assert (result.success, result.output, result.cost) == (True, "The answer.", None)
+        assert spent >= WORST_ANSWER
+        assert result.cost_at_most == line["cost_at_most"] == pytest.approx(spent)
+        assert line["estimated_cost"] is None
+
+    async def test_ends_the_run_within_the_budget(self, project):
+        async with billing(lambda body: Answer(usage=None)) as server:
+            async with orchestrator(project, server, budget_usd=0.10) as fleet:
+                tasks = [(AGENT, str(number)) for number in range(40)]
+                results = await fleet.execute_multiple(tasks, model=MODEL, max_tokens=MOST)
+                assert 0.08 < fleet.spent_usd <= 0.10
+        answered = [result for result in results if result.success]
+        assert len(server.requests) == len(answered) < 14
+        assert all(result.cost is None for result in answered)
+
+    @pytest.mark.parametrize("final", [{"output_tokens": 8, "input_tokens": 0}, {"output_tokens": 8}])
+    async def test_a_later_event_takes_nothing_from_the_first(self, project, final):
+        result, spent, server, _ = await one(project, [Answer(final=final)])
+        assert result.cost == pytest.approx(server.billed["x"]) == pytest.approx(spent)
+
+    async def test_a_later_event_adds(self, project):
+        final = {"output_tokens": 8, "input_tokens": 90, "cache_read_input_tokens": 1000}
+        result, *_ = await one(project, [Answer(final=final)])
+        assert (result.usage.prompt_tokens, result.usage.cache_read_input_tokens) == (1090, 1000)
+
+    async def test_an_answer_whose_length_is_not_told_is_unknown(self, project):
+        result, spent, *_ = await one(project, [Answer(final=None)])
+        assert result.cost is None
+        assert spent >= WORST_ANSWER
+
+    async def test_costs_nothing_where_nothing_costs(self, project):
+        free = {MODEL: {"input": 0, "output": 0}}
+        result, spent, *_ = await one(project, [Answer(usage=None)], prices=free)
+        assert (result.cost, spent) == (0.0, 0.0)
+
+
+class TestWhoSetsThePrice:
+    @pytest.mark.parametrize("answered", ["", "claude-sonnet-5-5-20261001", "claude-opus-5-5", "nobodys"])
+    async def test_own_price_of_what_was_asked(self, project, answered):
+        result, spent, server, line = await one(project, [Answer(model=answered)])
+        assert result.cost == line["estimated_cost"] == pytest.approx(server.billed["x"])
+        assert spent == pytest.approx(result.cost, abs=1e-9)
+
+    @pytest.mark.parametrize("known_by", ["claude-sonnet-5-5-20261001", "sonnet"])
+    async def test_own_price_of_what_answered_and_of_an_alias(self, project, known_by):
+        prices = {known_by: PRICES[MODEL]}
+        result, _, server, _ = await one(
+            project, [Answer(model="claude-sonnet-5-5-20261001")], prices=prices, budget_usd=None
+        )
+        assert result.cost == pytest.approx(server.billed["x"])
+
+    async def test_never_another_models_price(self, project):
+        pytest.importorskip("genai_prices")
+        answer = Answer(model="nobodys-model")
+        result, spent, _, line = await one(project, [answer], prices=None, budget_usd=1.0)
+        assert (result.cost, line["estimated_cost"]) == (None, None)
+        assert spent == pytest.approx(result.cost_at_most) and spent > 0
+
+    async def test_a_kept_answer_saves_its_own_price(self, project, clean_environment):
+        async with billing(lambda body: Answer(model="claude-sonnet-5-5-20261001")) as server:
+            async with orchestrator(
+                project, server, enable_cache=True, prices=None, budget_usd=None
+            ) as fleet:
+                await fleet.execute_agent(AGENT, "x", model=MODEL)
+                fleet.prices = PRICES
+                kept = await fleet.execute_agent(AGENT, "x", model=MODEL)
+        assert kept.cached and kept.saved_cost == pytest.approx(server.billed["x"])
+
+
+class TestBrokenOff:
+    @pytest.mark.parametrize("cut", ["thinking", "start"])
+    async def test_hidden_thinking_counts_at_max_tokens(self, project, cut):
+        result, spent, *_ = await one(project, [Answer(cut=cut)], max_retries=1)
+        worst = 20 * INPUT / 1e6 + WORST_ANSWER
+        assert not result.success
+        assert result.cost == pytest.approx(worst) == pytest.approx(spent)
+
+    @pytest.mark.parametrize("lost", ["billed", "free"])
+    @pytest.mark.parametrize("stream", [True, False])
+    async def test_a_lost_request_counts_at_its_worst(self, project, lost, stream):
+        result, spent, server, line = await one(project, [Answer(lost=lost)], stream=stream)
+        assert (result.success, result.attempts, result.cost) == (True, 2, None)
+        assert spent == pytest.approx(result.cost_at_most) == pytest.approx(line["cost_at_most"])
+        assert spent >= WORST_ANSWER + server.billed["x"] / 2
+
+    async def test_a_refused_request_costs_nothing(self, project):
+        result, spent, server, _ = await one(project, [Answer(status=529)])
+        assert result.attempts == 2
+        assert result.cost == pytest.approx(server.billed["x"]) == pytest.approx(spent)
+
+
+SEARCHES = {"tools": [{"type": "web_search_20250305", "name": "web_search", "max_uses": 5}]}
+
+
+class TestFees:
+    @pytest.mark.parametrize("stream", [True, False])
+    async def test_web_searches_cost_a_cent_each(self, project, stream):
+        result, spent, server, line = await one(
+            project, [Answer(searches=3)], stream=stream, options=SEARCHES
+        )
+        assert result.usage.web_search_requests == 3
+        assert result.cost == pytest.approx(server.billed["x"]) == pytest.approx(spent)
+        assert line["estimated_cost"] > 0.03
+
+    async def test_searches_are_held_before_they_are_made(self, project):
+        async with billing(lambda body: Answer(searches=5)) as server:
+            async with orchestrator(project, server, budget_usd=0.05) as fleet:
+                over = await fleet.execute_agent(AGENT, "x", model=MODEL, max_tokens=MOST, **SEARCHES)
+                assert type(over.error).__name__ == "BudgetExceededError"
+        assert server.requests == []
+
+    @pytest.mark.parametrize(
+        ("tool", "words"),
+        [
+            ({"type": "web_search_20250305"}, "max_uses"),
+            ({"type": "code_execution_20260120"}, "code_execution"),
+        ],
+    )
+    async def test_a_tool_without_a_bound_has_no_budget(self, project, tool, words):
+        async with billing(lambda body: Answer()) as server:
+            async with orchestrator(project, server) as fleet:
+                with pytest.raises(UnknownPriceError, match=words):
+                    await fleet.execute_agent(AGENT, "x", model=MODEL, tools=[tool])
+        assert server.requests == []
+
+    @pytest.mark.parametrize(
+        ("more", "factor"),
+        [
+            ({"service_tier": "standard"}, 1.0),
+            ({"inference_geo": "us"}, 1.1),
+            ({"service_tier": "batch"}, 0.5),
+        ],
+    )
+    async def test_usage_decides_the_list_price(self, project, more, factor):
+        pytest.importorskip("genai_prices", minversion="0.2")
+        plain, *_ = await one(project, [Answer()], prices=None)
+        (project.parent / "metrics" / "executions.jsonl").unlink()
+        result, spent, *_ = await one(project, [Answer(more=more)], prices=None)
+        assert result.cost == pytest.approx(plain.cost * factor) == pytest.approx(spent, abs=1e-8)
+
+    @pytest.mark.parametrize(
+        "more", [{"service_tier": "priority"}, {"inference_geo": "eu"}, {"speed": "warp"}]
+    )
+    async def test_a_price_that_is_not_listed_is_unknown(self, project, more):
+        pytest.importorskip("genai_prices", minversion="0.2")
+        result, spent, *_ = await one(project, [Answer(more=more)], prices=None)
+        assert result.cost is None
+        assert spent == pytest.approx(result.cost_at_most) and spent > 0.004
+
+    async def test_an_option_that_makes_it_dearer_is_held(self, project):
+        pytest.importorskip("genai_prices", minversion="0.2")
+        worst = []
+        for options in ({}, {"inference_geo": "us"}):
+            _, spent, *_ = await one(project, [Answer(usage=None)], prices=None, options=options)
+            (project.parent / "metrics" / "executions.jsonl").unlink()
+            worst.append(spent)
+        assert worst[1] > 1.09 * worst[0]
+
+
+class TestNoAnswer:
+    @pytest.mark.parametrize(
+        ("answer", "error", "flags"),
+        [
+            (Answer(text="", stop_reason="max_tokens"), EmptyAnswerError, {"empty", "truncated"}),
+            (Answer(text="", stop_reason="end_turn"), EmptyAnswerError, {"empty"}),
+            (Answer(text=" \n", stop_reason="end_turn"), EmptyAnswerError, {"empty"}),
+            (Answer(text="", stop_reason="pause_turn"), EmptyAnswerError, {"empty", "truncated"}),
+            (Answer(text="", stop_reason="refusal"), RefusedError, {"refused"}),
+            (Answer(text="I can't", stop_reason="refusal"), RefusedError, {"refused"}),
+        ],
+    )
+    @pytest.mark.parametrize("stream", [True, False])
+    async def test_is_a_failure_that_is_billed_once(self, project, answer, error, flags, stream):
+        result, spent, server, line = await one(project, [answer], stream=stream)
+        assert (result.success, type(result.error), len(server.requests)) == (False, error, 1)
+        told = result.to_dict()
+        assert {name for name in ("truncated", "refused", "empty") if told[name]} == flags
+        assert {name for name in ("truncated", "refused", "empty") if line.get(name)} == flags
+        assert flags <= set(result.metadata)
+        assert result.cost == pytest.approx(server.billed["x"]) == pytest.approx(spent)
+        assert (line["success"], line["estimated_cost"], line["output_tokens"]) == (False, result.cost, 8)
+
+    async def test_is_not_kept(self, project, clean_environment):
+        for stop_reason, text in (("end_turn", ""), ("refusal", "No."), ("max_tokens", "Half")):
+            answer = Answer(text=text, stop_reason=stop_reason)
+            async with billing(lambda body, answer=answer: answer) as server:
+                async with orchestrator(project, server, enable_cache=True) as fleet:
+                    for _ in range(2):
+                        await fleet.execute_agent(AGENT, "x", model=MODEL)
+            assert len(server.requests) == 2
+
+    async def test_a_cut_off_answer_is_told(self, project, caplog):
+        result, *_ = await one(project, [Answer(text="Half", stop_reason="max_tokens")])
+        assert (result.success, result.truncated, result.metadata["truncated"]) == (True, True, True)
+        assert "cut off" in caplog.text
+
+
+class TestMaxTokens:
+    @pytest.mark.parametrize(
+        ("model", "options", "most"),
+        [
+            ("claude-sonnet-5-5", {}, 16_384),
+            ("claude-opus-5-5-20261014", {}, 16_384),
+            ("us.anthropic.claude-fable-5-1-v1:0", {}, 16_384),
+            ("claude-sonnet-5-5", {"thinking": {"type": "between_tools"}}, 4096),
+            ("claude-haiku-4-5", {}, 4096),
+            ("claude-haiku-4-5", {"thinking": {"type": "enabled", "budget_tokens": 2048}}, 16_384),
+            ("claude-haiku-4-5", {"thinking": {"type": "enabled", "budget_tokens": 30_000}}, 34_096),
+            ("my-own-model", {}, 4096),
+        ],
+    )
+    async def test_follows_whether_the_model_thinks(self, project, model, options, most):
+        async with billing(lambda body: Answer()) as server:
+            async with orchestrator(project, server, budget_usd=None) as fleet:
+                await fleet.execute_agent(AGENT, "x", model=model, **options)
+        assert server.requests[0]["max_tokens"] == most
+
+
+def check_books(server, seen, spent, metrics, exact=True):
+    """That results, ledger, budget and the server agree on all calls that were `seen`."""
+    results = [executed.result for executed in seen]
+    held = sum(bounded(result.cost, result.cost_at_most) for result in results)
+    assert spent == pytest.approx(held, abs=1e-7), "results and budget"
+    lines = written(metrics)
+    assert len(lines) == len(results)
+    assert sum(
+        bounded(one["estimated_cost"], one.get("cost_at_most", 0.0)) for one in lines
+    ) == pytest.approx(held, abs=1e-7), "results and ledger"
+    billed = sum(server.billed.values())
+    assert held >= billed - 1e-9, "less than was billed"
+    unknown = any(result.cost is None and result.cost_at_most != 0 for result in results)
+    if exact and not unknown:
+        assert held == pytest.approx(billed, abs=1e-7)
+
+
+class TestCancelledAtEachAwait:
+    @pytest.mark.parametrize("stream", [True, False])
+    @pytest.mark.parametrize("callers, victim", [(1, 0), (3, 0), (3, 1)])
+    async def test_each_request_stands_once_in_the_ledger(self, project, callers, victim, stream):
+        steps, at, loop = Steps(), 1, asyncio.get_running_loop()
+        loop.set_task_factory(steps.make_task)
+        seen, spent = [], 0.0
+        async with billing(lambda body: Answer(text="Yes")) as server:
+            more = {"observers": [seen.append], "stream": stream}
+            async with orchestrator(project, server, **more) as fleet:
+                await fleet.execute_agent(AGENT, "first", model=MODEL, max_tokens=MOST)
+                while True:
+                    calls = [
+                        asyncio.ensure_future(
+                            fleet.execute_agent(AGENT, f"Task {at}", model=MODEL, max_tokens=MOST)
+                        )
+                        for _ in range(callers)
+                    ]
+                    steps.count, steps.at, steps.victim = 0, at, calls[victim]
+                    ended = await asyncio.gather(*calls, return_exceptions=True)
+                    steps.at = 0
+                    others = [one for number, one in enumerate(ended) if number != victim]
+                    assert all(one.success for one in others)
+                    told = [one.result for one in seen if one.call.task == f"Task {at}"]
+                    # The server may see a request that is gone by then.
+                    asked = sum(one.attempts for one in told)
+                    sent = sum(body["messages"][0]["content"] == f"Task {at}" for body in server.requests)
+                    assert sent <= asked <= 1, f"cancelled at step {at}"
+                    assert sum(bounded(one.cost, one.cost_at_most) for one in told) >= (
+                        server.billed[f"Task {at}"] - 1e-9
+                    )
+                    if not isinstance(ended[victim], asyncio.CancelledError) and steps.count < at:
+                        break
+                    at += 1
+                spent = fleet.spent_usd
+        assert at > 10
+        check_books(server, seen, spent, project.parent / "metrics", exact=False)
+
+
+def schedule(chance):
+    """An answer of each kind."""
+    kinds = [
+        {},
+        {"text": "A longer answer. " * 3},
+        {"status": 529},
+        {"lost": "billed"},
+        {"lost": "free"},
+        {"cut": "text"},
+        {"cut": "thinking"},
+        {"cut": "start"},
+        {"usage": chance.choice(NONSENSE)},
+        {"final": None},
+        {"model": "claude-sonnet-5-5-20261001"},
+        {"searches": chance.randint(1, 5)},
+        {"text": "", "stop_reason": "refusal"},
+        {"text": "", "stop_reason": "max_tokens"},
+        {"text": "Half", "stop_reason": "max_tokens"},
+    ]
+    # Most requests are answered.
+    chosen = {} if chance.random() < 0.4 else chance.choice(kinds)
+    return Answer(**chosen, input_tokens=chance.randint(1, 60))
+
+
+async def run_schedule(project, fleet, server, seed, seen):
+    chance = random.Random(seed)
+    server.plan = lambda body: _fits(schedule(chance), body)
+    server.billed.clear()
+    fleet.stream = chance.random() < 0.7
+    fleet.budget_usd = chance.choice([0.02, 0.1, 1.0])
+    fleet.prices = PRICES
+    texts = [f"{seed} {chance.randint(0, 3)}" for _ in range(chance.randint(1, 6))]
+    options = SEARCHES if chance.random() < 0.3 else {}
+    calls = [
+        asyncio.ensure_future(fleet.execute_agent(AGENT, text, model=MODEL, max_tokens=MOST, **options))
+        for text in texts
+    ]
+    for call in calls:
+        if chance.random() < 0.3:
+            for _ in range(chance.randint(0, 25)):
+                await asyncio.sleep(0)
+            call.cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
+    exact = all(type(one.result.error).__name__ != "ConnectionFailedError" for one in seen)
+    exact = exact and not any(trip.error for one in seen for trip in one.result.timeline)
+    return fleet.spent_usd, exact
+
+
+def _fits(answer, body):
+    if "tools" not in body:
+        answer.searches = 0
+    return answer
+
+
+async def test_300_schedules_tell_what_was_billed(project):
+    seen, metrics = [], project.parent / "metrics"
+    async with billing(lambda body: Answer()) as server:
+        async with orchestrator(project, server, observers=[seen.append]) as fleet:
+            for seed in range(300):
+                seen.clear()
+                spent, exact = await run_schedule(project, fleet, server, seed, seen)
+                await asyncio.get_running_loop().run_in_executor(None, fleet.tracker.flush)
+                assert fleet._budget.reserved == 0, seed
+                try:
+                    if seen:
+                        check_books(server, seen, spent, metrics, exact)
+                    else:
+                        assert spent == 0 and not server.billed
+                except AssertionError as error:
+                    raise AssertionError(f"schedule {seed}") from error
+                if metrics.exists():
+                    for path in metrics.glob("executions*"):
+                        path.unlink()
