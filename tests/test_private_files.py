@@ -211,6 +211,24 @@ class TestOutputs:
         assert is_untouched(bashrc)
         assert not (clean_environment / "new").exists()
 
+    @pytest.mark.parametrize("verb", ["agent", "workflow"])
+    def test_the_file_of_an_answer_is_reached_by_none(
+        self, workplace, bashrc, capsys, clean_environment, messages_server, verb
+    ):
+        (workplace / "answer.md").symlink_to(bashrc)
+        (workplace / "folder").symlink_to(clean_environment)
+        os.mkfifo(workplace / "fifo")
+        words = ["python-expert"] if verb == "agent" else ["review"]
+        for way in ("answer.md", "folder/new", "fifo"):
+            assert main(["run", verb, *words, "--task", "x", "-o", way]) == 2
+            assert str(workplace) in capsys.readouterr().err
+        assert is_untouched(bashrc)
+        assert not (clean_environment / "new").exists()
+        assert not messages_server.requests
+        assert main(["run", verb, *words, "--task", "x", "-o", "/dev/null"]) == 0
+        assert main(["run", verb, *words, "--task", "x", "-o", "fresh"]) == 0
+        assert (workplace / "fresh").stat().st_size
+
     def test_the_draft_of_a_report_follows_none(self, workplace, bashrc, capsys):
         assert main(RUN) == 0
         (workplace / f".page.html.{os.getpid()}").symlink_to(bashrc)

@@ -16,6 +16,8 @@ from io import RawIOBase
 from pathlib import Path
 from typing import Iterator, Set, Tuple
 
+from ..storage.private_files import open_private, read_private
+
 PAGE_BYTES = 4096
 _HEADER_BYTES = 100
 # The magic string, the size of a page, either journal mode, and what is the same in every file.
@@ -49,15 +51,17 @@ def expect_whole(path: Path, db: sqlite3.Connection) -> None:
 
 def with_new_header(path: Path, copy: Path) -> bool:
     """Makes a copy that SQLite can read, where the header is damaged. Returns whether it did. OSError."""
-    with path.open("rb") as file:
-        header = file.read(_HEADER_BYTES)
-    if not header or _is_header(header):
-        return False
-    # Not above: only a file that is damaged is copied.
-    import shutil
+    with os.fdopen(read_private(path), "rb") as damaged:
+        header = damaged.read(_HEADER_BYTES)
+        if not header or _is_header(header):
+            return False
+        damaged.seek(0)
+        # Not above: only a file that is damaged is copied.
+        import shutil
 
-    shutil.copyfile(path, copy)
-    with copy.open("r+b") as file:
+        with os.fdopen(open_private(copy, os.O_TRUNC), "wb") as file:
+            shutil.copyfileobj(damaged, file)
+    with os.fdopen(open_private(copy), "r+b") as file:
         size = os.fstat(file.fileno()).st_size
         file.write(_header(size // PAGE_BYTES))
         file.truncate(-(-size // PAGE_BYTES) * PAGE_BYTES)
@@ -85,7 +89,7 @@ def _pages_of_log(log: Path) -> Set[int]:
     kept: Set[int] = set()
     pending: Set[int] = set()
     try:
-        with log.open("rb", buffering=0) as file:
+        with os.fdopen(read_private(log), "rb", buffering=0) as file:
             for number, is_commit in _frames(file):
                 pending.add(number)
                 if is_commit:

@@ -91,7 +91,7 @@ def open_output(path: Union[str, Path]) -> int:
     Outside of projects it may be anything that takes bytes: a pipe, a terminal. Raises UnsafePathError,
     OSError.
     """
-    if _is_granted_special(path):
+    if is_granted_special(path):
         return os.open(path, os.O_WRONLY)
     place = granted_path(path)
     with folder_of(place) as folder:
@@ -100,7 +100,7 @@ def open_output(path: Union[str, Path]) -> int:
 
 def replace_output(path: Union[str, Path], data: bytes) -> None:
     """Writes an output that the user named, the whole of it or nothing. Raises UnsafePathError, OSError."""
-    if _is_granted_special(path):
+    if is_granted_special(path):
         with os.fdopen(os.open(path, os.O_WRONLY), "wb") as file:
             file.write(data)
         return
@@ -122,7 +122,7 @@ def _replace(folder: Folder, name: str, data: bytes) -> None:
         raise
 
 
-def _is_granted_special(path: Union[str, Path]) -> bool:
+def is_granted_special(path: Union[str, Path]) -> bool:
     """Whether the user named a pipe, a terminal or the like, outside of projects."""
     try:
         found = Path(path).stat()

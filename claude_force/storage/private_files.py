@@ -145,6 +145,14 @@ class Folder:
         """Of the name itself, not of what a link leads to. Raises OSError."""
         return os.lstat(self._name(name), dir_fd=self._descriptor)
 
+    def has(self, name: str) -> bool:
+        """Whether there is anything of this name; a link counts wherever it leads. Raises OSError."""
+        try:
+            self.stat(name)
+        except FileNotFoundError:
+            return False
+        return True
+
     def expect_file(self, name: str) -> None:
         """Raises UnsafePathError where the name is there and is no regular file; OSError."""
         with suppress(FileNotFoundError):
