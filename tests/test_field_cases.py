@@ -56,21 +56,80 @@ CASES: Dict[int, Case] = {
             "test_run_endings.py::TestCommand::test_names_a_dead_endpoint_once",
         ],
     ),
+    7: Case(
+        "Unknown usage is an unknown cost, and a budget holds its worst.",
+        ["test_money_truth.py::TestUnknownUsage"],
+    ),
+    8: Case(
+        "The price of what was asked, else of what answered, is the same everywhere.",
+        ["test_money_truth.py::TestWhoSetsThePrice"],
+    ),
+    9: Case(
+        "A stream that breaks off while the model thinks counts at max_tokens.",
+        ["test_money_truth.py::TestBrokenOff::test_hidden_thinking_counts_at_max_tokens"],
+    ),
     10: Case(
         "An answer without text, a refusal and one that was cut off are told, counted and not kept.",
         ["test_not_kept.py::test_is_told_paid_and_asked_again"],
     ),
+    11: Case(
+        "An argument that names a file is that file; a pattern that finds nothing is told.",
+        [
+            "test_hostile_reading.py::TestFiles::test_an_argument_that_names_a_file_is_that_file",
+            "test_hostile_reading.py::TestFiles::test_an_argument_that_stands_for_no_file_is_told_beside_others",
+        ],
+    ),
     12: Case(
         "A table that strict CSV refuses is refused, with the line.",
         ["test_task_files.py::TestTable::test_refused_as_a_whole"],
+    ),
+    13: Case(
+        "Few descriptors make fewer calls at a time, and lose no answer.",
+        [
+            "test_descriptors.py::test_number_at_a_time_follows_the_limit",
+            "test_descriptors.py::test_soft_limit_is_raised_to_what_is_needed",
+        ],
+    ),
+    14: Case(
+        "What the package puts together itself is bounded by the model's context, not as a caller's task.",
+        ["test_workflow_graph.py::TBD"],
+    ),
+    15: Case(
+        "A certificate file that can't be used is named with its variable.",
+        [
+            "test_certificates.py::test_a_file_that_can_not_be_used_is_named_with_its_variable",
+            "test_certificates.py::test_an_authority_that_is_not_known_is_told_with_the_variable",
+        ],
+    ),
+    16: Case(
+        "Nothing is sent that can't be written; what was spent and lost is counted.",
+        ["test_full_disks.py::TestFullDisk", "test_full_disks.py::TestOutputThatIsTakenAway"],
     ),
     17: Case(
         "Nothing is written through a link, and no mode of what was there is changed.",
         [
             "test_private_files.py::TestLedger::test_a_link_in_its_place_is_not_followed",
             "test_private_files.py::TestLedger::test_a_refused_run_writes_as_little",
+            "test_hostile_projects.py::test_a_project_does_no_harm",
             "test_private_files.py::TestOutputs",
             "test_private_files.py::TestCache",
+        ],
+    ),
+    18: Case(
+        "What leads out of the project is refused by name, and only regular files are read.",
+        [
+            "test_hostile_reading.py::TestFiles::test_links_out_of_the_project_are_failed_rows_and_nothing_of_them_is_sent",
+            "test_project_files.py::TestReading::test_a_link_out_is_refused_by_name",
+            "test_project_files.py::TestAnyTree::test_reads_regular_files_inside_and_no_others",
+        ],
+    ),
+    19: Case(
+        "FIFOs, devices and files without end are refused before they are read.",
+        [
+            "test_hostile_reading.py::TestAgents::test_a_claude_json_that_is_no_file_of_a_page_is_refused_by_name",
+            "test_project_files.py::TestReading::test_a_fifo_is_refused_at_once",
+            "test_project_files.py::TestReading::test_a_device_is_refused",
+            "test_project_files.py::TestReading::test_a_huge_file_is_refused_before_it_is_read",
         ],
     ),
     20: Case(
@@ -100,6 +159,13 @@ CASES: Dict[int, Case] = {
         [
             "test_agent_files.py::TestNotes::test_front_matter_that_does_not_begin_on_line_1_is_told",
             "test_agent_files.py::TestNotes::test_a_file_without_it_among_agents_is_a_note",
+        ],
+    ),
+    25: Case(
+        "Links of agents that stay in the repository are followed, others are named.",
+        [
+            "test_hostile_reading.py::TestAgents::test_a_linked_folder_of_the_repository_is_read",
+            "test_hostile_reading.py::TestAgents::test_a_link_that_is_not_followed_is_named_and_others_load",
         ],
     ),
     26: Case(
