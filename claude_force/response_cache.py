@@ -52,12 +52,12 @@ class ResponseCache(MembersOf1x):
         cache_dir: None for `~/.claude/cache`.
         allowed_dirs: folders in which `cache_dir` may be, beside the usual ones.
         clock: Unix time in seconds.
+        verify_integrity: for callers of claude-force 1.x, without effect: every signature is checked.
 
     Raises CacheError for a folder or a secret that can't be used. After that a fault of the cache never
     fails a call: it is logged, and counts as a miss.
 
-    Callers of claude-force 1.x may pass the folder first, as `ResponseCache(Path("cache"), 24, 100)`, and
-    `verify_integrity`, which has no effect: every signature is checked.
+    Callers of claude-force 1.x may pass the folder first, as `ResponseCache(Path("cache"), 24, 100)`.
     """
 
     @takes_arguments_of_1x
@@ -72,6 +72,7 @@ class ResponseCache(MembersOf1x):
         *,
         allowed_dirs: Iterable[Union[str, Path]] = (),
         clock: Callable[[], float] = time.time,
+        verify_integrity: bool = True,
     ) -> None:
         if not ttl_hours > 0 or not max_size_mb > 0:
             raise CacheError("ttl_hours and max_size_mb must be above 0.")

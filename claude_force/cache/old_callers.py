@@ -17,7 +17,7 @@ _ORDER_OF_1X = ("cache_dir", "ttl_hours", "max_size_mb", "enabled", "cache_secre
 
 
 def takes_arguments_of_1x(init: Init) -> Init:
-    """Lets a constructor take the positional order of 1.x, a folder first, and `verify_integrity`."""
+    """Lets a constructor take the positional order of 1.x, where a folder came first."""
 
     @wraps(init)
     def initialise(self: Any, *given: Any, **named: Any) -> None:
@@ -27,7 +27,7 @@ def takes_arguments_of_1x(init: Init) -> Init:
             if len(folder_first) < len(given) or not folder_first.keys().isdisjoint(named):
                 raise TypeError("ResponseCache got too many arguments, or one of them twice.")
             given, named = (), {**folder_first, **named}
-        if not named.pop("verify_integrity", True):
+        if not named.get("verify_integrity", True):
             logger.warning(
                 "verify_integrity=False has no effect: the signature of an entry is always checked"
             )
