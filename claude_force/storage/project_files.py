@@ -76,7 +76,8 @@ class ProjectFiles:
         """Raises FileAccessError for a root that can't be used."""
         self.root = Path(os.path.realpath(root))
         self._bases = (_split(str(self.root)), _split(os.path.abspath(root)))
-        self._own = own
+        self._own, self._keeps_folders = own, not by_path
+        self._folder: Tuple[Optional[str], Parts] = (None, ())
         try:
             self._folders = _folders(str(self.root), by_path)
         except OSError as error:
@@ -110,9 +111,12 @@ class ProjectFiles:
         not let it be looked at.
         """
         label = label or name
+        beside = self._find_beside(str(name))
+        if beside is not None:
+            return beside
         for _ in range(_MOST_WALKS):
             try:
-                return _Walk(self, self._folders, name, label).run()
+                return self._noted(_Walk(self, self._folders, name, label).run(), str(name))
             except ReplacedError:
                 continue
             except FileNotFoundError:
@@ -120,6 +124,24 @@ class ProjectFiles:
             except (OSError, UnicodeEncodeError) as error:
                 raise unusable(label, error) from error
         raise _unsettled(label)
+
+    def _noted(self, place: Place, name: str) -> Place:
+        """Notes the folder of a name that has no links on its way, for `_find_beside`."""
+        if self._keeps_folders and "/".join(place.parts) == name:
+            self._folder = name.rpartition("/")[0], place.parts[:-1]
+        return place
+
+    def _find_beside(self, name: str) -> Optional[Place]:
+        """A place in the folder of the last name: its descriptor is still open. None where that won't do."""
+        folder, _, last = name.rpartition("/")
+        if folder != self._folder[0] or last in ("", ".", ".."):
+            return None
+        parts = self._folder[1]
+        try:
+            info = self._folders.lstat(parts, last)
+        except (OSError, ValueError, ReplacedError):
+            return None
+        return None if stat.S_ISLNK(info.st_mode) else Place((*parts, last), info)
 
     def open(
         self,
