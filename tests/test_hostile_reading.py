@@ -329,6 +329,9 @@ class TestAgents:
         for number in range(10_001):
             (clone / ".claude" / "agents" / f"a{number}.md").touch()
         assert "more than 10,000 files" in self.said(capsys)[1]
+        code, said = self.said(capsys, "run", "agent", "ok", "--task", "x")
+        assert code == 2
+        assert "agents can't be used: it has more than 10,000 files" in said
 
 
 class TestWorkflows:

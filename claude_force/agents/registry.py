@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Union
 
 from ..errors import AgentNotFoundError, ConfigurationError, WorkflowNotFoundError
+from ..storage.project_files import shown
 from ..types import Agent
+from .building import PROBLEM
 from .discovery import Sources, find_sources
 from .files import stamp
 from .loaded import Loaded, Problem
@@ -72,9 +74,13 @@ class Registry:
         if close:
             return f"Did you mean: {', '.join(close)}?"
         if loaded.agents:
-            shown = sorted(loaded.agents)
-            return f"There are: {', '.join(shown[:10])}{', ...' if len(shown) > 10 else ''}."
-        return f"There are no agents in {self._sources.folder}: put one in .claude/agents/{name}.md."
+            names = sorted(loaded.agents)
+            return f"There are: {', '.join(names[:10])}{', ...' if len(names) > 10 else ''}."
+        none = f"There are no agents in {self._sources.folder}"
+        for problem in loaded.problems:
+            if problem.state == PROBLEM:
+                return f"{none}. {shown(problem.file)} can't be used: {problem.reason.rstrip('.')}."
+        return f"{none}: put one in .claude/agents/{name}.md."
 
     def list_agents(self) -> List[Dict[str, Any]]:
         """Each agent's `name`, `file`, `domains` and `priority`, by priority, then by name."""
