@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Iterator, List, Mapping, Optional, Tuple
-
-logger = logging.getLogger(__name__)
 
 MAX_CONCURRENT = 10
 # Where the fleet finds out by itself how many attempts at a time are good.
@@ -309,7 +306,10 @@ def _folder_of_the_homeless() -> Path:
             shutil.rmtree(folder, ignore_errors=True)
 
     atexit.register(remove)
-    logger.warning(
+    # Not above: `--help` needs no logging.
+    import logging
+
+    logging.getLogger(__name__).warning(
         "this user has no home folder: answers, runs and outputs are remembered until this process ends. Set "
         "HOME to keep them."
     )
