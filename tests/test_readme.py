@@ -1,17 +1,37 @@
-"""Every example of the README runs as it is written, in one project, in the order of the page."""
+"""The README's walk-through works as it is pasted: in a fresh clone, with an empty home, block by block."""
+
+import shutil
+import subprocess
 
 import pytest
-from pages import ROOT, Forge, check, examples_of, walk
+from pages import ROOT, Forge, Project, blocks_of, check, examples_of
+
+from claude_force.testing import MessagesServer
 
 README = ROOT / "README.md"
 EXAMPLES = examples_of(README)
 
 
+def clone(folder):
+    """The files under version control, as a clone has them."""
+    names = subprocess.check_output(["git", "ls-files", "-z"], cwd=str(ROOT), text=True).split("\0")
+    for name in filter(None, names):
+        if (ROOT / name).is_file():
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(str(ROOT / name), str(target))
+
+
 @pytest.fixture(scope="module")
 def walked(tmp_path_factory):
-    """How each example ended, after walking the page from top to bottom."""
-    with Forge() as forge:
-        return walk(README, tmp_path_factory.mktemp("readme"), forge)
+    """How each block ended, after pasting the page from top to bottom."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("this folder is not under version control")
+    home = tmp_path_factory.mktemp("readme")
+    with Forge() as forge, MessagesServer() as server:
+        project = Project(home, server, forge, README.name)
+        clone(project.folder)
+        return [project.run(block) for block in EXAMPLES]
 
 
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
@@ -19,7 +39,17 @@ def test_an_example_runs_as_it_is_written(walked, number):
     check(walked[number])
 
 
+def test_every_example_can_be_pasted_into_a_shell():
+    assert {block.language for block in blocks_of(README)} == {"sh", "console"}
+
+
 def test_the_page_has_an_example_for_each_thing_that_people_do():
-    languages = [example.language for example in EXAMPLES]
-    assert languages.count("python") >= 3
-    assert languages.count("sh") >= 3
+    text = "\n".join(block.text for block in EXAMPLES)
+    for command in ("run agent", "run many", "run workflow", "cache explain", "metrics", "report", "doctor"):
+        assert f"claude-force {command}" in text
+    assert text.count("python ") >= 3
+
+
+def test_each_answer_is_asked_for_once(walked):
+    again = next(done for done in walked if "from the cache" in done.block.text)
+    assert again.error.count("from the cache (") == 1
