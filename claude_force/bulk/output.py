@@ -5,9 +5,11 @@ It is a write-ahead log of its own run: what stands in it whole is done and paid
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
+import shutil
 import stat
 from contextlib import suppress
 from dataclasses import dataclass
@@ -34,6 +36,7 @@ from ..money import bounded, is_unpriced
 from ..storage.places import folder_of, granted_path
 from ..storage.private_files import PUBLIC_FILE
 from ..types import AgentResult
+from .room import FULL, Room
 from .rows import RESULT_FIELDS, Row
 
 logger = logging.getLogger(__name__)
@@ -80,6 +83,23 @@ class Results(Protocol):
     def write(self, row: Row, key: str, result: AgentResult, before: Before = (0.0, 0.0)) -> None:
         """Adds a row's result. Raises OSError."""
 
+    def hold(self, size: int) -> bool:
+        """Whether there is room for a result of `size` bytes, which is held until `give_back`."""
+
+    def give_back(self, size: int) -> None:
+        """The result that room was held for is written next, or never."""
+
+    def expect_there(self) -> None:
+        """Raises OutputGoneError where the results are not where they were."""
+
+
+class OutputGoneError(OSError):
+    """The output was removed or replaced while the run went on; `saved` names the file with its results."""
+
+    def __init__(self, path: Path, saved: Path) -> None:
+        super().__init__(errno.ESTALE, "it was removed or replaced while the run went on", str(path))
+        self.saved = saved
+
 
 class Output:
     """One run's file. Opened by one process at a time; `done` holds what it had when it was opened."""
@@ -96,6 +116,7 @@ class Output:
             self._folder.close()
             raise
         self._file: Any = None
+        self._room: Optional[Room] = None
         # Rows that are run again; a new line of one makes its old line worth nothing.
         self._again: Set[int] = set()
         try:
@@ -148,10 +169,12 @@ class Output:
     def keep(self, kept: Mapping[int, Done], again: Collection[int] = ()) -> None:
         """Takes out all rows but these. Of those that are run `again` the cost stays, for the next run to
         know however this one ends. The old file stays until the new one is whole. Raises OSError."""
-        if len(kept) == len(self.done) and not self._has_old_lines:
-            return
-        self._replace(self._kept_lines(kept, again))
-        self.done, self._again, self._has_old_lines = dict(kept), set(again), False
+        if len(kept) != len(self.done) or self._has_old_lines:
+            self._replace(self._kept_lines(kept, again))
+            self.done, self._again, self._has_old_lines = dict(kept), set(again), False
+        # Now, while there is a descriptor for it.
+        self._opened()
+        self._room = Room(self._folder, f"{self._name}.room-{os.getpid()}")
 
     def _kept_lines(self, kept: Collection[int], again: Collection[int]) -> Iterator[bytes]:
         for line, found in self._newest_lines():
@@ -186,30 +209,86 @@ class Output:
 
         Not in a thread: some microseconds, in which no request is sent whose answer a kill could lose.
         """
+        line = line_of(row, key, result, before)
+        try:
+            self._append(line)
+        except OSError as error:
+            if self._room is None or error.errno not in FULL:
+                raise
+            self._room.let_go()
+            self._append(line)
+        self._has_old_lines |= row.index in self._again
+        self.expect_there()
+
+    def _opened(self) -> Any:
         if self._file is None:
             self._file = os.fdopen(self._folder.open(self._name, os.O_APPEND, PUBLIC_FILE), "ab", buffering=0)
-        line = line_of(row, key, result, before)
-        whole = os.fstat(self._file.fileno()).st_size
+        return self._file
+
+    def _append(self, line: bytes) -> None:
+        file = self._opened()
+        whole = os.fstat(file.fileno()).st_size
         try:
             while line:
-                line = line[self._file.write(line) :]
+                line = line[file.write(line) :]
         except OSError:
             # Another row may find room: behind a part of a line it would be lost.
-            self._file.truncate(whole)
+            file.truncate(whole)
             raise
-        self._has_old_lines |= row.index in self._again
+
+    def hold(self, size: int) -> bool:
+        """Whether there is room for a result of `size` bytes, which is held until `give_back`."""
+        return self._room is None or self._room.hold(size, os.fstat(self._lock).st_size)
+
+    def give_back(self, size: int) -> None:
+        """The result that room was held for is written next, or never."""
+        if self._room is not None:
+            self._room.give_back(size)
+
+    def expect_there(self) -> None:
+        """Raises OutputGoneError where the path names another file by now, or none."""
+        if not self._is_there():
+            raise OutputGoneError(self.path, self.path.with_name(self._saved_name()))
+
+    def _is_there(self) -> bool:
+        try:
+            return os.path.samestat(os.fstat(self._lock), self._folder.stat(self._name))
+        except FileNotFoundError:
+            return False
+
+    def _saved_name(self) -> str:
+        return f"{self._name}.saved-{os.getpid()}"
+
+    def _save(self) -> None:
+        """Writes the results of a file that has no name any more into one that has."""
+        copy = os.fdopen(self._folder.open(self._saved_name(), os.O_TRUNC, PUBLIC_FILE), "wb")
+        with copy, os.fdopen(os.dup(self._lock), "rb") as old:
+            old.seek(0)
+            shutil.copyfileobj(old, copy)
 
     def close(self) -> None:
         """One line for each row, and on the disk, before the lock is let go."""
         try:
+            if self._room is not None:
+                self._room.close()
             if self._file is not None:
                 os.fsync(self._file.fileno())
                 self._file.close()
-            if self._has_old_lines:
+            if not self._is_there():
+                self._save_what_there_is()
+            elif self._has_old_lines:
                 self._take_out_old_lines()
         finally:
             self._file = None
             self._let_go()
+
+    def _save_what_there_is(self) -> None:
+        # In a folder that is gone as well, nothing can be saved; the run has said so as its error.
+        if os.fstat(self._lock).st_size:
+            try:
+                self._save()
+            except OSError as error:
+                logger.error("the results of %s can't be saved: %s", self.path, error)
 
     def _take_out_old_lines(self) -> None:
         try:

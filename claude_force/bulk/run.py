@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import AsyncIterator, Callable, Counter, Dict, Iterator, Optional, Union
 
+from .. import settings
 from ..calling import RunGate
 from ..errors import (
     BudgetExceededError,
@@ -17,11 +19,16 @@ from ..errors import (
 from ..money import Spent, bounded
 from ..spelled import count
 from ..types import AgentResult, Executed
-from .output import Before, Done, Results, check_fields
+from .output import Before, Done, OutputGoneError, Results, check_fields
 from .progress import Event, Finished, OnEvent
 from .rows import Row, Rows
 from .stream import Task
 from .unknown_models import MODEL, RUN, ModelOf, UnknownModels
+
+# Bytes of a line: of a token of the answer, and of all that is neither the answer nor the row's own; of a
+# character, which JSON may have to escape.
+_TOKEN_BYTES, _REST_BYTES = 8, 2048
+_ASCII_BYTES, _OTHER_BYTES = 2, 12
 
 # `AsyncAgentOrchestrator.stream_multiple` with everything given but the tasks and who is told of events.
 StreamTasks = Callable[[AsyncIterator[Task], OnEvent], AsyncIterator[AgentResult]]
@@ -37,6 +44,7 @@ class Outcome(Spent):
         over_budget: some rows were not sent because the budget had no room for them.
         stopped: it was told to stop; `cancelled`, by somebody who cancelled its calls where they are made.
         error: why no row could be run any more.
+        lost: answers that were paid for and could not be written; `lost_cost` is USD, and part of `cost`.
         cost: of all that the output holds, as `unpriced` and `unpriced_at_most`; `saved` and
             `prompt_cache_saving` are of what ran now.
     """
@@ -53,6 +61,8 @@ class Outcome(Spent):
     stopped: bool = False
     cancelled: bool = False
     error: Optional[ClaudeForceError] = None
+    lost: int = 0
+    lost_cost: float = 0.0
 
     def add(self, result: AgentResult) -> None:
         """Counts one that ran."""
@@ -81,6 +91,12 @@ class Outcome(Spent):
         if cost is None:
             self.unpriced_at_most += at_most or 0.0
 
+    def note_lost(self, cost: Optional[float], at_most: Optional[float]) -> None:
+        """Counts an answer that was paid for and could not be written."""
+        self.lost += 1
+        self.lost_cost += bounded(cost, at_most)
+        self.note_cost(cost, at_most)
+
     @property
     def budgeted(self) -> float:
         """USD that count against a budget: calls of unknown cost at their worst."""
@@ -97,7 +113,7 @@ class FileRun:
     `options` is a text of all that changes the answers beside the rows, `limit` the rows that are run.
     `afresh` runs all of them, `retry_failed` those that failed too.
     After a failure, `fail_fast` begins no further row. `model_of` tells the model that an agent asks, None
-    where it can't.
+    where it can't. `max_tokens` bounds an answer: so much room is held on the disk for each row under way.
 
     Attributes:
         run_gate: to be given to the run; shut as soon as no row can be run or written any more.
@@ -113,9 +129,11 @@ class FileRun:
         retry_failed: bool = False,
         fail_fast: bool = False,
         model_of: Optional[ModelOf] = None,
+        max_tokens: Optional[int] = None,
     ) -> None:
         self._rows, self._output, self._options = rows, output, options
         self._fail_fast = fail_fast
+        self._answer_bytes = _REST_BYTES + _TOKEN_BYTES * (max_tokens or settings.MAX_TOKENS)
         self._limit = float("inf") if limit is None else limit
         self._kept: Dict[int, Done] = {} if afresh else dict(output.done)
         # What rows that are run again have cost already.
@@ -126,6 +144,7 @@ class FileRun:
         self.run_gate = RunGate()
         self._models = UnknownModels(self, model_of or str)
         self._ended = False
+        self._row_ended = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -153,7 +172,10 @@ class FileRun:
             # Here and not where the results are read: what is answered is kept before the next is asked.
             # One that was broken off is told of before it ends.
             if isinstance(event, Finished) and event.index in self._under_way:
-                self._take(self._under_way.pop(event.index), event.result)
+                row = self._under_way.pop(event.index)
+                self._output.give_back(_line_bytes(row, self._answer_bytes))
+                self._take(row, event.result)
+                self._row_ended.set()
             if event.progress.in_flight:
                 self._idle.clear()
             else:
@@ -162,11 +184,18 @@ class FileRun:
 
         async for _ in stream(self._feed(), told):
             pass
+        self._expect_output()
         for _, result in self._models.held[:1]:
             # No row of any other model was answered.
             if result.error is not None and not self.outcome.stopped:
                 self._end(result.error)
         return self.outcome
+
+    def _expect_output(self) -> None:
+        try:
+            self._output.expect_there()
+        except OutputGoneError as error:
+            self._end(_gone(error))
 
     def stop(self) -> None:
         """No further row is begun."""
@@ -184,9 +213,22 @@ class FileRun:
         for number, row in enumerate(self.tasks()):
             if self._ended:
                 return
+            if not await self._finds_room(row):
+                return
             self._under_way[number] = row
             # The result of a row that can't be run is its problem.
             yield InputError(row.problem) if row.problem else (row.agent, row.task)  # type: ignore[misc]
+
+    async def _finds_room(self, row: Row) -> bool:
+        """Waits until the output has room for one result more; False where it never will have."""
+        while not self._output.hold(_line_bytes(row, self._answer_bytes)):
+            if not self._under_way:
+                self._end(_no_room(self._output, self._answer_bytes))
+            if self._ended:
+                return False
+            self._row_ended.clear()
+            await self._row_ended.wait()
+        return True
 
     def _take(self, row: Row, result: AgentResult) -> None:
         outcome = self.outcome
@@ -229,11 +271,27 @@ class FileRun:
     def _write(self, row: Row, result: AgentResult) -> bool:
         try:
             self._output.write(row, row.key(self._options), result, self._before.get(row.index, (0.0, 0.0)))
+        except OutputGoneError as error:
+            # It is written all the same, and saved under another name.
+            self._end(_gone(error))
         except OSError as error:
             # The next one may find room again, and is paid for already.
             self._end(_not_written(self._output, error))
+            self._note_lost(row, result)
             return False
         return True
+
+    def _note_lost(self, row: Row, result: AgentResult) -> None:
+        """Counts an answer that is not written; its cost is written where there is room for that."""
+        if not bounded(result.cost, result.cost_at_most):
+            return
+        self.outcome.note_lost(result.cost, result.cost_at_most)
+        error = ClosedError("The answer could not be written")
+        cost = replace(result, success=False, output="", error=error, errors=[str(error)])
+        alone = replace(row, echo=None, fields={})
+        with suppress(OSError):
+            # Else the report alone tells of it.
+            self._output.write(alone, row.key(self._options), cost, self._before.get(row.index, (0.0, 0.0)))
 
     def broken_off(self, executed: Executed) -> None:
         """To be told of each call that has ended: one that is cancelled under way is no row's result."""
@@ -313,6 +371,27 @@ def _changed(output: Results, how: str) -> InputError:
         f"{output.path} is the output of other tasks or options: {how}. Name another file for the output, "
         "or start over with --no-resume; answers that are still the same come from the cache."
     )
+
+
+def _gone(error: OutputGoneError) -> ClaudeForceError:
+    return ClaudeForceError(
+        f"{error.filename} was removed or replaced while the run went on. All results of the run are kept in "
+        f"{error.saved}."
+    )
+
+
+def _no_room(output: Results, answer_bytes: int) -> ClaudeForceError:
+    return ClaudeForceError(
+        f"{output.path} can't be written: there is no room for an answer of {answer_bytes // 1024:,} KiB. "
+        "No further row was sent. Make room on the disk, or name a file on another one."
+    )
+
+
+def _line_bytes(row: Row, answer_bytes: int) -> int:
+    """How long the line of a row can be."""
+    parts = [row.echo or "", *map(str, row.fields.values())]
+    own = sum(len(part) * (_ASCII_BYTES if part.isascii() else _OTHER_BYTES) for part in parts)
+    return answer_bytes + own
 
 
 def _not_written(output: Results, error: OSError) -> ClaudeForceError:

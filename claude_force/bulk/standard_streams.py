@@ -42,6 +42,16 @@ class StdoutResults:
     def keep(self, kept: Mapping[int, Done], again: Collection[int] = ()) -> None:
         """Does nothing: there are no earlier results."""
 
+    def hold(self, size: int) -> bool:
+        """True: a pipe has no room to be held."""
+        return True
+
+    def give_back(self, size: int) -> None:
+        """Does nothing."""
+
+    def expect_there(self) -> None:
+        """Does nothing: a stream can't be replaced."""
+
     def write(self, row: Row, key: str, result: AgentResult, before: Before = (0.0, 0.0)) -> None:
         """Writes a row's result. Raises OSError, also where the reader is gone."""
         line = line_of(row, key, result, before)

@@ -196,6 +196,7 @@ def _file_run(
         args.retry_failed,
         bool(args.fail_fast),
         None if running is None else partial(_model_of, running, args.model),
+        args.max_tokens,
     )
 
 

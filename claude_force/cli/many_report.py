@@ -52,6 +52,11 @@ def report(args: argparse.Namespace, ended: Ended) -> None:
     if incomplete:
         streams.warn(incomplete)
     streams.note(_money(outcome))
+    if outcome.lost:
+        streams.warn(
+            f"{count(outcome.lost, 'answer')} ({dollars(outcome.lost_cost)} of it) could not be written and "
+            "will be asked for again"
+        )
     for line in _errors(ended.board, outcome.error):
         streams.note(line)
     if outcome.error is not None:
@@ -125,6 +130,8 @@ def _fields(outcome: Outcome, path: Path) -> Dict[str, Any]:
         "cost": outcome.cost,
         "unpriced": outcome.unpriced,
         "unpriced_at_most": outcome.unpriced_at_most,
+        "lost": outcome.lost,
+        "lost_cost": outcome.lost_cost,
         "saved": outcome.saved,
         "prompt_cache_saving": outcome.prompt_cache_saving,
         "over_budget": outcome.over_budget,

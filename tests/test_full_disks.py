@@ -1,0 +1,158 @@
+"""Outputs on full disks, and outputs that are taken away: nothing is sent that can't be written."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from fleet import until, write_project
+
+from claude_force.testing import MessagesServer
+
+ROWS = 300
+
+
+@pytest.fixture
+def server():
+    with MessagesServer(time_to_first_token=0.05) as running:
+        yield running
+
+
+@pytest.fixture
+def project(tmp_path):
+    write_project(tmp_path)
+    lines = (json.dumps({"agent": "python-expert", "task": f"Task {number}"}) for number in range(ROWS))
+    (tmp_path / "tasks.jsonl").write_text("\n".join(lines))
+    return tmp_path
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """Mounts a file system of so many KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = []
+
+    def mount(kib):
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", str(folder)], capture_output=True
+        )
+        if done.returncode:
+            pytest.skip("only root can mount a small disk")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for one in mounted:
+        subprocess.run(["umount", "-l", str(one)], check=True)
+
+
+def start(project, server, output, *options):
+    arguments = ["run", "many", "tasks.jsonl", "-o", str(output), "--max-concurrent", "4", "--json", *options]
+    return subprocess.Popen(
+        [sys.executable, "-m", "claude_force", *arguments],
+        cwd=project,
+        env={**os.environ, **server.environment()},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ended(process):
+    out, err = process.communicate(timeout=120)
+    return process.returncode, json.loads(out), err
+
+
+def results(path):
+    return [json.loads(line) for line in Path(path).read_text().splitlines()]
+
+
+@pytest.mark.timeout(180)
+class TestFullDisk:
+    def test_no_request_on_a_disk_without_room(self, project, server, disk):
+        folder = disk(64)
+        (folder / "hog").write_bytes(b"x" * 60 * 1024)
+        for _ in range(3):
+            code, report, _ = ended(start(project, server, folder / "out.jsonl", "--budget", "0.30"))
+            assert (code, report["cost"], report["ran_now"]) == (1, 0.0, 0)
+            assert "there is no room for an answer" in report["error"]
+        assert server.requests == []
+        assert sorted(path.name for path in folder.iterdir()) == ["hog", "out.jsonl"]
+
+    @pytest.mark.parametrize("kib", [64, 100, 160])
+    def test_every_answer_that_was_asked_for_is_written(self, project, server, disk, kib):
+        output = disk(kib) / "out.jsonl"
+        code, report, _ = ended(start(project, server, output))
+        written = results(output)
+        assert (code, report["lost"]) == (1, 0)
+        assert len(server.requests) == len(written) == report["ran_now"] < ROWS
+        assert report["cost"] == pytest.approx(sum(one["cost"] for one in written))
+
+    def test_run_goes_on_when_there_is_room_again(self, project, server, disk):
+        folder = disk(400)
+        (folder / "hog").write_bytes(b"x" * 300 * 1024)
+        code, first, _ = ended(start(project, server, folder / "out.jsonl"))
+        assert (code, first["lost"]) == (1, 0)
+        (folder / "hog").unlink()
+        code, second, err = ended(start(project, server, folder / "out.jsonl"))
+        assert first["ran_now"] + second["ran_now"] == second["succeeded"], err
+        assert len(server.requests) == second["succeeded"]
+
+    def test_disk_that_others_fill_stops_the_run_at_once(self, project, disk):
+        folder = disk(2000)
+        with MessagesServer(time_to_first_token=0.3) as server:
+            process = start(project, server, folder / "out.jsonl")
+            until(lambda: len(server.requests) >= 12)
+            # Whatever is given back is taken at once.
+            with (folder / "hog").open("wb", buffering=0) as hog:
+                while process.poll() is None:
+                    with contextlib.suppress(OSError):
+                        hog.write(b"x" * 4096)
+                    time.sleep(0.0005)
+            code, report, _ = ended(process)
+            assert (code, report["lost"]) == (1, 0)
+            assert len(results(folder / "out.jsonl")) == len(server.requests) < ROWS
+
+
+@pytest.mark.timeout(180)
+class TestOutputThatIsTakenAway:
+    @pytest.mark.parametrize("way", ["removed", "replaced"])
+    def test_is_an_error_and_loses_no_answer(self, project, server, way):
+        output = project / "out.jsonl"
+        process = start(project, server, output)
+        until(lambda: output.exists() and output.read_text().count("\n") >= 5)
+        if way == "removed":
+            output.unlink()
+        else:
+            (project / "other").write_text("not yours\n")
+            (project / "other").replace(output)
+        code, report, _ = ended(process)
+        assert code == 1
+        assert "was removed or replaced while the run went on" in report["error"]
+        (saved,) = project.glob("out.jsonl.saved-*")
+        assert saved.name in report["error"]
+        assert len(results(saved)) == len(server.requests) < ROWS
+        if way == "replaced":
+            assert output.read_text() == "not yours\n"
+        saved.replace(output)
+        code, report, _ = ended(start(project, server, output))
+        assert (code, report["succeeded"]) == (0, ROWS)
+        assert len(server.requests) == ROWS
+
+    def test_two_runs_on_one_output(self, project, server):
+        first = start(project, server, "out.jsonl")
+        until(lambda: server.requests)
+        second = start(project, server, "out.jsonl")
+        assert "Another run is writing" in second.communicate(timeout=60)[0]
+        assert second.returncode == 2
+        code, report, _ = ended(first)
+        assert (code, report["succeeded"], len(server.requests)) == (0, ROWS, ROWS)
+
+    def test_nothing_is_left_beside_the_output(self, project, server):
+        code, _, _ = ended(start(project, server, "out.jsonl", "--limit", "5"))
+        assert (code, sorted(path.name for path in project.glob("out*"))) == (0, ["out.jsonl"])
