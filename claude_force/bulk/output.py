@@ -6,17 +6,14 @@ It is a write-ahead log of its own run: what stands in it whole is done and paid
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import os
 import shutil
 import stat
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import (
-    IO,
     Any,
     Collection,
     Dict,
@@ -30,45 +27,16 @@ from typing import (
     Type,
 )
 
-from ..errors import CancelledCallError, ClosedError, InputError
+from ..errors import InputError
 from ..locks import try_lock
-from ..money import bounded, is_unpriced
 from ..storage.places import folder_of, granted_path
 from ..storage.private_files import PUBLIC_FILE
 from ..types import AgentResult
+from .result_lines import Before, Done, cost_alone, done_of, line_of, whole_lines
 from .room import FULL, Room
 from .rows import RESULT_FIELDS, Row
 
 logger = logging.getLogger(__name__)
-
-# Errors of calls that were ended from outside. They are written down for what they may have cost.
-_BROKEN_OFF = (ClosedError.__name__, CancelledCallError.__name__)
-_OPENING = b'{"index": '
-
-# USD that earlier runs of a row have cost, and at most what they cost where that is not known.
-Before = Tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Done:
-    """What the output says of a row.
-
-    Attributes:
-        key: whose result it is.
-        cost: USD that it is known to have cost.
-        unpriced: its cost is not known; `cost_at_most` is then the most that it can be, 0 where nobody knows.
-        broken_off: the call was ended from outside, so this is no result of the row.
-    """
-
-    key: str
-    success: bool
-    cost: float
-    unpriced: bool = False
-    broken_off: bool = False
-    cost_at_most: float = 0.0
-    truncated: bool = False
-    refused: bool = False
-    empty: bool = False
 
 
 class Results(Protocol):
@@ -151,7 +119,7 @@ class Output:
         done: Dict[int, Done] = {}
         good = lines = 0
         for end, _, found in self._lines():
-            done[found["index"]] = _done(found)
+            done[found["index"]] = done_of(found)
             good, lines = end, lines + 1
         return done, good, lines
 
@@ -164,7 +132,7 @@ class Output:
 
     def _lines(self) -> Iterator[Tuple[int, bytes, Dict[str, Any]]]:
         with os.fdopen(self._folder.read(self._name), "rb") as lines:
-            yield from _whole_lines(lines, self.path)
+            yield from whole_lines(lines, self.path)
 
     def keep(self, kept: Mapping[int, Done], again: Collection[int] = ()) -> None:
         """Takes out all rows but these. Of those that are run `again` the cost stays, for the next run to
@@ -181,7 +149,7 @@ class Output:
             if found["index"] in kept:
                 yield line
             elif found["index"] in again:
-                yield _cost_alone(found)
+                yield cost_alone(found)
 
     def _replace(self, lines: Iterable[bytes]) -> None:
         fresh = self._name + ".tmp"
@@ -318,131 +286,9 @@ def check_fields(row: Row) -> None:
         )
 
 
-def line_of(row: Row, key: str, result: AgentResult, before: Before = (0.0, 0.0)) -> bytes:
-    """A row's result as the output has it, with its line end."""
-    return json.dumps(_fields(row, key, result, before), default=str).encode() + b"\n"
-
-
-def _fields(row: Row, key: str, result: AgentResult, before: Before) -> Dict[str, Any]:
-    usage = result.usage
-    cost, at_most = _costs(result, before)
-    echo = {} if row.echo is None else {"task": row.echo}
-    return {
-        "index": row.index,
-        "key": key,
-        "agent": row.agent,
-        **echo,
-        **row.fields,
-        "success": result.success,
-        "output": result.output,
-        "error": _error(result),
-        "error_type": type(result.error).__name__ if result.error else None,
-        "model": result.model,
-        "stop_reason": result.stop_reason,
-        "input_tokens": usage.prompt_tokens,
-        "output_tokens": usage.output_tokens,
-        "cost": cost,
-        "cached": result.cached or result.shared,
-        "attempts": result.attempts,
-        "duration": round(result.duration, 3),
-        "request_id": result.request_id,
-        "truncated": result.truncated,
-        "refused": result.refused,
-        "empty": result.empty,
-        "cost_at_most": at_most,
-    }
-
-
-def _costs(result: AgentResult, before: Before) -> Tuple[Optional[float], Optional[float]]:
-    """USD that the row cost with its earlier runs, and at most; None where that is not known."""
-    known, doubtful = before
-    is_unknown = is_unpriced(result.success, result.cost, result.cost_at_most)
-    if not (is_unknown or doubtful):
-        cost = (result.cost or 0.0) + known if known else result.cost
-        return cost, cost or 0.0
-    if is_unknown and result.cost_at_most is None:
-        return None, None
-    return None, bounded(result.cost, result.cost_at_most) + known + doubtful
-
-
-def _error(result: AgentResult) -> Optional[str]:
-    """In the words of the command, whose file this is."""
-    if result.error is not None:
-        return result.error.for_shell()
-    return "; ".join(result.errors) if result.errors else None
-
-
-def _cost_alone(found: Dict[str, Any]) -> bytes:
-    """The line of a call that was broken off: no result, and what it has cost."""
-    note = {"success": False, "output": "", "error": "it is run again", "error_type": _BROKEN_OFF[-1]}
-    return json.dumps({**found, **note}).encode() + b"\n"
-
-
-def _done(found: Dict[str, Any]) -> Done:
-    success, cost, most = found["success"], found["cost"], found.get("cost_at_most", 0.0)
-    # Older outputs have no such field, or one of the row's own.
-    at_most = most if type(most) in (int, float) and 0 <= most < float("inf") else 0.0
-    return Done(
-        found["key"],
-        success,
-        cost or 0.0,
-        is_unpriced(success, cost, most),
-        found.get("error_type") in _BROKEN_OFF,
-        at_most if cost is None else 0.0,
-        *(found.get(name) is True for name in ("truncated", "refused", "empty")),
-    )
-
-
-def _whole_lines(lines: IO[bytes], path: Path) -> Iterator[Tuple[int, bytes, Dict[str, Any]]]:
-    """Each whole line with its end and what it says. Raises InputError for a file that is no output."""
-    position = 0
-    for number, line in enumerate(lines, start=1):
-        found = _result(line)
-        if found is None:
-            if lines.read(1) or not _is_torn(line):
-                raise InputError(
-                    f"{path}, line {number} is not a result of a run. It was left as it is: name another "
-                    "file for the output."
-                )
-            return
-        position += len(line)
-        yield position, line, found
-
-
 def _copy_mode(old: int, new: int) -> None:
     if hasattr(os, "fchmod"):
         os.fchmod(new, stat.S_IMODE(os.fstat(old).st_mode))
-
-
-def _is_torn(line: bytes) -> bool:
-    """Whether a last line is the beginning of a result, or zeros, which a power cut leaves of one."""
-    if not line.strip(b"\0") or _OPENING.startswith(line):
-        return True
-    # What is whole and yet no result is somebody else's.
-    return line.startswith(_OPENING) and (_object(line) is None or _result(line + b"\n") is not None)
-
-
-def _result(line: bytes) -> Optional[Dict[str, Any]]:
-    found = _object(line) if line.endswith(b"\n") else None
-    return found if found is not None and _is_whole(found) else None
-
-
-def _object(line: bytes) -> Optional[Dict[str, Any]]:
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
-
-
-def _is_whole(found: Dict[str, Any]) -> bool:
-    index, cost = found.get("index"), found.get("cost", "")
-    return (
-        (type(index) is int and index >= 0)
-        and isinstance(found.get("key"), str)
-        and isinstance(found.get("success"), bool)
-        and (cost is None or (type(cost) in (int, float) and 0 <= cost < float("inf")))
-    )
 
 
 def _take(descriptor: int, path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import AsyncIterator, Callable, Counter, Dict, Iterator, Optional, Union
+from typing import AsyncIterator, Callable, Dict, Iterator, Optional, Union
 
 from .. import settings
 from ..calling import RunGate
@@ -17,18 +17,14 @@ from ..errors import (
     InputError,
 )
 from ..money import Spent, bounded
-from ..spelled import count
 from ..types import AgentResult, Executed
-from .output import Before, Done, OutputGoneError, Results, check_fields
+from .output import OutputGoneError, Results, check_fields
 from .progress import Event, Finished, OnEvent
+from .result_lines import Before, Done
 from .rows import Row, Rows
+from .run_errors import Problems, answer_bytes, changed, gone, line_bytes, no_room, not_written
 from .stream import Task
 from .unknown_models import MODEL, RUN, ModelOf, UnknownModels
-
-# Bytes of a line: of a token of the answer, and of all that is neither the answer nor the row's own; of a
-# character, which JSON may have to escape.
-_TOKEN_BYTES, _REST_BYTES = 8, 2048
-_ASCII_BYTES, _OTHER_BYTES = 2, 12
 
 # `AsyncAgentOrchestrator.stream_multiple` with everything given but the tasks and who is told of events.
 StreamTasks = Callable[[AsyncIterator[Task], OnEvent], AsyncIterator[AgentResult]]
@@ -133,7 +129,7 @@ class FileRun:
     ) -> None:
         self._rows, self._output, self._options = rows, output, options
         self._fail_fast = fail_fast
-        self._answer_bytes = _REST_BYTES + _TOKEN_BYTES * (max_tokens or settings.MAX_TOKENS)
+        self._answer_bytes = answer_bytes(max_tokens or settings.MAX_TOKENS)
         self._limit = float("inf") if limit is None else limit
         self._kept: Dict[int, Done] = {} if afresh else dict(output.done)
         # What rows that are run again have cost already.
@@ -173,7 +169,7 @@ class FileRun:
             # One that was broken off is told of before it ends.
             if isinstance(event, Finished) and event.index in self._under_way:
                 row = self._under_way.pop(event.index)
-                self._output.give_back(_line_bytes(row, self._answer_bytes))
+                self._output.give_back(line_bytes(row, self._answer_bytes))
                 self._take(row, event.result)
                 self._row_ended.set()
             if event.progress.in_flight:
@@ -195,7 +191,7 @@ class FileRun:
         try:
             self._output.expect_there()
         except OutputGoneError as error:
-            self._end(_gone(error))
+            self._end(gone(error))
 
     def stop(self) -> None:
         """No further row is begun."""
@@ -221,9 +217,9 @@ class FileRun:
 
     async def _finds_room(self, row: Row) -> bool:
         """Waits until the output has room for one result more; False where it never will have."""
-        while not self._output.hold(_line_bytes(row, self._answer_bytes)):
+        while not self._output.hold(line_bytes(row, self._answer_bytes)):
             if not self._under_way:
-                self._end(_no_room(self._output, self._answer_bytes))
+                self._end(no_room(self._output, self._answer_bytes))
             if self._ended:
                 return False
             self._row_ended.clear()
@@ -273,10 +269,10 @@ class FileRun:
             self._output.write(row, row.key(self._options), result, self._before.get(row.index, (0.0, 0.0)))
         except OutputGoneError as error:
             # It is written all the same, and saved under another name.
-            self._end(_gone(error))
+            self._end(gone(error))
         except OSError as error:
             # The next one may find room again, and is paid for already.
-            self._end(_not_written(self._output, error))
+            self._end(not_written(self._output, error))
             self._note_lost(row, result)
             return False
         return True
@@ -324,7 +320,7 @@ class FileRun:
         """Counts the rows, and finds those that are kept among them."""
         before = [*self._before.values(), *((one.cost, one.cost_at_most) for one in self._kept.values())]
         known, doubtful = (sum(amounts) for amounts in zip((0.0, 0.0), *before))
-        outcome, rows, problems = Outcome(cost=known, unpriced_at_most=doubtful), 0, _Problems()
+        outcome, rows, problems = Outcome(cost=known, unpriced_at_most=doubtful), 0, Problems()
         for row in self._rows:
             rows += 1
             problems.add(row)
@@ -335,67 +331,11 @@ class FileRun:
             if done is None:
                 continue
             if done.key != row.key(self._options):
-                raise _changed(self._output, f"row {row.index + 1} is not the one that it answers")
+                raise changed(self._output, f"row {row.index + 1} is not the one that it answers")
             if within:
                 outcome.keep(done)
         problems.expect_fewer_than(rows)
         beyond = [index for index in self._kept if index >= rows]
         if beyond:
-            raise _changed(self._output, f"it answers {max(beyond) + 1} rows and there are {rows}")
+            raise changed(self._output, f"it answers {max(beyond) + 1} rows and there are {rows}")
         return outcome
-
-
-class _Problems:
-    """The rows that can't be read, by kind."""
-
-    def __init__(self) -> None:
-        self._first: Dict[str, str] = {}
-        self._counts: Counter[str] = Counter()
-
-    def add(self, row: Row) -> None:
-        if row.problem is not None:
-            self._first.setdefault(row.kind, row.problem)
-            self._counts[row.kind] += 1
-
-    def expect_fewer_than(self, rows: int) -> None:
-        """Raises InputError where no row can be run: then the file has another form, and none has failed."""
-        if not rows or sum(self._counts.values()) < rows:
-            return
-        kinds = ", ".join(f"{count(many, 'row')} with {kind}" for kind, many in self._counts.most_common())
-        first = next(iter(self._first.values()))
-        raise InputError(f"No row can be run: {kinds}. The first: {first.rstrip('.')}.")
-
-
-def _changed(output: Results, how: str) -> InputError:
-    return InputError(
-        f"{output.path} is the output of other tasks or options: {how}. Name another file for the output, "
-        "or start over with --no-resume; answers that are still the same come from the cache."
-    )
-
-
-def _gone(error: OutputGoneError) -> ClaudeForceError:
-    return ClaudeForceError(
-        f"{error.filename} was removed or replaced while the run went on. All results of the run are kept in "
-        f"{error.saved}."
-    )
-
-
-def _no_room(output: Results, answer_bytes: int) -> ClaudeForceError:
-    return ClaudeForceError(
-        f"{output.path} can't be written: there is no room for an answer of {answer_bytes // 1024:,} KiB. "
-        "No further row was sent. Make room on the disk, or name a file on another one."
-    )
-
-
-def _line_bytes(row: Row, answer_bytes: int) -> int:
-    """How long the line of a row can be."""
-    parts = [row.echo or "", *map(str, row.fields.values())]
-    own = sum(len(part) * (_ASCII_BYTES if part.isascii() else _OTHER_BYTES) for part in parts)
-    return answer_bytes + own
-
-
-def _not_written(output: Results, error: OSError) -> ClaudeForceError:
-    return ClaudeForceError(
-        f"{output.path} can't be written: {error.strerror}. What stands in it is whole; answers that "
-        "came after are in the cache, if it is on."
-    )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, Collection, Dict, Iterator, Mapping
 
 from ..types import AgentResult
-from .output import Before, Done, line_of
+from .result_lines import Before, Done, line_of
 from .rows import Row
 
 STDIN, STDOUT = "standard input", "standard output"

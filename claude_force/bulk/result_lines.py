@@ -1,0 +1,164 @@
+"""The lines of an output: one JSON object for each result, and how they are read again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Dict, Iterator, Optional, Tuple
+
+from ..errors import CancelledCallError, ClosedError, InputError
+from ..money import bounded, is_unpriced
+from ..types import AgentResult
+from .rows import Row
+
+# Errors of calls that were ended from outside. They are written down for what they may have cost.
+_BROKEN_OFF = (ClosedError.__name__, CancelledCallError.__name__)
+_OPENING = b'{"index": '
+
+# USD that earlier runs of a row have cost, and at most what they cost where that is not known.
+Before = Tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Done:
+    """What the output says of a row.
+
+    Attributes:
+        key: whose result it is.
+        cost: USD that it is known to have cost.
+        unpriced: its cost is not known; `cost_at_most` is then the most that it can be, 0 where nobody knows.
+        broken_off: the call was ended from outside, so this is no result of the row.
+    """
+
+    key: str
+    success: bool
+    cost: float
+    unpriced: bool = False
+    broken_off: bool = False
+    cost_at_most: float = 0.0
+    truncated: bool = False
+    refused: bool = False
+    empty: bool = False
+
+
+def line_of(row: Row, key: str, result: AgentResult, before: Before = (0.0, 0.0)) -> bytes:
+    """A row's result as the output has it, with its line end."""
+    return json.dumps(_fields(row, key, result, before), default=str).encode() + b"\n"
+
+
+def _fields(row: Row, key: str, result: AgentResult, before: Before) -> Dict[str, Any]:
+    usage = result.usage
+    cost, at_most = _costs(result, before)
+    echo = {} if row.echo is None else {"task": row.echo}
+    return {
+        "index": row.index,
+        "key": key,
+        "agent": row.agent,
+        **echo,
+        **row.fields,
+        "success": result.success,
+        "output": result.output,
+        "error": _error(result),
+        "error_type": type(result.error).__name__ if result.error else None,
+        "model": result.model,
+        "stop_reason": result.stop_reason,
+        "input_tokens": usage.prompt_tokens,
+        "output_tokens": usage.output_tokens,
+        "cost": cost,
+        "cached": result.cached or result.shared,
+        "attempts": result.attempts,
+        "duration": round(result.duration, 3),
+        "request_id": result.request_id,
+        "truncated": result.truncated,
+        "refused": result.refused,
+        "empty": result.empty,
+        "cost_at_most": at_most,
+    }
+
+
+def _costs(result: AgentResult, before: Before) -> Tuple[Optional[float], Optional[float]]:
+    """USD that the row cost with its earlier runs, and at most; None where that is not known."""
+    known, doubtful = before
+    is_unknown = is_unpriced(result.success, result.cost, result.cost_at_most)
+    if not (is_unknown or doubtful):
+        cost = (result.cost or 0.0) + known if known else result.cost
+        return cost, cost or 0.0
+    if is_unknown and result.cost_at_most is None:
+        return None, None
+    return None, bounded(result.cost, result.cost_at_most) + known + doubtful
+
+
+def _error(result: AgentResult) -> Optional[str]:
+    """In the words of the command, whose file this is."""
+    if result.error is not None:
+        return result.error.for_shell()
+    return "; ".join(result.errors) if result.errors else None
+
+
+def cost_alone(found: Dict[str, Any]) -> bytes:
+    """The line of a call that was broken off: no result, and what it has cost."""
+    note = {"success": False, "output": "", "error": "it is run again", "error_type": _BROKEN_OFF[-1]}
+    return json.dumps({**found, **note}).encode() + b"\n"
+
+
+def done_of(found: Dict[str, Any]) -> Done:
+    success, cost, most = found["success"], found["cost"], found.get("cost_at_most", 0.0)
+    # Older outputs have no such field, or one of the row's own.
+    at_most = most if type(most) in (int, float) and 0 <= most < float("inf") else 0.0
+    return Done(
+        found["key"],
+        success,
+        cost or 0.0,
+        is_unpriced(success, cost, most),
+        found.get("error_type") in _BROKEN_OFF,
+        at_most if cost is None else 0.0,
+        *(found.get(name) is True for name in ("truncated", "refused", "empty")),
+    )
+
+
+def whole_lines(lines: IO[bytes], path: Path) -> Iterator[Tuple[int, bytes, Dict[str, Any]]]:
+    """Each whole line with its end and what it says. Raises InputError for a file that is no output."""
+    position = 0
+    for number, line in enumerate(lines, start=1):
+        found = _result(line)
+        if found is None:
+            if lines.read(1) or not _is_torn(line):
+                raise InputError(
+                    f"{path}, line {number} is not a result of a run. It was left as it is: name another "
+                    "file for the output."
+                )
+            return
+        position += len(line)
+        yield position, line, found
+
+
+def _is_torn(line: bytes) -> bool:
+    """Whether a last line is the beginning of a result, or zeros, which a power cut leaves of one."""
+    if not line.strip(b"\0") or _OPENING.startswith(line):
+        return True
+    # What is whole and yet no result is somebody else's.
+    return line.startswith(_OPENING) and (_object(line) is None or _result(line + b"\n") is not None)
+
+
+def _result(line: bytes) -> Optional[Dict[str, Any]]:
+    found = _object(line) if line.endswith(b"\n") else None
+    return found if found is not None and _is_whole(found) else None
+
+
+def _object(line: bytes) -> Optional[Dict[str, Any]]:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _is_whole(found: Dict[str, Any]) -> bool:
+    index, cost = found.get("index"), found.get("cost", "")
+    return (
+        (type(index) is int and index >= 0)
+        and isinstance(found.get("key"), str)
+        and isinstance(found.get("success"), bool)
+        and (cost is None or (type(cost) in (int, float) and 0 <= cost < float("inf")))
+    )
