@@ -228,6 +228,7 @@ WRONG = {
     "no kind": ["run"],
     "an unknown verb": ["fly"],
     "an unknown option": ["list", "agents", "--loud"],
+    "a model that is none": ["run", "agent", "python-expert", "--task", "x", "--model", "opus, haiku"],
     "an unknown agent": ["run", "agent", "nobody", "--task", "x"],
     "a name that breaks the rule": ["run", "agent", "../../etc/passwd", "--task", "x"],
     "an empty task": ["run", "agent", "python-expert", "--task", ""],

@@ -171,7 +171,11 @@ def add_common(parser: Parser) -> None:
         help="claude.json, .claude folder or project to use (default: found by walking up)",
     )
     options.add_argument(
-        "--model", metavar="MODEL", default=absent, help="opus, sonnet, haiku or a full model id"
+        "--model",
+        metavar="MODEL",
+        type=_model,
+        default=absent,
+        help="opus, sonnet, haiku, fable or a full model id",
     )
     options.add_argument(
         "-q", "--quiet", action="store_true", default=absent, help="show only errors on stderr"
@@ -179,6 +183,18 @@ def add_common(parser: Parser) -> None:
     options.add_argument("-v", "--verbose", action="store_true", default=absent, help="log to stderr")
     parser.values.update(config="files", model="models")
 
+
+def _model(text: str) -> str:
+    # Not above: few commands name a model.
+    from ..agents.model_names import is_model_name
+
+    if text.strip() and not is_model_name(text.strip()):
+        raise ValueError(text)
+    return text
+
+
+# argparse names a type by it.
+_model.__name__ = "model"
 
 _HAVE = ("has", "have")
 
