@@ -179,4 +179,4 @@ def test_the_doctor_names_it_among_the_rest(workplace, monkeypatch, capsys):
     assert main(["doctor"]) == 1
     said = capsys.readouterr()
     assert "SSL_CERT_FILE names /nowhere.pem" in said.out
-    assert "signatures" in said.out
+    assert "problem  credentials" in said.out
