@@ -188,19 +188,20 @@ class StreamReader:
             self.steps += size > 0
             return
         self.steps += 1
-        if self._half:
-            text, self._half = joined_halves(self._half + text), ""
-        if "\ud800" <= text[-1] <= "\udbff":
-            # The other half of the character comes with the next piece.
-            text, self._half = text[:-1], text[-1]
+        if self._half or "\ud800" <= text[-1] <= "\udbff":
+            text = self._with_half(text)
         if text:
-            self._say(text)
+            text = without_halves(text)
+            self._texts.append(text)
+            if self._on_text is not None:
+                self._on_text(text)
 
-    def _say(self, text: str) -> None:
-        text = without_halves(text)
-        self._texts.append(text)
-        if self._on_text is not None:
-            self._on_text(text)
+    def _with_half(self, text: str) -> str:
+        """`text` with the half of a character that came before it, and without one that is continued."""
+        text, self._half = joined_halves(self._half + text), ""
+        if "\ud800" <= text[-1] <= "\udbff":
+            text, self._half = text[:-1], text[-1]
+        return text
 
     def _update(self, event: Dict[str, Any]) -> None:
         self._message.update(_member(event, "delta"))
@@ -245,8 +246,9 @@ class StreamReader:
         if not self.stopped:
             raise ConnectionFailedError(_CUT_OFF, request_id=request_id)
         if self._half:
-            half, self._half = self._half, ""
-            self._say(half)
+            # Half a character that was never continued.
+            self._texts.append(without_halves(self._half))
+            self._half = ""
         usage = self.billed() or Usage(is_known=False)
         return _reply(self._message, "".join(self._texts), usage, request_id)
 
