@@ -278,6 +278,20 @@ def test_an_unknown_model_in_a_400_is_so_for_every_call_of_that_model(words):
 
 
 @pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("no_db_connection", (errors.AuthenticationError, "run")),
+        ("authentication_error", (errors.AuthenticationError, "run")),
+        ("model_not_found", (errors.ModelNotFoundError, "model")),
+        ("exceed_context_size_error", (errors.RequestRefusedError, None)),
+    ],
+)
+def test_the_type_of_a_400_says_more_than_its_status(kind, expected):
+    error = from_status(400, body(kind), {}, 0)
+    assert (type(error), error.fatal_for) == expected
+
+
+@pytest.mark.parametrize(
     ("error", "kind"),
     [
         ({"type": "authentication_error"}, errors.AuthenticationError),

@@ -129,6 +129,7 @@ _STATUS_OF_KIND: Mapping[str, int] = {
     "context_length_exceeded": 400,
     "invalid_api_key": 401,
     "auth_error": 401,
+    "no_db_connection": 401,
     "model_not_found": 404,
     "rate_limit_exceeded": 429,
     "throttling_error": 429,
@@ -250,6 +251,9 @@ def _meaning(status: Optional[int], detail: Mapping[str, Any], kind: str, messag
     if status == 403 and not kind:
         # Of a firewall, which may only dislike the words of this one request.
         return Meaning(PermissionDeniedError)
+    if status == 400 and _status_of(detail) in (401, 404):
+        # Of a gateway whose status says less than its type.
+        return _of_status(_status_of(detail))
     if status in (400, 422) and _NO_SUCH_MODEL.search(message):
         return Meaning(RequestRefusedError, MODEL)
     return _of_status(status)
