@@ -247,8 +247,10 @@ class StreamReader:
             raise ConnectionFailedError(_CUT_OFF, request_id=request_id)
         if self._half:
             # Half a character that was never continued.
-            self._texts.append(without_halves(self._half))
-            self._half = ""
+            half, self._half = without_halves(self._half), ""
+            self._texts.append(half)
+            if self._on_text is not None:
+                self._on_text(half)
         usage = self.billed() or Usage(is_known=False)
         return _reply(self._message, "".join(self._texts), usage, request_id)
 
