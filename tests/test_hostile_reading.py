@@ -189,6 +189,22 @@ class TestNamedFiles:
         assert time.monotonic() - before < 5
         assert name in capsys.readouterr().err
 
+    def test_a_huge_file_of_tasks_that_is_not_utf8_is_refused(self, clone, capsys):
+        write_huge(clone / "tasks.jsonl")
+        with (clone / "tasks.jsonl").open("r+b") as file:
+            file.write(b"\xff")
+        before = time.monotonic()
+        assert main(["run", "many", "tasks.jsonl", "--agent", "ok", "-o", "out.jsonl"]) == 2
+        assert time.monotonic() - before < 5
+        assert "line 1 is not UTF-8" in capsys.readouterr().err
+
+    def test_a_working_directory_that_was_removed_is_told(self, clone, tmp_path, monkeypatch, capsys):
+        (tmp_path / "gone").mkdir()
+        monkeypatch.chdir(tmp_path / "gone")
+        (tmp_path / "gone").rmdir()
+        assert main(["list", "agents"]) == 2
+        assert "The working directory is not there any more" in capsys.readouterr().err
+
     @pytest.mark.parametrize("name", ["task.txt", "fifo"])
     def test_a_task_file_that_leads_out_or_is_no_file_is_refused(self, clone, messages_server, name, capsys):
         (clone / "task.txt").symlink_to("../secret")
@@ -335,6 +351,15 @@ class TestAgents:
 
 
 class TestWorkflows:
+    def test_a_file_of_too_many_lines_fails_the_step(self, clone, messages_server, capsys):
+        (clone / "lines.txt").write_text("x\n" * 200_001, encoding="utf-8")
+        step = {"id": "each", "agent": "ok", "foreach": {"lines": "lines.txt"}}
+        config = {"workflows": {"w": {"steps": [step]}}}
+        (clone / ".claude" / "claude.json").write_text(json.dumps(config), encoding="utf-8")
+        assert main(["run", "workflow", "w", "--task", "x"]) == 1
+        assert "lines.txt has more than 200,000 lines" in "".join(capsys.readouterr())
+        assert messages_server.requests == []
+
     def test_a_match_that_leads_out_fails_by_name_and_is_not_sent(self, clone, messages_server, capsys):
         (clone / "src" / "a.py").write_text("mine", encoding="utf-8")
         (clone / "src" / "b.py").symlink_to("../../secret")

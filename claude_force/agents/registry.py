@@ -8,6 +8,7 @@ from typing import Any, Dict, List, Optional, Union
 
 from ..errors import AgentNotFoundError, ConfigurationError, WorkflowNotFoundError
 from ..storage.project_files import shown
+from ..storage.project_root import working_folder
 from ..types import Agent
 from .building import PROBLEM
 from .discovery import Sources, find_sources
@@ -21,8 +22,9 @@ class Registry:
     """Finds agents by name. Thread-safe; files that changed are read again by the next call."""
 
     def __init__(self, config_path: Union[str, Path, None] = None, start: Optional[Path] = None) -> None:
-        """Raises ConfigurationError for a `config_path` that is not there."""
-        self._sources: Sources = find_sources(config_path, start or Path.cwd())
+        """Raises ConfigurationError for a `config_path` that is not there, FileAccessError without a working
+        directory."""
+        self._sources: Sources = find_sources(config_path, start or working_folder())
         self._ledger = self._sources.ledger
         self._lock = threading.Lock()
         self._loaded: Optional[Loaded] = None

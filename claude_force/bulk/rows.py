@@ -46,7 +46,7 @@ _KINDS = ".jsonl, .ndjson, .json (a list), .csv, .tsv or .txt (a task in each li
 _LONGEST_LINE = 16 * 1024 * 1024
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 # In bytes. A list in JSON is read as a whole; other files are read line by line.
-_LARGEST_LIST = 512 * 1024 * 1024
+_LARGEST_LIST = 128 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class TaskFile:
     def _not_utf8(self) -> str:
         """Which line is not UTF-8, counted from 1, or what the whole file is."""
         with os.fdopen(open_named(self._path), "rb") as lines:
-            for number, line in enumerate(lines, start=1):
+            for number, line in enumerate(iter(lambda: lines.readline(_LONGEST_LINE), b""), start=1):
                 if number == 1 and line.startswith(_UTF_16):
                     return "it is UTF-16"
                 try:

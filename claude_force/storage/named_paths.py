@@ -13,7 +13,7 @@ from typing import NamedTuple, Optional, Union
 
 from .file_walk import Spot
 from .project_files import ProjectFiles, missing, read_all, unusable
-from .project_root import project_root
+from .project_root import project_root, working_folder
 
 _DESCRIPTORS = ("/dev/fd/", "/proc/self/fd/")
 
@@ -29,7 +29,7 @@ class NamedPaths:
     """Paths relative to the working directory, or to `start`."""
 
     def __init__(self, start: Optional[Path] = None) -> None:
-        self._start = os.path.realpath(start or os.getcwd())
+        self._start = os.path.realpath(start or working_folder())
         self.root = project_root(self._start)
 
     def has(self, path: Union[str, Path]) -> bool:

@@ -8,8 +8,18 @@ from pathlib import Path
 from typing import Optional, Tuple, Union
 
 from .. import settings
+from ..errors import FileAccessError
 
 _SHARED = stat.S_ISVTX | stat.S_IWOTH
+
+
+def working_folder() -> Path:
+    """The working directory. Raises FileAccessError where it was removed."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError as error:
+        advice = "Change to another folder."
+        raise FileAccessError("The working directory", "is not there any more", advice) from error
 
 
 def project_root(start: Union[str, Path]) -> Path:

@@ -21,7 +21,9 @@ _FILE_TEXT = "item.text"
 logger = logging.getLogger(__name__)
 
 # In bytes, of one file.
-_LARGEST = 64 * 1024 * 1024
+_LARGEST = 16 * 1024 * 1024
+# Each is a call, and all of them are in memory.
+_MOST_LINES = 200_000
 _MOST_LOGGED = 10
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _FENCED = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
@@ -67,6 +69,11 @@ def items_of(
     if foreach.source == LINES:
         # Not splitlines: it divides at form feeds and at U+2028 too, which stand within lines.
         lines = _LINE_END.split(_text_of_lines(root, foreach.value))
+        if len(lines) > _MOST_LINES:
+            raise InputError(
+                f"{shown(foreach.value)} has more than {_MOST_LINES:,} lines: divide it, or run it as a file "
+                "of tasks."
+            )
         return [Item(_short(line), line) for line in lines if line.strip()]
     if foreach.source == STEP:
         return _each([value for answer in answers for value in _answered(answer, foreach.value)])
