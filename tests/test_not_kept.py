@@ -1,5 +1,9 @@
 """Answers that are none, or only half of one: told as such, paid for, and never given out again."""
 
+import contextlib
+import os
+from pathlib import Path
+
 import pytest
 from fleet import MODEL, write_project
 from test_endings import raw
@@ -83,3 +87,45 @@ def test_saved_cost_counts_each_hit_and_nothing_that_is_unknown(cache):
         cache.get("a", task, "m")
     assert cache.get_stats()["saved_cost"] == pytest.approx(0.75)
     assert cache.stats["saved_cost"] == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize("stop_reason", ["end_turn", "stop_sequence", "tool_use"])
+async def test_whole_answer_is_kept(tmp_path, cache, stop_reason):
+    (first, second), _ = await ask(tmp_path, cache, answer("Hello", stop_reason))
+    assert (first.cached, second.cached, second.stop_reason) == (False, True, stop_reason)
+
+
+def open_stores():
+    """The cache files that this process has open."""
+    paths = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            paths.append(os.readlink(descriptor))
+    return [path for path in paths if path.endswith("answers-1.db")]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="there are no descriptors to look at")
+async def test_close_lets_go_of_the_engines_own_cache_alone(tmp_path, cache):
+    project = write_project(tmp_path)
+    for given, left in ((None, 0), (cache, 1)):
+        async with sequence(WHOLE) as (url, _):
+            orchestrator = AsyncAgentOrchestrator(
+                project, api_key="test-key", base_url=url, response_cache=given
+            )
+            assert (await orchestrator.execute_agent("python-expert", "x")).success
+            assert open_stores()
+            await orchestrator.close()
+        assert len(set(open_stores())) == left
+
+
+async def test_call_without_a_cache_says_so_once(tmp_path, clean_environment, caplog):
+    (clean_environment / ".claude").mkdir()
+    (clean_environment / ".claude" / "cache").write_text("a file in its place", encoding="utf-8")
+    async with sequence(WHOLE, WHOLE) as (url, _):
+        async with AsyncAgentOrchestrator(
+            write_project(tmp_path), api_key="test-key", base_url=url
+        ) as orchestrator:
+            results = [await orchestrator.execute_agent("python-expert", "x") for _ in range(2)]
+    assert [(result.success, result.cached) for result in results] == [(True, False)] * 2
+    told = [record for record in caplog.records if "answers are not cached" in record.getMessage()]
+    assert [(record.name, record.levelname) for record in told] == [("claude_force.answers", "WARNING")]
