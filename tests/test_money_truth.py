@@ -2,10 +2,13 @@
 
 import asyncio
 import json
+import os
 import random
+import sys
 
 import pytest
 from billing import INPUT, MODEL, OUTPUT, PRICES, Answer, Steps, billing
+from extras import missing
 from fleet import FakeClock, write_project
 from ledgers import written
 
@@ -392,6 +395,82 @@ def _fits(answer, body):
     if "tools" not in body:
         answer.searches = 0
     return answer
+
+
+async def run_many(server, project, *arguments):
+    """The exit code of the command and its summary."""
+    environment = {**os.environ, "ANTHROPIC_BASE_URL": server.url, "ANTHROPIC_API_KEY": "test-key"}
+    price = f"{MODEL}={INPUT:g},{OUTPUT:g}"
+    command = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "claude_force", "run", "many", "tasks.jsonl", "-o", "out.jsonl", "--json"),
+        *("--model", MODEL, "--max-tokens", str(MOST), "--price", price, *arguments),
+        cwd=project.parent.parent,
+        env=environment,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out, _ = await command.communicate()
+    return command.returncode, json.loads(out)
+
+
+class TestRunMany:
+    @pytest.fixture
+    def rows(self, project):
+        tasks = [{"agent": AGENT, "task": str(number)} for number in range(12)]
+        text = "".join(json.dumps(one) + "\n" for one in tasks)
+        (project.parent.parent / "tasks.jsonl").write_text(text, encoding="utf-8")
+        return lambda: [
+            json.loads(line)
+            for line in (project.parent.parent / "out.jsonl").read_text(encoding="utf-8").splitlines()
+        ]
+
+    async def test_the_budget_holds_over_runs_without_usage(self, project, rows):
+        async with billing(lambda body: Answer(usage=None)) as server:
+            for _ in range(3):
+                code, told = await run_many(server, project, "--budget", "0.05")
+                assert (code, told["over_budget"], told["cost"]) == (4, True, 0)
+        assert 0.04 < told["unpriced_at_most"] <= 0.05
+        assert told["unpriced"] == len(server.requests) == len(rows()) < 7
+        assert all(row["cost"] is None and row["cost_at_most"] > WORST_ANSWER for row in rows())
+
+    async def test_answers_that_are_none_are_counted(self, project, rows):
+        kinds = [
+            Answer(text="", stop_reason="max_tokens"),
+            Answer(text="", stop_reason="refusal"),
+            Answer(text="Half", stop_reason="max_tokens"),
+            Answer(),
+        ]
+        async with billing(lambda body: kinds[int(body["messages"][0]["content"]) % 4]) as server:
+            code, told = await run_many(server, project)
+            assert (code, told["succeeded"], told["failed"]) == (3, 6, 6)
+            assert [told[name] for name in ("empty", "refused", "truncated")] == [3, 3, 6]
+            assert told["cost"] == pytest.approx(sum(server.billed.values()))
+            again = await run_many(server, project)
+            assert again == (3, {**told, "ran_now": 0})
+        assert len(server.requests) == 12
+        for name, count in (("empty", 3), ("refused", 3), ("truncated", 6)):
+            assert sum(row[name] for row in rows()) == count
+
+
+async def test_a_durable_call_that_is_cancelled_stands_in_the_ledger(project, tmp_path):
+    if missing("durable"):
+        pytest.skip(missing("durable"))
+    seen, begun = [], asyncio.Event()
+
+    def plan(body):
+        begun.set()
+        return Answer(text="A longer answer. " * 20)
+
+    async with billing(plan) as server:
+        more = {"durable": f"sqlite:///{tmp_path}/runs.db", "observers": [seen.append]}
+        async with orchestrator(project, server, **more) as fleet:
+            call = asyncio.ensure_future(
+                fleet.execute_agent(AGENT, "x", model=MODEL, max_tokens=MOST, cache="off")
+            )
+            await begun.wait()
+            call.cancel()
+            await asyncio.gather(call, return_exceptions=True)
+            spent = fleet.spent_usd
+    check_books(server, seen, spent, project.parent / "metrics", exact=False)
 
 
 async def test_300_schedules_tell_what_was_billed(project):

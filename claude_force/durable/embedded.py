@@ -12,6 +12,7 @@ import logging
 import os
 import threading
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Dict, List, Optional
@@ -58,6 +59,11 @@ class _Asked:
     order: HandOver
     outcome: asyncio.Future[Outcome]
     making: Optional[asyncio.Future[Any]] = None
+
+    @property
+    def was_left(self) -> bool:
+        """Whether the caller went before there was an outcome; one who is cancelled cancels that too."""
+        return not self.outcome.done() or self.outcome.cancelled()
 
 
 class Embedded:
@@ -127,13 +133,25 @@ class Embedded:
         try:
             await self._desk.do(order)
             outcome = await asked.outcome
+            if isinstance(outcome, CancelledCallError) and asked.making is not None:
+                outcome = await self._paid_for(outcome, asked.making, terms)
             self._desk.leave(Collect((), (Seen(ticket),)))
             return outcome
         finally:
             self._forget(ticket, asked)
-            if asked.making is not None and not asked.outcome.done():
+            if asked.making is not None and asked.was_left:
                 # What it has cost until then is for the one who asked.
                 await ended(asked.making)
+
+    async def _paid_for(
+        self, outcome: CancelledCallError, making: asyncio.Future[Any], terms: Terms
+    ) -> CancelledCallError:
+        """The same, with what the call has cost until another command cancelled it."""
+        await ended(making)
+        outcome = copy(outcome)
+        if terms.bill is not None:
+            terms.bill.put_on(outcome)
+        return outcome
 
     async def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         """Ends what another command has cancelled, all of it in one moment: no call takes the place of one
@@ -159,7 +177,7 @@ class Embedded:
         self._asked[ticket].remove(asked)
         if not self._asked[ticket]:
             del self._asked[ticket]
-            if asked.making is not None and not asked.outcome.done():
+            if asked.making is not None and asked.was_left:
                 asked.making.cancel()
 
     async def _carry(self, ticket: str, generation: int) -> str:
