@@ -17,7 +17,7 @@ from .limits import (
 )
 from .meter import Meter
 from .pace import KINDS, Need, Rates, header_number
-from .run_gate import RunGate
+from .run_gate import RunGate, RunGates
 from .single_flight import SingleFlight, ended
 from .terms import NOBODY, ORDINARY, Guard, Opening, Terms, Watch
 
@@ -43,6 +43,7 @@ __all__ = [
     "Prices",
     "Rates",
     "RunGate",
+    "RunGates",
     "SingleFlight",
     "Terms",
     "Watch",

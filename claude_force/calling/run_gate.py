@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import contextmanager
 from copy import copy
-from typing import Any, Awaitable, Callable, Dict, Optional, Set, Union
+from typing import Any, Awaitable, Callable, Dict, Iterator, List, Optional, Set, Union
 
 from ..errors import CallError, ClaudeForceError, InputError
 from ..money import make_free
 
 RUN, MODEL = "run", "model"
 _EVERY_MODEL = ""
+_LINGER_SECONDS = 2.0
 
 # What the calls that are not sent are failed with.
 _Reason = Union[CallError, InputError]
@@ -80,6 +82,36 @@ class RunGate:
             await asyncio.wait([other, waiting], return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._waiting.discard(waiting)
+
+
+class RunGates:
+    """The gates of runs whose calls come one by one from elsewhere, by the run's id. A gate that is shut is
+    forgotten some seconds after the last call of its run: by then the key or the credit may be another."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._open: Dict[str, List[Any]] = {}
+
+    @contextmanager
+    def of(self, run_id: str) -> Iterator[RunGate]:
+        """The gate of a run, for the length of one of its calls."""
+        found = self._open.get(run_id)
+        if found is None or (not found[1] and self._now() - found[2] > _LINGER_SECONDS):
+            found = self._open[run_id] = [RunGate(), 0, 0.0]
+        found[1] += 1
+        try:
+            yield found[0]
+        finally:
+            found[1], found[2] = found[1] - 1, self._now()
+            if not found[1]:
+                self._forget_old()
+
+    def _forget_old(self) -> None:
+        """Keeps only gates that have calls, or are shut and were used a moment ago."""
+        now = self._now()
+        for run_id, (gate, calls, last) in list(self._open.items()):
+            if not calls and (gate.reason is None or now - last > _LINGER_SECONDS):
+                del self._open[run_id]
 
 
 def _skipped(reason: _Reason) -> _Reason:

@@ -26,6 +26,8 @@ from ..calling import (
     Price,
     Prices,
     Rates,
+    RunGate,
+    RunGates,
     Terms,
     check_limits,
     check_rates,
@@ -43,7 +45,7 @@ from ..results import is_answer
 from ..types import Call, Reply
 from . import host
 from .address import Address, parse
-from .calls import Begin, BeginAlone, Finish, IsOpen, Release, Work, workflow_id
+from .calls import Begin, BeginAlone, Finish, IsOpen, Release, Work, run_of, workflow_id
 from .database import Database
 from .desk import Desk, Flush
 from .guard import Limits, SetByHand
@@ -206,6 +208,7 @@ class _Crew:
         self._asking = Asking(self._send, self.clock)
         self._cache: Optional[SharedCache] = None
         self._suspects = asyncio.Lock()
+        self._run_gates = RunGates(self.clock.now)
         self._signed_on = False
         self._parked: List[asyncio.Task[Any]] = []
 
@@ -344,7 +347,8 @@ class _Crew:
         try:
             order = read_order(work.body)
             job.budgets = order.budgets
-            return await self._answered(order, work.left)
+            with self._run_gates.of(run_of(job.ticket)) as run_gate:
+                return await self._answered(order, work.left, run_gate)
         except ClosedError as error:
             return None if self.stopping else error
         except (CallError, InputError) as error:
@@ -353,8 +357,9 @@ class _Crew:
             logger.exception("a call failed in this worker")
             return WorkerError(f"Worker {self.pulse.name} met {type(error).__name__}: {error}")
 
-    async def _answered(self, order: Order, left: Optional[float]) -> Reply:
+    async def _answered(self, order: Order, left: Optional[float], run_gate: RunGate) -> Reply:
         terms = Terms(
+            run_gate=run_gate,
             first_of_many=order.first_of_many,
             guard=self.limits.guard(order.budgets),
             price=self._price_of(order),
