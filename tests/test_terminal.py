@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pexpect
 import pytest
-from fleet import until
+from fleet import command, until
 
 from claude_force.testing import faults
 
@@ -253,3 +253,47 @@ class TestPipes:
         terminal = Terminal(shell=f"'{sys.executable}' -m claude_force {' '.join(ASK)} -q | head -c 5")
         assert terminal.end() == 0
         assert terminal.text == "word0"
+
+
+LONG_NAME = "a-reviewer-with-a-very-long-name-that-goes-on-and-on"
+
+
+@pytest.mark.parametrize("columns", [80, 100, 130])
+class TestTables:
+    """Names may be broken, figures never; each column has a name; nothing is wider than the window."""
+
+    @pytest.fixture
+    def shown(self, workplace, columns):
+        agents = workplace / ".claude" / "agents"
+        described = "description: " + "Reviews long texts. " * 5
+        text = f"---\nname: {LONG_NAME}\n{described}\nmodel: haiku\n---\nYou review.\n"
+        (agents / "long.md").write_text(text, encoding="utf-8")
+        for task in ("a", "b"):
+            assert command("run", "agent", LONG_NAME, "--task", task).returncode == 0
+
+        def show(*arguments):
+            terminal = Terminal(*arguments, columns=columns, COLUMNS=str(columns))
+            assert terminal.end() == 0
+            lines = ESCAPE.sub("", terminal.text).splitlines()
+            assert max(map(len, lines)) <= columns
+            return lines
+
+        return show
+
+    @pytest.mark.parametrize(
+        "what", [("list", "agents"), ("metrics", "agents"), ("metrics", "costs")], ids=" ".join
+    )
+    def test_hold(self, shown, what, columns):
+        lines = shown(*what)
+        heads = [line for line in lines if line.startswith("┃")]
+        assert heads
+        for line in heads:
+            assert all(cell.strip() for cell in line.strip("┃").split("┃"))
+        first = "".join(line.split("│")[1].strip() for line in lines if line.startswith("│"))
+        assert LONG_NAME in first
+
+    def test_figures_are_whole(self, shown, columns):
+        lines = shown("metrics", "agents")
+        row = next(line for line in lines if line.startswith("│ a-rev"))
+        assert re.search(r"│ 2 +│", row)
+        assert re.search(r"\$0\.\d{4,6} +│", row)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from typing import Any, List, Mapping, Optional, Sequence, TextIO
 
@@ -59,11 +58,6 @@ def compact(value: float) -> str:
         if value >= 0.9995 * size:
             return f"{value / size:.1f}".replace(".0", "") + unit
     return f"{value:,.0f}"
-
-
-def has_room(columns: int) -> bool:
-    """Whether the terminal is so wide."""
-    return shutil.get_terminal_size().columns >= columns
 
 
 def sparkline(values: Sequence[float]) -> str:

@@ -20,8 +20,8 @@ from ..spelled import count, dollars
 from ..wording import for_shell
 from . import amounts, render, streams
 
-# Columns of a terminal that a table needs for a picture beside it, and for all of its own columns.
-_FOR_BARS, _FOR_ALL = 100, 90
+# A bar is as long as its value beside the highest.
+_BAR_HEAD = "compared"
 _MOST_WANTED = ("runs", "errors", "p95", "cost")
 
 
@@ -134,9 +134,10 @@ def _table(first: str, of: Callable[[Summary], Dict[str, Figures]], summary: Sum
         ]
         for name, one in parts
     ]
-    if streams.on_terminal() and not amounts.has_room(_FOR_ALL):
+    if streams.on_terminal() and not render.fits(heads, rows):
         shown = [heads.index(head) for head in (first, *_MOST_WANTED)]
-        heads, rows = [heads[one] for one in shown], [[row[one] for one in shown] for row in rows]
+        render.table([heads[one] for one in shown], [[row[one] for one in shown] for row in rows])
+        return
     _with_bars(heads, rows, [one.executions for _, one in parts])
 
 
@@ -221,9 +222,9 @@ def _advice(error_type: str) -> Optional[str]:
 
 def _with_bars(heads: List[str], rows: List[List[str]], values: List[float]) -> None:
     """A bar for each value, where a person has room for it."""
-    if streams.on_terminal() and amounts.has_room(_FOR_BARS):
-        heads = [*heads, ""]
-        rows = [[*row, bar] for row, bar in zip(rows, amounts.bars(values))]
+    with_bars = [[*row, bar] for row, bar in zip(rows, amounts.bars(values))]
+    if streams.on_terminal() and render.fits([*heads, _BAR_HEAD], with_bars):
+        heads, rows = [*heads, _BAR_HEAD], with_bars
     render.table(heads, rows)
 
 

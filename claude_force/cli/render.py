@@ -11,8 +11,8 @@ from ..spelled import about, count, duration
 from ..types import AgentResult
 from . import streams
 
-# Terminals narrower than this show a table that does not fit as a list; a cell takes so much for its frame.
-_NARROW, _FRAME = 60, 3
+# A text column gets no narrower than this in a table that is too wide; a cell takes so much for its frame.
+_NARROW_TEXT, _FRAME = 14, 3
 _LABEL = 17
 # Letters of an agent's description in a table.
 _MOST_SHOWN = 100
@@ -167,23 +167,45 @@ def _drawn(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.text import Text
 
     console = Console()
-    if console.width < min(_NARROW, _least_width(heads, rows)):
+    if console.width < _least_width(heads, rows):
         for name, *rest in rows:
             console.print(Text(name, "bold"))
             for head, cell in zip(heads[1:], rest):
-                if head and cell:
+                if cell:
                     console.print(Text(f"  {head}: {cell}"))
         return
-    drawn = Table(*(Column(head, overflow="fold") for head in heads))
+    drawn = Table(
+        *(
+            Column(head, overflow="fold", no_wrap=_is_figures(cells), min_width=len(head))
+            for head, *cells in zip(heads, *rows)
+        )
+    )
     for row in rows:
         drawn.add_row(*(Text(cell) for cell in row))
     console.print(drawn)
 
 
+def fits(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    """Whether the terminal is so wide that the table needs no line break."""
+    # Not above: nobody else needs it, and a cached answer is not to wait for it.
+    import shutil
+
+    widths = (max(map(len, cells)) for cells in zip(heads, *rows))
+    return sum(width + _FRAME for width in widths) + 1 <= shutil.get_terminal_size().columns
+
+
 def _least_width(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
-    """Columns of a terminal that a drawn table needs if it is not to cut a word in two."""
-    words = (max(len(word) for cell in cells for word in cell.split() or [""]) for cells in zip(heads, *rows))
-    return sum(length + _FRAME for length in words) + 1
+    """Columns of a terminal that a drawn table needs: figures are never broken, names may be."""
+    total = 1
+    for head, *cells in zip(heads, *rows):
+        longest = max(map(len, cells), default=0)
+        needed = longest if _is_figures(cells) else min(longest, _NARROW_TEXT)
+        total += max(needed, len(head)) + _FRAME
+    return total
+
+
+def _is_figures(cells: Sequence[str]) -> bool:
+    return all(not cell or cell[0] in "0123456789$<-" or cell.startswith("unknown") for cell in cells)
 
 
 class Spinner:
