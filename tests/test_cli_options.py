@@ -239,3 +239,22 @@ class TestEveryRun:
         assert main(["run", "workflow", "review", "--task", "x", "--estimate", "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["rows"] == 2
         assert messages_server.requests == []
+
+
+class TestJsonNames:
+    def test_money_has_one_name_in_every_output(self, workplace, capsys):
+        (workplace / "t.jsonl").write_text('{"agent": "python-expert", "task": "x"}\n')
+
+        def shown(*arguments):
+            assert main([*arguments, "--json"]) == 0
+            return json.loads(capsys.readouterr().out)
+
+        one = shown(*ASK)["metadata"]
+        assert one["cost_usd"] == one["estimated_cost"] > 0
+        assert one["duration_seconds"] * 1000 == one["execution_time_ms"]
+        many = shown("run", "many", "t.jsonl", "-o", "o.jsonl", "--cache", "off")
+        assert many["cost_usd"] == many["cost"] > 0
+        assert shown(*ASK, "--estimate", "--cache", "off")["cost_usd"]["high"] > 0
+        assert shown("run", "workflow", "review", "--task", "x")["success"]
+        assert shown("runs", "list")[0]["cost_usd"] >= 0
+        assert shown("metrics", "costs")["total"]["cost_usd"] > 0

@@ -128,6 +128,8 @@ def _fields(outcome: Outcome, path: Path) -> Dict[str, Any]:
         "empty": outcome.empty,
         "ran_now": outcome.ran,
         "cost": outcome.cost,
+        "cost_usd": outcome.cost,
+        "saved_usd": outcome.saved,
         "unpriced": outcome.unpriced,
         "unpriced_at_most": outcome.unpriced_at_most,
         "lost": outcome.lost,

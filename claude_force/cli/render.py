@@ -34,6 +34,10 @@ def result_fields(result: AgentResult) -> Dict[str, Any]:
         "attempts": result.attempts,
         "shared": result.shared,
         "saved_cost": result.saved_cost,
+        # The names of every other output; those of 1.x stay beside them.
+        "cost_usd": result.cost,
+        "saved_usd": result.saved_cost,
+        "duration_seconds": result.duration,
     }
     return {
         "success": result.success,

@@ -67,6 +67,7 @@ def estimate_fields(estimate: Estimate) -> Dict[str, Any]:
         "input_tokens": estimate.input_tokens._asdict(),
         "output_tokens": estimate.output_tokens._asdict(),
         "cost": estimate.cost._asdict() if estimate.cost else None,
+        "cost_usd": estimate.cost._asdict() if estimate.cost else None,
         "unpriced": list(estimate.unpriced),
     }
 

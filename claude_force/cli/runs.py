@@ -202,6 +202,7 @@ def _kept_fields(run: KeptRun, journal: Journal) -> Dict[str, Any]:
         "began": run.began,
         "ended": run.ended,
         "spent": run.spent,
+        "cost_usd": run.spent,
         "answers": run.answers,
         "unpriced": run.unpriced,
     }
