@@ -41,7 +41,7 @@ _CALL = "max_tokens temperature timeout deadline max_retries max_concurrent no_s
 _SHOWN = "answer_file as_json"
 _RATES = "rpm input_tpm output_tpm"
 _DATABASE = "run_database durable"
-_WORKFLOW_RUN = f"no_pass_output fail_fast grace budget price cache cache_ttl {_RATES} {_DATABASE} {_CALL}"
+_WORKFLOW_RUN = f"no_pass_output fail_fast budget price cache cache_ttl {_RATES} {_DATABASE} {_CALL}"
 
 _RUN = {
     "agent": Verb(
