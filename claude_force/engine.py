@@ -182,7 +182,11 @@ class Engine(Inquiries):
             InputError: a ValueError, before anything is sent.
         """
         check_policy(cache)
-        call = self._prepare(agent_name, task, model, max_tokens, temperature, cache_ttl, **options)
+        call = self._prepare(
+            *(agent_name, task, model, max_tokens, temperature, cache_ttl),
+            is_composed=terms.is_composed,
+            **options,
+        )
         if self._budget is not None:
             terms = replace(terms, budgets=(self._budget, *terms.budgets))
         return await self._carry_out(call, Run(agent_name, workflow_name, workflow_position), cache, terms)
@@ -196,6 +200,7 @@ class Engine(Inquiries):
         temperature: Optional[float] = None,
         cache_ttl: str = "5m",
         use_memory: bool = True,
+        is_composed: bool = False,
         **options: Any,
     ) -> Call:
         if max_tokens is not None:
@@ -203,7 +208,8 @@ class Engine(Inquiries):
         check_cache_ttl(cache_ttl)
         check_options(options if temperature is None else {**options, "temperature": temperature})
         return prepare_call(
-            self._registry, agent_name, task, model, max_tokens, temperature, cache_ttl, **options
+            *(self._registry, agent_name, task, model, max_tokens, temperature, cache_ttl, is_composed),
+            **options,
         )
 
     def model_of(self, agent_name: str, model: Optional[str] = None) -> str:

@@ -25,7 +25,7 @@ from .workflow.journal import KeptRun
 from .workflow.keeping import Keeper, Keeping
 from .workflow.outcome import FAILED, SUCCEEDED
 from .workflow.parts import Answered, Part
-from .workflow.plan import Draft, Plan, SizeOf, between, drafts
+from .workflow.plan import Draft, Plan, SizeOf, between, drafts, with_problem_of
 from .workflow.runner import OnPart, Runner, Setting
 
 
@@ -95,7 +95,9 @@ class Workflows(Engine):
         setting = self._setting(found, task, inputs or {}, pass_output_to_next)
 
         def prepare(part: Part) -> Call:
-            return self._prepare(part.step.agent, part.task, **_options(part.step, call_options))
+            return self._prepare(
+                part.step.agent, part.task, is_composed=True, **_options(part.step, call_options)
+            )
 
         async def estimated(size_of: SizeOf) -> Tuple[List[Draft], Estimate]:
             steps = await to_thread.run_sync(lambda: list(drafts(found, setting, prepare, size_of)))
@@ -104,8 +106,9 @@ class Workflows(Engine):
 
         forecast = self._caller.forecast
         sizes = (lambda call: 1.0), forecast.answer_bytes, forecast.most_bytes
-        (_, low), (steps, expected), (_, high) = [await estimated(size_of) for size_of in sizes]
-        return Plan(found, tuple(one.planned for one in steps), between(low, expected, high))
+        (_, low), (steps, expected), (longest, high) = [await estimated(size_of) for size_of in sizes]
+        planned = tuple(map(with_problem_of, steps, longest))
+        return Plan(found, planned, between(low, expected, high))
 
     async def runs(self, most: int = 20) -> List[KeptRun]:
         """The last runs of workflows that can be resumed, the newest first. Raises CacheError."""
@@ -154,12 +157,12 @@ class Workflows(Engine):
     ) -> Answered:
         step = part.step
         options = _options(step, call_options)
-        question = self._question(step.agent, part.task, **options)
+        question = self._question(step.agent, part.task, is_composed=True, **options)
         result = kept.recall(part, question)
         if result is not None:
             return Answered(result, resumed=True)
         bill, many = Bill(), step.foreach is not None
-        terms = replace(terms, first_of_many=many, ticket=kept.ticket(part), bill=bill)
+        terms = replace(terms, first_of_many=many, ticket=kept.ticket(part), bill=bill, is_composed=True)
         try:
             result = await self.execute_agent(
                 step.agent,

@@ -43,13 +43,16 @@ def check_name(name: object) -> str:
     return name
 
 
-def check_task(task: object) -> str:
-    """`task` itself, unchanged. Raises InvalidTaskError."""
+def check_task(task: object, is_composed: bool = False) -> str:
+    """`task` itself, unchanged. Raises InvalidTaskError.
+
+    `is_composed`: the package has put it together, of answers and files; then the context bounds its length.
+    """
     if not isinstance(task, str):
         raise InvalidTaskError(f"Task is {type(task).__name__}, not text: pass a str.")
     if not task or task.isspace():
         raise InvalidTaskError("Task is empty: say what the agent is to do.")
-    if len(task) > settings.MAX_TASK_CHARACTERS:
+    if len(task) > settings.MAX_TASK_CHARACTERS and not is_composed:
         raise InvalidTaskError(
             f"Task too large: {len(task):,} characters, the limit is {settings.MAX_TASK_CHARACTERS:,}. "
             "Split it into several tasks."

@@ -7,6 +7,7 @@ from typing import Any, Dict, Optional
 from ..errors import ConfigurationError
 from ..types import Agent, Call
 from .commands import render
+from .context import check_context
 from .models import Choice, betas_of, choose, is_open, model_of, takes_effort, warn_if_retired
 from .names import check_task
 from .registry import Registry
@@ -21,14 +22,17 @@ def prepare_call(
     max_tokens: Optional[int] = None,
     temperature: Optional[float] = None,
     cache_ttl: str = "5m",
+    is_composed: bool = False,
     **options: Any,
 ) -> Call:
     """What is not given is as the agent's file says, then as the environment or the defaults do.
 
+    `is_composed`: the task is put together of answers and files, and bounded by the model's context alone.
+
     Raises InputError. Whether the API takes the options is for others to say.
     """
     agent = registry.get(agent_name)
-    check_task(task)
+    check_task(task, is_composed)
     choice = _choice(agent, model)
     chosen = model_of(choice)
     warn_if_retired(chosen)
@@ -42,6 +46,8 @@ def prepare_call(
         _add(options, "extra_headers", **{"anthropic-beta": beta})
     if max_tokens is None:
         max_tokens = agent.settings.max_tokens or default_max_tokens(chosen, options)
+    if is_composed:
+        check_context(task, chosen, max_tokens, options)
     if not agent.is_command:
         return Call(agent.name, agent.system, task, chosen, max_tokens, options, cache_ttl)
     message = render(agent.definition, task)

@@ -104,7 +104,8 @@ class Terms:
     `bill` is the call's own, for a caller who wants to know of it before the call has ended. `ticket`,
     "run:place", says which call this is of a durable run: handed over again, it is the same one. `opening` is
     that of the run that the call belongs to, and `run_gate` ends that run. `price` is what the call's tokens
-    cost, where its caller has prices that are not the engine's.
+    cost, where its caller has prices that are not the engine's. `is_composed` says that the task is put
+    together by a workflow, and may be longer than one that a caller gives.
     """
 
     budgets: Tuple[Budget, ...] = ()
@@ -116,6 +117,7 @@ class Terms:
     opening: Optional[Opening] = None
     price: Optional[Price] = None
     run_gate: Optional[RunGate] = None
+    is_composed: bool = False
 
     def expect(self, model: str) -> None:
         """Raises ClosedError, or the error of a call that is not sent, where nothing may be sent any more."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
-from .. import settings
 from ..errors import InputError
 from ..estimate import Estimate, Range
 from ..types import AgentResult, Call
@@ -16,6 +15,9 @@ from .parts import Part, Parts
 from .runner import Setting
 from .spec import STEP, Step, Workflow
 from .told import usual_template, values_of
+
+# In characters: more than any model has written in one answer.
+_LONGEST_ANSWER = 1_000_000
 
 # A call for a part; raises InputError.
 Prepare = Callable[[Part], Call]
@@ -100,9 +102,7 @@ def _parts(
 
 def _call(parts: Parts, number: int, prepare: Prepare) -> Union[Call, InputError]:
     try:
-        part = parts.part(number)
-        # No run sends more; here the answers within are of a supposed length.
-        return prepare(part._replace(task=part.task[: settings.MAX_TASK_CHARACTERS]))
+        return prepare(parts.part(number))
     except InputError as error:
         return error
 
@@ -118,8 +118,16 @@ def _answered(
 
 
 def _supposed(size: float) -> str:
-    # What is longer fills the longest task that there is, and no more of it would be sent.
-    return "x" * round(min(size, settings.MAX_TASK_CHARACTERS))
+    return "x" * round(min(size, _LONGEST_ANSWER))
+
+
+def with_problem_of(step: Draft, longest: Draft) -> PlannedStep:
+    """The step, with what would be its problem if all answers before it were as long as they can be."""
+    planned = step.planned
+    problem = next((str(call) for call in longest.calls if isinstance(call, InputError)), None)
+    if planned.problem is not None or problem is None:
+        return planned
+    return planned._replace(problem=f"with the longest answers before it: {problem}")
 
 
 def between(low: Estimate, expected: Estimate, high: Estimate) -> Estimate:
