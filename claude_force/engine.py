@@ -11,7 +11,7 @@ from anyio import move_on_after, to_thread
 
 from . import settings
 from .account import Account
-from .agents import Registry, prepare_call
+from .agents import Registry, check_context, prepare_call
 from .asking import Asking, Door, Keeping
 from .cache.asked import USE, asked, check_policy
 from .cache.key import cache_key, question
@@ -182,14 +182,16 @@ class Engine(Inquiries):
             InputError: a ValueError, before anything is sent.
         """
         check_policy(cache)
-        call = self._prepare(
-            *(agent_name, task, model, max_tokens, temperature, cache_ttl),
-            is_composed=terms.is_composed,
-            **options,
-        )
+        call = self._call_of(terms, agent_name, task, model, max_tokens, temperature, cache_ttl, **options)
         if self._budget is not None:
             terms = replace(terms, budgets=(self._budget, *terms.budgets))
         return await self._carry_out(call, Run(agent_name, workflow_name, workflow_position), cache, terms)
+
+    def _call_of(self, terms: Terms, *arguments: Any, **options: Any) -> Call:
+        call = self._prepare(*arguments, **{**options, "is_composed": terms.is_composed})
+        if terms.is_composed:
+            check_context(call)
+        return call
 
     def _prepare(
         self,

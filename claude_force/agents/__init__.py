@@ -1,5 +1,6 @@
 """What can be run: agents, commands and plugins, claude.json, the registry over all, model aliases."""
 
+from .context import check_context
 from .describing import all_fields, listed_fields
 from .loaded import Problem
 from .models import resolve_model
@@ -11,6 +12,7 @@ __all__ = [
     "Problem",
     "Registry",
     "all_fields",
+    "check_context",
     "check_name",
     "check_task",
     "listed_fields",

@@ -8,7 +8,9 @@ from __future__ import annotations
 import re
 from typing import Any, Mapping, Optional
 
+from .. import settings
 from ..errors import InvalidTaskError
+from ..types import Call
 from .models import LONG_CONTEXT_BETA
 
 _CONTEXT_TOKENS, _LONG_CONTEXT_TOKENS = 200_000, 1_000_000
@@ -27,9 +29,12 @@ def context_tokens(model: str, options: Mapping[str, Any]) -> Optional[int]:
     return _LONG_CONTEXT_TOKENS if is_long or not _SMALL.match(model) else _CONTEXT_TOKENS
 
 
-def check_context(task: str, model: str, max_tokens: int, options: Mapping[str, Any]) -> None:
-    """Raises InvalidTaskError where the task and the answer can't fit."""
-    most, least = context_tokens(model, options), len(task) // _MOST_CHARACTERS_PER_TOKEN
+def check_context(call: Call) -> None:
+    """Raises InvalidTaskError where a task, longer than a caller may give, and the answer can't fit."""
+    task, model, max_tokens = call.task, call.model, call.max_tokens
+    if len(task) <= settings.MAX_TASK_CHARACTERS:
+        return
+    most, least = context_tokens(model, call.options), len(task) // _MOST_CHARACTERS_PER_TOKEN
     if most is not None and least + max_tokens > most:
         raise InvalidTaskError(
             f"Task too large: {len(task):,} characters were put together for this step, {least:,} tokens "

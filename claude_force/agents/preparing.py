@@ -7,7 +7,6 @@ from typing import Any, Dict, Optional
 from ..errors import ConfigurationError
 from ..types import Agent, Call
 from .commands import render
-from .context import check_context
 from .models import Choice, betas_of, choose, is_open, model_of, takes_effort, warn_if_retired
 from .names import check_task
 from .registry import Registry
@@ -27,7 +26,7 @@ def prepare_call(
 ) -> Call:
     """What is not given is as the agent's file says, then as the environment or the defaults do.
 
-    `is_composed`: the task is put together of answers and files, and bounded by the model's context alone.
+    `is_composed`: the task is put together of answers and files, and not bounded here.
 
     Raises InputError. Whether the API takes the options is for others to say.
     """
@@ -46,8 +45,6 @@ def prepare_call(
         _add(options, "extra_headers", **{"anthropic-beta": beta})
     if max_tokens is None:
         max_tokens = agent.settings.max_tokens or default_max_tokens(chosen, options)
-    if is_composed:
-        check_context(task, chosen, max_tokens, options)
     if not agent.is_command:
         return Call(agent.name, agent.system, task, chosen, max_tokens, options, cache_ttl)
     message = render(agent.definition, task)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
+from ..agents import check_context
 from ..errors import InputError
 from ..estimate import Estimate, Range
 from ..types import AgentResult, Call
@@ -124,10 +125,19 @@ def _supposed(size: float) -> str:
 def with_problem_of(step: Draft, longest: Draft) -> PlannedStep:
     """The step, with what would be its problem if all answers before it were as long as they can be."""
     planned = step.planned
-    problem = next((str(call) for call in longest.calls if isinstance(call, InputError)), None)
+    problem = next(filter(None, map(_too_long, longest.calls)), None)
     if planned.problem is not None or problem is None:
         return planned
     return planned._replace(problem=f"with the longest answers before it: {problem}")
+
+
+def _too_long(call: Union[Call, InputError]) -> Optional[str]:
+    try:
+        if not isinstance(call, InputError):
+            check_context(call)
+    except InputError as error:
+        return str(error)
+    return None
 
 
 def between(low: Estimate, expected: Estimate, high: Estimate) -> Estimate:
