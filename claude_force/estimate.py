@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, AsyncIterator, Awaitable, Callable, Dict, NamedTuple, Optional, Set, Tuple
 
-from .calling import Forecast, Price, byte_size
+from .calling import Forecast, Price, byte_size, most_searches
 from .errors import InputError
 from .types import Call, Usage
 
@@ -107,7 +107,12 @@ class Estimator:
         usages = [
             _usage(prompt.low, answer.low, read),
             _usage(prompt.expected, answer.expected, read),
-            Usage(0, round(answer.high), round(prompt.high)),
+            Usage(
+                0,
+                round(answer.high),
+                round(prompt.high),
+                web_search_requests=most_searches(call.options) or 0,
+            ),
         ]
         costs = [self.price(call.model, usage, call.options) for usage in usages]
         known = [cost for cost in costs if cost is not None]

@@ -18,6 +18,7 @@ from .limits import (
 from .meter import Meter
 from .pace import KINDS, Need, Rates, header_number
 from .run_gate import RunGate, RunGates
+from .server_tools import most_searches
 from .single_flight import SingleFlight, ended
 from .terms import NOBODY, ORDINARY, Guard, Opening, Terms, Watch
 
@@ -59,6 +60,7 @@ __all__ = [
     "exceeded",
     "header_number",
     "is_starting",
+    "most_searches",
     "nano",
     "price_by",
 ]
