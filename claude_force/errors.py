@@ -81,7 +81,7 @@ class InvalidTaskError(InputError):
 class InvalidOptionError(InputError):
     """An option has no meaning, or the installed SDK or the model doesn't take it."""
 
-    fatal_for = "run"
+    fatal_for: Optional[str] = "run"
 
 
 class AgentNotFoundError(InputError):
@@ -116,7 +116,7 @@ class RunBusyError(InputError):
 class UnknownPriceError(InputError):
     """A budget is set, and what the call may cost is not known."""
 
-    fatal_for = "run"
+    fatal_for: Optional[str] = "run"
 
 
 class FileAccessError(InputError):
@@ -134,8 +134,11 @@ class FileAccessError(InputError):
         self, name: str, what: str, advice: str, is_missing: bool = False, is_outside: bool = False
     ) -> None:
         super().__init__(f"{name} {what}. {advice}")
-        self.name, self.what, self.advice = name, what, advice
-        self.is_missing, self.is_outside = is_missing, is_outside
+        self.name: str = name
+        self.what: str = what
+        self.advice: str = advice
+        self.is_missing: bool = is_missing
+        self.is_outside: bool = is_outside
 
     def __reduce__(self) -> Any:
         return type(self), (self.name, self.what, self.advice, self.is_missing, self.is_outside)
@@ -156,7 +159,7 @@ class ConfigurationNotFoundError(ConfigurationError, FileNotFoundError):
 class DatabaseError(ConfigurationError):
     """The database of durable runs can't be used, or not by this process."""
 
-    fatal_for = "run"
+    fatal_for: Optional[str] = "run"
 
 
 class CallError(ClaudeForceError):
@@ -248,19 +251,21 @@ class ConnectionFailedError(TransientError):
 class SilenceError(TransientError, TimeoutError):
     """The server sent nothing for `timeout_seconds`."""
 
-    advice = naming("Raise {} if the model is slow to start, or try again later.", "timeout_seconds")
+    advice: str = naming("Raise {} if the model is slow to start, or try again later.", "timeout_seconds")
 
 
 class RateLimitError(TransientError):
     """429: the organisation's requests or tokens per minute are used up."""
 
-    advice = naming("Lower {}, raise {}, or ask for a higher rate limit.", "max_concurrent", "max_retries")
+    advice: str = naming(
+        "Lower {}, raise {}, or ask for a higher rate limit.", "max_concurrent", "max_retries"
+    )
 
 
 class OverloadedError(TransientError):
     """529, 503 or an `overloaded_error` event: the service has no room now."""
 
-    advice = naming("The service is busy; try again later or raise {}.", "max_retries")
+    advice: str = naming("The service is busy; try again later or raise {}.", "max_retries")
 
 
 class ServerError(TransientError):
@@ -284,11 +289,11 @@ class RequestTooLargeError(RequestRefusedError):
 class AuthenticationError(CallError):
     """401, or no credentials were found; 407, where it is a proxy that asks for them."""
 
-    advice = Wording(
+    advice: str = Wording(
         "Set ANTHROPIC_API_KEY to a valid key (export ANTHROPIC_API_KEY=...), or pass api_key.",
         "Set ANTHROPIC_API_KEY to a valid key: export ANTHROPIC_API_KEY=...",
     )
-    fatal_for = "run"
+    fatal_for: Optional[str] = "run"
 
 
 class MissingCredentialsError(AuthenticationError, ValueError):
@@ -299,21 +304,21 @@ class SpendLimitError(CallError):
     """402, or an answer of any status that says that credit is used up or a spend limit is reached."""
 
     advice = "Raise the spend limit or add credit in the Console; waiting does not help."
-    fatal_for = "run"
+    fatal_for: Optional[str] = "run"
 
 
 class PermissionDeniedError(CallError):
     """403 or 451: the key may not do this; or the organisation, the workspace or the key is disabled."""
 
     advice = "Use a key whose workspace may use this model and endpoint."
-    fatal_for = "model"
+    fatal_for: Optional[str] = "model"
 
 
 class ModelNotFoundError(CallError):
     """404, 405 or 410: the endpoint does not know the model, or the path."""
 
     advice = "Check the model's name and ANTHROPIC_BASE_URL."
-    fatal_for = "model"
+    fatal_for: Optional[str] = "model"
 
 
 class BadReplyError(CallError):
@@ -325,7 +330,7 @@ class BadReplyError(CallError):
 class AnswerTooLargeError(CallError):
     """The answer had far more bytes than `max_tokens` lets it have, and was broken off."""
 
-    advice = naming(
+    advice: str = naming(
         "Check that ANTHROPIC_BASE_URL is a Messages API that keeps to {}; what came may be billed.",
         "max_tokens",
     )
@@ -340,19 +345,19 @@ class RefusedError(CallError):
 class EmptyAnswerError(CallError):
     """The answer ended without any text. The request was billed."""
 
-    advice = naming("Raise {} if the model used them up by thinking, or change the task.", "max_tokens")
+    advice: str = naming("Raise {} if the model used them up by thinking, or change the task.", "max_tokens")
 
 
 class DeadlineExceededError(CallError, TimeoutError):
     """`deadline_seconds` passed before the call was done."""
 
-    advice = naming("Raise {}, or run fewer calls at once.", "deadline_seconds")
+    advice: str = naming("Raise {}, or run fewer calls at once.", "deadline_seconds")
 
 
 class BudgetExceededError(CallError):
     """The call may cost more than the budget has left; it was not sent."""
 
-    advice = naming("Raise {}, lower {}, or choose a model that costs less.", "budget_usd", "max_tokens")
+    advice: str = naming("Raise {}, lower {}, or choose a model that costs less.", "budget_usd", "max_tokens")
 
 
 class ClosedError(CallError):
@@ -378,4 +383,4 @@ class PaidCallBlockedError(CallError):
     """CLAUDE_FORCE_LOOPBACK_ONLY is set and the endpoint is not on this machine."""
 
     advice = "Set ANTHROPIC_BASE_URL to a server on loopback, or unset CLAUDE_FORCE_LOOPBACK_ONLY."
-    fatal_for = "run"
+    fatal_for: Optional[str] = "run"
