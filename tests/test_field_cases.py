@@ -92,7 +92,11 @@ CASES: Dict[int, Case] = {
     ),
     14: Case(
         "What the package puts together itself is bounded by the model's context, not as a caller's task.",
-        ["test_workflow_graph.py::TBD"],
+        [
+            "test_long_steps.py::test_answers_of_128000_characters_are_told",
+            "test_long_steps.py::test_run_that_failed_at_such_a_step_is_resumed",
+            "test_long_steps.py::test_limit_of_a_callers_task_stays",
+        ],
     ),
     15: Case(
         "A certificate file that can't be used is named with its variable.",
