@@ -199,6 +199,12 @@ class TestOutputs:
         assert self.many("out.jsonl") == 2
         assert "is not a file but a FIFO" in capsys.readouterr().err
 
+    def test_an_endless_file_as_the_output_is_refused(self, workplace, capsys):
+        with (workplace / "out.jsonl").open("wb") as file:
+            file.truncate(1 << 40)
+        assert self.many("out.jsonl") == 2
+        assert "line 1 is not a result" in capsys.readouterr().err
+
     @pytest.mark.parametrize("verb", ["report", "export"])
     def test_reports_and_exports_follow_none(self, workplace, bashrc, capsys, clean_environment, verb):
         assert main(RUN) == 0

@@ -15,6 +15,8 @@ from .rows import Row
 # Errors of calls that were ended from outside. They are written down for what they may have cost.
 _BROKEN_OFF = (ClosedError.__name__, CancelledCallError.__name__)
 _OPENING = b'{"index": '
+# Bytes. A file that somebody else has put there may be a line without end.
+_BEGINNING, _LONGEST_LINE = 2**16, 2**27
 
 # USD that earlier runs of a row have cost, and at most what they cost where that is not known.
 Before = Tuple[float, float]
@@ -120,7 +122,7 @@ def done_of(found: Dict[str, Any]) -> Done:
 def whole_lines(lines: IO[bytes], path: Path) -> Iterator[Tuple[int, bytes, Dict[str, Any]]]:
     """Each whole line with its end and what it says. Raises InputError for a file that is no output."""
     position = 0
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(_bounded(lines), start=1):
         found = _result(line)
         if found is None:
             if lines.read(1) or not _is_torn(line):
@@ -131,6 +133,16 @@ def whole_lines(lines: IO[bytes], path: Path) -> Iterator[Tuple[int, bytes, Dict
             return
         position += len(line)
         yield position, line, found
+
+
+def _bounded(lines: IO[bytes]) -> Iterator[bytes]:
+    """Each line; of one that is too long, or begins as no result does, no more than its beginning."""
+    line = lines.readline(_BEGINNING)
+    while line:
+        if line.startswith(_OPENING) and not line.endswith(b"\n"):
+            line += lines.readline(_LONGEST_LINE)
+        yield line
+        line = lines.readline(_BEGINNING)
 
 
 def _is_torn(line: bytes) -> bool:
