@@ -182,6 +182,33 @@ class TestLibrary:
         assert {one.attempts for one in met} == {3}
         assert "127.0.0.1:1" in str(met[0].error)
 
+    @pytest.mark.parametrize("concurrent", CONCURRENT)
+    async def test_a_dead_endpoint_is_tried_by_few_rows(self, project, concurrent):
+        limits = {"api_key": "k", "base_url": DEAD, "max_concurrent": concurrent}
+        async with AsyncAgentOrchestrator(project, **limits) as running:
+            results = await running.execute_multiple(tasks(2000))
+        assert sum(one.attempts for one in results) <= 5 * max(10, most(concurrent))
+
+    @pytest.mark.parametrize("fault", [faults.reset(), faults.silence_before_first_byte()])
+    async def test_an_endpoint_that_never_answers_ends_it(self, project, fault):
+        limits = {"max_concurrent": 10, "timeout_seconds": 0.3, "clock": None}
+        async with fleet(project, {"faults": lambda _: fault}, **limits) as (orchestrator, server):
+            results = await orchestrator.execute_multiple(tasks(400))
+            assert len(server.requests) < 200
+        assert all(one.error for one in results)
+        assert results[-1].error.skipped
+
+    async def test_the_run_after_a_dead_endpoint_is_not_held_up(self, project):
+        plan = iter([faults.reset()] * 60)
+        limits = {"max_concurrent": 10, "clock": None, "max_retries": 1}
+        async with fleet(project, {"faults": lambda _: next(plan, None)}, **limits) as (orchestrator, _):
+            first = await orchestrator.execute_multiple(tasks(100))
+            assert first[-1].error.skipped
+            while next(plan, None):
+                pass
+            second = await orchestrator.execute_multiple(tasks(30))
+        assert all(one.success for one in second)
+
     async def test_an_endpoint_that_dies_in_mid_run_ends_it_too(self, project):
         async with fleet(project, {}, max_concurrent=4) as (orchestrator, server):
             done = []
@@ -335,7 +362,7 @@ class TestCommand:
 
         def no_large_files():
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
 
         Path("t.jsonl").write_text('{"agent": "python-expert", "task": "x"}\n' * ROWS, encoding="utf-8")
         with MessagesServer(answer=lambda _: "x" * 1000, time_to_first_token=0.05) as server:
@@ -344,9 +371,9 @@ class TestCommand:
             done = command(*MANY, *more, env=environment, preexec_fn=no_large_files)
         written = len(self.lines())
         assert done.returncode == 1
-        assert 0 < written < 10
-        # What is on the wire when the row after them can't be written.
-        assert len(server.requests) <= written + 1 + 2 * 2
+        assert 0 < written < ROWS
+        # Room is held for each answer on the wire, so none is lost.
+        assert len(server.requests) == written
         assert b"out.jsonl can't be written" in done.stderr
 
     def test_a_step_over_a_list_ends_too(self, monkeypatch, capsys):

@@ -30,6 +30,8 @@ from .warming import Warming
 
 # How often, and after how many seconds, an attempt looks again for a file descriptor.
 _MOST_WAITS, _DESCRIPTOR_SECONDS = 100, 0.1
+# The same for a new call of a run whose endpoint has not answered yet.
+_MOST_LOOKS, _LOOK_SECONDS = 100, 0.05
 
 
 class Line:
@@ -90,6 +92,8 @@ class Line:
 
     async def _attempt(self, call: Call, terms: Terms, worst: float, bill: Bill, number: int) -> Reply:
         meter = Meter(on_text=listener(terms.watch))
+        if number == 1 and self._reach.is_doubtful:
+            await self._await_retries(call, terms)
         try:
             if terms.first_of_many and self._warming.helps(call):
                 async with self._warming.passage(call, meter):
@@ -104,6 +108,14 @@ class Line:
         self._reach.answered()
         bill.note(meter)
         return reply
+
+    async def _await_retries(self, call: Call, terms: Terms) -> None:
+        """Waits until the retries of a run's first calls have shown whether its endpoint is dead."""
+        looks = 0
+        while terms.run_gate is not None and self._reach.is_doubtful and looks < _MOST_LOOKS:
+            looks += 1
+            await terms.run_gate.sleep(self._clock.sleep, call.model, _LOOK_SECONDS)
+            terms.run_gate.check(call.model)
 
     async def _afforded(self, call: Call, terms: Terms, worst: float, meter: Meter, number: int) -> Reply:
         if terms.guard is not None:
