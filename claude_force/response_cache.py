@@ -17,7 +17,7 @@ from .cache.entries import FORGED, NO_FINGERPRINT, entry_of, hit_of, sealed_with
 from .cache.key import Question, cache_key, question
 from .cache.lease import leases_of
 from .cache.memory import MemoryLayer
-from .cache.old_callers import MembersOf1x, arguments_of, takes_arguments_of_1x
+from .cache.old_callers import arguments_of, takes_arguments_of_1x
 from .cache.place import cache_folder
 from .cache.secret import find_secret
 from .cache.signing import Entry, Secret, is_of, unseal
@@ -41,7 +41,7 @@ class _Held:
         self.entry, self.hits, self.row = entry, hits, row
 
 
-class ResponseCache(MembersOf1x):
+class ResponseCache:
     """Answers by agent, task, model and whatever else changes them. Threads and processes may share it.
 
     Args:
@@ -263,6 +263,20 @@ class ResponseCache(MembersOf1x):
     def clear(self, agent: Optional[str] = None) -> int:
         """Removes all answers, or those of one agent. Returns how many."""
         return self._disk.run(lambda store: store.clear(agent), 0) if self.enabled else 0
+
+    @property
+    def stats(self) -> Dict[str, Any]:
+        """As `get_stats`, with `size_bytes`. For callers of claude-force 1.x."""
+        return {**(stats := self.get_stats()), "size_bytes": round(stats["size_mb"] * 2**20)}
+
+    def size(self) -> int:
+        """Number of entries in the folder. For callers of claude-force 1.x."""
+        return int(self.get_stats()["entries"])
+
+    @property
+    def cache_dir(self) -> Optional[Path]:
+        """The folder of the entries; None where the cache is switched off."""
+        return self._folder if self.enabled else None
 
     def get_stats(self) -> Dict[str, Any]:
         """What this object did (`hits`, `misses`, `hit_rate`, `evictions`, `integrity_failures`,

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 from functools import wraps
 from numbers import Real
-from pathlib import Path
-from typing import Any, Callable, Dict, Mapping, Optional, TypeVar, cast
+from typing import Any, Callable, Dict, Mapping, TypeVar, cast
 
 logger = logging.getLogger(__name__)
 
@@ -34,32 +33,6 @@ def takes_arguments_of_1x(init: Init) -> Init:
         init(self, *given, **named)
 
     return cast(Init, initialise)
-
-
-class MembersOf1x:
-    """What an object of 1.x had and `get_stats` of 2.0 tells."""
-
-    enabled: bool
-    _folder: Path
-
-    def get_stats(self) -> Dict[str, Any]:
-        """As of `ResponseCache`."""
-        raise NotImplementedError
-
-    @property
-    def stats(self) -> Dict[str, Any]:
-        """As `get_stats`, with the size in bytes beside it, as `size_bytes`."""
-        stats = self.get_stats()
-        return {**stats, "size_bytes": round(stats["size_mb"] * 2**20)}
-
-    def size(self) -> int:
-        """Number of entries in the folder."""
-        return int(self.get_stats()["entries"])
-
-    @property
-    def cache_dir(self) -> Optional[Path]:
-        """The folder of the entries; None where the cache is switched off."""
-        return self._folder if self.enabled else None
 
 
 def arguments_of(answer: Mapping[str, Any]) -> Dict[str, Any]:
