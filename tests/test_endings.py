@@ -311,6 +311,15 @@ class TestStatus:
             error = (await o.execute_agent("python-expert", "x")).error
         assert "The API answered 524: example.com | 524: A timeout occurred (request" in str(error)
 
+    @pytest.mark.parametrize("tag", ["<h1", "<h1>", "<title>", "<title "])
+    async def test_with_tags_that_are_never_closed_takes_no_time(self, project, tag):
+        page = f"<html>{tag * (60_000 // len(tag))}"
+        async with fleet(project, {"faults": [faults.body(page, 524, "text/html")]}) as (o, _):
+            await o.execute_agent("python-expert", "warm up")
+            began = time.process_time()
+            assert (await o.execute_agent("python-expert", "x")).success
+        assert time.process_time() - began < 1.0
+
     async def test_without_a_body_says_what_it_means(self, project):
         async with fleet(project, {"faults": [faults.body("", 522)] * 3}) as (o, _):
             error = (await o.execute_agent("python-expert", "x")).error

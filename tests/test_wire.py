@@ -5,6 +5,8 @@ import gc
 import gzip
 import inspect
 import json
+import resource
+import zlib
 from contextlib import asynccontextmanager
 from typing import List
 
@@ -271,6 +273,24 @@ class TestAioHttpsOwnSession:
         async with sequence(http(PLAIN), packed) as (url, _):
             assert [one.output for one in await ask_twice(project, url)] == ["As it is."] * 2
         assert len(direct) == 1
+
+    @pytest.mark.parametrize("times", [1, 2])
+    async def test_an_error_that_is_a_compressed_bomb_fills_no_memory(self, project, direct, times):
+        packer = zlib.compressobj(9, zlib.DEFLATED, 31)
+        inner = b"".join([packer.compress(bytes(2**20)) for _ in range(300)]) + packer.flush()
+        bomb = http(gzip.compress(inner), "500 Oops", content_encoding="gzip, gzip")
+        assert len(bomb) < 5_000
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        async with sequence(*[http(PLAIN)] * (times - 1), bomb) as (url, _):
+            result = (await ask(project, url, "ab"[:times]))[-1]
+        assert result.error.status == 500
+        assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 < 100
+
+    async def test_an_error_that_is_no_compressed_text_is_the_status_that_it_has(self, project, direct):
+        broken = http(b"no gzip", "400 Bad Request", content_encoding="gzip")
+        async with sequence(broken) as (url, _):
+            (result,) = await ask(project, url, "a")
+        assert result.error.status == 400
 
     async def test_a_redirection_is_followed_as_the_sdk_follows_it(self, project, direct):
         moved = http(b"", "307 Temporary Redirect", location="/elsewhere")

@@ -1,6 +1,7 @@
 """The runner of graphs over a simulated `run`, in virtual time: exact to the moment, beside a model."""
 
 import asyncio
+import time
 from dataclasses import dataclass, replace
 
 import pytest
@@ -467,6 +468,11 @@ class TestForEach:
         assert tasks == []
         assert result.reason.startswith("The answer of step 'before' is no JSON list to go through: ")
         assert len(result.reason) < 300
+
+    def test_an_answer_of_a_fence_and_empty_lines_takes_no_time(self, tmp_path):
+        began = time.process_time()
+        assert self.over(ForEach("step", "before"), tmp_path, answer="```" + "\n" * 50_000)[1] == []
+        assert time.process_time() - began < 1.0
 
     def test_a_list_that_is_empty_is_a_step_without_parts_that_succeeds(self, tmp_path):
         result, tasks = self.over(ForEach("step", "before"), tmp_path, answer="[]")

@@ -25,7 +25,7 @@ _NEVER_CONNECTED = (
 )
 # What aiohttp takes of a line, of a header's value, and of headers by number.
 _LARGEST_HEADERS = {"max_line_size": 2**17, "max_field_size": 2**17, "max_headers": 1024}
-# Bytes on the wire, which may be compressed; of the text 500 letters are shown.
+# In bytes, decompressed; of the text 500 letters are shown.
 _MOST_OF_AN_ERROR = 2**16
 
 
@@ -96,16 +96,25 @@ def make_client(
 
 
 async def _shorten_error(response: Any) -> None:
-    """Leaves the beginning of an error's body, before anybody has read of it: it may have no end."""
+    """Leaves the beginning of an error's body, before anybody has read of it: it may have no end, and what is
+    compressed may be a thousand times as long as it is on the wire."""
     if response.is_success or response.has_redirect_location:
         return
+    # Another response for the same bytes: what has been read of one can't be read of it again.
+    package, wire = _package_of(response), response.stream
+    packed = package.Response(response.status_code, headers=response.headers, stream=wire)
     body = bytearray()
-    async for chunk in response.stream:
-        body += chunk
-        if len(body) >= _MOST_OF_AN_ERROR:
-            break
-    await response.stream.aclose()
-    response.stream = _package_of(response).ByteStream(bytes(body[:_MOST_OF_AN_ERROR]))
+    try:
+        async for chunk in packed.aiter_bytes():
+            body += chunk
+            if len(body) >= _MOST_OF_AN_ERROR:
+                break
+    except package.DecodingError:
+        # The status still says what it is.
+        body.clear()
+    await wire.aclose()
+    response.headers.pop("content-encoding", None)
+    response.stream = package.ByteStream(bytes(body[:_MOST_OF_AN_ERROR]))
 
 
 def _package_of(one: Any) -> Any:

@@ -180,10 +180,13 @@ _OF_DISABLED = "Ask the organisation's administrator, or use the key of another 
 _SECRET = re.compile(
     r"(sk-ant-|Bearer\s+|\bSignature=|x-amz-security-token:\s*)[\w.~+/=-]{4,}", re.IGNORECASE
 )
-_TITLE = re.compile(r"<(title|h1)[^>]*>(.*?)</\1", re.IGNORECASE | re.DOTALL)
+# Bounded, so that tags which are never closed take no square of their number.
+_TITLE = re.compile(r"<(title|h1)\b[^<>]{0,500}>(.{0,1000}?)</\1", re.IGNORECASE | re.DOTALL)
 _PAGE = re.compile(r"\s*(<!doctype html|<html|<head|<body)", re.IGNORECASE)
 _TAG = re.compile(r"<[^>]*>")
 _LONGEST_MESSAGE, _LONGEST_TITLE = 500, 120
+# In characters: where the title of a page is looked for.
+_BEGINNING_OF_A_PAGE = 16 * 1024
 # A longer retry-after is a mistake, or means that no retry of this run is worth making.
 _LONGEST_WAIT = 86_400.0
 
@@ -374,7 +377,7 @@ def readable(body: Any) -> str:
     """The words of a body that is not JSON: its text, of a page the title."""
     if not isinstance(body, str) or _PAGE.match(body) is None:
         return _text(body)
-    found = _TITLE.search(body)
+    found = _TITLE.search(body[:_BEGINNING_OF_A_PAGE])
     title = " ".join(unescape(_TAG.sub(" ", found[2])).split()) if found else ""
     return _text(title[:_LONGEST_TITLE]) or "a page of HTML"
 

@@ -26,7 +26,8 @@ _LARGEST = 16 * 1024 * 1024
 _MOST_LINES = 200_000
 _MOST_LOGGED = 10
 _LINE_END = re.compile(r"\r\n|\r|\n")
-_FENCED = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
+# Blanks of that line only: with further lines among them, many empty ones would take their square.
+_FENCED = re.compile(r"```(?:json)?[^\S\n]*\n(.*?)```", re.DOTALL)
 
 
 @dataclass(frozen=True)
