@@ -103,7 +103,7 @@ class TestLines:
         clock = FakeClock()
         board = self.board(Load(3, 5, 12.0, Rates(60, None, 8_000)), clock.now)
         progress = {"done": 40, "failed": 2, "cached": 5, "in_flight": 4}
-        money = {"cost": 0.5, "cost_expected": 1.0, "seconds_left": 3_700}
+        money = {"cost": 0.5, "cost_expected": 1.0, "seconds_left": 3_700, "elapsed": 75.0}
         clock.time += 75
         board.on_event(self.finished(**progress, **money))
         first, rows, money, speed = board.lines()
@@ -111,6 +111,19 @@ class TestLines:
         assert money == "$2.00 so far, about $2.50 in all"
         assert rows == "50 of 100 rows done, 2 failed, 5 cached, 3 in flight (max 5), paused for 12 s"
         assert speed == "per minute: 0 of 60 requests, 0 tokens in, 0 of 8k tokens out"
+
+    def test_remaining_time_that_has_run_out_is_not_shown(self):
+        clock = FakeClock()
+        board = self.board(now=clock.now)
+        board.on_event(self.finished(done=1, seconds_left=5.0, elapsed=0.0))
+        clock.time += 3
+        assert board.lines()[0] == "11 %, 3 s elapsed, 2 s left"
+        clock.time += 2
+        assert board.lines()[0] == "11 %, 5 s elapsed"
+
+    def test_limit_below_ten_keeps_its_fraction(self):
+        board = self.board(Load(0, 5, 0.0, Rates(1.5, None, None)))
+        assert board.lines()[3] == "per minute: 0 of 1.5 requests, 0 tokens in, 0 tokens out"
 
     def test_bar_is_as_long_as_the_part_that_is_done(self, monkeypatch):
         monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BytesIO(), "ascii"))

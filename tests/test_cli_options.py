@@ -168,7 +168,8 @@ class TestHelp:
         out = " ".join(capsys.readouterr().out.split())
         for group in ("what to run:", "output and resuming:", "limits:", "cost:", "caches:", "examples:"):
             assert group in out
-        for default in ("(default: 4096)", "(default: 30)", "(default: 3)", "(default: 10)"):
+        of_tokens = "(default: 4096; 16384 for a model that thinks)"
+        for default in (of_tokens, "(default: 30)", "(default: 3)", "(default: 10)"):
             assert default in out
         assert "claude-force run many tasks.jsonl -o results.jsonl" in out
 
@@ -204,6 +205,38 @@ class TestOptionsOfOtherVerbs:
         text = error_of(capsys, *arguments)
         assert said in text
         assert "did you mean" not in text
+
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [
+            (["--buget", "3"], "no option --buget; did you mean --budget? (see"),
+            (["--budget", "3"], "no option --budget; run agent, run workflow"),
+            (["run", "--budget", "3"], "claude-force run has no option --budget; run agent"),
+            (["--task", "x", "run", "agent", "python-expert"], "no option --task; run agent"),
+            (["-qv", "--model", "opus", "--buget", "3", "run"], "no option --buget"),
+            (["cache", "--dri", "x", "stats"], "no option --dri; did you mean --dir? (see"),
+        ],
+        ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+    )
+    def test_option_before_the_verb_is_named(self, workplace, capsys, arguments, said):
+        assert said in error_of(capsys, *arguments)
+
+    def test_common_options_may_stand_before_the_verb(self, workplace):
+        assert parse(["--model", "opus", "-q", "--config=x", "run", "agent", "a"]).config == "x"
+
+    def test_only_near_options_are_offered(self, workplace, capsys):
+        assert "did you mean --budget? (see" in error_of(capsys, *ASK, "--buget", "3")
+
+    def test_task_without_its_option_is_told_of_it(self, workplace, capsys):
+        text = error_of(capsys, "run", "agent", "python-expert", "Explain this")
+        assert "unexpected argument 'Explain this'; a task is given as --task 'Explain this'" in text
+
+    def test_max_tokens_of_none_is_refused_before_the_run(self, workplace, capsys):
+        rows = '{"agent": "python-expert", "task": "x"}'
+        (workplace / "t.jsonl").write_text(rows, encoding="utf-8")
+        text = error_of(capsys, "run", "many", "t.jsonl", "-o", "out.jsonl", "--max-tokens", "0")
+        assert text == "claude-force: error: --max-tokens is 0; it must be a whole number from 1 up.\n"
+        assert not (workplace / "out.jsonl").exists()
 
 
 class TestEveryRun:

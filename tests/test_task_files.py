@@ -51,7 +51,7 @@ class TestTable:
         [
             (
                 f'{HEAD}{GOOD}python-expert,"open,2\n{GOOD}{GOOD}',
-                "line 3 to 5 has a quote that is never closed",
+                "lines 3 to 5 has a quote that is never closed",
             ),
             (f'{HEAD}{GOOD}python-expert,"a"b,2\n{GOOD}', "line 3 has text behind a closing quote"),
             (f'{HEAD}{GOOD}python-expert,a "b" c,2\n', "line 3 has a quote inside a cell"),
@@ -115,7 +115,7 @@ class TestTable:
             "t.csv", f'{HEAD}python-expert,"open,1\n' + "python-expert,x,1\n" * 1_500_000
         )
         assert (code, requests) == (2, 0)
-        assert "line 2 to" in err
+        assert "lines 2 to" in err
         assert time.monotonic() - began < 30
 
 

@@ -186,6 +186,16 @@ class TestNarrowWindow:
         assert max(self.widths(terminal)) <= self.COLUMNS
         assert "\ncode-reviewer\n" in terminal.text and "  file: agents/code-reviewer.md\n" in terminal.text
 
+    @pytest.mark.parametrize(("columns", "has_file"), [(80, False), (130, True)])
+    def test_names_in_a_table_are_whole(self, workplace, columns, has_file):
+        name = "a-reviewer-of-documents"
+        text = f"---\nname: {name}\ndescription: {'Reads what others wrote. ' * 4}\n---\nYou read.\n"
+        (workplace / ".claude" / "agents" / f"{name}.md").write_text(text)
+        terminal = Terminal("list", "agents", columns=columns)
+        assert terminal.end() == 0
+        assert f"│ {name} │" in terminal.text
+        assert (f"agents/{name}.md" in terminal.text) == has_file
+
     @pytest.mark.parametrize("columns", [30, 120])
     def test_a_name_in_a_table_gives_the_terminal_no_order(self, workplace, columns):
         metrics = workplace / ".claude" / "metrics"

@@ -89,10 +89,17 @@ def marked_slug(name: str) -> str:
     return f"{slug(name) or 'agent'}-{digest[:6]}"
 
 
+# How much less like the name than the likeliest one a further suggestion may be, of 1.
+_FAR_BEHIND = 0.15
+
+
 def nearest(name: str, known: Iterable[str], most: int = 3) -> List[str]:
     """The known names that `name` may have meant, likeliest first."""
     # Not above: nearly all names are right.
     import difflib
 
     by_lower = {one.lower(): one for one in known}
-    return [by_lower[one] for one in difflib.get_close_matches(name.lower(), by_lower, most, 0.6)]
+    close = difflib.get_close_matches(name.lower(), by_lower, most, 0.6)
+    # Beside "--budget" for "--buget", "--quiet" would be noise.
+    alike = [difflib.SequenceMatcher(None, one, name.lower()).ratio() for one in close]
+    return [by_lower[one] for one, ratio in zip(close, alike) if ratio > alike[0] - _FAR_BEHIND]

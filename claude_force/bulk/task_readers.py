@@ -185,7 +185,9 @@ class _TableRows:
         return error
 
     def _fault(self, what: str) -> InputError:
-        where = f"line {self.began}" if self._number <= self.began else f"line {self.began} to {self._number}"
+        where = (
+            f"line {self.began}" if self._number <= self.began else f"lines {self.began} to {self._number}"
+        )
         return InputError(f"{self.name}, {where} has {what}. Nothing was sent.")
 
 

@@ -24,7 +24,10 @@ def show_list(args: argparse.Namespace) -> int:
                 "there are no agents here; put one in .claude/agents/NAME.md, or run claude-force init"
             )
     else:
-        render.workflows(registry.list_workflows(), args.json)
+        workflows = registry.list_workflows()
+        render.workflows(workflows, args.json)
+        if not workflows:
+            streams.note('there are no workflows here; write one under "workflows" in .claude/claude.json')
     for problem in registry.problems():
         if problem.state == NOTE:
             streams.note(f"{problem.file} is not an agent: {problem.reason}")

@@ -50,14 +50,15 @@ def rate(value: Optional[float]) -> str:
 
 
 def compact(value: float) -> str:
-    """A count in few characters: "980", "12k", "1.2M"."""
+    """A count in few characters: "1.5", "980", "12k", "1.2M"."""
     for size, unit in ((1e6, "M"), (1e3, "k")):
         # As it is rounded: 999,999 is 1M and not 1000k.
         if value >= 9.995 * size:
             return f"{value / size:,.0f}{unit}"
         if value >= 0.9995 * size:
             return f"{value / size:.1f}".replace(".0", "") + unit
-    return f"{value:,.0f}"
+    # A limit of 1.5 a minute is not 2.
+    return f"{value:.1f}".replace(".0", "") if value < 10 else f"{value:,.0f}"
 
 
 def sparkline(values: Sequence[float]) -> str:

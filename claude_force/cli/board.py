@@ -151,10 +151,17 @@ class Board:
         return 0.0 if load is None else load.paused or 0.0
 
     def _time(self, now: Progress) -> str:
-        elapsed = f"{about(self._now() - self._began)} elapsed"
+        passed = self._now() - self._began
+        left = self._seconds_left(now, passed)
+        return f"{about(passed)} elapsed" + ("" if left is None else f", {about(left)} left")
+
+    def _seconds_left(self, now: Progress, passed: float) -> Optional[float]:
         # What is left is not run once the run is being stopped.
-        left = "" if now.seconds_left is None or self._unsent else f", {about(now.seconds_left)} left"
-        return f"{elapsed}{left}"
+        if now.seconds_left is None or self._unsent:
+            return None
+        # Judged when the last event came. Once that time is over, the judgement was wrong.
+        left = now.seconds_left - max(0.0, passed - now.elapsed)
+        return left if left > 0 else None
 
     def _money(self, now: Progress) -> str:
         cost = f"{dollars(self._spent + now.cost)} so far"

@@ -16,7 +16,7 @@ from .. import __version__, settings
 from ..errors import CacheError, ClaudeForceError, InputError, InvalidWorkflowError
 from ..storage.private_files import UnsafePathError
 from . import signals, streams
-from .arguments import VERBS, build_parser, verbs_with
+from .arguments import VERBS, build_parser, option_flags, verbs_with
 from .parser import Parser, did_you_mean
 
 _OBJECTS_BETWEEN_COLLECTIONS = 50_000
@@ -129,6 +129,9 @@ def parse(given: List[str]) -> argparse.Namespace:
     parser = build_parser(__version__, verbs)
     if not given or given[0] == _HELP:
         return argparse.Namespace(carry_out=partial(_help, parser, given[1:]), quiet=False, verbose=False)
+    stray = parser.stray_option(given)
+    if stray is not None:
+        stray[0].unknown([stray[1]], verbs_with, option_flags())
     args, rest = parser.parse_known_args(given)
     chosen: Parser = getattr(args, "parser", parser)
     args.words = list(_without_key(given))

@@ -16,8 +16,11 @@ _CALL_OPTIONS = {
 
 
 def call_options(args: argparse.Namespace) -> Dict[str, Any]:
-    """Those that change the answer, under the engine's names."""
-    return given(args, _CALL_OPTIONS)
+    """Those that change the answer, under the engine's names. Raises InputError."""
+    found = given(args, _CALL_OPTIONS)
+    if found.get("max_tokens", 1) < 1:
+        raise InputError(f"--max-tokens is {found['max_tokens']}; it must be a whole number from 1 up.")
+    return found
 
 
 def given(args: argparse.Namespace, names: Mapping[str, str]) -> Dict[str, Any]:

@@ -97,19 +97,49 @@ class Parser(argparse.ArgumentParser):
         # Help and version, for usage errors are exceptions. argparse says nothing where a disk is full.
         streams.write(message)
 
-    def unknown(self, words: Sequence[str], verbs_with: Callable[[str], List[str]]) -> NoReturn:
-        """Raises InputError for arguments that the verb doesn't take, with what the first may have meant."""
+    def stray_option(self, words: Sequence[str]) -> Optional[Tuple[Parser, str]]:
+        """The first option before a verb that is none of this parser's, with the parser that it was given to.
+
+        argparse would take the value of such an option for the verb.
+        """
+        takes_value = {flag: one.nargs != 0 for one in self.actions() for flag in one.option_strings}
+        rest = iter(words)
+        for word in rest:
+            if not word.startswith("-"):
+                kind = self.kinds.get(word)
+                return kind.stray_option(list(rest)) if kind and kind.filled().kinds else None
+            flag = word.partition("=")[0]
+            if not flag.startswith("--"):
+                # "-qv" is "-q -v".
+                flag = flag[:2]
+            if flag not in takes_value:
+                return self, word
+            if takes_value[flag] and "=" not in word:
+                next(rest, None)
+        return None
+
+    def unknown(
+        self, words: Sequence[str], verbs_with: Callable[[str], List[str]], below: Iterable[str] = ()
+    ) -> NoReturn:
+        """Raises InputError for arguments that the verb doesn't take, with what the first may have meant.
+
+        `below` are the options of the verbs that this parser chooses among.
+        """
         option = words[0].partition("=")[0]
         if not option.startswith("-"):
-            self.error(f"unexpected argument {words[0]!r}")
+            self.error(f"unexpected argument {words[0]!r}{self._as_task(words[0])}")
         elsewhere = verbs_with(option)
         if elsewhere:
-            self.error(
-                f"{self.prog} has no option {option}; {join(elsewhere)} {_HAVE[len(elsewhere) > 1]} it"
-            )
-        known = {name.lstrip("-"): name for one in self.actions() for name in one.option_strings}
+            text = f"{self.prog} has no option {option}; {join(elsewhere)} {_HAVE[len(elsewhere) > 1]} it"
+            self.error(f"{text}: write it after the verb" if self.kinds else text)
+        own = (name for one in self.actions() for name in one.option_strings)
+        known = {name.lstrip("-"): name for name in (*own, *below)}
         hint = did_you_mean(option.lstrip("-"), known, known.__getitem__)
         self.error(f"{self.prog} has no option {option}{hint}")
+
+    def _as_task(self, word: str) -> str:
+        takes_task = any("--task" in one.option_strings for one in self.actions())
+        return f"; a task is given as --task {word!r}" if takes_task else ""
 
     def actions(self) -> List[argparse.Action]:
         """All arguments, in the order of the help."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, List, Optional, Sequence
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 
 from .. import spelled
 from ..spelled import about, count, duration
@@ -58,8 +58,12 @@ def agents(found: List[Dict[str, Any]], as_json: bool) -> None:
     if as_json:
         streams.as_json(found)
     elif streams.on_terminal():
+        heads = ("agent", "model", "description", "file")
         rows = [(a["name"], a["model"] or "?", _short(a["description"]), a["file"]) for a in found]
-        table(("agent", "model", "description", "file"), rows)
+        without = heads[:-1], [row[:-1] for row in rows]
+        # A broken name or path can't be copied, and `info` shows the file too.
+        has_room = _is_wide_enough(heads, rows) or not _is_wide_enough(*without)
+        table(*((heads, rows) if has_room else without))
     else:
         for agent in found:
             cells = (agent["name"], agent["priority"], ",".join(agent["domains"]), agent["file"])
@@ -171,16 +175,17 @@ def _drawn(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.text import Text
 
     console = Console()
-    if console.width < _least_width(heads, rows):
+    if console.width < _least_width(heads, rows, _is_figures):
         for name, *rest in rows:
             console.print(Text(name, "bold"))
             for head, cell in zip(heads[1:], rest):
                 if cell:
                     console.print(Text(f"  {head}: {cell}"))
         return
+    is_whole = _is_unbroken if console.width >= _least_width(heads, rows, _is_unbroken) else _is_figures
     drawn = Table(
         *(
-            Column(head, overflow="fold", no_wrap=_is_figures(cells), min_width=len(head))
+            Column(head, overflow="fold", no_wrap=is_whole(cells), min_width=len(head))
             for head, *cells in zip(heads, *rows)
         )
     )
@@ -198,14 +203,28 @@ def fits(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
     return sum(width + _FRAME for width in widths) + 1 <= shutil.get_terminal_size().columns
 
 
-def _least_width(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
-    """Columns of a terminal that a drawn table needs: figures are never broken, names may be."""
+def _is_wide_enough(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    """Whether the terminal has room for the table without a break in a name."""
+    import shutil
+
+    return _least_width(heads, rows, _is_unbroken) <= shutil.get_terminal_size().columns
+
+
+def _least_width(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], is_whole: Callable[[Sequence[str]], bool]
+) -> int:
+    """Columns of a terminal that a drawn table needs where the cells that are `is_whole` are not broken."""
     total = 1
     for head, *cells in zip(heads, *rows):
         longest = max(map(len, cells), default=0)
-        needed = longest if _is_figures(cells) else min(longest, _NARROW_TEXT)
+        needed = longest if is_whole(cells) else min(longest, _NARROW_TEXT)
         total += max(needed, len(head)) + _FRAME
     return total
+
+
+def _is_unbroken(cells: Sequence[str]) -> bool:
+    """Whether a column has only names and figures, which are broken in a narrow terminal alone."""
+    return _is_figures(cells) or not any(" " in cell for cell in cells)
 
 
 def _is_figures(cells: Sequence[str]) -> bool:

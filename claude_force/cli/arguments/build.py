@@ -81,6 +81,11 @@ def _carry_out(handler: str, args: argparse.Namespace) -> int:
     return code
 
 
+def option_flags() -> List[str]:
+    """The spellings of all options of all verbs."""
+    return [flag for one in OPTIONS.values() for flag in one.flags if flag.startswith("-")]
+
+
 def verbs_with(flag: str) -> List[str]:
     """The verbs that have an option of this spelling, such as "--budget"."""
     return [

@@ -183,7 +183,7 @@ OPTIONS: Dict[str, Option] = {
         "--max-tokens",
         help="longest answer, in tokens",
         group=ANSWER,
-        shown=settings.MAX_TOKENS,
+        shown=f"{settings.MAX_TOKENS}; {settings.MAX_TOKENS_THINKING} for a model that thinks",
         metavar="N",
         type=whole,
     ),
