@@ -11,7 +11,7 @@ from anyio import move_on_after, to_thread
 
 from . import settings
 from .account import Account
-from .agents import Registry, check_context, prepare_call
+from .agents import Refusals, Registry, check_context, prepare_call
 from .asking import Asking, Door, Keeping
 from .cache.asked import USE, asked, check_policy
 from .cache.key import cache_key, question
@@ -217,6 +217,10 @@ class Engine(Inquiries):
     def model_of(self, agent_name: str, model: Optional[str] = None) -> str:
         """The id of the model that a call of this agent asks. Raises InputError."""
         return self._prepare(agent_name, "x", model).model
+
+    def refusals(self) -> Refusals:
+        """Tells which calls can't be made, as the agents' files are now. Raises ConfigurationError."""
+        return Refusals(self._registry)
 
     async def _carry_out(self, call: Call, run: Run, policy: str, terms: Terms) -> AgentResult:
         account = Account(call, run, self._clock, terms.bill)

@@ -1,6 +1,7 @@
 """Files of tasks: a fault is said with its line, and with what was meant, before anything is sent."""
 
 import json
+import os
 import time
 
 import pytest
@@ -201,3 +202,51 @@ class TestManyInvalidRows:
         assert (code, len(results), requests) == (3, 2001, 1)
         assert "2,000 failed" in err
         assert len(err) < 3000
+
+    @pytest.mark.parametrize(
+        ("row", "kind"),
+        [
+            ({"task": ""}, "an empty task"),
+            ({"task": " \n"}, "an empty task"),
+            ({"task": "x" * 100_001}, "a task that is too long"),
+            ({"task": "x\ud83d"}, "a task that is not valid Unicode"),
+            ({"task": "x", "agent": "nobody"}, "an unknown agent"),
+            ({"task": "x", "agent": "../../etc/passwd"}, "an invalid agent name"),
+        ],
+    )
+    def test_rows_that_no_call_can_be_made_of(self, many, row, kind):
+        lines = f"{json.dumps({'agent': 'python-expert', **row})}\n"
+        code, results, err, requests = many("t.jsonl", lines * 300)
+        assert (code, results, requests) == (2, [], 0)
+        assert f"No row can be run: 300 rows with {kind}. The first: row 1: " in err
+        assert len(err.splitlines()) == 1
+
+    def test_no_folder_is_looked_at_for_each_of_them(self, many, monkeypatch):
+        looks = []
+        lstat = os.lstat
+        monkeypatch.setattr(
+            os, "lstat", lambda *given, **named: looks.append(given) or lstat(*given, **named)
+        )
+        rows = "".join(f'{{"task": "x", "agent": "agent-{number}"}}\n' for number in range(2000))
+        code, _, err, _ = many("t.jsonl", rows)
+        assert (code, "2,000 rows with an unknown agent" in err) == (2, True)
+        assert len(looks) < 1000
+
+    def test_the_agent_that_was_meant_is_named(self, many):
+        _, _, err, _ = many("t.jsonl", '{"task": "x"}\n' * 9, "--agent", "python-exprt")
+        assert "row 1: Agent 'python-exprt' not found. Did you mean: python-expert?" in err
+
+    def test_unreadable_rows_and_refused_ones_are_counted_together(self, many):
+        _, _, err, _ = many("t.jsonl", 'x\n{"task": ""}\n', "--agent", "python-expert")
+        assert "1 row with no JSON, 1 row with an empty task. The first: t.jsonl: line 1 is not JSON" in err
+
+    def test_refused_rows_beside_a_good_one_are_failed_rows(self, many):
+        text = '{"task": ""}\n{"task": "x", "agent": "nobody"}\n{"task": "good"}\n'
+        code, results, _, requests = many("t.jsonl", text, "--agent", "python-expert")
+        assert (code, [result["success"] for result in results], requests) == (3, [False, False, True], 1)
+
+    def test_results_that_are_there_are_kept_when_their_agent_is_gone(self, project, many):
+        assert many("t.jsonl", '{"task": "good"}\n', "--agent", "python-expert")[0] == 0
+        (project / ".claude" / "claude.json").write_text('{"agents": {}}', encoding="utf-8")
+        code, results, _, requests = many("t.jsonl", '{"task": "good"}\n', "--agent", "python-expert")
+        assert (code, [result["success"] for result in results], requests) == (0, [True], 0)

@@ -6,10 +6,12 @@ from .loaded import Problem
 from .models import resolve_model
 from .names import check_name, check_task
 from .preparing import prepare_call
+from .refusals import Refusals
 from .registry import Registry
 
 __all__ = [
     "Problem",
+    "Refusals",
     "Registry",
     "all_fields",
     "check_context",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Union
+from typing import Any, Dict, FrozenSet, List, Optional, Union
 
 from ..errors import AgentNotFoundError, ConfigurationError, WorkflowNotFoundError
 from ..storage.project_files import shown
@@ -15,7 +15,7 @@ from .discovery import Sources, find_sources
 from .files import stamp
 from .loaded import Loaded, Problem
 from .loading import load_sources
-from .names import check_name, nearest
+from .names import agent_slug, check_name, nearest
 
 
 class Registry:
@@ -121,6 +121,12 @@ class Registry:
         if close:
             known = f"Did you mean: {', '.join(close)}?"
         raise WorkflowNotFoundError(f"Workflow '{name}' not found. {known}")
+
+    def names(self) -> FrozenSet[str]:
+        """All that `get` knows something about: agents and their spellings, and what can't be used."""
+        loaded = self._fresh()
+        spoiled = (name for one in loaded.problems for name in (one.name, agent_slug(one.name)))
+        return frozenset((*loaded.agents, *loaded.titles, *spoiled))
 
     def problems(self) -> List[Problem]:
         """The files and entries that can't be agents, each with its reason."""

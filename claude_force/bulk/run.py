@@ -22,7 +22,7 @@ from .output import OutputGoneError, Results, check_fields
 from .progress import Event, Finished, OnEvent
 from .result_lines import Before, Done
 from .rows import Row, Rows
-from .run_errors import Problems, answer_bytes, changed, gone, line_bytes, no_room, not_written
+from .run_errors import Problems, Refusals, answer_bytes, changed, gone, line_bytes, no_room, not_written
 from .stream import Task
 from .unknown_models import MODEL, RUN, ModelOf, UnknownModels
 
@@ -110,6 +110,7 @@ class FileRun:
     `afresh` runs all of them, `retry_failed` those that failed too.
     After a failure, `fail_fast` begins no further row. `model_of` tells the model that an agent asks, None
     where it can't. `max_tokens` bounds an answer: so much room is held on the disk for each row under way.
+    Where all rows are among the `refusals`, that is an InputError too.
 
     Attributes:
         run_gate: to be given to the run; shut as soon as no row can be run or written any more.
@@ -126,6 +127,7 @@ class FileRun:
         fail_fast: bool = False,
         model_of: Optional[ModelOf] = None,
         max_tokens: Optional[int] = None,
+        refusals: Optional[Refusals] = None,
     ) -> None:
         self._rows, self._output, self._options = rows, output, options
         self._fail_fast = fail_fast
@@ -135,7 +137,7 @@ class FileRun:
         # What rows that are run again have cost already.
         self._before: Dict[int, Before] = {}
         self._drop(lambda done: done.broken_off or (retry_failed and not done.success))
-        self.outcome = self._compared()
+        self.outcome = self._compared(Problems(refusals))
         self._under_way: Dict[int, Row] = {}
         self.run_gate = RunGate()
         self._models = UnknownModels(self, model_of or str)
@@ -316,18 +318,18 @@ class FileRun:
                 self._before[index] = done.cost, done.cost_at_most
                 del self._kept[index]
 
-    def _compared(self) -> Outcome:
+    def _compared(self, problems: Problems) -> Outcome:
         """Counts the rows, and finds those that are kept among them."""
         before = [*self._before.values(), *((one.cost, one.cost_at_most) for one in self._kept.values())]
         known, doubtful = (sum(amounts) for amounts in zip((0.0, 0.0), *before))
-        outcome, rows, problems = Outcome(cost=known, unpriced_at_most=doubtful), 0, Problems()
+        outcome, rows = Outcome(cost=known, unpriced_at_most=doubtful), 0
         for row in self._rows:
             rows += 1
-            problems.add(row)
+            done = self._kept.get(row.index)
+            problems.add(row, done is not None)
             check_fields(row)
             within = row.index < self._limit
             outcome.total += within
-            done = self._kept.get(row.index)
             if done is None:
                 continue
             if done.key != row.key(self._options):

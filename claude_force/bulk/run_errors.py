@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Counter, Dict
+from typing import Counter, Optional, Protocol
 
 from ..errors import ClaudeForceError, InputError
 from ..spelled import count
@@ -15,25 +15,46 @@ _TOKEN_BYTES, _REST_BYTES = 8, 2048
 _ASCII_BYTES, _OTHER_BYTES = 2, 12
 
 
-class Problems:
-    """The rows that can't be read, by kind."""
+class Refusals(Protocol):
+    """Tells of an agent and a task why no call can be made of them: in a few words, and in full."""
 
-    def __init__(self) -> None:
-        self._first: Dict[str, str] = {}
+    def kind(self, agent_name: str, task: str) -> Optional[str]: ...
+
+    def reason(self, agent_name: str, task: str) -> str: ...
+
+
+class Problems:
+    """The rows that can't be run, by kind: those that can't be read, and those that `refusals` names."""
+
+    def __init__(self, refusals: Optional[Refusals] = None) -> None:
+        self._refusals = refusals
+        self._first: Optional[Row] = None
         self._counts: Counter[str] = Counter()
 
-    def add(self, row: Row) -> None:
-        if row.problem is not None:
-            self._first.setdefault(row.kind, row.problem)
-            self._counts[row.kind] += 1
+    def add(self, row: Row, is_done: bool) -> None:
+        """`is_done`: its result is there, whatever its agent has become since."""
+        kind = row.kind if row.problem is not None else self._refused(row, is_done)
+        if kind is not None:
+            self._first = self._first or row
+            self._counts[kind] += 1
+
+    def _refused(self, row: Row, is_done: bool) -> Optional[str]:
+        kind = None if self._refusals is None or is_done else self._refusals.kind(row.agent, row.task)
+        if kind is None:
+            # One row can be run: what the others are is said when it is their turn.
+            self._refusals = None
+        return kind
 
     def expect_fewer_than(self, rows: int) -> None:
         """Raises InputError where no row can be run: then the file has another form, and none has failed."""
-        if not rows or sum(self._counts.values()) < rows:
+        if self._first is None or sum(self._counts.values()) < rows:
             return
         kinds = ", ".join(f"{count(many, 'row')} with {kind}" for kind, many in self._counts.most_common())
-        first = next(iter(self._first.values()))
-        raise InputError(f"No row can be run: {kinds}. The first: {first.rstrip('.')}.")
+        first = self._first.problem
+        if first is None and self._refusals is not None:
+            reason = self._refusals.reason(self._first.agent, self._first.task)
+            first = f"row {self._first.index + 1}: {reason}"
+        raise InputError(f"No row can be run: {kinds}. The first: {str(first).rstrip('.')}.")
 
 
 def changed(output: Results, how: str) -> InputError:

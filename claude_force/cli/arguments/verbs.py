@@ -28,8 +28,8 @@ class Verb(NamedTuple):
 
 _TASK = "Without --task and --task-file the task is read from standard input: a pipe, or - to name it."
 _CODES = (
-    "Exit codes: 0 every row succeeded, 1 no row can be run, 2 wrong input, 3 some rows failed, 4 the budget "
-    "is used up, 130 stopped."
+    "Exit codes: 0 every row succeeded, 1 no further row can be run, 2 wrong input, 3 some rows failed, "
+    "4 the budget is used up, 130 stopped."
 )
 _ROWS = (
     'A row has "task" and "agent"; its other fields are copied to its result. The results of one run can be '
