@@ -275,6 +275,24 @@ class TestEveryRun:
 
 
 class TestJsonNames:
+    def test_failures_of_many_are_told_by_kind(self, workplace, capsys):
+        rows = [{"agent": name, "task": "x"} for name in ("nobody", "python-expert", "nobody")]
+        (workplace / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        assert main(["run", "many", "t.jsonl", "-o", "o.jsonl", "--json"]) == 3
+        told = json.loads(capsys.readouterr().out)
+        assert told["errors_by_type"] == {"AgentNotFoundError": 2}
+        assert told["errors"][0].startswith("2 x AgentNotFoundError: Agent 'nobody' not found.")
+        assert told["errors"][0].endswith("(rows 1, 3)")
+        (workplace / "good.jsonl").write_text(json.dumps(rows[1]), encoding="utf-8")
+        assert main(["run", "many", "good.jsonl", "-o", "q.jsonl", "--json"]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert (told["errors"], told["errors_by_type"]) == ([], {})
+
+    def test_input_without_rows_is_told(self, workplace, capsys):
+        (workplace / "t.jsonl").write_text("", encoding="utf-8")
+        assert main(["run", "many", "t.jsonl", "-o", "o.jsonl"]) == 0
+        assert "warning: there were no rows in the input" in capsys.readouterr().err
+
     def test_money_has_one_name_in_every_output(self, workplace, capsys):
         (workplace / "t.jsonl").write_text('{"agent": "python-expert", "task": "x"}\n')
 
@@ -288,6 +306,10 @@ class TestJsonNames:
         many = shown("run", "many", "t.jsonl", "-o", "o.jsonl", "--cache", "off")
         assert many["cost_usd"] == many["cost"] > 0
         assert shown(*ASK, "--estimate", "--cache", "off")["cost_usd"]["high"] > 0
-        assert shown("run", "workflow", "review", "--task", "x")["success"]
-        assert shown("runs", "list")[0]["cost_usd"] >= 0
+        flow = shown("run", "workflow", "review", "--task", "x", "--cache", "off")
+        assert flow["cost_usd"] == flow["cost"] > 0 and flow["saved_usd"] == flow["saved_cost"]
+        assert flow["duration_seconds"] == flow["duration"]
+        assert flow["steps"][0]["cost_usd"] == flow["steps"][0]["cost"] > 0
+        listed = shown("runs", "list")[0]
+        assert listed["cost_usd"] >= 0 and listed["run_id"] == flow["run_id"]
         assert shown("metrics", "costs")["total"]["cost_usd"] > 0

@@ -45,6 +45,14 @@ class ErrorSummary:
         """How many errors there were."""
         return sum(kind.count for kind in self._kinds.values())
 
+    @property
+    def by_type(self) -> Dict[str, int]:
+        """How many errors there were of each type, the most frequent first."""
+        counts: Dict[str, int] = {}
+        for kind in self._kinds.values():
+            counts[kind.title] = counts.get(kind.title, 0) + kind.count
+        return dict(sorted(counts.items(), key=lambda one: -one[1]))
+
     def lines(self, most: int = _KINDS_SHOWN, without: Optional[BaseException] = None) -> Iterator[str]:
         """A line for each kind, the most frequent first; one more for what is left.
 

@@ -12,6 +12,7 @@ from ..errors import InputError
 from ..spelled import count
 from . import streams
 from .board import Board
+from .error_summary import ErrorSummary
 from .render import dollars
 
 _ALL, _HOPELESS, _SOME_FAILED, _OVER_BUDGET, _STOPPED = 0, 1, 3, 4, 130
@@ -41,13 +42,16 @@ def exit_code(outcome: Outcome) -> int:
 def report(args: argparse.Namespace, ended: Ended) -> None:
     """Prints how the run ended."""
     if args.json:
-        streams.as_json({**_fields(ended.outcome, ended.output), "run_id": ended.run_id})
+        failures = ErrorSummary() if ended.board is None else ended.board.failures
+        streams.as_json({**_fields(ended.outcome, ended.output, failures), "run_id": ended.run_id})
         return
     outcome = ended.outcome
     streams.note(
         f"{count(outcome.total, 'row')}: {outcome.succeeded:,} succeeded, {outcome.failed:,} failed, "
         f"{outcome.missing:,} missing; {outcome.ran:,} run now"
     )
+    if not outcome.total:
+        streams.warn("there were no rows in the input")
     incomplete = _incomplete(outcome)
     if incomplete:
         streams.warn(incomplete)
@@ -115,7 +119,7 @@ def _money(outcome: Outcome) -> str:
     return ", ".join(parts)
 
 
-def _fields(outcome: Outcome, path: Path) -> Dict[str, Any]:
+def _fields(outcome: Outcome, path: Path, failures: ErrorSummary) -> Dict[str, Any]:
     return {
         "success": exit_code(outcome) == _ALL,
         "output": str(path),
@@ -140,4 +144,7 @@ def _fields(outcome: Outcome, path: Path) -> Dict[str, Any]:
         "stopped": outcome.stopped,
         "cancelled": outcome.cancelled,
         "error": outcome.error.for_shell() if outcome.error else None,
+        # Of the rows that were run now.
+        "errors": list(failures.lines()),
+        "errors_by_type": failures.by_type,
     }

@@ -74,7 +74,7 @@ def cancel_run(args: argparse.Namespace) -> int:
         # Of a run whose answers were all kept ones, the database knows nothing.
         number = runs.cancel(args.run) if _state(runs, args.run).calls else 0
     if args.json:
-        streams.as_json({"success": True, "run": args.run, "cancelled": number})
+        streams.as_json({"success": True, "run": args.run, "run_id": args.run, "cancelled": number})
     else:
         streams.note(f"{count(number, 'call')} of run {args.run} cancelled" if number else _NOTHING_OPEN)
     return 0
@@ -170,6 +170,7 @@ def _with_durable(kept: List[Dict[str, Any]], url: str, most: int) -> List[Dict[
 def _state_fields(state: RunState, output: Optional[str]) -> Dict[str, Any]:
     return {
         "run": state.run_id,
+        "run_id": state.run_id,
         "kind": CALL if _SINGLE.fullmatch(state.run_id) else BULK,
         "status": "open" if state.open else "done",
         "began": state.created,
@@ -195,6 +196,7 @@ def _kept_fields(run: KeptRun, journal: Journal) -> Dict[str, Any]:
         status = "interrupted"
     return {
         "run": run.id,
+        "run_id": run.id,
         "kind": WORKFLOW,
         "workflow": run.workflow,
         "status": status,

@@ -197,7 +197,9 @@ class _Run:
         """A run that has come to its end, as `--json` and `-o` show it."""
         fields = _fields(self._args.name, result.task, result)
         more = {name: value for name, value in result.to_dict().items() if name not in fields}
-        return {**fields, "success": result.success, **more}
+        more["steps"] = [_with_common_names(step) for step in more["steps"]]
+        common = {**_with_common_names(more), "duration_seconds": result.duration}
+        return {**fields, "success": result.success, **common}
 
     def hint(self, what: str) -> None:
         """How the run goes on, where it can."""
@@ -205,6 +207,11 @@ class _Run:
             config = [] if self._args.config is None else ["--config", self._args.config]
             words = ["claude-force", *config, "run", "workflow", self._args.name, "--resume", self.run_id]
             streams.note(f"{' '.join(map(shlex.quote, words))} {what}")
+
+
+def _with_common_names(fields: Dict[str, Any]) -> Dict[str, Any]:
+    """`fields` with the names that money has in the JSON of every command."""
+    return {**fields, "cost_usd": fields["cost"], "saved_usd": fields["saved_cost"]}
 
 
 def _fields(
