@@ -81,6 +81,7 @@ def seen(tmp_path, monkeypatch):
 def test_it_fits_the_terminal_and_shows_errors_without_what_a_terminal_obeys(seen):
     assert "of 40 rows done" in seen
     assert "! tried again: " in seen
+    assert re.search(r"█+░+ \d+ %", seen)
     assert "busy [2J[31m[bold] second" in seen
     assert "\x1b[2J" not in seen
     frames = re.sub(r"\x1b\[[0-9?]*[A-Za-z]", "\n", seen.split("40 rows: 40 succeeded")[0])

@@ -50,6 +50,8 @@ class Board:
         self._load, self._kept, self._spent, self._under_way = load, kept, spent, under_way
         # Log lines would tear a live display to pieces.
         self._live = sys.stderr.isatty() and not (quiet or streams.is_quiet() or is_verbose())
+        # Not later: what rich puts in the place of stderr names no encoding.
+        self._full, self._empty = ("█", "░") if shows("█░", sys.stderr) else ("#", "-")
         self._now, self._began = now, now()
         self.progress = Progress(total=due)
         self.failures, self.retries = ErrorSummary(), ErrorSummary()
@@ -71,7 +73,7 @@ class Board:
             self.failures.add(event.index + 1, event.result.error)
 
     async def show(self) -> None:
-        """Until it is cancelled."""
+        """Until it is cancelled: live where the terminal can be drawn on, else in lines."""
         if self._live:
             await self._show_live()
         while True:
@@ -83,7 +85,11 @@ class Board:
         from rich.console import Console
         from rich.live import Live
 
-        with Live(console=Console(stderr=True), auto_refresh=False, transient=True) as live:
+        console = Console(stderr=True)
+        if console.is_dumb_terminal:
+            # There, rich draws nothing before the end.
+            return
+        with Live(console=console, auto_refresh=False, transient=True) as live:
             while True:
                 live.update(self._drawn(), refresh=True)
                 await asyncio.sleep(_FRAME_SECONDS)
@@ -106,9 +112,8 @@ class Board:
         share = self._share()
         if share is None:
             return ""
-        full, empty = ("█", "░") if shows("█░", sys.stderr) else ("#", "-")
         cells = int(share * _BAR_CELLS)
-        return full * cells + empty * (_BAR_CELLS - cells) + " "
+        return self._full * cells + self._empty * (_BAR_CELLS - cells) + " "
 
     def _share(self) -> Optional[float]:
         """Rows that have ended, of all; None where their number is not known."""
