@@ -87,6 +87,40 @@ class TestWindow:
             window.succeeded(0.0, 5, True)
             assert window.size == 5
 
+    @pytest.mark.parametrize("adaptive", [True, False])
+    def test_a_lowered_ceiling_stays_for_half_a_minute_and_rises_again(self, adaptive):
+        window = self.window(8, adaptive)
+        window.lower_ceiling(3, 100.0)
+        for _ in range(100):
+            window.succeeded(129.9, 3, True)
+        assert (int(window.size), window.has_room(3)) == (3, False)
+        window.succeeded(130.0, 3, False)
+        assert window.size == 3
+        for _ in range(4):
+            window.succeeded(130.0, 3, True)
+        assert int(window.size) == 4
+        for _ in range(100):
+            window.succeeded(130.0, 4, True)
+        assert window.size == 8
+
+    def test_a_lowered_ceiling_holds_after_a_storm_too(self):
+        window = self.window(40, adaptive=True)
+        window.succeeded(0.0, 30, True)
+        window.lower_ceiling(3, 0.0)
+        self.busy(window, 5, 0.0)
+        for _ in range(20):
+            window.succeeded(29.0, 3, True)
+        assert window.size == 3
+
+    def test_a_ceiling_that_is_lowered_again_waits_again(self):
+        window = self.window(8)
+        window.lower_ceiling(3, 0.0)
+        window.lower_ceiling(0, 30.0)
+        window.succeeded(59.0, 1, True)
+        assert window.size == 1
+        window.succeeded(60.0, 1, True)
+        assert window.size == 2
+
     def test_the_spread_of_a_pause_is_half_a_second(self):
         latest = self.window(uniform=lambda low, high: high)
         assert latest.failed(RateLimitError("later", retry_after=9.0), 0.0, 0.0) == 9.5

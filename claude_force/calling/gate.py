@@ -123,8 +123,8 @@ class Gate:
         return pause
 
     def lower_ceiling(self, most: int) -> None:
-        """No more than `most` attempts are on the wire at a time from here on, as no more can be opened."""
-        self._window.lower_ceiling(most)
+        """No more than `most` attempts are on the wire at a time for now, as no more can be opened."""
+        self._window.lower_ceiling(most, self._clock.now())
 
     def shut(self) -> None:
         """From now on nobody passes; what is on the wire goes on."""

@@ -21,6 +21,9 @@ _FIRST_PROBE_SECONDS, _LAST_PROBE_SECONDS = 1.0, 20.0
 # How long all wait at least after a 429, as it may name no time, or only that until there is room for one:
 # each time twice as long, and a little less after each success.
 _FIRST_GUESS_SECONDS, _LAST_GUESS_SECONDS, _GUESS_DECAY = 1.0, 10.0, 0.9
+# How long a lowered ceiling stays where it is: whoever took the descriptors needs them for a while, and each
+# look for more may take one from them.
+_LOWERED_SECONDS = 30.0
 
 
 class Window:
@@ -33,7 +36,8 @@ class Window:
     def __init__(
         self, ceiling: int, adaptive: bool, uniform: Callable[[float, float], float] = random.uniform
     ) -> None:
-        self.ceiling, self.adaptive = ceiling, adaptive
+        self.ceiling, self.adaptive = float(ceiling), adaptive
+        self._asked, self._lowered_at = float(ceiling), float("-inf")
         self.size = float(min(ceiling, settings.MAX_CONCURRENT)) if adaptive else float(ceiling)
         self._threshold = self._before = float(ceiling)
         self._proven = 1.0
@@ -50,11 +54,13 @@ class Window:
     def has_room(self, under_way: int) -> bool:
         return under_way < int(self.size)
 
-    def lower_ceiling(self, most: int) -> None:
-        """From here on there may be `most` attempts at a time, and one at least."""
-        self.ceiling = min(self.ceiling, max(1, most))
-        self.size = min(self.size, float(self.ceiling))
-        self._threshold = min(self._threshold, float(self.ceiling))
+    def lower_ceiling(self, most: int, now: float) -> None:
+        """From here on there may be `most` attempts at a time, and one at least; after half a minute without
+        another call of this, one more for each window of successes."""
+        self.ceiling, self._lowered_at = min(self.ceiling, max(1.0, float(most))), now
+        self.size = min(self.size, self.ceiling)
+        self._threshold = min(self._threshold, self.ceiling)
+        self._proven = min(self._proven, self.ceiling)
 
     def succeeded(self, began: float, beside: int, wanted: bool) -> None:
         """`beside`: attempts on the wire when this one began, itself among them. `wanted`: another attempt
@@ -65,10 +71,17 @@ class Window:
         self._failures, self._probe_after, self._ever = 0, 0.0, True
         self._guess *= _GUESS_DECAY
         self._proven = max(self._proven, float(beside))
+        if wanted and self.ceiling < self._asked and began >= self._lowered_at + _LOWERED_SECONDS:
+            self._raise_ceiling()
         if wanted and self.size < self._threshold:
             self.size = min(self._threshold, self.size + 1)
         elif wanted and self.adaptive:
-            self.size = min(float(self.ceiling), self.size + 1 / self.size)
+            self.size = min(self.ceiling, self.size + 1 / self.size)
+
+    def _raise_ceiling(self) -> None:
+        self.ceiling = min(self._asked, self.ceiling + 1 / self.ceiling)
+        if not self.adaptive:
+            self._threshold = self.ceiling
 
     def failed(self, error: BaseException, began: float, now: float) -> float:
         """Takes note of an attempt that began at `began`. Returns the seconds of a pause that it starts."""
