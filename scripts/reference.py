@@ -262,7 +262,9 @@ def commands() -> str:
     ]
     lines += ["Options that stand before or after any verb:", _table(common)]
     for name, verb in root.kinds.items():
-        lines += _verb(f"claude-force {name}", verb, {option for one in common for option in _names(one)})
+        lines += _verb(
+            f"claude-force {name}", verb.filled(), {option for one in common for option in _names(one)}
+        )
     return _page(lines)
 
 
@@ -278,7 +280,7 @@ def _verb(name: str, parser: Parser, common: Any) -> Iterator[str]:
             yield _table(actions)
         yield from map(_epilog, filter(None, (parser.epilog or "").split("\n\n")))
     for kind, one in parser.kinds.items():
-        yield from _verb(f"{name} {kind}", one, common)
+        yield from _verb(f"{name} {kind}", one.filled(), common)
 
 
 def _epilog(paragraph: str) -> str:

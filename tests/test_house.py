@@ -16,6 +16,8 @@ PACKAGE = "claude_force"
 # Imports point from a later row to an earlier one.
 ROWS = (
     "wording",
+    "patterns",
+    "agent_types",
     "errors",
     "types",
     "settings",

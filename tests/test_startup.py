@@ -1,10 +1,13 @@
 """What a command does not import: nobody waits for what the command does not need."""
 
+import re
 import subprocess
 import sys
 
 import pytest
 from fleet import command
+
+from claude_force.patterns import pattern
 
 ASK = ("run", "agent", "python-expert", "--task", "x")
 ENGINE = {"anthropic", "pydantic", "aiohttp", "httpx", "httpx2", "genai_prices"}
@@ -49,6 +52,19 @@ def test_help_needs_nothing_but_the_arguments_of_its_own_verb(plain, arguments):
 )
 def test_what_reads_files_needs_no_engine(plain, arguments):
     assert not imported(*arguments) & (ENGINE | LOOP | DISPLAY | REST | {"sqlite3"})
+
+
+def test_a_list_of_agents_reads_nothing_that_only_calls_need(plain):
+    found = imported("list", "agents")
+    assert not found & {"hashlib", "shlex", "claude_force.types", "claude_force.agents.preparing"}
+
+
+def test_a_pattern_is_compiled_with_its_first_use():
+    found = pattern("(?P<letter>[ab])x")
+    assert [one.group("letter") for one in found.finditer("ax bx")] == ["a", "b"]
+    assert found.sub("", "ax-bx") == "-"
+    with pytest.raises(re.error):
+        pattern("(").search("")
 
 
 def test_a_kept_answer_needs_neither_sdk_nor_event_loop(plain, messages_server):

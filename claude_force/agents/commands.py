@@ -7,14 +7,15 @@ Nothing within a command's text is executed and no file is read for it: `!` with
 from __future__ import annotations
 
 import re
-import shlex
 from typing import List, Match
 
-_PLACE = re.compile(r"\$ARGUMENTS\[(\d{1,3})\]|\$(ARGUMENTS)\b|\$(\d{1,3})(?![\d.,]\d)\b")
+from ..patterns import pattern
+
+_PLACE = pattern(r"\$ARGUMENTS\[(\d{1,3})\]|\$(ARGUMENTS)\b|\$(\d{1,3})(?![\d.,]\d)\b")
 # Since Claude Code counts from $0, a text that has it counts from there; all older ones begin with $1.
-_FROM_ZERO = re.compile(r"\$0\b")
-_COMMAND_LINE = re.compile(r"(?:^|(?<=[\s(]))!`[^`\n]+`|^```!", re.M)
-_FILE = re.compile(r"(?:^|(?<=\s))@(?:[\w.~-]+/)*[\w~-]*[./][\w./~-]+", re.M)
+_FROM_ZERO = pattern(r"\$0\b")
+_COMMAND_LINE = pattern(r"(?:^|(?<=[\s(]))!`[^`\n]+`|^```!", re.M)
+_FILE = pattern(r"(?:^|(?<=\s))@(?:[\w.~-]+/)*[\w~-]*[./][\w./~-]+", re.M)
 
 
 def render(text: str, arguments: str) -> str:
@@ -41,6 +42,8 @@ def render(text: str, arguments: str) -> str:
 
 
 def _words(arguments: str) -> List[str]:
+    import shlex
+
     try:
         return shlex.split(arguments)
     except ValueError:

@@ -5,17 +5,17 @@ Source: the API's page "Context windows".
 
 from __future__ import annotations
 
-import re
 from typing import Any, Mapping, Optional
 
 from .. import settings
 from ..errors import InvalidTaskError
+from ..patterns import pattern
 from ..types import Call
 from .models import LONG_CONTEXT_BETA
 
 _CONTEXT_TOKENS, _LONG_CONTEXT_TOKENS = 200_000, 1_000_000
 # Models with the smaller context, as long as no beta asks for the larger one.
-_SMALL = re.compile(r"claude-(?:\d|instant|[a-z]+-4(?:-[0-5])?(?:-\d{8})?$)")
+_SMALL = pattern(r"claude-(?:\d|instant|[a-z]+-4(?:-[0-5])?(?:-\d{8})?$)")
 # Text has fewer characters for a token, so what is refused would be refused by the API too.
 _MOST_CHARACTERS_PER_TOKEN = 5
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
+from ..patterns import pattern
 from .keys import IN_TEXT, LISTS, ONE_LINE
 from .model_names import is_model_name
 
@@ -17,28 +18,28 @@ _LARGEST_FRONT_MATTER = 64 * 1024
 _LATEST_FRONT_MATTER = 50
 _MOST_BITS = 4096
 # YAML reads 1:30 as a number of base 60, and for one of many digits takes the square of their count.
-_BASE_60 = re.compile(r"(?::[0-5]?\d){40}")
-_FENCE = re.compile(r"---[ \t]*")
+_BASE_60 = pattern(r"(?::[0-5]?\d){40}")
+_FENCE = pattern(r"---[ \t]*")
 # The blanks of other scripts are taken for blanks where YAML does not.
-_FIELD = re.compile(
+_FIELD = pattern(
     "([A-Za-z][\\w-]*)[ \t\u00a0\u3000]*:(?:[ \t\u00a0\u3000]+(.*)|[ \t\u00a0\u3000]*)$", re.ASCII
 )
-_FIELD_WITHOUT_BLANK = re.compile(r"([A-Za-z][\w-]*):(\S.*)", re.ASCII)
+_FIELD_WITHOUT_BLANK = pattern(r"([A-Za-z][\w-]*):(\S.*)", re.ASCII)
 # One line that YAML reads as nothing but a key and a text, a text in quotes, or a number.
-_PLAIN = re.compile(
+_PLAIN = pattern(
     r"([A-Za-z][\w-]*):[ ]+"
-    r"(?:([A-Za-z][\w .,;/()!?+=<>'\"-]*)|\"([^\"\\\x00-\x1f\x7f-\U0010ffff]*)\"[ ]*|(0|[1-9][0-9]{0,8})"
+    r"(?:([A-Za-z][\w .,;/()!?+=<>'\"-]*)|\"([ !#-\[\]-~]*)\"[ ]*|(0|[1-9][0-9]{0,8})"
     r"|([0-9]{1,3}\.[0-9]{1,6}))",
     re.ASCII,
 )
 _NO_TEXT = frozenset(("true", "false", "yes", "no", "on", "off", "null"))
 # What a line in the middle of a text must look like to begin the field and be no more of the text.
 _PLAUSIBLE = {
-    **dict.fromkeys(("maxTurns", "max_tokens", "temperature", "priority"), re.compile(r"[\d._]+")),
-    **dict.fromkeys(("background", "disable-model-invocation"), re.compile(r"[A-Za-z]+")),
+    **dict.fromkeys(("maxTurns", "max_tokens", "temperature", "priority"), pattern(r"[\d._]+")),
+    **dict.fromkeys(("background", "disable-model-invocation"), pattern(r"[A-Za-z]+")),
     **dict.fromkeys(
         ("color", "effort", "permissionMode", "memory", "isolation", "context", "mode", "type"),
-        re.compile(r"[\"']?[\w#.-]+[\"']?"),
+        pattern(r"[\"']?[\w#.-]+[\"']?"),
     ),
 }
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
+from ..patterns import pattern
 
 # Room for an inference profile's ARN on Bedrock.
 LONGEST_NAME = 256
 # Letters of any script, and what ids of the API, of clouds and of gateways have between them.
-_NAME = re.compile(r"[\w.:/@+~=-]+(?:\[\w+\])?")
+_NAME = pattern(r"[\w.:/@+~=-]+(?:\[\w+\])?")
 
 
 def is_model_name(text: str) -> bool:

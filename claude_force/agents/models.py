@@ -15,6 +15,7 @@ from typing import Iterator, List, Match, NamedTuple, Optional, Set, Tuple
 
 from .. import settings
 from ..errors import InvalidOptionError
+from ..patterns import pattern
 from .model_names import is_model_name
 
 logger = logging.getLogger(__name__)
@@ -31,12 +32,12 @@ _ALIASES = {
 }
 _PASS_ON = ("", "inherit", "default")
 _MOST_SHOWN = 60
-_SUFFIX = re.compile(r"\[\w+\]$")
-_ID = re.compile(r"claude-(?P<family>[a-z]+)-(?P<version>\d{1,2}(?:-\d{1,2})?)(?P<date>-\d{8})?")
-_OLD_ID = re.compile(r"claude-(?P<version>\d(?:-\d)?)-(?P<family>[a-z]+)(?:-(?:latest|\d{8}))?")
+_SUFFIX = pattern(r"\[\w+\]$")
+_ID = pattern(r"claude-(?P<family>[a-z]+)-(?P<version>\d{1,2}(?:-\d{1,2})?)(?P<date>-\d{8})?")
+_OLD_ID = pattern(r"claude-(?P<version>\d(?:-\d)?)-(?P<family>[a-z]+)(?:-(?:latest|\d{8}))?")
 
 # The models whose context is a million tokens only under a beta. Newer ones have it anyway, older ones never.
-_LONG_UNDER_BETA = re.compile(r"claude-sonnet-4(?:-[05])?(?:-\d{8})?")
+_LONG_UNDER_BETA = pattern(r"claude-sonnet-4(?:-[05])?(?:-\d{8})?")
 LONG_CONTEXT_BETA = "context-1m-2025-08-07"
 
 # Sources: the SDK's own lists of models with their last day up to version 2.14, and the API's page of
@@ -65,7 +66,7 @@ _LAST_DAYS = {
     "claude-sonnet-4-5-20250929": datetime.date(2026, 11, 30),
 }
 # Families of which every model is retired, also under an id that stands in no list.
-_RETIRED_WITHOUT_DATE = re.compile(
+_RETIRED_WITHOUT_DATE = pattern(
     r"claude-(?:v?1(?:[.-].+)?|2(?:\.\d)?|instant(?:-.+)?|3(?:-[57])?-[a-z]+(?:-.+)?)"
 )
 
@@ -165,7 +166,7 @@ def betas_of(choice: Choice, model: str) -> Tuple[str, ...]:
 
 
 # Claude models without levels of effort. Others of the API have them, from Opus 4.5 on.
-_WITHOUT_EFFORT = re.compile(r"claude-(?:\D+-4(?:-[01])?|(?:sonnet|haiku)-4-5)")
+_WITHOUT_EFFORT = pattern(r"claude-(?:\D+-4(?:-[01])?|(?:sonnet|haiku)-4-5)")
 
 
 def takes_effort(model: str) -> bool:

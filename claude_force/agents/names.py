@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from typing import Iterable, List
 
 from .. import settings
 from ..errors import InvalidAgentNameError, InvalidTaskError
+from ..patterns import pattern
 
-_NAME = re.compile(r"[a-zA-Z0-9_-]+")
-_AGENT_NAME = re.compile(r"(?:[a-zA-Z0-9_-]+:)?[a-zA-Z0-9_-]+")
-_SKILL_NAME = re.compile(r"(?:[\w-]+:)?\w[\w.-]*")
-_SURROGATE = re.compile("[\ud800-\udfff]")
+_NAME = pattern(r"[a-zA-Z0-9_-]+")
+_AGENT_NAME = pattern(r"(?:[a-zA-Z0-9_-]+:)?[a-zA-Z0-9_-]+")
+_SKILL_NAME = pattern(r"(?:[\w-]+:)?\w[\w.-]*")
+_SURROGATE = pattern("[\ud800-\udfff]")
 _SHOWN = 60
 
 
@@ -85,6 +85,9 @@ def is_lossy(name: str) -> bool:
 
 def marked_slug(name: str) -> str:
     """A name that passes the rule and is `name`'s alone, whatever letters it has."""
+    # Not above: few names have such letters.
+    import hashlib
+
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
     return f"{slug(name) or 'agent'}-{digest[:6]}"
 

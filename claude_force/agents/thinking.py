@@ -5,20 +5,21 @@ Source: the API's documentation of thinking, October 2026. Thinking is billed as
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping as AnyMapping
 from typing import Any, Mapping
 
 from .. import settings
+from ..patterns import pattern
 
 # The ids of Anthropic's API; those of clouds have a prefix or a suffix.
-_THINKS = re.compile(r"claude-(?:(?:fable|mythos)-5|opus-5-5|sonnet-5-5)(?![.\d])")
+_THINKS = pattern(r"claude-(?:(?:fable|mythos)-5|opus-5-5|sonnet-5-5)(?![.\d])")
 _OFF = ("disabled", "off", "between_tools")
 
 
 def thinks(model: str, options: Mapping[str, Any]) -> bool:
     """Whether an answer may begin with thinking: as the option `thinking` says, else as the model does."""
     told = options.get("thinking")
-    kind = told.get("type") if isinstance(told, Mapping) else None
+    kind = told.get("type") if isinstance(told, AnyMapping) else None
     if isinstance(kind, str):
         return kind not in _OFF
     return _THINKS.search(model.lower()) is not None
@@ -29,7 +30,7 @@ def default_max_tokens(model: str, options: Mapping[str, Any]) -> int:
     if not thinks(model, options):
         return settings.MAX_TOKENS
     told = options.get("thinking")
-    budget = told.get("budget_tokens") if isinstance(told, Mapping) else None
+    budget = told.get("budget_tokens") if isinstance(told, AnyMapping) else None
     # The API refuses a budget that leaves nothing for the answer.
     more = budget + settings.MAX_TOKENS if isinstance(budget, int) else 0
     return max(settings.MAX_TOKENS_THINKING, more)

@@ -14,7 +14,6 @@ from typing import Iterator, List, Optional, Sequence
 
 from .. import __version__, settings
 from ..errors import CacheError, ClaudeForceError, InputError, InvalidWorkflowError
-from ..storage.private_files import UnsafePathError
 from . import signals, streams
 from .arguments import VERBS, build_parser, option_flags, verbs_with
 from .parser import Parser, did_you_mean
@@ -82,9 +81,6 @@ def _guarded(given: List[str], as_json: bool) -> int:
     except (InputError, CacheError) as error:
         streams.error(error.for_shell(), as_json)
         return USAGE
-    except UnsafePathError as error:
-        streams.error(str(error), as_json)
-        return USAGE
     except ClaudeForceError as error:
         streams.error(error.for_shell(), as_json)
         return FAILED
@@ -95,8 +91,18 @@ def _guarded(given: List[str], as_json: bool) -> int:
         streams.error("interrupted", as_json)
         return INTERRUPTED
     except Exception as error:
+        if _is_unsafe_path(error):
+            streams.error(str(error), as_json)
+            return USAGE
         streams.error(f"{type(error).__name__}: {error} (-v shows where)", as_json)
         return FAILED
+
+
+def _is_unsafe_path(error: Exception) -> bool:
+    # Not above: `--help` opens no file.
+    from ..storage.private_files import UnsafePathError
+
+    return isinstance(error, UnsafePathError)
 
 
 def _carry_out(args: argparse.Namespace) -> int:

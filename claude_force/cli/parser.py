@@ -71,7 +71,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *, fill: Optional[Callable[[Parser], None]] = None, **more: Any) -> None:
         super().__init__(allow_abbrev=False, formatter_class=_Help, **more)
         self._fill = fill
-        self.kinds: Dict[str, Parser] = {}
+        self.kinds: Dict[str, _Kind] = {}
         self.values: Dict[str, str] = {}
 
     def parse_known_args(  # type: ignore[override]
@@ -107,7 +107,8 @@ class Parser(argparse.ArgumentParser):
         for word in rest:
             if not word.startswith("-"):
                 kind = self.kinds.get(word)
-                return kind.stray_option(list(rest)) if kind and kind.filled().kinds else None
+                chosen = kind.filled() if kind else None
+                return chosen.stray_option(list(rest)) if chosen and chosen.kinds else None
             flag = word.partition("=")[0]
             if not flag.startswith("--"):
                 # "-qv" is "-q -v".
@@ -158,6 +159,30 @@ class Parser(argparse.ArgumentParser):
         return Kinds(self, dest, metavar)
 
 
+class _Kind:
+    """A word's parser, which is made when the word is chosen: to make them all takes long.
+
+    argparse takes it for the parser.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        self._settings = settings
+        self._made: Optional[Parser] = None
+        self.description: str = settings["description"]
+
+    def filled(self) -> Parser:
+        """The parser with its arguments."""
+        if self._made is None:
+            self._made = Parser(**self._settings)
+        return self._made.filled()
+
+    def parse_known_args(
+        self, args: Optional[Sequence[str]] = None, namespace: Optional[argparse.Namespace] = None
+    ) -> Tuple[argparse.Namespace, Sequence[str]]:
+        """Raises InputError."""
+        return self.filled().parse_known_args(args, namespace)
+
+
 class Kinds:
     """The words that one parser chooses among."""
 
@@ -165,7 +190,10 @@ class Kinds:
         self._parser, self._metavar = parser, metavar
         # Where `prog` is left out, argparse formats a whole usage to find it.
         # Not required: who leaves the word out is told more than argparse would say.
-        self._parsers = parser.add_subparsers(dest=dest, metavar=metavar, required=False, prog=parser.prog)
+        kind: Any = _Kind
+        self._parsers: Any = parser.add_subparsers(
+            dest=dest, metavar=metavar, required=False, prog=parser.prog, parser_class=kind
+        )
 
     def add(self, name: str, summary: str, fill: Callable[[Parser], None], epilog: str = "") -> None:
         """The word `name`, whose parser gets its arguments from `fill`."""

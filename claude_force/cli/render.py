@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Sequence
 
 from .. import spelled
 from ..spelled import about, count, duration
-from ..types import AgentResult
 from . import streams
+
+if TYPE_CHECKING:
+    from ..types import AgentResult
 
 # A text column gets no narrower than this in a table that is too wide; a cell takes so much for its frame.
 _NARROW_TEXT, _FRAME = 14, 3

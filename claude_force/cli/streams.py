@@ -14,6 +14,8 @@ from .. import settings
 
 _NAME = "claude-force"
 _quiet = False
+# Control characters but tabs and line feeds.
+_ASCII_ORDERS = dict.fromkeys([*range(9), *range(11, 32), 127])
 
 
 class StdoutError(Exception):
@@ -198,7 +200,9 @@ def harmless(text: str) -> str:
     Left out are control characters but line feeds and tabs, marks that change the direction of writing, and
     invisible characters but those that join letters.
     """
-    return text if text.isascii() and text.isprintable() else _orders().sub("", text)
+    if text.isascii():
+        return text if text.isprintable() else text.translate(_ASCII_ORDERS)
+    return _orders().sub("", text)
 
 
 @lru_cache(maxsize=1)

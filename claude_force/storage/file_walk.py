@@ -9,11 +9,12 @@ from collections import deque
 from typing import Callable, Deque, Dict, Iterator, List, NamedTuple, Optional, Pattern, Sequence, Set, Tuple
 
 from ..errors import FileAccessError
+from ..patterns import pattern
 from .project_files import Entry, Parts, Place, ProjectFiles, refuse_irregular, shown
 
 MOST_ENTRIES = 1_000_000
-_MAGIC = re.compile(r"[*?\[]")
-_TOKEN = re.compile(r"\[!?\]?[^\]]*\]|.", re.DOTALL)
+_MAGIC = pattern(r"[*?\[]")
+_TOKEN = pattern(r"\[!?\]?[^\]]*\]|.", re.DOTALL)
 _ANY_FOLDERS = "**"
 
 
