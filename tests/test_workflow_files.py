@@ -3,6 +3,7 @@
 import json
 import re
 import string
+import time
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from hypothesis import strategies as some
 from claude_force.agents.names import nearest
 from claude_force.errors import AgentNotFoundError, InvalidWorkflowError
 from claude_force.workflow import Step, Workflow, template
-from claude_force.workflow.checking import check
+from claude_force.workflow.checking import check, faults
 from claude_force.workflow.order import cycles, dependents, levels
 from claude_force.workflow.reading import read_workflow
 from claude_force.workflow.spec import Condition, ForEach
@@ -50,7 +51,7 @@ class TestFormInPython:
             ({"task": ""}, "step 'a': task is ''; give a text"),
             ({"dependencies": "scan"}, "step 'a': dependencies is 'scan'; write a list of step ids"),
             ({"dependencies": None}, "step 'a': dependencies is None; leave it out"),
-            ({"retries": -1}, "step 'a': retries is -1; give a whole number from 0 up"),
+            ({"retries": -1}, "step 'a': retries is -1; give a whole number from 0 to 100"),
             ({"retries": None}, "step 'a': retries is None; leave it out"),
             ({"max_tokens": 0}, "step 'a': max_tokens is 0; give a whole number from 1 up"),
             ({"optional": "no"}, "step 'a': optional is 'no'; write true or false"),
@@ -159,7 +160,7 @@ class TestForm:
             ("max_tokens", 0, "give a whole number from 1 up"),
             ("max_tokens", True, "give a whole number from 1 up"),
             ("max_tokens", 1.5, "give a whole number from 1 up"),
-            ("retries", -1, "give a whole number from 0 up"),
+            ("retries", -1, "give a whole number from 0 to 100"),
             ("optional", "false", "write true or false"),
             ("when", "a", 'write {"step": ID, "contains": TEXT}'),
             ("when", {"step": "a"}, 'write {"step": ID, "contains": TEXT}'),
@@ -245,6 +246,38 @@ class TestForm:
             found[-1],
         ]
         assert found[-1].startswith("step 'd': Agent 'nobody' not found")
+
+
+HOSTILE = {
+    "unknown agents": [step(f"s{n}", agent=f"reviewer-nubmer-{n:05d}") for n in range(2_000)],
+    "unknown steps": [step(f"s{n}", *(f"z{n}x{m}" for m in range(20))) for n in range(2_000)],
+    "slips": [step(f"s{n}", **{f"dependencis{m}": 1 for m in range(20)}) for n in range(2_000)],
+    "slips of one step": [step("a", **{f"dependencis{m}": 1 for m in range(40_000)})],
+    "names in a task": [step("a", task="".join(f"${{inputs.nubmer{n}}}" for n in range(20_000)))],
+    "cycles": [step(f"s{n}", f"s{n}", *(f"s{m}" for m in range(n - 50, n) if m >= 0)) for n in range(2_000)],
+    "steps": [step("a")] * 40_000,
+    "a chain": ["nobody"] * 40_000,
+}
+
+
+class TestHostileFiles:
+    @pytest.mark.parametrize("kind", HOSTILE)
+    def test_the_first_faults_are_told_and_take_no_time(self, kind):
+        agents = [f"reviewer-number-{n:05d}-of-the-team" for n in range(3_000)]
+
+        def unknown(name):
+            raise AgentNotFoundError(f"Agent '{name}' not found. {nearest(name, agents)}")
+
+        written = HOSTILE[kind] if kind == "a chain" else {"steps": HOSTILE[kind]}
+        began = time.process_time()
+        found = faults("w", written, unknown)
+        assert time.process_time() - began < 3.0
+        assert 1 <= len(found) <= 21
+        assert kind in ("steps", "a chain") or found[-1] == "and there are more faults like these"
+
+    def test_a_step_is_not_made_again_without_end(self):
+        (fault,) = faults_of(step("a", retries=10**9))
+        assert fault.endswith("give a whole number from 0 to 100")
 
 
 class TestGraph:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import islice
 from typing import Iterable, List
 
 from .. import settings
@@ -13,6 +14,8 @@ _NAME = pattern(r"[a-zA-Z0-9_-]+")
 _AGENT_NAME = pattern(r"(?:[a-zA-Z0-9_-]+:)?[a-zA-Z0-9_-]+")
 _SKILL_NAME = pattern(r"(?:[\w-]+:)?\w[\w.-]*")
 _SURROGATE = pattern("[\ud800-\udfff]")
+# To compare two names takes the square of their length, and a project may have any number of them.
+_MOST_COMPARED, _LONGEST_COMPARED = 1_000, 64
 _SHOWN = 60
 
 
@@ -97,11 +100,14 @@ _FAR_BEHIND = 0.15
 
 
 def nearest(name: str, known: Iterable[str], most: int = 3) -> List[str]:
-    """The known names that `name` may have meant, likeliest first."""
+    """The known names that `name` may have meant, likeliest first. Of very many or very long ones, none."""
+    if len(name) > _LONGEST_COMPARED:
+        return []
     # Not above: nearly all names are right.
     import difflib
 
-    by_lower = {one.lower(): one for one in known}
+    short = (one for one in known if len(one) <= _LONGEST_COMPARED)
+    by_lower = {one.lower(): one for one in islice(short, _MOST_COMPARED)}
     close = difflib.get_close_matches(name.lower(), by_lower, most, 0.6)
     # Beside "--budget" for "--buget", "--quiet" would be noise.
     alike = [difflib.SequenceMatcher(None, one, name.lower()).ratio() for one in close]

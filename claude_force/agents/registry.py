@@ -76,8 +76,7 @@ class Registry:
         if close:
             return f"Did you mean: {', '.join(close)}?"
         if loaded.agents:
-            names = sorted(loaded.agents)
-            return f"There are: {', '.join(names[:10])}{', ...' if len(names) > 10 else ''}."
+            return f"There are: {_first(sorted(loaded.agents))}."
         none = f"There are no agents in {self._sources.folder}"
         for problem in loaded.problems:
             if problem.state == PROBLEM:
@@ -117,7 +116,7 @@ class Registry:
         if name in workflows:
             return workflows[name]
         close = nearest(str(name), workflows)
-        known = f"There are: {', '.join(workflows)}." if workflows else "There are none in claude.json."
+        known = f"There are: {_first(list(workflows))}." if workflows else "There are none in claude.json."
         if close:
             known = f"Did you mean: {', '.join(close)}?"
         raise WorkflowNotFoundError(f"Workflow '{name}' not found. {known}")
@@ -158,3 +157,7 @@ class Registry:
 def _placed(file: Path) -> Path:
     """Where it is, seen from anywhere; one that is a link itself is where the link is."""
     return file.parent.resolve() / file.name
+
+
+def _first(names: List[str]) -> str:
+    return f"{', '.join(names[:10])}{', ...' if len(names) > 10 else ''}"

@@ -1,15 +1,16 @@
-"""The faults of a workflow as a graph, all of them, before anything is sent. Pure."""
+"""The faults of a workflow as a graph, told together before anything is sent. Pure."""
 
 from __future__ import annotations
 
 import json
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence
+from itertools import islice
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence
 
 from ..agents.names import nearest
 from ..errors import InputError, InvalidWorkflowError
 from .form import form_faults, input_faults
 from .order import cycles, dependents
-from .reading import read_workflow
+from .reading import MORE_FAULTS, MOST_FAULTS, read_workflow
 from .spec import INPUT, STEP, Step, Workflow
 from .template import INPUTS, ITEM, STEPS, TASK, kind_of, names_in
 
@@ -18,21 +19,40 @@ CheckAgent = Callable[[str], Any]
 
 
 def check(workflow: Workflow, check_agent: CheckAgent, inputs: Mapping[str, Any]) -> None:
-    """Raises InvalidWorkflowError with all faults. `inputs` are the values of this run."""
+    """Raises InvalidWorkflowError with the faults, at most `MOST_FAULTS` and a word that there are more.
+
+    `inputs` are the values of this run.
+    """
     # What was read has been looked at as it was.
     wrong = [*input_faults(workflow, inputs), *(() if workflow.faults else form_faults(workflow))]
     if wrong:
         raise InvalidWorkflowError(str(workflow.name), wrong)
-    found = [*workflow.faults, *_of_graph(workflow), *_of_inputs(workflow, inputs)]
-    known = {**workflow.inputs, **inputs}
+    told = (
+        *workflow.faults,
+        *_first(_of_graph(workflow)),
+        *_first(_of_inputs(workflow, inputs)),
+        *_first(_of_steps(workflow, check_agent, {**workflow.inputs, **inputs})),
+    )
+    found = list(_first(told))
+    if found:
+        raise InvalidWorkflowError(workflow.name, found)
+
+
+def _first(told: Iterable[str]) -> Iterator[str]:
+    """To look for what a name may mean takes time, and a project may have any number of wrong ones."""
+    rest = iter(told)
+    yield from islice(rest, MOST_FAULTS)
+    if next(rest, None) is not None:
+        yield MORE_FAULTS
+
+
+def _of_steps(workflow: Workflow, check_agent: CheckAgent, known: Mapping[str, Any]) -> Iterator[str]:
     for step in workflow.steps:
         place = f"step '{step.id}': "
         # What a step says that could not be read is not known to be missing.
         is_whole = not any(fault.startswith(place) for fault in workflow.faults)
-        told = _of_step(step, workflow, check_agent, known if is_whole else None)
-        found += [place + fault for fault in told]
-    if found:
-        raise InvalidWorkflowError(workflow.name, found)
+        for fault in _of_step(step, workflow, check_agent, known if is_whole else None):
+            yield place + fault
 
 
 def faults(name: str, written: Any, check_agent: CheckAgent) -> List[str]:

@@ -7,6 +7,7 @@ from typing import Dict, Iterable, List, Mapping, Sequence, Set, Tuple
 from graphlib import CycleError, TopologicalSorter
 
 Needs = Mapping[str, Sequence[str]]
+MOST_CYCLES = 10
 
 
 def levels(needs: Needs) -> List[Tuple[str, ...]]:
@@ -25,10 +26,13 @@ def levels(needs: Needs) -> List[Tuple[str, ...]]:
 
 
 def cycles(needs: Needs) -> List[List[str]]:
-    """Cycles that share no id, each as a path that ends where it began: what is needed comes later."""
+    """Cycles that share no id, each as a path that ends where it began: what is needed comes later.
+
+    Of very many the first `MOST_CYCLES`: each takes a look at the whole graph.
+    """
     left: Dict[str, List[str]] = {one: [need for need in its if need in needs] for one, its in needs.items()}
     found: List[List[str]] = []
-    while True:
+    while len(found) < MOST_CYCLES:
         try:
             TopologicalSorter(left).prepare()
             return found
@@ -39,6 +43,7 @@ def cycles(needs: Needs) -> List[List[str]]:
             for one in path:
                 left.pop(one, None)
             left = {one: [need for need in its if need in left] for one, its in left.items()}
+    return found
 
 
 def dependents(needs: Needs, of: Iterable[str]) -> Set[str]:

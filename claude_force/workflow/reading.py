@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
+from itertools import islice
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ..agents.model_names import is_model_name
 from ..agents.names import is_name, nearest
@@ -13,6 +14,9 @@ _KEYS = (
     *("id", "agent", "task", "dependencies", "model", "max_tokens"),
     *("when", "foreach", "retries", "optional"),
 )
+# A project may have any number of steps, keys and faults, and each takes time.
+MOST_STEPS, MOST_FAULTS, _MOST_KEYS, _MOST_RETRIES = 2_000, 20, 100, 100
+MORE_FAULTS = "and there are more faults like these"
 # Words that authors add for themselves and that are no slip of the keys above.
 _OTHER_KEYS = ("name", "title", "description", "comment", "notes")
 
@@ -24,12 +28,14 @@ def read_workflow(name: str, written: Any, pass_output: bool = True) -> Workflow
     them together with those of the graph.
     """
     if isinstance(written, (list, tuple)):
+        _expect_few(name, written)
         return chain(name, tuple(str(agent) for agent in written), pass_output)
     steps = written.get("steps") if isinstance(written, dict) else None
     if not isinstance(steps, list) or not steps:
         raise InvalidWorkflowError(
             name, ['it has no steps: write ["an-agent", ...] or {"steps": [{"id": ..., "agent": ...}, ...]}']
         )
+    _expect_few(name, steps)
     faults: List[str] = []
     read = [_step(number, one, faults) for number, one in enumerate(steps, start=1)]
     inputs = written.get("inputs") or {}
@@ -47,6 +53,15 @@ def read_workflow(name: str, written: Any, pass_output: bool = True) -> Workflow
     return Workflow(name, found, description, inputs, fail_fast, tuple(faults))
 
 
+def _expect_few(name: str, steps: Sequence[Any]) -> None:
+    """Raises InvalidWorkflowError for very many steps."""
+    if len(steps) > MOST_STEPS:
+        mend = 'divide it, or run one step over a list with "foreach"'
+        raise InvalidWorkflowError(
+            name, [f"it has {len(steps):,} steps, and {MOST_STEPS:,} are taken: {mend}"]
+        )
+
+
 def _step(number: int, written: Any, faults: List[str]) -> Optional[Step]:
     """None for one without an id by which others could name it."""
     if not isinstance(written, dict):
@@ -58,7 +73,8 @@ def _step(number: int, written: Any, faults: List[str]) -> Optional[Step]:
     def fault(text: str) -> None:
         faults.append(f"{place}: {text}")
 
-    _check_keys(written, fault)
+    if len(faults) <= MOST_FAULTS:
+        _check_keys(written, fault)
     values: Dict[str, Any] = {"agent": ""}
     for key, read in READERS.items():
         try:
@@ -69,7 +85,7 @@ def _step(number: int, written: Any, faults: List[str]) -> Optional[Step]:
 
 
 def _check_keys(written: Mapping[str, Any], fault: Callable[[str], None]) -> None:
-    for key in written:
+    for key in islice(written, _MOST_KEYS):
         meant = [] if key in (*_KEYS, *_OTHER_KEYS) else nearest(str(key), _KEYS, 1)
         if meant:
             fault(f'it has no key "{key}"; did you mean "{meant[0]}"?')
@@ -108,12 +124,14 @@ def _names(value: Any) -> Tuple[str, ...]:
     return tuple(dict.fromkeys(value))
 
 
-def _from(least: int, otherwise: Optional[int]) -> Callable[[Any], Optional[int]]:
+def _from(least: int, otherwise: Optional[int], most: float = float("inf")) -> Callable[[Any], Optional[int]]:
+    wanted = f"from {least} up" if most == float("inf") else f"from {least} to {most:g}"
+
     def read(value: Any) -> Optional[int]:
         if value is None:
             return otherwise
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"give a whole number from {least} up")
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise ValueError(f"give a whole number {wanted}")
         return value
 
     return read
@@ -166,6 +184,6 @@ READERS: Dict[str, Callable[[Any], Any]] = {
     "max_tokens": _from(1, None),
     "when": _conditions,
     "foreach": _foreach,
-    "retries": _from(0, 0),
+    "retries": _from(0, 0, _MOST_RETRIES),
     "optional": _flag,
 }
