@@ -120,7 +120,7 @@ class TestPiped:
         )
         assert shown["errors"] == "1 (25.0 %), 1 of them a timeout"
         assert shown["cost"] == "$1.25 + 1 unknown"
-        assert shown["saved"] == "$0.7500 by kept answers, -$0.5000 by the prompt cache"
+        assert shown["saved"] == "$0.7500 by cached answers, -$0.5000 by the prompt cache"
         assert shown["wall"].startswith("p50 1.50 s, p95 1 min 30 s")
         assert shown["attempts"] == "4, 1 retry"
 
@@ -139,7 +139,7 @@ class TestPiped:
 
     def test_costs_by_agent_model_workflow_and_day(self, ledger, capsys):
         out = metrics(capsys, "costs").out
-        assert out.startswith("$1.25 + 1 unknown spent, $0.7500 saved by kept answers")
+        assert out.startswith("$1.25 + 1 unknown spent, $0.7500 saved by cached answers")
         assert [line.split()[0] for line in out.splitlines() if line][1:] == [
             *("agent", "reviewer", "writer", "model", "sonnet", "local-model"),
             *("workflow", "review", "day", "2026-11-01", "2026-11-02", "2026-11-03"),

@@ -720,7 +720,7 @@ class TestExplanation:
         with change(folder, "a") as sealed:
             sealed[-1] ^= 1
         with again(folder) as cache:
-            assert "does not hold" in cache.explain_miss("a", "t", "m")["reason"]
+            assert "invalid signature" in cache.explain_miss("a", "t", "m")["reason"]
             assert "No answer of a is kept" in cache.explain_miss("a", "another task", "m")["reason"]
 
     def test_of_a_cache_that_is_off_or_leaves_the_agent_out(self, folder):

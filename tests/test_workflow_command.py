@@ -176,7 +176,7 @@ class TestRun:
         assert plan["levels"] == [["each"], ["sum", "talk"], ["alarm"]]
         assert plan["estimate"]["rows"] == 6
         assert main(["run", "workflow", "fan-out", "--task", "Look", "--plan"]) == 0
-        assert "6 calls: 0 have a kept answer" in capsys.readouterr().out
+        assert "6 calls: 0 have a cached answer" in capsys.readouterr().out
 
     def test_a_plan_tells_of_a_pattern_that_no_file_matches(self, graph, capsys):
         shutil.rmtree(graph / "src")

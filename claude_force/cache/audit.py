@@ -58,14 +58,14 @@ def explain(store: Store, secret: Secret, asked: Question, now: float, ttl: floa
     if row is None:
         return _nearest(store, secret, asked, now)
     if not is_of(row[0], secret):
-        return explained(False, "The answer that is kept was signed with another secret.")
+        return explained(False, "The cached answer was signed with another secret.")
     entry = unseal(row[0], key, secret)
     if entry is None:
-        return explained(False, "The answer that is kept has a signature that does not hold.")
+        return explained(False, "The cached answer has an invalid signature.")
     if not abs(now - entry.created) < ttl:
         return explained(
             False,
-            f"The answer that is kept is {(now - entry.created) / 3600:.1f} hours old; "
+            f"The cached answer is {(now - entry.created) / 3600:.1f} hours old; "
             f"answers are good for {ttl / 3600:g} hours.",
             entry=entry,
             now=now,
@@ -89,7 +89,7 @@ def _nearest(store: Store, secret: Secret, asked: Question, now: float) -> Dict[
     differs, entry = best
     model = json.loads(entry.about)[1]
     what = ", ".join(f"model ({model} there, {asked[2]} here)" if one == "model" else one for one in differs)
-    return explained(False, f"The nearest answer that is kept differs in: {what}.", differs, entry, now)
+    return explained(False, f"The nearest cached answer differs in: {what}.", differs, entry, now)
 
 
 def _differing(mine: Dict[str, int], other: Dict[str, int]) -> List[str]:

@@ -71,7 +71,7 @@ def _lines(summary: Summary) -> List[List[str]]:
         ["executions", f"{whole.executions:,} from {facts['began'][:16]} to {facts['ended'][:16]} UTC"],
         ["errors", f"{whole.failures:,} ({amounts.percent(facts['error_rate'])}), {_timeouts(whole)}"],
         [
-            "kept",
+            "cached",
             f"{count(whole.cached, 'answer')} from the cache "
             f"({amounts.percent(facts['cache_hit_rate'])}), "
             f"{whole.shared:,} shared with an identical call",
@@ -85,7 +85,7 @@ def _lines(summary: Summary) -> List[List[str]]:
             f"{whole.cache_write_tokens:,} written to it), {whole.output_tokens:,} out",
         ],
         ["cost", amounts.money(whole.cost, whole.unknown_price)],
-        ["saved", f"{saved} by kept answers, {dollars(whole.prompt_cache_saving)} by the prompt cache"],
+        ["saved", f"{saved} by cached answers, {dollars(whole.prompt_cache_saving)} by the prompt cache"],
         [
             "pace",
             f"{amounts.rate(facts['executions_per_second'])} executions/s, "
@@ -151,7 +151,7 @@ def _costs(summary: Summary) -> None:
     whole = summary.total()
     streams.out(
         f"{amounts.money(whole.cost, whole.unknown_price)} spent, "
-        f"{amounts.money(whole.saved_cost, whole.unknown_saving)} saved by kept answers, "
+        f"{amounts.money(whole.saved_cost, whole.unknown_saving)} saved by cached answers, "
         f"{dollars(whole.prompt_cache_saving)} by the prompt cache"
     )
     for name, of in parts.items():

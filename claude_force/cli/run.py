@@ -75,7 +75,7 @@ def estimate_fields(estimate: Estimate) -> Dict[str, Any]:
 def estimate_lines(estimate: Estimate, of: str) -> Iterator[str]:
     """An estimate to be read; `of` says what one of its rows is."""
     yield (
-        f"{count(estimate.rows, of)}: {estimate.cached:,} have a kept answer, "
+        f"{count(estimate.rows, of)}: {estimate.cached:,} have a cached answer, "
         f"{estimate.unrunnable:,} can't be run"
     )
     yield f"input tokens   {_range(estimate.input_tokens, _whole)}"

@@ -83,7 +83,11 @@ _RUN = {
     ),
 }
 _RUNS = {
-    "list": Verb("List the last runs, newest first.", "runs:list_runs", "last list_database durable"),
+    "list": Verb(
+        "List the last runs of workflows, and durable runs, newest first.",
+        "runs:list_runs",
+        "last list_database durable",
+    ),
     "show": Verb(
         "Show one run: its input, its answers and what failed.",
         "runs:show_run",
