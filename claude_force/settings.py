@@ -6,7 +6,7 @@ import os
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Iterator, List, Mapping, Optional, Tuple
+from typing import Dict, Iterator, List, Mapping, Optional, Tuple
 
 MAX_CONCURRENT = 10
 # Where the fleet finds out by itself how many attempts at a time are good.
@@ -161,6 +161,12 @@ def aws_profile() -> str:
 def custom_headers() -> str:
     """The header lines that the SDK adds to each request, or ""."""
     return os.environ.get(_CUSTOM_HEADERS) or ""
+
+
+def custom_header_fields() -> Dict[str, str]:
+    """Those lines as names and values; a line without ":" is none, as the SDK has it."""
+    lines = (line.partition(":") for line in custom_headers().split("\n"))
+    return {name.strip(): value.strip() for name, colon, value in lines if colon}
 
 
 def sdk_profile() -> str:

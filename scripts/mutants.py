@@ -34,13 +34,15 @@ EXPLAINED = ROOT / "scripts" / "mutants.json"
 BEGIN, END = "<!-- written by make mutants -->", "<!-- end -->"
 
 # Of kept answers, without those that start processes.
-KEPT = tuple(f"test_cached_calls.py::Test{part}" for part in ("Hit", "Miss", "Settings", "Sharing", "Clerk"))
+KEPT = tuple(
+    f"test_cached_calls.py::Test{part}" for part in ("Asked", "Hit", "Miss", "Settings", "Sharing", "Clerk")
+)
 # Each module, and the tests that say what it has to do; quick ones first.
 TESTS: Dict[str, Tuple[str, ...]] = {
     "cache.key": ("test_response_cache.py::TestKey", "test_response_cache.py::TestExplanation"),
     "cache.signing": ("test_response_cache.py::TestSignature", "test_response_cache.py::TestForgery"),
     "cache.secret": ("test_response_cache.py::TestSecret",),
-    "cache.asked": ("test_not_kept.py", *KEPT, "test_who_answers.py"),
+    "cache.asked": (*KEPT, "test_not_kept.py", "test_who_answers.py"),
     "answers": ("test_not_kept.py", *KEPT, "test_cached_calls.py::TestProcesses"),
     "results": ("test_results.py",),
     "storage.project_files": ("test_project_files.py",),

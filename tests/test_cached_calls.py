@@ -1,6 +1,7 @@
 """Kept answers in the engine: paid for once, never stale, never in the way."""
 
 import asyncio
+import dataclasses
 import json
 import logging
 import os
@@ -15,10 +16,12 @@ import pytest
 from fleet import MODEL, FakeClock, ended, fleet, settled, until, write_project
 
 from claude_force import AgentOrchestrator, ResponseCache
+from claude_force.cache.asked import asked, kept_reply
 from claude_force.calling import Terms, Watch
 from claude_force.clerk import Clerk
 from claude_force.errors import InvalidOptionError
 from claude_force.testing import MessagesServer, faults
+from claude_force.types import Call, Usage
 
 ROOT = Path(__file__).parent.parent
 ASK = ("python-expert", "Explain decorators")
@@ -53,6 +56,38 @@ async def twice(project, server=None, second=None, **limits):
         one = await orchestrator.execute_agent(*ASK)
         other = await orchestrator.execute_agent(*ASK, **(second or {}))
         return one, other, len(running.requests)
+
+
+class TestAsked:
+    """Pure: what is compared. Other texts or names here would make every kept answer a miss."""
+
+    def test_names_and_texts_of_what_is_compared(self):
+        call = Call("a", ("You are a.", "Contract", "Skill"), "task", "m", 5, {"top_p": 1, "top_k": 2})
+        found = asked(call, (("endpoint", "e"),))
+        assert found[:3] == ("a", "task", "m")
+        assert found.fingerprint == {
+            "definition": "You are a.",
+            "contract": "Contract\nSkill",
+            "max_tokens": "5",
+            "options": '{"top_k": 2, "top_p": 1}',
+            "endpoint": "e",
+        }
+
+    def test_call_without_a_system_prompt(self):
+        found = asked(Call("command", (), "task", "m", 5), ())
+        assert (found.fingerprint["definition"], found.fingerprint["contract"]) == ("", "")
+
+    def test_a_kept_answer_has_the_usage_that_it_had(self):
+        hit = {"response": "Hi", "input_tokens": 1, "output_tokens": 2, "estimated_cost": 0.5}
+        usage = Usage(1, 2, cache_read_input_tokens=3, web_search_requests=4)
+        kept = {**hit, "cache_age_seconds": 5.0, "usage": dataclasses.asdict(usage)}
+        assert kept_reply(kept, "m").usage == usage
+
+    async def test_policies_by_their_names(self, project):
+        one, other, requests = await twice(project, second={"cache": "use"})
+        assert (one.cached, other.cached, requests) == (False, True, 1)
+        with pytest.raises(InvalidOptionError, match="cache is 'on'; choose one of use, refresh, off"):
+            await twice(project, second={"cache": "on"})
 
 
 class TestHit:

@@ -79,6 +79,9 @@ def make_client(
     arguments: Dict[str, Any] = {"max_retries": 0, "timeout": None}
     if cloud is not None:
         arguments.update(cloud.arguments())
+    else:
+        # SDKs of Python 3.8 do not read them; of those that do, these are the same once more.
+        arguments["default_headers"] = settings.custom_header_fields()
     if "open_telemetry" in inspect.signature(make).parameters:
         # It would trace the first request alone, and put that one's trace context on all others.
         arguments["open_telemetry"] = False
