@@ -51,8 +51,8 @@ def disk(tmp_path):
         subprocess.run(["umount", "-l", str(one)], check=True)
 
 
-def start(project, server, output, *options):
-    arguments = ["run", "many", "tasks.jsonl", "-o", str(output), "--max-concurrent", "4", "--json", *options]
+def start(project, server, output, *options, form=("--json",)):
+    arguments = ["run", "many", "tasks.jsonl", "-o", str(output), "--max-concurrent", "4", *form, *options]
     return subprocess.Popen(
         [sys.executable, "-m", "claude_force", *arguments],
         cwd=project,
@@ -143,6 +143,37 @@ class TestOutputThatIsTakenAway:
         code, report, _ = ended(start(project, server, output))
         assert (code, report["succeeded"]) == (0, ROWS)
         assert len(server.requests) == ROWS
+
+    @pytest.mark.parametrize(("size", "goes_on"), [(0, True), (100, True), (None, False)])
+    def test_that_is_changed_is_an_error(self, project, server, size, goes_on):
+        output = project / "out.jsonl"
+        process = start(project, server, output)
+        until(lambda: output.exists() and output.read_text().count("\n") >= 5)
+        if size is None:
+            with output.open("a") as file:
+                file.write("not yours")
+        else:
+            os.truncate(output, size)
+        code, report, _ = ended(process)
+        assert code == 1
+        assert "was changed by another program while the run went on" in report["error"]
+        assert len(server.requests) < ROWS
+        lines = output.read_text().splitlines()
+        assert lines.count("not yours") == (size is None)
+        whole = [json.loads(line) for line in lines if line != "not yours"]
+        assert len({row["index"] for row in whole}) == len(whole) > 0
+        code, _, err = ended(start(project, server, output)) if goes_on else (0, None, "")
+        assert (code, err.count("no result")) == (0, 0)
+        assert len(server.requests) == (ROWS if goes_on else len(whole))
+
+    def test_says_what_goes_on(self, project, server):
+        output = project / "out.jsonl"
+        process = start(project, server, output, form=())
+        until(lambda: output.exists() and output.read_text().count("\n") >= 5)
+        output.unlink()
+        _, err = process.communicate(timeout=120)
+        assert f"to {output}, and the same command goes on" in err
+        assert "where this one ended" not in err
 
     def test_two_runs_on_one_output(self, project, server):
         first = start(project, server, "out.jsonl")

@@ -38,6 +38,9 @@ from .rows import RESULT_FIELDS, Row
 
 logger = logging.getLogger(__name__)
 
+# Bytes that are read at once, from the end, to find the end of a line.
+_BLOCK = 64 * 1024
+
 
 class Results(Protocol):
     """Where a run writes its results, and which of them it had before."""
@@ -58,15 +61,21 @@ class Results(Protocol):
         """The result that room was held for is written next, or never."""
 
     def expect_there(self) -> None:
-        """Raises OutputGoneError where the results are not where they were."""
+        """Raises OutputDisturbedError where the results are not where, or not as, they were written."""
 
 
-class OutputGoneError(OSError):
-    """The output was removed or replaced while the run went on; `saved` names the file with its results."""
+class OutputDisturbedError(OSError):
+    """Another program removed, replaced or changed the output while the run went on.
 
-    def __init__(self, path: Path, saved: Path) -> None:
-        super().__init__(errno.ESTALE, "it was removed or replaced while the run went on", str(path))
-        self.saved = saved
+    Attributes:
+        saved: the file that has the results when the run has ended; None where the output itself has them.
+        is_resumable: whether another run can read the output.
+    """
+
+    def __init__(self, path: Path, saved: Optional[Path] = None, is_resumable: bool = False) -> None:
+        what = "changed" if saved is None else "removed or replaced"
+        super().__init__(errno.ESTALE, f"it was {what} while the run went on", str(path))
+        self.saved, self.is_resumable = saved, is_resumable
 
 
 class Output:
@@ -93,6 +102,9 @@ class Output:
             # A kill in the middle of a line leaves a part of it.
             if os.fstat(self._lock).st_size > good:
                 os.ftruncate(self._lock, good)
+            # How long the file is, unless another program changes it; what one did to it is kept.
+            self._size = good
+            self._changed: Optional[OutputDisturbedError] = None
         except BaseException:
             self._let_go()
             raise
@@ -162,6 +174,7 @@ class Output:
                 file.writelines(lines)
                 file.flush()
                 os.fsync(file.fileno())
+                size = file.tell()
             self._folder.replace(fresh, self._name)
         except BaseException:
             os.close(descriptor)
@@ -169,7 +182,7 @@ class Output:
                 self._folder.unlink(fresh)
             raise
         os.close(self._lock)
-        self._lock = descriptor
+        self._lock, self._size = descriptor, size
 
     def write(self, row: Row, key: str, result: AgentResult, before: Before = (0.0, 0.0)) -> None:
         """Appends a row's result; when it returns, a kill of this process does not lose it. Raises OSError,
@@ -196,13 +209,45 @@ class Output:
     def _append(self, line: bytes) -> None:
         file = self._opened()
         whole = os.fstat(file.fileno()).st_size
+        if whole != self._size:
+            whole = self._ended_line(file, whole)
+        self._size = whole + len(line)
         try:
             while line:
                 line = line[file.write(line) :]
         except OSError:
             # Another row may find room: behind a part of a line it would be lost.
             file.truncate(whole)
+            self._size = whole
             raise
+
+    def _ended_line(self, file: Any, size: int) -> int:
+        """Ends the last line of a file that another program has changed, so that the next result does not
+        become a part of it. Returns the new size."""
+        self._note_change(size)
+        ends = self._last_line_end(size)
+        if ends == size:
+            return size
+        if size < self._size:
+            file.truncate(ends)
+            return ends
+        file.write(b"\n")
+        return size + 1
+
+    def _note_change(self, size: int) -> None:
+        cut = size < self._size
+        is_resumable = cut if self._changed is None else cut and self._changed.is_resumable
+        self._changed = OutputDisturbedError(self.path, is_resumable=is_resumable)
+
+    def _last_line_end(self, size: int) -> int:
+        while size:
+            start = max(0, size - _BLOCK)
+            os.lseek(self._lock, start, os.SEEK_SET)
+            found = os.read(self._lock, size - start).rfind(b"\n")
+            if found >= 0:
+                return start + found + 1
+            size = start
+        return 0
 
     def hold(self, size: int) -> bool:
         """Whether there is room for a result of `size` bytes, which is held until `give_back`."""
@@ -214,9 +259,15 @@ class Output:
             self._room.give_back(size)
 
     def expect_there(self) -> None:
-        """Raises OutputGoneError where the path names another file by now, or none."""
+        """Raises OutputDisturbedError where the path names another file by now, or none, or where another
+        program has written to the file or cut it."""
         if not self._is_there():
-            raise OutputGoneError(self.path, self.path.with_name(self._saved_name()))
+            raise OutputDisturbedError(self.path, self.path.with_name(self._saved_name()))
+        size = os.fstat(self._lock).st_size
+        if size != self._size:
+            self._note_change(size)
+        if self._changed is not None:
+            raise self._changed
 
     def _is_there(self) -> bool:
         try:

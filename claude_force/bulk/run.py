@@ -18,11 +18,11 @@ from ..errors import (
 )
 from ..money import Spent, bounded
 from ..types import AgentResult, Executed
-from .output import OutputGoneError, Results, check_fields
+from .output import OutputDisturbedError, Results, check_fields
 from .progress import Event, Finished, OnEvent
 from .result_lines import Before, Done
 from .rows import Row, Rows
-from .run_errors import Problems, Refusals, answer_bytes, changed, gone, line_bytes, no_room, not_written
+from .run_errors import Problems, Refusals, answer_bytes, changed, disturbed, line_bytes, no_room, not_written
 from .stream import Task
 from .unknown_models import MODEL, RUN, ModelOf, UnknownModels
 
@@ -40,6 +40,7 @@ class Outcome(Spent):
         over_budget: some rows were not sent because the budget had no room for them.
         stopped: it was told to stop; `cancelled`, by somebody who cancelled its calls where they are made.
         error: why no row could be run any more.
+        is_resumable: the same run again can go on from the output as it is.
         lost: answers that were paid for and could not be written; `lost_cost` is USD, and part of `cost`.
         cost: of all that the output holds, as `unpriced` and `unpriced_at_most`; `saved` and
             `prompt_cache_saving` are of what ran now.
@@ -59,6 +60,7 @@ class Outcome(Spent):
     error: Optional[ClaudeForceError] = None
     lost: int = 0
     lost_cost: float = 0.0
+    is_resumable: bool = True
 
     def add(self, result: AgentResult) -> None:
         """Counts one that ran."""
@@ -192,8 +194,8 @@ class FileRun:
     def _expect_output(self) -> None:
         try:
             self._output.expect_there()
-        except OutputGoneError as error:
-            self._end(gone(error))
+        except OutputDisturbedError as error:
+            self._end_disturbed(error)
 
     def stop(self) -> None:
         """No further row is begun."""
@@ -260,6 +262,10 @@ class FileRun:
             self.outcome.error = met if isinstance(met, ClaudeForceError) else error
         self.run_gate.shut(ClosedError(f"The run was ended: {self.outcome.error}"))
 
+    def _end_disturbed(self, error: OutputDisturbedError) -> None:
+        self._end(disturbed(error))
+        self.outcome.is_resumable = error.is_resumable
+
     def _keep(self, row: Row, result: AgentResult) -> None:
         if self._write(row, result):
             self.outcome.add(result)
@@ -269,9 +275,9 @@ class FileRun:
     def _write(self, row: Row, result: AgentResult) -> bool:
         try:
             self._output.write(row, row.key(self._options), result, self._before.get(row.index, (0.0, 0.0)))
-        except OutputGoneError as error:
+        except OutputDisturbedError as error:
             # It is written all the same, and saved under another name.
-            self._end(gone(error))
+            self._end_disturbed(error)
         except OSError as error:
             # The next one may find room again, and is paid for already.
             self._end(not_written(self._output, error))

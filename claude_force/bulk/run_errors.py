@@ -6,7 +6,7 @@ from typing import Counter, Optional, Protocol
 
 from ..errors import ClaudeForceError, InputError
 from ..spelled import count
-from .output import OutputGoneError, Results
+from .output import OutputDisturbedError, Results
 from .rows import Row
 
 # Bytes of a line: of a token of the answer, and of all that is neither the answer nor the row's own; of a
@@ -64,10 +64,21 @@ def changed(output: Results, how: str) -> InputError:
     )
 
 
-def gone(error: OutputGoneError) -> ClaudeForceError:
+def disturbed(error: OutputDisturbedError) -> ClaudeForceError:
+    path = error.filename
+    if error.saved is not None:
+        return ClaudeForceError(
+            f"{path} was removed or replaced while the run went on. All results of the run are kept in "
+            f"{error.saved}: rename that file to {path}, and the same command goes on."
+        )
+    changed = f"{path} was changed by another program while the run went on."
+    if error.is_resumable:
+        return ClaudeForceError(
+            f"{changed} Results that were cut off are missing from it; answers are in the cache, if it is on."
+        )
     return ClaudeForceError(
-        f"{error.filename} was removed or replaced while the run went on. All results of the run are kept in "
-        f"{error.saved}."
+        f"{changed} It may lack results, and hold lines that are none: take these out before another run. "
+        "Answers are in the cache, if it is on."
     )
 
 

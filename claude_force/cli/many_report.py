@@ -88,11 +88,11 @@ def _next(args: argparse.Namespace, ended: Ended) -> Iterator[str]:
         yield f"the budget ended the run: {command} with a higher --budget goes on"
     elif outcome.over_budget:
         yield "the budget ended the run"
-    elif outcome.missing and is_file and not isinstance(outcome.error, InputError):
+    elif outcome.missing and is_file and outcome.is_resumable and not isinstance(outcome.error, InputError):
         yield f"{command} goes on where this one ended: only what is missing is paid for"
     if not is_file and (outcome.missing or outcome.failed) and args.cache == "use":
         yield "answers are in the cache: another run takes them from there; -o FILE makes a run resumable"
-    if outcome.failed and is_file:
+    if outcome.failed and is_file and outcome.is_resumable:
         yield "--retry-failed runs the failed rows again; their errors are in the output"
 
 
