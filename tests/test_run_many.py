@@ -401,6 +401,15 @@ class TestResume:
         assert (project / "notes.md").read_text(encoding="utf-8") == text
         assert not server.requests
 
+    def test_failures_of_a_resumed_run_name_the_rows_of_the_input(self, project, server, capsys):
+        tasks = write_tasks(project, 4)
+        with tasks.open("a", encoding="utf-8") as file:
+            file.write('{"agent": "nobody", "task": "x"}\n')
+        assert many(tasks, "-o", "out.jsonl") == 3
+        capsys.readouterr()
+        assert many(tasks, "-o", "out.jsonl", "--retry-failed") == 3
+        assert "(row 5)" in capsys.readouterr().err
+
     def test_failed_rows_stay_until_they_are_taken_again(self, project, monkeypatch):
         tasks, broken = write_tasks(project, 20), [True]
 

@@ -171,8 +171,9 @@ class FileRun:
         def told(event: Event) -> None:
             # Here and not where the results are read: what is answered is kept before the next is asked.
             # One that was broken off is told of before it ends.
-            if isinstance(event, Finished) and event.index in self._under_way:
-                row = self._under_way.pop(event.index)
+            row = self._under_way.get(event.index)
+            if isinstance(event, Finished) and row is not None:
+                del self._under_way[event.index]
                 self._output.give_back(line_bytes(row, self._answer_bytes))
                 self._take(row, event.result)
                 self._row_ended.set()
@@ -180,7 +181,8 @@ class FileRun:
                 self._idle.clear()
             else:
                 self._idle.set()
-            on_event(event)
+            # The stream counts only what is run now; who listens is told the row of the input.
+            on_event(event if row is None or row.index == event.index else replace(event, index=row.index))
 
         async for _ in stream(self._feed(), told):
             pass

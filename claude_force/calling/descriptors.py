@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Iterator, Optional
 
 from ..errors import CallError
+from ..wording import naming
 
 try:
     import resource
@@ -25,7 +26,7 @@ _NONE_LEFT = (errno.EMFILE, errno.ENFILE)
 class NoDescriptorError(CallError):
     """No connection could be opened, because no file descriptor was left. Nothing was sent."""
 
-    advice = "Raise the limit of open files (ulimit -n), or lower --max-concurrent (max_concurrent)."
+    advice = naming("Raise the limit of open files (ulimit -n), or lower {}.", "max_concurrent")
 
 
 def is_none_left(error: BaseException) -> bool:

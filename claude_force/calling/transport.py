@@ -80,10 +80,11 @@ class Transport:
             check_scheme(str(self._client.base_url))
         except address_errors():
             # What they say repeats the address, and with it the password that it may hold.
-            raise InvalidOptionError(
+            text = (
                 "The address of the endpoint, or of a proxy, can't be read. Correct ANTHROPIC_BASE_URL (for "
-                "a cloud its own), base_url or HTTPS_PROXY: write https://HOST or http://HOST:PORT."
-            ) from None
+                "a cloud its own){} or HTTPS_PROXY: write https://HOST or http://HOST:PORT."
+            )
+            raise InvalidOptionError(Wording(text.format(", base_url"), text.format(""))) from None
         self._wire = Wire(self._client, http, steady=self._cloud is None)
         self.redactor = Redactor(secrets_of(self._client))
         # Of a cloud, or of a profile: a token, or a signature, that changes.
