@@ -1,7 +1,6 @@
 """Kept answers in the engine: paid for once, never stale, never in the way."""
 
 import asyncio
-import dataclasses
 import json
 import logging
 import os
@@ -21,7 +20,7 @@ from claude_force.calling import Terms, Watch
 from claude_force.clerk import Clerk
 from claude_force.errors import InvalidOptionError
 from claude_force.testing import MessagesServer, faults
-from claude_force.types import Call, Usage
+from claude_force.types import Call, Reply, Usage
 
 ROOT = Path(__file__).parent.parent
 ASK = ("python-expert", "Explain decorators")
@@ -77,11 +76,18 @@ class TestAsked:
         found = asked(Call("command", (), "task", "m", 5), ())
         assert (found.fingerprint["definition"], found.fingerprint["contract"]) == ("", "")
 
-    def test_a_kept_answer_has_the_usage_that_it_had(self):
-        hit = {"response": "Hi", "input_tokens": 1, "output_tokens": 2, "estimated_cost": 0.5}
+    def test_reply_of_a_kept_answer_has_all_that_was_kept(self):
         usage = Usage(1, 2, cache_read_input_tokens=3, web_search_requests=4)
-        kept = {**hit, "cache_age_seconds": 5.0, "usage": dataclasses.asdict(usage)}
-        assert kept_reply(kept, "m").usage == usage
+        plain = {"response": "Hi", "input_tokens": 5, "output_tokens": 6}
+        hit = {**plain, "estimated_cost": 0.5, "cache_age_seconds": 7.0}
+        more = {"model": "m-1", "stop_reason": "end_turn", "request_id": "r", "usage": usage.__dict__}
+        same = {"attempts": 0, "cost": 0.0, "saved_cost": 0.5, "cached": True, "cache_age": 7.0}
+        assert kept_reply({**hit, **more}, "m") == Reply("Hi", "m-1", usage, "end_turn", "r", **same)
+        assert kept_reply(hit, "m") == Reply("Hi", "m", Usage(5, 6), **same)
+        assert kept_reply(None, "m") is None
+
+    def test_option_without_a_written_form(self):
+        assert asked(Call("a", (), "task", "m", 5, {"metadata": object()}), ()) is None
 
     async def test_policies_by_their_names(self, project):
         one, other, requests = await twice(project, second={"cache": "use"})
