@@ -234,7 +234,12 @@ class TestManyInvalidRows:
 
     def test_the_agent_that_was_meant_is_named(self, many):
         _, _, err, _ = many("t.jsonl", '{"task": "x"}\n' * 9, "--agent", "python-exprt")
-        assert "row 1: Agent 'python-exprt' not found. Did you mean: python-expert?" in err
+        assert "row 1: Agent 'python-exprt' not found. Did you mean: python-expert?\n" in err
+
+    def test_agents_that_can_not_be_read_are_said_once(self, project, many):
+        (project / ".claude" / "claude.json").write_text("{", encoding="utf-8")
+        code, results, err, _ = many("t.jsonl", '{"task": "x"}\n' * 9, "--agent", "python-expert")
+        assert (code, results, err.count("is not valid JSON")) == (2, [], 1)
 
     def test_unreadable_rows_and_refused_ones_are_counted_together(self, many):
         _, _, err, _ = many("t.jsonl", 'x\n{"task": ""}\n', "--agent", "python-expert")

@@ -112,7 +112,7 @@ class FileRun:
     `afresh` runs all of them, `retry_failed` those that failed too.
     After a failure, `fail_fast` begins no further row. `model_of` tells the model that an agent asks, None
     where it can't. `max_tokens` bounds an answer: so much room is held on the disk for each row under way.
-    Where all rows are among the `refusals`, that is an InputError too.
+    Where all rows are among the `refusals`, or those can't be had, that is an InputError too.
 
     Attributes:
         run_gate: to be given to the run; shut as soon as no row can be run or written any more.
@@ -129,7 +129,7 @@ class FileRun:
         fail_fast: bool = False,
         model_of: Optional[ModelOf] = None,
         max_tokens: Optional[int] = None,
-        refusals: Optional[Refusals] = None,
+        refusals: Optional[Callable[[], Refusals]] = None,
     ) -> None:
         self._rows, self._output, self._options = rows, output, options
         self._fail_fast = fail_fast

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Counter, Optional, Protocol
+from typing import Callable, Counter, Optional, Protocol
 
 from ..errors import ClaudeForceError, InputError
 from ..spelled import count
@@ -24,10 +24,12 @@ class Refusals(Protocol):
 
 
 class Problems:
-    """The rows that can't be run, by kind: those that can't be read, and those that `refusals` names."""
+    """The rows that can't be run, by kind: those that can't be read, and those that are refused."""
 
-    def __init__(self, refusals: Optional[Refusals] = None) -> None:
-        self._refusals = refusals
+    def __init__(self, load: Optional[Callable[[], Refusals]] = None) -> None:
+        """`load` is called for the first row that is to be run, and may raise InputError: no row can be."""
+        self._load = load
+        self._refusals: Optional[Refusals] = None
         self._first: Optional[Row] = None
         self._counts: Counter[str] = Counter()
 
@@ -39,10 +41,14 @@ class Problems:
             self._counts[kind] += 1
 
     def _refused(self, row: Row, is_done: bool) -> Optional[str]:
-        kind = None if self._refusals is None or is_done else self._refusals.kind(row.agent, row.task)
+        if self._load is None or is_done:
+            kind = None
+        else:
+            self._refusals = self._refusals or self._load()
+            kind = self._refusals.kind(row.agent, row.task)
         if kind is None:
             # One row can be run: what the others are is said when it is their turn.
-            self._refusals = None
+            self._load = None
         return kind
 
     def expect_fewer_than(self, rows: int) -> None:
@@ -54,7 +60,8 @@ class Problems:
         if first is None and self._refusals is not None:
             reason = self._refusals.reason(self._first.agent, self._first.task)
             first = f"row {self._first.index + 1}: {reason}"
-        raise InputError(f"No row can be run: {kinds}. The first: {str(first).rstrip('.')}.")
+        ending = "" if str(first).endswith((".", "?")) else "."
+        raise InputError(f"No row can be run: {kinds}. The first: {first}{ending}")
 
 
 def changed(output: Results, how: str) -> InputError:

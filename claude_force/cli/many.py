@@ -10,7 +10,6 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Iterable, Iterator, Optional
 
-from ..agents import Refusals
 from ..async_orchestrator import AsyncAgentOrchestrator
 from ..bulk import STDIN, FileRun, Output, Results, Row, Rows, SourceFiles, StdoutResults, TaskFile, spooled
 from ..errors import InputError
@@ -198,16 +197,8 @@ def _file_run(
         bool(args.fail_fast),
         None if running is None else partial(_model_of, running, args.model),
         args.max_tokens,
-        None if running is None else _refusals(running),
+        None if running is None else running.refusals,
     )
-
-
-def _refusals(running: AsyncAgentOrchestrator) -> Optional[Refusals]:
-    try:
-        return running.refusals()
-    except InputError:
-        # It is that of every row: the first one ends the run with it.
-        return None
 
 
 @lru_cache(maxsize=None)
