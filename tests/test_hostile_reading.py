@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from claude_force.agents import Registry
 from claude_force.cli.main import main
 from claude_force.storage.project_files import MOST_FOLDERS
 
@@ -371,3 +372,55 @@ class TestWorkflows:
         assert "src/b.py" in "".join(capsys.readouterr())
         assert SECRET not in sent(messages_server)
         assert "mine" in sent(messages_server)
+
+
+YAML = "---\nname: l\nx: [" + "a," * 30_000 + "]\n---\nx"
+LENIENT = "---\nname: l\n" + "".join(f"k{n}: x\n" for n in range(6_000)) + "\t- {\n---\nx"
+
+
+def write(root, file, text):
+    (root / file).parent.mkdir(parents=True, exist_ok=True)
+    (root / file).write_text(text, encoding="utf-8")
+
+
+class TestProjectsOfVeryMuch:
+    """Each file is small enough, and all of them together are not."""
+
+    @pytest.fixture
+    def root(self, tmp_path, clean_environment):
+        (tmp_path / ".claude" / "agents").mkdir(parents=True)
+        write(tmp_path, ".claude/agents/a.md", "---\nname: a\ndescription: d\n---\nReview.\n")
+        return tmp_path
+
+    def read(self, root):
+        began = time.process_time()
+        registry = Registry(root / ".claude")
+        assert registry.get("a").name == "a"
+        assert time.process_time() - began < 5.0
+        return " ".join(one.reason for one in registry.problems())
+
+    @pytest.mark.parametrize("text", [YAML, LENIENT], ids=["yaml", "no yaml"])
+    def test_front_matter_of_all_files_is_bounded(self, root, text):
+        for number in range(20):
+            write(root, f".claude/agents/l{number}.md", text)
+        assert "all front matter together has over" in self.read(root)
+
+    def test_bytes_of_all_files_are_bounded(self, root):
+        for number in range(40):
+            write(root, f".claude/agents/l{number}.md", "---\nname: l\n---\n" + "x" * 900_000)
+        assert "16 MB together" in self.read(root)
+
+    def test_plugins_that_list_the_same_folder_are_bounded(self, root):
+        entries = [{"name": f"n{n}", "source": "./", "agents": ["./.claude/agents"]} for n in range(200)]
+        write(root, ".claude-plugin/marketplace.json", json.dumps({"name": "m", "plugins": entries}))
+        for number in range(100):
+            write(root, f".claude/agents/l{number}.md", f"---\nname: l{number}\n---\nx")
+        assert "is not read: agents, commands and skills have more than 10,000 files" in self.read(root)
+
+    def test_a_skill_is_in_the_memory_once_for_all_agents_that_name_it(self, root):
+        write(root, ".claude/skills/s/SKILL.md", "---\nname: s\n---\ny\n")
+        for name in "bc":
+            write(root, f".claude/agents/{name}.md", f"---\nname: {name}\nskills: s, s\n---\nx")
+        registry = Registry(root / ".claude")
+        (one,), (other,) = registry.get("b").skill_texts, registry.get("c").skill_texts
+        assert one is other

@@ -19,6 +19,7 @@ _LATEST_FRONT_MATTER = 50
 _MOST_BITS = 4096
 # YAML reads 1:30 as a number of base 60, and for one of many digits takes the square of their count.
 _BASE_60 = pattern(r"(?::[0-5]?\d){40}")
+_MARKS = ",:-?&![{\n"
 _FENCE = pattern(r"---[ \t]*")
 # The blanks of other scripts are taken for blanks where YAML does not.
 _FIELD = pattern(
@@ -89,6 +90,14 @@ def read_definition(text: str) -> Definition:
         return Definition({}, problem=f"its front matter has over {most}; move text below it")
     fields, body = _read_plain(lines[:end]) or _read_strict(front), "\n".join(lines[end + 1 :])
     return Definition(fields or _read_lenient(front), body, is_yaml=fields is not None or not front.strip())
+
+
+def front_matter_marks(text: str) -> int:
+    """How many marks of YAML the front matter has, which its time follows and not its length."""
+    end = text.find("\n---", 3) if text.lstrip("\ufeff").startswith("---") else 0
+    # What is longer is not taken apart.
+    front = text[:end] if 0 < end <= _LARGEST_FRONT_MATTER else ""
+    return sum(map(front.count, _MARKS))
 
 
 def _late_front_matter(text: str) -> int:
@@ -179,20 +188,25 @@ def _read_lenient(front: str) -> Dict[str, Any]:
     """Fields line by line. A field of one line ends with its line; a text goes on to the next field."""
     fields: Dict[str, List[str]] = {}
     # The field that goes on, "" for none.
-    current = ""
+    current, after_text = "", False
     for line in front.split("\n"):
-        begun = _begins_field(line, fields, current)
+        begun = _begins_field(line, fields, current, after_text)
         if begun is None:
             if current:
                 fields[current].append(line.strip())
+                after_text = True
             continue
         name, value = begun
         fields[name] = [value]
+        after_text = after_text or len(value) > 80
         current = "" if name in ONE_LINE else name
     return {name: _value_of(name, lines) for name, lines in fields.items()}
 
 
-def _begins_field(line: str, fields: Dict[str, List[str]], current: str) -> Optional[Tuple[str, str]]:
+def _begins_field(
+    line: str, fields: Dict[str, List[str]], current: str, after_text: bool
+) -> Optional[Tuple[str, str]]:
+    """`after_text`: a field before it is a text of several lines, or a long one."""
     match = _FIELD.match(line)
     if match is None:
         match = _FIELD_WITHOUT_BLANK.match(line)
@@ -205,7 +219,6 @@ def _begins_field(line: str, fields: Dict[str, List[str]], current: str) -> Opti
         return name, value
     if name in IN_TEXT:
         return (name, value) if _is_plausible(name, value) else None
-    after_text = any(len(lines) > 1 or len(lines[0]) > 80 for lines in fields.values())
     # "Example: ..." in the middle of a description is text.
     return None if after_text or "description" in fields else (name, value)
 

@@ -13,6 +13,9 @@ from ..storage.project_files import Place, ProjectFiles, missing, shown
 LARGEST_FILE = 1024 * 1024
 # Files and folders below one folder of agents.
 MOST_ENTRIES = 10_000
+# Of all files of one root together, each time that one is read: a project may have any number of large ones,
+# and plugins without end that list the same folder.
+MOST_FILES, MOST_BYTES = 10_000, 16 * 1024 * 1024
 
 Stamp = Tuple[int, int, int]
 
@@ -61,6 +64,8 @@ class AgentFiles:
             if one.parent is not None:
                 self._bounds.setdefault(folder.parent, one.parent)
         self._open: Dict[Tuple[Path, bool], ProjectFiles] = {}
+        self._entries_left: Dict[Path, int] = {}
+        self._files_left: Dict[Path, Tuple[int, int]] = {}
 
     def __enter__(self) -> AgentFiles:
         return self
@@ -96,6 +101,11 @@ class AgentFiles:
         try:
             if found is None:
                 raise missing(label)
+            root = self._bounds[folder].root
+            number, size = self._files_left.get(root, (MOST_FILES, MOST_BYTES))
+            left = self._files_left[root] = number - 1, size - found.place.info.st_size
+            if min(left) < 0:
+                raise _too_many(label)
             files = self._files(self._bounds[folder])
             return files.read_text(found.spot.name, LARGEST_FILE, label, found.place)
         except FileAccessError as error:
@@ -132,8 +142,12 @@ class AgentFiles:
         bounds = self._bounds[folder]
         files = self._files(bounds)
         walk = FileWalk(files, MOST_ENTRIES)
+        left = self._entries_left.get(bounds.root, MOST_ENTRIES)
         try:
             for one in walk.folders(Spot(_joined(bounds.below, file), str(folder / file))):
+                left = self._entries_left[bounds.root] = left - len(one.files) - 1
+                if left < 0:
+                    raise _too_many(folder / file)
                 yield Listing(
                     _relative(bounds, one.spot),
                     stamp_of(one.place.info),
@@ -156,6 +170,14 @@ class AgentFiles:
         except ConfigurationError:
             return False
         return found is not None and (found.place.is_folder if is_folder else found.place.is_file)
+
+
+def _too_many(label: Union[str, Path]) -> FileAccessError:
+    what = (
+        f"is not read: agents, commands and skills have more than {MOST_FILES:,} files or "
+        f"{MOST_BYTES >> 20} MB together"
+    )
+    return FileAccessError(shown(label), what, "Move elsewhere what is not needed.")
 
 
 def reason_of(error: FileAccessError, subject: str = "it") -> str:

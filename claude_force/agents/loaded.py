@@ -8,8 +8,12 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 from ..agent_types import Agent
 from ..errors import ConfigurationError
 from .building import PROBLEM
+from .definition import Definition, front_matter_marks, read_definition
 from .files import AgentFiles, Found, Stamp, stamp, stamp_of
 from .names import agent_slug
+
+# In the front matter of all files below one folder. YAML takes some 10 us for a mark; a file has about 50.
+MOST_MARKS = 200_000
 
 
 class Problem(NamedTuple):
@@ -45,9 +49,12 @@ class Loaded:
         self.files: Dict[str, Tuple[Path, ...]] = {}
         # The text of each skill that was looked for, None for one that is not there.
         self.skills: Dict[Path, Optional[str]] = {}
+        # What is told to the model of a skill, by its name and text.
+        self.skill_blocks: Dict[Tuple[str, str], str] = {}
         # Where files lead to that are links, or are reached by one.
         self._real: Dict[Path, Path] = {}
         self._levels: Dict[str, int] = {}
+        self._marks: Dict[Path, int] = {}
         self._watched: Dict[str, List[Tuple[str, Stamp]]] = {}
 
     def is_current(self, name: str) -> bool:
@@ -76,6 +83,14 @@ class Loaded:
         """
         found = self.look(folder, file, subject=subject)
         return self.reader.text(folder, file, found, subject)
+
+    def definition(self, folder: Path, text: str) -> Definition:
+        """The parts of a file below `folder`."""
+        marks = self._marks[folder] = self._marks.get(folder, 0) + front_matter_marks(text)
+        if marks > MOST_MARKS:
+            problem = f"all front matter together has over {MOST_MARKS:,} marks of YAML; shorten it"
+            return Definition({}, problem=problem)
+        return read_definition(text)
 
     def look(
         self, folder: Path, file: str, shared: bool = False, subject: Optional[str] = "it"

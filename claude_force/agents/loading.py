@@ -11,7 +11,7 @@ from ..errors import ConfigurationError
 from ..storage.project_files import shown
 from .building import NOTE, WARNING, faults_of, read_model, read_settings
 from .config import AgentEntry, Config, load_config
-from .definition import Definition, read_definition
+from .definition import Definition
 from .discovery import Sources
 from .files import AgentFiles
 from .loaded import Loaded, Problem
@@ -137,7 +137,7 @@ def _read_contract(loaded: Loaded, folder: Path, file: str) -> Optional[str]:
 
 
 def _read(loaded: Loaded, folder: Path, file: str) -> Definition:
-    return read_definition(loaded.text(folder, file))
+    return loaded.definition(folder, loaded.text(folder, file))
 
 
 def _check(definition: Definition) -> None:

@@ -18,7 +18,7 @@ from .names import is_name, slug
 
 _MANIFEST, _MARKET = PLUGIN_FILES
 _PARTS = ("agents", "commands")
-_MOST_PLUGINS = 1000
+_MOST_PLUGINS, _MOST_LISTED = 1000, 100
 
 
 class Plugin(NamedTuple):
@@ -118,7 +118,7 @@ def _plugin(manifest: Dict[str, Any], otherwise: str, folder: str, whole: bool =
         part: tuple(
             dict.fromkeys(
                 _joined(folder, one)
-                for one in (*((part,) if whole else ()), *(listed(manifest.get(part)) or ()))
+                for one in (*((part,) if whole else ()), *(listed(manifest.get(part)) or ())[:_MOST_LISTED])
             )
         )
         for part in _PARTS

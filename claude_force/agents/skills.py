@@ -7,7 +7,6 @@ from typing import List, NamedTuple, Optional, Sequence, Tuple
 
 from ..errors import ConfigurationError
 from .building import PROBLEM
-from .definition import read_definition
 from .loaded import Loaded, Problem
 from .names import is_skill_name
 
@@ -40,7 +39,7 @@ def find_skills(
     texts: List[str] = []
     paths: List[Path] = []
     missing: List[str] = []
-    for name in names[:_MOST_SKILLS]:
+    for name in dict.fromkeys(names[:_MOST_SKILLS]):
         if not is_skill_name(name):
             missing.append(f"its skill {name!r:.60} is no name of a skill; name the skill's folder")
             continue
@@ -48,7 +47,12 @@ def find_skills(
         if text is None:
             missing.append(f"its skill '{name}' is not there; add skills/{name}/SKILL.md, or leave it out")
         else:
-            texts.append(f'<skill name="{name}">\n{text.strip()}\n</skill>')
+            # One text for all agents that name it: hundreds of copies would fill the memory.
+            block = loaded.skill_blocks.get((name, text))
+            if block is None:
+                block = f'<skill name="{name}">\n{text.strip()}\n</skill>'
+                loaded.skill_blocks[name, text] = block
+            texts.append(block)
     if len(names) > _MOST_SKILLS:
         missing.append(f"only the first {_MOST_SKILLS} of its {len(names)} skills are read; list fewer")
     return Skills(tuple(texts), tuple(paths), tuple(missing))
@@ -83,7 +87,7 @@ def _skill_text(loaded: Loaded, folder: Path, file: str) -> Optional[str]:
         found = loaded.look(folder, file)
         if found is None:
             return None
-        definition = read_definition(loaded.reader.text(folder, file, found))
+        definition = loaded.definition(folder, loaded.reader.text(folder, file, found))
         if definition.problem:
             raise ConfigurationError(definition.problem)
     except ConfigurationError as error:
