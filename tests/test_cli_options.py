@@ -227,6 +227,10 @@ class TestOptionsOfOtherVerbs:
     def test_only_near_options_are_offered(self, workplace, capsys):
         assert "did you mean --budget? (see" in error_of(capsys, *ASK, "--buget", "3")
 
+    def test_folder_of_the_cache_is_refused_without_words_about_python(self, workplace, capsys):
+        text = error_of(capsys, "cache", "stats", "--dir", "/nowhere")
+        assert text.endswith("or the project. Choose one inside.\n")
+
     def test_task_without_its_option_is_told_of_it(self, workplace, capsys):
         text = error_of(capsys, "run", "agent", "python-expert", "Explain this")
         assert "unexpected argument 'Explain this'; a task is given as --task 'Explain this'" in text

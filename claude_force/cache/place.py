@@ -12,6 +12,7 @@ from ..agents.discovery import project_folder
 from ..errors import CacheError
 from ..storage.places import base_in_project, whole_path
 from ..storage.private_files import Folder, make_folders, make_private
+from ..wording import Wording
 
 _OWN_FILES = ("secret", "lock", "generation", "leases", "secret.*", "answers-*", "probe-*")
 
@@ -33,10 +34,11 @@ def cache_folder(wanted: Union[str, Path, None], allowed: Iterable[Union[str, Pa
     if not any(base in real.parents for base in _usual()) and not any(
         base == real or base in real.parents for base in named
     ):
-        raise CacheError(
+        text = (
             f"The cache folder {given} is not inside ~/.claude, the temporary folder, the working directory "
-            "or the project. Choose one inside, or name it in allowed_dirs."
+            "or the project. Choose one inside"
         )
+        raise CacheError(Wording(f"{text}, or name it in allowed_dirs.", f"{text}."))
     try:
         _make_private(real, shared=wanted is not None)
     except OSError as error:
