@@ -227,6 +227,11 @@ class TestOptionsOfOtherVerbs:
     def test_only_near_options_are_offered(self, workplace, capsys):
         assert "did you mean --budget? (see" in error_of(capsys, *ASK, "--buget", "3")
 
+    @pytest.mark.parametrize("address", ["foo", "http://"])
+    def test_address_without_a_host_is_wrong_input(self, workplace, capsys, monkeypatch, address):
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", address)
+        assert "(for a cloud its own) or HTTPS_PROXY: write" in error_of(capsys, *ASK)
+
     def test_folder_of_the_cache_is_refused_without_words_about_python(self, workplace, capsys):
         text = error_of(capsys, "cache", "stats", "--dir", "/nowhere")
         assert text.endswith("or the project. Choose one inside.\n")

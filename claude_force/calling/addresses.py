@@ -7,8 +7,9 @@ from urllib.parse import urlsplit, urlunsplit
 
 
 def check_scheme(url: str) -> None:
-    """Raises ValueError unless it is an address of HTTP."""
-    if urlsplit(url).scheme not in ("http", "https"):
+    """Raises ValueError unless it is an address of HTTP with a host."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(url)
 
 
