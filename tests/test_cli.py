@@ -294,7 +294,7 @@ def test_an_agent_that_can_not_be_used_is_named_with_its_reason(project, capsys)
     assert main(["info", "python-expert"]) == 2
     said = capsys.readouterr().err
     assert "Agent 'python-expert' can't be used: " in said
-    assert said.endswith("No such file or directory (python.md).\n")
+    assert said.endswith("No such file or directory; check the name (python.md).\n")
 
 
 COMMANDS = """

@@ -39,6 +39,7 @@ from claude_force.errors import (
     ClosedError,
     DatabaseError,
     DeadlineExceededError,
+    FileAccessError,
     InputError,
     InvalidOptionError,
     InvalidWorkflowError,
@@ -557,8 +558,8 @@ def test_as_many_runs_are_listed_as_are_asked_for(project, tmp_path, capsys):
 
 async def test_a_file_that_can_not_be_made_is_told_with_the_mend(project, tmp_path):
     (tmp_path / "taken").write_text("no folder")
-    fleet = orchestrator(project, f"sqlite:///{tmp_path}/taken/x.db")
-    with pytest.raises(DatabaseError, match="taken/x.db.lock: .* Give a file in a folder"):
+    with pytest.raises(DatabaseError, match=r"taken is not a folder\. Give a file in a folder"):
+        fleet = orchestrator(project, f"sqlite:///{tmp_path}/taken/x.db")
         (await fleet.execute_agent(AGENT, "anything")).unwrap()
 
 
@@ -596,7 +597,7 @@ def test_old_pythons_are_told_what_is_needed(monkeypatch):
 
 def test_without_the_extra_it_is_named(monkeypatch):
     monkeypatch.setattr(durable, "find_spec", lambda name: None if name == "dbos" else object())
-    with pytest.raises(DatabaseError, match=r"need dbos.*claude-force\[durable\]"):
+    with pytest.raises(DatabaseError, match=r"need dbos.*\[durable\]"):
         durable.check_installed()
 
 
@@ -628,6 +629,8 @@ def of(kind):
     """An error of this class, with all that it may say."""
     if kind is InvalidWorkflowError:
         return kind("review", ["no step", "a cycle"])
+    if kind is FileAccessError:
+        return kind("notes.md", "is a device", "Give a file.", is_outside=True)
     if not issubclass(kind, CallError):
         return kind("what happened")
     error = kind(

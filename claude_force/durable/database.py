@@ -138,7 +138,10 @@ def _engine(address: Address, who: str) -> sa.Engine:
         try:
             check_named_database(str(address.url.database))
         except OSError as error:
-            raise DatabaseError(f"The database {address} can't be used: {error.strerror}.") from error
+            raise DatabaseError(
+                f"The database {address} can't be used: {error.strerror}. Give a file in a folder that "
+                "this user can write to."
+            ) from error
         # A file needs no pool, and a connection that lingers would hold its lock.
         engine = sa.create_engine(address.url, poolclass=NullPool, connect_args={"timeout": 30})
         if sqlite3.sqlite_version_info < _KNOWS_SUBSECONDS:
