@@ -68,14 +68,17 @@ def _fields(row: Row, key: str, result: AgentResult, before: Before) -> Dict[str
         "input_tokens": usage.prompt_tokens,
         "output_tokens": usage.output_tokens,
         "cost": cost,
+        "cost_usd": cost,
         "cached": result.cached or result.shared,
         "attempts": result.attempts,
         "duration": round(result.duration, 3),
+        "duration_seconds": round(result.duration, 3),
         "request_id": result.request_id,
         "truncated": result.truncated,
         "refused": result.refused,
         "empty": result.empty,
         "cost_at_most": at_most,
+        "cost_at_most_usd": at_most,
     }
 
 

@@ -28,14 +28,17 @@ RESULT_FIELDS = (
     "input_tokens",
     "output_tokens",
     "cost",
+    "cost_usd",
     "cached",
     "attempts",
     "duration",
+    "duration_seconds",
     "request_id",
     "truncated",
     "refused",
     "empty",
     "cost_at_most",
+    "cost_at_most_usd",
 )
 # What each result of a run has, and which of its fields are not those of the row that it answers.
 _RESULT = {"index", "key", "agent", "success", "output", "error_type"}

@@ -181,7 +181,9 @@ def as_json(value: Any) -> None:
     """ASCII only, so that no encoding of the reader's can spoil it."""
     import json
 
-    data(json.dumps(value, indent=2, default=str))
+    from .json_names import with_one_name
+
+    data(json.dumps(with_one_name(value), indent=2, default=str))
 
 
 def on_terminal() -> bool:
