@@ -429,6 +429,7 @@ class TestRunMany:
                 code, told = await run_many(server, project, "--budget", "0.05")
                 assert (code, told["over_budget"], told["cost"]) == (4, True, 0)
         assert 0.04 < told["unpriced_at_most"] <= 0.05
+        assert told["cost_usd"] is None
         assert told["unpriced"] == len(server.requests) == len(rows()) < 7
         assert all(row["cost"] is None and row["cost_at_most"] > WORST_ANSWER for row in rows())
 

@@ -132,7 +132,8 @@ def _fields(outcome: Outcome, path: Path, failures: ErrorSummary) -> Dict[str, A
         "empty": outcome.empty,
         "ran_now": outcome.ran,
         "cost": outcome.cost,
-        "cost_usd": outcome.cost,
+        # The sum of what is known is no cost where some of it is not.
+        "cost_usd": None if outcome.unpriced_at_most else outcome.full_cost,
         "saved_usd": outcome.saved,
         "unpriced": outcome.unpriced,
         "unpriced_at_most": outcome.unpriced_at_most,
