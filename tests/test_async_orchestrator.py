@@ -199,8 +199,8 @@ class TestBadInput:
                 await orchestrator.execute_agent("python-exprt", "x")
         assert server.requests == []
 
-    async def test_an_agent_file_that_links_outside_is_refused(self, project, tmp_path):
-        outside = tmp_path / "secret.md"
+    async def test_an_agent_file_that_links_outside_is_refused(self, project, tmp_path_factory):
+        outside = tmp_path_factory.mktemp("outside") / "secret.md"
         outside.write_text("secret", encoding="utf-8")
         (project.parent / "python.md").unlink()
         (project.parent / "python.md").symlink_to(outside)
@@ -438,11 +438,11 @@ class TestWorkflow:
         assert [result.success for result in results] == [False]
         assert len(server.requests) == 1
 
-    async def test_an_answer_that_makes_the_next_task_too_long_fails_that_step_alone(self, project):
-        async with fleet(project) as (orchestrator, _):
+    async def test_a_step_may_be_told_more_than_a_caller_may_ask(self, project):
+        async with fleet(project) as (orchestrator, server):
             results = await orchestrator.execute_workflow("review", "x" * 99_999)
-        assert [result.success for result in results] == [True, False]
-        assert str(results[1].error).startswith("Task too large")
+        assert [result.success for result in results] == [True, True]
+        assert len(server.requests[1].body["messages"][0]["content"]) > 100_000
 
     async def test_a_workflow_with_an_unknown_agent_is_refused_before_anything_is_sent(self, project):
         async with fleet(project) as (orchestrator, server):

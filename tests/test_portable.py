@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from claude_force import errors
-from claude_force.errors import CallError, ClaudeForceError, InvalidWorkflowError
+from claude_force.errors import CallError, ClaudeForceError, FileAccessError, InvalidWorkflowError
 from claude_force.portable import given_again, packed, unpacked
 from claude_force.types import AgentResult, Attempt, Usage
 
@@ -26,6 +26,8 @@ COUNT = some.integers(0, 10**9)
 def made(cls, message, **more):
     if issubclass(cls, InvalidWorkflowError):
         return cls(message, ["one", "two"])
+    if issubclass(cls, FileAccessError):
+        return cls("a.md", message, "Do this.")
     return cls(message, **more) if issubclass(cls, CallError) else cls(message)
 
 

@@ -167,7 +167,7 @@ def test_a_sigterm_that_comes_twice_ends_a_command_in_order(project, server):
 def test_a_signal_while_python_ends_shows_nothing_more(project, number):
     source = (
         "import threading, time\nfrom claude_force.cli.main import main\n"
-        "import sys\nsys.argv = ['claude-force', 'list', 'agents']\ncode = main()\n"
+        "import sys\nsys.argv = ['claude-force', '-q', 'list', 'agents']\ncode = main()\n"
         # A thread that Python waits for at its end, such as one that imports the SDK.
         "threading.Thread(target=time.sleep, args=(60,)).start()\nprint('ended', flush=True)\nsys.exit(code)"
     )

@@ -85,7 +85,7 @@ class RunGate:
 
 
 class RunGates:
-    """The gates of runs whose calls come one by one from elsewhere, by the run's id. A gate that is shut is
+    """The gates of runs whose calls come one by one from elsewhere, by an id. A gate that is shut is
     forgotten some seconds after the last call of its run: by then the key or the credit may be another."""
 
     def __init__(self, now: Callable[[], float]) -> None:

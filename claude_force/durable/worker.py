@@ -347,7 +347,8 @@ class _Crew:
         try:
             order = read_order(work.body)
             job.budgets = order.budgets
-            with self._run_gates.of(run_of(job.ticket)) as run_gate:
+            # A run that is resumed hands its calls over anew, and begins with an open gate.
+            with self._run_gates.of(f"{run_of(job.ticket)}:{job.generation}") as run_gate:
                 return await self._answered(order, work.left, run_gate)
         except ClosedError as error:
             return None if self.stopping else error
