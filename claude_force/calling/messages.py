@@ -129,7 +129,7 @@ class StreamReader:
         self.complete: bool = False
         # It began with an error event, which is not billed.
         self.refused: bool = False
-        self.steps = 0
+        self.steps: int = 0
 
     def feed(self, chunk: bytes) -> None:
         """Raises CallError for an error event, BadReplyError for what is no event of this API."""
@@ -258,13 +258,15 @@ class StreamReader:
 class BodyReader:
     """The answer of a request that was not streamed. Its parts tell nothing before all of it is there."""
 
-    stopped = complete = refused = False
+    stopped: bool = False
+    complete: bool = False
+    refused: bool = False
 
     def __init__(self) -> None:
         self._body = bytearray()
         self._usage: Optional[Usage] = None
         self.model: str = ""
-        self.steps = 0
+        self.steps: int = 0
 
     def feed(self, chunk: bytes) -> None:
         self._body += chunk
