@@ -47,6 +47,10 @@ def check(value):
         ("run", "agent", *ASK, "--estimate"),
         ("run", "many", "tasks.jsonl", "-o", "again.jsonl"),
         ("run", "many", "tasks.jsonl", "--estimate"),
+        ("run", "workflow", "review", "--task", "x"),
+        ("run", "workflow", "review", "--task", "x", "--plan"),
+        ("workflow", "show", "review"),
+        ("report",),
         ("runs", "list"),
         ("metrics", "summary"),
         ("metrics", "agents"),
@@ -70,6 +74,13 @@ def test_a_row_of_results_has_the_one_name_too(used):
     row = json.loads(line)
     check(row)
     assert {"cost_usd", "cost_at_most_usd", "duration_seconds"} <= set(row)
+
+
+def test_a_workflows_file_has_the_one_name_too(used):
+    assert command("run", "workflow", "review", "--task", "x", "-o", "steps.json").returncode == 0
+    fields = json.loads((used / "steps.json").read_text())
+    check(fields)
+    assert {"cost_usd", "saved_usd", "duration_seconds"} <= set(fields)
 
 
 def test_an_agent_of_such_a_name_is_no_figure():

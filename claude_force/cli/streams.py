@@ -178,12 +178,17 @@ def without_secrets(text: str) -> str:
 
 
 def as_json(value: Any) -> None:
-    """ASCII only, so that no encoding of the reader's can spoil it."""
+    """Writes JSON in ASCII only, so that no encoding of the reader's can spoil it."""
+    data(json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """JSON with the one name of each figure beside its older ones."""
     import json
 
     from .json_names import with_one_name
 
-    data(json.dumps(with_one_name(value), indent=2, default=str))
+    return json.dumps(with_one_name(value), indent=2, default=str)
 
 
 def on_terminal() -> bool:

@@ -56,7 +56,7 @@ def _carry_out(args: argparse.Namespace, options: _Options, file: AnswerFile) ->
         streams.as_json({**fields, "run_id": run.run_id})
         return 130
     run.report(result)
-    file.write(json.dumps(run.fields(result), indent=2, default=str) + "\n")
+    file.write(streams.json_text(run.fields(result)) + "\n")
     return 0 if result.success else 1
 
 
