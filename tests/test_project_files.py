@@ -291,6 +291,109 @@ def open_descriptors():
     return {one.name for one in folder.iterdir()}
 
 
+class TestLimits:
+    """Each at its last value that is taken and at the first that is not."""
+
+    def refused(self, root, name, **options):
+        with ProjectFiles(root, **options) as files, pytest.raises(FileAccessError) as refused:
+            files.read(name, MOST)
+        return refused.value
+
+    def test_an_absolute_path_below_the_root_is_read(self, root):
+        (root / "a").write_text("text")
+        with ProjectFiles(root) as files:
+            assert files.read(root / "a", MOST) == b"text"
+            assert files.below(root / "a" / "b") == ["a", "b"]
+            assert files.below(root.parent / "a") is None
+
+    @pytest.mark.parametrize("name", ["../secret", "/etc/passwd"])
+    def test_a_path_that_leaves_the_root_is_refused(self, root, name):
+        error = self.refused(root, name)
+        assert (error.is_outside, error.what) == (True, f"lies outside {root}")
+        assert error.advice == "Put the file there."
+
+    def test_a_link_that_leaves_the_root_is_refused_in_other_words(self, root):
+        (root / "a").symlink_to("../secret")
+        error = self.refused(root, "a")
+        assert (error.is_outside, error.what) == (True, f"is a link that leads outside {root}")
+        assert error.advice == "Remove the link, or put there what it leads to."
+
+    def test_a_character_that_no_path_can_have_is_told(self, root):
+        assert "a character that no path can have" in str(self.refused(root, "a\0b"))
+
+    def test_forty_links_are_followed_and_no_more(self, root):
+        (root / "0").write_text("text")
+        for number in range(41):
+            (root / str(number + 1)).symlink_to(str(number))
+        with ProjectFiles(root) as files:
+            assert files.read("40", MOST) == b"text"
+        assert "more than 40 links" in self.refused(root, "41").what
+
+    def test_a_file_below_64_folders_is_read_and_none_deeper(self, root):
+        deep = root.joinpath(*["d"] * 64)
+        (deep / "d").mkdir(parents=True)
+        for folder in (deep, deep / "d"):
+            (folder / "a").write_text("text")
+        with ProjectFiles(root) as files:
+            assert files.read(deep.relative_to(root) / "a", MOST) == b"text"
+        error = self.refused(root, deep.relative_to(root) / "d" / "a")
+        assert error.what == "lies deeper than 64 folders"
+        assert error.advice == "Move it further up."
+
+    @pytest.mark.parametrize("depth", [1, 2, 3, 4])
+    @pytest.mark.parametrize("is_absolute", [False, True])
+    def test_no_link_leaves_the_repository_around_it(self, root, depth, is_absolute):
+        (root / "a").write_text("text")
+        inner = root.joinpath(*["d"] * depth)
+        (inner / ".git").mkdir(parents=True)
+        (inner / "own").write_text("own")
+        for name in ("a", "own"):
+            target = root / "a" if name == "a" else inner / "own"
+            there = target if is_absolute else os.path.relpath(target, inner)
+            (inner / f"to-{name}").symlink_to(there)
+        inside = inner.relative_to(root)
+        with ProjectFiles(root) as files:
+            assert files.read(inside / "to-own", MOST) == b"own"
+        error = self.refused(root, inside / "to-a")
+        assert (error.is_outside, error.what) == (True, f"is a link that leads outside {inner}")
+        with ProjectFiles(root, own=True) as files:
+            assert files.read(inside / "to-a", MOST) == b"text"
+
+    def test_a_file_in_the_place_of_a_folder_is_nothing(self, root):
+        (root / "a").write_text("text")
+        assert self.refused(root, "a/b").is_missing
+
+    def test_the_last_byte_that_is_allowed_is_read(self, root):
+        (root / "a").write_bytes(b"x" * 10)
+        with ProjectFiles(root) as files:
+            assert files.read("a", 10) == b"x" * 10
+            with pytest.raises(FileAccessError, match="9 bytes") as refused:
+                files.read("a", 9)
+        assert not refused.value.is_missing
+
+    def test_what_grows_is_read_to_the_last_byte_that_is_allowed(self, root):
+        (root / "a").write_bytes(b"x" * 10)
+        for most in (9, 10):
+            descriptor = os.open(root / "a", os.O_RDONLY)
+            try:
+                if most == 10:
+                    assert read_all(descriptor, "a", most) == b"x" * 10
+                else:
+                    with pytest.raises(FileAccessError, match="^a "):
+                        read_all(descriptor, "a", most)
+            finally:
+                os.close(descriptor)
+
+    def test_a_descriptor_that_can_not_be_read_is_told(self, root):
+        (root / "a").write_text("text")
+        descriptor = os.open(root / "a", os.O_WRONLY)
+        try:
+            with pytest.raises(FileAccessError, match="^a can't be read: Bad file descriptor"):
+                read_all(descriptor, "a", MOST)
+        finally:
+            os.close(descriptor)
+
+
 class TestRace:
     def test_what_is_swapped_while_it_is_read_never_leads_out(self, root):
         """A folder and a file take turns with links to the outside; whatever is read is from inside."""
