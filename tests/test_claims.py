@@ -1,9 +1,13 @@
 """The page of promises says of each what was measured, and what a figure depends on."""
 
 import re
+import sys
 
 import pytest
 from pages import ROOT
+
+if sys.version_info < (3, 10):
+    pytest.skip("the benchmarks need Python 3.10", allow_module_level=True)
 
 from benchmarks.claims.__main__ import written
 from benchmarks.claims.claim import Claim, within

@@ -446,7 +446,9 @@ class TestRunMany:
             assert [told[name] for name in ("empty", "refused", "truncated")] == [3, 3, 6]
             assert told["cost"] == pytest.approx(sum(server.billed.values()))
             again = await run_many(server, project)
-            assert again == (3, {**told, "ran_now": 0})
+            assert told["errors_by_type"] == {"EmptyAnswerError": 3, "RefusedError": 3}
+            # Of the rows that were run now.
+            assert again == (3, {**told, "ran_now": 0, "errors": [], "errors_by_type": {}})
         assert len(server.requests) == 12
         for name, count in (("empty", 3), ("refused", 3), ("truncated", 6)):
             assert sum(row[name] for row in rows()) == count

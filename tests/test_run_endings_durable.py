@@ -3,6 +3,11 @@
 import asyncio
 
 import pytest
+from extras import missing
+
+if missing("durable"):
+    pytest.skip(missing("durable"), allow_module_level=True)
+
 from durable import orchestrator, working
 from fleet import write_project
 
