@@ -18,6 +18,7 @@ from claude_force import AsyncAgentOrchestrator
 from claude_force.calling.direct import Direct
 from claude_force.errors import (
     AuthenticationError,
+    BadReplyError,
     ConnectionFailedError,
     InvalidOptionError,
     OverloadedError,
@@ -285,6 +286,13 @@ class TestAioHttpsOwnSession:
             result = (await ask(project, url, "ab"[:times]))[-1]
         assert result.error.status == 500
         assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 < 100
+
+    @pytest.mark.parametrize("times", [1, 2])
+    async def test_an_answer_that_is_compressed_twice_is_not_read(self, project, direct, times):
+        packed = http(gzip.compress(gzip.compress(PLAIN)), content_encoding="gzip, gzip")
+        async with sequence(*[http(PLAIN)] * (times - 1), packed) as (url, _):
+            result = (await ask(project, url, "ab"[:times]))[-1]
+        assert type(result.error) is BadReplyError
 
     async def test_an_error_that_is_no_compressed_text_is_the_status_that_it_has(self, project, direct):
         broken = http(b"no gzip", "400 Bad Request", content_encoding="gzip")

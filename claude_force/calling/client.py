@@ -101,6 +101,10 @@ def make_client(
 async def _shorten_error(response: Any) -> None:
     """Leaves the beginning of an error's body, before anybody has read of it: it may have no end, and what is
     compressed may be a thousand times as long as it is on the wire."""
+    twice_packed = "," in response.headers.get("content-encoding", "")
+    if twice_packed:
+        # No service does that, and on older clients a kilobyte of it can become a gigabyte at once.
+        response.headers.pop("content-encoding")
     if response.is_success or response.has_redirect_location:
         return
     # Another response for the same bytes: what has been read of one can't be read of it again.
@@ -110,10 +114,12 @@ async def _shorten_error(response: Any) -> None:
     try:
         async for chunk in packed.aiter_bytes():
             body += chunk
-            if len(body) >= _MOST_OF_AN_ERROR:
+            if twice_packed or len(body) >= _MOST_OF_AN_ERROR:
                 break
     except package.DecodingError:
         # The status still says what it is.
+        body.clear()
+    if twice_packed:
         body.clear()
     await wire.aclose()
     response.headers.pop("content-encoding", None)
