@@ -12,7 +12,6 @@ from a file and is read as one; git makes none. For Windows see `folders.PathFol
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from itertools import islice
@@ -232,7 +231,7 @@ class _Walk:
         """Raises FileAccessError, OSError, UnicodeEncodeError, ReplacedError."""
         parts = _split(str(self._name))
         if "\0" in str(self._name):
-            raise unusable(self._label, OSError(errno.EINVAL, "it has a character that no path can have"))
+            raise unusable(self._label, OSError())
         if os.path.isabs(self._name):
             inside = self._files.below(self._name)
             if inside is None:
