@@ -347,7 +347,7 @@ class TestLimits:
         inner = root / "repository"
         place = inner.joinpath(*["d"] * depth)
         (inner / ".git").mkdir(parents=True)
-        place.mkdir(parents=True)
+        place.mkdir(parents=True, exist_ok=True)
         (inner / "own").write_text("own")
         for name in ("a", "own"):
             target = root / "a" if name == "a" else inner / "own"
