@@ -32,9 +32,13 @@ def authority(tmp_path_factory):
         subprocess.run([OPENSSL, *arguments], cwd=folder, check=True, capture_output=True)
 
     new = ("req", "-newkey", "rsa:2048", "-nodes")
-    openssl(*new, "-x509", "-days", "2", "-subj", "/CN=Private", "-keyout", "ca.key", "-out", "ca.pem")
+    # Since 3.13 Python wants what the standard does: an authority says what its key is for.
+    usage = ("-addext", "keyUsage=critical,keyCertSign,cRLSign")
+    subject = ("-x509", "-days", "2", "-subj", "/CN=Private")
+    openssl(*new, *subject, *usage, "-keyout", "ca.key", "-out", "ca.pem")
     openssl(*new, "-subj", "/CN=localhost", "-keyout", "server.key", "-out", "server.csr")
-    (folder / "names").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
+    identifiers = "subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n"
+    (folder / "names").write_text(f"subjectAltName=IP:127.0.0.1,DNS:localhost\n{identifiers}")
     signed_by = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "names")
     openssl("x509", "-req", "-in", "server.csr", *signed_by, "-out", "server.pem")
     return folder
