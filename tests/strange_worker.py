@@ -34,6 +34,20 @@ def other_version():
     calls.APP_VERSION = host.APP_VERSION = "claude-force-0"
 
 
+def slow_start():
+    """Its SDK takes seconds to import, as on a machine that has much to do."""
+    from claude_force.calling import caller
+
+    real = caller.import_sdk
+
+    def slowly():
+        print("imports the SDK", flush=True)
+        time.sleep(3)
+        return real()
+
+    caller.import_sdk = slowly
+
+
 if __name__ == "__main__":
     globals()[sys.argv[1]]()
     from claude_force.cli.main import main

@@ -230,6 +230,23 @@ async def test_a_worker_that_is_told_to_stop_loses_nothing(project, pg_url, tmp_
     assert len(slow_server.requests) == 100
 
 
+async def test_a_worker_that_is_told_to_stop_before_its_first_request_signs_off(
+    project, pg_url, tmp_path, slow_server
+):
+    async with orchestrator(project, pg_url) as fleet:
+        await made(fleet)
+        with crew(pg_url, tmp_path, "a", program=(STRANGE, "slow_start")) as (first,):
+            running = asyncio.ensure_future(fleet.execute_agent(AGENT, "x"))
+            await asyncio.to_thread(until, lambda: "imports the SDK" in first.text())
+            code = await asyncio.to_thread(first.stop)
+            assert (code, alive(pg_url)) == (0, set()), first.text()
+        assert under_way(pg_url, "a") == 0
+        with crew(pg_url, tmp_path, "b"):
+            result = await running
+
+    assert result.success and len(slow_server.requests) == 1
+
+
 async def test_a_call_that_kills_its_workers_fails_and_takes_no_other_with_it(
     project, pg_url, tmp_path, slow_server
 ):

@@ -105,6 +105,52 @@ def test_slow_import_is_not_waited_for(project):
     assert (process.returncode, out, errors) == (130, "", "claude-force: error: interrupted\n")
 
 
+class TestWithinASlowImportAfterWhatIsCached:
+    """What is in the cache ends before the SDK is imported for the rest."""
+
+    def told(self, project, server, *arguments):
+        """What a command says that is interrupted within the import."""
+        (project / "slow").mkdir()
+        (project / "slow" / "genai_prices.py").write_text(
+            "import time\nopen('importing', 'w').close()\ntime.sleep(2)\n"
+        )
+        environment = {**os.environ, **server.environment(), "PYTHONPATH": str(project / "slow")}
+        with subprocess.Popen(
+            [*COMMAND, *arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            until((project / "importing").exists)
+            # Time for what is not waiting for the import.
+            time.sleep(0.5)
+            process.send_signal(signal.SIGINT)
+            told = process.communicate(timeout=20)
+        assert process.returncode == 130
+        return told
+
+    def test_run_many_reports_its_rows(self, project):
+        rows = [f'{{"agent": "python-expert", "task": "{task}"}}\n' for task in "xy"]
+        (project / "two.jsonl").write_text("".join(rows))
+        with MessagesServer() as server:
+            environment = {**os.environ, **server.environment()}
+            first = [*COMMAND, "run", "many", "t.jsonl", "-o", "first.jsonl"]
+            subprocess.run(first, env=environment, check=True, timeout=60)
+            _, errors = self.told(project, server, "run", "many", "two.jsonl", "-o", "second.jsonl")
+            assert "2 rows: 1 succeeded, 0 failed, 1 missing" in errors
+            assert len(server.requests) == 1
+
+    def test_run_workflow_shows_its_steps_and_how_it_goes_on(self, project):
+        workflow = ("run", "workflow", "review", "--task", "x", "--json")
+        with MessagesServer() as server:
+            environment = {**os.environ, **server.environment()}
+            subprocess.run([*COMMAND, *workflow], env=environment, check=True, timeout=60)
+            with (project / ".claude" / "agents" / "code-reviewer.md").open("a") as file:
+                file.write("And tests.\n")
+            out, _ = self.told(project, server, *workflow)
+            found = json.loads(out)
+            assert [one["agent"] for one in found["results"]] == ["python-expert"]
+            assert (found["error"], bool(found["run_id"])) == ("interrupted", True)
+            assert len(server.requests) == 2
+
+
 def until(is_so, seconds=30):
     deadline = time.monotonic() + seconds
     while not is_so():

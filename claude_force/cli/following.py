@@ -49,7 +49,7 @@ class Following:
         if self._crew is not None:
             beside.append(asyncio.ensure_future(self._crew.watch()))
         try:
-            with _interrupted(self._stop, working.cancel):
+            with _interrupted(self._stop, working.cancel, self._has_nothing):
                 await asyncio.wait([working])
         except asyncio.CancelledError:
             self._run.stop()
@@ -73,6 +73,10 @@ class Following:
             **self._options,
         )
 
+    def _has_nothing(self) -> bool:
+        """Whether no row has ended and no call is in a queue: then there is nothing to report or take back."""
+        return self._run_id is None and not self._run.outcome.ran
+
     async def _stop(self) -> None:
         self._run.stop()
         self._tell_stopping()
@@ -91,8 +95,11 @@ class Following:
 
 
 @contextmanager
-def _interrupted(stop: Callable[[], Any], stop_now: Callable[[], Any]) -> Iterator[None]:
-    """The first Ctrl-C calls `stop`, the second `stop_now`."""
+def _interrupted(
+    stop: Callable[[], Any], stop_now: Callable[[], Any], has_nothing: Callable[[], bool]
+) -> Iterator[None]:
+    """The first Ctrl-C calls `stop`, the second `stop_now`. Within the import of the SDK the first ends the
+    process where the run `has_nothing`, and the second in any case."""
     stopping: List[asyncio.Future[None]] = []
 
     def interrupt() -> None:
@@ -102,7 +109,7 @@ def _interrupted(stop: Callable[[], Any], stop_now: Callable[[], Any]) -> Iterat
             stopping.append(asyncio.ensure_future(stop()))
 
     try:
-        with caught(interrupt):
+        with caught(interrupt, lambda: bool(stopping) or has_nothing()):
             yield
     finally:
         for one in stopping:

@@ -10,7 +10,18 @@ import time
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Callable, Coroutine, Iterator, List, Optional, TypeVar, cast
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Callable,
+    Coroutine,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    TypeVar,
+    cast,
+)
 
 from .leaving import leave, on_ctrl_c
 
@@ -65,12 +76,29 @@ def _is_echo(number: int) -> bool:
     return False
 
 
-# What the signals do in the running loop, innermost last.
-_interrupts: List[Callable[[], None]] = []
+class _Interrupt(NamedTuple):
+    """What a signal does in the running loop, and whether the process may be ended without that."""
+
+    interrupt: Callable[[], None]
+    may_leave: Callable[[], bool]
 
 
-def run(work: Coroutine[Any, Any, T]) -> T:
+# Innermost last.
+_interrupts: List[_Interrupt] = []
+
+
+def _always() -> bool:
+    return True
+
+
+def never() -> bool:
+    """For what has something to finish from its begin on, such as to sign off."""
+    return False
+
+
+def run(work: Coroutine[Any, Any, T], may_leave: Callable[[], bool] = _always) -> T:
     """As `asyncio.run`, the same on every Python: Ctrl-C cancels `work`, a second one ends it where it is.
+    `may_leave` as of `caught`, for the first.
 
     Raises KeyboardInterrupt.
     """
@@ -88,7 +116,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
             is_interrupted = True
             task.cancel()
 
-        with caught(interrupt):
+        with caught(interrupt, lambda: is_interrupted or may_leave()):
             try:
                 return await work
             except asyncio.CancelledError:
@@ -103,17 +131,20 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 
 @contextmanager
-def caught(interrupt: Callable[[], None]) -> Iterator[None]:
+def caught(interrupt: Callable[[], None], may_leave: Callable[[], bool] = _always) -> Iterator[None]:
     """Calls `interrupt` in the running event loop for each of the signals, and leaves them as they were.
 
-    Where a loop takes none (Windows, another thread), they end what runs there at once.
+    While the SDK is imported, which can't be cancelled, a signal ends the process at once where
+    `may_leave()`: nothing was sent, and nothing is lost. Where a loop takes no signals (Windows, another
+    thread), they end what runs there at once.
     """
-    _interrupts.append(interrupt)
+    entry = _Interrupt(interrupt, may_leave)
+    _interrupts.append(entry)
     try:
         with nullcontext() if len(_interrupts) > 1 else _taken():
             yield
     finally:
-        _interrupts.remove(interrupt)
+        _interrupts.remove(entry)
 
 
 @contextmanager
@@ -146,7 +177,7 @@ def _tell(number: int) -> None:
 
     if _is_echo(number):
         return
-    if is_starting():
-        # The import of the SDK can't be cancelled, and nothing was sent before it.
+    interrupt, may_leave = _interrupts[-1]
+    if is_starting() and may_leave():
         leave()
-    _interrupts[-1]()
+    interrupt()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from .. import durable
 from . import streams
 from .database import needed_database
-from .signals import caught
+from .signals import caught, never
 
 if TYPE_CHECKING:
     from ..durable import Worker
@@ -32,7 +32,8 @@ async def _work(args: argparse.Namespace) -> None:
         output_tpm=args.output_tpm,
         grace_seconds=args.grace,
     )
-    with caught(worker.stop):
+    # It has a name in the database, and calls that others are to have, before its first request.
+    with caught(worker.stop, never):
         async with worker:
             streams.note(f"worker {worker.name} takes calls; Ctrl-C stops it")
             await worker.stopped()

@@ -47,7 +47,7 @@ def run_workflow(args: argparse.Namespace) -> int:
 def _carry_out(args: argparse.Namespace, options: _Options, file: AnswerFile) -> int:
     run = _Run(args, options)
     try:
-        result = signals.run(run.carry_out())
+        result = signals.run(run.carry_out(), may_leave=lambda: not run.done)
     except KeyboardInterrupt:
         run.hint("goes on where this one was interrupted")
         if not args.json:
