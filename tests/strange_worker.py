@@ -41,7 +41,7 @@ def slow_start():
     real = caller.import_sdk
 
     def slowly():
-        print("imports the SDK", flush=True)
+        sys.stderr.write("imports the SDK\n")
         time.sleep(3)
         return real()
 

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import random
+import threading
+from collections import Counter
 
 import pytest
 from fleet import MODEL, FakeClock, ended, fleet, write_project
@@ -225,6 +227,27 @@ async def test_an_answer_that_flows_for_ten_times_the_timeout_succeeds(project):
     assert result.duration > 2.0
 
 
+async def test_a_request_that_its_server_has_not_read_is_an_attempt_and_in_doubt(project):
+    limits = {"timeout_seconds": 0.2, "max_retries": 1, "deadline_seconds": LONGEST, "budget_usd": 1.0}
+    released = threading.Event()
+
+    def busy(received):
+        released.wait(LONGEST)
+
+    async with fleet(project, {"faults": busy}, **limits) as (orchestrator, server):
+        try:
+            # The server does nothing else from the first of them on.
+            results = [await orchestrator.execute_agent("python-expert", task) for task in "xy"]
+            assert [task_of(received) for received in server.requests] == ["x"]
+        finally:
+            released.set()
+        # The client can't know that it was not read: it left its machine.
+        assert [(type(one.error), one.attempts, one.cost) for one in results] == [
+            (errors.SilenceError, 1, None)
+        ] * 2
+        assert orchestrator.spent_usd > 0
+
+
 async def test_silence_closes_its_connection(project):
     plan = [faults.silence_before_first_byte()]
     limits = {"timeout_seconds": 0.1, "max_retries": 1, "deadline_seconds": LONGEST}
@@ -234,14 +257,20 @@ async def test_silence_closes_its_connection(project):
         assert await ended(lambda: server.in_flight == 0)
 
 
+def task_of(received):
+    return received.body["messages"][0]["content"]
+
+
 async def test_a_thousand_rows_with_every_fault_that_others_survive_all_end_in_order(project):
-    chance = random.Random(20)
+    chance, silenced = random.Random(20), Counter()
     ends_all = [faults.status(code) for code in (401, 402, 403, 404)]
     survived = [fault for fault in faults.ALL if fault not in ends_all]
     assert len(survived) == len(faults.ALL) - len(ends_all)
 
     def plan(received):
-        return chance.choice(survived) if chance.random() < 0.3 else None
+        fault = chance.choice(survived) if chance.random() < 0.3 else None
+        silenced[task_of(received)] += fault is not None and fault.kind.startswith("silence")
+        return fault
 
     tasks = [("python-expert", f"row {number}") for number in range(1000)]
     server = {"faults": plan, "answer": lambda body: body["messages"][0]["content"]}
@@ -257,5 +286,9 @@ async def test_a_thousand_rows_with_every_fault_that_others_survive_all_end_in_o
         assert result.success == (result.error is None)
         assert result.output == (task if result.success else "")
         assert result.success or isinstance(result.error, errors.CallError)
-    assert len(running.requests) == sum(result.attempts for result in results)
+    seen = Counter(map(task_of, running.requests))
+    for result, (_, task) in zip(results, tasks):
+        given_up = [attempt.error for attempt in result.timeline].count("SilenceError")
+        # What a slow machine's server has not read when the client gives up, it never sees.
+        assert 0 <= result.attempts - seen[task] <= given_up - silenced[task]
     assert sum(result.success for result in results) > 700

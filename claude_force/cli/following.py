@@ -74,7 +74,7 @@ class Following:
         )
 
     def _has_nothing(self) -> bool:
-        """Whether no row has ended and no call is in a queue: then there is nothing to report or take back."""
+        """Whether no row has ended and no call is in a queue: nothing is to be told or taken back."""
         return self._run_id is None and not self._run.outcome.ran
 
     async def _stop(self) -> None:
