@@ -386,6 +386,36 @@ class TestLimits:
             finally:
                 os.close(descriptor)
 
+    def test_reads_a_file_of_many_chunks(self, root):
+        text = bytes(range(256)) * 10_000
+        (root / "a").write_bytes(text)
+        with ProjectFiles(root) as files:
+            assert files.read("a", len(text)) == text
+
+    def test_refuses_a_fifo_put_in_the_place_of_a_file(self, root):
+        (root / "a").write_text("text")
+        with ProjectFiles(root) as files:
+            place = files.find("a")
+            (root / "a").unlink()
+            os.mkfifo(root / "a")
+            with pytest.raises(FileAccessError) as refused:
+                files.open("a", MOST, place=place)
+        assert str(refused.value) == (
+            "a can't be read: it is a FIFO, and only regular files are read. "
+            "Name another file, or put a regular one there."
+        )
+
+    def test_refuses_a_file_that_grew_since_it_was_found(self, root):
+        (root / "a").write_bytes(b"x" * 10)
+        with ProjectFiles(root) as files, pytest.raises(FileAccessError, match="^a is over 9 bytes"):
+            files.open("a", 9, place=files.find("a"))
+
+    def test_names_the_link_in_a_circle(self, root):
+        (root / "a\n").symlink_to("a\n")
+        assert str(self.refused(root, "a\n")) == (
+            "a\\x0a is a link in a circle, or one of more than 40 links. Remove it."
+        )
+
     def test_a_descriptor_that_can_not_be_read_is_told(self, root):
         (root / "a").write_text("text")
         descriptor = os.open(root / "a", os.O_WRONLY)
