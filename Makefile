@@ -23,7 +23,7 @@ help:
 	@echo "make audit                ask PyPI whether an installed package has known vulnerabilities"
 	@echo "make bench                measure everything beside its peers and write benchmarks/results.md (half an hour; PARTS=\"calls\": only these)"
 	@echo "make bench-claims         measure what was promised, coverage too, and write its page (15 minutes)"
-	@echo "make mutants              put one fault at a time into key, signing, retry, pacing and budget: a test has to fail (MUTANTS=\"--only calling.pace\": that one)"
+	@echo "make mutants              put one fault at a time into key, signing, retry, pacing and budget: a test has to fail (MUTANTS=\"--only limits.rate_limiter\": that one)"
 	@echo "make matrix               run the tests on every Python from 3.8 to 3.13 that is here (MATRIX=\"3.8 3.13\": only these), and with the oldest dependencies (MATRIX=\"oldest oldest-sdk\")"
 	@echo "make artefacts            build wheel and source distribution, install each on the oldest and the newest Python here, and use it"
 	@echo "make clean                remove environments, caches and reports"

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Sequence
 
 from claude_force.ledger.entry import Entry
-from claude_force.ledger.journal import Journal
+from claude_force.ledger.rotating_log import RotatingLog
 from claude_force.performance_tracker import PerformanceTracker
-from claude_force.types import AgentResult, Attempt, Call, Executed, Usage
+from claude_force.types import AgentResult, Attempt, Call, CallCompleted, Usage
 
 from .part import Found, Part, spread, table
 from .processes import answered, say
@@ -94,7 +94,7 @@ def line_of(entry: Entry) -> str:
 
 def fill(folder: Path, count: int) -> int:
     """Returns its bytes."""
-    journal, lines = Journal(folder, FILE_BYTES), []
+    journal, lines = RotatingLog(folder, FILE_BYTES), []
     for entry in entries(count):
         lines.append(line_of(entry))
         if len(lines) == BLOCK:
@@ -111,10 +111,10 @@ def read(folder: Path, worth_a_process: float) -> Dict[str, float]:
     return found
 
 
-def executions(count: int) -> List[Executed]:
+def executions(count: int) -> List[CallCompleted]:
     call = Call("expert", ("You help.",), "x" * 400, "claude-sonnet-5-5", 1024)
     return [
-        Executed(
+        CallCompleted(
             call,
             AgentResult(
                 "expert",

@@ -18,11 +18,11 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
+from claude_force.engine.result_builder import log_result
 from claude_force.integrations import conventions
 from claude_force.integrations.json_logs import log_as_json
 from claude_force.integrations.otel import OpenTelemetry
-from claude_force.results import log_result
-from claude_force.types import AgentResult, Attempt, Call, Executed, Usage
+from claude_force.types import AgentResult, Attempt, Call, CallCompleted, Usage
 
 from .part import Found, Part, spread, table
 from .processes import answered
@@ -43,7 +43,7 @@ RESULT = AgentResult(
     request_id="req_011CS",
     timeline=(Attempt(0.0, 0.4, 10, "OverloadedError"), Attempt(1.1, 4.2, 10)),
 )
-EXECUTED = Executed(CALL, RESULT, 1_700_000_000.0)
+EXECUTED = CallCompleted(CALL, RESULT, 1_700_000_000.0)
 
 
 class Dropping(SpanExporter):

@@ -18,7 +18,7 @@ from typing import Any, Dict, Iterator, List, Mapping, Tuple
 
 from claude_force import AsyncAgentOrchestrator, Step, Workflow
 from claude_force.testing import MessagesServer
-from claude_force.workflow.order import levels
+from claude_force.workflow.graph import levels
 
 from .part import Found, Goal, Part, ratios, spread, table
 from .processes import say, served

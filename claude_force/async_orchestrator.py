@@ -6,12 +6,24 @@ from dataclasses import replace
 from itertools import count
 from typing import Any, AsyncGenerator, Callable, Dict, List, Optional, Sized
 
-from .bulk import OnEvent, OnResult, RunOne, Tasks, Tracker, each, most_under_way, pair, stream
-from .cache.asked import USE
-from .calling import Budget, RunGate, Terms, Watch
+from .bulk import (
+    OnEvent,
+    OnResult,
+    ProgressTracker,
+    RunOne,
+    Tasks,
+    aiter_any,
+    most_under_way,
+    parse_task,
+    stream_results,
+)
+from .cache.request_key import USE
+from .engine.estimate import Estimate
+from .engine.result_builder import CallLabels, failed
 from .errors import CallError, CancelledCallError, ConfigurationError
-from .estimate import Estimate
-from .results import Run, failed
+from .limits.budget import Budget
+from .limits.call_context import CallContext, CallListener
+from .limits.run_gate import RunGate
 from .types import AgentResult, AsyncAgentResult, Call
 from .workflows import Workflows
 
@@ -49,7 +61,7 @@ class AsyncAgentOrchestrator(Workflows):
         enable_tracking: whether each execution gets its line in the ledger, `.claude/metrics/`.
         durable: a database's URL, and calls outlive this process: with postgresql:// they go to workers
             (`claude-force worker`), whose own options say how they are made; with sqlite:// they stay here.
-        observers: called with a `claude_force.types.Executed` at the end of each call.
+        observers: called with a `claude_force.types.CallCompleted` at the end of each call.
 
     `enable_memory` is accepted for older callers and does nothing.
 
@@ -117,32 +129,36 @@ class AsyncAgentOrchestrator(Workflows):
         Raises what `tasks` raises, after the results of what was under way by then.
         """
         total = len(tasks) if total is None and isinstance(tasks, Sized) else total
-        tracker = Tracker(on_event, total, self._clock.now) if on_event else None
+        tracker = ProgressTracker(on_event, total, self._clock.now) if on_event else None
         budgets = () if budget_usd is None else (Budget(budget_usd),)
-        terms = Terms(budgets, first_of_many=first_of_many, opening=self._opening, run_gate=run_gate)
-        run = self._run_row(terms, self._asking.run_id(run_id), place, call_options)
+        context = CallContext(budgets, first_of_many=first_of_many, session=self._session, run_gate=run_gate)
+        run = self._run_row(context, self._asking.run_id(run_id), place, call_options)
         most = self._asking.most or most_under_way(self._how().ceiling)
-        return stream(tasks, run, most, in_order, tracker)
+        return stream_results(tasks, run, most, in_order, tracker)
 
     def _run_row(
-        self, terms: Terms, run_id: Optional[str], place: Callable[[int], str], options: Dict[str, Any]
+        self,
+        context: CallContext,
+        run_id: Optional[str],
+        place: Callable[[int], str],
+        options: Dict[str, Any],
     ) -> RunOne:
-        cancelled, gate = False, terms.run_gate or RunGate()
-        terms = replace(terms, run_gate=gate)
+        cancelled, gate = False, context.run_gate or RunGate()
+        context = replace(context, run_gate=gate)
 
-        async def run(index: int, agent_name: str, task: str, watch: Watch) -> AgentResult:
+        async def run(index: int, agent_name: str, task: str, listener: CallListener) -> AgentResult:
             nonlocal cancelled
             if cancelled:
                 # By another command, which wants no more of the run.
-                return failed(Run(agent_name), CancelledCallError("The run was cancelled"), None, 0.0)
-            ticket = f"{run_id}:{place(index)}" if run_id else None
+                return failed(CallLabels(agent_name), CancelledCallError("The run was cancelled"), None, 0.0)
+            call_id = f"{run_id}:{place(index)}" if run_id else None
             try:
                 gate.check()
                 result = await self.execute_agent(
-                    agent_name, task, terms=replace(terms, watch=watch, ticket=ticket), **options
+                    agent_name, task, context=replace(context, listener=listener, call_id=call_id), **options
                 )
             except CallError as error:
-                return failed(Run(agent_name), error, None, 0.0)
+                return failed(CallLabels(agent_name), error, None, 0.0)
             except ConfigurationError as error:
                 gate.note(error)
                 raise
@@ -164,7 +180,7 @@ class AsyncAgentOrchestrator(Workflows):
         numbers = count()
 
         def prepare(task: Any) -> Call:
-            agent_name, text = pair(next(numbers), task)
+            agent_name, text = parse_task(next(numbers), task)
             return self._prepare(agent_name, text, model, max_tokens, cache_ttl=cache_ttl, **options)
 
-        return await self._estimated(each(tasks), prepare, cache)
+        return await self._estimated(aiter_any(tasks), prepare, cache)

@@ -10,7 +10,7 @@ from functools import wraps
 from typing import Any, AsyncIterable, AsyncIterator, Callable, Iterator, List, Optional, Sized, TypeVar
 
 from .bulk import Task, Tasks
-from .results import Observer
+from .engine.result_builder import Observer
 
 C = TypeVar("C", bound=Callable[..., Any])
 

@@ -44,7 +44,10 @@ ClaudeForceError
 
 from typing import Any, Dict, Optional, Sequence, Tuple
 
-from .wording import Wording, for_shell, naming
+from .advice import Wording, for_shell, naming
+
+# Values of `fatal_for`.
+RUN, MODEL = "run", "model"
 
 
 class ClaudeForceError(Exception):
@@ -81,7 +84,7 @@ class InvalidTaskError(InputError):
 class InvalidOptionError(InputError):
     """An option has no meaning, or the installed SDK or the model doesn't take it."""
 
-    fatal_for: Optional[str] = "run"
+    fatal_for: Optional[str] = RUN
 
 
 class AgentNotFoundError(InputError):
@@ -116,7 +119,7 @@ class RunBusyError(InputError):
 class UnknownPriceError(InputError):
     """A budget is set, and what the call may cost is not known."""
 
-    fatal_for: Optional[str] = "run"
+    fatal_for: Optional[str] = RUN
 
 
 class FileAccessError(InputError):
@@ -159,7 +162,7 @@ class ConfigurationNotFoundError(ConfigurationError, FileNotFoundError):
 class DatabaseError(ConfigurationError):
     """The database of durable runs can't be used, or not by this process."""
 
-    fatal_for: Optional[str] = "run"
+    fatal_for: Optional[str] = RUN
 
 
 class CallError(ClaudeForceError):
@@ -293,7 +296,7 @@ class AuthenticationError(CallError):
         "Set ANTHROPIC_API_KEY to a valid key (export ANTHROPIC_API_KEY=...), or pass api_key.",
         "Set ANTHROPIC_API_KEY to a valid key: export ANTHROPIC_API_KEY=...",
     )
-    fatal_for: Optional[str] = "run"
+    fatal_for: Optional[str] = RUN
 
 
 class MissingCredentialsError(AuthenticationError, ValueError):
@@ -304,21 +307,21 @@ class SpendLimitError(CallError):
     """402, or an answer of any status that says that credit is used up or a spend limit is reached."""
 
     advice = "Raise the spend limit or add credit in the Console; waiting does not help."
-    fatal_for: Optional[str] = "run"
+    fatal_for: Optional[str] = RUN
 
 
 class PermissionDeniedError(CallError):
     """403 or 451: the key may not do this; or the organisation, the workspace or the key is disabled."""
 
     advice = "Use a key whose workspace may use this model and endpoint."
-    fatal_for: Optional[str] = "model"
+    fatal_for: Optional[str] = MODEL
 
 
 class ModelNotFoundError(CallError):
     """404, 405 or 410: the endpoint does not know the model, or the path."""
 
     advice = "Check the model's name and ANTHROPIC_BASE_URL."
-    fatal_for: Optional[str] = "model"
+    fatal_for: Optional[str] = MODEL
 
 
 class BadReplyError(CallError):
@@ -383,4 +386,4 @@ class PaidCallBlockedError(CallError):
     """CLAUDE_FORCE_LOOPBACK_ONLY is set and the endpoint is not on this machine."""
 
     advice = "Set ANTHROPIC_BASE_URL to a server on loopback, or unset CLAUDE_FORCE_LOOPBACK_ONLY."
-    fatal_for: Optional[str] = "run"
+    fatal_for: Optional[str] = RUN

@@ -31,14 +31,16 @@ from .agents import Registry
 from .async_orchestrator import AsyncAgentOrchestrator
 from .bulk import OnEvent, OnResult, Tasks
 from .callbacks import CallbackExit, GuardedObservers, guarded, guarded_tasks
-from .calling import Clock, MaxConcurrent, Prices
+from .clock import Clock
+from .engine.estimate import Estimate
+from .engine.result_builder import Observer
 from .errors import ClosedError
-from .estimate import Estimate
-from .forks import forgets_after_fork
 from .inquiries import Inquiries
+from .limits.budget import Prices
+from .options import MaxConcurrent
 from .performance_tracker import PerformanceTracker
 from .response_cache import ResponseCache
-from .results import Observer
+from .storage.fork import register_after_fork
 from .types import AgentResult
 from .workflow import OnStep, Workflow, WorkflowResult
 from .workflow.plan import Plan
@@ -206,7 +208,7 @@ class AgentOrchestrator(Inquiries):
 
     @property
     def observers(self) -> List[Observer]:
-        """Called, in the engine's thread, with a `claude_force.types.Executed` at the end of each call."""
+        """Called in the engine's thread with a `claude_force.types.CallCompleted` after each call."""
         return self._engine.observers
 
     @property
@@ -272,7 +274,7 @@ class _LoopThread:
         self._loop: Optional[asyncio.AbstractEventLoop] = None
         self._finalizer: Optional[weakref.finalize[Any, Any]] = None
         self._last: List[Callable[[], Awaitable[None]]] = []
-        forgets_after_fork(self)
+        register_after_fork(self)
 
     def run(self, work: Coroutine[Any, Any, T], began_in: Optional[asyncio.AbstractEventLoop] = None) -> T:
         """The coroutine's result. An interrupt (Ctrl-C) cancels it. ClosedError: `stop` ended it, or the loop

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Deque, Dict, List, Optional, Union
 
 from . import settings
-from .clerk import Clerk
 from .errors import InvalidOptionError
-from .forks import forgets_after_fork
-from .ledger.journal import Journal
-from .ledger.writing import line_of_execution
+from .ledger.encoder import line_of_execution
+from .ledger.rotating_log import RotatingLog
+from .storage.batch_worker import BatchWorker
+from .storage.fork import register_after_fork
 from .storage.private_files import UnsafePathError
-from .types import Executed
+from .types import CallCompleted
 
 if TYPE_CHECKING:
     from .ledger.summary import Summary
@@ -59,22 +59,22 @@ class PerformanceTracker:
             metrics_dir: the name that `folder` had in claude-force 1.x.
         """
         self.folder: Path = Path(folder or metrics_dir or settings.LEDGER_FOLDER)
-        self._journal = Journal(self.folder, int(max_file_mb * 1e6), keep_files)
-        self._clerk = Clerk(self._work, "claude-force-ledger")
+        self._journal = RotatingLog(self.folder, int(max_file_mb * 1e6), keep_files)
+        self._clerk = BatchWorker(self._work, "claude-force-ledger")
         self._warned = False
         self.after_fork()
-        forgets_after_fork(self)
+        register_after_fork(self)
 
     def after_fork(self) -> None:
         """Called in a forked child, which is a run of its own; what waits is its parent's to write."""
         self._run = os.urandom(8).hex()
-        self._waiting: Deque[Executed] = deque()
+        self._waiting: Deque[CallCompleted] = deque()
         self._asked, self._threadless = False, False
         self._exits: Optional[weakref.WeakMethod[Any]] = None
         self._hurry = threading.Event()
         self._writing = threading.Lock()
 
-    def record(self, executed: Executed) -> None:
+    def record(self, executed: CallCompleted) -> None:
         """Keeps it. Raises nothing, and waits for nothing."""
         self._waiting.append(executed)
         if len(self._waiting) >= BATCH:
@@ -84,7 +84,7 @@ class PerformanceTracker:
         elif not self._asked:
             self._ask()
 
-    def record_now(self, executed: Executed) -> None:
+    def record_now(self, executed: CallCompleted) -> None:
         """As `record`, and it is in the file when this returns. For one who records no more than one."""
         self._threadless = True
         self.record(executed)
@@ -95,7 +95,7 @@ class PerformanceTracker:
             self._exits = weakref.WeakMethod(self.flush)
             _at_exit(self._exits)
         try:
-            self._clerk.leave(None)
+            self._clerk.submit_nowait(None)
         except RuntimeError:
             # The interpreter is on its way out, or the system has no thread left.
             self._threadless = True
@@ -108,7 +108,7 @@ class PerformanceTracker:
     def close(self) -> None:
         """As `flush`, and ends the thread. What is recorded later starts it again."""
         self._hurry.set()
-        self._clerk.stop()
+        self._clerk.close()
         self._write_waiting()
 
     def _work(self, jobs: List[Any]) -> List[Any]:
@@ -126,7 +126,7 @@ class PerformanceTracker:
                 batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH))]
                 self._write(batch)
 
-    def _write(self, batch: List[Executed]) -> None:
+    def _write(self, batch: List[CallCompleted]) -> None:
         try:
             lines = [line for line in map(self._line, batch) if line is not None]
             if lines:
@@ -140,7 +140,7 @@ class PerformanceTracker:
             # Whatever it is, no call may fail by it, nor those that come after.
             logger.exception("executions are not recorded")
 
-    def _line(self, executed: Executed) -> Optional[str]:
+    def _line(self, executed: CallCompleted) -> Optional[str]:
         try:
             return line_of_execution(executed, self._run)
         except Exception:
@@ -247,8 +247,8 @@ class PerformanceTracker:
 
     def _summary(self, hours: Optional[float] = None) -> Summary:
         # Not above: who runs agents need not wait for what he never asks.
-        from .ledger.crew import summary_of
-        from .ledger.window import window_of
+        from .ledger.parallel_reader import summary_of
+        from .ledger.time_range import window_of
 
         window = window_of(time.time(), hours)
         self.flush()

@@ -12,19 +12,18 @@ from types import TracebackType
 from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Mapping, Optional, Tuple, Type, Union
 
 from .agents.names import agent_slug
-from .cache.disk import Disk
-from .cache.entries import FORGED, NO_FINGERPRINT, entry_of, hit_of, sealed_within
-from .cache.key import Question, cache_key, question
-from .cache.lease import leases_of
+from .cache.entries import FORGED, NO_FINGERPRINT, seal_if_fits, to_entry, to_hit
 from .cache.memory import MemoryLayer
 from .cache.old_callers import arguments_of, takes_arguments_of_1x
-from .cache.place import cache_folder
-from .cache.secret import find_secret
-from .cache.signing import Entry, Secret, is_of, unseal
-from .cache.store import Store, row_id
-from .cache.touches import Touches
+from .cache.private_dir import cache_folder
+from .cache.recovering_store import RecoveringStore
+from .cache.request_key import Question, cache_key, question
+from .cache.store import HitBuffer, Store, row_id
 from .errors import CacheError
-from .forks import forgets_after_fork
+from .storage.fork import register_after_fork
+from .storage.locks import leases_of
+from .storage.secret import find_secret
+from .storage.signing import Entry, Secret, is_of, unseal
 
 logger = logging.getLogger(__name__)
 
@@ -97,10 +96,10 @@ class ResponseCache:
         if enabled:
             self._folder = cache_folder(cache_dir, allowed_dirs)
             self._secret = Secret(find_secret(cache_secret, self._folder))
-            self._touches = Touches(self._mutex)
-            self._disk = Disk(self._folder, self._most, self._secret, self._touches)
+            self._touches = HitBuffer(self._mutex)
+            self._disk = RecoveringStore(self._folder, self._most, self._secret, self._touches)
             weakref.finalize(self, self._disk.close)
-            forgets_after_fork(self)
+            register_after_fork(self)
 
     def get(
         self, agent_name: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
@@ -127,7 +126,7 @@ class ResponseCache:
         _, held = self._disk.run(lambda store: self._read(store, key), nothing)
         return held is not None and abs(self._clock() - held.entry.created) < self._ttl
 
-    def recall(
+    def get_in_memory(
         self, agent_name: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
     ) -> Optional[Dict[str, Any]]:
         """As `get`, from memory alone: it never waits for the disk, and None is not counted as a miss."""
@@ -157,7 +156,7 @@ class ResponseCache:
         self._hits += 1
         self._saved += entry.cost or 0.0
         self._touches.note(held.row)
-        return hit_of(entry, age, held.hits)
+        return to_hit(entry, age, held.hits)
 
     def _look_up(self, asked: Question) -> Optional[Dict[str, Any]]:
         key = cache_key(asked)
@@ -226,7 +225,7 @@ class ResponseCache:
         if not self.enabled or agent_name in self.exclude_agents:
             return None
         fields["key_of"] = self._key_of
-        return entry_of(self._clock(), agent_name, *more, **fields)
+        return to_entry(self._clock(), agent_name, *more, **fields)
 
     def _key_of(self, asked: Question) -> bytes:
         missed, key = self._missed
@@ -234,7 +233,7 @@ class ResponseCache:
 
     def _keep(self, answers: List[Tuple[Question, Entry]]) -> int:
         most = self._most // 2
-        sealed = [(asked, entry, sealed_within(entry, self._secret, most)) for asked, entry in answers]
+        sealed = [(asked, entry, seal_if_fits(entry, self._secret, most)) for asked, entry in answers]
         rows = [(entry.key, blob, asked[0]) for asked, entry, blob in sealed if blob]
         generation = self._disk.run(lambda store: self._write(store, rows), None) if rows else None
         if generation is None:
@@ -315,7 +314,7 @@ class ResponseCache:
             `hit`, `reason` (a sentence), `differs` (names of fields), and of the entry that was compared
             `model` and `age_seconds`.
         """
-        from .cache.audit import explain, explained
+        from .cache.diagnostics import explain, explained
 
         if not self.enabled:
             return explained(False, "The cache is switched off.")
@@ -335,7 +334,7 @@ class ResponseCache:
         Returns:
             Numbers of entries: `checked`, `valid`, `forged`, `unreadable`, `other_secret`, `removed`.
         """
-        from .cache.audit import verify
+        from .cache.diagnostics import verify
 
         if not self.enabled:
             return {}
@@ -396,5 +395,5 @@ class ResponseCache:
         """Called in a forked child: it opens files of its own."""
         self._mutex = threading.Lock()
         self._leased.clear()
-        self._touches = Touches(self._mutex)
+        self._touches = HitBuffer(self._mutex)
         self._disk.forget_parent(self._touches)

@@ -11,30 +11,32 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
 from anyio import to_thread
 
 from .agents import check_task
-from .bulk import OnResult, each, most_under_way
-from .cache.asked import USE
-from .calling import Bill, RunGate, Terms
-from .engine import Engine
+from .base_orchestrator import Engine
+from .bulk import OnResult, aiter_any, most_under_way
+from .cache.request_key import USE
+from .costs import cost_or_bound
+from .engine.estimate import Estimate
+from .engine.result_builder import is_unsent
 from .errors import InputError
-from .estimate import Estimate
-from .money import bounded
-from .results import is_unsent
+from .limits.call_context import CallContext
+from .limits.call_cost import CallCost
+from .limits.run_gate import RunGate
 from .types import Call
 from .workflow import OnStep, Step, Workflow, WorkflowResult, check, read_workflow
-from .workflow.journal import KeptRun
-from .workflow.keeping import Keeper, Keeping
-from .workflow.outcome import FAILED, SUCCEEDED
-from .workflow.parts import Answered, Part
-from .workflow.plan import Draft, Plan, SizeOf, between, drafts, with_problem_of
-from .workflow.runner import OnPart, Runner, Setting
+from .workflow.checkpointer import Checkpointer, RunCheckpoint
+from .workflow.checkpoints import RunRecord
+from .workflow.plan import Draft, Plan, SizeOf, between, plan_steps, with_problem_of
+from .workflow.results import FAILED, SUCCEEDED
+from .workflow.runner import OnPart, RunConfig, Runner
+from .workflow.step_calls import StepAnswer, StepCall
 
 
 class Workflows(Engine):
     """Runs graphs of agents."""
 
     @cached_property
-    def _keeper(self) -> Keeper:
-        return Keeper()
+    def _keeper(self) -> Checkpointer:
+        return Checkpointer()
 
     async def execute_workflow(
         self,
@@ -66,12 +68,12 @@ class Workflows(Engine):
 
         Raises InputError where the workflow, one of its agents or the task can't be run; nothing was sent.
         """
-        found, terms = self._workflow(workflow_name, pass_output_to_next), self._terms_of_run()
+        found, context = self._workflow(workflow_name, pass_output_to_next), self._terms_of_run()
         async with await self._keeper.keeping(found.name, resume) as kept:
             setting = self._setting(found, *kept.given(task, inputs), pass_output_to_next, fail_fast)
             setting = replace(setting, on_step=_signed(on_step, kept), on_part=_numbered(on_result))
             await kept.begin(setting)
-            runner = Runner(found, setting, partial(self._run_part, found.name, kept, terms, call_options))
+            runner = Runner(found, setting, partial(self._run_part, found.name, kept, context, call_options))
             result = WorkflowResult(found, setting.task, await runner.run(), runner.elapsed, kept.run_id)
             result.cost_before = kept.spent_before
             kept.status = SUCCEEDED if result.success else FAILED
@@ -94,14 +96,14 @@ class Workflows(Engine):
         found = self._workflow(workflow_name, pass_output_to_next)
         setting = self._setting(found, task, inputs or {}, pass_output_to_next)
 
-        def prepare(part: Part) -> Call:
+        def prepare(part: StepCall) -> Call:
             return self._prepare(
                 part.step.agent, part.task, is_composed=True, **_options(part.step, call_options)
             )
 
         async def estimated(size_of: SizeOf) -> Tuple[List[Draft], Estimate]:
-            steps = await to_thread.run_sync(lambda: list(drafts(found, setting, prepare, size_of)))
-            calls = each([call for step in steps for call in step.calls])
+            steps = await to_thread.run_sync(lambda: list(plan_steps(found, setting, prepare, size_of)))
+            calls = aiter_any([call for step in steps for call in step.calls])
             return steps, await self._estimated(calls, _runnable, cache)
 
         forecast = self._caller.forecast
@@ -110,7 +112,7 @@ class Workflows(Engine):
         planned = tuple(map(with_problem_of, steps, longest))
         return Plan(found, planned, between(low, expected, high))
 
-    async def runs(self, most: int = 20) -> List[KeptRun]:
+    async def runs(self, most: int = 20) -> List[RunRecord]:
         """The last runs of workflows that can be resumed, the newest first. Raises CacheError."""
         return await self._keeper.recent(most)
 
@@ -137,50 +139,52 @@ class Workflows(Engine):
         inputs: Mapping[str, Any],
         pass_output: bool,
         fail_fast: Optional[bool] = None,
-    ) -> Setting:
+    ) -> RunConfig:
         """Raises InputError for what can't be run."""
         check(workflow, self._registry.get, inputs)
         ends_early = workflow.fail_fast if fail_fast is None else fail_fast
         room = self._asking.most or most_under_way(self._how().ceiling)
         root, config = self._registry.project, self._registry.named
-        return Setting(
+        return RunConfig(
             check_task(task), inputs, root, room, self._clock.now, pass_output, ends_early, config=config
         )
 
     async def _run_part(
         self,
         workflow: str,
-        kept: Keeping,
-        terms: Terms,
+        kept: RunCheckpoint,
+        context: CallContext,
         call_options: Mapping[str, Any],
-        part: Part,
-    ) -> Answered:
+        part: StepCall,
+    ) -> StepAnswer:
         step = part.step
         options = _options(step, call_options)
         question = self._question(step.agent, part.task, is_composed=True, **options)
         result = kept.recall(part, question)
         if result is not None:
-            return Answered(result, resumed=True)
-        bill, many = Bill(), step.foreach is not None
-        terms = replace(terms, first_of_many=many, ticket=kept.ticket(part), bill=bill, is_composed=True)
+            return StepAnswer(result, resumed=True)
+        call_cost, many = CallCost(), step.foreach is not None
+        context = replace(
+            context, first_of_many=many, call_id=kept.call_id(part), call_cost=call_cost, is_composed=True
+        )
         try:
             result = await self.execute_agent(
                 step.agent,
                 part.task,
                 workflow_name=workflow,
                 workflow_position=part.position,
-                **{"terms": terms, **options},
+                **{"terms": context, **options},
             )
         except asyncio.CancelledError:
-            left = bill.of_one_who_leaves()
-            kept.broken_off(bounded(left.usd, left.at_most))
+            left = call_cost.own_share()
+            kept.broken_off(cost_or_bound(left.usd, left.at_most))
             raise
         if not is_unsent(result):
             await kept.keep(part, question, result)
-        return Answered(result)
+        return StepAnswer(result)
 
-    def _terms_of_run(self) -> Terms:
-        return Terms(opening=self._opening, run_gate=RunGate())
+    def _terms_of_run(self) -> CallContext:
+        return CallContext(session=self._session, run_gate=RunGate())
 
 
 def _options(step: Step, call_options: Mapping[str, Any]) -> Dict[str, Any]:
@@ -188,7 +192,7 @@ def _options(step: Step, call_options: Mapping[str, Any]) -> Dict[str, Any]:
     return {**{name: value for name, value in own.items() if value is not None}, **call_options}
 
 
-def _signed(on_step: Optional[OnStep], kept: Keeping) -> Optional[OnStep]:
+def _signed(on_step: Optional[OnStep], kept: RunCheckpoint) -> Optional[OnStep]:
     if on_step is None:
         return None
     return lambda event: on_step(replace(event, run_id=kept.run_id))

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from claude_force.calling import Terms, Watch
 from claude_force.errors import RateLimitError, RequestRefusedError, ServerError
+from claude_force.limits.call_context import CallContext, CallListener
 
 AGENT = "python-expert"
 BEHIND = ["passed-on", "translated"]
@@ -95,13 +95,18 @@ class TestAServerBehindIt:
     async def test_streams_through_it(self, proxy, llama, fleet_of, model, monkeypatch):
         heard = []
 
-        class Listener(Watch):
+        class Listener(CallListener):
             def wrote(self, text):
                 heard.append((text, len(llama.at_work())))
 
         fleet = fleet_of(base_url=proxy.base_url, api_key=proxy.key)
         result = await fleet.execute_agent(
-            AGENT, f"Stream {model}", model=model, max_tokens=24, cache="off", terms=Terms(watch=Listener())
+            AGENT,
+            f"Stream {model}",
+            model=model,
+            max_tokens=24,
+            cache="off",
+            terms=CallContext(listener=Listener()),
         )
         assert result.success, result.error
         assert "".join(text for text, _ in heard) == result.output != ""

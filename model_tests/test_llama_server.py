@@ -13,8 +13,8 @@ from typing import List
 import pytest
 from servers import LlamaServer
 
-from claude_force.calling import Terms, Watch
 from claude_force.errors import RequestRefusedError
+from claude_force.limits.call_context import CallContext, CallListener
 
 AGENT = "python-expert"
 # Long enough that nobody takes the end of the answer for the end of its connection.
@@ -53,7 +53,7 @@ class Command:
         return self.process.returncode, out, error
 
 
-class Listener(Watch):
+class Listener(CallListener):
     """Keeps the pieces, and how busy the server was when the first of them came."""
 
     def __init__(self, server):
@@ -113,7 +113,7 @@ class TestAnswers:
     async def test_come_in_pieces_while_the_server_still_writes(self, llama, fleet_of):
         listener = Listener(llama)
         result = await fleet_of().execute_agent(
-            AGENT, "Pieces?", max_tokens=24, cache="off", terms=Terms(watch=listener)
+            AGENT, "Pieces?", max_tokens=24, cache="off", terms=CallContext(listener=listener)
         )
         assert "".join(listener.pieces) == result.output
         assert len(listener.pieces) > 10

@@ -39,22 +39,23 @@ KEPT = tuple(
 )
 # Each module, and the tests that say what it has to do; quick ones first.
 TESTS: Dict[str, Tuple[str, ...]] = {
-    "cache.key": ("test_response_cache.py::TestKey", "test_response_cache.py::TestExplanation"),
-    "cache.signing": ("test_response_cache.py::TestSignature", "test_response_cache.py::TestForgery"),
-    "cache.secret": ("test_response_cache.py::TestSecret",),
-    "cache.asked": (*KEPT, "test_not_kept.py", "test_who_answers.py"),
-    "answers": ("test_not_kept.py", *KEPT, "test_cached_calls.py::TestProcesses"),
-    "results": ("test_results.py",),
+    "storage.signing": ("test_response_cache.py::TestSignature", "test_response_cache.py::TestForgery"),
+    "storage.secret": ("test_response_cache.py::TestSecret",),
+    "cache.request_key": (
+        *("test_response_cache.py::TestKey", "test_response_cache.py::TestExplanation"),
+        *(*KEPT, "test_not_kept.py", "test_who_answers.py"),
+    ),
+    "engine.async_cache": ("test_not_kept.py", *KEPT, "test_cached_calls.py::TestProcesses"),
+    "engine.result_builder": ("test_results.py",),
     "storage.project_files": ("test_project_files.py",),
     "storage.private_files": tuple(
         f"test_private_files.py::Test{part}" for part in ("Cache", "Home", "Outputs", "Ledger")
     ),
-    "calling.retry": ("test_retry.py",),
-    "calling.attempts": ("test_retry.py",),
-    "calling.pace": ("test_pace.py::TestBucket", "test_pace.py::TestPace"),
-    "calling.window": ("test_window.py::TestWindow",),
-    "calling.gate": ("test_gate.py",),
-    "calling.budget": ("test_budget.py::TestBudget",),
+    "engine.retry": ("test_retry.py",),
+    "limits.rate_limiter": ("test_pace.py::TestBucket", "test_pace.py::TestPace"),
+    "limits.aimd": ("test_window.py::TestWindow",),
+    "limits.admission": ("test_gate.py",),
+    "limits.budget": ("test_budget.py::TestBudget",),
 }
 
 # Of these modules the parts that decide what is read and written, by the beginnings of their names.
@@ -123,7 +124,7 @@ class Unshrunk:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Mutation testing.")
     parser.add_argument(
-        "--only", action="append", metavar="MODULE", choices=TESTS, help="such as calling.pace"
+        "--only", action="append", metavar="MODULE", choices=TESTS, help="such as limits.rate_limiter"
     )
     modules = parser.parse_args().only or list(TESTS)
     prepare()

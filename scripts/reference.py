@@ -30,9 +30,10 @@ PUBLIC: Dict[str, List[Tuple[str, List[str]]]] = {
     ],
     "Results": [
         ("claude_force", ["AgentResult"]),
-        ("claude_force.types", ["Usage", "Attempt", "Executed", "Call"]),
-        ("claude_force.estimate", ["Estimate", "Range"]),
-        ("claude_force.calling", ["Load", "Rates"]),
+        ("claude_force.types", ["Usage", "Attempt", "CallCompleted", "Call"]),
+        ("claude_force.engine.estimate", ["Estimate", "Range"]),
+        ("claude_force.limits.admission", ["Load"]),
+        ("claude_force.limits.rate_limiter", ["Rates"]),
     ],
     "Events of a bulk run": [
         (
@@ -46,7 +47,7 @@ PUBLIC: Dict[str, List[Tuple[str, List[str]]]] = {
         ("claude_force", ["WorkflowResult"]),
         ("claude_force.workflow", ["StepResult", "StepEvent"]),
         ("claude_force.workflow.plan", ["Plan", "PlannedStep"]),
-        ("claude_force.workflow.journal", ["KeptRun"]),
+        ("claude_force.workflow.checkpoints", ["RunRecord"]),
     ],
     "Errors": [("claude_force", ["ClaudeForceError"]), ("claude_force.errors", ["CallError"])],
     "Cache": [("claude_force", ["ResponseCache"])],
@@ -63,8 +64,8 @@ PUBLIC: Dict[str, List[Tuple[str, List[str]]]] = {
         ("claude_force.durable.runs", ["RunState", "WorkerState", "Failure"]),
     ],
     "The stand-in": [
-        ("claude_force.testing", ["MessagesServer", "RateLimit", "Received", "Billed"]),
-        ("claude_force.testing.traffic", ["Traffic"]),
+        ("claude_force.testing", ["MessagesServer", "RateLimit", "RecordedRequest", "BilledRequest"]),
+        ("claude_force.testing.request_log", ["RequestLog"]),
         (
             "claude_force.testing.faults",
             [

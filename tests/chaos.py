@@ -19,10 +19,10 @@ from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 
-from claude_force.calling import Clock
-from claude_force.calling.budget import price_by
-from claude_force.calling.messages import read_usage
+from claude_force.clock import Clock
+from claude_force.limits.budget import price_by
 from claude_force.testing import MessagesServer, RateLimit, faults
+from claude_force.transport.messages import read_usage
 
 MODEL = "claude-sonnet-5-5"
 PRICES = {MODEL: {"input": 3.0, "output": 15.0}}
@@ -184,8 +184,8 @@ def damage(path, chance, cuts=True):
             file.write(bytes([chance.randrange(256)]))
 
 
-def price_of(bill):
-    return PRICE(bill.received.body["model"], read_usage(bill.usage)) or 0.0
+def price_of(call_cost):
+    return PRICE(call_cost.received.body["model"], read_usage(call_cost.usage)) or 0.0
 
 
 def check_answer(project, wall, agent, task, result):

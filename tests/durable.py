@@ -12,8 +12,8 @@ from fleet import until  # noqa: F401 - theirs too
 
 from claude_force.async_orchestrator import AsyncAgentOrchestrator
 from claude_force.durable import Worker
-from claude_force.durable.address import parse
 from claude_force.durable.database import Database
+from claude_force.durable.database_url import parse
 
 AGENT = "python-expert"
 

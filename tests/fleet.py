@@ -9,7 +9,7 @@ import time
 from contextlib import asynccontextmanager
 
 from claude_force.async_orchestrator import AsyncAgentOrchestrator
-from claude_force.calling import Clock
+from claude_force.clock import Clock
 from claude_force.testing import MessagesServer
 
 MODEL = "claude-sonnet-5-5"

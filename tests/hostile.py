@@ -251,8 +251,8 @@ class Project:
         path.write_text("no folder\n", encoding="utf-8")
 
     def nested(self, path):
-        opening, closing = self.chance.choice((("[", "]"), ('{"a":', "}")))
-        path.write_text(opening * 50_000 + "1" + closing * 50_000, encoding="utf-8")
+        session, closing = self.chance.choice((("[", "]"), ('{"a":', "}")))
+        path.write_text(session * 50_000 + "1" + closing * 50_000, encoding="utf-8")
 
     def numbers(self, path):
         text = '{"agents": {"x": {"file": "python.md", "priority": 1e999999}}, "n": ' + "9" * 20_000 + "}"

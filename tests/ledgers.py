@@ -7,7 +7,7 @@ from hashlib import sha256
 
 from claude_force.errors import OverloadedError
 from claude_force.ledger.entry import Entry
-from claude_force.types import AgentResult, Attempt, Call, Executed, Usage
+from claude_force.types import AgentResult, Attempt, Call, CallCompleted, Usage
 
 STARTED = 1_790_000_000.0
 SECRET = "the task's own words"
@@ -26,7 +26,9 @@ def executed(number=0, agent="expert", seconds=1.5, wait=0.25, **result):
         "timeline": (Attempt(wait, seconds, 10),),
     }
     call = Call(agent, ("You help.",), f"{SECRET} {number}", "claude-sonnet-5-5", 100)
-    return Executed(call, AgentResult(agent, True, "The answer", **{**usual, **result}), STARTED + number)
+    return CallCompleted(
+        call, AgentResult(agent, True, "The answer", **{**usual, **result}), STARTED + number
+    )
 
 
 def failed(number=0, error=None, **more):

@@ -6,8 +6,8 @@ from datetime import datetime, timedelta, timezone
 
 from ledgers import line_of
 
+from claude_force.ledger.decoder import read_lines
 from claude_force.ledger.entry import Entry
-from claude_force.ledger.rows import read_lines
 
 START = datetime(2026, 3, 14, 9, 30, tzinfo=timezone.utc)
 AGENTS = ("code-reviewer", "security-specialist", "documentation-writer", "python-expert", "test-writer")

@@ -8,7 +8,8 @@ import time
 
 def poisoned():
     """It dies of each call whose task has the word in it, and is sooner taken for dead."""
-    from claude_force.durable import liveness, worker
+    from claude_force.durable import heartbeat as liveness
+    from claude_force.durable import worker
 
     liveness.DEAD_SECONDS = worker.DEAD_SECONDS = 1.5
     send = worker._Crew._send
@@ -29,7 +30,8 @@ def wrong_clock():
 
 def other_version():
     """It is of a version that writes its calls another way."""
-    from claude_force.durable import calls, host
+    from claude_force.durable import calls
+    from claude_force.durable import dbos_runtime as host
 
     calls.APP_VERSION = host.APP_VERSION = "claude-force-0"
 

@@ -17,14 +17,14 @@ from claude_force import ResponseCache
 from claude_force.agents import Registry
 from claude_force.agents.definition import read_definition
 from claude_force.bulk import TaskFile
-from claude_force.bulk.output import Output
-from claude_force.calling.error_mapping import from_status, parsed
-from claude_force.calling.messages import BodyReader, StreamReader, read_usage
-from claude_force.calling.pricing import cost
+from claude_force.bulk.results_file import ResultsFile
 from claude_force.cli.main import main
 from claude_force.errors import CacheError, CallError, ClaudeForceError, ConfigurationError, InputError
+from claude_force.limits.prices import cost
 from claude_force.testing import faults
 from claude_force.testing.replies import Message
+from claude_force.transport.error_mapping import from_status, parsed
+from claude_force.transport.messages import BodyReader, StreamReader, read_usage
 from claude_force.types import Usage
 from claude_force.workflow import check, read_workflow
 
@@ -125,7 +125,7 @@ class TestAnswers:
         assert isinstance(from_status(500, parsed(DEEP), {}, 0.0), CallError)
 
     async def test_a_row_whose_answer_can_not_be_read_fails_alone(self, project, monkeypatch):
-        monkeypatch.setattr("claude_force.testing.breaks.BROKEN_EVENT", f"data: {DEEP}\n\n".encode())
+        monkeypatch.setattr("claude_force.testing.fault_injection.BROKEN_EVENT", f"data: {DEEP}\n\n".encode())
         plan = [faults.malformed_json()]
         async with fleet(project, {"faults": plan}, max_concurrent=1, max_retries=1) as (orchestrator, _):
             tasks = [("python-expert", f"Task {number}") for number in range(3)]
@@ -247,7 +247,7 @@ class TestRows:
         path.write_bytes(damaged(data.draw, whole) if whole and data.draw(st.booleans()) else whole)
         before = path.read_bytes()
         try:
-            with Output(path) as output:
+            with ResultsFile(path) as output:
                 for index, done in output.done.items():
                     assert index >= 0 and done.cost >= 0 and isinstance(done.success, bool)
         except InputError:

@@ -9,7 +9,7 @@ import pytest
 from fleet import MODEL, FakeClock, ended, fleet, write_project
 
 from claude_force.async_orchestrator import AsyncAgentOrchestrator, AsyncAgentResult
-from claude_force.calling import Clock
+from claude_force.clock import Clock
 from claude_force.errors import (
     AgentNotFoundError,
     AuthenticationError,
@@ -530,6 +530,6 @@ class TestSecretsAndMoney:
         caplog.set_level(logging.INFO, logger="claude_force")
         async with fleet(project) as (orchestrator, _):
             await orchestrator.execute_agent("python-expert", "x")
-        record = next(one for one in caplog.records if one.name == "claude_force.results")
+        record = next(one for one in caplog.records if one.name == "claude_force.engine.result_builder")
         assert (record.agent, record.success, record.attempts) == ("python-expert", True, 1)
         assert record.total_tokens > 0

@@ -14,9 +14,8 @@ import pytest
 from fleet import FakeClock, write_project
 
 from claude_force.bulk import Finished, Paused, Progress, Retried
-from claude_force.calling import Load, Rates
-from claude_force.cli.board import Board
 from claude_force.cli.error_summary import ErrorSummary
+from claude_force.cli.progress_display import ProgressDisplay
 from claude_force.errors import (
     ClosedError,
     InvalidTaskError,
@@ -24,6 +23,8 @@ from claude_force.errors import (
     RateLimitError,
     RequestRefusedError,
 )
+from claude_force.limits.admission import Load
+from claude_force.limits.rate_limiter import Rates
 from claude_force.testing import MessagesServer, faults
 from claude_force.types import AgentResult
 
@@ -95,7 +96,9 @@ def test_attempts_that_failed_are_on_the_board_and_not_across_it(seen):
 
 class TestLines:
     def board(self, load=None, now=None):
-        return Board(lambda: load, kept=10, spent=1.5, due=90, quiet=True, now=now or FakeClock().now)
+        return ProgressDisplay(
+            lambda: load, kept=10, spent=1.5, due=90, quiet=True, now=now or FakeClock().now
+        )
 
     def finished(self, error=None, **progress):
         return Finished(1, "a", Progress(total=90, **progress), AgentResult("a", error is None, error=error))
@@ -135,7 +138,7 @@ class TestLines:
         assert board._drawn().plain.startswith("#" * 24 + " 100 %, ")
 
     def test_hundred_percent_is_all_of_them(self):
-        board = Board(lambda: None, kept=0, spent=0.0, due=1000, quiet=True)
+        board = ProgressDisplay(lambda: None, kept=0, spent=0.0, due=1000, quiet=True)
         board.on_event(Finished(1, "a", Progress(total=1000, done=999), AgentResult("a", True)))
         assert board.lines()[0].startswith("99 %, ")
 
@@ -182,7 +185,7 @@ class TestLines:
 
     def test_every_line_fits_into_80_columns(self):
         clock = FakeClock()
-        board = Board(
+        board = ProgressDisplay(
             lambda: Load(500, 1000, 0.0, Rates(4_000, 2_000_000, 400_000)), 10, 1.5, 50_000, now=clock.now
         )
         big = {"done": 12_345, "failed": 123, "cached": 4_567, "attempts": 9_999}
@@ -197,7 +200,7 @@ class TestLines:
 
 
 def test_rows_that_workers_have_are_not_said_to_be_on_the_wire():
-    board = Board(lambda: None, kept=0, spent=0.0, under_way="handed over")
+    board = ProgressDisplay(lambda: None, kept=0, spent=0.0, under_way="handed over")
     board.progress = Progress(total=9, done=2, in_flight=3)
     assert "2 of 9 rows done, 0 failed, 0 cached, 3 handed over" in board.lines()[1]
 

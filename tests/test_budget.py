@@ -11,8 +11,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from virtual_time import SimulatedServer, line_to, run_virtually
 
-from claude_force.calling.budget import Budget, nano, price_by, worst_cost
-from claude_force.calling.terms import Terms
 from claude_force.errors import (
     BudgetExceededError,
     CallError,
@@ -24,6 +22,8 @@ from claude_force.errors import (
     ServerError,
     UnknownPriceError,
 )
+from claude_force.limits.budget import Budget, price_by, to_nano_usd, worst_cost
+from claude_force.limits.call_context import CallContext
 from claude_force.testing import faults
 from claude_force.types import Call, Reply, Usage
 
@@ -98,8 +98,8 @@ class TestBudget:
     @example(512_003)
     @given(st.integers(0, 10**6))
     def test_money_is_counted_in_whole_nano_usd_up_but_not_for_the_noise_of_a_float(self, thousandths):
-        assert nano(thousandths / 1000) == thousandths * 10**6
-        assert nano(thousandths / 1000 + 1.2e-9) == thousandths * 10**6 + 2
+        assert to_nano_usd(thousandths / 1000) == thousandths * 10**6
+        assert to_nano_usd(thousandths / 1000 + 1.2e-9) == thousandths * 10**6 + 2
 
     @given(st.text(max_size=200), st.text(max_size=200), st.integers(1, 5000))
     def test_the_worst_is_above_anything_that_can_be_billed(self, system, task, max_tokens):
@@ -244,7 +244,7 @@ class TestSchedules:
 
         async def work():
             line = line_to(server, 50, price=PRICE)
-            sent = [asyncio.ensure_future(line.send(call, None, Terms(budgets))) for call in calls]
+            sent = [asyncio.ensure_future(line.send(call, None, CallContext(budgets))) for call in calls]
             for one in sent:
                 if chance.random() < cancelled:
                     asyncio.get_running_loop().call_later(chance.uniform(0, 40), one.cancel)

@@ -6,7 +6,7 @@ import pytest
 from fleet import ended, fleet, write_project
 
 from claude_force import AgentOrchestrator
-from claude_force.bulk import stream
+from claude_force.bulk import task_stream as stream
 from claude_force.errors import InvalidTaskError
 from claude_force.types import AgentResult
 

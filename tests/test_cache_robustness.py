@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from claude_force.cache.lock import Generation
-from claude_force.cache.repair import mend
+from claude_force.cache.repair import rebuild
 from claude_force.response_cache import ResponseCache
+from claude_force.storage.locks import SharedCounter
 
 ROOT = Path(__file__).parent.parent
 SECRET = "a secret of the tests"
@@ -209,14 +209,14 @@ class TestDisk:
             raise OSError(errno.ENOSPC, "No space left on device")
 
         with pytest.raises(OSError, match="No space"):
-            mend(path, judge)
+            rebuild(path, judge)
         assert not list(path.parent.glob("*.mending*"))
         assert path.exists()
 
     @pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="the system can't give a file its place")
     def test_the_number_that_processes_share_has_its_place_on_the_disk(self, tmp_path):
         # Written to a page without one, on a full disk, it would end the process.
-        Generation(tmp_path / "generation")
+        SharedCounter(tmp_path / "generation")
         assert (tmp_path / "generation").stat().st_blocks > 0
 
     def test_a_full_disk_costs_what_does_not_fit_and_nothing_else(self, tmp_path):
@@ -274,7 +274,7 @@ class TestDisk:
             shutil.rmtree(folder)
 
     def test_without_shared_memory_it_uses_a_journal_and_says_so(self, tmp_path, caplog, monkeypatch):
-        from claude_force.cache import journal
+        from claude_force.cache import sqlite_connection as journal
 
         def without_shared_memory(path):
             # This way of SQLite's to the file system is made for network folders.

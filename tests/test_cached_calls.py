@@ -15,10 +15,10 @@ import pytest
 from fleet import MODEL, FakeClock, ended, fleet, settled, until, write_project
 
 from claude_force import AgentOrchestrator, ResponseCache
-from claude_force.cache.asked import asked, kept_reply
-from claude_force.calling import Terms, Watch
-from claude_force.clerk import Clerk
+from claude_force.cache.request_key import reply_from_hit, request_key
 from claude_force.errors import InvalidOptionError
+from claude_force.limits.call_context import CallContext, CallListener
+from claude_force.storage.batch_worker import BatchWorker
 from claude_force.testing import MessagesServer, faults
 from claude_force.types import Call, Reply, Usage
 
@@ -37,7 +37,7 @@ class Metadata(pydantic.BaseModel):
     user_id: str
 
 
-class Pieces(Watch):
+class Pieces(CallListener):
     """Counts the pieces of text that the last attempt has had."""
 
     attempt = pieces = 0
@@ -62,7 +62,7 @@ class TestAsked:
 
     def test_names_and_texts_of_what_is_compared(self):
         call = Call("a", ("You are a.", "Contract", "Skill"), "task", "m", 5, {"top_p": 1, "top_k": 2})
-        found = asked(call, (("endpoint", "e"),))
+        found = request_key(call, (("endpoint", "e"),))
         assert found[:3] == ("a", "task", "m")
         assert found.fingerprint == {
             "definition": "You are a.",
@@ -73,7 +73,7 @@ class TestAsked:
         }
 
     def test_call_without_a_system_prompt(self):
-        found = asked(Call("command", (), "task", "m", 5), ())
+        found = request_key(Call("command", (), "task", "m", 5), ())
         assert (found.fingerprint["definition"], found.fingerprint["contract"]) == ("", "")
 
     def test_reply_of_a_kept_answer_has_all_that_was_kept(self):
@@ -82,12 +82,12 @@ class TestAsked:
         hit = {**plain, "estimated_cost": 0.5, "cache_age_seconds": 7.0}
         more = {"model": "m-1", "stop_reason": "end_turn", "request_id": "r", "usage": usage.__dict__}
         same = {"attempts": 0, "cost": 0.0, "saved_cost": 0.5, "cached": True, "cache_age": 7.0}
-        assert kept_reply({**hit, **more}, "m") == Reply("Hi", "m-1", usage, "end_turn", "r", **same)
-        assert kept_reply(hit, "m") == Reply("Hi", "m", Usage(5, 6), **same)
-        assert kept_reply(None, "m") is None
+        assert reply_from_hit({**hit, **more}, "m") == Reply("Hi", "m-1", usage, "end_turn", "r", **same)
+        assert reply_from_hit(hit, "m") == Reply("Hi", "m", Usage(5, 6), **same)
+        assert reply_from_hit(None, "m") is None
 
     def test_option_without_a_written_form(self):
-        assert asked(Call("a", (), "task", "m", 5, {"metadata": object()}), ()) is None
+        assert request_key(Call("a", (), "task", "m", 5, {"metadata": object()}), ()) is None
 
     async def test_policies_by_their_names(self, project):
         one, other, requests = await twice(project, second={"cache": "use"})
@@ -282,15 +282,17 @@ class TestSettings:
         }
         server = {"faults": broken, "time_to_first_token": 0.2}
         async with fleet(project, server, **limits) as (orchestrator, running):
-            watch = Pieces()
+            listener = Pieces()
             asking = [
-                asyncio.ensure_future(orchestrator.execute_agent(*ASK, terms=Terms(watch=watch)))
+                asyncio.ensure_future(
+                    orchestrator.execute_agent(*ASK, context=CallContext(listener=listener))
+                )
                 for _ in range(callers)
             ]
-            assert await ended(lambda: watch.attempt == 2)
+            assert await ended(lambda: listener.attempt == 2)
             asking[0].cancel()
             if both_leave:
-                assert await ended(lambda: watch.pieces)
+                assert await ended(lambda: listener.pieces)
                 asking[1].cancel()
             await asyncio.gather(*asking, return_exceptions=True)
             results = [one.result for one in seen]
@@ -513,42 +515,42 @@ class TestClerk:
             go.wait(5)
             return [job * 2 for job in jobs]
 
-        clerk = Clerk(work, "clerk")
-        results = [asyncio.ensure_future(clerk.do(number)) for number in range(50)]
+        clerk = BatchWorker(work, "clerk")
+        results = [asyncio.ensure_future(clerk.submit(number)) for number in range(50)]
         assert await ended(lambda: batches)
         go.set()
         assert await asyncio.gather(*results) == [2 * number for number in range(50)]
         assert sum(batches) == 50
         assert len(batches) <= 2
-        clerk.stop()
+        clerk.close()
 
     async def test_what_was_left_is_done_before_it_stops_and_it_starts_again(self):
         done = []
-        clerk = Clerk(lambda jobs: [done.append(job) for job in jobs], "clerk")
+        clerk = BatchWorker(lambda jobs: [done.append(job) for job in jobs], "clerk")
         for number in range(100):
-            clerk.leave(number)
-        await asyncio.get_running_loop().run_in_executor(None, clerk.stop)
+            clerk.submit_nowait(number)
+        await asyncio.get_running_loop().run_in_executor(None, clerk.close)
         assert done == list(range(100))
-        await clerk.do("again")
+        await clerk.submit("again")
         assert done[-1] == "again"
-        clerk.stop()
+        clerk.close()
 
     async def test_a_job_whose_caller_is_cancelled_is_done_and_harms_nobody(self):
         done = []
-        clerk = Clerk(lambda jobs: [done.append(job) for job in jobs], "clerk")
-        job = asyncio.ensure_future(clerk.do("cancelled"))
+        clerk = BatchWorker(lambda jobs: [done.append(job) for job in jobs], "clerk")
+        job = asyncio.ensure_future(clerk.submit("cancelled"))
         await asyncio.sleep(0)
         job.cancel()
-        await clerk.do("next")
+        await clerk.submit("next")
         assert done == ["cancelled", "next"]
-        clerk.stop()
+        clerk.close()
 
     async def test_a_loop_that_was_closed_while_it_waited_harms_nobody(self):
         go, other, left = threading.Event(), asyncio.new_event_loop(), []
-        clerk = Clerk(lambda jobs: [go.wait(5) for _ in jobs], "clerk")
+        clerk = BatchWorker(lambda jobs: [go.wait(5) for _ in jobs], "clerk")
 
         async def ask_and_leave():
-            left.append(asyncio.ensure_future(clerk.do("left alone")))
+            left.append(asyncio.ensure_future(clerk.submit("left alone")))
             await asyncio.sleep(0)
 
         await asyncio.get_running_loop().run_in_executor(None, other.run_until_complete, ask_and_leave())
@@ -556,8 +558,8 @@ class TestClerk:
         await asyncio.get_running_loop().run_in_executor(None, other.run_until_complete, asyncio.sleep(0))
         other.close()
         go.set()
-        assert await clerk.do("next")
-        clerk.stop()
+        assert await clerk.submit("next")
+        clerk.close()
 
     async def test_one_who_is_cancelled_while_it_looks_leaves_no_lease_behind(self, project, tmp_path):
         with ResponseCache(cache_dir=tmp_path / "own") as cache:

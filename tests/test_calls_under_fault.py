@@ -11,9 +11,9 @@ from fleet import MODEL, FakeClock, ended, fleet, write_project
 
 from claude_force import errors
 from claude_force.async_orchestrator import AsyncAgentOrchestrator
-from claude_force.calling.transport import most_bytes
 from claude_force.testing import faults
 from claude_force.testing.replies import Message
+from claude_force.transport.transport import most_bytes
 
 
 @pytest.fixture

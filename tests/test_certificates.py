@@ -76,7 +76,7 @@ async def ask(project, url):
 @pytest.fixture(params=["aiohttp", "httpx"])
 def route(request, monkeypatch):
     if request.param == "httpx":
-        monkeypatch.setattr("claude_force.calling.transport.make_http", lambda *_: None)
+        monkeypatch.setattr("claude_force.transport.transport.make_http", lambda *_: None)
 
 
 async def test_an_authority_that_is_not_known_is_told_with_the_variable(project, authority, route):

@@ -34,9 +34,9 @@ from forge import ask
 from pages import ROOT, Forge
 
 from claude_force import AgentOrchestrator, AsyncAgentOrchestrator, ResponseCache
-from claude_force.calling.budget import nano
+from claude_force.costs import cost_or_bound
 from claude_force.errors import CallError, ClosedError, InputError
-from claude_force.money import bounded
+from claude_force.limits.budget import to_nano_usd
 
 if not Path("/proc/self/fd").exists():
     pytest.skip("what is left is counted as Linux tells it", allow_module_level=True)
@@ -141,15 +141,19 @@ class Figures:
     def check(self, storm):
         self._note_own_silences()
         answers = [one.result for one in self.executed if self._is_paid(one.result)]
-        whole = {bill.request_id: bill for bill in self.bills if bill.whole and not bill.lost}
+        whole = {
+            call_cost.request_id: call_cost
+            for call_cost in self.bills
+            if call_cost.whole and not call_cost.lost
+        }
         for result in answers:
-            bill = whole.pop(result.request_id)
+            call_cost = whole.pop(result.request_id)
             usage = result.usage
             assert (usage.input_tokens, usage.output_tokens) == (
-                bill.usage["input_tokens"],
-                bill.usage["output_tokens"],
+                call_cost.usage["input_tokens"],
+                call_cost.usage["output_tokens"],
             )
-            assert bounded(result.cost, result.cost_at_most) >= price_of(bill) - 1e-9
+            assert cost_or_bound(result.cost, result.cost_at_most) >= price_of(call_cost) - 1e-9
         in_flight = self.breaks * self._most_in_flight()
         assert len(whole) <= in_flight, "an answer was paid for and nobody has it"
         self._check_money(in_flight)
@@ -171,13 +175,13 @@ class Figures:
     def _check_money(self, in_flight):
         prices = sorted(map(price_of, self.bills), reverse=True)
         slack = sum(prices[:in_flight])
-        billed = [bill for bill in self.bills if not bill.lost]
+        billed = [call_cost for call_cost in self.bills if not call_cost.lost]
         # What a lost request cost nobody knows, but how much at the most.
-        told = sum(bounded(one.result.cost, one.result.cost_at_most) for one in self.executed)
+        told = sum(cost_or_bound(one.result.cost, one.result.cost_at_most) for one in self.executed)
         assert told >= sum(map(price_of, billed)) - slack - 1e-9, "the ledger knows of less than was billed"
         if self._limits["budget_usd"] is not None:
             assert self.spent <= self._limits["budget_usd"] + 1e-9
-            assert nano(sum(map(price_of, billed)) - slack) <= nano(self.spent) + len(billed)
+            assert to_nano_usd(sum(map(price_of, billed)) - slack) <= to_nano_usd(self.spent) + len(billed)
 
     def _check_paid_once(self, storm):
         paid = Counter((one.call.system, one.call.task) for one in self.executed if self._is_paid(one.result))
@@ -548,7 +552,9 @@ def test_bulk_runs_that_are_killed_and_begun_again_beside_another_on_one_cache(s
         code = bulk.start(output, "--retry-failed").ended()
         assert code == 0
         bulk.check(output)
-    whole = Counter(bill.received.body["messages"][0]["content"] for bill in server.bills if bill.whole)
+    whole = Counter(
+        call_cost.received.body["messages"][0]["content"] for call_cost in server.bills if call_cost.whole
+    )
     assert set(whole) == {row["task"] for row in bulk.rows}
     # Of one that is killed what was on the wire is lost, and no more.
     assert sum(whole.values()) - len(whole) <= bulk.lost
@@ -573,7 +579,9 @@ def test_a_workflow_that_is_killed_goes_on_where_it_was(storm, forge):
         resume = resume or (words[0] if words else None)
     assert code == 0, program.out.read_text()
     whole = Counter(
-        bill.received.body["messages"][0]["content"].split("\n")[0] for bill in server.bills if bill.whole
+        call_cost.received.body["messages"][0]["content"].split("\n")[0]
+        for call_cost in server.bills
+        if call_cost.whole
     )
     assert len(whole) == 4
     # At most two steps are on the wire at a time.

@@ -325,7 +325,7 @@ def test_verbose_logs_to_stderr_and_leaves_stdout_pure(project, capsys):
     assert main(["-v", "run", "agent", "python-expert", "--task", "x", "--json"]) == 0
     captured = capsys.readouterr()
     json.loads(captured.out)
-    assert "claude_force.results" in captured.err
+    assert "claude_force.engine.result_builder" in captured.err
 
 
 def interrupted(server, *arguments):

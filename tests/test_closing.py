@@ -12,9 +12,9 @@ import pytest
 from fleet import ended, fleet
 
 from claude_force import AgentOrchestrator, ResponseCache
-from claude_force.calling import Clock
-from claude_force.clerk import Clerk
+from claude_force.clock import Clock
 from claude_force.errors import ClosedError, DeadlineExceededError
+from claude_force.storage.batch_worker import BatchWorker
 from claude_force.testing import MessagesServer
 
 
@@ -126,11 +126,11 @@ async def test_work_that_fails_in_its_thread_fails_those_who_wait_and_nobody_aft
             raise ZeroDivisionError("the job's own fault")
         return jobs
 
-    clerk = Clerk(work, "claude-force-test")
+    clerk = BatchWorker(work, "claude-force-test")
     with pytest.raises(ZeroDivisionError, match="own fault"):
-        await asyncio.wait_for(clerk.do("bad"), 10)
-    assert await asyncio.wait_for(clerk.do("good"), 10) == "good"
-    clerk.stop()
+        await asyncio.wait_for(clerk.submit("bad"), 10)
+    assert await asyncio.wait_for(clerk.submit("good"), 10) == "good"
+    clerk.close()
 
 
 def test_a_stream_of_the_sync_face_ends_with_its_orchestrator_and_starts_no_thread_again(project):

@@ -13,9 +13,7 @@ from clouds import CloudServer, aws_error, exception_frame, first_frames, google
 from fleet import FakeClock, write_project
 
 from claude_force import AsyncAgentOrchestrator
-from claude_force.calling import Terms, Watch
-from claude_force.calling import clouds as product
-from claude_force.calling.pricing import cost
+from claude_force.advice import install_command
 from claude_force.cli.main import main
 from claude_force.errors import (
     AuthenticationError,
@@ -27,8 +25,10 @@ from claude_force.errors import (
     RequestRefusedError,
     SilenceError,
 )
-from claude_force.install import install_command
+from claude_force.limits.call_context import CallContext, CallListener
+from claude_force.limits.prices import cost
 from claude_force.testing import MessagesServer
+from claude_force.transport import clouds as product
 from claude_force.types import Usage
 
 MODELS = {
@@ -93,7 +93,7 @@ def orchestrator(folder, **limits):
     return AsyncAgentOrchestrator(config, **{"clock": FakeClock(), **limits})
 
 
-class Listener(Watch):
+class Listener(CallListener):
     def __init__(self):
         self.pieces = []
 
@@ -129,7 +129,7 @@ async def test_the_pieces_of_a_stream_arrive_one_by_one(cloud, use, tmp_path):
     with CloudServer() as server:
         use(cloud, server)
         async with orchestrator(tmp_path) as engine:
-            await ask(engine, cloud, terms=Terms(watch=listener))
+            await ask(engine, cloud, context=CallContext(listener=listener))
     assert len(listener.pieces) > 1
     assert "".join(listener.pieces) == clouds.TEXT
 

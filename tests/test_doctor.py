@@ -10,9 +10,9 @@ from contextlib import closing
 
 import pytest
 
-from claude_force.cache import secret
 from claude_force.cli.checks import machine
 from claude_force.cli.main import main
+from claude_force.storage import secret
 from claude_force.testing import RateLimit, faults
 
 

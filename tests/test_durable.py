@@ -23,14 +23,21 @@ from durable import AGENT, alive, crew, database, echo, orchestrator, rows, unti
 from fleet import MODEL
 
 from claude_force import AgentOrchestrator, durable, errors
-from claude_force.calling import Terms
 from claude_force.cli.main import main
-from claude_force.durable import Runs, Worker, host, liveness
-from claude_force.durable.address import parse
-from claude_force.durable.calls import Begin, HandOver
-from claude_force.durable.collecting import Seen
-from claude_force.durable.driver import Remote
-from claude_force.durable.parcel import Order, order_text, outcome_texts, read_order, read_outcome
+from claude_force.durable import Runs, Worker
+from claude_force.durable import dbos_runtime as host
+from claude_force.durable import heartbeat as liveness
+from claude_force.durable.calls import Begin, Enqueue
+from claude_force.durable.database_url import parse
+from claude_force.durable.delivery import Delivered
+from claude_force.durable.postgres_backend import PostgresBackend
+from claude_force.durable.serialization import (
+    CallRequest,
+    order_text,
+    outcome_texts,
+    read_order,
+    read_outcome,
+)
 from claude_force.errors import (
     AuthenticationError,
     CallError,
@@ -46,6 +53,7 @@ from claude_force.errors import (
     RequestRefusedError,
     WorkerError,
 )
+from claude_force.limits.call_context import CallContext
 from claude_force.testing import MessagesServer, faults
 from claude_force.types import Attempt, Call, Reply, Usage
 
@@ -363,7 +371,7 @@ async def test_a_run_that_is_cancelled_ends_for_its_driver_and_on_the_wire(
 async def test_rows_that_were_not_handed_over_yet_are_not_begun_once_a_run_is_cancelled(
     project, pg_url, monkeypatch, tables
 ):
-    monkeypatch.setattr(Remote, "most", 10)
+    monkeypatch.setattr(PostgresBackend, "most", 10)
     tasks = [(AGENT, f"row {number}") for number in range(50)]
     async with orchestrator(project, pg_url) as fleet:
         running = asyncio.ensure_future(fleet.execute_multiple(tasks, run_id="mine"))
@@ -388,9 +396,9 @@ def test_a_call_that_is_handed_over_while_its_run_is_cancelled_is_no_orphan(pg_u
     assert tables.get("mine").open == 0
 
 
-def hand_over(database, ticket):
+def hand_over(database, call_id):
     with database.begin() as connection:
-        HandOver.together(database, connection, [HandOver(ticket, AGENT, "{}", None)])
+        Enqueue.together(database, connection, [Enqueue(call_id, AGENT, "{}", None)])
 
 
 async def test_on_sqlite_a_run_that_another_command_cancels_ends_for_its_driver_and_on_the_wire(
@@ -603,14 +611,14 @@ def test_without_the_extra_it_is_named(monkeypatch):
 
 def test_a_call_comes_back_from_its_text_as_it_was():
     call = Call(AGENT, ("definition", "contract"), "täsk \ud83d and \x00", "a-model", 100, {"top_k": 3}, "1h")
-    order = Order(call, "refresh", True, ("a", "b"), {"input": 1.0, "output": 2.0})
+    order = CallRequest(call, "refresh", True, ("a", "b"), {"input": 1.0, "output": 2.0})
     assert read_order(order_text(order)) == order
 
 
 def test_a_call_that_has_no_text_is_refused():
     call = Call(AGENT, ("definition",), "task", "a-model", 100, {"tools": [object()]})
     with pytest.raises(InvalidOptionError, match="can't be handed to a worker"):
-        order_text(Order(call, "use"))
+        order_text(CallRequest(call, "use"))
 
 
 def test_an_answer_comes_back_with_its_figures_on_the_drivers_clock():
@@ -669,11 +677,11 @@ def test_nothing_but_errors_comes_back_by_name():
 
 
 async def test_tickets_of_one_run_are_one_call(project, pg_url, messages_server):
-    terms = Terms(ticket="one-run:step")
+    context = CallContext(call_id="one-run:step")
     async with working(pg_url), orchestrator(project, pg_url, enable_cache=False) as fleet:
-        first = await fleet.execute_agent(AGENT, "same", terms=terms)
-        again = await fleet.execute_agent(AGENT, "same", terms=terms)
-        other = await fleet.execute_agent(AGENT, "other text", terms=terms)
+        first = await fleet.execute_agent(AGENT, "same", context=context)
+        again = await fleet.execute_agent(AGENT, "same", context=context)
+        other = await fleet.execute_agent(AGENT, "other text", context=context)
     assert (first.cached, again.cached, other.cached) == (False, True, False)
     assert len(messages_server.requests) == 2
 
@@ -758,7 +766,7 @@ async def test_a_worker_that_is_told_to_stop_twice_gives_back_what_is_on_the_wir
 async def test_a_driver_is_closed_while_its_database_is_away(project, pg_url, postgres):
     fleet = orchestrator(project, pg_url)
     await fleet.explain_miss(AGENT, "connects")
-    fleet._asking._posted().seen.append(Seen("run:1:x"))
+    fleet._asking._posted().seen.append(Delivered("run:1:x"))
     postgres.stop()
     try:
         with anyio.fail_after(20):

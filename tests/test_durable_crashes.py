@@ -15,8 +15,8 @@ if missing("durable"):
 
 from durable import AGENT, STRANGE, WorkerProcess, alive, crew, drive, echo, orchestrator, rows, until
 
-from claude_force.calling import Terms
 from claude_force.errors import WorkerError
+from claude_force.limits.call_context import CallContext
 from claude_force.testing import MessagesServer
 
 # From the kill until all calls of the worker are in the queue again; it counts as dead after five.
@@ -96,8 +96,8 @@ async def test_concurrent_chains_never_swap_their_answers(rounds, project, pg_ur
     async def chain(fleet, run, number):
         text = f"chain {number}"
         for step in range(4):
-            terms = Terms(ticket=f"{run}:{number}-{step}")
-            result = await fleet.execute_agent(AGENT, f"{text} step {step}", terms=terms)
+            context = CallContext(call_id=f"{run}:{number}-{step}")
+            result = await fleet.execute_agent(AGENT, f"{text} step {step}", context=context)
             assert result.output == f"you said: {text} step {step}"
             text = result.output
         return text

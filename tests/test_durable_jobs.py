@@ -15,16 +15,16 @@ from durable import AGENT, database, rows
 from fleet import until
 from sqlalchemy.exc import DBAPIError
 
-from claude_force.calling import Rates
-from claude_force.durable import host
-from claude_force.durable.calls import Begin, Finish, HandOver, IsOpen, Withdraw
-from claude_force.durable.collecting import Charge, Collect, Seen
+from claude_force.durable import dbos_runtime as host
+from claude_force.durable.budget_ids import cancelled
+from claude_force.durable.calls import Begin, CancelQueued, Enqueue, IsOpen, SaveResult
 from claude_force.durable.database import is_lost
-from claude_force.durable.desk import Desk, Flush, Job
-from claude_force.durable.guard import SetByHand
-from claude_force.durable.liveness import _REAPING, Pulse, reap
+from claude_force.durable.db_worker import DbOp, DbWorker, Flush
+from claude_force.durable.delivery import BudgetCharge, Collect, Delivered
+from claude_force.durable.heartbeat import _REAPING, Heartbeat, reap
+from claude_force.durable.shared_limiter import SetByHand
 from claude_force.durable.tables import WORKERS
-from claude_force.durable.tickets import cancelled
+from claude_force.limits.rate_limiter import Rates
 
 TICKET, OTHER = "run:1:x", "run:2:y"
 
@@ -46,16 +46,16 @@ def together(made):
     return work
 
 
-def handed_over(ticket=TICKET, body="{}", budgets=()):
-    return HandOver(ticket, AGENT, body, None, budgets)
+def handed_over(call_id=TICKET, body="{}", budgets=()):
+    return Enqueue(call_id, AGENT, body, None, budgets)
 
 
-def answer(ticket=TICKET, text='"an answer"', generation=None):
-    return Finish(ticket, '{"reply": {}}', text, success=True, generation=generation)
+def answer(call_id=TICKET, text='"an answer"', generation=None):
+    return SaveResult(call_id, '{"reply": {}}', text, success=True, generation=generation)
 
 
-def failure(ticket=TICKET, generation=None):
-    return Finish(ticket, '{"error": {}}', '""', success=False, generation=generation)
+def failure(call_id=TICKET, generation=None):
+    return SaveResult(call_id, '{"error": {}}', '""', success=False, generation=generation)
 
 
 def results(url):
@@ -66,7 +66,7 @@ _RESULTS = "SELECT id, success, cancelled, text FROM claude_force.cf_results"
 _GENERATIONS = "SELECT generation FROM claude_force.cf_calls WHERE id = 'run:1:x'"
 
 
-class Held(Job):
+class Held(DbOp):
     """Holds up the desk, so that what is asked meanwhile comes as one batch."""
 
     go = threading.Event()
@@ -79,7 +79,7 @@ class Held(Job):
 
 async def in_one_batch(made, *jobs):
     Held.go.clear()
-    desk = Desk(made)
+    desk = DbWorker(made)
     desk.leave(Held())
     for job in jobs:
         desk.leave(job)
@@ -102,13 +102,13 @@ async def test_a_call_that_is_handed_over_again_and_then_cancelled_is_not(made, 
 async def test_a_failure_that_is_known_is_made_good_by_what_is_handed_over_after(made, pg_url, together):
     together(handed_over())
     together(failure())
-    await in_one_batch(made, handed_over(OTHER), Collect((), (Seen(TICKET),)), handed_over())
+    await in_one_batch(made, handed_over(OTHER), Collect((), (Delivered(TICKET),)), handed_over())
     assert results(pg_url) == {} and rows(pg_url, _GENERATIONS) == [(2,)]
 
 
 def test_a_generation_that_was_withdrawn_is_not_begun_beside_the_one_after_it(together):
     together(handed_over())
-    together(Withdraw((TICKET,)))
+    together(CancelQueued((TICKET,)))
     together(handed_over())
     # The queue still has the first of them.
     first, third = together(Begin(TICKET, 1, "w"), Begin(TICKET, 3, "w"))
@@ -143,7 +143,7 @@ def test_its_answer_is_one_as_it_was_paid_for(together, pg_url):
 def test_an_outcome_is_charged_to_a_budget_the_first_time_that_it_is_delivered(together, pg_url):
     together(handed_over())
     together(answer())
-    paid = Collect((), (Seen(TICKET, (Charge("mine", 100, 30),)),))
+    paid = Collect((), (Delivered(TICKET, (BudgetCharge("mine", 100, 30),)),))
     for _ in range(2):
         together(paid)
     assert rows(pg_url, "SELECT id, most, spent FROM claude_force.cf_budgets") == [("mine", 100, 30)]
@@ -168,7 +168,7 @@ def test_what_has_a_result_ends_where_it_still_runs_and_not_what_begins_after(ma
     together(handed_over(OTHER))
     together(answer())
     told = []
-    pulse = Pulse(made, "life", 1, lambda: [f"{TICKET}#2", OTHER], told.append)
+    pulse = Heartbeat(made, "life", 1, lambda: [f"{TICKET}#2", OTHER], told.append)
     assert pulse.take_name("w")
     pulse._beat()
     assert told == [[f"{TICKET}#2"]]
@@ -194,7 +194,7 @@ def hung_up():
 def test_who_closes_asks_a_database_that_is_away_once_and_not_for_each_thing_left(hung_up):
     url, calls = hung_up
     with database(url) as opened:
-        desk = Desk(opened)
+        desk = DbWorker(opened)
         desk.leave(Flush())
         until(lambda: calls, "the database is asked")
         for number in range(30):

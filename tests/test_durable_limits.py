@@ -14,15 +14,16 @@ import sqlalchemy as sa
 from durable import AGENT, alive, crew, database, echo, orchestrator, rows, until, working
 from fleet import MODEL, ended
 
-from claude_force.calling import Need, Rates, nano
-from claude_force.durable.calls import Begin, Finish
-from claude_force.durable.desk import Desk
+from claude_force.durable.calls import Begin, SaveResult
+from claude_force.durable.db_worker import DbWorker
 from claude_force.durable.functions import EXCEEDED
-from claude_force.durable.guard import Admit, SetByHand, Settle
-from claude_force.durable.liveness import reap
+from claude_force.durable.heartbeat import reap
 from claude_force.durable.shared_cache import SharedCache
+from claude_force.durable.shared_limiter import Admit, SetByHand, Settle
 from claude_force.durable.tables import BUDGETS, MADE_BY
 from claude_force.errors import BudgetExceededError
+from claude_force.limits.budget import to_nano_usd
+from claude_force.limits.rate_limiter import Rates, TokenCost
 from claude_force.testing import MessagesServer, RateLimit
 
 SECRET = "one secret for all the machines"
@@ -66,11 +67,11 @@ def desk(made):
     return Now()
 
 
-def admit(need=Need(), worst=0, budgets=(), life="one", model=MODEL):  # noqa: B008
+def admit(need=TokenCost(), worst=0, budgets=(), life="one", model=MODEL):  # noqa: B008
     return Admit(uuid.uuid4().hex, life, model, need, worst, tuple(budgets))
 
 
-def settle(admission, used=Need(), spent=0, limits=NOTHING, left=NOTHING, pause=0.0):  # noqa: B008
+def settle(admission, used=TokenCost(), spent=0, limits=NOTHING, left=NOTHING, pause=0.0):  # noqa: B008
     return Settle(admission.id, used, spent, limits, left, 0.0, pause)
 
 
@@ -127,10 +128,10 @@ def test_what_is_under_way_is_taken_off_a_limit_that_is_learned(desk):
 
 def test_tokens_that_were_not_used_are_given_back(desk):
     desk.do(SetByHand(Rates(input_tokens=1000)))
-    first = admit(Need(1, 100, 0))
-    assert desk.do(first) == 0 and desk.do(admit(Need(1, 50, 0))) > 0
-    desk.do(settle(first, used=Need(1, 20, 0)))
-    assert desk.do(admit(Need(1, 50, 0))) == 0
+    first = admit(TokenCost(1, 100, 0))
+    assert desk.do(first) == 0 and desk.do(admit(TokenCost(1, 50, 0))) > 0
+    desk.do(settle(first, used=TokenCost(1, 20, 0)))
+    assert desk.do(admit(TokenCost(1, 50, 0))) == 0
 
 
 def test_one_workers_429_pauses_all(desk):
@@ -264,7 +265,7 @@ class TestABudgetOfARunThatIsBegunAgain:
             (result,) = await fleet.execute_multiple([(AGENT, "a row")], **options)
         assert result.cost == 0
         charged = rows(pg_url, "SELECT most, spent FROM claude_force.cf_budgets")
-        assert charged == [(nano(options["budget_usd"]), nano(result.saved_cost))]
+        assert charged == [(to_nano_usd(options["budget_usd"]), to_nano_usd(result.saved_cost))]
 
 
 def handed_over(url, usd):
@@ -273,7 +274,7 @@ def handed_over(url, usd):
         "SELECT count(*) FROM claude_force.cf_calls AS one JOIN claude_force.cf_budgets AS budget "
         "ON position(budget.id IN one.body) > 0 WHERE budget.most = :most"
     )
-    return rows(url, query, most=nano(usd))[0][0]
+    return rows(url, query, most=to_nano_usd(usd))[0][0]
 
 
 def change(url, statement):
@@ -492,7 +493,7 @@ async def test_identical_calls_of_several_workers_are_paid_once(project, pg_url,
 
 
 async def test_work_waits_for_a_database_that_is_away(made, postgres, caplog):
-    desk = Desk(made)
+    desk = DbWorker(made)
     assert await desk.do(admit()) == 0
     postgres.stop()
     waiting = asyncio.ensure_future(desk.do(admit()))
@@ -507,8 +508,8 @@ async def test_an_outcome_waits_for_a_database_that_takes_no_writing(made, postg
     name = pg_url.rpartition("/")[2]
     postgres.sql("postgres", f"ALTER DATABASE {name} SET default_transaction_read_only = on")
     made.engine.dispose()
-    desk = Desk(made)
-    waiting = asyncio.ensure_future(desk.do(Finish("run:1:x", "{}", '""', success=True)))
+    desk = DbWorker(made)
+    waiting = asyncio.ensure_future(desk.do(SaveResult("run:1:x", "{}", '""', success=True)))
     assert await ended(lambda: "read-only transaction" in caplog.text)
     postgres.sql("postgres", f"ALTER DATABASE {name} SET default_transaction_read_only = off")
     await waiting
@@ -545,7 +546,7 @@ class TestTheDisk:
         assert self.waits(made, settle(first, spent=5))
 
     def test_an_outcome_does_and_the_begin_of_a_call_does_not(self, made):
-        assert self.waits(made, Finish("run:1:x", "{}", '""', success=True))
+        assert self.waits(made, SaveResult("run:1:x", "{}", '""', success=True))
         assert not self.waits(made, Begin("run:1:x", 1, "one"))
 
 

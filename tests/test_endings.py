@@ -10,7 +10,7 @@ from test_wire import ANSWER, http, sequence
 
 from claude_force import errors
 from claude_force.async_orchestrator import AsyncAgentOrchestrator
-from claude_force.calling import Terms, Watch
+from claude_force.limits.call_context import CallContext, CallListener
 from claude_force.testing import faults
 from claude_force.testing.replies import Message
 from claude_force.types import Usage
@@ -25,7 +25,7 @@ def project(tmp_path):
 def route(request, monkeypatch):
     """Both HTTP clients: the fast one, and the SDK's own where aiohttp is missing."""
     if request.param == "httpx":
-        monkeypatch.setattr("claude_force.calling.transport.make_http", lambda *_: None)
+        monkeypatch.setattr("claude_force.transport.transport.make_http", lambda *_: None)
     return request.param
 
 
@@ -168,7 +168,7 @@ class TestMediaType:
         assert "no healthy upstream" in str(result.error)
 
 
-class Ear(Watch):
+class Ear(CallListener):
     """Hears an answer piece by piece."""
 
     def __init__(self):
@@ -215,7 +215,9 @@ class TestEvents:
         async with sequence(raw(body)) as (url, _):
             async with AsyncAgentOrchestrator(project, api_key="k", base_url=url) as orchestrator:
                 ear = Ear()
-                result = await orchestrator.execute_agent("python-expert", "x", terms=Terms(watch=ear))
+                result = await orchestrator.execute_agent(
+                    "python-expert", "x", context=CallContext(listener=ear)
+                )
         assert result.output == "Well 😀 done" == "".join(ear.heard)
         assert all(piece.encode() for piece in ear.heard)
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from claude_force import errors
-from claude_force.calling.error_mapping import from_body, from_status, read_retry_after, redact
-from claude_force.calling.transport import Transport
-from claude_force.portable import error_fields, error_from
+from claude_force.engine.result_json import error_fields, error_from
+from claude_force.transport.error_mapping import from_body, from_status, read_retry_after, redact
+from claude_force.transport.transport import Transport
 
 
 def body(kind="api_error", message="it broke", code=None):

@@ -9,8 +9,8 @@ from fleet import fleet, write_project
 from ledgers import written
 
 from claude_force import AgentOrchestrator
-from claude_force.calling import Clock
-from claude_force.calling.pricing import cost
+from claude_force.clock import Clock
+from claude_force.limits.prices import cost
 from claude_force.testing import faults
 from claude_force.types import Usage
 

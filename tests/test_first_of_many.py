@@ -5,10 +5,10 @@ import asyncio
 import pytest
 from fleet import FakeClock, fleet, settled, write_project
 
-from claude_force.calling.transport import Meter
-from claude_force.calling.warming import Warming
 from claude_force.errors import InvalidOptionError
+from claude_force.limits.prompt_cache_primer import PromptCachePrimer
 from claude_force.testing import faults
+from claude_force.transport.transport import AttemptRecord
 from claude_force.types import Call, Usage
 
 MODEL = "claude-sonnet-5-5"
@@ -95,17 +95,17 @@ class TestWarming:
     call = Call("a", ("s" * 2000,), "x", MODEL, 100)
 
     async def turn(self, warming, order, name, usage, begin=None):
-        meter = Meter()
-        async with warming.passage(self.call, meter):
+        record = AttemptRecord()
+        async with warming.passage(self.call, record):
             order.append(name)
             if begin is not None:
                 await begin.wait()
-                meter.on_begin()
+                record.on_begin()
             await asyncio.sleep(0)
-            meter.usage = usage
+            record.usage = usage
 
     async def test_the_others_go_when_the_answer_of_the_first_begins_not_when_it_ends(self):
-        warming, order, begin = Warming(FakeClock()), [], asyncio.Event()
+        warming, order, begin = PromptCachePrimer(FakeClock()), [], asyncio.Event()
         usage = Usage(10, 10, 500)
         first = asyncio.ensure_future(self.turn(warming, order, "first", usage, begin))
         await asyncio.sleep(0)
@@ -118,7 +118,7 @@ class TestWarming:
 
     async def test_an_entry_that_was_not_used_for_its_life_is_written_again_by_one(self):
         clock, order = FakeClock(), []
-        warming = Warming(clock)
+        warming = PromptCachePrimer(clock)
         await self.turn(warming, order, "first", Usage(10, 10, 500))
         clock.time += 299
         await asyncio.gather(*(self.turn(warming, order, "warm", Usage(10, 10, 0, 500)) for _ in range(2)))
@@ -133,7 +133,7 @@ class TestWarming:
 
     async def test_a_server_without_a_prompt_cache_is_waited_for_once(self):
         clock, order = FakeClock(), []
-        warming = Warming(clock)
+        warming = PromptCachePrimer(clock)
         await self.turn(warming, order, "first", Usage(500, 10))
         clock.time += 1e6
         begin = asyncio.Event()
@@ -145,7 +145,7 @@ class TestWarming:
         await asyncio.gather(*jobs, return_exceptions=True)
 
     async def test_a_first_that_is_cancelled_lets_another_go(self):
-        warming, order, never = Warming(FakeClock()), [], asyncio.Event()
+        warming, order, never = PromptCachePrimer(FakeClock()), [], asyncio.Event()
         first = asyncio.ensure_future(self.turn(warming, order, "first", Usage(1), never))
         await asyncio.sleep(0)
         second = asyncio.ensure_future(self.turn(warming, order, "second", Usage(10, 10, 500)))

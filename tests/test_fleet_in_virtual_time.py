@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 from virtual_time import LoopClock, SimulatedServer, line_to, run_virtually
 
-from claude_force.bulk import stream
-from claude_force.calling.pace import Rates
-from claude_force.calling.terms import ORDINARY
+from claude_force.bulk import task_stream as stream
+from claude_force.engine.result_builder import CallLabels, failed, succeeded
 from claude_force.errors import CallError
-from claude_force.results import Run, failed, succeeded
+from claude_force.limits.call_context import DEFAULT_CONTEXT
+from claude_force.limits.rate_limiter import Rates
 from claude_force.testing import RateLimit
 from claude_force.types import Call
 
@@ -57,9 +57,9 @@ async def run_fleet(line, calls, under_way):
     async def run(index, agent, task, watch):
         began = LoopClock().now()
         try:
-            result = succeeded(Run(agent), await line.send(by_task[task], None, ORDINARY), 0.0)
+            result = succeeded(CallLabels(agent), await line.send(by_task[task], None, DEFAULT_CONTEXT), 0.0)
         except CallError as error:
-            result = failed(Run(agent), error, MODEL, 0.0)
+            result = failed(CallLabels(agent), error, MODEL, 0.0)
         result.began, result.ended = began, LoopClock().now()
         return result
 

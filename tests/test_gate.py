@@ -5,18 +5,18 @@ import asyncio
 import pytest
 from virtual_time import LoopClock, run_virtually
 
-from claude_force.calling.gate import Gate, Load
-from claude_force.calling.pace import NO_RATES, Need, Pace, Rates
-from claude_force.calling.terms import Terms, Watch
-from claude_force.calling.transport import Meter
-from claude_force.calling.window import Window
 from claude_force.errors import AuthenticationError, ClosedError, OverloadedError, RateLimitError
+from claude_force.limits.admission import AdmissionController, Load
+from claude_force.limits.aimd import AdaptiveConcurrencyLimit
+from claude_force.limits.call_context import CallContext, CallListener
+from claude_force.limits.rate_limiter import NO_RATES, RateLimiter, Rates, TokenCost
+from claude_force.transport.transport import AttemptRecord
 from claude_force.types import Usage
 
-ONE = Need(1)
+ONE = TokenCost(1)
 
 
-class Listener(Watch):
+class Listener(CallListener):
     def __init__(self):
         self.told = []
 
@@ -29,18 +29,20 @@ class Wire:
 
     def __init__(self, room=1, rates=NO_RATES, adaptive=False):
         self.clock = LoopClock()
-        pace = Pace(rates, self.clock.now())
-        self.gate = Gate(Window(room, adaptive, uniform=lambda low, high: low), pace, self.clock)
-        self.watch, self.log = Listener(), []
+        pace = RateLimiter(rates, self.clock.now())
+        self.gate = AdmissionController(
+            AdaptiveConcurrencyLimit(room, adaptive, uniform=lambda low, high: low), pace, self.clock
+        )
+        self.listener, self.log = Listener(), []
 
     async def send(self, name, takes=1.0, ends=None, model="m", need=ONE, told=None, usage=None):
-        meter = Meter(usage=usage, headers=told or {})
-        async with self.gate.passage(model, need, meter, Terms(watch=self.watch)):
+        record = AttemptRecord(usage=usage, headers=told or {})
+        async with self.gate.slot(model, need, record, CallContext(listener=self.listener)):
             self.log.append((self.clock.now(), name))
             await asyncio.sleep(takes)
             if ends is not None:
                 raise ends
-        return meter
+        return record
 
     async def all(self, *sent):
         return await asyncio.gather(*sent, return_exceptions=True)
@@ -62,7 +64,7 @@ def test_no_more_are_on_the_wire_than_there_is_room_for_and_they_go_as_they_came
     async def work():
         wire = Wire(room=2)
         await wire.all(*(wire.send(name) for name in "abcde"))
-        assert wire.gate.under_way == 0
+        assert wire.gate.in_flight == 0
         return wire.log
 
     assert run(work()) == [(0, "a"), (0, "b"), (1, "c"), (1, "d"), (2, "e")]
@@ -105,9 +107,9 @@ def test_the_request_of_the_first_answer_counts_once():
 def test_the_first_answer_itself_counts_which_its_headers_have_not_counted_yet():
     async def work():
         wire, told = Wire(), headers(6_000, 6_000, "output-tokens")
-        await wire.send("first", 0.0, need=Need(1, 0, 500), told=told, usage=Usage(0, 400))
-        pace = wire.gate.lane("m").pace
-        return pace.wait(Need(1, 0, 5_300), 0.0), pace.wait(Need(1, 0, 5_400), 0.0)
+        await wire.send("first", 0.0, need=TokenCost(1, 0, 500), told=told, usage=Usage(0, 400))
+        pace = wire.gate.queue_of("m").pace
+        return pace.wait(TokenCost(1, 0, 5_300), 0.0), pace.wait(TokenCost(1, 0, 5_400), 0.0)
 
     # Of the 6,000, 400 are used and a twentieth stays.
     assert run(work()) == (0, pytest.approx(1))
@@ -117,7 +119,7 @@ def test_those_of_one_model_go_as_they_came_however_much_each_needs():
     async def work():
         wire = Wire(room=10)
         await wire.send("first", 0.0, told=headers(60, 3))
-        await wire.all(wire.send("large", need=Need(20)), *(wire.send(name) for name in "ab"))
+        await wire.all(wire.send("large", need=TokenCost(20)), *(wire.send(name) for name in "ab"))
         return wire.log
 
     assert run(work()) == [(0, "first"), (20, "large"), (21, "a"), (22, "b")]
@@ -136,14 +138,14 @@ def test_a_limit_by_hand_is_one_for_all_models():
 def test_small_ones_of_one_model_do_not_starve_a_large_one_of_another_of_a_limit_by_hand():
     async def small(wire):
         while True:
-            await wire.send("small", 0.1, model="small", need=Need(1, 60, 0))
+            await wire.send("small", 0.1, model="small", need=TokenCost(1, 60, 0))
 
     async def work():
         # A hundred a second, of which the small ones take all.
         wire = Wire(room=10, rates=Rates(None, 6_000, None))
         busy = [asyncio.ensure_future(small(wire)) for _ in range(8)]
         await asyncio.sleep(20)
-        await wire.send("large", 0.0, model="large", need=Need(1, 500, 0))
+        await wire.send("large", 0.0, model="large", need=TokenCost(1, 500, 0))
         for one in busy:
             one.cancel()
         return wire.clock.now()
@@ -157,7 +159,7 @@ def test_the_load_says_what_is_on_the_wire_and_for_how_long_nobody_goes():
         sent = [asyncio.ensure_future(wire.send(name, takes=5.0)) for name in "ab"]
         await asyncio.sleep(1)
         assert wire.gate.load() == Load(2, 3, 0.0, Rates())
-        assert wire.gate.room == 3
+        assert wire.gate.limit == 3
         await wire.all(wire.send("c", 1.0, RateLimitError("x", retry_after=9.0)))
         assert wire.gate.load() == Load(2, 1, 9.0, Rates())
         await wire.all(*sent)
@@ -172,7 +174,7 @@ def test_a_pause_is_told_once_and_holds_back_all():
         wire = Wire(room=3, rates=Rates(600))
         await wire.all(wire.send("a", 1.0, error), wire.send("b", 2.0, RateLimitError("x", retry_after=1.0)))
         await wire.all(wire.send("c"), wire.send("d"))
-        return wire.log, wire.watch.told
+        return wire.log, wire.listener.told
 
     log, told = run(work())
     assert told == [(9.0, error)]
@@ -185,8 +187,8 @@ def test_an_attempt_knows_when_it_was_on_the_wire_and_how_many_might_be():
         await asyncio.sleep(3)
         return await wire.send("a", takes=2.0)
 
-    meter = run(work())
-    assert (meter.began, meter.ended, meter.window) == (3, 5, 2)
+    record = run(work())
+    assert (record.began, record.ended, record.window) == (3, 5, 2)
 
 
 @pytest.mark.parametrize(
@@ -205,8 +207,8 @@ def test_what_an_attempt_used_takes_the_place_of_what_it_was_to_need(usage, ends
 
     async def work():
         wire = Wire(room=10, rates=Rates(None, 6_000, None))
-        await wire.all(wire.send("a", 0.0, ends, need=Need(1, 1_000, 0), usage=usage))
-        return wire.gate.lane("m").pace.wait(Need(1, 600, 0), 0.0) or 1
+        await wire.all(wire.send("a", 0.0, ends, need=TokenCost(1, 1_000, 0), usage=usage))
+        return wire.gate.queue_of("m").pace.wait(TokenCost(1, 600, 0), 0.0) or 1
 
     assert run(work()) == pytest.approx(waits)
 
@@ -218,7 +220,7 @@ def test_a_refused_request_counts_as_none(ends, waits):
     async def work():
         wire = Wire(rates=Rates(5))
         await wire.all(wire.send("a", 0.0, ends))
-        return wire.gate.lane("m").pace.wait(ONE, 0.0)
+        return wire.gate.queue_of("m").pace.wait(ONE, 0.0)
 
     assert run(work()) == pytest.approx(waits)
 
@@ -227,9 +229,9 @@ def test_a_window_grows_only_where_somebody_waits_for_room():
     async def work():
         wire = Wire(room=100, adaptive=True)
         await wire.all(*(wire.send(number) for number in range(10)))
-        assert wire.gate.room == 10
+        assert wire.gate.limit == 10
         await wire.all(*(wire.send(number) for number in range(12)))
-        return wire.gate.room
+        return wire.gate.limit
 
     assert run(work()) > 10
 
@@ -238,7 +240,7 @@ def test_a_final_error_closes_nothing():
     async def work():
         wire = Wire()
         await wire.all(wire.send("a", 1.0, AuthenticationError("x")), wire.send("b"))
-        return wire.log, wire.watch.told
+        return wire.log, wire.listener.told
 
     assert run(work()) == ([(0, "a"), (1, "b")], [])
 
@@ -248,16 +250,16 @@ def test_once_it_is_shut_nobody_passes_and_it_is_empty_when_the_last_has_ended()
         wire = Wire(rates=Rates(600))
         sent = [asyncio.ensure_future(wire.send(name, takes=5.0)) for name in "abc"]
         await asyncio.sleep(1)
-        wire.gate.shut()
+        wire.gate.close()
         late = asyncio.ensure_future(wire.send("late"))
-        await wire.gate.empty()
+        await wire.gate.wait_until_idle()
         assert wire.clock.now() == 5
         ended = await wire.all(*sent, late)
         assert all(isinstance(one, ClosedError) for one in ended[1:])
         assert {one.message for one in ended[1:]} == {
             "The call had not been sent when the orchestrator was stopped"
         }
-        await wire.gate.empty()
+        await wire.gate.wait_until_idle()
         return wire.log
 
     assert run(work()) == [(0, "a")]
@@ -268,7 +270,7 @@ def test_who_waits_for_room_learns_at_once_that_the_gate_is_shut():
         wire = Wire()
         first, second = (asyncio.ensure_future(wire.send(name, takes=5.0)) for name in "ab")
         await asyncio.sleep(1)
-        wire.gate.shut()
+        wire.gate.close()
         (told,) = await wire.all(second)
         assert isinstance(told, ClosedError) and not first.done()
         await first
@@ -282,7 +284,7 @@ def test_who_waits_for_a_far_limit_learns_within_a_second_that_the_gate_is_shut(
         wire = Wire(room=10, rates=Rates(1))
         sent = [asyncio.ensure_future(wire.send(name, takes=0.0)) for name in "ab"]
         await asyncio.sleep(10.5)
-        wire.gate.shut()
+        wire.gate.close()
         await wire.all(*sent)
         return wire.log, wire.clock.now()
 

@@ -42,11 +42,11 @@ def written():
 async def test_a_call_is_a_line_with_its_figures(tmp_path, written):
     async with fleet(write_project(tmp_path)) as (orchestrator, _):
         result = await orchestrator.execute_agent("python-expert", "Explain decorators")
-    (line,) = [line for line in written() if line["logger"] == "claude_force.results"]
+    (line,) = [line for line in written() if line["logger"] == "claude_force.engine.result_builder"]
     assert line.pop("timestamp").endswith("Z")
     assert line == {
         "level": "INFO",
-        "logger": "claude_force.results",
+        "logger": "claude_force.engine.result_builder",
         "message": "python-expert answered",
         "agent": "python-expert",
         "model": result.model,

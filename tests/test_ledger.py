@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 from ledgers import line_of
 
 from claude_force.errors import InvalidOptionError
-from claude_force.ledger import crew
-from claude_force.ledger.crew import summary_of
+from claude_force.ledger import parallel_reader as crew
+from claude_force.ledger.ddsketch import EXACT_UP_TO, RELATIVE_ERROR, Distribution
+from claude_force.ledger.decoder import entry_from, read_lines
 from claude_force.ledger.entry import NAMES, Entry
-from claude_force.ledger.figures import advice_on
-from claude_force.ledger.limit import TimeAtLimit
+from claude_force.ledger.metrics import advice_on
+from claude_force.ledger.parallel_reader import summary_of
 from claude_force.ledger.reading import Reading
-from claude_force.ledger.rows import entry_from, read_lines
-from claude_force.ledger.sketch import EXACT_UP_TO, RELATIVE_ERROR, Distribution
+from claude_force.ledger.saturation import TimeAtConcurrencyLimit
 from claude_force.ledger.summary import Summary
-from claude_force.ledger.window import EVERYTHING, Window, moment_of, window_of
+from claude_force.ledger.time_range import EVERYTHING, TimeRange, moment_of, window_of
 
 NOW = 1_790_000_000.0
 
@@ -221,7 +221,7 @@ class TestReading:
     def test_a_window_begins_with_its_begin_and_ends_before_its_end(self, tmp_path_factory, since, until):
         folder = tmp_path_factory.mktemp("ledger")
         write(folder, *(line_of(Entry(iso(NOW + number), "a")) for number in range(20)))
-        window = Window(NOW + since, NOW + until)
+        window = TimeRange(NOW + since, NOW + until)
         found = [entry.timestamp for entry in Reading(folder, window).entries()]
         assert found == [iso(NOW + number) for number in range(20) if since <= number < until]
 
@@ -231,7 +231,7 @@ class TestReading:
             path = tmp_path / f"executions-{number}.jsonl"
             write(tmp_path, line_of(Entry(iso(NOW + number * day), f"a{number}")), "torn", name=path.name)
             os.utime(path, (NOW + number * day, NOW + number * day))
-        reading = Reading(tmp_path, Window(NOW + 1.5 * day, NOW + 3.5 * day))
+        reading = Reading(tmp_path, TimeRange(NOW + 1.5 * day, NOW + 3.5 * day))
         assert [entry.agent_name for entry in reading.entries()] == ["a2", "a3"]
         assert reading.skipped == 2
 
@@ -273,7 +273,7 @@ class TestLargeLedgers:
         monkeypatch.setattr(crew, "_Helper", Watched)
         return started
 
-    @pytest.mark.parametrize("window", [EVERYTHING, Window(NOW + 5, NOW + 30)])
+    @pytest.mark.parametrize("window", [EVERYTHING, TimeRange(NOW + 5, NOW + 30)])
     def test_their_figures_are_those_of_one_process(self, large, monkeypatch, request, window):
         alone = summary_of(large, window).as_dict()
         helpers = request.getfixturevalue("shared_out")
@@ -292,7 +292,7 @@ class TestLargeLedgers:
         day = 86_400
         for path in large.glob("executions-*"):
             os.utime(path, (NOW, NOW))
-        assert summary_of(large, Window(NOW + day)).as_dict()["executions"] == 0
+        assert summary_of(large, TimeRange(NOW + day)).as_dict()["executions"] == 0
         assert shared_out == []
 
 
@@ -318,7 +318,7 @@ class TestWindow:
             window_of(NOW, hours=1, since="2d")
         with pytest.raises(InvalidOptionError, match="Nothing lies between"):
             window_of(NOW, since="1h", until="2h")
-        assert window_of(NOW, since="2h", until="1h") == Window(NOW - 7200, NOW - 3600)
+        assert window_of(NOW, since="2h", until="1h") == TimeRange(NOW - 7200, NOW - 3600)
 
 
 class TestDistribution:
@@ -525,25 +525,25 @@ def swept(found):
 
 class TestTimeAtLimit:
     def test_it_is_the_share_of_the_busy_time(self):
-        at_limit = TimeAtLimit()
+        at_limit = TimeAtConcurrencyLimit()
         # 0 to 2 alone, 2 to 4 both, 4 to 6 alone, and then nobody until 8.
         at_limit.add(trips("r", (0, 4, 2), (2, 6, 2), (8, 10, 2)))
         assert at_limit.share() == pytest.approx(2 / 8)
 
     def test_each_run_has_a_limit_of_its_own(self):
-        at_limit = TimeAtLimit()
+        at_limit = TimeAtConcurrencyLimit()
         at_limit.add(trips("one", (0, 4, 1)) + trips("two", (0, 4, 2)))
         assert at_limit.share() == pytest.approx(1 / 2)
 
     def test_nothing_known_is_no_share(self):
-        at_limit = TimeAtLimit()
+        at_limit = TimeAtConcurrencyLimit()
         at_limit.add([{"ended": NOW, "agent_name": "a"}])
         assert at_limit.share() is None
 
     @given(st.lists(st.tuples(st.integers(0, 30), st.integers(1, 10)), max_size=20), st.integers(1, 4))
     def test_it_is_what_a_look_at_each_moment_says(self, spans, limit):
         found = sorted(((begin, begin + length, limit) for begin, length in spans), key=lambda one: one[1])
-        at_limit = TimeAtLimit()
+        at_limit = TimeAtConcurrencyLimit()
         for one in found:
             at_limit.add(trips("r", one))
         expected = swept(found)
@@ -551,10 +551,10 @@ class TestTimeAtLimit:
 
     def test_what_is_kept_back_is_bounded(self, monkeypatch):
         """And, where executions end roughly in the order of their begins, costs nothing."""
-        from claude_force.ledger import limit
+        from claude_force.ledger import saturation as limit
 
         spans = [(number, number + 3, 1 + number % 4) for number in range(2000)]
-        whole, bounded = TimeAtLimit(), TimeAtLimit()
+        whole, bounded = TimeAtConcurrencyLimit(), TimeAtConcurrencyLimit()
         whole.add(trips("r", *spans))
         monkeypatch.setattr(limit, "MOST_KEPT_BACK", 50)
         for one in spans:
@@ -563,10 +563,10 @@ class TestTimeAtLimit:
         assert bounded.share() == pytest.approx(whole.share())
 
     def test_runs_that_are_long_over_are_let_go(self, monkeypatch):
-        from claude_force.ledger import limit
+        from claude_force.ledger import saturation as limit
 
         monkeypatch.setattr(limit, "MOST_RUNS", 10)
-        at_limit = TimeAtLimit()
+        at_limit = TimeAtConcurrencyLimit()
         for number in range(100):
             at_limit.add(trips(f"r{number}", (0, 1, 1 + number % 2)))
         assert len(at_limit._runs) == 10

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_force.calling.messages import BodyReader, EventDecoder, StreamReader, read_usage, request_fields
 from claude_force.errors import (
     BadReplyError,
     CallError,
@@ -17,6 +16,7 @@ from claude_force.errors import (
     RequestRefusedError,
     ServerError,
 )
+from claude_force.transport.messages import BodyReader, EventDecoder, StreamReader, read_usage, request_fields
 from claude_force.types import Call, Usage
 
 

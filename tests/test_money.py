@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ledgers import executed
 
-from claude_force.bulk import Outcome, Output, Row, Tracker
+from claude_force.bulk import ProgressTracker, ResultsFile, Row, RunSummary
+from claude_force.costs import CostTotals, clear_cost, is_unpriced, without_cost
+from claude_force.engine.result_builder import CallLabels, shared, succeeded
+from claude_force.engine.result_json import as_cached
 from claude_force.errors import OverloadedError
-from claude_force.ledger.figures import figures_of
-from claude_force.ledger.rows import read_lines
-from claude_force.ledger.writing import line_of_execution
-from claude_force.money import Spent, free, is_unpriced, make_free
-from claude_force.portable import given_again
-from claude_force.results import Run, shared, succeeded
+from claude_force.ledger.decoder import read_lines
+from claude_force.ledger.encoder import line_of_execution
+from claude_force.ledger.metrics import figures_of
 from claude_force.types import AgentResult, Attempt, Reply, Usage
 from claude_force.workflow import Step, StepResult, Workflow, WorkflowResult
 
@@ -30,18 +30,18 @@ def results(draw):
     if kind == "failed":
         return AgentResult("a", False, cost=draw(st.none() | USD), error=OverloadedError("no room"))
     result = AgentResult("a", True, cost=draw(st.none() | USD), prompt_cache_saving=draw(st.floats(-1, 1)))
-    return result if kind == "paid" else replace(result, **free(result), **{kind: True})
+    return result if kind == "paid" else replace(result, **without_cost(result), **{kind: True})
 
 
 def of_progress(results):
-    tracker = Tracker(lambda event: None, len(results), lambda: 0.0)
+    tracker = ProgressTracker(lambda event: None, len(results), lambda: 0.0)
     for number, result in enumerate(results):
         tracker.row(number, "a").finished(result)
     return tracker.progress()
 
 
 def of_outcome(results):
-    outcome = Outcome()
+    outcome = RunSummary()
     for result in results:
         outcome.add(result)
     return outcome
@@ -50,13 +50,13 @@ def of_outcome(results):
 def of_ledger(results):
     lines = [line_of_execution(replace(executed(), result=one), "run").encode() for one in results]
     figures = figures_of(read_lines([line + b"\n" for line in lines])[0])
-    return Spent(figures.cost, figures.unknown_price, figures.saved_cost, figures.prompt_cache_saving)
+    return CostTotals(figures.cost, figures.unknown_price, figures.saved_cost, figures.prompt_cache_saving)
 
 
 @pytest.mark.parametrize("book", [of_progress, of_outcome, of_ledger])
 @given(results=st.lists(results(), max_size=6))
 def test_all_books_of_the_same_results_say_the_same(book, results):
-    expected, found = Spent.of(results), book(results)
+    expected, found = CostTotals.of(results), book(results)
     assert found.unpriced == expected.unpriced
     for name in ("cost", "saved", "prompt_cache_saving"):
         assert getattr(found, name) == pytest.approx(getattr(expected, name)), name
@@ -66,7 +66,7 @@ def test_all_books_of_the_same_results_say_the_same(book, results):
 def test_a_workflow_cost_what_its_calls_cost_or_nobody_knows(results):
     workflow = Workflow("w", (Step("s", "a"),))
     step = StepResult("s", "a", "succeeded", tries=tuple(results))
-    expected = Spent.of(results)
+    expected = CostTotals.of(results)
     for told in (step, WorkflowResult(workflow, "task", [step], 1.0)):
         assert told.cost == expected.full_cost
     assert step.to_dict()["saved_cost"] == expected.saved
@@ -75,26 +75,26 @@ def test_a_workflow_cost_what_its_calls_cost_or_nobody_knows(results):
 @given(results=st.lists(results(), min_size=1, max_size=4))
 def test_the_output_of_a_bulk_run_knows_what_its_rows_cost(results, tmp_path_factory):
     path = tmp_path_factory.mktemp("bulk") / "results.jsonl"
-    with Output(path) as output:
+    with ResultsFile(path) as output:
         for number, result in enumerate(results):
             output.write(Row(number, "a", "task"), "key", result)
-    with Output(path) as output:
+    with ResultsFile(path) as output:
         done = output.done.values()
-    expected = Spent.of(results)
+    expected = CostTotals.of(results)
     assert sum(one.cost for one in done) == pytest.approx(expected.cost)
     assert sum(one.unpriced for one in done) == expected.unpriced
 
 
 class TestASum:
     def test_of_nothing_is_nothing(self):
-        assert Spent.of([]) == Spent() and Spent().full_cost == 0.0
+        assert CostTotals.of([]) == CostTotals() and CostTotals().full_cost == 0.0
 
     def test_with_an_answer_of_unknown_price_is_not_all(self):
-        spent = Spent.of([AgentResult("a", True, cost=0.5), AgentResult("a", True)])
+        spent = CostTotals.of([AgentResult("a", True, cost=0.5), AgentResult("a", True)])
         assert (spent.cost, spent.unpriced, spent.full_cost) == (0.5, 1, None)
 
     def test_takes_a_failed_call_of_which_nothing_is_known_for_free(self):
-        assert Spent.of([AgentResult("a", False)]).full_cost == 0.0
+        assert CostTotals.of([AgentResult("a", False)]).full_cost == 0.0
         assert (is_unpriced(True, None), is_unpriced(False, None), is_unpriced(True, 0.0)) == (
             True,
             False,
@@ -103,19 +103,19 @@ class TestASum:
 
 
 def test_a_result_costs_its_answer_and_the_attempts_before_it():
-    assert succeeded(Run("a"), PAID, 1.0).cost == 0.75
+    assert succeeded(CallLabels("a"), PAID, 1.0).cost == 0.75
 
 
 def delivered_before(reply):
     if missing("durable"):
         pytest.skip(missing("durable"))
-    from claude_force.durable.tickets import counted_before
+    from claude_force.durable.budget_ids import counted_before
 
     return counted_before(reply, 1.0)
 
 
 def kept_in_a_run(reply):
-    return given_again(succeeded(Run("a"), replace(reply, wasted_cost=0.0), 1.0), 1.0)
+    return as_cached(succeeded(CallLabels("a"), replace(reply, wasted_cost=0.0), 1.0), 1.0)
 
 
 @pytest.mark.parametrize("again", [shared, delivered_before, kept_in_a_run])
@@ -135,5 +135,5 @@ class TestAnAnswerThatIsGivenAgain:
 def test_a_failure_that_is_told_again_counts_its_requests_once():
     error = OverloadedError("no room")
     error.attempts, error.cost, error.timeline = 2, 0.5, (Attempt(0.0, 1.0, 1),)
-    make_free(error)
+    clear_cost(error)
     assert (error.attempts, error.cost, error.timeline) == (0, None, ())

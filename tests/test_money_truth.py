@@ -13,8 +13,8 @@ from fleet import FakeClock, write_project
 from ledgers import written
 
 from claude_force.async_orchestrator import AsyncAgentOrchestrator
+from claude_force.costs import cost_or_bound
 from claude_force.errors import EmptyAnswerError, RefusedError, UnknownPriceError
-from claude_force.money import bounded
 
 AGENT = "python-expert"
 MOST = 500
@@ -290,12 +290,12 @@ class TestMaxTokens:
 def check_books(server, seen, spent, metrics, exact=True):
     """That results, ledger, budget and the server agree on all calls that were `seen`."""
     results = [executed.result for executed in seen]
-    held = sum(bounded(result.cost, result.cost_at_most) for result in results)
+    held = sum(cost_or_bound(result.cost, result.cost_at_most) for result in results)
     assert spent == pytest.approx(held, abs=1e-7), "results and budget"
     lines = written(metrics)
     assert len(lines) == len(results)
     assert sum(
-        bounded(one["estimated_cost"], one.get("cost_at_most", 0.0)) for one in lines
+        cost_or_bound(one["estimated_cost"], one.get("cost_at_most", 0.0)) for one in lines
     ) == pytest.approx(held, abs=1e-7), "results and ledger"
     billed = sum(server.billed.values())
     assert held >= billed - 1e-9, "less than was billed"
@@ -332,7 +332,7 @@ class TestCancelledAtEachAwait:
                     asked = sum(one.attempts for one in told)
                     sent = sum(body["messages"][0]["content"] == f"Task {at}" for body in server.requests)
                     assert sent <= asked <= 1, f"cancelled at step {at}"
-                    assert sum(bounded(one.cost, one.cost_at_most) for one in told) >= (
+                    assert sum(cost_or_bound(one.cost, one.cost_at_most) for one in told) >= (
                         server.billed[f"Task {at}"] - 1e-9
                     )
                     if not isinstance(ended[victim], asyncio.CancelledError) and steps.count < at:

@@ -128,4 +128,6 @@ async def test_call_without_a_cache_says_so_once(tmp_path, clean_environment, ca
             results = [await orchestrator.execute_agent("python-expert", "x") for _ in range(2)]
     assert [(result.success, result.cached) for result in results] == [(True, False)] * 2
     told = [record for record in caplog.records if "answers are not cached" in record.getMessage()]
-    assert [(record.name, record.levelname) for record in told] == [("claude_force.answers", "WARNING")]
+    assert [(record.name, record.levelname) for record in told] == [
+        ("claude_force.engine.async_cache", "WARNING")
+    ]

@@ -7,13 +7,14 @@ import pytest
 from fleet import FakeClock, ended, fleet, write_project
 
 from claude_force import AgentOrchestrator
-from claude_force.calling import Clock, Terms, Watch
+from claude_force.clock import Clock
 from claude_force.errors import (
     BudgetExceededError,
     CancelledCallError,
     DeadlineExceededError,
     InputError,
 )
+from claude_force.limits.call_context import CallContext, CallListener
 from claude_force.testing import MessagesServer, faults
 
 MODEL = "claude-sonnet-5-5"
@@ -70,12 +71,14 @@ class TestCancelled:
         ):
             texts = []
 
-            class Reader(Watch):
+            class Reader(CallListener):
                 def wrote(self, text):
                     texts.append(text)
 
             call = asyncio.ensure_future(
-                orchestrator.execute_agent("python-expert", "x", model=MODEL, terms=Terms(watch=Reader()))
+                orchestrator.execute_agent(
+                    "python-expert", "x", model=MODEL, context=CallContext(listener=Reader())
+                )
             )
             assert await ended(lambda: texts)
             call.cancel()

@@ -27,14 +27,14 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
 
-from claude_force.calling import Clock
+from claude_force.advice import install_command
+from claude_force.clock import Clock
 from claude_force.errors import ServerError
-from claude_force.install import install_command
 from claude_force.integrations import conventions
 from claude_force.integrations.otel import OpenTelemetry, instrument
 from claude_force.orchestrator import AgentOrchestrator
 from claude_force.testing import MessagesServer, faults
-from claude_force.types import AgentResult, Attempt, Call, Executed, Usage
+from claude_force.types import AgentResult, Attempt, Call, CallCompleted, Usage
 
 CALL = Call("python-expert", ("You explain Python.",), "Explain decorators", MODEL, 300)
 ANSWER = AgentResult(
@@ -99,7 +99,7 @@ def config(tmp_path):
 def told(watched, result=ANSWER, call=CALL, **executed):
     """One call that has ended, told by hand."""
     OpenTelemetry(base_url="http://localhost:8080", **watched.providers)(
-        Executed(call, result, 1_700_000_000.0, **executed)
+        CallCompleted(call, result, 1_700_000_000.0, **executed)
     )
 
 
@@ -432,7 +432,7 @@ from claude_force.integrations.otel import OpenTelemetry
 from claude_force.types import *
 
 before = trace.get_tracer_provider(), metrics.get_meter_provider()
-tell, executed = OpenTelemetry(), {Executed(CALL, ANSWER, 1_700_000_000.0)!r}
+tell, executed = OpenTelemetry(), {CallCompleted(CALL, ANSWER, 1_700_000_000.0)!r}
 tell(executed)
 print(before == (trace.get_tracer_provider(), metrics.get_meter_provider()))
 exporter, provider = InMemorySpanExporter(), TracerProvider()
@@ -474,7 +474,7 @@ def test_whatever_is_told_can_be_sent(text):
     watched = Watched()
     result = replace(ANSWER, model=text, stop_reason=text, request_id=text, output=text)
     OpenTelemetry(content=True, **watched.providers)(
-        Executed(replace(CALL, task=text, system=(text,), model=text), result, 0.0, workflow_name=text)
+        CallCompleted(replace(CALL, task=text, system=(text,), model=text), result, 0.0, workflow_name=text)
     )
     for span in watched.spans():
         span.to_json().encode("utf-8")
@@ -571,7 +571,7 @@ def test_without_the_extra_the_error_says_how_to_get_it():
 def test_an_orchestrator_that_does_not_say_its_endpoint_has_none_told(watched):
     orchestrator = SimpleNamespace(observers=[])
     instrument(orchestrator, **watched.providers)
-    orchestrator.observers[0](Executed(CALL, ANSWER, 1_700_000_000.0))
+    orchestrator.observers[0](CallCompleted(CALL, ANSWER, 1_700_000_000.0))
     assert "server.address" not in watched.requests()[0].attributes
 
 

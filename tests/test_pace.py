@@ -5,9 +5,9 @@ from fleet import FakeClock, fleet, write_project
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_force.calling.forecast import Forecast, counted
-from claude_force.calling.pace import NO_RATES, Bucket, Need, Pace, Rates
 from claude_force.errors import InvalidOptionError
+from claude_force.limits.rate_limiter import NO_RATES, RateLimiter, Rates, TokenBucket, TokenCost
+from claude_force.limits.token_estimator import TokenEstimator, billable_usage
 from claude_force.testing import RateLimit
 from claude_force.types import Call, Usage
 
@@ -23,51 +23,51 @@ def headers(kind="requests", limit=60, remaining=60):
 
 class TestBucket:
     def test_it_gains_a_minutes_worth_in_a_minute_and_not_more_than_it_holds(self):
-        bucket = Bucket(60, 60, 0.0, 0.0)
+        bucket = TokenBucket(60, 60, 0.0, 0.0)
         assert bucket.wait(10, 0.0) == 10
         assert bucket.level(30.0) == 30
         assert bucket.level(1000.0) == 60
 
     def test_more_than_it_holds_needs_a_full_one(self):
-        bucket = Bucket(60, 60, 30.0, 0.0)
+        bucket = TokenBucket(60, 60, 30.0, 0.0)
         assert bucket.wait(1_000, 0.0) == 30
         bucket.add(-1_000, 30.0)
         assert bucket.wait(1, 30.0) == pytest.approx(941)
 
     def test_what_is_spared_stays_in_it_and_nothing_is_spared_unless_it_is_said(self):
-        assert Bucket(60, 60, 60.0, 0.0).wait(60, 0.0) == 0
-        spared = Bucket(60, 60, 60.0, 0.0, 6.0)
+        assert TokenBucket(60, 60, 60.0, 0.0).wait(60, 0.0) == 0
+        spared = TokenBucket(60, 60, 60.0, 0.0, 6.0)
         assert spared.wait(54, 0.0) == 0
         spared.add(-54, 0.0)
         assert spared.wait(1, 0.0) == 1
 
     def test_who_takes_nothing_of_it_never_waits_for_it(self):
-        assert Bucket(60, 60, -30.0, 0.0).wait(0, 0.0) == 0
+        assert TokenBucket(60, 60, -30.0, 0.0).wait(0, 0.0) == 0
 
     def test_it_neither_gains_nor_loses_by_a_time_that_is_past(self):
-        bucket = Bucket(60, 60, 0.0, 10.0)
+        bucket = TokenBucket(60, 60, 0.0, 10.0)
         assert bucket.level(5.0) == 0
         assert bucket.level(20.0) == 10
         assert bucket.level(15.0) == 10
         assert bucket.level(21.0) == 11
 
     def test_what_comes_back_never_fills_it_above_what_it_holds(self):
-        bucket = Bucket(60, 60, 50.0, 0.0)
+        bucket = TokenBucket(60, 60, 50.0, 0.0)
         bucket.add(5, 5.0)
         assert bucket.level(5.0) == 60
         bucket.add(5, 5.0)
         assert bucket.level(5.0) == 60
 
     def test_it_is_lowered_and_never_raised(self):
-        bucket = Bucket(60, 60, 10.0, 0.0)
+        bucket = TokenBucket(60, 60, 10.0, 0.0)
         bucket.lower(30.0, 10.0)
         assert bucket.level(10.0) == 20
         bucket.lower(5.0, 10.0)
         assert bucket.level(10.0) == 5
 
     def test_the_noise_of_a_float_is_nothing_to_wait_for(self):
-        assert Bucket(60, 60, 1.0, 0.0).wait(1.0 + 0.9e-6, 0.0) == 0
-        assert Bucket(60, 60, 1.0, 0.0).wait(1.0 + 1.1e-6, 0.0) > 0
+        assert TokenBucket(60, 60, 1.0, 0.0).wait(1.0 + 0.9e-6, 0.0) == 0
+        assert TokenBucket(60, 60, 1.0, 0.0).wait(1.0 + 1.1e-6, 0.0) > 0
 
     @given(
         st.floats(1, 1e6),
@@ -75,7 +75,7 @@ class TestBucket:
         st.floats(0, 0.5),
     )
     def test_whoever_waits_as_told_can_take(self, limit, takes, spare):
-        bucket, now = Bucket(limit, limit, limit, 0.0, spare * limit), 0.0
+        bucket, now = TokenBucket(limit, limit, limit, 0.0, spare * limit), 0.0
         for passed, amount in takes:
             now += passed
             now += bucket.wait(amount, now) + 1e-6
@@ -84,7 +84,7 @@ class TestBucket:
 
     @given(st.floats(1, 1e5), st.lists(st.floats(0.1, 200), min_size=2, max_size=60))
     def test_in_no_time_more_is_taken_than_it_held_and_gained(self, limit, amounts):
-        bucket, now, taken = Bucket(limit, limit, limit, 0.0), 0.0, 0.0
+        bucket, now, taken = TokenBucket(limit, limit, limit, 0.0), 0.0, 0.0
         for amount in amounts:
             now += bucket.wait(amount, now)
             bucket.add(-amount, now)
@@ -94,164 +94,164 @@ class TestBucket:
 
 class TestPace:
     def test_nothing_is_known_before_the_first_answer(self):
-        pace = Pace(NO_RATES, 0.0)
+        pace = RateLimiter(NO_RATES, 0.0)
         assert not pace.knows
         assert pace.rates() == Rates()
-        assert pace.wait(Need(1, 1e9, 1e9), 0.0) == 0
+        assert pace.wait(TokenCost(1, 1e9, 1e9), 0.0) == 0
 
     def test_a_request_is_one_of_no_known_tokens_and_there_are_no_limits_unless_they_are_said(self):
-        assert Need() == (1, 0, 0)
+        assert TokenCost() == (1, 0, 0)
         assert Rates() == (None, None, None)
 
     @pytest.mark.parametrize("kind", range(3))
     def test_each_kind_has_headers_and_a_limit_of_its_own(self, kind):
         name = ("requests", "input-tokens", "output-tokens")[kind]
-        pace, only = Pace(Rates(), 0.0), Need(*(float(at == kind) for at in range(3)))
+        pace, only = RateLimiter(Rates(), 0.0), TokenCost(*(float(at == kind) for at in range(3)))
         pace.learn(headers(name, 600, 30), 0.0, 0.0)
         assert pace.knows
         assert pace.rates() == Rates(*(600 if at == kind else None for at in range(3)))
         assert pace.wait(only, 0.0) == pytest.approx(0.1)
-        assert pace.wait(Need(*(100.0 * (at != kind) for at in range(3))), 0.0) == 0
+        assert pace.wait(TokenCost(*(100.0 * (at != kind) for at in range(3))), 0.0) == 0
         pace.take(only, 0.0)
         assert pace.wait(only, 0.0) == pytest.approx(0.2)
 
     def test_a_request_waits_for_the_scarcest_of_what_it_takes(self):
-        pace = Pace(Rates(600, 600, 600), 0.0)
-        pace.take(Need(60, 60, 60), 0.0)
-        assert pace.wait(Need(1, 20, 3), 0.0) == pytest.approx(2)
+        pace = RateLimiter(Rates(600, 600, 600), 0.0)
+        pace.take(TokenCost(60, 60, 60), 0.0)
+        assert pace.wait(TokenCost(1, 20, 3), 0.0) == pytest.approx(2)
 
     @pytest.mark.parametrize(("limit", "at_once"), [(600, 60), (5, 1)])
     def test_of_a_limit_by_hand_a_tenth_can_be_taken_at_once_and_at_least_one_request(self, limit, at_once):
-        pace = Pace(Rates(limit), 7.0)
+        pace = RateLimiter(Rates(limit), 7.0)
         assert pace.knows
-        assert pace.wait(Need(at_once), 7.0) == 0
-        pace.take(Need(at_once), 7.0)
-        assert pace.wait(Need(1), 7.0) == pytest.approx(60 / limit)
-        assert pace.wait(Need(at_once), 1000.0) == 0
-        pace.take(Need(at_once), 1000.0)
-        assert pace.wait(Need(1), 1000.0) == pytest.approx(60 / limit)
+        assert pace.wait(TokenCost(at_once), 7.0) == 0
+        pace.take(TokenCost(at_once), 7.0)
+        assert pace.wait(TokenCost(1), 7.0) == pytest.approx(60 / limit)
+        assert pace.wait(TokenCost(at_once), 1000.0) == 0
+        pace.take(TokenCost(at_once), 1000.0)
+        assert pace.wait(TokenCost(1), 1000.0) == pytest.approx(60 / limit)
 
     def test_models_share_what_is_set_by_hand_and_learn_the_rest_each_for_itself(self):
-        one = Pace(Rates(60), 0.0)
-        other = one.of_another_model()
-        other.take(Need(6), 0.0)
-        assert one.wait(Need(1), 0.0) == 1
+        one = RateLimiter(Rates(60), 0.0)
+        other = one.share_manual_limits()
+        other.take(TokenCost(6), 0.0)
+        assert one.wait(TokenCost(1), 0.0) == 1
         one.learn(headers("output-tokens", 1000, 1000), 0.0, 0.0)
         assert other.rates() == Rates(60, None, None)
         other.learn(headers("output-tokens", 500, 500), 0.0, 0.0)
         other.learn(headers("requests", 100, 100), 0.0, 0.0)
         assert one.rates(other) == other.rates(one) == Rates(60, None, 1500)
         assert one.rates() == Rates(60, None, 1000)
-        assert Pace(Rates(600), 0.0).rates(other).requests == 100
+        assert RateLimiter(Rates(600), 0.0).rates(other).requests == 100
 
     def test_one_can_wait_for_what_no_other_model_shares_alone(self):
-        pace = Pace(Rates(60), 0.0)
-        pace.take(Need(12), 0.0)
-        assert pace.wait_for_own(Need(1), 0.0) == 0
+        pace = RateLimiter(Rates(60), 0.0)
+        pace.take(TokenCost(12), 0.0)
+        assert pace.wait_for_own(TokenCost(1), 0.0) == 0
         pace.learn({**headers("requests", 60, 1), **headers("output-tokens", 600, 60)}, 0.0, 0.0)
         # Twelve requests are under way, and a twentieth of each limit stays.
-        assert pace.wait_for_own(Need(1), 0.0) == 15
-        assert pace.wait_for_own(Need(0, 0, 200), 0.0) == 17
-        assert pace.wait_for_own(Need(1, 0, 200), 0.0) == 17
-        assert pace.wait_for_own(Need(1), 15.0) == 0
+        assert pace.wait_for_own(TokenCost(1), 0.0) == 15
+        assert pace.wait_for_own(TokenCost(0, 0, 200), 0.0) == 17
+        assert pace.wait_for_own(TokenCost(1, 0, 200), 0.0) == 17
+        assert pace.wait_for_own(TokenCost(1), 15.0) == 0
 
     def test_of_a_limit_that_is_new_to_it_what_the_answer_wrote_after_its_headers_is_taken_off(self):
-        pace = Pace(NO_RATES, 0.0)
+        pace = RateLimiter(NO_RATES, 0.0)
         told = {**headers("output-tokens", 600, 600), **headers("requests", 600, 600)}
         pace.learn(told, 0.0, 0.0, written=100.0)
-        assert pace.wait(Need(0, 0, 470), 0.0) == 0
-        assert pace.wait(Need(0, 0, 471), 0.0) == pytest.approx(0.1)
-        assert pace.wait(Need(570, 0, 0), 0.0) == 0
+        assert pace.wait(TokenCost(0, 0, 470), 0.0) == 0
+        assert pace.wait(TokenCost(0, 0, 471), 0.0) == pytest.approx(0.1)
+        assert pace.wait(TokenCost(570, 0, 0), 0.0) == 0
 
     def test_a_limit_that_is_no_longer_under_way_is_not_kept_back(self):
-        pace, need = Pace(Rates(), 0.0), Need(1, 100, 10)
+        pace, need = RateLimiter(Rates(), 0.0), TokenCost(1, 100, 10)
         for _ in range(3):
             pace.take(need, 0.0)
         pace.settle(need, need, 0.0)
         pace.learn(headers("input-tokens", 1000, 800), 0.0, 0.0)
         # Two are under way, and a twentieth of the limit stays.
-        assert pace.wait(Need(1, 550), 0.0) == 0
-        assert pace.wait(Need(1, 551), 0.0) > 0
+        assert pace.wait(TokenCost(1, 550), 0.0) == 0
+        assert pace.wait(TokenCost(1, 551), 0.0) > 0
 
     def test_a_limit_of_nothing_is_none(self):
-        pace = Pace(Rates(), 0.0)
+        pace = RateLimiter(Rates(), 0.0)
         pace.learn(headers(limit=0, remaining=0), 0.0, 0.0)
         assert not pace.knows
 
     def test_a_limit_alone_tells_nothing_and_nothing_left_is_something(self):
-        pace = Pace(Rates(), 0.0)
+        pace = RateLimiter(Rates(), 0.0)
         pace.learn({"anthropic-ratelimit-requests-limit": "60"}, 0.0, 0.0)
         assert not pace.knows
         pace.learn(headers(remaining=0), 0.0, 0.0)
-        assert pace.wait(Need(1), 0.0) == pytest.approx(4)
+        assert pace.wait(TokenCost(1), 0.0) == pytest.approx(4)
 
     def test_it_learns_from_headers_and_leaves_room_for_what_is_under_way(self):
-        pace = Pace(Rates(), 0.0)
-        pace.take(Need(1, 100, 100), 0.0)
-        pace.take(Need(1, 100, 100), 0.0)
+        pace = RateLimiter(Rates(), 0.0)
+        pace.take(TokenCost(1, 100, 100), 0.0)
+        pace.take(TokenCost(1, 100, 100), 0.0)
         pace.learn(headers(remaining=58), 0.0, 0.0)
         assert pace.rates().requests == 60
         # Of 58, two may be those under way, and a twentieth of the limit stays.
-        assert pace.wait(Need(53), 0.0) == 0
-        assert pace.wait(Need(54), 0.0) == pytest.approx(1)
+        assert pace.wait(TokenCost(53), 0.0) == 0
+        assert pace.wait(TokenCost(54), 0.0) == pytest.approx(1)
 
     def test_others_who_use_the_same_limit_are_seen(self):
-        pace = Pace(Rates(), 0.0)
+        pace = RateLimiter(Rates(), 0.0)
         pace.learn(headers(remaining=60), 0.0, 0.0)
         pace.learn(headers(remaining=5), 10.0, 10.0)
-        assert pace.wait(Need(3), 10.0) == pytest.approx(1)
+        assert pace.wait(TokenCost(3), 10.0) == pytest.approx(1)
 
     def test_an_answer_that_tells_of_more_than_is_known_to_be_left_changes_nothing(self):
-        pace = Pace(Rates(), 0.0)
+        pace = RateLimiter(Rates(), 0.0)
         pace.learn(headers(remaining=5), 0.0, 0.0)
         pace.learn(headers(remaining=60), 0.0, 0.0)
-        assert pace.wait(Need(3), 0.0) == pytest.approx(1)
+        assert pace.wait(TokenCost(3), 0.0) == pytest.approx(1)
 
     def test_what_came_in_since_the_request_was_sent_counts(self):
-        pace = Pace(Rates(), 0.0)
+        pace = RateLimiter(Rates(), 0.0)
         pace.learn(headers(remaining=60), 0.0, 0.0)
         pace.learn(headers(remaining=0), 10.0, 40.0)
-        assert pace.wait(Need(27), 40.0) == pytest.approx(0)
-        assert pace.wait(Need(28), 40.0) == pytest.approx(1)
+        assert pace.wait(TokenCost(27), 40.0) == pytest.approx(0)
+        assert pace.wait(TokenCost(28), 40.0) == pytest.approx(1)
 
     def test_no_more_is_there_than_the_limit_however_long_the_answer_took(self):
-        pace = Pace(Rates(), 0.0)
+        pace = RateLimiter(Rates(), 0.0)
         pace.learn(headers(remaining=60), 0.0, 600.0)
-        assert pace.wait(Need(57), 600.0) == 0
-        pace.take(Need(57), 600.0)
-        assert pace.wait(Need(1), 600.0) == pytest.approx(1)
+        assert pace.wait(TokenCost(57), 600.0) == 0
+        pace.take(TokenCost(57), 600.0)
+        assert pace.wait(TokenCost(1), 600.0) == pytest.approx(1)
 
     def test_what_was_not_used_comes_back_and_what_was_used_beyond_is_owed(self):
-        pace = Pace(Rates(None, 6_000, None), 0.0)
-        pace.take(Need(1, 600, 0), 0.0)
-        pace.settle(Need(1, 600, 0), Need(1, 100, 0), 0.0)
-        assert pace.wait(Need(1, 500, 0), 0.0) == 0
-        pace.take(Need(1, 100, 0), 0.0)
-        pace.settle(Need(1, 100, 0), Need(1, 1_100, 0), 0.0)
-        assert pace.wait(Need(1, 400, 0), 0.0) == pytest.approx(10)
+        pace = RateLimiter(Rates(None, 6_000, None), 0.0)
+        pace.take(TokenCost(1, 600, 0), 0.0)
+        pace.settle(TokenCost(1, 600, 0), TokenCost(1, 100, 0), 0.0)
+        assert pace.wait(TokenCost(1, 500, 0), 0.0) == 0
+        pace.take(TokenCost(1, 100, 0), 0.0)
+        pace.settle(TokenCost(1, 100, 0), TokenCost(1, 1_100, 0), 0.0)
+        assert pace.wait(TokenCost(1, 400, 0), 0.0) == pytest.approx(10)
 
     @pytest.mark.parametrize("text", ["", "many", "nan", "-1", "inf"])
     def test_headers_that_make_no_sense_are_left_alone(self, text):
-        pace = Pace(Rates(), 0.0)
+        pace = RateLimiter(Rates(), 0.0)
         pace.learn(headers(limit=text), 0.0, 0.0)
         pace.learn(headers(remaining=text), 0.0, 0.0)
         assert not pace.knows
 
     def test_a_limit_that_changes_is_followed(self):
-        pace = Pace(Rates(), 0.0)
+        pace = RateLimiter(Rates(), 0.0)
         pace.learn(headers(), 0.0, 0.0)
         pace.learn(headers(limit=600, remaining=600), 0.0, 0.0)
-        assert pace.wait(Need(570), 0.0) == 0
-        pace.take(Need(570), 0.0)
-        assert pace.wait(Need(1), 0.0) == pytest.approx(0.1)
+        assert pace.wait(TokenCost(570), 0.0) == 0
+        pace.take(TokenCost(570), 0.0)
+        assert pace.wait(TokenCost(1), 0.0) == pytest.approx(0.1)
 
     def test_the_tighter_of_two_limits_counts(self):
-        pace = Pace(Rates(30, None, None), 0.0)
+        pace = RateLimiter(Rates(30, None, None), 0.0)
         pace.learn(headers(), 0.0, 0.0)
         assert pace.rates() == Rates(30, None, None)
-        assert pace.wait(Need(4), 0.0) == pytest.approx(0)
-        pace.take(Need(4), 0.0)
-        assert pace.wait(Need(1), 0.0) == pytest.approx(4)
+        assert pace.wait(TokenCost(4), 0.0) == pytest.approx(0)
+        pace.take(TokenCost(4), 0.0)
+        assert pace.wait(TokenCost(1), 0.0) == pytest.approx(4)
 
 
 class TestForecast:
@@ -259,7 +259,7 @@ class TestForecast:
         return Call(agent, system, task, MODEL, 4096)
 
     def test_a_model_is_judged_by_its_own_counts(self):
-        forecast = Forecast()
+        forecast = TokenEstimator()
         first = forecast.need(self.call())
         assert first.input_tokens == pytest.approx(300)
         forecast.observe(self.call(), Usage(525, 40))
@@ -267,18 +267,18 @@ class TestForecast:
         assert forecast.need(self.call()).output_tokens == 40
 
     def test_what_the_prompt_cache_has_is_not_counted(self):
-        forecast = Forecast()
+        forecast = TokenEstimator()
         forecast.observe(self.call(), Usage(100, 40, 0, 200))
         assert forecast.need(self.call()).input_tokens == pytest.approx(100)
-        assert counted(Usage(100, 40, 50, 200)) == Need(1, 150, 40)
+        assert billable_usage(Usage(100, 40, 50, 200)) == TokenCost(1, 150, 40)
 
     def test_an_answer_is_never_longer_than_it_may_be(self):
-        forecast = Forecast()
+        forecast = TokenEstimator()
         assert forecast.need(Call("a", (), "x", MODEL, 16)).output_tokens == 16
 
     @given(st.lists(st.integers(1, 4000), min_size=1, max_size=200))
     def test_the_mean_stays_within_what_was_seen(self, answers):
-        forecast = Forecast()
+        forecast = TokenEstimator()
         for tokens in answers:
             forecast.observe(self.call(), Usage(300, tokens))
         assert min(answers) - 1e-6 <= forecast.answer_tokens(self.call()) <= max(answers) + 1e-6

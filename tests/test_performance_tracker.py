@@ -17,13 +17,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ledgers import SECRET, entry_of, executed, failed, line_of, lines, written
 
-from claude_force import locks, performance_tracker
+from claude_force import performance_tracker
 from claude_force.errors import InvalidOptionError, OverloadedError
-from claude_force.ledger import journal
-from claude_force.ledger.rows import read_lines
-from claude_force.ledger.writing import line_of_execution
+from claude_force.ledger import rotating_log as journal
+from claude_force.ledger.decoder import read_lines
+from claude_force.ledger.encoder import line_of_execution
 from claude_force.performance_tracker import BATCH, PerformanceTracker
-from claude_force.types import AgentResult, Attempt, Call, Executed, Usage
+from claude_force.storage import locks
+from claude_force.types import AgentResult, Attempt, Call, CallCompleted, Usage
 
 TESTS = Path(__file__).parent
 seconds, money, counts = st.floats(0, 1e5), st.none() | st.floats(0, 100), st.integers(0, 10**6)
@@ -48,7 +49,7 @@ def executions(draw):
         duration=draw(seconds),
     )
     call = Call(draw(words), ("You help.",), draw(words), draw(words), 100)
-    return Executed(
+    return CallCompleted(
         call, result, 1.79e9 + draw(seconds), draw(st.none() | words), draw(st.none() | st.integers(1, 9))
     )
 
@@ -133,7 +134,7 @@ class TestRecording:
         tracker = PerformanceTracker(folder)
         for number in range(BATCH):
             tracker.record(executed(number))
-        tracker._clerk.stop()
+        tracker._clerk.close()
         assert len(lines(folder)) == BATCH
 
     def test_recording_goes_on_after_close(self, tracker, folder):

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from claude_force import errors
+from claude_force.engine.result_json import as_cached, dumps, loads
 from claude_force.errors import CallError, ClaudeForceError, FileAccessError, InvalidWorkflowError
-from claude_force.portable import given_again, packed, unpacked
 from claude_force.types import AgentResult, Attempt, Usage
 
 CLASSES = [one for _, one in inspect.getmembers(errors, inspect.isclass) if issubclass(one, ClaudeForceError)]
@@ -86,7 +86,7 @@ def test_every_field_of_a_result_is_among_those_that_are_tried():
 
 @given(RESULTS)
 def test_a_result_comes_back_as_it_was(result):
-    back = unpacked(packed(result))
+    back = loads(dumps(result))
     assert state(back.error) == state(result.error)
     back.error = result.error = None
     assert back == result
@@ -94,14 +94,14 @@ def test_a_result_comes_back_as_it_was(result):
 
 @given(some.text(alphabet=some.characters()) | some.just("\ud800 half"))
 def test_any_text_of_a_model_comes_back_as_it_was(text):
-    assert unpacked(packed(AgentResult("a", True, text))).output == text
+    assert loads(dumps(AgentResult("a", True, text))).output == text
 
 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
 class TestErrors:
     def back(self, kind):
         error = made(kind, "It broke")
-        return error, unpacked(packed(AgentResult("a", False, error=error))).error
+        return error, loads(dumps(AgentResult("a", False, error=error))).error
 
     def test_an_error_is_of_its_class_again_and_says_the_same(self, kind):
         error, back = self.back(kind)
@@ -112,14 +112,14 @@ class TestErrors:
         error, back = self.back(kind)
         for again in (copy.copy(back), pickle.loads(pickle.dumps(back))):
             assert state(again) == state(error)
-        assert state(unpacked(packed(AgentResult("a", False, error=back))).error) == state(error)
+        assert state(loads(dumps(AgentResult("a", False, error=back))).error) == state(error)
 
 
 @pytest.mark.parametrize("name", ["Sequence", "Any", "_restore", "NotYetError", "__name__", "ValueError", ""])
 def test_an_error_of_a_class_that_is_not_there_is_a_plain_one(name):
-    kept = json.loads(packed(AgentResult("a", False, error=ClaudeForceError("x"))))
+    kept = json.loads(dumps(AgentResult("a", False, error=ClaudeForceError("x"))))
     kept["error"]["type"] = name
-    back = unpacked(json.dumps(kept)).error
+    back = loads(json.dumps(kept)).error
     assert (type(back), str(back)) == (ClaudeForceError, "x")
 
 
@@ -127,7 +127,7 @@ def test_a_class_of_a_callers_own_is_a_plain_one_with_its_text():
     class OwnError(errors.ServerError):
         pass
 
-    back = unpacked(packed(AgentResult("a", False, error=OwnError("x", advice="Do y.")))).error
+    back = loads(dumps(AgentResult("a", False, error=OwnError("x", advice="Do y.")))).error
     assert (type(back), str(back)) == (ClaudeForceError, "x. Do y.")
 
 
@@ -145,21 +145,21 @@ ANYTHING = some.recursive(
 @given(ANYTHING.map(json.dumps) | some.text())
 def test_a_text_that_is_no_result_is_one_of_three_errors(text):
     with pytest.raises((ValueError, TypeError, KeyError)):
-        unpacked(text)
+        loads(text)
 
 
 @given(some.sampled_from([one.name for one in fields(AgentResult)]), ANYTHING)
 def test_a_result_with_a_field_of_another_kind_is_a_result_or_one_of_three_errors(name, value):
-    kept = json.loads(packed(AgentResult("a", True)))
+    kept = json.loads(dumps(AgentResult("a", True)))
     kept[name] = value
     with contextlib.suppress(ValueError, TypeError, KeyError):
-        assert isinstance(unpacked(json.dumps(kept)), AgentResult)
+        assert isinstance(loads(json.dumps(kept)), AgentResult)
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000])
 def test_a_text_that_is_nested_too_deep_is_a_value_error(text):
     with pytest.raises(ValueError, match="nested"):
-        unpacked(text)
+        loads(text)
 
 
 class TestGivenAgain:
@@ -168,7 +168,7 @@ class TestGivenAgain:
     )
 
     def test_costs_nothing_and_saves_what_was_paid(self):
-        again = given_again(self.PAID, 60.0)
+        again = as_cached(self.PAID, 60.0)
         assert (again.cost, again.saved_cost, again.cached, again.cache_age) == (0.0, 0.5, True, 60.0)
         assert (again.attempts, again.duration, again.timeline) == (0, 0.0, ())
         assert again.metadata["cached"] is True
@@ -178,14 +178,14 @@ class TestGivenAgain:
 
     def test_leaves_what_it_was_made_from_alone(self):
         before = copy.deepcopy(self.PAID)
-        given_again(self.PAID, 60.0)
+        as_cached(self.PAID, 60.0)
         assert before == self.PAID
 
     def test_of_an_answer_that_was_kept_already_saves_what_that_saved(self):
         kept = AgentResult("a", True, cost=0.0, saved_cost=0.5, cached=True)
-        assert given_again(kept, 1.0).saved_cost == 0.5
-        assert given_again(given_again(self.PAID, 1.0), 2.0).saved_cost == 0.5
+        assert as_cached(kept, 1.0).saved_cost == 0.5
+        assert as_cached(as_cached(self.PAID, 1.0), 2.0).saved_cost == 0.5
 
     def test_of_an_unknown_price_saves_an_unknown_sum(self):
-        again = given_again(AgentResult("a", True), 1.0)
+        again = as_cached(AgentResult("a", True), 1.0)
         assert (again.cost, again.saved_cost) == (0.0, None)

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_force.calling import pricing
-from claude_force.calling.budget import price_by, worst_cost
-from claude_force.calling.pricing import cost
 from claude_force.errors import InvalidOptionError
+from claude_force.limits import prices as pricing
+from claude_force.limits.budget import price_by, worst_cost
+from claude_force.limits.prices import cost
 from claude_force.types import Call, Usage
 
 genai_prices = pytest.importorskip("genai_prices")

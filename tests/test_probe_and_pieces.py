@@ -5,7 +5,8 @@ import asyncio
 import pytest
 from fleet import MODEL, fleet, write_project
 
-from claude_force.calling import Caller, CallerSettings, Clock, Terms, Watch
+from claude_force.clock import Clock
+from claude_force.engine.connection_pool import CallerSettings, LoopBoundPool
 from claude_force.errors import (
     AuthenticationError,
     BadReplyError,
@@ -13,6 +14,7 @@ from claude_force.errors import (
     PaidCallBlockedError,
     SilenceError,
 )
+from claude_force.limits.call_context import CallContext, CallListener
 from claude_force.testing import MessagesServer, faults
 
 
@@ -21,7 +23,7 @@ def project(tmp_path):
     return write_project(tmp_path)
 
 
-class Listener(Watch):
+class Listener(CallListener):
     """Keeps what it is told, attempt by attempt."""
 
     def __init__(self):
@@ -38,7 +40,9 @@ class TestPieces:
     async def test_a_listener_hears_the_answer_piece_by_piece(self, project):
         listener = Listener()
         async with fleet(project, {"output_tokens": 100}) as (orchestrator, _):
-            result = await orchestrator.execute_agent("python-expert", "x", terms=Terms(watch=listener))
+            result = await orchestrator.execute_agent(
+                "python-expert", "x", context=CallContext(listener=listener)
+            )
         assert "".join(listener.pieces[0]) == result.output
         assert len(listener.pieces[0]) > 1
 
@@ -46,7 +50,9 @@ class TestPieces:
         listener = Listener()
         server = {"faults": [faults.truncated_stream()], "output_tokens": 100}
         async with fleet(project, server) as (orchestrator, _):
-            result = await orchestrator.execute_agent("python-expert", "x", terms=Terms(watch=listener))
+            result = await orchestrator.execute_agent(
+                "python-expert", "x", context=CallContext(listener=listener)
+            )
         broken, whole = listener.pieces
         assert "".join(whole) == result.output
         assert 0 < len("".join(broken)) < len(result.output)
@@ -55,7 +61,9 @@ class TestPieces:
         listener = Listener()
         async with fleet(project) as (orchestrator, _):
             await orchestrator.execute_agent("python-expert", "x")
-            result = await orchestrator.execute_agent("python-expert", "x", terms=Terms(watch=listener))
+            result = await orchestrator.execute_agent(
+                "python-expert", "x", context=CallContext(listener=listener)
+            )
         assert result.cached
         assert listener.pieces == [[]]
 
@@ -64,7 +72,7 @@ class TestProbe:
     async def told(self, server, **how):
         """An endpoint as it is known after a probe, and the requests that this took."""
         with MessagesServer(**server) as running:
-            caller = Caller(Clock())
+            caller = LoopBoundPool(Clock())
             settings = CallerSettings(api_key="test-key", base_url=running.base_url, **how)
             try:
                 await caller.probe(settings, MODEL)
@@ -92,7 +100,7 @@ class TestProbe:
             await self.told({"faults": [faults.wrong_content_type()]})
 
     async def test_nothing_is_sent_where_paid_calls_are_switched_off(self):
-        caller = Caller(Clock())
+        caller = LoopBoundPool(Clock())
         try:
             with pytest.raises(PaidCallBlockedError):
                 await caller.probe(CallerSettings(api_key="k", base_url="https://example.com"), MODEL)

@@ -6,7 +6,7 @@ import dataclasses
 import pytest
 from fleet import FakeClock, ended, fleet, write_project
 
-from claude_force.bulk import Cached, Finished, Paused, Progress, Queued, Retried, Started, Tracker
+from claude_force.bulk import Cached, Finished, Paused, Progress, ProgressTracker, Queued, Retried, Started
 from claude_force.errors import ClosedError
 from claude_force.testing import faults
 from claude_force.types import AgentResult, Usage
@@ -85,7 +85,7 @@ async def test_at_every_moment_the_numbers_add_up(project):
 
 def test_the_rate_and_the_time_left_follow_the_last_minute():
     clock, events = FakeClock(), []
-    tracker = Tracker(events.append, 200, clock.now)
+    tracker = ProgressTracker(events.append, 200, clock.now)
     for number in range(100):
         clock.time += 10 if number < 20 else 1
         tracker.row(number, "a").finished(AgentResult("a", True, usage=Usage(1, 1)))
@@ -97,7 +97,7 @@ def test_the_rate_and_the_time_left_follow_the_last_minute():
 
 def test_a_pause_is_forgotten_a_minute_after_its_end():
     clock, events = FakeClock(), []
-    tracker = Tracker(events.append, 200, clock.now)
+    tracker = ProgressTracker(events.append, 200, clock.now)
     for number in range(70):
         clock.time += 600 if number == 30 else 2
         tracker.row(number, "a").finished(AgentResult("a", True, usage=Usage(1, 1)))
@@ -108,7 +108,7 @@ def test_a_pause_is_forgotten_a_minute_after_its_end():
 
 def test_what_is_not_known_is_none():
     events = []
-    tracker = Tracker(events.append, None, FakeClock().now)
+    tracker = ProgressTracker(events.append, None, FakeClock().now)
     tracker.row(0, "a").finished(AgentResult("a", True, cost=None))
     assert events[0].progress == Progress(queued=1)
     progress = events[-1].progress
@@ -162,7 +162,7 @@ class TestDrain:
 
 def test_cached_rows_don_t_change_the_time_left():
     clock, events = FakeClock(), []
-    tracker = Tracker(events.append, 1_100, clock.now)
+    tracker = ProgressTracker(events.append, 1_100, clock.now)
     clock.time += 20
     for number in range(1_000):
         clock.time += 0.01
@@ -180,7 +180,7 @@ def test_cached_rows_don_t_change_the_time_left():
 
 def test_rows_that_can_t_be_run_don_t_change_the_time_left():
     clock, events = FakeClock(), []
-    tracker = Tracker(events.append, 1_100, clock.now)
+    tracker = ProgressTracker(events.append, 1_100, clock.now)
     for number in range(1_000):
         tracker.row(number, "a").finished(AgentResult("a", False))
     assert events[-1].progress.seconds_left is None

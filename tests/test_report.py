@@ -18,8 +18,8 @@ from ledgers import line_of
 from report_entries import START, fleet_entries, rows_of
 
 from claude_force.cli.main import main
+from claude_force.ledger.decoder import read_lines
 from claude_force.ledger.entry import Entry
-from claude_force.ledger.rows import read_lines
 from claude_force.report import build_report, select
 from claude_force.report.data import table
 from claude_force.report.executions import executions_of

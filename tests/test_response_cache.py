@@ -19,12 +19,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_force.cache.key import cache_key, encode, field_checksums, question
 from claude_force.cache.memory import MemoryLayer
-from claude_force.cache.secret import find_secret
-from claude_force.cache.signing import Entry, Secret, is_of, key_of, seal, unseal
+from claude_force.cache.request_key import cache_key, encode, field_checksums, question
 from claude_force.errors import CacheError
 from claude_force.response_cache import ResponseCache
+from claude_force.storage.secret import find_secret
+from claude_force.storage.signing import Entry, Secret, is_of, key_of, seal, unseal
 
 ASKED = ("python-expert", "What are decorators?", "claude-sonnet-5-5")
 SECRET = "a secret of the tests"

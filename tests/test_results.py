@@ -5,6 +5,16 @@ from dataclasses import replace
 
 import pytest
 
+from claude_force.engine.result_builder import (
+    CallLabels,
+    failed,
+    is_answer,
+    is_unsent,
+    log_result,
+    notify,
+    shared,
+    succeeded,
+)
 from claude_force.errors import (
     AuthenticationError,
     BudgetExceededError,
@@ -14,10 +24,9 @@ from claude_force.errors import (
     InvalidTaskError,
     RefusedError,
 )
-from claude_force.results import Run, failed, is_answer, is_unsent, log_result, shared, succeeded, tell
-from claude_force.types import Attempt, Call, Executed, Reply, Usage
+from claude_force.types import Attempt, Call, CallCompleted, Reply, Usage
 
-RUN = Run("reviewer", "release", 2)
+RUN = CallLabels("reviewer", "release", 2)
 USAGE = Usage(100, 50, cache_creation_input_tokens=20, cache_read_input_tokens=30)
 REPLY = Reply(
     "Fine.",
@@ -67,12 +76,12 @@ class TestSuccess:
         }
 
     def test_call_outside_of_a_workflow_says_so(self):
-        metadata = succeeded(Run("a"), REPLY, 1.0).metadata
+        metadata = succeeded(CallLabels("a"), REPLY, 1.0).metadata
         assert (metadata["workflow_name"], metadata["workflow_position"]) == (None, None)
 
     def test_begins_at_zero_where_no_start_is_given(self):
-        assert succeeded(Run("a"), REPLY, 1.0).timeline == REPLY.timeline
-        assert failed(Run("a"), call_error(), None, 1.0).timeline == REPLY.timeline
+        assert succeeded(CallLabels("a"), REPLY, 1.0).timeline == REPLY.timeline
+        assert failed(CallLabels("a"), call_error(), None, 1.0).timeline == REPLY.timeline
 
     @pytest.mark.parametrize("unknown", ["cost", "wasted_cost"])
     def test_cost_of_which_a_part_is_unknown_is_unknown_and_bounded(self, unknown):
@@ -163,7 +172,7 @@ class TestFailure:
 
 class TestObservers:
     def executed(self, result):
-        return Executed(CALL, result, 1_700_000_000.0)
+        return CallCompleted(CALL, result, 1_700_000_000.0)
 
     def test_each_is_told_also_after_one_that_raises(self, caplog):
         heard = []
@@ -172,7 +181,7 @@ class TestObservers:
             raise ZeroDivisionError("mine")
 
         executed = self.executed(succeeded(RUN, REPLY, 1.0))
-        tell([broken, heard.append], executed)
+        notify([broken, heard.append], executed)
         assert heard == [executed]
         assert caplog.messages == ["an observer of calls failed"] and "mine" in caplog.text
 
@@ -181,7 +190,7 @@ class TestObservers:
         heard = []
         sent, unsent = (failed(RUN, call_error(kind, attempts=made), None, 1.0) for made in (1, 0))
         for result in (sent, unsent):
-            tell([heard.append], self.executed(result))
+            notify([heard.append], self.executed(result))
         assert [one.result for one in heard] == [sent]
         assert (is_unsent(sent), is_unsent(unsent)) == (False, True)
 
@@ -189,7 +198,7 @@ class TestObservers:
         heard = []
         for skipped, made in ((True, 0), (True, 1), (False, 0)):
             error = call_error(skipped=skipped, attempts=made)
-            tell([heard.append], self.executed(failed(RUN, error, None, 1.0)))
+            notify([heard.append], self.executed(failed(RUN, error, None, 1.0)))
         assert [(one.result.error.skipped, one.result.attempts) for one in heard] == [(True, 1), (False, 0)]
 
     def test_wrong_input_and_success_are_told(self):
@@ -205,7 +214,7 @@ class TestObservers:
 class TestLog:
     @pytest.fixture
     def logged(self, caplog):
-        caplog.set_level(logging.DEBUG, "claude_force.results")
+        caplog.set_level(logging.DEBUG, "claude_force.engine.result_builder")
 
         def log(result):
             caplog.clear()

@@ -9,9 +9,7 @@ from hypothesis import strategies as st
 from virtual_time import LoopClock, run_virtually
 
 from claude_force import settings
-from claude_force.calling.attempts import Attempts
-from claude_force.calling.retry import RetryPolicy
-from claude_force.calling.terms import Terms, Watch
+from claude_force.engine.retry import Retrier, RetryPolicy
 from claude_force.errors import (
     AuthenticationError,
     DeadlineExceededError,
@@ -21,6 +19,7 @@ from claude_force.errors import (
     SilenceError,
     SpendLimitError,
 )
+from claude_force.limits.call_context import CallContext, CallListener
 from claude_force.types import Call
 
 
@@ -79,7 +78,7 @@ def test_retry_after_is_a_floor_and_the_cap_bounds_what_comes_on_top(attempt, as
     assert asked <= delay <= asked + 30.0
 
 
-class Listener(Watch):
+class Listener(CallListener):
     def __init__(self):
         self.told = []
 
@@ -104,13 +103,13 @@ class TestAttempts:
         """Makes them as `outcomes` says; returns the reply or the error, the seconds and the numbers."""
 
         def run(*outcomes, deadline=None, before=0.0):
-            policy, self.watch, numbers = RetryPolicy(5, 1.0, 60.0, highest), Listener(), []
+            policy, self.listener, numbers = RetryPolicy(5, 1.0, 60.0, highest), Listener(), []
             call = Call("python-expert", (), "x", "m", 1)
 
             async def work():
                 self.clock = clock = ListeningClock()
                 await asyncio.sleep(7)
-                self.made = Attempts(call, policy, clock, deadline, Terms(watch=self.watch))
+                self.made = Retrier(call, policy, clock, deadline, CallContext(listener=self.listener))
                 await asyncio.sleep(before)
 
                 async def attempt(number):
@@ -131,13 +130,13 @@ class TestAttempts:
 
     def test_the_first_that_succeeds_is_the_only_one(self, attempts):
         assert attempts("reply", "another") == ("reply", 0, [1])
-        assert (self.made.last_error, self.watch.told) == (None, [])
+        assert (self.made.last_error, self.listener.told) == (None, [])
 
     def test_each_that_may_pass_is_followed_by_another_after_its_time(self, attempts):
         first, second = OverloadedError("one"), RateLimitError("two", retry_after=10.0)
         assert attempts(first, second, "reply") == ("reply", 1 + 12, [1, 2, 3])
         assert self.made.last_error is second
-        assert self.watch.told == [(1, 1.0, first), (2, 12.0, second)]
+        assert self.listener.told == [(1, 1.0, first), (2, 12.0, second)]
         assert self.clock.slept == [1.0, 12.0]
 
     def test_the_last_that_the_policy_allows_fails_the_call_with_its_own_error(self, attempts):
@@ -177,6 +176,6 @@ class TestAttempts:
         (record,) = caplog.records
         said = "attempt 1 for python-expert failed, the next follows in 1.00 s: too busy"
         assert record.getMessage().startswith(said)
-        assert (record.levelname, record.name) == ("WARNING", "claude_force.calling.attempts")
+        assert (record.levelname, record.name) == ("WARNING", "claude_force.engine.retry")
         figures = (record.agent, record.attempt, record.delay_seconds, record.error_type)
         assert figures == ("python-expert", 1, 1.0, "OverloadedError")

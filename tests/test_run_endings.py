@@ -12,8 +12,8 @@ from fleet import MODEL, FakeClock, command, fleet, write_project
 
 from claude_force import errors
 from claude_force.async_orchestrator import AsyncAgentOrchestrator
-from claude_force.calling import RunGate
 from claude_force.cli.main import main
+from claude_force.limits.run_gate import RunGate
 from claude_force.orchestrator import AgentOrchestrator
 from claude_force.testing import MessagesServer, faults
 

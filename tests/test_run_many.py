@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 from fleet import write_project
 
-from claude_force.bulk import FileRun, Output, TaskFile
+from claude_force.bulk import ResultsFile, ResumableRun, TaskFile
+from claude_force.cli.bulk_run_index import run_of
 from claude_force.cli.main import main
-from claude_force.cli.outputs import run_of
 from claude_force.testing import MessagesServer, RateLimit, faults
 
 MODEL = "claude-sonnet-5-5"
@@ -463,8 +463,8 @@ class TestResume:
 
     async def begun_and_killed(self, tasks, out):
         """In a loop, as a command does it: Python 3.8 makes no events without one."""
-        with Output(out) as output:
-            FileRun(TaskFile(tasks, None), output, OPTIONS, retry_failed=True).begin()
+        with ResultsFile(out) as output:
+            ResumableRun(TaskFile(tasks, None), output, OPTIONS, retry_failed=True).begin()
 
     @pytest.mark.parametrize("ends", ["by a wrong key", "by a kill"])
     def test_what_a_failed_row_has_cost_outlives_a_run_that_did_not_get_to_it(

@@ -307,8 +307,8 @@ class TestWorkflow:
         assert [len(fields["steps"]), len(api.requests)] == [30, 30]
         for step in fields["steps"]:
             assert step["output"] == f"you said: Go, step {step['id'][1:]}"
-        tickets = rows(pg_url, "SELECT id FROM claude_force.cf_calls")
-        assert {one.id.rpartition(":")[0] for one in tickets} == {
+        call_ids = rows(pg_url, "SELECT id FROM claude_force.cf_calls")
+        assert {one.id.rpartition(":")[0] for one in call_ids} == {
             f"{fields['run_id']}:s{number}:0" for number in range(30)
         }
 

@@ -62,4 +62,4 @@ def test_no_text_is_run_no_shell_started_and_no_pickle_read_but_of_own_helpers()
         if word in READS_CODE | RUNS_CODE | {"shell="}
     }
     # The ledger's helpers, which it has started itself, answer through a pipe.
-    assert found == {"claude_force/ledger/crew.py: pickle"}
+    assert found == {"claude_force/ledger/parallel_reader.py: pickle"}

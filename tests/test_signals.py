@@ -14,7 +14,7 @@ from fleet import until, write_project
 
 from claude_force.cli import signals
 from claude_force.cli.main import main
-from claude_force.locks import try_lock
+from claude_force.storage.locks import try_lock
 from claude_force.testing import MessagesServer
 
 fcntl = pytest.importorskip("fcntl", reason="signals and pipes of POSIX")

@@ -5,13 +5,14 @@ import asyncio
 import anyio
 import pytest
 
-from claude_force.calling import Bill, SingleFlight
+from claude_force.engine.single_flight import SingleFlight
 from claude_force.errors import (
     AuthenticationError,
     BudgetExceededError,
     DeadlineExceededError,
     OverloadedError,
 )
+from claude_force.limits.call_cost import CallCost
 from claude_force.types import Attempt, Reply, Usage
 
 
@@ -153,32 +154,32 @@ class Paid(Work):
         self.bills = list(bills)
 
     async def __call__(self, left):
-        bill = self.bills.pop(0)
-        self.attempt(bill, 0.01)
+        call_cost = self.bills.pop(0)
+        self.attempt(call_cost, 0.01)
         try:
             return await super().__call__(left)
         except OverloadedError as error:
-            self.attempt(bill, 1.0)
-            bill.put_on(error)
+            self.attempt(call_cost, 1.0)
+            call_cost.copy_to(error)
             raise
         except asyncio.CancelledError:
-            self.attempt(bill, 1.0)
+            self.attempt(call_cost, 1.0)
             raise
 
-    def attempt(self, bill, cost):
-        bill.timeline += (Attempt(0.0, 1.0, 1, "OverloadedError"),)
-        bill.waste(cost)
+    def attempt(self, call_cost, cost):
+        call_cost.timeline += (Attempt(0.0, 1.0, 1, "OverloadedError"),)
+        call_cost.add_failed_cost(cost)
 
 
 class TestWhatAnOrphanCosts:
     """The caller who started it has left, and is told of the first cent; the dollar is another's."""
 
     def begin(self, callers, *outcomes, **options):
-        self.bills = [Bill() for _ in range(callers)]
+        self.bills = [CallCost() for _ in range(callers)]
         self.work, self.flights = Paid(self.bills, *outcomes), SingleFlight()
         return [
-            asyncio.ensure_future(self.flights.run("key", self.work, bill=bill, **options))
-            for bill in self.bills
+            asyncio.ensure_future(self.flights.run("key", self.work, call_cost=call_cost, **options))
+            for call_cost in self.bills
         ]
 
     async def orphaned(self, callers, *outcomes, **options):
@@ -186,7 +187,7 @@ class TestWhatAnOrphanCosts:
         await settle()
         first.cancel()
         await settle()
-        assert self.bills[0].of_one_who_leaves().usd == pytest.approx(0.01)
+        assert self.bills[0].own_share().usd == pytest.approx(0.01)
         return others
 
     async def test_falls_to_one_of_those_for_whom_it_fails(self):
@@ -205,7 +206,7 @@ class TestWhatAnOrphanCosts:
         others = await self.orphaned(3, OverloadedError("busy"), reply)
         self.work.release.set()
         await asyncio.gather(*others)
-        replies = [bill.with_inherited(reply) for bill in self.bills[1:]]
+        replies = [call_cost.with_inherited(reply) for call_cost in self.bills[1:]]
         assert sorted(one.wasted_cost for one in replies) == [0.0, pytest.approx(1.0)]
         assert sorted(one.attempts for one in replies) == [1, 2]
 
@@ -215,7 +216,7 @@ class TestWhatAnOrphanCosts:
         await settle()
         other.cancel()
         await settle()
-        assert [bill.of_one_who_leaves().usd for bill in self.bills[1:]] == [None, pytest.approx(1.0)]
+        assert [call_cost.own_share().usd for call_cost in self.bills[1:]] == [None, pytest.approx(1.0)]
         assert self.work.cancelled == 1
 
     async def test_falls_to_the_last_whose_time_is_up(self):
@@ -242,7 +243,7 @@ class TestWhatAnOrphanCosts:
         with pytest.raises(asyncio.CancelledError):
             await first
         assert await other == ("answer", True)
-        told = [self.bills[0].of_one_who_leaves().usd, self.bills[1].inherited.usd]
+        told = [self.bills[0].own_share().usd, self.bills[1].inherited.usd]
         assert told == [None, pytest.approx(1.01)]
 
 
@@ -262,22 +263,22 @@ async def test_work_that_nobody_waits_for_has_ended_when_a_scope_of_anyio_is_lef
 
 
 async def test_who_is_cancelled_once_more_is_told_of_all_that_it_cost():
-    bill = Bill()
+    call_cost = CallCost()
 
     async def work(left):
         try:
             await asyncio.Event().wait()
         finally:
             await asyncio.sleep(0.01)
-            bill.waste(1.0)
+            call_cost.add_failed_cost(1.0)
 
-    (one,) = start(SingleFlight(), work, 1, bill=bill)
+    (one,) = start(SingleFlight(), work, 1, call_cost=call_cost)
     for _ in range(2):
         await settle()
         one.cancel()
     with pytest.raises(asyncio.CancelledError):
         await one
-    assert bill.of_one_who_leaves().usd == 1.0
+    assert call_cost.own_share().usd == 1.0
 
 
 async def test_each_caller_keeps_its_own_deadline():

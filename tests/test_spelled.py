@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_force.spelled import about, count, dollars, duration, percent, size
+from claude_force.formatting import (
+    format_bytes,
+    format_duration,
+    format_duration_coarse,
+    format_percent,
+    format_usd,
+    pluralize,
+)
 
 
 @pytest.mark.parametrize(
@@ -33,12 +40,12 @@ from claude_force.spelled import about, count, dollars, duration, percent, size
     ],
 )
 def test_money_has_the_digits_that_matter_and_its_sign_before_the_dollar(usd, spelled):
-    assert dollars(usd) == spelled
+    assert format_usd(usd) == spelled
 
 
 @given(st.floats(1e-9, 1e9))
 def test_money_that_is_not_nothing_does_not_read_as_nothing(usd):
-    assert re.search("[1-9]", dollars(usd))
+    assert re.search("[1-9]", format_usd(usd))
 
 
 @pytest.mark.parametrize(
@@ -59,7 +66,7 @@ def test_money_that_is_not_nothing_does_not_read_as_nothing(usd):
     ],
 )
 def test_a_measured_time_has_about_three_digits(seconds, spelled):
-    assert duration(seconds) == spelled
+    assert format_duration(seconds) == spelled
 
 
 @pytest.mark.parametrize(
@@ -74,17 +81,17 @@ def test_a_measured_time_has_about_three_digits(seconds, spelled):
     ],
 )
 def test_a_guessed_time_has_whole_seconds_and_two_units_at_most(seconds, spelled):
-    assert about(seconds) == spelled
+    assert format_duration_coarse(seconds) == spelled
 
 
 @given(st.floats(60, 1e9))
 def test_a_long_time_is_spelled_the_same_whether_measured_or_guessed(seconds):
-    assert duration(seconds) == about(seconds)
+    assert format_duration(seconds) == format_duration_coarse(seconds)
 
 
 @given(st.floats(0, 1e12))
 def test_no_time_is_spelled_with_60_seconds_60_minutes_or_24_hours(seconds):
-    assert not re.search(r"\b(60|59\.95) s|\b60 min|\b24 h|\b1000 ms", duration(seconds))
+    assert not re.search(r"\b(60|59\.95) s|\b60 min|\b24 h|\b1000 ms", format_duration(seconds))
 
 
 @pytest.mark.parametrize(
@@ -92,12 +99,12 @@ def test_no_time_is_spelled_with_60_seconds_60_minutes_or_24_hours(seconds):
     [(0.0, "0.0 %"), (0.0001, "<0.1 %"), (0.001, "0.1 %"), (0.5, "50.0 %"), (1.0, "100.0 %")],
 )
 def test_a_share_that_is_not_nothing_does_not_read_as_nothing(share, spelled):
-    assert percent(share) == spelled
+    assert format_percent(share) == spelled
 
 
 def test_a_count_is_singular_for_one_alone():
-    assert [count(number, "call") for number in (0, 1, 2_000)] == ["0 calls", "1 call", "2,000 calls"]
-    assert count(2, "retry", "retries") == "2 retries"
+    assert [pluralize(number, "call") for number in (0, 1, 2_000)] == ["0 calls", "1 call", "2,000 calls"]
+    assert pluralize(2, "retry", "retries") == "2 retries"
 
 
 @pytest.mark.parametrize(
@@ -105,4 +112,4 @@ def test_a_count_is_singular_for_one_alone():
     [(1, "1 byte"), (1023, "1,023 bytes"), (1024, "1 kB"), (999 * 1024, "999 kB"), (100 * 2**20, "100.0 MB")],
 )
 def test_a_size_is_in_the_unit_that_suits_it(octets, spelled):
-    assert size(octets) == spelled
+    assert format_bytes(octets) == spelled

@@ -7,7 +7,7 @@ import sys
 import pytest
 from fleet import command
 
-from claude_force.patterns import pattern
+from claude_force.lazy_pattern import pattern
 
 ASK = ("run", "agent", "python-expert", "--task", "x")
 ENGINE = {"anthropic", "pydantic", "aiohttp", "httpx", "httpx2", "genai_prices"}

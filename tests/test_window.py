@@ -5,7 +5,6 @@ from fleet import FakeClock, fleet, write_project
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_force.calling.window import Window
 from claude_force.errors import (
     AuthenticationError,
     ConnectionFailedError,
@@ -13,6 +12,7 @@ from claude_force.errors import (
     RateLimitError,
     ServerError,
 )
+from claude_force.limits.aimd import AdaptiveConcurrencyLimit
 from claude_force.testing import faults
 
 
@@ -51,7 +51,7 @@ class TestWindow:
     """Pure: time is handed in."""
 
     def window(self, ceiling=10, adaptive=False, uniform=lambda low, high: low):
-        return Window(ceiling, adaptive, uniform)
+        return AdaptiveConcurrencyLimit(ceiling, adaptive, uniform)
 
     def busy(self, window, times, now):
         """The pauses that so many 529 in a row start, the next of them always at the end of the last."""
@@ -90,7 +90,7 @@ class TestWindow:
     @pytest.mark.parametrize("adaptive", [True, False])
     def test_a_lowered_ceiling_stays_for_half_a_minute_and_rises_again(self, adaptive):
         window = self.window(8, adaptive)
-        window.lower_ceiling(3, 100.0)
+        window.reduce_ceiling(3, 100.0)
         for _ in range(100):
             window.succeeded(129.9, 3, True)
         assert (int(window.size), window.has_room(3)) == (3, False)
@@ -106,7 +106,7 @@ class TestWindow:
     def test_a_lowered_ceiling_holds_after_a_storm_too(self):
         window = self.window(40, adaptive=True)
         window.succeeded(0.0, 30, True)
-        window.lower_ceiling(3, 0.0)
+        window.reduce_ceiling(3, 0.0)
         self.busy(window, 5, 0.0)
         for _ in range(20):
             window.succeeded(29.0, 3, True)
@@ -114,8 +114,8 @@ class TestWindow:
 
     def test_a_ceiling_that_is_lowered_again_waits_again(self):
         window = self.window(8)
-        window.lower_ceiling(3, 0.0)
-        window.lower_ceiling(0, 30.0)
+        window.reduce_ceiling(3, 0.0)
+        window.reduce_ceiling(0, 30.0)
         window.succeeded(59.0, 1, True)
         assert window.size == 1
         window.succeeded(60.0, 1, True)
@@ -125,7 +125,8 @@ class TestWindow:
         latest = self.window(uniform=lambda low, high: high)
         assert latest.failed(RateLimitError("later", retry_after=9.0), 0.0, 0.0) == 9.5
         pauses = {
-            Window(10, False).failed(RateLimitError("later", retry_after=9.0), 0.0, 0.0) for _ in "1234"
+            AdaptiveConcurrencyLimit(10, False).failed(RateLimitError("later", retry_after=9.0), 0.0, 0.0)
+            for _ in "1234"
         }
         assert len(pauses) > 1
         assert 9 <= min(pauses) < max(pauses) <= 9.5
@@ -312,7 +313,7 @@ class TestWindow:
     )
     def test_it_is_never_empty_nor_above_its_ceiling_and_never_shut_for_good(self, events):
         for adaptive in (True, False):
-            window, now = Window(20, adaptive), 0.0
+            window, now = AdaptiveConcurrencyLimit(20, adaptive), 0.0
             for kind, passed in events:
                 now += passed
                 if kind == "ok":

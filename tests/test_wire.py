@@ -15,7 +15,6 @@ import pytest
 from fleet import MODEL, ended, fleet, write_project
 
 from claude_force import AsyncAgentOrchestrator
-from claude_force.calling.direct import Direct
 from claude_force.errors import (
     AuthenticationError,
     BadReplyError,
@@ -25,6 +24,7 @@ from claude_force.errors import (
     SilenceError,
 )
 from claude_force.testing import MessagesServer, faults
+from claude_force.transport.direct import Direct
 
 
 @pytest.fixture
@@ -241,7 +241,7 @@ class TestABudgetWhereTheConnectionFails:
     @pytest.fixture(autouse=True)
     def by_either_client(self, fast, monkeypatch):
         if not fast:
-            monkeypatch.setattr("claude_force.calling.transport.make_http", lambda *_: None)
+            monkeypatch.setattr("claude_force.transport.transport.make_http", lambda *_: None)
 
     async def spent_by_the_last(self, project, times, answers, address=None):
         async with sequence(*[http(PLAIN)] * (times - 1), *answers) as (url, _):
@@ -335,7 +335,7 @@ class TestAioHttpsOwnSession:
         async with sequence(http(PLAIN), None) as (url, _):
             ours = (await ask_twice(project, url))[1].error
         assert len(direct) == 1
-        monkeypatch.setattr("claude_force.calling.wire.direct", lambda *_: None)
+        monkeypatch.setattr("claude_force.transport.wire.direct", lambda *_: None)
         async with sequence(http(PLAIN), None) as (other, _):
             theirs = (await ask_twice(project, other))[1].error
         assert len(direct) == 1

@@ -11,7 +11,7 @@ from fleet import write_project
 from claude_force import AgentOrchestrator, errors
 from claude_force.cli.arguments import OPTIONS
 from claude_force.cli.main import main
-from claude_force.portable import error_fields, error_from
+from claude_force.engine.result_json import error_fields, error_from
 from claude_force.testing import MessagesServer, faults
 
 ASK = ["run", "agent", "python-expert", "--task", "x"]

@@ -13,7 +13,7 @@ import pytest
 from fleet import command
 
 from claude_force.cli.main import main
-from claude_force.cli.tree import Tree
+from claude_force.cli.workflow_display import WorkflowDisplay
 from claude_force.testing import faults
 from claude_force.types import AgentResult
 from claude_force.workflow import StepEvent, StepResult
@@ -439,7 +439,7 @@ class TestTerminal:
 
 class TestTree:
     def tree(self, ended, running, cost=0.5):
-        tree = Tree("many", True)
+        tree = WorkflowDisplay("many", True)
         for number in range(ended):
             result = AgentResult("a", True, "x", cost=cost)
             step = StepResult(f"s{number}", "an-agent", "succeeded", tries=(result,), began=0.0, ended=1.0)

@@ -12,11 +12,11 @@ from hypothesis import strategies as some
 from claude_force.agents.names import nearest
 from claude_force.errors import AgentNotFoundError, InvalidWorkflowError
 from claude_force.workflow import Step, Workflow, template
-from claude_force.workflow.checking import check, faults
-from claude_force.workflow.order import cycles, dependents, levels
-from claude_force.workflow.reading import read_workflow
-from claude_force.workflow.spec import Condition, ForEach
-from claude_force.workflow.told import told, usual_template
+from claude_force.workflow.graph import cycles, dependents, levels
+from claude_force.workflow.models import Condition, ForEach
+from claude_force.workflow.parser import read_workflow
+from claude_force.workflow.prompts import render, usual_template
+from claude_force.workflow.validation import check, faults
 
 AGENTS = ("python-expert", "code-reviewer")
 
@@ -470,7 +470,7 @@ class TestChain:
         """What each agent is told, where each has answered `ANSWER n` in turn."""
         values = {"task": "T ${steps.1} $${x}"}
         values.update({f"steps.{one.id}": f"ANSWER {one.id} ${{task}}" for one in workflow.steps})
-        return [told(one.task, values) for one in workflow.steps]
+        return [render(one.task, values) for one in workflow.steps]
 
     def test_a_list_of_agents_is_a_chain(self):
         workflow = read_workflow("w", ["python-expert", "code-reviewer", "python-expert"])

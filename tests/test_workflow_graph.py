@@ -19,9 +19,9 @@ from claude_force.errors import (
 )
 from claude_force.types import AgentResult
 from claude_force.workflow import Step, Workflow
-from claude_force.workflow.parts import Answered
-from claude_force.workflow.runner import Runner, Setting
-from claude_force.workflow.spec import Condition, ForEach
+from claude_force.workflow.models import Condition, ForEach
+from claude_force.workflow.runner import RunConfig, Runner
+from claude_force.workflow.step_calls import StepAnswer
 
 OK, TRANSIENT, REFUSED = "ok", "transient", "refused"
 
@@ -48,7 +48,7 @@ class Simulated:
         finally:
             self.in_flight -= 1
         self.ended[place] = LoopClock().now()
-        return Answered(result_of(part, fate, way.word))
+        return StepAnswer(result_of(part, fate, way.word))
 
 
 def result_of(part, fate, word="yes"):
@@ -67,7 +67,7 @@ class Way:
 
 def setting(tmp_path=None, **more):
     ways = {"task": "T", "inputs": {}, "root": tmp_path, "most_parts": 1_000, "now": LoopClock().now, **more}
-    return Setting(**ways)
+    return RunConfig(**ways)
 
 
 def graph(*steps, **more):
@@ -216,7 +216,7 @@ class TestTime:
 
         async def run(part):
             positions[part.step.id] = part.position
-            return Answered(result_of(part, OK))
+            return StepAnswer(result_of(part, OK))
 
         results = run_virtually(ran(workflow, setting(), run))
         order = [one.id for one in results]
@@ -305,7 +305,7 @@ class TestSkipping:
         step = Step("a", "x", "${item}", foreach=ForEach("list", ("one", "two", "three")))
 
         async def run(part):
-            return Answered(result_of(part, REFUSED if part.number else OK))
+            return StepAnswer(result_of(part, REFUSED if part.number else OK))
 
         (result,) = run_virtually(ran(graph(step), setting(), run))
         assert result.reason.startswith("2 of 3 parts failed, the first of them two: no. ")
@@ -328,7 +328,7 @@ class TestRetries:
 
         async def run(part):
             tries.append(AgentResult("x", False, errors=[str(error)], error=error))
-            return Answered(tries[-1])
+            return StepAnswer(tries[-1])
 
         (result,) = run_virtually(ran(graph(Step("a", "x", retries=2)), setting(), run))
         assert len(tries) == (3 if again else 1)
@@ -342,7 +342,7 @@ class TestRetries:
             asked.append((part.step.id, part.number))
             await asyncio.sleep(1)
             error = CancelledCallError("The run was cancelled")
-            return Answered(AgentResult("x", False, errors=[str(error)], error=error, cost=0.5))
+            return StepAnswer(AgentResult("x", False, errors=[str(error)], error=error, cost=0.5))
 
         steps = (
             Step("many", "x", foreach=ForEach("list", tuple("abcde")), retries=3, optional=True),
@@ -358,7 +358,7 @@ class TestRetries:
         async def run(part):
             if part.number == 1:
                 raise InvalidTaskError("Task is empty")
-            return Answered(result_of(part, OK))
+            return StepAnswer(result_of(part, OK))
 
         step = Step("a", "x", "${item}", foreach=ForEach("list", ("one", "two", "three")))
         (result,) = run_virtually(ran(graph(step), setting(), run))
@@ -374,9 +374,9 @@ class TestForEach:
 
         async def run(part):
             if part.step.id == "before":
-                return Answered(AgentResult("x", True, answer))
+                return StepAnswer(AgentResult("x", True, answer))
             asked.append(part)
-            return Answered(result_of(part, OK))
+            return StepAnswer(result_of(part, OK))
 
         steps = [Step("before", "x"), Step("each", "x", task, ("before",), foreach=source)]
         results = run_virtually(ran(graph(*steps), setting(tmp_path, **more), run))
@@ -481,8 +481,8 @@ class TestForEach:
     def test_the_lists_of_all_parts_of_a_dependency_one_after_the_other(self, tmp_path):
         async def run(part):
             if part.step.id == "first":
-                return Answered(AgentResult("x", True, f'["{part.task}1", "{part.task}2"]'))
-            return Answered(result_of(part, OK))
+                return StepAnswer(AgentResult("x", True, f'["{part.task}1", "{part.task}2"]'))
+            return StepAnswer(result_of(part, OK))
 
         steps = [
             Step("first", "x", "${item}", foreach=ForEach("list", ("a", "b"))),
@@ -504,7 +504,7 @@ class TestForEach:
             tasks.append(len(asyncio.all_tasks()))
             await asyncio.sleep(1)
             ended.append(LoopClock().now())
-            return Answered(result_of(part, OK))
+            return StepAnswer(result_of(part, OK))
 
         step = Step("a", "x", "${item}", foreach=ForEach("list", tuple(map(str, range(2_000)))))
         (result,) = run_virtually(ran(graph(step), setting(most_parts=8), run))

@@ -17,7 +17,7 @@ from test_workflow_runs import DIAMOND, SECRET, answer, engine, rows, shown, ste
 from claude_force.errors import InvalidWorkflowError, RunBusyError, RunNotFoundError
 from claude_force.testing import MessagesServer, faults
 from claude_force.workflow import Step, Workflow
-from claude_force.workflow.journal import Answer, Journal, KeptRun
+from claude_force.workflow.checkpoints import Answer, CheckpointStore, RunRecord
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="modes, forks and signals as POSIX has them")
 
@@ -94,7 +94,7 @@ class TestForgeries:
         first = await ran(project, server, folder)
 
         def make(folder, _):
-            return Journal(folder, b"another secret altogether")
+            return CheckpointStore(folder, b"another secret altogether")
 
         server.requests.clear()
         async with engine(project, server, folder, make) as orchestrator:
@@ -103,7 +103,7 @@ class TestForgeries:
 
     async def test_an_answer_that_a_later_version_wrote_is_asked_again(self, project, server, folder, caplog):
         first = await ran(project, server, folder)
-        with closing(Journal(folder, SECRET)) as journal:
+        with closing(CheckpointStore(folder, SECRET)) as journal:
             (one, *_) = [one for one in journal.answers(first.run_id) if one.step == "left"]
             change(folder, "DELETE FROM answers WHERE step = 'left'")
             journal.keep([(first.run_id, one._replace(result='{"of": "a later version"}'), 0.0)])
@@ -124,7 +124,7 @@ class TestForgeries:
                 await orchestrator.execute_workflow(DIAMOND, resume=first.run_id)
 
 
-class Full(Journal):
+class Full(CheckpointStore):
     """Its file can grow no further once there is a run."""
 
     def begin(self, run):
@@ -133,7 +133,7 @@ class Full(Journal):
         self._db.execute(f"PRAGMA max_page_count = {pages}")
 
 
-class ReadOnly(Journal):
+class ReadOnly(CheckpointStore):
     def __init__(self, folder, secret):
         super().__init__(folder, secret)
         self._db.execute("PRAGMA query_only = ON")
@@ -142,7 +142,7 @@ class ReadOnly(Journal):
 class TestTrouble:
     """Warnings are logged, and the run goes on."""
 
-    async def goes_on(self, project, server, caplog, folder=None, make=Journal):
+    async def goes_on(self, project, server, caplog, folder=None, make=CheckpointStore):
         with caplog.at_level(logging.WARNING):
             async with engine(project, server, folder, make) as orchestrator:
                 result = await orchestrator.execute_workflow(DIAMOND, "x")
@@ -159,7 +159,7 @@ class TestTrouble:
         assert (clean_environment / ".claude" / "runs").read_text(encoding="utf-8") == "mine"
 
     async def test_a_journal_that_can_not_be_written(self, project, server, caplog, folder):
-        Journal(folder, SECRET).close()
+        CheckpointStore(folder, SECRET).close()
         result, (warning,) = await self.goes_on(project, server, caplog, folder, ReadOnly)
         assert warning == "the run is not kept and can't be resumed: attempt to write a readonly database"
         assert result.run_id is None
@@ -253,9 +253,9 @@ class TestAge:
     def kept(self, folder, **ages):
         """The runs that are there after another has begun; `ages` are (began, ended) in days before now."""
         now = time.time()
-        with closing(Journal(folder, SECRET)) as journal:
+        with closing(CheckpointStore(folder, SECRET)) as journal:
             for name, (began, ended) in ages.items():
-                journal.begin(KeptRun(name, "w", "x"))
+                journal.begin(RunRecord(name, "w", "x"))
                 journal.keep([(name, Answer("a", 0, b"q", now, "{}"), 0.5)])
                 ended = None if ended is None else now - ended * self.DAY
                 change(
@@ -265,7 +265,7 @@ class TestAge:
                     ended,
                     name,
                 )
-            journal.begin(KeptRun("new", "w", "x", began=now))
+            journal.begin(RunRecord("new", "w", "x", began=now))
             found = {one.id for one in journal.recent(20)} - {"new"}
         assert set(rows(folder / "journal.sqlite", "run")) == {(one,) for one in found}
         return found
@@ -280,9 +280,9 @@ class TestAge:
         assert self.kept(folder, killed=(31, None)) == set()
 
     def test_the_last_runs_come_first(self, folder):
-        with closing(Journal(folder, SECRET)) as journal:
+        with closing(CheckpointStore(folder, SECRET)) as journal:
             for number in range(5):
-                journal.begin(KeptRun(f"r{number}", "w", "x", began=time.time() + number))
+                journal.begin(RunRecord(f"r{number}", "w", "x", began=time.time() + number))
             assert [one.id for one in journal.recent(3)] == ["r4", "r3", "r2"]
 
 
@@ -402,8 +402,10 @@ sys.exit(0 if good else 1)
 
 
 def test_the_listing_and_a_write_can_go_on_at_once(folder):
-    with closing(Journal(folder, SECRET)) as writing, closing(Journal(folder, SECRET)) as reading:
-        writing.begin(KeptRun("r", "w", "x"))
+    with closing(CheckpointStore(folder, SECRET)) as writing, closing(
+        CheckpointStore(folder, SECRET)
+    ) as reading:
+        writing.begin(RunRecord("r", "w", "x"))
         for number in range(50):
             writing.keep([("r", Answer("a", number, str(number).encode(), float(number), "{}"), 0.01)])
             assert len(reading.recent(20)) == 1
@@ -415,10 +417,10 @@ def test_the_listing_and_a_write_can_go_on_at_once(folder):
 def test_to_open_it_lets_go_of_no_lock_that_this_process_has(folder):
     attempt = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('BEGIN IMMEDIATE')"
     path = str(folder / "journal.sqlite")
-    Journal(folder, SECRET).close()
+    CheckpointStore(folder, SECRET).close()
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.execute("BEGIN IMMEDIATE")
-        Journal(folder, SECRET).close()
+        CheckpointStore(folder, SECRET).close()
         refused = subprocess.run([sys.executable, "-c", attempt, path], stderr=subprocess.PIPE, text=True)
         db.execute("ROLLBACK")
     assert "database is locked" in refused.stderr

@@ -26,9 +26,9 @@ from claude_force.errors import (
 from claude_force.orchestrator import AgentOrchestrator
 from claude_force.testing import MessagesServer, faults
 from claude_force.workflow import Step, Workflow
-from claude_force.workflow.journal import Journal
-from claude_force.workflow.keeping import Keeper
-from claude_force.workflow.spec import Condition, ForEach
+from claude_force.workflow.checkpointer import Checkpointer
+from claude_force.workflow.checkpoints import CheckpointStore
+from claude_force.workflow.models import Condition, ForEach
 
 PRICES = {MODEL: {"input": 3.0, "output": 15.0}, "claude-haiku-5-5": {"input": 1.0, "output": 5.0}}
 SECRET = b"a secret of the tests' own"
@@ -69,7 +69,7 @@ def project(tmp_path):
 
 
 @asynccontextmanager
-async def engine(config, server, folder=None, make=Journal, **more):
+async def engine(config, server, folder=None, make=CheckpointStore, **more):
     """An orchestrator that reaches the server. `folder` is that of the journal, else it is the user's own."""
     orchestrator = AsyncAgentOrchestrator(
         config,
@@ -80,7 +80,7 @@ async def engine(config, server, folder=None, make=Journal, **more):
         **{"prices": PRICES, **more},
     )
     if folder is not None:
-        orchestrator.__dict__["_keeper"] = Keeper(lambda: make(folder, SECRET))
+        orchestrator.__dict__["_keeper"] = Checkpointer(lambda: make(folder, SECRET))
     async with orchestrator:
         yield orchestrator
 
@@ -228,7 +228,7 @@ def asked(server):
     return Counter(text_of(one).partition(":")[0].split()[-1] for one in server.requests)
 
 
-class Snapshots(Journal):
+class Snapshots(CheckpointStore):
     """Keeps what a crash right after each of its transactions would leave on the disk."""
 
     def __init__(self, folder, secret):
@@ -262,7 +262,7 @@ def examples(soak):
 
 
 class TestCrashPoints:
-    async def ran(self, place, server, workflow, make=Journal, **more):
+    async def ran(self, place, server, workflow, make=CheckpointStore, **more):
         config, folder = place
         server.requests.clear()
         async with engine(config, server, folder, make) as orchestrator:
@@ -491,8 +491,8 @@ class TestResume:
     ):
         async with engine(project, server) as orchestrator:
 
-            async def broken_off(call, left, terms):
-                terms.bill.waste(0.5)
+            async def broken_off(call, left, context):
+                context.call_cost.add_failed_cost(0.5)
                 raise asyncio.CancelledError
 
             monkeypatch.setattr(orchestrator._asking, "_send", broken_off)

@@ -37,9 +37,9 @@ from claude_force.bulk import (
     Retried,
     Started,
 )
-from claude_force.calling import Load, Rates
 from claude_force.durable import Runs, Worker
 from claude_force.durable.runs import Failure, RunState, WorkerState
+from claude_force.engine.estimate import Estimate, Range
 from claude_force.errors import (
     BudgetExceededError,
     CallError,
@@ -48,17 +48,18 @@ from claude_force.errors import (
     SilenceError,
     TransientError,
 )
-from claude_force.estimate import Estimate, Range
 from claude_force.inquiries import Inquiries
 from claude_force.integrations.json_logs import JsonFormatter, JsonLogs, log_as_json
 from claude_force.integrations.otel import OpenTelemetry, instrument
 from claude_force.ledger.entry import Entry
+from claude_force.limits.admission import Load
+from claude_force.limits.rate_limiter import Rates
 from claude_force.performance_tracker import PerformanceTracker
-from claude_force.testing import Billed, Fault, MessagesServer, RateLimit, Received, faults
-from claude_force.testing.traffic import Traffic
-from claude_force.types import Attempt, Call, Executed, Usage
+from claude_force.testing import BilledRequest, Fault, MessagesServer, RateLimit, RecordedRequest, faults
+from claude_force.testing.request_log import RequestLog
+from claude_force.types import Attempt, Call, CallCompleted, Usage
 from claude_force.workflow import Condition, ForEach, StepEvent, StepResult, read_workflow
-from claude_force.workflow.journal import KeptRun
+from claude_force.workflow.checkpoints import RunRecord
 from claude_force.workflow.plan import Plan, PlannedStep
 
 PAIRS = [("python-expert", "Explain lists"), ("code-reviewer", "Review: def foo(): pass")]
@@ -280,7 +281,7 @@ def told_of_event(event: Event) -> None:
         assert_type(event.result, AgentResult)
 
 
-def told_of_call(executed: Executed) -> None:
+def told_of_call(executed: CallCompleted) -> None:
     call: Call = executed.call
     assert_type((call.agent_name, call.task, call.model), Tuple[str, str, str])
     assert_type(call.options, Mapping[str, Any])
@@ -348,10 +349,10 @@ async def workflows(fleet: AgentOrchestrator, other: AsyncAgentOrchestrator) -> 
     assert_type(plan.steps, Tuple[PlannedStep, ...])
     assert_type(plan.estimate, Estimate)
     assert_type(plan.levels, List[List[str]])
-    assert_type(await other.runs(most=5), List[KeptRun])
+    assert_type(await other.runs(most=5), List[RunRecord])
 
 
-def runs_of_workflows(run: WorkflowResult, kept: KeptRun) -> None:
+def runs_of_workflows(run: WorkflowResult, kept: RunRecord) -> None:
     old: List[AgentResult] = run
     assert_type(old[0], AgentResult)
     assert_type((run.name, run.task, run.output), Tuple[str, str, str])
@@ -413,7 +414,7 @@ def a_cache() -> None:
     assert_type(kept, bool)
     assert_type(cache.set_many([{"agent": "a", "task": "t", "model": "m", "response": "r"}]), int)
     assert_type((cache.has("a", "t", "m"), cache.delete("a", "t", "m")), Tuple[bool, bool])
-    assert_type(cache.recall("a", "t", "m", {"endpoint": "e"}), Optional[Dict[str, Any]])
+    assert_type(cache.get_in_memory("a", "t", "m", {"endpoint": "e"}), Optional[Dict[str, Any]])
     assert_type(cache.clear(agent="a"), int)
     assert_type((cache.get_stats(), cache.explain_miss("a", "t", "m")), Tuple[Dict[str, Any], Dict[str, Any]])
     assert_type(cache.verify(remove=True), Dict[str, int])
@@ -421,7 +422,7 @@ def a_cache() -> None:
     cache.close()
 
 
-def a_ledger(executed: Executed, entry: Entry) -> None:
+def a_ledger(executed: CallCompleted, entry: Entry) -> None:
     tracker = PerformanceTracker(Path("metrics"), max_file_mb=1, keep_files=3)
     tracker.record(executed)
     tracker.record_now(executed)
@@ -442,7 +443,7 @@ def integrations(fleet: AgentOrchestrator, traces: TracerProvider, meters: Meter
     logging.StreamHandler().setFormatter(JsonFormatter())
 
 
-def the_stand_in(traffic: Traffic) -> None:
+def the_stand_in(traffic: RequestLog) -> None:
     broken: List[Optional[Fault]] = [
         faults.status(529, retry_after=1.5, message="busy"),
         faults.reset(),
@@ -467,11 +468,11 @@ def the_stand_in(traffic: Traffic) -> None:
         assert_type(server, MessagesServer)
         assert_type(server.base_url, str)
         assert_type(server.environment(), Dict[str, str])
-        assert_type(server.requests, List[Received])
+        assert_type(server.requests, List[RecordedRequest])
         assert_type(server.requests[0].body, Dict[str, Any])
-        assert_type(server.bills, List[Billed])
+        assert_type(server.bills, List[BilledRequest])
         assert_type((server.connections, server.in_flight, server.max_in_flight), Tuple[int, int, int])
-    same: Traffic = server
+    same: RequestLog = server
     assert_type((same.disconnects, traffic.open_connections), Tuple[int, int])
     MessagesServer(faults=lambda request: faults.reset() if request.path else None).start().stop()
 

@@ -4,16 +4,16 @@ import asyncio
 import random
 from collections import Counter
 
-from claude_force.calling import Clock
-from claude_force.calling.error_mapping import from_status
-from claude_force.calling.forecast import Forecast
-from claude_force.calling.gate import Gate
-from claude_force.calling.line import Line
-from claude_force.calling.pace import NO_RATES, Pace
-from claude_force.calling.retry import RetryPolicy
-from claude_force.calling.window import Window
+from claude_force.clock import Clock
+from claude_force.engine.call_sender import CallSender
+from claude_force.engine.retry import RetryPolicy
+from claude_force.limits.admission import AdmissionController
+from claude_force.limits.aimd import AdaptiveConcurrencyLimit
+from claude_force.limits.rate_limiter import NO_RATES, RateLimiter
+from claude_force.limits.token_estimator import TokenEstimator
 from claude_force.testing.limits import Limiter
 from claude_force.testing.replies import Refused
+from claude_force.transport.error_mapping import from_status
 from claude_force.types import Reply, Usage
 
 
@@ -120,5 +120,7 @@ class SimulatedServer:
 def line_to(server, ceiling=100, adaptive=False, rates=NO_RATES, attempts=3, price=lambda *_: 0.0):
     """A line as the caller opens it, over `server`."""
     clock = LoopClock()
-    gate = Gate(Window(ceiling, adaptive), Pace(rates, clock.now()), clock)
-    return Line(server, gate, RetryPolicy(attempts), clock, price, Forecast())
+    gate = AdmissionController(
+        AdaptiveConcurrencyLimit(ceiling, adaptive), RateLimiter(rates, clock.now()), clock
+    )
+    return CallSender(server, gate, RetryPolicy(attempts), clock, price, TokenEstimator())

@@ -72,14 +72,14 @@ def claude_force(cache: bool = True, ledger: bool = True, budget: bool = True) -
 @asynccontextmanager
 async def transport(base_url: str, concurrent: int, streamed: bool) -> AsyncIterator[Ask]:
     """claude-force's own way to send one request, and nothing of what decides when."""
-    from claude_force.calling.transport import Meter, Transport
+    from claude_force.transport.transport import AttemptRecord, Transport
     from claude_force.types import Call
 
     sending = Transport("none", base_url, PATIENCE, streamed, concurrent)
 
     async def one(task: str) -> int:
         call = Call("expert", (SYSTEM,), task, MODEL, MAX_TOKENS)
-        return len((await sending.attempt(call, Meter())).text)
+        return len((await sending.attempt(call, AttemptRecord())).text)
 
     try:
         yield bounded(one, concurrent)

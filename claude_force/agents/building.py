@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple, TypeVar
 
-from ..agent_types import AgentSettings
+from ..types import AgentSettings
 from .commands import injections
 from .definition import Definition
 from .keys import AGENT, COMMAND, listed, slips

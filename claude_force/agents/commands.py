@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import List, Match
 
-from ..patterns import pattern
+from ..lazy_pattern import pattern
 
 _PLACE = pattern(r"\$ARGUMENTS\[(\d{1,3})\]|\$(ARGUMENTS)\b|\$(\d{1,3})(?![\d.,]\d)\b")
 # Since Claude Code counts from $0, a text that has it counts from there; all older ones begin with $1.

@@ -9,7 +9,7 @@ from typing import Any, Mapping, Optional
 
 from .. import settings
 from ..errors import InvalidTaskError
-from ..patterns import pattern
+from ..lazy_pattern import pattern
 from ..types import Call
 from .models import LONG_CONTEXT_BETA
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
-from ..patterns import pattern
+from ..lazy_pattern import pattern
 from .keys import IN_TEXT, LISTS, ONE_LINE
 from .model_names import is_model_name
 

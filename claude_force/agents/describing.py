@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Dict, Optional
 
-from ..agent_types import Agent
 from ..errors import InvalidOptionError
+from ..types import Agent
 from .keys import AGENT, COMMAND, SHOWN, keys_of, not_used
 from .models import choose, model_of, takes_effort
 

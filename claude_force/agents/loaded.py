@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 
-from ..agent_types import Agent
 from ..errors import ConfigurationError
+from ..types import Agent
 from .building import PROBLEM
 from .definition import Definition, front_matter_marks, read_definition
 from .files import AgentFiles, Found, Stamp, stamp, stamp_of

@@ -6,9 +6,9 @@ from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
-from ..agent_types import Agent
 from ..errors import ConfigurationError
 from ..storage.project_files import shown
+from ..types import Agent
 from .building import NOTE, WARNING, faults_of, read_model, read_settings
 from .config import AgentEntry, Config, load_config
 from .definition import Definition

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..patterns import pattern
+from ..lazy_pattern import pattern
 
 # Room for an inference profile's ARN on Bedrock.
 LONGEST_NAME = 256

@@ -15,7 +15,7 @@ from typing import Iterator, List, Match, NamedTuple, Optional, Set, Tuple
 
 from .. import settings
 from ..errors import InvalidOptionError
-from ..patterns import pattern
+from ..lazy_pattern import pattern
 from .model_names import is_model_name
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from typing import Iterable, List
 
 from .. import settings
 from ..errors import InvalidAgentNameError, InvalidTaskError
-from ..patterns import pattern
+from ..lazy_pattern import pattern
 
 _NAME = pattern(r"[a-zA-Z0-9_-]+")
 _AGENT_NAME = pattern(r"(?:[a-zA-Z0-9_-]+:)?[a-zA-Z0-9_-]+")

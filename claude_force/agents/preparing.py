@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Dict, Optional
 
-from ..agent_types import Agent
 from ..errors import ConfigurationError
-from ..types import Call
+from ..types import Agent, Call
 from .commands import render
 from .models import Choice, betas_of, choose, is_open, model_of, takes_effort, warn_if_retired
 from .names import check_task

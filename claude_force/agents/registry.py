@@ -6,10 +6,10 @@ import threading
 from pathlib import Path
 from typing import Any, Dict, FrozenSet, List, Optional, Union
 
-from ..agent_types import Agent
 from ..errors import AgentNotFoundError, ConfigurationError, WorkflowNotFoundError
 from ..storage.project_files import shown
 from ..storage.project_root import working_folder
+from ..types import Agent
 from .building import PROBLEM
 from .discovery import Sources, find_sources
 from .files import stamp

@@ -9,7 +9,7 @@ from collections.abc import Mapping as AnyMapping
 from typing import Any, Mapping
 
 from .. import settings
-from ..patterns import pattern
+from ..lazy_pattern import pattern
 
 # The ids of Anthropic's API; those of clouds have a prefix or a suffix.
 _THINKS = pattern(r"claude-(?:(?:fable|mythos)-5|opus-5-5|sonnet-5-5)(?![.\d])")

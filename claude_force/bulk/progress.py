@@ -6,9 +6,9 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Callable, Deque, Optional, Tuple
 
-from ..calling import Watch
+from ..costs import CostTotals
 from ..errors import CallError
-from ..money import Spent
+from ..limits.call_context import CallListener
 from ..types import AgentResult
 
 # The rate is that of the last minute, so that it follows a run that is slowed down.
@@ -107,7 +107,7 @@ class Finished(Event):
 OnEvent = Callable[[Event], None]
 
 
-class Tracker:
+class ProgressTracker:
     """Counts what happens and tells it to `on_event`."""
 
     def __init__(self, on_event: OnEvent, total: Optional[int], now: Callable[[], float]) -> None:
@@ -116,7 +116,7 @@ class Tracker:
         self._total = total
         self._done = self._failed = self._cached = self._taken = self._in_flight = 0
         self._attempts = self._input = self._output = self._priced = 0
-        self._spent = Spent()
+        self._spent = CostTotals()
         self._answered = 0
         # Moments, each with the rows that were answered by then; the first is that of the first request.
         self._samples: Deque[Tuple[float, int]] = deque()
@@ -198,10 +198,10 @@ def _is_answered(result: AgentResult) -> bool:
     return not (result.cached or result.shared) and (result.success or result.attempts > 0)
 
 
-class RowWatch(Watch):
+class RowWatch(CallListener):
     """Tells one row's story."""
 
-    def __init__(self, tracker: Tracker, index: int, agent_name: str) -> None:
+    def __init__(self, tracker: ProgressTracker, index: int, agent_name: str) -> None:
         self._tracker, self._index, self._agent = tracker, index, agent_name
         self._on_wire = False
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Dict, Iterator, Optional, Tuple
 
+from ..costs import cost_or_bound, is_unpriced
 from ..errors import CancelledCallError, ClosedError, InputError
-from ..money import bounded, is_unpriced
 from ..types import AgentResult
-from .rows import Row
+from .task_file import Row
 
 # Errors of calls that were ended from outside. They are written down for what they may have cost.
 _BROKEN_OFF = (ClosedError.__name__, CancelledCallError.__name__)
@@ -91,7 +91,7 @@ def _costs(result: AgentResult, before: Before) -> Tuple[Optional[float], Option
         return cost, cost or 0.0
     if is_unknown and result.cost_at_most is None:
         return None, None
-    return None, bounded(result.cost, result.cost_at_most) + known + doubtful
+    return None, cost_or_bound(result.cost, result.cost_at_most) + known + doubtful
 
 
 def _error(result: AgentResult) -> Optional[str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Callable, Counter, Optional, Protocol
 
 from ..errors import ClaudeForceError, InputError
-from ..spelled import count
-from .output import OutputDisturbedError, Results
-from .rows import Row
+from ..formatting import pluralize
+from .results_file import OutputDisturbedError, Results
+from .task_file import Row
 
 # Bytes of a line: of a token of the answer, and of all that is neither the answer nor the row's own; of a
 # character, which JSON may have to escape.
@@ -55,7 +55,9 @@ class Problems:
         """Raises InputError where no row can be run: then the file has another form, and none has failed."""
         if self._first is None or sum(self._counts.values()) < rows:
             return
-        kinds = ", ".join(f"{count(many, 'row')} with {kind}" for kind, many in self._counts.most_common())
+        kinds = ", ".join(
+            f"{pluralize(many, 'row')} with {kind}" for kind, many in self._counts.most_common()
+        )
         first = self._first.problem
         if first is None and self._refusals is not None:
             reason = self._refusals.reason(self._first.agent, self._first.task)

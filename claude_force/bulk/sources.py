@@ -10,7 +10,7 @@ from ..errors import FileAccessError, InputError
 from ..storage.file_walk import FileWalk, Match, has_magic, split_pattern
 from ..storage.named_paths import Grant, NamedPaths
 from ..storage.project_files import ProjectFiles, shown
-from .rows import Row
+from .task_file import Row
 
 # In bytes. A file that is smaller and yet too long for a task is refused as such.
 _LARGEST = 16 * 1024 * 1024
@@ -63,8 +63,8 @@ class SourceFiles:
                 yield Row(index, self._agent, "", fields, problem=str(error), kind=_UNREADABLE)
             else:
                 task = f'<file path="{name}">\n{text}\n</file>'
-                opening = f"{self._instruction}\n\n" if self._instruction else ""
-                yield Row(index, self._agent, opening + task, fields)
+                session = f"{self._instruction}\n\n" if self._instruction else ""
+                yield Row(index, self._agent, session + task, fields)
 
 
 class _Search:

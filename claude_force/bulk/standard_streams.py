@@ -11,7 +11,7 @@ from typing import BinaryIO, Collection, Dict, Iterator, Mapping
 
 from ..types import AgentResult
 from .result_lines import Before, Done, line_of
-from .rows import Row
+from .task_file import Row
 
 STDIN, STDOUT = "standard input", "standard output"
 

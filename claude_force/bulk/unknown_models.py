@@ -11,7 +11,7 @@ from typing import Callable, Iterable, List, Optional, Protocol, Set, Tuple
 
 from ..errors import InputError
 from ..types import AgentResult
-from .rows import Row
+from .task_file import Row
 
 RUN, MODEL = "run", "model"
 ModelOf = Callable[[str], Optional[str]]

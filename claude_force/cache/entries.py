@@ -7,8 +7,8 @@ import logging
 import struct
 from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
-from .key import Question, cache_key, field_checksums, question
-from .signing import Entry, Secret, seal
+from ..storage.signing import Entry, Secret, seal
+from .request_key import Question, cache_key, field_checksums, question
 
 logger = logging.getLogger(__name__)
 
@@ -17,7 +17,7 @@ FORGED = "a cache entry whose signature does not hold was removed"
 NO_FINGERPRINT: Mapping[str, str] = {}
 
 
-def entry_of(
+def to_entry(
     created: float,
     agent: str,
     task: str,
@@ -39,7 +39,7 @@ def entry_of(
     return asked, Entry(key_of(asked), *counts, about, more, response)
 
 
-def sealed_within(entry: Entry, secret: Secret, most: int) -> Optional[bytes]:
+def seal_if_fits(entry: Entry, secret: Secret, most: int) -> Optional[bytes]:
     """The sealed entry, in at most so many bytes; None, which is logged, for one that can't be kept."""
     try:
         sealed = seal(entry, secret)
@@ -52,7 +52,7 @@ def sealed_within(entry: Entry, secret: Secret, most: int) -> Optional[bytes]:
     return sealed
 
 
-def hit_of(entry: Entry, age: float, hits: int) -> Dict[str, Any]:
+def to_hit(entry: Entry, age: float, hits: int) -> Dict[str, Any]:
     """What `ResponseCache.get` returns; `age` in seconds, `hits` with this one among them."""
     # In one step: field by field it takes longer, and this is most of what a hit in memory costs.
     _, _, input_tokens, output_tokens, cost, _, extra, response = entry

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Callable, Iterator, Optional, Set
 
 from ..storage.private_files import check_database
-from .journal import connect
-from .signing import key_of
+from ..storage.signing import key_of
+from .integrity import with_new_header
+from .sqlite_connection import connect
 from .store import PUT, SCHEMA, USE, row_id
-from .wholeness import with_new_header
 
 logger = logging.getLogger(__name__)
 
 # The agent of a sealed entry; None for one that is not to be kept.
-Judge = Callable[[bytes], Optional[str]]
+EntryValidator = Callable[[bytes], Optional[str]]
 
 # What SQLite raises; of a damaged schema it can't even say in UTF-8 what is wrong.
 FAULTS = (sqlite3.Error, UnicodeDecodeError)
@@ -41,7 +41,7 @@ def is_damage(error: Exception) -> bool:
     return isinstance(error, sqlite3.Error) and any(words in str(error) for words in _DAMAGE)
 
 
-def mend(path: Path, judge: Judge) -> int:
+def rebuild(path: Path, judge: EntryValidator) -> int:
     """Puts a new file in the damaged one's place. To be called under the folder's lock.
 
     Returns the number of entries saved. The damaged file is kept beside it, the newest one alone.
@@ -73,7 +73,7 @@ def _remove(path: Path) -> None:
             part.unlink()
 
 
-def _copy(damaged: Path, fresh: Path, judge: Judge) -> int:
+def _copy(damaged: Path, fresh: Path, judge: EntryValidator) -> int:
     db = connect(fresh, SCHEMA, 0)
     saved: Set[int] = set()
     try:

@@ -7,15 +7,52 @@ its versions before 3.51.3 can lose data when two processes reset the WAL at the
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Iterable, Iterator, List, Optional, Tuple
+from time import time_ns
+from typing import Dict, Iterable, Iterator, List, Optional, Tuple
 
-from .journal import connect, page_size
-from .lock import FolderLock, Generation
-from .touches import Touches
+from ..storage.locks import FolderLock, SharedCounter
+from .sqlite_connection import connect, page_size
+
+
+class HitBuffer:
+    """By row id: the time of the last use in nanoseconds, and the number of uses.
+
+    Whoever notes a use holds `mutex` already; the rest is called without it.
+    """
+
+    def __init__(self, mutex: threading.Lock) -> None:
+        self._noted: Dict[int, Tuple[int, int]] = {}
+        self._mutex = mutex
+
+    def note(self, identity: int) -> None:
+        noted = self._noted.get(identity)
+        self._noted[identity] = (time_ns(), noted[1] + 1 if noted else 1)
+
+    def take(self, most: int) -> List[Tuple[int, int, int]]:
+        """Up to `most` as (time, uses, row id), no longer noted from here on."""
+        with self._mutex:
+            taken = [(at, uses, identity) for identity, (at, uses) in islice(self._noted.items(), most)]
+            for _, _, identity in taken:
+                del self._noted[identity]
+        return taken
+
+    def uses(self, identity: int) -> int:
+        return self._noted.get(identity, (0, 0))[1]
+
+    def forget(self, identity: int) -> None:
+        self._noted.pop(identity, None)
+
+    def __contains__(self, identity: object) -> bool:
+        return identity in self._noted
+
+    def __len__(self) -> int:
+        return len(self._noted)
+
 
 # Answers lie in the order of their arrival, so that storing one touches few pages; they are found, and
 # aged, by the small table of their uses.
@@ -58,7 +95,7 @@ class Store:
     """
 
     def __init__(
-        self, path: Path, most_bytes: int, lock: FolderLock, generation: Generation, touches: Touches
+        self, path: Path, most_bytes: int, lock: FolderLock, generation: SharedCounter, touches: HitBuffer
     ) -> None:
         self._path, self._lock, self.generation, self._touches = path, lock, generation, touches
         self._check_every = min(_BYTES_BETWEEN_CHECKS, most_bytes // _CHECKS_PER_FILL)

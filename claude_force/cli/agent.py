@@ -7,7 +7,7 @@ import argparse
 from ..types import AgentResult
 from . import render, streams
 from .answer_file import AnswerFile
-from .kept import kept_answer
+from .cached_answer import kept_answer
 from .options import check_budget
 from .task import read_task
 
@@ -17,7 +17,7 @@ def run_agent(args: argparse.Namespace) -> int:
     check_budget(args.budget)
     task = read_task(args)
     if args.estimate:
-        from .live import estimate
+        from .live_answer import estimate
 
         estimate(args, task)
         return 0
@@ -33,7 +33,7 @@ def run_agent(args: argparse.Namespace) -> int:
 def _answered(args: argparse.Namespace, task: str) -> AgentResult:
     result = kept_answer(args, task)
     if result is None:
-        from .live import fresh_answer
+        from .live_answer import fresh_answer
 
         return fresh_answer(args, task)
     if not args.json:

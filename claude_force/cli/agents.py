@@ -9,7 +9,7 @@ from ..agents import Registry, all_fields, listed_fields
 from ..agents.building import NOTE
 from ..agents.names import nearest
 from ..errors import AgentNotFoundError, InvalidAgentNameError
-from ..spelled import count
+from ..formatting import pluralize
 from . import render, streams
 
 
@@ -20,22 +20,22 @@ def show_list(args: argparse.Namespace) -> int:
         found = [listed_fields(agent) for agent in registry.agents()]
         render.agents(found, args.json)
         if not found:
-            streams.note(
+            streams.status(
                 "there are no agents here; put one in .claude/agents/NAME.md, or run claude-force init"
             )
     else:
         workflows = registry.list_workflows()
         render.workflows(workflows, args.json)
         if not workflows:
-            streams.note('there are no workflows here; write one under "workflows" in .claude/claude.json')
+            streams.status('there are no workflows here; write one under "workflows" in .claude/claude.json')
     for problem in registry.problems():
         if problem.state == NOTE:
-            streams.note(f"{problem.file} is not an agent: {problem.reason}")
+            streams.status(f"{problem.file} is not an agent: {problem.reason}")
         else:
             streams.warn(f"{problem.name} ({problem.file}) could not be loaded: {problem.reason}")
     faults = sum(remark.state != NOTE for remark in registry.remarks())
     if faults and args.what == "agents":
-        streams.note(f"{count(faults, 'warning')}: run doctor")
+        streams.status(f"{pluralize(faults, 'warning')}: run doctor")
     return 0
 
 

@@ -7,8 +7,8 @@ from typing import Any, Dict, Mapping
 
 from ..agents.names import agent_slug
 from ..errors import CacheError
+from ..formatting import pluralize
 from ..response_cache import ResponseCache
-from ..spelled import count
 from . import signals, streams
 from .options import call_options
 from .task import read_task
@@ -54,7 +54,7 @@ def _verify(args: argparse.Namespace) -> int:
     bad = found["forged"] + found["unreadable"]
     if bad > found["removed"]:
         streams.warn(
-            f"{count(bad, 'entry', 'entries')} can't be trusted; they are never given out, and "
+            f"{pluralize(bad, 'entry', 'entries')} can't be trusted; they are never given out, and "
             "`claude-force cache verify --remove` removes them"
         )
         return 1
@@ -72,7 +72,7 @@ def _explain(args: argparse.Namespace) -> int:
     if args.json:
         streams.as_json(found)
     else:
-        streams.out(f"{'hit' if found['hit'] else 'miss'}: {found['reason']}")
+        streams.write(f"{'hit' if found['hit'] else 'miss'}: {found['reason']}")
     return 0
 
 
@@ -82,4 +82,4 @@ def _show(found: Mapping[str, Any], as_json: bool) -> None:
         return
     for name, value in found.items():
         shown = f"{value:.2f}" if isinstance(value, float) else value
-        streams.out(f"{name.replace('_', ' ') + ':':14} {shown}")
+        streams.write(f"{name.replace('_', ' ') + ':':14} {shown}")

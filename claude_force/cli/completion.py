@@ -30,7 +30,7 @@ def show_script(args: argparse.Namespace) -> int:
     if args.json:
         streams.as_json({"success": True, "shell": args.shell, "script": script})
     else:
-        streams.out(script)
+        streams.write(script)
     return 0
 
 
@@ -39,7 +39,7 @@ def complete(parser: Parser, words: Sequence[str]) -> int:
     try:
         for word, description in offers(parser, words):
             short = " ".join(description.split())[:_LONGEST_DESCRIPTION]
-            streams.out(f"{word}\t{short}" if short else word)
+            streams.write(f"{word}\t{short}" if short else word)
     except InputError:
         # Whoever presses a key has asked for nothing that could be answered with an error.
         return 1

@@ -12,7 +12,7 @@ from anyio import to_thread
 
 from .. import durable, settings
 from ..errors import ConfigurationError, InputError
-from ..spelled import about, count
+from ..formatting import format_duration_coarse, pluralize
 from . import streams
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class Crew:
         while self.is_away:
             text = self._notes.next(await to_thread.run_sync(self._alive))
             if text:
-                streams.note(text)
+                streams.status(text)
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def watched(self, work: Awaitable[T]) -> T:
@@ -148,7 +148,7 @@ class Notes:
             return None
         if alive:
             back, self._silent_since = self._silent_since is not None, None
-            return f"{count(len(alive), 'worker')} at work: {', '.join(alive)}" if back else None
+            return f"{pluralize(len(alive), 'worker')} at work: {', '.join(alive)}" if back else None
         now = self._now()
         if self._silent_since is None:
             self._silent_since = self._said = now
@@ -156,7 +156,7 @@ class Notes:
         if now - self._said < _NOTE_SECONDS:
             return None
         self._said = now
-        silent = about(now - self._silent_since)
+        silent = format_duration_coarse(now - self._silent_since)
         return f"no worker is alive for {silent}; the calls wait for one: {_HOW}"
 
 

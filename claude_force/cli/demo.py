@@ -23,7 +23,7 @@ from . import render, streams
 Rows = Sequence[Tuple[str, str]]
 
 PACKAGE = Path(__file__).resolve().parent.parent
-REVIEWED = ("errors.py", "types.py", "calling/messages.py")
+REVIEWED = ("errors.py", "types.py", "transport/messages.py")
 TEAM = ("code-reviewer", "security-specialist", "documentation-writer")
 # A pause and a pace as a fast model has them.
 FIRST_TOKEN_SECONDS, TOKENS_PER_SECOND = 0.3, 100.0
@@ -183,7 +183,7 @@ def _answers(rounds: Sequence[Round]) -> List[Dict[str, Any]]:
 
 
 def _show(rounds: Sequence[Round], live: bool) -> None:
-    streams.out(LIVE if live else STAND_IN)
+    streams.write(LIVE if live else STAND_IN)
     heads = (
         "run",
         "wall s",
@@ -197,7 +197,7 @@ def _show(rounds: Sequence[Round], live: bool) -> None:
     )
     render.table(heads, [_cells(one.fields()) for one in rounds])
     for result, file in zip(rounds[0].results, REVIEWED):
-        streams.out(f"\n== {result.agent_name} on {file}")
+        streams.write(f"\n== {result.agent_name} on {file}")
         streams.data(result.output if result.success else f"failed: {result.error}")
 
 

@@ -7,16 +7,16 @@ from typing import Iterator, List
 
 from ..agents import Registry, resolve_model
 from ..errors import ConfigurationError, InvalidOptionError
-from ..spelled import count
+from ..formatting import pluralize
 from . import render, streams
 from .checks import machine
-from .checks.finding import PROBLEM, WARNING, Finding
+from .checks.finding import PROBLEM, WARNING, CheckResult
 from .checks.project import project
 
 
 def doctor(args: argparse.Namespace) -> int:
     """Returns 0, or 1 where something is a problem."""
-    found: List[Finding] = []
+    found: List[CheckResult] = []
     for finding in _checked(args):
         found.append(finding)
         if not args.json:
@@ -27,11 +27,11 @@ def doctor(args: argparse.Namespace) -> int:
         streams.as_json({"success": not problems, "problems": problems, "checks": checks})
     else:
         warnings = sum(one.state == WARNING for one in found)
-        streams.out(f"{count(problems, 'problem')}, {count(warnings, 'warning')}")
+        streams.write(f"{pluralize(problems, 'problem')}, {pluralize(warnings, 'warning')}")
     return 1 if problems else 0
 
 
-def _checked(args: argparse.Namespace) -> Iterator[Finding]:
+def _checked(args: argparse.Namespace) -> Iterator[CheckResult]:
     yield machine.python()
     yield machine.sdk()
     yield from _of_project(args)
@@ -44,24 +44,24 @@ def _checked(args: argparse.Namespace) -> Iterator[Finding]:
     try:
         model = resolve_model(call=args.model, agent=None)
     except InvalidOptionError as error:
-        yield Finding("endpoint", PROBLEM, f"it was not asked, as there is no model to ask for: {error}")
+        yield CheckResult("endpoint", PROBLEM, f"it was not asked, as there is no model to ask for: {error}")
         return
     with render.Spinner("asking the endpoint", args.json):
         found = endpoint(model, args.send)
     yield from found
 
 
-def _of_project(args: argparse.Namespace) -> Iterator[Finding]:
+def _of_project(args: argparse.Namespace) -> Iterator[CheckResult]:
     try:
         registry = Registry(args.config)
         yield from project(registry)
     except ConfigurationError as error:
-        yield Finding("project", PROBLEM, str(error), "Nothing of it can be run before that.")
+        yield CheckResult("project", PROBLEM, str(error), "Nothing of it can be run before that.")
         return
     yield machine.metrics(registry.ledger)
 
 
-def _show(finding: Finding) -> None:
-    streams.out(f"{finding.state:8} {finding.name:12} {streams.one_line(finding.text)}")
+def _show(finding: CheckResult) -> None:
+    streams.write(f"{finding.state:8} {finding.name:12} {streams.one_line(finding.text)}")
     if finding.advice:
-        streams.out(f"{'':21} {streams.one_line(finding.advice)}")
+        streams.write(f"{'':21} {streams.one_line(finding.advice)}")

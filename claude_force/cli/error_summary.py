@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Dict, Iterator, List, Optional, Tuple
 
 from ..errors import CallError, ClaudeForceError
-from ..spelled import count
+from ..formatting import pluralize
 
 _MOST_KINDS, _KINDS_SHOWN, _ROWS_SHOWN = 100, 6, 3
 _LONGEST_WORDS = 200
@@ -66,7 +66,7 @@ class ErrorSummary:
         rest = kinds[most:]
         if rest:
             errors = sum(kind.count for kind in rest)
-            yield f"and {count(errors, 'error')} of {count(len(rest), 'other kind')}"
+            yield f"and {pluralize(errors, 'error')} of {pluralize(len(rest), 'other kind')}"
 
 
 def _title(error: BaseException) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Dict, Iterator, List, Tuple
 from .. import settings
 from ..agents import Registry
 from ..errors import InputError
-from ..spelled import count
+from ..formatting import pluralize
 from ..storage.private_files import PRIVATE_FOLDER, PUBLIC_FILE, PUBLIC_FOLDER, Folder
 from . import streams
 
@@ -81,8 +81,10 @@ def _report(args: argparse.Namespace, fields: Dict[str, Any]) -> None:
         streams.as_json(fields)
         return
     if not fields["needed"]:
-        streams.out(f"{fields['folder']} has {count(len(fields['agents']), 'agent')}: nothing is needed")
+        streams.write(
+            f"{fields['folder']} has {pluralize(len(fields['agents']), 'agent')}: nothing is needed"
+        )
     for what in ("made", "kept"):
         for path in fields[what]:
-            streams.out(f"{what} {path}")
-    streams.out(f"next: {fields['next']}")
+            streams.write(f"{what} {path}")
+    streams.write(f"next: {fields['next']}")

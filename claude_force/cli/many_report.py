@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, Iterator, Optional
 
-from ..bulk import STDOUT, Outcome
+from ..bulk import STDOUT, RunSummary
 from ..errors import InputError
-from ..spelled import count
+from ..formatting import pluralize
 from . import streams
-from .board import Board
 from .error_summary import ErrorSummary
+from .progress_display import ProgressDisplay
 from .render import dollars
 
 _ALL, _HOPELESS, _SOME_FAILED, _OVER_BUDGET, _STOPPED = 0, 1, 3, 4, 130
@@ -22,13 +22,13 @@ _ALL, _HOPELESS, _SOME_FAILED, _OVER_BUDGET, _STOPPED = 0, 1, 3, 4, 130
 class Ended:
     """A run that has ended: its outcome, its output, the id of a durable run, and what was seen of it."""
 
-    outcome: Outcome
+    outcome: RunSummary
     output: Path
     run_id: Optional[str] = None
-    board: Optional[Board] = None
+    board: Optional[ProgressDisplay] = None
 
 
-def exit_code(outcome: Outcome) -> int:
+def exit_code(outcome: RunSummary) -> int:
     """0 all rows succeeded, 1 no row can be run, 3 some failed, 4 the budget is used up, 130 stopped."""
     if outcome.error is not None:
         return _HOPELESS
@@ -46,8 +46,8 @@ def report(args: argparse.Namespace, ended: Ended) -> None:
         streams.as_json({**_fields(ended.outcome, ended.output, failures), "run_id": ended.run_id})
         return
     outcome = ended.outcome
-    streams.note(
-        f"{count(outcome.total, 'row')}: {outcome.succeeded:,} succeeded, {outcome.failed:,} failed, "
+    streams.status(
+        f"{pluralize(outcome.total, 'row')}: {outcome.succeeded:,} succeeded, {outcome.failed:,} failed, "
         f"{outcome.missing:,} missing; {outcome.ran:,} run now"
     )
     if not outcome.total:
@@ -55,21 +55,21 @@ def report(args: argparse.Namespace, ended: Ended) -> None:
     incomplete = _incomplete(outcome)
     if incomplete:
         streams.warn(incomplete)
-    streams.note(_money(outcome))
+    streams.status(_money(outcome))
     if outcome.lost:
         streams.warn(
-            f"{count(outcome.lost, 'answer')} ({dollars(outcome.lost_cost)} of it) could not be written and "
-            "will be asked for again"
+            f"{pluralize(outcome.lost, 'answer')} ({dollars(outcome.lost_cost)} of it) could not be written "
+            "and will be asked for again"
         )
     for line in _errors(ended.board, outcome.error):
-        streams.note(line)
+        streams.status(line)
     if outcome.error is not None:
         streams.error(outcome.error.for_shell(), json=False)
     for line in _next(args, ended):
-        streams.note(line)
+        streams.status(line)
 
 
-def _errors(board: Optional[Board], fatal: Optional[BaseException]) -> Iterator[str]:
+def _errors(board: Optional[ProgressDisplay], fatal: Optional[BaseException]) -> Iterator[str]:
     """Errors by kind; what ended the run is said on its own."""
     if board is None:
         return
@@ -96,7 +96,7 @@ def _next(args: argparse.Namespace, ended: Ended) -> Iterator[str]:
         yield "--retry-failed runs the failed rows again; their errors are in the output"
 
 
-def _incomplete(outcome: Outcome) -> str:
+def _incomplete(outcome: RunSummary) -> str:
     """How many answers are not whole; "" where all are."""
     kinds = (
         ("cut off", outcome.truncated),
@@ -107,11 +107,11 @@ def _incomplete(outcome: Outcome) -> str:
     return f"answers that are not whole: {found}" if found else ""
 
 
-def _money(outcome: Outcome) -> str:
+def _money(outcome: RunSummary) -> str:
     parts = [f"{dollars(outcome.cost)} in all"] if outcome.cost or not outcome.unpriced else []
     if outcome.unpriced:
         most = f" (at most {dollars(outcome.unpriced_at_most)})" if outcome.unpriced_at_most else ""
-        parts.append(f"{count(outcome.unpriced, 'answer')} of unknown price{most}")
+        parts.append(f"{pluralize(outcome.unpriced, 'answer')} of unknown price{most}")
     if outcome.saved:
         parts.append(f"{dollars(outcome.saved)} saved by cached answers")
     if outcome.prompt_cache_saving > 0:
@@ -119,7 +119,7 @@ def _money(outcome: Outcome) -> str:
     return ", ".join(parts)
 
 
-def _fields(outcome: Outcome, path: Path, failures: ErrorSummary) -> Dict[str, Any]:
+def _fields(outcome: RunSummary, path: Path, failures: ErrorSummary) -> Dict[str, Any]:
     return {
         "success": exit_code(outcome) == _ALL,
         "output": str(path),

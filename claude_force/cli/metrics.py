@@ -8,17 +8,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, TextIO, Tuple
 
+from ..advice import for_shell
 from ..agents.discovery import find_sources
 from ..errors import InputError
-from ..ledger.crew import summary_of
-from ..ledger.figures import Figures, advice_on
-from ..ledger.journal import LIVE, older_files
+from ..formatting import format_usd, pluralize
+from ..ledger.metrics import Metrics, advice_on
+from ..ledger.parallel_reader import summary_of
 from ..ledger.reading import Reading
+from ..ledger.rotating_log import LIVE, older_files
 from ..ledger.summary import Summary
-from ..ledger.window import Window, window_of
-from ..spelled import count, dollars
-from ..wording import for_shell
-from . import amounts, render, streams
+from ..ledger.time_range import TimeRange, window_of
+from . import format_metrics as amounts
+from . import render, streams
 
 # A bar is as long as its value beside the highest.
 _BAR_HEAD = "compared"
@@ -42,23 +43,23 @@ def show_metrics(args: argparse.Namespace) -> int:
     return 0
 
 
-def _remark(executions: int, skipped: int, folder: Path, window: Window) -> None:
+def _remark(executions: int, skipped: int, folder: Path, window: TimeRange) -> None:
     if not executions:
         if window.is_everything or not ((folder / LIVE).exists() or older_files(folder)):
             what = "yet; run an agent first: claude-force run agent NAME --task TEXT"
         else:
             what = "for that time; leave out --hours and --since for all of them"
-        streams.note(f"no executions are recorded in {folder} {what}")
+        streams.status(f"no executions are recorded in {folder} {what}")
     if skipped:
-        streams.warn(f"{count(skipped, 'line')} of the ledger could not be read")
+        streams.warn(f"{pluralize(skipped, 'line')} of the ledger could not be read")
 
 
 def _summary(summary: Summary) -> None:
     for name, value in _lines(summary):
-        streams.out(f"{name + ':':13} {value}")
+        streams.write(f"{name + ':':13} {value}")
     days = summary.by_day()
     if streams.on_terminal() and len(days) > 1:
-        streams.out()
+        streams.write()
         _trends(days)
 
 
@@ -72,12 +73,12 @@ def _lines(summary: Summary) -> List[List[str]]:
         ["errors", f"{whole.failures:,} ({amounts.percent(facts['error_rate'])}), {_timeouts(whole)}"],
         [
             "cached",
-            f"{count(whole.cached, 'answer')} from the cache "
+            f"{pluralize(whole.cached, 'answer')} from the cache "
             f"({amounts.percent(facts['cache_hit_rate'])}), "
             f"{whole.shared:,} shared with an identical call",
         ],
         *([["answers", _incomplete(whole)]] if _incomplete(whole) else []),
-        ["attempts", f"{whole.attempts:,}, {count(whole.retries, 'retry', 'retries')}"],
+        ["attempts", f"{whole.attempts:,}, {pluralize(whole.retries, 'retry', 'retries')}"],
         *times,
         [
             "tokens",
@@ -85,7 +86,7 @@ def _lines(summary: Summary) -> List[List[str]]:
             f"{whole.cache_write_tokens:,} written to it), {whole.output_tokens:,} out",
         ],
         ["cost", amounts.money(whole.cost, whole.unknown_price)],
-        ["saved", f"{saved} by cached answers, {dollars(whole.prompt_cache_saving)} by the prompt cache"],
+        ["saved", f"{saved} by cached answers, {format_usd(whole.prompt_cache_saving)} by the prompt cache"],
         [
             "pace",
             f"{amounts.rate(facts['executions_per_second'])} executions/s, "
@@ -95,30 +96,30 @@ def _lines(summary: Summary) -> List[List[str]]:
     ]
 
 
-def _incomplete(figures: Figures) -> str:
+def _incomplete(figures: Metrics) -> str:
     """How many answers are not whole; "" where all are."""
     kinds = (("cut off", figures.truncated), ("refused", figures.refused), ("without text", figures.empty))
     return ", ".join(f"{number:,} {kind}" for kind, number in kinds if number)
 
 
-def _timeouts(figures: Figures) -> str:
-    return count(figures.timeouts, "of them a timeout", "of them timeouts")
+def _timeouts(figures: Metrics) -> str:
+    return pluralize(figures.timeouts, "of them a timeout", "of them timeouts")
 
 
-def _trends(days: Dict[str, Figures]) -> None:
+def _trends(days: Dict[str, Metrics]) -> None:
     recent = list(days.items())[-amounts.MOST_DAYS :]
-    measures: Dict[str, Callable[[Figures], float]] = {
+    measures: Dict[str, Callable[[Metrics], float]] = {
         "executions": lambda one: one.executions,
         "errors": lambda one: one.failures,
         "p95": lambda one: one.wall.quantile(0.95) or 0.0,
         "cost": lambda one: one.cost,
     }
-    streams.out(f"{recent[0][0]} to {recent[-1][0]}, by day:")
+    streams.write(f"{recent[0][0]} to {recent[-1][0]}, by day:")
     for name, measure in measures.items():
-        streams.out(f"{name + ':':13} {amounts.sparkline([measure(one) for _, one in recent])}")
+        streams.write(f"{name + ':':13} {amounts.sparkline([measure(one) for _, one in recent])}")
 
 
-def _table(first: str, of: Callable[[Summary], Dict[str, Figures]], summary: Summary) -> None:
+def _table(first: str, of: Callable[[Summary], Dict[str, Metrics]], summary: Summary) -> None:
     parts = sorted(of(summary).items(), key=lambda one: -one[1].executions)
     heads = [first, "runs", "errors", "cached", "p50", "p95", "p99", "tokens", "cost", "saved"]
     rows = [
@@ -149,25 +150,25 @@ def _costs(summary: Summary) -> None:
         "day": summary.by_day(),
     }
     whole = summary.total()
-    streams.out(
+    streams.write(
         f"{amounts.money(whole.cost, whole.unknown_price)} spent, "
         f"{amounts.money(whole.saved_cost, whole.unknown_saving)} saved by cached answers, "
-        f"{dollars(whole.prompt_cache_saving)} by the prompt cache"
+        f"{format_usd(whole.prompt_cache_saving)} by the prompt cache"
     )
     for name, of in parts.items():
         if of:
-            streams.out()
+            streams.write()
             _money_table(name, of)
 
 
-def _money_table(first: str, of: Dict[str, Figures]) -> None:
+def _money_table(first: str, of: Dict[str, Metrics]) -> None:
     parts = list(of.items()) if first == "day" else sorted(of.items(), key=lambda one: -one[1].cost)
     rows = [
         [
             name,
             amounts.money(one.cost, one.unknown_price),
             amounts.money(one.saved_cost, one.unknown_saving),
-            dollars(one.prompt_cache_saving),
+            format_usd(one.prompt_cache_saving),
         ]
         for name, one in parts
     ]
@@ -177,7 +178,7 @@ def _money_table(first: str, of: Dict[str, Figures]) -> None:
 def _errors(summary: Summary) -> None:
     found = _plain_errors(summary)
     if not found["errors"]:
-        streams.out(f"none in {count(found['executions'], 'execution')}")
+        streams.write(f"none in {pluralize(found['executions'], 'execution')}")
         return
     rows = [
         [one["type"], f"{one['count']:,}", amounts.percent(one["share"]), one["advice"] or "-"]
@@ -186,7 +187,7 @@ def _errors(summary: Summary) -> None:
     render.table(["error", "count", "of all", "what to do"], rows)
     parts = [(name, one) for name, one in summary.by_agent().items() if one.failures]
     parts.sort(key=lambda one: -one[1].failures)
-    streams.out()
+    streams.write()
     _with_bars(
         ["agent", "errors", "of its own"],
         [[name, f"{one.failures:,}", amounts.percent(one.failures / one.executions)] for name, one in parts],
@@ -251,7 +252,7 @@ def _choose_output(args: argparse.Namespace) -> None:
     args.output = args.file if args.output is None else args.output
 
 
-def _export(args: argparse.Namespace, folder: Path, window: Window) -> None:
+def _export(args: argparse.Namespace, folder: Path, window: TimeRange) -> None:
     produce = _figures_for_prometheus if args.format == "prometheus" else _executions
     if args.output is None:
         if args.json and args.format != "json":
@@ -273,7 +274,7 @@ def _export(args: argparse.Namespace, folder: Path, window: Window) -> None:
         streams.as_json({"success": True, **fields})
 
 
-def _executions(format: str, folder: Path, window: Window, out: TextIO) -> Tuple[int, int]:
+def _executions(format: str, folder: Path, window: TimeRange, out: TextIO) -> Tuple[int, int]:
     """Returns how many were written, and how many lines could not be read; so does the next."""
     from ..ledger.export import writer_of
 
@@ -282,7 +283,7 @@ def _executions(format: str, folder: Path, window: Window, out: TextIO) -> Tuple
     return written, reading.skipped
 
 
-def _figures_for_prometheus(_: str, folder: Path, window: Window, out: TextIO) -> Tuple[int, int]:
+def _figures_for_prometheus(_: str, folder: Path, window: TimeRange, out: TextIO) -> Tuple[int, int]:
     from ..integrations.prometheus import exposition
 
     summary = summary_of(folder, window)

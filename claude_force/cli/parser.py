@@ -95,7 +95,7 @@ class Parser(argparse.ArgumentParser):
 
     def _print_message(self, message: str, file: Any = None) -> None:
         # Help and version, for usage errors are exceptions. argparse says nothing where a disk is full.
-        streams.write(message)
+        streams.write_raw(message)
 
     def stray_option(self, words: Sequence[str]) -> Optional[Tuple[Parser, str]]:
         """The first option before a verb that is none of this parser's, with the parser that it was given to.

@@ -6,8 +6,8 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Sequence
 
-from .. import spelled
-from ..spelled import about, count, duration
+from .. import formatting as spelled
+from ..formatting import format_duration, format_duration_coarse, pluralize
 from . import streams
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def agents(found: List[Dict[str, Any]], as_json: bool) -> None:
     else:
         for agent in found:
             cells = (agent["name"], agent["priority"], ",".join(agent["domains"]), agent["file"])
-            streams.out("\t".join(map(streams.one_line, cells)))
+            streams.write("\t".join(map(streams.one_line, cells)))
 
 
 def _short(text: str) -> str:
@@ -88,14 +88,14 @@ def workflows(found: Dict[str, Any], as_json: bool) -> None:
         table(("workflow", "steps"), rows)
     else:
         for name, steps in rows:
-            streams.out(f"{streams.one_line(name)}\t{streams.one_line(steps)}")
+            streams.write(f"{streams.one_line(name)}\t{streams.one_line(steps)}")
 
 
 def _steps(workflow: Any) -> str:
     if isinstance(workflow, list):
         return " -> ".join(str(agent) for agent in workflow)
     steps = workflow.get("steps", []) if isinstance(workflow, dict) else []
-    return f"a graph of {count(len(steps), 'step')}"
+    return f"a graph of {pluralize(len(steps), 'step')}"
 
 
 def info(found: Dict[str, Any], as_json: bool) -> None:
@@ -111,7 +111,7 @@ def info(found: Dict[str, Any], as_json: bool) -> None:
             shown = _listed(value)
         else:
             shown = streams.one_line("" if value is None else value)
-        streams.out(f"{name + ':':{_LABEL}} {shown or '-'}")
+        streams.write(f"{name + ':':{_LABEL}} {shown or '-'}")
 
 
 def _listed(values: Sequence[Any]) -> str:
@@ -139,24 +139,24 @@ def answer(result: AgentResult, written: bool = False) -> None:
 def _remarks(result: AgentResult) -> None:
     if result.truncated:
         streams.warn(f"the answer is cut off: {_CUT_OFF.get(result.stop_reason or '', 'raise --max-tokens')}")
-    streams.note(_figures(result))
+    streams.status(_figures(result))
 
 
 def _figures(result: AgentResult) -> str:
     if result.cached:
         return (
-            f"{result.model}, from the cache ({about(result.cache_age or 0.0)} old), nothing paid, "
-            f"saved {dollars(result.saved_cost)}"
+            f"{result.model}, from the cache ({format_duration_coarse(result.cache_age or 0.0)} old), "
+            f"nothing paid, saved {dollars(result.saved_cost)}"
         )
     return (
         f"{result.model}, {result.usage.total_tokens:,} tokens, {dollars(result.cost)}, "
-        f"{duration(result.duration)}, {count(result.attempts, 'attempt')}"
+        f"{format_duration(result.duration)}, {pluralize(result.attempts, 'attempt')}"
     )
 
 
 def dollars(cost: Optional[float]) -> str:
     """USD, or that they are not known."""
-    return "cost unknown" if cost is None else spelled.dollars(cost)
+    return "cost unknown" if cost is None else spelled.format_usd(cost)
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -168,7 +168,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         return
     widths = [max(len(row[column]) for row in [heads, *rows]) for column in range(len(heads))]
     for row in [heads, *rows]:
-        streams.out("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+        streams.write("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
 
 
 def _drawn(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from ..agents.discovery import find_sources
 from ..errors import InputError
+from ..formatting import format_bytes, format_usd, pluralize
 from ..ledger.export import check_target
-from ..ledger.figures import Figures
-from ..ledger.window import window_of
+from ..ledger.metrics import Metrics
+from ..ledger.time_range import window_of
 from ..report import LAST, build_report, select
-from ..spelled import count, dollars, size
 from ..storage.places import replace_output
 from . import streams
 
@@ -28,7 +28,7 @@ def report(args: argparse.Namespace) -> int:
     run = args.run or (LAST if window.is_everything else None)
     chosen = select(folder, run, window)
     if chosen.skipped:
-        streams.warn(f"{count(chosen.skipped, 'line')} of the ledger could not be read")
+        streams.warn(f"{pluralize(chosen.skipped, 'line')} of the ledger could not be read")
     if not chosen.rows:
         streams.error(f"no executions are recorded in {folder} {_where(args)}", args.json)
         return 1
@@ -43,8 +43,8 @@ def report(args: argparse.Namespace) -> int:
         }
         streams.as_json({"success": True, **fields, "totals": made.figures.as_dict()})
     else:
-        streams.out(str(target))
-        streams.note(f"{chosen.scope}: {_totals(made.figures)}; {size(octets)}")
+        streams.write(str(target))
+        streams.status(f"{chosen.scope}: {_totals(made.figures)}; {format_bytes(octets)}")
     return 0
 
 
@@ -63,9 +63,11 @@ def _write(target: Path, html: str) -> int:
     return len(data)
 
 
-def _totals(figures: Figures) -> str:
-    calls = count(figures.executions, "call")
-    unknown = [f"{count(figures.unknown_price, 'answer')} of unknown price"] if figures.unknown_price else []
-    known = [dollars(figures.cost)] if figures.cost or not unknown else []
+def _totals(figures: Metrics) -> str:
+    calls = pluralize(figures.executions, "call")
+    unknown = (
+        [f"{pluralize(figures.unknown_price, 'answer')} of unknown price"] if figures.unknown_price else []
+    )
+    known = [format_usd(figures.cost)] if figures.cost or not unknown else []
     cost = " and ".join(known + unknown)
     return f"{calls}, {figures.failures:,} failed, {figures.cached:,} cached, {cost}"

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from ..errors import InputError, RunNotFoundError
 from . import streams
+from .bulk_run_index import BulkRunRecord, note_of
 from .database import chosen_database, needed_database, opened
 from .main import parse
-from .outputs import Note, note_of
-from .past import asked
+from .run_journal import asked
 from .workflow import run_workflow
 
 # A bulk run goes on by the options that it had.
@@ -62,7 +62,7 @@ def resume_run(args: argparse.Namespace) -> int:
     return run_workflow(argparse.Namespace(**{**vars(args), **fresh, "name": run.workflow, "resume": run.id}))
 
 
-def _resume_bulk(args: argparse.Namespace, note: Note) -> int:
+def _resume_bulk(args: argparse.Namespace, note: BulkRunRecord) -> int:
     given = [name for name in _OF_WORKFLOWS if getattr(args, name)]
     if given:
         option = "--" + given[0].replace("_", "-")
@@ -75,7 +75,7 @@ def _resume_bulk(args: argparse.Namespace, note: Note) -> int:
     budget = [] if args.budget is None else ["--budget", repr(args.budget)]
     again = parse([*note.words, *budget])
     again.database, again.json = url, again.json or args.json
-    streams.note(f"run {note.run} goes on in {note.folder}, with the output {note.output}")
+    streams.status(f"run {note.run} goes on in {note.folder}, with the output {note.output}")
     code: int = again.carry_out(again)
     return code
 

@@ -6,9 +6,9 @@ import argparse
 from typing import Any, Callable, Dict, Iterator, List, Optional
 
 from ..async_orchestrator import AsyncAgentOrchestrator
+from ..engine.estimate import Estimate, Range
 from ..errors import InputError
-from ..estimate import Estimate, Range
-from ..spelled import count, dollars
+from ..formatting import format_usd, pluralize
 from . import streams
 from .arguments import number
 from .options import given
@@ -55,7 +55,7 @@ def show_estimate(estimate: Estimate, of: str, as_json: bool) -> None:
         streams.as_json({"success": True, **estimate_fields(estimate)})
     else:
         for line in estimate_lines(estimate, of):
-            streams.out(line)
+            streams.write(line)
 
 
 def estimate_fields(estimate: Estimate) -> Dict[str, Any]:
@@ -75,13 +75,13 @@ def estimate_fields(estimate: Estimate) -> Dict[str, Any]:
 def estimate_lines(estimate: Estimate, of: str) -> Iterator[str]:
     """An estimate to be read; `of` says what one of its rows is."""
     yield (
-        f"{count(estimate.rows, of)}: {estimate.cached:,} have a cached answer, "
+        f"{pluralize(estimate.rows, of)}: {estimate.cached:,} have a cached answer, "
         f"{estimate.unrunnable:,} can't be run"
     )
     yield f"input tokens   {_range(estimate.input_tokens, _whole)}"
     yield f"output tokens  {_range(estimate.output_tokens, _whole)}"
     if estimate.cost is not None:
-        yield f"cost           {_range(estimate.cost, dollars)}"
+        yield f"cost           {_range(estimate.cost, format_usd)}"
     else:
         yield f"cost           unknown for {', '.join(estimate.unpriced)}; give --price MODEL=INPUT,OUTPUT"
 

@@ -9,12 +9,12 @@ import time
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence
 
 from ..errors import InputError, RunNotFoundError
-from ..spelled import about, count, dollars
-from ..workflow.journal import Journal, KeptRun
+from ..formatting import format_duration_coarse, format_usd, pluralize
+from ..workflow.checkpoints import CheckpointStore, RunRecord
 from . import render, streams
+from .bulk_run_index import note_of, notes
 from .database import DEAD_SECONDS, chosen_database, needed_database, opened
-from .outputs import note_of, notes
-from .past import asked
+from .run_journal import asked
 
 if TYPE_CHECKING:
     from ..durable.runs import Runs, RunState
@@ -36,7 +36,7 @@ def list_runs(args: argparse.Namespace) -> int:
     if args.json:
         streams.as_json(found)
     elif not found:
-        streams.note(_NONE_OF_WORKFLOWS if url is None else "there are no runs yet")
+        streams.status(_NONE_OF_WORKFLOWS if url is None else "there are no runs yet")
     elif url is None:
         render.table(("run", "workflow", "status", "began", "answers", "paid"), [_row(one) for one in found])
     else:
@@ -58,11 +58,11 @@ def show_run(args: argparse.Namespace) -> int:
         return 0
     for name in ("run", "kind", "workflow", "output", "status", "project", "task", "inputs"):
         if fields.get(name):
-            streams.out(f"{name + ':':10} {fields[name]}")
+            streams.write(f"{name + ':':10} {fields[name]}")
     if kept is not None:
-        streams.out(f"{'paid:':10} {_paid(kept)}")
+        streams.write(f"{'paid:':10} {_paid(kept)}")
     if found:
-        streams.out(f"{'calls:':10} {_calls(found)}")
+        streams.write(f"{'calls:':10} {_calls(found)}")
     _show_steps(fields.get("steps", []))
     _show_failures(fields.get("failures", []))
     return 0
@@ -76,7 +76,9 @@ def cancel_run(args: argparse.Namespace) -> int:
     if args.json:
         streams.as_json({"success": True, "run": args.run, "run_id": args.run, "cancelled": number})
     else:
-        streams.note(f"{count(number, 'call')} of run {args.run} cancelled" if number else _NOTHING_OPEN)
+        streams.status(
+            f"{pluralize(number, 'call')} of run {args.run} cancelled" if number else _NOTHING_OPEN
+        )
     return 0
 
 
@@ -89,7 +91,7 @@ def prune_runs(args: argparse.Namespace) -> int:
     if args.json:
         streams.as_json({"success": True, "removed": number})
     else:
-        streams.note(f"{count(number, 'run')} removed")
+        streams.status(f"{pluralize(number, 'run')} removed")
     return 0
 
 
@@ -107,12 +109,12 @@ def list_workers(args: argparse.Namespace) -> int:
     if args.json:
         streams.as_json(found)
     elif not found:
-        streams.note("there are no workers: start `claude-force worker` with this database")
+        streams.status("there are no workers: start `claude-force worker` with this database")
     else:
         rows = [
             (
                 one["name"],
-                "alive" if one["alive"] else f"silent for {about(one['silent'])}",
+                "alive" if one["alive"] else f"silent for {format_duration_coarse(one['silent'])}",
                 str(one["concurrency"]),
                 _ago(one["started"]),
             )
@@ -123,7 +125,7 @@ def list_workers(args: argparse.Namespace) -> int:
 
 
 def _kept(run_id: str) -> Optional[Dict[str, Any]]:
-    def work(journal: Journal) -> Dict[str, Any]:
+    def work(journal: CheckpointStore) -> Dict[str, Any]:
         run = journal.find(run_id)
         answers = [_answer(one.step, one.part, one.result) for one in journal.answers(run_id)]
         return {**_kept_fields(run, journal), "task": run.task, "inputs": dict(run.inputs), "steps": answers}
@@ -189,7 +191,7 @@ def _unknown(run_id: str, url: Optional[str]) -> str:
     return f"Run '{run_id}' not found. `claude-force runs list` shows those of the last 30 days{hint}."
 
 
-def _kept_fields(run: KeptRun, journal: Journal) -> Dict[str, Any]:
+def _kept_fields(run: RunRecord, journal: CheckpointStore) -> Dict[str, Any]:
     status = run.status
     if status == "running" and not journal.is_under_way(run.id):
         # Its process was killed before it could write its end.
@@ -216,8 +218,8 @@ def _row(fields: Dict[str, Any]) -> Sequence[str]:
 
 
 def _paid(fields: Dict[str, Any]) -> str:
-    known, unpriced = dollars(fields["spent"]), fields["unpriced"]
-    return f"{known} and {count(unpriced, 'answer')} of unknown cost" if unpriced else known
+    known, unpriced = format_usd(fields["spent"]), fields["unpriced"]
+    return f"{known} and {pluralize(unpriced, 'answer')} of unknown cost" if unpriced else known
 
 
 def _durable_row(fields: Dict[str, Any]) -> Sequence[str]:
@@ -257,4 +259,4 @@ def _answer(step: str, part: int, result: str) -> Dict[str, Any]:
 
 
 def _ago(began: float) -> str:
-    return f"{about(max(0.0, time.time() - began))} ago"
+    return f"{format_duration_coarse(max(0.0, time.time() - began))} ago"

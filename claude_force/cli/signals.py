@@ -173,7 +173,7 @@ def _is_taken(loop: AbstractEventLoop, number: int, handler: Callable[[], None])
 
 
 def _tell(number: int) -> None:
-    from ..calling import is_starting
+    from ..engine.connection_pool import is_starting
 
     if _is_echo(number):
         return

@@ -83,17 +83,17 @@ def _discard(stream: TextIO) -> None:
         return
 
 
-def out(text: str = "") -> None:
+def write(text: str = "") -> None:
     """Text for people on stdout, ending in a newline: without orders to a terminal, in a pipe too."""
     data(harmless(text))
 
 
 def data(text: str) -> None:
     """An answer, or another piece of data, on stdout, ending in a newline: in a pipe it stays as it is."""
-    write(text if text.endswith("\n") else text + "\n")
+    write_raw(text if text.endswith("\n") else text + "\n")
 
 
-def write(text: str) -> None:
+def write_raw(text: str) -> None:
     """As `data`, without a newline of its own. Raises StdoutError."""
     let_write(lambda stdout: stdout.write(text))
 
@@ -134,7 +134,7 @@ def _checked() -> Iterator[None]:
         raise StdoutError(failure) from failure
 
 
-def note(text: str) -> None:
+def status(text: str) -> None:
     """One line on stderr, unless that is to be quiet."""
     if not _quiet:
         _say(text)
@@ -142,7 +142,7 @@ def note(text: str) -> None:
 
 def warn(text: str) -> None:
     """A warning on stderr, likewise."""
-    note(f"warning: {text}")
+    status(f"warning: {text}")
 
 
 def error(text: str, json: bool, details: Sequence[str] = ()) -> None:

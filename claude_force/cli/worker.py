@@ -35,8 +35,8 @@ async def _work(args: argparse.Namespace) -> None:
     # It has a name in the database, and calls that others are to have, before its first request.
     with caught(worker.stop, never):
         async with worker:
-            streams.note(f"worker {worker.name} takes calls; Ctrl-C stops it")
+            streams.status(f"worker {worker.name} takes calls; Ctrl-C stops it")
             await worker.stopped()
-            streams.note(f"stopping; what is on the wire may end within {args.grace} s (Ctrl-C again: now)")
+            streams.status(f"stopping; what is on the wire may end within {args.grace} s (Ctrl-C again: now)")
             # For each call that goes back to the others it has a line that says so.
             logging.getLogger("dbos").setLevel(logging.ERROR)

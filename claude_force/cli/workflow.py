@@ -11,16 +11,17 @@ from typing import Any, Dict, List, Optional, Sequence
 
 from ..agents import Registry
 from ..async_orchestrator import AsyncAgentOrchestrator
+from ..engine.result_builder import is_unsent
 from ..errors import FileAccessError, InputError
-from ..results import is_unsent
-from ..spelled import count, duration
+from ..formatting import format_duration, pluralize
 from ..storage.named_paths import read_named
 from ..storage.project_files import shown
 from ..types import AgentResult
-from ..workflow import StepEvent, StepResult, Workflow, WorkflowResult, drawing, faults, read_workflow
-from ..workflow.order import cycles
-from ..workflow.outcome import SKIPPED
+from ..workflow import StepEvent, StepResult, Workflow, WorkflowResult, faults, read_workflow
+from ..workflow import diagrams as drawing
+from ..workflow.graph import cycles
 from ..workflow.plan import Plan
+from ..workflow.results import SKIPPED
 from . import render, signals, streams
 from .answer_file import AnswerFile
 from .database import chosen_database, crew_of, driver_database
@@ -28,7 +29,7 @@ from .logs import few_warnings
 from .options import call_options, check_budget
 from .run import engine, estimate_fields, show_estimate
 from .task import read_task
-from .tree import Tree
+from .workflow_display import WorkflowDisplay
 
 # In bytes, of the file that `--inputs` names.
 _LARGEST_INPUTS = 64 * 1024 * 1024
@@ -112,7 +113,7 @@ async def _plan(args: argparse.Namespace, options: _Options) -> int:
         streams.as_json(_plan_fields(plan))
         return 0
     if args.plan:
-        streams.out(drawing.as_text(plan.workflow))
+        streams.write(drawing.as_text(plan.workflow))
     show_estimate(plan.estimate, "call", args.json)
     if args.json:
         return 0
@@ -120,7 +121,7 @@ async def _plan(args: argparse.Namespace, options: _Options) -> int:
         if one.problem is not None:
             streams.warn(f"step '{one.step.id}' would fail: {one.problem}")
     if any(one.calls is None for one in plan.steps):
-        streams.out("A step whose number of calls an answer decides is counted with one call.")
+        streams.write("A step whose number of calls an answer decides is counted with one call.")
     return 0
 
 
@@ -158,7 +159,7 @@ class _Run:
         more = {"budget_usd": args.budget, "durable": url}
         with nullcontext() if url is None else crew_of(url) as crew:
             async with engine(args, **more) as running:
-                with few_warnings(attempts=True), Tree(args.name, args.json) as self._tree:
+                with few_warnings(attempts=True), WorkflowDisplay(args.name, args.json) as self._tree:
                     work = self._executed(running)
                     return await (work if crew is None else crew.watched(work))
 
@@ -189,7 +190,7 @@ class _Run:
         if self._args.json:
             streams.as_json(self.fields(result))
             return
-        streams.note(_summary(result))
+        streams.status(_summary(result))
         if not result.success:
             self.hint("asks again for what is missing, and for nothing else")
 
@@ -206,7 +207,7 @@ class _Run:
         if self.run_id is not None:
             config = [] if self._args.config is None else ["--config", self._args.config]
             words = ["claude-force", *config, "run", "workflow", self._args.name, "--resume", self.run_id]
-            streams.note(f"{' '.join(map(shlex.quote, words))} {what}")
+            streams.status(f"{' '.join(map(shlex.quote, words))} {what}")
 
 
 def _with_common_names(fields: Dict[str, Any]) -> Dict[str, Any]:
@@ -232,9 +233,9 @@ def _fields(
 def _print_step(result: StepResult) -> None:
     """One step of a workflow that has ended: each of its answers, or why there is none."""
     if result.status == SKIPPED:
-        streams.note(f"{result.id} is skipped: {result.reason}")
+        streams.status(f"{result.id} is skipped: {result.reason}")
         return
-    streams.out(f"== {streams.one_line(result.id)}. {result.agent}")
+    streams.write(f"== {streams.one_line(result.id)}. {result.agent}")
     if not result.results:
         streams.error(result.reason or "no reason was given", json=False)
     shown, alike = None, []
@@ -246,26 +247,28 @@ def _print_step(result: StepResult) -> None:
                 continue
             shown = one
         if label:
-            streams.out(f"-- {streams.one_line(label)}")
+            streams.write(f"-- {streams.one_line(label)}")
         render.answer(one)
     if alike:
         unsent = sum(is_unsent(one) for one in alike)
-        streams.note(f"{count(len(alike), 'more call')} failed by the same, {unsent:,} without a request")
-    streams.out()
+        streams.status(
+            f"{pluralize(len(alike), 'more call')} failed by the same, {unsent:,} without a request"
+        )
+    streams.write()
 
 
 def _summary(result: WorkflowResult) -> str:
     parts = [
-        f"{count(sum(step.status == status for step in result.steps), 'step')} {status}"
+        f"{pluralize(sum(step.status == status for step in result.steps), 'step')} {status}"
         for status in ("succeeded", "failed", "skipped")
         if any(step.status == status for step in result.steps)
     ]
     resumed = sum(step.resumed for step in result.steps)
     if resumed:
-        parts.append(f"{count(resumed, 'answer')} from before")
+        parts.append(f"{pluralize(resumed, 'answer')} from before")
     money = render.dollars(result.cost)
     before = "" if result.cost_before == 0 else f" ({render.dollars(result.cost_before)} before)"
-    return f"{', '.join(parts)}; {money}{before}, {duration(result.duration)}"
+    return f"{', '.join(parts)}; {money}{before}, {format_duration(result.duration)}"
 
 
 def show_workflow(args: argparse.Namespace) -> int:
@@ -278,7 +281,7 @@ def show_workflow(args: argparse.Namespace) -> int:
         streams.as_json({**_shown(workflow), "faults": found})
     elif _is_drawable(workflow):
         pictures = {"text": drawing.as_text, "mermaid": drawing.as_mermaid, "dot": drawing.as_dot}
-        streams.out(pictures[args.format](workflow))
+        streams.write(pictures[args.format](workflow))
     for fault in found:
         streams.warn(fault)
     return 1 if found else 0

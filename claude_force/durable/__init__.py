@@ -14,8 +14,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, List
 
+from ..advice import install_command
 from ..errors import DatabaseError
-from ..install import install_command
 
 if TYPE_CHECKING:
     from .door import open_door

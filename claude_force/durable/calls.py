@@ -14,8 +14,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from ..errors import CancelledCallError
 from .database import QUEUE, WORKFLOW, Database
-from .desk import Job
-from .parcel import FORMAT, outcome_texts
+from .db_worker import DbOp
+from .serialization import FORMAT, outcome_texts
 from .tables import BUDGETS, CALLS, RESULTS, RUNS, need_not_wait, now
 
 # Pinned: what a version enqueues is run by workers of that version, whatever else is installed.
@@ -25,13 +25,13 @@ SUSPECT_STARTS = 2
 _CHUNK = 5000
 
 
-def workflow_id(ticket: str, generation: int) -> str:
+def workflow_id(call_id: str, generation: int) -> str:
     """DBOS never runs a workflow again that has ended, so that a call's second generation is another one."""
-    return ticket if generation == 1 else f"{ticket}#{generation}"
+    return call_id if generation == 1 else f"{call_id}#{generation}"
 
 
-def run_of(ticket: str) -> str:
-    return ticket.partition(":")[0]
+def run_of(call_id: str) -> str:
+    return call_id.partition(":")[0]
 
 
 class Work(NamedTuple):
@@ -44,15 +44,15 @@ class Work(NamedTuple):
 
 @dataclass(frozen=True)
 class _OfOneCall:
-    ticket: str
+    call_id: str
 
     @property
     def about(self) -> Sequence[str]:
-        return (self.ticket,)
+        return (self.call_id,)
 
 
 @dataclass(frozen=True)
-class HandOver(_OfOneCall, Job[None]):
+class Enqueue(_OfOneCall, DbOp[None]):
     """Puts a call into the queue, unless it is there or done. One that failed, of which the driver was told,
     or that was cancelled, is queued anew. `budgets` are ids with their nano-USD: those of the last one who
     asks hold for a call that no worker has begun."""
@@ -64,26 +64,26 @@ class HandOver(_OfOneCall, Job[None]):
 
     @classmethod
     def together(
-        cls, database: Database, connection: sa.Connection, jobs: Sequence[HandOver]
+        cls, database: Database, connection: sa.Connection, jobs: Sequence[Enqueue]
     ) -> Sequence[None]:
         moment = connection.execute(sa.select(now(connection))).scalar_one()
-        wanted = {job.ticket: job for job in jobs}
+        wanted = {job.call_id: job for job in jobs}
         _add(connection, RUNS, [{"id": run, "about": "{}", "created": moment} for run in _runs(wanted)])
         most = {identity: nano for job in jobs for identity, nano in job.budgets}
         add_budgets(connection, most, moment)
         new = _add(connection, CALLS, [job._row(moment) for job in wanted.values()])
         due = dict.fromkeys(new, 1)
-        known = [job for ticket, job in wanted.items() if ticket not in due]
+        known = [job for call_id, job in wanted.items() if call_id not in due]
         _ask_again(connection, known, moment)
         due.update(_anew(connection, known, moment))
-        for ticket, generation in due.items():
-            enqueue(database, connection, ticket, generation)
+        for call_id, generation in due.items():
+            enqueue(database, connection, call_id, generation)
         return [None] * len(jobs)
 
     def _row(self, moment: float) -> Dict[str, Any]:
         return {
-            "id": self.ticket,
-            "run": run_of(self.ticket),
+            "id": self.call_id,
+            "run": run_of(self.call_id),
             "agent": self.agent,
             "body": self.body,
             "generation": 1,
@@ -93,41 +93,41 @@ class HandOver(_OfOneCall, Job[None]):
         }
 
 
-def enqueue(database: Database, connection: sa.Connection, ticket: str, generation: int) -> None:
+def enqueue(database: Database, connection: sa.Connection, call_id: str, generation: int) -> None:
     """Part of the connection's transaction."""
     database.client.enqueue_in_transaction(
         connection,
         {
             "workflow_name": WORKFLOW,
             "queue_name": QUEUE,
-            "workflow_id": workflow_id(ticket, generation),
+            "workflow_id": workflow_id(call_id, generation),
             "app_version": APP_VERSION,
         },
-        ticket,
+        call_id,
         generation,
     )
 
 
-def _ask_again(connection: sa.Connection, jobs: List[HandOver], moment: float) -> None:
+def _ask_again(connection: sa.Connection, jobs: List[Enqueue], moment: float) -> None:
     """A call that is handed over again has the time that it is given now, and what else holds for it."""
     # In one order everywhere, so that no two transactions wait for each other.
-    for job in sorted(jobs, key=lambda job: job.ticket):
+    for job in sorted(jobs, key=lambda job: job.call_id):
         idle = sa.case((CALLS.c.starts == 0, job.body), else_=CALLS.c.body)
-        change = sa.update(CALLS).where(CALLS.c.id == job.ticket)
+        change = sa.update(CALLS).where(CALLS.c.id == job.call_id)
         connection.execute(change.values(deadline=job._row(moment)["deadline"], body=idle))
 
 
-def _anew(connection: sa.Connection, jobs: List[HandOver], moment: float) -> Dict[str, int]:
+def _anew(connection: sa.Connection, jobs: List[Enqueue], moment: float) -> Dict[str, int]:
     """Those of the calls, known before, that are to be made again, with their new generation."""
     failed = sa.and_(RESULTS.c.success.is_(False), sa.or_(RESULTS.c.delivered, RESULTS.c.cancelled))
     found = {}
-    for part in chunks([job.ticket for job in jobs]):
+    for part in chunks([job.call_id for job in jobs]):
         done = sa.delete(RESULTS).where(RESULTS.c.id.in_(part), failed).returning(RESULTS.c.id)
-        for ticket in connection.execute(done).scalars().all():
-            job = next(one for one in jobs if one.ticket == ticket)
-            fresh = sa.update(CALLS).where(CALLS.c.id == ticket)
+        for call_id in connection.execute(done).scalars().all():
+            job = next(one for one in jobs if one.call_id == call_id)
+            fresh = sa.update(CALLS).where(CALLS.c.id == call_id)
             values = {**job._row(moment), "generation": CALLS.c.generation + 1}
-            found[ticket] = connection.execute(
+            found[call_id] = connection.execute(
                 fresh.values(values).returning(CALLS.c.generation)
             ).scalar_one()
     return found
@@ -142,7 +142,7 @@ def add_budgets(connection: sa.Connection, most: Dict[str, int], moment: Any) ->
 
 
 @dataclass(frozen=True)
-class Begin(_OfOneCall, Job[Optional[Work]]):
+class Begin(_OfOneCall, DbOp[Optional[Work]]):
     """Counts a start and gets the body; None for a call that is done, or that was begun too often for
     this."""
 
@@ -154,7 +154,7 @@ class Begin(_OfOneCall, Job[Optional[Work]]):
         cls, database: Database, connection: sa.Connection, jobs: Sequence[Begin]
     ) -> Sequence[Optional[Work]]:
         need_not_wait(connection)
-        asked = [(job.ticket, job.generation) for job in jobs]
+        asked = [(job.call_id, job.generation) for job in jobs]
         done = sa.exists().where(RESULTS.c.id == CALLS.c.id)
         found = connection.execute(
             sa.update(CALLS)
@@ -164,14 +164,14 @@ class Begin(_OfOneCall, Job[Optional[Work]]):
             .returning(*_WORK, (CALLS.c.deadline - now(connection)).label("left"))
         )
         works = {(row.id, row.generation): Work(row.body, row.starts, row.left) for row in found}
-        return [works.get((job.ticket, job.generation)) for job in jobs]
+        return [works.get((job.call_id, job.generation)) for job in jobs]
 
 
 _WORK = (CALLS.c.id, CALLS.c.generation, CALLS.c.body, CALLS.c.starts)
 
 
 @dataclass(frozen=True)
-class IsOpen(_OfOneCall, Job[bool]):
+class IsOpen(_OfOneCall, DbOp[bool]):
     """Whether a call is to be made at all."""
 
     generation: int
@@ -180,7 +180,7 @@ class IsOpen(_OfOneCall, Job[bool]):
     def together(
         cls, database: Database, connection: sa.Connection, jobs: Sequence[IsOpen]
     ) -> Sequence[bool]:
-        asked = [(job.ticket, job.generation) for job in jobs]
+        asked = [(job.call_id, job.generation) for job in jobs]
         done = sa.exists().where(RESULTS.c.id == CALLS.c.id)
         still = _generations(connection, asked, ~done)
         return [one in still for one in asked]
@@ -196,7 +196,7 @@ def _generations(
 
 
 @dataclass(frozen=True)
-class BeginAlone(_OfOneCall, Job[Optional[Work]]):
+class BeginAlone(_OfOneCall, DbOp[Optional[Work]]):
     """As `Begin`, however often it was begun before."""
 
     generation: int
@@ -213,7 +213,7 @@ def _begin_alone(connection: sa.Connection, job: BeginAlone) -> Optional[Work]:
     done = sa.exists().where(RESULTS.c.id == CALLS.c.id)
     row = connection.execute(
         sa.update(CALLS)
-        .where(CALLS.c.id == job.ticket, CALLS.c.generation == job.generation, ~done)
+        .where(CALLS.c.id == job.call_id, CALLS.c.generation == job.generation, ~done)
         .values(starts=CALLS.c.starts + 1, worker=job.worker)
         .returning(*_WORK, (CALLS.c.deadline - now(connection)).label("left"))
     ).one_or_none()
@@ -221,7 +221,7 @@ def _begin_alone(connection: sa.Connection, job: BeginAlone) -> Optional[Work]:
 
 
 @dataclass(frozen=True)
-class Finish(_OfOneCall, Job[None]):
+class SaveResult(_OfOneCall, DbOp[None]):
     """Keeps a call's outcome, unless it has one. A failure of a `generation` that was handed over anew since
     is none: an answer is one, as it was paid for."""
 
@@ -234,34 +234,34 @@ class Finish(_OfOneCall, Job[None]):
 
     @classmethod
     def together(
-        cls, database: Database, connection: sa.Connection, jobs: Sequence[Finish]
+        cls, database: Database, connection: sa.Connection, jobs: Sequence[SaveResult]
     ) -> Sequence[None]:
         rows: Dict[str, Dict[str, Any]] = {}
         for job in _in_time(connection, jobs):
-            rows.setdefault(job.ticket, {**job._row(), "created": now(connection)})
+            rows.setdefault(job.call_id, {**job._row(), "created": now(connection)})
         _add(connection, RESULTS, list(rows.values()))
         return [None] * len(jobs)
 
     def _row(self) -> Dict[str, Any]:
         names = ("figures", "text", "success", "cancelled", "delivered")
         return {
-            "id": self.ticket,
-            "run": run_of(self.ticket),
+            "id": self.call_id,
+            "run": run_of(self.call_id),
             **{name: getattr(self, name) for name in names},
         }
 
 
-def _in_time(connection: sa.Connection, jobs: Sequence[Finish]) -> List[Finish]:
+def _in_time(connection: sa.Connection, jobs: Sequence[SaveResult]) -> List[SaveResult]:
     """Without failures of a generation that is not the call's any more."""
     failures = [
-        (job.ticket, job.generation) for job in jobs if job.generation is not None and not job.success
+        (job.call_id, job.generation) for job in jobs if job.generation is not None and not job.success
     ]
     late = set(failures) - _generations(connection, failures) if failures else set()
-    return [job for job in jobs if job.success or (job.ticket, job.generation) not in late]
+    return [job for job in jobs if job.success or (job.call_id, job.generation) not in late]
 
 
 @dataclass(frozen=True)
-class Release(_OfOneCall, Job[None]):
+class Release(_OfOneCall, DbOp[None]):
     """Gives back a call that was begun, or was about to be, to whichever worker is next."""
 
     generation: int
@@ -274,39 +274,41 @@ class Release(_OfOneCall, Job[None]):
         for job in jobs:
             after = connection.execute(
                 sa.update(CALLS)
-                .where(CALLS.c.id == job.ticket, CALLS.c.generation == job.generation)
+                .where(CALLS.c.id == job.call_id, CALLS.c.generation == job.generation)
                 .values(
                     generation=CALLS.c.generation + 1, starts=CALLS.c.starts - int(job.started), worker=None
                 )
                 .returning(CALLS.c.generation)
             ).scalar_one_or_none()
             if after is not None:
-                enqueue(database, connection, job.ticket, after)
+                enqueue(database, connection, job.call_id, after)
         return [None] * len(jobs)
 
 
 @dataclass(frozen=True)
-class Withdraw(Job[None]):
+class CancelQueued(DbOp[None]):
     """Cancels calls that no worker has begun."""
 
-    tickets: Tuple[str, ...]
+    call_ids: Tuple[str, ...]
 
     @property
     def about(self) -> Sequence[str]:
-        return self.tickets
+        return self.call_ids
 
     @classmethod
     def together(
-        cls, database: Database, connection: sa.Connection, jobs: Sequence[Withdraw]
+        cls, database: Database, connection: sa.Connection, jobs: Sequence[CancelQueued]
     ) -> Sequence[None]:
         figures, text = outcome_texts(CancelledCallError("The call was withdrawn"), 0.0)
-        for part in chunks([ticket for job in jobs for ticket in job.tickets]):
+        for part in chunks([call_id for job in jobs for call_id in job.call_ids]):
             # A worker that begins one of them in this moment finds another generation, and leaves it.
             idle = sa.update(CALLS).where(CALLS.c.id.in_(part), CALLS.c.starts == 0)
             taken = idle.values(generation=CALLS.c.generation + 1).returning(CALLS.c.id)
-            ends = [Finish(one, figures, text, False, True) for one in connection.execute(taken).scalars()]
+            ends = [
+                SaveResult(one, figures, text, False, True) for one in connection.execute(taken).scalars()
+            ]
             if ends:
-                Finish.together(database, connection, ends)
+                SaveResult.together(database, connection, ends)
         return [None] * len(jobs)
 
 
@@ -321,9 +323,9 @@ def _add(connection: sa.Connection, table: sa.Table, rows: List[Dict[str, Any]])
     return list(connection.execute(insert).scalars())
 
 
-def _runs(tickets: Iterable[str]) -> List[str]:
-    return sorted({run_of(ticket) for ticket in tickets})
+def _runs(call_ids: Iterable[str]) -> List[str]:
+    return sorted({run_of(call_id) for call_id in call_ids})
 
 
-def chunks(tickets: List[str]) -> Iterable[List[str]]:
-    return (tickets[start : start + _CHUNK] for start in range(0, len(tickets), _CHUNK))
+def chunks(call_ids: List[str]) -> Iterable[List[str]]:
+    return (call_ids[start : start + _CHUNK] for start in range(0, len(call_ids), _CHUNK))

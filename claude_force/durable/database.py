@@ -17,7 +17,7 @@ from sqlalchemy.pool import NullPool
 from ..errors import DatabaseError
 from ..storage.places import check_named_database
 from . import functions
-from .address import Address
+from .database_url import DatabaseUrl
 from .tables import MADE_BY, SCHEMA, create_all
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ _READ_ONLY = "25006"
 class Database:
     """Connects at first use, under the name "claude-force WHO". Thread-safe."""
 
-    def __init__(self, address: Address, who: str = "driver") -> None:
+    def __init__(self, address: DatabaseUrl, who: str = "driver") -> None:
         self.address = address
         self.is_sqlite = address.is_sqlite
         self.engine = _engine(address, who)
@@ -133,7 +133,7 @@ class Database:
                 locking.exec_driver_sql(f"SELECT pg_advisory_unlock({_MAKING})")
 
 
-def _engine(address: Address, who: str) -> sa.Engine:
+def _engine(address: DatabaseUrl, who: str) -> sa.Engine:
     if address.is_sqlite:
         try:
             check_named_database(str(address.url.database))

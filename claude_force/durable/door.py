@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from ..asking import Door, Send
-from ..calling import Clock
-from .address import parse
-from .driver import How, Remote
-from .embedded import Embedded
+from ..clock import Clock
+from ..engine.executor import CallBackend, Send
+from .database_url import parse
+from .postgres_backend import How, PostgresBackend
+from .sqlite_backend import SqliteBackend
 
 
-def open_door(url: str, send: Send, how: How, clock: Clock) -> Door:
-    """In the place of the engine's `Asking`. Raises InvalidOptionError for a URL that can't be used."""
+def open_door(url: str, send: Send, how: How, clock: Clock) -> CallBackend:
+    """Stands in for `CachingExecutor`. Raises InvalidOptionError for a URL that can't be used."""
     address = parse(url)
-    return Embedded(address, send, clock) if address.is_sqlite else Remote(address, how, clock)
+    return SqliteBackend(address, send, clock) if address.is_sqlite else PostgresBackend(address, how, clock)

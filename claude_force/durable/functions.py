@@ -1,6 +1,6 @@
 """Shared pace and shared budgets as functions in Postgres: one round trip for each decision, by its clock.
 
-The buckets are those of `calling.pace`, which says what they do; here all workers fill and empty the same
+The buckets are those of `limits.rate_limiter`, which describes them; here all workers fill and empty the same
 ones. Rows are locked in one order, budgets by id and then buckets by model and kind, so that no two wait for
 each other.
 

@@ -9,11 +9,11 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from ..errors import CancelledCallError, DatabaseError, InputError
-from . import host
-from .address import parse
-from .calls import Finish
+from . import dbos_runtime as host
+from .calls import SaveResult
 from .database import Database
-from .parcel import outcome_texts, read_outcome
+from .database_url import parse
+from .serialization import outcome_texts, read_outcome
 from .tables import CALLS, RESULTS, RUNS, WORKERS, now
 
 _SHOWN_FAILURES = 20
@@ -101,12 +101,12 @@ class Runs:
         with self._connected() as connection:
             done = sa.exists().where(RESULTS.c.id == CALLS.c.id)
             still = connection.execute(sa.select(CALLS.c.id).where(CALLS.c.run == run_id, ~done))
-            tickets = list(still.scalars())
-            for start in range(0, len(tickets), 500):
-                part = tickets[start : start + 500]
-                ends = [Finish(ticket, figures, text, success=False, cancelled=True) for ticket in part]
-                Finish.together(self._database, connection, ends)
-        return len(tickets)
+            call_ids = list(still.scalars())
+            for start in range(0, len(call_ids), 500):
+                part = call_ids[start : start + 500]
+                ends = [SaveResult(call_id, figures, text, success=False, cancelled=True) for call_id in part]
+                SaveResult.together(self._database, connection, ends)
+        return len(call_ids)
 
     def prune(self, days: float) -> int:
         """Removes runs that began longer ago than that, of which nothing is open, and no answer that is

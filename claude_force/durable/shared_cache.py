@@ -16,13 +16,13 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
 
 from .. import settings
-from ..cache.audit import explained
-from ..cache.entries import FORGED, NO_FINGERPRINT, entry_of, hit_of, sealed_within
-from ..cache.key import Question, cache_key, question
+from ..cache.diagnostics import explained
+from ..cache.entries import FORGED, NO_FINGERPRINT, seal_if_fits, to_entry, to_hit
 from ..cache.old_callers import arguments_of
-from ..cache.place import cache_folder
-from ..cache.secret import find_secret
-from ..cache.signing import Entry, Secret, unseal
+from ..cache.private_dir import cache_folder
+from ..cache.request_key import Question, cache_key, question
+from ..storage.secret import find_secret
+from ..storage.signing import Entry, Secret, unseal
 from .database import Database
 from .tables import ANSWERS, need_not_wait, now
 
@@ -82,9 +82,9 @@ class SharedCache:
         if many:
             # A driver only reads; what it uses all the time would pass for unused.
             self._guarded(self._tell_touches, None)
-        return hit_of(entry, age, hits + 1)
+        return to_hit(entry, age, hits + 1)
 
-    def recall(
+    def get_in_memory(
         self, agent_name: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
     ) -> Optional[Dict[str, Any]]:
         """Nothing is kept in memory: another machine may have withdrawn it."""
@@ -127,8 +127,8 @@ class SharedCache:
         moment = self._guarded(self._now, None)
         if moment is None:
             return None
-        _, entry = entry_of(moment, agent_name, *more, **fields)
-        sealed = sealed_within(entry, self._secret, self._most // 2)
+        _, entry = to_entry(moment, agent_name, *more, **fields)
+        sealed = seal_if_fits(entry, self._secret, self._most // 2)
         if sealed is None:
             return None
         return {

@@ -87,7 +87,7 @@ ATTEMPTS = Table(
     Column("budgets", ARRAY(Text), nullable=False),
 )
 
-# Kind 0 to 2 as in `calling.pace.KINDS`; model "" has the limits that are set by hand, which all share.
+# Kind 0 to 2 as in `limits.rate_limiter.LIMIT_TYPES`; model "" has the limits set by hand, shared by all.
 BUCKETS = Table(
     "cf_buckets",
     _METADATA,

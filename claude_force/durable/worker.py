@@ -16,23 +16,11 @@ from anyio import to_thread
 from sqlalchemy.exc import DBAPIError
 
 from .. import settings
-from ..asking import Asking, Keeping
-from ..cache.service import service
-from ..calling import (
-    Caller,
-    CallerSettings,
-    Clock,
-    MaxConcurrent,
-    Price,
-    Prices,
-    Rates,
-    RunGate,
-    RunGates,
-    Terms,
-    check_limits,
-    check_rates,
-    price_by,
-)
+from ..cache.request_key import service
+from ..clock import Clock
+from ..engine.connection_pool import CallerSettings, LoopBoundPool
+from ..engine.executor import CacheConfig, CachingExecutor
+from ..engine.result_builder import is_answer
 from ..errors import (
     CallError,
     ClosedError,
@@ -41,17 +29,21 @@ from ..errors import (
     InvalidOptionError,
     WorkerError,
 )
-from ..results import is_answer
+from ..limits.budget import Price, Prices, price_by
+from ..limits.call_context import CallContext
+from ..limits.rate_limiter import Rates
+from ..limits.run_gate import RunGate, RunGates
+from ..options import MaxConcurrent, check_limits, check_rates
 from ..types import Call, Reply
-from . import host
-from .address import Address, parse
-from .calls import Begin, BeginAlone, Finish, IsOpen, Release, Work, run_of, workflow_id
+from . import dbos_runtime as host
+from .calls import Begin, BeginAlone, IsOpen, Release, SaveResult, Work, run_of, workflow_id
 from .database import Database
-from .desk import Desk, Flush
-from .guard import Limits, SetByHand
-from .liveness import DEAD_SECONDS, Pulse
-from .parcel import Order, Outcome, outcome_texts, read_order
+from .database_url import DatabaseUrl, parse
+from .db_worker import DbWorker, Flush
+from .heartbeat import DEAD_SECONDS, Heartbeat
+from .serialization import CallRequest, Outcome, outcome_texts, read_order
 from .shared_cache import SharedCache
+from .shared_limiter import Limits, SetByHand
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +111,7 @@ class Worker:
         self._stopped = asyncio.Event()
 
     _crew: Optional[_Crew]
-    _address: Address
+    _address: DatabaseUrl
     _patience: Optional[anyio.CancelScope] = None
 
     @property
@@ -175,7 +167,7 @@ def _how(concurrency: MaxConcurrent, *more: Any) -> CallerSettings:
 class _Job:
     """A call in this worker; `of` is what DBOS calls it, `budgets` are ids of those that it is charged to."""
 
-    ticket: str
+    call_id: str
     generation: int
     task: Optional[asyncio.Future[Optional[Outcome]]] = None
     superseded: bool = False
@@ -183,14 +175,14 @@ class _Job:
 
     @property
     def of(self) -> str:
-        return workflow_id(self.ticket, self.generation)
+        return workflow_id(self.call_id, self.generation)
 
 
 @dataclass
 class _Crew:
     """All that a running worker consists of."""
 
-    address: Address
+    address: DatabaseUrl
     how: CallerSettings
     keeping: Tuple[float, float]
     jobs: Dict[str, _Job] = field(default_factory=dict)
@@ -201,11 +193,11 @@ class _Crew:
         self.clock = Clock()
         life = uuid.uuid4().hex
         self.database = Database(self.address, life)
-        self.desk = Desk(self.database)
-        self.pulse = Pulse(self.database, life, self.how.ceiling, self._running, self._supersede)
-        self.caller = Caller(self.clock)
+        self.desk = DbWorker(self.database)
+        self.pulse = Heartbeat(self.database, life, self.how.ceiling, self._running, self._supersede)
+        self.caller = LoopBoundPool(self.clock)
         self.limits = Limits(self.desk, self.clock, self.pulse.life)
-        self._asking = Asking(self._send, self.clock)
+        self._asking = CachingExecutor(self._send, self.clock)
         self._cache: Optional[SharedCache] = None
         self._suspects = asyncio.Lock()
         self._run_gates = RunGates(self.clock.now)
@@ -291,11 +283,11 @@ class _Crew:
                 job.superseded = True
                 job.task.cancel()
 
-    async def carry(self, ticket: str, generation: int) -> str:
+    async def carry(self, call_id: str, generation: int) -> str:
         """Carries out one call, from the queue to its result. Returns what came of it."""
         if self.stopping:
             await self._park()
-        job = _Job(ticket, generation)
+        job = _Job(call_id, generation)
         self.jobs[job.of] = job
         try:
             return await self._carried(job)
@@ -310,14 +302,14 @@ class _Crew:
         await self.loop.create_future()
 
     async def _carried(self, job: _Job) -> str:
-        work = await self.desk.do(Begin(job.ticket, job.generation, self.pulse.name))
+        work = await self.desk.do(Begin(job.call_id, job.generation, self.pulse.name))
         if work is not None:
             return await self._made(job, work)
-        if not await self.desk.do(IsOpen(job.ticket, job.generation)):
+        if not await self.desk.do(IsOpen(job.call_id, job.generation)):
             return "done before"
         # Workers died of it before, or beside it: one at a time, so that it is known which one it is.
         async with self._suspects:
-            work = await self.desk.do(BeginAlone(job.ticket, job.generation, self.pulse.name))
+            work = await self.desk.do(BeginAlone(job.call_id, job.generation, self.pulse.name))
             return await self._made(job, work) if work is not None else "done before"
 
     async def _made(self, job: _Job, work: Work) -> str:
@@ -335,11 +327,11 @@ class _Crew:
                     raise
                 outcome = None
         if outcome is None:
-            await self.desk.do(Release(job.ticket, job.generation, True))
+            await self.desk.do(Release(job.call_id, job.generation, True))
             return "released"
         figures, text = outcome_texts(outcome, began, job.budgets)
         answered = isinstance(outcome, Reply) and is_answer(outcome)
-        await self.desk.do(Finish(job.ticket, figures, text, answered, generation=job.generation))
+        await self.desk.do(SaveResult(job.call_id, figures, text, answered, generation=job.generation))
         return "answered" if answered else "failed"
 
     async def _outcome(self, job: _Job, work: Work) -> Optional[Outcome]:
@@ -348,7 +340,7 @@ class _Crew:
             order = read_order(work.body)
             job.budgets = order.budgets
             # A run that is resumed hands its calls over anew, and begins with an open gate.
-            with self._run_gates.of(f"{run_of(job.ticket)}:{job.generation}") as run_gate:
+            with self._run_gates.of(f"{run_of(job.call_id)}:{job.generation}") as run_gate:
                 return await self._answered(order, work.left, run_gate)
         except ClosedError as error:
             return None if self.stopping else error
@@ -358,24 +350,24 @@ class _Crew:
             logger.exception("a call failed in this worker")
             return WorkerError(f"Worker {self.pulse.name} met {type(error).__name__}: {error}")
 
-    async def _answered(self, order: Order, left: Optional[float], run_gate: RunGate) -> Reply:
-        terms = Terms(
+    async def _answered(self, order: CallRequest, left: Optional[float], run_gate: RunGate) -> Reply:
+        context = CallContext(
             run_gate=run_gate,
             first_of_many=order.first_of_many,
-            guard=self.limits.guard(order.budgets),
+            shared_limits=self.limits.guard(order.budgets),
             price=self._price_of(order),
         )
-        kept = Keeping(True, *self.keeping, self._cache, service(self.how.api_key, self.how.base_url))
-        return await self._asking.answer(order.call, order.policy, kept, left, terms)
+        kept = CacheConfig(True, *self.keeping, self._cache, service(self.how.api_key, self.how.base_url))
+        return await self._asking.answer(order.call, order.policy, kept, left, context)
 
-    def _price_of(self, order: Order) -> Optional[Price]:
+    def _price_of(self, order: CallRequest) -> Optional[Price]:
         """What the driver's own prices make of it; None for this worker's. Raises InvalidOptionError."""
         if not order.prices:
             return None
         return price_by(order.prices, self.caller.price(self.how))
 
-    async def _send(self, call: Call, left: Optional[float], terms: Terms) -> Reply:
-        return await self.caller.send(call, self.how, left, terms)
+    async def _send(self, call: Call, left: Optional[float], context: CallContext) -> Reply:
+        return await self.caller.send(call, self.how, left, context)
 
 
 def _poisonous(work: Work) -> WorkerError:

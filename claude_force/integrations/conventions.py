@@ -10,8 +10,8 @@ import json
 from typing import Any, Dict, Optional, Sequence, Tuple, Union
 from urllib.parse import urlsplit
 
-from ..calling.error_mapping import redact
-from ..types import AgentResult, Call, Executed
+from ..transport.error_mapping import redact
+from ..types import AgentResult, Call, CallCompleted
 
 Attributes = Dict[str, Union[str, bool, int, float, Sequence[str]]]
 
@@ -46,7 +46,7 @@ def server(base_url: Optional[str]) -> Attributes:
     return _known({"server.address": parts.hostname, "server.port": port})
 
 
-def of_call(executed: Executed) -> Attributes:
+def of_call(executed: CallCompleted) -> Attributes:
     """What is known of a call before its answer."""
     call = executed.call
     return _known(
@@ -58,7 +58,7 @@ def of_call(executed: Executed) -> Attributes:
     )
 
 
-def of_attempt(executed: Executed, number: int, endpoint: Attributes) -> Attributes:
+def of_attempt(executed: CallCompleted, number: int, endpoint: Attributes) -> Attributes:
     """One request of a call and what it came to; `number` counts from 1.
 
     The answer, or the status of the error, is that of the last.
@@ -94,7 +94,7 @@ def of_result(result: AgentResult) -> Attributes:
     )
 
 
-def of_content(executed: Executed) -> Attributes:
+def of_content(executed: CallCompleted) -> Attributes:
     """The system prompt, the task and the answer, as JSON in the conventions' form."""
     call, result = executed.call, executed.result
     told: Dict[str, Any] = {
@@ -113,7 +113,7 @@ def of_content(executed: Executed) -> Attributes:
     return {name: sendable(json.dumps(value, ensure_ascii=False)) for name, value in told.items()}
 
 
-def of_measure(executed: Executed) -> Attributes:
+def of_measure(executed: CallCompleted) -> Attributes:
     """What figures of a call are told apart by: few values each."""
     result = executed.result
     return _known(
@@ -127,7 +127,7 @@ def of_measure(executed: Executed) -> Attributes:
     )
 
 
-def of_request_measure(executed: Executed, endpoint: Attributes, error: Optional[str]) -> Attributes:
+def of_request_measure(executed: CallCompleted, endpoint: Attributes, error: Optional[str]) -> Attributes:
     """What figures of a request are told apart by; `error` is the type of what it met."""
     return _known(
         {

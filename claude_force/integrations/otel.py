@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import List, Optional, Protocol
 
 from .. import __version__, settings
-from ..install import install_command
-from ..money import is_unpriced
-from ..results import Observer
-from ..types import Attempt, Executed
+from ..advice import install_command
+from ..costs import is_unpriced
+from ..engine.result_builder import Observer
+from ..types import Attempt, CallCompleted
 from . import conventions
 
 try:
@@ -78,7 +78,7 @@ class OpenTelemetry:
         self._tracer = trace.get_tracer(_NAME, __version__, tracer_provider)
         self._figures = _Figures(metrics.get_meter(_NAME, __version__, meter_provider), self._endpoint)
 
-    def __call__(self, executed: Executed) -> None:
+    def __call__(self, executed: CallCompleted) -> None:
         """Makes the spans of a call that has ended, at the times at which it was under way."""
         call, result = executed.call, executed.result
         began = _nanoseconds(executed.started)
@@ -101,7 +101,7 @@ class OpenTelemetry:
         span.end(began + _nanoseconds(result.duration))
 
     def _request(
-        self, executed: Executed, attempt: Attempt, number: int, call_began: int, within: context.Context
+        self, executed: CallCompleted, attempt: Attempt, number: int, call_began: int, within: context.Context
     ) -> None:
         result = executed.result
         span = self._tracer.start_span(
@@ -149,7 +149,7 @@ class _Figures:
         )
         self._hits = meter.create_counter("claude_force.cache.hits", "{call}", "Answers from the cache.")
 
-    def add(self, executed: Executed, within: context.Context) -> None:
+    def add(self, executed: CallCompleted, within: context.Context) -> None:
         """`within` has the call's span, for exemplars."""
         result = executed.result
         call = conventions.of_measure(executed)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Callable, Dict, Iterator, List, Mapping, Tuple
 
-from ..ledger.figures import Figures
-from ..ledger.sketch import Distribution
+from ..ledger.ddsketch import Distribution
+from ..ledger.metrics import Metrics
 from ..ledger.summary import Summary
 
 _PREFIX = "claude_force"
@@ -33,7 +33,7 @@ def exposition(summary: Summary) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _groups(summary: Summary) -> Iterator[Tuple[Tuple[str, str, str], Figures]]:
+def _groups(summary: Summary) -> Iterator[Tuple[Tuple[str, str, str], Metrics]]:
     named = {
         (agent, model or "", workflow or ""): figures
         for (agent, model, workflow), figures in summary.groups.items()
@@ -46,11 +46,11 @@ def _labels(group: Tuple[str, str, str]) -> Dict[str, str]:
     return {name: value for name, value in zip(("agent", "model", "workflow"), group) if value}
 
 
-def _outcomes(figures: Figures) -> List[Sample]:
+def _outcomes(figures: Metrics) -> List[Sample]:
     return [({"outcome": "success"}, figures.successes), ({"outcome": "error"}, figures.failures)]
 
 
-def _tokens(figures: Figures) -> List[Sample]:
+def _tokens(figures: Metrics) -> List[Sample]:
     fresh = max(0, figures.input_tokens - figures.cache_read_tokens - figures.cache_write_tokens)
     return [
         ({"kind": "input"}, fresh),
@@ -60,7 +60,7 @@ def _tokens(figures: Figures) -> List[Sample]:
     ]
 
 
-_COUNTERS: Dict[str, Tuple[str, Callable[[Figures], List[Sample]]]] = {
+_COUNTERS: Dict[str, Tuple[str, Callable[[Metrics], List[Sample]]]] = {
     "executions_total": ("Executions by their outcome.", _outcomes),
     "errors_total": (
         "Failed executions by the type of their error.",
@@ -79,7 +79,7 @@ _COUNTERS: Dict[str, Tuple[str, Callable[[Figures], List[Sample]]]] = {
     "unknown_price_total": ("Answers whose price is not known.", lambda one: [({}, one.unknown_price)]),
     "saved_usd_total": ("USD that kept and shared answers saved.", lambda one: [({}, one.saved_cost)]),
 }
-_SUMMARIES: Dict[str, Tuple[str, Callable[[Figures], Distribution]]] = {
+_SUMMARIES: Dict[str, Tuple[str, Callable[[Metrics], Distribution]]] = {
     "execution_seconds": ("From the call to its result.", lambda one: one.wall),
     "wait_seconds": ("Of an execution, without a request on the wire.", lambda one: one.wait),
     "service_seconds": ("Of an execution, with a request on the wire.", lambda one: one.service),

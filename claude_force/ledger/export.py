@@ -11,7 +11,7 @@ from typing import Any, Callable, Iterable, TextIO
 from ..errors import InvalidOptionError
 from ..storage.places import open_output
 from .entry import NAMES, Entry
-from .journal import is_ledger_file
+from .rotating_log import is_ledger_file
 
 
 def open_export(target: Path, folder: Path) -> TextIO:

@@ -9,10 +9,10 @@ from typing import BinaryIO, Callable, Iterator, List, Optional
 
 from ..storage.places import open_folder
 from ..storage.private_files import Folder
+from .decoder import ExecutionRow, entry_from, read_lines
 from .entry import Entry
-from .journal import LIVE, older_files
-from .rows import Row, entry_from, read_lines
-from .window import EVERYTHING, Window
+from .rotating_log import LIVE, older_files
+from .time_range import EVERYTHING, TimeRange
 
 _BLOCK_BYTES = 1 << 20
 # A line is written soon after its execution ended; clocks of several machines agree less well.
@@ -29,13 +29,13 @@ class Reading:
     def __init__(
         self,
         folder: Path,
-        window: Window = EVERYTHING,
+        window: TimeRange = EVERYTHING,
         wanted: Callable[[str], bool] = lambda name: True,
     ) -> None:
         self._folder, self._window, self._wanted = folder, window, wanted
         self.skipped = 0
 
-    def blocks(self) -> Iterator[List[Row]]:
+    def blocks(self) -> Iterator[List[ExecutionRow]]:
         """In about the order of their ends. Raises OSError for a file that is there and can't be read."""
         for file in self._files():
             for lines in _blocks(file):
@@ -85,7 +85,7 @@ class Reading:
         return not first or first[0]["ended"] < until + _SLACK_SECONDS
 
 
-def ended_before(file: os.stat_result, window: Window) -> bool:
+def ended_before(file: os.stat_result, window: TimeRange) -> bool:
     """Whether all that was written to it is older than what is asked for."""
     return window.since is not None and file.st_mtime < window.since - _SLACK_SECONDS
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 
-from .figures import UNKNOWN, Figures, figures_of
-from .limit import TimeAtLimit
-from .rows import Row
+from .decoder import ExecutionRow
+from .metrics import UNKNOWN, Metrics, figures_of
+from .saturation import TimeAtConcurrencyLimit
 
 # Agent, model, workflow.
 Group = Tuple[str, Optional[str], Optional[str]]
@@ -22,14 +22,14 @@ class Summary:
     """
 
     def __init__(self) -> None:
-        self.groups: Dict[Group, Figures] = {}
-        self._days: Dict[int, Figures] = {}
-        self.at_limit = TimeAtLimit()
+        self.groups: Dict[Group, Metrics] = {}
+        self._days: Dict[int, Metrics] = {}
+        self.at_limit = TimeAtConcurrencyLimit()
         self.skipped = 0
 
-    def add(self, rows: List[Row]) -> None:
+    def add(self, rows: List[ExecutionRow]) -> None:
         """Takes these executions in."""
-        cells: Dict[Tuple[Group, int], List[Row]] = {}
+        cells: Dict[Tuple[Group, int], List[ExecutionRow]] = {}
         for row in rows:
             group = (row["agent_name"], row.get("model") or None, row.get("workflow_name") or None)
             cells.setdefault((group, int(row["ended"] // _DAY_SECONDS)), []).append(row)
@@ -37,36 +37,36 @@ class Summary:
             self._add(group, day, figures_of(cell))
         self.at_limit.add(rows)
 
-    def _add(self, group: Group, day: int, figures: Figures) -> None:
-        self.groups.setdefault(group, Figures()).merge(figures)
-        self._days.setdefault(day, Figures()).merge(figures)
+    def _add(self, group: Group, day: int, figures: Metrics) -> None:
+        self.groups.setdefault(group, Metrics()).merge(figures)
+        self._days.setdefault(day, Metrics()).merge(figures)
 
     def merge(self, other: Summary) -> None:
         """Adds that of other files. A run that they share is swept for its limit in two parts."""
         for group, figures in other.groups.items():
-            self.groups.setdefault(group, Figures()).merge(figures)
+            self.groups.setdefault(group, Metrics()).merge(figures)
         for day, figures in other._days.items():
-            self._days.setdefault(day, Figures()).merge(figures)
+            self._days.setdefault(day, Metrics()).merge(figures)
         self.at_limit.merge(other.at_limit)
         self.skipped += other.skipped
 
-    def total(self) -> Figures:
+    def total(self) -> Metrics:
         """All of it."""
         return merged(self.groups.values())
 
-    def by_agent(self) -> Dict[str, Figures]:
+    def by_agent(self) -> Dict[str, Metrics]:
         """In the order of their names, as the next two."""
         return self._by(lambda group: group[0])
 
-    def by_model(self) -> Dict[str, Figures]:
+    def by_model(self) -> Dict[str, Metrics]:
         """An execution whose model is not known counts as "unknown"."""
         return self._by(lambda group: group[1] or UNKNOWN)
 
-    def by_workflow(self) -> Dict[str, Figures]:
+    def by_workflow(self) -> Dict[str, Metrics]:
         """Executions outside of any workflow are left out."""
         return self._by(lambda group: group[2])
 
-    def by_day(self) -> Dict[str, Figures]:
+    def by_day(self) -> Dict[str, Metrics]:
         """By the day in UTC on which they ended, as "2026-11-25", in the order of time."""
         days = sorted(self._days.items())
         return {_date(day): merged([figures]) for day, figures in days}
@@ -114,8 +114,8 @@ class Summary:
         }
         return {"total": self.total().money(), **by_part}
 
-    def _by(self, key: Callable[[Group], Optional[str]]) -> Dict[str, Figures]:
-        parts: Dict[str, List[Figures]] = {}
+    def _by(self, key: Callable[[Group], Optional[str]]) -> Dict[str, Metrics]:
+        parts: Dict[str, List[Metrics]] = {}
         for group, figures in self.groups.items():
             name = key(group)
             if name is not None:
@@ -123,15 +123,15 @@ class Summary:
         return {name: merged(parts[name]) for name in sorted(parts)}
 
 
-def merged(parts: Iterable[Figures]) -> Figures:
+def merged(parts: Iterable[Metrics]) -> Metrics:
     """New ones; `parts` stay as they are."""
-    whole = Figures()
+    whole = Metrics()
     for part in parts:
         whole.merge(part)
     return whole
 
 
-def _plain(parts: Dict[str, Figures]) -> Dict[str, Any]:
+def _plain(parts: Dict[str, Metrics]) -> Dict[str, Any]:
     return {name: figures.as_dict() for name, figures in parts.items()}
 
 

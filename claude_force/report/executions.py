@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Callable, Dict, Iterable, List, Optional, Sequence
 
+from ..ledger.decoder import ExecutionRow, entry_from
 from ..ledger.entry import Entry
-from ..ledger.figures import UNKNOWN, Figures, figures_of
-from ..ledger.rows import Row, entry_from
+from ..ledger.metrics import UNKNOWN, Metrics, figures_of
 
 ANSWERED, FAILED, KEPT = "answered", "failed", "kept"
 
@@ -17,7 +17,7 @@ class Execution:
     """A line of the ledger with all fields, and as it was read; began and ended are in Unix seconds."""
 
     entry: Entry
-    row: Row
+    row: ExecutionRow
     began: float
     ended: float
 
@@ -35,15 +35,15 @@ class Group:
 
     name: str
     executions: Sequence[Execution]
-    figures: Figures
+    figures: Metrics
 
 
-def executions_of(rows: Iterable[Row]) -> List[Execution]:
+def executions_of(rows: Iterable[ExecutionRow]) -> List[Execution]:
     """By the moment of their begin."""
     return sorted(map(_execution, rows), key=lambda execution: execution.began)
 
 
-def _execution(row: Row) -> Execution:
+def _execution(row: ExecutionRow) -> Execution:
     # Damaged clocks write moments before 1970; a calendar that shows them would show nothing else.
     entry, ended = entry_from(row), max(0.0, row["ended"])
     return Execution(entry, row, max(0.0, ended - entry.execution_time_ms / 1000), ended)

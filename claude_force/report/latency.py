@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Callable, List, Sequence
 
-from ..ledger.sketch import Distribution
-from ..spelled import count
+from ..formatting import pluralize
+from ..ledger.ddsketch import Distribution
 from . import text
 from .charts import Bars, Series
 from .executions import ANSWERED, FAILED, KEPT, Execution, Group
@@ -60,7 +60,7 @@ def _measured(measure: Measure, told: Sequence[Execution], values: Distribution,
     names = [f"p{percent}" for percent in PERCENTS]
     shown = dict(zip(names, percentiles(values)))
     places = [axis.place(values.quantile(percent / 100) or 0.0) for percent in PERCENTS]
-    label = f"{measure.name} of {count(len(told), 'call')}: " + ", ".join(map(" ".join, shown.items()))
+    label = f"{measure.name} of {pluralize(len(told), 'call')}: " + ", ".join(map(" ".join, shown.items()))
     bars = _bars(measure, told, axis, list(zip(places, names)), label)
     figures = "".join(f"<dt>{name}</dt><dd>{figure}</dd>" for name, figure in shown.items())
     return (
@@ -86,4 +86,4 @@ def _title(axis: Decades, number: int, height: int) -> str:
     if not height:
         return ""
     edges = f"{text.duration(axis.edge(number))} to {text.duration(axis.edge(number + 1))}"
-    return f"{edges}: {count(height, 'call')}"
+    return f"{edges}: {pluralize(height, 'call')}"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Callable, List, Optional, Sequence, Tuple
 
-from ..ledger.figures import Figures
-from ..spelled import count, dollars
+from ..formatting import format_usd, pluralize
+from ..ledger.metrics import Metrics
 from . import text
 from .charts import Bars, Series
 from .executions import Execution, Group, grouped
@@ -49,7 +49,7 @@ def _chart(groups: Sequence[Group], saved: Sequence[Series], clock: Clock, kind:
         return '<p class="empty">No cost is known.</p>'
     top, bottom, beside = _axis(max(up), max(down))
     titles = [
-        f"{clock.label(number)}: paid {dollars(spent)}, saved {dollars(kept)}" if spent or kept else ""
+        f"{clock.label(number)}: paid {format_usd(spent)}, saved {format_usd(kept)}" if spent or kept else ""
         for number, (spent, kept) in enumerate(zip(up, down))
     ]
     label = f"Cost over time by {kind}. {_in_words(groups)}"
@@ -110,7 +110,7 @@ def _legend(clock: Clock, series: Sequence[Series]) -> str:
 
 def _in_words(groups: Sequence[Group]) -> str:
     said = [
-        f"{one.name}: {known_cost(one.figures)} paid, {dollars(one.figures.saved_cost)} saved"
+        f"{one.name}: {known_cost(one.figures)} paid, {format_usd(one.figures.saved_cost)} saved"
         for one in groups[:COLOURS]
     ]
     return "; ".join(said) + "."
@@ -131,7 +131,7 @@ def _table(groups: Sequence[Group], kind: str) -> str:
     )
     rows = [_cells(number, one) for number, one in enumerate(groups[:MOST_NAMES])]
     more = len(groups) - len(rows)
-    note = f'<p class="note">and {count(more, "more " + kind)}, of the least cost</p>' if more > 0 else ""
+    note = f'<p class="note">and {pluralize(more, "more " + kind)}, of the least cost</p>' if more > 0 else ""
     return table(f"Figures by {kind}", columns, rows) + note
 
 
@@ -145,17 +145,17 @@ def _cells(number: int, one: Group) -> List[str]:
         text.number(figures.input_tokens),
         text.number(figures.output_tokens),
         _paid_cell(figures),
-        dollars(figures.saved_cost),
+        format_usd(figures.saved_cost),
         text.duration(figures.wall.quantile(0.5)),
         text.duration(figures.wall.quantile(0.95)),
     ]
 
 
-def _paid_cell(figures: Figures) -> str:
+def _paid_cell(figures: Metrics) -> str:
     unknown = f"<small>and {figures.unknown_price:,} unknown</small>"
     return known_cost(figures) + (unknown if figures.unknown_price and figures.cost else "")
 
 
-def known_cost(figures: Figures) -> str:
+def known_cost(figures: Metrics) -> str:
     """The sum of what is known, or that nothing is."""
-    return "unknown" if figures.unknown_price and not figures.cost else dollars(figures.cost)
+    return "unknown" if figures.unknown_price and not figures.cost else format_usd(figures.cost)

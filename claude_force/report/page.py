@@ -12,14 +12,14 @@ from string import Template
 from typing import Dict, Iterable, Optional, Sequence, Tuple
 
 from .. import __version__
-from ..ledger.figures import Figures
-from ..ledger.limit import TimeAtLimit
-from ..ledger.rows import Row
-from ..spelled import count, dollars, percent
+from ..formatting import format_percent, format_usd, pluralize
+from ..ledger.decoder import ExecutionRow
+from ..ledger.metrics import Metrics
+from ..ledger.saturation import TimeAtConcurrencyLimit
 from . import text
 from .data import packed
+from .errors_section import faults
 from .executions import Execution, Group, executions_of, group_of
-from .faults import faults
 from .latency import PERCENTS, latency, percentiles
 from .money import known_cost, money
 from .scales import Clock
@@ -33,10 +33,10 @@ class Report:
     """A page and the figures at its head."""
 
     html: str
-    figures: Figures
+    figures: Metrics
 
 
-def build_report(rows: Iterable[Row], scope: str, zone: Optional[tzinfo] = None) -> Report:
+def build_report(rows: Iterable[ExecutionRow], scope: str, zone: Optional[tzinfo] = None) -> Report:
     """The page of these executions.
 
     Args:
@@ -105,32 +105,34 @@ def _period(began: float, ended: float, zone: tzinfo) -> str:
 
 
 def _at_limit(executions: Sequence[Execution]) -> str:
-    at_limit = TimeAtLimit()
+    at_limit = TimeAtConcurrencyLimit()
     at_limit.add(execution.row for execution in executions)
     share = at_limit.share()
     if share is None:
         return "No attempt is known."
-    return f"As many attempts as the limit allowed for {percent(share)} of the time with any on the wire."
+    return (
+        f"As many attempts as the limit allowed for {format_percent(share)} of the time with any on the wire."
+    )
 
 
-def _totals(figures: Figures) -> str:
+def _totals(figures: Metrics) -> str:
     return "".join(
         f"<div><dt>{name}</dt><dd>{figure}<small>{more}</small></dd></div>"
         for name, figure, more in _figures(figures)
     )
 
 
-def _figures(figures: Figures) -> Sequence[Tuple[str, str, str]]:
+def _figures(figures: Metrics) -> Sequence[Tuple[str, str, str]]:
     calls, unknown = figures.executions, figures.unknown_price
     seconds = figures.seconds
     rate = f"{calls * 60 / seconds:,.1f} calls a minute" if seconds else ""
-    prompt = f"and {dollars(figures.prompt_cache_saving)} by the prompt cache"
+    prompt = f"and {format_usd(figures.prompt_cache_saving)} by the prompt cache"
     latencies = [
         (f"Wall p{percent}", shown, _LATENCIES[percent])
         for percent, shown in zip(PERCENTS, percentiles(figures.wall))
     ]
     return [
-        ("Calls", text.number(calls), f"{count(figures.retries, 'retry', 'retries')}"),
+        ("Calls", text.number(calls), f"{pluralize(figures.retries, 'retry', 'retries')}"),
         ("Failed", text.number(figures.failures), text.share(figures.failures, calls)),
         (
             "Cached",
@@ -141,9 +143,9 @@ def _figures(figures: Figures) -> Sequence[Tuple[str, str, str]]:
         (
             "Paid",
             known_cost(figures),
-            f"and {count(unknown, 'answer')} of unknown price" if unknown else "every price is known",
+            f"and {pluralize(unknown, 'answer')} of unknown price" if unknown else "every price is known",
         ),
-        ("Saved", dollars(figures.saved_cost), prompt),
+        ("Saved", format_usd(figures.saved_cost), prompt),
         ("Duration", text.duration(seconds * 1000 if seconds else 0.0), rate),
         *latencies,
     ]
@@ -152,5 +154,5 @@ def _figures(figures: Figures) -> Sequence[Tuple[str, str, str]]:
 _LATENCIES = {50: "half of the calls took no longer", 95: "19 of 20", 99: "99 of 100"}
 
 
-def _tokens(figures: Figures) -> str:
+def _tokens(figures: Metrics) -> str:
     return f"{figures.input_tokens:,} in, {figures.output_tokens:,} out"

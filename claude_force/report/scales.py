@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import tzinfo
 from typing import Callable, List, Sequence, Tuple
 
-from ..spelled import count
+from ..formatting import pluralize
 from . import text
 
 # A mark: its place from 0 to 1 along the axis, and its label.
@@ -106,8 +106,8 @@ class Clock:
         """How long a bar is."""
         for name, seconds in (("day", DAY), ("hour", HOUR), ("minute", MINUTE)):
             if self.width % seconds == 0:
-                return count(self.width // seconds, name)
-        return count(self.width, "second")
+                return pluralize(self.width // seconds, name)
+        return pluralize(self.width, "second")
 
     def bin_of(self, unix: float) -> int:
         """Its number, from 0."""

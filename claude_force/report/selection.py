@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Deque, Dict, Iterator, List, Optional, Tuple
 
 from ..errors import InvalidOptionError
+from ..formatting import pluralize
+from ..ledger.decoder import ExecutionRow
 from ..ledger.reading import Reading
-from ..ledger.rows import Row
-from ..ledger.window import EVERYTHING, Window
-from ..spelled import count
+from ..ledger.time_range import EVERYTHING, TimeRange
 from .text import moment
 
 LAST = "last"
@@ -30,14 +30,14 @@ class Selection:
         skipped: lines of the ledger that are no execution.
     """
 
-    rows: List[Row]
+    rows: List[ExecutionRow]
     scope: str
     found: int
     skipped: int
 
 
 def select(
-    folder: Path, run: Optional[str] = None, window: Window = EVERYTHING, most: int = MOST_ROWS
+    folder: Path, run: Optional[str] = None, window: TimeRange = EVERYTHING, most: int = MOST_ROWS
 ) -> Selection:
     """Reads the ledger in `folder`.
 
@@ -50,7 +50,7 @@ def select(
     """
     wanted = _wanted(folder, run, window) if run else None
     reading, found = Reading(folder, window), 0
-    newest: Deque[Row] = deque(maxlen=most)
+    newest: Deque[ExecutionRow] = deque(maxlen=most)
     for row in _rows(reading):
         if wanted is None or row.get("run") == wanted:
             newest.append(row)
@@ -61,12 +61,12 @@ def select(
     return Selection(list(newest), scope + _bounds(window), found, reading.skipped)
 
 
-def _rows(reading: Reading) -> Iterator[Row]:
+def _rows(reading: Reading) -> Iterator[ExecutionRow]:
     for block in reading.blocks():
         yield from block
 
 
-def _wanted(folder: Path, run: str, window: Window) -> Optional[str]:
+def _wanted(folder: Path, run: str, window: TimeRange) -> Optional[str]:
     """The run's name; None where the last execution has none, as in the older format, or there is none."""
     ends: Dict[Optional[str], float] = {}
     for row in _rows(Reading(folder, window)):
@@ -84,11 +84,11 @@ def _known(ends: Dict[Optional[str], float]) -> str:
     if not named:
         return "No run is recorded there yet."
     shown = ", ".join(f"{name} (ended {moment(end)} UTC)" for end, name in named[:_SHOWN_RUNS])
-    more = f" and {count(len(named) - _SHOWN_RUNS, 'older one')}" if len(named) > _SHOWN_RUNS else ""
+    more = f" and {pluralize(len(named) - _SHOWN_RUNS, 'older one')}" if len(named) > _SHOWN_RUNS else ""
     return f"The last are {shown}{more}."
 
 
-def _bounds(window: Window) -> str:
+def _bounds(window: TimeRange) -> str:
     since = f" from {moment(window.since)} UTC on" if window.since is not None else ""
     until = f" before {moment(window.until)} UTC" if window.until is not None else ""
     return since + until

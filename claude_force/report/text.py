@@ -7,7 +7,7 @@ from datetime import datetime, timezone, tzinfo
 from html import escape as _escape
 from typing import Optional
 
-from .. import spelled
+from .. import formatting as spelled
 
 NOTHING = "\N{EN DASH}"
 # Some days before the end of the year 9999.
@@ -21,7 +21,7 @@ def escaped(text: object) -> str:
 
 def duration(ms: Optional[float]) -> str:
     """Of a time in the ledger."""
-    return NOTHING if ms is None else spelled.duration(ms / 1000)
+    return NOTHING if ms is None else spelled.format_duration(ms / 1000)
 
 
 def axis_dollars(usd: float, step: float) -> str:
@@ -36,7 +36,7 @@ def number(value: int) -> str:
 
 def share(part: int, whole: int) -> str:
     """In percent."""
-    return spelled.percent(part / whole) if whole else NOTHING
+    return spelled.format_percent(part / whole) if whole else NOTHING
 
 
 def moment(unix: float, zone: tzinfo = timezone.utc, form: str = "%Y-%m-%d %H:%M:%S") -> str:

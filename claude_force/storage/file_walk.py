@@ -9,7 +9,7 @@ from collections import deque
 from typing import Callable, Deque, Dict, Iterator, List, NamedTuple, Optional, Pattern, Sequence, Set, Tuple
 
 from ..errors import FileAccessError
-from ..patterns import pattern
+from ..lazy_pattern import pattern
 from .project_files import Entry, Parts, Place, ProjectFiles, refuse_irregular, shown
 
 MOST_ENTRIES = 1_000_000

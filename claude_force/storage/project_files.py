@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from ..errors import FileAccessError
-from ..spelled import size
+from ..formatting import format_bytes
 from .folders import HAVE_DESCRIPTORS, DescriptorFolders, Folders, PathFolders, ReplacedError
 
 MOST_LINKS = 40
@@ -325,7 +325,7 @@ def checked(descriptor: int, name: Name, most: Optional[int]) -> int:
 
 
 def too_large(name: Name, most: int) -> FileAccessError:
-    return FileAccessError(shown(name), f"is over {size(most)} ({most:,} bytes)", "Make it smaller.")
+    return FileAccessError(shown(name), f"is over {format_bytes(most)} ({most:,} bytes)", "Make it smaller.")
 
 
 def missing(name: Name) -> FileAccessError:

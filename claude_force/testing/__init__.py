@@ -9,7 +9,7 @@
 from . import faults
 from .faults import Fault
 from .limits import RateLimit
+from .request_log import BilledRequest, RecordedRequest
 from .server import MessagesServer
-from .traffic import Billed, Received
 
-__all__ = ["Billed", "Fault", "MessagesServer", "RateLimit", "Received", "faults"]
+__all__ = ["BilledRequest", "Fault", "MessagesServer", "RateLimit", "RecordedRequest", "faults"]

@@ -13,13 +13,13 @@ from typing import Any, Callable, Dict, Iterator, Optional
 
 from aiohttp import web
 
-from . import breaks
-from .exchange import Exchange
+from . import fault_injection as breaks
 from .faults import Fault
+from .http_exchange import HttpExchange
 from .limits import Limiter
 from .replies import HEAD_EVENTS, TAIL_EVENTS, Message, Refused, cut, stretch, to_bytes
+from .request_log import BilledRequest, RecordedRequest, RequestLog
 from .tokens import Prompt, PromptCache, estimate, input_tokens
-from .traffic import Billed, Received, Traffic
 from .validation import check_key, check_max_tokens, check_prompt
 
 _log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class Script:
     """How the server answers. Times are in seconds; without `tokens_per_second` all comes at once."""
 
     answer: Callable[[Dict[str, Any]], str]
-    next_fault: Callable[[Received], Optional[Fault]]
+    next_fault: Callable[[RecordedRequest], Optional[Fault]]
     output_tokens: Optional[int]
     time_to_first_token: float
     tokens_per_second: Optional[float]
@@ -56,7 +56,7 @@ class Handler:
     """Answers the requests of one server; `closing` says that it is the server which breaks them off."""
 
     def __init__(
-        self, script: Script, traffic: Traffic, cache: PromptCache, limiter: Optional[Limiter]
+        self, script: Script, traffic: RequestLog, cache: PromptCache, limiter: Optional[Limiter]
     ) -> None:
         self.closing = False
         self._script = script
@@ -66,7 +66,7 @@ class Handler:
         self._numbers = itertools.count(1)
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
-        exchange = Exchange(request, next(self._numbers))
+        exchange = HttpExchange(request, next(self._numbers))
         lost = False
         self._traffic._enter()
         try:
@@ -78,7 +78,7 @@ class Handler:
         finally:
             self._traffic._leave(lost)
 
-    async def _respond(self, exchange: Exchange) -> web.StreamResponse:
+    async def _respond(self, exchange: HttpExchange) -> web.StreamResponse:
         try:
             received = await self._receive(exchange.request)
             return await self._answer(exchange, received)
@@ -93,7 +93,7 @@ class Handler:
                 Refused(500, f"The stand-in failed: {error!r}").body(exchange.request_id), 500
             )
 
-    async def _receive(self, request: web.BaseRequest) -> Received:
+    async def _receive(self, request: web.BaseRequest) -> RecordedRequest:
         try:
             raw = await request.read()
         except web.HTTPRequestEntityTooLarge:
@@ -102,7 +102,7 @@ class Handler:
             body = json.loads(raw)
         except ValueError:
             body = None
-        received = Received(
+        received = RecordedRequest(
             method=request.method,
             path=request.path,
             headers={name.lower(): value for name, value in request.headers.items()},
@@ -114,7 +114,7 @@ class Handler:
         self._traffic.requests.append(received)
         return received
 
-    async def _answer(self, exchange: Exchange, received: Received) -> web.StreamResponse:
+    async def _answer(self, exchange: HttpExchange, received: RecordedRequest) -> web.StreamResponse:
         fault = self._script.next_fault(received)
         if fault is not None and fault.kind in breaks.AT_ONCE:
             self._add_limits(exchange)
@@ -137,7 +137,7 @@ class Handler:
             return await self._stream(exchange, message, received, fault)
         return await self._send(exchange, message, received, fault)
 
-    def _message(self, exchange: Exchange, body: Dict[str, Any], prompt: Prompt) -> Message:
+    def _message(self, exchange: HttpExchange, body: Dict[str, Any], prompt: Prompt) -> Message:
         if self._limiter:
             self._limiter.admit(prompt.fresh + prompt.created)
         whole = self._script.answer(body)
@@ -151,7 +151,7 @@ class Handler:
         return Message(f"msg_{exchange.id}", body["model"], text, reason, prompt.usage(tokens))
 
     async def _send(
-        self, exchange: Exchange, message: Message, received: Received, fault: Optional[Fault]
+        self, exchange: HttpExchange, message: Message, received: RecordedRequest, fault: Optional[Fault]
     ) -> web.StreamResponse:
         if fault is not None and fault.kind == "overloaded_in_stream":
             raise Refused(529)
@@ -164,7 +164,7 @@ class Handler:
             return exchange.json(message.body())
 
     async def _stream(
-        self, exchange: Exchange, message: Message, received: Received, fault: Optional[Fault]
+        self, exchange: HttpExchange, message: Message, received: RecordedRequest, fault: Optional[Fault]
     ) -> web.StreamResponse:
         script, tokens = self._script, message.usage["output_tokens"]
         if fault is not None:
@@ -181,9 +181,9 @@ class Handler:
 
     @contextmanager
     def _billing(
-        self, exchange: Exchange, message: Message, received: Received, tokens: int
-    ) -> Iterator[Billed]:
-        bill = Billed(received, exchange.request_id, {**message.usage, "output_tokens": tokens})
+        self, exchange: HttpExchange, message: Message, received: RecordedRequest, tokens: int
+    ) -> Iterator[BilledRequest]:
+        bill = BilledRequest(received, exchange.request_id, {**message.usage, "output_tokens": tokens})
         self._traffic.bills.append(bill)
         try:
             yield bill
@@ -191,7 +191,9 @@ class Handler:
             bill.lost = not exchange.hung_up
             raise
 
-    async def _pace(self, exchange: Exchange, message: Message, bill: Billed) -> web.StreamResponse:
+    async def _pace(
+        self, exchange: HttpExchange, message: Message, bill: BilledRequest
+    ) -> web.StreamResponse:
         script = self._script
         tokens = message.usage["output_tokens"]
         events = message.events(script.tokens_per_delta)
@@ -205,6 +207,6 @@ class Handler:
         bill.whole = True
         return response
 
-    def _add_limits(self, exchange: Exchange) -> None:
+    def _add_limits(self, exchange: HttpExchange) -> None:
         if self._limiter:
             exchange.headers = {**self._limiter.headers(), **exchange.headers}

@@ -11,23 +11,23 @@ from typing import Any, Callable, Dict, Iterable, Optional, Union
 
 from aiohttp import web
 
-from .answers import describe
+from .default_answer import describe
 from .faults import Fault
 from .handler import Handler, Script
 from .limits import Limiter, RateLimit
+from .request_log import RecordedRequest, RequestLog
 from .tokens import PromptCache
-from .traffic import Received, Traffic
 
 # The API's own limit for the body of a request.
 _LARGEST_BODY = 32 * 1024 * 1024
 _BACKLOG = 1024
 _TURNS_TO_CLOSE = 1000
 
-Faults = Union[Iterable[Optional[Fault]], Callable[[Received], Optional[Fault]]]
+Faults = Union[Iterable[Optional[Fault]], Callable[[RecordedRequest], Optional[Fault]]]
 
 
-class MessagesServer(Traffic):
-    """A Messages API on loopback; `with` starts and stops it. The counters are described at Traffic.
+class MessagesServer(RequestLog):
+    """A Messages API on loopback; `with` starts and stops it. The counters are described at RequestLog.
 
     Args:
         time_to_first_token: seconds from the request to the first byte of its answer.
@@ -37,7 +37,7 @@ class MessagesServer(Traffic):
         faults: one for each request in turn, None for a healthy one, all healthy after the last;
             or a function from the request to its fault.
         rate_limit: what a minute allows; more is answered with 429.
-        clock: seconds, for `Received.at` and the rate limit.
+        clock: seconds, for `RecordedRequest.at` and the rate limit.
         prompt_cache_minimum: tokens below which a marked system prompt is not cached.
     """
 
@@ -144,7 +144,7 @@ class MessagesServer(Traffic):
 class _Door(web.Server):
     """Tells the traffic which connections come and go."""
 
-    def __init__(self, handler: Handler, traffic: Traffic) -> None:
+    def __init__(self, handler: Handler, traffic: RequestLog) -> None:
         # handler_cancellation: an answer ends when its client goes away.
         super().__init__(handler, request_factory=_request, handler_cancellation=True, access_log=None)
         self._traffic = traffic
@@ -163,7 +163,7 @@ def _request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) 
     return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=_LARGEST_BODY)
 
 
-def _plan(faults: Optional[Faults]) -> Callable[[Received], Optional[Fault]]:
+def _plan(faults: Optional[Faults]) -> Callable[[RecordedRequest], Optional[Fault]]:
     if callable(faults):
         return faults
     remaining = iter(faults or ())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Mapping
 
 from .replies import Refused
-from .traffic import Received
+from .request_log import RecordedRequest
 
 
 def check_key(headers: Mapping[str, str]) -> None:
@@ -16,7 +16,7 @@ def check_key(headers: Mapping[str, str]) -> None:
     raise Refused(401, "x-api-key header is required")
 
 
-def check_prompt(received: Received) -> None:
+def check_prompt(received: RecordedRequest) -> None:
     """400 unless the body has a model and messages."""
     body = received.body
     if not body and received.raw.strip() != b"{}":

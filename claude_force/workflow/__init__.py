@@ -3,10 +3,10 @@
 Runner, plan and journal are imported from their modules: what only reads a workflow must not wait for them.
 """
 
-from .checking import check, faults
-from .outcome import OnStep, StepEvent, StepResult, WorkflowResult
-from .reading import read_workflow
-from .spec import Condition, ForEach, Step, Workflow
+from .models import Condition, ForEach, Step, Workflow
+from .parser import read_workflow
+from .results import OnStep, StepEvent, StepResult, WorkflowResult
+from .validation import check, faults
 
 __all__ = [
     "Condition",

@@ -15,7 +15,7 @@ from ..storage.file_walk import FileWalk, Match, Spot, has_magic, split_pattern
 from ..storage.named_paths import Grant
 from ..storage.project_files import ProjectFiles, shown
 from ..storage.project_root import project_root
-from .spec import FILES, INPUT, LINES, STEP, ForEach
+from .models import FILES, INPUT, LINES, STEP, ForEach
 
 _FILE_TEXT = "item.text"
 logger = logging.getLogger(__name__)

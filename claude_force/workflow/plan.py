@@ -6,22 +6,22 @@ from dataclasses import dataclass
 from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 from ..agents import check_context
+from ..engine.estimate import Estimate, Range
 from ..errors import InputError
-from ..estimate import Estimate, Range
 from ..types import AgentResult, Call
+from .graph import levels
 from .items import Item, items_of
-from .order import levels
-from .outcome import FAILED, SUCCEEDED, StepResult
-from .parts import Part, Parts
-from .runner import Setting
-from .spec import STEP, Step, Workflow
-from .told import usual_template, values_of
+from .models import STEP, Step, Workflow
+from .prompts import usual_template, values_of
+from .results import FAILED, SUCCEEDED, StepResult
+from .runner import RunConfig
+from .step_calls import StepCall, StepCalls
 
 # In characters: more than any model has written in one answer.
 _LONGEST_ANSWER = 1_000_000
 
 # A call for a part; raises InputError.
-Prepare = Callable[[Part], Call]
+Prepare = Callable[[StepCall], Call]
 # Bytes of the answer to a call.
 SizeOf = Callable[[Call], float]
 
@@ -67,7 +67,7 @@ class Draft(NamedTuple):
     calls: Sequence[Union[Call, InputError]]
 
 
-def drafts(workflow: Workflow, setting: Setting, prepare: Prepare, size_of: SizeOf) -> Iterator[Draft]:
+def plan_steps(workflow: Workflow, setting: RunConfig, prepare: Prepare, size_of: SizeOf) -> Iterator[Draft]:
     """The steps in a topological order, each told answers of a size that `size_of` gives. Reads files."""
     results: Dict[str, StepResult] = {}
     inputs = {**workflow.inputs, **setting.inputs}
@@ -89,19 +89,19 @@ def drafts(workflow: Workflow, setting: Setting, prepare: Prepare, size_of: Size
 def _parts(
     workflow: Workflow,
     step: Step,
-    setting: Setting,
+    setting: RunConfig,
     inputs: Mapping[str, Any],
     results: Mapping[str, StepResult],
-) -> Parts:
+) -> StepCalls:
     text = step.task or usual_template(step, workflow, setting.pass_output)
-    parts = Parts(step, len(results) + 1, text, values_of(step, setting.task, inputs, results))
+    parts = StepCalls(step, len(results) + 1, text, values_of(step, setting.task, inputs, results))
     if step.foreach is not None:
         is_open = step.foreach.source == STEP
         parts.go_through([Item("1", "")] if is_open else items_of(step.foreach, setting.root, inputs))
     return parts
 
 
-def _call(parts: Parts, number: int, prepare: Prepare) -> Union[Call, InputError]:
+def _call(parts: StepCalls, number: int, prepare: Prepare) -> Union[Call, InputError]:
     try:
         return prepare(parts.part(number))
     except InputError as error:
@@ -109,7 +109,7 @@ def _call(parts: Parts, number: int, prepare: Prepare) -> Union[Call, InputError
 
 
 def _answered(
-    step: Step, parts: Parts, calls: Sequence[Union[Call, InputError]], size_of: SizeOf
+    step: Step, parts: StepCalls, calls: Sequence[Union[Call, InputError]], size_of: SizeOf
 ) -> StepResult:
     answers = [
         AgentResult(step.agent, True, "" if isinstance(call, InputError) else _supposed(size_of(call)))

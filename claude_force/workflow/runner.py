@@ -11,6 +11,7 @@ from typing import Any, Awaitable, Callable, Collection, Dict, Iterator, Mapping
 from anyio import to_thread
 from graphlib import TopologicalSorter
 
+from ..engine.result_builder import CallLabels, failed
 from ..errors import (
     BadReplyError,
     CallError,
@@ -19,25 +20,24 @@ from ..errors import (
     DeadlineExceededError,
     InputError,
 )
-from ..results import Run, failed
 from ..types import AgentResult
+from .graph import levels
 from .items import Item, items_of, reads_files
-from .order import levels
-from .outcome import FAILED, RUNNING, SKIPPED, OnStep, StepEvent, StepResult
-from .parts import Answered, Part, Parts
-from .spec import STEP, ForEach, Step, Workflow
-from .told import usual_template, values_of
+from .models import STEP, ForEach, Step, Workflow
+from .prompts import usual_template, values_of
+from .results import FAILED, RUNNING, SKIPPED, OnStep, StepEvent, StepResult
+from .step_calls import StepAnswer, StepCall, StepCalls
 
 # What a further call may not meet, beside errors that are retried.
 _WORTH_ANOTHER = (BadReplyError, DeadlineExceededError)
 
 
-RunPart = Callable[[Part], Awaitable[Answered]]
+RunPart = Callable[[StepCall], Awaitable[StepAnswer]]
 OnPart = Callable[[AgentResult], None]
 
 
 @dataclass(frozen=True)
-class Setting:
+class RunConfig:
     """What one run is given beside its workflow.
 
     Attributes:
@@ -63,7 +63,7 @@ class Setting:
 class Runner:
     """One run of a workflow that has been checked."""
 
-    def __init__(self, workflow: Workflow, setting: Setting, run: RunPart) -> None:
+    def __init__(self, workflow: Workflow, setting: RunConfig, run: RunPart) -> None:
         self._workflow, self._setting, self._run = workflow, setting, run
         self._inputs = {**workflow.inputs, **setting.inputs}
         self._order = [one for level in levels(workflow.needs) for one in level]
@@ -128,7 +128,7 @@ class Runner:
     async def _carried_out(self, step: Step) -> StepResult:
         began = self.elapsed
         text = step.task or usual_template(step, self._workflow, self._setting.pass_output)
-        parts = Parts(step, self._order.index(step.id) + 1, text, self._values(step))
+        parts = StepCalls(step, self._order.index(step.id) + 1, text, self._values(step))
         fault: Optional[str] = None
         try:
             if step.foreach is not None:
@@ -144,7 +144,7 @@ class Runner:
         work = partial(items_of, source, self._setting.root, self._inputs, answers)
         return await to_thread.run_sync(work) if reads_files(source) else work()
 
-    async def _all_of(self, parts: Parts) -> None:
+    async def _all_of(self, parts: StepCalls) -> None:
         rest = iter(range(parts.count))
         # Not a task for each part: of a long list they would take more memory than its answers.
         crew = [
@@ -156,13 +156,13 @@ class Runner:
         finally:
             await _end(crew)
 
-    async def _some_of(self, parts: Parts, rest: Iterator[int]) -> None:
+    async def _some_of(self, parts: StepCalls, rest: Iterator[int]) -> None:
         for index in rest:
             await self._part(parts, index)
             # Before Python 3.11 a semaphore that is asked again at once passes over those who wait for it.
             await asyncio.sleep(0)
 
-    async def _part(self, parts: Parts, index: int) -> None:
+    async def _part(self, parts: StepCalls, index: int) -> None:
         async with self._room:
             for attempt in range(parts.step.retries + 1):
                 answered = await self._answer(parts, index, attempt)
@@ -176,7 +176,7 @@ class Runner:
             self._setting.on_part(answered.result)
         self._tell(parts.event(RUNNING))
 
-    async def _answer(self, parts: Parts, index: int, attempt: int) -> Answered:
+    async def _answer(self, parts: StepCalls, index: int, attempt: int) -> StepAnswer:
         if self._cancelled:
             # Whoever cancels a run wants no more of it: what has not begun does not begin.
             return self._failed(parts, CancelledCallError("The run was cancelled"))
@@ -186,9 +186,9 @@ class Runner:
         except InputError as error:
             return self._failed(parts, error)
 
-    def _failed(self, parts: Parts, error: ClaudeForceError) -> Answered:
-        run = Run(parts.step.agent, self._workflow.name, parts.position)
-        return Answered(failed(run, error, None, 0.0))
+    def _failed(self, parts: StepCalls, error: ClaudeForceError) -> StepAnswer:
+        run = CallLabels(parts.step.agent, self._workflow.name, parts.position)
+        return StepAnswer(failed(run, error, None, 0.0))
 
     def _tell(self, event: StepEvent) -> None:
         if self._setting.on_step is not None:

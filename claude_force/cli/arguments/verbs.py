@@ -69,7 +69,7 @@ _RUN = {
     ),
     "many": Verb(
         "Run a file of tasks, or one task for each of many files. The same command resumes it.",
-        "many:run_many",
+        "run_many:run_many",
         "tasks row_agent files files_task files_task_file limit results retry_failed no_resume "
         f"{_CALL} {_RATES} grace fail_fast output_budget price estimate cache cache_ttl {_DATABASE}",
         f"{_ROWS}\n\n{_CODES}",

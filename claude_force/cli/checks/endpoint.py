@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import List, Tuple
 
 from ... import settings
-from ...calling import Caller, CallerSettings, Clock, Rates
+from ...advice import for_shell
+from ...clock import Clock
+from ...engine.connection_pool import CallerSettings, LoopBoundPool
 from ...errors import (
     AuthenticationError,
     CallError,
@@ -14,10 +16,10 @@ from ...errors import (
     InvalidOptionError,
     PaidCallBlockedError,
 )
+from ...limits.rate_limiter import Rates
 from ...types import Call
-from ...wording import for_shell
 from .. import signals
-from .finding import OK, PROBLEM, WARNING, Finding
+from .finding import OK, PROBLEM, WARNING, CheckResult
 
 _SILENCE_SECONDS = 15.0
 # What a server answers that has no such path, or not this model.
@@ -25,7 +27,7 @@ _NOT_THERE = (404, 405, 501)
 _SHORT_ANSWER_TOKENS = 8
 
 
-def endpoint(model: str, send: bool) -> List[Finding]:
+def endpoint(model: str, send: bool) -> List[CheckResult]:
     """Asks for something that costs nothing; with `send`, also for a short answer, which is paid for."""
     return signals.run(_Endpoint(model).checked(send))
 
@@ -33,10 +35,10 @@ def endpoint(model: str, send: bool) -> List[Finding]:
 class _Endpoint:
     def __init__(self, model: str) -> None:
         self._model = model
-        self._caller = Caller(Clock())
+        self._caller = LoopBoundPool(Clock())
         self._how = CallerSettings(timeout_seconds=_SILENCE_SECONDS, max_attempts=1)
 
-    async def checked(self, send: bool) -> List[Finding]:
+    async def checked(self, send: bool) -> List[CheckResult]:
         """Nothing is asked of the endpoint without credentials."""
         try:
             credentials = await self._credentials()
@@ -48,38 +50,38 @@ class _Endpoint:
         finally:
             await self._caller.close()
 
-    async def _credentials(self) -> Finding:
+    async def _credentials(self) -> CheckResult:
         try:
             await self._caller.check_credentials(self._how)
         except AuthenticationError as error:
-            return Finding("credentials", PROBLEM, error.message, for_shell(error.advice))
+            return CheckResult("credentials", PROBLEM, error.message, for_shell(error.advice))
         except (InvalidOptionError, ConfigurationError) as error:
-            return Finding("credentials", PROBLEM, *_parted(error))
+            return CheckResult("credentials", PROBLEM, *_parted(error))
         except CallError as error:
-            return Finding("credentials", WARNING, error.message, for_shell(error.advice))
+            return CheckResult("credentials", WARNING, error.message, for_shell(error.advice))
         if settings.clouds():
             service = (await self._caller.endpoint(self._how)).service
-            return Finding("credentials", OK, f"found for {service}, in its own ways")
-        return Finding("credentials", OK, f"from {(*settings.credentials(), 'a profile of the SDK')[0]}")
+            return CheckResult("credentials", OK, f"found for {service}, in its own ways")
+        return CheckResult("credentials", OK, f"from {(*settings.credentials(), 'a profile of the SDK')[0]}")
 
-    async def _reached(self) -> Finding:
+    async def _reached(self) -> CheckResult:
         endpoint = await self._caller.endpoint(self._how)
         if not endpoint.counts_tokens:
             text = f"{endpoint.url} was not asked: {endpoint.service} answers nothing that is not paid for"
-            return Finding("endpoint", OK, text, "`claude-force doctor --send` sends a short request.")
+            return CheckResult("endpoint", OK, text, "`claude-force doctor --send` sends a short request.")
         try:
             await self._caller.probe(self._how, self._model)
         except PaidCallBlockedError as error:
-            return Finding(
+            return CheckResult(
                 "endpoint", WARNING, f"{endpoint.url} was not asked: {error.message}", for_shell(error.advice)
             )
         except CallError as error:
             if error.status not in _NOT_THERE:
-                return Finding(
+                return CheckResult(
                     "endpoint", PROBLEM, f"{endpoint.url}: {error.message}", for_shell(error.advice)
                 )
             text = f"{endpoint.url} answers, but counts no tokens for {self._model}: {error.message}"
-            return Finding(
+            return CheckResult(
                 "endpoint", WARNING, text, "Try `claude-force doctor --send`, which sends a real request."
             )
         if not endpoint.is_fast:
@@ -87,33 +89,37 @@ class _Endpoint:
                 "It takes more than twice the CPU. Run: pip install 'anthropic[aiohttp]' "
                 "(over an address with a password in it there is no other)"
             )
-            return Finding("endpoint", WARNING, f"{endpoint.url} answers, by the SDK's own transport", advice)
-        return Finding("endpoint", OK, f"{endpoint.url} answers for {self._model}, over aiohttp")
+            return CheckResult(
+                "endpoint", WARNING, f"{endpoint.url} answers, by the SDK's own transport", advice
+            )
+        return CheckResult("endpoint", OK, f"{endpoint.url} answers for {self._model}, over aiohttp")
 
-    async def _sent(self) -> Finding:
+    async def _sent(self) -> CheckResult:
         call = Call("doctor", (), "Say OK.", self._model, _SHORT_ANSWER_TOKENS)
         try:
             reply = await self._caller.send(call, self._how)
         except CallError as error:
-            return Finding("request", PROBLEM, error.message, for_shell(error.advice))
+            return CheckResult("request", PROBLEM, error.message, for_shell(error.advice))
         except InvalidOptionError as error:
-            return Finding("request", PROBLEM, *_parted(error))
-        return Finding("request", OK, f"{reply.model} answered, {reply.usage.total_tokens} tokens")
+            return CheckResult("request", PROBLEM, *_parted(error))
+        return CheckResult("request", OK, f"{reply.model} answered, {reply.usage.total_tokens} tokens")
 
-    async def _limits(self, sent: bool) -> Finding:
+    async def _limits(self, sent: bool) -> CheckResult:
         told = _told((await self._caller.endpoint(self._how)).limits)
         if told:
-            return Finding("limits", OK, f"{told} a minute")
+            return CheckResult("limits", OK, f"{told} a minute")
         if sent:
-            return Finding("limits", OK, "the endpoint tells none; --rpm and --tpm of `run many` set some")
-        return Finding("limits", OK, "told by real answers only: `doctor --send` asks for a short one")
+            return CheckResult(
+                "limits", OK, "the endpoint tells none; --rpm and --tpm of `run many` set some"
+            )
+        return CheckResult("limits", OK, "told by real answers only: `doctor --send` asks for a short one")
 
 
-def _weighed(reached: Finding, *sent: Finding) -> List[Finding]:
+def _weighed(reached: CheckResult, *sent: CheckResult) -> List[CheckResult]:
     """A real answer weighs more than tokens that could not be counted."""
     if reached.state == PROBLEM and sent and sent[0].state == OK:
         advice = "It answers requests all the same; only tokens can't be counted there."
-        reached = Finding(reached.name, WARNING, reached.text, advice)
+        reached = CheckResult(reached.name, WARNING, reached.text, advice)
     return [reached, *sent]
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
 
 
-class Finding(NamedTuple):
+class CheckResult(NamedTuple):
     """`state` is OK, WARNING for what may fail or mislead, PROBLEM for what does; `advice` is the mend."""
 
     name: str

@@ -10,8 +10,8 @@ from typing import Dict, Iterator, Optional, Tuple
 
 from ... import __version__, settings
 from ...errors import CacheError
-from ...spelled import count, size
-from .finding import OK, PROBLEM, WARNING, Finding
+from ...formatting import format_bytes, pluralize
+from .finding import OK, PROBLEM, WARNING, CheckResult
 
 _NEWEST_TRIED = (3, 13)
 # So many signatures are checked in a moment; `cache verify` checks all.
@@ -19,26 +19,26 @@ _SAMPLE = 1000
 _NO_CACHE = "it can't be used, so that every answer is paid for"
 
 
-def python() -> Finding:
+def python() -> CheckResult:
     """Which Python runs this."""
     text = f"claude-force {__version__} on Python {platform.python_version()} ({sys.executable})"
     if sys.version_info[:2] > _NEWEST_TRIED:
         newest = ".".join(map(str, _NEWEST_TRIED))
-        return Finding(
+        return CheckResult(
             "python", WARNING, text, f"It was not tried on this one; the newest that was is {newest}."
         )
-    return Finding("python", OK, text)
+    return CheckResult("python", OK, text)
 
 
-def sdk() -> Finding:
+def sdk() -> CheckResult:
     """Which SDK calls are made with. It is not imported."""
     sdk, fast = _version("anthropic"), _version("aiohttp")
     if sdk is None:
-        return Finding("sdk", PROBLEM, "the anthropic SDK is not installed", "Run: pip install anthropic")
+        return CheckResult("sdk", PROBLEM, "the anthropic SDK is not installed", "Run: pip install anthropic")
     if fast is None:
         advice = "Its own transport takes more than twice the CPU. Run: pip install aiohttp"
-        return Finding("sdk", WARNING, f"anthropic {sdk} without aiohttp", advice)
-    return Finding("sdk", OK, f"anthropic {sdk} with aiohttp {fast}")
+        return CheckResult("sdk", WARNING, f"anthropic {sdk} without aiohttp", advice)
+    return CheckResult("sdk", OK, f"anthropic {sdk} with aiohttp {fast}")
 
 
 def _version(package: str) -> Optional[str]:
@@ -50,30 +50,32 @@ def _version(package: str) -> Optional[str]:
         return None
 
 
-def credentials() -> Finding:
+def credentials() -> CheckResult:
     """What the environment has of them; what else the SDK finds, only the SDK knows."""
     clouds = settings.clouds()
     if clouds:
         return _of_clouds(clouds)
     names = settings.credentials()
     if names:
-        return Finding("credentials", OK, f"from {names[0]}")
+        return CheckResult("credentials", OK, f"from {names[0]}")
     advice = "Run: export ANTHROPIC_API_KEY=..., unless a profile of the SDK has them."
-    return Finding("credentials", WARNING, "none are in the environment", advice)
+    return CheckResult("credentials", WARNING, "none are in the environment", advice)
 
 
-def _of_clouds(clouds: Tuple[str, ...]) -> Finding:
+def _of_clouds(clouds: Tuple[str, ...]) -> CheckResult:
     switches = " and ".join(map(settings.cloud_switch, clouds))
     if len(clouds) > 1:
-        return Finding("credentials", PROBLEM, f"{switches} are both set", "Unset one of them.")
+        return CheckResult("credentials", PROBLEM, f"{switches} are both set", "Unset one of them.")
     missing = settings.missing_for(clouds[0])
     if missing:
         advice = f"Set {' and '.join(missing)}."
-        return Finding("credentials", PROBLEM, f"{switches} is set without {' and '.join(missing)}", advice)
-    return Finding("credentials", OK, f"{switches} is set: those of that cloud, found in its own ways")
+        return CheckResult(
+            "credentials", PROBLEM, f"{switches} is set without {' and '.join(missing)}", advice
+        )
+    return CheckResult("credentials", OK, f"{switches} is set: those of that cloud, found in its own ways")
 
 
-def cache() -> Iterator[Finding]:
+def cache() -> Iterator[CheckResult]:
     """Whether the cache can be used, and whether the signatures of its latest entries hold."""
     folder = settings.user_folder() / "cache"
     if _existing(folder) != folder:
@@ -85,19 +87,23 @@ def cache() -> Iterator[Finding]:
         with ResponseCache() as opened:
             stats, checked = opened.get_stats(), opened.verify(most=_SAMPLE)
     except (CacheError, OSError) as error:
-        yield Finding("cache", PROBLEM, _NO_CACHE, getattr(error, "strerror", None) or str(error))
+        yield CheckResult("cache", PROBLEM, _NO_CACHE, getattr(error, "strerror", None) or str(error))
         return
-    yield Finding(
-        "cache", OK, f"{count(stats['entries'], 'answer')}, {size(stats['size_mb'] * 2**20)} in {folder}"
+    yield CheckResult(
+        "cache",
+        OK,
+        f"{pluralize(stats['entries'], 'answer')}, {format_bytes(stats['size_mb'] * 2**20)} in {folder}",
     )
     yield _signatures(checked)
 
 
-def _future(folder: Path) -> Finding:
+def _future(folder: Path) -> CheckResult:
     existing = _existing(folder)
     if _takes_files(existing):
-        return Finding("cache", OK, f"nothing is kept yet; {folder} is made at the first answer")
-    return Finding("cache", PROBLEM, _NO_CACHE, f"{existing} can't be written: make it a folder of your own.")
+        return CheckResult("cache", OK, f"nothing is kept yet; {folder} is made at the first answer")
+    return CheckResult(
+        "cache", PROBLEM, _NO_CACHE, f"{existing} can't be written: make it a folder of your own."
+    )
 
 
 def _existing(folder: Path) -> Path:
@@ -109,31 +115,31 @@ def _takes_files(folder: Path) -> bool:
     return folder.is_dir() and os.access(str(folder), os.W_OK | os.X_OK)
 
 
-def _signatures(checked: Dict[str, int]) -> Finding:
+def _signatures(checked: Dict[str, int]) -> CheckResult:
     if not checked:
-        return Finding("signatures", PROBLEM, "the cache can't be read", "-v shows why.")
+        return CheckResult("signatures", PROBLEM, "the cache can't be read", "-v shows why.")
     bad = checked["forged"] + checked["unreadable"]
     if bad:
         advice = "Such entries are never given out. Run: claude-force cache verify --remove"
-        return Finding("signatures", PROBLEM, f"{bad} of {checked['checked']} do not hold", advice)
+        return CheckResult("signatures", PROBLEM, f"{bad} of {checked['checked']} do not hold", advice)
     if checked["other_secret"]:
         text = f"{checked['other_secret']} of {checked['checked']} were made with another secret"
         advice = (
             "They are misses until that secret is set again. Run `claude-force cache clear` if it is gone."
         )
-        return Finding("signatures", WARNING, text, advice)
+        return CheckResult("signatures", WARNING, text, advice)
     where = "CLAUDE_CACHE_SECRET" if settings.cache_secret() is not None else "the folder's own, mode 0600"
-    return Finding(
+    return CheckResult(
         "signatures", OK, f"all {checked['checked']} that were checked hold; the secret is {where}"
     )
 
 
-def metrics(folder: Path) -> Finding:
+def metrics(folder: Path) -> CheckResult:
     """Whether executions can be recorded in `folder`."""
     existing = _existing(folder)
     if _takes_files(existing):
-        return Finding("metrics", OK, f"executions are recorded in {folder}")
-    return Finding(
+        return CheckResult("metrics", OK, f"executions are recorded in {folder}")
+    return CheckResult(
         "metrics",
         WARNING,
         f"{existing} can't be written, so that no execution is recorded",

@@ -1,4 +1,4 @@
-// The same rules as claude_force/spelled.py.
+// The same rules as claude_force/formatting.py.
 const NOTHING = "–";
 const OFFSET_MS = Number(document.documentElement.dataset.offset) * 60000;
 const SECOND = 1000, MINUTE = 60 * SECOND, HOUR = 60 * MINUTE, DAY = 24 * HOUR;

@@ -1,0 +1,212 @@
+"""The door of this wing: a call goes in, its reply comes out, whatever the wire did in between."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import AsyncGenerator, Dict, List, NamedTuple, Optional, Tuple
+from weakref import WeakKeyDictionary
+
+import anyio
+import anyio.to_thread
+
+from .. import settings
+from ..clock import Clock
+from ..limits.admission import AdmissionController, Load
+from ..limits.aimd import AdaptiveConcurrencyLimit
+from ..limits.budget import Price, Prices, price_by
+from ..limits.call_context import DEFAULT_CONTEXT, CallContext
+from ..limits.prices import cost, load_prices
+from ..limits.rate_limiter import NO_RATES, RateLimiter, Rates
+from ..limits.token_estimator import TokenEstimator
+from ..options import AUTO, MaxConcurrent
+from ..transport.descriptors import connections_within
+from ..transport.transport import Transport, import_sdk
+from ..types import Call, Reply
+from .call_sender import CallSender
+from .retry import RetryPolicy
+
+
+@dataclass(frozen=True)
+class CallerSettings:
+    """How calls are made. `timeout_seconds` bounds silence, `quiet_seconds` the time in which nothing but
+    pings comes; `max_attempts` counts the first one.
+
+    `prices` are the caller's own, in USD per million tokens, by model; `rates` are limits set by hand.
+    `service` says who answers, beside `base_url`: where it changes, new connections are opened.
+    """
+
+    api_key: Optional[str] = field(default=None, repr=False)
+    base_url: Optional[str] = None
+    max_concurrent: MaxConcurrent = settings.MAX_CONCURRENT
+    timeout_seconds: Optional[float] = settings.TIMEOUT_SECONDS
+    max_attempts: int = settings.MAX_ATTEMPTS
+    stream: bool = True
+    prices: Prices = field(default_factory=dict)
+    rates: Rates = NO_RATES
+    quiet_seconds: float = settings.QUIET_SECONDS
+    service: Tuple[Tuple[str, str], ...] = ()
+
+    @property
+    def ceiling(self) -> int:
+        """The most attempts that may ever be on the wire at one time."""
+        return settings.MOST_CONCURRENT if self.max_concurrent == AUTO else int(self.max_concurrent)
+
+
+class _Start:
+    """The first time that this process prepares connections: nothing has been sent before it is over."""
+
+    is_going_on = is_over = False
+
+    def __enter__(self) -> None:
+        self.is_going_on = not self.is_over
+
+    def __exit__(self, *_: object) -> None:
+        self.is_going_on, self.is_over = False, True
+
+
+_first = _Start()
+
+
+def is_starting() -> bool:
+    """Whether this process prepares its first connections, and so has sent nothing yet."""
+    return _first.is_going_on
+
+
+class Endpoint(NamedTuple):
+    """Where calls go and how: `service` by name, `is_fast` with aiohttp; `limits` as far as an answer has
+    told them; not each service `counts_tokens`."""
+
+    service: str
+    counts_tokens: bool
+    url: str
+    sdk_version: str
+    is_fast: bool
+    limits: Rates
+
+
+class LoopBoundPool:
+    """Opens a line at the first call in an event loop, and again in the next loop."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+        self.forecast = TokenEstimator()
+        self._open: Dict[asyncio.AbstractEventLoop, List[_Opened]] = {}
+
+    async def send(
+        self,
+        call: Call,
+        how: CallerSettings,
+        deadline_seconds: Optional[float] = None,
+        context: CallContext = DEFAULT_CONTEXT,
+    ) -> Reply:
+        """Raises InputError before anything is sent, CallError after."""
+        line = await self._line(how, call.model)
+        return await line.send(call, deadline_seconds, context)
+
+    def price(self, how: CallerSettings) -> Price:
+        """What a model's tokens cost, in USD. Asked for the first time it takes a while."""
+        return price_by(how.prices, cost)
+
+    def load(self) -> Optional[Load]:
+        """What is on the wire of this loop; None before its first call."""
+        opened = self._open.get(asyncio.get_running_loop())
+        return opened[-1].line.gate.load() if opened else None
+
+    async def drain(self, seconds: float) -> None:
+        """Sends nothing new in this loop, and waits for what is on the wire, at most so long."""
+        gates = [opened.line.gate for opened in self._open.get(asyncio.get_running_loop(), [])]
+        for gate in gates:
+            gate.close()
+        with anyio.move_on_after(seconds):
+            for gate in gates:
+                await gate.wait_until_idle()
+
+    async def check_credentials(self, how: CallerSettings) -> None:
+        """Raises AuthenticationError where the SDK finds no credentials. Sends nothing."""
+        line = await self._line(how)
+        # A cloud's are looked for in files and on its own servers.
+        await anyio.to_thread.run_sync(line.transport.check_credentials)
+
+    async def endpoint(self, how: CallerSettings) -> Endpoint:
+        """What is known of it so far. Sends nothing."""
+        line = await self._line(how)
+        transport = line.transport
+        return Endpoint(
+            transport.service,
+            transport.counts_tokens,
+            transport.base_url,
+            transport.sdk_version,
+            transport.is_fast,
+            line.gate.load().limits,
+        )
+
+    async def probe(self, how: CallerSettings, model: str) -> None:
+        """A request that costs nothing. Raises CallError."""
+        line = await self._line(how)
+        await line.probe(model)
+
+    async def close(self) -> None:
+        """Ends this loop's calls in flight and closes its connections; a later call opens new ones."""
+        loop = asyncio.get_running_loop()
+        async with self._turns.setdefault(loop, asyncio.Lock()):
+            for opened in self._open.pop(loop, []):
+                await opened.lifetime.aclose()
+
+    async def _line(self, how: CallerSettings, model: str = "") -> CallSender:
+        loop = asyncio.get_running_loop()
+        opened = self._open.get(loop)
+        if opened and opened[-1].how == how:
+            return opened[-1].line
+        async with self._turns.setdefault(loop, asyncio.Lock()):
+            opened = self._open.get(loop)
+            if not opened or opened[-1].how != how:
+                line = await self._open_line(how, model, opened[-1] if opened else None)
+                # Calls in flight keep the line that they began on; the new settings hold from here.
+                opened = self._open.setdefault(loop, [])
+                opened.append(_Opened(how, line, self._lifetime(line)))
+                await opened[-1].lifetime.__anext__()
+                for before in [one for one in opened if one.line is not line and one.line.is_idle]:
+                    await before.lifetime.aclose()
+            return self._open[loop][-1].line
+
+    async def _open_line(self, how: CallerSettings, model: str, before: Optional[_Opened]) -> CallSender:
+        def prepare() -> Transport:
+            # Imports, certificates and prices take most of a second; the loop has other things to do.
+            with _first:
+                import_sdk()
+                load_prices(model)
+                given = (how.api_key, how.base_url, how.timeout_seconds, how.stream, how.ceiling)
+                return Transport(*given, how.quiet_seconds)
+
+        transport = await anyio.to_thread.run_sync(prepare)
+        policy = RetryPolicy(attempts=how.max_attempts)
+        adaptive = how.max_concurrent == AUTO
+        window = AdaptiveConcurrencyLimit(connections_within(how.ceiling, adaptive), adaptive)
+        if before is not None and before.how.rates == how.rates:
+            # What was used of the limits that are set by hand is used, whatever else has changed.
+            pace = before.line.gate.pace.share_manual_limits()
+        else:
+            pace = RateLimiter(how.rates, self._clock.now())
+        gate = AdmissionController(window, pace, self._clock)
+        return CallSender(transport, gate, policy, self._clock, self.price(how), self.forecast)
+
+    async def _lifetime(self, line: CallSender) -> AsyncGenerator[None, None]:
+        # asyncio.run closes async generators before it closes the loop: a line whose user
+        # forgot close() still closes its connections while the loop can.
+        try:
+            yield
+        finally:
+            loop = asyncio.get_running_loop()
+            left = [one for one in self._open.pop(loop, []) if one.line is not line]
+            if left:
+                self._open[loop] = left
+            await line.close()
+
+
+@dataclass
+class _Opened:
+    how: CallerSettings
+    line: CallSender
+    lifetime: AsyncGenerator[None, None]

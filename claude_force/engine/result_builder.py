@@ -1,0 +1,221 @@
+"""From a reply or an error to the result that the user gets, and to its line in the log."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import replace
+from typing import Any, Callable, Dict, Iterable, NamedTuple, Optional, Tuple
+
+from ..clock import Clock
+from ..costs import without_cost
+from ..errors import (
+    BudgetExceededError,
+    CallError,
+    CancelledCallError,
+    ClaudeForceError,
+    ClosedError,
+    EmptyAnswerError,
+    RefusedError,
+)
+from ..limits.call_cost import CallCost
+from ..types import REFUSAL, AgentResult, Attempt, Call, CallCompleted, Reply, Usage, is_blank
+
+logger = logging.getLogger(__name__)
+
+Observer = Callable[[CallCompleted], None]
+
+
+class CallLabels(NamedTuple):
+    """What the caller said of one task beside the task itself."""
+
+    agent_name: str
+    workflow_name: Optional[str] = None
+    workflow_position: Optional[int] = None
+
+
+def succeeded(run: CallLabels, reply: Reply, duration: float, started: float = 0.0) -> AgentResult:
+    """The result of an answer; one that was refused or has no text is a failure. `started` is when the call
+    began, in seconds on the engine's clock."""
+    is_known = reply.cost is not None and reply.wasted_cost is not None
+    cost = reply.cost + reply.wasted_cost if is_known else None  # type: ignore[operator]
+    error = _unanswered(reply)
+    metadata = _metadata(run, reply.model, reply.usage, cost, duration)
+    if reply.cached:
+        metadata.update(cached=True, cache_age_seconds=reply.cache_age)
+    result = AgentResult(
+        agent_name=run.agent_name,
+        success=error is None,
+        output=reply.text,
+        metadata=metadata,
+        errors=[] if error is None else [str(error)],
+        error=error,
+        model=reply.model,
+        usage=reply.usage,
+        cost=cost,
+        saved_cost=reply.saved_cost,
+        cached=reply.cached,
+        cache_age=reply.cache_age,
+        shared=reply.shared,
+        prompt_cache_saving=reply.prompt_cache_saving,
+        attempts=reply.attempts,
+        duration=duration,
+        stop_reason=reply.stop_reason,
+        request_id=reply.request_id,
+        timeline=_since(started, reply.timeline),
+        cost_at_most=reply.cost_at_most if cost is None else cost,
+    )
+    if error is not None:
+        error.attempts, error.timeline = result.attempts, reply.timeline
+        error.cost, error.cost_at_most = result.cost, result.cost_at_most
+    flags = {"truncated": result.truncated, "refused": result.refused, "empty": result.empty}
+    metadata.update({name: True for name, is_set in flags.items() if is_set})
+    return result
+
+
+def is_answer(reply: Reply) -> bool:
+    """Whether the reply is neither a refusal nor without text."""
+    return _unanswered(reply) is None
+
+
+def _unanswered(reply: Reply) -> Optional[CallError]:
+    """Why the reply is no answer; None for one that is."""
+    if reply.stop_reason == REFUSAL:
+        return RefusedError("The model refused to answer", request_id=reply.request_id)
+    if is_blank(reply.text):
+        reason = f" (stop reason {reply.stop_reason})" if reply.stop_reason else ""
+        return EmptyAnswerError(f"The answer has no text{reason}", request_id=reply.request_id)
+    return None
+
+
+def shared(reply: Reply) -> Reply:
+    """The same answer for another who asked at the same time: paid for once."""
+    return replace(
+        reply,
+        **without_cost(reply),
+        wasted_cost=0.0,
+        shared=True,
+    )
+
+
+def failed(
+    run: CallLabels, error: ClaudeForceError, model: Optional[str], duration: float, started: float = 0.0
+) -> AgentResult:
+    """The result of a task that got no answer; `started` as in `succeeded`."""
+    call_error = error if isinstance(error, CallError) else None
+    cost = call_error.cost if call_error else None
+    return AgentResult(
+        agent_name=run.agent_name,
+        success=False,
+        metadata=_metadata(run, model, Usage(), cost, duration),
+        errors=[str(error)],
+        model=model,
+        cost=cost,
+        cost_at_most=call_error.cost_at_most if call_error and cost is None else cost or 0.0,
+        attempts=call_error.attempts if call_error else 0,
+        duration=duration,
+        request_id=call_error.request_id if call_error else None,
+        error=error,
+        timeline=_since(started, call_error.timeline) if call_error else (),
+    )
+
+
+def _since(started: float, timeline: Tuple[Attempt, ...]) -> Tuple[Attempt, ...]:
+    return tuple(Attempt(one.began - started, one.ended - started, one.window, one.error) for one in timeline)
+
+
+def _metadata(
+    run: CallLabels, model: Optional[str], usage: Usage, cost: Optional[float], duration: float
+) -> Dict[str, Any]:
+    return {
+        "model": model,
+        "tokens_used": usage.total_tokens,
+        "input_tokens": usage.prompt_tokens,
+        "output_tokens": usage.output_tokens,
+        "execution_time_ms": duration * 1000,
+        "workflow_name": run.workflow_name,
+        "workflow_position": run.workflow_position,
+        "cached": False,
+        "estimated_cost": cost,
+    }
+
+
+def notify(observers: Iterable[Observer], executed: CallCompleted) -> None:
+    """Each of them is told; what one raises is logged and fails no call.
+
+    Not of a call that was never sent because the fleet was stopped: that says nothing of its agent.
+    """
+    if is_unsent(executed.result):
+        return
+    for observer in observers:
+        try:
+            observer(executed)
+        except Exception:
+            logger.exception("an observer of calls failed")
+
+
+def is_unsent(result: AgentResult) -> bool:
+    """Whether the fleet was stopped, or the call taken back, before anything was sent."""
+    error = result.error
+    stopped = isinstance(error, (ClosedError, CancelledCallError)) or getattr(error, "skipped", False)
+    return stopped and not result.attempts
+
+
+def log_result(result: AgentResult) -> None:
+    """One line, with the figures as fields."""
+    # What was not sent is no failure of the call: a run that ends by its budget says so once.
+    quiet = result.success or isinstance(result.error, (BudgetExceededError, CancelledCallError, ClosedError))
+    quiet = quiet or is_unsent(result)
+    level = logging.INFO if quiet else logging.ERROR
+    what = "answered" if result.success else f"failed: {result.error}"
+    if result.success and result.truncated and not (result.cached or result.shared):
+        logger.warning("%s: the answer was cut off (%s)", result.agent_name, result.stop_reason)
+    logger.log(
+        level,
+        "%s %s",
+        result.agent_name,
+        what,
+        extra={
+            "agent": result.agent_name,
+            "model": result.model,
+            "success": result.success,
+            "attempts": result.attempts,
+            "duration_seconds": result.duration,
+            "total_tokens": result.usage.total_tokens,
+            "cost_usd": result.cost,
+            "request_id": result.request_id,
+            "error_type": type(result.error).__name__ if result.error else None,
+        },
+    )
+
+
+class ResultBuilder:
+    """Begins now. `call_cost` is for the one who sends the call; None makes one."""
+
+    def __init__(
+        self, call: Call, run: CallLabels, clock: Clock, call_cost: Optional[CallCost] = None
+    ) -> None:
+        self.call_cost = call_cost or CallCost()
+        self._call, self._run, self._clock = call, run, clock
+        self._began, self._started = time.time(), clock.now()
+
+    def succeeded(self, reply: Reply) -> CallCompleted:
+        """It was answered."""
+        return self._executed(succeeded(self._run, reply, self._duration(), self._started))
+
+    def failed(self, error: CallError) -> CallCompleted:
+        """It got no answer."""
+        return self._executed(failed(self._run, error, self._call.model, self._duration(), self._started))
+
+    def cancelled(self) -> Optional[CallCompleted]:
+        """Nobody waits for it any more, and what was sent may be billed; None where nothing was sent."""
+        error, call_cost = CancelledCallError("The call was cancelled"), self.call_cost.own_share()
+        call_cost.copy_to(error)
+        return self.failed(error) if call_cost.timeline else None
+
+    def _duration(self) -> float:
+        return self._clock.now() - self._started
+
+    def _executed(self, result: AgentResult) -> CallCompleted:
+        run = self._run
+        return CallCompleted(self._call, result, self._began, run.workflow_name, run.workflow_position)

@@ -1,0 +1,94 @@
+"""Results as JSON text and back: what one process has found out, another can give out again. Pure."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from typing import Any, Dict, Mapping, Optional, Type
+
+from .. import errors
+from ..costs import without_cost
+from ..errors import CallError, ClaudeForceError
+from ..types import AgentResult, Attempt, Usage
+
+# Of a CallError; what they are is for its class to say.
+ERROR_FIELDS = (
+    "message",
+    "advice",
+    "status",
+    "kind",
+    "request_id",
+    "retry_after",
+    "attempts",
+    "cost",
+    "cost_at_most",
+)
+
+
+def dumps(result: AgentResult) -> str:
+    """JSON text of all that a result says."""
+    fields = dict(vars(result))
+    fields["usage"] = asdict(result.usage)
+    fields["timeline"] = [asdict(one) for one in result.timeline]
+    fields["error"] = (
+        None if result.error is None else {"text": str(result.error), **error_fields(result.error)}
+    )
+    return json.dumps(fields, default=str)
+
+
+def loads(text: str) -> AgentResult:
+    """The result that was packed. Raises ValueError, TypeError, KeyError for a text that is none."""
+    try:
+        fields: Dict[str, Any] = json.loads(text)
+    except RecursionError:
+        raise ValueError("The text is nested too deep.") from None
+    fields["usage"] = Usage(**fields["usage"])
+    fields["timeline"] = tuple(Attempt(**one) for one in fields["timeline"])
+    error = fields["error"]
+    fields["error"] = None if error is None else error_from(error, ClaudeForceError)
+    return AgentResult(**fields)
+
+
+def as_cached(result: AgentResult, age: float) -> AgentResult:
+    """The same answer, which was paid for `age` seconds ago: it costs nothing now."""
+    return replace(
+        result,
+        metadata={
+            **result.metadata,
+            "cached": True,
+            "cache_age_seconds": age,
+            "estimated_cost": 0.0,
+            "execution_time_ms": 0.0,
+        },
+        **without_cost(result),
+        cached=True,
+        cache_age=age,
+        shared=False,
+        duration=0.0,
+    )
+
+
+def error_fields(error: ClaudeForceError) -> Dict[str, Any]:
+    """All that it says, but for its timeline: by whose clock that is, only the carrier knows."""
+    message = error.message if isinstance(error, CallError) else str(error)
+    told: Dict[str, Any] = {"type": type(error).__name__, "message": message}
+    if isinstance(error, CallError):
+        told.update({name: getattr(error, name) for name in ERROR_FIELDS})
+    own = {name: value for name, value in vars(error).items() if name not in told and name != "timeline"}
+    return {**told, "own": own} if own else told
+
+
+def error_from(fields: Mapping[str, Any], otherwise: Type[ClaudeForceError]) -> ClaudeForceError:
+    """What `error_fields` told of; one of `otherwise` for a class that this version does not know."""
+    found: Optional[Any] = getattr(errors, str(fields["type"]), None)
+    kind = found if isinstance(found, type) and issubclass(found, ClaudeForceError) else otherwise
+    # Not by its own constructor, which may take anything.
+    error: ClaudeForceError = kind.__new__(kind)
+    if isinstance(error, CallError):
+        CallError.__init__(error, fields["message"])
+    else:
+        Exception.__init__(error, fields["text"] if "text" in fields else fields["message"])
+    told = {name: fields[name] for name in ERROR_FIELDS if name in fields and isinstance(error, CallError)}
+    for name, value in {**fields.get("own", {}), **told}.items():
+        setattr(error, name, tuple(value) if isinstance(value, list) else value)
+    return error

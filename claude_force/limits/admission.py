@@ -1,0 +1,196 @@
+"""Where attempts wait: for the limits of their model, then for those that all share, the end of a pause and
+room on the wire.
+
+Those of one model go in the order of arrival and do not wait for the limits of another. Where they wait for
+the same, the first of each model take turns, so that small requests of one do not starve a large one of
+another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Dict, Optional, Type
+
+from ..clock import Clock
+from ..errors import CallError, ClosedError, RateLimitError
+from ..transport.attempt_record import AttemptRecord
+from .aimd import AdaptiveConcurrencyLimit
+from .call_context import CallContext
+from .rate_limiter import RateLimiter, Rates, TokenCost
+from .run_gate import RunGate
+from .token_estimator import billable_usage
+
+# The longest that the first in line sleeps without a look at what has changed.
+_NAP_SECONDS = 1.0
+_NOTHING = TokenCost(0.0)
+
+
+@dataclass(frozen=True)
+class Load:
+    """What is on the wire now, out of `window`, and the limits that are known; `paused` is in seconds."""
+
+    under_way: int
+    window: int
+    paused: float
+    limits: Rates
+
+
+@dataclass
+class _ModelQueue:
+    """Where the attempts of one model wait for its limits."""
+
+    model: str
+    pace: RateLimiter
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class AdmissionController:
+    """Only the first in a line looks whether there is room, so that no herd wakes where one can go.
+
+    `pace` has the limits that are set by hand, which all models share; each learns its own beside them.
+    """
+
+    def __init__(self, window: AdaptiveConcurrencyLimit, pace: RateLimiter, clock: Clock) -> None:
+        self._window, self.pace, self._clock = window, pace, clock
+        self._lanes: Dict[str, _ModelQueue] = {}
+        self._turn = asyncio.Lock()
+        self._changed = asyncio.Event()
+        self.in_flight = 0
+        self._waits_for_room = self._shut = False
+
+    @property
+    def limit(self) -> int:
+        """How many attempts may be on the wire at present."""
+        return int(self._window.size)
+
+    def load(self) -> Load:
+        paused = self._window.wait(self._clock.now())
+        return Load(self.in_flight, self.limit, paused, self._rates())
+
+    def _rates(self) -> Rates:
+        return self.pace.rates(*(lane.pace for lane in self._lanes.values()))
+
+    def queue_of(self, model: str) -> _ModelQueue:
+        """Where this model's attempts wait."""
+        lane = self._lanes.get(model)
+        if lane is None:
+            lane = self._lanes[model] = _ModelQueue(model, self.pace.share_manual_limits())
+        return lane
+
+    def slot(self, model: str, need: TokenCost, record: AttemptRecord, context: CallContext) -> Slot:
+        """Entered when an attempt may be made. Raises ClosedError once the gate is shut, and the run gate's
+        error once that is."""
+        return Slot(self, self.queue_of(model), need, record, context)
+
+    async def enter(self, lane: _ModelQueue, need: TokenCost, run_gate: Optional[RunGate]) -> float:
+        """Returns the time, when it is this one's turn and there is room."""
+        async with lane.turn:
+            while True:
+                while lane.pace.wait_for_own(need, self._clock.now()) and not self._shut:
+                    if run_gate is not None:
+                        run_gate.check(lane.model)
+                    await self._sleep(lane.pace.wait_for_own(need, self._clock.now()))
+                async with self._turn:
+                    while not self._opens(need, lane, run_gate):
+                        await self._nap(need)
+                    began = self._clock.now()
+                    # Its own may have gone down meanwhile, and that is no reason for other lanes to wait.
+                    if not lane.pace.wait(need, began):
+                        lane.pace.take(need, began)
+                        self.in_flight += 1
+                        return began
+
+    def leave(
+        self,
+        lane: _ModelQueue,
+        need: TokenCost,
+        record: AttemptRecord,
+        began: float,
+        beside: int,
+        error: Optional[BaseException],
+    ) -> float:
+        """Takes note of how an attempt ended. Returns the seconds of a pause that it starts."""
+        now, used, pause = self._clock.now(), need, 0.0
+        self.in_flight -= 1
+        if error is None:
+            self._window.succeeded(began, beside, self._waits_for_room)
+        else:
+            pause = self._window.failed(error, began, now)
+            used = _NOTHING if isinstance(error, RateLimitError) else need
+        if record.usage and record.usage.is_known:
+            used = billable_usage(record.usage)
+        # Settled first: what is left by the headers is without this one, which is no longer under way.
+        lane.pace.settle(need, used, now)
+        lane.pace.learn(record.headers, began, now, used.output_tokens)
+        record.ended = now
+        self._changed.set()
+        return pause
+
+    def reduce_ceiling(self, most: int) -> None:
+        """No more than `most` attempts are on the wire at a time for now, as no more can be opened."""
+        self._window.reduce_ceiling(most, self._clock.now())
+
+    def close(self) -> None:
+        """From now on nobody passes; what is on the wire goes on."""
+        self._shut = True
+        self._changed.set()
+
+    async def wait_until_idle(self) -> None:
+        """Returns when nothing is on the wire."""
+        while self.in_flight:
+            self._changed.clear()
+            await self._changed.wait()
+
+    def _opens(self, need: TokenCost, lane: _ModelQueue, run_gate: Optional[RunGate]) -> bool:
+        if self._shut:
+            raise ClosedError("The call had not been sent when the orchestrator was stopped")
+        if run_gate is not None:
+            run_gate.check(lane.model)
+        self._waits_for_room = not self._window.has_room(self.in_flight)
+        return not self._waits_for_room and not self._seconds(need)
+
+    def _seconds(self, need: TokenCost) -> float:
+        now = self._clock.now()
+        return max(self._window.wait(now), self.pace.wait(need, now))
+
+    async def _nap(self, need: TokenCost) -> None:
+        if self._waits_for_room:
+            self._changed.clear()
+            await self._changed.wait()
+        else:
+            await self._sleep(self._seconds(need))
+
+    async def _sleep(self, seconds: float) -> None:
+        await self._clock.sleep(min(seconds, _NAP_SECONDS))
+
+
+class Slot:
+    """One attempt's way through the gate, there and back."""
+
+    __slots__ = ("_began", "_beside", "_gate", "_lane", "_meter", "_need", "_terms")
+
+    def __init__(
+        self,
+        gate: AdmissionController,
+        lane: _ModelQueue,
+        need: TokenCost,
+        record: AttemptRecord,
+        context: CallContext,
+    ) -> None:
+        self._gate, self._lane, self._need, self._meter, self._terms = gate, lane, need, record, context
+
+    async def __aenter__(self) -> None:
+        self._began = self._meter.began = await self._gate.enter(self._lane, self._need, self._terms.run_gate)
+        self._beside, self._meter.window = self._gate.in_flight, self._gate.limit
+
+    async def __aexit__(
+        self,
+        kind: Optional[Type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        pause = self._gate.leave(self._lane, self._need, self._meter, self._began, self._beside, error)
+        if pause and isinstance(error, CallError):
+            self._terms.listener.paused(pause, error)

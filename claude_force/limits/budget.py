@@ -1,0 +1,171 @@
+"""A hard cap on spending: reserved at its worst before a request, settled on what it cost. No I/O."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Callable, List, Mapping, Optional, Protocol
+
+from ..agents.models import resolve_model
+from ..errors import BudgetExceededError, InvalidOptionError
+from ..formatting import byte_size, format_usd
+from ..types import Call, Usage
+from .prices import NO_OPTIONS, PER_SEARCH, most_searches, unknown_fee
+
+# Whole numbers add up exactly, in whatever order calls end.
+_NANO = 10**9
+# What the API adds to a prompt by itself: a few tokens for its frame, some hundreds where there are tools.
+_FRAME_TOKENS, _TOOLS_TOKENS = 50, 1000
+
+_PRICED = {"input", "output", "cache_write", "cache_write_1h", "cache_read"}
+
+Prices = Mapping[str, Mapping[str, float]]
+
+
+class Price(Protocol):
+    """USD that `usage` costs; None where that is not known. `model` is the one that was asked, `answered` the
+    one that answered, "" where that is unknown or has no price of its own."""
+
+    def __call__(
+        self, model: str, usage: Usage, options: Mapping[str, Any] = NO_OPTIONS, answered: str = ""
+    ) -> Optional[float]: ...
+
+
+class Budget:
+    """USD that may be spent. What is reserved and what is spent are together never above the limit."""
+
+    def __init__(self, usd: float) -> None:
+        """Raises InvalidOptionError for a limit that is not above 0."""
+        if not 0 < usd < float("inf"):
+            raise InvalidOptionError(f"The budget is {usd!r} USD; give an amount above 0.")
+        self.usd = usd
+        self._limit = round(usd * _NANO)
+        self._spent = self._reserved = 0
+        self._waiting: List[Callable[[], None]] = []
+
+    @property
+    def spent(self) -> float:
+        """USD, of requests that have ended."""
+        return self._spent / _NANO
+
+    @property
+    def reserved(self) -> float:
+        """USD, of requests that are under way, each at its worst."""
+        return self._reserved / _NANO
+
+    def reserve(self, worst: float) -> bool:
+        """Holds `worst` USD; False where that fits only if others give back what they do not need.
+
+        Raises BudgetExceededError where it does not fit at all.
+        """
+        amount = to_nano_usd(worst)
+        if self._spent + amount > self._limit:
+            raise budget_exceeded(self.usd, self.spent, worst)
+        if self._spent + self._reserved + amount > self._limit:
+            return False
+        self._reserved += amount
+        return True
+
+    def settle(self, worst: float, usd: float) -> None:
+        """Gives back a reservation of `worst` and counts what was spent in its place."""
+        self._reserved -= to_nano_usd(worst)
+        self._spent += to_nano_usd(usd)
+        waiting, self._waiting = self._waiting, []
+        for wake in waiting:
+            wake()
+
+    def when_settled(self, wake: Callable[[], None]) -> None:
+        """Calls `wake` once, after the next settlement."""
+        self._waiting.append(wake)
+
+
+def budget_exceeded(most: float, spent: float, worst: float) -> BudgetExceededError:
+    """For a call that does not fit; all in USD."""
+    return BudgetExceededError(
+        f"Of the budget of {format_usd(most)}, {format_usd(spent)} is spent, and this call may cost up to "
+        f"{format_usd(worst)}: it was not sent"
+    )
+
+
+def worst_cost(call: Call, price: Price) -> Optional[float]:
+    """USD that a request can cost at most; None where the price is unknown.
+
+    No token is shorter than a byte, the whole prompt may have to be written to the prompt cache, and the
+    answer may be as long as it is allowed to be. Web searches count as often as `max_uses` allows; without it
+    the worst is unknown. What they add to the prompt can't be known beforehand.
+    """
+    searches = most_searches(call.options)
+    if searches is None:
+        return None
+    size = sum(byte_size(text) for text in (*call.system, call.task))
+    more = byte_size(repr(dict(call.options))) + _TOOLS_TOKENS if call.options else 0
+    prompt = size + more + _FRAME_TOKENS
+    costs = [
+        price(call.model, Usage(prompt, call.max_tokens, web_search_requests=searches), call.options),
+        price(call.model, _written(prompt, call, searches), call.options),
+    ]
+    known = [cost for cost in costs if cost is not None]
+    return max(known) if len(known) == len(costs) else None
+
+
+def _written(prompt: int, call: Call, searches: int) -> Usage:
+    long_lived = prompt if call.cache_ttl == "1h" else 0
+    return Usage(0, call.max_tokens, prompt, 0, long_lived, searches)
+
+
+def price_by(prices: Prices, otherwise: Price) -> Price:
+    """Prices of the caller's own, in USD per million tokens, before those of the price list.
+
+    `prices[model]` has `input` and `output`, and may have `cache_write` (else 1.25 of input),
+    `cache_write_1h` (else 2 of input) and `cache_read` (else 0.1 of input). The one for the model that was
+    asked holds before the one for the model that answered, whatever the options of the call and the server's
+    terms; a batch costs half. Web searches cost what they cost everyone. Raises InvalidOptionError for
+    anything else.
+    """
+    for model, given in prices.items():
+        _check(model, given)
+    # An alias stands for the model that it means, unless that has a price too.
+    prices = {**{resolve_model(name, None): given for name, given in prices.items() if name}, **prices}
+
+    def price(
+        model: str, usage: Usage, options: Mapping[str, Any] = NO_OPTIONS, answered: str = ""
+    ) -> Optional[float]:
+        given = prices.get(model)
+        if given is None and answered:
+            given = prices.get(answered)
+        if given is None:
+            return (
+                otherwise(model, usage, options, answered) if answered else otherwise(model, usage, options)
+            )
+        if not usage.is_known or unknown_fee(options):
+            return None
+        fresh, long_lived = given["input"], usage.cache_creation_1h_input_tokens
+        tokens = (
+            usage.input_tokens * fresh
+            + usage.output_tokens * given["output"]
+            + (usage.cache_creation_input_tokens - long_lived) * given.get("cache_write", 1.25 * fresh)
+            + long_lived * given.get("cache_write_1h", 2 * fresh)
+            + usage.cache_read_input_tokens * given.get("cache_read", 0.1 * fresh)
+        ) / 1e6
+        share = 0.5 if usage.service_tier == "batch" else 1.0
+        return tokens * share + usage.web_search_requests * PER_SEARCH
+
+    return price
+
+
+def _check(model: str, given: Mapping[str, float]) -> None:
+    if not {"input", "output"} <= set(given) <= _PRICED:
+        raise InvalidOptionError(
+            f"prices[{model!r}] has {sorted(given)}; give input and output, and if they differ from the "
+            "usual cache_write, cache_write_1h and cache_read, in USD per million tokens."
+        )
+    for name, rate in given.items():
+        if not isinstance(rate, (int, float)) or not 0 <= rate < float("inf"):
+            raise InvalidOptionError(
+                f"prices[{model!r}][{name!r}] is {rate!r}; give USD per million tokens, 0 or more."
+            )
+
+
+def to_nano_usd(usd: float) -> int:
+    """In whole nano-USD."""
+    # Up, so that what is counted is never below what was spent; but not for the noise of a float.
+    return math.ceil(round(usd * _NANO, 3))

@@ -1,0 +1,57 @@
+"""The secret that signs entries: given, from the environment, or made once for the folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Union
+
+from .. import settings
+from ..errors import CacheError
+from .private_files import UnsafePathError, open_private, read_private
+
+_BYTES = 32
+_SHORTEST, _LONGEST = 16, 4096
+
+
+def find_secret(given: Union[str, bytes, None], folder: Path) -> bytes:
+    """Raises CacheError for an empty secret, and for a kept one that others may read or that is no file."""
+    chosen = settings.cache_secret() if given is None else given
+    if chosen is not None:
+        if not chosen:
+            raise CacheError("The cache secret is empty: give a long random text, or none at all.")
+        return chosen.encode() if isinstance(chosen, str) else chosen
+    try:
+        return _kept(folder / "secret")
+    except UnsafePathError as error:
+        raise CacheError(f"The cache's secret can't be used: {error}. Remove it.") from error
+
+
+def _kept(path: Path) -> bytes:
+    if not path.exists():
+        _make(path)
+    with os.fdopen(read_private(path), "rb") as file:
+        if os.fstat(file.fileno()).st_mode & 0o077:
+            raise CacheError(f"{path} can be read by others: chmod 600 it, or remove it with the cache.")
+        secret = file.read(_LONGEST + 1)
+    if not _SHORTEST <= len(secret) <= _LONGEST:
+        raise CacheError(f"{path} holds no whole secret: remove it, and the cache starts anew.")
+    return secret
+
+
+def _make(path: Path) -> None:
+    # Written whole under a name of its own, then linked: of several processes the first wins, and
+    # none ever reads half a secret.
+    draft = path.with_name(f"secret.{os.getpid()}.{os.urandom(4).hex()}")
+    descriptor = open_private(draft, os.O_EXCL)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(os.urandom(_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            return
+    finally:
+        draft.unlink()

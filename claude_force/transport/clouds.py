@@ -1,0 +1,161 @@
+"""Amazon Bedrock and Google Vertex AI: which one the environment asks for, how it differs from the API."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Callable, Dict, Mapping, Optional, Tuple, Type
+
+from .. import settings
+from ..advice import install_command
+from ..errors import AuthenticationError, CallError, ConnectionFailedError, InvalidOptionError
+from .aws_events import MEDIA_TYPE as AWS_MEDIA_TYPE
+from .aws_events import AwsEventDecoder
+from .error_mapping import redact
+from .messages import EVENTS_MEDIA_TYPE, EventDecoder, Events
+
+_SCOPE = "https://www.googleapis.com/auth/cloud-platform"
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """What is particular to one of them.
+
+    Attributes:
+        name: as `settings` and the extra have it.
+        client: the SDK's class.
+        module: what the SDK needs for it, from the extra.
+        media_type, decoder: of a streamed answer.
+        counts_tokens: whether the SDK can ask it for that.
+        advice: what to do where it takes no credentials.
+        example: a model's name there.
+    """
+
+    name: str
+    title: str
+    client: str
+    module: str
+    media_type: str
+    decoder: Callable[[], Events]
+    counts_tokens: bool
+    advice: str
+    example: str
+
+    @property
+    def naming(self) -> str:
+        """What to do about a model that it has not."""
+        return f"Name the model as {self.title} does, such as {self.example}."
+
+    def is_strange(self, model: str, address: Optional[str]) -> bool:
+        """Whether it certainly has no model of this name. What is behind an `address` of the user's own has
+        names of its own."""
+        is_the_apis = self.name == "bedrock" and model.startswith("claude-")
+        return is_the_apis and not (address or settings.endpoint(self.name))
+
+    def arguments(self) -> Dict[str, Any]:
+        """What its client is made with, and the API's is not."""
+        region = settings.region(self.name)
+        if self.name == "bedrock":
+            return {"aws_region": region}
+        return {"region": region, "project_id": settings.vertex_project()}
+
+
+CLOUDS: Mapping[str, Cloud] = {
+    "bedrock": Cloud(
+        "bedrock",
+        "Amazon Bedrock",
+        "AsyncAnthropicBedrock",
+        "boto3",
+        AWS_MEDIA_TYPE,
+        AwsEventDecoder,
+        False,
+        "Give AWS credentials that may invoke the model: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+        "AWS_PROFILE, or a role.",
+        "us.anthropic.claude-sonnet-4-5-20250929-v1:0",
+    ),
+    "vertex": Cloud(
+        "vertex",
+        "Google Vertex AI",
+        "AsyncAnthropicVertex",
+        "google.auth",
+        EVENTS_MEDIA_TYPE,
+        EventDecoder,
+        True,
+        "Run `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS to a key's file.",
+        "claude-sonnet-4-5@20250929",
+    ),
+}
+
+
+def chosen(api_key: Optional[str]) -> Optional[Cloud]:
+    """The one that the environment asks for; None for the API, for which an explicit key speaks too.
+
+    Raises InvalidOptionError where what it needs is missing.
+    """
+    names = settings.clouds(api_key)
+    if not names:
+        return None
+    if len(names) > 1:
+        switches = " and ".join(map(settings.cloud_switch, names))
+        raise InvalidOptionError(f"{switches} are both set: unset one of them.")
+    cloud = CLOUDS[names[0]]
+    missing = settings.missing_for(cloud.name)
+    if missing:
+        raise InvalidOptionError(f"{cloud.title} needs {' and '.join(missing)}: set them in the environment.")
+    if not _is_installed(cloud.module):
+        raise InvalidOptionError(f"{cloud.title} needs {cloud.module}: {install_command(cloud.name)}")
+    return cloud
+
+
+def finds_credentials(cloud: Cloud, client: Any) -> bool:
+    """Whether there are any, looked for in the cloud's own ways: in files, and of its own servers."""
+    if cloud.name == "bedrock":
+        # Older SDKs know no key of Bedrock's own.
+        if getattr(client, "api_key", None):
+            return True
+        return importlib.import_module("boto3").Session().get_credentials() is not None
+    google = importlib.import_module("google.auth")
+    try:
+        google.default(scopes=[_SCOPE])
+    except google.exceptions.DefaultCredentialsError:
+        return False
+    return True
+
+
+def looks_elsewhere(cloud: Cloud, client: Any, is_loopback: Callable[[str], bool]) -> bool:
+    """Whether credentials would be asked of another machine, such as the cloud's metadata server."""
+    if cloud.name == "bedrock":
+        return not (getattr(client, "api_key", None) or settings.has_aws_key())
+    try:
+        content = json.loads(Path(settings.google_credentials_file()).read_text(encoding="utf-8"))
+        return content["type"] != "service_account" or not is_loopback(content["token_uri"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return True
+
+
+def lookup_error(cloud: Cloud, error: BaseException) -> Optional[CallError]:
+    """What an error of a look-up of credentials is to a caller; None for any other."""
+    reason = redact(str(error)) or type(error).__name__
+    if isinstance(error, _named(("google.auth.exceptions", "TransportError"), *_AWS_NETWORK)) or (
+        isinstance(error, _named(("google.auth.exceptions", "GoogleAuthError"))) and error.retryable
+    ):
+        return ConnectionFailedError(f"Credentials for {cloud.title} could not be asked for: {reason}")
+    if isinstance(error, _named(*_LOOKUPS)) or "ould not resolve" in str(error):
+        return AuthenticationError(f"No credentials were found for {cloud.title}: {reason}")
+    return None
+
+
+_AWS_NETWORK = (("botocore.exceptions", "HTTPClientError"),)
+_LOOKUPS = (("botocore.exceptions", "BotoCoreError"), ("google.auth.exceptions", "GoogleAuthError"))
+
+
+def _named(*places: Tuple[str, str]) -> Tuple[Type[Any], ...]:
+    return tuple(getattr(importlib.import_module(one), name) for one, name in places if _is_installed(one))
+
+
+def _is_installed(module: str) -> bool:
+    parent = module.rpartition(".")[0]
+    return bool(not parent or _is_installed(parent)) and find_spec(module) is not None
