@@ -216,6 +216,11 @@ def credentials() -> Tuple[str, ...]:
     return tuple(name for name in CREDENTIALS if os.environ.get(name))
 
 
+def has_credentials() -> bool:
+    """Whether the environment holds a key or a token."""
+    return any(map(os.environ.get, CREDENTIALS))
+
+
 def use_api_key(key: str) -> None:
     """Makes this key of Anthropic's API the only credentials that the environment names."""
     for name in (*CREDENTIALS, *_CLOUDS.values()):

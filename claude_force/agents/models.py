@@ -11,7 +11,7 @@ import logging
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Iterator, List, Match, NamedTuple, Optional, Set, Tuple
+from typing import List, Match, NamedTuple, Optional, Set, Tuple
 
 from .. import settings
 from ..errors import InvalidOptionError
@@ -123,23 +123,32 @@ def choose(call: Optional[str], agent: Optional[str]) -> Choice:
 
     Raises InvalidOptionError for one that can't be the name of a model.
     """
-    for source, wanted in _wishes(call, agent):
+    wishes = (
+        ("model", call or ""),
+        ("model of the agent's file", agent or ""),
+        *settings.environment_models(),
+    )
+    if isinstance(call or "", str) and isinstance(agent or "", str):
+        return _first_known(wishes)
+    return _first(wishes)
+
+
+def _first(wishes: Tuple[Tuple[str, str], ...]) -> Choice:
+    """`wishes` are values with the names of what they were given by, in the order in which they count."""
+    for source, wanted in wishes:
         choice = _read(wanted, source)
         if choice.family is not None or choice.name.lower() not in _PASS_ON:
             return choice
     return Choice(settings.DEFAULT_ALIAS, settings.DEFAULT_ALIAS)
 
 
+# All calls of a run have the same few.
+_first_known = lru_cache(maxsize=256)(_first)
+
+
 def is_open(wanted: Optional[str]) -> bool:
     """Whether a value leaves the model to what counts less than itself."""
     return wanted is None or (isinstance(wanted, str) and _SUFFIX.sub("", wanted.strip()).lower() in _PASS_ON)
-
-
-def _wishes(call: Optional[str], agent: Optional[str]) -> Iterator[Tuple[str, str]]:
-    """Each value with the name of what it was given by, in the order in which they count."""
-    yield "model", call or ""
-    yield "model of the agent's file", agent or ""
-    yield from settings.environment_models()
 
 
 def _read(wanted: object, source: str) -> Choice:

@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 import stat
+import time
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -40,6 +41,8 @@ logger = logging.getLogger(__name__)
 
 # Bytes that are read at once, from the end, to find the end of a line.
 _BLOCK = 64 * 1024
+# A path costs as much to look up as a line to write: no more often than this.
+_SECONDS_BETWEEN_LOOKS = 0.1
 
 
 class Results(Protocol):
@@ -94,6 +97,7 @@ class ResultsFile:
             raise
         self._file: Any = None
         self._room: Optional[Room] = None
+        self._looked = float("-inf")
         # Rows that are run again; a new line of one makes its old line worth nothing.
         self._again: Set[int] = set()
         try:
@@ -199,7 +203,9 @@ class ResultsFile:
             self._room.let_go()
             self._append(line)
         self._has_old_lines |= row.index in self._again
-        self.expect_there()
+        # What was done to the file itself is seen at each line.
+        if self._changed is not None or time.monotonic() - self._looked > _SECONDS_BETWEEN_LOOKS:
+            self.expect_there()
 
     def _opened(self) -> Any:
         if self._file is None:
@@ -251,7 +257,7 @@ class ResultsFile:
 
     def hold(self, size: int) -> bool:
         """Whether there is room for a result of `size` bytes, which is held until `give_back`."""
-        return self._room is None or self._room.hold(size, os.fstat(self._lock).st_size)
+        return self._room is None or self._room.hold(size, self._size)
 
     def give_back(self, size: int) -> None:
         """The result that room was held for is written next, or never."""
@@ -261,6 +267,7 @@ class ResultsFile:
     def expect_there(self) -> None:
         """Raises OutputDisturbedError where the path names another file by now, or none, or where another
         program has written to the file or cut it."""
+        self._looked = time.monotonic()
         if not self._is_there():
             raise OutputDisturbedError(self.path, self.path.with_name(self._saved_name()))
         size = os.fstat(self._lock).st_size

@@ -105,9 +105,14 @@ def answer_bytes(max_tokens: int) -> int:
 
 def line_bytes(row: Row, answer: int) -> int:
     """How long the line of a row can be."""
-    parts = [row.echo or "", *map(str, row.fields.values())]
-    own = sum(len(part) * (_ASCII_BYTES if part.isascii() else _OTHER_BYTES) for part in parts)
-    return answer + own
+    size = answer + _text_bytes(row.echo or "")
+    for field in row.fields.values():
+        size += _text_bytes(str(field))
+    return size
+
+
+def _text_bytes(text: str) -> int:
+    return len(text) * (_ASCII_BYTES if text.isascii() else _OTHER_BYTES)
 
 
 def not_written(output: Results, error: OSError) -> ClaudeForceError:

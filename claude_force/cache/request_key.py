@@ -59,16 +59,21 @@ def service(api_key: Optional[str], base_url: Optional[str]) -> Service:
     """
     names = settings.clouds(api_key)
     if names:
-        fields = [("endpoint", " ".join(_cloud(name, base_url) for name in names))]
+        place = " ".join(_cloud(name, base_url) for name in names)
     else:
-        fields = [("endpoint", (base_url or settings.endpoint()).rstrip("/"))]
-    headers = settings.custom_headers()
-    if headers:
-        fields.append(("headers", _digest(_header_fields(headers))))
+        place = (base_url or settings.endpoint()).rstrip("/")
+    fields = _of_address(place, settings.custom_headers())
     # An explicit key, or one of the environment, keeps the SDK from its profiles.
-    if api_key is None and not names and not settings.credentials():
-        fields += _profile()
-    return tuple(fields)
+    if api_key is None and not names and not settings.has_credentials():
+        return (*fields, *_profile())
+    return fields
+
+
+@lru_cache(maxsize=16)
+def _of_address(place: str, headers: str) -> Service:
+    """It is asked for at each call, and seldom another one."""
+    fields = (("endpoint", place),)
+    return (*fields, ("headers", _digest(_header_fields(headers)))) if headers else fields
 
 
 def _cloud(name: str, base_url: Optional[str]) -> str:
