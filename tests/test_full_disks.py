@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 from fleet import until, write_project
 
+from claude_force.bulk.output import Output, OutputDisturbedError
+from claude_force.bulk.rows import Row
 from claude_force.testing import MessagesServer
+from claude_force.types import AgentResult
 
 ROWS = 300
 
@@ -143,6 +146,21 @@ class TestOutputThatIsTakenAway:
         code, report, _ = ended(start(project, server, output))
         assert (code, report["succeeded"]) == (0, ROWS)
         assert len(server.requests) == ROWS
+
+    @pytest.mark.parametrize("seconds", [0.0, 0.15])
+    def test_is_told_soon_or_at_the_end(self, tmp_path, seconds):
+        path, result = tmp_path / "out.jsonl", AgentResult("a", True, cost=0.5)
+        with Output(path) as output:
+            output.write(Row(0, "a", "task"), "key", result)
+            path.unlink()
+            time.sleep(seconds)
+            with pytest.raises(OutputDisturbedError):
+                output.write(Row(1, "a", "task"), "key", result)
+                assert not seconds
+                # What a run asks when its last row has ended.
+                output.expect_there()
+        (saved,) = tmp_path.glob("out.jsonl.saved-*")
+        assert saved.read_text().count("\n") == 2
 
     @pytest.mark.parametrize(("size", "goes_on"), [(0, True), (100, True), (None, False)])
     def test_that_is_changed_is_an_error(self, project, server, size, goes_on):
