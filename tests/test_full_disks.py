@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
+from claude_force.bulk.rows import Row
 from fleet import until, write_project
 
-from claude_force.bulk.output import Output, OutputDisturbedError
-from claude_force.bulk.rows import Row
+from claude_force.bulk.results_file import OutputDisturbedError, ResultsFile
 from claude_force.testing import MessagesServer
 from claude_force.types import AgentResult
 
@@ -150,7 +150,7 @@ class TestOutputThatIsTakenAway:
     @pytest.mark.parametrize("seconds", [0.0, 0.15])
     def test_is_told_soon_or_at_the_end(self, tmp_path, seconds):
         path, result = tmp_path / "out.jsonl", AgentResult("a", True, cost=0.5)
-        with Output(path) as output:
+        with ResultsFile(path) as output:
             output.write(Row(0, "a", "task"), "key", result)
             path.unlink()
             time.sleep(seconds)
