@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
-from claude_force.bulk.rows import Row
 from fleet import until, write_project
 
 from claude_force.bulk.results_file import OutputDisturbedError, ResultsFile
+from claude_force.bulk.task_file import Row
 from claude_force.testing import MessagesServer
 from claude_force.types import AgentResult
 
