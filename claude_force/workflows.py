@@ -173,7 +173,7 @@ class Workflows(Engine):
                 part.task,
                 workflow_name=workflow,
                 workflow_position=part.position,
-                **{"terms": context, **options},
+                **{"context": context, **options},
             )
         except asyncio.CancelledError:
             left = call_cost.own_share()

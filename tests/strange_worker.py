@@ -38,16 +38,16 @@ def other_version():
 
 def slow_start():
     """Its SDK takes seconds to import, as on a machine that has much to do."""
-    from claude_force.calling import caller
+    from claude_force.engine import connection_pool
 
-    real = caller.import_sdk
+    real = connection_pool.import_sdk
 
     def slowly():
         sys.stderr.write("imports the SDK\n")
         time.sleep(3)
         return real()
 
-    caller.import_sdk = slowly
+    connection_pool.import_sdk = slowly
 
 
 if __name__ == "__main__":
