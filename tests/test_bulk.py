@@ -6,7 +6,7 @@ import pytest
 from fleet import ended, fleet, write_project
 
 from claude_force import AgentOrchestrator
-from claude_force.bulk import task_stream as stream
+from claude_force.bulk import stream_results
 from claude_force.errors import InvalidTaskError
 from claude_force.types import AgentResult
 
@@ -62,13 +62,13 @@ async def settle():
 
 
 async def test_every_task_has_one_result_with_its_index():
-    results = [result async for result in stream(Source(100), Runs(), 10)]
+    results = [result async for result in stream_results(Source(100), Runs(), 10)]
     assert sorted(result.index for result in results) == list(range(100))
     assert all(result.output == str(result.index) for result in results)
 
 
 async def test_no_task_gives_no_result():
-    assert [result async for result in stream([], Runs(), 10)] == []
+    assert [result async for result in stream_results([], Runs(), 10)] == []
 
 
 async def test_an_async_iterable_is_taken_too():
@@ -77,12 +77,12 @@ async def test_an_async_iterable_is_taken_too():
             await asyncio.sleep(0)
             yield ("agent", str(number))
 
-    assert len([result async for result in stream(tasks(), Runs(), 2)]) == 5
+    assert len([result async for result in stream_results(tasks(), Runs(), 2)]) == 5
 
 
 async def test_never_more_are_under_way_than_there_is_room_for():
     runs, source = Runs(waits=True), Source(1000)
-    results = stream(source, runs, 7)
+    results = stream_results(source, runs, 7)
     first = asyncio.ensure_future(results.__anext__())
     await settle()
     assert (runs.under_way, source.taken) == (7, 7)
@@ -95,7 +95,7 @@ async def test_never_more_are_under_way_than_there_is_room_for():
 
 async def test_a_reader_that_stops_reading_stops_the_run():
     runs, source = Runs(), Source(1000)
-    results = stream(source, runs, 5)
+    results = stream_results(source, runs, 5)
     assert (await results.__anext__()).success
     await settle()
     assert source.taken <= 6
@@ -105,7 +105,7 @@ async def test_a_reader_that_stops_reading_stops_the_run():
 async def test_results_come_as_they_end_or_in_the_order_of_the_tasks():
     for in_order, expected in ((False, [2, 1, 0]), (True, [0, 1, 2])):
         runs = Runs(waits=True)
-        results = stream(Source(3), runs, 3, in_order)
+        results = stream_results(Source(3), runs, 3, in_order)
         reading = asyncio.ensure_future(collect(results))
         await settle()
         for task in "210":
@@ -120,7 +120,7 @@ async def collect(results):
 
 async def test_in_order_memory_stays_bounded_behind_a_slow_first_task():
     runs, source = Runs(waits=True), Source(1000)
-    reading = asyncio.ensure_future(collect(stream(source, runs, 4, in_order=True)))
+    reading = asyncio.ensure_future(collect(stream_results(source, runs, 4, in_order=True)))
     await settle()
     for task in "123":
         runs.words[task].set()
@@ -133,7 +133,7 @@ async def test_in_order_memory_stays_bounded_behind_a_slow_first_task():
 
 async def test_leaving_early_cancels_what_is_under_way():
     runs = Runs(waits=True)
-    results = stream(Source(100), runs, 10)
+    results = stream_results(Source(100), runs, 10)
     first = asyncio.ensure_future(results.__anext__())
     await settle()
     runs.words["0"].set()
@@ -143,7 +143,7 @@ async def test_leaving_early_cancels_what_is_under_way():
 
 
 async def test_a_source_that_fails_says_so_after_what_was_under_way():
-    results, seen = stream(Source(100, fails_at=20), Runs(), 10), []
+    results, seen = stream_results(Source(100, fails_at=20), Runs(), 10), []
     with pytest.raises(OSError, match="disk"):
         async for result in results:
             seen.append(result.index)
@@ -152,7 +152,7 @@ async def test_a_source_that_fails_says_so_after_what_was_under_way():
 
 async def test_a_row_that_is_no_task_is_its_own_failed_result():
     tasks = [("agent", "x"), "agent", ("agent",), None, ("agent", "y", "z")]
-    results = [result async for result in stream(tasks, Runs(), 2, in_order=True)]
+    results = [result async for result in stream_results(tasks, Runs(), 2, in_order=True)]
     assert [result.success for result in results] == [True, False, False, False, False]
     assert "Task 3 is None" in results[3].errors[0]
 

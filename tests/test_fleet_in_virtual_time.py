@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from virtual_time import LoopClock, SimulatedServer, line_to, run_virtually
 
-from claude_force.bulk import task_stream as stream
+from claude_force.bulk import stream_results
 from claude_force.engine.result_builder import CallLabels, failed, succeeded
 from claude_force.errors import CallError
 from claude_force.limits.call_context import DEFAULT_CONTEXT
@@ -63,7 +63,7 @@ async def run_fleet(line, calls, under_way):
         result.began, result.ended = began, LoopClock().now()
         return result
 
-    return [result async for result in stream(tasks(), run, under_way)]
+    return [result async for result in stream_results(tasks(), run, under_way)]
 
 
 def share_of_limit(server, start, end):
