@@ -20,6 +20,7 @@ MAX_TOKENS = 4096
 MAX_TOKENS_THINKING = 16_384
 MAX_TASK_CHARACTERS = 100_000
 
+API_ADDRESS = "https://api.anthropic.com"
 # As of the newest SDK, whatever is installed.
 API_VERSION = "2026-10-21"
 # The last one under which the API takes `SAMPLING`.
@@ -221,6 +222,22 @@ def has_credentials() -> bool:
     return any(map(os.environ.get, CREDENTIALS))
 
 
+def credential(api_key: Optional[str]) -> Tuple[str, str]:
+    """The key or token for Anthropic's API, with the name of its variable; ("", "") for none."""
+    if api_key is not None:
+        return CREDENTIALS[0], api_key
+    return next(((name, os.environ[name]) for name in credentials()), ("", ""))
+
+
+def uses_sdk_profile(api_key: Optional[str]) -> bool:
+    """Whether the credentials for Anthropic's API are for the SDK to find, in a profile or by an identity."""
+    if credential(api_key)[0]:
+        return False
+    folder = sdk_folder()
+    in_files = folder is not None and any((folder / name).exists() for name in ("configs", "active_config"))
+    return bool(sdk_profile() or all(workload()[:2]) or os.environ.get(_SDK_FOLDER) or in_files)
+
+
 def use_api_key(key: str) -> None:
     """Makes this key of Anthropic's API the only credentials that the environment names."""
     for name in (*CREDENTIALS, *_CLOUDS.values()):
@@ -268,6 +285,17 @@ def proxies() -> Tuple[str, ...]:
     """The addresses of the proxies that the environment names."""
     names = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
     return tuple(filter(None, map(os.environ.get, (*names, *map(str.lower, names)))))
+
+
+def proxy(scheme: str, host: str) -> Optional[str]:
+    """The address of the proxy that the environment names for requests of this kind to this host."""
+    from urllib import request
+
+    named = request.getproxies_environment()
+    found = named.get(scheme) or named.get("all")
+    if not found or request.proxy_bypass_environment(host, named):  # type: ignore[attr-defined]
+        return None
+    return found if "://" in found else f"http://{found}"
 
 
 def columns() -> Optional[int]:

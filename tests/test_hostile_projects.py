@@ -17,7 +17,7 @@ from hostile import FORBIDDEN, MARK, Outside, Project
 
 from claude_force.cli.main import main
 from claude_force.testing import MessagesServer
-from claude_force.transport.transport import import_sdk
+from claude_force.transport.sdk import import_sdk
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="links, FIFOs and /proc of Linux")
 

@@ -12,6 +12,7 @@ from typing import List
 
 import anthropic
 import pytest
+from claude_force.transport.direct import Direct
 from fleet import MODEL, ended, fleet, write_project
 
 from claude_force import AsyncAgentOrchestrator
@@ -24,7 +25,6 @@ from claude_force.errors import (
     SilenceError,
 )
 from claude_force.testing import MessagesServer, faults
-from claude_force.transport.direct import Direct
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from ..errors import BudgetExceededError, CallError, OverloadedError, RateLimitE
 from ..limits.budget import budget_exceeded, to_nano_usd
 from ..limits.rate_limiter import LIMIT_TYPES, Rates, TokenCost, header_number
 from ..limits.token_estimator import billable_usage
-from ..transport.attempt_record import AttemptRecord
+from ..transport.protocol import AttemptRecord
 from ..types import Call
 from .database import Database
 from .db_worker import DbOp, DbWorker

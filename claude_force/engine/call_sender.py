@@ -21,8 +21,8 @@ from ..limits.prompt_cache_primer import PromptCachePrimer
 from ..limits.rate_limiter import TokenCost
 from ..limits.run_gate import ReachabilityMonitor
 from ..limits.token_estimator import TokenEstimator
-from ..transport.attempt_record import AttemptRecord
-from ..transport.descriptors import NoDescriptorError
+from ..transport.network import NoDescriptorError
+from ..transport.protocol import AttemptRecord
 from ..transport.transport import Transport
 from ..types import Call, Reply, Usage
 from .retry import Retrier, RetryPolicy

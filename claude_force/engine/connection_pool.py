@@ -20,8 +20,8 @@ from ..limits.prices import cost, load_prices
 from ..limits.rate_limiter import NO_RATES, RateLimiter, Rates
 from ..limits.token_estimator import TokenEstimator
 from ..options import AUTO, MaxConcurrent
-from ..transport.descriptors import connections_within
-from ..transport.transport import Transport, import_sdk
+from ..transport.network import connections_within
+from ..transport.transport import Transport
 from ..types import Call, Reply
 from .call_sender import CallSender
 from .retry import RetryPolicy
@@ -74,14 +74,12 @@ def is_starting() -> bool:
 
 
 class Endpoint(NamedTuple):
-    """Where calls go and how: `service` by name, `is_fast` with aiohttp; `limits` as far as an answer has
+    """Where calls go and how: `service` by name; `limits` as far as an answer has
     told them; not each service `counts_tokens`."""
 
     service: str
     counts_tokens: bool
     url: str
-    sdk_version: str
-    is_fast: bool
     limits: Rates
 
 
@@ -137,8 +135,6 @@ class LoopBoundPool:
             transport.service,
             transport.counts_tokens,
             transport.base_url,
-            transport.sdk_version,
-            transport.is_fast,
             line.gate.load().limits,
         )
 
@@ -175,7 +171,6 @@ class LoopBoundPool:
         def prepare() -> Transport:
             # Imports, certificates and prices take most of a second; the loop has other things to do.
             with _first:
-                import_sdk()
                 load_prices(model)
                 given = (how.api_key, how.base_url, how.timeout_seconds, how.stream, how.ceiling)
                 return Transport(*given, how.quiet_seconds)

@@ -15,7 +15,7 @@ from typing import Dict, Optional, Type
 
 from ..clock import Clock
 from ..errors import CallError, ClosedError, RateLimitError
-from ..transport.attempt_record import AttemptRecord
+from ..transport.protocol import AttemptRecord
 from .aimd import AdaptiveConcurrencyLimit
 from .call_context import CallContext
 from .rate_limiter import RateLimiter, Rates, TokenCost

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import AsyncContextManager, Callable, List, Optional, Protocol, Tuple
 
 from ..errors import CallError, ClosedError
-from ..transport.attempt_record import AttemptRecord
+from ..transport.protocol import AttemptRecord
 from ..types import Call
 from .budget import Budget, Price
 from .call_cost import CallCost

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Optional, Tuple
 
 from ..errors import CallError
-from ..transport.attempt_record import AttemptRecord
+from ..transport.protocol import AttemptRecord
 from ..types import Attempt, Reply
 
 

@@ -13,7 +13,7 @@ from typing import AsyncIterator, Dict, Tuple
 
 from ..clock import Clock
 from ..formatting import byte_size
-from ..transport.attempt_record import AttemptRecord
+from ..transport.protocol import AttemptRecord
 from ..types import Call
 
 # The smallest prompt that any model caches has 1,024 tokens, and no token is shorter than a byte.

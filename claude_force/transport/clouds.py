@@ -12,10 +12,8 @@ from typing import Any, Callable, Dict, Mapping, Optional, Tuple, Type
 from .. import settings
 from ..advice import install_command
 from ..errors import AuthenticationError, CallError, ConnectionFailedError, InvalidOptionError
-from .aws_events import MEDIA_TYPE as AWS_MEDIA_TYPE
-from .aws_events import AwsEventDecoder
 from .error_mapping import redact
-from .messages import EVENTS_MEDIA_TYPE, EventDecoder, Events
+from .events import AWS_MEDIA_TYPE, EVENTS_MEDIA_TYPE, AwsEventDecoder, EventDecoder, Events
 
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 

@@ -1,7 +1,9 @@
-"""The Messages API's wire format: what is sent for a call, and how an answer is put together. Pure.
+"""Puts answers together, streamed or in one piece, and chooses the reader by their first bytes. Pure.
 
-Source of the rules: the Messages API reference, chapters "Create a Message" and "Streaming messages";
-the framing of events is the HTML standard's chapter "Server-sent events".
+Source of the rules: the Messages API reference, chapters "Create a Message" and "Streaming messages". Media
+types are not trusted: gateways label streams as JSON or as plain text, and JSON as a stream. JSON begins with
+a brace or a bracket, which begins no line of a stream, and no frame of an AWS event stream, whose first four
+bytes would be its size: two gigabytes.
 """
 
 from __future__ import annotations
@@ -10,99 +12,27 @@ import json
 import re
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Match, Optional, Protocol, Union
+from typing import Any, Callable, Dict, List, Mapping, Match, Optional, Union
 
-from ..errors import BadReplyError, CallError, ConnectionFailedError
+from ..errors import AnswerTooLargeError, BadReplyError, CallError, ConnectionFailedError
 from ..formatting import byte_size
-from ..types import Call, Reply, Usage
-from .error_mapping import from_body, is_error
+from ..types import Reply, Usage
+from .error_mapping import from_body, is_error, readable
+from .events import EVENTS_MEDIA_TYPE, EventDecoder, Events, json_object
 from .usage import merged_usage, read_usage
 
-_CACHE_CONTROL: Mapping[str, Mapping[str, str]] = {
-    "5m": {"type": "ephemeral"},
-    "1h": {"type": "ephemeral", "ttl": "1h"},
-}
 _MOST_TOKENS = 10**8
+# Bytes of an answer. A token is a few letters, and a stream's event around it has some 200 bytes, a gateway's
+# more. What the server's own tools found comes beside; it has to fit into a later request, of 32 MB.
+_PER_TOKEN, _BESIDE, _MOST_OF_ALL = 2**10, 2**25, 2**28
+_BLANK = b" \t\r\n\xef\xbb\xbf"
+_FIELDS = (b"event:", b"data:", b"id:", b"retry:")
+_MOST_OF_A_PAGE = 4096
 # Parts of an answer that stand for more than their bytes.
 _THINKING = ("thinking", "redacted_thinking", "thinking_delta", "signature_delta")
-EVENTS_MEDIA_TYPE = "text/event-stream"
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 _HALF = re.compile("[\ud800-\udfff]")
 _CUT_OFF = "The server closed the connection before the answer was whole"
-
-
-def request_fields(call: Call, stream: bool) -> Dict[str, Any]:
-    """The body of the request. The cache breakpoint stands on the last block of `system`.
-
-    It is put on the block, not at the top level, because SDK 0.72 has no such field there.
-    """
-    fields: Dict[str, Any] = dict(call.options)
-    fields.update(
-        model=call.model,
-        max_tokens=call.max_tokens,
-        messages=[{"role": "user", "content": call.task}],
-        stream=stream,
-    )
-    if call.system:
-        blocks: List[Dict[str, Any]] = [{"type": "text", "text": text} for text in call.system]
-        blocks[-1]["cache_control"] = _CACHE_CONTROL[call.cache_ttl]
-        fields["system"] = blocks
-    return fields
-
-
-class Events(Protocol):
-    """Bytes of a stream in, decoded events out, however the bytes are cut."""
-
-    def feed(self, chunk: bytes) -> Iterator[Dict[str, Any]]: ...
-
-
-class EventDecoder:
-    """Bytes of a server-sent event stream in, decoded events out, however the bytes are cut.
-
-    Lines end in LF, CRLF or CR; comments, unknown fields and a byte order mark are ignored, as the standard
-    says.
-    """
-
-    def __init__(self) -> None:
-        self._rest: List[bytes] = []
-        self._name = b""
-        self._data: List[bytes] = []
-        self._at_start = True
-        self._ends_in_cr = False
-
-    def feed(self, chunk: bytes) -> Iterator[Dict[str, Any]]:
-        if self._ends_in_cr or b"\r" in chunk:
-            chunk = self._with_line_feeds(chunk)
-        # Put together once: a line of many pieces would be copied with each of them.
-        self._rest.append(chunk)
-        if b"\n" not in chunk:
-            return
-        lines = b"".join(self._rest).split(b"\n")
-        self._rest = [lines.pop()]
-        if self._at_start:
-            self._at_start = False
-            if lines[0].startswith(_BYTE_ORDER_MARK):
-                lines[0] = lines[0][len(_BYTE_ORDER_MARK) :]
-        for line in lines:
-            if line.startswith(b"data:"):
-                self._data.append(line[5:])
-            elif line.startswith(b"event:"):
-                self._name = line[6:].strip()
-            elif not line:
-                name, data, self._name, self._data = self._name, self._data, b"", []
-                if data:
-                    event = b"\n".join(data)
-                    # Gateways that come from OpenAI's protocol put its end mark at the end.
-                    if event.strip() != b"[DONE]":
-                        yield _event(name, _json_object(event))
-
-    def _with_line_feeds(self, chunk: bytes) -> bytes:
-        # The LF of a CRLF may come with the next piece.
-        if self._ends_in_cr and chunk.startswith(b"\n"):
-            chunk = chunk[1:]
-        self._ends_in_cr = chunk.endswith(b"\r") if chunk else False
-        return chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
 
 class StreamReader:
@@ -289,7 +219,7 @@ class BodyReader:
 
     def reply(self, request_id: Optional[str]) -> Reply:
         """Raises the error that the body is, BadReplyError for anything but a message."""
-        message = _json_object(self._body)
+        message = json_object(self._body)
         self.refused = is_error(message)
         if self.refused:
             raise from_body(message)
@@ -303,6 +233,51 @@ class BodyReader:
 
 
 Reader = Union[StreamReader, BodyReader]
+
+
+def reader_of(
+    first: bytes, label: str, expected: Reader, new_stream: Callable[[], StreamReader], events: str
+) -> Optional[Reader]:
+    """What reads an answer that begins with `first` and has the media type `label`; None as long as nothing
+    but blanks has come. `events` is the media type that streams of this service have.
+
+    Raises BadReplyError for what is neither a stream nor JSON.
+    """
+    start = first.lstrip(_BLANK)
+    if not start:
+        return None
+    if start[:1] in (b"{", b"["):
+        return expected if isinstance(expected, BodyReader) else BodyReader()
+    if events != EVENTS_MEDIA_TYPE and label.lower().startswith(events):
+        return expected
+    if start[:1] != b"<" and (label.lower().startswith(EVENTS_MEDIA_TYPE) or _is_stream(start)):
+        plain = isinstance(expected, BodyReader) or events != EVENTS_MEDIA_TYPE
+        return new_stream() if plain else expected
+    raise bad_reply(start, label, events if isinstance(expected, StreamReader) else "application/json")
+
+
+def bad_reply(start: bytes, label: str, wanted: str) -> BadReplyError:
+    """The error for a body that can't be an answer."""
+    words = readable(start[:_MOST_OF_A_PAGE].decode("utf-8", "replace"))
+    said = f": {words}" if words else ""
+    return BadReplyError(f"The server answered with {label or 'no content type'}, not {wanted}{said}")
+
+
+def _is_stream(start: bytes) -> bool:
+    # A first piece may end within the name of the field.
+    return start[:1] == b":" or any(field.startswith(start[: len(field)]) for field in _FIELDS)
+
+
+def most_bytes(max_tokens: int) -> int:
+    """What an answer may have: far more than any that is one, and so little that many without end at the
+    same time do not fill the memory."""
+    return min(_BESIDE + _PER_TOKEN * max_tokens, _MOST_OF_ALL)
+
+
+def too_large(max_tokens: int) -> AnswerTooLargeError:
+    """The error for an answer with more bytes than that."""
+    size = most_bytes(max_tokens) >> 20
+    return AnswerTooLargeError(f"The answer to max_tokens={max_tokens} had more than {size} MB")
 
 
 def joined_halves(text: str) -> str:
@@ -354,39 +329,3 @@ def _member(event: Dict[str, Any], name: str) -> Dict[str, Any]:
     if not isinstance(value, dict):
         raise BadReplyError(f"A {event.get('type')} event of the stream has no {name}")
     return value
-
-
-def _event(name: bytes, data: Dict[str, Any]) -> Dict[str, Any]:
-    """An event in this API's form: errors in a stream come in the server's own as well."""
-    if name == b"error" or "type" not in data:
-        error = data.get("error")
-        if name == b"error" and not isinstance(error, dict):
-            error = data
-        if isinstance(error, dict):
-            return {**data, "type": "error", "error": error}
-    return data
-
-
-def _json_object(data: Union[bytes, bytearray]) -> Dict[str, Any]:
-    try:
-        value = _loads(data)
-    except (ValueError, RecursionError) as error:
-        raise BadReplyError(f"The server sent malformed JSON ({error})") from error
-    if isinstance(value, list) and len(value) == 1 and _is_error_object(value[0]):
-        # Google's error where a stream was asked for.
-        value = value[0]
-    if not isinstance(value, dict):
-        raise BadReplyError("The server sent JSON that is not an object")
-    return value
-
-
-def _loads(data: Union[bytes, bytearray]) -> Any:
-    try:
-        return json.loads(data)
-    except UnicodeDecodeError:
-        # One wrong byte does not spoil an answer that is paid for.
-        return json.loads(data.decode("utf-8", "replace"))
-
-
-def _is_error_object(value: Any) -> bool:
-    return isinstance(value, dict) and is_error(value)

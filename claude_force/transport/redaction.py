@@ -94,11 +94,10 @@ class Redactor:
         return told[:_LONGEST_NAME]
 
 
-def secrets_of(client: Any) -> List[str]:
-    """What the SDK's client sends that is nobody's business: keys, custom headers, passwords of addresses."""
-    found = [getattr(client, name, None) or "" for name in ("api_key", "auth_token")]
-    found += secrets_of_headers(getattr(client, "_custom_headers", None) or {})
-    for url in (str(client.base_url), *settings.proxies()):
+def secrets_of(keys: Iterable[str], base_url: str) -> List[str]:
+    """What requests carry that must not be shown: keys, custom headers, passwords of addresses."""
+    found = [*keys, *secrets_of_headers(settings.custom_header_fields())]
+    for url in (base_url, *settings.proxies()):
         found += _of_address(url)
     return [*found, *settings.secrets()]
 

@@ -84,15 +84,7 @@ class _Endpoint:
             return CheckResult(
                 "endpoint", WARNING, text, "Try `claude-force doctor --send`, which sends a real request."
             )
-        if not endpoint.is_fast:
-            advice = (
-                "It takes more than twice the CPU. Run: pip install 'anthropic[aiohttp]' "
-                "(over an address with a password in it there is no other)"
-            )
-            return CheckResult(
-                "endpoint", WARNING, f"{endpoint.url} answers, by the SDK's own transport", advice
-            )
-        return CheckResult("endpoint", OK, f"{endpoint.url} answers for {self._model}, over aiohttp")
+        return CheckResult("endpoint", OK, f"{endpoint.url} answers for {self._model}")
 
     async def _sent(self) -> CheckResult:
         call = Call("doctor", (), "Say OK.", self._model, _SHORT_ANSWER_TOKENS)

@@ -1,0 +1,368 @@
+"""The Messages API on aiohttp: the ordinary way, with a key or a token."""
+
+from __future__ import annotations
+
+import base64
+import io
+import ssl
+import zlib
+from inspect import signature
+from typing import Any, AsyncIterator, Awaitable, Dict, Iterator, Mapping, Optional, Sequence, Tuple, Type
+from urllib.parse import unquote, urlsplit
+
+import aiohttp
+from yarl import URL
+
+from .. import __version__, settings
+from ..errors import AuthenticationError, CallError, MissingCredentialsError, ModelNotFoundError
+from ..types import Call
+from .events import EVENTS_MEDIA_TYPE, EventDecoder, Events
+from .network import check_scheme, has_version, proxy_for, shown_address, tls_context
+from .protocol import NotSentError, Response
+from .redaction import secrets_of
+from .request import VERSION_HEADER, Request, is_plain, to_json, to_query, to_request
+
+CONNECTION_ERRORS: Tuple[Type[Exception], ...] = (OSError, aiohttp.ClientError)
+# How the names of aiohttp's errors begin where no connection was made.
+_NEVER_CONNECTED = ("ClientConnector", "ClientProxyConnection", "ClientHttpProxy", "ConnectionTimeout")
+_KEEP_ALIVE_SECONDS, _DNS_CACHE_SECONDS = 5.0, 60
+# Gateways add policies and traces of 20 kB and more to the headers of an answer.
+_LARGEST_HEADERS = {"max_line_size": 2**17, "max_field_size": 2**17, "max_headers": 1024}
+_NO_TIMEOUT = aiohttp.ClientTimeout()
+_MOST_REDIRECTS = 10
+# aiohttp warns of larger bodies that are handed over as bytes.
+_LARGE_BODY = 2**20
+# In bytes, decompressed: the beginning of an error's body, and what is decompressed at a time.
+_MOST_OF_AN_ERROR = 2**16
+_PIECE = 2**16
+_PACKED = ("gzip", "x-gzip", "deflate")
+_GZIP_OR_ZLIB, _RAW_DEFLATE = 32 + zlib.MAX_WBITS, -zlib.MAX_WBITS
+_AUTHORIZING = frozenset({"authorization", "x-api-key"})
+
+
+class HttpSender:
+    """Sends requests to Anthropic's API, or to a server that speaks as it does.
+
+    The key, the token, the address and custom headers come from the arguments, else from the environment.
+    Raises ValueError where the address, or a proxy's, is not one of HTTP.
+
+    >>> sender = HttpSender("sk-ant-...", "https://api.anthropic.com", connections=10)
+    >>> response = await sender.send({"model": "claude-sonnet-5-5", "max_tokens": 9, "messages": [...]})
+    """
+
+    connection_errors = CONNECTION_ERRORS
+    service = "Anthropic's API"
+    is_cloud = False
+    counts_tokens = True
+    media_type = EVENTS_MEDIA_TYPE
+
+    def __init__(self, api_key: Optional[str], base_url: Optional[str], connections: int) -> None:
+        self.base_url = base_url or settings.endpoint() or settings.API_ADDRESS
+        check_scheme(self.base_url)
+        self._messages = _url(self.base_url, "/v1/messages")
+        self._count = _url(self.base_url, "/v1/messages/count_tokens")
+        self._credential = settings.credential(api_key)
+        custom = _lower(settings.custom_header_fields())
+        self._pins_version = VERSION_HEADER in custom
+        self._headers = {**_default_headers(self._credential[1]), **custom, **self._address_headers()}
+        self._is_authorized = not _AUTHORIZING.isdisjoint(self._headers)
+        self.secrets: Sequence[str] = secrets_of([self._credential[1]], self.base_url)
+        self._pool = ConnectionPool(connections, tls_for(self.base_url))
+
+    def send(self, fields: Mapping[str, Any]) -> Awaitable[Response]:
+        """Raises MissingCredentialsError, or InvalidOptionError for what has no JSON."""
+        return self._post(self._messages, fields)
+
+    def count_tokens(self, fields: Mapping[str, Any]) -> Awaitable[Response]:
+        return self._post(self._count, fields)
+
+    def _post(self, url: URL, fields: Mapping[str, Any]) -> Awaitable[Response]:
+        if self._is_authorized and is_plain(fields):
+            return self._pool.request("POST", url, to_json(fields), self._headers)
+        request = to_request(fields, self._pins_version)
+        headers = {**self._headers, **_lower(request.headers)}
+        if _AUTHORIZING.isdisjoint(headers):
+            raise MissingCredentialsError("No credentials were found")
+        if request.query:
+            url = url.with_query(to_query(request.query))
+        return self._pool.request("POST", url, to_json(request.body), headers, _timeout(request))
+
+    def decoder(self) -> Events:
+        return EventDecoder()
+
+    def check(self, call: Call) -> None:
+        """Raises AuthenticationError for a key that can't stand in a header."""
+        # aiohttp's own error would be taken for one of the network, and the request tried again.
+        name, value = self._credential
+        if not value.isprintable():
+            raise AuthenticationError(
+                f"The key has a line break in it, or another control character ({name})"
+            )
+
+    def check_credentials(self) -> None:
+        if not self._is_authorized:
+            raise MissingCredentialsError("No credentials were found")
+
+    def translate(self, error: BaseException) -> Optional[CallError]:
+        return None
+
+    def advise(self, error: CallError) -> None:
+        if isinstance(error, ModelNotFoundError) and has_version(self.base_url):
+            error.advice = "Leave the /v1 out of the address (ANTHROPIC_BASE_URL): it is added."
+
+    async def close(self) -> None:
+        await self._pool.close()
+
+    def _address_headers(self) -> Dict[str, str]:
+        """The name and the password in the address as headers; the key goes beside them, not instead."""
+        userinfo = urlsplit(self.base_url).netloc.rpartition("@")[0]
+        if not userinfo:
+            return {}
+        name, _, password = userinfo.partition(":")
+        basic = base64.b64encode(f"{unquote(name)}:{unquote(password)}".encode()).decode()
+        key = {"x-api-key": self._credential[1]} if self._credential[1] else {}
+        return {**key, "authorization": f"Basic {basic}"}
+
+
+class ConnectionPool:
+    """Connections of aiohttp, bound to the event loop of the first request; proxies as the environment says.
+
+    `tls` verifies servers; None where every request goes over plain HTTP.
+    """
+
+    def __init__(self, connections: int, tls: Optional[ssl.SSLContext]) -> None:
+        self._connections, self._tls = connections, tls
+        self._session: Optional[aiohttp.ClientSession] = None
+        self._routes: Dict[Tuple[str, Optional[str]], Mapping[str, Any]] = {}
+        self._closed = False
+
+    async def request(
+        self,
+        method: str,
+        url: URL,
+        body: bytes,
+        headers: Any,
+        timeout: aiohttp.ClientTimeout = _NO_TIMEOUT,
+    ) -> HttpResponse:
+        """Follows redirections that stay with the same server and repeat the request.
+
+        Raises NotSentError for what is refused before connecting, else CONNECTION_ERRORS.
+        """
+        session = self._session or self._open()
+        for left in range(_MOST_REDIRECTS, -1, -1):
+            data: Any = body if len(body) < _LARGE_BODY else io.BytesIO(body)
+            try:
+                answer = await session.request(
+                    method, url, data=data, headers=headers, timeout=timeout, **self._route(url)
+                )
+            except ValueError as error:
+                raise NotSentError(str(error)) from error
+            target = _redirection(answer, url) if left else None
+            if target is None:
+                break
+            answer.release()
+            url = target
+        return HttpResponse(answer)
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._closed:
+            raise RuntimeError("the connections are closed")
+        connector = aiohttp.TCPConnector(
+            # An attempt that waits for a connection would be taken for a silent server: as many as attempts.
+            limit=self._connections,
+            ssl=True if self._tls is None else self._tls,
+            keepalive_timeout=_KEEP_ALIVE_SECONDS,
+            ttl_dns_cache=_DNS_CACHE_SECONDS,
+        )
+        taken = signature(aiohttp.ClientSession).parameters
+        sizes: Dict[str, Any] = {name: size for name, size in _LARGEST_HEADERS.items() if name in taken}
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            timeout=_NO_TIMEOUT,
+            **sizes,
+        )
+        return self._session
+
+    def _route(self, url: URL) -> Mapping[str, Any]:
+        route = self._routes.get((url.scheme, url.host))
+        if route is None:
+            route = self._routes[(url.scheme, url.host)] = _route_to(str(url))
+        return route
+
+    async def close(self) -> None:
+        self._closed = True
+        if self._session is not None:
+            await self._session.close()
+
+
+class HttpResponse:
+    """An answer of aiohttp, its body not read yet. Also the iterator over the pieces of that body."""
+
+    # No generator, and no attribute more than needed: the garbage collector walks them in each call.
+    __slots__ = ("_answer", "headers", "status_code")
+    secrets: Tuple[str, ...] = ()
+
+    def __init__(self, answer: aiohttp.ClientResponse) -> None:
+        self._answer, self.status_code = answer, answer.status
+        # Read once: each look-up in the library's own type costs as much as the whole of this.
+        self.headers: Mapping[str, str] = {
+            name.decode("latin-1").lower(): value.decode("latin-1") for name, value in answer.raw_headers
+        }
+
+    @property
+    def raw_headers(self) -> Tuple[Tuple[bytes, bytes], ...]:
+        return self._answer.raw_headers
+
+    @property
+    def encoding(self) -> str:
+        """How the body is compressed; "" where it is not."""
+        named = self.headers.get("content-encoding", "").strip().lower()
+        return "" if named == "identity" else named
+
+    def aiter_bytes(self) -> AsyncIterator[bytes]:
+        """Pieces of the body. Compressions that were not asked for are left as they are."""
+        return _Unpacked(self, self.encoding) if self.encoding in _PACKED else self
+
+    def __aiter__(self) -> HttpResponse:
+        return self
+
+    async def __anext__(self) -> bytes:
+        piece = await self._answer.content.readany()
+        if not piece:
+            raise StopAsyncIteration
+        return piece
+
+    async def aread(self) -> bytes:
+        """The first 64 KB: an error may have no end, and be a thousand times as long as it is on the wire."""
+        body = bytearray()
+        if self.encoding and self.encoding not in _PACKED:
+            return b""
+        try:
+            async for piece in self.aiter_bytes():
+                body += piece
+                if len(body) >= _MOST_OF_AN_ERROR:
+                    break
+        except _DamagedError:
+            # The status still says what it is.
+            return b""
+        return bytes(body[:_MOST_OF_AN_ERROR])
+
+    async def aclose(self) -> None:
+        self._answer.release()
+
+
+class _DamagedError(ConnectionError):
+    """A body is not compressed as its header says."""
+
+
+class _Unpacked:
+    """Decompresses pieces of a body, at most 64 KB at a time."""
+
+    def __init__(self, packed: AsyncIterator[bytes], encoding: str) -> None:
+        self._packed, self._rest, self._begun = packed, b"", False
+        self._encoding, self._decoder = encoding, zlib.decompressobj(_GZIP_OR_ZLIB)
+
+    def __aiter__(self) -> _Unpacked:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while True:
+            chunk = self._rest or await self._packed.__anext__()
+            if self._decoder.eof:
+                # What follows the end is none of it, but has to be read for the connection to be used again.
+                continue
+            piece = self._unpack(chunk)
+            self._rest, self._begun = self._decoder.unconsumed_tail, True
+            if piece:
+                return piece
+
+    def _unpack(self, chunk: bytes) -> bytes:
+        try:
+            return self._decoder.decompress(chunk, _PIECE)
+        except zlib.error as error:
+            if self._begun or self._encoding != "deflate":
+                raise _DamagedError(f"the compressed answer is damaged ({error})") from error
+        # Some servers leave zlib's header out.
+        self._begun, self._decoder = True, zlib.decompressobj(_RAW_DEFLATE)
+        return self._unpack(chunk)
+
+
+def was_never_connected(error: BaseException) -> bool:
+    """Whether there was no connection that a request could have been sent over."""
+    return any(
+        isinstance(one, NotSentError)
+        or (isinstance(one, aiohttp.ClientError) and type(one).__name__.startswith(_NEVER_CONNECTED))
+        for one in _causes(error)
+    )
+
+
+def reason_of(error: BaseException) -> str:
+    """What a failed connection says, in the words of aiohttp where they are its own."""
+    own = next((one for one in _causes(error) if isinstance(one, aiohttp.ClientError)), None)
+    return str(own or error.__cause__ or error)
+
+
+def _causes(error: Optional[BaseException]) -> Iterator[BaseException]:
+    # Not what was being handled: that may be the error of an earlier attempt.
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def tls_for(url: str) -> Optional[ssl.SSLContext]:
+    """How servers are verified on the way to `url`; None where all of the way is plain HTTP, as reading the
+    system's certificates takes a while."""
+    schemes = {urlsplit(one).scheme for one in (url, proxy_for(url) or "")}
+    return tls_context() if "https" in schemes else None
+
+
+def _default_headers(credential: str) -> Dict[str, str]:
+    headers = {
+        "accept": "application/json",
+        "accept-encoding": "gzip, deflate",
+        "content-type": "application/json",
+        "user-agent": f"claude-force/{__version__}",
+        VERSION_HEADER: settings.API_VERSION,
+    }
+    return {**headers, "authorization": f"Bearer {credential}"} if credential else headers
+
+
+def _lower(headers: Mapping[str, Any]) -> Dict[str, str]:
+    return {name.lower(): str(value) for name, value in headers.items()}
+
+
+def _timeout(request: Request) -> aiohttp.ClientTimeout:
+    if request.timeout is None:
+        return _NO_TIMEOUT
+    return aiohttp.ClientTimeout(sock_connect=request.timeout, sock_read=request.timeout)
+
+
+def _url(base_url: str, path: str) -> URL:
+    parts = urlsplit(shown_address(base_url))
+    url = URL(parts._replace(path=parts.path.rstrip("/") + path, query="", fragment="").geturl())
+    # Reads the port, which is checked only then.
+    return url if url.port else URL()
+
+
+def _redirection(answer: aiohttp.ClientResponse, url: URL) -> Optional[URL]:
+    if answer.status not in (307, 308) or "Location" not in answer.headers:
+        return None
+    try:
+        target = url.join(URL(answer.headers["Location"]))
+        return target if target.origin() == url.origin() else None
+    except ValueError:
+        return None
+
+
+def _route_to(url: str) -> Dict[str, Any]:
+    """How aiohttp reaches `url`. Told here, as aiohttp would read ~/.netrc along with the proxies."""
+    how: Dict[str, Any] = {"allow_redirects": False}
+    proxy = proxy_for(url)
+    if proxy is not None:
+        parts = urlsplit(proxy)
+        how["proxy"] = URL(shown_address(proxy))
+        if parts.username is not None:
+            how["proxy_auth"] = aiohttp.BasicAuth(unquote(parts.username), unquote(parts.password or ""))
+    return how

@@ -1,0 +1,139 @@
+"""The fields of a request to the Messages API, and what becomes of them: body, headers, query. Pure.
+
+Source: the Messages API reference, chapter "Create a Message", and `messages.create` of the newest SDK. The
+table is kept here, so that every field can be sent whatever SDK is installed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Tuple
+
+from .. import settings
+from ..errors import InvalidOptionError
+from ..types import Call
+
+# Sent in the body as they are given.
+BODY_FIELDS = frozenset(
+    {
+        *("model", "max_tokens", "messages", "system", "stream", "metadata", "stop_sequences", "thinking"),
+        *("temperature", "top_k", "top_p", "tools", "tool_choice", "service_tier", "container"),
+        *("cache_control", "output_config", "inference_geo", "speed", "diagnostics"),
+    }
+)
+# Sent as headers.
+HEADER_FIELDS: Mapping[str, str] = {
+    "user_profile_id": "anthropic-user-profile-id",
+    "workspace_id": "anthropic-workspace-id",
+    "betas": "anthropic-beta",
+}
+# Of the SDK's methods: what else to send, and a limit in seconds for connecting and for each read.
+CLIENT_FIELDS = frozenset({"extra_headers", "extra_query", "extra_body", "timeout"})
+_KNOWN = frozenset({*BODY_FIELDS, *HEADER_FIELDS, *CLIENT_FIELDS})
+
+VERSION_HEADER = "anthropic-version"
+_CACHE_CONTROL: Mapping[str, Mapping[str, str]] = {
+    "5m": {"type": "ephemeral"},
+    "1h": {"type": "ephemeral", "ttl": "1h"},
+}
+
+
+class Request(NamedTuple):
+    """One request without what all requests share. `headers` override those, `timeout` is in seconds."""
+
+    body: Mapping[str, Any]
+    headers: Mapping[str, str]
+    query: Mapping[str, Any]
+    timeout: Any
+
+
+def request_fields(call: Call, stream: bool) -> Dict[str, Any]:
+    """The fields of the request for a call, with the cache breakpoint on the last block of `system`."""
+    fields: Dict[str, Any] = dict(call.options)
+    fields.update(
+        model=call.model,
+        max_tokens=call.max_tokens,
+        messages=[{"role": "user", "content": call.task}],
+        stream=stream,
+    )
+    if call.system:
+        blocks: List[Dict[str, Any]] = [{"type": "text", "text": text} for text in call.system]
+        blocks[-1]["cache_control"] = _CACHE_CONTROL[call.cache_ttl]
+        fields["system"] = blocks
+    return fields
+
+
+def check_fields(options: Mapping[str, Any]) -> None:
+    """Raises InvalidOptionError for an option that the API does not know, or that is no value for it."""
+    for name in sorted(options.keys() - _KNOWN):
+        near = difflib.get_close_matches(name, _KNOWN, 1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise InvalidOptionError(
+            f"The Messages API has no option {name!r}.{hint} A field that is newer than this package can be "
+            "sent in extra_body."
+        )
+    for name in sorted(options.keys() & {"extra_headers", "extra_query", "extra_body"}):
+        if not isinstance(options[name] or {}, Mapping):
+            raise InvalidOptionError(f"Option {name!r} is not a mapping of names to values.")
+    seconds = options.get("timeout")
+    if seconds is not None and (isinstance(seconds, bool) or not isinstance(seconds, (int, float))):
+        raise InvalidOptionError("Option 'timeout' is not a number of seconds.")
+
+
+def is_plain(fields: Mapping[str, Any]) -> bool:
+    """Whether all of the fields belong in the body, under the ordinary version of the API."""
+    return BODY_FIELDS.issuperset(fields) and settings.SAMPLING.isdisjoint(fields)
+
+
+def to_request(fields: Mapping[str, Any], pins_version: bool) -> Request:
+    """Sorts fields into body, headers and query, as the newest SDK does; `extra_...` come last.
+
+    `pins_version`: every request names a version already, which sampling does not change.
+    """
+    body = {name: value for name, value in fields.items() if name in BODY_FIELDS}
+    headers = {}
+    if not pins_version and not settings.SAMPLING.isdisjoint(fields):
+        headers[VERSION_HEADER] = settings.API_VERSION_WITH_SAMPLING
+    for name, header in HEADER_FIELDS.items():
+        if fields.get(name) is not None:
+            value = fields[name]
+            headers[header] = value if isinstance(value, str) else ",".join(map(str, value))
+    headers.update(fields.get("extra_headers") or {})
+    body.update(fields.get("extra_body") or {})
+    return Request(body, headers, fields.get("extra_query") or {}, fields.get("timeout"))
+
+
+def to_json(body: Mapping[str, Any]) -> bytes:
+    """The body as JSON; models of pydantic and dates take the form that the SDK gives them.
+
+    Raises InvalidOptionError for what has no JSON.
+    """
+    try:
+        return json.dumps(body, default=_json_form).encode()
+    except (TypeError, ValueError) as error:
+        raise InvalidOptionError(f"An option can't be written as JSON: {error}.") from error
+
+
+def to_query(values: Mapping[str, Any]) -> List[Tuple[str, str]]:
+    """Parameters of the address: lists as `name[]`, mappings as `name[key]`, as the SDK writes them."""
+    return [pair for name, value in values.items() for pair in _query_pairs(name, value)]
+
+
+def _query_pairs(name: str, value: Any) -> Iterator[Tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _query_pairs(f"{name}[{key}]", inner)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _query_pairs(f"{name}[]", inner)
+    elif value is not None:
+        yield name, str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _json_form(value: Any) -> Any:
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} has no JSON form")
