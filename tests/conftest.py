@@ -5,11 +5,11 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any, Callable, Iterator, List, Optional
+from typing import Any, Callable, Dict, Iterator, List, Optional
 
 import extras
 import pytest
-from fleet import clear_environment, write_project
+from fleet import clear_environment, write_profile, write_project
 from hypothesis import settings
 
 from claude_force.testing import MessagesServer
@@ -131,6 +131,16 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
 def project(tmp_path: Path) -> Path:
     """A project's claude.json."""
     return write_project(tmp_path)
+
+
+@pytest.fixture(params=["http", "sdk"])
+def route(request: pytest.FixtureRequest, clean_environment: Path) -> Dict[str, Optional[str]]:
+    """What makes an orchestrator send over aiohttp alone, a key, and through the SDK, a profile."""
+    if request.param == "http":
+        return {"api_key": "test-key"}
+    pytest.importorskip("anthropic.lib.credentials", reason="this SDK has no profiles")
+    write_profile(clean_environment, "default", "http://127.0.0.1:1")
+    return {"api_key": None}
 
 
 @pytest.fixture

@@ -90,12 +90,25 @@ def write_project(folder):
     return path
 
 
+def write_profile(home, name, base_url, **more):
+    """A profile as the SDK reads it, with a token of its own."""
+    folder = home / ".config" / "anthropic"
+    for part, text in (
+        ("configs", {"base_url": base_url, "authentication": {"type": "user_oauth"}, **more}),
+        ("credentials", {"type": "oauth_token", "access_token": f"token-of-{name}"}),
+    ):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+        path = folder / part / f"{name}.json"
+        path.write_text(json.dumps(text), encoding="utf-8")
+        path.chmod(0o600)
+
+
 @asynccontextmanager
 async def fleet(config, server=None, **limits):
     """`(orchestrator, server)`, both closed at the end; `server` holds the stand-in's settings."""
     with MessagesServer(**(server or {})) as running:
         orchestrator = AsyncAgentOrchestrator(
-            config, api_key="test-key", base_url=running.base_url, **{"clock": FakeClock(), **limits}
+            config, base_url=running.base_url, **{"api_key": "test-key", "clock": FakeClock(), **limits}
         )
         async with orchestrator:
             yield orchestrator, running

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 from fleet import write_project
-from test_wire import ANSWER, http
+from raw_server import ANSWER, http
 
 from claude_force import errors
 from claude_force.async_orchestrator import AsyncAgentOrchestrator
@@ -68,20 +68,14 @@ class Server:
         writer.close()
 
 
-async def ask(project, url):
-    async with AsyncAgentOrchestrator(project, api_key="k", base_url=url, max_retries=1) as orchestrator:
+async def ask(project, url, api_key="k"):
+    async with AsyncAgentOrchestrator(project, api_key=api_key, base_url=url, max_retries=1) as orchestrator:
         return await orchestrator.execute_agent("python-expert", "x")
-
-
-@pytest.fixture(params=["aiohttp", "httpx"])
-def route(request, monkeypatch):
-    if request.param == "httpx":
-        monkeypatch.setattr("claude_force.transport.transport.make_http", lambda *_: None)
 
 
 async def test_an_authority_that_is_not_known_is_told_with_the_variable(project, authority, route):
     async with Server(authority) as server:
-        error = (await ask(project, server.url)).error
+        error = (await ask(project, server.url, **route)).error
     assert type(error) is errors.ConnectionFailedError
     assert "SSL_CERT_FILE" in str(error)
     assert server.url in str(error)
@@ -90,7 +84,7 @@ async def test_an_authority_that_is_not_known_is_told_with_the_variable(project,
 async def test_an_authority_that_the_variable_names_is_known(project, authority, route, monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", str(authority / "ca.pem"))
     async with Server(authority) as server:
-        assert (await ask(project, server.url)).output == "As it is."
+        assert (await ask(project, server.url, **route)).output == "As it is."
 
 
 async def test_an_authority_that_the_file_does_not_hold_is_to_be_added_to_it(

@@ -28,7 +28,7 @@ from claude_force.errors import (
 from claude_force.limits.call_context import CallContext, CallListener
 from claude_force.limits.prices import cost
 from claude_force.testing import MessagesServer
-from claude_force.transport import clouds as product
+from claude_force.transport import services as product
 from claude_force.types import Usage
 
 MODELS = {
@@ -367,7 +367,7 @@ class TestChoice:
     async def test_what_is_not_set_is_named(self, name, variables, monkeypatch):
         monkeypatch.setenv(f"CLAUDE_CODE_USE_{name.upper()}", "1")
         with pytest.raises(InvalidOptionError, match=" and ".join(variables)):
-            product.chosen(None)
+            product.chosen_service(None)
 
     async def test_a_package_that_is_not_installed_is_named_with_its_extra(self, cloud, monkeypatch):
         monkeypatch.setattr(product, "find_spec", lambda name: None)
@@ -375,12 +375,12 @@ class TestChoice:
             monkeypatch.setenv(name, "some")
         monkeypatch.setenv(f"CLAUDE_CODE_USE_{cloud.upper()}", "1")
         with pytest.raises(InvalidOptionError, match=re.escape(install_command(cloud))):
-            product.chosen(None)
+            product.chosen_service(None)
 
     @pytest.mark.parametrize("value", ["", "0", "false"])
     def test_a_switch_that_is_off_asks_for_nothing(self, value, monkeypatch):
         monkeypatch.setenv("CLAUDE_CODE_USE_BEDROCK", value)
-        assert product.chosen(None) is None
+        assert product.chosen_service(None) is product.API
 
     async def test_a_key_that_is_given_is_for_the_api_itself(self, tmp_path, monkeypatch):
         monkeypatch.setenv("CLAUDE_CODE_USE_BEDROCK", "1")

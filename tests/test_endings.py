@@ -6,7 +6,7 @@ import time
 
 import pytest
 from fleet import MODEL, fleet, write_project
-from test_wire import ANSWER, http, sequence
+from raw_server import ANSWER, http, sequence
 
 from claude_force import errors
 from claude_force.async_orchestrator import AsyncAgentOrchestrator
@@ -19,14 +19,6 @@ from claude_force.types import Usage
 @pytest.fixture
 def project(tmp_path):
     return write_project(tmp_path)
-
-
-@pytest.fixture(params=["aiohttp", "httpx"])
-def route(request, monkeypatch):
-    """Both HTTP clients: the fast one, and the SDK's own where aiohttp is missing."""
-    if request.param == "httpx":
-        monkeypatch.setattr("claude_force.transport.transport.make_http", lambda *_: None)
-    return request.param
 
 
 def events(text="Hello", usage=None):
@@ -44,8 +36,8 @@ def raw(body, content_type="text/event-stream", *more):
 async def ask(project, *answers, times=None, **limits):
     """The results of one call for each answer."""
     async with sequence(*answers) as (url, _):
-        given = {"max_retries": 1, "enable_cache": False, **limits}
-        async with AsyncAgentOrchestrator(project, api_key="test-key", base_url=url, **given) as orchestrator:
+        given = {"api_key": "test-key", "max_retries": 1, "enable_cache": False, **limits}
+        async with AsyncAgentOrchestrator(project, base_url=url, **given) as orchestrator:
             return [await orchestrator.execute_agent("python-expert", "x") for _ in answers]
 
 
@@ -53,7 +45,10 @@ class TestStopReason:
     @pytest.mark.parametrize("follows", ["pings", "silence", "garbage", "reset"])
     async def test_ends_the_answer_whatever_follows(self, project, follows, route):
         plan = [faults.open_after_stop_reason(follows)] * 2
-        async with fleet(project, {"faults": plan}, enable_cache=False, clock=None) as (orchestrator, server):
+        async with fleet(project, {"faults": plan}, enable_cache=False, **route, clock=None) as (
+            orchestrator,
+            server,
+        ):
             for _ in plan:
                 began = time.monotonic()
                 result = await orchestrator.execute_agent("python-expert", "x")
@@ -81,7 +76,7 @@ class TestStopReason:
 
     async def test_is_the_end_where_the_body_ends_without_message_stop(self, project, route):
         body = events().partition(b"event: message_stop")[0]
-        assert [one.output for one in await ask(project, raw(body), raw(body))] == ["Hello"] * 2
+        assert [one.output for one in await ask(project, raw(body), raw(body), **route)] == ["Hello"] * 2
 
     async def test_counts_where_the_last_empty_line_is_missing(self, project):
         body = events().partition(b"event: message_stop")[0].rstrip()
@@ -142,7 +137,7 @@ class TestMediaType:
     @pytest.mark.parametrize("label", LABELS)
     async def test_a_stream_is_read_however_it_is_labelled(self, project, label, stream, route):
         answer = raw(events("Hello there"), label)
-        results = await ask(project, answer, answer, stream=stream)
+        results = await ask(project, answer, answer, stream=stream, **route)
         assert [one.output for one in results] == ["Hello there"] * 2
         assert results[1].usage == Usage(3, 2)
 
@@ -150,7 +145,7 @@ class TestMediaType:
     @pytest.mark.parametrize("label", ["text/event-stream", "text/plain", "", "application/octet-stream"])
     async def test_json_is_read_however_it_is_labelled(self, project, label, stream, route):
         answer = raw(b" \n" + json.dumps(ANSWER).encode(), label)
-        results = await ask(project, answer, answer, stream=stream)
+        results = await ask(project, answer, answer, stream=stream, **route)
         assert [one.output for one in results] == ["As it is."] * 2
 
     @pytest.mark.parametrize("label", ["text/html", "text/event-stream", "text/plain"])
@@ -229,19 +224,25 @@ class TestEvents:
 class TestHeaders:
     async def test_of_twenty_kilobytes_are_taken(self, project, route):
         plan = [faults.large_headers(20_000), faults.large_headers(60_000)]
-        async with fleet(project, {"faults": plan}, enable_cache=False, max_retries=1) as (orchestrator, _):
+        async with fleet(project, {"faults": plan}, enable_cache=False, **route, max_retries=1) as (
+            orchestrator,
+            _,
+        ):
             results = [await orchestrator.execute_agent("python-expert", "x") for _ in plan]
         assert [one.error for one in results] == [None, None]
 
     async def test_of_a_great_number_are_taken(self, project, route):
         more = [f"x-trace-{number}: {'y' * 100}" for number in range(200)]
         answer = raw(events(), "text/event-stream", *more)
-        results = await ask(project, answer, answer)
+        results = await ask(project, answer, answer, **route)
         assert [one.output for one in results] == ["Hello"] * 2
 
     async def test_of_an_error_are_taken(self, project, route):
         plan = [faults.status(429, headers={"x-policy": "x" * 20_000})] * 2
-        async with fleet(project, {"faults": plan}, enable_cache=False, max_retries=1) as (orchestrator, _):
+        async with fleet(project, {"faults": plan}, enable_cache=False, **route, max_retries=1) as (
+            orchestrator,
+            _,
+        ):
             results = [await orchestrator.execute_agent("python-expert", "x") for _ in plan]
         assert [type(one.error) for one in results] == [errors.RateLimitError] * 2
 
@@ -340,13 +341,13 @@ class TestStatus:
     @pytest.mark.parametrize("status", ["999 Request denied", "000 Nothing", "600 Odd"])
     async def test_that_is_invalid_is_a_server_error(self, project, status, route):
         odd = raw(b"").replace(b"200 OK", status.encode())
-        results = await ask(project, odd, odd)
+        results = await ask(project, odd, odd, **route)
         assert all(isinstance(one.error, errors.TransientError) for one in results), results
 
     @pytest.mark.parametrize("status", ["302 Found", "304 Not Modified", "300 Multiple Choices"])
     async def test_of_a_redirection_to_nowhere_is_a_bad_reply(self, project, status, route):
         odd = raw(b"").replace(b"200 OK", status.encode())
-        results = await ask(project, odd, odd)
+        results = await ask(project, odd, odd, **route)
         assert [type(one.error) for one in results] == [errors.BadReplyError] * 2
         assert status[:3] in str(results[0].error)
 
@@ -358,5 +359,5 @@ class TestStatus:
     @pytest.mark.parametrize("status", ["200 OK", "204 No Content"])
     async def test_of_success_without_an_answer_is_an_error(self, project, status, route):
         odd = http(b"", status)
-        results = await ask(project, odd, odd)
+        results = await ask(project, odd, odd, **route)
         assert all(isinstance(one.error, errors.CallError) for one in results)

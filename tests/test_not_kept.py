@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from fleet import MODEL, write_project
+from raw_server import sequence
 from test_endings import raw
-from test_wire import sequence
 
 from claude_force import AsyncAgentOrchestrator, ResponseCache
 from claude_force.errors import EmptyAnswerError, RefusedError

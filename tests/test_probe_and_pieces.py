@@ -84,7 +84,6 @@ class TestProbe:
         endpoint, server = await self.told({})
         assert [one.path for one in server.requests] == ["/v1/messages/count_tokens"]
         assert endpoint.url.rstrip("/") == server.base_url
-        assert endpoint.is_fast
 
     async def test_a_wrong_key_is_what_it_is_in_a_call(self):
         with pytest.raises(AuthenticationError):

@@ -1,10 +1,9 @@
 """Whatever decides who answers is part of the question: a kept answer of one is never given for another."""
 
-import json
 import os
 
 import pytest
-from fleet import command, fleet, write_project
+from fleet import command, fleet, write_profile, write_project
 
 from claude_force import AsyncAgentOrchestrator
 from claude_force.testing import MessagesServer
@@ -16,19 +15,6 @@ SECRET = "very-secret-team-token-1234"
 @pytest.fixture
 def project(tmp_path):
     return write_project(tmp_path)
-
-
-def write_profile(home, name, base_url, **more):
-    """A profile as the SDK reads it, with a token of its own."""
-    folder = home / ".config" / "anthropic"
-    for part, text in (
-        ("configs", {"base_url": base_url, "authentication": {"type": "user_oauth"}, **more}),
-        ("credentials", {"type": "oauth_token", "access_token": f"token-of-{name}"}),
-    ):
-        (folder / part).mkdir(parents=True, exist_ok=True)
-        path = folder / part / f"{name}.json"
-        path.write_text(json.dumps(text), encoding="utf-8")
-        path.chmod(0o600)
 
 
 async def asked_under(project, server, monkeypatch, *headers):

@@ -211,7 +211,7 @@ class CallSender:
 
     def _cost(self, call: Call, usage: Usage, answered: str, price: Price) -> Optional[float]:
         # A cloud answers with Anthropic's name of the model, and has prices of its own.
-        return price(call.model, usage, call.options, "" if self.transport.is_cloud else answered)
+        return price(call.model, usage, call.options, "" if self.transport.service.is_cloud else answered)
 
     def _cut_short(self, call_cost: CallCost, deadline_seconds: Optional[float]) -> CallError:
         error: CallError

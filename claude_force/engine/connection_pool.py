@@ -132,8 +132,8 @@ class LoopBoundPool:
         line = await self._line(how)
         transport = line.transport
         return Endpoint(
-            transport.service,
-            transport.counts_tokens,
+            transport.service.title,
+            transport.service.counts_tokens,
             transport.base_url,
             line.gate.load().limits,
         )

@@ -14,13 +14,12 @@ import aiohttp
 from yarl import URL
 
 from .. import __version__, settings
-from ..errors import AuthenticationError, CallError, MissingCredentialsError, ModelNotFoundError
-from ..types import Call
-from .events import EVENTS_MEDIA_TYPE, EventDecoder, Events
-from .network import check_scheme, has_version, proxy_for, shown_address, tls_context
+from ..errors import AuthenticationError, CallError, MissingCredentialsError
+from .network import check_scheme, proxy_for, shown_address, tls_context
 from .protocol import NotSentError, Response
 from .redaction import secrets_of
 from .request import VERSION_HEADER, Request, is_plain, to_json, to_query, to_request
+from .services import API
 
 CONNECTION_ERRORS: Tuple[Type[Exception], ...] = (OSError, aiohttp.ClientError)
 # How the names of aiohttp's errors begin where no connection was made.
@@ -36,8 +35,7 @@ _LARGE_BODY = 2**20
 _MOST_OF_AN_ERROR = 2**16
 _PIECE = 2**16
 _PACKED = ("gzip", "x-gzip", "deflate")
-_GZIP_OR_ZLIB, _RAW_DEFLATE = 32 + zlib.MAX_WBITS, -zlib.MAX_WBITS
-_AUTHORIZING = frozenset({"authorization", "x-api-key"})
+AUTHORIZING = frozenset({"authorization", "x-api-key"})
 
 
 class HttpSender:
@@ -51,10 +49,7 @@ class HttpSender:
     """
 
     connection_errors = CONNECTION_ERRORS
-    service = "Anthropic's API"
-    is_cloud = False
-    counts_tokens = True
-    media_type = EVENTS_MEDIA_TYPE
+    service = API
 
     def __init__(self, api_key: Optional[str], base_url: Optional[str], connections: int) -> None:
         self.base_url = base_url or settings.endpoint() or settings.API_ADDRESS
@@ -65,7 +60,7 @@ class HttpSender:
         custom = _lower(settings.custom_header_fields())
         self._pins_version = VERSION_HEADER in custom
         self._headers = {**_default_headers(self._credential[1]), **custom, **self._address_headers()}
-        self._is_authorized = not _AUTHORIZING.isdisjoint(self._headers)
+        self._is_authorized = not AUTHORIZING.isdisjoint(self._headers)
         self.secrets: Sequence[str] = secrets_of([self._credential[1]], self.base_url)
         self._pool = ConnectionPool(connections, tls_for(self.base_url))
 
@@ -81,16 +76,13 @@ class HttpSender:
             return self._pool.request("POST", url, to_json(fields), self._headers)
         request = to_request(fields, self._pins_version)
         headers = {**self._headers, **_lower(request.headers)}
-        if _AUTHORIZING.isdisjoint(headers):
+        if AUTHORIZING.isdisjoint(headers):
             raise MissingCredentialsError("No credentials were found")
         if request.query:
             url = url.with_query(to_query(request.query))
         return self._pool.request("POST", url, to_json(request.body), headers, _timeout(request))
 
-    def decoder(self) -> Events:
-        return EventDecoder()
-
-    def check(self, call: Call) -> None:
+    def check(self) -> None:
         """Raises AuthenticationError for a key that can't stand in a header."""
         # aiohttp's own error would be taken for one of the network, and the request tried again.
         name, value = self._credential
@@ -103,12 +95,8 @@ class HttpSender:
         if not self._is_authorized:
             raise MissingCredentialsError("No credentials were found")
 
-    def translate(self, error: BaseException) -> Optional[CallError]:
+    def unsent_error(self, error: BaseException) -> Optional[CallError]:
         return None
-
-    def advise(self, error: CallError) -> None:
-        if isinstance(error, ModelNotFoundError) and has_version(self.base_url):
-            error.advice = "Leave the /v1 out of the address (ANTHROPIC_BASE_URL): it is added."
 
     async def close(self) -> None:
         await self._pool.close()
@@ -223,7 +211,7 @@ class HttpResponse:
 
     def aiter_bytes(self) -> AsyncIterator[bytes]:
         """Pieces of the body. Compressions that were not asked for are left as they are."""
-        return _Unpacked(self, self.encoding) if self.encoding in _PACKED else self
+        return _unpacked(self, self.encoding) if self.encoding in _PACKED else self
 
     def __aiter__(self) -> HttpResponse:
         return self
@@ -257,36 +245,22 @@ class _DamagedError(ConnectionError):
     """A body is not compressed as its header says."""
 
 
-class _Unpacked:
-    """Decompresses pieces of a body, at most 64 KB at a time."""
-
-    def __init__(self, packed: AsyncIterator[bytes], encoding: str) -> None:
-        self._packed, self._rest, self._begun = packed, b"", False
-        self._encoding, self._decoder = encoding, zlib.decompressobj(_GZIP_OR_ZLIB)
-
-    def __aiter__(self) -> _Unpacked:
-        return self
-
-    async def __anext__(self) -> bytes:
-        while True:
-            chunk = self._rest or await self._packed.__anext__()
-            if self._decoder.eof:
-                # What follows the end is none of it, but has to be read for the connection to be used again.
-                continue
-            piece = self._unpack(chunk)
-            self._rest, self._begun = self._decoder.unconsumed_tail, True
+async def _unpacked(pieces: AsyncIterator[bytes], encoding: str) -> AsyncIterator[bytes]:
+    """Decompresses a body, at most 64 KB at a time."""
+    decoder = None
+    async for packed in pieces:
+        if decoder is None:
+            # Some servers leave zlib's header out.
+            is_raw = encoding == "deflate" and packed[0] & 15 != zlib.DEFLATED
+            decoder = zlib.decompressobj(-zlib.MAX_WBITS if is_raw else 32 + zlib.MAX_WBITS)
+        while packed and not decoder.eof:
+            try:
+                piece = decoder.decompress(packed, _PIECE)
+            except zlib.error as error:
+                raise _DamagedError(str(error)) from error
+            packed = decoder.unconsumed_tail
             if piece:
-                return piece
-
-    def _unpack(self, chunk: bytes) -> bytes:
-        try:
-            return self._decoder.decompress(chunk, _PIECE)
-        except zlib.error as error:
-            if self._begun or self._encoding != "deflate":
-                raise _DamagedError(f"the compressed answer is damaged ({error})") from error
-        # Some servers leave zlib's header out.
-        self._begun, self._decoder = True, zlib.decompressobj(_RAW_DEFLATE)
-        return self._unpack(chunk)
+                yield piece
 
 
 def was_never_connected(error: BaseException) -> bool:
@@ -358,11 +332,5 @@ def _redirection(answer: aiohttp.ClientResponse, url: URL) -> Optional[URL]:
 
 def _route_to(url: str) -> Dict[str, Any]:
     """How aiohttp reaches `url`. Told here, as aiohttp would read ~/.netrc along with the proxies."""
-    how: Dict[str, Any] = {"allow_redirects": False}
     proxy = proxy_for(url)
-    if proxy is not None:
-        parts = urlsplit(proxy)
-        how["proxy"] = URL(shown_address(proxy))
-        if parts.username is not None:
-            how["proxy_auth"] = aiohttp.BasicAuth(unquote(parts.username), unquote(parts.password or ""))
-    return how
+    return {"allow_redirects": False, "proxy": None if proxy is None else URL(proxy)}

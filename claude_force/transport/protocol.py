@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, AsyncIterator, Awaitable, Callable, Mapping, Optional, Protocol, Sequence, Tuple, Type
 
 from ..errors import CallError
-from ..types import Call, Usage
-from .events import Events
+from ..types import Usage
 from .messages import BodyReader, Reader
+from .services import Service
 
 
 class NotSentError(ConnectionError):
@@ -39,25 +39,19 @@ class Response(Protocol):
 
 
 class Sender(Protocol):
-    """A way to one service that speaks the Messages API.
+    """A way to one service.
 
     Attributes:
-        base_url: the address, with the password that it may hold.
+        service: which one.
+        base_url: its address, with the password that it may hold.
         secrets: all that is sent and must not be shown.
         connection_errors: exceptions that mean that the connection failed.
-        service: its name in messages.
-        is_cloud: it has prices and names of models of its own.
-        counts_tokens: whether `count_tokens` works there.
-        media_type: of a streamed answer.
     """
 
+    service: Service
     base_url: str
     secrets: Sequence[str]
     connection_errors: Tuple[Type[Exception], ...]
-    service: str
-    is_cloud: bool
-    counts_tokens: bool
-    media_type: str
 
     def send(self, fields: Mapping[str, Any]) -> Awaitable[Response]:
         """Sends one request for an answer. What it raises before it returns was not sent."""
@@ -65,20 +59,14 @@ class Sender(Protocol):
     def count_tokens(self, fields: Mapping[str, Any]) -> Awaitable[Response]:
         """Asks how many tokens a prompt has, which costs nothing."""
 
-    def decoder(self) -> Events:
-        """Takes a streamed answer of this service apart."""
-
-    def check(self, call: Call) -> None:
-        """Raises InvalidOptionError, AuthenticationError or PaidCallBlockedError for what can't be sent."""
+    def check(self) -> None:
+        """Raises AuthenticationError or PaidCallBlockedError for credentials that can't be used."""
 
     def check_credentials(self) -> None:
         """Raises MissingCredentialsError where there are none. May read files and ask the cloud's servers."""
 
-    def translate(self, error: BaseException) -> Optional[CallError]:
-        """The CallError for an error of this sender's that means that nothing was sent; None for others."""
-
-    def advise(self, error: CallError) -> None:
-        """Puts what this service makes likely into the advice of an error."""
+    def unsent_error(self, error: BaseException) -> Optional[CallError]:
+        """The error to raise for one that means that nothing was sent; None for any other."""
 
     async def close(self) -> None:
         """Closes the connections. A later `send` raises RuntimeError."""

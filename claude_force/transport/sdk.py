@@ -15,25 +15,13 @@ from aiohttp import ClientTimeout
 from yarl import URL
 
 from .. import settings
-from ..errors import (
-    AuthenticationError,
-    CallError,
-    InvalidOptionError,
-    MissingCredentialsError,
-    ModelNotFoundError,
-    PaidCallBlockedError,
-    PermissionDeniedError,
-    RequestRefusedError,
-)
-from ..types import Call
-from . import clouds
-from .clouds import Cloud
-from .events import EVENTS_MEDIA_TYPE, EventDecoder, Events
-from .http import CONNECTION_ERRORS, ConnectionPool, HttpResponse
-from .network import has_version, is_on_loopback, tls_context
+from ..errors import CallError, MissingCredentialsError, PaidCallBlockedError
+from .http import AUTHORIZING, CONNECTION_ERRORS, ConnectionPool, HttpResponse
+from .network import check_scheme, proxy_for, tls_context
 from .protocol import Response
 from .redaction import secrets_of
 from .request import VERSION_HEADER, to_request
+from .services import Service, finds_credentials, looks_elsewhere, lookup_error
 
 # The fields that the SDK's methods want as arguments; all others can be put into the body.
 _CREATE = ("model", "max_tokens", "messages", "stream")
@@ -43,40 +31,37 @@ _OF_THE_CONNECTION = frozenset({"content-length", "transfer-encoding", "connecti
 
 
 class SdkSender:
-    """Sends requests by the SDK's client for a cloud, or with None for Anthropic's API.
+    """Sends requests by the SDK's client for a service, which finds credentials in its own ways.
 
     Raises ValueError where the address is not one of HTTP.
     """
 
     def __init__(
-        self, cloud: Optional[Cloud], api_key: Optional[str], base_url: Optional[str], connections: int
+        self, service: Service, api_key: Optional[str], base_url: Optional[str], connections: int
     ) -> None:
-        self._sdk = sdk = import_sdk()
+        self.service, self._sdk = service, import_sdk()
         # httpx or httpx2, whichever this SDK is built on.
-        self._library = sys.modules[type(sdk.DEFAULT_CONNECTION_LIMITS).__module__.partition(".")[0]]
-        self._cloud, self._address = cloud, base_url
-        self._http = http_client(self._library, ConnectionPool(connections, tls_context()))
+        self._library = sys.modules[type(self._sdk.DEFAULT_CONNECTION_LIMITS).__module__.partition(".")[0]]
+        http = http_client(self._library, ConnectionPool(connections, tls_context()))
         try:
-            self._client = _make_client(sdk, cloud, api_key, base_url, self._http)
+            self._client = _make_client(self._sdk, service, api_key, base_url, http)
         except self._library.InvalidURL as error:
             raise ValueError(str(error)) from None
         self.base_url = str(self._client.base_url)
+        check_scheme(self.base_url)
+        proxy_for(self.base_url)
         custom = {name.lower() for name in settings.custom_header_fields()}
-        self._is_authorized = bool(custom & {"x-api-key", "authorization"})
         # A cloud has versions of its own.
-        self._pins_version = cloud is not None or VERSION_HEADER in custom
-        self._credentials = getattr(self._client, "credentials", None)
+        self._pins_version = service.is_cloud or VERSION_HEADER in custom
         keys = [getattr(self._client, name, None) or "" for name in ("api_key", "auth_token")]
+        self._provider = getattr(self._client, "credentials", None)
+        self._is_authorized = bool(any(keys) or self._provider or custom & AUTHORIZING)
         self.secrets: Sequence[str] = secrets_of(keys, self.base_url)
         self.connection_errors: Tuple[Type[Exception], ...] = (
             *CONNECTION_ERRORS,
-            sdk.APIConnectionError,
+            self._sdk.APIConnectionError,
             self._library.HTTPError,
         )
-        self.service = "Anthropic's API" if cloud is None else cloud.title
-        self.is_cloud = cloud is not None
-        self.counts_tokens = cloud is None or cloud.counts_tokens
-        self.media_type = EVENTS_MEDIA_TYPE if cloud is None else cloud.media_type
 
     async def send(self, fields: Mapping[str, Any]) -> Response:
         """Raises what the SDK and aiohttp raise, but for statuses, which are responses."""
@@ -108,61 +93,34 @@ class SdkSender:
 
     def _secrets(self, response: Any) -> Tuple[str, ...]:
         """The token of a request, or its signature and the token that goes with that, where they change."""
-        if self._cloud is None and self._credentials is None:
+        if not self.service.is_cloud and self._provider is None:
             return ()
         sent = response.request.headers
         token = sent.get("authorization", "").rpartition(" ")[2].rpartition("Signature=")[2]
         return token, sent.get("x-amz-security-token", ""), sent.get("x-api-key", "")
 
-    def decoder(self) -> Events:
-        return EventDecoder() if self._cloud is None else self._cloud.decoder()
-
-    def check(self, call: Call) -> None:
-        """Raises InvalidOptionError for a model that the cloud can't have; PaidCallBlockedError where the
-        switch forbids to look for credentials."""
-        if self._cloud is None:
-            return
-        if self._cloud.is_strange(call.model, self._address):
-            raise InvalidOptionError(
-                f"{self._cloud.title} has no model {call.model!r}. {self._cloud.naming} "
-                f"What an alias means, {settings.alias_variable(settings.alias_of(call.model))} says."
-            )
-        self._guard_look_up(self._cloud)
-
-    def check_credentials(self) -> None:
-        if self._cloud is not None:
-            self._guard_look_up(self._cloud)
-            if not clouds.finds_credentials(self._cloud, self._client):
-                text = f"No credentials were found for {self._cloud.title}"
-                raise MissingCredentialsError(text, advice=self._cloud.advice)
-            return
-        found = (self._client.api_key, self._client.auth_token, self._credentials, self._is_authorized)
-        if not any(found):
-            raise MissingCredentialsError("No credentials were found")
-
-    def _guard_look_up(self, cloud: Cloud) -> None:
-        if settings.loopback_only() and clouds.looks_elsewhere(cloud, self._client, is_on_loopback):
+    def check(self) -> None:
+        """Raises PaidCallBlockedError where the switch forbids to look for credentials."""
+        cloud = self.service
+        if cloud.is_cloud and settings.loopback_only() and looks_elsewhere(cloud, self._client):
             raise PaidCallBlockedError(
                 f"Credentials for {cloud.title} would be looked for on other machines, which is "
                 "switched off by CLAUDE_FORCE_LOOPBACK_ONLY",
                 advice="Put them into the environment, or unset CLAUDE_FORCE_LOOPBACK_ONLY.",
             )
 
-    def translate(self, error: BaseException) -> Optional[CallError]:
-        """The error of a request that was not sent for want of credentials; None for any other."""
+    def check_credentials(self) -> None:
+        self.check()
+        cloud = self.service
+        if cloud.is_cloud and not finds_credentials(cloud, self._client):
+            raise MissingCredentialsError(f"No credentials were found for {cloud.title}", advice=cloud.advice)
+        if not cloud.is_cloud and not self._is_authorized:
+            raise MissingCredentialsError("No credentials were found")
+
+    def unsent_error(self, error: BaseException) -> Optional[CallError]:
         if isinstance(error, TypeError) and "authentication method" in str(error):
             return MissingCredentialsError("No credentials were found")
-        return None if self._cloud is None else clouds.lookup_error(self._cloud, error)
-
-    def advise(self, error: CallError) -> None:
-        if self._cloud is None:
-            if isinstance(error, ModelNotFoundError) and has_version(self.base_url):
-                error.advice = "Leave the /v1 out of the address (ANTHROPIC_BASE_URL): it is added."
-        elif isinstance(error, (AuthenticationError, PermissionDeniedError)):
-            # AWS answers 403 to credentials that are wrong or out of date.
-            error.advice = self._cloud.advice
-        elif isinstance(error, (ModelNotFoundError, RequestRefusedError)):
-            error.advice = f"{error.advice} {self._cloud.naming}"
+        return lookup_error(self.service, error) if self.service.is_cloud else None
 
     async def close(self) -> None:
         await self._client.close()
@@ -246,21 +204,14 @@ def _forwarded(headers: Any) -> Any:
 
 
 def _make_client(
-    sdk: Any, cloud: Optional[Cloud], api_key: Optional[str], base_url: Optional[str], http: Any
+    sdk: Any, service: Service, api_key: Optional[str], base_url: Optional[str], http: Any
 ) -> Any:
-    make = sdk.AsyncAnthropic if cloud is None else getattr(sdk, cloud.client)
-    arguments: Dict[str, Any] = {"max_retries": 0, "timeout": None, "http_client": http}
-    if cloud is not None:
-        arguments.update(cloud.arguments())
-    else:
-        # SDKs of Python 3.8 do not read them; of those that do, these are the same once more.
-        arguments["default_headers"] = settings.custom_header_fields()
+    make = getattr(sdk, service.client)
+    arguments = {"max_retries": 0, "timeout": None, "http_client": http, **service.arguments()}
     if "open_telemetry" in signature(make).parameters:
         # It would put a trace of the SDK's own on each call.
         arguments["open_telemetry"] = False
-    if api_key is not None:
-        arguments["api_key"] = api_key
-    if base_url is not None:
-        arguments["base_url"] = base_url
+    given = {"api_key": api_key, "base_url": base_url}
+    arguments.update((name, value) for name, value in given.items() if value is not None)
     with settings.with_a_home():
         return make(**arguments)

@@ -18,11 +18,11 @@ from ..errors import (
     CallError,
     ClosedError,
     ConnectionFailedError,
+    InvalidOptionError,
     PaidCallBlockedError,
     SilenceError,
 )
 from ..types import Call, Reply
-from . import clouds
 from .error_mapping import from_status, note_headers, parsed, redact, request_id
 from .http import HttpSender, reason_of, was_never_connected
 from .messages import BodyReader, StreamReader, most_bytes, reader_of, too_large
@@ -30,7 +30,6 @@ from .network import (
     NoDescriptorError,
     certificate_advice,
     check_certificates,
-    check_scheme,
     is_on_loopback,
     is_out_of_descriptors,
     shown_address,
@@ -39,6 +38,7 @@ from .network import (
 from .protocol import AttemptRecord, Response, Sender
 from .redaction import Redactor
 from .request import check_fields, request_fields
+from .services import chosen_service
 
 # After the stop reason only more usage and the end of the body are due: not worth more waiting than this.
 _END_OF_BODY_SECONDS = 0.5
@@ -68,15 +68,19 @@ class Transport:
         self._sender = sender = make_sender(api_key, base_url, connections)
         self.redactor = Redactor(sender.secrets)
         self.base_url = shown_address(sender.base_url)
-        self.is_cloud, self.service = sender.is_cloud, sender.service
-        self.counts_tokens = sender.counts_tokens
+        self.service, self._address = sender.service, base_url
         self._closed = False
 
     def check(self, call: Call) -> None:
         """Raises InvalidOptionError for an option that the API does not know, or a model that the cloud can't
         have; PaidCallBlockedError where the switch forbids this endpoint."""
-        self._sender.check(call)
+        if self.service.is_strange(call.model, self._address):
+            raise InvalidOptionError(
+                f"{self.service.title} has no model {call.model!r}. {self.service.naming} "
+                f"What an alias means, {settings.alias_variable(settings.alias_of(call.model))} says."
+            )
         self._guard()
+        self._sender.check()
         check_fields(call.options)
 
     def check_credentials(self) -> None:
@@ -131,7 +135,7 @@ class Transport:
 
     def _new_stream(self, record: AttemptRecord, events: bool = False) -> StreamReader:
         """Reads what this service sends as a stream, or server-sent `events` in any case."""
-        return StreamReader(record.on_text, None if events else self._sender.decoder())
+        return StreamReader(record.on_text, None if events else self.service.decoder())
 
     def _silent(self, only_pings: bool = False) -> SilenceError:
         if only_pings:
@@ -200,7 +204,7 @@ class Transport:
         """Chooses the reader by the first piece of the body; False while nothing but blanks has come."""
         label = record.headers.get("content-type", "")
         found = reader_of(
-            first, label, record.reader, partial(self._new_stream, record, True), self._sender.media_type
+            first, label, record.reader, partial(self._new_stream, record, True), self.service.media_type
         )
         if found is None:
             return False
@@ -217,7 +221,7 @@ class Transport:
             # Nothing more is sent: a call that waited for its turn is too late.
             record.in_doubt = False
             return ClosedError("The orchestrator was closed during the call")
-        found = self._sender.translate(error)
+        found = self._sender.unsent_error(error)
         if found is not None:
             record.in_doubt = False
         return found
@@ -239,7 +243,7 @@ class Transport:
 
     def clean(self, error: CallError, record: AttemptRecord) -> None:
         """Completes an error's advice for this endpoint and takes credentials out of it."""
-        self._sender.advise(error)
+        self.service.advise(error, self.base_url)
         self.redactor.clean_error(error, record.secrets)
 
     def _guard(self) -> None:
@@ -255,17 +259,15 @@ def make_sender(api_key: Optional[str], base_url: Optional[str], connections: in
 
     Raises InvalidOptionError for an address that can't be read, ConfigurationError for certificates.
     """
-    cloud = clouds.chosen(api_key)
-    check_certificates(cloud is not None)
+    service = chosen_service(api_key)
+    check_certificates(service.is_cloud)
     try:
-        if cloud is None and not settings.uses_sdk_profile(api_key):
+        if not service.is_cloud and not settings.uses_sdk_profile(api_key):
             return HttpSender(api_key, base_url, connections)
         # Imports the SDK, which takes most of a second.
         from .sdk import SdkSender
 
-        sender = SdkSender(cloud, api_key, base_url, connections)
-        check_scheme(sender.base_url)
-        return sender
+        return SdkSender(service, api_key, base_url, connections)
     except ValueError:
         # What it says repeats the address, and with it the password that it may hold.
         raise unreadable_address() from None

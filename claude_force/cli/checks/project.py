@@ -121,7 +121,7 @@ def _in_cloud(agents: List[Agent]) -> Iterator[CheckResult]:
     """A cloud has names of its own for models, and nobody but the user knows which of them an alias means."""
     if len(settings.clouds()) != 1:
         return
-    from ...transport.clouds import CLOUDS
+    from ...transport.services import CLOUDS
 
     cloud = CLOUDS[settings.clouds()[0]]
     aliases: Dict[str, List[str]] = {}

@@ -1,4 +1,4 @@
-"""Amazon Bedrock and Google Vertex AI: which one the environment asks for, how it differs from the API."""
+"""The services that speak the Messages API: Anthropic's own, Amazon Bedrock, Google Vertex AI."""
 
 from __future__ import annotations
 
@@ -11,36 +11,51 @@ from typing import Any, Callable, Dict, Mapping, Optional, Tuple, Type
 
 from .. import settings
 from ..advice import install_command
-from ..errors import AuthenticationError, CallError, ConnectionFailedError, InvalidOptionError
+from ..errors import (
+    AuthenticationError,
+    CallError,
+    ConnectionFailedError,
+    InvalidOptionError,
+    ModelNotFoundError,
+    PermissionDeniedError,
+    RequestRefusedError,
+)
 from .error_mapping import redact
 from .events import AWS_MEDIA_TYPE, EVENTS_MEDIA_TYPE, AwsEventDecoder, EventDecoder, Events
+from .network import has_version, is_on_loopback
 
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 
 
 @dataclass(frozen=True)
-class Cloud:
-    """What is particular to one of them.
+class Service:
+    """A service that speaks the Messages API, and what is particular to it.
 
     Attributes:
-        name: as `settings` and the extra have it.
+        name: as `settings` and the extra have it; "" for Anthropic's own API.
+        title: its name in messages.
         client: the SDK's class.
         module: what the SDK needs for it, from the extra.
         media_type, decoder: of a streamed answer.
-        counts_tokens: whether the SDK can ask it for that.
-        advice: what to do where it takes no credentials.
-        example: a model's name there.
+        counts_tokens: whether tokens can be counted there.
+        advice: what to do where it refuses credentials.
+        example: the name of a model there.
     """
 
     name: str
     title: str
     client: str
-    module: str
-    media_type: str
-    decoder: Callable[[], Events]
-    counts_tokens: bool
-    advice: str
-    example: str
+    module: str = ""
+    media_type: str = EVENTS_MEDIA_TYPE
+    decoder: Callable[[], Events] = EventDecoder
+    counts_tokens: bool = True
+    advice: str = ""
+    example: str = ""
+
+    @property
+    def is_cloud(self) -> bool:
+        """Whether it has prices and names of models that are not Anthropic's."""
+        return bool(self.name)
 
     @property
     def naming(self) -> str:
@@ -54,15 +69,30 @@ class Cloud:
         return is_the_apis and not (address or settings.endpoint(self.name))
 
     def arguments(self) -> Dict[str, Any]:
-        """What its client is made with, and the API's is not."""
+        """What the SDK's client for it is made with."""
+        if not self.is_cloud:
+            # SDKs of Python 3.8 do not read them; of those that do, these are the same once more.
+            return {"default_headers": settings.custom_header_fields()}
         region = settings.region(self.name)
         if self.name == "bedrock":
             return {"aws_region": region}
         return {"region": region, "project_id": settings.vertex_project()}
 
+    def advise(self, error: CallError, base_url: str) -> None:
+        """Puts into an error's advice what is likely here."""
+        if not self.is_cloud:
+            if isinstance(error, ModelNotFoundError) and has_version(base_url):
+                error.advice = "Leave the /v1 out of the address (ANTHROPIC_BASE_URL): it is added."
+        elif isinstance(error, (AuthenticationError, PermissionDeniedError)):
+            # AWS answers 403 to credentials that are wrong or out of date.
+            error.advice = self.advice
+        elif isinstance(error, (ModelNotFoundError, RequestRefusedError)):
+            error.advice = f"{error.advice} {self.naming}"
 
-CLOUDS: Mapping[str, Cloud] = {
-    "bedrock": Cloud(
+
+API = Service("", "Anthropic's API", "AsyncAnthropic")
+CLOUDS: Mapping[str, Service] = {
+    "bedrock": Service(
         "bedrock",
         "Amazon Bedrock",
         "AsyncAnthropicBedrock",
@@ -74,28 +104,26 @@ CLOUDS: Mapping[str, Cloud] = {
         "AWS_PROFILE, or a role.",
         "us.anthropic.claude-sonnet-4-5-20250929-v1:0",
     ),
-    "vertex": Cloud(
+    "vertex": Service(
         "vertex",
         "Google Vertex AI",
         "AsyncAnthropicVertex",
         "google.auth",
-        EVENTS_MEDIA_TYPE,
-        EventDecoder,
-        True,
-        "Run `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS to a key's file.",
-        "claude-sonnet-4-5@20250929",
+        advice="Run `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS to a "
+        "key's file.",
+        example="claude-sonnet-4-5@20250929",
     ),
 }
 
 
-def chosen(api_key: Optional[str]) -> Optional[Cloud]:
-    """The one that the environment asks for; None for the API, for which an explicit key speaks too.
+def chosen_service(api_key: Optional[str]) -> Service:
+    """The service that the environment asks for; a given key is one for Anthropic's API.
 
-    Raises InvalidOptionError where what it needs is missing.
+    Raises InvalidOptionError where what a cloud needs is missing.
     """
     names = settings.clouds(api_key)
     if not names:
-        return None
+        return API
     if len(names) > 1:
         switches = " and ".join(map(settings.cloud_switch, names))
         raise InvalidOptionError(f"{switches} are both set: unset one of them.")
@@ -108,7 +136,7 @@ def chosen(api_key: Optional[str]) -> Optional[Cloud]:
     return cloud
 
 
-def finds_credentials(cloud: Cloud, client: Any) -> bool:
+def finds_credentials(cloud: Service, client: Any) -> bool:
     """Whether there are any, looked for in the cloud's own ways: in files, and of its own servers."""
     if cloud.name == "bedrock":
         # Older SDKs know no key of Bedrock's own.
@@ -123,18 +151,18 @@ def finds_credentials(cloud: Cloud, client: Any) -> bool:
     return True
 
 
-def looks_elsewhere(cloud: Cloud, client: Any, is_loopback: Callable[[str], bool]) -> bool:
+def looks_elsewhere(cloud: Service, client: Any) -> bool:
     """Whether credentials would be asked of another machine, such as the cloud's metadata server."""
     if cloud.name == "bedrock":
         return not (getattr(client, "api_key", None) or settings.has_aws_key())
     try:
         content = json.loads(Path(settings.google_credentials_file()).read_text(encoding="utf-8"))
-        return content["type"] != "service_account" or not is_loopback(content["token_uri"])
+        return content["type"] != "service_account" or not is_on_loopback(content["token_uri"])
     except (OSError, ValueError, LookupError, TypeError):
         return True
 
 
-def lookup_error(cloud: Cloud, error: BaseException) -> Optional[CallError]:
+def lookup_error(cloud: Service, error: BaseException) -> Optional[CallError]:
     """What an error of a look-up of credentials is to a caller; None for any other."""
     reason = redact(str(error)) or type(error).__name__
     if isinstance(error, _named(("google.auth.exceptions", "TransportError"), *_AWS_NETWORK)) or (

@@ -1,0 +1,530 @@
+"""The two transports, over aiohttp alone and through the SDK: the same behaviour, the same requests."""
+
+import asyncio
+import base64
+import gc
+import gzip
+import os
+import resource
+import subprocess
+import sys
+import warnings
+import zlib
+from urllib.parse import unquote_plus
+
+import pytest
+from fleet import MODEL, ended, fleet, write_project
+from raw_server import PLAIN, http, sequence
+
+from claude_force import AsyncAgentOrchestrator, settings
+from claude_force.errors import (
+    AuthenticationError,
+    BadReplyError,
+    ConnectionFailedError,
+    InvalidOptionError,
+    MissingCredentialsError,
+    OverloadedError,
+    SilenceError,
+)
+from claude_force.testing import MessagesServer, faults
+from claude_force.transport.http import HttpSender
+from claude_force.transport.request import BODY_FIELDS
+from claude_force.transport.sdk import SdkSender
+from claude_force.transport.services import API
+
+REDIRECT = http(b"", "307 Temporary Redirect", location="/elsewhere")
+
+
+@pytest.fixture
+def project(tmp_path):
+    return write_project(tmp_path)
+
+
+async def ask(project, url, tasks="a", **given):
+    """One result for each letter of `tasks`."""
+    given = {"api_key": "test-key", "stream": False, "max_retries": 1, **given}
+    async with AsyncAgentOrchestrator(project, base_url=url, **given) as orchestrator:
+        return [await orchestrator.execute_agent("python-expert", task) for task in tasks]
+
+
+class TestRequest:
+    @pytest.mark.parametrize("stream", [True, False])
+    async def test_same_headers_each_time(self, project, route, stream, monkeypatch):
+        monkeypatch.setenv("ANTHROPIC_CUSTOM_HEADERS", "x-team: blue")
+        async with fleet(project, stream=stream, **route) as (orchestrator, server):
+            for number in range(3):
+                assert (await orchestrator.execute_agent("python-expert", f"Task {number}")).success
+        first, *later = [dict(one.headers, **{"content-length": ""}) for one in server.requests]
+        assert later == [first, first]
+        assert first["x-team"] == "blue"
+        assert first["anthropic-version"] == settings.API_VERSION
+
+    async def test_extras_hold_for_one_call(self, project, route):
+        once = {"extra_headers": {"X-Once": "1"}, "extra_body": {"metadata": {"user_id": "u"}}}
+        async with fleet(project, enable_cache=False, **route) as (orchestrator, server):
+            for options in (once, {}, once):
+                await orchestrator.execute_agent("python-expert", "x", **options)
+        assert ["x-once" in one.headers for one in server.requests] == [True, False, True]
+        assert ["metadata" in one.body for one in server.requests] == [True, False, True]
+
+    async def test_sends_a_query(self, project, route):
+        query = {"beta": True, "page": 2, "tags": ["a", "b"], "deep": {"x": "y z"}}
+        async with sequence(http(PLAIN), http(PLAIN)) as (url, paths):
+            given = {"stream": False, **route}
+            async with AsyncAgentOrchestrator(project, base_url=url, **given) as orchestrator:
+                await orchestrator.execute_agent("python-expert", "a", extra_query=query)
+                await orchestrator.execute_agent("python-expert", "b")
+        first, second = paths
+        assert unquote_plus(first) == "/v1/messages?beta=true&page=2&tags[]=a&tags[]=b&deep[x]=y z"
+        assert second == "/v1/messages"
+
+    @pytest.mark.parametrize(
+        "name", sorted(BODY_FIELDS - {"model", "max_tokens", "messages", "system", "stream"})
+    )
+    async def test_sends_each_field(self, project, route, name):
+        value = 0.5 if name in settings.SAMPLING else {"type": "x"}
+        async with fleet(project, **route) as (orchestrator, server):
+            await orchestrator.execute_agent("python-expert", "a", **{name: value})
+        assert server.requests[0].body[name] == value
+        sampling = name in settings.SAMPLING
+        version = settings.API_VERSION_WITH_SAMPLING if sampling else settings.API_VERSION
+        assert server.requests[0].headers["anthropic-version"] == version
+
+    @pytest.mark.parametrize("name", ["user_profile_id", "workspace_id"])
+    async def test_sends_ids_as_headers(self, project, route, name):
+        header = f"anthropic-{name.replace('_', '-')}"
+        async with fleet(project, **route) as (orchestrator, server):
+            for number, options in enumerate([{name: "one"}, {}, {name: "two"}]):
+                assert (await orchestrator.execute_agent("python-expert", f"{number}", **options)).success
+        assert [one.headers.get(header) for one in server.requests] == ["one", None, "two"]
+        assert not any(name in one.body for one in server.requests)
+
+    async def test_sends_betas_as_header(self, project, route):
+        async with fleet(project, **route) as (orchestrator, server):
+            await orchestrator.execute_agent("python-expert", "a", betas=["one-2026", "two-2026"])
+        assert server.requests[0].headers["anthropic-beta"].startswith("one-2026,two-2026")
+        assert "betas" not in server.requests[0].body
+
+    async def test_custom_version_wins(self, project, route, monkeypatch):
+        monkeypatch.setenv("ANTHROPIC_CUSTOM_HEADERS", "Anthropic-Version: 2024-02-02")
+        async with fleet(project, **route) as (orchestrator, server):
+            await orchestrator.execute_agent("python-expert", "a", temperature=0.5)
+            await orchestrator.execute_agent("python-expert", "b")
+        assert [one.headers["anthropic-version"] for one in server.requests] == ["2024-02-02"] * 2
+
+    async def test_unknown_option_names_the_nearest(self, project, route):
+        async with fleet(project, **route) as (orchestrator, server):
+            with pytest.raises(InvalidOptionError, match=r"'stop_sequence'.*'stop_sequences'.*extra_body"):
+                await orchestrator.execute_agent("python-expert", "a", stop_sequence=["x"])
+        assert server.requests == []
+
+    @pytest.mark.parametrize("options", [{"timeout": "soon"}, {"extra_headers": "x: y"}, {"extra_body": [1]}])
+    async def test_refuses_wrong_extras(self, project, options):
+        async with fleet(project) as (orchestrator, server):
+            with pytest.raises(InvalidOptionError, match=f"Option '{next(iter(options))}' is not a"):
+                await orchestrator.execute_agent("python-expert", "a", **options)
+        assert server.requests == []
+
+    async def test_timeout_bounds_each_read(self, project, route):
+        plan = [faults.silence_before_first_byte()]
+        async with fleet(project, {"faults": plan}, max_retries=1, **route) as (orchestrator, _):
+            error = (await orchestrator.execute_agent("python-expert", "a", timeout=0.3)).error
+        assert type(error) is ConnectionFailedError
+
+    async def test_large_body_warns_of_nothing(self, project, route):
+        async with fleet(project, **route) as (orchestrator, server):
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                large = {"metadata": {"user_id": "x" * 2**21}}
+                assert (await orchestrator.execute_agent("python-expert", "a", **large)).success
+        assert len(server.requests[0].body["metadata"]["user_id"]) == 2**21
+
+    async def test_writes_dates_and_models(self, project):
+        from datetime import date
+
+        async with fleet(project) as (orchestrator, server):
+            await orchestrator.execute_agent(
+                "python-expert", "a", cache="off", metadata={"on": date(2026, 1, 2)}
+            )
+            with pytest.raises(InvalidOptionError, match="no JSON form"):
+                await orchestrator.execute_agent("python-expert", "a", cache="off", metadata={"on": object()})
+        assert [one.body["metadata"] for one in server.requests] == [{"on": "2026-01-02"}]
+
+
+class TestBothSenders:
+    """What both put on the wire, header by header."""
+
+    # Who sends it, and how it is packed, is each one's own.
+    OWN = ("user-agent", "accept-encoding", "content-length", "connection", "host")
+
+    async def sent(self, make, fields):
+        with MessagesServer() as server:
+            sender = make(server.base_url)
+            try:
+                response = await sender.send(fields)
+                assert response.status_code == 200
+                await response.aread()
+                await response.aclose()
+            finally:
+                await sender.close()
+        (request,) = server.requests
+        headers = {
+            name: value
+            for name, value in request.headers.items()
+            if name not in self.OWN and not name.startswith("x-stainless")
+        }
+        if headers.get("x-api-key"):
+            # SDKs before 1.0 send the key under its older name.
+            headers["authorization"] = f"Bearer {headers.pop('x-api-key')}"
+        return request.body, headers
+
+    @pytest.mark.parametrize(
+        "custom", ["", "x-team: blue\nAccept: text/x", "Authorization: Bearer of-the-gateway"]
+    )
+    @pytest.mark.parametrize("variable", ["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"])
+    @pytest.mark.parametrize("options", [{}, {"temperature": 0.5}, {"workspace_id": "w", "stream": True}])
+    async def test_send_the_same(self, options, variable, custom, monkeypatch):
+        monkeypatch.setenv(variable, "of-the-environment")
+        monkeypatch.setenv("ANTHROPIC_CUSTOM_HEADERS", custom)
+        fields = {"model": MODEL, "max_tokens": 9, "messages": [{"role": "user", "content": "x"}], **options}
+        ours = await self.sent(lambda url: HttpSender(None, url, 1), {"stream": False, **fields})
+        theirs = await self.sent(lambda url: SdkSender(API, None, url, 1), {"stream": False, **fields})
+        if custom.startswith("Authorization"):
+            # An older SDK sends its key beside it.
+            theirs[1]["authorization"] = ours[1]["authorization"]
+        assert ours == theirs
+
+    async def test_key_wins_over_token(self, monkeypatch):
+        monkeypatch.setenv("ANTHROPIC_API_KEY", "the-key")
+        monkeypatch.setenv("ANTHROPIC_AUTH_TOKEN", "the-token")
+        fields = {"model": MODEL, "max_tokens": 9, "messages": [{"role": "user", "content": "x"}]}
+        _, headers = await self.sent(lambda url: HttpSender(None, url, 1), fields)
+        assert headers["authorization"] == "Bearer the-key"
+
+
+class TestCredentials:
+    @pytest.mark.parametrize("variable", settings.CREDENTIALS)
+    async def test_names_a_key_with_a_line_break(self, project, variable, monkeypatch):
+        monkeypatch.setenv(variable, "key-that-came\nfrom-a-file\n")
+        with MessagesServer() as server:
+            (result,) = await ask(project, server.base_url, api_key=None)
+        assert type(result.error) is AuthenticationError
+        assert variable in str(result.error)
+        assert "key-that-came" not in str(result.error)
+        assert server.requests == []
+
+    async def test_missing_are_an_error(self, project):
+        with MessagesServer() as server:
+            (result,) = await ask(project, server.base_url, api_key=None)
+        assert type(result.error) is MissingCredentialsError
+        assert server.requests == []
+
+    @pytest.mark.parametrize("header", ["Authorization: Bearer t", "X-Api-Key: t"])
+    async def test_custom_header_is_enough(self, project, header, monkeypatch):
+        monkeypatch.setenv("ANTHROPIC_CUSTOM_HEADERS", header)
+        with MessagesServer() as server:
+            assert (await ask(project, server.base_url, api_key=None))[0].success
+        assert server.requests[0].headers[header.partition(":")[0].lower()].endswith("t")
+
+    async def test_in_address_go_beside_the_key(self, project):
+        async with fleet(project) as (orchestrator, server):
+            orchestrator.base_url = server.base_url.replace("//", "//na%40me:pass@")
+            assert (await orchestrator.execute_agent("python-expert", "a")).success
+        headers = server.requests[0].headers
+        assert headers["authorization"] == "Basic " + base64.b64encode(b"na@me:pass").decode()
+        assert headers["x-api-key"] == "test-key"
+
+    async def test_in_address_are_taken(self, project):
+        async with sequence(http(PLAIN), http(PLAIN)) as (url, _):
+            results = await ask(project, url.replace("//", "//name:pass@"), "ab")
+        assert [one.output for one in results] == ["As it is."] * 2
+
+
+class TestAddress:
+    @pytest.mark.parametrize(
+        "address", ["127.0.0.1:9", "ftp://127.0.0.1:9", "http://127.0.0.1:99999", "http://"]
+    )
+    async def test_without_http_is_refused(self, project, address):
+        async with AsyncAgentOrchestrator(project, base_url=address, api_key="test-key") as orchestrator:
+            with pytest.raises(InvalidOptionError, match="write https://HOST"):
+                await orchestrator.execute_agent("python-expert", "a")
+
+    async def test_with_the_version_gets_advice(self, project, route):
+        with MessagesServer() as server:
+            results = await ask(project, f"{server.base_url}/v1", "ab", **route)
+        assert all("Leave the /v1 out" in str(result.error) for result in results)
+
+    async def test_may_have_a_path(self, project, route):
+        async with sequence(http(PLAIN)) as (url, paths):
+            assert (await ask(project, f"{url}/gate way/", **route))[0].success
+        assert paths == ["/gate%20way/v1/messages"]
+
+
+class TestAnswer:
+    @pytest.mark.parametrize(("code", "kind"), [(401, AuthenticationError), (529, OverloadedError)])
+    async def test_types_an_error_status(self, project, route, code, kind):
+        plan = {"faults": [None, *[faults.status(code)] * 3]}
+        async with fleet(project, plan, **route) as (orchestrator, _):
+            assert (await orchestrator.execute_agent("python-expert", "a")).success
+            error = (await orchestrator.execute_agent("python-expert", "b")).error
+        assert (type(error), error.status) == (kind, code)
+        assert error.kind
+        assert error.request_id
+
+    async def test_in_one_piece_is_taken(self, project, route):
+        server = {"faults": [faults.in_one_piece()], "answer": lambda body: "All at once."}
+        async with fleet(project, server, **route) as (orchestrator, running):
+            result = await orchestrator.execute_agent("python-expert", "a")
+            assert running.requests[0].body["stream"] is True
+            assert (result.success, result.output, result.attempts) == (True, "All at once.", 1)
+            assert result.usage.output_tokens == running.bills[0].usage["output_tokens"]
+            assert (await orchestrator.execute_agent("python-expert", "a")).cached
+
+    @pytest.mark.parametrize("encoding", ["gzip", "x-gzip", "deflate", "raw deflate", "identity"])
+    async def test_compressed_is_read(self, project, route, encoding):
+        raw = zlib.compressobj(wbits=-15)
+        packed = {
+            "gzip": gzip.compress(PLAIN),
+            "x-gzip": gzip.compress(PLAIN),
+            "deflate": zlib.compress(PLAIN),
+            "raw deflate": raw.compress(PLAIN) + raw.flush(),
+            "identity": PLAIN,
+        }[encoding]
+        answer = http(packed, content_encoding=encoding.replace("raw ", ""))
+        async with sequence(answer, http(PLAIN), answer) as (url, _):
+            assert [one.output for one in await ask(project, url, "abc", **route)] == ["As it is."] * 3
+
+    async def test_compressed_bomb_fills_no_memory(self, project, route):
+        packer = zlib.compressobj(9, zlib.DEFLATED, 31)
+        once = b"".join([packer.compress(bytes(2**20)) for _ in range(300)]) + packer.flush()
+        bombs = [
+            http(gzip.compress(once), "500 Oops", content_encoding="gzip, gzip"),
+            http(once, "500 Oops", content_encoding="gzip"),
+            http(once, content_encoding="gzip"),
+        ]
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        async with sequence(http(PLAIN), *bombs) as (url, _):
+            results = await ask(project, url, "abcd", **route)
+        assert [one.error.status for one in results[1:3]] == [500, 500]
+        assert not results[3].success
+        assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 < 100
+
+    @pytest.mark.parametrize("encoding", ["gzip, gzip", "br"])
+    async def test_unknown_compression_is_a_bad_reply(self, project, route, encoding):
+        packed = http(gzip.compress(gzip.compress(PLAIN)), content_encoding=encoding)
+        async with sequence(packed) as (url, _):
+            (result,) = await ask(project, url, **route)
+        assert type(result.error) is BadReplyError
+
+    async def test_error_that_is_no_gzip_has_its_status(self, project, route):
+        broken = http(b"no gzip", "400 Bad Request", content_encoding="gzip")
+        async with sequence(broken) as (url, _):
+            (result,) = await ask(project, url, **route)
+        assert result.error.status == 400
+
+    async def test_answer_that_is_no_gzip_is_an_error(self, project, route):
+        async with sequence(http(b"no gzip", content_encoding="gzip")) as (url, _):
+            (result,) = await ask(project, url, **route)
+        assert type(result.error) is ConnectionFailedError
+        assert "decompressing" in str(result.error)
+
+    async def test_endless_error_is_read_in_part(self, project, route):
+        endless = http(b"x" * 2**17, "400 Bad Request").replace(b"length: 131072", b"length: 9999999")
+        async with sequence(endless) as (url, _):
+            (result,) = await ask(project, url, **route)
+        assert result.error.status == 400
+
+    async def test_silent_error_leaves_no_connection(self, project, route):
+        begun = http(b"{", "500 Oops").replace(b"content-length: 1", b"content-length: 1000")
+        async with sequence(http(PLAIN), begun) as (url, paths):
+            given = {"stream": False, "max_retries": 1, "timeout_seconds": 0.5, **route}
+            async with AsyncAgentOrchestrator(project, base_url=url, **given) as orchestrator:
+                assert (await orchestrator.execute_agent("python-expert", "a")).success
+                error = (await orchestrator.execute_agent("python-expert", "b")).error
+                # It would be closed by whoever finds that nobody refers to it any more.
+                gc.disable()
+                try:
+                    assert await ended(lambda: not paths.connected, 5)
+                finally:
+                    gc.enable()
+        assert type(error) is SilenceError
+
+    async def test_sets_no_cookie(self, project, route):
+        async with fleet(project, **route) as (orchestrator, server):
+            for task in "ab":
+                await orchestrator.execute_agent("python-expert", task)
+        assert not any("cookie" in one.headers for one in server.requests)
+
+
+class TestRedirect:
+    @pytest.mark.parametrize("status", ["307 Temporary Redirect", "308 Permanent Redirect"])
+    async def test_is_followed_on_the_same_server(self, project, route, status):
+        moved = http(b"", status, location="/elsewhere")
+        async with sequence(http(PLAIN), moved, http(PLAIN)) as (url, paths):
+            assert [one.output for one in await ask(project, url, "ab", **route)] == ["As it is."] * 2
+        assert paths[-1] == "/elsewhere"
+
+    async def test_to_another_server_is_not_followed(self, project, route):
+        async with sequence() as (elsewhere, others):
+            moved = http(b"", "307 Temporary Redirect", location=f"{elsewhere}/v1/messages")
+            async with sequence(moved) as (url, _):
+                (result,) = await ask(project, url, **route)
+        assert (type(result.error), result.error.status) == (BadReplyError, 307)
+        assert others == []
+
+    @pytest.mark.parametrize("status", ["301 Moved", "302 Found", "303 See Other"])
+    async def test_that_drops_the_body_is_not_followed(self, project, route, status):
+        async with sequence(http(b"", status, location="/elsewhere")) as (url, paths):
+            (result,) = await ask(project, url, **route)
+        assert type(result.error) is BadReplyError
+        assert paths == ["/v1/messages"]
+
+    async def test_in_a_circle_ends(self, project, route):
+        async with sequence(*[REDIRECT] * 30) as (url, paths):
+            (result,) = await ask(project, url, **route)
+        assert (type(result.error), len(paths)) == (BadReplyError, 11)
+
+    @pytest.mark.parametrize("location", ["http://[", "mailto:x"])
+    async def test_to_nonsense_is_a_bad_reply(self, project, route, location):
+        async with sequence(http(b"", "307 Temporary Redirect", location=location)) as (url, _):
+            (result,) = await ask(project, url, **route)
+        assert type(result.error) is BadReplyError
+
+
+class TestLostConnection:
+    async def spent(self, project, route, answers, address=None):
+        """What a budget counts for the last of the requests, which fails."""
+        async with sequence(*answers) as (url, _):
+            given = {"stream": False, "max_retries": 1, "budget_usd": 5.0, **route}
+            prices = {MODEL: {"input": 3.0, "output": 15.0}}
+            async with AsyncAgentOrchestrator(
+                project, base_url=address or url, prices=prices, **given
+            ) as orchestrator:
+                before = 0.0
+                for number in range(max(len(answers), 1)):
+                    before = orchestrator.spent_usd
+                    result = await orchestrator.execute_agent("python-expert", f"Task {number}")
+                assert type(result.error) is ConnectionFailedError
+                return orchestrator.spent_usd - before, result.error
+
+    async def test_counts_at_worst_once_sent(self, project, route):
+        # Nobody knows whether an answer in one piece that did not come is billed: 4,096 tokens of it.
+        spent, error = await self.spent(project, route, [http(PLAIN), None])
+        assert spent > 0.05
+        assert not error.never_connected
+        assert "Server disconnected" in str(error)
+
+    async def test_costs_nothing_when_never_made(self, project, route):
+        spent, error = await self.spent(project, route, [], "http://127.0.0.1:9")
+        assert spent == 0.0
+        assert error.never_connected
+        assert "Cannot connect to host 127.0.0.1:9" in str(error)
+
+    async def test_in_the_answer_is_typed(self, project, route):
+        cut = http(PLAIN)[:-10]
+        async with sequence(cut + b"", None) as (url, _):
+            given = {"stream": False, "max_retries": 1, "timeout_seconds": 1.0, **route}
+            async with AsyncAgentOrchestrator(project, base_url=url, **given) as orchestrator:
+                error = (await orchestrator.execute_agent("python-expert", "a")).error
+        assert isinstance(error, (ConnectionFailedError, SilenceError))
+
+
+class Proxy:
+    """Forwards nothing: answers as the server behind it, and notes what it was asked."""
+
+    def __init__(self, *answers):
+        self.answers, self.heads = list(answers), []
+
+    async def __aenter__(self):
+        self.server = await asyncio.start_server(self.serve, "127.0.0.1", 0)
+        self.address = f"127.0.0.1:{self.server.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(self, *_):
+        self.server.close()
+
+    async def serve(self, reader, writer):
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        self.heads.append(head)
+        writer.write(self.answers.pop(0))
+        await writer.drain()
+        writer.close()
+
+
+class TestProxy:
+    BASIC = base64.b64encode(b"me:p@ss").decode().lower()
+
+    async def test_of_the_environment_is_used(self, project, route, monkeypatch):
+        async with Proxy(http(PLAIN)) as proxy:
+            monkeypatch.setenv("HTTP_PROXY", f"http://me:p%40ss@{proxy.address}")
+            (result,) = await ask(project, "http://127.0.0.1:9", **route)
+        assert result.output == "As it is."
+        assert proxy.heads[0].startswith("post http://127.0.0.1:9/v1/messages ")
+        assert f"proxy-authorization: basic {self.BASIC}" in proxy.heads[0]
+
+    async def test_tunnels_to_https(self, project, route, monkeypatch):
+        async with Proxy(b"HTTP/1.1 403 No\r\n\r\n") as proxy:
+            monkeypatch.setenv("https_proxy", f"me:p%40ss@{proxy.address}")
+            (result,) = await ask(project, "https://127.0.0.1:9", **route)
+        assert proxy.heads[0].startswith("connect 127.0.0.1:9 ")
+        assert f"proxy-authorization: basic {self.BASIC}" in proxy.heads[0]
+        assert type(result.error) is ConnectionFailedError
+        assert result.error.never_connected
+        assert "p@ss" not in str(result.error)
+
+    @pytest.mark.parametrize("bypass", ["127.0.0.1", "*", "x.invalid, 127.0.0.1"])
+    async def test_is_left_out_by_no_proxy(self, project, route, monkeypatch, bypass):
+        monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
+        monkeypatch.setenv("NO_PROXY", bypass)
+        async with sequence(http(PLAIN)) as (url, _):
+            assert (await ask(project, url, **route))[0].success
+
+    async def test_unreachable_is_a_connection_error(self, project, route, monkeypatch):
+        monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+        async with sequence() as (url, paths):
+            (result,) = await ask(project, url, **route)
+        assert result.error.never_connected
+        assert paths == []
+
+    async def test_of_another_kind_is_refused(self, project, route, monkeypatch):
+        monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
+        with pytest.raises(InvalidOptionError, match="HTTPS_PROXY"):
+            await ask(project, "http://127.0.0.1:9", **route)
+
+    async def test_passwords_of_netrc_are_not_sent(self, project, route, monkeypatch, clean_environment):
+        netrc = clean_environment / ".netrc"
+        netrc.write_text("machine 127.0.0.1 login me password from-netrc\n")
+        netrc.chmod(0o600)
+        async with Proxy(http(PLAIN)) as proxy:
+            monkeypatch.setenv("HTTP_PROXY", f"http://{proxy.address}")
+            assert (await ask(project, "http://127.0.0.1:9", **route))[0].success
+        assert "basic" not in proxy.heads[0]
+
+
+CALL = """
+import asyncio, sys
+from claude_force import AsyncAgentOrchestrator
+async def main():
+    async with AsyncAgentOrchestrator(sys.argv[1]) as orchestrator:
+        result = await orchestrator.execute_agent("python-expert", "Explain")
+        assert result.success, result.error
+asyncio.run(main())
+print("anthropic" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize("profile", [False, True])
+def test_imports_the_sdk_only_where_needed(project, profile, unmeasured):
+    with MessagesServer() as server:
+        environment = {**os.environ, **server.environment()}
+        if profile:
+            environment["ANTHROPIC_PROFILE"] = "nobody"
+        done = subprocess.run(
+            [sys.executable, "-c", CALL, str(project)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    # The key wins over the profile, which is not even looked at.
+    assert done.stdout.strip() == "False", done.stderr
