@@ -20,7 +20,7 @@ import sys
 import types
 from pathlib import Path
 
-PRELOADED = ("anthropic", "genai_prices", "claude_force.async_orchestrator", "claude_force.orchestrator")
+PRELOADED = ("aiohttp", "genai_prices", "claude_force.async_orchestrator", "claude_force.orchestrator")
 
 
 def ask(path, program, streams, began):

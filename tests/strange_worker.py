@@ -37,17 +37,17 @@ def other_version():
 
 
 def slow_start():
-    """Its SDK takes seconds to import, as on a machine that has much to do."""
+    """Its prices take seconds to load, as on a machine that has much to do."""
     from claude_force.engine import connection_pool
 
-    real = connection_pool.import_sdk
+    real = connection_pool.load_prices
 
-    def slowly():
-        sys.stderr.write("imports the SDK\n")
+    def slowly(model):
+        sys.stderr.write("loads the prices\n")
         time.sleep(3)
-        return real()
+        return real(model)
 
-    connection_pool.import_sdk = slowly
+    connection_pool.load_prices = slowly
 
 
 if __name__ == "__main__":

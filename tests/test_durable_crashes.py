@@ -237,7 +237,7 @@ async def test_a_worker_that_is_told_to_stop_before_its_first_request_signs_off(
         await made(fleet)
         with crew(pg_url, tmp_path, "a", program=(STRANGE, "slow_start")) as (first,):
             running = asyncio.ensure_future(fleet.execute_agent(AGENT, "x"))
-            await asyncio.to_thread(until, lambda: "imports the SDK" in first.text())
+            await asyncio.to_thread(until, lambda: "loads the prices" in first.text())
             code = await asyncio.to_thread(first.stop)
             assert (code, alive(pg_url)) == (0, set()), first.text()
         assert under_way(pg_url, "a") == 0

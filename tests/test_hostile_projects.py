@@ -17,7 +17,6 @@ from hostile import FORBIDDEN, MARK, Outside, Project
 
 from claude_force.cli.main import main
 from claude_force.testing import MessagesServer
-from claude_force.transport.sdk import import_sdk
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="links, FIFOs and /proc of Linux")
 
@@ -81,8 +80,7 @@ def at_most(seconds):
 @pytest.fixture(scope="module")
 def servers():
     """The user's endpoint, and the one that a project would choose."""
-    # The first import of the SDK takes a second or more, which is no project's doing.
-    import_sdk()
+    # The first import of aiohttp takes a while, which is no project's doing: the servers import it.
     with MessagesServer() as own, MessagesServer() as trap:
         yield own, trap
 

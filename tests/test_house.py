@@ -224,11 +224,11 @@ def test_one_file_imports_the_sdk(modules: Dict[str, Module]) -> None:
     offenders = [
         module.at(node)
         for module in modules.values()
-        if module.name != f"{PACKAGE}.transport.transport"
+        if module.name != f"{PACKAGE}.transport.sdk"
         for source, _, node in imports_of(module)
         if source.split(".")[0] == "anthropic"
     ]
-    expect_none(offenders, "Only transport/transport.py may import anthropic:")
+    expect_none(offenders, "Only transport/sdk.py may import anthropic:")
 
 
 def test_one_file_reads_the_environment(modules: Dict[str, Module]) -> None:

@@ -59,9 +59,9 @@ def interrupted_at(module, *arguments):
         ("claude_force.agents", ("list", "agents")),
         ("asyncio", ASK),
         ("anyio", ("run", "many", "t.jsonl", "-o", "o.jsonl")),
-        ("anthropic", ASK),
-        ("anthropic._client", ASK),
-        ("anthropic.types", ("run", "workflow", "review", "--task", "x")),
+        ("aiohttp", ASK),
+        ("aiohttp.client", ASK),
+        ("aiohttp.connector", ("run", "workflow", "review", "--task", "x")),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value[:2]),
 )
@@ -75,15 +75,15 @@ class TestWithinAnImport:
 @pytest.mark.parametrize(
     "arguments", [("doctor",), ("run", "many", "t.jsonl", "-o", "o.jsonl")], ids=" ".join
 )
-def test_within_the_import_of_the_sdk_loses_nothing_that_was_said(project, arguments):
-    done, _ = interrupted_at("anthropic", *arguments)
+def test_within_the_import_of_aiohttp_loses_nothing(project, arguments):
+    done, _ = interrupted_at("aiohttp", *arguments)
     assert done.returncode == 130
     assert "Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) <= 4
 
 
 def test_within_an_import_is_json_where_that_was_asked_for(project):
-    done, _ = interrupted_at("anthropic", *ASK, "--json")
+    done, _ = interrupted_at("aiohttp", *ASK, "--json")
     assert done.returncode == 130
     assert done.stderr == ""
     assert json.loads(done.stdout) == {"success": False, "error": "interrupted"}
@@ -106,7 +106,7 @@ def test_slow_import_is_not_waited_for(project):
 
 
 class TestWithinASlowImportAfterWhatIsCached:
-    """What is in the cache ends before the SDK is imported for the rest."""
+    """What is in the cache ends before the prices are loaded for the rest."""
 
     def told(self, project, server, *arguments):
         """What a command says that is interrupted within the import."""

@@ -16,7 +16,10 @@ from claude_force.errors import (
     RequestRefusedError,
     ServerError,
 )
-from claude_force.transport.messages import BodyReader, EventDecoder, StreamReader, read_usage, request_fields
+from claude_force.transport.events import EventDecoder
+from claude_force.transport.messages import BodyReader, StreamReader
+from claude_force.transport.request import request_fields
+from claude_force.transport.usage import read_usage
 from claude_force.types import Call, Usage
 
 

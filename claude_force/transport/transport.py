@@ -24,7 +24,6 @@ from ..errors import (
 )
 from ..types import Call, Reply
 from .error_mapping import from_status, note_headers, parsed, redact, request_id
-from .http import HttpSender, reason_of, was_never_connected
 from .messages import BodyReader, StreamReader, most_bytes, reader_of, too_large
 from .network import (
     NoDescriptorError,
@@ -232,6 +231,9 @@ class Transport:
             return NoDescriptorError(
                 f"No connection to {self.base_url} could be opened: too many files are open"
             )
+        # aiohttp is loaded with the first connection.
+        from .http import reason_of, was_never_connected
+
         never_connected = was_never_connected(error)
         record.in_doubt = record.in_doubt and not never_connected
         reason = redact(reason_of(error)) or type(error).__name__
@@ -257,14 +259,16 @@ class Transport:
 def make_sender(api_key: Optional[str], base_url: Optional[str], connections: int) -> Sender:
     """The way to the service that the environment asks for: aiohttp, or the SDK for a cloud or a profile.
 
+    Imports what it needs, which takes 0.2 s for aiohttp and most of a second for the SDK.
     Raises InvalidOptionError for an address that can't be read, ConfigurationError for certificates.
     """
     service = chosen_service(api_key)
     check_certificates(service.is_cloud)
     try:
         if not service.is_cloud and not settings.uses_sdk_profile(api_key):
+            from .http import HttpSender
+
             return HttpSender(api_key, base_url, connections)
-        # Imports the SDK, which takes most of a second.
         from .sdk import SdkSender
 
         return SdkSender(service, api_key, base_url, connections)
