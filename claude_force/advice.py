@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
-from importlib import metadata
 from pathlib import Path
 from typing import Any, List, Optional, Tuple
 
@@ -50,6 +48,8 @@ def install_command(extra: str) -> str:
 
     In a checkout it installs the checkout with the extra; elsewhere the packages themselves.
     """
+    import shlex
+
     if (_ROOT / "pyproject.toml").is_file():
         return f"python -m pip install {shlex.quote(f'{_ROOT}[{extra}]')}"
     packages = _packages_of(extra)
@@ -60,6 +60,9 @@ def install_command(extra: str) -> str:
 
 def _packages_of(extra: str) -> List[str]:
     """The requirements of the extra, with the markers that are not about it."""
+    # Not above: it is the larger part of the start of `--help`.
+    from importlib import metadata
+
     try:
         requirements = metadata.requires(_DISTRIBUTION) or []
     except metadata.PackageNotFoundError:
