@@ -14,7 +14,7 @@ import aiohttp
 from yarl import URL
 
 from .. import __version__, settings
-from ..errors import AuthenticationError, CallError, MissingCredentialsError
+from ..errors import AuthenticationError, MissingCredentialsError
 from .network import check_scheme, proxy_for, shown_address, tls_context
 from .protocol import NotSentError, Response
 from .redaction import secrets_of
@@ -95,9 +95,6 @@ class HttpSender:
         if not self._is_authorized:
             raise MissingCredentialsError("No credentials were found")
 
-    def unsent_error(self, error: BaseException) -> Optional[CallError]:
-        return None
-
     async def close(self) -> None:
         await self._pool.close()
 
@@ -121,7 +118,7 @@ class ConnectionPool:
     def __init__(self, connections: int, tls: Optional[ssl.SSLContext]) -> None:
         self._connections, self._tls = connections, tls
         self._session: Optional[aiohttp.ClientSession] = None
-        self._routes: Dict[Tuple[str, Optional[str]], Mapping[str, Any]] = {}
+        self._proxies: Dict[Tuple[str, Optional[str]], Optional[URL]] = {}
         self._closed = False
 
     async def request(
@@ -141,7 +138,13 @@ class ConnectionPool:
             data: Any = body if len(body) < _LARGE_BODY else io.BytesIO(body)
             try:
                 answer = await session.request(
-                    method, url, data=data, headers=headers, timeout=timeout, **self._route(url)
+                    method,
+                    url,
+                    data=data,
+                    headers=headers,
+                    timeout=timeout,
+                    proxy=self._proxy(url),
+                    allow_redirects=False,
                 )
             except ValueError as error:
                 raise NotSentError(str(error)) from error
@@ -173,11 +176,13 @@ class ConnectionPool:
         )
         return self._session
 
-    def _route(self, url: URL) -> Mapping[str, Any]:
-        route = self._routes.get((url.scheme, url.host))
-        if route is None:
-            route = self._routes[(url.scheme, url.host)] = _route_to(str(url))
-        return route
+    def _proxy(self, url: URL) -> Optional[URL]:
+        # Told to aiohttp, which would read ~/.netrc along with the environment's proxies.
+        key = url.scheme, url.host
+        if key not in self._proxies:
+            proxy = proxy_for(str(url))
+            self._proxies[key] = None if proxy is None else URL(proxy)
+        return self._proxies[key]
 
     async def close(self) -> None:
         self._closed = True
@@ -189,19 +194,15 @@ class HttpResponse:
     """An answer of aiohttp, its body not read yet. Also the iterator over the pieces of that body."""
 
     # No generator, and no attribute more than needed: the garbage collector walks them in each call.
-    __slots__ = ("_answer", "headers", "status_code")
-    secrets: Tuple[str, ...] = ()
+    __slots__ = ("_answer", "headers", "secrets", "status_code")
 
     def __init__(self, answer: aiohttp.ClientResponse) -> None:
         self._answer, self.status_code = answer, answer.status
+        self.secrets: Tuple[str, ...] = ()
         # Read once: each look-up in the library's own type costs as much as the whole of this.
         self.headers: Mapping[str, str] = {
             name.decode("latin-1").lower(): value.decode("latin-1") for name, value in answer.raw_headers
         }
-
-    @property
-    def raw_headers(self) -> Tuple[Tuple[bytes, bytes], ...]:
-        return self._answer.raw_headers
 
     @property
     def encoding(self) -> str:
@@ -315,9 +316,9 @@ def _timeout(request: Request) -> aiohttp.ClientTimeout:
 
 def _url(base_url: str, path: str) -> URL:
     parts = urlsplit(shown_address(base_url))
-    url = URL(parts._replace(path=parts.path.rstrip("/") + path, query="", fragment="").geturl())
-    # Reads the port, which is checked only then.
-    return url if url.port else URL()
+    if parts.port == 0:
+        raise ValueError(base_url)
+    return URL(parts._replace(path=parts.path.rstrip("/") + path, query="", fragment="").geturl())
 
 
 def _redirection(answer: aiohttp.ClientResponse, url: URL) -> Optional[URL]:
@@ -328,9 +329,3 @@ def _redirection(answer: aiohttp.ClientResponse, url: URL) -> Optional[URL]:
         return target if target.origin() == url.origin() else None
     except ValueError:
         return None
-
-
-def _route_to(url: str) -> Dict[str, Any]:
-    """How aiohttp reaches `url`. Told here, as aiohttp would read ~/.netrc along with the proxies."""
-    proxy = proxy_for(url)
-    return {"allow_redirects": False, "proxy": None if proxy is None else URL(proxy)}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, AsyncIterator, Awaitable, Callable, Mapping, Optional, Protocol, Sequence, Tuple, Type
 
-from ..errors import CallError
 from ..types import Usage
 from .messages import BodyReader, Reader
 from .services import Service
@@ -54,7 +53,8 @@ class Sender(Protocol):
     connection_errors: Tuple[Type[Exception], ...]
 
     def send(self, fields: Mapping[str, Any]) -> Awaitable[Response]:
-        """Sends one request for an answer. What it raises before it returns was not sent."""
+        """Sends one request for an answer. Raises CallError only where nothing was sent, for want of
+        credentials."""
 
     def count_tokens(self, fields: Mapping[str, Any]) -> Awaitable[Response]:
         """Asks how many tokens a prompt has, which costs nothing."""
@@ -64,9 +64,6 @@ class Sender(Protocol):
 
     def check_credentials(self) -> None:
         """Raises MissingCredentialsError where there are none. May read files and ask the cloud's servers."""
-
-    def unsent_error(self, error: BaseException) -> Optional[CallError]:
-        """The error to raise for one that means that nothing was sent; None for any other."""
 
     async def close(self) -> None:
         """Closes the connections. A later `send` raises RuntimeError."""

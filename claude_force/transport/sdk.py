@@ -7,9 +7,8 @@ off, and its HTTP library sends over the same connections as `http` does.
 from __future__ import annotations
 
 import sys
-from contextlib import AsyncExitStack
 from inspect import signature
-from typing import Any, AsyncIterator, Dict, Mapping, Optional, Sequence, Tuple, Type
+from typing import Any, Dict, Mapping, Optional, Sequence, Tuple, Type
 
 from aiohttp import ClientTimeout
 from yarl import URL
@@ -26,8 +25,9 @@ from .services import Service, finds_credentials, looks_elsewhere, lookup_error
 # The fields that the SDK's methods want as arguments; all others can be put into the body.
 _CREATE = ("model", "max_tokens", "messages", "stream")
 _COUNT = ("model", "messages")
-# aiohttp's own to set, or worth nothing once the body is decompressed.
-_OF_THE_CONNECTION = frozenset({"content-length", "transfer-encoding", "connection", "content-encoding"})
+# aiohttp's own to set.
+_OF_THE_CONNECTION = ("content-length", "transfer-encoding", "connection")
+_RESPONSE = "claude_force.response"
 
 
 class SdkSender:
@@ -64,7 +64,6 @@ class SdkSender:
         )
 
     async def send(self, fields: Mapping[str, Any]) -> Response:
-        """Raises what the SDK and aiohttp raise, but for statuses, which are responses."""
         return await self._answer(self._client.messages.with_streaming_response.create, _CREATE, fields)
 
     async def count_tokens(self, fields: Mapping[str, Any]) -> Response:
@@ -72,13 +71,20 @@ class SdkSender:
 
     async def _answer(
         self, method: Any, arguments: Tuple[str, ...], fields: Mapping[str, Any]
-    ) -> SdkResponse:
-        stack = AsyncExitStack()
+    ) -> HttpResponse:
         try:
-            found = await stack.enter_async_context(method(**self._given(arguments, fields)))
+            async with method(**self._given(arguments, fields)) as answer:
+                found = answer.http_response
         except self._sdk.APIStatusError as error:
-            return SdkResponse(error.response, stack, self._secrets(error.response))
-        return SdkResponse(found.http_response, stack, self._secrets(found.http_response))
+            found = error.response
+        except Exception as error:
+            missing = self._missing_credentials(error)
+            if missing is None:
+                raise
+            raise missing from error
+        response: HttpResponse = found.extensions[_RESPONSE]
+        response.secrets = self._secrets(found.request.headers)
+        return response
 
     def _given(self, arguments: Tuple[str, ...], fields: Mapping[str, Any]) -> Dict[str, Any]:
         request = to_request(fields, self._pins_version)
@@ -91,11 +97,10 @@ class SdkSender:
             given["timeout"] = request.timeout
         return given
 
-    def _secrets(self, response: Any) -> Tuple[str, ...]:
+    def _secrets(self, sent: Any) -> Tuple[str, ...]:
         """The token of a request, or its signature and the token that goes with that, where they change."""
         if not self.service.is_cloud and self._provider is None:
             return ()
-        sent = response.request.headers
         token = sent.get("authorization", "").rpartition(" ")[2].rpartition("Signature=")[2]
         return token, sent.get("x-amz-security-token", ""), sent.get("x-api-key", "")
 
@@ -117,35 +122,14 @@ class SdkSender:
         if not cloud.is_cloud and not self._is_authorized:
             raise MissingCredentialsError("No credentials were found")
 
-    def unsent_error(self, error: BaseException) -> Optional[CallError]:
+    def _missing_credentials(self, error: Exception) -> Optional[CallError]:
+        """The error to raise for one of the search for credentials; None for any other."""
         if isinstance(error, TypeError) and "authentication method" in str(error):
             return MissingCredentialsError("No credentials were found")
         return lookup_error(self.service, error) if self.service.is_cloud else None
 
     async def close(self) -> None:
         await self._client.close()
-
-
-class SdkResponse:
-    """An answer of the SDK's HTTP library, its body not read yet."""
-
-    def __init__(self, response: Any, stack: AsyncExitStack, secrets: Tuple[str, ...]) -> None:
-        self._response, self._stack, self.secrets = response, stack, secrets
-        self.status_code: int = response.status_code
-        self.headers: Mapping[str, str] = {
-            name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers.raw
-        }
-
-    def aiter_bytes(self) -> AsyncIterator[bytes]:
-        pieces: AsyncIterator[bytes] = self._response.aiter_bytes()
-        return pieces
-
-    async def aread(self) -> bytes:
-        body: bytes = await self._response.aread()
-        return body
-
-    async def aclose(self) -> None:
-        await self._stack.aclose()
 
 
 def import_sdk() -> Any:
@@ -156,17 +140,8 @@ def import_sdk() -> Any:
 
 
 def http_client(library: Any, pool: ConnectionPool) -> Any:
-    """A client of httpx, or httpx2, that sends over `pool`."""
-
-    class Body(library.AsyncByteStream):  # type: ignore[misc]
-        def __init__(self, response: HttpResponse) -> None:
-            self._response = response
-
-        def __aiter__(self) -> AsyncIterator[bytes]:
-            return self._response.aiter_bytes()
-
-        async def aclose(self) -> None:
-            await self._response.aclose()
+    """A client of httpx, or httpx2, that sends over `pool`. Its responses have no body, but an HttpResponse
+    among their extensions: the SDK would read errors whole, and answers slowly."""
 
     class Transport(library.AsyncBaseTransport):  # type: ignore[misc]
         async def handle_async_request(self, request: Any) -> Any:
@@ -176,24 +151,11 @@ def http_client(library: Any, pool: ConnectionPool) -> Any:
             limits = request.extensions.get("timeout", {})
             timeout = ClientTimeout(sock_connect=limits.get("connect"), sock_read=limits.get("read"))
             found = await pool.request(request.method, url, body, headers, timeout)
-            return library.Response(
-                found.status_code,
-                headers=_forwarded(found.raw_headers),
-                stream=await _body(found),
-                request=request,
-            )
+            extensions = {_RESPONSE: found}
+            return library.Response(found.status_code, headers=found.headers, extensions=extensions)
 
         async def aclose(self) -> None:
             await pool.close()
-
-    async def _body(found: HttpResponse) -> Any:
-        if 200 <= found.status_code < 300:
-            return Body(found)
-        # The SDK reads errors whole before anybody else sees them: here is their beginning.
-        try:
-            return library.ByteStream(await found.aread())
-        finally:
-            await found.aclose()
 
     return library.AsyncClient(transport=Transport(), timeout=None, follow_redirects=False)
 

@@ -18,6 +18,7 @@ from ..errors import (
     CallError,
     ClosedError,
     ConnectionFailedError,
+    InputError,
     InvalidOptionError,
     PaidCallBlockedError,
     SilenceError,
@@ -93,9 +94,12 @@ class Transport:
         try:
             with _Translation(self, record):
                 with anyio.move_on_after(self._silence) as watch:
-                    sending = self._sender.send(request_fields(call, self._stream))
                     record.in_doubt = True
-                    response = await sending
+                    try:
+                        response = await self._sender.send(request_fields(call, self._stream))
+                    except (CallError, InputError):
+                        record.in_doubt = False
+                        raise
                     try:
                         await self._read(call, response, watch, record)
                         return self._reply(call, record)
@@ -220,10 +224,7 @@ class Transport:
             # Nothing more is sent: a call that waited for its turn is too late.
             record.in_doubt = False
             return ClosedError("The orchestrator was closed during the call")
-        found = self._sender.unsent_error(error)
-        if found is not None:
-            record.in_doubt = False
-        return found
+        return None
 
     def _connection_error(self, error: BaseException, record: AttemptRecord) -> CallError:
         if is_out_of_descriptors(error):
