@@ -273,7 +273,7 @@ def was_never_connected(error: BaseException) -> bool:
     )
 
 
-def reason_of(error: BaseException) -> str:
+def failure_text(error: BaseException) -> str:
     """What a failed connection says, in the words of aiohttp where they are its own."""
     own = next((one for one in _causes(error) if isinstance(one, aiohttp.ClientError)), None)
     return str(own or error.__cause__ or error)

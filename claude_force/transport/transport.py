@@ -233,11 +233,11 @@ class Transport:
                 f"No connection to {self.base_url} could be opened: too many files are open"
             )
         # aiohttp is loaded with the first connection.
-        from .http import reason_of, was_never_connected
+        from .http import failure_text, was_never_connected
 
         never_connected = was_never_connected(error)
         record.in_doubt = record.in_doubt and not never_connected
-        reason = redact(reason_of(error)) or type(error).__name__
+        reason = redact(failure_text(error)) or type(error).__name__
         failed = ConnectionFailedError(
             f"The connection to {self.base_url} failed: {reason}", advice=certificate_advice(reason)
         )
