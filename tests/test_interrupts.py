@@ -26,7 +26,7 @@ class Finder:
             os.kill(os.getpid(), signal.SIGINT)
 sys.meta_path.insert(0, Finder())
 sys.argv = ["claude-force", *sys.argv[2:]]
-from claude_force.cli.start import main
+from claude_force.cli.__main__ import main
 sys.exit(main())
 """
 

@@ -13,7 +13,7 @@ import pytest
 from fleet import write_project
 from ledgers import line_of
 
-from claude_force.cli import format_metrics as amounts
+from claude_force.cli import metrics as amounts
 from claude_force.cli.main import main
 from claude_force.ledger.entry import Entry
 

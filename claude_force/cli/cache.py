@@ -10,8 +10,7 @@ from ..errors import CacheError
 from ..formatting import pluralize
 from ..response_cache import ResponseCache
 from . import signals, streams
-from .options import call_options
-from .task import read_task
+from .run_options import call_options, read_task
 
 
 def show_cache(args: argparse.Namespace) -> int:
@@ -62,7 +61,7 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _explain(args: argparse.Namespace) -> int:
-    from .run import engine
+    from .orchestration import engine
 
     async def ask(task: str) -> Dict[str, Any]:
         async with engine(args, response_cache=_cache(args)) as running:

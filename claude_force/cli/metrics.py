@@ -6,8 +6,9 @@ import argparse
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, TextIO, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, TextIO, Tuple
 
+from .. import formatting as spelled
 from ..advice import for_shell
 from ..agents.discovery import find_sources
 from ..errors import InputError
@@ -18,7 +19,7 @@ from ..ledger.reading import Reading
 from ..ledger.rotating_log import LIVE, older_files
 from ..ledger.summary import Summary
 from ..ledger.time_range import TimeRange, window_of
-from . import format_metrics as amounts
+from . import metrics as amounts
 from . import render, streams
 
 # A bar is as long as its value beside the highest.
@@ -289,3 +290,66 @@ def _figures_for_prometheus(_: str, folder: Path, window: TimeRange, out: TextIO
     summary = summary_of(folder, window)
     out.write(exposition(summary))
     return summary.total().executions, summary.skipped
+
+
+MOST_DAYS = 60
+_BAR_CELLS = 12
+
+_LEVELS = "▁▂▃▄▅▆▇█"
+_EIGHTHS = " ▏▎▍▌▋▊▉█"
+_PLAIN_LEVELS, _PLAIN_FULL = "_.-=oO#@", "#"
+
+
+def percent(share: Optional[float]) -> str:
+    """Of a share from 0 to 1."""
+    return "unknown" if share is None else spelled.format_percent(share)
+
+
+def duration(milliseconds: Optional[float]) -> str:
+    """Of a time in the ledger."""
+    return "-" if milliseconds is None else spelled.format_duration(milliseconds / 1000)
+
+
+def spread(figures: Mapping[str, Any]) -> str:
+    """Percentiles, mean and maximum in one line."""
+    if figures["mean"] is None:
+        return "unknown"
+    names = ("p50", "p95", "p99", "mean", "max")
+    about = "" if figures["exact"] else " (percentiles within 1 %)"
+    return ", ".join(f"{name} {duration(figures[name])}" for name in names) + about
+
+
+def money(known: float, unknown: int) -> str:
+    """A sum, and of how many amounts it does not know."""
+    if not unknown:
+        return format_usd(known)
+    return f"{format_usd(known)} + {unknown:,} unknown" if known else f"unknown ({unknown:,})"
+
+
+def rate(value: Optional[float]) -> str:
+    """Of something in a unit of time."""
+    if value is None:
+        return "unknown"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """A character for each value, as high as it is beside the highest."""
+    levels = _LEVELS if streams.can_encode(_LEVELS) else _PLAIN_LEVELS
+    most = max(values, default=0)
+    if most <= 0:
+        return levels[0] * len(values)
+    return "".join(levels[round(max(value, 0) / most * (len(levels) - 1))] for value in values)
+
+
+def bars(values: Sequence[float]) -> List[str]:
+    """A bar for each value, as long as it is beside the longest."""
+    most = max(values, default=0)
+    return [_bar(max(value, 0) / most if most > 0 else 0) for value in values]
+
+
+def _bar(share: float) -> str:
+    if not streams.can_encode(_EIGHTHS):
+        return _PLAIN_FULL * round(share * _BAR_CELLS)
+    full, eighths = divmod(round(share * _BAR_CELLS * 8), 8)
+    return (_EIGHTHS[-1] * full + (_EIGHTHS[eighths] if eighths else "")) or ("▏" if share else "")

@@ -23,7 +23,7 @@ from typing import (
     cast,
 )
 
-from .leaving import leave, on_ctrl_c
+from .interrupts import leave, on_ctrl_c
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop

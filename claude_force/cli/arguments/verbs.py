@@ -46,7 +46,7 @@ _WORKFLOW_RUN = f"no_pass_output fail_fast budget price cache cache_ttl {_RATES}
 _RUN = {
     "agent": Verb(
         "Run one agent on one task.",
-        "agent:run_agent",
+        "run_agent:run_agent",
         f"agent_name task task_file {_SHOWN} {_CALL} {_RATES} budget price estimate cache cache_ttl",
         _TASK,
         (
@@ -57,7 +57,7 @@ _RUN = {
     ),
     "workflow": Verb(
         "Run a workflow, each step as soon as its inputs are there. --resume continues a run.",
-        "workflow:run_workflow",
+        "run_workflow:run_workflow",
         f"workflow_name task task_file input inputs resume workflow_file as_json plan estimate "
         f"{_WORKFLOW_RUN}",
         _TASK,
@@ -95,7 +95,7 @@ _RUNS = {
     ),
     "resume": Verb(
         "Continue a run: ask and pay only for what is missing.",
-        "resume:resume_run",
+        "runs:resume_run",
         f"run_id {_WORKFLOW_RUN}",
     ),
     "cancel": Verb(
@@ -150,7 +150,9 @@ _METRICS = {
 }
 
 VERBS: Mapping[str, Verb] = {
-    "init": Verb("Make a .claude folder with sample agents. Existing files are kept.", "init:init", "folder"),
+    "init": Verb(
+        "Make a .claude folder with sample agents. Existing files are kept.", "project:init", "folder"
+    ),
     "doctor": Verb(
         "Check Python, SDK, key, endpoint, agents and cache. Exit code 1 if one is a problem.",
         "doctor:doctor",
@@ -158,18 +160,18 @@ VERBS: Mapping[str, Verb] = {
     ),
     "list": Verb(
         "List the project's agents or workflows.",
-        "agents:show_list",
+        "project:show_list",
         "listed as_json",
         examples=("list agents", "list workflows --json"),
     ),
-    "info": Verb("Show an agent or a workflow.", "agents:show_info", "any_name as_json"),
+    "info": Verb("Show an agent or a workflow.", "project:show_info", "any_name as_json"),
     "run": Verb("Run an agent, a workflow, or many tasks.", kinds=_RUN, dest="kind"),
     "workflow": Verb(
         "Show what a workflow does, and in which order.",
         kinds={
             "show": Verb(
                 "Show the steps of a workflow and its faults. Exit code 1 if it has any.",
-                "workflow:show_workflow",
+                "run_workflow:show_workflow",
                 "workflow_name drawing",
             )
         },
@@ -179,7 +181,7 @@ VERBS: Mapping[str, Verb] = {
     ),
     "worker": Verb(
         "Make the calls of durable runs, for drivers on any machine.",
-        "worker:work",
+        "durable_runs:work",
         "worker_database worker_name concurrency shared_rpm shared_input_tpm shared_output_tpm worker_grace",
     ),
     "cache": Verb("Inspect, check and clear the answer cache.", kinds=_CACHE),

@@ -1,4 +1,4 @@
-"""Checks of this machine: Python, the SDK, the cache, the folder of the ledger."""
+"""What one check found."""
 
 from __future__ import annotations
 
@@ -6,12 +6,23 @@ import os
 import platform
 import sys
 from pathlib import Path
-from typing import Dict, Iterator, Optional, Tuple
+from typing import Dict, Iterator, NamedTuple, Optional, Tuple
 
-from ... import __version__, settings
-from ...errors import CacheError
-from ...formatting import format_bytes, pluralize
-from .finding import OK, PROBLEM, WARNING, CheckResult
+from .. import __version__, settings
+from ..errors import CacheError
+from ..formatting import format_bytes, pluralize
+
+OK, WARNING, PROBLEM = "ok", "warning", "problem"
+
+
+class CheckResult(NamedTuple):
+    """`state` is OK, WARNING for what may fail or mislead, PROBLEM for what does; `advice` is the mend."""
+
+    name: str
+    state: str
+    text: str
+    advice: str = ""
+
 
 _NEWEST_TRIED = (3, 13)
 # So many signatures are checked in a moment; `cache verify` checks all.
@@ -81,7 +92,7 @@ def cache() -> Iterator[CheckResult]:
     if _existing(folder) != folder:
         yield _future(folder)
         return
-    from ...response_cache import ResponseCache
+    from ..response_cache import ResponseCache
 
     try:
         with ResponseCache() as opened:

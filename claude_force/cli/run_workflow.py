@@ -23,13 +23,11 @@ from ..workflow.graph import cycles
 from ..workflow.plan import Plan
 from ..workflow.results import SKIPPED
 from . import render, signals, streams
-from .answer_file import AnswerFile
-from .database import chosen_database, crew_of, driver_database
+from .displays import WorkflowDisplay
+from .durable_runs import chosen_database, crew_of, driver_database
 from .logs import few_warnings
-from .options import call_options, check_budget
-from .run import engine, estimate_fields, show_estimate
-from .task import read_task
-from .workflow_display import WorkflowDisplay
+from .orchestration import engine, estimate_fields, show_estimate
+from .run_options import AnswerFile, call_options, check_budget, read_task
 
 # In bytes, of the file that `--inputs` names.
 _LARGEST_INPUTS = 64 * 1024 * 1024
