@@ -19,7 +19,6 @@ from ..ledger.reading import Reading
 from ..ledger.rotating_log import LIVE, older_files
 from ..ledger.summary import Summary
 from ..ledger.time_range import TimeRange, window_of
-from . import metrics as amounts
 from . import render, streams
 
 # A bar is as long as its value beside the highest.
@@ -67,15 +66,15 @@ def _summary(summary: Summary) -> None:
 def _lines(summary: Summary) -> List[List[str]]:
     whole = summary.total()
     facts = whole.as_dict()
-    saved = amounts.money(whole.saved_cost, whole.unknown_saving)
-    times = [[name, amounts.spread(facts[f"{name}_ms"])] for name in ("wall", "wait", "service")]
+    saved = money(whole.saved_cost, whole.unknown_saving)
+    times = [[name, spread(facts[f"{name}_ms"])] for name in ("wall", "wait", "service")]
     return [
         ["executions", f"{whole.executions:,} from {facts['began'][:16]} to {facts['ended'][:16]} UTC"],
-        ["errors", f"{whole.failures:,} ({amounts.percent(facts['error_rate'])}), {_timeouts(whole)}"],
+        ["errors", f"{whole.failures:,} ({percent(facts['error_rate'])}), {_timeouts(whole)}"],
         [
             "cached",
             f"{pluralize(whole.cached, 'answer')} from the cache "
-            f"({amounts.percent(facts['cache_hit_rate'])}), "
+            f"({percent(facts['cache_hit_rate'])}), "
             f"{whole.shared:,} shared with an identical call",
         ],
         *([["answers", _incomplete(whole)]] if _incomplete(whole) else []),
@@ -86,14 +85,14 @@ def _lines(summary: Summary) -> List[List[str]]:
             f"{whole.input_tokens:,} in ({whole.cache_read_tokens:,} read from the prompt cache, "
             f"{whole.cache_write_tokens:,} written to it), {whole.output_tokens:,} out",
         ],
-        ["cost", amounts.money(whole.cost, whole.unknown_price)],
+        ["cost", money(whole.cost, whole.unknown_price)],
         ["saved", f"{saved} by cached answers, {format_usd(whole.prompt_cache_saving)} by the prompt cache"],
         [
             "pace",
-            f"{amounts.rate(facts['executions_per_second'])} executions/s, "
-            f"{amounts.rate(facts['tokens_per_minute'])} tokens/min",
+            f"{rate(facts['executions_per_second'])} executions/s, "
+            f"{rate(facts['tokens_per_minute'])} tokens/min",
         ],
-        ["at the limit", f"{amounts.percent(summary.at_limit.share())} of the time with calls on the wire"],
+        ["at the limit", f"{percent(summary.at_limit.share())} of the time with calls on the wire"],
     ]
 
 
@@ -108,7 +107,7 @@ def _timeouts(figures: Metrics) -> str:
 
 
 def _trends(days: Dict[str, Metrics]) -> None:
-    recent = list(days.items())[-amounts.MOST_DAYS :]
+    recent = list(days.items())[-MOST_DAYS:]
     measures: Dict[str, Callable[[Metrics], float]] = {
         "executions": lambda one: one.executions,
         "errors": lambda one: one.failures,
@@ -117,7 +116,7 @@ def _trends(days: Dict[str, Metrics]) -> None:
     }
     streams.write(f"{recent[0][0]} to {recent[-1][0]}, by day:")
     for name, measure in measures.items():
-        streams.write(f"{name + ':':13} {amounts.sparkline([measure(one) for _, one in recent])}")
+        streams.write(f"{name + ':':13} {sparkline([measure(one) for _, one in recent])}")
 
 
 def _table(first: str, of: Callable[[Summary], Dict[str, Metrics]], summary: Summary) -> None:
@@ -127,12 +126,12 @@ def _table(first: str, of: Callable[[Summary], Dict[str, Metrics]], summary: Sum
         [
             name,
             f"{one.executions:,}",
-            amounts.percent(one.failures / one.executions),
-            amounts.percent(one.cached / one.executions),
-            *(amounts.duration(one.wall.quantile(share)) for share in (0.5, 0.95, 0.99)),
+            percent(one.failures / one.executions),
+            percent(one.cached / one.executions),
+            *(duration(one.wall.quantile(share)) for share in (0.5, 0.95, 0.99)),
             f"{one.total_tokens:,}",
-            amounts.money(one.cost, one.unknown_price),
-            amounts.money(one.saved_cost, one.unknown_saving),
+            money(one.cost, one.unknown_price),
+            money(one.saved_cost, one.unknown_saving),
         ]
         for name, one in parts
     ]
@@ -152,8 +151,8 @@ def _costs(summary: Summary) -> None:
     }
     whole = summary.total()
     streams.write(
-        f"{amounts.money(whole.cost, whole.unknown_price)} spent, "
-        f"{amounts.money(whole.saved_cost, whole.unknown_saving)} saved by cached answers, "
+        f"{money(whole.cost, whole.unknown_price)} spent, "
+        f"{money(whole.saved_cost, whole.unknown_saving)} saved by cached answers, "
         f"{format_usd(whole.prompt_cache_saving)} by the prompt cache"
     )
     for name, of in parts.items():
@@ -167,8 +166,8 @@ def _money_table(first: str, of: Dict[str, Metrics]) -> None:
     rows = [
         [
             name,
-            amounts.money(one.cost, one.unknown_price),
-            amounts.money(one.saved_cost, one.unknown_saving),
+            money(one.cost, one.unknown_price),
+            money(one.saved_cost, one.unknown_saving),
             format_usd(one.prompt_cache_saving),
         ]
         for name, one in parts
@@ -182,7 +181,7 @@ def _errors(summary: Summary) -> None:
         streams.write(f"none in {pluralize(found['executions'], 'execution')}")
         return
     rows = [
-        [one["type"], f"{one['count']:,}", amounts.percent(one["share"]), one["advice"] or "-"]
+        [one["type"], f"{one['count']:,}", percent(one["share"]), one["advice"] or "-"]
         for one in found["by_type"]
     ]
     render.table(["error", "count", "of all", "what to do"], rows)
@@ -191,7 +190,7 @@ def _errors(summary: Summary) -> None:
     streams.write()
     _with_bars(
         ["agent", "errors", "of its own"],
-        [[name, f"{one.failures:,}", amounts.percent(one.failures / one.executions)] for name, one in parts],
+        [[name, f"{one.failures:,}", percent(one.failures / one.executions)] for name, one in parts],
         [one.failures for _, one in parts],
     )
 
@@ -224,7 +223,7 @@ def _advice(error_type: str) -> Optional[str]:
 
 def _with_bars(heads: List[str], rows: List[List[str]], values: List[float]) -> None:
     """A bar for each value, where a person has room for it."""
-    with_bars = [[*row, bar] for row, bar in zip(rows, amounts.bars(values))]
+    with_bars = [[*row, bar] for row, bar in zip(rows, bars(values))]
     if streams.on_terminal() and render.fits([*heads, _BAR_HEAD], with_bars):
         heads, rows = [*heads, _BAR_HEAD], with_bars
     render.table(heads, rows)
