@@ -11,7 +11,7 @@ from anyio import move_on_after, to_thread
 
 from . import settings
 from .agents import Refusals, Registry, check_context, prepare_call
-from .cache.request_key import USE, Service, cache_key, check_policy, question, request_key, service
+from .cache.request_key import USE, Service, check_policy, request_key, service
 from .clock import Clock
 from .engine.connection_pool import CallerSettings, LoopBoundPool
 from .engine.estimate import Estimate, Estimator
@@ -302,7 +302,7 @@ class Engine(Inquiries):
     ) -> Optional[bytes]:
         """Equal for calls that ask the same, wherever; None where that can't be told. Raises InputError."""
         found = request_key(self._prepare(agent_name, task, **options), ())
-        return None if found is None else cache_key(question(*found))
+        return None if found is None else found.digest()
 
     async def _estimated(
         self, tasks: AsyncIterator[Any], prepare: Callable[[Any], Call], cache: str

@@ -81,7 +81,7 @@ class PostgresBackend:
             return await self._made(call, OFF, question, kept, context, deadline_seconds)
         make = partial(self._made, call, policy, question, kept, context)
         call_cost = context.call_cost or CallCost()
-        key, purse = (policy, question.key()), context.budgets
+        key, purse = (policy, question.fields()), context.budgets
         reply, led = await self._flights.run(key, make, deadline_seconds, call_cost, purse)
         return call_cost.with_inherited(reply if led else shared(reply))
 

@@ -7,8 +7,7 @@ from functools import partial
 from typing import Any, Awaitable, Callable, Dict, Optional, Protocol
 
 from ..cache.diagnostics import explained
-from ..cache.request_key import OFF, USE, RequestKey, Service, cache_key, request_key
-from ..cache.request_key import question as as_question
+from ..cache.request_key import OFF, USE, RequestKey, Service, request_key
 from ..clock import Clock
 from ..errors import InvalidOptionError
 from ..limits.call_context import CallContext
@@ -123,7 +122,7 @@ class CachingExecutor:
             context = replace(context, call_cost=call_cost)
         # No closure: with hundreds of calls under way, its cells are much for the garbage collector to walk.
         find = partial(self._lookup_or_send, call, policy, question, await self.cache_for(kept), context)
-        key, purse = (policy, question.key()), (context.budgets, context.shared_limits, context.price)
+        key, purse = (policy, question.fields()), (context.budgets, context.shared_limits, context.price)
         reply, led = await self._flights.run(key, find, deadline_seconds, call_cost, purse)
         return call_cost.with_inherited(reply if led else shared(reply))
 
@@ -157,7 +156,7 @@ class CachingExecutor:
         given = request_key(call, kept.service)
         if given is None or kept.excludes(call.agent_name):
             return None
-        return cache_key(as_question(*given))
+        return given.digest()
 
     async def has(self, call: Call, kept: CacheConfig) -> bool:
         """Whether the call would be answered from the cache."""
