@@ -10,7 +10,7 @@ from typing import Any, AsyncIterator, Callable, Dict, List, Optional, Sequence,
 from anyio import move_on_after, to_thread
 
 from . import settings
-from .agents import Refusals, Registry, check_context, prepare_call
+from .agents import CallRefusals, Registry, check_context, prepare_call
 from .cache.request_key import USE, Service, check_policy, request_key, service
 from .clock import Clock
 from .engine.connection_pool import CallerSettings, LoopBoundPool
@@ -212,9 +212,9 @@ class Engine(Inquiries):
         """The id of the model that a call of this agent asks. Raises InputError."""
         return self._prepare(agent_name, "x", model).model
 
-    def refusals(self) -> Refusals:
+    def refusals(self) -> CallRefusals:
         """Tells which calls can't be made, as the agents' files are now. Raises ConfigurationError."""
-        return Refusals(self._registry)
+        return CallRefusals(self._registry)
 
     async def _carry_out(self, call: Call, run: CallLabels, policy: str, context: CallContext) -> AgentResult:
         account = ResultBuilder(call, run, self._clock, context.call_cost)
