@@ -17,7 +17,6 @@ PACKAGE = "claude_force"
 ROWS = (
     "advice",
     "lazy_pattern",
-    "agent_types",
     "errors",
     "types",
     "settings",

@@ -8,9 +8,9 @@ from typing import Any, Dict, Iterator, List, Tuple
 
 from .. import settings
 from ..agents import Registry, resolve_model
-from ..agents.agent_settings import NOTE
-from ..agents.description import changes_the_work, kind_of, model_for, unused_keys
-from ..agents.models import newest_model, open_alias, retirement
+from ..agents.building import NOTE
+from ..agents.describing import changes_the_work, kind_of, model_for, unused_keys
+from ..agents.models import newest, open_alias, retirement
 from ..errors import ConfigurationError, InvalidOptionError
 from ..formatting import pluralize
 from ..types import Agent
@@ -193,7 +193,7 @@ def _in_cloud(agents: List[Agent]) -> Iterator[CheckResult]:
         elif cloud.is_strange(model, None):
             strange.setdefault(model, []).append(agent.name)
     for alias, names in aliases.items():
-        variable, model = settings.alias_variable(alias), newest_model(alias)
+        variable, model = settings.alias_variable(alias), newest(alias)
         text = f"{variable} is not set, so that {cloud.title} is asked for {model} by {', '.join(names)}"
         state = PROBLEM if cloud.is_strange(model, None) else WARNING
         yield CheckResult(

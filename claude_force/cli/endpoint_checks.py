@@ -89,7 +89,7 @@ class _Endpoint:
     async def _sent(self) -> CheckResult:
         call = Call("doctor", (), "Say OK.", self._model, _SHORT_ANSWER_TOKENS)
         try:
-            reply = await self._caller.send(call, self._how)
+            reply = await (await self._caller.sender(self._how, call.model)).send(call)
         except CallError as error:
             return CheckResult("request", PROBLEM, error.message, for_shell(error.advice))
         except InvalidOptionError as error:

@@ -43,11 +43,13 @@ def python() -> CheckResult:
 
 def sdk() -> CheckResult:
     """Which SDK calls are made with. It is not imported."""
-    found = {name: _version(name) for name in ("anthropic", "aiohttp")}
-    for name, version in found.items():
-        if version is None:
-            return CheckResult("sdk", PROBLEM, f"{name} is not installed", f"Run: pip install {name}")
-    return CheckResult("sdk", OK, f"anthropic {found['anthropic']} with aiohttp {found['aiohttp']}")
+    sdk, fast = _version("anthropic"), _version("aiohttp")
+    if sdk is None:
+        return CheckResult("sdk", PROBLEM, "the anthropic SDK is not installed", "Run: pip install anthropic")
+    if fast is None:
+        advice = "Its own transport takes more than twice the CPU. Run: pip install aiohttp"
+        return CheckResult("sdk", WARNING, f"anthropic {sdk} without aiohttp", advice)
+    return CheckResult("sdk", OK, f"anthropic {sdk} with aiohttp {fast}")
 
 
 def _version(package: str) -> Optional[str]:

@@ -244,7 +244,7 @@ def add_common(parser: Parser) -> None:
 
 def _model(text: str) -> str:
     # Not above: few commands name a model.
-    from ..agents.names import is_model_name
+    from ..agents.model_names import is_model_name
 
     if text.strip() and not is_model_name(text.strip()):
         raise ValueError(text)
@@ -264,7 +264,7 @@ def join(words: Sequence[str]) -> str:
 
 def did_you_mean(word: str, known: Iterable[str], shown: Callable[[str], str] = str) -> str:
     """What to add to a message about `word`; "" where nothing known is like it."""
-    from ..agents.names import suggest
+    from ..agents.names import nearest
 
-    close = [shown(one) for one in suggest(word, known)]
+    close = [shown(one) for one in nearest(word, known)]
     return f"; did you mean {' or '.join(close)}?" if close else ""

@@ -9,8 +9,8 @@ from typing import Any, Dict, Iterator, List, Tuple
 
 from .. import settings
 from ..agents import Registry, all_fields, listed_fields
-from ..agents.agent_settings import NOTE
-from ..agents.names import suggest
+from ..agents.building import NOTE
+from ..agents.names import nearest
 from ..errors import AgentNotFoundError, InputError, InvalidAgentNameError
 from ..formatting import pluralize
 from ..storage.private_files import PRIVATE_FOLDER, PUBLIC_FILE, PUBLIC_FOLDER, Folder
@@ -66,7 +66,7 @@ def _agent_fields(registry: Registry, name: str) -> Dict[str, Any]:
 
 
 def _nearest_workflow(name: str, workflows: Dict[str, Any]) -> str:
-    close = suggest(name, workflows)
+    close = nearest(name, workflows)
     return f" Did you mean the workflow {' or '.join(close)}?" if close else ""
 
 

@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import List, Optional, Tuple
 from weakref import WeakKeyDictionary
 
-from ..cache.request_key import RequestKey, request_key
+from ..cache.request_key import RequestKey, cache_key, request_key
+from ..cache.request_key import question as as_question
 from ..costs import clear_cost, cost_or_bound, without_cost
 from ..engine.executor import CacheConfig
 from ..errors import CallError, CancelledCallError, InvalidOptionError
@@ -44,7 +45,7 @@ def checked_run_id(given: Optional[str]) -> str:
 
 def call_id_of(context: CallContext, question: RequestKey) -> str:
     """The call's id: of the same run, place and text it is the same again."""
-    return f"{context.call_id or 'call-' + uuid.uuid4().hex}:{question.digest().hex()}"
+    return f"{context.call_id or 'call-' + uuid.uuid4().hex}:{cache_key(as_question(*question)).hex()}"
 
 
 def counted_before(outcome: Outcome, age: float) -> Outcome:

@@ -20,7 +20,7 @@ from ..cache.diagnostics import explained
 from ..cache.entries import FORGED, NO_FINGERPRINT, seal_if_fits, to_entry, to_hit
 from ..cache.old_callers import arguments_of
 from ..cache.private_dir import cache_folder
-from ..cache.request_key import RequestFields, cache_key, request_fields
+from ..cache.request_key import Question, cache_key, question
 from ..storage.secret import find_secret
 from ..storage.signing import Entry, Secret, unseal
 from .database import Database
@@ -60,7 +60,7 @@ class SharedCache:
         self._written = 0
         self._clock = (0.0, float("-inf"))
         self._leases: Optional[sa.Connection] = None
-        self._held: Set[RequestFields] = set()
+        self._held: Set[Question] = set()
         self.forged = 0
 
     def bound(self, ttl_hours: float, max_size_mb: float) -> None:
@@ -71,7 +71,7 @@ class SharedCache:
         self, agent_name: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
     ) -> Optional[Dict[str, Any]]:
         """As `ResponseCache.get`."""
-        key = cache_key(request_fields(agent_name, task, model, fingerprint))
+        key = cache_key(question(agent_name, task, model, fingerprint))
         found = self._guarded(lambda: self._read(key), None)
         if found is None:
             return None
@@ -94,7 +94,7 @@ class SharedCache:
         self, agent_name: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
     ) -> bool:
         """Whether `get` would find an answer."""
-        key = cache_key(request_fields(agent_name, task, model, fingerprint))
+        key = cache_key(question(agent_name, task, model, fingerprint))
         return self._guarded(lambda: self._read(key), None) is not None
 
     def _read(self, key: bytes) -> Optional[Tuple[Entry, int, float]]:
@@ -123,11 +123,11 @@ class SharedCache:
         rows = [row for row in (self._row(**arguments_of(answer)) for answer in answers) if row]
         return self._guarded(lambda: self._write(rows), 0) if rows else 0
 
-    def _row(self, agent_name: str, *more: Any, **named: Any) -> Optional[Dict[str, Any]]:
+    def _row(self, agent_name: str, *more: Any, **fields: Any) -> Optional[Dict[str, Any]]:
         moment = self._guarded(self._now, None)
         if moment is None:
             return None
-        _, entry = to_entry(moment, agent_name, *more, **named)
+        _, entry = to_entry(moment, agent_name, *more, **fields)
         sealed = seal_if_fits(entry, self._secret, self._most // 2)
         if sealed is None:
             return None
@@ -200,28 +200,28 @@ class SharedCache:
         self, agent_name: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
     ) -> bool:
         """As `ResponseCache.acquire_lease`; the database lets go of it when the connection ends."""
-        fields = request_fields(agent_name, task, model, fingerprint)
+        asked = question(agent_name, task, model, fingerprint)
         # To its own connection the database would grant it twice.
-        if fields in self._held or not self._guarded(
-            lambda: self._lock("pg_try_advisory_lock", fields), True, leases=True
+        if asked in self._held or not self._guarded(
+            lambda: self._lock("pg_try_advisory_lock", asked), True, leases=True
         ):
             return False
-        self._held.add(fields)
+        self._held.add(asked)
         return True
 
     def release_lease(
         self, agent_name: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
     ) -> None:
         """Lets the next one go ahead."""
-        fields = request_fields(agent_name, task, model, fingerprint)
-        if fields in self._held:
-            self._held.discard(fields)
-            self._guarded(lambda: self._lock("pg_advisory_unlock", fields), True, leases=True)
+        asked = question(agent_name, task, model, fingerprint)
+        if asked in self._held:
+            self._held.discard(asked)
+            self._guarded(lambda: self._lock("pg_advisory_unlock", asked), True, leases=True)
 
-    def _lock(self, function: str, fields: RequestFields) -> bool:
+    def _lock(self, function: str, asked: Question) -> bool:
         if self._leases is None:
             self._leases = self._database.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-        number = int.from_bytes(cache_key(fields)[:8], "big", signed=True)
+        number = int.from_bytes(cache_key(asked)[:8], "big", signed=True)
         got: bool = self._leases.execute(
             sa.text(f"SELECT {function}(:number)"), {"number": number}
         ).scalar_one()

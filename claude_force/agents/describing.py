@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Dict, Optional
 
-from ..agent_types import Agent
 from ..errors import InvalidOptionError
-from .front_matter_keys import AGENT, COMMAND, SHOWN, keys_of, unused
-from .models import choose_model, model_id, takes_effort
+from ..types import Agent
+from .keys import AGENT, COMMAND, SHOWN, keys_of, not_used
+from .models import choose, model_of, takes_effort
 
 
 def listed_fields(agent: Agent) -> Dict[str, Any]:
@@ -40,7 +40,7 @@ def all_fields(agent: Agent) -> Dict[str, Any]:
         "max_tokens": settings.max_tokens,
         "temperature": settings.temperature,
         "effort": settings.effort,
-        "argument_hint": argument_hint(agent),
+        "argument_hint": hint_of(agent),
         "not_used": unused_keys(agent),
     }
 
@@ -55,7 +55,7 @@ def model_for(agent: Agent) -> Optional[str]:
     if agent.wrong_model is not None:
         return None
     try:
-        return model_id(choose_model(None, agent.model))
+        return model_of(choose(None, agent.model))
     except InvalidOptionError:
         # Of the environment, which is at fault for all agents and is told when it is used.
         return None
@@ -66,7 +66,7 @@ def written_model(agent: Agent) -> Optional[str]:
     return agent.model if agent.wrong_model is None else agent.wrong_model
 
 
-def argument_hint(agent: Agent) -> Optional[str]:
+def hint_of(agent: Agent) -> Optional[str]:
     """What a command says of its arguments. YAML reads `[pr] [priority]` as a list."""
     hint = agent.front_matter.get("argument-hint")
     if isinstance(hint, (list, tuple)):
@@ -76,7 +76,7 @@ def argument_hint(agent: Agent) -> Optional[str]:
 
 def unused_keys(agent: Agent) -> Dict[str, str]:
     """The keys of its front matter without an effect here, each with what it would have meant."""
-    found = {name: key.meaning for name, key in unused(agent.front_matter, kind_of(agent))}
+    found = {name: key.meaning for name, key in not_used(agent.front_matter, kind_of(agent))}
     if not effort_is_sent(agent):
         found["effort"] = f"{model_for(agent)} is not known to have levels of effort"
     return found

@@ -6,24 +6,24 @@ from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
-from ..agent_types import Agent
 from ..errors import ConfigurationError
 from ..storage.project_files import shown
-from .agent_settings import NOTE, WARNING, find_faults, read_model, read_settings
+from ..types import Agent
+from .building import NOTE, WARNING, faults_of, read_model, read_settings
 from .config import AgentEntry, Config, load_config
 from .definition import Definition
 from .discovery import Sources
 from .files import AgentFiles
-from .names import hashed_slug, is_lossy, slug
+from .loaded import Loaded, Problem
+from .names import is_lossy, marked_slug, slug
 from .plugins import Plugin, find_plugins
 from .skills import Place, find_skills
-from .snapshot import Problem, RegistrySnapshot
 
 _A_NOTE = "it has no front matter and is taken for notes; an agent's begins with '---'"
 _PLAIN_ENTRY = AgentEntry()
 
 
-class AgentSource(NamedTuple):
+class Source(NamedTuple):
     """Where files come from.
 
     Attributes:
@@ -39,7 +39,7 @@ class AgentSource(NamedTuple):
     prefix: str = ""
 
 
-class AgentFile(NamedTuple):
+class Found(NamedTuple):
     """A file that can be an agent; `title` is its name as it is written."""
 
     title: str
@@ -47,13 +47,13 @@ class AgentFile(NamedTuple):
     definition: Definition
 
 
-def load_sources(sources: Sources) -> RegistrySnapshot:
+def load_sources(sources: Sources) -> Loaded:
     """Raises ConfigurationError for a claude.json that can't be read; an agent's fault is its problem."""
     with AgentFiles(sources.bounds) as reader:
-        return _load(sources, RegistrySnapshot(reader))
+        return _load(sources, Loaded(reader))
 
 
-def _load(sources: Sources, loaded: RegistrySnapshot) -> RegistrySnapshot:
+def _load(sources: Sources, loaded: Loaded) -> Loaded:
     config = _config(loaded, sources)
     loaded.workflows = config.workflows
     for slip in config.slips:
@@ -61,13 +61,13 @@ def _load(sources: Sources, loaded: RegistrySnapshot) -> RegistrySnapshot:
     is_users = sources.user.absolute() == sources.folder.absolute()
     folders = [sources.folder] if is_users else [sources.folder, sources.user]
     skills = tuple((folder, "skills") for folder in folders)
-    entries = AgentSource("claude.json", sources.folder, skills)
+    entries = Source("claude.json", sources.folder, skills)
     claimed = {_add_entry(loaded, entries, name, entry) for name, entry in config.agents.items()}
     loaded.end_source()
     # An entry may use a file of the agents folder under a name of its own: that file is its alone.
     used = {sources.folder / entry.file for entry in config.agents.values()}
     labels = ["user"] if is_users else ["project", "user"]
-    places = [AgentSource(label, folder, skills) for label, folder in zip(labels, folders)]
+    places = [Source(label, folder, skills) for label, folder in zip(labels, folders)]
     for place in places:
         _add_agents(loaded, place, ("agents",), claimed, used)
         loaded.end_source()
@@ -81,23 +81,23 @@ def _load(sources: Sources, loaded: RegistrySnapshot) -> RegistrySnapshot:
     return loaded
 
 
-def _config(loaded: RegistrySnapshot, sources: Sources) -> Config:
+def _config(loaded: Loaded, sources: Sources) -> Config:
     folder, name = sources.folder, sources.config.name
-    found = loaded.find_file(folder, name, shared=True, subject=None)
+    found = loaded.look(folder, name, shared=True, subject=None)
     if found is None:
         return Config({}, {})
     return load_config(sources.config, loaded.reader.text(folder, name, found, subject=None))
 
 
-def _add_plugin(loaded: RegistrySnapshot, plugin: Plugin, root: Path, skills: Tuple[Place, ...]) -> None:
+def _add_plugin(loaded: Loaded, plugin: Plugin, root: Path, skills: Tuple[Place, ...]) -> None:
     own = (root, f"{plugin.folder}/skills" if plugin.folder else "skills")
-    source = AgentSource(f"plugin {plugin.name}", root, (own, *skills), f"{plugin.name}:")
+    source = Source(f"plugin {plugin.name}", root, (own, *skills), f"{plugin.name}:")
     _add_agents(loaded, source, plugin.agents, set(), set())
     _add_commands(loaded, source, plugin.commands, set())
     loaded.end_source()
 
 
-def _name_alone(loaded: RegistrySnapshot) -> None:
+def _name_alone(loaded: Loaded) -> None:
     """A plugin's agent is found without the plugin's name too, where no other agent goes by that."""
     names: Dict[str, List[str]] = {}
     for name in loaded.agents:
@@ -108,7 +108,7 @@ def _name_alone(loaded: RegistrySnapshot) -> None:
             loaded.titles.setdefault(short, full[0])
 
 
-def _add_entry(loaded: RegistrySnapshot, source: AgentSource, name: str, entry: AgentEntry) -> str:
+def _add_entry(loaded: Loaded, source: Source, name: str, entry: AgentEntry) -> str:
     """The slug that the entry claims, whether or not its files can be used."""
     own = slug(name)
     try:
@@ -117,7 +117,7 @@ def _add_entry(loaded: RegistrySnapshot, source: AgentSource, name: str, entry: 
         if not own:
             raise ConfigurationError("its name has no letter of a to z and no digit; add one")
         if own in loaded.agents and is_lossy(name):
-            own = hashed_slug(name)
+            own = marked_slug(name)
         if own in loaded.agents:
             other = loaded.agents[own].title
             raise ConfigurationError(f"its name is read as '{own}', which '{other}' has; rename one")
@@ -127,16 +127,16 @@ def _add_entry(loaded: RegistrySnapshot, source: AgentSource, name: str, entry: 
     except ConfigurationError as error:
         loaded.problems.append(Problem(name, entry.file or "claude.json", str(error)))
         return own
-    _add(loaded, source, AgentFile(name, entry.file, definition), own, entry, contract)
+    _add(loaded, source, Found(name, entry.file, definition), own, entry, contract)
     return own
 
 
-def _read_contract(loaded: RegistrySnapshot, folder: Path, file: str) -> Optional[str]:
+def _read_contract(loaded: Loaded, folder: Path, file: str) -> Optional[str]:
     text = loaded.text(folder, file, f"its contract {shown(file)}")
     return text if text.strip() else None
 
 
-def _read(loaded: RegistrySnapshot, folder: Path, file: str) -> Definition:
+def _read(loaded: Loaded, folder: Path, file: str) -> Definition:
     return loaded.definition(folder, loaded.text(folder, file))
 
 
@@ -148,10 +148,10 @@ def _check(definition: Definition) -> None:
 
 
 def _add_agents(
-    loaded: RegistrySnapshot, source: AgentSource, places: Sequence[str], claimed: Set[str], used: Set[Path]
+    loaded: Loaded, source: Source, places: Sequence[str], claimed: Set[str], used: Set[Path]
 ) -> None:
     """Adds the agents of a source whose names and files no stronger source has."""
-    found: List[AgentFile] = []
+    found: List[Found] = []
     for file in _markdown_files(loaded, source, places):
         if source.folder / file not in used:
             found += _found(loaded, source, file)
@@ -168,7 +168,7 @@ def _add_agents(
         _settle(loaded, source, whole, source.prefix + name, claimed)
 
 
-def _found(loaded: RegistrySnapshot, source: AgentSource, file: str) -> Iterator[AgentFile]:
+def _found(loaded: Loaded, source: Source, file: str) -> Iterator[Found]:
     title = PurePosixPath(file).stem
     try:
         definition = _read(loaded, source.folder, file)
@@ -177,17 +177,17 @@ def _found(loaded: RegistrySnapshot, source: AgentSource, file: str) -> Iterator
     except ConfigurationError as error:
         loaded.problems.append(Problem(source.prefix + title, file, str(error)))
         return
-    yield AgentFile(title, file, definition)
+    yield Found(title, file, definition)
 
 
-def _is_note(found: AgentFile, marked: bool) -> bool:
+def _is_note(found: Found, marked: bool) -> bool:
     if found.definition.fields or found.definition.late:
         return False
     is_readme = PurePosixPath(found.file).name.lower() == "readme.md"
     return is_readme or (marked and not found.definition.has_front_matter)
 
 
-def _named(found: Sequence[AgentFile], loaded: RegistrySnapshot) -> Iterator[Tuple[AgentFile, str]]:
+def _named(found: Sequence[Found], loaded: Loaded) -> Iterator[Tuple[Found, str]]:
     """Each file with its agent's name.
 
     A title in letters that names can't have gives way to the file's own name, then to what is left of it
@@ -199,14 +199,14 @@ def _named(found: Sequence[AgentFile], loaded: RegistrySnapshot) -> Iterator[Tup
     for one, name, rest in zip(found, names, left):
         if name is None:
             is_free = rest and taken[rest] == 1 and rest not in loaded.agents
-            name = rest if is_free else hashed_slug(one.title)
+            name = rest if is_free else marked_slug(one.title)
         if is_lossy(one.title):
             reason = f"its name has letters that names can't have, and it goes by '{name}'"
             loaded.remarks.append(Problem(one.title, one.file, f"{reason}; both names find it", NOTE))
         yield one, name
 
 
-def _plain_name(found: AgentFile) -> Optional[str]:
+def _plain_name(found: Found) -> Optional[str]:
     """The slug of its title, else of its file's name, if it lacks no letter of that."""
     for text in (found.title, PurePosixPath(found.file).stem):
         if not is_lossy(text) and slug(text):
@@ -214,9 +214,7 @@ def _plain_name(found: AgentFile) -> Optional[str]:
     return None
 
 
-def _settle(
-    loaded: RegistrySnapshot, source: AgentSource, found: AgentFile, name: str, claimed: Set[str]
-) -> None:
+def _settle(loaded: Loaded, source: Source, found: Found, name: str, claimed: Set[str]) -> None:
     """Adds the agent under `name`, unless that is taken."""
     other = loaded.agents.get(name)
     if other is not None and other.source == source.label:
@@ -232,9 +230,7 @@ def _settle(
         _add(loaded, source, found, name)
 
 
-def _add_commands(
-    loaded: RegistrySnapshot, source: AgentSource, places: Sequence[str], claimed: Set[str]
-) -> None:
+def _add_commands(loaded: Loaded, source: Source, places: Sequence[str], claimed: Set[str]) -> None:
     """Adds commands under their files' names; before one that is taken stands its folder's, or "command"."""
     for file in _markdown_files(loaded, source, places):
         path = PurePosixPath(file)
@@ -242,7 +238,7 @@ def _add_commands(
             if path.name.lower() == "readme.md" and not one.definition.has_front_matter:
                 loaded.problems.append(Problem(one.title, file, _A_NOTE, NOTE))
                 continue
-            stem = path.stem if not is_lossy(path.stem) and slug(path.stem) else hashed_slug(path.stem)
+            stem = path.stem if not is_lossy(path.stem) and slug(path.stem) else marked_slug(path.stem)
             folder = (
                 slug(path.parent.name) if len(path.parts) > len(PurePosixPath(places[0]).parts) + 1 else ""
             )
@@ -251,7 +247,7 @@ def _add_commands(
 
 
 def _settle_command(
-    loaded: RegistrySnapshot, source: AgentSource, found: AgentFile, stem: str, folder: str, claimed: Set[str]
+    loaded: Loaded, source: Source, found: Found, stem: str, folder: str, claimed: Set[str]
 ) -> None:
     if source.prefix:
         names = [source.prefix + stem, *([f"{source.prefix}{folder}-{stem}"] if folder else [])]
@@ -274,9 +270,9 @@ def _settle_command(
 
 
 def _add(
-    loaded: RegistrySnapshot,
-    source: AgentSource,
-    found: AgentFile,
+    loaded: Loaded,
+    source: Source,
+    found: Found,
     name: str,
     entry: AgentEntry = _PLAIN_ENTRY,
     contract: Optional[str] = None,
@@ -284,7 +280,7 @@ def _add(
 ) -> None:
     definition, model = found.definition, read_model(found.definition)
     settings, faults = read_settings(definition, is_command)
-    faults += find_faults(definition, is_command)
+    faults += faults_of(definition, is_command)
     texts, paths, missing = find_skills(loaded, source.folder, source.prefix, source.skills, settings.skills)
     for reason, state in (*faults, *((one, WARNING) for one in missing)):
         loaded.remarks.append(Problem(found.title, found.file, reason, state))
@@ -312,12 +308,12 @@ def _add(
     loaded.add(agent, *own, *paths)
 
 
-def _markdown_files(loaded: RegistrySnapshot, source: AgentSource, places: Sequence[str]) -> Iterator[str]:
+def _markdown_files(loaded: Loaded, source: Source, places: Sequence[str]) -> Iterator[str]:
     """The markdown files in folders, or named themselves, as paths relative to the source's folder."""
     seen: Set[str] = set()
     for place in places:
         try:
-            found = loaded.find_file(source.folder, place, shared=True)
+            found = loaded.look(source.folder, place, shared=True)
         except ConfigurationError as error:
             name = source.prefix.rstrip(":") or PurePosixPath(place).stem
             loaded.problems.append(Problem(name, place, str(error)))
@@ -332,14 +328,14 @@ def _markdown_files(loaded: RegistrySnapshot, source: AgentSource, places: Seque
                 yield name
 
 
-def _in_folder(loaded: RegistrySnapshot, source: AgentSource, place: str) -> Iterator[str]:
+def _in_folder(loaded: Loaded, source: Source, place: str) -> Iterator[str]:
     """The markdown files below a folder. What can't be gone into, or not to its end, is a problem."""
     skipped: Dict[str, str] = {}
     for one in loaded.reader.walk(source.folder, place, skipped):
         if one.real is not None:
-            loaded.watch_shared(source.folder / one.file)
-        loaded.watch_shared(one.real or source.folder / one.file, one.stamp)
+            loaded.share(source.folder / one.file)
+        loaded.share(one.real or source.folder / one.file, one.stamp)
         yield from (f"{one.file}/{name}" for name in one.names if name.lower().endswith(".md"))
     for file, reason in skipped.items():
-        loaded.watch_shared(source.folder / file)
+        loaded.share(source.folder / file)
         loaded.problems.append(Problem(PurePosixPath(file).stem, file, reason))

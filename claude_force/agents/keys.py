@@ -12,7 +12,7 @@ OBEYED, SHOWN, UNUSED = "obeyed", "shown", "unused"
 AGENT, COMMAND = "agent", "command"
 
 
-class KeyInfo(NamedTuple):
+class Key(NamedTuple):
     """One key of front matter.
 
     Attributes:
@@ -29,64 +29,60 @@ class KeyInfo(NamedTuple):
 
 _ONE_REQUEST = "each run here is one request without tools"
 
-AGENT_KEYS: Mapping[str, KeyInfo] = {
-    "name": KeyInfo(OBEYED, "the agent's name"),
-    "description": KeyInfo(OBEYED, "what the agent is for", one_line=False),
-    "model": KeyInfo(OBEYED, "the model that is asked"),
-    "max_tokens": KeyInfo(OBEYED, "the longest answer, in tokens"),
-    "temperature": KeyInfo(OBEYED, "how much the answers vary"),
-    "effort": KeyInfo(OBEYED, "how much the model thinks"),
-    "skills": KeyInfo(OBEYED, "skills whose text is part of the instructions", one_line=False),
-    "tools": KeyInfo(UNUSED, f"it lists the tools that the agent may use; {_ONE_REQUEST}", one_line=False),
-    "disallowedTools": KeyInfo(
+AGENT_KEYS: Mapping[str, Key] = {
+    "name": Key(OBEYED, "the agent's name"),
+    "description": Key(OBEYED, "what the agent is for", one_line=False),
+    "model": Key(OBEYED, "the model that is asked"),
+    "max_tokens": Key(OBEYED, "the longest answer, in tokens"),
+    "temperature": Key(OBEYED, "how much the answers vary"),
+    "effort": Key(OBEYED, "how much the model thinks"),
+    "skills": Key(OBEYED, "skills whose text is part of the instructions", one_line=False),
+    "tools": Key(UNUSED, f"it lists the tools that the agent may use; {_ONE_REQUEST}", one_line=False),
+    "disallowedTools": Key(
         UNUSED, f"it lists tools that the agent may not use; {_ONE_REQUEST}", one_line=False
     ),
-    "permissionMode": KeyInfo(UNUSED, f"it decides which tools run without a question; {_ONE_REQUEST}"),
-    "maxTurns": KeyInfo(UNUSED, f"it bounds the turns of an agent with tools; {_ONE_REQUEST}"),
-    "mcpServers": KeyInfo(UNUSED, f"it names servers of tools; {_ONE_REQUEST}", one_line=False),
-    "hooks": KeyInfo(
+    "permissionMode": Key(UNUSED, f"it decides which tools run without a question; {_ONE_REQUEST}"),
+    "maxTurns": Key(UNUSED, f"it bounds the turns of an agent with tools; {_ONE_REQUEST}"),
+    "mcpServers": Key(UNUSED, f"it names servers of tools; {_ONE_REQUEST}", one_line=False),
+    "hooks": Key(
         UNUSED, "it names commands to run around tool calls; no command is run here", one_line=False
     ),
-    "memory": KeyInfo(UNUSED, "it gives the agent notes that outlive a run; agents here have no memory"),
-    "isolation": KeyInfo(UNUSED, f"it gives the agent a worktree of the repository; {_ONE_REQUEST}"),
-    "initialPrompt": KeyInfo(
+    "memory": Key(UNUSED, "it gives the agent notes that outlive a run; agents here have no memory"),
+    "isolation": Key(UNUSED, f"it gives the agent a worktree of the repository; {_ONE_REQUEST}"),
+    "initialPrompt": Key(
         UNUSED, "it is the first message of a session; here the task is the message", one_line=False
     ),
-    "prompt": KeyInfo(
+    "prompt": Key(
         UNUSED,
         "it is the instructions in JSON; here they are the text below the front matter",
         one_line=False,
     ),
-    "schema": KeyInfo(
-        UNUSED, "it is the JSON Schema of the answer, which is not supported yet", one_line=False
-    ),
-    "context": KeyInfo(UNUSED, "it decides what the agent sees of a session; here an agent sees its task"),
-    "background": KeyInfo(SHOWN, "it lets the agent run beside a session"),
-    "color": KeyInfo(SHOWN, "it is the color of the agent's name"),
-    "disable-model-invocation": KeyInfo(SHOWN, "it keeps a model from starting the command"),
-    "argument-hint": KeyInfo(SHOWN, "it shows which arguments a command takes", one_line=False),
+    "schema": Key(UNUSED, "it is the JSON Schema of the answer, which is not supported yet", one_line=False),
+    "context": Key(UNUSED, "it decides what the agent sees of a session; here an agent sees its task"),
+    "background": Key(SHOWN, "it lets the agent run beside a session"),
+    "color": Key(SHOWN, "it is the color of the agent's name"),
+    "disable-model-invocation": Key(SHOWN, "it keeps a model from starting the command"),
+    "argument-hint": Key(SHOWN, "it shows which arguments a command takes", one_line=False),
 }
 
-COMMAND_KEYS: Mapping[str, KeyInfo] = {
+COMMAND_KEYS: Mapping[str, Key] = {
     **{name: AGENT_KEYS[name] for name in ("description", "model", "skills", "effort")},
     **{name: AGENT_KEYS[name] for name in ("max_tokens", "temperature")},
     **{name: AGENT_KEYS[name] for name in ("hooks", "schema", "disable-model-invocation", "argument-hint")},
-    "name": KeyInfo(SHOWN, "a command goes by the name of its file"),
-    "allowed-tools": KeyInfo(
+    "name": Key(SHOWN, "a command goes by the name of its file"),
+    "allowed-tools": Key(
         UNUSED, f"it lists tools that run without a question; {_ONE_REQUEST}", one_line=False
     ),
-    "disallowed-tools": KeyInfo(
+    "disallowed-tools": Key(
         UNUSED, f"it lists tools that the command may not use; {_ONE_REQUEST}", one_line=False
     ),
-    "context": KeyInfo(SHOWN, "it runs the command apart from the session, as every run here is"),
-    "agent": KeyInfo(UNUSED, "it names the agent that the command runs as; here it runs as none"),
-    "arguments": KeyInfo(
-        UNUSED, "it names the arguments; here they are $1, $2 and $ARGUMENTS", one_line=False
-    ),
-    "user-invocable": KeyInfo(SHOWN, "it hides the command from a menu"),
-    "when_to_use": KeyInfo(SHOWN, "it tells a model when to start the command", one_line=False),
-    "paths": KeyInfo(SHOWN, "it limits the files for which a model may start the command", one_line=False),
-    "shell": KeyInfo(SHOWN, "it names the shell of commands within the text, of which none is run"),
+    "context": Key(SHOWN, "it runs the command apart from the session, as every run here is"),
+    "agent": Key(UNUSED, "it names the agent that the command runs as; here it runs as none"),
+    "arguments": Key(UNUSED, "it names the arguments; here they are $1, $2 and $ARGUMENTS", one_line=False),
+    "user-invocable": Key(SHOWN, "it hides the command from a menu"),
+    "when_to_use": Key(SHOWN, "it tells a model when to start the command", one_line=False),
+    "paths": Key(SHOWN, "it limits the files for which a model may start the command", one_line=False),
+    "shell": Key(SHOWN, "it names the shell of commands within the text, of which none is run"),
 }
 
 # Read as text: YAML that holds them is not at fault, and no other key is meant.
@@ -125,12 +121,12 @@ _MEANT = {
 _SHORTEST_SLIP = 4
 
 
-def keys_of(kind: str) -> Mapping[str, KeyInfo]:
+def keys_of(kind: str) -> Mapping[str, Key]:
     """The table for "agent" or "command"."""
     return COMMAND_KEYS if kind == COMMAND else AGENT_KEYS
 
 
-def unused(fields: Mapping[str, Any], kind: str) -> Iterator[Tuple[str, KeyInfo]]:
+def not_used(fields: Mapping[str, Any], kind: str) -> Iterator[Tuple[str, Key]]:
     """The keys in a file's front matter that have no effect here, with what they would have meant."""
     table = keys_of(kind)
     for name in fields:
@@ -139,17 +135,17 @@ def unused(fields: Mapping[str, Any], kind: str) -> Iterator[Tuple[str, KeyInfo]
             yield name, key
 
 
-def misspelled_keys(fields: Iterable[str], kind: str) -> Iterator[Tuple[str, str]]:
+def slips(fields: Iterable[str], kind: str) -> Iterator[Tuple[str, str]]:
     """Pairs of a key that is not known and the one that it probably meant."""
     table = keys_of(kind)
     for name in fields:
         if name not in table and name not in _OTHERS:
-            meant = (_MEANT.get(name.lower()) if kind == AGENT else None) or closest_key(name, table)
+            meant = (_MEANT.get(name.lower()) if kind == AGENT else None) or meant_key(name, table)
             if meant is not None:
                 yield name, meant
 
 
-def closest_key(name: str, known: Iterable[str]) -> Optional[str]:
+def meant_key(name: str, known: Iterable[str]) -> Optional[str]:
     """The known key that `name` is one letter off, or spelled another way; None where there is none."""
     plain = _plain(name)
     if len(plain) < _SHORTEST_SLIP:
@@ -175,7 +171,7 @@ def is_one_off(one: str, other: str) -> bool:
     return left[1:] == right or left == right[1:]
 
 
-def parse_names(value: Any) -> Optional[Tuple[str, ...]]:
+def listed(value: Any) -> Optional[Tuple[str, ...]]:
     """The names in a list or in a text with commas; None for a value that is neither.
 
     A comma inside parentheses belongs to a name: "Bash(git log, git diff), Read" has two.

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 
-from ..agent_types import Agent
 from ..errors import ConfigurationError
-from .agent_settings import PROBLEM
+from ..types import Agent
+from .building import PROBLEM
 from .definition import Definition, front_matter_marks, read_definition
-from .files import AgentFiles, FoundPath, Stamp, stamp, stamp_of
+from .files import AgentFiles, Found, Stamp, stamp, stamp_of
 from .names import agent_slug
 
 # In the front matter of all files below one folder. YAML takes some 10 us for a mark; a file has about 50.
@@ -28,7 +28,7 @@ class Problem(NamedTuple):
     state: str = PROBLEM
 
 
-class RegistrySnapshot:
+class Loaded:
     """One reading of all sources, by `reader`.
 
     `problems` are what can't be an agent, `remarks` what became one all the same. `stamps` tell when it is
@@ -73,7 +73,7 @@ class RegistrySnapshot:
             return None
         return self.agents.get(name) or self.agents.get(self.titles.get(name, ""))
 
-    def find_problem(self, name: str) -> Optional[Problem]:
+    def problem_of(self, name: str) -> Optional[Problem]:
         return next((one for one in self.problems if name in (one.name, agent_slug(one.name))), None)
 
     def text(self, folder: Path, file: str, subject: Optional[str] = "it") -> str:
@@ -81,7 +81,7 @@ class RegistrySnapshot:
 
         Raises ConfigurationError, which calls it `subject`, or by its path if that is None.
         """
-        found = self.find_file(folder, file, subject=subject)
+        found = self.look(folder, file, subject=subject)
         return self.reader.text(folder, file, found, subject)
 
     def definition(self, folder: Path, text: str) -> Definition:
@@ -92,9 +92,9 @@ class RegistrySnapshot:
             return Definition({}, problem=problem)
         return read_definition(text)
 
-    def find_file(
+    def look(
         self, folder: Path, file: str, shared: bool = False, subject: Optional[str] = "it"
-    ) -> Optional[FoundPath]:
+    ) -> Optional[Found]:
         """What is at a path below `folder`, watched from then on; `shared`: see `share`.
 
         Raises ConfigurationError as `text` does.
@@ -114,7 +114,7 @@ class RegistrySnapshot:
                 self._real[path] = found.real
         return found
 
-    def watch_shared(self, path: Path, found: Optional[Stamp] = None) -> None:
+    def share(self, path: Path, found: Optional[Stamp] = None) -> None:
         """Watches a path that concerns every agent of its source and of weaker ones. `found` is its stamp as
         it was before it was read."""
         self._watch(path, True, found)

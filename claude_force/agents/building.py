@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple, TypeVar
 
-from ..agent_types import AgentSettings
-from .commands import find_injections
+from ..types import AgentSettings
+from .commands import injections
 from .definition import Definition
-from .front_matter_keys import AGENT, COMMAND, misspelled_keys, parse_names
-from .names import is_model_name
+from .keys import AGENT, COMMAND, listed, slips
+from .model_names import is_model_name
 
 T = TypeVar("T")
 
@@ -26,40 +26,40 @@ _NOT_YAML = (
 )
 
 
-class FieldFault(NamedTuple):
+class Fault(NamedTuple):
     """What is wrong with a file that is an agent all the same; after the first "; " what to do about it."""
 
     reason: str
     state: str = WARNING
 
 
-class ModelField(NamedTuple):
+class Model(NamedTuple):
     """What the front matter says of the model: a name, or what can't be one."""
 
     name: Optional[str] = None
     wrong: Optional[str] = None
 
 
-def read_model(definition: Definition) -> ModelField:
+def read_model(definition: Definition) -> Model:
     """The model of the front matter; neither where it has none."""
     written = definition.fields.get("model")
     if written is None:
-        return ModelField()
+        return Model()
     # YAML reads `model: 4` as a number.
     name = str(written).strip() if isinstance(written, (str, int, float)) else None
     if name == "":
-        return ModelField()
+        return Model()
     if name is None or isinstance(written, bool) or not is_model_name(name):
-        return ModelField(wrong=str(written))
-    return ModelField(name)
+        return Model(wrong=str(written))
+    return Model(name)
 
 
-def read_settings(definition: Definition, is_command: bool = False) -> Tuple[AgentSettings, List[FieldFault]]:
+def read_settings(definition: Definition, is_command: bool = False) -> Tuple[AgentSettings, List[Fault]]:
     """The settings that hold, and a fault for each that does not."""
     fields = definition.fields
     if is_command and "allowed-tools" in fields:
         fields = {**fields, "tools": fields["allowed-tools"]}
-    faults: List[FieldFault] = []
+    faults: List[Fault] = []
     found = {name: fields[name] for name in _SETTINGS if fields.get(name) is not None}
     if not found:
         # `tools:` with nothing behind it means none.
@@ -70,14 +70,14 @@ def read_settings(definition: Definition, is_command: bool = False) -> Tuple[Age
             return {}
         value = read(found[key])
         if value is None:
-            faults.append(FieldFault(f"its {key} is {found[key]!r:.60} and is ignored; {wanted}", PROBLEM))
+            faults.append(Fault(f"its {key} is {found[key]!r:.60} and is ignored; {wanted}", PROBLEM))
         return {} if value is None else {name: value}
 
     names = "write a list of names"
     values = {
-        **take("tools", "tools", parse_names, names),
-        **take("disallowedTools", "disallowed_tools", parse_names, names),
-        **take("skills", "skills", parse_names, names),
+        **take("tools", "tools", listed, names),
+        **take("disallowedTools", "disallowed_tools", listed, names),
+        **take("skills", "skills", listed, names),
         **take("max_tokens", "max_tokens", _whole, "write a whole number from 1 up"),
         **take("temperature", "temperature", _heat, "write a number from 0 to 1"),
         **take("effort", "effort", _effort, f"write one of {', '.join(EFFORTS)}"),
@@ -111,22 +111,22 @@ def _effort(value: Any) -> Optional[str]:
     return name if name in EFFORTS else None
 
 
-def find_faults(definition: Definition, is_command: bool) -> Iterator[FieldFault]:
+def faults_of(definition: Definition, is_command: bool) -> Iterator[Fault]:
     """What is wrong with a file beside its settings."""
     if not definition.is_yaml:
-        yield FieldFault(_NOT_YAML)
+        yield Fault(_NOT_YAML)
     if definition.late:
-        yield FieldFault(
+        yield Fault(
             f"its front matter begins on line {definition.late} and is read as text; move its '---' to line 1"
         )
     kind = COMMAND if is_command else AGENT
-    for written, meant in misspelled_keys(definition.fields, kind):
-        yield FieldFault(f"the key '{written}' of its front matter has no effect; write '{meant}'")
+    for written, meant in slips(definition.fields, kind):
+        yield Fault(f"the key '{written}' of its front matter has no effect; write '{meant}'")
     if is_command:
-        found = find_injections(definition.body)
+        found = injections(definition.body)
         if found:
             shown = ", ".join(one[:40] for one in found[:3]) + (", ..." if len(found) > 3 else "")
-            yield FieldFault(
+            yield Fault(
                 f"no command is executed and no file is read for it, {shown} is sent as text; "
                 "put what the model needs into the task"
             )
