@@ -55,7 +55,7 @@ def interrupted_at(module, *arguments):
     [
         ("claude_force.cli.main", ("--help",)),
         ("argparse", ("--help",)),
-        ("claude_force.cli.arguments.options", ("list", "agents")),
+        ("claude_force.cli.arguments", ("list", "agents")),
         ("claude_force.agents", ("list", "agents")),
         ("asyncio", ASK),
         ("anyio", ("run", "many", "t.jsonl", "-o", "o.jsonl")),

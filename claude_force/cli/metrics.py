@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, TextIO, Tuple
 
@@ -26,21 +25,43 @@ _BAR_HEAD = "compared"
 _MOST_WANTED = ("runs", "errors", "p95", "cost")
 
 
-def show_metrics(args: argparse.Namespace) -> int:
-    """Returns 0, also where nothing is recorded yet. Raises InputError, OSError."""
-    folder = find_sources(args.config, Path.cwd()).ledger
-    window = window_of(time.time(), args.hours, args.since)
-    if args.what == "export":
-        _choose_output(args)
-        _export(args, folder, window)
-        return 0
+def show_summary(args: argparse.Namespace) -> int:
+    """Returns 0, also where nothing is recorded yet, as the next four. Raises InputError, OSError."""
+    return _show(args, Summary.as_dict, _summary)
+
+
+def show_agents(args: argparse.Namespace) -> int:
+    return _show(args, Summary.agents_as_dict, lambda summary: _table("agent", summary.by_agent()))
+
+
+def show_models(args: argparse.Namespace) -> int:
+    return _show(args, Summary.models_as_dict, lambda summary: _table("model", summary.by_model()))
+
+
+def show_costs(args: argparse.Namespace) -> int:
+    return _show(args, Summary.money, _costs)
+
+
+def show_errors(args: argparse.Namespace) -> int:
+    return _show(args, _error_fields, _errors)
+
+
+def _show(
+    args: argparse.Namespace, fields: Callable[[Summary], Any], write: Callable[[Summary], None]
+) -> int:
+    folder, window = _source(args)
     summary = summary_of(folder, window)
     _remark(summary.total().executions, summary.skipped, folder, window)
     if args.json:
-        streams.as_json(_PLAIN[args.what](summary))
+        streams.as_json(fields(summary))
     elif summary.groups:
-        _SHOWN[args.what](summary)
+        write(summary)
     return 0
+
+
+def _source(args: argparse.Namespace) -> Tuple[Path, TimeRange]:
+    """Returns the folder of the ledger, and the time that was asked for."""
+    return find_sources(args.config, Path.cwd()).ledger, window_of(time.time(), args.hours, args.since)
 
 
 def _remark(executions: int, skipped: int, folder: Path, window: TimeRange) -> None:
@@ -119,8 +140,8 @@ def _trends(days: Dict[str, Metrics]) -> None:
         streams.write(f"{name + ':':13} {sparkline([measure(one) for _, one in recent])}")
 
 
-def _table(first: str, of: Callable[[Summary], Dict[str, Metrics]], summary: Summary) -> None:
-    parts = sorted(of(summary).items(), key=lambda one: -one[1].executions)
+def _table(first: str, groups: Dict[str, Metrics]) -> None:
+    parts = sorted(groups.items(), key=lambda one: -one[1].executions)
     heads = [first, "runs", "errors", "cached", "p50", "p95", "p99", "tokens", "cost", "saved"]
     rows = [
         [
@@ -176,7 +197,7 @@ def _money_table(first: str, of: Dict[str, Metrics]) -> None:
 
 
 def _errors(summary: Summary) -> None:
-    found = _plain_errors(summary)
+    found = _error_fields(summary)
     if not found["errors"]:
         streams.write(f"none in {pluralize(found['executions'], 'execution')}")
         return
@@ -195,7 +216,7 @@ def _errors(summary: Summary) -> None:
     )
 
 
-def _plain_errors(summary: Summary) -> Dict[str, Any]:
+def _error_fields(summary: Summary) -> Dict[str, Any]:
     whole = summary.total()
     facts = whole.as_dict()
     names = ("executions", "errors", "error_rate", "timeouts", "timeout_rate")
@@ -229,22 +250,6 @@ def _with_bars(heads: List[str], rows: List[List[str]], values: List[float]) -> 
     render.table(heads, rows)
 
 
-_SHOWN: Dict[str, Callable[[Summary], None]] = {
-    "summary": _summary,
-    "agents": partial(_table, "agent", Summary.by_agent),
-    "models": partial(_table, "model", Summary.by_model),
-    "costs": _costs,
-    "errors": _errors,
-}
-_PLAIN: Dict[str, Callable[[Summary], Any]] = {
-    "summary": Summary.as_dict,
-    "agents": Summary.agents_as_dict,
-    "models": Summary.models_as_dict,
-    "costs": Summary.money,
-    "errors": _plain_errors,
-}
-
-
 def _choose_output(args: argparse.Namespace) -> None:
     """FILE of 1.x is another spelling of `-o FILE`. Raises InputError."""
     if None not in (args.file, args.output):
@@ -252,7 +257,10 @@ def _choose_output(args: argparse.Namespace) -> None:
     args.output = args.file if args.output is None else args.output
 
 
-def _export(args: argparse.Namespace, folder: Path, window: TimeRange) -> None:
+def export(args: argparse.Namespace) -> int:
+    """Returns 0. Raises InputError where nothing can be written, OSError."""
+    folder, window = _source(args)
+    _choose_output(args)
     produce = _figures_for_prometheus if args.format == "prometheus" else _executions
     if args.output is None:
         if args.json and args.format != "json":
@@ -260,7 +268,7 @@ def _export(args: argparse.Namespace, folder: Path, window: TimeRange) -> None:
                 f"--json and --format {args.format} exclude each other: add -o FILE or drop one."
             )
         streams.let_write(lambda out: _remark(*produce(args.format, folder, window, out), folder, window))
-        return
+        return 0
     from ..ledger.export import open_export
 
     try:
@@ -272,6 +280,7 @@ def _export(args: argparse.Namespace, folder: Path, window: TimeRange) -> None:
     if args.json:
         fields = {"output": args.output, "executions": executions, "skipped_lines": skipped}
         streams.as_json({"success": True, **fields})
+    return 0
 
 
 def _executions(format: str, folder: Path, window: TimeRange, out: TextIO) -> Tuple[int, int]:

@@ -26,7 +26,7 @@ from .durable_runs import (
     notes,
     opened,
 )
-from .main import parse
+from .parser import parse
 
 T = TypeVar("T")
 
@@ -351,8 +351,9 @@ def _resume_bulk(args: argparse.Namespace, note: BulkRunRecord) -> int:
     again = parse([*note.words, *budget])
     again.database, again.json = url, again.json or args.json
     streams.status(f"run {note.run} goes on in {note.folder}, with the output {note.output}")
-    code: int = again.carry_out(again)
-    return code
+    from .run_many import run_many
+
+    return run_many(again)
 
 
 def _refuse_foreign(args: argparse.Namespace) -> None:

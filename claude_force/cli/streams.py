@@ -25,7 +25,7 @@ class StdoutError(Exception):
         super().__init__(f"stdout can't be written: {failure.strerror}")
 
 
-def be_quiet(quiet: bool) -> None:
+def set_quiet(quiet: bool) -> None:
     """Whether stderr gets errors only, from here on."""
     global _quiet
     _quiet = quiet
@@ -37,7 +37,7 @@ def is_quiet() -> bool:
 
 def prepare_streams() -> None:
     """Makes of them streams that take every character: pipes get UTF-8. What is closed is nowhere."""
-    be_quiet(False)
+    set_quiet(False)
     _open_what_is_closed()
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
@@ -68,8 +68,8 @@ def finish(code: int) -> int:
     return code
 
 
-def give_up_where_stuck() -> None:
-    """Who ends a command does not wait for one who has stopped reading what it says."""
+def discard_blocked_stdout() -> None:
+    """Discards what is left for stdout if its reader has stopped reading: the command ends without it."""
     with suppress(OSError, ValueError):
         if not select.select((), (sys.stdout,), (), 0)[1]:
             _discard(sys.stdout)

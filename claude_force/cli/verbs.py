@@ -2,30 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Iterator, Mapping, NamedTuple, Tuple
+from typing import Iterator, List, Mapping, NamedTuple, Tuple
+
+from .arguments import OPTIONS, Option
+
+PROGRAM = "claude-force"
 
 
 class Verb(NamedTuple):
-    """One word of the command line.
+    """A command line without its arguments, such as `run agent`.
 
     Attributes:
         summary: one or two sentences for the help.
-        handler: "module:function" of the package `cli`; "" for a verb that only has kinds.
-        options: names in `OPTIONS`, in the order of the help.
-        notes: a paragraph below the options.
-        examples: command lines without the leading `claude-force`.
-        kinds: the words that may follow, `dest` the attribute that tells which one did.
+        handler: "module:function" of this package; the function takes the parsed arguments and returns the
+            exit code. "" for a verb that only has kinds.
+        option_names: keys of `OPTIONS`, in the order of the help.
+        notes: paragraphs below the options.
+        examples: command lines, without the leading `claude-force`.
+        kinds: the words that may follow, each a verb.
     """
 
     summary: str
     handler: str = ""
-    options: str = ""
+    option_names: str = ""
     notes: str = ""
     examples: Tuple[str, ...] = ()
     kinds: Mapping[str, Verb] = {}
-    dest: str = "what"
+
+    @property
+    def options(self) -> List[Option]:
+        """Its arguments, with those that all verbs have."""
+        names = f"{self.option_names} {_COMMON}".split()
+        return [OPTIONS[name] for name in names]
+
+    @property
+    def flags(self) -> List[str]:
+        """The spellings of its options."""
+        return [flag for one in self.options for flag in one.flags]
 
 
+_COMMON = "json api_key config model quiet verbose"
 _TASK = "Without --task and --task-file the task is read from standard input: a pipe, or - to name it."
 _CODES = (
     "Exit codes: 0 every row succeeded, 1 no further row can be run, 2 wrong input, 3 some rows failed, "
@@ -116,14 +132,12 @@ _RUNS = {
     ),
 }
 _CACHE = {
-    "stats": Verb("Show what the answer cache holds.", "cache:show_cache", "cache_dir"),
-    "clear": Verb("Remove all answers, or those of one agent.", "cache:show_cache", "cache_agent cache_dir"),
-    "verify": Verb(
-        "Check every signature. Exit code 1 if one is wrong.", "cache:show_cache", "remove cache_dir"
-    ),
+    "stats": Verb("Show what the answer cache holds.", "cache:show_stats", "cache_dir"),
+    "clear": Verb("Remove all answers, or those of one agent.", "cache:clear", "cache_agent cache_dir"),
+    "verify": Verb("Check every signature. Exit code 1 if one is wrong.", "cache:verify", "remove cache_dir"),
     "explain": Verb(
         "Say why an answer is found or not. Sends nothing.",
-        "cache:show_cache",
+        "cache:explain",
         f"agent_name task task_file cache_dir {_CALL}",
         _TASK,
         ('cache explain code-reviewer --task "Review: def f(): pass"',),
@@ -131,19 +145,19 @@ _CACHE = {
 }
 
 
-def _metrics(summary: str) -> Verb:
-    return Verb(summary, "metrics:show_metrics", "hours since")
-
-
 _METRICS = {
-    "summary": _metrics("How much ran, how long it took, what it cost, what went wrong."),
-    "agents": _metrics("The figures of each agent."),
-    "models": _metrics("The figures of each model."),
-    "costs": _metrics("What was spent and saved, by agent, model, workflow and day."),
-    "errors": _metrics("What went wrong how often, and what to do about it."),
+    "summary": Verb("Show counts, times, costs and errors.", "metrics:show_summary", "hours since"),
+    "agents": Verb("Show the metrics of each agent.", "metrics:show_agents", "hours since"),
+    "models": Verb("Show the metrics of each model.", "metrics:show_models", "hours since"),
+    "costs": Verb(
+        "Show what was spent and saved, by agent, model, workflow and day.",
+        "metrics:show_costs",
+        "hours since",
+    ),
+    "errors": Verb("Count errors by type, with advice for each.", "metrics:show_errors", "hours since"),
     "export": Verb(
-        "Write out all executions, or the figures for Prometheus.",
-        "metrics:show_metrics",
+        "Export all executions, or metrics for Prometheus.",
+        "metrics:export",
         "export_file hours since export_format export_output",
         examples=("metrics export --format csv -o executions.csv --since 7d",),
     ),
@@ -165,7 +179,7 @@ VERBS: Mapping[str, Verb] = {
         examples=("list agents", "list workflows --json"),
     ),
     "info": Verb("Show an agent or a workflow.", "project:show_info", "any_name as_json"),
-    "run": Verb("Run an agent, a workflow, or many tasks.", kinds=_RUN, dest="kind"),
+    "run": Verb("Run an agent, a workflow, or many tasks.", kinds=_RUN),
     "workflow": Verb(
         "Show what a workflow does, and in which order.",
         kinds={
@@ -201,8 +215,27 @@ VERBS: Mapping[str, Verb] = {
 }
 
 
-def walk(verbs: Mapping[str, Verb], before: str = "") -> Iterator[Tuple[str, Verb]]:
-    """Every verb with its whole name, such as "run agent"."""
+# What stands before the first verb.
+ROOT = Verb(
+    "Run a fleet of Claude agents from the shell.",
+    notes="Exit codes: 0 done, 1 an agent failed, 2 wrong input, 130 stopped; `run many` has more.",
+    examples=(
+        "init",
+        'run agent code-reviewer --task "Review: def f(): pass"',
+        "run many tasks.jsonl -o results.jsonl",
+        "help run many",
+    ),
+    kinds=VERBS,
+)
+
+
+def walk(verbs: Mapping[str, Verb] = VERBS, before: str = "") -> Iterator[Tuple[str, Verb]]:
+    """Yields every verb with its whole name, such as "run agent"."""
     for name, verb in verbs.items():
         yield f"{before}{name}", verb
         yield from walk(verb.kinds, f"{before}{name} ")
+
+
+def verbs_with(flag: str) -> List[str]:
+    """Returns the names of the verbs that have an option of this spelling, such as "--budget"."""
+    return [name for name, verb in walk() if verb.handler and flag in verb.flags]
