@@ -268,7 +268,7 @@ class TestExport:
         for target in (ledger, tmp_path / "link"):
             assert main(["metrics", "export", "-o", str(target)]) == 2
             assert main(["report", "-o", str(target)]) == 2
-        assert "Name another file" in capsys.readouterr().err
+        assert "belongs to the ledger itself" in capsys.readouterr().err
         assert ledger.read_bytes() == before
 
     def test_prometheus_gets_counters_and_summaries(self, ledger, capsys):

@@ -12,12 +12,9 @@ from ..advice import for_shell
 from ..agents.discovery import find_sources
 from ..errors import InputError
 from ..formatting import format_usd, pluralize
-from ..ledger.metrics import Metrics, advice_on
-from ..ledger.parallel_reader import summary_of
-from ..ledger.reading import Reading
-from ..ledger.rotating_log import LIVE, older_files
-from ..ledger.summary import Summary
-from ..ledger.time_range import TimeRange, window_of
+from ..ledger.metrics import Metrics, Summary, advice_for
+from ..ledger.reader import LedgerReader, TimeRange, parse_time_range, read_summary
+from ..ledger.rotating_log import ACTIVE_FILE, rotated_files
 from . import render, streams
 
 # A bar is as long as its value beside the highest.
@@ -50,7 +47,7 @@ def _show(
     args: argparse.Namespace, fields: Callable[[Summary], Any], write: Callable[[Summary], None]
 ) -> int:
     folder, window = _source(args)
-    summary = summary_of(folder, window)
+    summary = read_summary(folder, window)
     _remark(summary.total().executions, summary.skipped, folder, window)
     if args.json:
         streams.as_json(fields(summary))
@@ -61,12 +58,12 @@ def _show(
 
 def _source(args: argparse.Namespace) -> Tuple[Path, TimeRange]:
     """Returns the folder of the ledger, and the time that was asked for."""
-    return find_sources(args.config, Path.cwd()).ledger, window_of(time.time(), args.hours, args.since)
+    return find_sources(args.config, Path.cwd()).ledger, parse_time_range(time.time(), args.hours, args.since)
 
 
 def _remark(executions: int, skipped: int, folder: Path, window: TimeRange) -> None:
     if not executions:
-        if window.is_everything or not ((folder / LIVE).exists() or older_files(folder)):
+        if window.is_unbounded or not ((folder / ACTIVE_FILE).exists() or rotated_files(folder)):
             what = "yet; run an agent first: claude-force run agent NAME --task TEXT"
         else:
             what = "for that time; leave out --hours and --since for all of them"
@@ -238,7 +235,7 @@ def _error_fields(summary: Summary) -> Dict[str, Any]:
 
 
 def _advice(error_type: str) -> Optional[str]:
-    found = advice_on(error_type)
+    found = advice_for(error_type)
     return None if found is None else for_shell(found)
 
 
@@ -287,7 +284,7 @@ def _executions(format: str, folder: Path, window: TimeRange, out: TextIO) -> Tu
     """Returns how many were written, and how many lines could not be read; so does the next."""
     from ..ledger.export import writer_of
 
-    reading = Reading(folder, window)
+    reading = LedgerReader(folder, window)
     written = writer_of(format)(reading.entries(), out)
     return written, reading.skipped
 
@@ -295,7 +292,7 @@ def _executions(format: str, folder: Path, window: TimeRange, out: TextIO) -> Tu
 def _figures_for_prometheus(_: str, folder: Path, window: TimeRange, out: TextIO) -> Tuple[int, int]:
     from ..integrations.prometheus import exposition
 
-    summary = summary_of(folder, window)
+    summary = read_summary(folder, window)
     out.write(exposition(summary))
     return summary.total().executions, summary.skipped
 
