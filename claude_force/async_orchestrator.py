@@ -13,9 +13,9 @@ from .bulk import (
     RunOne,
     Tasks,
     aiter_any,
-    most_under_way,
     parse_task,
     stream_results,
+    task_limit,
 )
 from .cache.request_key import USE
 from .engine.estimate import Estimate
@@ -133,7 +133,7 @@ class AsyncAgentOrchestrator(Workflows):
         budgets = () if budget_usd is None else (Budget(budget_usd),)
         context = CallContext(budgets, first_of_many=first_of_many, session=self._session, run_gate=run_gate)
         run = self._run_row(context, self._asking.run_id(run_id), place, call_options)
-        most = self._asking.most or most_under_way(self._how().ceiling)
+        most = self._asking.most or task_limit(self._how().ceiling)
         return stream_results(tasks, run, most, in_order, tracker)
 
     def _run_row(

@@ -13,7 +13,6 @@ from . import settings
 from .agents import Refusals, Registry, check_context, prepare_call
 from .cache.request_key import USE, Service, cache_key, check_policy, question, request_key, service
 from .clock import Clock
-from .engine.call_sender import CallSender
 from .engine.connection_pool import CallerSettings, LoopBoundPool
 from .engine.estimate import Estimate, Estimator
 from .engine.executor import CacheConfig, CachingExecutor, CallBackend
@@ -109,11 +108,11 @@ class Engine(Inquiries):
     def _door(self, durable: Optional[str]) -> CallBackend:
         """Where calls get their answers. Raises InvalidOptionError, DatabaseError without the extra."""
         if durable is None:
-            return CachingExecutor(self._connect, self._clock)
+            return CachingExecutor(self._send, self._clock)
         # Not above: it needs the extra.
         from .durable import open_door
 
-        return open_door(durable, self._connect, self._how, self._clock)
+        return open_door(durable, self._send, self._how, self._clock)
 
     @property
     def config_path(self) -> Union[str, Path, None]:
@@ -262,8 +261,9 @@ class Engine(Inquiries):
         """Who answers, by the environment as it is now."""
         return service(self.api_key, self.base_url)
 
-    async def _connect(self, model: str) -> CallSender:
-        return await self._caller.sender(self._how(), model)
+    async def _send(self, call: Call, left: Optional[float], context: CallContext) -> Reply:
+        context.check_open(call.model)
+        return await self._caller.send(call, self._how(), left, context)
 
     def _how(self) -> CallerSettings:
         given = (

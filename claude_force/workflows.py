@@ -12,7 +12,7 @@ from anyio import to_thread
 
 from .agents import check_task
 from .base_orchestrator import Engine
-from .bulk import OnResult, aiter_any, most_under_way
+from .bulk import OnResult, aiter_any, task_limit
 from .cache.request_key import USE
 from .costs import cost_or_bound
 from .engine.estimate import Estimate
@@ -25,9 +25,9 @@ from .types import Call
 from .workflow import OnStep, Step, Workflow, WorkflowResult, check, read_workflow
 from .workflow.checkpointer import Checkpointer, RunCheckpoint
 from .workflow.checkpoints import RunRecord
-from .workflow.plan import Draft, Plan, SizeOf, between, plan_steps, with_problem_of
+from .workflow.plan import DraftStep, Plan, SizeOf, combine_estimates, plan_steps, with_longest_answers
 from .workflow.results import FAILED, SUCCEEDED
-from .workflow.runner import OnPart, RunConfig, Runner
+from .workflow.runner import OnCall, RunConfig, Runner
 from .workflow.step_calls import StepAnswer, StepCall
 
 
@@ -69,13 +69,13 @@ class Workflows(Engine):
         Raises InputError where the workflow, one of its agents or the task can't be run; nothing was sent.
         """
         found, context = self._workflow(workflow_name, pass_output_to_next), self._terms_of_run()
-        async with await self._keeper.keeping(found.name, resume) as kept:
-            setting = self._setting(found, *kept.given(task, inputs), pass_output_to_next, fail_fast)
-            setting = replace(setting, on_step=_signed(on_step, kept), on_part=_numbered(on_result))
+        async with await self._keeper.open_run(found.name, resume) as kept:
+            setting = self._setting(found, *kept.or_saved(task, inputs), pass_output_to_next, fail_fast)
+            setting = replace(setting, on_step=_signed(on_step, kept), on_call=_numbered(on_result))
             await kept.begin(setting)
             runner = Runner(found, setting, partial(self._run_part, found.name, kept, context, call_options))
             result = WorkflowResult(found, setting.task, await runner.run(), runner.elapsed, kept.run_id)
-            result.cost_before = kept.spent_before
+            result.cost_before = kept.cost_before
             kept.status = SUCCEEDED if result.success else FAILED
             return result
 
@@ -101,7 +101,7 @@ class Workflows(Engine):
                 part.step.agent, part.task, is_composed=True, **_options(part.step, call_options)
             )
 
-        async def estimated(size_of: SizeOf) -> Tuple[List[Draft], Estimate]:
+        async def estimated(size_of: SizeOf) -> Tuple[List[DraftStep], Estimate]:
             steps = await to_thread.run_sync(lambda: list(plan_steps(found, setting, prepare, size_of)))
             calls = aiter_any([call for step in steps for call in step.calls])
             return steps, await self._estimated(calls, _runnable, cache)
@@ -109,8 +109,8 @@ class Workflows(Engine):
         forecast = self._caller.forecast
         sizes = (lambda call: 1.0), forecast.answer_bytes, forecast.most_bytes
         (_, low), (steps, expected), (longest, high) = [await estimated(size_of) for size_of in sizes]
-        planned = tuple(map(with_problem_of, steps, longest))
-        return Plan(found, planned, between(low, expected, high))
+        planned = tuple(map(with_longest_answers, steps, longest))
+        return Plan(found, planned, combine_estimates(low, expected, high))
 
     async def runs(self, most: int = 20) -> List[RunRecord]:
         """The last runs of workflows that can be resumed, the newest first. Raises CacheError."""
@@ -143,10 +143,10 @@ class Workflows(Engine):
         """Raises InputError for what can't be run."""
         check(workflow, self._registry.get, inputs)
         ends_early = workflow.fail_fast if fail_fast is None else fail_fast
-        room = self._asking.most or most_under_way(self._how().ceiling)
+        room = self._asking.most or task_limit(self._how().ceiling)
         root, config = self._registry.project, self._registry.named
         return RunConfig(
-            check_task(task), inputs, root, room, self._clock.now, pass_output, ends_early, config=config
+            check_task(task), inputs, root, room, self._clock.now, pass_output, ends_early, config_path=config
         )
 
     async def _run_part(
@@ -160,7 +160,7 @@ class Workflows(Engine):
         step = part.step
         options = _options(step, call_options)
         question = self._question(step.agent, part.task, is_composed=True, **options)
-        result = kept.recall(part, question)
+        result = kept.saved_answer(part, question)
         if result is not None:
             return StepAnswer(result, resumed=True)
         call_cost, many = CallCost(), step.foreach is not None
@@ -176,10 +176,11 @@ class Workflows(Engine):
                 **{"context": context, **options},
             )
         except asyncio.CancelledError:
-            kept.broken_off(cost_or_bound(call_cost.usd, call_cost.at_most))
+            left = call_cost.own_share()
+            kept.record_cost(cost_or_bound(left.usd, left.at_most))
             raise
         if not is_unsent(result):
-            await kept.keep(part, question, result)
+            await kept.save(part, question, result)
         return StepAnswer(result)
 
     def _terms_of_run(self) -> CallContext:
@@ -197,7 +198,7 @@ def _signed(on_step: Optional[OnStep], kept: RunCheckpoint) -> Optional[OnStep]:
     return lambda event: on_step(replace(event, run_id=kept.run_id))
 
 
-def _numbered(on_result: Optional[OnResult]) -> Optional[OnPart]:
+def _numbered(on_result: Optional[OnResult]) -> Optional[OnCall]:
     if on_result is None:
         return None
     numbers = count()

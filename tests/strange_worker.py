@@ -10,17 +10,16 @@ def poisoned():
     """It dies of each call whose task has the word in it, and is sooner taken for dead."""
     from claude_force.durable import heartbeat as liveness
     from claude_force.durable import worker
-    from claude_force.engine.call_sender import CallSender
 
     liveness.DEAD_SECONDS = worker.DEAD_SECONDS = 1.5
-    send = CallSender.send
+    send = worker._Crew._send
 
-    async def or_die(self, call, *more):
+    async def or_die(self, call, left, terms):
         if "poison" in call.task:
             os._exit(9)
-        return await send(self, call, *more)
+        return await send(self, call, left, terms)
 
-    CallSender.send = or_die
+    worker._Crew._send = or_die
 
 
 def wrong_clock():

@@ -10,7 +10,7 @@ from contextlib import closing
 
 import pytest
 
-from claude_force.cli import machine_checks as machine
+from claude_force.cli.checks import machine
 from claude_force.cli.main import main
 from claude_force.storage import secret
 from claude_force.testing import RateLimit, faults

@@ -12,7 +12,7 @@ import pytest
 from fleet import until, write_project
 
 from claude_force.bulk.results_file import OutputDisturbedError, ResultsFile
-from claude_force.bulk.task_file import Row
+from claude_force.bulk.task_file import TaskRow
 from claude_force.testing import MessagesServer
 from claude_force.types import AgentResult
 
@@ -151,11 +151,11 @@ class TestOutputThatIsTakenAway:
     def test_is_told_soon_or_at_the_end(self, tmp_path, seconds):
         path, result = tmp_path / "out.jsonl", AgentResult("a", True, cost=0.5)
         with ResultsFile(path) as output:
-            output.write(Row(0, "a", "task"), "key", result)
+            output.write(TaskRow(0, "a", "task"), "key", result)
             path.unlink()
             time.sleep(seconds)
             with pytest.raises(OutputDisturbedError):
-                output.write(Row(1, "a", "task"), "key", result)
+                output.write(TaskRow(1, "a", "task"), "key", result)
                 assert not seconds
                 # What a run asks when its last row has ended.
                 output.expect_there()

@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ledgers import executed
 
-from claude_force.bulk import ProgressTracker, ResultsFile, Row, RunSummary
+from claude_force.bulk import ProgressTracker, ResultsFile, RunSummary, TaskRow
 from claude_force.costs import CostTotals, clear_cost, is_unpriced, without_cost
 from claude_force.engine.result_builder import CallLabels, shared, succeeded
 from claude_force.engine.result_json import as_cached
 from claude_force.errors import OverloadedError
-from claude_force.ledger.encoder import encode_line
-from claude_force.ledger.entry import decode_lines
-from claude_force.ledger.metrics import compute_metrics
+from claude_force.ledger.decoder import read_lines
+from claude_force.ledger.encoder import line_of_execution
+from claude_force.ledger.metrics import figures_of
 from claude_force.types import AgentResult, Attempt, Reply, Usage
 from claude_force.workflow import Step, StepResult, Workflow, WorkflowResult
 
@@ -48,8 +48,8 @@ def of_outcome(results):
 
 
 def of_ledger(results):
-    lines = [encode_line(replace(executed(), result=one), "run").encode() for one in results]
-    figures = compute_metrics(decode_lines([line + b"\n" for line in lines])[0])
+    lines = [line_of_execution(replace(executed(), result=one), "run").encode() for one in results]
+    figures = figures_of(read_lines([line + b"\n" for line in lines])[0])
     return CostTotals(figures.cost, figures.unknown_price, figures.saved_cost, figures.prompt_cache_saving)
 
 
@@ -77,7 +77,7 @@ def test_the_output_of_a_bulk_run_knows_what_its_rows_cost(results, tmp_path_fac
     path = tmp_path_factory.mktemp("bulk") / "results.jsonl"
     with ResultsFile(path) as output:
         for number, result in enumerate(results):
-            output.write(Row(number, "a", "task"), "key", result)
+            output.write(TaskRow(number, "a", "task"), "key", result)
     with ResultsFile(path) as output:
         done = output.done.values()
     expected = CostTotals.of(results)

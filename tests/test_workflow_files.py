@@ -11,11 +11,12 @@ from hypothesis import strategies as some
 
 from claude_force.agents.names import nearest
 from claude_force.errors import AgentNotFoundError, InvalidWorkflowError
-from claude_force.workflow import Step, Workflow, template
+from claude_force.workflow import Step, Workflow
+from claude_force.workflow import models as template
 from claude_force.workflow.graph import cycles, dependents, levels
 from claude_force.workflow.models import Condition, ForEach
 from claude_force.workflow.parser import read_workflow
-from claude_force.workflow.prompts import render, usual_template
+from claude_force.workflow.step_calls import default_template, render
 from claude_force.workflow.validation import check, faults
 
 AGENTS = ("python-expert", "code-reviewer")
@@ -495,7 +496,7 @@ class TestChain:
 class TestUsualTemplate:
     def usual(self, last, pass_output=True):
         workflow = read_workflow("w", {"steps": [step("a"), step("b"), last]})
-        return usual_template(workflow.steps[-1], workflow, pass_output)
+        return default_template(workflow.steps[-1], workflow, pass_output)
 
     def test_has_the_task_and_each_answer_that_is_waited_for(self):
         assert self.usual(step("c", "b", "a")) == (
@@ -582,37 +583,37 @@ class TestTemplates:
     @given(some.text() | PIECES.map("".join))
     def test_a_text_without_an_opening_stays_as_it_is(self, text):
         text = OPENING.sub("{", text)
-        assert template.names_in(text) == []
-        assert template.fill(text, {}) == text
+        assert template.template_names(text) == []
+        assert template.fill_template(text, {}) == text
 
     @given(PIECES.map("".join), some.text(alphabet="${}a\n"))
     def test_values_are_put_in_and_never_looked_into(self, before, value):
         before = OPENING.sub("{", before)
         text = f"{before}|${{task}}|${{task}}"
-        assert template.names_in(text) == ["task"]
-        assert template.fill(text, {"task": value}) == f"{before}|{value}|{value}"
+        assert template.template_names(text) == ["task"]
+        assert template.fill_template(text, {"task": value}) == f"{before}|{value}|{value}"
 
     @given(PIECES.map("".join))
     def test_a_doubled_dollar_makes_any_text_plain(self, text):
         plain = OPENING.sub("{", text)
-        assert template.fill(f"{plain}|$${{task}}", {"task": "x"}) == f"{plain}|${{task}}"
+        assert template.fill_template(f"{plain}|$${{task}}", {"task": "x"}) == f"{plain}|${{task}}"
 
     @given(PIECES.map("".join))
     def test_what_is_filled_in_is_what_is_named(self, text):
-        names = template.names_in(text)
-        template.fill(text, dict.fromkeys(names, ""))
+        names = template.template_names(text)
+        template.fill_template(text, dict.fromkeys(names, ""))
         for name in names:
             with pytest.raises(KeyError):
-                template.fill(text, dict.fromkeys(set(names) - {name}, ""))
+                template.fill_template(text, dict.fromkeys(set(names) - {name}, ""))
 
     @given(some.text(alphabet=string.printable))
     def test_names_have_no_braces_and_no_line_ends(self, inner):
         plain = not set(inner) & set("{}\n")
-        assert (template.names_in(f"${{{inner}}}") == [inner]) or not plain
+        assert (template.template_names(f"${{{inner}}}") == [inner]) or not plain
 
     def test_prices_and_shell_variables_are_text(self):
         text = "It costs $5 or $$10, $HOME is not $(x) nor $task, and {task} is not ${\ntask}"
-        assert template.fill(text, {"task": "x"}) == text
+        assert template.fill_template(text, {"task": "x"}) == text
 
     @pytest.mark.parametrize(
         ("name", "kind"),
@@ -626,7 +627,7 @@ class TestTemplates:
         ],
     )
     def test_the_kind_of_a_name_is_what_stands_before_its_first_dot(self, name, kind):
-        assert template.kind_of(name) == kind
+        assert template.split_name(name) == kind
 
 
 class TestConditions:

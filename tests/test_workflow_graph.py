@@ -4,6 +4,7 @@ import asyncio
 import time
 from dataclasses import dataclass, replace
 
+import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
@@ -66,7 +67,7 @@ class Way:
 
 
 def setting(tmp_path=None, **more):
-    ways = {"task": "T", "inputs": {}, "root": tmp_path, "most_parts": 1_000, "now": LoopClock().now, **more}
+    ways = {"task": "T", "inputs": {}, "root": tmp_path, "max_calls": 1_000, "now": LoopClock().now, **more}
     return RunConfig(**ways)
 
 
@@ -200,7 +201,7 @@ class TestTime:
     @given(graphs(lists=True), some.integers(1, 3))
     def test_no_more_parts_are_under_way_than_there_is_room_for_and_none_of_it_is_idle(self, drawn, room):
         workflow, ways = drawn
-        results, server, elapsed = carried_out(workflow, ways, most_parts=room)
+        results, server, elapsed = carried_out(workflow, ways, max_calls=room)
         assert server.most_in_flight <= room
         assert all(one.success for one in results.values())
         for step in workflow.steps:
@@ -348,7 +349,7 @@ class TestRetries:
             Step("many", "x", foreach=ForEach("list", tuple("abcde")), retries=3, optional=True),
             Step("after", "x", dependencies=("many",)),
         )
-        many, after = run_virtually(ran(graph(*steps), setting(most_parts=2), run))
+        many, after = run_virtually(ran(graph(*steps), setting(max_calls=2), run))
         assert asked == [("many", 0), ("many", 1)]
         assert all(isinstance(one.error, CancelledCallError) for one in many.results)
         assert many.cost == 1.0 and len(many.results) == 5
@@ -507,7 +508,7 @@ class TestForEach:
             return StepAnswer(result_of(part, OK))
 
         step = Step("a", "x", "${item}", foreach=ForEach("list", tuple(map(str, range(2_000)))))
-        (result,) = run_virtually(ran(graph(step), setting(most_parts=8), run))
+        (result,) = run_virtually(ran(graph(step), setting(max_calls=8), run))
         assert [one.output for one in result.results] == [f"yes:a[{number}]" for number in range(2_000)]
         assert ended[-1] == 250
         # Beside them the step and the run.
@@ -516,7 +517,7 @@ class TestForEach:
     def test_a_long_list_does_not_go_before_all_that_comes_after_it(self):
         long = Step("long", "x", "${item}", foreach=ForEach("list", tuple(map(str, range(100)))))
         steps = long, Step("first", "x"), Step("second", "x", dependencies=("first",))
-        _, server, elapsed = carried_out(graph(*steps), {}, most_parts=4)
+        _, server, elapsed = carried_out(graph(*steps), {}, max_calls=4)
         assert server.ended[("second", 0)] <= 4
         assert elapsed == 26
 
@@ -541,7 +542,7 @@ class TestTold:
         events, ended = [], []
         steps = [Step("a", "x", foreach=ForEach("list", ("1", "2"))), Step("b", "x", None, ("a",))]
         ways = {"a": Way((1, 2), (REFUSED,))}
-        results, _, _ = carried_out(graph(*steps), ways, on_step=events.append, on_part=ended.append)
+        results, _, _ = carried_out(graph(*steps), ways, on_step=events.append, on_call=ended.append)
         assert [(one.step, one.status, one.done, one.parts, one.failed) for one in events] == [
             ("a", "running", 0, 2, 0),
             ("a", "running", 1, 2, 1),
@@ -560,7 +561,7 @@ class TestEnd:
         server = Simulated(ways)
 
         async def work():
-            running = asyncio.ensure_future(Runner(workflow, setting(most_parts=room), server.run).run())
+            running = asyncio.ensure_future(Runner(workflow, setting(max_calls=room), server.run).run())
             await asyncio.sleep(seconds + 0.5)
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
@@ -602,7 +603,8 @@ class TestEnd:
             try:
                 await asyncio.sleep(100)
             finally:
-                await asyncio.sleep(3)
+                with anyio.CancelScope(shield=True):
+                    await asyncio.sleep(3)
                 put_away.append(part.step.id)
 
         async def work():

@@ -17,7 +17,7 @@ from test_workflow_runs import DIAMOND, SECRET, answer, engine, rows, shown, ste
 from claude_force.errors import InvalidWorkflowError, RunBusyError, RunNotFoundError
 from claude_force.testing import MessagesServer, faults
 from claude_force.workflow import Step, Workflow
-from claude_force.workflow.checkpoints import Answer, CheckpointStore, RunRecord
+from claude_force.workflow.checkpoints import CheckpointStore, RunRecord, SavedAnswer
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="modes, forks and signals as POSIX has them")
 
@@ -106,7 +106,7 @@ class TestForgeries:
         with closing(CheckpointStore(folder, SECRET)) as journal:
             (one, *_) = [one for one in journal.answers(first.run_id) if one.step == "left"]
             change(folder, "DELETE FROM answers WHERE step = 'left'")
-            journal.keep([(first.run_id, one._replace(result='{"of": "a later version"}'), 0.0)])
+            journal.save([(first.run_id, one._replace(result='{"of": "a later version"}'), 0.0)])
         for left in ({"left": 1}, {}):
             await ran(project, server, folder, resume=first.run_id)
             assert steps_asked(server) == left
@@ -256,7 +256,7 @@ class TestAge:
         with closing(CheckpointStore(folder, SECRET)) as journal:
             for name, (began, ended) in ages.items():
                 journal.begin(RunRecord(name, "w", "x"))
-                journal.keep([(name, Answer("a", 0, b"q", now, "{}"), 0.5)])
+                journal.save([(name, SavedAnswer("a", 0, b"q", now, "{}"), 0.5)])
                 ended = None if ended is None else now - ended * self.DAY
                 change(
                     folder,
@@ -407,7 +407,7 @@ def test_the_listing_and_a_write_can_go_on_at_once(folder):
     ) as reading:
         writing.begin(RunRecord("r", "w", "x"))
         for number in range(50):
-            writing.keep([("r", Answer("a", number, str(number).encode(), float(number), "{}"), 0.01)])
+            writing.save([("r", SavedAnswer("a", number, str(number).encode(), float(number), "{}"), 0.01)])
             assert len(reading.recent(20)) == 1
         (run,) = reading.recent(1)
         assert (run.answers, run.spent) == (50, pytest.approx(0.5))

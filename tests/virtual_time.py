@@ -14,7 +14,6 @@ from claude_force.limits.token_estimator import TokenEstimator
 from claude_force.testing.limits import Limiter
 from claude_force.testing.replies import Refused
 from claude_force.transport.error_mapping import from_status
-from claude_force.transport.services import API
 from claude_force.types import Reply, Usage
 
 
@@ -61,7 +60,7 @@ class SimulatedServer:
     `tokens` (time, input, output) of each that was answered.
     """
 
-    service = API
+    is_cloud = False
 
     def __init__(
         self, limit=None, latency=lambda chance: 1.0, status=lambda now: None, retry_after=None, seed=1

@@ -12,21 +12,21 @@ from .progress import (
     Retried,
     Started,
 )
+from .result_lines import STDIN, STDOUT, StdoutResults, spool
 from .results_file import Results, ResultsFile
 from .resumable_run import ResumableRun, RunSummary
 from .sources import SourceFiles
-from .standard_streams import STDIN, STDOUT, StdoutResults, spooled
-from .task_file import Row, Rows, TaskFile
+from .task_file import TaskFile, TaskRow, TaskRows
 from .task_stream import (
     OnResult,
     RunOne,
     Task,
     Tasks,
     aiter_any,
-    most_under_way,
     parse_task,
     run_row,
     stream_results,
+    task_limit,
 )
 
 __all__ = [
@@ -45,8 +45,6 @@ __all__ = [
     "ResultsFile",
     "ResumableRun",
     "Retried",
-    "Row",
-    "Rows",
     "RunOne",
     "RunSummary",
     "SourceFiles",
@@ -54,11 +52,13 @@ __all__ = [
     "StdoutResults",
     "Task",
     "TaskFile",
+    "TaskRow",
+    "TaskRows",
     "Tasks",
     "aiter_any",
-    "most_under_way",
     "parse_task",
     "run_row",
-    "spooled",
+    "spool",
     "stream_results",
+    "task_limit",
 ]

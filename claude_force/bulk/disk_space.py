@@ -18,12 +18,12 @@ try:
 except ImportError:  # Windows has no such limits.
     resource = None  # type: ignore[assignment]
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Held beyond what is asked for, so that not every row is a call of the system, and most that is left held.
 _SLACK, _MOST_SLACK = 256 * 1024, 2 * 1024 * 1024
 
 
-class Room:
+class DiskReservation:
     """Holds room in `folder`. Where the system can't, everything is granted."""
 
     def __init__(self, folder: Folder, name: str) -> None:
@@ -55,7 +55,7 @@ class Room:
         try:
             os.posix_fallocate(self._file, 0, size)
         except OSError as error:
-            if error.errno in FULL:
+            if error.errno in DISK_FULL:
                 self._cut(self._held)
                 return False
             # The file system can't hold room.

@@ -121,11 +121,11 @@ class ProgressTracker:
         # Moments, each with the rows that were answered by then; the first is that of the first request.
         self._samples: Deque[Tuple[float, int]] = deque()
 
-    def row(self, index: int, agent_name: str) -> RowWatch:
+    def row(self, index: int, agent_name: str) -> RowListener:
         """Begins a row."""
         self._taken += 1
         self.on_event(Queued(index, agent_name, self.progress()))
-        return RowWatch(self, index, agent_name)
+        return RowListener(self, index, agent_name)
 
     def began(self) -> None:
         self._in_flight += 1
@@ -198,7 +198,7 @@ def _is_answered(result: AgentResult) -> bool:
     return not (result.cached or result.shared) and (result.success or result.attempts > 0)
 
 
-class RowWatch(CallListener):
+class RowListener(CallListener):
     """Tells one row's story."""
 
     def __init__(self, tracker: ProgressTracker, index: int, agent_name: str) -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import tempfile
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Dict, Iterator, Optional, Tuple
+from typing import IO, Any, BinaryIO, Collection, Dict, Iterator, Mapping, Optional, Tuple
 
 from ..costs import cost_or_bound, is_unpriced
 from ..errors import CancelledCallError, ClosedError, InputError
 from ..types import AgentResult
-from .task_file import Row
+from .task_file import TaskRow
 
 # Errors of calls that were ended from outside. They are written down for what they may have cost.
 _BROKEN_OFF = (ClosedError.__name__, CancelledCallError.__name__)
@@ -19,11 +23,11 @@ _OPENING = b'{"index": '
 _BEGINNING, _LONGEST_LINE = 2**16, 2**27
 
 # USD that earlier runs of a row have cost, and at most what they cost where that is not known.
-Before = Tuple[float, float]
+EarlierCost = Tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Done:
+class SavedRow:
     """What the output says of a row.
 
     Attributes:
@@ -44,12 +48,12 @@ class Done:
     empty: bool = False
 
 
-def line_of(row: Row, key: str, result: AgentResult, before: Before = (0.0, 0.0)) -> bytes:
+def format_line(row: TaskRow, key: str, result: AgentResult, before: EarlierCost = (0.0, 0.0)) -> bytes:
     """A row's result as the output has it, with its line end."""
     return json.dumps(_fields(row, key, result, before), default=str).encode() + b"\n"
 
 
-def _fields(row: Row, key: str, result: AgentResult, before: Before) -> Dict[str, Any]:
+def _fields(row: TaskRow, key: str, result: AgentResult, before: EarlierCost) -> Dict[str, Any]:
     usage = result.usage
     cost, at_most = _costs(result, before)
     echo = {} if row.echo is None else {"task": row.echo}
@@ -82,7 +86,7 @@ def _fields(row: Row, key: str, result: AgentResult, before: Before) -> Dict[str
     }
 
 
-def _costs(result: AgentResult, before: Before) -> Tuple[Optional[float], Optional[float]]:
+def _costs(result: AgentResult, before: EarlierCost) -> Tuple[Optional[float], Optional[float]]:
     """USD that the row cost with its earlier runs, and at most; None where that is not known."""
     known, doubtful = before
     is_unknown = is_unpriced(result.success, result.cost, result.cost_at_most)
@@ -101,17 +105,17 @@ def _error(result: AgentResult) -> Optional[str]:
     return "; ".join(result.errors) if result.errors else None
 
 
-def cost_alone(found: Dict[str, Any]) -> bytes:
+def format_cost_line(found: Dict[str, Any]) -> bytes:
     """The line of a call that was broken off: no result, and what it has cost."""
     note = {"success": False, "output": "", "error": "it is run again", "error_type": _BROKEN_OFF[-1]}
     return json.dumps({**found, **note}).encode() + b"\n"
 
 
-def done_of(found: Dict[str, Any]) -> Done:
+def to_saved_row(found: Dict[str, Any]) -> SavedRow:
     success, cost, most = found["success"], found["cost"], found.get("cost_at_most", 0.0)
     # Older outputs have no such field, or one of the row's own.
     at_most = most if type(most) in (int, float) and 0 <= most < float("inf") else 0.0
-    return Done(
+    return SavedRow(
         found["key"],
         success,
         cost or 0.0,
@@ -122,7 +126,7 @@ def done_of(found: Dict[str, Any]) -> Done:
     )
 
 
-def whole_lines(lines: IO[bytes], path: Path) -> Iterator[Tuple[int, bytes, Dict[str, Any]]]:
+def complete_lines(lines: IO[bytes], path: Path) -> Iterator[Tuple[int, bytes, Dict[str, Any]]]:
     """Each whole line with its end and what it says. Raises InputError for a file that is no output."""
     position = 0
     for number, line in enumerate(_bounded(lines), start=1):
@@ -177,3 +181,49 @@ def _is_whole(found: Dict[str, Any]) -> bool:
         and isinstance(found.get("success"), bool)
         and (cost is None or (type(cost) in (int, float) and 0 <= cost < float("inf")))
     )
+
+
+STDIN, STDOUT = "standard input", "standard output"
+
+
+@contextmanager
+def spool(source: BinaryIO, suffix: str = ".jsonl") -> Iterator[Path]:
+    """A private temporary file with everything that `source` holds, because tasks are read more than once.
+
+    Raises OSError.
+    """
+    descriptor, name = tempfile.mkstemp(suffix, "claude-force-tasks-")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            shutil.copyfileobj(source, file)
+        yield Path(name)
+    finally:
+        Path(name).unlink()
+
+
+class StdoutResults:
+    """Results as JSON lines on a stream. Nothing is read back, so a run that writes here can't be resumed."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.path = Path(STDOUT)
+        self.done: Dict[int, SavedRow] = {}
+        self._descriptor = descriptor
+
+    def keep(self, kept: Mapping[int, SavedRow], again: Collection[int] = ()) -> None:
+        """Does nothing: there are no earlier results."""
+
+    def hold(self, size: int) -> bool:
+        """True: a pipe has no room to be held."""
+        return True
+
+    def give_back(self, size: int) -> None:
+        """Does nothing."""
+
+    def expect_there(self) -> None:
+        """Does nothing: a stream can't be replaced."""
+
+    def write(self, row: TaskRow, key: str, result: AgentResult, before: EarlierCost = (0.0, 0.0)) -> None:
+        """Writes a row's result. Raises OSError, also where the reader is gone."""
+        line = format_line(row, key, result, before)
+        while line:
+            line = line[os.write(self._descriptor, line) :]

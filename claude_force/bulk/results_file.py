@@ -33,9 +33,9 @@ from ..storage.locks import try_lock
 from ..storage.places import folder_of, granted_path
 from ..storage.private_files import PUBLIC_FILE
 from ..types import AgentResult
-from .disk_space import FULL, Room
-from .result_lines import Before, Done, cost_alone, done_of, line_of, whole_lines
-from .task_file import RESULT_FIELDS, Row
+from .disk_space import DISK_FULL, DiskReservation
+from .result_lines import EarlierCost, SavedRow, complete_lines, format_cost_line, format_line, to_saved_row
+from .task_file import RESULT_FIELDS, TaskRow
 
 logger = logging.getLogger(__name__)
 
@@ -49,12 +49,12 @@ class Results(Protocol):
     """Where a run writes its results, and which of them it had before."""
 
     path: Path
-    done: Dict[int, Done]
+    done: Dict[int, SavedRow]
 
-    def keep(self, kept: Mapping[int, Done], again: Collection[int] = ()) -> None:
+    def keep(self, kept: Mapping[int, SavedRow], again: Collection[int] = ()) -> None:
         """Drops all rows but these."""
 
-    def write(self, row: Row, key: str, result: AgentResult, before: Before = (0.0, 0.0)) -> None:
+    def write(self, row: TaskRow, key: str, result: AgentResult, before: EarlierCost = (0.0, 0.0)) -> None:
         """Adds a row's result. Raises OSError."""
 
     def hold(self, size: int) -> bool:
@@ -96,7 +96,7 @@ class ResultsFile:
             self._folder.close()
             raise
         self._file: Any = None
-        self._room: Optional[Room] = None
+        self._room: Optional[DiskReservation] = None
         self._looked = float("-inf")
         # Rows that are run again; a new line of one makes its old line worth nothing.
         self._again: Set[int] = set()
@@ -130,12 +130,12 @@ class ResultsFile:
         os.close(self._lock)
         self._folder.close()
 
-    def _load(self) -> Tuple[Dict[int, Done], int, int]:
+    def _load(self) -> Tuple[Dict[int, SavedRow], int, int]:
         """What stands in the file whole, where that ends, in bytes, and in how many lines it stands."""
-        done: Dict[int, Done] = {}
+        done: Dict[int, SavedRow] = {}
         good = lines = 0
         for end, _, found in self._lines():
-            done[found["index"]] = done_of(found)
+            done[found["index"]] = to_saved_row(found)
             good, lines = end, lines + 1
         return done, good, lines
 
@@ -148,9 +148,9 @@ class ResultsFile:
 
     def _lines(self) -> Iterator[Tuple[int, bytes, Dict[str, Any]]]:
         with os.fdopen(self._folder.read(self._name), "rb") as lines:
-            yield from whole_lines(lines, self.path)
+            yield from complete_lines(lines, self.path)
 
-    def keep(self, kept: Mapping[int, Done], again: Collection[int] = ()) -> None:
+    def keep(self, kept: Mapping[int, SavedRow], again: Collection[int] = ()) -> None:
         """Takes out all rows but these. Of those that are run `again` the cost stays, for the next run to
         know however this one ends. The old file stays until the new one is whole. Raises OSError."""
         if len(kept) != len(self.done) or self._has_old_lines:
@@ -158,14 +158,14 @@ class ResultsFile:
             self.done, self._again, self._has_old_lines = dict(kept), set(again), False
         # Now, while there is a descriptor for it.
         self._opened()
-        self._room = Room(self._folder, f"{self._name}.room-{os.getpid()}")
+        self._room = DiskReservation(self._folder, f"{self._name}.room-{os.getpid()}")
 
     def _kept_lines(self, kept: Collection[int], again: Collection[int]) -> Iterator[bytes]:
         for line, found in self._newest_lines():
             if found["index"] in kept:
                 yield line
             elif found["index"] in again:
-                yield cost_alone(found)
+                yield format_cost_line(found)
 
     def _replace(self, lines: Iterable[bytes]) -> None:
         fresh = self._name + ".tmp"
@@ -188,17 +188,17 @@ class ResultsFile:
         os.close(self._lock)
         self._lock, self._size = descriptor, size
 
-    def write(self, row: Row, key: str, result: AgentResult, before: Before = (0.0, 0.0)) -> None:
+    def write(self, row: TaskRow, key: str, result: AgentResult, before: EarlierCost = (0.0, 0.0)) -> None:
         """Appends a row's result; when it returns, a kill of this process does not lose it. Raises OSError,
         and then nothing was appended. `before`: USD that earlier runs of the row have cost.
 
         Not in a thread: some microseconds, in which no request is sent whose answer a kill could lose.
         """
-        line = line_of(row, key, result, before)
+        line = format_line(row, key, result, before)
         try:
             self._append(line)
         except OSError as error:
-            if self._room is None or error.errno not in FULL:
+            if self._room is None or error.errno not in DISK_FULL:
                 raise
             self._room.let_go()
             self._append(line)
@@ -335,7 +335,7 @@ class ResultsFile:
         self.close()
 
 
-def check_fields(row: Row) -> None:
+def check_fields(row: TaskRow) -> None:
     """Raises InputError where a field of the row's would be taken for one of the result's."""
     taken = sorted(set(row.fields) & set(RESULT_FIELDS))
     if taken:

@@ -13,12 +13,24 @@ from ..errors import BudgetExceededError, CancelledCallError, ClaudeForceError, 
 from ..limits.run_gate import RunGate
 from ..types import AgentResult, CallCompleted
 from .progress import Event, Finished, OnEvent
-from .result_lines import Before, Done
+from .result_lines import EarlierCost, SavedRow
 from .results_file import OutputDisturbedError, Results, check_fields
-from .run_errors import Problems, Refusals, answer_bytes, changed, disturbed, line_bytes, no_room, not_written
-from .task_file import Row, Rows
+from .task_file import TaskRow, TaskRows
 from .task_stream import Task
-from .unknown_models import MODEL, RUN, ModelOf, UnknownModels
+from .unknown_models import (
+    MODEL,
+    RUN,
+    CallChecks,
+    ModelOf,
+    UnknownModels,
+    UnrunnableRows,
+    answer_bytes,
+    changed,
+    disturbed,
+    line_bytes,
+    no_room,
+    not_written,
+)
 
 # `AsyncAgentOrchestrator.stream_multiple` with everything given but the tasks and who is told of events.
 StreamTasks = Callable[[AsyncIterator[Task], OnEvent], AsyncIterator[AgentResult]]
@@ -64,7 +76,7 @@ class RunSummary(CostTotals):
         self.failed += not result.success
         self._count_flags(result)
 
-    def keep(self, done: Done) -> None:
+    def keep(self, done: SavedRow) -> None:
         """Counts one that stood in the output before. Its cost is counted already."""
         self.kept += 1
         self.succeeded += done.success
@@ -72,7 +84,7 @@ class RunSummary(CostTotals):
         self.unpriced += done.unpriced
         self._count_flags(done)
 
-    def _count_flags(self, one: Union[AgentResult, Done]) -> None:
+    def _count_flags(self, one: Union[AgentResult, SavedRow]) -> None:
         self.truncated += one.truncated
         self.refused += one.refused
         self.empty += one.empty
@@ -114,7 +126,7 @@ class ResumableRun:
 
     def __init__(
         self,
-        rows: Rows,
+        rows: TaskRows,
         output: Results,
         options: str = "",
         limit: Optional[int] = None,
@@ -123,18 +135,18 @@ class ResumableRun:
         fail_fast: bool = False,
         model_of: Optional[ModelOf] = None,
         max_tokens: Optional[int] = None,
-        refusals: Optional[Callable[[], Refusals]] = None,
+        refusals: Optional[Callable[[], CallChecks]] = None,
     ) -> None:
         self._rows, self._output, self._options = rows, output, options
         self._fail_fast = fail_fast
         self._answer_bytes = answer_bytes(max_tokens or settings.MAX_TOKENS)
         self._limit = float("inf") if limit is None else limit
-        self._kept: Dict[int, Done] = {} if afresh else dict(output.done)
+        self._kept: Dict[int, SavedRow] = {} if afresh else dict(output.done)
         # What rows that are run again have cost already.
-        self._before: Dict[int, Before] = {}
+        self._before: Dict[int, EarlierCost] = {}
         self._drop(lambda done: done.broken_off or (retry_failed and not done.success))
-        self.outcome = self._compared(Problems(refusals))
-        self._under_way: Dict[int, Row] = {}
+        self.summary = self._compared(UnrunnableRows(refusals))
+        self._under_way: Dict[int, TaskRow] = {}
         self.run_gate = RunGate()
         self._models = UnknownModels(self, model_of or str)
         self._ended = False
@@ -143,11 +155,11 @@ class ResumableRun:
         self._idle.set()
 
     @property
-    def due(self) -> int:
+    def pending(self) -> int:
         """Rows that are to be run."""
-        return self.outcome.total - self.outcome.kept
+        return self.summary.total - self.summary.kept
 
-    def tasks(self) -> Iterator[Row]:
+    def pending_rows(self) -> Iterator[TaskRow]:
         """The rows that are to be run."""
         for row in self._rows:
             if row.index >= self._limit:
@@ -183,9 +195,9 @@ class ResumableRun:
         self._expect_output()
         for _, result in self._models.held[:1]:
             # No row of any other model was answered.
-            if result.error is not None and not self.outcome.stopped:
+            if result.error is not None and not self.summary.stopped:
                 self._end(result.error)
-        return self.outcome
+        return self.summary
 
     def _expect_output(self) -> None:
         try:
@@ -195,18 +207,18 @@ class ResumableRun:
 
     def stop(self) -> None:
         """No further row is begun."""
-        self._ended = self.outcome.stopped = True
+        self._ended = self.summary.stopped = True
 
-    def place(self, number: int) -> str:
+    def row_id(self, number: int) -> str:
         """The row that is the run's task `number`, by a name that stays the same when the run goes on."""
         return str(self._under_way[number].index)
 
-    async def saved(self) -> None:
+    async def wait_until_saved(self) -> None:
         """Returns when no row has been sent whose result is not written."""
         await self._idle.wait()
 
     async def _feed(self) -> AsyncIterator[Task]:
-        for number, row in enumerate(self.tasks()):
+        for number, row in enumerate(self.pending_rows()):
             if self._ended:
                 return
             if not await self._finds_room(row):
@@ -215,7 +227,7 @@ class ResumableRun:
             # The result of a row that can't be run is its problem.
             yield InputError(row.problem) if row.problem else (row.agent, row.task)  # type: ignore[misc]
 
-    async def _finds_room(self, row: Row) -> bool:
+    async def _finds_room(self, row: TaskRow) -> bool:
         """Waits until the output has room for one result more; False where it never will have."""
         while not self._output.hold(line_bytes(row, self._answer_bytes)):
             if not self._under_way:
@@ -226,8 +238,8 @@ class ResumableRun:
             await self._row_ended.wait()
         return True
 
-    def _take(self, row: Row, result: AgentResult) -> None:
-        outcome = self.outcome
+    def _take(self, row: TaskRow, result: AgentResult) -> None:
+        outcome = self.summary
         if isinstance(result.error, ClosedError):
             self._note_cost(row, result)
             return
@@ -252,23 +264,23 @@ class ResumableRun:
     def _end(self, error: ClaudeForceError) -> None:
         """No row can be run any more."""
         self._ended = True
-        if self.outcome.error is None:
+        if self.summary.error is None:
             # A row that was not sent may end before the one that met the error.
             met = error.__cause__ if getattr(error, "skipped", False) else error
-            self.outcome.error = met if isinstance(met, ClaudeForceError) else error
-        self.run_gate.shut(ClosedError(f"The run was ended: {self.outcome.error}"))
+            self.summary.error = met if isinstance(met, ClaudeForceError) else error
+        self.run_gate.shut(ClosedError(f"The run was ended: {self.summary.error}"))
 
     def _end_disturbed(self, error: OutputDisturbedError) -> None:
         self._end(disturbed(error))
-        self.outcome.is_resumable = error.is_resumable
+        self.summary.is_resumable = error.is_resumable
 
-    def _keep(self, row: Row, result: AgentResult) -> None:
+    def _keep(self, row: TaskRow, result: AgentResult) -> None:
         if self._write(row, result):
-            self.outcome.add(result)
+            self.summary.add(result)
             if self._fail_fast and not result.success:
                 self._ended = True
 
-    def _write(self, row: Row, result: AgentResult) -> bool:
+    def _write(self, row: TaskRow, result: AgentResult) -> bool:
         try:
             self._output.write(row, row.key(self._options), result, self._before.get(row.index, (0.0, 0.0)))
         except OutputDisturbedError as error:
@@ -281,11 +293,11 @@ class ResumableRun:
             return False
         return True
 
-    def _note_lost(self, row: Row, result: AgentResult) -> None:
+    def _note_lost(self, row: TaskRow, result: AgentResult) -> None:
         """Counts an answer that is not written; its cost is written where there is room for that."""
         if not cost_or_bound(result.cost, result.cost_at_most):
             return
-        self.outcome.note_lost(result.cost, result.cost_at_most)
+        self.summary.note_lost(result.cost, result.cost_at_most)
         error = ClosedError("The answer could not be written")
         cost = replace(result, success=False, output="", error=error, errors=[str(error)])
         alone = replace(row, echo=None, fields={})
@@ -293,7 +305,7 @@ class ResumableRun:
             # Else the report alone tells of it.
             self._output.write(alone, row.key(self._options), cost, self._before.get(row.index, (0.0, 0.0)))
 
-    def broken_off(self, executed: CallCompleted) -> None:
+    def record_cancelled(self, executed: CallCompleted) -> None:
         """To be told of each call that has ended: one that is cancelled under way is no row's result."""
         if not isinstance(executed.result.error, CancelledCallError):
             return
@@ -304,23 +316,23 @@ class ResumableRun:
                 self._note_cost(self._under_way.pop(number), executed.result)
                 return
 
-    def _note_cost(self, row: Row, result: AgentResult) -> None:
+    def _note_cost(self, row: TaskRow, result: AgentResult) -> None:
         """The same row is run again by the next run, which has to know what is spent."""
         if cost_or_bound(result.cost, result.cost_at_most) and self._write(row, result):
-            self.outcome.note_cost(result.cost, result.cost_at_most)
+            self.summary.note_cost(result.cost, result.cost_at_most)
 
-    def _note_spent(self, row: Row, result: AgentResult) -> None:
+    def _note_spent(self, row: TaskRow, result: AgentResult) -> None:
         """Writes down what a row cost that gets no result, as an answer ended the run."""
         error = ClosedError("The run was ended by an answer that no other row can survive")
         self._note_cost(row, replace(result, error=error, errors=[str(error)]))
 
-    def _drop(self, unwanted: Callable[[Done], bool]) -> None:
+    def _drop(self, unwanted: Callable[[SavedRow], bool]) -> None:
         for index, done in list(self._kept.items()):
             if unwanted(done) and index < self._limit:
                 self._before[index] = done.cost, done.cost_at_most
                 del self._kept[index]
 
-    def _compared(self, problems: Problems) -> RunSummary:
+    def _compared(self, problems: UnrunnableRows) -> RunSummary:
         """Counts the rows, and finds those that are kept among them."""
         before = [*self._before.values(), *((one.cost, one.cost_at_most) for one in self._kept.values())]
         known, doubtful = (sum(amounts) for amounts in zip((0.0, 0.0), *before))

@@ -10,7 +10,7 @@ from ..errors import FileAccessError, InputError
 from ..storage.file_walk import FileWalk, Match, has_magic, split_pattern
 from ..storage.named_paths import Grant, NamedPaths
 from ..storage.project_files import ProjectFiles, shown
-from .task_file import Row
+from .task_file import TaskRow
 
 # In bytes. A file that is smaller and yet too long for a task is refused as such.
 _LARGEST = 16 * 1024 * 1024
@@ -52,7 +52,7 @@ class SourceFiles:
         if not self._sources:
             raise InputError(" ".join((f"No file matches {_listed(patterns)}.", *found.notices(of_all=True))))
 
-    def __iter__(self) -> Iterator[Row]:
+    def __iter__(self) -> Iterator[TaskRow]:
         for index, source in enumerate(self._sources):
             # A name is one line of text for the model too, whatever bytes it has.
             name = shown(source.label)
@@ -60,11 +60,11 @@ class SourceFiles:
             try:
                 text = _text(source)
             except FileAccessError as error:
-                yield Row(index, self._agent, "", fields, problem=str(error), kind=_UNREADABLE)
+                yield TaskRow(index, self._agent, "", fields, problem=str(error), kind=_UNREADABLE)
             else:
                 task = f'<file path="{name}">\n{text}\n</file>'
                 session = f"{self._instruction}\n\n" if self._instruction else ""
-                yield Row(index, self._agent, session + task, fields)
+                yield TaskRow(index, self._agent, session + task, fields)
 
 
 class _Search:

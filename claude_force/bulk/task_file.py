@@ -16,12 +16,12 @@ from .task_readers import (
     AGENT,
     NO_AGENT,
     NO_TASK,
-    READERS,
+    ROW_READERS,
     TASK,
     BoundedLines,
-    Broken,
+    UnreadableRow,
     json_list,
-    row_problem,
+    problem_of_value,
 )
 
 # Names that a result has in the output, so that a row's own fields can't have them.
@@ -62,7 +62,7 @@ _LARGEST_LIST = 128 * 1024 * 1024
 
 
 @dataclass(frozen=True)
-class Row:
+class TaskRow:
     """One task with what its file says beside it.
 
     Attributes:
@@ -95,12 +95,12 @@ class TaskFile:
 
     def __init__(self, path: Path, agent: Optional[str], name: Optional[str] = None) -> None:
         self._path, self._agent, self._name = path, agent, name or str(path)
-        reader = READERS.get(path.suffix.lower())
+        reader = ROW_READERS.get(path.suffix.lower())
         if reader is None:
             raise InputError(f"{path} is not a kind of file that tasks are read from: {_KINDS}.")
         self._read = reader
 
-    def __iter__(self) -> Iterator[Row]:
+    def __iter__(self) -> Iterator[TaskRow]:
         try:
             with self._open() as lines:
                 for index, found in enumerate(self._read(BoundedLines(lines, _LONGEST_LINE))):
@@ -132,24 +132,24 @@ class TaskFile:
                     return f"line {number} is not UTF-8"
         return "it is not UTF-8"
 
-    def _row(self, index: int, found: Any) -> Row:
-        if isinstance(found, Broken):
+    def _row(self, index: int, found: Any) -> TaskRow:
+        if isinstance(found, UnreadableRow):
             return self._unreadable(index, found.kind, f"{self._name}: {found.reason}")
         if isinstance(found, str):
             found = {TASK: found}
         if isinstance(found, dict) and set(found) >= _RESULT:
             return self._row_of_result(index, found)
-        problem = row_problem(found)
+        problem = problem_of_value(found)
         if problem is not None:
             return self._unreadable(index, NO_TASK, f"{self._name}, row {index + 1} {problem}")
         fields = dict(found)
         task, agent = fields.pop(TASK), fields.pop(AGENT, None) or self._agent
         if not isinstance(agent, str):
             reason = f'{self._name}, row {index + 1} has no "agent"; give it one, or --agent for all'
-            return Row(index, "", task, fields, task, reason, NO_AGENT)
-        return Row(index, agent, task, fields, echo=task)
+            return TaskRow(index, "", task, fields, task, reason, NO_AGENT)
+        return TaskRow(index, agent, task, fields, echo=task)
 
-    def _row_of_result(self, index: int, found: Dict[str, Any]) -> Row:
+    def _row_of_result(self, index: int, found: Dict[str, Any]) -> TaskRow:
         if not self._agent:
             raise InputError(
                 f"{self._name} holds the results of a run. Name the agent that gets each output as its task: "
@@ -159,11 +159,11 @@ class TaskFile:
         task = found["output"]
         if found["success"] is not True or not isinstance(task, str):
             reason = f"{self._name}, row {index + 1} is the result of a failed row and has no output"
-            return Row(index, self._agent, "", fields, problem=reason, kind=_FAILED_BEFORE)
-        return Row(index, self._agent, task, fields, echo=task)
+            return TaskRow(index, self._agent, "", fields, problem=reason, kind=_FAILED_BEFORE)
+        return TaskRow(index, self._agent, task, fields, echo=task)
 
-    def _unreadable(self, index: int, kind: str, problem: str) -> Row:
-        return Row(index, self._agent or "", "", problem=problem, kind=kind)
+    def _unreadable(self, index: int, kind: str, problem: str) -> TaskRow:
+        return TaskRow(index, self._agent or "", "", problem=problem, kind=kind)
 
 
-Rows = Iterable[Row]
+TaskRows = Iterable[TaskRow]

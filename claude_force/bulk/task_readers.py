@@ -55,7 +55,7 @@ _NO_JSON, _OTHER_CELLS = "no JSON", "another number of cells"
 NO_TASK, NO_AGENT = 'no text "task"', 'no "agent"'
 
 
-class Broken:
+class UnreadableRow:
     """A row that can't be run: the kind of its fault, and the fault with its place."""
 
     def __init__(self, kind: str, reason: str) -> None:
@@ -75,9 +75,9 @@ def json_lines(lines: BoundedLines) -> Iterator[Any]:
         try:
             yield _parsed(line)
         except json.JSONDecodeError as error:
-            yield Broken(_NO_JSON, f"line {number} is not JSON ({error.msg}, column {error.pos + 1})")
+            yield UnreadableRow(_NO_JSON, f"line {number} is not JSON ({error.msg}, column {error.pos + 1})")
         except (ValueError, RecursionError) as error:
-            yield Broken(_NO_JSON, f"line {number} is not JSON ({error})")
+            yield UnreadableRow(_NO_JSON, f"line {number} is not JSON ({error})")
 
 
 def _expect_lines(name: str, number: int, text: str) -> None:
@@ -153,7 +153,7 @@ def table(delimiter: str) -> Callable[[BoundedLines], Iterator[Any]]:
             if len(cells) == len(names):
                 yield dict(zip(names, cells))
             elif cells:
-                yield Broken(
+                yield UnreadableRow(
                     _OTHER_CELLS,
                     f"line {rows.began} has another number of cells than the first line ({len(cells)}, not "
                     f"{len(names)}); a cell that holds {_NAMES[delimiter]} goes into double quotes",
@@ -276,7 +276,7 @@ def text_lines(lines: BoundedLines) -> Iterator[Any]:
             yield line.rstrip("\r\n")
 
 
-def row_problem(found: Any) -> Optional[str]:
+def problem_of_value(found: Any) -> Optional[str]:
     """Why a value is not a row; None for an object with a text as its task."""
     if not isinstance(found, dict):
         return f'is {_kind(found)}, and not an object with a "task": {found!r:.80}'
@@ -298,7 +298,7 @@ def _kind(value: Any) -> str:
     return next((words for kind, words in kinds if isinstance(value, kind)), "a number")
 
 
-READERS: Mapping[str, Callable[[BoundedLines], Iterator[Any]]] = {
+ROW_READERS: Mapping[str, Callable[[BoundedLines], Iterator[Any]]] = {
     ".jsonl": json_lines,
     ".ndjson": json_lines,
     ".json": json_list,

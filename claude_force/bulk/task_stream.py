@@ -1,9 +1,8 @@
-"""Many calls: any stream of tasks in, results out as they end, never more in memory than are under way."""
+"""Streams of tasks: any iterable of tasks in, results out as they end, in bounded memory."""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
 from typing import (
     Any,
     AsyncGenerator,
@@ -13,15 +12,14 @@ from typing import (
     Callable,
     Dict,
     Iterable,
-    List,
     Optional,
-    Set,
     Tuple,
     TypeVar,
     Union,
 )
 
 from ..engine.result_builder import CallLabels, failed
+from ..engine.task_group import TaskGroup, cancel_and_wait
 from ..errors import InputError
 from ..limits.call_context import NULL_LISTENER, CallListener
 from ..types import AgentResult
@@ -31,58 +29,60 @@ T = TypeVar("T")
 Task = Tuple[str, str]
 Tasks = Union[Iterable[Task], AsyncIterable[Task]]
 OnResult = Callable[[int, AgentResult], None]
-# An index, an agent, its task, and who watches it.
+# Runs one task, given its index, agent, text and listener.
 RunOne = Callable[[int, str, str, CallListener], Awaitable[AgentResult]]
 
-# Calls that wait for their next attempt hold no slot, so others take it; with few of them, a small fleet that
-# probes an overloaded server would use up all their attempts.
-_FEWEST_WAITING, _MOST_WAITING = 24, 88
+# A call that waits for its next attempt holds no slot, so that another takes it. A small fleet that probes an
+# overloaded server needs spare tasks, or all of them would use up their attempts.
+_MIN_SPARE, _MAX_SPARE = 24, 88
 
 
-def most_under_way(concurrent: int) -> int:
-    """How many tasks to take on where `concurrent` attempts may be on the wire."""
-    return concurrent + min(concurrent + _FEWEST_WAITING, _MOST_WAITING)
+def task_limit(concurrent: int) -> int:
+    """Returns how many tasks may be unfinished where `concurrent` attempts may be in flight."""
+    return concurrent + min(concurrent + _MIN_SPARE, _MAX_SPARE)
 
 
 async def stream_results(
     tasks: Tasks,
     run: RunOne,
-    most_under_way: int,
+    limit: int,
     in_order: bool = False,
     tracker: Optional[ProgressTracker] = None,
 ) -> AsyncGenerator[AgentResult, None]:
     """Runs `(agent_name, task)` pairs; each result has the `index` of its task.
 
-    A task is taken from `tasks` only when fewer than `most_under_way` are unfinished or not yet taken by
-    the caller: a slow caller slows the run and does not fill the memory. A caller who stops early cancels
-    what is under way. With `in_order` results come in the order of the tasks. `tracker` is told of each row.
+    A task is taken from `tasks` only while fewer than `limit` are unfinished or not yet read by the caller: a
+    slow caller slows the run down and does not fill the memory. A caller that stops early cancels what is
+    unfinished. With `in_order`, results come in the order of the tasks. `tracker` counts each row.
 
-    Raises what `tasks` raises, after the results of what was under way by then.
+    Raises what `tasks` raises, after the results of the tasks taken before.
     """
-    crew = _Crew(run, most_under_way, tracker)
+    pool = _TaskPool(run, limit, tracker)
+    # A task group can't be open across a yield, as another task may close this generator. The pool's group is
+    # in a task that this generator owns.
+    running = asyncio.ensure_future(pool.run_all(tasks))
     early: Dict[int, AgentResult] = {}
     due = 0
-    feeding = asyncio.ensure_future(crew.feed(tasks))
     try:
         while True:
-            result = await crew.next()
+            result = await pool.next_result()
             if result is None:
                 break
-            # What comes in any order is always the one that is due.
+            # In any order, each result is the one that is due.
             early[result.index if in_order and result.index is not None else due] = result
             while due in early:
                 yield early.pop(due)
-                crew.room.release()
+                pool.free.release()
                 due += 1
-        await feeding
+        await running
     finally:
-        await crew.end(feeding)
+        await cancel_and_wait(running)
 
 
 async def run_row(
     index: int, task: Any, run: RunOne, tracker: Optional[ProgressTracker] = None
 ) -> AgentResult:
-    """One task's result, whatever it is: a task that can't be run is a failed one."""
+    """Returns the result of one task; a task that can't be run has a failed result."""
     name = str(task[0]) if isinstance(task, (tuple, list)) and task else ""
     listener = tracker.row(index, name) if tracker is not None else None
     try:
@@ -97,7 +97,7 @@ async def run_row(
 
 
 def parse_task(index: int, task: Any) -> Task:
-    """The agent's name and the task. Raises InputError for anything else, and the one that a task is."""
+    """Returns the agent's name and the text. Raises InputError for anything else, and a task that is one."""
     if isinstance(task, InputError):
         raise task
     if not isinstance(task, (tuple, list)) or len(task) != 2:
@@ -105,55 +105,75 @@ def parse_task(index: int, task: Any) -> Task:
     return task[0], task[1]
 
 
-@dataclass
-class _Crew:
-    """The tasks that are under way. `room` counts how many more may be taken on."""
+class _TaskPool:
+    """Runs the tasks of one stream in at most `limit` workers.
 
-    run: RunOne
-    most: int
-    tracker: Optional[ProgressTracker] = None
-    jobs: Set[asyncio.Future[AgentResult]] = field(default_factory=set)
+    Workers are reused: to start a task of a task group costs more than to hand over a row.
 
-    def __post_init__(self) -> None:
-        # One less: room is made after a task was taken on, for the next.
-        self.room = asyncio.Semaphore(self.most - 1)
+    Attributes:
+        free: counts the tasks that may be taken on now.
+    """
+
+    def __init__(self, run: RunOne, limit: int, tracker: Optional[ProgressTracker]) -> None:
+        self._run, self._limit, self._tracker = run, limit, tracker
+        # One less than the limit: it is acquired after a task was taken, for the next one.
+        self.free = asyncio.Semaphore(limit - 1)
+        self._rows: asyncio.Queue[Any] = asyncio.Queue()
         self._ended: asyncio.Queue[Any] = asyncio.Queue()
-        self._given, self._fed = 0, -1
+        self._idle = 0
 
-    async def feed(self, tasks: Tasks) -> None:
-        count = 0
+    async def run_all(self, tasks: Tasks) -> None:
+        """Returns when all rows have ended. Raises what `tasks` raises, then."""
+        failure: Optional[Exception] = None
         try:
-            async for task in aiter_any(tasks):
-                job = asyncio.ensure_future(run_row(count, task, self.run, self.tracker))
-                self.jobs.add(job)
-                job.add_done_callback(self._ended.put_nowait)
-                count += 1
-                await self.room.acquire()
+            async with TaskGroup() as group:
+                try:
+                    await self._feed(tasks, group)
+                except Exception as error:
+                    failure = error
+                self._rows.put_nowait(None)
         finally:
-            self._ended.put_nowait(count)
+            self._ended.put_nowait(None)
+        if failure is not None:
+            raise failure
 
-    async def next(self) -> Optional[AgentResult]:
-        """The next to end; None when as many have ended as were fed."""
-        while self._given != self._fed:
-            ended = await self._ended.get()
-            if isinstance(ended, int):
-                self._fed = ended
-                continue
-            self.jobs.discard(ended)
-            self._given += 1
-            result: AgentResult = ended.result()
-            return result
-        return None
+    async def next_result(self) -> Optional[AgentResult]:
+        """Returns the next row to end, None after the last. Raises what a row raised."""
+        ended = await self._ended.get()
+        if isinstance(ended, Exception):
+            raise ended
+        result: Optional[AgentResult] = ended
+        return result
 
-    async def end(self, feeding: asyncio.Future[None]) -> None:
-        rest: List[asyncio.Future[Any]] = [feeding, *self.jobs]
-        for job in rest:
-            job.cancel()
-        await asyncio.gather(*rest, return_exceptions=True)
+    async def _feed(self, tasks: Tasks, group: TaskGroup) -> None:
+        # All tasks are read here: an async generator may hold what only the same task can close.
+        index = 0
+        async for task in aiter_any(tasks):
+            self._rows.put_nowait((index, task))
+            if self._rows.qsize() > self._idle:
+                group.start_soon(self._work)
+            index += 1
+            await self.free.acquire()
+
+    async def _work(self) -> None:
+        """Runs one row after another."""
+        while True:
+            self._idle += 1
+            row = await self._rows.get()
+            self._idle -= 1
+            if row is None:
+                # For the next worker.
+                self._rows.put_nowait(None)
+                return
+            index, task = row
+            try:
+                self._ended.put_nowait(await run_row(index, task, self._run, self._tracker))
+            except Exception as error:
+                self._ended.put_nowait(error)
 
 
 async def aiter_any(tasks: Union[Iterable[T], AsyncIterable[T]]) -> AsyncIterator[T]:
-    """The tasks, wherever they come from."""
+    """Iterates over an iterable or an async iterable."""
     if isinstance(tasks, AsyncIterable):
         async for task in tasks:
             yield task

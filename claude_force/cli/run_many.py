@@ -3,139 +3,35 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import sys
 from contextlib import contextmanager, nullcontext
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, AsyncIterator, Callable, Dict, Iterable, Iterator, List, Optional
-
-import anyio
+from typing import Iterable, Iterator, Optional
 
 from ..async_orchestrator import AsyncAgentOrchestrator
 from ..bulk import (
     STDIN,
-    OnEvent,
     Results,
     ResultsFile,
     ResumableRun,
-    Row,
-    Rows,
     SourceFiles,
     StdoutResults,
     TaskFile,
-    spooled,
+    TaskRow,
+    TaskRows,
+    spool,
 )
 from ..errors import InputError
-from ..formatting import pluralize
-from ..types import AgentResult
 from . import signals, streams
-from .bulk_report import Ended, exit_code, report
-from .displays import ProgressDisplay
-from .durable_runs import Crew, chosen_database, crew_of, driver_database, run_of
-from .logs import few_warnings
-from .orchestration import engine, show_estimate
-from .run_options import call_options, check_budget, read_task
-from .signals import caught
-
-
-class BulkRun:
-    """`options` are those of the calls, `crew` is there where the run `run_id` is a durable one."""
-
-    def __init__(
-        self,
-        run: ResumableRun,
-        running: AsyncAgentOrchestrator,
-        options: Dict[str, Any],
-        grace: float,
-        quiet: bool,
-        crew: Optional[Crew] = None,
-        run_id: Optional[str] = None,
-    ) -> None:
-        self._run, self._running, self._options, self._grace = run, running, options, grace
-        self._crew, self._run_id = crew, run_id
-        away = "handed over" if crew is not None and crew.is_away else "in flight"
-        self.board = ProgressDisplay(running.load, run.outcome.kept, run.outcome.cost, run.due, quiet, away)
-
-    async def follow(self) -> None:
-        """Until the run has ended or was stopped; its outcome is then up to date."""
-        with few_warnings():
-            await self._follow()
-
-    async def _follow(self) -> None:
-        self._running.observers.append(self._run.broken_off)
-        self._working = working = asyncio.ensure_future(self._run.run(self._stream, self.board.on_event))
-        beside = [asyncio.ensure_future(self.board.show())]
-        if self._crew is not None:
-            beside.append(asyncio.ensure_future(self._crew.watch()))
-        try:
-            with _interrupted(self._stop, working.cancel, self._has_nothing):
-                await asyncio.wait([working])
-        except asyncio.CancelledError:
-            self._run.stop()
-        finally:
-            for one in (working, *beside):
-                one.cancel()
-            await asyncio.gather(working, *beside, return_exceptions=True)
-        if not working.cancelled():
-            working.result()
-
-    def _stream(self, tasks: AsyncIterator[Any], on_event: OnEvent) -> AsyncIterator[AgentResult]:
-        durable: Dict[str, Any] = {}
-        if self._run_id is not None:
-            durable = {"run_id": self._run_id, "place": self._run.place}
-        return self._running.stream_multiple(
-            tasks,
-            on_event=on_event,
-            total=self._run.due,
-            run_gate=self._run.run_gate,
-            **durable,
-            **self._options,
-        )
-
-    def _has_nothing(self) -> bool:
-        """Whether no row has ended and no call is in a queue: nothing is to be told or taken back."""
-        return self._run_id is None and not self._run.outcome.ran
-
-    async def _stop(self) -> None:
-        self._run.stop()
-        self._tell_stopping()
-        with anyio.move_on_after(self._grace):
-            await self._running.drain(self._grace)
-            # An answer that has come is kept in the cache before it is a result.
-            await self._run.saved()
-        # What is left has not been sent, or did not end in time.
-        self._working.cancel()
-
-    def _tell_stopping(self) -> None:
-        what = f"{pluralize(self.board.progress.in_flight, 'request')} in flight"
-        if self._crew is not None and self._crew.is_away:
-            what = "what no worker has begun is taken back, and what one has begun"
-        streams.status(f"stopping; {what} may end within {self._grace:g} s (Ctrl-C again: now)")
-
-
-@contextmanager
-def _interrupted(
-    stop: Callable[[], Any], stop_now: Callable[[], Any], has_nothing: Callable[[], bool]
-) -> Iterator[None]:
-    """The first Ctrl-C calls `stop`, the second `stop_now`. Within the import of the SDK the first ends the
-    process where the run `has_nothing`, and the second in any case."""
-    stopping: List[asyncio.Future[None]] = []
-
-    def interrupt() -> None:
-        if stopping:
-            stop_now()
-        else:
-            stopping.append(asyncio.ensure_future(stop()))
-
-    try:
-        with caught(interrupt, lambda: bool(stopping) or has_nothing()):
-            yield
-    finally:
-        for one in stopping:
-            one.cancel()
-
+from .bulk_run_index import run_of
+from .bulk_runner import BulkRun
+from .database import chosen_database, crew_of, driver_database
+from .many_report import Ended, exit_code, report
+from .options import call_options, check_budget
+from .run import engine, show_estimate
+from .task import read_task
 
 _STANDARD = "-"
 # Files of these kinds can't be written as results end and resumed.
@@ -193,7 +89,7 @@ def _check_output(args: argparse.Namespace) -> None:
 
 
 @contextmanager
-def _rows(args: argparse.Namespace) -> Iterator[Rows]:
+def _rows(args: argparse.Namespace) -> Iterator[TaskRows]:
     if args.files:
         task = "" if args.task is None and args.task_file is None else read_task(args)
         # The output is never one of the files.
@@ -204,7 +100,7 @@ def _rows(args: argparse.Namespace) -> Iterator[Rows]:
         yield files
     elif args.tasks == _STANDARD:
         try:
-            with spooled(sys.stdin.buffer) as path:
+            with spool(sys.stdin.buffer) as path:
                 yield TaskFile(path, args.agent, STDIN)
         except OSError as error:
             raise InputError(f"Standard input can't be read: {error.strerror}.") from error
@@ -212,7 +108,7 @@ def _rows(args: argparse.Namespace) -> Iterator[Rows]:
         yield TaskFile(Path(args.tasks), args.agent)
 
 
-async def _estimate(args: argparse.Namespace, rows: Rows) -> int:
+async def _estimate(args: argparse.Namespace, rows: TaskRows) -> int:
     running = engine(args, durable=chosen_database(args))
     tasks = (InputError(row.problem) if row.problem else (row.agent, row.task) for row in _due(args, rows))
     async with running:
@@ -221,29 +117,29 @@ async def _estimate(args: argparse.Namespace, rows: Rows) -> int:
     return 0
 
 
-def _due(args: argparse.Namespace, rows: Rows) -> Iterable[Row]:
+def _due(args: argparse.Namespace, rows: TaskRows) -> Iterable[TaskRow]:
     """The rows that a run would take: not those that stand in its output."""
     if args.output and args.output != _STANDARD and _is_there(Path(args.output)):
         with _opened(args.output) as output:
-            return list(_file_run(args, rows, output).tasks())
+            return list(_file_run(args, rows, output).pending_rows())
     return (row for row in rows if args.limit is None or row.index < args.limit)
 
 
-async def _run(args: argparse.Namespace, rows: Rows) -> Ended:
+async def _run(args: argparse.Namespace, rows: TaskRows) -> Ended:
     url = driver_database(args)
     running = engine(args, durable=url)
     afresh = args.no_resume or args.output == _STANDARD or not _is_there(Path(args.output))
     with _opened(args.output) as output:
         run = _file_run(args, rows, output, running)
-        ended = Ended(run.outcome, output.path)
+        ended = Ended(run.summary, output.path)
         if url is not None:
             ended.run_id = run_of(output.path, args.words, afresh)
-        left = None if args.budget is None else args.budget - run.outcome.budgeted
-        if left is not None and left <= 0 and run.due:
-            run.outcome.over_budget = True
+        left = None if args.budget is None else args.budget - run.summary.budgeted
+        if left is not None and left <= 0 and run.pending:
+            run.summary.over_budget = True
         else:
             run.begin()
-            if run.due:
+            if run.pending:
                 await _follow(args, run, running, left, url, ended)
     return ended
 
@@ -261,7 +157,7 @@ async def _follow(
     with nullcontext() if url is None else crew_of(url) as crew:
         async with running:
             following = BulkRun(run, running, options, args.grace, args.json, crew, ended.run_id)
-            ended.failures, ended.retries = following.board.failures, following.board.retries
+            ended.board = following.board
             await following.follow()
 
 
@@ -300,7 +196,10 @@ def _checked(path: Path) -> Iterator[None]:
 
 
 def _file_run(
-    args: argparse.Namespace, rows: Rows, output: Results, running: Optional[AsyncAgentOrchestrator] = None
+    args: argparse.Namespace,
+    rows: TaskRows,
+    output: Results,
+    running: Optional[AsyncAgentOrchestrator] = None,
 ) -> ResumableRun:
     return ResumableRun(
         rows,

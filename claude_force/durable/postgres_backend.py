@@ -16,7 +16,6 @@ from .. import settings
 from ..cache.request_key import OFF, USE, RequestKey
 from ..clock import Clock
 from ..engine.async_cache import AsyncResponseCache
-from ..engine.call_sender import CallSender
 from ..engine.connection_pool import CallerSettings
 from ..engine.executor import CacheConfig, CachingExecutor
 from ..engine.result_builder import shared
@@ -82,9 +81,9 @@ class PostgresBackend:
             return await self._made(call, OFF, question, kept, context, deadline_seconds)
         make = partial(self._made, call, policy, question, kept, context)
         call_cost = context.call_cost or CallCost()
-        key = (policy, question.key())
-        reply, led = await self._flights.run(key, make, deadline_seconds, call_cost, context.budgets)
-        return call_cost.added_to(reply if led else shared(reply))
+        key, purse = (policy, question.key()), context.budgets
+        reply, led = await self._flights.run(key, make, deadline_seconds, call_cost, purse)
+        return call_cost.with_inherited(reply if led else shared(reply))
 
     async def _made(
         self,
@@ -94,7 +93,6 @@ class PostgresBackend:
         kept: CacheConfig,
         context: CallContext,
         left: Optional[float],
-        _: Optional[CallCost] = None,
     ) -> Reply:
         call_id, began = call_id_of(context, question), self._clock.now()
         with _within(left):
@@ -316,5 +314,5 @@ class _Post:
                     one.set_exception(error)
 
 
-async def _never(model: str) -> CallSender:
+async def _never(call: Call, left: Optional[float], context: CallContext) -> Reply:
     raise AssertionError("a driver sends nothing")

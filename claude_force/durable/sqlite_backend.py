@@ -20,9 +20,9 @@ from typing import IO, Any, Dict, List, Optional
 from anyio import to_thread
 
 from ..clock import Clock
-from ..engine.executor import CacheConfig, CachingExecutor, Connect
+from ..engine.executor import CacheConfig, CachingExecutor, Send
 from ..engine.result_builder import is_answer
-from ..engine.single_flight import wait_until_ended
+from ..engine.single_flight import ended
 from ..errors import CancelledCallError, ClaudeForceError, ClosedError, DatabaseError, WorkerError
 from ..limits.call_context import CallContext
 from ..storage.locks import try_lock
@@ -73,11 +73,11 @@ class SqliteBackend:
 
     most: Optional[int] = None
 
-    def __init__(self, address: DatabaseUrl, connect: Connect, clock: Clock) -> None:
+    def __init__(self, address: DatabaseUrl, send: Send, clock: Clock) -> None:
         self._address, self._clock = address, clock
         self._database = Database(address)
         self._desk = DbWorker(self._database)
-        self._inner = CachingExecutor(connect, clock)
+        self._inner = CachingExecutor(send, clock)
         self._asked: Dict[str, List[_Asked]] = {}
         self._purses = BudgetIds()
         self._lock: Optional[IO[bytes]] = None
@@ -148,13 +148,13 @@ class SqliteBackend:
             self._forget(call_id, asked)
             if asked.making is not None and asked.was_left:
                 # What it has cost until then is for the one who asked.
-                await wait_until_ended(asked.making)
+                await ended(asked.making)
 
     async def _paid_for(
         self, outcome: CancelledCallError, making: asyncio.Future[Any], context: CallContext
     ) -> CancelledCallError:
         """The same, with what the call has cost until another command cancelled it."""
-        await wait_until_ended(making)
+        await ended(making)
         outcome = copy(outcome)
         if context.call_cost is not None:
             context.call_cost.copy_to(outcome)

@@ -18,7 +18,6 @@ from sqlalchemy.exc import DBAPIError
 from .. import settings
 from ..cache.request_key import service
 from ..clock import Clock
-from ..engine.call_sender import CallSender
 from ..engine.connection_pool import CallerSettings, LoopBoundPool
 from ..engine.executor import CacheConfig, CachingExecutor
 from ..engine.result_builder import is_answer
@@ -35,7 +34,7 @@ from ..limits.call_context import CallContext
 from ..limits.rate_limiter import Rates
 from ..limits.run_gate import RunGate, RunGates
 from ..options import MaxConcurrent, check_limits, check_rates
-from ..types import Reply
+from ..types import Call, Reply
 from . import dbos_runtime as host
 from .calls import Begin, BeginAlone, IsOpen, Release, SaveResult, Work, run_of, workflow_id
 from .database import Database
@@ -198,7 +197,7 @@ class _Crew:
         self.pulse = Heartbeat(self.database, life, self.how.ceiling, self._running, self._supersede)
         self.caller = LoopBoundPool(self.clock)
         self.limits = Limits(self.desk, self.clock, self.pulse.life)
-        self._asking = CachingExecutor(self._connect, self.clock)
+        self._asking = CachingExecutor(self._send, self.clock)
         self._cache: Optional[SharedCache] = None
         self._suspects = asyncio.Lock()
         self._run_gates = RunGates(self.clock.now)
@@ -367,8 +366,8 @@ class _Crew:
             return None
         return price_by(order.prices, self.caller.price(self.how))
 
-    async def _connect(self, model: str) -> CallSender:
-        return await self.caller.sender(self.how, model)
+    async def _send(self, call: Call, left: Optional[float], context: CallContext) -> Reply:
+        return await self.caller.send(call, self.how, left, context)
 
 
 def _poisonous(work: Work) -> WorkerError:

@@ -21,7 +21,7 @@ from ..storage.batch_worker import BatchWorker
 from ..storage.fork import register_after_fork
 from ..storage.secret import find_secret
 from ..types import AgentResult
-from .checkpoints import Answer, CheckpointStore, RunRecord, is_damaged
+from .checkpoints import CheckpointStore, RunRecord, SavedAnswer, is_damaged
 from .runner import RunConfig
 from .step_calls import StepCall
 
@@ -35,7 +35,7 @@ INTERRUPTED = "interrupted"
 _LONGEST_NAME = 50
 
 
-def open_journal() -> CheckpointStore:
+def open_checkpoint_store() -> CheckpointStore:
     """The user's own, in `~/.claude/runs`. Raises CacheError, OSError, sqlite3.Error."""
     secret = find_secret(None, cache_folder(None))
     return CheckpointStore(cache_folder(settings.user_folder() / "runs"), secret)
@@ -44,13 +44,13 @@ def open_journal() -> CheckpointStore:
 class _Job(NamedTuple):
     work: Callable[[CheckpointStore], Any]
     # Where its work is to be kept: many in one transaction.
-    kept: Optional[Tuple[str, Optional[Answer], float]] = None
+    kept: Optional[Tuple[str, Optional[SavedAnswer], float]] = None
 
 
 class Checkpointer:
     """The journal of one orchestrator. Without one, runs go on and can't be resumed, which is logged."""
 
-    def __init__(self, make: Callable[[], CheckpointStore] = open_journal) -> None:
+    def __init__(self, make: Callable[[], CheckpointStore] = open_checkpoint_store) -> None:
         self._make = make
         self._journal: Optional[CheckpointStore] = None
         self._clerk = BatchWorker(self._work, "claude-force-journal")
@@ -62,7 +62,7 @@ class Checkpointer:
             _OF_PARENTS.append(self._journal)
         self._journal = None
 
-    async def keeping(self, workflow: str, resume: Optional[str] = None) -> RunCheckpoint:
+    async def open_run(self, workflow: str, resume: Optional[str] = None) -> RunCheckpoint:
         """A new run, or the one that is resumed. Raises InputError, CacheError."""
         if resume is None:
             return RunCheckpoint(self, RunRecord(_new_id(workflow), workflow))
@@ -73,18 +73,18 @@ class Checkpointer:
             run = journal.find(resume)
             if run.workflow != workflow:
                 raise InputError(f"Run '{resume}' is of the workflow '{run.workflow}', not of '{workflow}'.")
-            if not journal.take(resume):
+            if not journal.acquire(resume):
                 raise RunBusyError(f"Run '{resume}' is under way in another process: wait for its end.")
             taken.append(resume)
             return RunCheckpoint(self, run, list(journal.answers(resume)))
 
         def let_go(journal: CheckpointStore) -> None:
             for one in taken:
-                journal.let_go(one)
+                journal.release(one)
 
         found = None
         try:
-            found = await self.do(work)
+            found = await self.run(work)
         finally:
             # The caller was cancelled, or the answers can't be read.
             if not isinstance(found, RunCheckpoint):
@@ -94,7 +94,7 @@ class Checkpointer:
 
     async def recent(self, most: int) -> List[RunRecord]:
         """The newest first. Raises CacheError."""
-        runs: List[RunRecord] = self._usable(await self.do(lambda journal: journal.recent(most)))
+        runs: List[RunRecord] = self._usable(await self.run(lambda journal: journal.recent(most)))
         return runs
 
     def _usable(self, found: Any) -> Any:
@@ -104,17 +104,17 @@ class Checkpointer:
             raise CacheError(f"The journal of runs can't be used: {found}.") from found
         return found
 
-    async def do(self, work: Callable[[CheckpointStore], Any]) -> Any:
+    async def run(self, work: Callable[[CheckpointStore], Any]) -> Any:
         """What it returns or raises, as a value."""
         return await self._clerk.submit(_Job(work))
 
-    async def keep(self, run_id: str, answer: Optional[Answer], cost: float) -> None:
+    async def save(self, run_id: str, answer: Optional[SavedAnswer], cost: float) -> None:
         """Returns when a kill of this process does not lose it."""
         failure = await self._clerk.submit(_Job(_nothing, (run_id, answer, cost)))
         if failure is not None:
             logger.warning("an answer of run %s is not kept for a resumption: %s", run_id, failure)
 
-    def note(self, run_id: str, cost: float) -> None:
+    def record_cost(self, run_id: str, cost: float) -> None:
         """Nobody waits for it."""
         self._clerk.submit_nowait(_Job(_nothing, (run_id, None, cost)))
 
@@ -132,7 +132,7 @@ class Checkpointer:
     def _work(self, jobs: List[_Job]) -> List[Any]:
         """In the clerk's thread."""
         kept = [job.kept for job in jobs if job.kept is not None]
-        failure = self._one(lambda journal: journal.keep(kept)) if kept else None
+        failure = self._one(lambda journal: journal.save(kept)) if kept else None
         return [failure if job.kept is not None else self._one(job.work) for job in jobs]
 
     def _one(self, work: Callable[[CheckpointStore], Any]) -> Any:
@@ -173,11 +173,11 @@ class RunCheckpoint:
         self,
         keeper: Checkpointer,
         run: RunRecord,
-        answers: Optional[Sequence[Answer]] = None,
+        answers: Optional[Sequence[SavedAnswer]] = None,
     ) -> None:
         self._keeper, self._run = keeper, run
         # A question that several parts have is answered once for each of them.
-        self._answers: Dict[Tuple[str, bytes], List[Answer]] = {}
+        self._answers: Dict[Tuple[str, bytes], List[SavedAnswer]] = {}
         for one in answers or ():
             self._answers.setdefault((one.step, one.question), []).append(one)
         self._is_kept, self._has_begun = answers is not None, False
@@ -194,11 +194,11 @@ class RunCheckpoint:
         return f"{self._run.id}:{part.step.id}:{part.number}{again}"
 
     @property
-    def spent_before(self) -> Optional[float]:
+    def cost_before(self) -> Optional[float]:
         """USD that earlier processes of the run have paid; None where a price of theirs is not known."""
         return None if self._run.unpriced else self._run.spent
 
-    def given(
+    def or_saved(
         self, task: Optional[str], inputs: Optional[Mapping[str, Any]]
     ) -> Tuple[Optional[str], Mapping[str, Any]]:
         """The task and the inputs; those of the run that is resumed where there are no others."""
@@ -210,24 +210,24 @@ class RunCheckpoint:
         self._has_begun = True
         self._run = run = replace(self._run, task=setting.task, inputs=dict(setting.inputs))
         if self._is_kept:
-            failure = await self._keeper.do(lambda journal: journal.go_on(run))
+            failure = await self._keeper.run(lambda journal: journal.reopen(run))
             if isinstance(failure, BaseException):
                 logger.warning("run %s goes on and the journal does not say so: %s", run.id, failure)
             return
-        self._run = run = replace(run, project=str(setting.config or setting.root), began=time.time())
+        self._run = run = replace(run, project=str(setting.config_path or setting.root), began=time.time())
 
         def work(journal: CheckpointStore) -> None:
             journal.begin(run)
-            journal.take(run.id)
+            journal.acquire(run.id)
 
         # Before it is: a caller who is cancelled meanwhile leaves a run that has ended.
         self._is_kept = True
-        failure = await self._keeper.do(work)
+        failure = await self._keeper.run(work)
         if isinstance(failure, BaseException):
             logger.warning("the run is not kept and can't be resumed: %s", failure)
             self._is_kept = False
 
-    def recall(self, part: StepCall, question: Optional[bytes]) -> Optional[AgentResult]:
+    def saved_answer(self, part: StepCall, question: Optional[bytes]) -> Optional[AgentResult]:
         """What an earlier process of this run was answered to the same question."""
         found = [] if question is None else self._answers.get((part.step.id, question), [])
         # Its own first: the parts of a list that has grown since have other numbers.
@@ -240,21 +240,21 @@ class RunCheckpoint:
                 logger.warning("an answer of run %s is of another version and is not used", self._run.id)
         return None
 
-    async def keep(self, part: StepCall, question: Optional[bytes], result: AgentResult) -> None:
+    async def save(self, part: StepCall, question: Optional[bytes], result: AgentResult) -> None:
         """What was paid; and the answer, where there is one."""
         if not self._is_kept:
             return
         answer = None
         if result.success and question is not None:
-            answer = Answer(part.step.id, part.number, question, time.time(), dumps(result))
+            answer = SavedAnswer(part.step.id, part.number, question, time.time(), dumps(result))
         # An answer of unknown cost is counted as such.
         cost = (result.cost or 0.0) if result.success else cost_or_bound(result.cost, result.cost_at_most)
-        await self._keeper.keep(self._run.id, answer, cost)
+        await self._keeper.save(self._run.id, answer, cost)
 
-    def broken_off(self, cost: float) -> None:
+    def record_cost(self, cost: float) -> None:
         """A call that was cancelled under way: it has no answer, and cost so many USD at most."""
         if self._is_kept and cost:
-            self._keeper.note(self._run.id, cost)
+            self._keeper.record_cost(self._run.id, cost)
 
     async def __aenter__(self) -> RunCheckpoint:
         return self
@@ -266,8 +266,8 @@ class RunCheckpoint:
         def work(journal: CheckpointStore) -> None:
             if self._has_begun:
                 journal.set_status(self._run.id, self.status)
-            journal.let_go(self._run.id)
+            journal.release(self._run.id)
 
-        failure = await self._keeper.do(work)
+        failure = await self._keeper.run(work)
         if isinstance(failure, BaseException):
             logger.warning("the end of run %s is not in the journal: %s", self._run.id, failure)

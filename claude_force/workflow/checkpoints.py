@@ -65,7 +65,7 @@ class RunRecord:
     unpriced: int = 0
 
 
-class Answer(NamedTuple):
+class SavedAnswer(NamedTuple):
     """The answer of one part, `result` as text; `question` identifies what was asked."""
 
     step: str
@@ -148,18 +148,18 @@ class CheckpointStore:
                 ),
             )
 
-    def take(self, run_id: str) -> bool:
+    def acquire(self, run_id: str) -> bool:
         """Whether the run is this process's now; one that another has is not."""
         return self._leases.acquire(_identity(run_id))
 
-    def let_go(self, run_id: str) -> None:
+    def release(self, run_id: str) -> None:
         self._leases.release(_identity(run_id))
 
-    def is_under_way(self, run_id: str) -> bool:
+    def is_running(self, run_id: str) -> bool:
         """Whether a process has it at this moment."""
-        free = self.take(run_id)
+        free = self.acquire(run_id)
         if free:
-            self.let_go(run_id)
+            self.release(run_id)
         return not free
 
     def find(self, run_id: str) -> RunRecord:
@@ -186,20 +186,20 @@ class CheckpointStore:
         )
         return [run for run in map(_run, rows) if run is not None]
 
-    def answers(self, run_id: str) -> Iterator[Answer]:
+    def answers(self, run_id: str) -> Iterator[SavedAnswer]:
         """Those whose signature holds, in the order in which they came."""
         rows = self._db.execute(
             "SELECT step, part, question, at, result, signature FROM answers WHERE run = ? ORDER BY at",
             (run_id,),
         ).fetchall()
         for *fields, signature in rows:
-            answer = Answer(*fields)
+            answer = SavedAnswer(*fields)
             # The file's writer may have put any kind of value anywhere.
             kinds = tuple(type(one) for one in (*answer, signature))
             if kinds == _KINDS and hmac.compare_digest(self._signature(run_id, answer), signature):
                 yield answer
 
-    def keep(self, kept: Sequence[Tuple[str, Optional[Answer], float]]) -> None:
+    def save(self, kept: Sequence[Tuple[str, Optional[SavedAnswer], float]]) -> None:
         """In one transaction: runs, answers where there are any, and USD that calls have cost."""
         with _transaction(self._db):
             for run_id, answer, cost in kept:
@@ -210,7 +210,7 @@ class CheckpointStore:
                     )
                 self._db.execute("UPDATE runs SET spent = spent + ? WHERE id = ?", (cost, run_id))
 
-    def go_on(self, run: RunRecord) -> None:
+    def reopen(self, run: RunRecord) -> None:
         """It is under way again, on the task and the inputs that it has now."""
         self._db.execute(
             "UPDATE runs SET task = ?, inputs = ?, status = ?, ended = NULL WHERE id = ?",
@@ -222,7 +222,7 @@ class CheckpointStore:
         ended = None if status == RUNNING else time.time()
         self._db.execute("UPDATE runs SET status = ?, ended = ? WHERE id = ?", (status, ended, run_id))
 
-    def _signature(self, run_id: str, answer: Answer) -> bytes:
+    def _signature(self, run_id: str, answer: SavedAnswer) -> bytes:
         step, part, question, at, result = answer
         return self._secret.sign(encode((run_id, step, str(part), question.hex(), repr(at), result)))
 

@@ -60,7 +60,7 @@ def reads_files(foreach: ForEach) -> bool:
     return foreach.source in (FILES, LINES)
 
 
-def items_of(
+def load_items(
     foreach: ForEach, root: Path, inputs: Mapping[str, Any], answers: Sequence[str] = ()
 ) -> List[Item]:
     """Files lie below `root`; `answers` are those of the step whose list it is. Raises InputError."""

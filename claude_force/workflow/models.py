@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import string
 from dataclasses import dataclass, field
-from typing import Any, Dict, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from ..errors import InvalidWorkflowError
 
@@ -122,3 +123,38 @@ def chain(name: str, agents: Tuple[str, ...], pass_output: bool = True) -> Workf
 def handed_over(agent: str, step: str) -> str:
     """The part of a template that repeats what the agent of a step answered."""
     return f'\n\n<previous_answer agent="{agent}">\n${{steps.{step}}}\n</previous_answer>'
+
+
+TASK, ITEM = "task", "item"
+STEPS, INPUTS = "steps.", "inputs."
+
+
+class _Template(string.Template):
+    pattern = r"""
+        \$(?:
+          (?P<escaped>\$(?=\{)) |
+          \{(?P<braced>[^{}\n]*)\} |
+          (?P<named>(?!)) |
+          (?P<invalid>(?!))
+        )
+    """  # type: ignore[assignment]
+
+
+def template_names(text: str) -> List[str]:
+    """The names that a template has values put in for, each once, in the order of their first place."""
+    found = (match.group("braced") for match in _Template.pattern.finditer(text))  # type: ignore[attr-defined]
+    return list(dict.fromkeys(name for name in found if name is not None))
+
+
+def fill_template(text: str, values: Mapping[str, str]) -> str:
+    """The template with its values. Raises KeyError for a name that has none."""
+    return _Template(text).substitute(values)
+
+
+def split_name(name: str) -> Tuple[str, str]:
+    """What kind of value a name stands for, and which: ("steps.", "scan") for `steps.scan`."""
+    for kind in (STEPS, INPUTS):
+        if name.startswith(kind):
+            return kind, name[len(kind) :]
+    first, _, rest = name.partition(".")
+    return (ITEM, rest) if first == ITEM else (name, "")

@@ -15,7 +15,7 @@ _KEYS = (
     *("when", "foreach", "retries", "optional"),
 )
 # A project may have any number of steps, keys and faults, and each takes time.
-MOST_STEPS, MOST_FAULTS, _MOST_KEYS, _MOST_RETRIES = 2_000, 20, 100, 100
+MAX_STEPS, MAX_FAULTS, _MOST_KEYS, _MOST_RETRIES = 2_000, 20, 100, 100
 MORE_FAULTS = "and there are more faults like these"
 # Words that authors add for themselves and that are no slip of the keys above.
 _OTHER_KEYS = ("name", "title", "description", "comment", "notes")
@@ -55,10 +55,10 @@ def read_workflow(name: str, written: Any, pass_output: bool = True) -> Workflow
 
 def _expect_few(name: str, steps: Sequence[Any]) -> None:
     """Raises InvalidWorkflowError for very many steps."""
-    if len(steps) > MOST_STEPS:
+    if len(steps) > MAX_STEPS:
         mend = 'divide it, or run one step over a list with "foreach"'
         raise InvalidWorkflowError(
-            name, [f"it has {len(steps):,} steps, and {MOST_STEPS:,} are taken: {mend}"]
+            name, [f"it has {len(steps):,} steps, and {MAX_STEPS:,} are taken: {mend}"]
         )
 
 
@@ -73,10 +73,10 @@ def _step(number: int, written: Any, faults: List[str]) -> Optional[Step]:
     def fault(text: str) -> None:
         faults.append(f"{place}: {text}")
 
-    if len(faults) <= MOST_FAULTS:
+    if len(faults) <= MAX_FAULTS:
         _check_keys(written, fault)
     values: Dict[str, Any] = {"agent": ""}
-    for key, read in READERS.items():
+    for key, read in FIELD_PARSERS.items():
         try:
             values[key] = read(written.get(key))
         except ValueError as error:
@@ -175,7 +175,7 @@ def _foreach(value: Any) -> Optional[ForEach]:
 
 
 # Each raises ValueError for a value that its key does not take.
-READERS: Dict[str, Callable[[Any], Any]] = {
+FIELD_PARSERS: Dict[str, Callable[[Any], Any]] = {
     "id": _name,
     "agent": _agent,
     "task": _text,

@@ -10,12 +10,11 @@ from ..engine.estimate import Estimate, Range
 from ..errors import InputError
 from ..types import AgentResult, Call
 from .graph import levels
-from .items import Item, items_of
+from .items import Item, load_items
 from .models import STEP, Step, Workflow
-from .prompts import usual_template, values_of
 from .results import FAILED, SUCCEEDED, StepResult
 from .runner import RunConfig
-from .step_calls import StepCall, StepCalls
+from .step_calls import StepCall, StepCalls, default_template, template_values
 
 # In characters: more than any model has written in one answer.
 _LONGEST_ANSWER = 1_000_000
@@ -60,14 +59,16 @@ class Plan:
         return groups
 
 
-class Draft(NamedTuple):
+class DraftStep(NamedTuple):
     """A step as it is planned, with its calls, or why there can be none."""
 
     planned: PlannedStep
     calls: Sequence[Union[Call, InputError]]
 
 
-def plan_steps(workflow: Workflow, setting: RunConfig, prepare: Prepare, size_of: SizeOf) -> Iterator[Draft]:
+def plan_steps(
+    workflow: Workflow, setting: RunConfig, prepare: Prepare, size_of: SizeOf
+) -> Iterator[DraftStep]:
     """The steps in a topological order, each told answers of a size that `size_of` gives. Reads files."""
     results: Dict[str, StepResult] = {}
     inputs = {**workflow.inputs, **setting.inputs}
@@ -78,12 +79,12 @@ def plan_steps(workflow: Workflow, setting: RunConfig, prepare: Prepare, size_of
                 parts = _parts(workflow, step, setting, inputs, results)
             except InputError as error:
                 results[identity] = StepResult(step.id, step.agent, FAILED, str(error))
-                yield Draft(PlannedStep(step, level, 0, str(error)), [error])
+                yield DraftStep(PlannedStep(step, level, 0, str(error)), [error])
                 continue
             calls = [_call(parts, number, prepare) for number in range(parts.count)]
             results[identity] = _answered(step, parts, calls, size_of)
             is_open = step.foreach is not None and step.foreach.source == STEP
-            yield Draft(PlannedStep(step, level, None if is_open else parts.count), calls)
+            yield DraftStep(PlannedStep(step, level, None if is_open else parts.count), calls)
 
 
 def _parts(
@@ -93,17 +94,17 @@ def _parts(
     inputs: Mapping[str, Any],
     results: Mapping[str, StepResult],
 ) -> StepCalls:
-    text = step.task or usual_template(step, workflow, setting.pass_output)
-    parts = StepCalls(step, len(results) + 1, text, values_of(step, setting.task, inputs, results))
+    text = step.task or default_template(step, workflow, setting.pass_output)
+    parts = StepCalls(step, len(results) + 1, text, template_values(step, setting.task, inputs, results))
     if step.foreach is not None:
         is_open = step.foreach.source == STEP
-        parts.go_through([Item("1", "")] if is_open else items_of(step.foreach, setting.root, inputs))
+        parts.set_items([Item("1", "")] if is_open else load_items(step.foreach, setting.root, inputs))
     return parts
 
 
 def _call(parts: StepCalls, number: int, prepare: Prepare) -> Union[Call, InputError]:
     try:
-        return prepare(parts.part(number))
+        return prepare(parts.call(number))
     except InputError as error:
         return error
 
@@ -122,7 +123,7 @@ def _supposed(size: float) -> str:
     return "x" * round(min(size, _LONGEST_ANSWER))
 
 
-def with_problem_of(step: Draft, longest: Draft) -> PlannedStep:
+def with_longest_answers(step: DraftStep, longest: DraftStep) -> PlannedStep:
     """The step, with what would be its problem if all answers before it were as long as they can be."""
     planned = step.planned
     problem = next(filter(None, map(_too_long, longest.calls)), None)
@@ -140,7 +141,7 @@ def _too_long(call: Union[Call, InputError]) -> Optional[str]:
     return None
 
 
-def between(low: Estimate, expected: Estimate, high: Estimate) -> Estimate:
+def combine_estimates(low: Estimate, expected: Estimate, high: Estimate) -> Estimate:
     """One estimate of three, which suppose short, usual and longest answers."""
 
     def spread(name: str) -> Range:

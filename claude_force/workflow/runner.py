@@ -1,4 +1,4 @@
-"""Runs a graph of steps over any async `run`: what can begin begins, what is needed is waited for."""
+"""Runs the graph of a workflow: each step begins as soon as the steps it depends on have ended."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import asyncio
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Awaitable, Callable, Collection, Dict, Iterator, Mapping, Optional, Sequence, Tuple
+from typing import Any, Awaitable, Callable, Dict, Iterator, Mapping, Optional, Sequence, Tuple
 
 from anyio import to_thread
 from graphlib import TopologicalSorter
 
 from ..engine.result_builder import CallLabels, failed
+from ..engine.task_group import TaskGroup
 from ..errors import (
     BadReplyError,
     CallError,
@@ -22,99 +23,94 @@ from ..errors import (
 )
 from ..types import AgentResult
 from .graph import levels
-from .items import Item, items_of, reads_files
+from .items import Item, load_items, reads_files
 from .models import STEP, ForEach, Step, Workflow
-from .prompts import usual_template, values_of
 from .results import FAILED, RUNNING, SKIPPED, OnStep, StepEvent, StepResult
-from .step_calls import StepAnswer, StepCall, StepCalls
+from .step_calls import StepAnswer, StepCall, StepCalls, default_template, template_values
 
-# What a further call may not meet, beside errors that are retried.
-_WORTH_ANOTHER = (BadReplyError, DeadlineExceededError)
+# Errors that another call may not meet, besides those that a call retries itself.
+_WORTH_A_RETRY = (BadReplyError, DeadlineExceededError)
 
-
-RunPart = Callable[[StepCall], Awaitable[StepAnswer]]
-OnPart = Callable[[AgentResult], None]
+RunStepCall = Callable[[StepCall], Awaitable[StepAnswer]]
+OnCall = Callable[[AgentResult], None]
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What one run is given beside its workflow.
+    """What one run is given besides its workflow.
 
     Attributes:
-        root: the folder that files are named from.
-        config: what names the project, or the configuration that it is run with; None for the root.
-        most_parts: calls that may be under way at one time, those that wait for room on the wire among them.
-        now: seconds, of any clock.
-        on_part, on_step: told of each part that has ended, and of each change of a step.
+        root: the folder that file names are relative to.
+        max_calls: calls that may be unfinished at one time, those that wait for a slot included.
+        now: a clock, in seconds.
+        on_call, on_step: called as each call ends, and as a step changes.
+        config_path: the configuration given in place of the project's own; None for the project's.
     """
 
     task: str
     inputs: Mapping[str, Any]
     root: Path
-    most_parts: int
+    max_calls: int
     now: Callable[[], float]
     pass_output: bool = True
     fail_fast: bool = False
-    on_part: Optional[OnPart] = None
+    on_call: Optional[OnCall] = None
     on_step: Optional[OnStep] = None
-    config: Optional[Path] = None
+    config_path: Optional[Path] = None
 
 
 class Runner:
-    """One run of a workflow that has been checked."""
+    """Runs a workflow once. The workflow has passed `check`."""
 
-    def __init__(self, workflow: Workflow, setting: RunConfig, run: RunPart) -> None:
-        self._workflow, self._setting, self._run = workflow, setting, run
-        self._inputs = {**workflow.inputs, **setting.inputs}
-        self._order = [one for level in levels(workflow.needs) for one in level]
+    def __init__(self, workflow: Workflow, config: RunConfig, run: RunStepCall) -> None:
+        self._workflow, self._config, self._run = workflow, config, run
+        self._inputs = {**workflow.inputs, **config.inputs}
+        self._order = [identity for level in levels(workflow.needs) for identity in level]
+        self._sorter = TopologicalSorter(workflow.needs)
         self._results: Dict[str, StepResult] = {}
-        self._room = asyncio.Semaphore(setting.most_parts)
-        self._began = setting.now()
-        self._cancelled = False
+        self._slots = asyncio.Semaphore(config.max_calls)
+        self._began = config.now()
+        self._is_cancelled = False
 
     async def run(self) -> Tuple[StepResult, ...]:
-        """The results of all steps, in a topological order. To cancel it ends what is under way."""
-        sorter = TopologicalSorter(self._workflow.needs)
-        sorter.prepare()
-        under_way: Dict[asyncio.Future[StepResult], str] = {}
-        try:
-            while sorter.is_active():
-                for identity in sorted(sorter.get_ready(), key=self._order.index):
-                    under_way[asyncio.ensure_future(self._step(identity))] = identity
-                ended, _ = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
-                for one in ended:
-                    self._results[under_way.pop(one)] = one.result()
-                    sorter.done(one.result().id)
-        finally:
-            await _end(under_way)
+        """Returns the results of all steps in a topological order. To cancel it cancels the calls."""
+        self._sorter.prepare()
+        async with TaskGroup() as group:
+            self._start_ready(group)
         return tuple(self._results[identity] for identity in self._order)
 
     @property
     def elapsed(self) -> float:
-        """Seconds since it was made."""
-        return self._setting.now() - self._began
+        """Seconds since the runner was made."""
+        return self._config.now() - self._began
 
-    async def _step(self, identity: str) -> StepResult:
+    def _start_ready(self, group: TaskGroup) -> None:
+        for identity in sorted(self._sorter.get_ready(), key=self._order.index):
+            group.start_soon(self._run_step, identity, group)
+
+    async def _run_step(self, identity: str, group: TaskGroup) -> None:
         step = self._workflow.step(identity)
-        reason = self._why_not(step)
+        reason = self._reason_to_skip(step)
         if reason is not None:
             result = StepResult(step.id, step.agent, SKIPPED, reason, optional=step.optional)
         else:
-            result = await self._carried_out(step)
-        failed = sum(not one.success for one in result.results)
-        ended = len(result.results)
-        self._tell(StepEvent(step.id, step.agent, result.status, ended, ended, failed, result))
-        return result
+            result = await self._execute(step)
+        failures, parts = sum(not one.success for one in result.results), len(result.results)
+        self._emit(StepEvent(step.id, step.agent, result.status, parts, parts, failures, result))
+        self._results[identity] = result
+        self._sorter.done(identity)
+        self._start_ready(group)
 
-    def _why_not(self, step: Step) -> Optional[str]:
-        needed = [self._results[one] for one in step.dependencies]
-        missing = [one for one in needed if not one.success and not one.optional]
+    def _reason_to_skip(self, step: Step) -> Optional[str]:
+        awaited = [self._results[identity] for identity in step.dependencies]
+        missing = [one for one in awaited if not one.success and not one.optional]
         if missing:
-            return "; ".join(f"it waits for '{one.id}', which {_became(one)}" for one in missing)
+            became = {FAILED: "failed", SKIPPED: "was skipped"}
+            return "; ".join(f"it waits for '{one.id}', which {became[one.status]}" for one in missing)
         failures = [one.id for one in self._results.values() if one.status == FAILED and not one.optional]
-        if failures and self._setting.fail_fast:
+        if failures and self._config.fail_fast:
             return f"'{failures[0]}' failed, and this workflow ends at the first failure"
-        if self._cancelled:
+        if self._is_cancelled:
             return "the run was cancelled where its calls are made"
         values = self._values(step)
         for condition in step.when:
@@ -123,89 +119,73 @@ class Runner:
         return None
 
     def _values(self, step: Step) -> Dict[str, str]:
-        return values_of(step, self._setting.task, self._inputs, self._results)
+        return template_values(step, self._config.task, self._inputs, self._results)
 
-    async def _carried_out(self, step: Step) -> StepResult:
+    async def _execute(self, step: Step) -> StepResult:
         began = self.elapsed
-        text = step.task or usual_template(step, self._workflow, self._setting.pass_output)
-        parts = StepCalls(step, self._order.index(step.id) + 1, text, self._values(step))
+        text = step.task or default_template(step, self._workflow, self._config.pass_output)
+        calls = StepCalls(step, self._order.index(step.id) + 1, text, self._values(step))
         fault: Optional[str] = None
         try:
             if step.foreach is not None:
-                parts.go_through(await self._items(step.foreach))
-            self._tell(parts.event(RUNNING))
-            await self._all_of(parts)
+                calls.set_items(await self._items(step.foreach))
+            self._emit(calls.event(RUNNING))
+            await self._run_parts(calls)
         except InputError as error:
             fault = str(error)
-        return parts.result(began, self.elapsed, fault)
+        return calls.result(began, self.elapsed, fault)
 
-    async def _items(self, source: ForEach) -> Sequence[Item]:
-        answers = self._results[source.value].answers if source.source == STEP else ()
-        work = partial(items_of, source, self._setting.root, self._inputs, answers)
-        return await to_thread.run_sync(work) if reads_files(source) else work()
+    async def _items(self, foreach: ForEach) -> Sequence[Item]:
+        answers = self._results[foreach.value].answers if foreach.source == STEP else ()
+        work = partial(load_items, foreach, self._config.root, self._inputs, answers)
+        return await to_thread.run_sync(work) if reads_files(foreach) else work()
 
-    async def _all_of(self, parts: StepCalls) -> None:
-        rest = iter(range(parts.count))
-        # Not a task for each part: of a long list they would take more memory than its answers.
-        crew = [
-            asyncio.ensure_future(self._some_of(parts, rest))
-            for _ in range(min(parts.count, self._setting.most_parts))
-        ]
-        try:
-            await asyncio.gather(*crew)
-        finally:
-            await _end(crew)
+    async def _run_parts(self, calls: StepCalls) -> None:
+        rest = iter(range(calls.count))
+        async with TaskGroup() as group:
+            # Not a task for each part: of a long list, tasks would take more memory than answers.
+            for _ in range(min(calls.count, self._config.max_calls)):
+                group.start_soon(self._run_some, calls, rest)
 
-    async def _some_of(self, parts: StepCalls, rest: Iterator[int]) -> None:
+    async def _run_some(self, calls: StepCalls, rest: Iterator[int]) -> None:
         for index in rest:
-            await self._part(parts, index)
-            # Before Python 3.11 a semaphore that is asked again at once passes over those who wait for it.
+            await self._run_part(calls, index)
+            # Before Python 3.11, a semaphore that is acquired again at once overtakes those who wait for it.
             await asyncio.sleep(0)
 
-    async def _part(self, parts: StepCalls, index: int) -> None:
-        async with self._room:
-            for attempt in range(parts.step.retries + 1):
-                answered = await self._answer(parts, index, attempt)
-                parts.take(index, answered)
-                if isinstance(answered.result.error, CancelledCallError):
-                    self._cancelled = True
-                if not _is_worth_another(answered.result.error):
+    async def _run_part(self, calls: StepCalls, index: int) -> None:
+        async with self._slots:
+            for attempt in range(calls.step.retries + 1):
+                answer = await self._call(calls, index, attempt)
+                calls.add_answer(index, answer)
+                self._is_cancelled |= isinstance(answer.result.error, CancelledCallError)
+                if not _is_worth_a_retry(answer.result.error):
                     break
-        parts.done += 1
-        if self._setting.on_part is not None:
-            self._setting.on_part(answered.result)
-        self._tell(parts.event(RUNNING))
+        calls.done += 1
+        if self._config.on_call is not None:
+            self._config.on_call(answer.result)
+        self._emit(calls.event(RUNNING))
 
-    async def _answer(self, parts: StepCalls, index: int, attempt: int) -> StepAnswer:
-        if self._cancelled:
-            # Whoever cancels a run wants no more of it: what has not begun does not begin.
-            return self._failed(parts, CancelledCallError("The run was cancelled"))
+    async def _call(self, calls: StepCalls, index: int, attempt: int) -> StepAnswer:
+        if self._is_cancelled:
+            # After one call was cancelled where calls are made, no further one begins.
+            return self._failed(calls, CancelledCallError("The run was cancelled"))
         try:
-            work = partial(parts.part, index, attempt)
-            return await self._run(await to_thread.run_sync(work) if parts.reads_files else work())
+            work = partial(calls.call, index, attempt)
+            return await self._run(await to_thread.run_sync(work) if calls.reads_files else work())
         except InputError as error:
-            return self._failed(parts, error)
+            return self._failed(calls, error)
 
-    def _failed(self, parts: StepCalls, error: ClaudeForceError) -> StepAnswer:
-        run = CallLabels(parts.step.agent, self._workflow.name, parts.position)
-        return StepAnswer(failed(run, error, None, 0.0))
+    def _failed(self, calls: StepCalls, error: ClaudeForceError) -> StepAnswer:
+        labels = CallLabels(calls.step.agent, self._workflow.name, calls.position)
+        return StepAnswer(failed(labels, error, None, 0.0))
 
-    def _tell(self, event: StepEvent) -> None:
-        if self._setting.on_step is not None:
-            self._setting.on_step(event)
+    def _emit(self, event: StepEvent) -> None:
+        if self._config.on_step is not None:
+            self._config.on_step(event)
 
 
-def _is_worth_another(error: Optional[ClaudeForceError]) -> bool:
+def _is_worth_a_retry(error: Optional[ClaudeForceError]) -> bool:
     if isinstance(error, CallError) and error.skipped:
         return False
-    return isinstance(error, _WORTH_ANOTHER) or (isinstance(error, CallError) and error.retryable)
-
-
-async def _end(jobs: Collection[asyncio.Future[Any]]) -> None:
-    for job in jobs:
-        job.cancel()
-    await asyncio.gather(*jobs, return_exceptions=True)
-
-
-def _became(result: StepResult) -> str:
-    return "failed" if result.status == FAILED else "was skipped"
+    return isinstance(error, _WORTH_A_RETRY) or (isinstance(error, CallError) and error.retryable)

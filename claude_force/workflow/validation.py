@@ -9,10 +9,24 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optio
 from ..agents.names import nearest
 from ..errors import InputError, InvalidWorkflowError
 from .graph import cycles, dependents
-from .models import INPUT, STEP, Step, Workflow
-from .parser import MORE_FAULTS, MOST_FAULTS, read_workflow
-from .schema import form_faults, input_faults
-from .template import INPUTS, ITEM, STEPS, TASK, kind_of, names_in
+from .models import (
+    INPUT,
+    INPUTS,
+    ITEM,
+    LIST,
+    SOURCES,
+    STEP,
+    STEPS,
+    TASK,
+    TESTS,
+    Condition,
+    ForEach,
+    Step,
+    Workflow,
+    split_name,
+    template_names,
+)
+from .parser import FIELD_PARSERS, MAX_FAULTS, MORE_FAULTS, read_workflow
 
 # Raises InputError for an agent that can't be run.
 CheckAgent = Callable[[str], Any]
@@ -24,7 +38,7 @@ def check(workflow: Workflow, check_agent: CheckAgent, inputs: Mapping[str, Any]
     `inputs` are the values of this run.
     """
     # What was read has been looked at as it was.
-    wrong = [*input_faults(workflow, inputs), *(() if workflow.faults else form_faults(workflow))]
+    wrong = [*input_faults(workflow, inputs), *(() if workflow.faults else schema_faults(workflow))]
     if wrong:
         raise InvalidWorkflowError(str(workflow.name), wrong)
     told = (
@@ -41,7 +55,7 @@ def check(workflow: Workflow, check_agent: CheckAgent, inputs: Mapping[str, Any]
 def _first(told: Iterable[str]) -> Iterator[str]:
     """To look for what a name may mean takes time, and a project may have any number of wrong ones."""
     rest = iter(told)
-    yield from islice(rest, MOST_FAULTS)
+    yield from islice(rest, MAX_FAULTS)
     if next(rest, None) is not None:
         yield MORE_FAULTS
 
@@ -105,7 +119,7 @@ def _is_json(value: Any) -> bool:
 
 def _uses(workflow: Workflow, name: str) -> bool:
     return any(
-        INPUTS + name in names_in(step.task or "")
+        INPUTS + name in template_names(step.task or "")
         or (step.foreach is not None and (step.foreach.source, step.foreach.value) == (INPUT, name))
         or any(one.source == INPUTS + name for one in step.when)
         for step in workflow.steps
@@ -130,7 +144,7 @@ def _of_step(
     for condition in step.when:
         yield from _of_name(condition.source, step, ids, inputs, '"when"')
     yield from _of_foreach(step, ids, inputs)
-    for name in names_in(step.task or ""):
+    for name in template_names(step.task or ""):
         yield from _of_name(name, step, ids, inputs, "its task")
 
 
@@ -149,7 +163,7 @@ def _of_foreach(step: Step, ids: Sequence[str], inputs: Mapping[str, Any]) -> It
 def _of_name(
     name: str, step: Step, ids: Sequence[str], inputs: Mapping[str, Any], where: str
 ) -> Iterator[str]:
-    kind, rest = kind_of(name)
+    kind, rest = split_name(name)
     if kind == STEPS:
         yield from _not_awaited(rest, step, ids, where)
     elif kind == INPUTS:
@@ -178,3 +192,65 @@ def _not_given(name: str, inputs: Mapping[str, Any], where: str) -> Iterator[str
 def _hint(name: str, known: Sequence[str]) -> str:
     close: Optional[List[str]] = nearest(name, known)
     return f" (did you mean {' or '.join(close)}?)" if close else ""
+
+
+_READ = ("id", "agent", "task", "dependencies", "model", "max_tokens", "retries", "optional")
+# None stands for a default in claude.json; here it would be a value.
+_NEEDED = ("dependencies", "retries", "optional")
+
+
+def input_faults(workflow: Workflow, inputs: Any) -> List[str]:
+    """Of its defaults, and of the values of this run."""
+    return [
+        f"{where} are {values!r:.60}; give a dict of names and values"
+        for where, values in (("its inputs", workflow.inputs), ("the inputs of this run", inputs))
+        if not isinstance(values, Mapping) or not all(isinstance(name, str) for name in values)
+    ]
+
+
+def schema_faults(workflow: Workflow) -> List[str]:
+    """All others; with none, every field is of its kind."""
+    found: List[str] = []
+    if not isinstance(workflow.name, str) or not workflow.name:
+        found.append("its name is no text")
+    if not isinstance(workflow.steps, (tuple, list)):
+        return [*found, f"its steps are {workflow.steps!r:.60}; give a tuple of Step"]
+    for number, step in enumerate(workflow.steps, start=1):
+        if isinstance(step, Step):
+            found += [f"step {step.id!r:.60}: {fault}" for fault in _fields_of_step(step)]
+        else:
+            found.append(f"step {number} is {step!r:.60}; give a Step")
+    return found
+
+
+def _fields_of_step(step: Step) -> Iterator[str]:
+    for name in _READ:
+        value = getattr(step, name)
+        try:
+            FIELD_PARSERS[name](value)
+        except ValueError as error:
+            yield f"{name} is {value!r:.60}; {error}"
+        else:
+            if value is None and name in _NEEDED:
+                yield f"{name} is None; leave it out for its default"
+    if not isinstance(step.when, (tuple, list)) or not all(map(_is_condition, step.when)):
+        yield f"when is {step.when!r:.60}; give a tuple of Condition, with tests of {', '.join(TESTS)}"
+    if step.foreach is not None and not _is_foreach(step.foreach):
+        yield f"foreach is {step.foreach!r:.60}; give a ForEach over {', '.join((*SOURCES, LIST))}"
+
+
+def _is_condition(value: Any) -> bool:
+    if not isinstance(value, Condition) or value.test not in TESTS:
+        return False
+    known = isinstance(value.source, str) and value.source.startswith(("steps.", "inputs."))
+    return known and isinstance(value.text, str)
+
+
+def _is_foreach(value: Any) -> bool:
+    if not isinstance(value, ForEach):
+        return False
+    if value.source == LIST:
+        return isinstance(value.value, (tuple, list))
+    if value.source == "files" and isinstance(value.value, (tuple, list)):
+        return bool(value.value) and all(isinstance(one, str) for one in value.value)
+    return value.source in SOURCES and isinstance(value.value, str) and bool(value.value)

@@ -1,30 +1,19 @@
-"""Which durable run writes to which output, and its command: notes in `~/.claude/runs/bulk`."""
+"""Which database a command is told to use, and what it says of the workers there."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import hashlib
-import json
-import logging
-import os
-import secrets
 import time
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Awaitable, Callable, Iterator, List, Optional, Sequence, Tuple, TypeVar
+from typing import TYPE_CHECKING, Awaitable, Callable, Iterator, List, Optional, TypeVar
 
 from anyio import to_thread
 
 from .. import durable, settings
-from ..agents.names import slug
-from ..cache.private_dir import cache_folder
-from ..errors import CacheError, ConfigurationError, InputError
+from ..errors import ConfigurationError, InputError
 from ..formatting import format_duration_coarse, pluralize
-from ..storage.private_files import open_private, read_private
 from . import streams
-from .signals import caught, never
 
 if TYPE_CHECKING:
     from ..durable import Runs
@@ -172,112 +161,3 @@ class Notes:
 
 
 _HOW = "start `claude-force worker` on any machine that reaches this database"
-
-
-_LONGEST_NAME = 40
-# What a note leaves out of the command: a URL may hold a password, and a run is begun anew only once.
-_WITH_A_VALUE, _ALONE = ("--database",), ("--durable", "--no-resume")
-
-
-@dataclass(frozen=True)
-class BulkRunRecord:
-    """One durable bulk run. `words` is its command without the database, given in `folder`; `began` is Unix
-    time."""
-
-    run: str
-    output: str
-    folder: str
-    words: Tuple[str, ...]
-    began: float
-
-
-def run_of(output: Path, words: Sequence[str], afresh: bool) -> str:
-    """The id of the run that writes to `output`: the one that it had, unless that is to begin `afresh`.
-
-    Raises CacheError where it can't be noted down.
-    """
-    real = os.path.realpath(output)
-    place = _folder() / f"{hashlib.sha256(os.fsencode(real)).hexdigest()[:32]}.json"
-    before = None if afresh else _read(place)
-    if before is not None and before.output == real:
-        run, began = before.run, before.began
-    else:
-        run, began = f"{slug(output.stem)[:_LONGEST_NAME] or 'bulk'}-{secrets.token_hex(4)}", time.time()
-    _write(place, BulkRunRecord(run, real, str(Path.cwd()), tuple(_plain(words)), began))
-    return run
-
-
-def notes() -> List[BulkRunRecord]:
-    """All that there are, the newest first. Raises CacheError."""
-    found = [_read(place) for place in sorted(_folder().glob("*.json"))]
-    return sorted((one for one in found if one is not None), key=lambda one: one.began, reverse=True)
-
-
-def note_of(run: str) -> Optional[BulkRunRecord]:
-    """The note of one run; None where another machine or another user began it. Raises CacheError."""
-    return next((one for one in notes() if one.run == run), None)
-
-
-def _folder() -> Path:
-    return cache_folder(cache_folder(settings.user_folder() / "runs") / "bulk")
-
-
-def _read(place: Path) -> Optional[BulkRunRecord]:
-    try:
-        with os.fdopen(read_private(place), "rb") as file:
-            found: Any = json.load(file)
-        return BulkRunRecord(**{**found, "words": tuple(found["words"])})
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        # None, or one of another version: the output then gets a new run.
-        return None
-
-
-def _write(place: Path, note: BulkRunRecord) -> None:
-    try:
-        descriptor = open_private(place.with_suffix(f".{os.getpid()}"), os.O_TRUNC)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(asdict(note), file)
-        place.with_suffix(f".{os.getpid()}").replace(place)
-    except OSError as error:
-        raise CacheError(f"The run can't be noted down in {place.parent}: {error.strerror}.") from error
-
-
-def _plain(words: Sequence[str]) -> Iterator[str]:
-    leave = False
-    for word in words:
-        if leave or word in _ALONE or word.startswith(tuple(f"{name}=" for name in _WITH_A_VALUE)):
-            leave = False
-            continue
-        leave = word in _WITH_A_VALUE
-        if not leave:
-            yield word
-
-
-if TYPE_CHECKING:
-    from ..durable import Worker
-
-
-def work(args: argparse.Namespace) -> int:
-    """Returns 0 after SIGTERM or SIGINT. Raises InputError."""
-    asyncio.run(_work(args))
-    return 0
-
-
-async def _work(args: argparse.Namespace) -> None:
-    worker: Worker = durable.Worker(
-        needed_database(args),
-        args.concurrency,
-        args.name,
-        rpm=args.rpm,
-        input_tpm=args.input_tpm,
-        output_tpm=args.output_tpm,
-        grace_seconds=args.grace,
-    )
-    # It has a name in the database, and calls that others are to have, before its first request.
-    with caught(worker.stop, never):
-        async with worker:
-            streams.status(f"worker {worker.name} takes calls; Ctrl-C stops it")
-            await worker.stopped()
-            streams.status(f"stopping; what is on the wire may end within {args.grace} s (Ctrl-C again: now)")
-            # For each call that goes back to the others it has a line that says so.
-            logging.getLogger("dbos").setLevel(logging.ERROR)

@@ -6,20 +6,17 @@ import asyncio
 import sys
 import time
 from collections import deque
-from contextlib import contextmanager
-from typing import Any, Callable, Deque, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Deque, List, Optional, Tuple
 
 from ..advice import for_shell
 from ..bulk import Event, Finished, Paused, Progress, Retried
-from ..costs import CostTotals
 from ..engine.result_builder import is_unsent
 from ..formatting import format_duration, format_duration_coarse, format_usd, pluralize
 from ..limits.admission import Load
-from ..workflow import StepEvent
 from . import streams
-from .bulk_report import ErrorSummary
+from .error_summary import ErrorSummary
+from .format_metrics import compact, shows
 from .logs import is_verbose
-from .render import dollars
 
 _FRAME_SECONDS = 0.25
 # Seconds between two lines of a log, by the time that the run has taken: few lines also for a long run.
@@ -54,7 +51,7 @@ class ProgressDisplay:
         # Log lines would tear a live display to pieces.
         self._live = sys.stderr.isatty() and not (quiet or streams.is_quiet() or is_verbose())
         # Not later: what rich puts in the place of stderr names no encoding.
-        self._full, self._empty = ("█", "░") if streams.can_encode("█░", sys.stderr) else ("#", "-")
+        self._full, self._empty = ("█", "░") if shows("█░", sys.stderr) else ("#", "-")
         self._now, self._began = now, now()
         self.progress = Progress(total=due)
         self.failures, self.retries = ErrorSummary(), ErrorSummary()
@@ -187,7 +184,7 @@ class ProgressDisplay:
         load, rates = self._load(), self._per_minute(now)
         limits = load.limits if load else (None, None, None)
         parts = [
-            f"{_compact(rate)}{'' if limit is None else f' of {_compact(limit)}'} {kind}"
+            f"{compact(rate)}{'' if limit is None else f' of {compact(limit)}'} {kind}"
             for rate, limit, kind in zip(rates, limits, _KINDS)
         ]
         return f"per minute: {', '.join(parts)}"
@@ -200,116 +197,3 @@ class ProgressDisplay:
         since, before = self._samples[0]
         passed = self._samples[-1][0] - since
         return [(new - old) / passed * 60 if passed else 0.0 for new, old in zip(counts, before)]
-
-
-# Columns from which on there is room for the names of agents.
-_ROOMY = 60
-_BLANKS = {ord(char): " " for char in "\n\r\t\v\f"}
-
-
-class WorkflowDisplay:
-    """A line for each step that has begun or ended, drawn anew at each change and each second."""
-
-    def __init__(self, name: str, as_json: bool) -> None:
-        self._name = name
-        # What is logged of each step would tear it to pieces.
-        self._is_live = sys.stderr.isatty() and not (as_json or streams.is_quiet() or is_verbose())
-        self._events: Dict[str, StepEvent] = {}
-        self._began: Dict[str, float] = {}
-        self._start = time.monotonic()
-        self._live: Any = None
-        self._console: Any = None
-
-    def __enter__(self) -> WorkflowDisplay:
-        if self._is_live:
-            from rich.console import Console
-            from rich.live import Live
-
-            self._console = self._console or Console(stderr=True)
-            self._live = Live(
-                console=self._console, get_renderable=self._drawn, refresh_per_second=4, transient=True
-            )
-            self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._live is not None:
-            self._live.stop()
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """For as long as something else is printed."""
-        self.__exit__()
-        try:
-            yield
-        finally:
-            self.__enter__()
-
-    def on_step(self, event: StepEvent) -> None:
-        """To be given to the run."""
-        self._events[event.step] = event
-        self._began.setdefault(event.step, time.monotonic())
-
-    def _drawn(self) -> Any:
-        from rich.text import Text
-
-        width, height = self._console.size
-        return Text("\n".join(self.lines(width, height)), no_wrap=True, overflow="ellipsis")
-
-    def lines(self, width: int, height: int) -> List[str]:
-        """The whole, then the steps. Where there is no room for all, those that have ended longest ago are
-        left out; where it is narrow, the names of agents."""
-        now = time.monotonic()
-        rows = [self._row(event, now, width >= _ROOMY) for event in self._shown(max(1, height - 3))]
-        hidden = len(self._events) - len(rows)
-        more = [f"  and {pluralize(hidden, 'step')} before"] if hidden else []
-        head = f"{self._name}: {format_duration_coarse(now - self._start)}, {self._cost()} so far"
-        # Names and reasons are the project's: nothing of them may be an order, or take a second line.
-        return [_on_one_line(line) for line in (head, *more, *rows)]
-
-    def _shown(self, most: int) -> List[StepEvent]:
-        ended = [event for event in self._events.values() if event.result is not None]
-        dropped = {event.step for event in ended[: max(0, len(self._events) - most)]}
-        return [event for event in self._events.values() if event.step not in dropped][-most:]
-
-    def _cost(self) -> str:
-        ended = [event.result for event in self._events.values() if event.result is not None]
-        return dollars(CostTotals.of(one for step in ended for one in step.tries).full_cost)
-
-    def _row(self, event: StepEvent, now: float, with_agent: bool) -> str:
-        width = max(len(one) for one in self._events)
-        agents = max(len(one.agent) for one in self._events.values())
-        agent = f"{event.agent.ljust(agents)}  " if with_agent else ""
-        return f"  {event.step.ljust(width)}  {agent}{self._told(event, now)}"
-
-    def _told(self, event: StepEvent, now: float) -> str:
-        result = event.result
-        if result is None:
-            return f"running, {_parts(event)}{format_duration_coarse(now - self._began[event.step])}"
-        if result.began is None or result.ended is None:
-            return f"skipped: {result.reason}"
-        took = format_duration(result.ended - result.began)
-        return f"{result.status}, {_parts(event)}{took}, {dollars(result.cost)}"
-
-
-def _on_one_line(text: str) -> str:
-    return streams.harmless(text.translate(_BLANKS))
-
-
-def _parts(event: StepEvent) -> str:
-    if event.parts == 1:
-        return ""
-    failed = f", {event.failed} failed" if event.failed else ""
-    return f"{event.done} of {pluralize(event.parts, 'part')}{failed}, "
-
-
-def _compact(value: float) -> str:
-    """A count in few characters: "1.5", "980", "12k", "1.2M"."""
-    for size, unit in ((1e6, "M"), (1e3, "k")):
-        # As it is rounded: 999,999 is 1M and not 1000k.
-        if value >= 9.995 * size:
-            return f"{value / size:,.0f}{unit}"
-        if value >= 0.9995 * size:
-            return f"{value / size:.1f}".replace(".0", "") + unit
-    # A limit of 1.5 a minute is not 2.
-    return f"{value:.1f}".replace(".0", "") if value < 10 else f"{value:,.0f}"

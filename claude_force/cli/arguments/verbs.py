@@ -2,46 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Iterator, List, Mapping, NamedTuple, Tuple
-
-from .arguments import OPTIONS, Option
-
-PROGRAM = "claude-force"
+from typing import Iterator, Mapping, NamedTuple, Tuple
 
 
 class Verb(NamedTuple):
-    """A command line without its arguments, such as `run agent`.
+    """One word of the command line.
 
     Attributes:
         summary: one or two sentences for the help.
-        handler: "module:function" of this package; the function takes the parsed arguments and returns the
-            exit code. "" for a verb that only has kinds.
-        option_names: keys of `OPTIONS`, in the order of the help.
-        notes: paragraphs below the options.
-        examples: command lines, without the leading `claude-force`.
-        kinds: the words that may follow, each a verb.
+        handler: "module:function" of the package `cli`; "" for a verb that only has kinds.
+        options: names in `OPTIONS`, in the order of the help.
+        notes: a paragraph below the options.
+        examples: command lines without the leading `claude-force`.
+        kinds: the words that may follow, `dest` the attribute that tells which one did.
     """
 
     summary: str
     handler: str = ""
-    option_names: str = ""
+    options: str = ""
     notes: str = ""
     examples: Tuple[str, ...] = ()
     kinds: Mapping[str, Verb] = {}
-
-    @property
-    def options(self) -> List[Option]:
-        """Its arguments, with those that all verbs have."""
-        names = f"{self.option_names} {_COMMON}".split()
-        return [OPTIONS[name] for name in names]
-
-    @property
-    def flags(self) -> List[str]:
-        """The spellings of its options."""
-        return [flag for one in self.options for flag in one.flags]
+    dest: str = "what"
 
 
-_COMMON = "json api_key config model quiet verbose"
 _TASK = "Without --task and --task-file the task is read from standard input: a pipe, or - to name it."
 _CODES = (
     "Exit codes: 0 every row succeeded, 1 no further row can be run, 2 wrong input, 3 some rows failed, "
@@ -62,7 +46,7 @@ _WORKFLOW_RUN = f"no_pass_output fail_fast budget price cache cache_ttl {_RATES}
 _RUN = {
     "agent": Verb(
         "Run one agent on one task.",
-        "run_agent:run_agent",
+        "agent:run_agent",
         f"agent_name task task_file {_SHOWN} {_CALL} {_RATES} budget price estimate cache cache_ttl",
         _TASK,
         (
@@ -73,7 +57,7 @@ _RUN = {
     ),
     "workflow": Verb(
         "Run a workflow, each step as soon as its inputs are there. --resume continues a run.",
-        "run_workflow:run_workflow",
+        "workflow:run_workflow",
         f"workflow_name task task_file input inputs resume workflow_file as_json plan estimate "
         f"{_WORKFLOW_RUN}",
         _TASK,
@@ -111,7 +95,7 @@ _RUNS = {
     ),
     "resume": Verb(
         "Continue a run: ask and pay only for what is missing.",
-        "runs:resume_run",
+        "resume:resume_run",
         f"run_id {_WORKFLOW_RUN}",
     ),
     "cancel": Verb(
@@ -132,12 +116,14 @@ _RUNS = {
     ),
 }
 _CACHE = {
-    "stats": Verb("Show what the answer cache holds.", "cache:show_stats", "cache_dir"),
-    "clear": Verb("Remove all answers, or those of one agent.", "cache:clear", "cache_agent cache_dir"),
-    "verify": Verb("Check every signature. Exit code 1 if one is wrong.", "cache:verify", "remove cache_dir"),
+    "stats": Verb("Show what the answer cache holds.", "cache:show_cache", "cache_dir"),
+    "clear": Verb("Remove all answers, or those of one agent.", "cache:show_cache", "cache_agent cache_dir"),
+    "verify": Verb(
+        "Check every signature. Exit code 1 if one is wrong.", "cache:show_cache", "remove cache_dir"
+    ),
     "explain": Verb(
         "Say why an answer is found or not. Sends nothing.",
-        "cache:explain",
+        "cache:show_cache",
         f"agent_name task task_file cache_dir {_CALL}",
         _TASK,
         ('cache explain code-reviewer --task "Review: def f(): pass"',),
@@ -145,28 +131,26 @@ _CACHE = {
 }
 
 
+def _metrics(summary: str) -> Verb:
+    return Verb(summary, "metrics:show_metrics", "hours since")
+
+
 _METRICS = {
-    "summary": Verb("Show counts, times, costs and errors.", "metrics:show_summary", "hours since"),
-    "agents": Verb("Show the metrics of each agent.", "metrics:show_agents", "hours since"),
-    "models": Verb("Show the metrics of each model.", "metrics:show_models", "hours since"),
-    "costs": Verb(
-        "Show what was spent and saved, by agent, model, workflow and day.",
-        "metrics:show_costs",
-        "hours since",
-    ),
-    "errors": Verb("Count errors by type, with advice for each.", "metrics:show_errors", "hours since"),
+    "summary": _metrics("How much ran, how long it took, what it cost, what went wrong."),
+    "agents": _metrics("The figures of each agent."),
+    "models": _metrics("The figures of each model."),
+    "costs": _metrics("What was spent and saved, by agent, model, workflow and day."),
+    "errors": _metrics("What went wrong how often, and what to do about it."),
     "export": Verb(
-        "Export all executions, or metrics for Prometheus.",
-        "metrics:export",
+        "Write out all executions, or the figures for Prometheus.",
+        "metrics:show_metrics",
         "export_file hours since export_format export_output",
         examples=("metrics export --format csv -o executions.csv --since 7d",),
     ),
 }
 
 VERBS: Mapping[str, Verb] = {
-    "init": Verb(
-        "Make a .claude folder with sample agents. Existing files are kept.", "project:init", "folder"
-    ),
+    "init": Verb("Make a .claude folder with sample agents. Existing files are kept.", "init:init", "folder"),
     "doctor": Verb(
         "Check Python, SDK, key, endpoint, agents and cache. Exit code 1 if one is a problem.",
         "doctor:doctor",
@@ -174,18 +158,18 @@ VERBS: Mapping[str, Verb] = {
     ),
     "list": Verb(
         "List the project's agents or workflows.",
-        "project:show_list",
+        "agents:show_list",
         "listed as_json",
         examples=("list agents", "list workflows --json"),
     ),
-    "info": Verb("Show an agent or a workflow.", "project:show_info", "any_name as_json"),
-    "run": Verb("Run an agent, a workflow, or many tasks.", kinds=_RUN),
+    "info": Verb("Show an agent or a workflow.", "agents:show_info", "any_name as_json"),
+    "run": Verb("Run an agent, a workflow, or many tasks.", kinds=_RUN, dest="kind"),
     "workflow": Verb(
         "Show what a workflow does, and in which order.",
         kinds={
             "show": Verb(
                 "Show the steps of a workflow and its faults. Exit code 1 if it has any.",
-                "run_workflow:show_workflow",
+                "workflow:show_workflow",
                 "workflow_name drawing",
             )
         },
@@ -195,7 +179,7 @@ VERBS: Mapping[str, Verb] = {
     ),
     "worker": Verb(
         "Make the calls of durable runs, for drivers on any machine.",
-        "durable_runs:work",
+        "worker:work",
         "worker_database worker_name concurrency shared_rpm shared_input_tpm shared_output_tpm worker_grace",
     ),
     "cache": Verb("Inspect, check and clear the answer cache.", kinds=_CACHE),
@@ -215,27 +199,8 @@ VERBS: Mapping[str, Verb] = {
 }
 
 
-# What stands before the first verb.
-ROOT = Verb(
-    "Run a fleet of Claude agents from the shell.",
-    notes="Exit codes: 0 done, 1 an agent failed, 2 wrong input, 130 stopped; `run many` has more.",
-    examples=(
-        "init",
-        'run agent code-reviewer --task "Review: def f(): pass"',
-        "run many tasks.jsonl -o results.jsonl",
-        "help run many",
-    ),
-    kinds=VERBS,
-)
-
-
-def walk(verbs: Mapping[str, Verb] = VERBS, before: str = "") -> Iterator[Tuple[str, Verb]]:
-    """Yields every verb with its whole name, such as "run agent"."""
+def walk(verbs: Mapping[str, Verb], before: str = "") -> Iterator[Tuple[str, Verb]]:
+    """Every verb with its whole name, such as "run agent"."""
     for name, verb in verbs.items():
         yield f"{before}{name}", verb
         yield from walk(verb.kinds, f"{before}{name} ")
-
-
-def verbs_with(flag: str) -> List[str]:
-    """Returns the names of the verbs that have an option of this spelling, such as "--budget"."""
-    return [name for name, verb in walk() if verb.handler and flag in verb.flags]

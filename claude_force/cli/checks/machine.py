@@ -1,4 +1,4 @@
-"""What one check found."""
+"""Checks of this machine: Python, the SDK, the cache, the folder of the ledger."""
 
 from __future__ import annotations
 
@@ -6,23 +6,12 @@ import os
 import platform
 import sys
 from pathlib import Path
-from typing import Dict, Iterator, NamedTuple, Optional, Tuple
+from typing import Dict, Iterator, Optional, Tuple
 
-from .. import __version__, settings
-from ..errors import CacheError
-from ..formatting import format_bytes, pluralize
-
-OK, WARNING, PROBLEM = "ok", "warning", "problem"
-
-
-class CheckResult(NamedTuple):
-    """`state` is OK, WARNING for what may fail or mislead, PROBLEM for what does; `advice` is the mend."""
-
-    name: str
-    state: str
-    text: str
-    advice: str = ""
-
+from ... import __version__, settings
+from ...errors import CacheError
+from ...formatting import format_bytes, pluralize
+from .finding import OK, PROBLEM, WARNING, CheckResult
 
 _NEWEST_TRIED = (3, 13)
 # So many signatures are checked in a moment; `cache verify` checks all.
@@ -92,7 +81,7 @@ def cache() -> Iterator[CheckResult]:
     if _existing(folder) != folder:
         yield _future(folder)
         return
-    from ..response_cache import ResponseCache
+    from ...response_cache import ResponseCache
 
     try:
         with ResponseCache() as opened:

@@ -1,4 +1,4 @@
-"""`run agent`: a kept answer at once, or a fresh one, which a terminal shows as it is written."""
+"""A kept answer at once: without the event loop, the SDK, or anything else that only a fresh answer needs."""
 
 from __future__ import annotations
 
@@ -13,41 +13,7 @@ from ..errors import CacheError
 from ..performance_tracker import PerformanceTracker
 from ..response_cache import ResponseCache
 from ..types import AgentResult, CallCompleted, Reply
-from . import render, streams
-from .run_options import AnswerFile, call_options, check_budget, read_task
-
-
-def run_agent(args: argparse.Namespace) -> int:
-    """Returns 0, or 1 when the agent failed. Raises InputError."""
-    check_budget(args.budget)
-    task = read_task(args)
-    if args.estimate:
-        from .orchestration import estimate
-
-        estimate(args, task)
-        return 0
-    with AnswerFile(args.output) as file:
-        result = _answered(args, task)
-        if args.json:
-            streams.as_json(render.result_fields(result))
-        if result.success:
-            file.write(result.output)
-    return _exit_code(result)
-
-
-def _answered(args: argparse.Namespace, task: str) -> AgentResult:
-    result = kept_answer(args, task)
-    if result is None:
-        from .orchestration import fresh_answer
-
-        return fresh_answer(args, task)
-    if not args.json:
-        render.answer(result)
-    return result
-
-
-def _exit_code(result: AgentResult) -> int:
-    return 0 if result.success else 1
+from .options import call_options
 
 
 def kept_answer(args: argparse.Namespace, task: str) -> Optional[AgentResult]:

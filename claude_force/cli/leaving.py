@@ -1,4 +1,4 @@
-"""How Ctrl-C ends the process while nothing can be lost. Imports as little as possible."""
+"""How the process ends by Ctrl-C where nothing can be lost. Imports as little as possible."""
 
 from __future__ import annotations
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import List, Tuple
 
-from .. import settings
-from ..advice import for_shell
-from ..clock import Clock
-from ..engine.connection_pool import CallerSettings, LoopBoundPool
-from ..errors import (
+from ... import settings
+from ...advice import for_shell
+from ...clock import Clock
+from ...engine.connection_pool import CallerSettings, LoopBoundPool
+from ...errors import (
     AuthenticationError,
     CallError,
     ConfigurationError,
@@ -16,10 +16,10 @@ from ..errors import (
     InvalidOptionError,
     PaidCallBlockedError,
 )
-from ..limits.rate_limiter import Rates
-from ..types import Call
-from . import signals
-from .machine_checks import OK, PROBLEM, WARNING, CheckResult
+from ...limits.rate_limiter import Rates
+from ...types import Call
+from .. import signals
+from .finding import OK, PROBLEM, WARNING, CheckResult
 
 _SILENCE_SECONDS = 15.0
 # What a server answers that has no such path, or not this model.
@@ -89,7 +89,7 @@ class _Endpoint:
     async def _sent(self) -> CheckResult:
         call = Call("doctor", (), "Say OK.", self._model, _SHORT_ANSWER_TOKENS)
         try:
-            reply = await (await self._caller.sender(self._how, call.model)).send(call)
+            reply = await self._caller.send(call, self._how)
         except CallError as error:
             return CheckResult("request", PROBLEM, error.message, for_shell(error.advice))
         except InvalidOptionError as error:

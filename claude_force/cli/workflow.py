@@ -18,16 +18,18 @@ from ..storage.named_paths import read_named
 from ..storage.project_files import shown
 from ..types import AgentResult
 from ..workflow import StepEvent, StepResult, Workflow, WorkflowResult, faults, read_workflow
-from ..workflow import diagrams as drawing
+from ..workflow import graph as drawing
 from ..workflow.graph import cycles
 from ..workflow.plan import Plan
 from ..workflow.results import SKIPPED
 from . import render, signals, streams
-from .displays import WorkflowDisplay
-from .durable_runs import chosen_database, crew_of, driver_database
+from .answer_file import AnswerFile
+from .database import chosen_database, crew_of, driver_database
 from .logs import few_warnings
-from .orchestration import engine, estimate_fields, show_estimate
-from .run_options import AnswerFile, call_options, check_budget, read_task
+from .options import call_options, check_budget
+from .run import engine, estimate_fields, show_estimate
+from .task import read_task
+from .workflow_display import WorkflowDisplay
 
 # In bytes, of the file that `--inputs` names.
 _LARGEST_INPUTS = 64 * 1024 * 1024
@@ -111,7 +113,7 @@ async def _plan(args: argparse.Namespace, options: _Options) -> int:
         streams.as_json(_plan_fields(plan))
         return 0
     if args.plan:
-        streams.write(drawing.as_text(plan.workflow))
+        streams.write(drawing.to_text(plan.workflow))
     show_estimate(plan.estimate, "call", args.json)
     if args.json:
         return 0
@@ -278,7 +280,7 @@ def show_workflow(args: argparse.Namespace) -> int:
     if args.json:
         streams.as_json({**_shown(workflow), "faults": found})
     elif _is_drawable(workflow):
-        pictures = {"text": drawing.as_text, "mermaid": drawing.as_mermaid, "dot": drawing.as_dot}
+        pictures = {"text": drawing.to_text, "mermaid": drawing.to_mermaid, "dot": drawing.to_dot}
         streams.write(pictures[args.format](workflow))
     for fault in found:
         streams.warn(fault)

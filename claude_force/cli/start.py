@@ -1,0 +1,26 @@
+"""The entry point of the command. Ctrl-C ends it at once, also while the rest of it is imported."""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+from .leaving import leave, on_ctrl_c
+
+
+def main() -> int:
+    """Runs the command that the process was started with. Returns its exit code."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, on_ctrl_c)
+    from .main import main as run
+
+    try:
+        return run()
+    except KeyboardInterrupt:
+        # Before the command has begun, or while it told of its end.
+        leave()
+        raise
+
+
+if __name__ == "__main__":
+    sys.exit(main())
