@@ -110,9 +110,9 @@ class Engine(Inquiries):
         if durable is None:
             return CachingExecutor(self._send, self._clock)
         # Not above: it needs the extra.
-        from .durable import open_door
+        from .durable import open_backend
 
-        return open_door(durable, self._send, self._how, self._clock)
+        return open_backend(durable, self._send, self._how, self._clock)
 
     @property
     def config_path(self) -> Union[str, Path, None]:

@@ -12,8 +12,7 @@ from fleet import until  # noqa: F401 - theirs too
 
 from claude_force.async_orchestrator import AsyncAgentOrchestrator
 from claude_force.durable import Worker
-from claude_force.durable.database import Database
-from claude_force.durable.database_url import parse
+from claude_force.durable.database import Database, parse_url
 
 AGENT = "python-expert"
 
@@ -32,7 +31,7 @@ async def working(url, **options):
 @contextmanager
 def database(url):
     """For a look at the tables."""
-    opened = Database(parse(url))
+    opened = Database(parse_url(url))
     try:
         yield opened
     finally:

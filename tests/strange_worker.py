@@ -8,18 +8,17 @@ import time
 
 def poisoned():
     """It dies of each call whose task has the word in it, and is sooner taken for dead."""
-    from claude_force.durable import heartbeat as liveness
-    from claude_force.durable import worker
+    from claude_force.durable import heartbeat, worker
 
-    liveness.DEAD_SECONDS = worker.DEAD_SECONDS = 1.5
-    send = worker._Crew._send
+    heartbeat.DEAD_SECONDS = worker.DEAD_SECONDS = 1.5
+    send = worker._RunningWorker._send
 
     async def or_die(self, call, left, terms):
         if "poison" in call.task:
             os._exit(9)
         return await send(self, call, left, terms)
 
-    worker._Crew._send = or_die
+    worker._RunningWorker._send = or_die
 
 
 def wrong_clock():
@@ -30,10 +29,9 @@ def wrong_clock():
 
 def other_version():
     """It is of a version that writes its calls another way."""
-    from claude_force.durable import calls
-    from claude_force.durable import dbos_runtime as host
+    from claude_force.durable import calls, dbos_runtime
 
-    calls.APP_VERSION = host.APP_VERSION = "claude-force-0"
+    calls.APP_VERSION = dbos_runtime.APP_VERSION = "claude-force-0"
 
 
 def slow_start():

@@ -24,19 +24,16 @@ from fleet import MODEL
 
 from claude_force import AgentOrchestrator, durable, errors
 from claude_force.cli.main import main
-from claude_force.durable import Runs, Worker
-from claude_force.durable import dbos_runtime as host
-from claude_force.durable import heartbeat as liveness
-from claude_force.durable.calls import Begin, Enqueue
-from claude_force.durable.database_url import parse
-from claude_force.durable.delivery import Delivered
+from claude_force.durable import Runs, Worker, dbos_runtime, heartbeat
+from claude_force.durable.calls import Enqueue, StartCall
+from claude_force.durable.database import parse_url
 from claude_force.durable.postgres_backend import PostgresBackend
 from claude_force.durable.serialization import (
     CallRequest,
-    order_text,
-    outcome_texts,
-    read_order,
-    read_outcome,
+    dump_outcome,
+    dump_request,
+    load_outcome,
+    load_request,
 )
 from claude_force.errors import (
     AuthenticationError,
@@ -180,7 +177,7 @@ async def test_on_sqlite_a_database_that_refuses_fails_the_call(
         raise DatabaseError("The database refuses: it is full")
 
     async with orchestrator(project, f"sqlite:///{tmp_path}/runs.db") as driver:
-        monkeypatch.setattr(Begin, "together", refuses)
+        monkeypatch.setattr(StartCall, "execute_batch", refuses)
         with anyio.fail_after(10):
             (failed,) = await driver.execute_multiple([(AGENT, "x")], run_id="one")
     assert "it is full" in str(failed.error)
@@ -200,7 +197,7 @@ async def test_on_sqlite_who_comes_as_a_call_is_found_that_nobody_waits_for_gets
             return found
 
     async with orchestrator(project, f"sqlite:///{tmp_path}/runs.db") as driver:
-        driver._asking._asked = Late()
+        driver._asking._callers = Late()
         (result,) = await driver.execute_multiple([(AGENT, "x")], run_id="one")
     assert result.output == "you said: x"
     assert len(messages_server.requests) == 1
@@ -388,8 +385,8 @@ def test_a_call_that_is_handed_over_while_its_run_is_cancelled_is_no_orphan(pg_u
         hand_over(database, "mine:2:b")
         withdrawn(database, run_id)
 
-    withdrawn = host.withdraw
-    monkeypatch.setattr(host, "withdraw", withdraw)
+    withdrawn = dbos_runtime.cancel_queued
+    monkeypatch.setattr(dbos_runtime, "cancel_queued", withdraw)
     with database(pg_url) as opened:
         hand_over(opened, "mine:1:a")
     assert tables.cancel("mine") == 2
@@ -398,7 +395,7 @@ def test_a_call_that_is_handed_over_while_its_run_is_cancelled_is_no_orphan(pg_u
 
 def hand_over(database, call_id):
     with database.begin() as connection:
-        Enqueue.together(database, connection, [Enqueue(call_id, AGENT, "{}", None)])
+        Enqueue.execute_batch(database, connection, [Enqueue(call_id, AGENT, "{}", None)])
 
 
 async def test_on_sqlite_a_run_that_another_command_cancels_ends_for_its_driver_and_on_the_wire(
@@ -521,7 +518,7 @@ async def test_no_password_is_shown(project, pg_url, tmp_path, caplog, messages_
     with pytest.raises(DatabaseError) as refused:
         Runs(pg_url.replace(password, "wrong-" + password)).list()
     with pytest.raises(InvalidOptionError) as unreadable:
-        parse(f"mysql://user:{password}@host/database")
+        parse_url(f"mysql://user:{password}@host/database")
 
     told = [worker.text(), command, shown, caplog.text, str(refused.value), str(unreadable.value)]
     assert all(password not in text for text in told)
@@ -530,27 +527,27 @@ async def test_no_password_is_shown(project, pg_url, tmp_path, caplog, messages_
 @pytest.mark.parametrize("url", ["", "nonsense", "mysql://h/d", "sqlite://", "sqlite:///:memory:", 7])
 def test_a_url_that_makes_no_sense_is_refused(url):
     with pytest.raises(InvalidOptionError, match="database's URL can't be used"):
-        parse(url)
+        parse_url(url)
 
 
 def test_a_url_is_shown_without_its_secrets():
-    shown = str(parse("postgresql://me:secret@host:5432/db?sslpassword=other&sslmode=require"))
+    shown = str(parse_url("postgresql://me:secret@host:5432/db?sslpassword=other&sslmode=require"))
     assert shown == "postgresql://me:***@host:5432/db?sslmode=require"
 
 
 def test_a_parameter_that_is_none_is_not_shown():
-    assert str(parse("postgresql://me@host/db?pasword=secret")) == "postgresql://me@host/db"
+    assert str(parse_url("postgresql://me@host/db?pasword=secret")) == "postgresql://me@host/db"
 
 
 @pytest.mark.parametrize("password", ["sec@ret", "sec@r/et", "@secret"])
 def test_a_password_whose_at_sign_is_not_escaped_is_not_shown(password):
     with pytest.raises(InvalidOptionError, match="as %40") as refused:
-        parse(f"postgresql://me:{password}@host/db")
+        parse_url(f"postgresql://me:{password}@host/db")
     assert "et" not in str(refused.value).partition("Give")[0]
 
 
 def test_a_file_may_have_an_at_sign_in_its_name():
-    assert parse("sqlite:////tmp/a@b.db").url.database == "/tmp/a@b.db"
+    assert parse_url("sqlite:////tmp/a@b.db").url.database == "/tmp/a@b.db"
 
 
 def test_as_many_runs_are_listed_as_are_asked_for(project, tmp_path, capsys):
@@ -612,13 +609,13 @@ def test_without_the_extra_it_is_named(monkeypatch):
 def test_a_call_comes_back_from_its_text_as_it_was():
     call = Call(AGENT, ("definition", "contract"), "täsk \ud83d and \x00", "a-model", 100, {"top_k": 3}, "1h")
     order = CallRequest(call, "refresh", True, ("a", "b"), {"input": 1.0, "output": 2.0})
-    assert read_order(order_text(order)) == order
+    assert load_request(dump_request(order)) == order
 
 
 def test_a_call_that_has_no_text_is_refused():
     call = Call(AGENT, ("definition",), "task", "a-model", 100, {"tools": [object()]})
-    with pytest.raises(InvalidOptionError, match="can't be handed to a worker"):
-        order_text(CallRequest(call, "use"))
+    with pytest.raises(InvalidOptionError, match="can't be written to the database"):
+        dump_request(CallRequest(call, "use"))
 
 
 def test_an_answer_comes_back_with_its_figures_on_the_drivers_clock():
@@ -626,8 +623,8 @@ def test_an_answer_comes_back_with_its_figures_on_the_drivers_clock():
     reply = Reply(
         "text", "a-model", Usage(3, 4, 5, 6, 7), "end_turn", "req_1", 2, 0.5, 0.1, timeline=timeline
     )
-    figures, text = outcome_texts(reply, began=100.0)
-    back = read_outcome(figures, text, now=1000.0)
+    figures, text = dump_outcome(reply, began=100.0)
+    back = load_outcome(figures, text, now=1000.0)
     shifted = (Attempt(996.0, 997.0, 5, "ServerError"), Attempt(998.0, 1000.0, 5))
     assert back.text == "text" and "text" not in json.loads(figures)["reply"]
     assert back.timeline == shifted and back.usage == reply.usage and back.wasted_cost == 0.1
@@ -652,7 +649,7 @@ def of(kind):
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_each_error_comes_back_as_what_it_was(kind):
     error = of(kind)
-    back = read_outcome(*outcome_texts(error, began=100.0), now=105.0)
+    back = load_outcome(*dump_outcome(error, began=100.0), now=105.0)
     assert type(back) is kind and str(back) == str(error)
     assert vars(back) == vars(error)
     # Single flight gives a copy to each who joined, and processes pass errors on.
@@ -663,17 +660,17 @@ def test_each_error_comes_back_as_what_it_was(kind):
 def test_what_an_error_holds_that_has_no_written_form_does_not_keep_it_back():
     error = DatabaseError("what happened")
     error.at = Path("/a/place")
-    assert read_outcome(*outcome_texts(error, 0.0), now=0.0).at == "/a/place"
+    assert load_outcome(*dump_outcome(error, 0.0), now=0.0).at == "/a/place"
 
 
 def test_an_error_that_this_version_does_not_know_is_still_one():
     figures = json.dumps({"error": {"type": "SomethingNewError", "message": "what happened"}})
-    assert "what happened" in str(read_outcome(figures, '""', 0.0))
+    assert "what happened" in str(load_outcome(figures, '""', 0.0))
 
 
 def test_nothing_but_errors_comes_back_by_name():
     figures = json.dumps({"error": {"type": "Any", "message": "x"}})
-    assert type(read_outcome(figures, '""', 0.0)).__name__ == "CallError"
+    assert type(load_outcome(figures, '""', 0.0)).__name__ == "CallError"
 
 
 async def test_tickets_of_one_run_are_one_call(project, pg_url, messages_server):
@@ -701,7 +698,7 @@ async def test_a_worker_does_not_judge_right_after_the_databases_start(pg_url, t
     tables.close()
     postgres.stop()
     postgres.start()
-    assert liveness.reap(tables._database) == []
+    assert heartbeat.requeue_dead(tables._database) == []
     assert alive(pg_url) == {"gone"}
 
 
@@ -763,14 +760,16 @@ async def test_a_worker_that_is_told_to_stop_twice_gives_back_what_is_on_the_wir
             call.cancel()
 
 
-async def test_a_driver_is_closed_while_its_database_is_away(project, pg_url, postgres):
+async def test_closes_while_database_is_away(project, pg_url, postgres, tables):
     fleet = orchestrator(project, pg_url)
-    await fleet.explain_miss(AGENT, "connects")
-    fleet._asking._posted().seen.append(Delivered("run:1:x"))
+    waiting = asyncio.ensure_future(fleet.execute_agent(AGENT, "anything"))
+    await asyncio.to_thread(until, lambda: tables.list() and tables.list()[0].open == 1)
+    tables.close()
     postgres.stop()
     try:
         with anyio.fail_after(20):
             await fleet.close()
+            assert isinstance((await waiting).error, ClosedError)
     finally:
         await asyncio.to_thread(postgres.start)
 

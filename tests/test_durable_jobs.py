@@ -1,5 +1,6 @@
 """What is asked of the database for several calls at once, or for one call several times."""
 
+import asyncio
 import contextlib
 import socket
 import threading
@@ -15,15 +16,14 @@ from durable import AGENT, database, rows
 from fleet import until
 from sqlalchemy.exc import DBAPIError
 
-from claude_force.durable import dbos_runtime as host
-from claude_force.durable.budget_ids import cancelled
-from claude_force.durable.calls import Begin, CancelQueued, Enqueue, IsOpen, SaveResult
-from claude_force.durable.database import is_lost
+from claude_force.durable import dbos_runtime
+from claude_force.durable.calls import CancelQueued, Enqueue, IsOpen, SaveResult, StartCall, save_cancelled
+from claude_force.durable.database import is_transient
 from claude_force.durable.db_worker import DbOp, DbWorker, Flush
 from claude_force.durable.delivery import BudgetCharge, Collect, Delivered
-from claude_force.durable.heartbeat import _REAPING, Heartbeat, reap
-from claude_force.durable.shared_limiter import SetByHand
-from claude_force.durable.tables import WORKERS
+from claude_force.durable.heartbeat import REQUEUE_LOCK, Heartbeat, requeue_dead
+from claude_force.durable.schema import WORKERS
+from claude_force.durable.shared_limiter import SetRates
 from claude_force.limits.rate_limiter import Rates
 
 TICKET, OTHER = "run:1:x", "run:2:y"
@@ -41,7 +41,7 @@ def together(made):
 
     def work(*jobs):
         with made.begin() as connection:
-            return type(jobs[0]).together(made, connection, jobs)
+            return type(jobs[0]).execute_batch(made, connection, jobs)
 
     return work
 
@@ -72,7 +72,7 @@ class Held(DbOp):
     go = threading.Event()
 
     @classmethod
-    def together(cls, database, connection, jobs):
+    def execute_batch(cls, database, connection, jobs):
         cls.go.wait(30)
         return [None] * len(jobs)
 
@@ -80,22 +80,22 @@ class Held(DbOp):
 async def in_one_batch(made, *jobs):
     Held.go.clear()
     desk = DbWorker(made)
-    desk.leave(Held())
+    desk.submit_nowait(Held())
     for job in jobs:
-        desk.leave(job)
+        desk.submit_nowait(job)
     Held.go.set()
-    await desk.do(Flush())
-    await desk.close()
+    await desk.submit(Flush())
+    await asyncio.to_thread(desk.close)
 
 
 async def test_a_call_that_is_cancelled_and_then_handed_over_again_is_open(made, pg_url):
-    asked = [handed_over(OTHER), handed_over(), cancelled(TICKET), handed_over()]
+    asked = [handed_over(OTHER), handed_over(), save_cancelled(TICKET), handed_over()]
     await in_one_batch(made, *asked)
     assert results(pg_url) == {} and rows(pg_url, _GENERATIONS) == [(2,)]
 
 
 async def test_a_call_that_is_handed_over_again_and_then_cancelled_is_not(made, pg_url):
-    await in_one_batch(made, cancelled(OTHER), handed_over(), cancelled(TICKET))
+    await in_one_batch(made, save_cancelled(OTHER), handed_over(), save_cancelled(TICKET))
     assert set(results(pg_url)) == {TICKET, OTHER}
 
 
@@ -111,20 +111,20 @@ def test_a_generation_that_was_withdrawn_is_not_begun_beside_the_one_after_it(to
     together(CancelQueued((TICKET,)))
     together(handed_over())
     # The queue still has the first of them.
-    first, third = together(Begin(TICKET, 1, "w"), Begin(TICKET, 3, "w"))
+    first, third = together(StartCall(TICKET, 1, "w"), StartCall(TICKET, 3, "w"))
     assert first is None and third is not None
     assert together(IsOpen(TICKET, 1), IsOpen(TICKET, 3)) == [False, True]
 
 
 def test_an_answer_that_is_there_first_outlasts_a_cancellation_in_the_same_moment(together, pg_url):
     together(handed_over())
-    together(answer(), cancelled(TICKET))
+    together(answer(), save_cancelled(TICKET))
     assert results(pg_url) == {TICKET: (True, False, '"an answer"')}
 
 
 def test_the_failure_of_a_call_that_was_handed_over_anew_is_none(together, pg_url):
     together(handed_over())
-    together(cancelled(TICKET))
+    together(save_cancelled(TICKET))
     together(handed_over())
     together(failure(generation=1))
     assert results(pg_url) == {}
@@ -134,7 +134,7 @@ def test_the_failure_of_a_call_that_was_handed_over_anew_is_none(together, pg_ur
 
 def test_its_answer_is_one_as_it_was_paid_for(together, pg_url):
     together(handed_over())
-    together(cancelled(TICKET))
+    together(save_cancelled(TICKET))
     together(handed_over())
     together(answer(generation=1))
     assert results(pg_url)[TICKET][0] is True
@@ -152,13 +152,13 @@ def test_an_outcome_is_charged_to_a_budget_the_first_time_that_it_is_delivered(t
 def test_what_holds_for_a_call_is_what_the_last_one_asks_until_it_is_begun(together):
     together(handed_over(body="first"))
     together(handed_over(body="second"))
-    assert together(Begin(TICKET, 1, "w"))[0].body == "second"
+    assert together(StartCall(TICKET, 1, "w"))[0].body == "second"
     together(handed_over(body="third"))
-    assert together(Begin(TICKET, 1, "w"))[0].body == "second"
+    assert together(StartCall(TICKET, 1, "w"))[0].body == "second"
 
 
 def test_limits_that_are_set_one_after_the_other_all_hold(together, pg_url):
-    together(SetByHand(Rates(requests=60)), SetByHand(Rates(input_tokens=1000)))
+    together(SetRates(Rates(requests=60)), SetRates(Rates(input_tokens=1000)))
     limits = rows(pg_url, "SELECT kind, per_minute FROM claude_force.cf_buckets ORDER BY kind")
     assert limits == [(0, 60.0), (1, 1000.0)]
 
@@ -168,9 +168,9 @@ def test_what_has_a_result_ends_where_it_still_runs_and_not_what_begins_after(ma
     together(handed_over(OTHER))
     together(answer())
     told = []
-    pulse = Heartbeat(made, "life", 1, lambda: [f"{TICKET}#2", OTHER], told.append)
-    assert pulse.take_name("w")
-    pulse._beat()
+    heartbeat = Heartbeat(made, "life", 1, lambda: [f"{TICKET}#2", OTHER], told.append)
+    assert heartbeat.take_name("w")
+    heartbeat.beat()
     assert told == [[f"{TICKET}#2"]]
 
 
@@ -195,13 +195,13 @@ def test_who_closes_asks_a_database_that_is_away_once_and_not_for_each_thing_lef
     url, calls = hung_up
     with database(url) as opened:
         desk = DbWorker(opened)
-        desk.leave(Flush())
+        desk.submit_nowait(Flush())
         until(lambda: calls, "the database is asked")
         for number in range(30):
-            desk.leave(failure(f"run:{number}:x"))
-            desk.leave(handed_over(f"run:{number}:x"))
+            desk.submit_nowait(failure(f"run:{number}:x"))
+            desk.submit_nowait(handed_over(f"run:{number}:x"))
         before = len(calls)
-        desk.shut()
+        desk.close()
     assert len(calls) - before <= 5
 
 
@@ -211,7 +211,7 @@ def frozen(pg_url, monkeypatch):
     monkeypatch.setattr("claude_force.durable.database._IDLE_SECONDS", 1)
     with database(pg_url) as opened:
         transaction = opened.engine.connect()
-        transaction.execute(sa.text(f"SELECT pg_advisory_xact_lock({_REAPING})"))
+        transaction.execute(sa.text(f"SELECT pg_advisory_xact_lock({REQUEUE_LOCK})"))
         yield transaction
         transaction.invalidate()
 
@@ -221,16 +221,16 @@ def test_a_process_that_is_frozen_while_it_looks_after_the_others_does_not_keep_
         gone = {"name": "gone", "life": "gone", "concurrency": 1, "started": 0, "seen": 0}
         connection.execute(sa.insert(WORKERS).values(**gone))
 
-    assert reap(made) == []
-    until(lambda: reap(made) == [("gone", 0)], "the dead worker is found")
+    assert requeue_dead(made) == []
+    until(lambda: requeue_dead(made) == [("gone", 0)], "the dead worker is found")
 
 
 def test_for_a_process_that_was_frozen_in_a_transaction_the_connection_is_lost(made, frozen):
-    until(lambda: _is_free(made, _REAPING), "the lock is free")
+    until(lambda: _is_free(made, REQUEUE_LOCK), "the lock is free")
     with pytest.raises(DBAPIError) as found:
         frozen.execute(sa.text("SELECT 1"))
 
-    assert is_lost(found.value)
+    assert is_transient(found.value)
 
 
 def test_who_was_frozen_while_it_looked_after_the_others_puts_back_nothing_by_what_it_saw_before(
@@ -245,10 +245,10 @@ def test_who_was_frozen_while_it_looked_after_the_others_puts_back_nothing_by_wh
         postgres.sql(pg_url.rpartition("/")[2], _END_OF_THE_LOCKS_HOLDER)
         return ["what another has by now"]
 
-    monkeypatch.setattr(host, "claimed", frozen_as_it_looks)
-    monkeypatch.setattr(host, "put_back", lambda _, found: put_back.extend(found))
+    monkeypatch.setattr(dbos_runtime, "claimed", frozen_as_it_looks)
+    monkeypatch.setattr(dbos_runtime, "put_back", lambda _, found: put_back.extend(found))
     with pytest.raises(DBAPIError):
-        reap(made)
+        requeue_dead(made)
     assert put_back == []
 
 

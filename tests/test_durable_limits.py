@@ -14,13 +14,12 @@ import sqlalchemy as sa
 from durable import AGENT, alive, crew, database, echo, orchestrator, rows, until, working
 from fleet import MODEL, ended
 
-from claude_force.durable.calls import Begin, SaveResult
+from claude_force.durable.calls import SaveResult, StartCall
 from claude_force.durable.db_worker import DbWorker
-from claude_force.durable.functions import EXCEEDED
-from claude_force.durable.heartbeat import reap
+from claude_force.durable.heartbeat import requeue_dead
+from claude_force.durable.schema import BUDGETS, EXCEEDED, MADE_BY
 from claude_force.durable.shared_cache import SharedCache
-from claude_force.durable.shared_limiter import Admit, SetByHand, Settle
-from claude_force.durable.tables import BUDGETS, MADE_BY
+from claude_force.durable.shared_limiter import Admit, SetRates, Settle
 from claude_force.errors import BudgetExceededError
 from claude_force.limits.budget import to_nano_usd
 from claude_force.limits.rate_limiter import Rates, TokenCost
@@ -52,9 +51,9 @@ def desk(made):
     """Jobs on it, without a thread."""
 
     class Now:
-        def do(self, job):
+        def submit(self, op):
             with made.autocommit() as connection:
-                return type(job).together(made, connection, [job])[0]
+                return type(op).execute_batch(made, connection, [op])[0]
 
         def earlier(self, seconds):
             """As if so many seconds had passed."""
@@ -90,86 +89,86 @@ def state(made, identity):
 
 
 def test_without_limits_an_attempt_goes_at_once(desk):
-    assert desk.do(admit()) == 0
+    assert desk.submit(admit()) == 0
 
 
 def test_a_limit_set_by_hand_is_spread_over_the_minute(desk):
-    desk.do(SetByHand(Rates(requests=60)))
-    first = [desk.do(admit()) for _ in range(6)]
-    wait = desk.do(admit())
+    desk.submit(SetRates(Rates(requests=60)))
+    first = [desk.submit(admit()) for _ in range(6)]
+    wait = desk.submit(admit())
     assert first == [0] * 6 and wait == pytest.approx(1.0, abs=0.2)
     desk.earlier(1.1)
-    assert desk.do(admit()) == 0
+    assert desk.submit(admit()) == 0
 
 
 def test_models_share_what_is_set_by_hand(desk):
-    desk.do(SetByHand(Rates(requests=10)))
-    assert desk.do(admit(model="one")) == 0
-    assert desk.do(admit(model="other")) > 5
+    desk.submit(SetRates(Rates(requests=10)))
+    assert desk.submit(admit(model="one")) == 0
+    assert desk.submit(admit(model="other")) > 5
 
 
 def test_what_headers_tell_holds_for_their_model(desk):
     first = admit()
-    desk.do(first)
-    desk.do(settle(first, limits=[600.0, None, None], left=[31.0, None, None]))
-    assert desk.do(admit()) == 0
-    assert desk.do(admit()) > 0
-    assert desk.do(admit(model="other")) == 0
+    desk.submit(first)
+    desk.submit(settle(first, limits=[600.0, None, None], left=[31.0, None, None]))
+    assert desk.submit(admit()) == 0
+    assert desk.submit(admit()) > 0
+    assert desk.submit(admit(model="other")) == 0
 
 
 def test_what_is_under_way_is_taken_off_a_limit_that_is_learned(desk):
     others = [admit() for _ in range(20)]
     first = admit()
     for one in (*others, first):
-        desk.do(one)
-    desk.do(settle(first, limits=[60.0, None, None], left=[21.0, None, None]))
-    assert desk.do(admit()) == pytest.approx(3.0, abs=1.5)
+        desk.submit(one)
+    desk.submit(settle(first, limits=[60.0, None, None], left=[21.0, None, None]))
+    assert desk.submit(admit()) == pytest.approx(3.0, abs=1.5)
 
 
 def test_tokens_that_were_not_used_are_given_back(desk):
-    desk.do(SetByHand(Rates(input_tokens=1000)))
+    desk.submit(SetRates(Rates(input_tokens=1000)))
     first = admit(TokenCost(1, 100, 0))
-    assert desk.do(first) == 0 and desk.do(admit(TokenCost(1, 50, 0))) > 0
-    desk.do(settle(first, used=TokenCost(1, 20, 0)))
-    assert desk.do(admit(TokenCost(1, 50, 0))) == 0
+    assert desk.submit(first) == 0 and desk.submit(admit(TokenCost(1, 50, 0))) > 0
+    desk.submit(settle(first, used=TokenCost(1, 20, 0)))
+    assert desk.submit(admit(TokenCost(1, 50, 0))) == 0
 
 
 def test_one_workers_429_pauses_all(desk):
     first = admit(life="one")
-    desk.do(first)
-    desk.do(settle(first, pause=7.0))
-    assert desk.do(admit(life="other", model="other")) == pytest.approx(7.0, abs=0.5)
+    desk.submit(first)
+    desk.submit(settle(first, pause=7.0))
+    assert desk.submit(admit(life="other", model="other")) == pytest.approx(7.0, abs=0.5)
     desk.earlier(7.5)
-    assert desk.do(admit(life="other")) == 0
+    assert desk.submit(admit(life="other")) == 0
 
 
 def test_an_attempt_that_is_asked_for_twice_is_counted_once(desk, made):
     identity = budget(made, 100)
     first = admit(worst=60, budgets=[identity])
-    assert desk.do(first) == 0 and desk.do(first) == 0
+    assert desk.submit(first) == 0 and desk.submit(first) == 0
     assert state(made, identity) == (0, 60)
-    desk.do(settle(first, spent=10))
-    desk.do(settle(first, spent=10))
+    desk.submit(settle(first, spent=10))
+    desk.submit(settle(first, spent=10))
     assert state(made, identity) == (10, 0)
 
 
 def test_a_budget_holds_what_is_reserved_and_what_is_spent(desk, made):
     identity = budget(made, 100)
     first = admit(worst=60, budgets=[identity])
-    assert desk.do(first) == 0
+    assert desk.submit(first) == 0
     # Others may give back enough of it; then nobody can.
-    assert desk.do(admit(worst=60, budgets=[identity])) > 0
-    desk.do(settle(first, spent=50))
-    assert desk.do(admit(worst=60, budgets=[identity])) == EXCEEDED
-    assert desk.do(admit(worst=50, budgets=[identity])) == 0
+    assert desk.submit(admit(worst=60, budgets=[identity])) > 0
+    desk.submit(settle(first, spent=50))
+    assert desk.submit(admit(worst=60, budgets=[identity])) == EXCEEDED
+    assert desk.submit(admit(worst=50, budgets=[identity])) == 0
 
 
 def test_what_a_dead_worker_had_reserved_counts_at_its_worst(desk, made):
     identity = budget(made, 100)
     for _ in range(2):
-        desk.do(admit(worst=20, budgets=[identity], life="dead"))
+        desk.submit(admit(worst=20, budgets=[identity], life="dead"))
     mine = admit(worst=20, budgets=[identity], life="alive")
-    desk.do(mine)
+    desk.submit(mine)
     with made.begin() as connection:
         assert connection.execute(sa.text("SELECT claude_force.cf_bury('dead')")).scalar() == 2
     assert state(made, identity) == (40, 20)
@@ -209,8 +208,8 @@ async def test_identical_calls_that_a_budget_has_no_room_for_are_handed_over_onc
 
 def test_what_a_worker_had_reserved_that_is_not_even_listed_counts_at_its_worst(desk, made):
     identity = budget(made, 100)
-    desk.do(admit(worst=20, budgets=[identity], life="unknown"))
-    reap(made, orphans=True)
+    desk.submit(admit(worst=20, budgets=[identity], life="unknown"))
+    requeue_dead(made, orphans=True)
     assert state(made, identity) == (20, 0)
 
 
@@ -296,26 +295,24 @@ async def test_on_sqlite_answers_that_nobody_was_told_of_count_for_the_budget(
         assert fleet.spent_usd == pytest.approx(spent) and spent > 0
 
 
-async def test_on_sqlite_an_answer_that_was_told_to_somebody_counts_for_the_budget_if_that_one_is_cancelled(
-    project, tmp_path, messages_server
-):
+async def test_sqlite_charges_cancelled_delivery(project, tmp_path, messages_server, monkeypatch):
+    submit_nowait = DbWorker.submit_nowait
+
+    def cancels_caller(worker, op):
+        submit_nowait(worker, op)
+        if getattr(op, "delivered", ()):
+            asyncio.current_task().cancel()
+
     url, tasks = f"sqlite:///{tmp_path}/runs.db", [(AGENT, "a row")]
     async with orchestrator(project, url, enable_cache=False, budget_usd=100) as fleet:
         await fleet.execute_multiple(tasks, run_id="again")
         spent = fleet.spent_usd
     change(url, "UPDATE cf_results SET delivered = false")
     async with orchestrator(project, url, enable_cache=False, budget_usd=100) as fleet:
-        do = fleet._asking._desk.do
-
-        async def cancelled_as_it_is_noted(job):
-            if getattr(job, "seen", ()):
-                fleet._asking._desk.do = do
-                asyncio.current_task().cancel()
-            return await do(job)
-
-        fleet._asking._desk.do = cancelled_as_it_is_noted
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.ensure_future(fleet.execute_multiple(tasks, run_id="again"))
+        with monkeypatch.context() as patched:
+            patched.setattr(DbWorker, "submit_nowait", cancels_caller)
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.ensure_future(fleet.execute_multiple(tasks, run_id="again"))
         await fleet.execute_multiple(tasks, run_id="again")
         assert fleet.spent_usd == pytest.approx(spent)
 
@@ -494,14 +491,14 @@ async def test_identical_calls_of_several_workers_are_paid_once(project, pg_url,
 
 async def test_work_waits_for_a_database_that_is_away(made, postgres, caplog):
     desk = DbWorker(made)
-    assert await desk.do(admit()) == 0
+    assert await desk.submit(admit()) == 0
     postgres.stop()
-    waiting = asyncio.ensure_future(desk.do(admit()))
+    waiting = asyncio.ensure_future(desk.submit(admit()))
     assert await ended(lambda: "the database is away" in caplog.text)
     assert not waiting.done()
     await asyncio.to_thread(postgres.start)
     assert await waiting == 0
-    await desk.close()
+    await asyncio.to_thread(desk.close)
 
 
 async def test_an_outcome_waits_for_a_database_that_takes_no_writing(made, postgres, pg_url, caplog):
@@ -509,11 +506,11 @@ async def test_an_outcome_waits_for_a_database_that_takes_no_writing(made, postg
     postgres.sql("postgres", f"ALTER DATABASE {name} SET default_transaction_read_only = on")
     made.engine.dispose()
     desk = DbWorker(made)
-    waiting = asyncio.ensure_future(desk.do(SaveResult("run:1:x", "{}", '""', success=True)))
+    waiting = asyncio.ensure_future(desk.submit(SaveResult("run:1:x", "{}", '""', success=True)))
     assert await ended(lambda: "read-only transaction" in caplog.text)
     postgres.sql("postgres", f"ALTER DATABASE {name} SET default_transaction_read_only = off")
     await waiting
-    await desk.close()
+    await asyncio.to_thread(desk.close)
     assert rows(pg_url, "SELECT id FROM claude_force.cf_results") == [("run:1:x",)]
 
 
@@ -532,7 +529,7 @@ class TestTheDisk:
     def waits(made, job):
         """Whether the commit after the job waits for the disk."""
         with made.begin() as connection:
-            type(job).together(made, connection, [job])
+            type(job).execute_batch(made, connection, [job])
             return connection.exec_driver_sql("SHOW synchronous_commit").scalar_one() != "off"
 
     def test_an_attempt_without_a_budget_does_not(self, made):
@@ -547,7 +544,7 @@ class TestTheDisk:
 
     def test_an_outcome_does_and_the_begin_of_a_call_does_not(self, made):
         assert self.waits(made, SaveResult("run:1:x", "{}", '""', success=True))
-        assert not self.waits(made, Begin("run:1:x", 1, "one"))
+        assert not self.waits(made, StartCall("run:1:x", 1, "one"))
 
 
 def test_tables_that_a_newer_version_made_are_left_as_they_are(made):

@@ -109,7 +109,7 @@ def test_a_result_costs_its_answer_and_the_attempts_before_it():
 def delivered_before(reply):
     if missing("durable"):
         pytest.skip(missing("durable"))
-    from claude_force.durable.budget_ids import counted_before
+    from claude_force.durable.delivery import without_its_cost as counted_before
 
     return counted_before(reply, 1.0)
 

@@ -1,7 +1,7 @@
-"""What becomes of a call in the database, as jobs for the desk: handed over, begun, finished.
+"""The life of a call in the database, as operations: enqueued, started, released, cancelled, saved.
 
-A call is one row, and DBOS's queue has a workflow for it whose id is the call's ticket and whose only
-arguments are that ticket and a number: bodies stay here.
+A call is one row. DBOS's queue holds a workflow for it, whose only arguments are the call's id and
+generation: bodies and answers stay in our tables.
 """
 
 from __future__ import annotations
@@ -10,75 +10,70 @@ from dataclasses import dataclass
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 import sqlalchemy as sa
+from dbos import EnqueueOptions
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ..errors import CancelledCallError
 from .database import QUEUE, WORKFLOW, Database
 from .db_worker import DbOp
-from .serialization import FORMAT, outcome_texts
-from .tables import BUDGETS, CALLS, RESULTS, RUNS, need_not_wait, now
+from .schema import BUDGETS, CALLS, RESULTS, RUNS, commit_without_fsync, now
+from .serialization import FORMAT, dump_outcome, run_of
 
-# Pinned: what a version enqueues is run by workers of that version, whatever else is installed.
+# Pinned: calls that one version enqueued are made by workers of the same version.
 APP_VERSION = f"claude-force-{FORMAT}"
-# A call that was begun so often is begun alone from then on, so that it takes no others with it.
+# A call that was started so often is started alone: it may be what killed its workers.
 SUSPECT_STARTS = 2
 _CHUNK = 5000
 
+_IS_DONE = sa.exists().where(RESULTS.c.id == CALLS.c.id)
+_ID = sa.tuple_(CALLS.c.id, CALLS.c.generation)
+
 
 def workflow_id(call_id: str, generation: int) -> str:
-    """DBOS never runs a workflow again that has ended, so that a call's second generation is another one."""
+    """Returns DBOS's id for a generation: DBOS never runs a finished workflow again."""
     return call_id if generation == 1 else f"{call_id}#{generation}"
 
 
-def run_of(call_id: str) -> str:
-    return call_id.partition(":")[0]
-
-
-class Work(NamedTuple):
-    """A call that was begun. `left` is in seconds, None without a deadline."""
-
-    body: str
-    starts: int
-    left: Optional[float]
-
-
 @dataclass(frozen=True)
-class _OfOneCall:
+class _CallOp:
     call_id: str
 
     @property
-    def about(self) -> Sequence[str]:
+    def call_ids(self) -> Sequence[str]:
         return (self.call_id,)
 
 
 @dataclass(frozen=True)
-class Enqueue(_OfOneCall, DbOp[None]):
-    """Puts a call into the queue, unless it is there or done. One that failed, of which the driver was told,
-    or that was cancelled, is queued anew. `budgets` are ids with their nano-USD: those of the last one who
-    asks hold for a call that no worker has begun."""
+class Enqueue(_CallOp, DbOp[None]):
+    """Enqueues a call, unless it is queued or done.
+
+    A call that was cancelled, or whose failure was delivered, is enqueued again. The deadline of the last
+    caller applies, and its body as long as no worker has started the call. `budgets` are ids with limits in
+    nano-USD.
+    """
 
     agent: str
     body: str
-    left: Optional[float]
+    seconds_left: Optional[float]
     budgets: Tuple[Tuple[str, int], ...] = ()
 
     @classmethod
-    def together(
-        cls, database: Database, connection: sa.Connection, jobs: Sequence[Enqueue]
+    def execute_batch(
+        cls, database: Database, connection: sa.Connection, ops: Sequence[Enqueue]
     ) -> Sequence[None]:
         moment = connection.execute(sa.select(now(connection))).scalar_one()
-        wanted = {job.call_id: job for job in jobs}
-        _add(connection, RUNS, [{"id": run, "about": "{}", "created": moment} for run in _runs(wanted)])
-        most = {identity: nano for job in jobs for identity, nano in job.budgets}
-        add_budgets(connection, most, moment)
-        new = _add(connection, CALLS, [job._row(moment) for job in wanted.values()])
+        wanted = {op.call_id: op for op in ops}
+        runs = sorted(set(map(run_of, wanted)))
+        _insert_missing(connection, RUNS, [{"id": run, "about": "{}", "created": moment} for run in runs])
+        add_budgets(connection, {budget: limit for op in ops for budget, limit in op.budgets}, moment)
+        new = _insert_missing(connection, CALLS, [op._row(moment) for op in wanted.values()])
         due = dict.fromkeys(new, 1)
-        known = [job for call_id, job in wanted.items() if call_id not in due]
-        _ask_again(connection, known, moment)
-        due.update(_anew(connection, known, moment))
+        known = {call_id: op for call_id, op in wanted.items() if call_id not in due}
+        _update_known(connection, known, moment)
+        due.update(_start_generations(connection, known, moment))
         for call_id, generation in due.items():
-            enqueue(database, connection, call_id, generation)
-        return [None] * len(jobs)
+            _enqueue(database, connection, call_id, generation)
+        return [None] * len(ops)
 
     def _row(self, moment: float) -> Dict[str, Any]:
         return {
@@ -89,141 +84,121 @@ class Enqueue(_OfOneCall, DbOp[None]):
             "generation": 1,
             "starts": 0,
             "created": moment,
-            "deadline": None if self.left is None else moment + self.left,
+            "deadline": None if self.seconds_left is None else moment + self.seconds_left,
         }
 
 
-def enqueue(database: Database, connection: sa.Connection, call_id: str, generation: int) -> None:
-    """Part of the connection's transaction."""
-    database.client.enqueue_in_transaction(
-        connection,
-        {
-            "workflow_name": WORKFLOW,
-            "queue_name": QUEUE,
-            "workflow_id": workflow_id(call_id, generation),
-            "app_version": APP_VERSION,
-        },
-        call_id,
-        generation,
-    )
+def _enqueue(database: Database, connection: sa.Connection, call_id: str, generation: int) -> None:
+    options: EnqueueOptions = {
+        "workflow_name": WORKFLOW,
+        "queue_name": QUEUE,
+        "workflow_id": workflow_id(call_id, generation),
+        "app_version": APP_VERSION,
+    }
+    database.client.enqueue_in_transaction(connection, options, call_id, generation)
 
 
-def _ask_again(connection: sa.Connection, jobs: List[Enqueue], moment: float) -> None:
-    """A call that is handed over again has the time that it is given now, and what else holds for it."""
+def _update_known(connection: sa.Connection, ops: Dict[str, Enqueue], moment: float) -> None:
     # In one order everywhere, so that no two transactions wait for each other.
-    for job in sorted(jobs, key=lambda job: job.call_id):
-        idle = sa.case((CALLS.c.starts == 0, job.body), else_=CALLS.c.body)
-        change = sa.update(CALLS).where(CALLS.c.id == job.call_id)
-        connection.execute(change.values(deadline=job._row(moment)["deadline"], body=idle))
+    for call_id in sorted(ops):
+        op = ops[call_id]
+        body = sa.case((CALLS.c.starts == 0, op.body), else_=CALLS.c.body)
+        change = sa.update(CALLS).where(CALLS.c.id == call_id)
+        connection.execute(change.values(deadline=op._row(moment)["deadline"], body=body))
 
 
-def _anew(connection: sa.Connection, jobs: List[Enqueue], moment: float) -> Dict[str, int]:
-    """Those of the calls, known before, that are to be made again, with their new generation."""
+def _start_generations(connection: sa.Connection, ops: Dict[str, Enqueue], moment: float) -> Dict[str, int]:
+    """Resets the calls that failed, by id with their new generations."""
     failed = sa.and_(RESULTS.c.success.is_(False), sa.or_(RESULTS.c.delivered, RESULTS.c.cancelled))
-    found = {}
-    for part in chunks([job.call_id for job in jobs]):
+    generations = {}
+    for part in chunks(list(ops)):
         done = sa.delete(RESULTS).where(RESULTS.c.id.in_(part), failed).returning(RESULTS.c.id)
         for call_id in connection.execute(done).scalars().all():
-            job = next(one for one in jobs if one.call_id == call_id)
-            fresh = sa.update(CALLS).where(CALLS.c.id == call_id)
-            values = {**job._row(moment), "generation": CALLS.c.generation + 1}
-            found[call_id] = connection.execute(
-                fresh.values(values).returning(CALLS.c.generation)
-            ).scalar_one()
-    return found
+            values = {**ops[call_id]._row(moment), "generation": CALLS.c.generation + 1}
+            reset = sa.update(CALLS).where(CALLS.c.id == call_id).values(values)
+            generations[call_id] = connection.execute(reset.returning(CALLS.c.generation)).scalar_one()
+    return generations
 
 
-def add_budgets(connection: sa.Connection, most: Dict[str, int], moment: Any) -> None:
+def add_budgets(connection: sa.Connection, limits: Dict[str, int], moment: Any) -> None:
+    """Adds missing budgets: ids with their limits in nano-USD."""
     rows = [
-        {"id": identity, "most": nano, "spent": 0, "reserved": 0, "created": moment}
-        for identity, nano in most.items()
+        {"id": budget, "most": limit, "spent": 0, "reserved": 0, "created": moment}
+        for budget, limit in limits.items()
     ]
-    _add(connection, BUDGETS, rows)
+    _insert_missing(connection, BUDGETS, rows)
+
+
+class StartedCall(NamedTuple):
+    """A call to be made now. `starts` includes this one; `seconds_left` is None without a deadline."""
+
+    body: str
+    starts: int
+    seconds_left: Optional[float]
 
 
 @dataclass(frozen=True)
-class Begin(_OfOneCall, DbOp[Optional[Work]]):
-    """Counts a start and gets the body; None for a call that is done, or that was begun too often for
-    this."""
+class StartCall(_CallOp, DbOp[Optional[StartedCall]]):
+    """Counts a start and returns the call.
+
+    Returns None for a call that is done or of another generation, and without `even_suspect` for one that
+    was started `SUSPECT_STARTS` times.
+    """
 
     generation: int
     worker: str
+    even_suspect: bool = False
 
     @classmethod
-    def together(
-        cls, database: Database, connection: sa.Connection, jobs: Sequence[Begin]
-    ) -> Sequence[Optional[Work]]:
-        need_not_wait(connection)
-        asked = [(job.call_id, job.generation) for job in jobs]
-        done = sa.exists().where(RESULTS.c.id == CALLS.c.id)
+    def execute_batch(
+        cls, database: Database, connection: sa.Connection, ops: Sequence[StartCall]
+    ) -> Sequence[Optional[StartedCall]]:
+        suspects = [(op.call_id, op.generation) for op in ops if op.even_suspect]
+        if not suspects:
+            commit_without_fsync(connection)
         found = connection.execute(
             sa.update(CALLS)
-            .where(sa.tuple_(CALLS.c.id, CALLS.c.generation).in_(asked), ~done)
-            .where(CALLS.c.starts < SUSPECT_STARTS)
-            .values(starts=CALLS.c.starts + 1, worker=jobs[0].worker)
-            .returning(*_WORK, (CALLS.c.deadline - now(connection)).label("left"))
+            .where(_ID.in_([(op.call_id, op.generation) for op in ops]), ~_IS_DONE)
+            .where(sa.or_(CALLS.c.starts < SUSPECT_STARTS, _ID.in_(suspects)))
+            .values(starts=CALLS.c.starts + 1, worker=ops[0].worker)
+            .returning(
+                *(CALLS.c[name] for name in ("id", "generation", "body", "starts")),
+                (CALLS.c.deadline - now(connection)).label("seconds_left"),
+            )
         )
-        works = {(row.id, row.generation): Work(row.body, row.starts, row.left) for row in found}
-        return [works.get((job.call_id, job.generation)) for job in jobs]
-
-
-_WORK = (CALLS.c.id, CALLS.c.generation, CALLS.c.body, CALLS.c.starts)
+        calls = {(row.id, row.generation): StartedCall(*row[2:]) for row in found}
+        return [calls.get((op.call_id, op.generation)) for op in ops]
 
 
 @dataclass(frozen=True)
-class IsOpen(_OfOneCall, DbOp[bool]):
-    """Whether a call is to be made at all."""
+class IsOpen(_CallOp, DbOp[bool]):
+    """Whether a generation of a call is current and has no result."""
 
     generation: int
 
     @classmethod
-    def together(
-        cls, database: Database, connection: sa.Connection, jobs: Sequence[IsOpen]
+    def execute_batch(
+        cls, database: Database, connection: sa.Connection, ops: Sequence[IsOpen]
     ) -> Sequence[bool]:
-        asked = [(job.call_id, job.generation) for job in jobs]
-        done = sa.exists().where(RESULTS.c.id == CALLS.c.id)
-        still = _generations(connection, asked, ~done)
-        return [one in still for one in asked]
+        wanted = [(op.call_id, op.generation) for op in ops]
+        still_open = _current(connection, wanted, ~_IS_DONE)
+        return [one in still_open for one in wanted]
 
 
-def _generations(
-    connection: sa.Connection, asked: List[Tuple[str, int]], *which: sa.ColumnElement[bool]
+def _current(
+    connection: sa.Connection, wanted: List[Tuple[str, int]], *conditions: sa.ColumnElement[bool]
 ) -> Set[Tuple[str, int]]:
-    """Those of tickets and generations that are still current."""
-    place = sa.tuple_(CALLS.c.id, CALLS.c.generation)
-    found = connection.execute(sa.select(CALLS.c.id, CALLS.c.generation).where(place.in_(asked), *which))
-    return {(row.id, row.generation) for row in found}
+    """Those of the (id, generation) pairs that are current."""
+    rows = sa.select(CALLS.c.id, CALLS.c.generation).where(_ID.in_(wanted), *conditions)
+    return {(row.id, row.generation) for row in connection.execute(rows)}
 
 
 @dataclass(frozen=True)
-class BeginAlone(_OfOneCall, DbOp[Optional[Work]]):
-    """As `Begin`, however often it was begun before."""
+class SaveResult(_CallOp, DbOp[None]):
+    """Saves a call's outcome, unless it has one.
 
-    generation: int
-    worker: str
-
-    @classmethod
-    def together(
-        cls, database: Database, connection: sa.Connection, jobs: Sequence[BeginAlone]
-    ) -> Sequence[Optional[Work]]:
-        return [_begin_alone(connection, job) for job in jobs]
-
-
-def _begin_alone(connection: sa.Connection, job: BeginAlone) -> Optional[Work]:
-    done = sa.exists().where(RESULTS.c.id == CALLS.c.id)
-    row = connection.execute(
-        sa.update(CALLS)
-        .where(CALLS.c.id == job.call_id, CALLS.c.generation == job.generation, ~done)
-        .values(starts=CALLS.c.starts + 1, worker=job.worker)
-        .returning(*_WORK, (CALLS.c.deadline - now(connection)).label("left"))
-    ).one_or_none()
-    return Work(row.body, row.starts, row.left) if row else None
-
-
-@dataclass(frozen=True)
-class SaveResult(_OfOneCall, DbOp[None]):
-    """Keeps a call's outcome, unless it has one. A failure of a `generation` that was handed over anew since
-    is none: an answer is one, as it was paid for."""
+    A failure of a `generation` that is no longer current is dropped; an answer is saved, as it was paid for.
+    """
 
     figures: str
     text: str
@@ -233,87 +208,82 @@ class SaveResult(_OfOneCall, DbOp[None]):
     generation: Optional[int] = None
 
     @classmethod
-    def together(
-        cls, database: Database, connection: sa.Connection, jobs: Sequence[SaveResult]
+    def execute_batch(
+        cls, database: Database, connection: sa.Connection, ops: Sequence[SaveResult]
     ) -> Sequence[None]:
         rows: Dict[str, Dict[str, Any]] = {}
-        for job in _in_time(connection, jobs):
-            rows.setdefault(job.call_id, {**job._row(), "created": now(connection)})
-        _add(connection, RESULTS, list(rows.values()))
-        return [None] * len(jobs)
-
-    def _row(self) -> Dict[str, Any]:
-        names = ("figures", "text", "success", "cancelled", "delivered")
-        return {
-            "id": self.call_id,
-            "run": run_of(self.call_id),
-            **{name: getattr(self, name) for name in names},
-        }
+        for op in _without_stale(connection, ops):
+            fields = {key: value for key, value in op.__dict__.items() if key in RESULTS.c}
+            row = {**fields, "id": op.call_id, "run": run_of(op.call_id), "created": now(connection)}
+            rows.setdefault(op.call_id, row)
+        _insert_missing(connection, RESULTS, list(rows.values()))
+        return [None] * len(ops)
 
 
-def _in_time(connection: sa.Connection, jobs: Sequence[SaveResult]) -> List[SaveResult]:
-    """Without failures of a generation that is not the call's any more."""
-    failures = [
-        (job.call_id, job.generation) for job in jobs if job.generation is not None and not job.success
-    ]
-    late = set(failures) - _generations(connection, failures) if failures else set()
-    return [job for job in jobs if job.success or (job.call_id, job.generation) not in late]
+def _without_stale(connection: sa.Connection, ops: Sequence[SaveResult]) -> List[SaveResult]:
+    failures = [(op.call_id, op.generation) for op in ops if op.generation is not None and not op.success]
+    stale = set(failures) - _current(connection, failures) if failures else set()
+    return [op for op in ops if op.success or (op.call_id, op.generation) not in stale]
+
+
+def save_cancelled(call_id: str) -> SaveResult:
+    """Ends a call that nobody waits for any more."""
+    figures, text = dump_outcome(CancelledCallError("The call was cancelled"), 0.0)
+    return SaveResult(call_id, figures, text, success=False, cancelled=True, delivered=True)
 
 
 @dataclass(frozen=True)
-class Release(_OfOneCall, DbOp[None]):
-    """Gives back a call that was begun, or was about to be, to whichever worker is next."""
+class Release(_CallOp, DbOp[None]):
+    """Puts a call back into the queue; its start by this worker does not count."""
 
     generation: int
-    started: bool
 
     @classmethod
-    def together(
-        cls, database: Database, connection: sa.Connection, jobs: Sequence[Release]
+    def execute_batch(
+        cls, database: Database, connection: sa.Connection, ops: Sequence[Release]
     ) -> Sequence[None]:
-        for job in jobs:
-            after = connection.execute(
-                sa.update(CALLS)
-                .where(CALLS.c.id == job.call_id, CALLS.c.generation == job.generation)
-                .values(
-                    generation=CALLS.c.generation + 1, starts=CALLS.c.starts - int(job.started), worker=None
-                )
-                .returning(CALLS.c.generation)
+        for op in ops:
+            released = sa.update(CALLS).where(CALLS.c.id == op.call_id, CALLS.c.generation == op.generation)
+            values = {"generation": CALLS.c.generation + 1, "starts": CALLS.c.starts - 1, "worker": None}
+            generation = connection.execute(
+                released.values(values).returning(CALLS.c.generation)
             ).scalar_one_or_none()
-            if after is not None:
-                enqueue(database, connection, job.call_id, after)
-        return [None] * len(jobs)
+            if generation is not None:
+                _enqueue(database, connection, op.call_id, generation)
+        return [None] * len(ops)
 
 
 @dataclass(frozen=True)
 class CancelQueued(DbOp[None]):
-    """Cancels calls that no worker has begun."""
+    """Cancels those of the calls that no worker has started."""
 
-    call_ids: Tuple[str, ...]
+    ids: Tuple[str, ...]
 
     @property
-    def about(self) -> Sequence[str]:
-        return self.call_ids
+    def call_ids(self) -> Sequence[str]:
+        return self.ids
 
     @classmethod
-    def together(
-        cls, database: Database, connection: sa.Connection, jobs: Sequence[CancelQueued]
+    def execute_batch(
+        cls, database: Database, connection: sa.Connection, ops: Sequence[CancelQueued]
     ) -> Sequence[None]:
-        figures, text = outcome_texts(CancelledCallError("The call was withdrawn"), 0.0)
-        for part in chunks([call_id for job in jobs for call_id in job.call_ids]):
-            # A worker that begins one of them in this moment finds another generation, and leaves it.
-            idle = sa.update(CALLS).where(CALLS.c.id.in_(part), CALLS.c.starts == 0)
-            taken = idle.values(generation=CALLS.c.generation + 1).returning(CALLS.c.id)
-            ends = [
-                SaveResult(one, figures, text, False, True) for one in connection.execute(taken).scalars()
-            ]
-            if ends:
-                SaveResult.together(database, connection, ends)
-        return [None] * len(jobs)
+        for part in chunks([call_id for op in ops for call_id in op.ids]):
+            # A worker that is about to start one of them finds another generation and leaves it.
+            queued = sa.update(CALLS).where(CALLS.c.id.in_(part), CALLS.c.starts == 0)
+            taken = queued.values(generation=CALLS.c.generation + 1).returning(CALLS.c.id)
+            cancel(database, connection, connection.execute(taken).scalars(), "The call was withdrawn")
+        return [None] * len(ops)
 
 
-def _add(connection: sa.Connection, table: sa.Table, rows: List[Dict[str, Any]]) -> List[str]:
-    """Those that are not there yet. Returns their ids."""
+def cancel(database: Database, connection: sa.Connection, call_ids: Iterable[str], reason: str) -> None:
+    """Saves a cancellation for each of the calls, to be delivered to whoever waits for it."""
+    figures, text = dump_outcome(CancelledCallError(reason), 0.0)
+    ends = [SaveResult(call_id, figures, text, success=False, cancelled=True) for call_id in call_ids]
+    SaveResult.execute_batch(database, connection, ends)
+
+
+def _insert_missing(connection: sa.Connection, table: sa.Table, rows: List[Dict[str, Any]]) -> List[str]:
+    """Inserts rows whose ids are not there yet. Returns their ids."""
     if not rows:
         return []
     dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
@@ -323,9 +293,6 @@ def _add(connection: sa.Connection, table: sa.Table, rows: List[Dict[str, Any]])
     return list(connection.execute(insert).scalars())
 
 
-def _runs(call_ids: Iterable[str]) -> List[str]:
-    return sorted({run_of(call_id) for call_id in call_ids})
-
-
-def chunks(call_ids: List[str]) -> Iterable[List[str]]:
-    return (call_ids[start : start + _CHUNK] for start in range(0, len(call_ids), _CHUNK))
+def chunks(items: List[str]) -> Iterable[List[str]]:
+    """Splits a list into parts that fit into one statement."""
+    return (items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK))

@@ -1,4 +1,4 @@
-"""One database: connections, the tables in it, and DBOS's client, which starts nothing in this process."""
+"""One database: its URL, connections, schema, and DBOS's client, which starts nothing in this process."""
 
 from __future__ import annotations
 
@@ -7,47 +7,122 @@ import sqlite3
 import time
 from contextlib import contextmanager
 from importlib.metadata import version
-from typing import Any, Iterator, List
+from typing import Any, Iterator, List, NamedTuple
 
 import sqlalchemy as sa
 from dbos import DBOS, DBOSClient, DBOSPortableJSONSerializer
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.pool import NullPool
 
-from ..errors import DatabaseError
+from ..errors import DatabaseError, InvalidOptionError
 from ..storage.places import check_named_database
-from . import functions
-from .database_url import DatabaseUrl
-from .tables import MADE_BY, SCHEMA, create_all
+from .schema import MADE_BY, SCHEMA, create_all
 
 logger = logging.getLogger(__name__)
 
 APPLICATION, QUEUE, WORKFLOW = "claude-force", "claude-force-calls", "claude_force.call"
-# Raised when the tables or the functions change.
+# Raise the first number when the tables or the functions change.
 _VERSION = f"1.{version('dbos')}"
-_MAKING = 0x636C61756465
+_SETUP_LOCK = 0x636C61756465
 _LOCK_PAUSE = 0.1
 _POOL = 4
-# A process that is frozen in the middle of a transaction lets go of what that holds, such as the lock of who
-# looks after dead workers.
+# Postgres ends a transaction that is idle for so long, so that a frozen process gives up its locks.
 _IDLE_SECONDS = 10
-_KNOWS_SUBSECONDS = (3, 42)
-# What Postgres says while it follows another server.
+_SQLITE_WITH_SUBSECONDS = (3, 42)
+# The SQLSTATE of a standby server that follows another one.
 _READ_ONLY = "25006"
+
+_POSTGRES = ("postgresql", "postgres")
+_SECRET_PARAMETERS = ("password", "sslpassword", "passfile")
+# Any other parameter is hidden: a misspelt name may hold a secret.
+_SHOWN_PARAMETERS = ("host", "port", "dbname", "sslmode")
+
+
+class DatabaseUrl(NamedTuple):
+    """A checked URL; `str()` of it shows no secret.
+
+    Example: `str(parse_url("postgresql://me:secret@host/db"))` is `"postgresql://me:***@host/db"`.
+    """
+
+    url: URL
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.url.get_backend_name() == "sqlite"
+
+    @property
+    def plain(self) -> str:
+        """The URL for DBOS, with the password."""
+        return self.url.set(drivername=self.url.get_backend_name()).render_as_string(hide_password=False)
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def __str__(self) -> str:
+        shown = self.url.difference_update_query(
+            [name for name in self.url.query if name not in _SHOWN_PARAMETERS]
+        )
+        plain = shown.set(drivername=self.url.get_backend_name())
+        return plain.render_as_string(hide_password=True)
+
+    def redact(self, text: str) -> str:
+        """Returns `text`, such as a database driver's error, without this URL's secrets."""
+        secrets = [str(value) for name, value in self.url.query.items() if name in _SECRET_PARAMETERS]
+        for secret in [*secrets, str(self.url.password or "")]:
+            text = text.replace(secret, "***") if secret else text
+        return text
+
+
+def parse_url(given: Any) -> DatabaseUrl:
+    """Raises InvalidOptionError for anything but the URL of a Postgres database or an SQLite file."""
+    if not isinstance(given, str) or "://" not in given:
+        raise _invalid("it is no URL")
+    try:
+        url = make_url(given)
+    except (ArgumentError, ValueError):
+        # Their messages repeat the URL.
+        raise _invalid("it can't be read") from None
+    backend = url.get_backend_name()
+    if backend in _POSTGRES:
+        if "@" in f"{url.host}{url.database}":
+            # The text after the first one is likely a part of the password, and would be shown.
+            raise _invalid("it has a second '@'; write the '@' of a password as %40")
+        return DatabaseUrl(url.set(drivername="postgresql+psycopg"))
+    if backend == "sqlite":
+        if not url.database or url.database == ":memory:":
+            raise _invalid("SQLite needs a file")
+        return DatabaseUrl(url.set(drivername="sqlite"))
+    raise _invalid(f"{backend} is not supported")
+
+
+def _invalid(why: str) -> InvalidOptionError:
+    return InvalidOptionError(
+        f"The database's URL can't be used: {why}. Give postgresql://user:password@host/database, or "
+        "sqlite:///path/to/file.db."
+    )
 
 
 class Database:
-    """Connects at first use, under the name "claude-force WHO". Thread-safe."""
+    """Connects on first use, under the name "claude-force OWNER" in Postgres's list. Thread-safe.
 
-    def __init__(self, address: DatabaseUrl, who: str = "driver") -> None:
+    Example:
+        database = Database(parse_url("sqlite:///runs.db"))
+        database.prepare()
+        with database.begin() as connection:
+            connection.execute(sa.select(CALLS.c.id))
+        database.close()
+    """
+
+    def __init__(self, address: DatabaseUrl, owner: str = "driver") -> None:
         self.address = address
         self.is_sqlite = address.is_sqlite
-        self.engine = _engine(address, who)
+        self.engine = _sqlite_engine(address) if address.is_sqlite else _postgres_engine(address, owner)
         self._client: DBOSClient | None = None
 
     @property
     def client(self) -> DBOSClient:
-        """DBOS's, on the same connections: what it enqueues can be part of a transaction of ours."""
+        """DBOS's client. It uses the same connections, so that it can enqueue within our transactions."""
         if self._client is None:
             self._client = DBOSClient(
                 system_database_engine=self.engine,
@@ -61,28 +136,28 @@ class Database:
 
     @contextmanager
     def begin(self) -> Iterator[sa.Connection]:
-        """A transaction."""
+        """Opens a transaction."""
         with self.engine.begin() as connection:
             yield connection
 
     @contextmanager
     def autocommit(self) -> Iterator[sa.Connection]:
-        """A connection on which each statement is a transaction."""
+        """Opens a connection on which each statement is a transaction."""
         with self.engine.connect() as connection:
             yield connection.execution_options(isolation_level="AUTOCOMMIT")
 
     def prepare(self) -> None:
-        """Makes what is missing in it. Raises DatabaseError where it can't be reached or used."""
+        """Creates missing tables. Raises DatabaseError where the database can't be reached or used."""
         try:
-            if not self._is_made():
-                self._make()
+            if not self._is_current():
+                self._create()
         except DBAPIError as error:
             raise DatabaseError(f"The database {self.address} can't be used: {self.reason(error)}") from None
 
     def reason(self, error: BaseException) -> str:
-        """What a driver said, on one line and without secrets."""
-        told = str(getattr(error, "orig", None) or error)
-        return self.address.hidden(" ".join(told.split()))
+        """Returns a database driver's message on one line, without secrets."""
+        message = str(getattr(error, "orig", None) or error)
+        return self.address.redact(" ".join(message.split()))
 
     def close(self) -> None:
         """Closes all connections; the next use opens new ones."""
@@ -91,96 +166,94 @@ class Database:
             self._client = None
         self.engine.dispose()
 
-    def _is_made(self) -> bool:
+    def _is_current(self) -> bool:
         with self.engine.connect() as connection:
             schema = None if self.is_sqlite else SCHEMA
             if not sa.inspect(connection).has_table(MADE_BY.name, schema=schema):
                 return False
-            # What a newer version made is good for this one: DBOS only adds to its tables.
-            return _numbers(connection.execute(sa.select(MADE_BY.c.version)).scalar()) >= _numbers(_VERSION)
+            # A newer version's schema is usable: DBOS only adds to its tables.
+            found = connection.execute(sa.select(MADE_BY.c.version)).scalar()
+            return _version_numbers(found) >= _version_numbers(_VERSION)
 
-    def _make(self) -> None:
-        with self._alone() as connection:
-            if self._is_made():
+    def _create(self) -> None:
+        with self._exclusive() as connection:
+            if self._is_current():
                 return
-            schema = "dbos" if self.is_sqlite else SCHEMA
-            DBOS.migrate(self.address.plain, schema=schema)
+            DBOS.migrate(self.address.plain, schema="dbos" if self.is_sqlite else SCHEMA)
             create_all(connection)
-            if not self.is_sqlite:
-                for function in functions.ALL:
-                    connection.exec_driver_sql(function)
             connection.execute(sa.delete(MADE_BY))
             connection.execute(sa.insert(MADE_BY).values(version=_VERSION))
             logger.info("made the tables of durable runs in %s", self.address)
 
     @contextmanager
-    def _alone(self) -> Iterator[sa.Connection]:
-        """Several that start at once make the tables one after the other."""
+    def _exclusive(self) -> Iterator[sa.Connection]:
+        """Opens a transaction that only one process has at a time."""
         if self.is_sqlite:
             with self.engine.connect() as connection:
                 yield connection
                 connection.commit()
             return
-        # Not one that waits in the server: DBOS makes indexes concurrently, which waits for all open
-        # snapshots, that of a statement which waits for a lock among them.
+        # Polls instead of waiting in the server: DBOS creates indexes concurrently, which waits for the
+        # snapshots of all statements, including one that waits for a lock.
         with self.autocommit() as locking:
-            while not locking.exec_driver_sql(f"SELECT pg_try_advisory_lock({_MAKING})").scalar():
+            while not locking.exec_driver_sql(f"SELECT pg_try_advisory_lock({_SETUP_LOCK})").scalar():
                 time.sleep(_LOCK_PAUSE)
             try:
                 with self.engine.begin() as connection:
                     yield connection
             finally:
-                locking.exec_driver_sql(f"SELECT pg_advisory_unlock({_MAKING})")
+                locking.exec_driver_sql(f"SELECT pg_advisory_unlock({_SETUP_LOCK})")
 
 
-def _engine(address: DatabaseUrl, who: str) -> sa.Engine:
-    if address.is_sqlite:
-        try:
-            check_named_database(str(address.url.database))
-        except OSError as error:
-            raise DatabaseError(
-                f"The database {address} can't be used: {error.strerror}. Give a file in a folder that "
-                "this user can write to."
-            ) from error
-        # A file needs no pool, and a connection that lingers would hold its lock.
-        engine = sa.create_engine(address.url, poolclass=NullPool, connect_args={"timeout": 30})
-        if sqlite3.sqlite_version_info < _KNOWS_SUBSECONDS:
-            sa.event.listen(engine, "connect", _teach_subseconds)
-        return engine
+def _sqlite_engine(address: DatabaseUrl) -> sa.Engine:
+    try:
+        check_named_database(str(address.url.database))
+    except OSError as error:
+        raise DatabaseError(
+            f"The database {address} can't be used: {error.strerror}. Give a file in a folder that "
+            "this user can write to."
+        ) from error
+    # No pool: an idle connection would hold the file's lock.
+    engine = sa.create_engine(address.url, poolclass=NullPool, connect_args={"timeout": 30})
+    if sqlite3.sqlite_version_info < _SQLITE_WITH_SUBSECONDS:
+        sa.event.listen(engine, "connect", _add_subseconds)
+    return engine
+
+
+def _add_subseconds(connection: Any, _: object) -> None:
+    """Adds `unixepoch('subsec')`, which DBOS uses on Python 3.12 and newer, to SQLite before 3.42."""
+    connection.create_function("unixepoch", -1, lambda *_: time.time())
+
+
+def _postgres_engine(address: DatabaseUrl, owner: str) -> sa.Engine:
     engine = sa.create_engine(
         address.url,
         pool_size=_POOL,
         max_overflow=_POOL,
         hide_parameters=True,
-        connect_args={"application_name": connection_name(who), "connect_timeout": 10},
+        connect_args={"application_name": connection_name(owner), "connect_timeout": 10},
     )
-    sa.event.listen(engine, "connect", _bound_transactions)
+    sa.event.listen(engine, "connect", _limit_idle_time)
     return engine.execution_options(schema_translate_map={None: SCHEMA})
 
 
-def _bound_transactions(connection: Any, _: object) -> None:
-    """Not by `options` of the connection, which some poolers refuse."""
+def _limit_idle_time(connection: Any, _: object) -> None:
+    """Sets the timeout by a statement, as some poolers refuse the `options` of a connection."""
     connection.execute(f"SET idle_in_transaction_session_timeout = '{_IDLE_SECONDS}s'")
     connection.commit()
 
 
-def _numbers(text: str | None) -> List[int]:
+def _version_numbers(text: str | None) -> List[int]:
     return [int(part) for part in (text or "").split(".") if part.isdecimal()]
 
 
-def _teach_subseconds(connection: Any, _: object) -> None:
-    """On Python 3.12 and newer DBOS takes for granted what SQLite has since 3.42: unixepoch('subsec')."""
-    connection.create_function("unixepoch", -1, lambda *_: time.time())
+def connection_name(owner: str) -> str:
+    """Returns the name under which Postgres lists the connections of a worker's incarnation or a driver."""
+    return f"{APPLICATION} {owner}"
 
 
-def connection_name(who: str) -> str:
-    """As Postgres lists the connection."""
-    return f"{APPLICATION} {who}"
-
-
-def is_lost(error: BaseException) -> bool:
-    """Whether the same work may succeed later: no connection, a server that restarts or that another takes
-    the place of, a lock."""
+def is_transient(error: BaseException) -> bool:
+    """Whether a retry may succeed: no connection, a server that restarts or fails over, a lock."""
     if not isinstance(error, DBAPIError):
         return False
     state = getattr(error.orig, "sqlstate", None)

@@ -1,4 +1,4 @@
-"""Database work off the event loop: in batches, and again for as long as the database is away."""
+"""Runs database operations in a thread: in batches, and again for as long as the database is away."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ import threading
 from typing import Any, Dict, Generic, List, Sequence, Type, TypeVar
 
 import sqlalchemy as sa
-from anyio import to_thread
 from sqlalchemy.exc import DBAPIError
 
 from ..errors import ClosedError, DatabaseError
 from ..storage.batch_worker import BatchWorker
-from .database import Database, is_lost
+from .database import Database, is_transient
 
 logger = logging.getLogger(__name__)
 
@@ -22,113 +21,126 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 
 
 class DbOp(Generic[R]):
-    """A piece of work. Those of one kind that come together are one transaction, which may be done twice
-    where the answer to its commit was lost: doing it again must change nothing."""
+    """A database operation with a result. Operations of one kind that come together share a transaction.
 
-    # Whether each statement is a transaction of its own: where many others wait for the same rows.
-    alone = False
+    That transaction may run twice, where the reply to its commit was lost: operations are idempotent.
+
+    Example:
+        @dataclass(frozen=True)
+        class CountCalls(DbOp[int]):
+            run: str
+
+            @classmethod
+            def execute_batch(cls, database, connection, ops):
+                return [count(connection, op.run) for op in ops]
+
+        calls = await DbWorker(database).submit(CountCalls("a-run"))
+    """
+
+    # Whether each operation commits by itself: for rows that many others wait for.
+    unbatched = False
 
     @property
-    def about(self) -> Sequence[str]:
-        """Tickets: what is asked of one call is done in the order in which it was asked."""
+    def call_ids(self) -> Sequence[str]:
+        """The calls that it concerns: operations on one call run in the order of submission."""
         return ()
 
     @classmethod
-    def together(cls, database: Database, connection: sa.Connection, jobs: Sequence[Any]) -> Sequence[Any]:
-        """The result of each job."""
+    def execute_batch(
+        cls, database: Database, connection: sa.Connection, ops: Sequence[Any]
+    ) -> Sequence[Any]:
+        """Executes operations of this kind; returns one result for each."""
         raise NotImplementedError
 
 
 class Flush(DbOp[None]):
-    """Done when all before it is."""
+    """Completes when all operations before it have."""
 
     @classmethod
-    def together(cls, database: Database, connection: sa.Connection, jobs: Sequence[Flush]) -> Sequence[None]:
-        return [None] * len(jobs)
+    def execute_batch(
+        cls, database: Database, connection: sa.Connection, ops: Sequence[Flush]
+    ) -> Sequence[None]:
+        return [None] * len(ops)
 
 
 class DbWorker:
-    """Works jobs off in a thread."""
+    """One thread that executes operations, for any number of event loops."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._closed = threading.Event()
-        self._clerk = BatchWorker(self._work, "claude-force-durable")
+        self._closing = threading.Event()
+        self._thread = BatchWorker(self._work, "claude-force-durable")
         self._away = False
 
-    async def do(self, job: DbOp[R]) -> R:
-        """The job's result; waits for a database that is away. Raises DatabaseError where the database
-        refuses, ClosedError once the desk is closed."""
-        result = await self._clerk.submit(job)
+    async def submit(self, op: DbOp[R]) -> R:
+        """Returns the operation's result; waits for a database that is away.
+
+        Raises DatabaseError where the database refuses it, ClosedError where the worker is closed meanwhile.
+        """
+        result = await self._thread.submit(op)
         if isinstance(result, BaseException):
             raise result
         done: R = result
         return done
 
-    def leave(self, job: DbOp[Any]) -> None:
-        """Nobody waits for it."""
-        self._clerk.submit_nowait(job)
+    def submit_nowait(self, op: DbOp[Any]) -> None:
+        """Submits an operation whose result nobody waits for."""
+        self._thread.submit_nowait(op)
 
-    async def close(self) -> None:
-        """As `shut`, beside the event loop."""
-        await to_thread.run_sync(self.shut)
-
-    def shut(self) -> None:
-        """Works off what was handed in, without waiting for a database that is away."""
-        self._closed.set()
-        self._clerk.close()
+    def close(self) -> None:
+        """Blocks until all submitted operations are done; those that need a database that is away fail."""
+        self._closing.set()
+        self._thread.close()
         self._database.close()
-        self._closed.clear()
+        self._closing.clear()
 
-    def _work(self, jobs: List[DbOp[Any]]) -> List[Any]:
-        results: List[Any] = [None] * len(jobs)
-        for places in portions(jobs):
-            done = self._guarded(type(jobs[places[0]]), [jobs[place] for place in places])
+    def _work(self, ops: List[DbOp[Any]]) -> List[Any]:
+        results: List[Any] = [None] * len(ops)
+        for places in group(ops):
+            done = self._results(type(ops[places[0]]), [ops[place] for place in places])
             for place, result in zip(places, done):
                 results[place] = result
         return results
 
-    def _guarded(self, kind: Type[DbOp[Any]], jobs: Sequence[DbOp[Any]]) -> Sequence[Any]:
+    def _results(self, kind: Type[DbOp[Any]], ops: Sequence[DbOp[Any]]) -> Sequence[Any]:
+        """The operations' results, or errors in their places."""
         try:
-            return self._until_done(kind, jobs)
+            return self._retry(kind, ops)
         except ClosedError:
-            return [_closed() for _ in jobs]
+            return [_closed() for _ in ops]
         except Exception as error:
-            if len(jobs) > 1:
-                # What one of them met is not the others'.
-                return [result for job in jobs for result in self._guarded(kind, [job])]
+            if len(ops) > 1:
+                # One operation's error must not fail the others.
+                return [result for op in ops for result in self._results(kind, [op])]
             if isinstance(error, DBAPIError):
                 return [DatabaseError(f"The database refuses: {self._database.reason(error)}")]
             return [error]
 
-    def _until_done(self, kind: Type[DbOp[Any]], jobs: Sequence[DbOp[Any]]) -> Sequence[Any]:
+    def _retry(self, kind: Type[DbOp[Any]], ops: Sequence[DbOp[Any]]) -> Sequence[Any]:
         pause = _FIRST_PAUSE
         while True:
-            if self._away and self._closed.is_set():
-                # Where nobody answers at all, each look would take as long as a connection may.
+            if self._away and self._closing.is_set():
+                # Trying each operation would take a connection timeout each.
                 raise _closed()
             try:
-                done = self._once(kind, jobs)
-                self._tell(None)
+                opened = self._database.autocommit if kind.unbatched else self._database.begin
+                with opened() as connection:
+                    done = kind.execute_batch(self._database, connection, ops)
+                self._log_state(None)
                 return done
             except DBAPIError as error:
-                if not is_lost(error):
+                if not is_transient(error):
                     raise
-                self._tell(error)
-                # Another server may be in its place by now.
+                self._log_state(error)
+                # Another server may have taken its place.
                 self._database.engine.dispose()
-                if self._closed.wait(pause):
+                if self._closing.wait(pause):
                     raise _closed() from None
                 pause = min(2 * pause, _LONGEST_PAUSE)
 
-    def _once(self, kind: Type[DbOp[Any]], jobs: Sequence[DbOp[Any]]) -> Sequence[Any]:
-        opened = self._database.autocommit if kind.alone else self._database.begin
-        with opened() as connection:
-            return kind.together(self._database, connection, jobs)
-
-    def _tell(self, error: BaseException | None) -> None:
+    def _log_state(self, error: BaseException | None) -> None:
         if error is not None and not self._away:
-            logger.warning("the database is away, and asked again: %s", self._database.reason(error))
+            logger.warning("the database is away, retrying: %s", self._database.reason(error))
         if error is None and self._away:
             logger.warning("the database is back")
         self._away = error is not None
@@ -138,22 +150,24 @@ def _closed() -> ClosedError:
     return ClosedError("The database was away when the orchestrator was closed")
 
 
-def portions(jobs: Sequence[DbOp[Any]]) -> List[List[int]]:
-    """Places of jobs that are done together, one portion after the other: those of one kind, as far as no
-    other kind is asked of the same call in between. Last those that are `alone`, in the order in which they
-    came, whatever their kinds."""
+def group(ops: Sequence[DbOp[Any]]) -> List[List[int]]:
+    """Groups operations, by index, into those that share a transaction, in the order of execution.
+
+    A group has one kind. Two operations on one call with another kind between them are in different groups.
+    Unbatched operations come last, one by one, in the order in which they were submitted.
+    """
     ended: List[List[int]] = []
     kinds: Dict[Type[DbOp[Any]], List[int]] = {}
-    asked: Dict[str, Type[DbOp[Any]]] = {}
-    for place, job in enumerate(jobs):
-        if job.alone:
+    seen: Dict[str, Type[DbOp[Any]]] = {}
+    for place, op in enumerate(ops):
+        if op.unbatched:
             continue
-        kind, about = type(job), job.about
-        # Most have nothing in common, and a look for results is about hundreds.
-        met = () if asked.keys().isdisjoint(about) else about
-        if any(asked.get(call_id, kind) is not kind for call_id in met):
+        kind, call_ids = type(op), op.call_ids
+        # Faster than a look at each: a poll names hundreds of calls, and most operations share none.
+        shared = () if seen.keys().isdisjoint(call_ids) else call_ids
+        if any(seen.get(call_id, kind) is not kind for call_id in shared):
             ended.extend(kinds.values())
-            kinds, asked = {}, {}
+            kinds, seen = {}, {}
         kinds.setdefault(kind, []).append(place)
-        asked.update(dict.fromkeys(about, kind))
-    return [*ended, *kinds.values(), *([place] for place, job in enumerate(jobs) if job.alone)]
+        seen.update(dict.fromkeys(call_ids, kind))
+    return [*ended, *kinds.values(), *([place] for place, op in enumerate(ops) if op.unbatched)]

@@ -1,53 +1,51 @@
-"""DBOS in this process. It is one for the whole of it, so that nobody else's is ever touched."""
+"""DBOS in this process. There is one instance in a process; a user's own is detected and never touched."""
 
 from __future__ import annotations
 
-import logging
 import time
 from functools import lru_cache
-from typing import Awaitable, Callable, List, Optional
+from typing import Any, Awaitable, Callable, List, Optional
 
 from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer
 
 from ..errors import DatabaseError
 from .calls import APP_VERSION
 from .database import APPLICATION, QUEUE, WORKFLOW, Database
-from .tables import SCHEMA
-
-logger = logging.getLogger(__name__)
+from .schema import SCHEMA
 
 # How often DBOS looks for work, in seconds.
 POLL_SECONDS = 0.05
 _POOL = 4
+_PAGE = 500
 
-# Carries one call out: its ticket and its generation.
-Carry = Callable[[str, int], Awaitable[str]]
+# Makes one call, given its id and generation; returns what came of it in a word.
+RunCall = Callable[[str, int], Awaitable[str]]
 
-_carry: Optional[Carry] = None
+_run_call: Optional[RunCall] = None
 
 
-async def _call(call_id: str, generation: int) -> str:
-    """What DBOS runs; it is told what came of it in a word."""
-    if _carry is None:
+async def _workflow(call_id: str, generation: int) -> str:
+    """The workflow that DBOS runs for each call."""
+    if _run_call is None:
         raise RuntimeError("no worker is running in this process")
-    return await _carry(call_id, generation)
+    return await _run_call(call_id, generation)
 
 
-def launch(database: Database, name: str, carry: Carry) -> None:
-    """Begins to take calls, under a name that is the same after a restart.
+def launch(database: Database, name: str, run_call: RunCall) -> None:
+    """Starts taking calls under a worker's name, which has to be the same after a restart.
 
-    Where an event loop runs here, calls are carried out in it. Raises DatabaseError where this process
-    has a DBOS already.
+    Calls run in the running event loop, if there is one. Raises DatabaseError where this process has a DBOS
+    already.
     """
-    global _carry
-    if _carry is not None:
+    global _run_call
+    if _run_call is not None:
         raise DatabaseError(
-            "This process carries out durable calls already: close the worker or the orchestrator that does."
+            "This process makes durable calls already: close the worker or the orchestrator that does."
         )
-    _construct(database, name)
+    _configure(database, name)
     _register()
     DBOS.listen_queues([QUEUE])
-    _carry = carry
+    _run_call = run_call
     try:
         DBOS.launch()
     except BaseException:
@@ -57,18 +55,18 @@ def launch(database: Database, name: str, carry: Carry) -> None:
 
 @lru_cache(maxsize=None)
 def _register() -> None:
-    """Once: DBOS keeps what it was told, also when it is ended and begins again."""
-    DBOS.workflow(name=WORKFLOW, max_recovery_attempts=None)(_call)
+    """Registers the workflow once: DBOS remembers it beyond `destroy`."""
+    DBOS.workflow(name=WORKFLOW, max_recovery_attempts=None)(_workflow)
 
 
 def make_queue(database: Database, claims: int) -> None:
-    """The one queue. `claims` is how many calls any worker may have claimed at a time."""
+    """Registers the queue. `claims` bounds the calls that one worker may have claimed at a time."""
     database.client.register_queue(
         QUEUE, worker_concurrency=claims, polling_interval_sec=POLL_SECONDS, application_name=APPLICATION
     )
 
 
-def _construct(database: Database, name: str) -> None:
+def _configure(database: Database, name: str) -> None:
     config: DBOSConfig = {
         "name": APPLICATION,
         "system_database_url": database.address.plain,
@@ -84,7 +82,7 @@ def _construct(database: Database, name: str) -> None:
     else:
         config["dbos_system_schema"] = SCHEMA
     DBOS(config=config)
-    # Where there was one, DBOS hands that one out and looks at no config.
+    # Where an instance exists, DBOS returns that one and ignores the configuration.
     if (DBOS.executor_id, DBOS.application_version) != (name, APP_VERSION):
         raise DatabaseError(
             "This process has a DBOS application of its own, and there can be one only. Run the worker in a "
@@ -92,63 +90,55 @@ def _construct(database: Database, name: str) -> None:
         )
 
 
-def written_down(database: Database, name: str, seconds: float) -> None:
-    """Returns when nothing is claimed under this name any more, at most after so long. Blocks."""
+def wait_until_recorded(database: Database, name: str, seconds: float) -> None:
+    """Blocks until DBOS has recorded the end of all calls that the worker claimed, at most `seconds`."""
     deadline = time.monotonic() + seconds
     while claimed(database, name) and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)
 
 
 def destroy() -> None:
-    """Takes no more calls and ends DBOS here. Blocks."""
-    global _carry
+    """Stops taking calls and ends DBOS in this process. Blocks."""
+    global _run_call
     DBOS.destroy()
-    _carry = None
+    _run_call = None
 
 
 def claimed(database: Database, name: str) -> List[str]:
-    """Ids of workflows that the worker of this name has claimed and not ended."""
-    found = database.client.list_workflows(
-        executor_id=name, status="PENDING", queue_name=QUEUE, load_input=False, load_output=False
-    )
+    """Returns the workflow ids that the worker has claimed and not ended."""
+    found = _workflows(database, executor_id=name, status="PENDING", queue_name=QUEUE)
     return [one.workflow_id for one in found]
 
 
 def put_back(database: Database, workflow_ids: List[str]) -> None:
-    """Makes them free to be claimed; those that have ended stay so."""
-    for start in range(0, len(workflow_ids), 500):
-        database.client.resume_workflows(workflow_ids[start : start + 500], queue_name=QUEUE)
+    """Returns claimed workflows to the queue; those that have ended stay ended."""
+    for start in range(0, len(workflow_ids), _PAGE):
+        database.client.resume_workflows(workflow_ids[start : start + _PAGE], queue_name=QUEUE)
 
 
 def claimants(database: Database) -> List[str]:
-    """Names of workers that have calls claimed."""
-    found = database.client.list_workflows(
-        status="PENDING", queue_name=QUEUE, load_input=False, load_output=False
-    )
+    """Returns the names of the workers that have claimed calls."""
+    found = _workflows(database, status="PENDING", queue_name=QUEUE)
     return sorted({one.executor_id for one in found if one.executor_id})
 
 
-def withdraw(database: Database, run_id: str) -> None:
-    """Takes a run's calls out of the queue; those that are claimed end by themselves."""
-    while True:
-        queued = _workflows(database, run_id, "ENQUEUED")
-        if not queued:
-            return
-        database.client.cancel_workflows(queued)
+def cancel_queued(database: Database, run_id: str) -> None:
+    """Removes a run's calls from the queue; claimed ones end by themselves."""
+    while ids := _first_of_run(database, run_id, "ENQUEUED"):
+        database.client.cancel_workflows(ids)
 
 
-def forget(database: Database, run_id: str) -> None:
-    """Removes what DBOS has of a run that has ended."""
-    while True:
-        ended = _workflows(database, run_id, None)
-        if not ended:
-            return
-        database.client.delete_workflows(ended)
+def delete_run(database: Database, run_id: str) -> None:
+    """Deletes what DBOS has recorded of a run that has ended."""
+    while ids := _first_of_run(database, run_id, None):
+        database.client.delete_workflows(ids)
 
 
-def _workflows(database: Database, run_id: str, status: Optional[str]) -> List[str]:
-    """Ids of the first few."""
-    found = database.client.list_workflows(
-        workflow_id_prefix=f"{run_id}:", status=status, limit=500, load_input=False, load_output=False
-    )
+def _first_of_run(database: Database, run_id: str, status: Optional[str]) -> List[str]:
+    found = _workflows(database, workflow_id_prefix=f"{run_id}:", status=status, limit=_PAGE)
     return [one.workflow_id for one in found]
+
+
+def _workflows(database: Database, **filters: Any) -> List[Any]:
+    found: List[Any] = database.client.list_workflows(load_input=False, load_output=False, **filters)
+    return found

@@ -1,8 +1,8 @@
-"""Who of the workers is alive, and what becomes of the calls of one that is not. By the database's clock.
+"""Which workers are alive, and what becomes of the calls of dead ones. All times are the database's.
 
-Each worker says once a second that it is there, and then looks after the others: the one that holds a lock in
-that moment puts back the calls of those that have not been heard of. A worker that was only slow goes on; of
-two answers to one call the first counts.
+Each worker writes a heartbeat every second. Whichever then gets a lock looks for workers without recent
+heartbeats and requeues their calls. A worker that was only slow goes on; of two answers to one call the first
+counts.
 """
 
 from __future__ import annotations
@@ -10,184 +10,196 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from typing import Callable, Collection, List, Set, Tuple
+from typing import Any, Callable, Collection, Dict, List, Set, Tuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from . import dbos_runtime as host
+from . import dbos_runtime
 from .database import Database, connection_name
-from .tables import ATTEMPTS, RESULTS, SCHEMA, WORKERS, now
+from .schema import ATTEMPTS, RESULTS, SCHEMA, WORKERS, now
 
 logger = logging.getLogger(__name__)
 
 BEAT_SECONDS = 1.0
 DEAD_SECONDS = 5.0
+# Every so many beats it also looks for lost claims and for calls of unknown workers.
 _AUDIT_BEATS = 5
-# Beats that are further apart than this did not see what happened in between.
-_BLIND_SECONDS = 2.5
-_REAPING = 0x72656170
+# After a longer gap between two beats this process may have been frozen, and judges nobody for a while.
+_GAP_SECONDS = 2.5
+REQUEUE_LOCK = 0x72656170
 
 
 class Heartbeat:
-    """A worker's own life. Its thread is none that a call could hold up.
+    """Keeps one incarnation of a worker alive in the database, from a thread that no call can block.
 
-    `running` are the workflows in this process; `superseded` is told of those
-    whose call has a result already.
+    `running` returns the workflow ids in this process. `superseded` is called, in the thread, with those
+    whose calls have results from elsewhere.
+
+    Example:
+        heartbeat = Heartbeat(database, uuid4().hex, 10, lambda: list(jobs), end_jobs)
+        if heartbeat.take_name("host-1"):
+            heartbeat.start()
+            ...
+            heartbeat.stop()
     """
 
     def __init__(
         self,
         database: Database,
-        life: str,
+        incarnation: str,
         concurrency: int,
         running: Callable[[], Collection[str]],
         superseded: Callable[[List[str]], None],
     ) -> None:
-        self.name, self.life = "", life
+        self.name, self.incarnation = "", incarnation
         self._database, self._concurrency = database, concurrency
         self._running, self._superseded = running, superseded
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._live, name="claude-force-pulse", daemon=True)
-        self._lost: Set[str] = set()
+        self._thread = threading.Thread(target=self._run, name="claude-force-heartbeat", daemon=True)
+        self._unknown_claims: Set[str] = set()
         self._beats = 0
-        self._seen_at = self._watching_since = time.monotonic()
+        self._last_beat = self._watching_since = time.monotonic()
 
     def take_name(self, name: str) -> bool:
-        """Whether this process bears it now; not where another one does that is alive."""
+        """Registers this process under the name; returns False where a live worker has it."""
         try:
             taken = self._take(name)
         except IntegrityError:
-            # Two began in the same moment.
+            # Two processes took it at the same moment.
             return False
         self.name = name if taken else ""
         return taken
 
     def _take(self, name: str) -> bool:
         with self._database.begin() as connection:
-            moment = now(connection)
-            row = {"name": name, "life": self.life, "concurrency": self._concurrency}
             before = connection.execute(
-                sa.select(WORKERS.c.life, (moment - WORKERS.c.seen).label("silent"))
+                sa.select(WORKERS.c.life, (now(connection) - WORKERS.c.seen).label("silent"))
                 .where(WORKERS.c.name == name)
                 .with_for_update()
             ).one_or_none()
-            if before is not None and before.silent < DEAD_SECONDS:
-                return False
             if before is not None:
-                _cut_off(connection, before.life)
-                _bury(connection, before.life)
-                connection.execute(sa.delete(WORKERS).where(WORKERS.c.name == name))
-            connection.execute(sa.insert(WORKERS).values(**row, started=moment, seen=moment))
+                if before.silent < DEAD_SECONDS:
+                    return False
+                _end_connections(connection, before.life)
+                _remove(connection, before.life)
+            connection.execute(sa.insert(WORKERS).values(self._row(connection, name)))
         return True
 
-    def largest(self) -> int:
-        """The concurrency of the largest worker, this one among them."""
+    def _row(self, connection: sa.Connection, name: str) -> Dict[str, Any]:
+        moment = now(connection)
+        return {
+            "name": name,
+            "life": self.incarnation,
+            "concurrency": self._concurrency,
+            "started": moment,
+            "seen": moment,
+        }
+
+    def largest_concurrency(self) -> int:
+        """Returns the largest concurrency of all workers."""
         with self._database.begin() as connection:
-            most = connection.execute(sa.select(sa.func.max(WORKERS.c.concurrency))).scalar()
-        return max(self._concurrency, most or 0)
+            largest = connection.execute(sa.select(sa.func.max(WORKERS.c.concurrency))).scalar()
+        return max(self._concurrency, largest or 0)
 
     def start(self) -> None:
-        """From here on it beats, and watches the others; it may have waited for its name until now."""
-        self._seen_at = self._watching_since = time.monotonic()
+        """Starts the heartbeats."""
+        # Anew: it may have waited for its name since it was made.
+        self._last_beat = self._watching_since = time.monotonic()
         self._thread.start()
 
     def stop(self) -> None:
-        """The last beat: from now on nobody misses this worker."""
+        """Stops the heartbeats and removes the worker. Blocks."""
         self._stopped.set()
         self._thread.join()
         try:
             with self._database.begin() as connection:
-                _bury(connection, self.life)
-                connection.execute(sa.delete(WORKERS).where(WORKERS.c.life == self.life))
+                _remove(connection, self.incarnation)
         except DBAPIError as error:
             logger.warning("the worker could not sign off: %s", self._database.reason(error))
 
-    def _live(self) -> None:
+    def _run(self) -> None:
         while not self._stopped.wait(BEAT_SECONDS):
             try:
-                self._beat()
+                self.beat()
             except DBAPIError as error:
                 logger.warning("no heartbeat: %s", self._database.reason(error))
             except Exception:
                 logger.exception("the worker's heartbeat failed")
 
-    def _beat(self) -> None:
+    def beat(self) -> None:
+        """Writes one heartbeat, reports superseded calls, and requeues the calls of dead workers."""
         with self._database.autocommit() as connection:
-            self._say(connection)
-            self._notice_superseded(connection)
+            self._write(connection)
+            self._report_superseded(connection)
         moment = time.monotonic()
-        if moment - self._seen_at > _BLIND_SECONDS:
+        if moment - self._last_beat > _GAP_SECONDS:
             self._watching_since = moment
-        self._seen_at = moment
+        self._last_beat = moment
         self._beats += 1
-        if self._beats % _AUDIT_BEATS == 0:
-            self._audit()
+        audits = self._beats % _AUDIT_BEATS == 0
+        if audits:
+            self._put_back_lost_claims()
         if moment - self._watching_since > DEAD_SECONDS:
-            reap(self._database, orphans=self._beats % _AUDIT_BEATS == 0)
+            requeue_dead(self._database, orphans=audits)
 
-    def _say(self, connection: sa.Connection) -> None:
-        moment = now(connection)
-        there = connection.execute(
-            sa.update(WORKERS).where(WORKERS.c.life == self.life).values(seen=moment)
-        ).rowcount
-        if not there:
-            # It was taken for dead, because it was stopped or cut off; another process may have its name now.
+    def _write(self, connection: sa.Connection) -> None:
+        alive = sa.update(WORKERS).where(WORKERS.c.life == self.incarnation)
+        if not connection.execute(alive.values(seen=now(connection))).rowcount:
+            # It was frozen or cut off for a while; another process may have its name now.
             logger.warning("worker %s was taken for dead and goes on", self.name)
-            row = {"name": self.name, "life": self.life, "concurrency": self._concurrency}
-            again = insert(WORKERS).values(**row, started=moment, seen=moment)
+            again = insert(WORKERS).values(self._row(connection, self.name))
             connection.execute(again.on_conflict_do_nothing())
 
-    def _notice_superseded(self, connection: sa.Connection) -> None:
-        call_ids = {one: one.partition("#")[0] for one in self._running()}
+    def _report_superseded(self, connection: sa.Connection) -> None:
+        call_ids = {workflow: workflow.partition("#")[0] for workflow in self._running()}
         if call_ids:
             found = connection.execute(sa.select(RESULTS.c.id).where(RESULTS.c.id.in_(call_ids.values())))
             ended = set(found.scalars())
-            # Not what begins from here on: a call that was handed over anew has its ticket from before.
-            self._superseded([one for one, call_id in call_ids.items() if call_id in ended])
+            # Not calls that started after this look: a call that is enqueued again keeps its id.
+            self._superseded([workflow for workflow, call_id in call_ids.items() if call_id in ended])
 
-    def _audit(self) -> None:
-        """Calls that are this worker's by the database, and that it knows nothing of, twice in a row: their
-        claim was answered when the connection was gone."""
-        lost = set(host.claimed(self._database, self.name)) - set(self._running())
-        twice = sorted(lost & self._lost)
-        self._lost = lost
-        if twice:
-            logger.warning("%d calls were claimed and never arrived; they are put back", len(twice))
-            host.put_back(self._database, twice)
+    def _put_back_lost_claims(self) -> None:
+        """Requeues calls claimed for this worker that it has not got for two audits: a connection broke."""
+        unknown = set(dbos_runtime.claimed(self._database, self.name)) - set(self._running())
+        lost = sorted(unknown & self._unknown_claims)
+        self._unknown_claims = unknown
+        if lost:
+            logger.warning("%d calls were claimed and never arrived; they are put back", len(lost))
+            dbos_runtime.put_back(self._database, lost)
 
 
-def reap(database: Database, orphans: bool = False) -> List[Tuple[str, int]]:
-    """Puts back the calls of workers that are dead, if nobody else is at it; and with `orphans` those of
-    workers that are not even listed. Returns names and numbers of calls."""
+def requeue_dead(database: Database, orphans: bool = False) -> List[Tuple[str, int]]:
+    """Requeues the calls of dead workers, unless another process is doing so.
+
+    `orphans` includes workers that are not listed at all. Returns workers' names and their numbers of calls.
+    """
     with database.begin() as connection:
-        if not connection.execute(sa.text(f"SELECT pg_try_advisory_xact_lock({_REAPING})")).scalar():
+        if not connection.execute(sa.text(f"SELECT pg_try_advisory_xact_lock({REQUEUE_LOCK})")).scalar():
             return []
-        # Their rows are locked, so that a worker that starts again under its name waits until this is done.
-        dead = connection.execute(_dead(connection)).all()
-        buried = [(row.name, _put_back(database, connection, row.name)) for row in dead]
-        for row in dead:
-            _cut_off(connection, row.life)
-            lost = _bury(connection, row.life)
-            connection.execute(sa.delete(WORKERS).where(WORKERS.c.life == row.life))
+        # Locks their rows, so that a restarted worker waits for the end of this before it takes its name.
+        dead = connection.execute(_dead_workers(connection)).all()
+        requeued = [(row.name, _put_back(database, connection, row.name)) for row in dead]
+        for row, (_, calls) in zip(dead, requeued):
+            _end_connections(connection, row.life)
+            attempts = _remove(connection, row.life)
             logger.warning(
                 "worker %s has not been heard of for %.0f s: %d calls are put back, %d attempts count at "
                 "their worst",
-                row.name,
-                row.silent,
-                dict(buried)[row.name],
-                lost,
+                *(row.name, row.silent, calls, attempts),
             )
         if orphans:
-            buried += _put_back_orphans(database, connection)
-            _bury_orphans(connection)
-    return buried
+            listed = set(connection.execute(sa.select(WORKERS.c.name)).scalars())
+            unlisted = [name for name in dbos_runtime.claimants(database) if name not in listed]
+            requeued += [(name, _put_back(database, connection, name)) for name in unlisted]
+            _charge_orphans(connection)
+    return requeued
 
 
-def _dead(connection: sa.Connection) -> sa.Select[Tuple[str, str, float]]:
+def _dead_workers(connection: sa.Connection) -> sa.Select[Tuple[str, str, float]]:
     silent = now(connection) - WORKERS.c.seen
-    # While the database was away, nobody could be heard.
+    # No heartbeat could arrive while the database was down.
     up = sa.literal_column("extract(epoch from clock_timestamp() - pg_postmaster_start_time())", sa.Float)
     return (
         sa.select(WORKERS.c.name, WORKERS.c.life, silent.label("silent"))
@@ -197,35 +209,37 @@ def _dead(connection: sa.Connection) -> sa.Select[Tuple[str, str, float]]:
 
 
 def _put_back(database: Database, connection: sa.Connection, name: str) -> int:
-    pending = host.claimed(database, name)
-    # Where this process was frozen just now, its lock is gone, and what it has found is under way elsewhere.
+    claimed = dbos_runtime.claimed(database, name)
+    # Fails where this process was frozen and has lost its lock: another one has requeued these calls by then.
     connection.execute(sa.select(1))
-    host.put_back(database, pending)
-    return len(pending)
+    dbos_runtime.put_back(database, claimed)
+    return len(claimed)
 
 
-def _put_back_orphans(database: Database, connection: sa.Connection) -> List[Tuple[str, int]]:
-    known = set(connection.execute(sa.select(WORKERS.c.name)).scalars())
-    lost = [name for name in host.claimants(database) if name not in known]
-    return [(name, _put_back(database, connection, name)) for name in lost]
-
-
-def _bury_orphans(connection: sa.Connection) -> None:
-    """Attempts of a worker that was taken for dead, and whose name another one had when it went on."""
+def _charge_orphans(connection: sa.Connection) -> None:
+    """Charges attempts of unlisted incarnations: declared dead, and replaced before they went on."""
     listed = sa.exists().where(WORKERS.c.life == ATTEMPTS.c.life)
-    for life in connection.execute(sa.select(ATTEMPTS.c.life).where(~listed).distinct()).scalars().all():
-        logger.warning(
-            "%d attempts of a worker that is not listed count at their worst", _bury(connection, life)
-        )
+    orphans = connection.execute(sa.select(ATTEMPTS.c.life).where(~listed).distinct()).scalars().all()
+    for incarnation in orphans:
+        attempts = charge_lost(connection, incarnation)
+        logger.warning("%d attempts of a worker that is not listed count at their worst", attempts)
 
 
-def _cut_off(connection: sa.Connection, life: str) -> None:
-    """Ends the connections of a worker that is stopped, or whose machine is gone: it may hold leases. One
-    that is alive makes new ones."""
+def _end_connections(connection: sa.Connection, incarnation: str) -> None:
+    """Ends a dead worker's connections, which may hold leases. A live worker opens new ones."""
     sessions = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = :name"
-    connection.execute(sa.text(sessions), {"name": connection_name(life)})
+    connection.execute(sa.text(sessions), {"name": connection_name(incarnation)})
 
 
-def _bury(connection: sa.Connection, life: str) -> int:
-    lost: int = connection.execute(sa.text(f"SELECT {SCHEMA}.cf_bury(:life)"), {"life": life}).scalar_one()
-    return lost
+def _remove(connection: sa.Connection, incarnation: str) -> int:
+    """Removes a worker; returns how many attempts were charged."""
+    attempts = charge_lost(connection, incarnation)
+    connection.execute(sa.delete(WORKERS).where(WORKERS.c.life == incarnation))
+    return attempts
+
+
+def charge_lost(connection: sa.Connection, incarnation: str) -> int:
+    """Charges a worker's attempts in flight at their worst; returns how many."""
+    charge = sa.text(f"SELECT {SCHEMA}.cf_bury(:incarnation)")
+    attempts: int = connection.execute(charge, {"incarnation": incarnation}).scalar_one()
+    return attempts

@@ -1,4 +1,4 @@
-"""What is known of durable runs, and an end to one."""
+"""Lists, cancels and deletes durable runs."""
 
 from __future__ import annotations
 
@@ -8,19 +8,24 @@ from typing import Any, Dict, Iterator, List, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
-from ..errors import CancelledCallError, DatabaseError, InputError
-from . import dbos_runtime as host
-from .calls import SaveResult
-from .database import Database
-from .database_url import parse
-from .serialization import outcome_texts, read_outcome
-from .tables import CALLS, RESULTS, RUNS, WORKERS, now
+from ..errors import DatabaseError, InputError
+from . import dbos_runtime
+from .calls import cancel
+from .database import Database, parse_url
+from .schema import CALLS, RESULTS, RUNS, WORKERS, now
+from .serialization import load_outcome
 
 _SHOWN_FAILURES = 20
+_IS_DONE = sa.exists().where(RESULTS.c.id == CALLS.c.id)
 
 
 class RunState(NamedTuple):
-    """One run. Times are the database's, `created` in Unix seconds; `open` calls are queued or under way."""
+    """One run, in numbers of calls.
+
+    Attributes:
+        created: Unix time, by the database's clock.
+        open: calls without a result; `begun` of them a worker has started.
+    """
 
     run_id: str
     created: float
@@ -33,7 +38,7 @@ class RunState(NamedTuple):
 
 
 class WorkerState(NamedTuple):
-    """One worker; `silent` is for how many seconds it has not been heard of."""
+    """One worker. `silent` is the number of seconds since its last heartbeat."""
 
     name: str
     concurrency: int
@@ -42,7 +47,7 @@ class WorkerState(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """A call of a run that failed."""
+    """A failed call of a run."""
 
     place: str
     agent: str
@@ -50,25 +55,33 @@ class Failure(NamedTuple):
 
 
 class Runs:
-    """The runs in a database. Its methods block; they raise DatabaseError where it can't be used."""
+    """The durable runs in a database. Methods block; they raise DatabaseError where it can't be used.
+
+    Example:
+        runs = Runs("postgresql://user:password@host/claude")
+        for run in runs.list(10):
+            print(run.run_id, run.succeeded, "of", run.calls)
+        runs.cancel("nightly-2026-03-01")
+        runs.close()
+    """
 
     def __init__(self, url: str) -> None:
-        self._database = Database(parse(url))
-        self._ready = False
+        self._database = Database(parse_url(url))
+        self._prepared = False
 
     @property
     def is_embedded(self) -> bool:
-        """Whether the driver makes the calls itself, as with SQLite."""
+        """Whether the process that begins a run makes its calls too, as with SQLite."""
         return self._database.is_sqlite
 
     def list(self, most: int = 50) -> List[RunState]:
-        """The newest first."""
+        """Returns the newest runs, newest first."""
         with self._connected() as connection:
             newest = sa.select(RUNS.c.id).order_by(RUNS.c.created.desc()).limit(most)
             return [RunState(*row) for row in connection.execute(_states().where(RUNS.c.id.in_(newest)))]
 
     def get(self, run_id: str) -> RunState:
-        """Raises InputError for a run that is not there."""
+        """Returns one run. Raises InputError where there is none of this id."""
         with self._connected() as connection:
             row = connection.execute(_states().where(RUNS.c.id == run_id)).one_or_none()
         if row is None:
@@ -76,7 +89,7 @@ class Runs:
         return RunState(*row)
 
     def failures(self, run_id: str, most: int = _SHOWN_FAILURES) -> List[Failure]:
-        """Of its failed calls the first ones."""
+        """Returns the run's first failed calls."""
         with self._connected() as connection:
             failed = (
                 sa.select(CALLS.c.id, CALLS.c.agent, RESULTS.c.figures)
@@ -88,46 +101,40 @@ class Runs:
             return [_failure(row) for row in connection.execute(failed)]
 
     def cancel(self, run_id: str) -> int:
-        """Ends what is open of it; what is on the wire ends within a second or two. Returns how many
-        calls."""
+        """Cancels the run's open calls; requests in flight end within seconds. Returns how many calls."""
         self.get(run_id)
-        number = self._end_open(run_id)
-        host.withdraw(self._database, run_id)
-        # What was handed over meanwhile is out of the queue too, and its driver would wait for ever.
-        return number + self._end_open(run_id)
+        cancelled = self._cancel_open(run_id)
+        dbos_runtime.cancel_queued(self._database, run_id)
+        # Calls that were enqueued in between have left the queue too: without a result, their driver would
+        # wait for ever.
+        return cancelled + self._cancel_open(run_id)
 
-    def _end_open(self, run_id: str) -> int:
-        figures, text = outcome_texts(CancelledCallError("The run was cancelled"), 0.0)
+    def _cancel_open(self, run_id: str) -> int:
         with self._connected() as connection:
-            done = sa.exists().where(RESULTS.c.id == CALLS.c.id)
-            still = connection.execute(sa.select(CALLS.c.id).where(CALLS.c.run == run_id, ~done))
-            call_ids = list(still.scalars())
+            still_open = sa.select(CALLS.c.id).where(CALLS.c.run == run_id, ~_IS_DONE)
+            call_ids = list(connection.execute(still_open).scalars())
             for start in range(0, len(call_ids), 500):
-                part = call_ids[start : start + 500]
-                ends = [SaveResult(call_id, figures, text, success=False, cancelled=True) for call_id in part]
-                SaveResult.together(self._database, connection, ends)
+                cancel(self._database, connection, call_ids[start : start + 500], "The run was cancelled")
         return len(call_ids)
 
     def prune(self, days: float) -> int:
-        """Removes runs that began longer ago than that, of which nothing is open, and no answer that is
-        younger waits for its driver. Returns how many."""
+        """Deletes runs that began more than `days` ago; returns how many.
+
+        Runs with open calls stay, and those with younger answers that were not delivered yet.
+        """
         with self._connected() as connection:
             since = now(connection) - days * 86400
             old = connection.execute(sa.select(RUNS.c.id).where(RUNS.c.created < since)).scalars().all()
-            names = [
-                name
-                for name in old
-                if not _is_open(connection, name) and not _has_unread(connection, name, since)
-            ]
-        for name in names:
-            host.forget(self._database, name)
+            deletable = [run_id for run_id in old if not _is_needed(connection, run_id, since)]
+        for run_id in deletable:
+            dbos_runtime.delete_run(self._database, run_id)
             with self._database.begin() as connection:
                 for table, column in ((RESULTS, RESULTS.c.run), (CALLS, CALLS.c.run), (RUNS, RUNS.c.id)):
-                    connection.execute(sa.delete(table).where(column == name))
-        return len(names)
+                    connection.execute(sa.delete(table).where(column == run_id))
+        return len(deletable)
 
     def workers(self) -> List[WorkerState]:
-        """All that are alive, or were a moment ago; none with SQLite."""
+        """Returns the workers that are alive or died a moment ago; with SQLite there are none."""
         if self._database.is_sqlite:
             return []
         with self._connected() as connection:
@@ -137,13 +144,14 @@ class Runs:
             return [WorkerState(*row) for row in found]
 
     def close(self) -> None:
+        """Closes all connections; the next use opens new ones."""
         self._database.close()
 
     @contextmanager
     def _connected(self) -> Iterator[sa.Connection]:
-        if not self._ready:
+        if not self._prepared:
             self._database.prepare()
-            self._ready = True
+            self._prepared = True
         try:
             with self._database.begin() as connection:
                 yield connection
@@ -153,32 +161,27 @@ class Runs:
             ) from None
 
 
-def _is_open(connection: sa.Connection, run_id: str) -> bool:
-    done = sa.exists().where(RESULTS.c.id == CALLS.c.id)
-    still = sa.select(CALLS.c.id).where(CALLS.c.run == run_id, ~done).limit(1)
-    return connection.execute(still).first() is not None
-
-
-def _has_unread(connection: sa.Connection, run_id: str, since: sa.ColumnElement[float]) -> bool:
+def _is_needed(connection: sa.Connection, run_id: str, since: sa.ColumnElement[float]) -> bool:
     unread = sa.and_(RESULTS.c.success, RESULTS.c.delivered.is_(False), RESULTS.c.created >= since)
-    return (
-        connection.execute(sa.select(RESULTS.c.id).where(RESULTS.c.run == run_id, unread)).first() is not None
-    )
+    still_open = sa.select(CALLS.c.id).where(CALLS.c.run == run_id, ~_IS_DONE)
+    undelivered = sa.select(RESULTS.c.id).where(RESULTS.c.run == run_id, unread)
+    return any(connection.execute(query.limit(1)).first() for query in (still_open, undelivered))
 
 
 def _failure(row: Any) -> Failure:
     place = row.id.partition(":")[2].rpartition(":")[0]
-    return Failure(place, row.agent, str(read_outcome(row.figures, '""', 0.0)))
+    return Failure(place, row.agent, str(load_outcome(row.figures, '""', 0.0)))
 
 
 def _states() -> sa.Select[Any]:
+    is_open = RESULTS.c.id.is_(None)
     counted: Dict[str, sa.ColumnElement[int]] = {
         "calls": sa.func.count(CALLS.c.id),
         "succeeded": _count(RESULTS.c.success),
         "failed": _count(sa.and_(sa.not_(RESULTS.c.success), sa.not_(RESULTS.c.cancelled))),
         "cancelled": _count(RESULTS.c.cancelled),
-        "open": _count(sa.and_(CALLS.c.id.is_not(None), RESULTS.c.id.is_(None))),
-        "begun": _count(sa.and_(CALLS.c.starts > 0, RESULTS.c.id.is_(None))),
+        "open": _count(sa.and_(CALLS.c.id.is_not(None), is_open)),
+        "begun": _count(sa.and_(CALLS.c.starts > 0, is_open)),
     }
     return (
         sa.select(RUNS.c.id, RUNS.c.created, *(column.label(name) for name, column in counted.items()))

@@ -1,28 +1,66 @@
-"""Calls and their outcomes as JSON text, there and back. Pure.
+"""The text form of calls and outcomes, and the ids of calls. Pure.
 
-Nothing here can make an object of any other kind: errors come back by name, out of this package's own.
+Texts are JSON. Reading one creates nothing but this package's own types: errors are looked up by name.
 """
 
 from __future__ import annotations
 
 import json
+import re
+import uuid
 from dataclasses import asdict, dataclass, field
-from typing import Any, Callable, Dict, Mapping, Optional, Tuple, Union
+from typing import Any, Callable, Mapping, Optional, Tuple, Union
 
+from ..cache.request_key import RequestKey, cache_key, question, request_key
+from ..engine.executor import CacheConfig
 from ..engine.result_json import error_fields, error_from
 from ..errors import CallError, ClaudeForceError, InvalidOptionError
 from ..limits.budget import Prices
+from ..limits.call_context import CallContext
 from ..types import Attempt, Call, Reply, Usage
 
-# A worker takes only calls of its own format: DBOS keeps those of others queued for workers that know them.
+# Part of DBOS's application version: workers only take calls of their own format, the others stay queued.
 FORMAT = 2
+
+_RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+Outcome = Union[Reply, ClaudeForceError]
+
+
+def checked_run_id(given: Optional[str]) -> str:
+    """Returns the given id, else a new one. Raises InvalidOptionError for characters that ids can't have."""
+    if given is not None and not _RUN_ID.fullmatch(given):
+        raise InvalidOptionError(f"run_id is {given!r}; use up to 64 letters, digits, '_' and '-'.")
+    return given or uuid.uuid4().hex
+
+
+def checked_request_key(call: Call, config: CacheConfig) -> RequestKey:
+    """Returns what identifies the call. Raises InvalidOptionError for an option that is not plain data."""
+    key = request_key(call, config.service)
+    if key is None:
+        raise _not_plain(call)
+    return key
+
+
+def new_call_id(context: CallContext, key: RequestKey) -> str:
+    """Returns "run:place:fingerprint": the same id for the same text in the same place of a run."""
+    return f"{context.call_id or 'call-' + uuid.uuid4().hex}:{cache_key(question(*key)).hex()}"
+
+
+def run_of(call_id: str) -> str:
+    return call_id.partition(":")[0]
 
 
 @dataclass(frozen=True)
 class CallRequest:
-    """A call, and what holds for it wherever it is made. No credentials.
+    """What a worker is given to make a call. Contains no credentials.
 
-    `prices` are the caller's own by model, in USD per million tokens. `budgets` are ids.
+    Attributes:
+        policy: the cache policy, as of `execute_agent`.
+        budgets: ids of the budgets that pay for it.
+        prices: the caller's own, in USD per million tokens, by model.
+
+    Example: `load_request(dump_request(CallRequest(call, "use")))` equals the request.
     """
 
     call: Call
@@ -32,66 +70,73 @@ class CallRequest:
     prices: Prices = field(default_factory=dict)
 
 
-Outcome = Union[Reply, ClaudeForceError]
-
-
-def order_text(order: CallRequest) -> str:
-    """Raises InvalidOptionError for an option that has no written form."""
+def dump_request(request: CallRequest) -> str:
+    """Raises InvalidOptionError for an option that is not plain data."""
     try:
-        return _plain_text({"format": FORMAT, **asdict(order)})
+        return _dumps({"format": FORMAT, **asdict(request)})
     except (TypeError, ValueError) as error:
-        raise InvalidOptionError(
-            f"An option of the call to {order.call.agent_name} can't be handed to a worker: {error}. "
-            "Give plain values: text, numbers, lists and dicts."
-        ) from error
+        raise _not_plain(request.call, f": {error}") from error
 
 
-def read_order(text: str) -> CallRequest:
-    """What `order_text` wrote."""
-    plain = json.loads(text)
-    given = plain["call"]
-    call = Call(**{**given, "system": tuple(given["system"])})
-    return CallRequest(
-        call, plain["policy"], plain["first_of_many"], tuple(plain["budgets"]), dict(plain["prices"])
+def _not_plain(call: Call, why: str = "") -> InvalidOptionError:
+    return InvalidOptionError(
+        f"An option of the call to {call.agent_name} can't be written to the database{why}. "
+        "Give plain values: text, numbers, lists and dicts."
     )
 
 
-def outcome_texts(outcome: Outcome, began: float, budgets: Tuple[str, ...] = ()) -> Tuple[str, str]:
-    """The figures and the answer's text, both as JSON. `began` is when the call did, on the clock of its
-    attempts; `budgets` are ids of those that it was charged to."""
+def load_request(text: str) -> CallRequest:
+    """Reads the text of `dump_request`."""
+    fields = json.loads(text)
+    call = Call(**{**fields["call"], "system": tuple(fields["call"]["system"])})
+    return CallRequest(
+        call, fields["policy"], fields["first_of_many"], tuple(fields["budgets"]), dict(fields["prices"])
+    )
+
+
+def dump_outcome(outcome: Outcome, began: float, budgets: Tuple[str, ...] = ()) -> Tuple[str, str]:
+    """Returns an outcome's figures and its text, both as JSON.
+
+    `began` is the start of the call on the clock of its attempts; `budgets` are ids of those that paid.
+    """
     charged = {"budgets": budgets} if budgets else {}
     if isinstance(outcome, Reply):
-        plain = {**outcome.__dict__, "usage": asdict(outcome.usage)}
-        plain["timeline"] = _times(outcome.timeline, began)
-        text = plain.pop("text")
-        return _plain_text({"reply": plain, **charged}), _plain_text(text)
-    return _plain_text({"error": _error_fields(outcome, began), **charged}, str), '""'
+        reply = {**outcome.__dict__, "usage": asdict(outcome.usage)}
+        reply["timeline"] = _times(outcome.timeline, began)
+        text = reply.pop("text")
+        return _dumps({"reply": reply, **charged}), _dumps(text)
+    fields = error_fields(outcome)
+    if isinstance(outcome, CallError):
+        fields = {**fields, "timeline": _times(outcome.timeline, began)}
+    return _dumps({"error": fields, **charged}, str), '""'
 
 
-def read_outcome(figures: str, text: str, now: float) -> Outcome:
-    """The same for one to whom it is delivered at `now`, on the clock that its attempts are to be told by."""
-    plain = json.loads(figures)
-    if "error" in plain:
-        return _error(plain["error"], now)
-    reply = plain["reply"]
+def load_outcome(figures: str, text: str, now: float) -> Outcome:
+    """Reads the texts of `dump_outcome`. The timeline ends at `now`, on the reader's clock."""
+    fields = json.loads(figures)
+    if "error" in fields:
+        return _load_error(fields["error"], now)
+    reply = fields["reply"]
     reply["usage"] = Usage(**reply["usage"])
-    reply["timeline"] = _attempts(reply["timeline"], now)
+    reply["timeline"] = _timeline(reply["timeline"], now)
     return Reply(text=json.loads(text), **reply)
 
 
-def charged_to(figures: str) -> Tuple[str, ...]:
-    """Ids of the budgets that the outcome was charged to."""
+def charged_budgets(figures: str) -> Tuple[str, ...]:
+    """Returns the ids of the budgets that paid for the outcome."""
     return tuple(json.loads(figures).get("budgets", ()))
 
 
-def _plain_text(value: Any, otherwise: Optional[Callable[[Any], str]] = None) -> str:
-    """JSON that a database takes as text: no NUL stands in it, and no half of a surrogate pair. `otherwise`
-    makes text of what has no written form."""
-    text = json.dumps(value, ensure_ascii=False, default=otherwise)
+def _dumps(value: Any, default: Optional[Callable[[Any], str]] = None) -> str:
+    """Returns JSON that a text column takes: without NUL characters and lone surrogates.
+
+    `default` makes text of values that JSON doesn't know.
+    """
+    text = json.dumps(value, ensure_ascii=False, default=default)
     try:
         text.encode()
     except UnicodeEncodeError:
-        return json.dumps(value, default=otherwise)
+        return json.dumps(value, default=default)
     return text
 
 
@@ -99,23 +144,16 @@ def _times(timeline: Tuple[Attempt, ...], began: float) -> Any:
     return [[one.began - began, one.ended - began, one.window, one.error] for one in timeline]
 
 
-def _attempts(times: Any, now: float) -> Tuple[Attempt, ...]:
-    """As if the last of them had ended now: the worker's clock is not the driver's."""
-    if not times:
-        return ()
-    shift = now - times[-1][1]
+def _timeline(times: Any, now: float) -> Tuple[Attempt, ...]:
+    """Shifts the attempts so that the last one ended now: worker and driver have different clocks."""
+    shift = now - times[-1][1] if times else 0.0
     return tuple(
         Attempt(began + shift, ended + shift, window, error) for began, ended, window, error in times
     )
 
 
-def _error_fields(error: ClaudeForceError, began: float) -> Dict[str, Any]:
-    fields = error_fields(error)
-    return {**fields, "timeline": _times(error.timeline, began)} if isinstance(error, CallError) else fields
-
-
-def _error(fields: Mapping[str, Any], now: float) -> ClaudeForceError:
+def _load_error(fields: Mapping[str, Any], now: float) -> ClaudeForceError:
     error = error_from(fields, CallError)
     if isinstance(error, CallError):
-        error.timeline = _attempts(fields.get("timeline", ()), now)
+        error.timeline = _timeline(fields.get("timeline", ()), now)
     return error

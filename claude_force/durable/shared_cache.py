@@ -1,7 +1,7 @@
-"""The response cache of many machines: signed entries in Postgres, as ResponseCache has them on disk.
+"""The response cache that machines share: signed entries in Postgres, as `ResponseCache` keeps them on disk.
 
-Its time is the database's. A secret of one machine's own makes entries that the others can't judge: each has
-its own then, and none is lost.
+All times are the database's. Machines with different secrets can't check each other's signatures, so each
+secret has entries of its own.
 """
 
 from __future__ import annotations
@@ -24,23 +24,27 @@ from ..cache.request_key import Question, cache_key, question
 from ..storage.secret import find_secret
 from ..storage.signing import Entry, Secret, unseal
 from .database import Database
-from .tables import ANSWERS, need_not_wait, now
+from .schema import ANSWERS, commit_without_fsync, now
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# The database's clock is asked again after so many seconds, and this machine's own carries it on in between.
+# How often the database is asked for its time; in between this machine's monotonic clock carries it on.
 _CLOCK_SECONDS = 60.0
-# Of the bound: what is written by this process before it looks whether there is too much, and what it leaves.
-_LOOK_SHARE, _LEFT_SHARE = 1 / 64, 0.9
-_MOST_TOUCHES = 256
+# Shares of the maximum size: written by this process between two checks of the size, and left by an eviction.
+_CHECK_SHARE, _LEFT_SHARE = 1 / 64, 0.9
+_MAX_BUFFERED_HITS = 256
 
 
 class SharedCache:
-    """What the engine asks of a cache. Thread-safe; leases need its calls to come from one thread.
+    """Implements `async_cache.Cache`. Thread-safe, except for leases, which belong to one thread.
 
-    A database that is away is a miss, and what was to be kept is not: the answer itself goes its own way.
+    While the database is away, look-ups miss and answers are not stored.
+
+    Example:
+        cache = SharedCache(database, ttl_hours=24, max_size_mb=100)
+        hit = cache.get("python-expert", "Explain lists", "claude-sonnet-5-5")
     """
 
     exclude_agents: FrozenSet[str] = frozenset()
@@ -48,7 +52,7 @@ class SharedCache:
     def __init__(self, database: Database, ttl_hours: float, max_size_mb: float) -> None:
         """Raises CacheError for a secret that can't be used."""
         self._database = database
-        self.bound(ttl_hours, max_size_mb)
+        self.set_limits(ttl_hours, max_size_mb)
         if settings.cache_secret() is None:
             logger.warning(
                 "CLAUDE_CACHE_SECRET is not set: answers are signed with this machine's own secret, and "
@@ -56,38 +60,38 @@ class SharedCache:
             )
         self._secret = Secret(find_secret(None, cache_folder(None, ())))
         self._mutex = threading.Lock()
-        self._touched: Dict[bytes, int] = {}
+        self._hits: Dict[bytes, int] = {}
         self._written = 0
         self._clock = (0.0, float("-inf"))
-        self._leases: Optional[sa.Connection] = None
+        self._lease_connection: Optional[sa.Connection] = None
         self._held: Set[Question] = set()
         self.forged = 0
 
-    def bound(self, ttl_hours: float, max_size_mb: float) -> None:
-        """What holds from here on, as of `ResponseCache`."""
-        self._ttl, self._most = ttl_hours * 3600, int(max_size_mb * 2**20)
+    def set_limits(self, ttl_hours: float, max_size_mb: float) -> None:
+        """Changes the limits, as of `ResponseCache`."""
+        self._ttl, self._max_bytes = ttl_hours * 3600, int(max_size_mb * 2**20)
 
     def get(
         self, agent_name: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
     ) -> Optional[Dict[str, Any]]:
-        """As `ResponseCache.get`."""
+        """Implements `ResponseCache.get`."""
         key = cache_key(question(agent_name, task, model, fingerprint))
         found = self._guarded(lambda: self._read(key), None)
         if found is None:
             return None
         entry, hits, age = found
         with self._mutex:
-            self._touched[key] = self._touched.get(key, 0) + 1
-            many = len(self._touched) >= _MOST_TOUCHES
-        if many:
-            # A driver only reads; what it uses all the time would pass for unused.
-            self._guarded(self._tell_touches, None)
+            self._hits[key] = self._hits.get(key, 0) + 1
+            is_full = len(self._hits) >= _MAX_BUFFERED_HITS
+        if is_full:
+            # A driver never writes answers: without this, entries that it uses would count as unused.
+            self._guarded(self._flush_hits, None)
         return to_hit(entry, age, hits + 1)
 
     def get_in_memory(
         self, agent_name: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
     ) -> Optional[Dict[str, Any]]:
-        """Nothing is kept in memory: another machine may have withdrawn it."""
+        """Returns None: another machine may have removed what this one remembers."""
         return None
 
     def has(
@@ -119,7 +123,7 @@ class SharedCache:
         return ANSWERS.c.key == key, ANSWERS.c.secret == self._secret.id
 
     def set_many(self, answers: Iterable[Mapping[str, Any]]) -> int:
-        """As `ResponseCache.set_many`."""
+        """Implements `ResponseCache.set_many`."""
         rows = [row for row in (self._row(**arguments_of(answer)) for answer in answers) if row]
         return self._guarded(lambda: self._write(rows), 0) if rows else 0
 
@@ -128,7 +132,7 @@ class SharedCache:
         if moment is None:
             return None
         _, entry = to_entry(moment, agent_name, *more, **fields)
-        sealed = seal_if_fits(entry, self._secret, self._most // 2)
+        sealed = seal_if_fits(entry, self._secret, self._max_bytes // 2)
         if sealed is None:
             return None
         return {
@@ -142,117 +146,118 @@ class SharedCache:
         }
 
     def _write(self, rows: List[Dict[str, Any]]) -> int:
-        """Returns how many are kept."""
-        # The last of two answers to one question, and all in one order: nobody waits for each other.
+        """Returns how many were stored."""
+        # The last of two answers to one question. In one order, so that no two transactions wait for each
+        # other.
         by_key = {row["key"]: row for row in rows}
         values = [by_key[key] for key in sorted(by_key)]
         with self._database.begin() as connection:
-            need_not_wait(connection)
+            commit_without_fsync(connection)
             fresh = insert(ANSWERS).values(values)
             changed = {name: getattr(fresh.excluded, name) for name in ("agent", "sealed", "size", "used")}
             connection.execute(
                 fresh.on_conflict_do_update(index_elements=["key", "secret"], set_={**changed, "hits": 0})
             )
-            self._write_touches(connection)
+            self._write_hits(connection)
         self._written += sum(row["size"] for row in values)
-        if self._written > self._most * _LOOK_SHARE:
+        if self._written > self._max_bytes * _CHECK_SHARE:
             self._written = 0
             self.shrink()
         return len(rows)
 
-    def _tell_touches(self) -> None:
+    def _flush_hits(self) -> None:
         with self._database.begin() as connection:
-            need_not_wait(connection)
-            self._write_touches(connection)
+            commit_without_fsync(connection)
+            self._write_hits(connection)
 
-    def _write_touches(self, connection: sa.Connection) -> None:
+    def _write_hits(self, connection: sa.Connection) -> None:
         with self._mutex:
-            touched, self._touched = self._touched, {}
-        for key in sorted(touched):
-            connection.execute(
-                sa.update(ANSWERS)
-                .where(*self._is(key))
-                .values(used=now(connection), hits=ANSWERS.c.hits + touched[key])
-            )
+            hits, self._hits = self._hits, {}
+        for key in sorted(hits):
+            used = sa.update(ANSWERS).where(*self._is(key))
+            connection.execute(used.values(used=now(connection), hits=ANSWERS.c.hits + hits[key]))
 
     def shrink(self) -> int:
-        """Removes what was not used for the longest time, if there is too much. Returns how many."""
+        """Removes the least recently used entries while there is too much. Returns how many."""
         with self._database.begin() as connection:
             total = connection.execute(sa.select(sa.func.sum(ANSWERS.c.size))).scalar() or 0
-            if total <= self._most:
+            if total <= self._max_bytes:
                 return 0
             newer = sa.func.sum(ANSWERS.c.size).over(order_by=ANSWERS.c.used.desc())
             ranked = sa.select(ANSWERS.c.key, ANSWERS.c.secret, newer.label("upto")).subquery()
-            beyond = sa.select(ranked.c.key, ranked.c.secret).where(ranked.c.upto > self._most * _LEFT_SHARE)
+            beyond = sa.select(ranked.c.key, ranked.c.secret).where(
+                ranked.c.upto > self._max_bytes * _LEFT_SHARE
+            )
             both = sa.tuple_(ANSWERS.c.key, ANSWERS.c.secret)
             return connection.execute(sa.delete(ANSWERS).where(both.in_(beyond))).rowcount
 
     def _now(self) -> float:
-        """Unix time of the database, in seconds."""
-        told, at = self._clock
+        """Returns the database's Unix time, in seconds."""
+        read, at = self._clock
         if time.monotonic() - at > _CLOCK_SECONDS:
             with self._database.autocommit() as connection:
-                told, at = connection.execute(sa.select(now(connection))).scalar_one(), time.monotonic()
-            self._clock = told, at
-        return told + time.monotonic() - at
+                read, at = connection.execute(sa.select(now(connection))).scalar_one(), time.monotonic()
+            self._clock = read, at
+        return read + time.monotonic() - at
 
     def acquire_lease(
         self, agent_name: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
     ) -> bool:
-        """As `ResponseCache.acquire_lease`; the database lets go of it when the connection ends."""
-        asked = question(agent_name, task, model, fingerprint)
-        # To its own connection the database would grant it twice.
-        if asked in self._held or not self._guarded(
-            lambda: self._lock("pg_try_advisory_lock", asked), True, leases=True
+        """Implements `ResponseCache.acquire_lease`; a lease ends with the connection at the latest."""
+        wanted = question(agent_name, task, model, fingerprint)
+        # The database would grant it a second time to the same connection.
+        if wanted in self._held or not self._guarded(
+            lambda: self._lock("pg_try_advisory_lock", wanted), True, leases=True
         ):
             return False
-        self._held.add(asked)
+        self._held.add(wanted)
         return True
 
     def release_lease(
         self, agent_name: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
     ) -> None:
-        """Lets the next one go ahead."""
-        asked = question(agent_name, task, model, fingerprint)
-        if asked in self._held:
-            self._held.discard(asked)
-            self._guarded(lambda: self._lock("pg_advisory_unlock", asked), True, leases=True)
+        """Implements `ResponseCache.release_lease`."""
+        wanted = question(agent_name, task, model, fingerprint)
+        if wanted in self._held:
+            self._held.discard(wanted)
+            self._guarded(lambda: self._lock("pg_advisory_unlock", wanted), True, leases=True)
 
-    def _lock(self, function: str, asked: Question) -> bool:
-        if self._leases is None:
-            self._leases = self._database.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-        number = int.from_bytes(cache_key(asked)[:8], "big", signed=True)
-        got: bool = self._leases.execute(
-            sa.text(f"SELECT {function}(:number)"), {"number": number}
-        ).scalar_one()
+    def _lock(self, function: str, wanted: Question) -> bool:
+        if self._lease_connection is None:
+            connection = self._database.engine.connect()
+            self._lease_connection = connection.execution_options(isolation_level="AUTOCOMMIT")
+        number = int.from_bytes(cache_key(wanted)[:8], "big", signed=True)
+        call = sa.text(f"SELECT {function}(:number)")
+        got: bool = self._lease_connection.execute(call, {"number": number}).scalar_one()
         return got
 
     def explain_miss(
         self, agent_name: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
     ) -> Dict[str, Any]:
-        """Whether the answer is kept; what is near it is not looked for."""
+        """Says whether the answer is stored; unlike a local cache it does not look for similar ones."""
         if self.has(agent_name, task, model, fingerprint):
             return explained(True, "This answer is kept.")
         return explained(False, "This answer is not in the shared cache, or it is too old.")
 
     def close(self) -> None:
-        """Lets go of its leases; the database is its owner's to close."""
-        if self._touched:
-            self._guarded(self._tell_touches, None)
-        self._let_go()
+        """Releases all leases. Does not close the database."""
+        if self._hits:
+            self._guarded(self._flush_hits, None)
+        self._release_all()
 
-    def _let_go(self) -> None:
-        leases, self._leases = self._leases, None
+    def _release_all(self) -> None:
+        connection, self._lease_connection = self._lease_connection, None
         self._held.clear()
-        if leases is not None:
-            leases.invalidate()
-            leases.close()
+        if connection is not None:
+            connection.invalidate()
+            connection.close()
 
     def _guarded(self, work: Callable[[], T], otherwise: T, leases: bool = False) -> T:
+        """Returns `otherwise` where the database is away; leases are lost with their connection then."""
         try:
             return work()
         except DBAPIError as error:
             if leases:
-                self._let_go()
+                self._release_all()
             logger.warning("the shared cache is away: %s", self._database.reason(error))
             return otherwise

@@ -1,4 +1,4 @@
-"""Pace and budgets that all workers share, before each attempt and after it. The decisions: functions.py."""
+"""Pace and budgets that all workers share, asked before and after each attempt; `schema.py` decides."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import asyncio
 import uuid
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, AsyncIterator, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import AsyncIterator, Callable, Dict, List, Optional, Sequence, Tuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from ..clock import Clock
-from ..errors import BudgetExceededError, CallError, OverloadedError, RateLimitError
+from ..errors import OverloadedError, RateLimitError
 from ..limits.budget import budget_exceeded, to_nano_usd
 from ..limits.rate_limiter import LIMIT_TYPES, Rates, TokenCost, header_number
 from ..limits.token_estimator import billable_usage
@@ -20,52 +20,52 @@ from ..transport.protocol import AttemptRecord
 from ..types import Call
 from .database import Database
 from .db_worker import DbOp, DbWorker
-from .functions import EXCEEDED
-from .tables import BUCKETS, BUDGETS, SCHEMA, now
+from .schema import BUCKETS, BUDGETS, EXCEEDED, SCHEMA, now
 
-# The first in line looks again at least so often: another's pause or answer may have changed what holds.
+# The longest wait before it asks again: another worker's answer may have changed the limits.
 _NAP_SECONDS = 1.0
-# A 429 that names no time.
+# The pause after a 429 without `retry-after`.
 _PAUSE_SECONDS = 1.0
-# As in `limits.rate_limiter`: a limit set by hand is spread over the minute.
+# As in `limits.rate_limiter`: the share of a minute's limit that may be sent at once.
 _BURST = 0.1
 _NOTHING = TokenCost(0.0)
 
 
-class Limits:
-    """What one worker knows of the limits that it shares: nothing, it asks. One for each worker."""
+class SharedLimiter:
+    """One worker's access to the shared limits.
 
-    def __init__(self, desk: DbWorker, clock: Clock, life: str) -> None:
-        self.desk, self.clock, self.life = desk, clock, life
+    Example:
+        limiter = SharedLimiter(db_worker, Clock(), incarnation)
+        context = CallContext(shared_limits=limiter.for_budgets(("budget-id",)))
+    """
+
+    def __init__(self, worker: DbWorker, clock: Clock, incarnation: str) -> None:
+        self.worker, self.clock, self.incarnation = worker, clock, incarnation
         self._turns: Dict[str, asyncio.Lock] = {}
 
-    def guard(self, budgets: Tuple[str, ...]) -> SharedGuard:
-        """For one call, whose budgets have these ids."""
-        return SharedGuard(self, budgets)
+    def for_budgets(self, budgets: Tuple[str, ...]) -> SharedSlots:
+        """Returns the limits of a call that the budgets with these ids pay for."""
+        return SharedSlots(self, budgets)
 
     async def admit(self, admission: Admit) -> None:
-        """Returns when the attempt may be made. Those of one model ask one after the other, so that no herd
-        asks where one can go. Raises BudgetExceededError."""
-        turn = self._turns.setdefault(admission.model, asyncio.Lock())
-        async with turn:
+        """Waits until the attempt may be sent. Raises BudgetExceededError."""
+        # One attempt of a model asks at a time: where there is room for one, not all should ask.
+        async with self._turns.setdefault(admission.model, asyncio.Lock()):
             while True:
-                seconds = await self.desk.do(admission)
+                seconds = await self.worker.submit(admission)
                 if seconds == EXCEEDED:
-                    raise await self._exceeded(admission)
+                    limit, spent = await self.worker.submit(TightestBudget(admission.budgets))
+                    raise budget_exceeded(limit / 1e9, spent / 1e9, admission.worst / 1e9)
                 if seconds <= 0:
                     return
                 await self.clock.sleep(min(seconds, _NAP_SECONDS))
 
-    async def _exceeded(self, admission: Admit) -> BudgetExceededError:
-        most, spent = await self.desk.do(Tightest(admission.budgets, admission.worst))
-        return budget_exceeded(most / 1e9, spent / 1e9, admission.worst / 1e9)
-
 
 @dataclass(frozen=True)
-class SharedGuard:
-    """Implements `SharedLimits`."""
+class SharedSlots:
+    """The shared limits for one call; implements `SharedLimits`. `budgets` are ids."""
 
-    limits: Limits
+    limiter: SharedLimiter
     budgets: Tuple[str, ...]
 
     @property
@@ -76,39 +76,36 @@ class SharedGuard:
     async def slot(
         self, call: Call, need: TokenCost, worst: float, record: AttemptRecord, spent: Callable[[], float]
     ) -> AsyncIterator[None]:
-        limits = self.limits
-        admission = Admit(uuid.uuid4().hex, limits.life, call.model, need, to_nano_usd(worst), self.budgets)
+        """Implements `SharedLimits.slot`."""
+        worker, incarnation = self.limiter.worker, self.limiter.incarnation
+        admission = Admit(uuid.uuid4().hex, incarnation, call.model, need, to_nano_usd(worst), self.budgets)
         error: Optional[BaseException] = None
-        # In doubt from the first question on: a cancellation may come when it is granted already.
+        # Settled even where `admit` fails: it may be cancelled after the database has admitted the attempt.
         try:
-            await limits.admit(admission)
+            await self.limiter.admit(admission)
             yield
         except BaseException as met:
             error = met
             raise
         finally:
-            limits.desk.leave(_settlement(admission.id, need, record, spent, error))
+            worker.submit_nowait(_settlement(admission, record, to_nano_usd(spent()), error))
 
 
 def _settlement(
-    identity: str,
-    need: TokenCost,
-    record: AttemptRecord,
-    spent: Callable[[], float],
-    error: Optional[BaseException],
+    admission: Admit, record: AttemptRecord, spent: int, error: Optional[BaseException]
 ) -> Settle:
-    used = need
+    used = admission.need
     if record.usage and record.usage.is_known:
         used = billable_usage(record.usage)
     elif record.began is None or isinstance(error, RateLimitError):
         used = _NOTHING
     seconds = record.ended - record.began if record.began is not None and record.ended is not None else 0.0
-    limits, left = told(record)
-    return Settle(identity, used, to_nano_usd(spent()), limits, left, seconds, _pause(error))
+    limits, left = parse_limit_headers(record)
+    return Settle(admission.id, used, spent, limits, left, seconds, _pause_after(error))
 
 
-def told(record: AttemptRecord) -> Tuple[List[Optional[float]], List[Optional[float]]]:
-    """Limits and what is left of them, as far as the answer's headers tell."""
+def parse_limit_headers(record: AttemptRecord) -> Tuple[List[Optional[float]], List[Optional[float]]]:
+    """Returns limits and remainders by limit type; None where the answer has no such header."""
 
     def numbers(what: str) -> List[Optional[float]]:
         return [
@@ -118,8 +115,8 @@ def told(record: AttemptRecord) -> Tuple[List[Optional[float]], List[Optional[fl
     return numbers("limit"), numbers("remaining")
 
 
-def _pause(error: Optional[BaseException]) -> float:
-    if not isinstance(error, (RateLimitError, OverloadedError)) or not isinstance(error, CallError):
+def _pause_after(error: Optional[BaseException]) -> float:
+    if not isinstance(error, (RateLimitError, OverloadedError)):
         return 0.0
     if error.retry_after is not None:
         return error.retry_after
@@ -128,32 +125,30 @@ def _pause(error: Optional[BaseException]) -> float:
 
 @dataclass(frozen=True)
 class Admit(DbOp[float]):
-    """0, and the attempt is counted; the seconds after which to ask again; or EXCEEDED."""
+    """Admits an attempt: returns 0, else the seconds after which to ask again, or EXCEEDED.
+
+    `worst` is the most that it may cost, in nano-USD.
+    """
 
     id: str
-    life: str
+    incarnation: str
     model: str
     need: TokenCost
     worst: int
     budgets: Tuple[str, ...]
 
-    alone = True
+    unbatched = True
 
     @classmethod
-    def together(
-        cls, database: Database, connection: sa.Connection, jobs: Sequence[Admit]
+    def execute_batch(
+        cls, database: Database, connection: sa.Connection, ops: Sequence[Admit]
     ) -> Sequence[float]:
-        return [connection.execute(_ADMIT, job._arguments()).scalar_one() for job in jobs]
-
-    def _arguments(self) -> Dict[str, Any]:
-        return {
-            "id": self.id,
-            "life": self.life,
-            "model": self.model,
-            "need": _floats(self.need),
-            "worst": self.worst,
-            "budgets": list(self.budgets),
-        }
+        return [
+            connection.execute(
+                _ADMIT, {**op.__dict__, "need": _floats(op.need), "budgets": list(op.budgets)}
+            ).scalar_one()
+            for op in ops
+        ]
 
 
 def _floats(need: TokenCost) -> List[float]:
@@ -162,8 +157,10 @@ def _floats(need: TokenCost) -> List[float]:
 
 @dataclass(frozen=True)
 class Settle(DbOp[None]):
-    """What an attempt took, in the place of what was counted for it, and what its answer told of the
-    limits."""
+    """Replaces an attempt's estimates by what it used and `spent`, and passes on its answer's limits.
+
+    `seconds` is how long the attempt took, `pause` how long no attempt may be sent.
+    """
 
     id: str
     used: TokenCost
@@ -173,19 +170,20 @@ class Settle(DbOp[None]):
     seconds: float
     pause: float
 
-    alone = True
+    unbatched = True
 
     @classmethod
-    def together(
-        cls, database: Database, connection: sa.Connection, jobs: Sequence[Settle]
+    def execute_batch(
+        cls, database: Database, connection: sa.Connection, ops: Sequence[Settle]
     ) -> Sequence[None]:
-        for job in jobs:
-            connection.execute(_SETTLE, {**job.__dict__, "used": _floats(job.used)})
-        return [None] * len(jobs)
+        for op in ops:
+            connection.execute(_SETTLE, {**op.__dict__, "used": _floats(op.used)})
+        return [None] * len(ops)
 
 
 _ADMIT = sa.text(
-    f"SELECT {SCHEMA}.cf_admit(:id, :life, :model, CAST(:need AS float8[]), :worst, CAST(:budgets AS text[]))"
+    f"SELECT {SCHEMA}.cf_admit(:id, :incarnation, :model, CAST(:need AS float8[]), :worst, "
+    "CAST(:budgets AS text[]))"
 )
 _SETTLE = sa.text(
     f"SELECT {SCHEMA}.cf_settle(:id, CAST(:used AS float8[]), CAST(:spent AS bigint), "
@@ -194,49 +192,45 @@ _SETTLE = sa.text(
 
 
 @dataclass(frozen=True)
-class Tightest(DbOp[Tuple[int, int]]):
-    """Of the budgets that have no room for `worst`, one's limit and what is spent of it, in nano-USD."""
+class TightestBudget(DbOp[Tuple[int, int]]):
+    """Returns the limit and the spending of the budget that has least left, in nano-USD."""
 
     budgets: Tuple[str, ...]
-    worst: int
 
     @classmethod
-    def together(
-        cls, database: Database, connection: sa.Connection, jobs: Sequence[Tightest]
+    def execute_batch(
+        cls, database: Database, connection: sa.Connection, ops: Sequence[TightestBudget]
     ) -> Sequence[Tuple[int, int]]:
-        return [job._look(connection) for job in jobs]
+        def tightest(budgets: Tuple[str, ...]) -> Tuple[int, int]:
+            left = (BUDGETS.c.most - BUDGETS.c.spent).asc()
+            found = sa.select(BUDGETS.c.most, BUDGETS.c.spent).where(BUDGETS.c.id.in_(budgets))
+            row = connection.execute(found.order_by(left).limit(1)).one()
+            return row.most, row.spent
 
-    def _look(self, connection: sa.Connection) -> Tuple[int, int]:
-        row = connection.execute(
-            sa.select(BUDGETS.c.most, BUDGETS.c.spent)
-            .where(BUDGETS.c.id.in_(self.budgets))
-            .order_by((BUDGETS.c.most - BUDGETS.c.spent).asc())
-            .limit(1)
-        ).one()
-        return row.most, row.spent
+        return [tightest(op.budgets) for op in ops]
 
 
 @dataclass(frozen=True)
-class SetByHand(DbOp[None]):
-    """Limits for each minute that all workers keep together; None leaves what is there."""
+class SetRates(DbOp[None]):
+    """Sets limits per minute that all workers share; a rate of None changes nothing."""
 
     rates: Rates
 
     @classmethod
-    def together(
-        cls, database: Database, connection: sa.Connection, jobs: Sequence[SetByHand]
+    def execute_batch(
+        cls, database: Database, connection: sa.Connection, ops: Sequence[SetRates]
     ) -> Sequence[None]:
-        for job in jobs:
-            for kind, limit in enumerate(job.rates):
+        for op in ops:
+            for kind, limit in enumerate(op.rates):
                 if limit is not None:
                     _set_limit(connection, kind, limit)
-        return [None] * len(jobs)
+        return [None] * len(ops)
 
 
 def _set_limit(connection: sa.Connection, kind: int, limit: float) -> None:
-    most = max(1.0, limit * _BURST)
-    row = {"model": "", "kind": kind, "per_minute": limit, "capacity": most, "spare": 0.0}
-    fresh = insert(BUCKETS).values(**row, level=most, at=now(connection))
+    burst = max(1.0, limit * _BURST)
+    row = {"model": "", "kind": kind, "per_minute": limit, "capacity": burst, "spare": 0.0}
+    fresh = insert(BUCKETS).values(**row, level=burst, at=now(connection))
     values = {name: getattr(fresh.excluded, name) for name in ("per_minute", "capacity", "level", "at")}
     changes = BUCKETS.c.per_minute != fresh.excluded.per_minute
     connection.execute(

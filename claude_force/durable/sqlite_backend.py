@@ -1,92 +1,110 @@
-"""Durable calls in the driver's own process, on SQLite: one machine, nothing to start.
+"""Makes durable calls in this process, with queue and results in an SQLite file: one machine, no workers.
 
-DBOS keeps the queue and each call's outcome in the file; the calls are made by the orchestrator's own engine,
-with its budgets, its pace and its cache. What an earlier process left in the queue waits until it is asked
-for again: nothing is paid for that nobody wants.
+DBOS decides when a queued call may go; the task that waits for the call then makes it, with the
+orchestrator's own executor, budgets and pace. What an earlier process left in the queue is made only when a
+caller asks for it again: nothing is paid for that nobody wants.
 """
 
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import logging
 import os
 import threading
 from contextlib import suppress
-from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Dict, List, Optional
+from typing import IO, Any, Dict, List, Optional, Union
 
+import anyio
 from anyio import to_thread
 
 from ..clock import Clock
 from ..engine.executor import CacheConfig, CachingExecutor, Send
 from ..engine.result_builder import is_answer
-from ..engine.single_flight import ended
 from ..errors import CancelledCallError, ClaudeForceError, ClosedError, DatabaseError, WorkerError
 from ..limits.call_context import CallContext
 from ..storage.locks import try_lock
 from ..storage.places import folder_of, granted_path
 from ..storage.private_files import PUBLIC_FILE
 from ..types import Call, Reply
-from . import dbos_runtime as host
-from .budget_ids import BudgetIds, call_id_of, cancelled, checked_run_id, counted_before, fingerprinted, paid
-from .calls import Begin, BeginAlone, Enqueue, SaveResult
-from .database import Database
-from .database_url import DatabaseUrl
+from . import dbos_runtime
+from .calls import Enqueue, SaveResult, StartCall, save_cancelled
+from .database import Database, DatabaseUrl
 from .db_worker import DbWorker
-from .delivery import Collect, Delivered
-from .serialization import CallRequest, Outcome, order_text, outcome_texts, read_outcome
+from .delivery import BudgetIds, Collect, Delivered, ResultPoller, ResultRow, budget_cost, outcome_of
+from .serialization import (
+    CallRequest,
+    Outcome,
+    checked_request_key,
+    checked_run_id,
+    dump_outcome,
+    dump_request,
+    new_call_id,
+)
 
 logger = logging.getLogger(__name__)
 
 _NAME = "claude-force-embedded"
 _CLAIMS = 500
-# How often it looks whether another command has cancelled what is waited for.
-_LOOK_SECONDS = 1.0
-# What DBOS gets to note that calls have ended; what it has not noted it asks for again at the next start.
-_LAST_WORDS_SECONDS = 1.0
+# How often it looks whether another command has cancelled a call.
+_POLL_SECONDS = 1.0
+# Time for DBOS to record at the end which calls are done; it offers the others again at its next start.
+_RECORD_SECONDS = 1.0
 
 
-@dataclass
-class _Asked:
-    """A call that somebody waits for."""
+@dataclass(eq=False)
+class _Turn:
+    """DBOS's permission to make a call now. DBOS waits for `done`, a word on what came of it."""
+
+    generation: int
+    done: concurrent.futures.Future[str] = field(default_factory=concurrent.futures.Future)
+
+    def end(self, word: str) -> None:
+        with suppress(concurrent.futures.InvalidStateError):
+            self.done.set_result(word)
+
+
+@dataclass(eq=False)
+class _Caller:
+    """A task that waits for a call. Its inbox gets turns to make the call, and outcomes that others found."""
 
     call: Call
     policy: str
     kept: CacheConfig
+    seconds_left: Optional[float]
     context: CallContext
-    left: Optional[float]
+    op: Enqueue
     loop: asyncio.AbstractEventLoop
-    order: Enqueue
-    outcome: asyncio.Future[Outcome]
-    making: Optional[asyncio.Future[Any]] = None
-
-    @property
-    def was_left(self) -> bool:
-        """Whether the caller went before there was an outcome; one who is cancelled cancels that too."""
-        return not self.outcome.done() or self.outcome.cancelled()
+    inbox: asyncio.Queue[Union[_Turn, Outcome]] = field(default_factory=asyncio.Queue)
+    is_enqueued: bool = False
+    making: Optional[anyio.CancelScope] = None
+    cancellation: Optional[CancelledCallError] = None
 
 
 class SqliteBackend:
-    """The door to a queue in a file. One in a process, and one process to a file."""
+    """Implements `CallBackend` for `AsyncAgentOrchestrator(durable="sqlite:///runs.db")`.
+
+    A process has at most one, and a file belongs to one process at a time.
+    """
 
     most: Optional[int] = None
 
     def __init__(self, address: DatabaseUrl, send: Send, clock: Clock) -> None:
         self._address, self._clock = address, clock
         self._database = Database(address)
-        self._desk = DbWorker(self._database)
-        self._inner = CachingExecutor(send, clock)
-        self._asked: Dict[str, List[_Asked]] = {}
-        self._purses = BudgetIds()
+        self._worker = DbWorker(self._database)
+        self._executor = CachingExecutor(send, clock)
+        self._callers: Dict[str, List[_Caller]] = {}
+        self._budgets = BudgetIds()
+        self._results = ResultPoller(self._worker, clock, _POLL_SECONDS)
         self._lock: Optional[IO[bytes]] = None
         self._closing = False
-        self._looking: Optional[asyncio.Future[None]] = None
-        self._session = threading.Lock()
+        self._launching = threading.Lock()
 
     def run_id(self, given: Optional[str]) -> Optional[str]:
-        """The one that is given, else a new one. Raises InvalidOptionError for one that can't be kept."""
+        """Returns the given id, else a new one. Raises InvalidOptionError."""
         return checked_run_id(given)
 
     async def answer(
@@ -97,177 +115,157 @@ class SqliteBackend:
         deadline_seconds: Optional[float],
         context: CallContext,
     ) -> Reply:
-        """As `Door.answer`. Raises DatabaseError where the file is another process's."""
-        call_id = call_id_of(context, fingerprinted(call, kept))
-        await self._open()
-        outcome: Optional[Outcome] = await self._delivered(call_id, context)
+        """Implements `CallBackend.answer`. Raises DatabaseError where another process has the file."""
+        call_id = new_call_id(context, checked_request_key(call, kept))
+        if self._lock is None:
+            await to_thread.run_sync(self._launch)
+        outcome = await self._saved_answer(call_id, context)
         if outcome is None:
-            outcome = await self._through_queue(call_id, call, policy, kept, deadline_seconds, context)
+            body = dump_request(CallRequest(call, policy, context.first_of_many))
+            op = Enqueue(call_id, call.agent_name, body, deadline_seconds)
+            loop = asyncio.get_running_loop()
+            outcome = await self._wait(_Caller(call, policy, kept, deadline_seconds, context, op, loop))
         if isinstance(outcome, Reply):
             return outcome
         raise outcome
 
-    async def _delivered(self, call_id: str, context: CallContext) -> Optional[Reply]:
-        """An answer that is there. A failure that is there is known from now on, and made good."""
-        row = (await self._desk.do(Collect((call_id,)))).get(call_id)
+    async def _saved_answer(self, call_id: str, context: CallContext) -> Optional[Outcome]:
+        """Returns an answer that is there. A failure counts as delivered now, so that `Enqueue` resets it."""
+        row = (await self._worker.submit(Collect((call_id,)))).get(call_id)
         if row is None:
             return None
-        # Not waited for: who is cancelled there would have it, and not on the books.
-        self._desk.leave(Collect((), (Delivered(call_id),)))
-        outcome = read_outcome(row.figures, row.text, self._clock.now())
-        if row.delivered:
-            outcome = counted_before(outcome, row.age)
-        for budget in self._purses.owing(context, row):
-            budget.settle(0.0, paid(outcome))
-        return outcome if isinstance(outcome, Reply) and row.success else None
+        # Not awaited: a caller cancelled here would have it delivered, and not charged.
+        self._worker.submit_nowait(Collect((), (Delivered(call_id),)))
+        outcome = outcome_of(row, self._clock.now())
+        for budget in self._budgets.uncharged(context, row):
+            budget.settle(0.0, budget_cost(outcome))
+        return outcome if row.success else None
 
-    async def _through_queue(
-        self,
-        call_id: str,
-        call: Call,
-        policy: str,
-        kept: CacheConfig,
-        left: Optional[float],
-        context: CallContext,
-    ) -> Outcome:
-        loop = asyncio.get_running_loop()
-        body = order_text(CallRequest(call, policy, context.first_of_many))
-        order = Enqueue(call_id, call.agent_name, body, left)
-        asked = _Asked(call, policy, kept, context, left, loop, order, loop.create_future())
-        self._asked.setdefault(call_id, []).append(asked)
-        if self._looking is None or self._looking.done() or self._looking.get_loop() is not loop:
-            self._looking = asyncio.ensure_future(self._look(loop))
+    async def _wait(self, caller: _Caller) -> Outcome:
+        """Enqueues the call, makes it when its turn comes, and returns its outcome."""
+        call_id = caller.op.call_id
+        self._callers.setdefault(call_id, []).append(caller)
         try:
-            await self._desk.do(order)
-            outcome = await asked.outcome
-            if isinstance(outcome, CancelledCallError) and asked.making is not None:
-                outcome = await self._paid_for(outcome, asked.making, context)
-            self._desk.leave(Collect((), (Delivered(call_id),)))
-            return outcome
+            async with self._results.watch(call_id, lambda found: self._found(caller, found)):
+                await self._worker.submit(caller.op)
+                caller.is_enqueued = True
+                outcome: Optional[Outcome] = None
+                while outcome is None:
+                    message = await caller.inbox.get()
+                    outcome = await self._make(caller, message) if isinstance(message, _Turn) else message
         finally:
-            self._forget(call_id, asked)
-            if asked.making is not None and asked.was_left:
-                # What it has cost until then is for the one who asked.
-                await ended(asked.making)
-
-    async def _paid_for(
-        self, outcome: CancelledCallError, making: asyncio.Future[Any], context: CallContext
-    ) -> CancelledCallError:
-        """The same, with what the call has cost until another command cancelled it."""
-        await ended(making)
-        outcome = copy(outcome)
-        if context.call_cost is not None:
-            context.call_cost.copy_to(outcome)
+            self._remove(caller)
+        self._worker.submit_nowait(Collect((), (Delivered(call_id),)))
         return outcome
 
-    async def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Ends what another command has cancelled, all of it in one moment: no call takes the place of one
-        that goes."""
-        with suppress(ClosedError):
-            while True:
-                await asyncio.sleep(_LOOK_SECONDS)
-                waiting = [call_id for call_id, several in self._asked.items() if several[0].loop is loop]
-                if not waiting:
-                    return
-                for call_id, row in (await self._desk.do(Collect(tuple(waiting)))).items():
-                    outcome = read_outcome(row.figures, row.text, self._clock.now())
-                    if isinstance(outcome, CancelledCallError):
-                        self._end(call_id, outcome)
+    def _remove(self, caller: _Caller) -> None:
+        callers = self._callers[caller.op.call_id]
+        callers.remove(caller)
+        if not callers:
+            del self._callers[caller.op.call_id]
+        while not caller.inbox.empty():
+            message = caller.inbox.get_nowait()
+            if isinstance(message, _Turn):
+                message.done.cancel()
 
-    def _end(self, call_id: str, outcome: CancelledCallError) -> None:
-        for asked in self._asked.get(call_id, []):
-            if asked.making is not None:
-                asked.making.cancel()
-        self._tell(call_id, outcome)
+    def _found(self, caller: _Caller, found: Union[ResultRow, ClaudeForceError]) -> None:
+        """Takes a result that was not made for this caller, such as a cancellation by another command."""
+        outcome = outcome_of(found, self._clock.now()) if isinstance(found, ResultRow) else found
+        is_cancelled = isinstance(outcome, CancelledCallError)
+        if is_cancelled and isinstance(found, ResultRow) and found.delivered:
+            # Saved by `_run_call`, which is about to enqueue the call again.
+            return
+        if caller.making is None and caller.is_enqueued:
+            caller.inbox.put_nowait(outcome)
+        elif caller.making is not None and isinstance(outcome, CancelledCallError):
+            caller.cancellation = outcome
+            caller.making.cancel()
 
-    def _forget(self, call_id: str, asked: _Asked) -> None:
-        self._asked[call_id].remove(asked)
-        if not self._asked[call_id]:
-            del self._asked[call_id]
-            if asked.making is not None and asked.was_left:
-                asked.making.cancel()
+    async def _make(self, caller: _Caller, turn: _Turn) -> Optional[Outcome]:
+        """Makes the call, saves its outcome and returns it; None where this turn came too late."""
+        outcome: Optional[Outcome] = None
+        with anyio.CancelScope() as caller.making:
+            outcome = await self._make_and_save(caller, turn)
+        caller.making = None
+        if caller.cancellation is None:
+            return outcome
+        if caller.context.call_cost is not None:
+            caller.context.call_cost.copy_to(caller.cancellation)
+        return caller.cancellation
 
-    async def _carry(self, call_id: str, generation: int) -> str:
-        """In DBOS's loop; the call is made in the loop of the one who asks."""
-        waiting = self._asked.get(call_id)
-        if waiting:
-            asked = waiting[0]
-            making = asyncio.run_coroutine_threadsafe(self._made(call_id, generation, asked), asked.loop)
+    async def _make_and_save(self, caller: _Caller, turn: _Turn) -> Optional[Outcome]:
+        call_id, generation, began = caller.op.call_id, turn.generation, self._clock.now()
+        try:
+            if await self._worker.submit(StartCall(call_id, generation, _NAME, even_suspect=True)) is None:
+                turn.end("done before")
+                return None
+            outcome = await self._execute(caller)
+            figures, text = dump_outcome(outcome, began, self._budgets.of(caller.context))
+            success = isinstance(outcome, Reply) and is_answer(outcome)
+            await self._worker.submit(SaveResult(call_id, figures, text, success, generation=generation))
+        except Exception as error:
+            outcome, success = _failure(error), False
+            # Saved, because a call without a result would not be made again by this run.
+            figures, text = dump_outcome(outcome, 0.0)
+            self._worker.submit_nowait(SaveResult(call_id, figures, text, success, generation=generation))
+        except BaseException:
+            # Tells `_run_call` that the caller has left.
+            turn.done.cancel()
+            raise
+        turn.end("answered" if success else "failed")
+        for other in self._callers[call_id]:
+            if other is not caller:
+                other.loop.call_soon_threadsafe(other.inbox.put_nowait, outcome)
+        return outcome
+
+    async def _execute(self, caller: _Caller) -> Outcome:
+        try:
+            return await self._executor.answer(
+                caller.call, caller.policy, caller.kept, caller.seconds_left, caller.context
+            )
+        except ClaudeForceError as error:
+            return error
+
+    async def _run_call(self, call_id: str, generation: int) -> str:
+        """Called by DBOS, in its own event loop: lets the first caller make the call, and waits for that."""
+        callers = list(self._callers.get(call_id, ()))
+        if callers:
+            turn = _Turn(generation)
+            callers[0].loop.call_soon_threadsafe(self._offer, callers[0], turn)
             try:
-                return await asyncio.wrap_future(making)
+                return await asyncio.wrap_future(turn.done)
             except asyncio.CancelledError:
                 if self._closing:
                     raise
-        await self._desk.do(cancelled(call_id))
-        for asked in self._asked.get(call_id, [])[:1]:
-            # Whoever came in between found it in the queue, and it was cancelled after that.
-            await self._desk.do(asked.order)
+        await self._worker.submit(save_cancelled(call_id))
+        for caller in self._callers.get(call_id, [])[:1]:
+            # It came while the call was still queued, and before it was cancelled.
+            await self._worker.submit(caller.op)
         return "nobody waits"
 
-    async def _made(self, call_id: str, generation: int, asked: _Asked) -> str:
-        if asked not in self._asked.get(call_id, ()):
-            # Whoever asked has left before it began.
-            raise asyncio.CancelledError
-        asked.making = asyncio.current_task()
-        try:
-            return await self._carried_out(call_id, generation, asked)
-        except Exception as error:
-            outcome = _failure(error)
-            # Written down, as what has no outcome is not made again by the same run.
-            self._desk.leave(
-                SaveResult(call_id, *outcome_texts(outcome, 0.0), success=False, generation=generation)
-            )
-            self._tell(call_id, outcome)
-            return "failed"
-
-    async def _carried_out(self, call_id: str, generation: int, asked: _Asked) -> str:
-        began = self._clock.now()
-        begin = Begin(call_id, generation, _NAME)
-        work = await self._desk.do(begin) or await self._desk.do(BeginAlone(**begin.__dict__))
-        if work is None:
-            return "done before"
-        outcome: Outcome
-        try:
-            outcome = await self._inner.answer(
-                asked.call, asked.policy, asked.kept, asked.left, asked.context
-            )
-        except ClaudeForceError as error:
-            outcome = error
-        figures, text = outcome_texts(outcome, began, self._purses.ids(asked.context))
-        answered = isinstance(outcome, Reply) and is_answer(outcome)
-        await self._desk.do(SaveResult(call_id, figures, text, answered, generation=generation))
-        self._tell(call_id, outcome)
-        return "answered" if answered else "failed"
-
-    def _tell(self, call_id: str, outcome: Outcome) -> None:
-        for asked in self._asked.get(call_id, []):
-            if not asked.outcome.done():
-                asked.outcome.set_result(outcome)
-
-    async def _open(self) -> None:
-        if self._lock is None:
-            await to_thread.run_sync(self._launch_once)
-
-    def _launch_once(self) -> None:
-        # A lock of threads, as the orchestrator may be used in several loops.
-        with self._session:
-            if self._lock is None:
-                self._launch()
+    def _offer(self, caller: _Caller, turn: _Turn) -> None:
+        if caller in self._callers.get(caller.op.call_id, ()):
+            caller.inbox.put_nowait(turn)
+        else:
+            turn.done.cancel()
 
     def _launch(self) -> None:
-        lock = self._locked()
-        try:
-            self._database.prepare()
-            host.make_queue(self._database, _CLAIMS)
-            host.launch(self._database, _NAME, self._carry)
-        except BaseException:
-            lock.close()
-            raise
-        self._lock = lock
+        # A thread lock: several event loops may use the orchestrator.
+        with self._launching:
+            if self._lock is not None:
+                return
+            lock = self._acquire_file()
+            try:
+                self._database.prepare()
+                dbos_runtime.make_queue(self._database, _CLAIMS)
+                dbos_runtime.launch(self._database, _NAME, self._run_call)
+            except BaseException:
+                lock.close()
+                raise
+            self._lock = lock
 
-    def _locked(self) -> IO[bytes]:
-        """The file beside the database that says whose it is; the system lets go of it when a process
-        dies."""
+    def _acquire_file(self) -> IO[bytes]:
+        """Locks the file beside the database; the system releases it when the process dies."""
         path = Path(str(self._address.url.database) + ".lock")
         try:
             with folder_of(path, make=True) as folder:
@@ -281,49 +279,47 @@ class SqliteBackend:
         if not try_lock(lock.fileno()):
             lock.close()
             raise DatabaseError(
-                f"{self._address} is in use by another process. Wait for its end, or give this one a file of "
-                "its own; for several at a time use Postgres."
+                f"{self._address} is in use by another process. Wait for its end, or use another file; "
+                "for several processes at a time use Postgres."
             )
         return lock
 
     def identity(self, call: Call, kept: CacheConfig) -> Optional[bytes]:
-        """As `Door.identity`."""
-        return self._inner.identity(call, kept)
+        """Implements `CallBackend.identity`."""
+        return self._executor.identity(call, kept)
 
     async def has(self, call: Call, kept: CacheConfig) -> bool:
-        """As `Door.has`."""
-        return await self._inner.has(call, kept)
+        """Implements `CallBackend.has`."""
+        return await self._executor.has(call, kept)
 
     async def explain_miss(self, call: Call, kept: CacheConfig) -> Dict[str, Any]:
-        """As `Door.explain_miss`."""
-        return await self._inner.explain_miss(call, kept)
+        """Implements `CallBackend.explain_miss`."""
+        return await self._executor.explain_miss(call, kept)
 
     async def drain(self, seconds: float) -> None:
-        """The engine drains what it sends."""
+        """Does nothing: the orchestrator drains the calls that it sends."""
 
     async def close(self) -> None:
-        """Ends DBOS in this process and lets go of the file; a later call opens both again."""
+        """Ends waiting calls with ClosedError, DBOS in this process, and unlocks the file."""
         self._closing = True
-        if self._looking is not None and self._looking.get_loop() is asyncio.get_running_loop():
-            self._looking.cancel()
-            await asyncio.gather(self._looking, return_exceptions=True)
-        await self._inner.close()
+        self._results.fail(ClosedError("The orchestrator was closed during the call"))
+        await self._executor.close()
         await to_thread.run_sync(self.shut)
 
     def shut(self) -> None:
-        """As `close`, where the loop of its calls is gone."""
+        """Does what is left of `close` when the event loop is gone."""
         self._closing = True
         if self._lock is not None:
-            host.written_down(self._database, _NAME, _LAST_WORDS_SECONDS)
-            host.destroy()
-        self._desk.shut()
+            dbos_runtime.wait_until_recorded(self._database, _NAME, _RECORD_SECONDS)
+            dbos_runtime.destroy()
+        self._worker.close()
         if self._lock is not None:
             self._lock.close()
         self._lock, self._closing = None, False
 
 
 def _failure(error: Exception) -> ClaudeForceError:
-    """What those who wait are told of a call that nobody answered."""
+    """Returns the error to report for a call that failed outside the API."""
     if isinstance(error, ClaudeForceError):
         return error
     logger.error("a call failed in this process", exc_info=error)

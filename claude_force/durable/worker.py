@@ -1,5 +1,4 @@
-"""A worker: takes calls out of the queue and makes them by the ordinary engine, with credentials of its
-own."""
+"""A worker: takes calls from the queue and makes them with the ordinary engine and its own credentials."""
 
 from __future__ import annotations
 
@@ -8,7 +7,7 @@ import logging
 import socket
 import uuid
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Dict, List, Optional, Tuple
 
 import anyio
@@ -29,50 +28,52 @@ from ..errors import (
     InvalidOptionError,
     WorkerError,
 )
-from ..limits.budget import Price, Prices, price_by
+from ..limits.budget import Prices, price_by
 from ..limits.call_context import CallContext
 from ..limits.rate_limiter import Rates
 from ..limits.run_gate import RunGate, RunGates
-from ..options import MaxConcurrent, check_limits, check_rates
+from ..options import check_limits, check_rates
 from ..types import Call, Reply
-from . import dbos_runtime as host
-from .calls import Begin, BeginAlone, IsOpen, Release, SaveResult, Work, run_of, workflow_id
-from .database import Database
-from .database_url import DatabaseUrl, parse
+from . import dbos_runtime
+from .calls import IsOpen, Release, SaveResult, StartCall, StartedCall, workflow_id
+from .database import Database, DatabaseUrl, parse_url
 from .db_worker import DbWorker, Flush
 from .heartbeat import DEAD_SECONDS, Heartbeat
-from .serialization import CallRequest, Outcome, outcome_texts, read_order
+from .serialization import CallRequest, Outcome, dump_outcome, load_request, run_of
 from .shared_cache import SharedCache
-from .shared_limiter import Limits, SetByHand
+from .shared_limiter import SetRates, SharedLimiter
 
 logger = logging.getLogger(__name__)
 
-# A call that a worker died of is begun again so often, then it is a failed one.
+# A call whose worker died is started again so often; then it fails.
 MAX_RECOVERIES = 3
-# Of what is on the wire: so many are claimed, so that the wire has something to do while others are written
-# down.
-_CLAIMED = 2
+# Calls claimed for each attempt that may be in flight, so that there is a next call while results are saved.
+_CLAIMS_PER_SLOT = 2
 _GRACE_SECONDS = 30
-_NAMES = 1000
-# Seconds that a worker which goes waits for a database that is away.
-_PATIENCE = 5.0
-_LOOK_SECONDS = 0.02
+_MAX_NAMES = 1000
+# How long a worker that stops waits for a database that is away, in seconds.
+_STOP_SECONDS = 5.0
+_RECORD_POLL_SECONDS = 0.02
 
 
 class Worker:
-    """Carries out calls of durable runs until it is stopped.
+    """Makes the calls of durable runs until it is stopped.
 
     Args:
-        url: the Postgres database that the drivers name too.
-        concurrency: attempts on the wire at one time.
-        name: the same after a restart, and of one worker alone; None takes the first free of HOST-1, HOST-2,
-            ...
-        rpm, input_tpm, output_tpm: limits for each minute that all workers keep together.
-        grace_seconds: how long `stop` waits for what is on the wire.
-        others: as of AsyncAgentOrchestrator. They hold for all calls that this worker makes, whatever the
-            driver's own are.
+        url: the Postgres database that the drivers use.
+        concurrency: how many requests may be in flight.
+        name: unique among live workers, and the same after a restart; None takes the first free of HOST-1,
+            HOST-2, ...
+        rpm, input_tpm, output_tpm: limits per minute that all workers share.
+        grace_seconds: how long `stop` waits for requests in flight.
+        others: as of AsyncAgentOrchestrator. They apply to all calls of this worker, whatever the driver has.
 
-    Raises InvalidOptionError for options that make no sense, DatabaseError on a Python without DBOS.
+    Raises InvalidOptionError for invalid options, DatabaseError where the extra is not installed.
+
+    Example:
+        worker = Worker("postgresql://user:password@host/claude", concurrency=20)
+        loop.add_signal_handler(signal.SIGTERM, worker.stop)
+        await worker.run()
     """
 
     def __init__(
@@ -95,29 +96,28 @@ class Worker:
         cache_max_size_mb: float = settings.CACHE_MAX_SIZE_MB,
         grace_seconds: int = _GRACE_SECONDS,
     ) -> None:
-        address = parse(url)
-        if address.is_sqlite:
+        self._address = parse_url(url)
+        if self._address.is_sqlite:
             raise InvalidOptionError("A worker needs Postgres; with SQLite the orchestrator makes its calls.")
         check_limits(concurrency, timeout_seconds, max_retries, None, quiet_seconds)
         check_rates(rpm=rpm, input_tpm=input_tpm, output_tpm=output_tpm)
         if grace_seconds < 0:
             raise InvalidOptionError(f"grace_seconds is {grace_seconds}; it must be a number from 0 up.")
-        how = _how(concurrency, api_key, base_url, timeout_seconds, max_retries, stream, prices)
-        self._how = replace(how, quiet_seconds=quiet_seconds)
+        caller = CallerSettings(
+            api_key, base_url, concurrency, timeout_seconds, max_retries, stream, prices or {}
+        )
+        self._settings = replace(caller, quiet_seconds=quiet_seconds)
         self._rates = Rates(rpm, input_tpm, output_tpm)
-        self._wanted, self._grace = name, grace_seconds
-        self._keeping = (cache_ttl_hours, cache_max_size_mb)
-        self._address, self._crew = address, None
+        self._wanted_name, self._grace = name, grace_seconds
+        self._cache_limits = (cache_ttl_hours, cache_max_size_mb)
+        self._running: Optional[_RunningWorker] = None
+        self._patience: Optional[anyio.CancelScope] = None
         self._stopped = asyncio.Event()
-
-    _crew: Optional[_Crew]
-    _address: DatabaseUrl
-    _patience: Optional[anyio.CancelScope] = None
 
     @property
     def name(self) -> Optional[str]:
-        """Its name, once it has one."""
-        return self._crew.pulse.name if self._crew else None
+        """The worker's name, once it has one."""
+        return self._running.heartbeat.name if self._running else None
 
     async def run(self) -> None:
         """Works until `stop` is called."""
@@ -129,251 +129,240 @@ class Worker:
         await self._stopped.wait()
 
     def stop(self) -> None:
-        """Lets `run` end: what is on the wire is finished, what is not goes to others. Called again, it waits
-        no longer for what is on the wire, which may be billed and goes to others too."""
+        """Ends `run`: requests in flight are finished, other calls go to other workers.
+
+        A second call ends the requests in flight too: they may be billed, and other workers make them again.
+        """
         if self._stopped.is_set() and self._patience is not None:
             self._patience.cancel()
         self._stopped.set()
 
     async def __aenter__(self) -> Worker:
-        """Returns when it takes calls. Raises DatabaseError."""
-        crew = _Crew(self._address, self._how, self._keeping)
+        """Starts taking calls. Raises DatabaseError."""
+        running = _RunningWorker(self._address, self._settings, self._cache_limits)
         try:
-            await to_thread.run_sync(crew.database.prepare)
-            await crew.sign_on(self._wanted)
+            await to_thread.run_sync(running.database.prepare)
+            await running.sign_on(self._wanted_name)
             if any(self._rates):
-                await crew.desk.do(SetByHand(self._rates))
-            await to_thread.run_sync(crew.make_queue)
-            host.launch(crew.database, crew.pulse.name, crew.carry)
+                await running.db_worker.submit(SetRates(self._rates))
+            await to_thread.run_sync(running.make_queue)
+            dbos_runtime.launch(running.database, running.heartbeat.name, running.run_call)
         except BaseException:
-            await crew.sign_off()
+            await running.sign_off()
             raise
-        self._crew, self._patience = crew, anyio.CancelScope()
-        logger.info("worker %s takes calls from %s", crew.pulse.name, self._address)
+        self._running, self._patience = running, anyio.CancelScope()
+        logger.info("worker %s takes calls from %s", running.heartbeat.name, self._address)
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        crew, self._crew = self._crew, None
-        if crew is not None and self._patience is not None:
-            await crew.stop(self._grace, self._patience)
-
-
-def _how(concurrency: MaxConcurrent, *more: Any) -> CallerSettings:
-    api_key, base_url, timeout_seconds, max_retries, stream, prices = more
-    return CallerSettings(api_key, base_url, concurrency, timeout_seconds, max_retries, stream, prices or {})
+        running, self._running = self._running, None
+        if running is not None and self._patience is not None:
+            await running.stop(self._grace, self._patience)
 
 
 @dataclass
 class _Job:
-    """A call in this worker; `of` is what DBOS calls it, `budgets` are ids of those that it is charged to."""
+    """A call in this worker. `budgets` are ids; `scope` is there while the call is made."""
 
     call_id: str
     generation: int
-    task: Optional[asyncio.Future[Optional[Outcome]]] = None
+    scope: Optional[anyio.CancelScope] = None
     superseded: bool = False
     budgets: Tuple[str, ...] = ()
 
-    @property
-    def of(self) -> str:
-        return workflow_id(self.call_id, self.generation)
 
+class _RunningWorker:
+    """The parts of a worker between start and stop."""
 
-@dataclass
-class _Crew:
-    """All that a running worker consists of."""
-
-    address: DatabaseUrl
-    how: CallerSettings
-    keeping: Tuple[float, float]
-    jobs: Dict[str, _Job] = field(default_factory=dict)
-    stopping: bool = False
-
-    def __post_init__(self) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.clock = Clock()
-        life = uuid.uuid4().hex
-        self.database = Database(self.address, life)
-        self.desk = DbWorker(self.database)
-        self.pulse = Heartbeat(self.database, life, self.how.ceiling, self._running, self._supersede)
-        self.caller = LoopBoundPool(self.clock)
-        self.limits = Limits(self.desk, self.clock, self.pulse.life)
-        self._asking = CachingExecutor(self._send, self.clock)
+    def __init__(
+        self, address: DatabaseUrl, caller_settings: CallerSettings, cache_limits: Tuple[float, float]
+    ) -> None:
+        self._settings, self._cache_limits = caller_settings, cache_limits
+        self._loop = asyncio.get_running_loop()
+        self._clock = Clock()
+        incarnation = uuid.uuid4().hex
+        self.database = Database(address, incarnation)
+        self.db_worker = DbWorker(self.database)
+        self.heartbeat = Heartbeat(
+            self.database, incarnation, caller_settings.ceiling, self._workflows, self._supersede
+        )
+        self._limiter = SharedLimiter(self.db_worker, self._clock, incarnation)
+        self._pool = LoopBoundPool(self._clock)
+        self._executor = CachingExecutor(self._send, self._clock)
         self._cache: Optional[SharedCache] = None
+        self._run_gates = RunGates(self._clock.now)
         self._suspects = asyncio.Lock()
-        self._run_gates = RunGates(self.clock.now)
-        self._signed_on = False
+        self._jobs: Dict[str, _Job] = {}
         self._parked: List[asyncio.Task[Any]] = []
+        self._stopping = self._signed_on = False
 
     async def sign_on(self, wanted: Optional[str]) -> None:
-        """Raises DatabaseError where a worker of that name is alive."""
-        self._cache = SharedCache(self.database, *self.keeping)
-        names = [wanted] if wanted else [f"{socket.gethostname()}-{number}" for number in range(1, _NAMES)]
-        for patience in (DEAD_SECONDS + 1, 0.0):
+        """Takes a name and starts the heartbeat. Raises DatabaseError where a live worker has the name."""
+        self._cache = SharedCache(self.database, *self._cache_limits)
+        names = [wanted] if wanted else [f"{socket.gethostname()}-{n}" for n in range(1, _MAX_NAMES)]
+        for pause in (DEAD_SECONDS + 1, 0.0):
             for name in names:
-                if await to_thread.run_sync(self.pulse.take_name, name):
-                    self.pulse.start()
+                if await to_thread.run_sync(self.heartbeat.take_name, name):
+                    self.heartbeat.start()
                     self._signed_on = True
                     return
-            # One that was killed a moment ago still passes for alive.
-            await asyncio.sleep(patience)
+            # A worker that was killed a moment ago still counts as alive.
+            await asyncio.sleep(pause)
         raise DatabaseError(f"A worker named {names[0]} is alive: give this one another name.")
 
     def make_queue(self) -> None:
-        """DBOS has one number for all workers: the largest one's; what a small one claims beyond what it
-        sends waits there."""
-        host.make_queue(self.database, _CLAIMED * self.pulse.largest())
+        """Registers the queue. Its limit of claims is one for all workers: what the largest one needs."""
+        dbos_runtime.make_queue(self.database, _CLAIMS_PER_SLOT * self.heartbeat.largest_concurrency())
 
     async def sign_off(self) -> None:
-        await self._asking.close()
-        await self.caller.close()
+        """Closes all parts and removes the worker from the database."""
+        await self._executor.close()
+        await self._pool.close()
         if self._signed_on:
-            # Attempts that have ended are settled on what they cost before the rest counts at its worst.
-            with anyio.move_on_after(_PATIENCE):
-                await self.desk.do(Flush())
-            await to_thread.run_sync(self.pulse.stop)
+            # Attempts that have ended are settled at their cost before the others count at their worst.
+            with anyio.move_on_after(_STOP_SECONDS):
+                await self.db_worker.submit(Flush())
+            await to_thread.run_sync(self.heartbeat.stop)
         if self._cache is not None:
             self._cache.close()
-        await self.desk.close()
+        await to_thread.run_sync(self.db_worker.close)
 
     async def stop(self, grace: int, patience: anyio.CancelScope) -> None:
-        """Finishes what is on the wire, gives back the rest, and goes."""
-        self.stopping = True
+        """Finishes the requests in flight, releases all other calls, and signs off."""
+        self._stopping = True
         with patience:
-            await self.caller.drain(grace)
-        for job in list(self.jobs.values()):
-            if job.task is not None:
-                job.task.cancel()
-        with anyio.move_on_after(_PATIENCE):
-            await self._written_down()
-        await to_thread.run_sync(host.destroy)
-        await to_thread.run_sync(self._put_back)
+            await self._pool.drain(grace)
+        for job in self._jobs.values():
+            if job.scope is not None:
+                job.scope.cancel()
+        with anyio.move_on_after(_STOP_SECONDS):
+            await self._wait_until_recorded()
+        await to_thread.run_sync(dbos_runtime.destroy)
+        await to_thread.run_sync(self._put_back_claimed)
         for task in self._parked:
             task.cancel()
         await asyncio.gather(*self._parked, return_exceptions=True)
         await self.sign_off()
 
-    async def _written_down(self) -> None:
-        """Returns when all that ended here has ended in DBOS's books too."""
+    async def _wait_until_recorded(self) -> None:
+        """Returns when DBOS has recorded the end of all calls that ended here."""
         while True:
-            claimed = await to_thread.run_sync(host.claimed, self.database, self.pulse.name)
-            if not self.jobs and len(claimed) <= len(self._parked):
+            claimed = await to_thread.run_sync(dbos_runtime.claimed, self.database, self.heartbeat.name)
+            if not self._jobs and len(claimed) <= len(self._parked):
                 return
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(_RECORD_POLL_SECONDS)
 
-    def _put_back(self) -> None:
-        """What was claimed and did not get here."""
+    def _put_back_claimed(self) -> None:
+        """Requeues calls that were claimed for this worker and not made."""
         try:
-            host.put_back(self.database, host.claimed(self.database, self.pulse.name))
+            claimed = dbos_runtime.claimed(self.database, self.heartbeat.name)
+            dbos_runtime.put_back(self.database, claimed)
         except DBAPIError as error:
             reason = self.database.reason(error)
             logger.warning("what this worker had claimed is left to others: %s", reason)
 
-    def _running(self) -> List[str]:
-        return list(self.jobs)
+    def _workflows(self) -> List[str]:
+        return list(self._jobs)
 
     def _supersede(self, workflows: List[str]) -> None:
-        """In the thread of the heartbeat."""
+        """Called in the heartbeat's thread with workflows whose calls have results from elsewhere."""
         if workflows:
+            # The loop may be closed by now.
             with suppress(RuntimeError):
-                self.loop.call_soon_threadsafe(self._end_superseded, workflows)
+                self._loop.call_soon_threadsafe(self._end_superseded, workflows)
 
     def _end_superseded(self, workflows: List[str]) -> None:
-        for job in [self.jobs[one] for one in workflows if one in self.jobs]:
-            if job.task is not None and not job.superseded:
+        for job in [self._jobs[workflow] for workflow in workflows if workflow in self._jobs]:
+            if job.scope is not None:
                 job.superseded = True
-                job.task.cancel()
+                job.scope.cancel()
 
-    async def carry(self, call_id: str, generation: int) -> str:
-        """Carries out one call, from the queue to its result. Returns what came of it."""
-        if self.stopping:
+    async def run_call(self, call_id: str, generation: int) -> str:
+        """Called by DBOS in this event loop. Makes one call; returns what came of it, in a word."""
+        if self._stopping:
             await self._park()
-        job = _Job(call_id, generation)
-        self.jobs[job.of] = job
+        job, workflow = _Job(call_id, generation), workflow_id(call_id, generation)
+        self._jobs[workflow] = job
         try:
-            return await self._carried(job)
+            return await self._run(job)
         finally:
-            del self.jobs[job.of]
+            del self._jobs[workflow]
 
     async def _park(self) -> None:
-        """DBOS goes on claiming until it is ended: what comes then stays claimed, and is put back after."""
+        """Waits to be cancelled: DBOS claims calls until it is destroyed, and these are put back then."""
         task = asyncio.current_task()
         if task is not None:
             self._parked.append(task)
-        await self.loop.create_future()
+        await anyio.sleep_forever()
 
-    async def _carried(self, job: _Job) -> str:
-        work = await self.desk.do(Begin(job.call_id, job.generation, self.pulse.name))
-        if work is not None:
-            return await self._made(job, work)
-        if not await self.desk.do(IsOpen(job.call_id, job.generation)):
+    async def _run(self, job: _Job) -> str:
+        start = StartCall(job.call_id, job.generation, self.heartbeat.name)
+        started = await self.db_worker.submit(start)
+        if started is not None:
+            return await self._make(job, started)
+        if not await self.db_worker.submit(IsOpen(job.call_id, job.generation)):
             return "done before"
-        # Workers died of it before, or beside it: one at a time, so that it is known which one it is.
+        # Workers died during this call: such calls are made one at a time, to find the one that kills them.
         async with self._suspects:
-            work = await self.desk.do(BeginAlone(job.call_id, job.generation, self.pulse.name))
-            return await self._made(job, work) if work is not None else "done before"
+            started = await self.db_worker.submit(replace(start, even_suspect=True))
+            return await self._make(job, started) if started is not None else "done before"
 
-    async def _made(self, job: _Job, work: Work) -> str:
-        began = self.clock.now()
-        if work.starts > MAX_RECOVERIES + 1:
-            outcome: Optional[Outcome] = _poisonous(work)
-        else:
-            job.task = asyncio.ensure_future(self._outcome(job, work))
-            try:
-                outcome = await job.task
-            except asyncio.CancelledError:
-                if job.superseded:
-                    return "superseded"
-                if not self.stopping:
-                    raise
-                outcome = None
+    async def _make(self, job: _Job, started: StartedCall) -> str:
+        began = self._clock.now()
+        outcome: Optional[Outcome] = None
+        with anyio.CancelScope() as job.scope:
+            outcome = await self._outcome(job, started)
+        job.scope = None
+        if outcome is None and job.superseded:
+            return "superseded"
         if outcome is None:
-            await self.desk.do(Release(job.call_id, job.generation, True))
+            await self.db_worker.submit(Release(job.call_id, job.generation))
             return "released"
-        figures, text = outcome_texts(outcome, began, job.budgets)
-        answered = isinstance(outcome, Reply) and is_answer(outcome)
-        await self.desk.do(SaveResult(job.call_id, figures, text, answered, generation=job.generation))
-        return "answered" if answered else "failed"
+        figures, text = dump_outcome(outcome, began, job.budgets)
+        success = isinstance(outcome, Reply) and is_answer(outcome)
+        await self.db_worker.submit(
+            SaveResult(job.call_id, figures, text, success, generation=job.generation)
+        )
+        return "answered" if success else "failed"
 
-    async def _outcome(self, job: _Job, work: Work) -> Optional[Outcome]:
-        """None for a call that was not sent because this worker stops."""
+    async def _outcome(self, job: _Job, started: StartedCall) -> Optional[Outcome]:
+        """Makes the call; returns None where it was not sent because this worker stops."""
+        if started.starts > MAX_RECOVERIES + 1:
+            return _killed_workers(started.starts - 1)
         try:
-            order = read_order(work.body)
-            job.budgets = order.budgets
-            # A run that is resumed hands its calls over anew, and begins with an open gate.
+            request = load_request(started.body)
+            job.budgets = request.budgets
+            # By generation: a run that is resumed enqueues its calls again, and starts with an open gate.
             with self._run_gates.of(f"{run_of(job.call_id)}:{job.generation}") as run_gate:
-                return await self._answered(order, work.left, run_gate)
+                return await self._answer(request, started.seconds_left, run_gate)
         except ClosedError as error:
-            return None if self.stopping else error
+            return None if self._stopping else error
         except (CallError, InputError) as error:
             return error
         except Exception as error:
             logger.exception("a call failed in this worker")
-            return WorkerError(f"Worker {self.pulse.name} met {type(error).__name__}: {error}")
+            return WorkerError(f"Worker {self.heartbeat.name} met {type(error).__name__}: {error}")
 
-    async def _answered(self, order: CallRequest, left: Optional[float], run_gate: RunGate) -> Reply:
+    async def _answer(self, request: CallRequest, seconds_left: Optional[float], run_gate: RunGate) -> Reply:
+        # Raises InvalidOptionError for the driver's prices; without any, this worker's apply.
+        price = price_by(request.prices, self._pool.price(self._settings)) if request.prices else None
         context = CallContext(
             run_gate=run_gate,
-            first_of_many=order.first_of_many,
-            shared_limits=self.limits.guard(order.budgets),
-            price=self._price_of(order),
+            first_of_many=request.first_of_many,
+            shared_limits=self._limiter.for_budgets(request.budgets),
+            price=price,
         )
-        kept = CacheConfig(True, *self.keeping, self._cache, service(self.how.api_key, self.how.base_url))
-        return await self._asking.answer(order.call, order.policy, kept, left, context)
+        own = service(self._settings.api_key, self._settings.base_url)
+        kept = CacheConfig(True, *self._cache_limits, self._cache, own)
+        return await self._executor.answer(request.call, request.policy, kept, seconds_left, context)
 
-    def _price_of(self, order: CallRequest) -> Optional[Price]:
-        """What the driver's own prices make of it; None for this worker's. Raises InvalidOptionError."""
-        if not order.prices:
-            return None
-        return price_by(order.prices, self.caller.price(self.how))
-
-    async def _send(self, call: Call, left: Optional[float], context: CallContext) -> Reply:
-        return await self.caller.send(call, self.how, left, context)
+    async def _send(self, call: Call, seconds_left: Optional[float], context: CallContext) -> Reply:
+        return await self._pool.send(call, self._settings, seconds_left, context)
 
 
-def _poisonous(work: Work) -> WorkerError:
-    begun = work.starts - 1
+def _killed_workers(times: int) -> WorkerError:
     return WorkerError(
-        f"The call was begun {begun} times, and each time its worker died before it ended",
+        f"The call was begun {times} times, and each time its worker died before it ended",
         advice=f"It is not made again by itself after {MAX_RECOVERIES} recoveries; look into the worker's "
         "end before you hand it over again.",
     )
