@@ -1,22 +1,20 @@
 """The ledger: seconds and memory to sum up many executions, and what recording one costs.
 
-A ledger of that many lines is made in a temporary folder, then read in turn in one process and shared out as
-`claude-force metrics` does it. Memory is the most that a process ever had, the helpers' said apart. What
-records is a process of its own: `python -m benchmarks.ledger FOLDER`.
+A ledger of that many lines is made in a temporary folder and then read. Memory is the maximum of the reading
+process. Recording runs in a process of its own: `python -m benchmarks.ledger FOLDER`.
 """
 
 from __future__ import annotations
 
 import json
 import random
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Sequence
+from typing import Any, Dict, Iterator, List
 
 from claude_force.ledger.entry import Entry
 from claude_force.ledger.rotating_log import RotatingLog
@@ -27,8 +25,6 @@ from .part import Found, Part, spread, table
 from .processes import answered, say
 
 LINES, RECORDED, ROUNDS = 1_000_000, 20_000, 2
-# How many bytes are worth a second process, for the reader that is told.
-HOW = {"one process": float("inf"), "shared out": 100e6}
 FILE_BYTES = 64_000_000
 BLOCK = 5000
 # What the tracker leaves out where it says nothing.
@@ -40,16 +36,13 @@ LEFT_OUT = {"cached", "shared", "cache_read_tokens", "cache_write_tokens", "stop
 _READ = """
 import json, resource, sys, time
 from pathlib import Path
-from claude_force.ledger import crew
-crew.WORTH_A_PROCESS = float(sys.argv[2])
+from claude_force.ledger.reader import read_summary
 began = time.perf_counter()
-summary = crew.summary_of(Path(sys.argv[1])).as_dict()
+summary = read_summary(Path(sys.argv[1])).as_dict()
 seconds = time.perf_counter() - began
-used = [resource.getrusage(one) for one in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-own, helpers = (one.ru_maxrss / 1024 for one in used)
-cpu = sum(one.ru_utime + one.ru_stime for one in used)
-executions = summary["executions"]
-print(json.dumps(dict(seconds=seconds, cpu=cpu, own=own, helpers=helpers, executions=executions)))
+used = resource.getrusage(resource.RUSAGE_SELF)
+cpu, megabytes = used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+print(json.dumps(dict(seconds=seconds, cpu=cpu, megabytes=megabytes, executions=summary["executions"])))
 """
 
 
@@ -105,8 +98,8 @@ def fill(folder: Path, count: int) -> int:
     return sum(file.stat().st_size for file in folder.glob("*.jsonl"))
 
 
-def read(folder: Path, worth_a_process: float) -> Dict[str, float]:
-    command = [sys.executable, "-c", _READ, str(folder), str(worth_a_process)]
+def read(folder: Path) -> Dict[str, float]:
+    command = [sys.executable, "-c", _READ, str(folder)]
     found: Dict[str, float] = json.loads(subprocess.check_output(command))
     return found
 
@@ -152,15 +145,14 @@ def record(folder: Path, count: int) -> Dict[str, float]:
 
 def measure() -> Found:
     recorded: List[Dict[str, float]] = []
-    read_: Dict[str, List[Dict[str, float]]] = {how: [] for how in HOW}
+    read_: List[Dict[str, float]] = []
     with tempfile.TemporaryDirectory() as name:
         say(f"making {LINES:,} lines")
         size = fill(Path(name, "ledger"), LINES)
         for number in range(ROUNDS):
             say(f"round {number + 1}")
             recorded.append(answered("-m", "benchmarks.ledger", str(Path(name, f"recorded-{number}"))))
-            for how, worth in HOW.items():
-                read_[how].append(read(Path(name, "ledger"), worth))
+            read_.append(read(Path(name, "ledger")))
     return {"lines": LINES, "bytes": size, "rounds": ROUNDS, "recorded": recorded, "read": read_}
 
 
@@ -173,18 +165,9 @@ def page(found: Found) -> Iterator[str]:
     yield (
         f"Summing up {found['lines']:,} lines of {found['bytes'] / 1e6:,.0f} MB, {found['rounds']} rounds:"
     )
-    heads = ("", "seconds", "CPU seconds", "resident MB at most", "of the largest helper")
-    yield from ("", *table(heads, (row(how, rounds) for how, rounds in found["read"].items())))
-
-
-def row(how: str, rounds: List[Dict[str, float]]) -> Sequence[str]:
-    helpers = statistics.median(one["helpers"] for one in rounds)
-    return (
-        how,
-        *(spread([one[key] for one in rounds], "{:.1f}") for key in ("seconds", "cpu")),
-        f"{statistics.median(one['own'] for one in rounds):.0f}",
-        f"{helpers:.0f}" if helpers else "",
-    )
+    heads = ("seconds", "CPU seconds", "resident MB at most")
+    cells = [spread([one[key] for one in found["read"]], "{:.1f}") for key in ("seconds", "cpu", "megabytes")]
+    yield from ("", *table(heads, [cells]))
 
 
 PART = Part("ledger", "A million executions in the ledger", measure, page, versions=())

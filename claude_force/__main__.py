@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from .cli.start import main
+from .cli.__main__ import main
 
 if __name__ == "__main__":
     sys.exit(main())

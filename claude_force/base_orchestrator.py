@@ -10,9 +10,10 @@ from typing import Any, AsyncIterator, Callable, Dict, List, Optional, Sequence,
 from anyio import move_on_after, to_thread
 
 from . import settings
-from .agents import Refusals, Registry, check_context, prepare_call
-from .cache.request_key import USE, Service, cache_key, check_policy, question, request_key, service
+from .agents import CallRefusals, Registry, check_context, prepare_call
+from .cache.request_key import USE, Service, check_policy, request_key, service
 from .clock import Clock
+from .engine.call_sender import CallSender
 from .engine.connection_pool import CallerSettings, LoopBoundPool
 from .engine.estimate import Estimate, Estimator
 from .engine.executor import CacheConfig, CachingExecutor, CallBackend
@@ -108,11 +109,11 @@ class Engine(Inquiries):
     def _door(self, durable: Optional[str]) -> CallBackend:
         """Where calls get their answers. Raises InvalidOptionError, DatabaseError without the extra."""
         if durable is None:
-            return CachingExecutor(self._send, self._clock)
+            return CachingExecutor(self._connect, self._clock)
         # Not above: it needs the extra.
         from .durable import open_backend
 
-        return open_backend(durable, self._send, self._how, self._clock)
+        return open_backend(durable, self._connect, self._how, self._clock)
 
     @property
     def config_path(self) -> Union[str, Path, None]:
@@ -212,9 +213,9 @@ class Engine(Inquiries):
         """The id of the model that a call of this agent asks. Raises InputError."""
         return self._prepare(agent_name, "x", model).model
 
-    def refusals(self) -> Refusals:
+    def refusals(self) -> CallRefusals:
         """Tells which calls can't be made, as the agents' files are now. Raises ConfigurationError."""
-        return Refusals(self._registry)
+        return CallRefusals(self._registry)
 
     async def _carry_out(self, call: Call, run: CallLabels, policy: str, context: CallContext) -> AgentResult:
         account = ResultBuilder(call, run, self._clock, context.call_cost)
@@ -261,9 +262,8 @@ class Engine(Inquiries):
         """Who answers, by the environment as it is now."""
         return service(self.api_key, self.base_url)
 
-    async def _send(self, call: Call, left: Optional[float], context: CallContext) -> Reply:
-        context.check_open(call.model)
-        return await self._caller.send(call, self._how(), left, context)
+    async def _connect(self, model: str) -> CallSender:
+        return await self._caller.sender(self._how(), model)
 
     def _how(self) -> CallerSettings:
         given = (
@@ -302,7 +302,7 @@ class Engine(Inquiries):
     ) -> Optional[bytes]:
         """Equal for calls that ask the same, wherever; None where that can't be told. Raises InputError."""
         found = request_key(self._prepare(agent_name, task, **options), ())
-        return None if found is None else cache_key(question(*found))
+        return None if found is None else found.digest()
 
     async def _estimated(
         self, tasks: AsyncIterator[Any], prepare: Callable[[Any], Call], cache: str

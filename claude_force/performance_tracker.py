@@ -1,4 +1,4 @@
-"""PerformanceTracker: the ledger of executions and its figures."""
+"""PerformanceTracker: records executions in the ledger and computes their metrics."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Deque, Dict, List, Optional, Union
 
 from . import settings
 from .errors import InvalidOptionError
-from .ledger.encoder import line_of_execution
+from .ledger.encoder import encode_line
 from .ledger.rotating_log import RotatingLog
 from .storage.batch_worker import BatchWorker
 from .storage.fork import register_after_fork
@@ -23,22 +23,30 @@ from .storage.private_files import UnsafePathError
 from .types import CallCompleted
 
 if TYPE_CHECKING:
-    from .ledger.summary import Summary
+    from .ledger.metrics import Summary
 
 logger = logging.getLogger(__name__)
 
-# A write is due when so many wait, or when the first has waited so long.
+# A write is due when so many executions wait, or when the first has waited so long.
 BATCH, LINGER_SECONDS = 256, 0.1
 
 
 class PerformanceTracker:
-    """Keeps a line for each execution in `executions.jsonl`, and answers with the figures of all of them.
+    """Records each execution as a line of `executions.jsonl`, and computes metrics from the lines.
 
-    Any number of processes and threads may use one folder. A thread writes, in batches: an execution is in
-    the file 0.1 s after it was recorded, or as soon as 256 wait. What a process had not written when it was
-    killed is lost: what it recorded in its last 0.1 s, at most the 256 that were being written and the 256
-    behind them where the disk keeps up. `flush`, `close` and a regular exit lose nothing. A folder that can't
-    be written costs the lines, never the call: a warning says so once.
+    Any number of processes and threads may share one folder. A thread writes in batches: an execution is in
+    the file 0.1 s after it was recorded, or as soon as 256 wait. A killed process loses the executions of its
+    last 0.1 s: at most the 256 being written and the next 256, if the disk keeps up. `flush`, `close` and a
+    regular exit lose nothing. If the folder can't be written, the lines are lost, one warning is logged, and
+    calls go on.
+
+    Example:
+
+        >>> tracker = PerformanceTracker(".claude/metrics")
+        >>> tracker.get_performance_summary(hours=24)["error_rate"]
+        >>> tracker.get_agent_performance("code-reviewer")["wall_ms"]["p95"]
+        >>> tracker.get_cost_breakdown()["by_model"]
+        >>> tracker.export_performance_metrics("executions.csv", format="csv")
     """
 
     def __init__(
@@ -49,109 +57,109 @@ class PerformanceTracker:
         *,
         metrics_dir: Union[str, Path, None] = None,
     ) -> None:
-        """Opens nothing yet.
+        """Opens no file.
 
         Args:
-            folder: made when the first line is written, for its owner alone; None for `.claude/metrics` in
-                the working directory.
-            max_file_mb: megabytes at which the file is renamed and the next one begun.
-            keep_files: how many full files stay; None for all.
-            metrics_dir: the name that `folder` had in claude-force 1.x.
+            folder: created with the first line, readable by its owner only; None for `.claude/metrics` in the
+                working directory.
+            max_file_mb: size in megabytes at which the file is renamed and a new one started.
+            keep_files: number of full files to keep; None keeps all.
+            metrics_dir: the name of `folder` in claude-force 1.x.
         """
         self.folder: Path = Path(folder or metrics_dir or settings.LEDGER_FOLDER)
-        self._journal = RotatingLog(self.folder, int(max_file_mb * 1e6), keep_files)
-        self._clerk = BatchWorker(self._work, "claude-force-ledger")
+        self._log = RotatingLog(self.folder, int(max_file_mb * 1e6), keep_files)
+        self._worker = BatchWorker(self._work, "claude-force-ledger")
         self._warned = False
         self.after_fork()
         register_after_fork(self)
 
     def after_fork(self) -> None:
-        """Called in a forked child, which is a run of its own; what waits is its parent's to write."""
+        """Starts a run of its own in a forked child; the parent writes what was pending."""
         self._run = os.urandom(8).hex()
-        self._waiting: Deque[CallCompleted] = deque()
-        self._asked, self._threadless = False, False
-        self._exits: Optional[weakref.WeakMethod[Any]] = None
-        self._hurry = threading.Event()
+        self._pending: Deque[CallCompleted] = deque()
+        self._write_requested, self._write_inline = False, False
+        self._exit_hook: Optional[weakref.WeakMethod[Any]] = None
+        self._batch_due = threading.Event()
         self._writing = threading.Lock()
 
-    def record(self, executed: CallCompleted) -> None:
-        """Keeps it. Raises nothing, and waits for nothing."""
-        self._waiting.append(executed)
-        if len(self._waiting) >= BATCH:
-            self._hurry.set()
-        if self._threadless:
-            self._write_waiting()
-        elif not self._asked:
-            self._ask()
+    def record(self, completed: CallCompleted) -> None:
+        """Queues an execution for writing. Raises nothing and doesn't block."""
+        self._pending.append(completed)
+        if len(self._pending) >= BATCH:
+            self._batch_due.set()
+        if self._write_inline:
+            self._write_pending()
+        elif not self._write_requested:
+            self._request_write()
 
-    def record_now(self, executed: CallCompleted) -> None:
-        """As `record`, and it is in the file when this returns. For one who records no more than one."""
-        self._threadless = True
-        self.record(executed)
+    def record_now(self, completed: CallCompleted) -> None:
+        """Writes an execution before it returns, without a thread: for a process that records only one."""
+        self._write_inline = True
+        self.record(completed)
 
-    def _ask(self) -> None:
-        self._asked = True
-        if self._exits is None:
-            self._exits = weakref.WeakMethod(self.flush)
-            _at_exit(self._exits)
+    def _request_write(self) -> None:
+        self._write_requested = True
+        if self._exit_hook is None:
+            self._exit_hook = weakref.WeakMethod(self.flush)
+            _at_exit(self._exit_hook)
         try:
-            self._clerk.submit_nowait(None)
+            self._worker.submit_nowait(None)
         except RuntimeError:
-            # The interpreter is on its way out, or the system has no thread left.
-            self._threadless = True
-            self._write_waiting()
+            # The interpreter is exiting, or the system has no thread left.
+            self._write_inline = True
+            self._write_pending()
 
     def flush(self) -> None:
-        """Returns when all that was recorded is in the file."""
-        self._write_waiting()
+        """Blocks until all recorded executions are in the file."""
+        self._write_pending()
 
     def close(self) -> None:
-        """As `flush`, and ends the thread. What is recorded later starts it again."""
-        self._hurry.set()
-        self._clerk.close()
-        self._write_waiting()
+        """Flushes, and ends the thread. A later `record` starts it again."""
+        self._batch_due.set()
+        self._worker.close()
+        self._write_pending()
 
     def _work(self, jobs: List[Any]) -> List[Any]:
-        """In the clerk's thread."""
-        self._hurry.wait(LINGER_SECONDS)
-        self._write_waiting()
+        """Runs in the worker's thread."""
+        self._batch_due.wait(LINGER_SECONDS)
+        self._write_pending()
         return jobs
 
-    def _write_waiting(self) -> None:
+    def _write_pending(self) -> None:
         with self._writing:
-            # Before the queue is looked at: whoever records from here on asks again.
-            self._asked = False
-            self._hurry.clear()
-            while self._waiting:
-                batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH))]
+            # Reset before the queue is read: a `record` from here on requests another write.
+            self._write_requested = False
+            self._batch_due.clear()
+            while self._pending:
+                batch = [self._pending.popleft() for _ in range(min(len(self._pending), BATCH))]
                 self._write(batch)
 
     def _write(self, batch: List[CallCompleted]) -> None:
         try:
-            lines = [line for line in map(self._line, batch) if line is not None]
+            lines = [line for line in map(self._encode, batch) if line is not None]
             if lines:
-                self._journal.append(lines)
+                self._log.append(lines)
         except OSError as error:
             if not self._warned:
                 self._warned = True
                 place = "" if isinstance(error, UnsafePathError) else f" in {self.folder}"
                 logger.warning("executions are not recorded%s: %s", place, error)
         except Exception:
-            # Whatever it is, no call may fail by it, nor those that come after.
+            # No failure of the ledger may fail a call, nor the recording of later calls.
             logger.exception("executions are not recorded")
 
-    def _line(self, executed: CallCompleted) -> Optional[str]:
+    def _encode(self, completed: CallCompleted) -> Optional[str]:
         try:
-            return line_of_execution(executed, self._run)
+            return encode_line(completed, self._run)
         except Exception:
-            # A caller's own name of a workflow, say, that is no text: the others are recorded.
+            # A caller's workflow name may not be text, for example. Other executions are recorded.
             logger.exception("an execution is not recorded")
             return None
 
     def get_performance_summary(self, hours: Optional[float] = None) -> Dict[str, Any]:
-        """The figures of all executions, or of those that ended in the last `hours`.
+        """Returns the metrics of all executions, or of those that ended in the last `hours`.
 
-        As this, times in milliseconds, money in USD, shares from 0 to 1, None for what is not known:
+        Times are in milliseconds, money in USD, rates between 0 and 1; None means unknown:
 
             {"executions": 4, "successes": 3, "errors": 1, "error_rate": 0.25,
              "errors_by_type": {"SilenceError": 1}, "timeouts": 1, "timeout_rate": 0.25,
@@ -170,54 +178,63 @@ class PerformanceTracker:
              "by_day": {"2026-11-25": {...}},
              "skipped_lines": 0}
 
-        Percentiles are exact up to 10,000 executions and else within 1 %. Money that is not known is in no
-        sum: `unknown_price` and `unknown_saving` count it, and `unknown_at_most_usd` is the most that those
-        calls may have cost, as far as that is known. `time_at_concurrency_limit` is the share of the
-        time with any attempt on the wire in which there were as many as might be. Days are those of UTC.
-        `skipped_lines` are torn or foreign ones. The keys of claude-force 1.x (`total_executions`,
-        `success_rate`, `total_cost` and so on) are there too. Raises InvalidOptionError, or OSError for a
-        file that can't be read.
-        """
-        from .ledger.old_names import summary_with_old_names
+        Percentiles are exact up to 10,000 executions and within 1 % above. Sums of money leave out unknown
+        amounts: `unknown_price` and `unknown_saving` count them, and `unknown_at_most_usd` is an upper bound
+        of the unknown costs, as far as there is one. `time_at_concurrency_limit` is the share of the time
+        with any attempt on the wire in which there were as many as the limit allows. Days are in UTC.
+        `skipped_lines` counts torn and foreign lines. The keys of claude-force 1.x (`total_executions`,
+        `success_rate`, `total_cost` and so on) are included.
 
-        return summary_with_old_names(self._summary(hours).as_dict(), hours)
+        Raises:
+            InvalidOptionError: `hours` is not above 0.
+            OSError: a file of the ledger can't be read.
+        """
+        from .ledger.legacy import with_legacy_keys
+
+        period = "all time" if hours is None else f"last {hours:g} hours"
+        return {**with_legacy_keys(self._summary(hours).as_dict()), "time_period": period}
 
     def get_agent_performance(
         self, name: Optional[str] = None, *, agent_name: Optional[str] = None
     ) -> Dict[str, Any]:
-        """The figures of one agent, or `{name: figures}` of all.
+        """Returns the metrics of one agent, or `{name: metrics}` of all agents.
 
-        Figures are those of `get_performance_summary` from "executions" to "tokens_per_minute", with the keys
-        of 1.x; those of one agent have "by_model" and "by_workflow" beside them, and the same figures under
-        the agent's name. An agent that never ran has 0 executions. `agent_name` is the name that 1.x had for
-        `name`. Raises OSError.
+        Metrics are those of `get_performance_summary` from "executions" to "tokens_per_minute", with the keys
+        of 1.x. For one agent, "by_model" and "by_workflow" are added, and the same metrics under the agent's
+        name. An agent that never ran has 0 executions. `agent_name` is the name of `name` in 1.x.
+
+        Raises:
+            OSError: a file of the ledger can't be read.
         """
-        from .ledger.old_names import agent_with_old_names, agents_with_old_names
+        from .ledger.legacy import with_legacy_keys
 
         summary, name = self._summary(), name or agent_name
         if name is None:
-            return agents_with_old_names(summary.agents_as_dict())
-        return agent_with_old_names(name, summary.agent_as_dict(name))
+            return {agent: with_legacy_keys(metrics) for agent, metrics in summary.agents_as_dict().items()}
+        metrics = with_legacy_keys(summary.agent_as_dict(name))
+        return {**({name: metrics} if metrics["executions"] else {}), **metrics}
 
     def get_cost_breakdown(self) -> Dict[str, Any]:
-        """What was spent and saved, in USD.
+        """Returns what was spent and saved, in USD.
 
-        `{"total": money, "by_agent": {name: money}, "by_model": {name: money}, "by_workflow": {name: money},
-        "by_day": {day: money}}`, each money as `{"cost_usd": ..., "unknown_price": ...,
-        "unknown_at_most_usd": ..., "saved_usd": ..., "unknown_saving": ..., "prompt_cache_saving_usd": ...}`
-        of `get_performance_summary`. Where a number is needed, each money counts as its `cost_usd`. Raises
-        OSError.
+        The shape is `{"total": money, "by_agent": {name: money}, "by_model": {name: money},
+        "by_workflow": {name: money}, "by_day": {day: money}}`. Each money is a dict with the keys "cost_usd",
+        "unknown_price", "unknown_at_most_usd", "saved_usd", "unknown_saving" and "prompt_cache_saving_usd" of
+        `get_performance_summary`; in arithmetic and comparisons it is the number `cost_usd`, as in 1.x.
+
+        Raises:
+            OSError: a file of the ledger can't be read.
         """
-        from .ledger.old_names import costs_with_old_shapes
+        from .ledger.legacy import with_money
 
-        return costs_with_old_shapes(self._summary().money())
+        return with_money(self._summary().money())
 
     def get_summary(self, hours: Optional[float] = None) -> Dict[str, Any]:
-        """The name that `get_performance_summary` had in claude-force 1.x."""
+        """Calls `get_performance_summary`: its name in claude-force 1.x."""
         return self.get_performance_summary(hours)
 
     def get_agent_stats(self, agent_name: Optional[str] = None) -> Dict[str, Any]:
-        """`{name: figures}`, as claude-force 1.x had it: of one agent or of all, {} for nothing recorded."""
+        """Returns `{name: metrics}` of one agent or of all, as in 1.x; {} if nothing was recorded."""
         stats = self.get_agent_performance()
         return {name: stats[name] for name in stats if agent_name in (None, name)}
 
@@ -228,36 +245,38 @@ class PerformanceTracker:
         *,
         output_path: Union[str, Path, None] = None,
     ) -> None:
-        """Writes all executions to `path`: a JSON array, or CSV with the names of the fields above.
+        """Writes all executions to `path` as a JSON array, or as CSV with a header.
 
-        The fields are those of `claude_force.ledger.entry.Entry`. `output_path` is the name that 1.x had for
-        `path`. Raises InvalidOptionError without either, for another format and for a file of the ledger
-        itself, OSError.
+        The fields are those of `claude_force.ledger.entry.Entry`. `output_path` is the name of `path` in 1.x.
+
+        Raises:
+            InvalidOptionError: no path was given, `format` is neither "json" nor "csv", or the path is a file
+                of the ledger itself.
+            OSError: a file can't be read or written.
         """
         from .ledger.export import open_export, writer_of
-        from .ledger.reading import Reading
+        from .ledger.reader import LedgerReader
 
         target = path or output_path
         if target is None:
-            raise InvalidOptionError("No file was named to export to: pass its path.")
+            raise InvalidOptionError("No output file: pass its path.")
         write = writer_of(format)
         self.flush()
         with open_export(Path(target), self.folder) as out:
-            write(Reading(self.folder).entries(), out)
+            write(LedgerReader(self.folder).entries(), out)
 
     def _summary(self, hours: Optional[float] = None) -> Summary:
-        # Not above: who runs agents need not wait for what he never asks.
-        from .ledger.parallel_reader import summary_of
-        from .ledger.time_range import window_of
+        # Imported here because most processes record and never ask.
+        from .ledger.reader import parse_time_range, read_summary
 
-        window = window_of(time.time(), hours)
+        time_range = parse_time_range(time.time(), hours)
         self.flush()
-        return summary_of(self.folder, window)
+        return read_summary(self.folder, time_range)
 
 
 def _at_exit(flush: weakref.WeakMethod[Any]) -> None:
     atexit.register(_flush_at_exit, flush)
-    # Its children end without atexit, and before Python 3.9 without their threads too.
+    # Children of multiprocessing exit without atexit, and before Python 3.9 without joining threads.
     util: Any = sys.modules.get("multiprocessing.util")
     if util is not None:
         util.Finalize(None, _flush_at_exit, (flush,), exitpriority=0)

@@ -17,7 +17,7 @@ from .cache.memory import MemoryLayer
 from .cache.old_callers import arguments_of, takes_arguments_of_1x
 from .cache.private_dir import cache_folder
 from .cache.recovering_store import RecoveringStore
-from .cache.request_key import Question, cache_key, question
+from .cache.request_key import RequestFields, cache_key, request_fields
 from .cache.store import HitBuffer, Store, row_id
 from .errors import CacheError
 from .storage.fork import register_after_fork
@@ -88,9 +88,9 @@ class ResponseCache:
         self._mutex = threading.Lock()
         self._memory: MemoryLayer[_Held] = MemoryLayer(self._most // _MEMORY_SHARE)
         self._generation = b""
-        # A key takes a hash of the whole task: what was just missed and is leased now is asked for again.
-        self._missed: Tuple[Optional[Question], bytes] = (None, b"")
-        self._leased: Dict[Question, bytes] = {}
+        # A key is a hash of the whole task: that of the last miss and of leases is used again.
+        self._missed: Tuple[Optional[RequestFields], bytes] = (None, b"")
+        self._leased: Dict[RequestFields, bytes] = {}
         self._hits = self._misses = self._forged = 0
         self._saved = 0.0
         if enabled:
@@ -112,8 +112,8 @@ class ResponseCache:
         """
         if not self.enabled or agent_name in self.exclude_agents:
             return None
-        asked = question(agent_name, task, model, fingerprint)
-        return self._recall(asked) or self._look_up(asked)
+        fields = request_fields(agent_name, task, model, fingerprint)
+        return self._recall(fields) or self._look_up(fields)
 
     def has(
         self, agent_name: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
@@ -121,7 +121,7 @@ class ResponseCache:
         """Whether `get` would find an answer. Counts nothing, neither a hit nor a use."""
         if not self.enabled or agent_name in self.exclude_agents:
             return False
-        key = cache_key(question(agent_name, task, model, fingerprint))
+        key = cache_key(request_fields(agent_name, task, model, fingerprint))
         nothing: Tuple[bytes, Optional[_Held]] = (b"", None)
         _, held = self._disk.run(lambda store: self._read(store, key), nothing)
         return held is not None and abs(self._clock() - held.entry.created) < self._ttl
@@ -132,14 +132,14 @@ class ResponseCache:
         """As `get`, from memory alone: it never waits for the disk, and None is not counted as a miss."""
         if not self.enabled or agent_name in self.exclude_agents:
             return None
-        return self._recall(question(agent_name, task, model, fingerprint))
+        return self._recall(request_fields(agent_name, task, model, fingerprint))
 
-    def _recall(self, asked: Question) -> Optional[Dict[str, Any]]:
+    def _recall(self, fields: RequestFields) -> Optional[Dict[str, Any]]:
         """From memory alone."""
         generation = self._disk.generation[:]
         with self._mutex:
             if generation == self._generation:
-                held = self._memory.get(asked)
+                held = self._memory.get(fields)
                 return None if held is None else self._served(held)
             # Somebody withdrew an entry; which one is not told.
             self._memory.clear()
@@ -158,17 +158,17 @@ class ResponseCache:
         self._touches.note(held.row)
         return to_hit(entry, age, held.hits)
 
-    def _look_up(self, asked: Question) -> Optional[Dict[str, Any]]:
-        key = cache_key(asked)
+    def _look_up(self, fields: RequestFields) -> Optional[Dict[str, Any]]:
+        key = cache_key(fields)
         nothing: Tuple[bytes, Optional[_Held]] = (b"", None)
         generation, held = self._disk.run(lambda store: self._read(store, key), nothing)
         with self._mutex:
             hit = self._served(held) if held is not None else None
             if held is None or hit is None:
                 self._misses += 1
-                self._missed = (asked, key)
+                self._missed = (fields, key)
                 return None
-            self._hold(asked, held, generation)
+            self._hold(fields, held, generation)
             return hit
 
     def _read(self, store: Store, key: bytes) -> Tuple[bytes, Optional[_Held]]:
@@ -188,15 +188,18 @@ class ResponseCache:
         written = row[1] if type(row[1]) is int else 0
         return generation, _Held(entry, written + self._touches.uses(identity), identity)
 
-    def _hold(self, asked: Question, held: _Held, generation: bytes) -> None:
+    def _hold(self, fields: RequestFields, held: _Held, generation: bytes) -> None:
         # What was read before somebody withdrew an entry may be that entry.
         if not self._memory:
             self._generation = generation
         if generation == self._generation:
             size = (
-                getsizeof(held.entry.response) + len(held.entry.extra) + getsizeof(asked[1]) + _ENTRY_OVERHEAD
+                getsizeof(held.entry.response)
+                + len(held.entry.extra)
+                + getsizeof(fields[1])
+                + _ENTRY_OVERHEAD
             )
-            self._memory.put(asked, held, size)
+            self._memory.put(fields, held, size)
 
     def set(
         self,
@@ -221,28 +224,28 @@ class ResponseCache:
         entries = (self._entry(**arguments_of(answer)) for answer in answers)
         return self._keep([one for one in entries if one])
 
-    def _entry(self, agent_name: str, *more: Any, **fields: Any) -> Optional[Tuple[Question, Entry]]:
+    def _entry(self, agent_name: str, *more: Any, **named: Any) -> Optional[Tuple[RequestFields, Entry]]:
         if not self.enabled or agent_name in self.exclude_agents:
             return None
-        fields["key_of"] = self._key_of
-        return to_entry(self._clock(), agent_name, *more, **fields)
+        named["key_of"] = self._key_of
+        return to_entry(self._clock(), agent_name, *more, **named)
 
-    def _key_of(self, asked: Question) -> bytes:
+    def _key_of(self, fields: RequestFields) -> bytes:
         missed, key = self._missed
-        return key if missed == asked else self._leased.get(asked) or cache_key(asked)
+        return key if missed == fields else self._leased.get(fields) or cache_key(fields)
 
-    def _keep(self, answers: List[Tuple[Question, Entry]]) -> int:
+    def _keep(self, answers: List[Tuple[RequestFields, Entry]]) -> int:
         most = self._most // 2
-        sealed = [(asked, entry, seal_if_fits(entry, self._secret, most)) for asked, entry in answers]
-        rows = [(entry.key, blob, asked[0]) for asked, entry, blob in sealed if blob]
+        sealed = [(fields, entry, seal_if_fits(entry, self._secret, most)) for fields, entry in answers]
+        rows = [(entry.key, blob, fields[0]) for fields, entry, blob in sealed if blob]
         generation = self._disk.run(lambda store: self._write(store, rows), None) if rows else None
         if generation is None:
             return 0
         with self._mutex:
-            for asked, entry, blob in sealed:
+            for fields, entry, blob in sealed:
                 if blob:
-                    self._memory.drop(asked)
-                    self._hold(asked, _Held(entry, 0, row_id(entry.key)), generation)
+                    self._memory.drop(fields)
+                    self._hold(fields, _Held(entry, 0, row_id(entry.key)), generation)
         return len(rows)
 
     def _write(self, store: Store, rows: List[Tuple[bytes, bytes, str]]) -> bytes:
@@ -256,7 +259,7 @@ class ResponseCache:
         """Removes one answer. Returns whether it was there."""
         if not self.enabled:
             return False
-        key = cache_key(question(agent_name, task, model, fingerprint))
+        key = cache_key(request_fields(agent_name, task, model, fingerprint))
         return bool(self._disk.run(lambda store: store.delete([key]), 0))
 
     def clear(self, agent: Optional[str] = None) -> int:
@@ -320,9 +323,9 @@ class ResponseCache:
             return explained(False, "The cache is switched off.")
         if agent_name in self.exclude_agents:
             return explained(False, f"Answers of {agent_name} are not kept.")
-        asked = question(agent_name, task, model, fingerprint)
+        fields = request_fields(agent_name, task, model, fingerprint)
         return self._disk.run(
-            lambda store: explain(store, self._secret, asked, self._clock(), self._ttl),
+            lambda store: explain(store, self._secret, fields, self._clock(), self._ttl),
             explained(False, "The cache can't be read."),
         )
 
@@ -349,8 +352,8 @@ class ResponseCache:
         """
         if not self.enabled:
             return True
-        asked = question(agent_name, task, model, fingerprint)
-        key = self._key_of(asked)
+        fields = request_fields(agent_name, task, model, fingerprint)
+        key = self._key_of(fields)
         try:
             granted = leases_of(self._folder).acquire(row_id(key))
         except OSError as error:
@@ -358,7 +361,7 @@ class ResponseCache:
             logger.warning("the cache has no leases: %s", error)
             return True
         if granted:
-            self._leased[asked] = key
+            self._leased[fields] = key
         return granted
 
     def release_lease(
@@ -366,8 +369,8 @@ class ResponseCache:
     ) -> None:
         """Lets the next one go ahead."""
         if self.enabled:
-            asked = question(agent_name, task, model, fingerprint)
-            key = self._leased.pop(asked, None) or cache_key(asked)
+            fields = request_fields(agent_name, task, model, fingerprint)
+            key = self._leased.pop(fields, None) or cache_key(fields)
             try:
                 leases_of(self._folder).release(row_id(key))
             except OSError as error:

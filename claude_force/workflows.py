@@ -176,8 +176,7 @@ class Workflows(Engine):
                 **{"context": context, **options},
             )
         except asyncio.CancelledError:
-            left = call_cost.own_share()
-            kept.record_cost(cost_or_bound(left.usd, left.at_most))
+            kept.record_cost(cost_or_bound(call_cost.usd, call_cost.at_most))
             raise
         if not is_unsent(result):
             await kept.save(part, question, result)

@@ -49,7 +49,8 @@ TESTS: Dict[str, Tuple[str, ...]] = {
     "engine.result_builder": ("test_results.py",),
     "storage.project_files": ("test_project_files.py",),
     "storage.private_files": tuple(
-        f"test_private_files.py::Test{part}" for part in ("Cache", "Home", "Outputs", "Ledger")
+        f"test_private_files.py::Test{part}"
+        for part in ("Folder", "WayToFolder", "Descriptors", "PrivateFile", "Status")
     ),
     "engine.retry": ("test_retry.py",),
     "limits.rate_limiter": ("test_pace.py::TestBucket", "test_pace.py::TestPace"),
@@ -65,8 +66,8 @@ PARTS: Dict[str, Tuple[str, ...]] = {
         *("refuse_irregular", "checked", "read_all"),
     ),
     "storage.private_files": (
-        *("Folder._enter", "_open_regular", "_open_existing", "_expect_", "_refuse_link", "_truncate_if"),
-        "check_database",
+        *("Folder._enter", "Folder.open", "Folder.read", "_open_regular", "_open_existing", "_make_file"),
+        *("expect_", "_refuse_link", "_truncate_if", "_naming", "_Target", "check_database"),
     ),
 }
 

@@ -19,8 +19,9 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from claude_force.cli.arguments import build_parser  # noqa: E402
-from claude_force.cli.parser import Parser  # noqa: E402
+from claude_force.cli.arguments import COMMON, GROUPS, Option  # noqa: E402
+from claude_force.cli.verbs import PROGRAM, Verb, walk  # noqa: E402
+from claude_force.cli.verbs import ROOT as COMMAND  # noqa: E402
 
 # Headings of the reference, each with the names that it tells of, by their modules.
 PUBLIC: Dict[str, List[Tuple[str, List[str]]]] = {
@@ -83,6 +84,10 @@ LISTS = ("Args", "Attributes", "Raises")
 EXIT_CODES = (
     "The exit code is 0 when all went well, 1 when an agent or a check failed, 2 for wrong input and 130 "
     "after Ctrl-C; `run many` has [more](ci.md#what-decides-whether-the-job-fails)."
+)
+_BUILT_IN = (
+    "| `-h, --help` | show this help message and exit |",
+    "| `--version` | show program's version number and exit |",
 )
 NOTICE = "<!-- Written by `make docs` from the sources: edit those. -->"
 
@@ -253,73 +258,56 @@ def _paragraphs(text: str) -> Iterator[str]:
 
 def commands() -> str:
     """The page of the command line."""
-    root = build_parser("")
-    common = [action for action in root.actions() if action.option_strings]
+    common = [_row(one) for one in COMMAND.options]
     lines = [
         "# Commands",
         NOTICE,
-        f"{root.description} `claude-force VERB --help` says the same.",
+        f"{COMMAND.summary} `claude-force VERB --help` says the same.",
         EXIT_CODES,
     ]
-    lines += ["Options that stand before or after any verb:", _table(common)]
-    for name, verb in root.kinds.items():
-        lines += _verb(
-            f"claude-force {name}", verb.filled(), {option for one in common for option in _names(one)}
-        )
+    lines += [
+        "Options that stand before or after any verb:",
+        _table([*_BUILT_IN, *common]),
+    ]
+    for name, verb in walk():
+        lines += _verb(name, verb)
     return _page(lines)
 
 
-def _verb(name: str, parser: Parser, common: Any) -> Iterator[str]:
-    actions = [action for action in parser.actions() if not common & set(_names(action))]
-    yield f"{'##' if name.count(' ') == 1 else '###'} {name}"
-    yield str(parser.description)
-    if not parser.kinds:
-        words = [_word(action) for action in actions if not action.option_strings]
-        options = ["[OPTIONS]"] if len(words) < len(actions) else []
-        yield _block(" ".join([name, *words, *options]))
-        if actions:
-            yield _table(actions)
-        yield from map(_epilog, filter(None, (parser.epilog or "").split("\n\n")))
-    for kind, one in parser.kinds.items():
-        yield from _verb(f"{name} {kind}", one.filled(), common)
+def _verb(name: str, verb: Verb) -> Iterator[str]:
+    yield f"{'###' if ' ' in name else '##'} claude-force {name}"
+    yield verb.summary
+    if verb.kinds:
+        return
+    options = [one for one in verb.options if one.group != COMMON]
+    words = [_word(one) for one in options if not one.flags]
+    more = ["[OPTIONS]"] if len(words) < len(options) else []
+    yield _block(" ".join([f"claude-force {name}", *words, *more]))
+    if options:
+        yield _table([_row(one) for title in GROUPS for one in options if one.group == title])
+    yield from filter(None, verb.notes.split("\n\n"))
+    if verb.examples:
+        examples = [f"{'' if PROGRAM in one else PROGRAM + ' '}{one}" for one in verb.examples]
+        yield "Examples:\n\n" + _block("\n".join(examples))
 
 
-def _epilog(paragraph: str) -> str:
-    """A paragraph below the options: examples as a block, notes as text."""
-    title, *lines = paragraph.split("\n")
-    if not lines:
-        return paragraph
-    return f"{title.capitalize()}\n\n{_block(chr(10).join(one.strip() for one in lines))}"
-
-
-def _names(action: argparse.Action) -> List[str]:
-    return list(action.option_strings)
-
-
-def _table(actions: List[argparse.Action]) -> str:
-    rows = [f"| `{_escaped(_word(action, long=True))}` | {_escaped(_help(action))} |" for action in actions]
+def _table(rows: List[str]) -> str:
     return "\n".join(["| | |", "|---|---|", *rows])
 
 
-def _word(action: argparse.Action, long: bool = False) -> str:
-    """An argument as the usage shows it."""
-    value = _value(action)
-    if action.option_strings:
-        return f"{', '.join(action.option_strings)} {value}".strip()
-    return f"[{value}]" if action.nargs == "?" and not long else value
+def _row(option: Option) -> str:
+    spelling = f"{', '.join(option.flags)} {_value(option)}".strip()
+    return f"| `{_escaped(spelling)}` | {_escaped(option.help)} |"
 
 
-def _value(action: argparse.Action) -> str:
-    if action.nargs == 0 or isinstance(action, argparse._SubParsersAction):
-        return ""
-    choices = "|".join(str(one) for one in action.choices) if action.choices else ""
-    named = action.metavar if isinstance(action.metavar, str) else action.dest.upper()
-    value = choices or named
-    return f"{value}..." if action.nargs in ("+", "*") else value
+def _word(option: Option) -> str:
+    """A positional argument as the usage shows it."""
+    return f"[{_value(option)}]" if option.settings.get("nargs") == "?" else _value(option)
 
 
-def _help(action: argparse.Action) -> str:
-    return (action.help or "") % {**vars(action), "prog": "claude-force"}
+def _value(option: Option) -> str:
+    value = "|".join(option.choices) or option.metavar
+    return f"{value}..." if option.settings.get("nargs") == "+" else value
 
 
 def _escaped(cell: str) -> str:

@@ -6,8 +6,7 @@ from datetime import datetime, timedelta, timezone
 
 from ledgers import line_of
 
-from claude_force.ledger.decoder import read_lines
-from claude_force.ledger.entry import Entry
+from claude_force.ledger.entry import Entry, decode_lines
 
 START = datetime(2026, 3, 14, 9, 30, tzinfo=timezone.utc)
 AGENTS = ("code-reviewer", "security-specialist", "documentation-writer", "python-expert", "test-writer")
@@ -29,7 +28,7 @@ BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 def rows_of(entries):
     """As the ledger's reading gives them, by way of their lines."""
-    rows, skipped = read_lines([line_of(entry).encode() + b"\n" for entry in entries])
+    rows, skipped = decode_lines([line_of(entry).encode() + b"\n" for entry in entries])
     assert not skipped
     return rows
 

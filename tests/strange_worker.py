@@ -9,16 +9,17 @@ import time
 def poisoned():
     """It dies of each call whose task has the word in it, and is sooner taken for dead."""
     from claude_force.durable import heartbeat, worker
+    from claude_force.engine.call_sender import CallSender
 
     heartbeat.DEAD_SECONDS = worker.DEAD_SECONDS = 1.5
-    send = worker._RunningWorker._send
+    send = CallSender.send
 
-    async def or_die(self, call, left, terms):
+    async def or_die(self, call, *more):
         if "poison" in call.task:
             os._exit(9)
-        return await send(self, call, left, terms)
+        return await send(self, call, *more)
 
-    worker._RunningWorker._send = or_die
+    CallSender.send = or_die
 
 
 def wrong_clock():

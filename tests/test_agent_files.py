@@ -13,7 +13,7 @@ from test_agents import Project
 
 from claude_force.agents import Registry, models, resolve_model
 from claude_force.agents.definition import read_definition
-from claude_force.agents.keys import AGENT_KEYS, COMMAND_KEYS, ONE_LINE, is_one_off
+from claude_force.agents.front_matter_keys import AGENT_KEYS, COMMAND_KEYS, ONE_LINE, is_one_off
 from claude_force.cli.main import main
 from claude_force.errors import ConfigurationError, InputError, InvalidOptionError
 
@@ -201,9 +201,9 @@ class TestModels:
     def known_models(self, monkeypatch):
         known = ("claude-opus-9-1", "claude-fable-9", "claude-haiku-9")
         monkeypatch.setattr(models, "sdk_models", lambda: known)
-        models.newest.cache_clear()
+        models.newest_model.cache_clear()
         yield
-        models.newest.cache_clear()
+        models.newest_model.cache_clear()
 
     @pytest.mark.parametrize(
         ("alias", "model"),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from claude_force.agents import Registry, check_name, check_task, models, resolve_model
 from claude_force.agents.definition import _read_plain, _read_strict, read_definition
-from claude_force.agents.names import is_name, nearest, slug
+from claude_force.agents.names import is_name, slug, suggest
 from claude_force.errors import (
     AgentNotFoundError,
     ConfigurationError,
@@ -88,7 +88,7 @@ class TestNames:
         assert slug(name) == expected
 
     def test_the_nearest_names_ignore_case(self):
-        assert nearest("code-reviwer", ["Code-Reviewer", "writer"]) == ["Code-Reviewer"]
+        assert suggest("code-reviwer", ["Code-Reviewer", "writer"]) == ["Code-Reviewer"]
 
     @pytest.mark.parametrize("task", ["", " \n\t", None, 7, b"x", "half \ud800 pair"])
     def test_what_is_no_task_is_refused(self, task):
@@ -471,9 +471,9 @@ class TestModels:
     @pytest.fixture(autouse=True)
     def known_models(self, monkeypatch):
         monkeypatch.setattr(models, "sdk_models", lambda: ("claude-opus-9-1", "claude-sonnet-4-5-20250929"))
-        models.newest.cache_clear()
+        models.newest_model.cache_clear()
         yield
-        models.newest.cache_clear()
+        models.newest_model.cache_clear()
 
     def test_the_call_wins_then_the_agent_then_the_environment_then_the_default(self, monkeypatch):
         assert resolve_model(None, None) == "claude-sonnet-5-5"
@@ -498,7 +498,7 @@ class TestModels:
     def test_of_one_version_the_id_without_a_date_is_taken(self, monkeypatch):
         dated = ("claude-haiku-6-1-20270101", "claude-haiku-6-1", "claude-haiku-6-20270401")
         monkeypatch.setattr(models, "sdk_models", lambda: dated)
-        assert models.newest("haiku") == "claude-haiku-6-1"
+        assert models.newest_model("haiku") == "claude-haiku-6-1"
 
     def test_a_retired_model_is_named_with_its_successor_once(self, caplog):
         models._warned.clear()

@@ -14,8 +14,8 @@ import pytest
 from fleet import FakeClock, write_project
 
 from claude_force.bulk import Finished, Paused, Progress, Retried
-from claude_force.cli.error_summary import ErrorSummary
-from claude_force.cli.progress_display import ProgressDisplay
+from claude_force.cli.bulk_report import ErrorSummary
+from claude_force.cli.displays import ProgressDisplay
 from claude_force.errors import (
     ClosedError,
     InvalidTaskError,

@@ -161,7 +161,7 @@ async def test_on_sqlite_a_fault_of_this_package_is_a_failed_call_that_can_be_ma
 
     async with orchestrator(project, f"sqlite:///{tmp_path}/runs.db") as driver:
         with monkeypatch.context() as patched:
-            patched.setattr(driver._caller, "send", fails)
+            patched.setattr(driver._caller, "sender", fails)
             with anyio.fail_after(10):
                 (failed,) = await driver.execute_multiple([(AGENT, "x")], run_id="one", cache="off")
         (again,) = await driver.execute_multiple([(AGENT, "x")], run_id="one", cache="off")

@@ -6,6 +6,7 @@ import pytest
 from fleet import FakeClock, fleet, settled, write_project
 
 from claude_force.errors import InvalidOptionError
+from claude_force.limits.call_context import CallContext
 from claude_force.limits.prompt_cache_primer import PromptCachePrimer
 from claude_force.testing import faults
 from claude_force.transport.transport import AttemptRecord
@@ -96,7 +97,7 @@ class TestWarming:
 
     async def turn(self, warming, order, name, usage, begin=None):
         record = AttemptRecord()
-        async with warming.passage(self.call, record):
+        async with warming.turn(self.call, CallContext(first_of_many=True), record):
             order.append(name)
             if begin is not None:
                 await begin.wait()

@@ -232,7 +232,7 @@ def test_while_paused_the_gate_says_so():
         line = line_to(server, 5)
         sending = asyncio.ensure_future(run_fleet(line, mixed(5, 50, 10), 10))
         await asyncio.sleep(3)
-        paused = line.gate.load().paused
+        paused = line.admission.load().paused
         await sending
         return paused
 

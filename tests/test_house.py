@@ -17,6 +17,7 @@ PACKAGE = "claude_force"
 ROWS = (
     "advice",
     "lazy_pattern",
+    "agent_types",
     "errors",
     "types",
     "settings",

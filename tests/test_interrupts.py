@@ -26,7 +26,7 @@ class Finder:
             os.kill(os.getpid(), signal.SIGINT)
 sys.meta_path.insert(0, Finder())
 sys.argv = ["claude-force", *sys.argv[2:]]
-from claude_force.cli.start import main
+from claude_force.cli.__main__ import main
 sys.exit(main())
 """
 
@@ -55,7 +55,7 @@ def interrupted_at(module, *arguments):
     [
         ("claude_force.cli.main", ("--help",)),
         ("argparse", ("--help",)),
-        ("claude_force.cli.arguments.options", ("list", "agents")),
+        ("claude_force.cli.arguments", ("list", "agents")),
         ("claude_force.agents", ("list", "agents")),
         ("asyncio", ASK),
         ("anyio", ("run", "many", "t.jsonl", "-o", "o.jsonl")),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from fleet import command
 
-from claude_force.cli.json_names import NAMES, with_one_name
+from claude_force.cli.streams import NAMES, with_one_name
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "json.md"
 ASK = ("code-reviewer", "--task", "x")

@@ -12,16 +12,17 @@ from hypothesis import strategies as st
 from ledgers import line_of
 
 from claude_force.errors import InvalidOptionError
-from claude_force.ledger import parallel_reader as crew
 from claude_force.ledger.ddsketch import EXACT_UP_TO, RELATIVE_ERROR, Distribution
-from claude_force.ledger.decoder import entry_from, read_lines
-from claude_force.ledger.entry import NAMES, Entry
-from claude_force.ledger.metrics import advice_on
-from claude_force.ledger.parallel_reader import summary_of
-from claude_force.ledger.reading import Reading
+from claude_force.ledger.entry import FIELD_NAMES, Entry, decode_lines, to_entry
+from claude_force.ledger.metrics import Summary, advice_for
+from claude_force.ledger.reader import (
+    LedgerReader,
+    TimeRange,
+    parse_moment,
+    parse_time_range,
+    read_summary,
+)
 from claude_force.ledger.saturation import TimeAtConcurrencyLimit
-from claude_force.ledger.summary import Summary
-from claude_force.ledger.time_range import EVERYTHING, TimeRange, moment_of, window_of
 
 NOW = 1_790_000_000.0
 
@@ -124,14 +125,14 @@ garbage = st.sampled_from(GARBAGE) | st.binary(max_size=40).filter(
 class TestLines:
     @given(entries())
     def test_an_entry_comes_back_as_it_was(self, entry):
-        (row,), skipped = read_lines([line_of(entry).encode() + b"\n"])
-        assert (entry_from(row), skipped) == (entry, 0)
+        (row,), skipped = decode_lines([line_of(entry).encode() + b"\n"])
+        assert (to_entry(row), skipped) == (entry, 0)
 
     @given(st.lists(entries().map(lambda one: line_of(one).encode()) | garbage, max_size=12))
     @example([b'{"a": [{}', b"{}]},{}", b"{}"])
     def test_garbage_between_lines_hides_none_of_them(self, given_lines):
-        rows, skipped = read_lines([line + b"\n" for line in given_lines])
-        one_by_one = [read_lines([line + b"\n"]) for line in given_lines]
+        rows, skipped = decode_lines([line + b"\n" for line in given_lines])
+        one_by_one = [decode_lines([line + b"\n"]) for line in given_lines]
         assert rows == [row for found, _ in one_by_one for row in found]
         assert skipped == sum(skipped for _, skipped in one_by_one)
         blank = sum(not line.strip() for line in given_lines)
@@ -139,7 +140,7 @@ class TestLines:
 
     @pytest.mark.parametrize("line", GARBAGE[2:])
     def test_a_foreign_line_is_counted(self, line):
-        assert read_lines([line + b"\n"]) == ([], 1)
+        assert decode_lines([line + b"\n"]) == ([], 1)
 
     def test_a_line_of_an_older_format_is_read(self):
         old = {
@@ -157,15 +158,15 @@ class TestLines:
             "workflow_name": "review",
             "workflow_position": 1,
         }
-        (row,), _ = read_lines([json.dumps(old).encode()])
-        entry = entry_from(row)
+        (row,), _ = decode_lines([json.dumps(old).encode()])
+        entry = to_entry(row)
         assert {name: getattr(entry, name) for name in old} == old
         assert (entry.cached, entry.timeline, entry.saved_cost) == (False, (), None)
 
     def test_fields_of_later_versions_are_left_alone(self):
         line = b'{"timestamp": "2026-11-25T08:00:00Z", "agent_name": "a", "later": {"x": [1]}}'
-        (row,), skipped = read_lines([line])
-        assert (entry_from(row).agent_name, skipped) == ("a", 0)
+        (row,), skipped = decode_lines([line])
+        assert (to_entry(row).agent_name, skipped) == ("a", 0)
 
     @pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York"])
     def test_a_time_without_offset_is_local(self, zone, monkeypatch):
@@ -174,7 +175,7 @@ class TestLines:
         monkeypatch.setenv("TZ", zone)
         time.tzset()
         try:
-            (row,), _ = read_lines([b'{"timestamp": "2026-07-01T12:00:00", "agent_name": "a"}'])
+            (row,), _ = decode_lines([b'{"timestamp": "2026-07-01T12:00:00", "agent_name": "a"}'])
         finally:
             monkeypatch.undo()
             time.tzset()
@@ -183,10 +184,10 @@ class TestLines:
 
     def test_every_field_of_an_entry_is_checked(self):
         wrong = {"success": 1, "cached": None, "shared": 0, "timeline": None}
-        for name in NAMES:
+        for name in FIELD_NAMES:
             line = {"timestamp": iso(NOW), "agent_name": "a", name: wrong.get(name, [])}
             if name != "timeline":
-                assert read_lines([json.dumps(line).encode()]) == ([], 1), name
+                assert decode_lines([json.dumps(line).encode()]) == ([], 1), name
 
 
 class TestReading:
@@ -196,33 +197,26 @@ class TestReading:
         ):
             write(tmp_path, line_of(Entry(iso(NOW + number), f"a{number}")), name=name)
         write(tmp_path, "not ours", name="executions-x.jsonl")
-        reading = Reading(tmp_path)
+        reading = LedgerReader(tmp_path)
         assert [entry.agent_name for entry in reading.entries()] == ["a0", "a1", "a2", "a3"]
         assert reading.skipped == 0
 
     def test_a_last_line_without_its_newline_is_read(self, tmp_path):
         write(tmp_path, line_of(Entry(iso(NOW), "a")).encode())
-        assert len(list(Reading(tmp_path).entries())) == 1
+        assert len(list(LedgerReader(tmp_path).entries())) == 1
 
-    def test_a_file_that_is_renamed_between_two_looks_is_read_once(self, tmp_path, monkeypatch):
-        from claude_force.ledger import reading
-
+    def test_reads_a_file_with_two_names_once(self, tmp_path):
+        """As one that is rotated after it was opened and before the folder is listed."""
         write(tmp_path, line_of(Entry(iso(NOW), "a")))
-        list_older = reading.older_files
-
-        def rename_first(folder):
-            (folder / "executions.jsonl").rename(folder / "executions-000001.jsonl")
-            return list_older(folder)
-
-        monkeypatch.setattr(reading, "older_files", rename_first)
-        assert len(list(Reading(tmp_path).entries())) == 1
+        os.link(tmp_path / "executions.jsonl", tmp_path / "executions-000001.jsonl")
+        assert len(list(LedgerReader(tmp_path).entries())) == 1
 
     @given(st.integers(-5, 25), st.integers(-5, 25))
     def test_a_window_begins_with_its_begin_and_ends_before_its_end(self, tmp_path_factory, since, until):
         folder = tmp_path_factory.mktemp("ledger")
         write(folder, *(line_of(Entry(iso(NOW + number), "a")) for number in range(20)))
         window = TimeRange(NOW + since, NOW + until)
-        found = [entry.timestamp for entry in Reading(folder, window).entries()]
+        found = [entry.timestamp for entry in LedgerReader(folder, window).entries()]
         assert found == [iso(NOW + number) for number in range(20) if since <= number < until]
 
     def test_whole_files_outside_the_window_are_not_decoded(self, tmp_path):
@@ -231,69 +225,9 @@ class TestReading:
             path = tmp_path / f"executions-{number}.jsonl"
             write(tmp_path, line_of(Entry(iso(NOW + number * day), f"a{number}")), "torn", name=path.name)
             os.utime(path, (NOW + number * day, NOW + number * day))
-        reading = Reading(tmp_path, TimeRange(NOW + 1.5 * day, NOW + 3.5 * day))
+        reading = LedgerReader(tmp_path, TimeRange(NOW + 1.5 * day, NOW + 3.5 * day))
         assert [entry.agent_name for entry in reading.entries()] == ["a2", "a3"]
         assert reading.skipped == 2
-
-
-class TestLargeLedgers:
-    """Whose files are shared out among processes."""
-
-    @pytest.fixture
-    def large(self, tmp_path, monkeypatch):
-        for number in range(40):
-            name = f"executions-{number // 8 + 1:06d}.jsonl" if number < 32 else "executions.jsonl"
-            entry = Entry(
-                iso(NOW + number),
-                f"a{number % 3}",
-                execution_time_ms=10.0 * number,
-                estimated_cost=0.25,
-                run=f"run {number // 8}",
-                attempts=1,
-                wait_ms=1.0,
-                service_time_ms=2.0,
-                timeline=((0.0, 10.0 * number, 1, None),),
-            )
-            write(tmp_path, line_of(entry), name=name)
-        write(tmp_path, "foreign", name="executions-000001.jsonl")
-        return tmp_path
-
-    @pytest.fixture
-    def shared_out(self, large, monkeypatch):
-        """And the helpers that were started for it."""
-        started = []
-
-        class Watched(crew._Helper):
-            def __init__(self, folder, window, names):
-                super().__init__(folder, window, names)
-                started.append(names)
-
-        monkeypatch.setattr(crew, "WORTH_A_PROCESS", 1)
-        monkeypatch.setattr(crew.os, "cpu_count", lambda: 3)
-        monkeypatch.setattr(crew, "_Helper", Watched)
-        return started
-
-    @pytest.mark.parametrize("window", [EVERYTHING, TimeRange(NOW + 5, NOW + 30)])
-    def test_their_figures_are_those_of_one_process(self, large, monkeypatch, request, window):
-        alone = summary_of(large, window).as_dict()
-        helpers = request.getfixturevalue("shared_out")
-        assert summary_of(large, window).as_dict() == alone
-        assert helpers == [["executions-000001.jsonl"], ["executions-000002.jsonl"]]
-
-    @pytest.mark.parametrize("broken", ["not_there", "ends_at_once"])
-    def test_what_a_process_could_not_read_is_read_here(self, large, shared_out, monkeypatch, broken):
-        monkeypatch.setattr(
-            crew.sys, "executable", {"not_there": str(large / "python"), "ends_at_once": "/bin/false"}[broken]
-        )
-        found = summary_of(large).as_dict()
-        assert (found["executions"], found["skipped_lines"], len(shared_out)) == (40, 1, 2)
-
-    def test_files_outside_the_window_start_no_process(self, large, shared_out):
-        day = 86_400
-        for path in large.glob("executions-*"):
-            os.utime(path, (NOW, NOW))
-        assert summary_of(large, TimeRange(NOW + day)).as_dict()["executions"] == 0
-        assert shared_out == []
 
 
 class TestWindow:
@@ -302,23 +236,23 @@ class TestWindow:
         [("45m", 2700), ("3h", 10_800), ("2d", 172_800), ("1w", 604_800), ("1.5h", 5400), ("90s", 90)],
     )
     def test_an_age_is_counted_back_from_now(self, text, seconds):
-        assert moment_of(text, NOW) == NOW - seconds
+        assert parse_moment(text, NOW) == NOW - seconds
 
     def test_a_date_or_a_time(self):
-        assert moment_of("2026-11-25T08:30:00+01:00", NOW) == moment_of("2026-11-25T07:30:00Z", NOW)
-        assert moment_of("2026-11-25", NOW) == datetime(2026, 11, 25).timestamp()
+        assert parse_moment("2026-11-25T08:30:00+01:00", NOW) == parse_moment("2026-11-25T07:30:00Z", NOW)
+        assert parse_moment("2026-11-25", NOW) == datetime(2026, 11, 25).timestamp()
 
     @pytest.mark.parametrize("text", ["yesterday", "2h ago", "-3h", "2026-13-01", "3", "nan"])
     def test_anything_else_says_what_can_be_given(self, text):
         with pytest.raises(InvalidOptionError, match="2026-11-25"):
-            moment_of(text, NOW)
+            parse_moment(text, NOW)
 
     def test_two_begins_or_an_end_before_the_begin_are_refused(self):
         with pytest.raises(InvalidOptionError, match="leave one out"):
-            window_of(NOW, hours=1, since="2d")
-        with pytest.raises(InvalidOptionError, match="Nothing lies between"):
-            window_of(NOW, since="1h", until="2h")
-        assert window_of(NOW, since="2h", until="1h") == TimeRange(NOW - 7200, NOW - 3600)
+            parse_time_range(NOW, hours=1, since="2d")
+        with pytest.raises(InvalidOptionError, match="is empty"):
+            parse_time_range(NOW, since="1h", until="2h")
+        assert parse_time_range(NOW, since="2h", until="1h") == TimeRange(NOW - 7200, NOW - 3600)
 
 
 class TestDistribution:
@@ -340,7 +274,7 @@ class TestDistribution:
         merged = Distribution((), exact_up_to)
         for part in parts:
             merged.merge(Distribution(part, exact_up_to))
-        assert (merged.count, merged.most, merged.is_exact) == (whole.count, whole.most, whole.is_exact)
+        assert (merged.count, merged.maximum, merged.is_exact) == (whole.count, whole.maximum, whole.is_exact)
         assert merged.total == pytest.approx(whole.total)
         for share in (0.0, 0.25, 0.5, 0.95, 1.0):
             assert merged.quantile(share) == whole.quantile(share)
@@ -447,7 +381,7 @@ def close(found, expected):
 class TestFigures:
     @given(st.lists(entries(), min_size=1, max_size=12))
     def test_they_are_those_of_the_entries(self, found):
-        rows, _ = read_lines([line_of(one).encode() + b"\n" for one in found])
+        rows, _ = decode_lines([line_of(one).encode() + b"\n" for one in found])
         summary = Summary()
         for begin in range(0, len(rows), 5):
             summary.add(rows[begin : begin + 5])
@@ -481,18 +415,18 @@ class TestFigures:
 
     def test_a_folder_says_how_many_lines_it_could_not_use(self, tmp_path):
         write(tmp_path, line_of(Entry(iso(NOW), "a")), "foreign", b'{"torn')
-        summary = summary_of(tmp_path).as_dict()
+        summary = read_summary(tmp_path).as_dict()
         assert (summary["executions"], summary["skipped_lines"]) == (1, 2)
 
     @pytest.mark.parametrize(("moment", "ms"), [("0001-01-01T00:00:00Z", 0), ("9999-12-31T23:59:58Z", 1e14)])
     def test_the_first_and_the_last_moment_of_the_calendar_can_be_shown(self, tmp_path, moment, ms):
         write(tmp_path, json.dumps({"timestamp": moment, "agent_name": "a", "execution_time_ms": ms}))
-        summary = summary_of(tmp_path).as_dict()
+        summary = read_summary(tmp_path).as_dict()
         assert list(summary["by_day"]) == [moment[:10]] and summary["ended"][:10] == moment[:10]
 
     def test_advice_is_that_of_the_error(self):
-        assert "max_concurrent" in advice_on("RateLimitError")
-        assert advice_on("KeyError") is None
+        assert "max_concurrent" in advice_for("RateLimitError")
+        assert advice_for("KeyError") is None
 
 
 def trips(run, *found):
@@ -549,24 +483,18 @@ class TestTimeAtLimit:
         expected = swept(found)
         assert at_limit.share() == (expected if expected is None else pytest.approx(expected))
 
-    def test_what_is_kept_back_is_bounded(self, monkeypatch):
+    def test_bounds_its_buffer(self):
         """And, where executions end roughly in the order of their begins, costs nothing."""
-        from claude_force.ledger import saturation as limit
-
         spans = [(number, number + 3, 1 + number % 4) for number in range(2000)]
-        whole, bounded = TimeAtConcurrencyLimit(), TimeAtConcurrencyLimit()
+        whole, bounded = TimeAtConcurrencyLimit(), TimeAtConcurrencyLimit(max_buffered=50)
         whole.add(trips("r", *spans))
-        monkeypatch.setattr(limit, "MOST_KEPT_BACK", 50)
         for one in spans:
             bounded.add(trips("r", one))
-            assert bounded._kept_back <= 51
+            assert bounded._buffered <= 51
         assert bounded.share() == pytest.approx(whole.share())
 
-    def test_runs_that_are_long_over_are_let_go(self, monkeypatch):
-        from claude_force.ledger import saturation as limit
-
-        monkeypatch.setattr(limit, "MOST_RUNS", 10)
-        at_limit = TimeAtConcurrencyLimit()
+    def test_bounds_its_runs(self):
+        at_limit = TimeAtConcurrencyLimit(max_runs=10)
         for number in range(100):
             at_limit.add(trips(f"r{number}", (0, 1, 1 + number % 2)))
         assert len(at_limit._runs) == 10

@@ -13,7 +13,7 @@ import pytest
 from fleet import write_project
 from ledgers import line_of
 
-from claude_force.cli import format_metrics as amounts
+from claude_force.cli import metrics as amounts
 from claude_force.cli.main import main
 from claude_force.ledger.entry import Entry
 
@@ -268,7 +268,7 @@ class TestExport:
         for target in (ledger, tmp_path / "link"):
             assert main(["metrics", "export", "-o", str(target)]) == 2
             assert main(["report", "-o", str(target)]) == 2
-        assert "Name another file" in capsys.readouterr().err
+        assert "belongs to the ledger itself" in capsys.readouterr().err
         assert ledger.read_bytes() == before
 
     def test_prometheus_gets_counters_and_summaries(self, ledger, capsys):

@@ -13,9 +13,9 @@ from claude_force.costs import CostTotals, clear_cost, is_unpriced, without_cost
 from claude_force.engine.result_builder import CallLabels, shared, succeeded
 from claude_force.engine.result_json import as_cached
 from claude_force.errors import OverloadedError
-from claude_force.ledger.decoder import read_lines
-from claude_force.ledger.encoder import line_of_execution
-from claude_force.ledger.metrics import figures_of
+from claude_force.ledger.encoder import encode_line
+from claude_force.ledger.entry import decode_lines
+from claude_force.ledger.metrics import compute_metrics
 from claude_force.types import AgentResult, Attempt, Reply, Usage
 from claude_force.workflow import Step, StepResult, Workflow, WorkflowResult
 
@@ -48,8 +48,8 @@ def of_outcome(results):
 
 
 def of_ledger(results):
-    lines = [line_of_execution(replace(executed(), result=one), "run").encode() for one in results]
-    figures = figures_of(read_lines([line + b"\n" for line in lines])[0])
+    lines = [encode_line(replace(executed(), result=one), "run").encode() for one in results]
+    figures = compute_metrics(decode_lines([line + b"\n" for line in lines])[0])
     return CostTotals(figures.cost, figures.unknown_price, figures.saved_cost, figures.prompt_cache_saving)
 
 

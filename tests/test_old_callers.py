@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from claude_force import AgentOrchestrator, AgentResult, AsyncAgentOrchestrator, ResponseCache
-from claude_force.cli.main import main, parse
+from claude_force.cli.main import main
+from claude_force.cli.parser import parse
 from claude_force.performance_tracker import PerformanceTracker
 from claude_force.testing import faults
 

@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,9 @@ from ledgers import SECRET, entry_of, executed, failed, line_of, lines, written
 
 from claude_force import performance_tracker
 from claude_force.errors import InvalidOptionError, OverloadedError
-from claude_force.ledger import rotating_log as journal
-from claude_force.ledger.decoder import read_lines
-from claude_force.ledger.encoder import line_of_execution
+from claude_force.ledger import rotating_log
+from claude_force.ledger.encoder import encode_line
+from claude_force.ledger.entry import decode_lines
 from claude_force.performance_tracker import BATCH, PerformanceTracker
 from claude_force.storage import locks
 from claude_force.types import AgentResult, Attempt, Call, CallCompleted, Usage
@@ -80,6 +81,14 @@ def python(program, *arguments, **options):
     )
 
 
+def wait_for_lines(folder, count):
+    """Returns when another thread has written exactly `count` lines."""
+    deadline = time.monotonic() + 30
+    while len(lines(folder)) != count:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 class TestRecording:
     def test_an_execution_is_one_line_with_what_the_entry_says(self, tracker, folder):
         one = executed(7)
@@ -91,13 +100,13 @@ class TestRecording:
 
     @given(executions())
     def test_whatever_an_execution_holds_is_in_its_line_as_the_entry_says(self, one):
-        line = line_of_execution(one, "run")
+        line = encode_line(one, "run")
         assert line.isascii()
         assert json.loads(line) == json.loads(line_of(entry_of(one, "run")))
 
     @pytest.mark.parametrize("usd", [float("nan"), float("inf")])
     def test_money_that_is_no_number_is_not_known(self, usd):
-        ((row,), _) = read_lines([line_of_execution(executed(cost=usd, saved_cost=usd), "run").encode()])
+        ((row,), _) = decode_lines([encode_line(executed(cost=usd, saved_cost=usd), "run").encode()])
         assert (row["estimated_cost"], row["saved_cost"]) == (None, None)
 
     def test_names_of_the_older_format_are_always_there(self, tracker, folder):
@@ -126,16 +135,14 @@ class TestRecording:
 
     def test_it_is_written_without_a_flush(self, tracker, folder):
         tracker.record(executed())
-        tracker._clerk.stop()
-        assert len(lines(folder)) == 1
+        wait_for_lines(folder, 1)
 
     def test_a_full_batch_does_not_wait_for_the_clock(self, folder, monkeypatch):
         monkeypatch.setattr(performance_tracker, "LINGER_SECONDS", 3600)
         tracker = PerformanceTracker(folder)
         for number in range(BATCH):
             tracker.record(executed(number))
-        tracker._clerk.close()
-        assert len(lines(folder)) == BATCH
+        wait_for_lines(folder, BATCH)
 
     def test_recording_goes_on_after_close(self, tracker, folder):
         for number in range(3):
@@ -160,15 +167,15 @@ class TestRecording:
             f"req_{1000 * thread + number}" for thread in range(6) for number in range(200)
         }
 
-    async def test_the_event_loop_does_not_wait_for_the_disk(self, tracker, folder, monkeypatch):
-        disk = threading.Event()
-        append = tracker._journal.append
-        monkeypatch.setattr(tracker._journal, "append", lambda lines: disk.wait(30) and append(lines))
+    async def test_the_event_loop_does_not_wait_for_the_disk(self, tracker, folder):
+        folder.mkdir(parents=True)
+        holder = os.open(folder / "lock", os.O_RDWR | os.O_CREAT)
+        assert locks.try_lock(holder)
         for number in range(3 * BATCH):
             tracker.record(executed(number))
             await asyncio.sleep(0)
         assert lines(folder) == []
-        disk.set()
+        os.close(holder)
         tracker.flush()
         assert len(lines(folder)) == 3 * BATCH
 
@@ -209,10 +216,10 @@ class TestFailure:
         assert "not recorded" in caplog.text
 
     def test_without_a_thread_it_is_written_at_once(self, tracker, folder, monkeypatch):
-        def refuse(job):
+        def refuse(thread):
             raise RuntimeError("can't start new thread")
 
-        monkeypatch.setattr(tracker._clerk, "leave", refuse)
+        monkeypatch.setattr(threading.Thread, "start", refuse)
         for number in range(2):
             tracker.record(executed(number))
             assert len(lines(folder)) == number + 1
@@ -220,7 +227,7 @@ class TestFailure:
     def test_a_lock_that_is_never_given_back_holds_nobody_up_for_good(
         self, tracker, folder, monkeypatch, caplog
     ):
-        monkeypatch.setattr(journal, "_MOST_WAITING_SECONDS", 0.01)
+        monkeypatch.setattr(rotating_log, "_LOCK_TIMEOUT_SECONDS", 0.01)
         folder.mkdir(parents=True)
         holder = os.open(folder / "lock", os.O_RDWR | os.O_CREAT)
         try:
@@ -230,7 +237,7 @@ class TestFailure:
         finally:
             os.close(holder)
         assert len(lines(folder)) == 1
-        assert "the lock of the ledger was not given" in caplog.text
+        assert "could not lock the ledger" in caplog.text
 
     def test_half_a_line_hides_nothing_that_follows(self, tracker, folder):
         folder.mkdir(parents=True)
@@ -379,7 +386,7 @@ from claude_force.performance_tracker import BATCH, PerformanceTracker
 performance_tracker.LINGER_SECONDS = 3600
 tracker = PerformanceTracker(Path(sys.argv[1]))
 for number in range(10**6):
-    while len(tracker._waiting) >= BATCH:
+    while len(tracker._pending) >= BATCH:
         pass
     tracker.record(executed(number))
     print(number + 1, flush=True)

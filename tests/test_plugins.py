@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from test_agents import Project
 
 from claude_force.agents import Registry
-from claude_force.agents.commands import injections, render
+from claude_force.agents.commands import find_injections, render
 from claude_force.agents.names import is_agent_name
 from claude_force.cli.main import main
 from claude_force.errors import AgentNotFoundError, ConfigurationError, InvalidAgentNameError
@@ -288,7 +288,7 @@ class TestCommands:
         ],
     )
     def test_what_claude_code_would_put_in_is_found(self, text, found):
-        assert injections(text) == found
+        assert find_injections(text) == found
 
     def test_info_shows_kind_hint_and_source(self, project, monkeypatch, capsys):
         text = (

@@ -18,8 +18,7 @@ from ledgers import line_of
 from report_entries import START, fleet_entries, rows_of
 
 from claude_force.cli.main import main
-from claude_force.ledger.decoder import read_lines
-from claude_force.ledger.entry import Entry
+from claude_force.ledger.entry import Entry, decode_lines
 from claude_force.report import build_report, select
 from claude_force.report.data import table
 from claude_force.report.executions import executions_of
@@ -112,7 +111,7 @@ class TestAnyLedger:
         st.sampled_from([timezone.utc, timezone(timedelta(hours=-9))]),
     )
     def test_whatever_the_ledgers_reading_lets_through_can_be_shown(self, lines, zone):
-        rows, _ = read_lines([json.dumps(line).encode() + b"\n" for line in lines])
+        rows, _ = decode_lines([json.dumps(line).encode() + b"\n" for line in lines])
         page = build_report(rows, "x", zone).html
         page.encode("utf-8")
         assert page.count("<script") == 2

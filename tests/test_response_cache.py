@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from claude_force.cache.memory import MemoryLayer
-from claude_force.cache.request_key import cache_key, encode, field_checksums, question
+from claude_force.cache.request_key import cache_key, encode, field_checksums, request_fields
 from claude_force.errors import CacheError
 from claude_force.response_cache import ResponseCache
 from claude_force.storage.secret import find_secret
@@ -76,36 +76,40 @@ def change(folder, agent):
 
 class TestKey:
     def test_has_32_hex_characters(self):
-        assert len(cache_key(question(*ASKED, {})).hex()) == 32
+        assert len(cache_key(request_fields(*ASKED, {})).hex()) == 32
 
     @given(st.lists(st.text(), max_size=6), st.lists(st.text(), max_size=6))
     def test_no_two_lists_of_texts_have_one_encoding(self, one, other):
         assert (encode(one) == encode(other)) == (one == other)
 
     def test_a_colon_in_a_field_is_no_boundary(self):
-        assert cache_key(question("x:y", "z", "m", {})) != cache_key(question("x", "y:z", "m", {}))
+        assert cache_key(request_fields("x:y", "z", "m", {})) != cache_key(
+            request_fields("x", "y:z", "m", {})
+        )
 
     @given(st.dictionaries(st.text(max_size=5), st.text(max_size=5)), st.randoms())
     def test_the_order_of_the_fingerprint_does_not_matter(self, fields, chance):
         shuffled = list(fields.items())
         chance.shuffle(shuffled)
-        assert question("a", "t", "m", fields) == question("a", "t", "m", dict(shuffled))
+        assert request_fields("a", "t", "m", fields) == request_fields("a", "t", "m", dict(shuffled))
 
     def test_a_fingerprint_field_never_stands_for_one_of_the_question(self):
-        assert cache_key(question("a", "t", "m", {"agent": "b"})) != cache_key(question("b", "t", "m", {}))
+        assert cache_key(request_fields("a", "t", "m", {"agent": "b"})) != cache_key(
+            request_fields("b", "t", "m", {})
+        )
 
     def test_is_the_same_in_every_release_so_that_what_was_kept_is_found(self):
         texts = b"1:a1:t1:m10:definition1:d8:endpoint2:\xc3\xa9e"
-        kept = cache_key(question("a", "t", "m", {"endpoint": "\xe9e", "definition": "d"}))
+        kept = cache_key(request_fields("a", "t", "m", {"endpoint": "\xe9e", "definition": "d"}))
         assert kept == hashlib.sha256(texts).digest()[:16]
 
     def test_half_a_surrogate_pair_can_be_asked_for(self):
-        one, other = (question("a", half, "m", {"f": half}) for half in ("\ud800", "\udc00"))
+        one, other = (request_fields("a", half, "m", {"f": half}) for half in ("\ud800", "\udc00"))
         assert cache_key(one) != cache_key(other)
         assert field_checksums(one) != field_checksums(other)
 
     def test_its_checksums_go_by_the_names_of_the_fields_as_they_are_kept(self):
-        one = field_checksums(question("a", "t", "m", {"endpoint": "e"}))
+        one = field_checksums(request_fields("a", "t", "m", {"endpoint": "e"}))
         assert one == {name: zlib.crc32(name[:1].encode()) for name in ("agent", "task", "model", "endpoint")}
 
 

@@ -12,6 +12,7 @@ from claude_force import settings
 from claude_force.engine.retry import Retrier, RetryPolicy
 from claude_force.errors import (
     AuthenticationError,
+    CallError,
     DeadlineExceededError,
     OverloadedError,
     RateLimitError,
@@ -120,7 +121,11 @@ class TestAttempts:
                     return outcome
 
                 try:
-                    return await self.made.run(attempt), clock.now() - 7, numbers
+                    try:
+                        reply = await attempt(1)
+                    except CallError as error:
+                        reply = await self.made.retry(attempt, error)
+                    return reply, clock.now() - 7, numbers
                 except Exception as error:
                     return error, clock.now() - 7, numbers
 

@@ -17,7 +17,7 @@ import pytest
 from fleet import write_project
 
 from claude_force.bulk import ResultsFile, ResumableRun, TaskFile
-from claude_force.cli.bulk_run_index import run_of
+from claude_force.cli.durable_runs import run_of
 from claude_force.cli.main import main
 from claude_force.testing import MessagesServer, RateLimit, faults
 

@@ -19,7 +19,7 @@ import psycopg
 from durable import WorkerProcess, rows, until
 from fleet import write_project
 
-from claude_force.cli.database import Notes
+from claude_force.cli.durable_runs import Notes
 from claude_force.cli.main import main
 from claude_force.durable import Runs
 from claude_force.errors import ConfigurationError

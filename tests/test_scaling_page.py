@@ -17,7 +17,8 @@ import yaml
 from durable import WorkerProcess
 from pages import ROOT, Forge, blocks_of, check, examples_of, walk
 
-from claude_force.cli.main import main, parse
+from claude_force.cli.main import main
+from claude_force.cli.parser import parse
 
 PAGE = ROOT / "docs" / "scaling.md"
 OWNER, USER = "claude_owner", "claude_runs_user"

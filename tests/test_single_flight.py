@@ -26,7 +26,7 @@ class Work:
         self.left = []
         self.release = asyncio.Event()
 
-    async def __call__(self, left):
+    async def __call__(self, left, cost):
         self.runs += 1
         self.left.append(left)
         outcome = self.outcomes.pop(0)
@@ -126,11 +126,11 @@ async def test_when_the_second_fails_too_all_fail_and_nothing_storms():
     assert work.runs == 2
 
 
-@pytest.mark.parametrize(("purses", "runs"), [("aaaa", 1), ("aabb", 2), (None, 4)])
-async def test_who_has_the_purse_that_was_empty_does_not_try_it_again(purses, runs):
+@pytest.mark.parametrize(("keys", "runs"), [("aaaa", 1), ("aabb", 2), (None, 4)])
+async def test_an_exhausted_budget_is_tried_once(keys, runs):
     flights, work = SingleFlight(), Work(*[BudgetExceededError("spent") for _ in range(4)])
     work.release.set()
-    asked = [flights.run("key", work, purse=purse) for purse in purses or [None] * 4]
+    asked = [flights.run("key", work, budget_key=key) for key in keys or [None] * 4]
     outcomes = await asyncio.gather(*asked, return_exceptions=True)
     assert {type(one) for one in outcomes} == {BudgetExceededError}
     assert work.runs == runs
@@ -147,111 +147,106 @@ async def test_a_final_failure_is_everybodys_and_its_requests_are_counted_once()
 
 
 class Paid(Work):
-    """Work that costs a cent at its beginning and a dollar at its end, on the bill of who starts it."""
+    """Work that costs a cent at its beginning and a dollar at its end."""
 
-    def __init__(self, bills, *outcomes):
-        super().__init__(*outcomes)
-        self.bills = list(bills)
-
-    async def __call__(self, left):
-        call_cost = self.bills.pop(0)
-        self.attempt(call_cost, 0.01)
+    async def __call__(self, left, cost):
+        self.attempt(cost, 0.01)
         try:
-            return await super().__call__(left)
+            return await super().__call__(left, cost)
         except OverloadedError as error:
-            self.attempt(call_cost, 1.0)
-            call_cost.copy_to(error)
+            self.attempt(cost, 1.0)
+            cost.copy_to(error)
             raise
         except asyncio.CancelledError:
-            self.attempt(call_cost, 1.0)
+            self.attempt(cost, 1.0)
             raise
 
-    def attempt(self, call_cost, cost):
-        call_cost.timeline += (Attempt(0.0, 1.0, 1, "OverloadedError"),)
-        call_cost.add_failed_cost(cost)
+    def attempt(self, cost, usd):
+        self.ended = usd == 1.0
+        cost.timeline += (Attempt(0.0, 1.0, 1, "OverloadedError"),)
+        cost.add_failed_cost(usd)
 
 
-class TestWhatAnOrphanCosts:
-    """The caller who started it has left, and is told of the first cent; the dollar is another's."""
+class TestCostWhenTheLeaderLeaves:
+    """A leader who is cancelled pays what was spent by then, and one of those who wait pays the rest."""
 
     def begin(self, callers, *outcomes, **options):
-        self.bills = [CallCost() for _ in range(callers)]
-        self.work, self.flights = Paid(self.bills, *outcomes), SingleFlight()
+        self.costs = [CallCost() for _ in range(callers)]
+        self.work, self.flights = Paid(*outcomes), SingleFlight()
         return [
             asyncio.ensure_future(self.flights.run("key", self.work, call_cost=call_cost, **options))
-            for call_cost in self.bills
+            for call_cost in self.costs
         ]
 
-    async def orphaned(self, callers, *outcomes, **options):
+    async def without_leader(self, callers, *outcomes, **options):
         first, *others = self.begin(callers, *outcomes, **options)
         await settle()
         first.cancel()
         await settle()
-        assert self.bills[0].own_share().usd == pytest.approx(0.01)
+        assert self.costs[0].usd == pytest.approx(0.01)
         return others
 
-    async def test_falls_to_one_of_those_for_whom_it_fails(self):
+    async def test_one_pays_if_it_fails(self):
         outcomes = [OverloadedError("busy") for _ in range(2)]
-        others = await self.orphaned(4, *outcomes)
+        others = await self.without_leader(4, *outcomes)
         self.work.release.set()
         errors = await asyncio.gather(*others, return_exceptions=True)
         assert {type(one) for one in errors} == {OverloadedError}
-        # One inherits a dollar, and pays a cent and a dollar for its own.
+        # One pays the rest of the first run, and all of the second.
         assert sorted(one.cost or 0.0 for one in errors) == [0.0, 0.0, pytest.approx(2.01)]
         assert sorted(one.attempts for one in errors) == [0, 0, 3]
         assert sorted(len(one.timeline) for one in errors) == [0, 0, 3]
 
-    async def test_falls_to_one_of_those_who_find_another_answer(self):
+    async def test_one_pays_if_a_retry_succeeds(self):
         reply = Reply("x", "m", Usage(1, 1), "end_turn", attempts=1, cost=0.25)
-        others = await self.orphaned(3, OverloadedError("busy"), reply)
+        others = await self.without_leader(3, OverloadedError("busy"), reply)
         self.work.release.set()
         await asyncio.gather(*others)
-        replies = [call_cost.with_inherited(reply) for call_cost in self.bills[1:]]
+        replies = [call_cost.added_to(reply) for call_cost in self.costs[1:]]
         assert sorted(one.wasted_cost for one in replies) == [0.0, pytest.approx(1.0)]
         assert sorted(one.attempts for one in replies) == [1, 2]
 
-    async def test_falls_to_the_last_who_is_cancelled(self):
-        one, other = await self.orphaned(3, "never")
+    async def test_last_to_be_cancelled_pays(self):
+        one, other = await self.without_leader(3, "never")
         one.cancel()
         await settle()
         other.cancel()
         await settle()
-        assert [call_cost.own_share().usd for call_cost in self.bills[1:]] == [None, pytest.approx(1.0)]
+        assert [call_cost.usd for call_cost in self.costs[1:]] == [None, pytest.approx(1.0)]
         assert self.work.cancelled == 1
 
-    async def test_falls_to_the_last_whose_time_is_up(self):
-        (other,) = await self.orphaned(2, "never", deadline_seconds=0.05)
+    async def test_last_to_time_out_pays(self):
+        (other,) = await self.without_leader(2, "never", deadline_seconds=0.05)
         with pytest.raises(DeadlineExceededError, match=r"deadline of 0\.0\d* s") as caught:
             await other
         assert (caught.value.cost, caught.value.attempts) == (pytest.approx(1.0), 1)
         assert self.work.runs == 1
 
-    async def test_is_not_borne_again_by_one_who_takes_over_by_a_budget_of_its_own(self):
-        (other,) = await self.orphaned(2, BudgetExceededError("the starter's"), "answer")
+    async def test_a_retry_with_another_budget_pays_for_itself(self):
+        (other,) = await self.without_leader(2, BudgetExceededError("the starter's"), "answer")
         self.work.release.set()
         assert await other == ("answer", True)
-        assert self.bills[1].inherited.usd is None
+        assert self.costs[1].is_empty
 
-    async def test_all_of_it_falls_to_another_where_the_caller_leaves_when_it_has_landed(self):
+    async def test_another_pays_if_the_leader_leaves_at_its_end(self):
         first, other = self.begin(2, OverloadedError("busy"), "answer")
         await settle()
         self.work.release.set()
-        while not self.bills[0].timeline[1:]:
+        while not self.work.ended:
             await asyncio.sleep(0)
         # It has ended, and none of those who wait for it has had its turn.
         first.cancel()
         with pytest.raises(asyncio.CancelledError):
             await first
         assert await other == ("answer", True)
-        told = [self.bills[0].own_share().usd, self.bills[1].inherited.usd]
-        assert told == [None, pytest.approx(1.01)]
+        assert [call_cost.usd for call_cost in self.costs] == [None, pytest.approx(1.01)]
 
 
 async def test_work_that_nobody_waits_for_has_ended_when_a_scope_of_anyio_is_left():
     class Slow(Work):
-        async def __call__(self, left):
+        async def __call__(self, left, cost):
             try:
-                return await super().__call__(left)
+                return await super().__call__(left, cost)
             finally:
                 await asyncio.sleep(0.05)
                 self.over = True
@@ -265,12 +260,12 @@ async def test_work_that_nobody_waits_for_has_ended_when_a_scope_of_anyio_is_lef
 async def test_who_is_cancelled_once_more_is_told_of_all_that_it_cost():
     call_cost = CallCost()
 
-    async def work(left):
+    async def work(left, cost):
         try:
             await asyncio.Event().wait()
         finally:
             await asyncio.sleep(0.01)
-            call_cost.add_failed_cost(1.0)
+            cost.add_failed_cost(1.0)
 
     (one,) = start(SingleFlight(), work, 1, call_cost=call_cost)
     for _ in range(2):
@@ -278,7 +273,7 @@ async def test_who_is_cancelled_once_more_is_told_of_all_that_it_cost():
         one.cancel()
     with pytest.raises(asyncio.CancelledError):
         await one
-    assert call_cost.own_share().usd == 1.0
+    assert call_cost.usd == 1.0
 
 
 async def test_each_caller_keeps_its_own_deadline():

@@ -56,7 +56,7 @@ def test_what_reads_files_needs_no_engine(plain, arguments):
 
 def test_a_list_of_agents_reads_nothing_that_only_calls_need(plain):
     found = imported("list", "agents")
-    assert not found & {"hashlib", "shlex", "claude_force.types", "claude_force.agents.preparing"}
+    assert not found & {"hashlib", "shlex", "claude_force.types", "claude_force.agents.call_builder"}
 
 
 def test_a_pattern_is_compiled_with_its_first_use():

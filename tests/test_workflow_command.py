@@ -12,8 +12,8 @@ import pexpect
 import pytest
 from fleet import command
 
+from claude_force.cli.displays import WorkflowDisplay
 from claude_force.cli.main import main
-from claude_force.cli.workflow_display import WorkflowDisplay
 from claude_force.testing import faults
 from claude_force.types import AgentResult
 from claude_force.workflow import StepEvent, StepResult

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from claude_force.agents.names import nearest
+from claude_force.agents.names import suggest
 from claude_force.errors import AgentNotFoundError, InvalidWorkflowError
 from claude_force.workflow import Step, Workflow
 from claude_force.workflow import models as template
@@ -25,7 +25,7 @@ AGENTS = ("python-expert", "code-reviewer")
 def check_agent(name):
     if name not in AGENTS:
         raise AgentNotFoundError(
-            f"Agent '{name}' not found. Did you mean: {', '.join(nearest(name, AGENTS))}?"
+            f"Agent '{name}' not found. Did you mean: {', '.join(suggest(name, AGENTS))}?"
         )
 
 
@@ -267,7 +267,7 @@ class TestHostileFiles:
         agents = [f"reviewer-number-{n:05d}-of-the-team" for n in range(3_000)]
 
         def unknown(name):
-            raise AgentNotFoundError(f"Agent '{name}' not found. {nearest(name, agents)}")
+            raise AgentNotFoundError(f"Agent '{name}' not found. {suggest(name, agents)}")
 
         written = HOSTILE[kind] if kind == "a chain" else {"steps": HOSTILE[kind]}
         began = time.process_time()

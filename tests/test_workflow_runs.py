@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from claude_force.async_orchestrator import AsyncAgentOrchestrator
+from claude_force.engine.call_sender import CallSender
 from claude_force.errors import (
     InputError,
     InvalidTaskError,
@@ -491,11 +492,11 @@ class TestResume:
     ):
         async with engine(project, server) as orchestrator:
 
-            async def broken_off(call, left, context):
-                context.call_cost.add_failed_cost(0.5)
+            async def broken_off(sender, call, left, context, call_cost):
+                call_cost.add_failed_cost(0.5)
                 raise asyncio.CancelledError
 
-            monkeypatch.setattr(orchestrator._asking, "_send", broken_off)
+            monkeypatch.setattr(CallSender, "send", broken_off)
             with pytest.raises(asyncio.CancelledError):
                 await orchestrator.execute_workflow(Workflow("one", (Step("a", AGENTS[0]),)), "x")
             (run,) = await orchestrator.runs()

@@ -14,6 +14,7 @@ from claude_force.limits.token_estimator import TokenEstimator
 from claude_force.testing.limits import Limiter
 from claude_force.testing.replies import Refused
 from claude_force.transport.error_mapping import from_status
+from claude_force.transport.services import API
 from claude_force.types import Reply, Usage
 
 
@@ -60,7 +61,7 @@ class SimulatedServer:
     `tokens` (time, input, output) of each that was answered.
     """
 
-    is_cloud = False
+    service = API
 
     def __init__(
         self, limit=None, latency=lambda chance: 1.0, status=lambda now: None, retry_after=None, seed=1

@@ -24,7 +24,7 @@ STEPS: Tuple[Tuple[str, str], ...] = (
     ("no budget", "the rest of the engine: the agent's files, bulk, pace, room, retries, prices, the result"),
     (
         "transport",
-        "the transport: the request as the SDK makes it, silence, errors, headers, the answer read",
+        "the transport: the request, silence, errors, headers, the answer read",
     ),
     (LIMIT, "HTTP and JSON, which bare aiohttp has as well"),
 )

@@ -8,32 +8,30 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .context import check_context
-    from .describing import all_fields, listed_fields
-    from .loaded import Problem
+    from .call_builder import CallRefusals, check_context, prepare_call
+    from .description import all_fields, listed_fields
     from .models import resolve_model
     from .names import check_name, check_task
-    from .preparing import prepare_call
-    from .refusals import Refusals
     from .registry import Registry
+    from .snapshot import Problem
 
-# Imported when it is asked for: what names agents need not read them, and what lists them makes no call.
+# Loaded on first use, so that listing agents does not load what only calls need.
 _HOMES = {
-    "Problem": ".loaded",
-    "Refusals": ".refusals",
+    "CallRefusals": ".call_builder",
+    "Problem": ".snapshot",
     "Registry": ".registry",
-    "all_fields": ".describing",
-    "check_context": ".context",
+    "all_fields": ".description",
+    "check_context": ".call_builder",
     "check_name": ".names",
     "check_task": ".names",
-    "listed_fields": ".describing",
-    "prepare_call": ".preparing",
+    "listed_fields": ".description",
+    "prepare_call": ".call_builder",
     "resolve_model": ".models",
 }
 
 __all__ = [
+    "CallRefusals",
     "Problem",
-    "Refusals",
     "Registry",
     "all_fields",
     "check_context",

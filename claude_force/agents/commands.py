@@ -51,7 +51,7 @@ def _words(arguments: str) -> List[str]:
         return arguments.split()
 
 
-def injections(text: str) -> List[str]:
+def find_injections(text: str) -> List[str]:
     """What Claude Code would execute, or replace by a file's text, before it sends the command."""
     found = [match.group() for match in _COMMAND_LINE.finditer(text)]
     if "@" in text:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, NamedTuple, Optional, Sequence, Tuple
 
 from ..errors import ConfigurationError
-from .keys import meant_key
+from .front_matter_keys import closest_key
 
 DEFAULT_PRIORITY = 2
 _SECTIONS = ("agents", "workflows")
@@ -59,7 +59,7 @@ def _slips(value: Dict[str, Any], agents: Dict[str, Any]) -> Iterator[str]:
 
 def _meant(written: Dict[str, Any], known: Sequence[str]) -> Iterator[Tuple[str, str]]:
     for key in written:
-        meant = None if key in known else meant_key(key, known)
+        meant = None if key in known else closest_key(key, known)
         if meant is not None:
             yield key, meant
 

@@ -10,8 +10,8 @@ import re
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from ..lazy_pattern import pattern
-from .keys import IN_TEXT, LISTS, ONE_LINE
-from .model_names import is_model_name
+from .front_matter_keys import IN_TEXT, LISTS, ONE_LINE
+from .names import is_model_name
 
 _LARGEST_FRONT_MATTER = 64 * 1024
 _DEEPEST = 100

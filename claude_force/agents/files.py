@@ -36,7 +36,7 @@ class Bounds(NamedTuple):
         return self._replace(below=self.below.rpartition("/")[0]) if self.below else None
 
 
-class Found(NamedTuple):
+class FoundPath(NamedTuple):
     """A file, a folder or anything else that a path leads to; `real` is its path without links, where the
     path itself has some."""
 
@@ -45,7 +45,7 @@ class Found(NamedTuple):
     real: Optional[Path]
 
 
-class Listing(NamedTuple):
+class FolderListing(NamedTuple):
     """The names in a folder that lead to no folder. `stamp` is the folder's from before it was listed, and
     `real` its path without links, where it is reached by one."""
 
@@ -74,7 +74,7 @@ class AgentFiles:
         for files in self._open.values():
             files.close()
 
-    def find(self, folder: Path, file: str, subject: Optional[str] = "it") -> Optional[Found]:
+    def find(self, folder: Path, file: str, subject: Optional[str] = "it") -> Optional[FoundPath]:
         """What is at a path relative to `folder`; None where nothing is.
 
         Raises ConfigurationError for a path that leaves `folder` by dots, or the root by a link. The error
@@ -92,10 +92,10 @@ class AgentFiles:
             except FileAccessError as error:
                 raise _refused(error, subject) from error
             if place is not None:
-                return Found(spot, place, _real(files, spot, place))
+                return FoundPath(spot, place, _real(files, spot, place))
         return None
 
-    def text(self, folder: Path, file: str, found: Optional[Found], subject: Optional[str] = "it") -> str:
+    def text(self, folder: Path, file: str, found: Optional[FoundPath], subject: Optional[str] = "it") -> str:
         """The text of a file that `find` has just found. Raises ConfigurationError as `find` does."""
         label = str(folder / file)
         try:
@@ -134,7 +134,7 @@ class AgentFiles:
             if one.is_folder or (one.is_link and self.is_folder(folder, f"{file}/{one.name}"))
         ]
 
-    def walk(self, folder: Path, file: str, skipped: Dict[str, str]) -> Iterator[Listing]:
+    def walk(self, folder: Path, file: str, skipped: Dict[str, str]) -> Iterator[FolderListing]:
         """The listings of a folder and of all folders below it.
 
         Adds to `skipped` the paths of what can't be gone into, with the reasons.
@@ -148,7 +148,7 @@ class AgentFiles:
                 left = self._entries_left[bounds.root] = left - len(one.files) - 1
                 if left < 0:
                     raise _too_many(folder / file)
-                yield Listing(
+                yield FolderListing(
                     _relative(bounds, one.spot),
                     stamp_of(one.place.info),
                     _real(files, one.spot, one.place),

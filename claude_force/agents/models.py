@@ -9,14 +9,15 @@ import datetime
 import importlib.util
 import logging
 import re
+from collections.abc import Mapping as AnyMapping
 from functools import lru_cache
 from pathlib import Path
-from typing import List, Match, NamedTuple, Optional, Set, Tuple
+from typing import Any, List, Mapping, Match, NamedTuple, Optional, Set, Tuple
 
 from .. import settings
 from ..errors import InvalidOptionError
 from ..lazy_pattern import pattern
-from .model_names import is_model_name
+from .names import is_model_name
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ class Retirement(NamedTuple):
     successor: str
 
 
-class Choice(NamedTuple):
+class ModelChoice(NamedTuple):
     """What is asked for.
 
     Attributes:
@@ -97,28 +98,28 @@ def resolve_model(call: Optional[str], agent: Optional[str]) -> str:
 
     Raises InvalidOptionError for a value that can't be the name of a model.
     """
-    return model_of(choose(call, agent))
+    return model_id(choose_model(call, agent))
 
 
-def model_of(choice: Choice) -> str:
+def model_id(choice: ModelChoice) -> str:
     """The id that is sent. Raises InvalidOptionError as `resolve_model` does."""
     if choice.family is None:
         return choice.name
     override = settings.alias_override(choice.family)
     if override is None:
-        return newest(choice.family)
+        return newest_model(choice.family)
     meant = _read(override, settings.alias_variable(choice.family))
     # An alias that is set to an alias means the newest of that one.
-    return meant.name if meant.family is None else newest(meant.family)
+    return meant.name if meant.family is None else newest_model(meant.family)
 
 
 def open_alias(call: Optional[str], agent: Optional[str]) -> Optional[str]:
     """The alias that decides on the model, where the environment leaves it to this package what it means."""
-    family = choose(call, agent).family
+    family = choose_model(call, agent).family
     return None if family is None or settings.alias_override(family) else family
 
 
-def choose(call: Optional[str], agent: Optional[str]) -> Choice:
+def choose_model(call: Optional[str], agent: Optional[str]) -> ModelChoice:
     """The first of the call's argument, the agent's file and the environment that asks for a model.
 
     Raises InvalidOptionError for one that can't be the name of a model.
@@ -133,25 +134,25 @@ def choose(call: Optional[str], agent: Optional[str]) -> Choice:
     return _first(wishes)
 
 
-def _first(wishes: Tuple[Tuple[str, str], ...]) -> Choice:
+def _first(wishes: Tuple[Tuple[str, str], ...]) -> ModelChoice:
     """`wishes` are values with the names of what they were given by, in the order in which they count."""
     for source, wanted in wishes:
         choice = _read(wanted, source)
         if choice.family is not None or choice.name.lower() not in _PASS_ON:
             return choice
-    return Choice(settings.DEFAULT_ALIAS, settings.DEFAULT_ALIAS)
+    return ModelChoice(settings.DEFAULT_ALIAS, settings.DEFAULT_ALIAS)
 
 
 # All calls of a run have the same few.
 _first_known = lru_cache(maxsize=256)(_first)
 
 
-def is_open(wanted: Optional[str]) -> bool:
+def inherits_model(wanted: Optional[str]) -> bool:
     """Whether a value leaves the model to what counts less than itself."""
     return wanted is None or (isinstance(wanted, str) and _SUFFIX.sub("", wanted.strip()).lower() in _PASS_ON)
 
 
-def _read(wanted: object, source: str) -> Choice:
+def _read(wanted: object, source: str) -> ModelChoice:
     if not isinstance(wanted, str):
         raise InvalidOptionError(f"{source} is {type(wanted).__name__}, not text: name a model.")
     name = wanted.strip()
@@ -161,7 +162,7 @@ def _read(wanted: object, source: str) -> Choice:
             f"{source} is {_shown(wanted)}, which can't be the name of a model: give one id, such as "
             f"{settings.NEWEST_MODELS['sonnet']}, or an alias: {', '.join(_ALIASES)}."
         )
-    return Choice(plain, _ALIASES.get(plain.lower()), name.lower().endswith("[1m]"))
+    return ModelChoice(plain, _ALIASES.get(plain.lower()), name.lower().endswith("[1m]"))
 
 
 def _shown(value: str) -> str:
@@ -169,7 +170,7 @@ def _shown(value: str) -> str:
     return shown if len(shown) <= _MOST_SHOWN else shown[:_MOST_SHOWN] + "..."
 
 
-def betas_of(choice: Choice, model: str) -> Tuple[str, ...]:
+def betas_of(choice: ModelChoice, model: str) -> Tuple[str, ...]:
     """What has to be asked for by a header, so that "[1m]" gets what it says."""
     return (LONG_CONTEXT_BETA,) if choice.is_long and _LONG_UNDER_BETA.fullmatch(model) else ()
 
@@ -187,7 +188,7 @@ def takes_effort(model: str) -> bool:
 
 
 @lru_cache(maxsize=None)
-def newest(family: str) -> str:
+def newest_model(family: str) -> str:
     """The newest id of a family, by the installed SDK and by this package."""
     candidates = [settings.NEWEST_MODELS[family]]
     candidates += [one for one in sdk_models() if _family_of(one) == family]
@@ -215,7 +216,7 @@ def retirement(model: str) -> Optional[Retirement]:
     family = _family_of(model)
     if family is None or family not in settings.NEWEST_MODELS:
         family = "fable" if "mythos" in model else settings.alias_of(model)
-    return Retirement(_LAST_DAYS.get(model), newest(family))
+    return Retirement(_LAST_DAYS.get(model), newest_model(family))
 
 
 _warned: Set[str] = set()
@@ -246,3 +247,28 @@ def _rank(model: str) -> Tuple[List[int], bool]:
     match = _match(model)
     version = [int(part) for part in match.group("version").split("-")] if match else []
     return version, bool(match) and not model[-8:].isdigit()
+
+
+# The ids of Anthropic's API; those of clouds have a prefix or a suffix.
+_THINKS = pattern(r"claude-(?:(?:fable|mythos)-5|opus-5-5|sonnet-5-5)(?![.\d])")
+_OFF = ("disabled", "off", "between_tools")
+
+
+def thinks(model: str, options: Mapping[str, Any]) -> bool:
+    """Whether an answer may begin with thinking: as the option `thinking` says, else as the model does."""
+    told = options.get("thinking")
+    kind = told.get("type") if isinstance(told, AnyMapping) else None
+    if isinstance(kind, str):
+        return kind not in _OFF
+    return _THINKS.search(model.lower()) is not None
+
+
+def default_max_tokens(model: str, options: Mapping[str, Any]) -> int:
+    """The longest answer of a call that names none, in tokens."""
+    if not thinks(model, options):
+        return settings.MAX_TOKENS
+    told = options.get("thinking")
+    budget = told.get("budget_tokens") if isinstance(told, AnyMapping) else None
+    # The API refuses a budget that leaves nothing for the answer.
+    more = budget + settings.MAX_TOKENS if isinstance(budget, int) else 0
+    return max(settings.MAX_TOKENS_THINKING, more)

@@ -86,7 +86,7 @@ def is_lossy(name: str) -> bool:
     return not name.isascii() and any(letter.isalnum() and not letter.isascii() for letter in name)
 
 
-def marked_slug(name: str) -> str:
+def hashed_slug(name: str) -> str:
     """A name that passes the rule and is `name`'s alone, whatever letters it has."""
     # Not above: few names have such letters.
     import hashlib
@@ -99,7 +99,7 @@ def marked_slug(name: str) -> str:
 _FAR_BEHIND = 0.15
 
 
-def nearest(name: str, known: Iterable[str], most: int = 3) -> List[str]:
+def suggest(name: str, known: Iterable[str], most: int = 3) -> List[str]:
     """The known names that `name` may have meant, likeliest first. Of very many or very long ones, none."""
     if len(name) > _LONGEST_COMPARED:
         return []
@@ -112,3 +112,14 @@ def nearest(name: str, known: Iterable[str], most: int = 3) -> List[str]:
     # Beside "--budget" for "--buget", "--quiet" would be noise.
     alike = [difflib.SequenceMatcher(None, one, name.lower()).ratio() for one in close]
     return [by_lower[one] for one, ratio in zip(close, alike) if ratio > alike[0] - _FAR_BEHIND]
+
+
+# Room for an inference profile's ARN on Bedrock.
+_LONGEST_MODEL_NAME = 256
+# Letters of any script, and what ids of the API, of clouds and of gateways have between them.
+_MODEL_NAME = pattern(r"[\w.:/@+~=-]+(?:\[\w+\])?")
+
+
+def is_model_name(text: str) -> bool:
+    """Whether `text` could name a model: it has no blank, comma, quote or sign of a shell."""
+    return len(text) <= _LONGEST_MODEL_NAME and _MODEL_NAME.fullmatch(text) is not None

@@ -12,9 +12,9 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 from ..errors import ConfigurationError
 from .discovery import PLUGIN_FILES
-from .keys import listed
-from .loaded import Loaded, Problem
+from .front_matter_keys import parse_names
 from .names import is_name, slug
+from .snapshot import Problem, RegistrySnapshot
 
 _MANIFEST, _MARKET = PLUGIN_FILES
 _PARTS = ("agents", "commands")
@@ -33,7 +33,7 @@ class Plugin(NamedTuple):
     commands: Tuple[str, ...]
 
 
-def find_plugins(loaded: Loaded, root: Path) -> List[Plugin]:
+def find_plugins(loaded: RegistrySnapshot, root: Path) -> List[Plugin]:
     """The plugins of a repository, each name once; what is wrong with one is a problem of `loaded`."""
     manifest, market = _read_json(loaded, root, _MANIFEST), _read_json(loaded, root, _MARKET)
     found: Dict[str, Plugin] = {}
@@ -66,7 +66,7 @@ def _of_root(root: Path, manifest: Optional[Dict[str, Any]]) -> Iterator[Plugin]
         yield _plugin(manifest, root.name, "")
 
 
-def _of_folder(loaded: Loaded, root: Path, is_listed: bool) -> Iterator[Plugin]:
+def _of_folder(loaded: RegistrySnapshot, root: Path, is_listed: bool) -> Iterator[Plugin]:
     """Those in `plugins/`. Without a manifest of its own one counts where the repository has one."""
     for name in _folders_in(loaded, root, "plugins"):
         place = f"plugins/{name}"
@@ -80,9 +80,9 @@ def _of_folder(loaded: Loaded, root: Path, is_listed: bool) -> Iterator[Plugin]:
             yield _plugin(manifest or {}, name, place)
 
 
-def _folders_in(loaded: Loaded, root: Path, place: str) -> List[str]:
+def _folders_in(loaded: RegistrySnapshot, root: Path, place: str) -> List[str]:
     try:
-        loaded.look(root, place, shared=True)
+        loaded.find_file(root, place, shared=True)
         return loaded.reader.folders_in(root, place)[:_MOST_PLUGINS]
     except ConfigurationError as error:
         loaded.problems.append(Problem(place, place, str(error)))
@@ -90,7 +90,7 @@ def _folders_in(loaded: Loaded, root: Path, place: str) -> List[str]:
 
 
 def _of_market(
-    loaded: Loaded, root: Path, market: Optional[Dict[str, Any]], root_is_plugin: bool
+    loaded: RegistrySnapshot, root: Path, market: Optional[Dict[str, Any]], root_is_plugin: bool
 ) -> Iterator[Plugin]:
     entries = (market or {}).get("plugins")
     metadata = (market or {}).get("metadata")
@@ -118,7 +118,10 @@ def _plugin(manifest: Dict[str, Any], otherwise: str, folder: str, whole: bool =
         part: tuple(
             dict.fromkeys(
                 _joined(folder, one)
-                for one in (*((part,) if whole else ()), *(listed(manifest.get(part)) or ())[:_MOST_LISTED])
+                for one in (
+                    *((part,) if whole else ()),
+                    *(parse_names(manifest.get(part)) or ())[:_MOST_LISTED],
+                )
             )
         )
         for part in _PARTS
@@ -134,10 +137,10 @@ def _joined(folder: str, path: str) -> str:
     return "/".join(one for one in (folder, plain) if one)
 
 
-def _read_json(loaded: Loaded, root: Path, file: str) -> Optional[Dict[str, Any]]:
+def _read_json(loaded: RegistrySnapshot, root: Path, file: str) -> Optional[Dict[str, Any]]:
     """The object in a manifest; None where there is none, {} where it can't be read, which is a problem."""
     try:
-        found = loaded.look(root, file, shared=True)
+        found = loaded.find_file(root, file, shared=True)
         if found is None:
             return None
         value = json.loads(loaded.reader.text(root, file, found))
@@ -150,7 +153,7 @@ def _read_json(loaded: Loaded, root: Path, file: str) -> Optional[Dict[str, Any]
     return value
 
 
-def _peek(loaded: Loaded, root: Path, file: str) -> Dict[str, Any]:
+def _peek(loaded: RegistrySnapshot, root: Path, file: str) -> Dict[str, Any]:
     files = loaded.reader
     try:
         value = json.loads(files.text(root, file, files.find(root, file)))

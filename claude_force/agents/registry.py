@@ -6,16 +6,16 @@ import threading
 from pathlib import Path
 from typing import Any, Dict, FrozenSet, List, Optional, Union
 
+from ..agent_types import Agent
 from ..errors import AgentNotFoundError, ConfigurationError, WorkflowNotFoundError
 from ..storage.project_files import shown
 from ..storage.project_root import working_folder
-from ..types import Agent
-from .building import PROBLEM
+from .agent_settings import PROBLEM
 from .discovery import Sources, find_sources
 from .files import stamp
-from .loaded import Loaded, Problem
-from .loading import load_sources
-from .names import agent_slug, check_name, nearest
+from .loader import load_sources
+from .names import agent_slug, check_name, suggest
+from .snapshot import Problem, RegistrySnapshot
 
 
 class Registry:
@@ -27,7 +27,7 @@ class Registry:
         self._sources: Sources = find_sources(config_path, start or working_folder())
         self._ledger = self._sources.ledger
         self._lock = threading.Lock()
-        self._loaded: Optional[Loaded] = None
+        self._loaded: Optional[RegistrySnapshot] = None
 
     @property
     def folder(self) -> Path:
@@ -65,14 +65,14 @@ class Registry:
         if agent is not None:
             return agent
         check_name(name)
-        problem = loaded.problem_of(name)
+        problem = loaded.find_problem(name)
         if problem is not None:
             reason = problem.reason.rstrip(".")
             raise ConfigurationError(f"Agent '{name}' can't be used: {reason} ({problem.file}).")
         raise AgentNotFoundError(f"Agent '{name}' not found. {self._hint(name, loaded)}")
 
-    def _hint(self, name: str, loaded: Loaded) -> str:
-        close = nearest(name, loaded.agents)
+    def _hint(self, name: str, loaded: RegistrySnapshot) -> str:
+        close = suggest(name, loaded.agents)
         if close:
             return f"Did you mean: {', '.join(close)}?"
         if loaded.agents:
@@ -115,7 +115,7 @@ class Registry:
         workflows = self._fresh().workflows
         if name in workflows:
             return workflows[name]
-        close = nearest(str(name), workflows)
+        close = suggest(str(name), workflows)
         known = f"There are: {_first(list(workflows))}." if workflows else "There are none in claude.json."
         if close:
             known = f"Did you mean: {', '.join(close)}?"
@@ -146,7 +146,7 @@ class Registry:
             return None
         return agent if loaded.is_current(agent.name) else None
 
-    def _fresh(self) -> Loaded:
+    def _fresh(self) -> RegistrySnapshot:
         with self._lock:
             loaded = self._loaded
             if loaded is None or any(stamp(path) != was for path, was in loaded.stamps.items()):

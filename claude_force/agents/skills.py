@@ -6,9 +6,9 @@ from pathlib import Path, PurePosixPath
 from typing import List, NamedTuple, Optional, Sequence, Tuple
 
 from ..errors import ConfigurationError
-from .building import PROBLEM
-from .loaded import Loaded, Problem
+from .agent_settings import PROBLEM
 from .names import is_skill_name
+from .snapshot import Problem, RegistrySnapshot
 
 # A folder that paths may not lead out of, and the path below it.
 Place = Tuple[Path, str]
@@ -28,7 +28,7 @@ _NO_SKILLS = Skills()
 
 
 def find_skills(
-    loaded: Loaded, base: Path, prefix: str, places: Tuple[Place, ...], names: Sequence[str]
+    loaded: RegistrySnapshot, base: Path, prefix: str, places: Tuple[Place, ...], names: Sequence[str]
 ) -> Skills:
     """The skills that an agent's front matter names.
 
@@ -68,7 +68,9 @@ def _places(base: Path, prefix: str, places: Tuple[Place, ...], name: str) -> Tu
     return ((root, f"plugins/{plugin}/skills"),)
 
 
-def _skill(loaded: Loaded, places: Tuple[Place, ...], name: str, paths: List[Path]) -> Optional[str]:
+def _skill(
+    loaded: RegistrySnapshot, places: Tuple[Place, ...], name: str, paths: List[Path]
+) -> Optional[str]:
     """The text of the first skill of this name; each file that was looked for is added to `paths`."""
     for folder, below in places:
         file = f"{below}/{name}/SKILL.md"
@@ -82,9 +84,9 @@ def _skill(loaded: Loaded, places: Tuple[Place, ...], name: str, paths: List[Pat
     return None
 
 
-def _skill_text(loaded: Loaded, folder: Path, file: str) -> Optional[str]:
+def _skill_text(loaded: RegistrySnapshot, folder: Path, file: str) -> Optional[str]:
     try:
-        found = loaded.look(folder, file)
+        found = loaded.find_file(folder, file)
         if found is None:
             return None
         definition = loaded.definition(folder, loaded.reader.text(folder, file, found))

@@ -7,7 +7,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from ..storage.signing import Entry, Secret, is_of, key_of, unseal
 from .repair import FAULTS
-from .request_key import Question, cache_key, field_checksums
+from .request_key import RequestFields, cache_key, field_checksums
 from .store import Store, row_id
 
 _LOOKED_AT = 10_000
@@ -46,17 +46,17 @@ def _verdict(store: Store, secret: Secret, identity: int) -> str:
     return "valid" if row_id(key) == identity and unseal(sealed, key, secret) else "forged"
 
 
-def explain(store: Store, secret: Secret, asked: Question, now: float, ttl: float) -> Dict[str, Any]:
-    """Why `asked` is a hit or a miss. `now` is Unix time and `ttl` a length, both in seconds.
+def explain(store: Store, secret: Secret, fields: RequestFields, now: float, ttl: float) -> Dict[str, Any]:
+    """Why `fields` is a hit or a miss. `now` is Unix time and `ttl` a length, both in seconds.
 
     Returns:
         `hit`, `reason` (a sentence), `differs` (names of fields), and of the entry that was compared `model`
         and `age_seconds` (None where there is none).
     """
-    key = cache_key(asked)
+    key = cache_key(fields)
     row = store.get(key)
     if row is None:
-        return _nearest(store, secret, asked, now)
+        return _nearest(store, secret, fields, now)
     if not is_of(row[0], secret):
         return explained(False, "The cached answer was signed with another secret.")
     entry = unseal(row[0], key, secret)
@@ -73,10 +73,10 @@ def explain(store: Store, secret: Secret, asked: Question, now: float, ttl: floa
     return explained(True, "This answer is kept.", entry=entry, now=now)
 
 
-def _nearest(store: Store, secret: Secret, asked: Question, now: float) -> Dict[str, Any]:
+def _nearest(store: Store, secret: Secret, fields: RequestFields, now: float) -> Dict[str, Any]:
     best: Optional[Tuple[List[str], Entry]] = None
-    mine = field_checksums(asked)
-    for identity in store.identities(asked[0], _LOOKED_AT):
+    mine = field_checksums(fields)
+    for identity in store.identities(fields[0], _LOOKED_AT):
         sealed = store.sealed(identity)
         entry = unseal(sealed, key_of(sealed), secret) if sealed and is_of(sealed, secret) else None
         if entry is None:
@@ -85,10 +85,10 @@ def _nearest(store: Store, secret: Secret, asked: Question, now: float) -> Dict[
         if best is None or len(differs) < len(best[0]):
             best = differs, entry
     if best is None:
-        return explained(False, f"No answer of {asked[0]} is kept.")
+        return explained(False, f"No answer of {fields[0]} is kept.")
     differs, entry = best
     model = json.loads(entry.about)[1]
-    what = ", ".join(f"model ({model} there, {asked[2]} here)" if one == "model" else one for one in differs)
+    what = ", ".join(f"model ({model} there, {fields[2]} here)" if one == "model" else one for one in differs)
     return explained(False, f"The nearest cached answer differs in: {what}.", differs, entry, now)
 
 

@@ -8,7 +8,7 @@ import struct
 from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
 from ..storage.signing import Entry, Secret, seal
-from .request_key import Question, cache_key, field_checksums, question
+from .request_key import RequestFields, cache_key, field_checksums, request_fields
 
 logger = logging.getLogger(__name__)
 
@@ -28,15 +28,17 @@ def to_entry(
     estimated_cost: Optional[float] = None,
     fingerprint: Mapping[str, str] = NO_FINGERPRINT,
     extra: Optional[Mapping[str, Any]] = None,
-    key_of: Callable[[Question], bytes] = cache_key,
-) -> Tuple[Question, Entry]:
-    """What was asked, and the entry; from `agent` to `extra` the arguments are those of `ResponseCache.set`.
-    `key_of` may know the key by then."""
-    asked = question(agent, task, model, fingerprint)
-    about = json.dumps([agent, model, field_checksums(asked)]).encode()
+    key_of: Callable[[RequestFields], bytes] = cache_key,
+) -> Tuple[RequestFields, Entry]:
+    """Returns the fields of the request, and its entry.
+
+    From `agent` to `extra` the arguments are those of `ResponseCache.set`. `key_of` may know the key already.
+    """
+    fields = request_fields(agent, task, model, fingerprint)
+    about = json.dumps([agent, model, field_checksums(fields)]).encode()
     more = json.dumps(dict(extra)) if extra else ""
     counts = (created, input_tokens, output_tokens, estimated_cost)
-    return asked, Entry(key_of(asked), *counts, about, more, response)
+    return fields, Entry(key_of(fields), *counts, about, more, response)
 
 
 def seal_if_fits(entry: Entry, secret: Secret, most: int) -> Optional[bytes]:

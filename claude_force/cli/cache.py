@@ -10,14 +10,7 @@ from ..errors import CacheError
 from ..formatting import pluralize
 from ..response_cache import ResponseCache
 from . import signals, streams
-from .options import call_options
-from .task import read_task
-
-
-def show_cache(args: argparse.Namespace) -> int:
-    """Returns 0; 1 for `verify` that found what does not hold. Raises InputError, CacheError."""
-    verbs = {"stats": _stats, "clear": _clear, "verify": _verify, "explain": _explain}
-    return verbs[args.what](args)
+from .run_options import call_options, read_task
 
 
 def _cache(args: argparse.Namespace) -> ResponseCache:
@@ -27,7 +20,7 @@ def _cache(args: argparse.Namespace) -> ResponseCache:
         raise CacheError(f"The cache can't be opened: {error.strerror}.") from error
 
 
-def _stats(args: argparse.Namespace) -> int:
+def show_stats(args: argparse.Namespace) -> int:
     with _cache(args) as cache:
         stats = cache.get_stats()
     # The other counters are those of one process, and this one has not asked for anything.
@@ -36,7 +29,7 @@ def _stats(args: argparse.Namespace) -> int:
     return 0
 
 
-def _clear(args: argparse.Namespace) -> int:
+def clear(args: argparse.Namespace) -> int:
     with _cache(args) as cache:
         # Calls go by the slug of a name, callers of the cache by whatever they like.
         names = {args.agent} if args.agent is None else {args.agent, agent_slug(args.agent)}
@@ -45,7 +38,7 @@ def _clear(args: argparse.Namespace) -> int:
     return 0
 
 
-def _verify(args: argparse.Namespace) -> int:
+def verify(args: argparse.Namespace) -> int:
     with _cache(args) as cache:
         found = cache.verify(remove=args.remove)
         if not found:
@@ -61,8 +54,8 @@ def _verify(args: argparse.Namespace) -> int:
     return 0
 
 
-def _explain(args: argparse.Namespace) -> int:
-    from .run import engine
+def explain(args: argparse.Namespace) -> int:
+    from .orchestration import engine
 
     async def ask(task: str) -> Dict[str, Any]:
         async with engine(args, response_cache=_cache(args)) as running:

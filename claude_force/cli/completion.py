@@ -14,7 +14,8 @@ from typing import Iterable, Iterator, List, Optional, Sequence, Tuple
 from .. import settings
 from ..errors import InputError
 from . import streams
-from .parser import Parser
+from .arguments import Option
+from .verbs import ROOT
 
 # A word and its description.
 Offer = Tuple[str, str]
@@ -34,10 +35,10 @@ def show_script(args: argparse.Namespace) -> int:
     return 0
 
 
-def complete(parser: Parser, words: Sequence[str]) -> int:
+def complete(words: Sequence[str]) -> int:
     """Prints what the last of `words` may become; nothing where the project can't be read."""
     try:
-        for word, description in offers(parser, words):
+        for word, description in offers(words):
             short = " ".join(description.split())[:_LONGEST_DESCRIPTION]
             streams.write(f"{word}\t{short}" if short else word)
     except InputError:
@@ -46,10 +47,10 @@ def complete(parser: Parser, words: Sequence[str]) -> int:
     return 0
 
 
-def offers(parser: Parser, words: Sequence[str]) -> Iterator[Offer]:
+def offers(words: Sequence[str]) -> Iterator[Offer]:
     """What the last of `words` may become. Raises InputError for a project that can't be read."""
     *before, typed = words or ("",)
-    place, stem = _Place(parser.filled()), ""
+    place, stem = _Place(), ""
     for word in before:
         place.pass_by(word)
     if place.option is not None:
@@ -66,14 +67,14 @@ def offers(parser: Parser, words: Sequence[str]) -> Iterator[Offer]:
 
 
 class _Place:
-    """How far a command line has got."""
+    """The place in a command line that its words have led to."""
 
-    def __init__(self, parser: Parser) -> None:
-        self._parser = parser
+    def __init__(self) -> None:
+        self._verb = ROOT
         self._config: Optional[str] = None
         self._passed = 0
-        # The option whose value is to come.
-        self.option: Optional[argparse.Action] = None
+        # The option whose value comes next.
+        self.option: Optional[Option] = None
 
     def pass_by(self, word: str) -> None:
         """Goes on by one word. For bash, `--option=value` is three of them."""
@@ -85,52 +86,43 @@ class _Place:
                 return
         if word.startswith("-") and word != "-":
             name, equals, value = word.partition("=")
-            self.option = self._option(name)
+            self.option = next((one for one in self._verb.options if name in one.flags and one.metavar), None)
             if equals:
                 self._take(value)
-        elif word in self._parser.kinds:
-            self._parser, self._passed = self._parser.kinds[word].filled(), 0
+        elif word in self._verb.kinds:
+            self._verb, self._passed = self._verb.kinds[word], 0
         else:
             self._passed += 1
 
     def _take(self, value: str) -> None:
-        if self.option is not None and self.option.dest == "config":
+        if self.option is not None and "--config" in self.option.flags:
             self._config = value
-        if self.option is not None and self.option.nargs != "+":
+        if self.option is not None and self.option.settings.get("nargs") != "+":
             self.option = None
-
-    def _option(self, name: str) -> Optional[argparse.Action]:
-        """The option of this name, if it takes a value."""
-        return next(
-            (one for one in self._parser.actions() if name in one.option_strings and one.nargs != 0), None
-        )
 
     def offers(self, typed: str) -> Iterable[Offer]:
         if self.option is not None:
             return self._values(self.option)
         if typed.startswith("-"):
             return self._options()
-        if self._parser.kinds:
-            return [(name, one.description or "") for name, one in self._parser.kinds.items()]
-        places = [one for one in self._parser.actions() if not one.option_strings]
-        return self._values(places[self._passed]) if self._passed < len(places) else self._options()
+        if self._verb.kinds:
+            return [(name, kind.summary) for name, kind in self._verb.kinds.items()]
+        positional = [one for one in self._verb.options if not one.flags]
+        return self._values(positional[self._passed]) if self._passed < len(positional) else self._options()
 
     def _options(self) -> List[Offer]:
-        return [
-            (max(one.option_strings, key=len), one.help or "")
-            for one in self._parser.actions()
-            if one.option_strings
-        ]
+        offers = [(max(one.flags, key=len), one.help) for one in self._verb.options if one.flags]
+        version = [("--version", "show program's version number and exit")] if self._verb is ROOT else []
+        return [("--help", "show this help message and exit"), *version, *offers]
 
-    def _values(self, action: argparse.Action) -> Iterable[Offer]:
-        if action.choices is not None:
-            return [(str(choice), "") for choice in action.choices]
-        kind = self._parser.values.get(action.dest, "")
-        if kind in ("files", "folders"):
-            return [(f":{kind}", "")]
-        if kind == "models":
+    def _values(self, option: Option) -> Iterable[Offer]:
+        if option.choices:
+            return [(choice, "") for choice in option.choices]
+        if option.completes in ("files", "folders"):
+            return [(f":{option.completes}", "")]
+        if option.completes == "models":
             return [(alias, model) for alias, model in settings.NEWEST_MODELS.items()]
-        return self._names(kind) if kind else []
+        return self._names(option.completes) if option.completes else []
 
     def _names(self, kind: str) -> Iterator[Offer]:
         from ..agents import Registry

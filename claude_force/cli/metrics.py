@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import argparse
 import time
-from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, TextIO, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, TextIO, Tuple
 
+from .. import formatting as spelled
 from ..advice import for_shell
 from ..agents.discovery import find_sources
 from ..errors import InputError
 from ..formatting import format_usd, pluralize
-from ..ledger.metrics import Metrics, advice_on
-from ..ledger.parallel_reader import summary_of
-from ..ledger.reading import Reading
-from ..ledger.rotating_log import LIVE, older_files
-from ..ledger.summary import Summary
-from ..ledger.time_range import TimeRange, window_of
-from . import format_metrics as amounts
+from ..ledger.metrics import Metrics, Summary, advice_for
+from ..ledger.reader import LedgerReader, TimeRange, parse_time_range, read_summary
+from ..ledger.rotating_log import ACTIVE_FILE, rotated_files
 from . import render, streams
 
 # A bar is as long as its value beside the highest.
@@ -26,26 +22,48 @@ _BAR_HEAD = "compared"
 _MOST_WANTED = ("runs", "errors", "p95", "cost")
 
 
-def show_metrics(args: argparse.Namespace) -> int:
-    """Returns 0, also where nothing is recorded yet. Raises InputError, OSError."""
-    folder = find_sources(args.config, Path.cwd()).ledger
-    window = window_of(time.time(), args.hours, args.since)
-    if args.what == "export":
-        _choose_output(args)
-        _export(args, folder, window)
-        return 0
-    summary = summary_of(folder, window)
+def show_summary(args: argparse.Namespace) -> int:
+    """Returns 0, also where nothing is recorded yet, as the next four. Raises InputError, OSError."""
+    return _show(args, Summary.as_dict, _summary)
+
+
+def show_agents(args: argparse.Namespace) -> int:
+    return _show(args, Summary.agents_as_dict, lambda summary: _table("agent", summary.by_agent()))
+
+
+def show_models(args: argparse.Namespace) -> int:
+    return _show(args, Summary.models_as_dict, lambda summary: _table("model", summary.by_model()))
+
+
+def show_costs(args: argparse.Namespace) -> int:
+    return _show(args, Summary.money, _costs)
+
+
+def show_errors(args: argparse.Namespace) -> int:
+    return _show(args, _error_fields, _errors)
+
+
+def _show(
+    args: argparse.Namespace, fields: Callable[[Summary], Any], write: Callable[[Summary], None]
+) -> int:
+    folder, window = _source(args)
+    summary = read_summary(folder, window)
     _remark(summary.total().executions, summary.skipped, folder, window)
     if args.json:
-        streams.as_json(_PLAIN[args.what](summary))
+        streams.as_json(fields(summary))
     elif summary.groups:
-        _SHOWN[args.what](summary)
+        write(summary)
     return 0
+
+
+def _source(args: argparse.Namespace) -> Tuple[Path, TimeRange]:
+    """Returns the folder of the ledger, and the time that was asked for."""
+    return find_sources(args.config, Path.cwd()).ledger, parse_time_range(time.time(), args.hours, args.since)
 
 
 def _remark(executions: int, skipped: int, folder: Path, window: TimeRange) -> None:
     if not executions:
-        if window.is_everything or not ((folder / LIVE).exists() or older_files(folder)):
+        if window.is_unbounded or not ((folder / ACTIVE_FILE).exists() or rotated_files(folder)):
             what = "yet; run an agent first: claude-force run agent NAME --task TEXT"
         else:
             what = "for that time; leave out --hours and --since for all of them"
@@ -66,15 +84,15 @@ def _summary(summary: Summary) -> None:
 def _lines(summary: Summary) -> List[List[str]]:
     whole = summary.total()
     facts = whole.as_dict()
-    saved = amounts.money(whole.saved_cost, whole.unknown_saving)
-    times = [[name, amounts.spread(facts[f"{name}_ms"])] for name in ("wall", "wait", "service")]
+    saved = money(whole.saved_cost, whole.unknown_saving)
+    times = [[name, spread(facts[f"{name}_ms"])] for name in ("wall", "wait", "service")]
     return [
         ["executions", f"{whole.executions:,} from {facts['began'][:16]} to {facts['ended'][:16]} UTC"],
-        ["errors", f"{whole.failures:,} ({amounts.percent(facts['error_rate'])}), {_timeouts(whole)}"],
+        ["errors", f"{whole.failures:,} ({percent(facts['error_rate'])}), {_timeouts(whole)}"],
         [
             "cached",
             f"{pluralize(whole.cached, 'answer')} from the cache "
-            f"({amounts.percent(facts['cache_hit_rate'])}), "
+            f"({percent(facts['cache_hit_rate'])}), "
             f"{whole.shared:,} shared with an identical call",
         ],
         *([["answers", _incomplete(whole)]] if _incomplete(whole) else []),
@@ -85,14 +103,14 @@ def _lines(summary: Summary) -> List[List[str]]:
             f"{whole.input_tokens:,} in ({whole.cache_read_tokens:,} read from the prompt cache, "
             f"{whole.cache_write_tokens:,} written to it), {whole.output_tokens:,} out",
         ],
-        ["cost", amounts.money(whole.cost, whole.unknown_price)],
+        ["cost", money(whole.cost, whole.unknown_price)],
         ["saved", f"{saved} by cached answers, {format_usd(whole.prompt_cache_saving)} by the prompt cache"],
         [
             "pace",
-            f"{amounts.rate(facts['executions_per_second'])} executions/s, "
-            f"{amounts.rate(facts['tokens_per_minute'])} tokens/min",
+            f"{rate(facts['executions_per_second'])} executions/s, "
+            f"{rate(facts['tokens_per_minute'])} tokens/min",
         ],
-        ["at the limit", f"{amounts.percent(summary.at_limit.share())} of the time with calls on the wire"],
+        ["at the limit", f"{percent(summary.at_limit.share())} of the time with calls on the wire"],
     ]
 
 
@@ -107,7 +125,7 @@ def _timeouts(figures: Metrics) -> str:
 
 
 def _trends(days: Dict[str, Metrics]) -> None:
-    recent = list(days.items())[-amounts.MOST_DAYS :]
+    recent = list(days.items())[-MOST_DAYS:]
     measures: Dict[str, Callable[[Metrics], float]] = {
         "executions": lambda one: one.executions,
         "errors": lambda one: one.failures,
@@ -116,22 +134,22 @@ def _trends(days: Dict[str, Metrics]) -> None:
     }
     streams.write(f"{recent[0][0]} to {recent[-1][0]}, by day:")
     for name, measure in measures.items():
-        streams.write(f"{name + ':':13} {amounts.sparkline([measure(one) for _, one in recent])}")
+        streams.write(f"{name + ':':13} {sparkline([measure(one) for _, one in recent])}")
 
 
-def _table(first: str, of: Callable[[Summary], Dict[str, Metrics]], summary: Summary) -> None:
-    parts = sorted(of(summary).items(), key=lambda one: -one[1].executions)
+def _table(first: str, groups: Dict[str, Metrics]) -> None:
+    parts = sorted(groups.items(), key=lambda one: -one[1].executions)
     heads = [first, "runs", "errors", "cached", "p50", "p95", "p99", "tokens", "cost", "saved"]
     rows = [
         [
             name,
             f"{one.executions:,}",
-            amounts.percent(one.failures / one.executions),
-            amounts.percent(one.cached / one.executions),
-            *(amounts.duration(one.wall.quantile(share)) for share in (0.5, 0.95, 0.99)),
+            percent(one.failures / one.executions),
+            percent(one.cached / one.executions),
+            *(duration(one.wall.quantile(share)) for share in (0.5, 0.95, 0.99)),
             f"{one.total_tokens:,}",
-            amounts.money(one.cost, one.unknown_price),
-            amounts.money(one.saved_cost, one.unknown_saving),
+            money(one.cost, one.unknown_price),
+            money(one.saved_cost, one.unknown_saving),
         ]
         for name, one in parts
     ]
@@ -151,8 +169,8 @@ def _costs(summary: Summary) -> None:
     }
     whole = summary.total()
     streams.write(
-        f"{amounts.money(whole.cost, whole.unknown_price)} spent, "
-        f"{amounts.money(whole.saved_cost, whole.unknown_saving)} saved by cached answers, "
+        f"{money(whole.cost, whole.unknown_price)} spent, "
+        f"{money(whole.saved_cost, whole.unknown_saving)} saved by cached answers, "
         f"{format_usd(whole.prompt_cache_saving)} by the prompt cache"
     )
     for name, of in parts.items():
@@ -166,8 +184,8 @@ def _money_table(first: str, of: Dict[str, Metrics]) -> None:
     rows = [
         [
             name,
-            amounts.money(one.cost, one.unknown_price),
-            amounts.money(one.saved_cost, one.unknown_saving),
+            money(one.cost, one.unknown_price),
+            money(one.saved_cost, one.unknown_saving),
             format_usd(one.prompt_cache_saving),
         ]
         for name, one in parts
@@ -176,12 +194,12 @@ def _money_table(first: str, of: Dict[str, Metrics]) -> None:
 
 
 def _errors(summary: Summary) -> None:
-    found = _plain_errors(summary)
+    found = _error_fields(summary)
     if not found["errors"]:
         streams.write(f"none in {pluralize(found['executions'], 'execution')}")
         return
     rows = [
-        [one["type"], f"{one['count']:,}", amounts.percent(one["share"]), one["advice"] or "-"]
+        [one["type"], f"{one['count']:,}", percent(one["share"]), one["advice"] or "-"]
         for one in found["by_type"]
     ]
     render.table(["error", "count", "of all", "what to do"], rows)
@@ -190,12 +208,12 @@ def _errors(summary: Summary) -> None:
     streams.write()
     _with_bars(
         ["agent", "errors", "of its own"],
-        [[name, f"{one.failures:,}", amounts.percent(one.failures / one.executions)] for name, one in parts],
+        [[name, f"{one.failures:,}", percent(one.failures / one.executions)] for name, one in parts],
         [one.failures for _, one in parts],
     )
 
 
-def _plain_errors(summary: Summary) -> Dict[str, Any]:
+def _error_fields(summary: Summary) -> Dict[str, Any]:
     whole = summary.total()
     facts = whole.as_dict()
     names = ("executions", "errors", "error_rate", "timeouts", "timeout_rate")
@@ -217,32 +235,16 @@ def _plain_errors(summary: Summary) -> Dict[str, Any]:
 
 
 def _advice(error_type: str) -> Optional[str]:
-    found = advice_on(error_type)
+    found = advice_for(error_type)
     return None if found is None else for_shell(found)
 
 
 def _with_bars(heads: List[str], rows: List[List[str]], values: List[float]) -> None:
     """A bar for each value, where a person has room for it."""
-    with_bars = [[*row, bar] for row, bar in zip(rows, amounts.bars(values))]
+    with_bars = [[*row, bar] for row, bar in zip(rows, bars(values))]
     if streams.on_terminal() and render.fits([*heads, _BAR_HEAD], with_bars):
         heads, rows = [*heads, _BAR_HEAD], with_bars
     render.table(heads, rows)
-
-
-_SHOWN: Dict[str, Callable[[Summary], None]] = {
-    "summary": _summary,
-    "agents": partial(_table, "agent", Summary.by_agent),
-    "models": partial(_table, "model", Summary.by_model),
-    "costs": _costs,
-    "errors": _errors,
-}
-_PLAIN: Dict[str, Callable[[Summary], Any]] = {
-    "summary": Summary.as_dict,
-    "agents": Summary.agents_as_dict,
-    "models": Summary.models_as_dict,
-    "costs": Summary.money,
-    "errors": _plain_errors,
-}
 
 
 def _choose_output(args: argparse.Namespace) -> None:
@@ -252,7 +254,10 @@ def _choose_output(args: argparse.Namespace) -> None:
     args.output = args.file if args.output is None else args.output
 
 
-def _export(args: argparse.Namespace, folder: Path, window: TimeRange) -> None:
+def export(args: argparse.Namespace) -> int:
+    """Returns 0. Raises InputError where nothing can be written, OSError."""
+    folder, window = _source(args)
+    _choose_output(args)
     produce = _figures_for_prometheus if args.format == "prometheus" else _executions
     if args.output is None:
         if args.json and args.format != "json":
@@ -260,7 +265,7 @@ def _export(args: argparse.Namespace, folder: Path, window: TimeRange) -> None:
                 f"--json and --format {args.format} exclude each other: add -o FILE or drop one."
             )
         streams.let_write(lambda out: _remark(*produce(args.format, folder, window, out), folder, window))
-        return
+        return 0
     from ..ledger.export import open_export
 
     try:
@@ -272,13 +277,14 @@ def _export(args: argparse.Namespace, folder: Path, window: TimeRange) -> None:
     if args.json:
         fields = {"output": args.output, "executions": executions, "skipped_lines": skipped}
         streams.as_json({"success": True, **fields})
+    return 0
 
 
 def _executions(format: str, folder: Path, window: TimeRange, out: TextIO) -> Tuple[int, int]:
     """Returns how many were written, and how many lines could not be read; so does the next."""
     from ..ledger.export import writer_of
 
-    reading = Reading(folder, window)
+    reading = LedgerReader(folder, window)
     written = writer_of(format)(reading.entries(), out)
     return written, reading.skipped
 
@@ -286,6 +292,69 @@ def _executions(format: str, folder: Path, window: TimeRange, out: TextIO) -> Tu
 def _figures_for_prometheus(_: str, folder: Path, window: TimeRange, out: TextIO) -> Tuple[int, int]:
     from ..integrations.prometheus import exposition
 
-    summary = summary_of(folder, window)
+    summary = read_summary(folder, window)
     out.write(exposition(summary))
     return summary.total().executions, summary.skipped
+
+
+MOST_DAYS = 60
+_BAR_CELLS = 12
+
+_LEVELS = "▁▂▃▄▅▆▇█"
+_EIGHTHS = " ▏▎▍▌▋▊▉█"
+_PLAIN_LEVELS, _PLAIN_FULL = "_.-=oO#@", "#"
+
+
+def percent(share: Optional[float]) -> str:
+    """Of a share from 0 to 1."""
+    return "unknown" if share is None else spelled.format_percent(share)
+
+
+def duration(milliseconds: Optional[float]) -> str:
+    """Of a time in the ledger."""
+    return "-" if milliseconds is None else spelled.format_duration(milliseconds / 1000)
+
+
+def spread(figures: Mapping[str, Any]) -> str:
+    """Percentiles, mean and maximum in one line."""
+    if figures["mean"] is None:
+        return "unknown"
+    names = ("p50", "p95", "p99", "mean", "max")
+    about = "" if figures["exact"] else " (percentiles within 1 %)"
+    return ", ".join(f"{name} {duration(figures[name])}" for name in names) + about
+
+
+def money(known: float, unknown: int) -> str:
+    """A sum, and of how many amounts it does not know."""
+    if not unknown:
+        return format_usd(known)
+    return f"{format_usd(known)} + {unknown:,} unknown" if known else f"unknown ({unknown:,})"
+
+
+def rate(value: Optional[float]) -> str:
+    """Of something in a unit of time."""
+    if value is None:
+        return "unknown"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """A character for each value, as high as it is beside the highest."""
+    levels = _LEVELS if streams.can_encode(_LEVELS) else _PLAIN_LEVELS
+    most = max(values, default=0)
+    if most <= 0:
+        return levels[0] * len(values)
+    return "".join(levels[round(max(value, 0) / most * (len(levels) - 1))] for value in values)
+
+
+def bars(values: Sequence[float]) -> List[str]:
+    """A bar for each value, as long as it is beside the longest."""
+    most = max(values, default=0)
+    return [_bar(max(value, 0) / most if most > 0 else 0) for value in values]
+
+
+def _bar(share: float) -> str:
+    if not streams.can_encode(_EIGHTHS):
+        return _PLAIN_FULL * round(share * _BAR_CELLS)
+    full, eighths = divmod(round(share * _BAR_CELLS * 8), 8)
+    return (_EIGHTHS[-1] * full + (_EIGHTHS[eighths] if eighths else "")) or ("▏" if share else "")

@@ -1,18 +1,24 @@
-"""What the parsers of the command have in common. A verb's gets its arguments when the verb is chosen."""
+"""Reads a command line: finds its verb, then parses the rest with that verb's options alone.
+
+Building the parsers of all verbs would take most of the time of a short command.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
-from typing import Any, Callable, Dict, Iterable, List, Mapping, NoReturn, Optional, Sequence, Tuple
+from functools import partial
+from typing import Any, Dict, Iterator, List, Mapping, NoReturn, Optional, Sequence, Tuple
 
 from .. import settings
 from . import streams
+from .arguments import GROUPS, OPTIONS, OTHER, Option, did_you_mean
+from .verbs import PROGRAM, ROOT, Verb, verbs_with
 
-# Verbs of 1.x, and what takes their place.
+# Verbs of 1.x, each with what to do instead.
 _OWN_FILES = "copy the agent's file into .claude/agents"
 _NO_SUCCESSOR = "it has no successor"
-GONE: Mapping[str, str] = {
+REMOVED: Mapping[str, str] = {
     "analyze": "use `metrics agents`, which compares agents by what they did",
     "analyze-task": "use `list agents` to choose an agent, and --estimate for the cost",
     "compose": "write the workflow into claude.json, and look at it with `workflow show`",
@@ -31,61 +37,122 @@ GONE: Mapping[str, str] = {
     "shell": "use `completion`, which lets your own shell complete commands",
 }
 
-_MARGIN, _COLUMNS_OF_A_FILE = 2, 80
+_HELP_FLAGS, _VERSION_FLAG, _API_KEY = ("-h", "--help"), "--version", "--api-key"
+_MARGIN, _DEFAULT_COLUMNS = 2, 80
 # Where the help of an option begins.
 _HELP_COLUMN = 28
 
-
-class _Help(argparse.HelpFormatter):
-    """As wide as the terminal. argparse makes one for each argument, and imports `shutil` to know that."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, width=_columns(), max_help_position=_HELP_COLUMN)
-
-    def _fill_text(self, text: str, width: int, indent: str) -> str:
-        """Wraps paragraphs; keeps the lines of a paragraph that has several, such as examples."""
-        wrap = super()._fill_text
-        paragraphs = text.split("\n\n")
-        return "\n\n".join(one if "\n" in one else wrap(one, width, indent) for one in paragraphs)
+Path = Tuple[str, ...]
 
 
-def _columns() -> int:
-    try:
-        columns = settings.columns() or os.get_terminal_size(1).columns
-    except OSError:
-        columns = 0
-    return (columns or _COLUMNS_OF_A_FILE) - _MARGIN
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """Parses a command line.
+
+    Returns:
+        The values of the verb's options, with `verb`, its name such as "run agent"; `handler`, the
+        "module:function" that runs it; `words`, the command line without a key; `stdin`, whether a "-" stands
+        for the task; `version`, whether the version is asked for.
+
+    Raises:
+        InputError: it is no command line of this program.
+    """
+    path, verb, others = _split(words)
+    parser = build_parser(path, verb)
+    args, rest = parser.parse_known_args(others)
+    # As an optional positional, argparse would lose the "-" that stands after an option.
+    args.stdin = list(rest) == ["-"] and hasattr(args, "task_file")
+    if rest and not args.stdin:
+        _reject(parser, verb, rest)
+    args.version = verb is ROOT and args.version
+    if not (verb.handler or args.version):
+        parser.error(f"say what to do: {', '.join(verb.kinds)}")
+    args.verb, args.handler, args.words = " ".join(path), verb.handler, list(_without_key(words))
+    return args
+
+
+def _split(words: Sequence[str]) -> Tuple[Path, Verb, List[str]]:
+    """Returns the names of the verb, the verb, and all other words. Raises InputError.
+
+    Only common options may stand before the verb: the value of another one would be taken for the verb.
+    """
+    path: Path = ()
+    verb, others = ROOT, []
+    rest = iter(words)
+    for word in rest:
+        if not verb.kinds:
+            others.append(word)
+        elif not word.startswith("-"):
+            path, verb = choose(path, verb, word)
+        else:
+            others.append(word)
+            # "-qv" is "-q -v".
+            flag = word.partition("=")[0] if word.startswith("--") else word[:2]
+            if flag in _HELP_FLAGS or (flag == _VERSION_FLAG and verb is ROOT):
+                break
+            option = next((one for one in verb.options if flag in one.flags), None)
+            if option is None:
+                _reject(build_parser(path, verb), verb, [word])
+            if option.metavar and "=" not in word:
+                others.extend(filter(None, [next(rest, None)]))
+    return path, verb, [*others, *rest]
+
+
+def choose(path: Path, verb: Verb, word: str) -> Tuple[Path, Verb]:
+    """Returns the verb that `word` names below `verb`, whose name is `path`. Raises InputError."""
+    if word in verb.kinds:
+        return (*path, word), verb.kinds[word]
+    from ..errors import InputError
+
+    name = " ".join((PROGRAM, *path))
+    if verb is ROOT and word in REMOVED:
+        raise InputError(f"there is no {word!r} since 2.0: {REMOVED[word]} (see {name} --help)")
+    hint = did_you_mean(word, verb.kinds) or f"; choose from {', '.join(verb.kinds)}"
+    raise InputError(f"{name} has no {word!r}{hint if verb.kinds else ''}")
+
+
+def _reject(parser: Parser, verb: Verb, words: Sequence[str]) -> NoReturn:
+    """Raises InputError for arguments that the verb doesn't take, with what the first may have meant."""
+    option = words[0].partition("=")[0]
+    if not option.startswith("-"):
+        hint = f"; a task is given as --task {words[0]!r}" if "--task" in verb.flags else ""
+        parser.error(f"unexpected argument {words[0]!r}{hint}")
+    verbs = verbs_with(option)
+    if verbs:
+        text = (
+            f"{parser.prog} has no option {option}; {_join(verbs)} {'have' if len(verbs) > 1 else 'has'} it"
+        )
+        parser.error(f"{text}: write it after the verb" if verb.kinds else text)
+    flags = [flag for one in OPTIONS.values() for flag in one.flags] if verb.kinds else verb.flags
+    known = {flag.lstrip("-"): flag for flag in (*_HELP_FLAGS, *flags)}
+    hint = did_you_mean(option.lstrip("-"), known, known.__getitem__)
+    parser.error(f"{parser.prog} has no option {option}{hint}")
+
+
+def _join(words: Sequence[str]) -> str:
+    """Returns "a", "a and b", "a, b and c"."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def _without_key(words: Sequence[str]) -> Iterator[str]:
+    """Yields the words of a command line that may be written down."""
+    rest = iter(words)
+    for word in rest:
+        if word == _API_KEY:
+            next(rest, None)
+        elif not word.startswith(f"{_API_KEY}="):
+            yield word
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports usage errors as an exception, so that they take the same way out as all others.
+    """The parser of one verb. Usage errors are exceptions, so that all errors end a command the same way."""
 
-    `fill` gives it its arguments right before they are needed: a command pays only for those of its own verb.
-
-    Attributes:
-        kinds: the words that it chooses among, each with its parser.
-        values: what the shell's completion offers for an argument, by its `dest`: "agents", "workflows",
-            "names" (both), "models", "files" or "folders".
-    """
-
-    def __init__(self, *, fill: Optional[Callable[[Parser], None]] = None, **more: Any) -> None:
-        super().__init__(allow_abbrev=False, formatter_class=_Help, **more)
-        self._fill = fill
-        self.kinds: Dict[str, _Kind] = {}
-        self.values: Dict[str, str] = {}
-
-    def parse_known_args(  # type: ignore[override]
-        self, args: Optional[Sequence[str]] = None, namespace: Optional[argparse.Namespace] = None
-    ) -> Tuple[argparse.Namespace, Sequence[str]]:
-        """Raises InputError."""
-        return super(Parser, self.filled()).parse_known_args(args, namespace)
-
-    def filled(self) -> Parser:
-        """This parser with its arguments."""
-        if self._fill is not None:
-            fill, self._fill = self._fill, None
-            fill(self)
-        return self
+    def __init__(self, prog: str, description: str, epilog: str) -> None:
+        formatter: Any = partial(
+            argparse.RawDescriptionHelpFormatter, width=_columns(), max_help_position=_HELP_COLUMN
+        )
+        super().__init__(
+            prog=prog, description=description, epilog=epilog, allow_abbrev=False, formatter_class=formatter
+        )
 
     def error(self, message: str) -> NoReturn:
         """Raises InputError."""
@@ -93,178 +160,76 @@ class Parser(argparse.ArgumentParser):
 
         raise InputError(f"{message} (see {self.prog} --help)")
 
-    def _print_message(self, message: str, file: Any = None) -> None:
-        # Help and version, for usage errors are exceptions. argparse says nothing where a disk is full.
-        streams.write_raw(message)
+    def format_help(self) -> str:
+        """Returns the help, as wide as the terminal."""
+        self.description, self.epilog = _wrapped(self.description), _wrapped(self.epilog)
+        return super().format_help()
 
-    def stray_option(self, words: Sequence[str]) -> Optional[Tuple[Parser, str]]:
-        """The first option before a verb that is none of this parser's, with the parser that it was given to.
-
-        argparse would take the value of such an option for the verb.
-        """
-        takes_value = {flag: one.nargs != 0 for one in self.actions() for flag in one.option_strings}
-        rest = iter(words)
-        for word in rest:
-            if not word.startswith("-"):
-                kind = self.kinds.get(word)
-                chosen = kind.filled() if kind else None
-                return chosen.stray_option(list(rest)) if chosen and chosen.kinds else None
-            flag = word.partition("=")[0]
-            if not flag.startswith("--"):
-                # "-qv" is "-q -v".
-                flag = flag[:2]
-            if flag not in takes_value:
-                return self, word
-            if takes_value[flag] and "=" not in word:
-                next(rest, None)
-        return None
-
-    def unknown(
-        self, words: Sequence[str], verbs_with: Callable[[str], List[str]], below: Iterable[str] = ()
-    ) -> NoReturn:
-        """Raises InputError for arguments that the verb doesn't take, with what the first may have meant.
-
-        `below` are the options of the verbs that this parser chooses among.
-        """
-        option = words[0].partition("=")[0]
-        if not option.startswith("-"):
-            self.error(f"unexpected argument {words[0]!r}{self._as_task(words[0])}")
-        elsewhere = verbs_with(option)
-        if elsewhere:
-            text = f"{self.prog} has no option {option}; {join(elsewhere)} {_HAVE[len(elsewhere) > 1]} it"
-            self.error(f"{text}: write it after the verb" if self.kinds else text)
-        own = (name for one in self.actions() for name in one.option_strings)
-        known = {name.lstrip("-"): name for name in (*own, *below)}
-        hint = did_you_mean(option.lstrip("-"), known, known.__getitem__)
-        self.error(f"{self.prog} has no option {option}{hint}")
-
-    def _as_task(self, word: str) -> str:
-        takes_task = any("--task" in one.option_strings for one in self.actions())
-        return f"; a task is given as --task {word!r}" if takes_task else ""
-
-    def actions(self) -> List[argparse.Action]:
-        """All arguments, in the order of the help."""
-        return self.filled()._actions
-
-    def _check_value(self, action: argparse.Action, value: Any) -> None:
-        if action.choices is not None and value not in action.choices:
-            if action.dest == "verb" and value in GONE:
-                raise argparse.ArgumentError(action, f"there is no {value!r} since 2.0: {GONE[value]}")
-            known = [str(one) for one in action.choices]
-            hint = did_you_mean(str(value), known) or f" (choose from {', '.join(known)})"
-            raise argparse.ArgumentError(action, f"there is no {value!r}{hint}")
-
-    def add_kinds(self, dest: str, metavar: Optional[str] = None) -> Kinds:
-        """What comes next on the command line is one of several words, each with arguments of its own."""
-        return Kinds(self, dest, metavar)
+    def print_help(self, file: Any = None) -> None:
+        """Writes the help to stdout. Raises StdoutError, where argparse would ignore a full disk."""
+        streams.write_raw(self.format_help())
 
 
-class _Kind:
-    """A word's parser, which is made when the word is chosen: to make them all takes long.
-
-    argparse takes it for the parser.
-    """
-
-    def __init__(self, **settings: Any) -> None:
-        self._settings = settings
-        self._made: Optional[Parser] = None
-        self.description: str = settings["description"]
-
-    def filled(self) -> Parser:
-        """The parser with its arguments."""
-        if self._made is None:
-            self._made = Parser(**self._settings)
-        return self._made.filled()
-
-    def parse_known_args(
-        self, args: Optional[Sequence[str]] = None, namespace: Optional[argparse.Namespace] = None
-    ) -> Tuple[argparse.Namespace, Sequence[str]]:
-        """Raises InputError."""
-        return self.filled().parse_known_args(args, namespace)
+def build_parser(path: Path, verb: Verb) -> Parser:
+    """Returns the parser of the verb that `path` names."""
+    parser = Parser(" ".join((PROGRAM, *path)), verb.summary, _epilog(verb))
+    if verb is ROOT:
+        parser.add_argument(_VERSION_FLAG, action="store_true", help="show program's version number and exit")
+    if verb.kinds:
+        metavar = "VERB" if verb is ROOT else f"{{{','.join(verb.kinds)}}}"
+        # For the help alone: `_split` has found the verb.
+        kinds: Any = parser.add_subparsers(metavar=metavar, prog=parser.prog, parser_class=_Unused)
+        for name, kind in verb.kinds.items():
+            kinds.add_parser(name, help=kind.summary)
+    for title in GROUPS:
+        _add_group(parser, title, [one for one in verb.options if one.group == title])
+    return parser
 
 
-class Kinds:
-    """The words that one parser chooses among."""
+class _Unused:
+    """Stands for the parser of a verb where only the verb's name and summary are shown."""
 
-    def __init__(self, parser: Parser, dest: str, metavar: Optional[str]) -> None:
-        self._parser, self._metavar = parser, metavar
-        # Where `prog` is left out, argparse formats a whole usage to find it.
-        # Not required: who leaves the word out is told more than argparse would say.
-        kind: Any = _Kind
-        self._parsers: Any = parser.add_subparsers(
-            dest=dest, metavar=metavar, required=False, prog=parser.prog, parser_class=kind
-        )
-
-    def add(self, name: str, summary: str, fill: Callable[[Parser], None], epilog: str = "") -> None:
-        """The word `name`, whose parser gets its arguments from `fill`."""
-
-        def with_common(parser: Parser) -> None:
-            parser.set_defaults(parser=parser)
-            fill(parser)
-            # Last in the help, below those of the verb.
-            add_common(parser)
-
-        self._parser.kinds[name] = self._parsers.add_parser(
-            name, help=summary, description=summary, fill=with_common, epilog=epilog
-        )
-        self._parsers.metavar = self._metavar or f"{{{','.join(self._parser.kinds)}}}"
+    def __init__(self, **_: Any) -> None:
+        pass
 
 
-def add_common(parser: Parser) -> None:
-    """The options that may stand before or after the verb."""
-    # Without a default of its own, an option left out after the verb doesn't undo one before it.
-    options = parser.add_argument_group("common options")
-    absent = argparse.SUPPRESS
-    options.add_argument("--json", action="store_true", default=absent, help="print JSON, and only JSON")
-    options.add_argument(
-        "--api-key",
-        metavar="KEY",
-        default=absent,
-        help="prefer ANTHROPIC_API_KEY, as others can read a command line",
-    )
-    options.add_argument(
-        "--config",
-        metavar="PATH",
-        default=absent,
-        help="claude.json, .claude folder or project to use (default: found by walking up)",
-    )
-    options.add_argument(
-        "--model",
-        metavar="MODEL",
-        type=_model,
-        default=absent,
-        help="opus, sonnet, haiku, fable or a full model id",
-    )
-    options.add_argument(
-        "-q", "--quiet", action="store_true", default=absent, help="show only errors on stderr"
-    )
-    options.add_argument("-v", "--verbose", action="store_true", default=absent, help="log to stderr")
-    parser.values.update(config="files", model="models")
+def _add_group(parser: Parser, title: str, options: Sequence[Option]) -> None:
+    if not options:
+        return
+    group: Any = parser if title == OTHER else parser.add_argument_group(title)
+    exclusive: Dict[str, Any] = {}
+    for one in options:
+        place = group
+        if one.excludes:
+            place = exclusive.get(one.excludes) or group.add_mutually_exclusive_group()
+            exclusive[one.excludes] = place
+        # argparse takes % for its own formats.
+        settings = {**one.settings, "help": one.help.replace("%", "%%")}
+        if one.metavar:
+            settings["metavar"] = one.metavar
+        else:
+            settings["action"] = "store_true"
+        names = one.flags or (settings.pop("dest"),)
+        place.add_argument(*names, **settings)
 
 
-def _model(text: str) -> str:
-    # Not above: few commands name a model.
-    from ..agents.model_names import is_model_name
-
-    if text.strip() and not is_model_name(text.strip()):
-        raise ValueError(text)
-    return text
+def _epilog(verb: Verb) -> str:
+    lines = [f"  {'' if PROGRAM in one else PROGRAM + ' '}{one}" for one in verb.examples]
+    examples = ["\n".join(["examples:", *lines])] if lines else []
+    return "\n\n".join([*([verb.notes] if verb.notes else []), *examples])
 
 
-# argparse names a type by it.
-_model.__name__ = "model"
-
-_HAVE = ("has", "have")
-
-
-def join(words: Sequence[str]) -> str:
-    """ "a", "a and b", "a, b and c"."""
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+def _columns() -> int:
+    try:
+        columns = settings.columns() or os.get_terminal_size(1).columns
+    except OSError:
+        columns = 0
+    return (columns or _DEFAULT_COLUMNS) - _MARGIN
 
 
-def did_you_mean(word: str, known: Iterable[str], shown: Callable[[str], str] = str) -> str:
-    """What to add to a message about `word`; "" where nothing known is like it."""
-    from ..agents.names import nearest
+def _wrapped(text: Optional[str]) -> str:
+    """Returns `text` with its paragraphs wrapped, but for those of several lines, such as examples."""
+    import textwrap
 
-    close = [shown(one) for one in nearest(word, known)]
-    return f"; did you mean {' or '.join(close)}?" if close else ""
+    paragraphs = (text or "").split("\n\n")
+    return "\n\n".join(one if "\n" in one else textwrap.fill(one, _columns()) for one in paragraphs)

@@ -23,7 +23,7 @@ from typing import (
     cast,
 )
 
-from .leaving import leave, on_ctrl_c
+from .interrupts import leave, on_ctrl_c
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -39,14 +39,14 @@ _ECHO_SECONDS = 1.0
 _last = float("-inf")
 
 
-def end_by_sigterm() -> None:
+def handle_termination() -> None:
     """From here on SIGTERM and SIGHUP end the command, unless they are taken care of or ignored (`nohup`)."""
     for number in _ENDS:
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, _interrupt)
 
 
-def leave_to_the_system() -> None:
+def restore_defaults() -> None:
     """From here on each of the signals ends the process at once: all is said, and Python would show where its
     own end was interrupted."""
     ours = (signal.default_int_handler, on_ctrl_c, _interrupt)

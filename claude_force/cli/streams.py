@@ -8,7 +8,7 @@ import select
 import sys
 from contextlib import contextmanager, suppress
 from functools import lru_cache
-from typing import Any, Callable, Iterator, Pattern, Sequence, TextIO, cast
+from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Pattern, Sequence, TextIO, cast
 
 from .. import settings
 
@@ -25,7 +25,7 @@ class StdoutError(Exception):
         super().__init__(f"stdout can't be written: {failure.strerror}")
 
 
-def be_quiet(quiet: bool) -> None:
+def set_quiet(quiet: bool) -> None:
     """Whether stderr gets errors only, from here on."""
     global _quiet
     _quiet = quiet
@@ -37,7 +37,7 @@ def is_quiet() -> bool:
 
 def prepare_streams() -> None:
     """Makes of them streams that take every character: pipes get UTF-8. What is closed is nowhere."""
-    be_quiet(False)
+    set_quiet(False)
     _open_what_is_closed()
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
@@ -68,8 +68,8 @@ def finish(code: int) -> int:
     return code
 
 
-def give_up_where_stuck() -> None:
-    """Who ends a command does not wait for one who has stopped reading what it says."""
+def discard_blocked_stdout() -> None:
+    """Discards what is left for stdout if its reader has stopped reading: the command ends without it."""
     with suppress(OSError, ValueError):
         if not select.select((), (sys.stdout,), (), 0)[1]:
             _discard(sys.stdout)
@@ -186,8 +186,6 @@ def json_text(value: Any) -> str:
     """JSON with the one name of each figure beside its older ones."""
     import json
 
-    from .json_names import with_one_name
-
     return json.dumps(with_one_name(value), indent=2, default=str)
 
 
@@ -218,3 +216,43 @@ def _orders() -> Pattern[str]:
         "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
         "\ufeff\ufff9-\ufffb\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
     )
+
+
+def can_encode(text: str, stream: Optional[TextIO] = None) -> bool:
+    """Returns whether `stream` (default: stdout) can write these characters."""
+    try:
+        text.encode((stream or sys.stdout).encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+# An older name, and the one that says the unit too.
+NAMES: Mapping[str, str] = {
+    "cost": "cost_usd",
+    "cost_at_most": "cost_at_most_usd",
+    "cost_before": "cost_before_usd",
+    "estimated_cost": "cost_usd",
+    "spent": "cost_usd",
+    "lost_cost": "lost_usd",
+    "saved": "saved_usd",
+    "saved_cost": "saved_usd",
+    "prompt_cache_saving": "prompt_cache_saving_usd",
+    "unpriced_at_most": "unknown_at_most_usd",
+    "duration": "duration_seconds",
+    "wall_seconds": "duration_seconds",
+}
+
+
+def with_one_name(value: object) -> object:
+    """Returns `value` with the one name of each figure that has an older one, where it is missing."""
+    if isinstance(value, (list, tuple)):
+        return [with_one_name(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    named: Dict[object, object] = {name: with_one_name(one) for name, one in value.items()}
+    for name, one in value.items():
+        # An agent or a workflow of such a name is no figure.
+        if name in NAMES and (one is None or isinstance(one, (int, float))):
+            named.setdefault(NAMES[name], one)
+    return named

@@ -20,7 +20,7 @@ from ..errors import DatabaseError
 if TYPE_CHECKING:
     from ..clock import Clock
     from ..engine.connection_pool import CallerSettings
-    from ..engine.executor import CallBackend, Send
+    from ..engine.executor import CallBackend, Connect
     from .runs import Runs
     from .worker import Worker
 
@@ -42,9 +42,9 @@ def __dir__() -> List[str]:
 
 
 def open_backend(
-    url: str, send: Send, get_settings: Callable[[], CallerSettings], clock: Clock
+    url: str, connect: Connect, get_settings: Callable[[], CallerSettings], clock: Clock
 ) -> CallBackend:
-    """Returns the backend for a database. `send` makes a call in this process, which only SQLite needs.
+    """Returns the backend for a database. `connect` opens connections here, which only SQLite needs.
 
     Raises InvalidOptionError for a URL that can't be used, DatabaseError where the extra is not installed.
     """
@@ -56,7 +56,7 @@ def open_backend(
 
     address = parse_url(url)
     if address.is_sqlite:
-        return SqliteBackend(address, send, clock)
+        return SqliteBackend(address, connect, clock)
     return PostgresBackend(address, get_settings, clock)
 
 

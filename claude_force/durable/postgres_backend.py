@@ -15,6 +15,7 @@ from anyio import to_thread
 from .. import settings
 from ..cache.request_key import OFF, USE, RequestKey
 from ..clock import Clock
+from ..engine.call_sender import CallSender
 from ..engine.connection_pool import CallerSettings
 from ..engine.executor import CacheConfig, CachingExecutor
 from ..engine.result_builder import shared
@@ -68,7 +69,7 @@ class PostgresBackend:
         self._database = Database(address)
         self._worker = DbWorker(self._database)
         self._flights: SingleFlight[Reply] = SingleFlight()
-        self._executor = CachingExecutor(_never_send, clock)
+        self._executor = CachingExecutor(_never_connect, clock)
         self._cache: Optional[SharedCache] = None
         self._budgets = BudgetIds()
         self._results = ResultPoller(self._worker, clock, POLL_SECONDS)
@@ -100,9 +101,9 @@ class PostgresBackend:
         make = partial(self._answer, call, policy, key, kept, context)
         call_cost = context.call_cost or CallCost()
         reply, led = await self._flights.run(
-            (policy, key.key()), make, deadline_seconds, call_cost, context.budgets
+            (policy, key.fields()), make, deadline_seconds, call_cost, context.budgets
         )
-        return call_cost.with_inherited(reply if led else shared(reply))
+        return call_cost.added_to(reply if led else shared(reply))
 
     async def _answer(
         self,
@@ -112,6 +113,7 @@ class PostgresBackend:
         kept: CacheConfig,
         context: CallContext,
         seconds_left: Optional[float],
+        _: Optional[CallCost] = None,
     ) -> Reply:
         call_id, began = new_call_id(context, key), self._clock.now()
         with _deadline(seconds_left):
@@ -258,5 +260,5 @@ def _not_sent() -> ClosedError:
     return ClosedError("The call had not been sent when the orchestrator was stopped")
 
 
-async def _never_send(call: Call, left: Optional[float], context: CallContext) -> Reply:
+async def _never_connect(model: str) -> CallSender:
     raise AssertionError("the Postgres backend sends nothing itself")

@@ -11,7 +11,7 @@ import uuid
 from dataclasses import asdict, dataclass, field
 from typing import Any, Callable, Mapping, Optional, Tuple, Union
 
-from ..cache.request_key import RequestKey, cache_key, question, request_key
+from ..cache.request_key import RequestKey, request_key
 from ..engine.executor import CacheConfig
 from ..engine.result_json import error_fields, error_from
 from ..errors import CallError, ClaudeForceError, InvalidOptionError
@@ -44,7 +44,7 @@ def checked_request_key(call: Call, config: CacheConfig) -> RequestKey:
 
 def new_call_id(context: CallContext, key: RequestKey) -> str:
     """Returns "run:place:fingerprint": the same id for the same text in the same place of a run."""
-    return f"{context.call_id or 'call-' + uuid.uuid4().hex}:{cache_key(question(*key)).hex()}"
+    return f"{context.call_id or 'call-' + uuid.uuid4().hex}:{key.digest().hex()}"
 
 
 def run_of(call_id: str) -> str:

@@ -20,7 +20,7 @@ from ..cache.diagnostics import explained
 from ..cache.entries import FORGED, NO_FINGERPRINT, seal_if_fits, to_entry, to_hit
 from ..cache.old_callers import arguments_of
 from ..cache.private_dir import cache_folder
-from ..cache.request_key import Question, cache_key, question
+from ..cache.request_key import RequestFields, cache_key, request_fields
 from ..storage.secret import find_secret
 from ..storage.signing import Entry, Secret, unseal
 from .database import Database
@@ -64,7 +64,7 @@ class SharedCache:
         self._written = 0
         self._clock = (0.0, float("-inf"))
         self._lease_connection: Optional[sa.Connection] = None
-        self._held: Set[Question] = set()
+        self._held: Set[RequestFields] = set()
         self.forged = 0
 
     def set_limits(self, ttl_hours: float, max_size_mb: float) -> None:
@@ -75,7 +75,7 @@ class SharedCache:
         self, agent_name: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
     ) -> Optional[Dict[str, Any]]:
         """Implements `ResponseCache.get`."""
-        key = cache_key(question(agent_name, task, model, fingerprint))
+        key = cache_key(request_fields(agent_name, task, model, fingerprint))
         found = self._guarded(lambda: self._read(key), None)
         if found is None:
             return None
@@ -98,7 +98,7 @@ class SharedCache:
         self, agent_name: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
     ) -> bool:
         """Whether `get` would find an answer."""
-        key = cache_key(question(agent_name, task, model, fingerprint))
+        key = cache_key(request_fields(agent_name, task, model, fingerprint))
         return self._guarded(lambda: self._read(key), None) is not None
 
     def _read(self, key: bytes) -> Optional[Tuple[Entry, int, float]]:
@@ -204,7 +204,7 @@ class SharedCache:
         self, agent_name: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
     ) -> bool:
         """Implements `ResponseCache.acquire_lease`; a lease ends with the connection at the latest."""
-        wanted = question(agent_name, task, model, fingerprint)
+        wanted = request_fields(agent_name, task, model, fingerprint)
         # The database would grant it a second time to the same connection.
         if wanted in self._held or not self._guarded(
             lambda: self._lock("pg_try_advisory_lock", wanted), True, leases=True
@@ -217,12 +217,12 @@ class SharedCache:
         self, agent_name: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
     ) -> None:
         """Implements `ResponseCache.release_lease`."""
-        wanted = question(agent_name, task, model, fingerprint)
+        wanted = request_fields(agent_name, task, model, fingerprint)
         if wanted in self._held:
             self._held.discard(wanted)
             self._guarded(lambda: self._lock("pg_advisory_unlock", wanted), True, leases=True)
 
-    def _lock(self, function: str, wanted: Question) -> bool:
+    def _lock(self, function: str, wanted: RequestFields) -> bool:
         if self._lease_connection is None:
             connection = self._database.engine.connect()
             self._lease_connection = connection.execution_options(isolation_level="AUTOCOMMIT")

@@ -21,7 +21,7 @@ import anyio
 from anyio import to_thread
 
 from ..clock import Clock
-from ..engine.executor import CacheConfig, CachingExecutor, Send
+from ..engine.executor import CacheConfig, CachingExecutor, Connect
 from ..engine.result_builder import is_answer
 from ..errors import CancelledCallError, ClaudeForceError, ClosedError, DatabaseError, WorkerError
 from ..limits.call_context import CallContext
@@ -91,11 +91,11 @@ class SqliteBackend:
 
     most: Optional[int] = None
 
-    def __init__(self, address: DatabaseUrl, send: Send, clock: Clock) -> None:
+    def __init__(self, address: DatabaseUrl, connect: Connect, clock: Clock) -> None:
         self._address, self._clock = address, clock
         self._database = Database(address)
         self._worker = DbWorker(self._database)
-        self._executor = CachingExecutor(send, clock)
+        self._executor = CachingExecutor(connect, clock)
         self._callers: Dict[str, List[_Caller]] = {}
         self._budgets = BudgetIds()
         self._results = ResultPoller(self._worker, clock, _POLL_SECONDS)

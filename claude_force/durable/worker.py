@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from .. import settings
 from ..cache.request_key import service
 from ..clock import Clock
+from ..engine.call_sender import CallSender
 from ..engine.connection_pool import CallerSettings, LoopBoundPool
 from ..engine.executor import CacheConfig, CachingExecutor
 from ..engine.result_builder import is_answer
@@ -33,7 +34,7 @@ from ..limits.call_context import CallContext
 from ..limits.rate_limiter import Rates
 from ..limits.run_gate import RunGate, RunGates
 from ..options import check_limits, check_rates
-from ..types import Call, Reply
+from ..types import Reply
 from . import dbos_runtime
 from .calls import IsOpen, Release, SaveResult, StartCall, StartedCall, workflow_id
 from .database import Database, DatabaseUrl, parse_url
@@ -188,7 +189,7 @@ class _RunningWorker:
         )
         self._limiter = SharedLimiter(self.db_worker, self._clock, incarnation)
         self._pool = LoopBoundPool(self._clock)
-        self._executor = CachingExecutor(self._send, self._clock)
+        self._executor = CachingExecutor(self._connect, self._clock)
         self._cache: Optional[SharedCache] = None
         self._run_gates = RunGates(self._clock.now)
         self._suspects = asyncio.Lock()
@@ -356,8 +357,8 @@ class _RunningWorker:
         kept = CacheConfig(True, *self._cache_limits, self._cache, own)
         return await self._executor.answer(request.call, request.policy, kept, seconds_left, context)
 
-    async def _send(self, call: Call, seconds_left: Optional[float], context: CallContext) -> Reply:
-        return await self._pool.send(call, self._settings, seconds_left, context)
+    async def _connect(self, model: str) -> CallSender:
+        return await self._pool.sender(self._settings, model)
 
 
 def _killed_workers(times: int) -> WorkerError:

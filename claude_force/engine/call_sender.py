@@ -1,22 +1,20 @@
-"""One pool of connections and the gate before it, bound to the event loop that it is made in."""
+"""Sends calls over one transport."""
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from functools import partial
-from typing import List, Optional, Sequence, Set
+from itertools import count
+from typing import AsyncContextManager, Optional, Set
 
 import anyio
 
-from ..advice import Wording
 from ..clock import Clock
-from ..errors import CallError, ClosedError, ConnectionFailedError, DeadlineExceededError, UnknownPriceError
-from ..limits.admission import AdmissionController
-from ..limits.budget import Budget, Price, worst_cost
+from ..errors import CallError, ClosedError, ConnectionFailedError, DeadlineExceededError
+from ..limits.admission import NO_WAIT, AdmissionController
+from ..limits.budget import Price, bounded_cost, worst_cost
 from ..limits.call_context import DEFAULT_CONTEXT, CallContext, listener
 from ..limits.call_cost import CallCost
-from ..limits.prices import most_searches, unknown_fee
 from ..limits.prompt_cache_primer import PromptCachePrimer
 from ..limits.rate_limiter import TokenCost
 from ..limits.run_gate import ReachabilityMonitor
@@ -34,167 +32,155 @@ _MOST_LOOKS, _LOOK_SECONDS = 100, 0.05
 
 
 class CallSender:
-    """Sends calls over one transport, and no attempt but through `gate`.
+    """Sends calls over one transport: retry loop, admission, attempt. Bound to one event loop.
 
-    A place on the wire belongs to an attempt: a call that waits for its next attempt holds none.
+    A call that waits for its next attempt holds no slot.
+
+    Example:
+        sender = await pool.sender(settings, call.model)
+        reply = await sender.send(call, 60.0, CallContext(), CallCost())
     """
 
     def __init__(
         self,
         transport: Transport,
-        gate: AdmissionController,
+        admission: AdmissionController,
         policy: RetryPolicy,
         clock: Clock,
         price: Price,
-        forecast: TokenEstimator,
+        token_estimator: TokenEstimator,
     ) -> None:
-        self.transport, self.gate = transport, gate
-        self._price, self._policy, self._clock, self._forecast = price, policy, clock, forecast
-        self._turn = asyncio.Lock()
-        self._warming = PromptCachePrimer(clock)
+        self.transport, self.admission = transport, admission
+        self._price, self._policy, self._clock, self._token_estimator = price, policy, clock, token_estimator
+        self._primer = PromptCachePrimer(clock)
         self._live: Set[anyio.CancelScope] = set()
         self._closed = False
-        self._reach = ReachabilityMonitor()
+        self._reachability = ReachabilityMonitor()
 
     @property
     def is_idle(self) -> bool:
         """Whether no call is under way."""
-        return not self._live and not self.gate.in_flight
+        return not self._live and not self.admission.in_flight
 
-    async def send(self, call: Call, deadline_seconds: Optional[float], context: CallContext) -> Reply:
-        """Raises InputError before anything is sent, CallError after."""
+    async def send(
+        self,
+        call: Call,
+        deadline_seconds: Optional[float] = None,
+        context: CallContext = DEFAULT_CONTEXT,
+        call_cost: Optional[CallCost] = None,
+    ) -> Reply:
+        """Raises InputError before anything is sent, CallError after. `call_cost` receives the attempts."""
         self.transport.check(call)
-        worst = _worst(call, self._price_of(context)) if context.keeps_budget else 0.0
-        call_cost = context.call_cost or CallCost()
-        attempts = Retrier(call, self._policy, self._clock, deadline_seconds, context)
-        attempt = partial(self._attempt, call, context, worst, call_cost)
+        call_cost = call_cost or CallCost()
+        price = context.price or self._price
+        worst = bounded_cost(call, price) if context.keeps_budget else 0.0
+        retrier = Retrier(call, self._policy, self._clock, deadline_seconds, context)
         with anyio.move_on_after(deadline_seconds) as scope:
             self._live.add(scope)
             try:
-                reply = await attempts.run(attempt)
-                return self._priced(call, reply, call_cost, self._price_of(context))
+                try:
+                    reply = await self._attempt(call, context, worst, call_cost, 1)
+                except CallError as error:
+                    attempt = partial(self._attempt, call, context, worst, call_cost)
+                    reply = await retrier.retry(attempt, error)
+                return self._priced(call, reply, call_cost, price)
             except CallError as error:
                 call_cost.copy_to(error)
-                self._reach.judge(error)
+                self._reachability.judge(error)
                 if context.run_gate is not None:
                     context.run_gate.note(error, call.model)
                 raise
             finally:
                 self._live.discard(scope)
-        raise self._cut_short(call_cost, deadline_seconds) from attempts.last_error
+        raise self._cut_short(call_cost, deadline_seconds) from retrier.last_error
 
     async def probe(self, model: str) -> None:
-        """A request that costs nothing; the gate learns what limits its answer tells. Raises CallError."""
+        """Sends a request that costs nothing, to learn the rate limits. Raises CallError."""
         record = AttemptRecord()
-        async with self.gate.slot(model, TokenCost(), record, DEFAULT_CONTEXT):
+        async with self.admission.slot(model, TokenCost(), record, DEFAULT_CONTEXT):
             await self.transport.probe(model, record)
 
     async def _attempt(
         self, call: Call, context: CallContext, worst: float, call_cost: CallCost, number: int
     ) -> Reply:
         record = AttemptRecord(on_text=listener(context.listener))
-        if number == 1 and self._reach.is_doubtful:
+        if number == 1 and self._reachability.is_doubtful:
             await self._await_retries(call, context)
         try:
-            if context.first_of_many and self._warming.helps(call):
-                async with self._warming.passage(call, record):
-                    reply = await self._with_budget(call, context, worst, record, number)
-            else:
-                reply = await self._with_budget(call, context, worst, record, number)
+            async with self._primer.turn(call, context, record), self._reserve(call, context, worst, record):
+                for waits in count(1):
+                    try:
+                        need = self._token_estimator.need(call)
+                        async with self.admission.slot(call.model, need, record, context):
+                            if waits == 1:
+                                context.listener.started(number)
+                            reply = await self.transport.attempt(call, record)
+                            break
+                    except NoDescriptorError as error:
+                        await self._await_descriptor(waits, error)
         except BaseException as error:
-            self._reach.failed(error, bool(record.headers))
-            self._charge(call_cost, call, context, record)
+            self._reachability.failed(error, bool(record.headers))
+            self._add_failed_cost(call_cost, call, context, record)
             call_cost.record_attempt(record, error)
             raise
-        self._reach.answered()
+        self._reachability.answered()
         call_cost.record_attempt(record)
+        if reply.usage.is_known:
+            self._token_estimator.observe(call, reply.usage)
         return reply
 
     async def _await_retries(self, call: Call, context: CallContext) -> None:
         """Waits until the retries of a run's first calls have shown whether its endpoint is dead."""
         looks = 0
-        while context.run_gate is not None and self._reach.is_doubtful and looks < _MOST_LOOKS:
+        while context.run_gate is not None and self._reachability.is_doubtful and looks < _MOST_LOOKS:
             looks += 1
             await context.run_gate.sleep(self._clock.sleep, call.model, _LOOK_SECONDS)
             context.run_gate.check(call.model)
 
-    async def _with_budget(
-        self, call: Call, context: CallContext, worst: float, record: AttemptRecord, number: int
-    ) -> Reply:
-        if context.shared_limits is not None:
-            need, spent = self._forecast.need(call), partial(self._spent, worst, call, context, record)
-            async with context.shared_limits.slot(call, need, worst, record, spent):
-                return await self._with_admission(call, context, record, number)
-        if not context.budgets:
-            return await self._with_admission(call, context, record, number)
-        held: List[Budget] = []
-        try:
-            # In the order of arrival: small requests do not starve a large one.
-            async with self._turn:
-                for budget in context.budgets:
-                    await _fits(budget, worst)
-                    held.append(budget)
-            return await self._with_admission(call, context, record, number)
-        finally:
-            self._settle(held, worst, call, context, record)
+    async def _await_descriptor(self, waits: int, error: NoDescriptorError) -> None:
+        # Nothing was sent: this is no attempt, and fewer at a time will find room.
+        self.admission.reduce_ceiling(self.admission.in_flight)
+        if waits > _MOST_WAITS:
+            raise ConnectionFailedError(error.message, advice=error.advice) from error
+        await self._clock.sleep(_DESCRIPTOR_SECONDS)
 
-    def _settle(
-        self, held: Sequence[Budget], worst: float, call: Call, context: CallContext, record: AttemptRecord
-    ) -> None:
-        spent = self._spent(worst, call, context, record)
-        for budget in held:
-            budget.settle(worst, spent)
+    def _reserve(
+        self, call: Call, context: CallContext, worst: float, record: AttemptRecord
+    ) -> AsyncContextManager[None]:
+        """Holds `worst` USD of all budgets, until what the attempt has cost takes its place."""
+        if context.shared_limits is None and not context.budgets:
+            return NO_WAIT
+        spent = partial(self._spent, worst, call, context, record)
+        if context.shared_limits is None:
+            return self.admission.reserve(context.budgets, worst, spent)
+        return context.shared_limits.slot(call, self._token_estimator.need(call), worst, record, spent)
 
     def _spent(self, worst: float, call: Call, context: CallContext, record: AttemptRecord) -> float:
         if not record.usage:
             return worst if record.in_doubt else 0.0
-        cost = self._cost(call, record.usage, record.model, self._price_of(context))
+        cost = self._cost(call, record.usage, record.model, context.price or self._price)
         return worst if cost is None else cost
 
-    def _charge(self, call_cost: CallCost, call: Call, context: CallContext, record: AttemptRecord) -> None:
-        """Puts on the bill what a failed attempt cost."""
-        price = self._price_of(context)
+    def _add_failed_cost(
+        self, call_cost: CallCost, call: Call, context: CallContext, record: AttemptRecord
+    ) -> None:
+        price = context.price or self._price
         cost = self._cost(call, record.usage, record.model, price) if record.usage else None
         if cost is not None:
             call_cost.add_failed_cost(cost)
         elif record.usage or record.in_doubt:
             call_cost.add_unknown_cost(worst_cost(call, price))
 
-    def _price_of(self, context: CallContext) -> Price:
-        return context.price or self._price
-
-    async def _with_admission(
-        self, call: Call, context: CallContext, record: AttemptRecord, number: int
-    ) -> Reply:
-        waits = 0
-        while True:
-            try:
-                async with self.gate.slot(call.model, self._forecast.need(call), record, context):
-                    if not waits:
-                        context.listener.started(number)
-                    reply = await self.transport.attempt(call, record)
-                break
-            except NoDescriptorError as error:
-                # Nothing was sent: this is no attempt, and fewer at a time will find room.
-                waits += 1
-                self.gate.reduce_ceiling(self.gate.in_flight)
-                if waits > _MOST_WAITS:
-                    raise ConnectionFailedError(error.message, advice=error.advice) from error
-                await self._clock.sleep(_DESCRIPTOR_SECONDS)
-        if reply.usage.is_known:
-            self._forecast.observe(call, reply.usage)
-        return reply
-
     def _priced(self, call: Call, reply: Reply, call_cost: CallCost, price: Price) -> Reply:
         usage = reply.usage
-        before = call_cost.before_the_answer
+        wasted = call_cost.wasted
         cost = self._cost(call, usage, reply.model, price)
         if cost is None:
             most = worst_cost(call, price)
             # What costs nothing at its worst costs nothing.
             cost = 0.0 if most == 0 else None
             call_cost.add_unknown_cost(most)
-        call_cost.answer_cost, call_cost.has_reply = cost, True
+        call_cost.answer_cost = cost
         saving: Optional[float] = 0.0
         if usage.prompt_tokens != usage.input_tokens:
             plain = self._cost(call, _without_cache(usage), reply.model, price)
@@ -203,7 +189,7 @@ class CallSender:
             reply,
             attempts=len(call_cost.timeline),
             cost=cost,
-            wasted_cost=before,
+            wasted_cost=wasted,
             cost_at_most=call_cost.at_most,
             prompt_cache_saving=saving,
             timeline=call_cost.timeline,
@@ -225,8 +211,8 @@ class CallSender:
     async def close(self) -> None:
         """Ends the calls in flight, then closes the connections."""
         self._closed = True
-        # Who was about to pass as this began would find no connections behind it.
-        self.gate.close()
+        # An attempt that were admitted from now on would find no connections.
+        self.admission.close()
         for scope in list(self._live):
             scope.cancel()
         await self.transport.close()
@@ -241,36 +227,3 @@ def _without_cache(usage: Usage) -> Usage:
         cache_creation_1h_input_tokens=0,
         cache_read_input_tokens=0,
     )
-
-
-def _worst(call: Call, price: Price) -> float:
-    worst = worst_cost(call, price)
-    if worst is None:
-        _check_tools(call)
-        unknown = f"The price of {call.model} is not known, so no budget can be kept."
-        python = f"prices={{{call.model!r}: {{'input': ..., 'output': ...}}}} in USD per million tokens"
-        shell = f"--price {call.model}=INPUT,OUTPUT in USD per million tokens"
-        raise UnknownPriceError(Wording(f"{unknown} Give {python}.", f"{unknown} Give {shell}."))
-    return worst
-
-
-def _check_tools(call: Call) -> None:
-    """Raises UnknownPriceError where a tool of the API's can cost any amount."""
-    if most_searches(call.options) is None:
-        raise UnknownPriceError(
-            "What web searches may cost is not bounded, so no budget can be kept. Give the web search tool "
-            "max_uses."
-        )
-    tool = unknown_fee(call.options)
-    if tool is not None:
-        raise UnknownPriceError(
-            f"What the tool {tool!r} costs is not known, so no budget can be kept. Leave out the tool "
-            "or the budget."
-        )
-
-
-async def _fits(budget: Budget, worst: float) -> None:
-    while not budget.reserve(worst):
-        settled = asyncio.Event()
-        budget.when_settled(settled.set)
-        await settled.wait()

@@ -15,14 +15,12 @@ from ..clock import Clock
 from ..limits.admission import AdmissionController, Load
 from ..limits.aimd import AdaptiveConcurrencyLimit
 from ..limits.budget import Price, Prices, price_by
-from ..limits.call_context import DEFAULT_CONTEXT, CallContext
 from ..limits.prices import cost, load_prices
 from ..limits.rate_limiter import NO_RATES, RateLimiter, Rates
 from ..limits.token_estimator import TokenEstimator
 from ..options import AUTO, MaxConcurrent
 from ..transport.network import connections_within
 from ..transport.transport import Transport
-from ..types import Call, Reply
 from .call_sender import CallSender
 from .retry import RetryPolicy
 
@@ -74,8 +72,13 @@ def is_starting() -> bool:
 
 
 class Endpoint(NamedTuple):
-    """Where calls go and how: `service` by name; `limits` as far as an answer has
-    told them; not each service `counts_tokens`."""
+    """Where calls go.
+
+    Attributes:
+        service: its title.
+        counts_tokens: whether it has the API's free endpoint for that.
+        limits: the rate limits, as far as answers have told them.
+    """
 
     service: str
     counts_tokens: bool
@@ -84,7 +87,7 @@ class Endpoint(NamedTuple):
 
 
 class LoopBoundPool:
-    """Opens a line at the first call in an event loop, and again in the next loop."""
+    """Opens a sender at the first call in an event loop, and again in the next loop."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -92,16 +95,23 @@ class LoopBoundPool:
         self.forecast = TokenEstimator()
         self._open: Dict[asyncio.AbstractEventLoop, List[_Opened]] = {}
 
-    async def send(
-        self,
-        call: Call,
-        how: CallerSettings,
-        deadline_seconds: Optional[float] = None,
-        context: CallContext = DEFAULT_CONTEXT,
-    ) -> Reply:
-        """Raises InputError before anything is sent, CallError after."""
-        line = await self._line(how, call.model)
-        return await line.send(call, deadline_seconds, context)
+    async def sender(self, how: CallerSettings, model: str = "") -> CallSender:
+        """The sender of this loop; opened by the first call, and again where the settings have changed."""
+        loop = asyncio.get_running_loop()
+        opened = self._open.get(loop)
+        if opened and opened[-1].how == how:
+            return opened[-1].sender
+        async with self._turns.setdefault(loop, asyncio.Lock()):
+            opened = self._open.get(loop)
+            if not opened or opened[-1].how != how:
+                sender = await self._open_sender(how, model, opened[-1] if opened else None)
+                # Calls in flight keep the sender that they began on; the new settings hold from here.
+                opened = self._open.setdefault(loop, [])
+                opened.append(_Opened(how, sender, self._lifetime(sender)))
+                await opened[-1].lifetime.__anext__()
+                for before in [one for one in opened if one.sender is not sender and one.sender.is_idle]:
+                    await before.lifetime.aclose()
+            return self._open[loop][-1].sender
 
     def price(self, how: CallerSettings) -> Price:
         """What a model's tokens cost, in USD. Asked for the first time it takes a while."""
@@ -110,11 +120,11 @@ class LoopBoundPool:
     def load(self) -> Optional[Load]:
         """What is on the wire of this loop; None before its first call."""
         opened = self._open.get(asyncio.get_running_loop())
-        return opened[-1].line.gate.load() if opened else None
+        return opened[-1].sender.admission.load() if opened else None
 
     async def drain(self, seconds: float) -> None:
         """Sends nothing new in this loop, and waits for what is on the wire, at most so long."""
-        gates = [opened.line.gate for opened in self._open.get(asyncio.get_running_loop(), [])]
+        gates = [opened.sender.admission for opened in self._open.get(asyncio.get_running_loop(), [])]
         for gate in gates:
             gate.close()
         with anyio.move_on_after(seconds):
@@ -123,25 +133,25 @@ class LoopBoundPool:
 
     async def check_credentials(self, how: CallerSettings) -> None:
         """Raises AuthenticationError where the SDK finds no credentials. Sends nothing."""
-        line = await self._line(how)
+        sender = await self.sender(how)
         # A cloud's are looked for in files and on its own servers.
-        await anyio.to_thread.run_sync(line.transport.check_credentials)
+        await anyio.to_thread.run_sync(sender.transport.check_credentials)
 
     async def endpoint(self, how: CallerSettings) -> Endpoint:
         """What is known of it so far. Sends nothing."""
-        line = await self._line(how)
-        transport = line.transport
+        sender = await self.sender(how)
+        transport = sender.transport
         return Endpoint(
             transport.service.title,
             transport.service.counts_tokens,
             transport.base_url,
-            line.gate.load().limits,
+            sender.admission.load().limits,
         )
 
     async def probe(self, how: CallerSettings, model: str) -> None:
         """A request that costs nothing. Raises CallError."""
-        line = await self._line(how)
-        await line.probe(model)
+        sender = await self.sender(how)
+        await sender.probe(model)
 
     async def close(self) -> None:
         """Ends this loop's calls in flight and closes its connections; a later call opens new ones."""
@@ -150,24 +160,7 @@ class LoopBoundPool:
             for opened in self._open.pop(loop, []):
                 await opened.lifetime.aclose()
 
-    async def _line(self, how: CallerSettings, model: str = "") -> CallSender:
-        loop = asyncio.get_running_loop()
-        opened = self._open.get(loop)
-        if opened and opened[-1].how == how:
-            return opened[-1].line
-        async with self._turns.setdefault(loop, asyncio.Lock()):
-            opened = self._open.get(loop)
-            if not opened or opened[-1].how != how:
-                line = await self._open_line(how, model, opened[-1] if opened else None)
-                # Calls in flight keep the line that they began on; the new settings hold from here.
-                opened = self._open.setdefault(loop, [])
-                opened.append(_Opened(how, line, self._lifetime(line)))
-                await opened[-1].lifetime.__anext__()
-                for before in [one for one in opened if one.line is not line and one.line.is_idle]:
-                    await before.lifetime.aclose()
-            return self._open[loop][-1].line
-
-    async def _open_line(self, how: CallerSettings, model: str, before: Optional[_Opened]) -> CallSender:
+    async def _open_sender(self, how: CallerSettings, model: str, before: Optional[_Opened]) -> CallSender:
         def prepare() -> Transport:
             # Imports, certificates and prices take most of a second; the loop has other things to do.
             with _first:
@@ -181,27 +174,27 @@ class LoopBoundPool:
         window = AdaptiveConcurrencyLimit(connections_within(how.ceiling, adaptive), adaptive)
         if before is not None and before.how.rates == how.rates:
             # What was used of the limits that are set by hand is used, whatever else has changed.
-            pace = before.line.gate.pace.share_manual_limits()
+            pace = before.sender.admission.pace.share_manual_limits()
         else:
             pace = RateLimiter(how.rates, self._clock.now())
         gate = AdmissionController(window, pace, self._clock)
         return CallSender(transport, gate, policy, self._clock, self.price(how), self.forecast)
 
-    async def _lifetime(self, line: CallSender) -> AsyncGenerator[None, None]:
+    async def _lifetime(self, sender: CallSender) -> AsyncGenerator[None, None]:
         # asyncio.run closes async generators before it closes the loop: a line whose user
         # forgot close() still closes its connections while the loop can.
         try:
             yield
         finally:
             loop = asyncio.get_running_loop()
-            left = [one for one in self._open.pop(loop, []) if one.line is not line]
+            left = [one for one in self._open.pop(loop, []) if one.sender is not sender]
             if left:
                 self._open[loop] = left
-            await line.close()
+            await sender.close()
 
 
 @dataclass
 class _Opened:
     how: CallerSettings
-    line: CallSender
+    sender: CallSender
     lifetime: AsyncGenerator[None, None]

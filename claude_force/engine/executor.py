@@ -1,14 +1,13 @@
-"""How a call gets its answer: from one who asks the same, from the cache, or from the model."""
+"""Executes a call: joins an identical one, finds its answer in the cache, or sends it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Awaitable, Callable, Dict, Optional, Protocol
 
 from ..cache.diagnostics import explained
-from ..cache.request_key import OFF, USE, RequestKey, Service, cache_key, request_key
-from ..cache.request_key import question as as_question
+from ..cache.request_key import OFF, USE, RequestKey, Service, request_key
 from ..clock import Clock
 from ..errors import InvalidOptionError
 from ..limits.call_context import CallContext
@@ -16,11 +15,12 @@ from ..limits.call_cost import CallCost
 from ..response_cache import ResponseCache
 from ..types import Call, Reply
 from .async_cache import AsyncResponseCache, Cache
+from .call_sender import CallSender
 from .result_builder import shared
 from .single_flight import SingleFlight
 
-# A call, the seconds that are left for it, and what else holds for it.
-Send = Callable[[Call, Optional[float], CallContext], Awaitable[Reply]]
+# The sender for calls of a model, as the settings are now.
+Connect = Callable[[str], Awaitable[CallSender]]
 
 
 @dataclass(frozen=True)
@@ -90,12 +90,17 @@ class CallBackend(Protocol):
 
 
 class CachingExecutor:
-    """The door of an orchestrator whose calls end with it: they go to `send`, unless the answer is kept."""
+    """Executes calls in this process: single flight, then the cache, then the sender of `connect`.
+
+    Example:
+        executor = CachingExecutor(lambda model: pool.sender(settings, model), Clock())
+        reply = await executor.answer(call, USE, cache_config, deadline_seconds=60.0, context=CallContext())
+    """
 
     most: Optional[int] = None
 
-    def __init__(self, send: Send, clock: Clock) -> None:
-        self._send, self._clock = send, clock
+    def __init__(self, connect: Connect, clock: Clock) -> None:
+        self._connect, self._clock = connect, clock
         self._flights: SingleFlight[Reply] = SingleFlight()
         self._answers: Optional[AsyncResponseCache] = None
         self._kept: Optional[CacheConfig] = None
@@ -116,16 +121,15 @@ class CachingExecutor:
     ) -> Reply:
         """Joins an identical call that is under way, else starts one. Raises InputError, CallError."""
         question = request_key(call, kept.service) if policy != OFF else None
-        if question is None or kept.excludes(call.agent_name):
-            return await self._send(call, deadline_seconds, context)
         call_cost = context.call_cost or CallCost()
-        if context.call_cost is None:
-            context = replace(context, call_cost=call_cost)
-        # No closure: with hundreds of calls under way, its cells are much for the garbage collector to walk.
-        find = partial(self._lookup_or_send, call, policy, question, await self.cache_for(kept), context)
-        key, purse = (policy, question.key()), (context.budgets, context.shared_limits, context.price)
-        reply, led = await self._flights.run(key, find, deadline_seconds, call_cost, purse)
-        return call_cost.with_inherited(reply if led else shared(reply))
+        if question is None or kept.excludes(call.agent_name):
+            sender = await self._sender(call, context)
+            return await sender.send(call, deadline_seconds, context, call_cost)
+        # Avoid a closure: with hundreds of calls under way, its cells slow down garbage collection.
+        work = partial(self._lookup_or_send, call, policy, question, await self.cache_for(kept), context)
+        key, budget_key = (policy, question.fields()), (context.budgets, context.shared_limits, context.price)
+        reply, pays = await self._flights.run(key, work, deadline_seconds, call_cost, budget_key)
+        return call_cost.added_to(reply if pays else shared(reply))
 
     async def _lookup_or_send(
         self,
@@ -135,6 +139,7 @@ class CachingExecutor:
         answers: AsyncResponseCache,
         context: CallContext,
         left: Optional[float],
+        call_cost: CallCost,
     ) -> Reply:
         found, began = answers.get_in_memory(question) if policy == USE else None, self._clock.now()
         if found is not None:
@@ -147,17 +152,24 @@ class CachingExecutor:
                 found = await answers.get(question) if policy == USE else None
             if found is not None:
                 return found
-            waited = self._clock.now() - began
-            reply = await self._send(call, None if left is None else left - waited, context)
+            if left is not None:
+                left -= self._clock.now() - began
+            sender = await self._sender(call, context)
+            reply = await sender.send(call, left, context, call_cost)
             await answers.put(question, reply)
             return reply
+
+    async def _sender(self, call: Call, context: CallContext) -> CallSender:
+        """Raises ClosedError before a connection is opened that nobody would close."""
+        context.check_open(call.model)
+        return await self._connect(call.model)
 
     def identity(self, call: Call, kept: CacheConfig) -> Optional[bytes]:
         """Equal for calls that have one answer; None where that can't be told, or it is not kept."""
         given = request_key(call, kept.service)
         if given is None or kept.excludes(call.agent_name):
             return None
-        return cache_key(as_question(*given))
+        return given.digest()
 
     async def has(self, call: Call, kept: CacheConfig) -> bool:
         """Whether the call would be answered from the cache."""

@@ -209,9 +209,9 @@ class ResultBuilder:
 
     def cancelled(self) -> Optional[CallCompleted]:
         """Nobody waits for it any more, and what was sent may be billed; None where nothing was sent."""
-        error, call_cost = CancelledCallError("The call was cancelled"), self.call_cost.own_share()
-        call_cost.copy_to(error)
-        return self.failed(error) if call_cost.timeline else None
+        error = CancelledCallError("The call was cancelled")
+        self.call_cost.copy_to(error)
+        return self.failed(error) if error.timeline else None
 
     def _duration(self) -> float:
         return self._clock.now() - self._started

@@ -1,4 +1,4 @@
-"""Single flight: identical work that is under way is joined, not started again."""
+"""Single flight: callers who ask for the same work at the same time share one run of it."""
 
 from __future__ import annotations
 
@@ -23,62 +23,53 @@ from ..limits.call_cost import CallCost
 
 T = TypeVar("T")
 
-# Seconds that are left for the work, or None.
-Work = Callable[[Optional[float]], Awaitable[T]]
+# Takes the seconds that are left for the work, or None, and what its attempts' costs are added to.
+Work = Callable[[Optional[float], CallCost], Awaitable[T]]
 
-
-# The budget is that of the caller who started it; those who joined have others, or none.
-_OF_ITS_BUDGET = (BudgetExceededError, UnknownPriceError)
-
-
-def _can_pass(error: ClaudeForceError) -> bool:
-    if isinstance(error, CallError) and (error.retryable or error.skipped):
-        # One that was skipped ended the run of the caller who started it, and not that of the others.
-        return True
-    return isinstance(error, (DeadlineExceededError, *_OF_ITS_BUDGET))
-
-
-def _fail(error: ClaudeForceError, leads: bool, bears: bool, call_cost: CallCost) -> NoReturn:
-    """For one who joined: unless it `bears` them, the requests and their cost are another caller's."""
-    other = error if leads else copy(error)
-    if isinstance(other, CallError):
-        if not bears:
-            clear_cost(other)
-        call_cost.add_inherited(other)
-    raise other from (error.__cause__ if leads else error)
+# The leader's budget failed the work; those who joined have other budgets, or none.
+_BUDGET_ERRORS = (BudgetExceededError, UnknownPriceError)
 
 
 @dataclass
 class _Flight(Generic[T]):
-    """`call_cost` is that of the caller who started it; `orphaned`: that one has left, and it goes on for the
-    others, the first of whom to look bears the rest."""
+    """One run of the work.
+
+    Attributes:
+        cost: what its attempts have cost so far.
+        budget_key: equal for callers who are charged to the same budgets; None where that is unknown.
+        leader_left: the caller who started it was cancelled, and nobody has claimed the cost yet.
+        waiting: a future for each caller who waits for it.
+    """
 
     task: asyncio.Future[T]
-    call_cost: CallCost
-    purse: Hashable = None
-    orphaned: bool = False
+    cost: CallCost
+    budget_key: Hashable = None
+    leader_left: bool = False
     waiting: List[asyncio.Future[None]] = field(default_factory=list)
 
-    def cannot_afford(self, error: ClaudeForceError, purse: Hashable) -> bool:
-        """Whether nobody who has this `purse` can, since the one who started it could not."""
-        return isinstance(error, _OF_ITS_BUDGET) and purse is not None and purse == self.purse
+    def is_final(self, error: ClaudeForceError, budget_key: Hashable) -> bool:
+        """Whether a caller with this budget would meet the same error again."""
+        if isinstance(error, _BUDGET_ERRORS):
+            return budget_key is not None and budget_key == self.budget_key
+        if isinstance(error, CallError):
+            # A skipped call is one of a run that has ended; the other callers' runs may go on.
+            return not (error.retryable or error.skipped or isinstance(error, DeadlineExceededError))
+        return True
 
-    def bequeath(self) -> bool:
-        """Whether the rest falls to the one who asks."""
-        orphaned, self.orphaned = self.orphaned, False
-        return orphaned
-
-    def leave(self, leads: bool, call_cost: CallCost) -> None:
-        """Called by one who no longer waits, with its own bill; the last one bears what nobody else can."""
-        if self.waiting and leads:
-            self.orphaned = True
-            call_cost.transfer(self.task.done())
-        elif not self.waiting and self.bequeath():
-            call_cost.own_share().absorb(self.call_cost)
+    def claim_cost(self) -> bool:
+        """Makes the caller pay for the work if the leader has left and nobody else pays; returns whether it
+        does."""
+        claimed, self.leader_left = self.leader_left, False
+        return claimed
 
 
 class SingleFlight(Generic[T]):
-    """Work by key, each in a task of its own, so that no caller's cancellation is another's."""
+    """Runs work by key, each in a task, so that cancelling one caller does not cancel the others.
+
+    Example:
+        flights = SingleFlight()
+        answer, pays = await flights.run("key", work)
+    """
 
     def __init__(self) -> None:
         self._flights: Dict[Hashable, _Flight[T]] = {}
@@ -89,16 +80,26 @@ class SingleFlight(Generic[T]):
         work: Work[T],
         deadline_seconds: Optional[float] = None,
         call_cost: Optional[CallCost] = None,
-        purse: Hashable = None,
+        budget_key: Hashable = None,
     ) -> Tuple[T, bool]:
-        """The outcome of `work`, and whether it counts for this caller: for the one who started it, or where
-        that one was cancelled for one of those who joined.
+        """Joins the work of this key that is under way, or starts it as its leader.
 
-        Where work that was joined fails for a reason that can pass, one of those who joined starts it again,
-        once: when that fails too, all of them fail. Where it fails by the budget of the one who started it,
-        each of them tries with its own, unless that is of the same `purse`. Work that nobody waits for any
-        more is cancelled. `call_cost` is the caller's, for what `work` costs, and what falls to it of work
-        that another started and left. Each cost is borne once, by the budget of the one who started the work.
+        The leader pays for it. If the leader is cancelled, the work goes on for the others, and one of them
+        pays the rest; if nobody waits any more, the work is cancelled and the last to leave pays.
+
+        If work that was joined fails for a transient reason, one of those who joined starts it again, once.
+        If it fails for the leader's budget, each of them starts it with its own budget, unless `budget_key`
+        is the same.
+
+        Args:
+            deadline_seconds: bounds the wait of this caller.
+            call_cost: receives what this caller pays for, as far as neither result nor error tell it.
+
+        Returns:
+            The outcome, and whether this caller pays for it.
+
+        Raises:
+            CallError: the work's, with its cost where this caller pays; or DeadlineExceededError.
         """
         call_cost, key = call_cost or CallCost(), (asyncio.get_running_loop(), key)
         started, joined_before = time.monotonic(), False
@@ -107,78 +108,88 @@ class SingleFlight(Generic[T]):
             flight = self._flights.get(key)
             leads = flight is None
             if flight is None:
-                flight = self._start(key, work, left, call_cost, purse)
-            await self._landing(key, flight, leads, left, call_cost)
-            bears = leads or flight.bequeath()
+                flight = self._start(key, work, left, budget_key)
+            landed = asyncio.get_running_loop().create_future()
+            flight.waiting.append(landed)
             try:
-                return flight.task.result(), bears
+                if leads or left is None:
+                    await landed
+                elif not (await asyncio.wait([landed], timeout=left))[0]:
+                    raise DeadlineExceededError(f"No answer within the deadline of {left:g} s")
+            except (asyncio.CancelledError, DeadlineExceededError) as error:
+                flight.waiting.remove(landed)
+                await self._leave(key, flight, leads, call_cost)
+                if isinstance(error, DeadlineExceededError):
+                    call_cost.copy_to(error)
+                raise
+            flight.waiting.remove(landed)
+            pays = leads or flight.claim_cost()
+            try:
+                return flight.task.result(), pays
             except asyncio.CancelledError:
-                if bears and not leads:
-                    call_cost.own_share().absorb(flight.call_cost)
+                if pays:
+                    call_cost.absorb(flight.cost)
                 raise
             except (CallError, UnknownPriceError) as error:
-                final = not _can_pass(error) or flight.cannot_afford(error, purse)
-                if leads or joined_before or final or (left is not None and left <= 0):
-                    _fail(error, leads, bears, call_cost)
-                if bears and isinstance(error, CallError):
-                    call_cost.inherit(error)
-                joined_before = not isinstance(error, _OF_ITS_BUDGET)
+                is_late = left is not None and left <= 0
+                if leads or joined_before or is_late or flight.is_final(error, budget_key):
+                    _fail(error, leads, pays, call_cost)
+                if pays and isinstance(error, CallError):
+                    call_cost.absorb_error(error)
+                joined_before = not isinstance(error, _BUDGET_ERRORS)
 
-    def _start(
-        self, key: Hashable, work: Work[T], left: Optional[float], call_cost: CallCost, purse: Hashable
-    ) -> _Flight[T]:
-        flight = self._flights[key] = _Flight(asyncio.ensure_future(work(left)), call_cost, purse)
-        flight.task.add_done_callback(partial(self._landed, key, flight))
+    def _start(self, key: Hashable, work: Work[T], left: Optional[float], budget_key: Hashable) -> _Flight[T]:
+        cost = CallCost()
+        # Owned by those who wait: the last of them to leave cancels it and waits for its end.
+        flight = self._flights[key] = _Flight(asyncio.ensure_future(work(left, cost)), cost, budget_key)
+        flight.task.add_done_callback(partial(self._land, key, flight))
         return flight
 
-    def _landed(self, key: Hashable, flight: _Flight[T], _: object) -> None:
+    def _land(self, key: Hashable, flight: _Flight[T], _: object) -> None:
         self._forget(key, flight)
-        for one in flight.waiting:
-            if not one.done():
-                one.set_result(None)
+        for waiting in flight.waiting:
+            if not waiting.done():
+                waiting.set_result(None)
         if not flight.task.cancelled():
-            # Looked at here, so that asyncio has no complaint when everyone who waited is gone.
+            # Retrieved here, so that asyncio does not complain where every caller has gone.
             flight.task.exception()
 
     def _forget(self, key: Hashable, flight: _Flight[T]) -> None:
         if self._flights.get(key) is flight:
             del self._flights[key]
 
-    async def _landing(
-        self, key: Hashable, flight: _Flight[T], leads: bool, left: Optional[float], call_cost: CallCost
-    ) -> None:
-        """Returns when the work has ended. Raises DeadlineExceededError for one who joined and has no time
-        left."""
-        landed = asyncio.get_running_loop().create_future()
-        flight.waiting.append(landed)
-        try:
-            if leads or left is None:
-                await landed
-            else:
-                await asyncio.wait([landed], timeout=left)
-                if not landed.done():
-                    raise DeadlineExceededError(f"No answer within the deadline of {left:g} s")
-        except (asyncio.CancelledError, DeadlineExceededError) as error:
-            flight.waiting.remove(landed)
-            await self._leave(key, flight, leads, call_cost)
-            if isinstance(error, DeadlineExceededError):
-                call_cost.own_share().copy_to(error)
-            raise
-        flight.waiting.remove(landed)
-
     async def _leave(self, key: Hashable, flight: _Flight[T], leads: bool, call_cost: CallCost) -> None:
+        """Ends the wait of one caller, and the work with it where nobody else waits."""
+        if leads:
+            flight.leader_left = True
+            if flight.waiting and not flight.task.done() and not flight.cost.is_answered:
+                # What was spent by now is the leader's. Outcomes tell all, so they are for one who gets them.
+                call_cost.absorb(flight.cost)
         try:
             if not flight.waiting and not flight.task.done():
                 self._forget(key, flight)
                 flight.task.cancel()
-                await ended(flight.task)
+                await wait_until_ended(flight.task)
         finally:
-            flight.leave(leads, call_cost)
+            if not flight.waiting and flight.claim_cost():
+                call_cost.absorb(flight.cost)
 
 
-async def ended(task: asyncio.Future[T]) -> None:
-    """Returns when a cancelled task has ended, also for a caller who is cancelled meanwhile. Its connection
-    is closed then, and its bill complete."""
+def _fail(error: ClaudeForceError, leads: bool, pays: bool, call_cost: CallCost) -> NoReturn:
+    """Raises `error` with the cost that falls to this caller."""
+    own = error if leads else copy(error)
+    if isinstance(own, CallError):
+        if not pays:
+            clear_cost(own)
+        if not call_cost.is_empty:
+            call_cost.absorb_error(own)
+            call_cost.copy_to(own)
+    raise own from (error.__cause__ if leads else error)
+
+
+async def wait_until_ended(task: asyncio.Future[T]) -> None:
+    """Returns when a cancelled task has ended, also if the caller is cancelled meanwhile: the task's
+    connection is closed then, and its cost complete."""
     again: Optional[asyncio.CancelledError] = None
     # A scope of anyio's cancels what is within it again and again.
     with anyio.CancelScope(shield=True):

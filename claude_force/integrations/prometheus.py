@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Callable, Dict, Iterator, List, Mapping, Tuple
 
 from ..ledger.ddsketch import Distribution
-from ..ledger.metrics import Metrics
-from ..ledger.summary import Summary
+from ..ledger.metrics import Metrics, Summary
 
 _PREFIX = "claude_force"
 _QUANTILES = (0.5, 0.95, 0.99)

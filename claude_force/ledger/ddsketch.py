@@ -1,8 +1,8 @@
-"""How values are distributed: exactly while there are few, within 1 % when there are many, in bounded memory.
+"""Distributions of values in bounded memory: exact up to 10,000 values, within 1 % above.
 
-The sketch is DDSketch (Masson, Rim, Lee: DDSketch, VLDB 2019): a value x counts in the bucket
-ceil(log(x) / log(g)) with g = (1 + e) / (1 - e), whose middle 2 g^i / (g + 1) is nowhere farther from x than
-e x. Counts add up, so that two sketches merge into that of all their values.
+The sketch is DDSketch (Masson, Rim, Lee: DDSketch, VLDB 2019). A value x counts in the bucket
+ceil(log(x) / log(g)) with g = (1 + e) / (1 - e), and the bucket's midpoint 2 g^i / (g + 1) differs from x by
+at most e x. The counts of two sketches add up to the sketch of all their values.
 """
 
 from __future__ import annotations
@@ -14,63 +14,70 @@ from typing import Dict, Optional, Sequence, Tuple
 
 RELATIVE_ERROR = 0.01
 EXACT_UP_TO = 10_000
-# Below this a value counts as 0; a thousandth of a millisecond is the finest that an entry has.
-_SMALLEST = 1e-6
-# These span a factor of 10^17; beyond it the lowest are thrown together, as the paper does.
-_MOST_BUCKETS = 2048
+# Smaller values count as 0: the ledger's resolution is a thousandth of a millisecond.
+_MIN_VALUE = 1e-6
+# These span a factor of 10^17. Beyond it the lowest are merged, as the paper does.
+_MAX_BUCKETS = 2048
 
 _GAMMA = (1 + RELATIVE_ERROR) / (1 - RELATIVE_ERROR)
 _PER_LOG = 1 / math.log(_GAMMA)
 
 
 class Distribution:
-    """Of values from 0 up.
+    """A distribution of values that are not negative.
 
     Attributes:
-        count, total, most: how many there are, their sum, and the largest (0 for none).
+        count, total, maximum: the number of values, their sum, and the largest (0 without values).
     """
 
     def __init__(self, values: Sequence[float] = (), exact_up_to: int = EXACT_UP_TO) -> None:
         self._exact_up_to = exact_up_to
         self._values: Optional[array[float]] = array("d", values)
-        self._as_counted: Optional[Tuple[int, Dict[int, int]]] = None
+        self._bucketed: Optional[Tuple[int, Dict[int, int]]] = None
         self._zeros = 0
         self._buckets: Dict[int, int] = {}
         self.count = len(values)
         self.total = math.fsum(values)
-        self.most = max(values, default=0.0)
-        self._settle()
+        self.maximum = max(values, default=0.0)
+        self._limit_memory()
 
     @property
     def is_exact(self) -> bool:
+        """Whether quantiles are exact."""
         return self._values is not None
 
     @property
     def mean(self) -> Optional[float]:
-        """None where there is nothing."""
+        """The arithmetic mean; None without values."""
         return self.total / self.count if self.count else None
 
     def merge(self, other: Distribution) -> None:
-        """Takes the values of `other` in."""
+        """Adds the values of `other`."""
         self.count += other.count
         self.total += other.total
-        self.most = max(self.most, other.most)
+        self.maximum = max(self.maximum, other.maximum)
         if self._values is not None and other._values is not None:
             self._values.extend(other._values)
-            self._as_counted = None
+            self._bucketed = None
         else:
             self._to_buckets()
-            self._take(other)
-        self._settle()
+            zeros, buckets = other._in_buckets()
+            self._zeros += zeros
+            for bucket, count in buckets.items():
+                self._buckets[bucket] = self._buckets.get(bucket, 0) + count
+        self._limit_memory()
 
     def quantile(self, share: float) -> Optional[float]:
-        """The smallest value that at least `share` of all do not exceed (nearest rank); None for nothing."""
+        """Returns the smallest value that at least `share` of all values don't exceed (nearest rank).
+
+        None without values.
+        """
         if not self.count:
             return None
         rank = max(1, math.ceil(share * self.count))
         if self._values is not None:
             return sorted(self._values)[rank - 1]
-        return min(self._estimate(rank), self.most)
+        return min(self._estimate(rank), self.maximum)
 
     def _estimate(self, rank: int) -> float:
         seen = self._zeros
@@ -80,37 +87,27 @@ class Distribution:
                 return float(2 * _GAMMA**bucket / (_GAMMA + 1))
         return 0.0
 
-    def _settle(self) -> None:
+    def _limit_memory(self) -> None:
         if self._values is not None and self.count > self._exact_up_to:
             self._to_buckets()
-        if len(self._buckets) > _MOST_BUCKETS:
-            self._throw_lowest_together()
+        if len(self._buckets) > _MAX_BUCKETS:
+            order = sorted(self._buckets)
+            lowest = order[: len(order) - _MAX_BUCKETS + 1]
+            self._buckets[lowest[-1]] = sum(self._buckets.pop(bucket) for bucket in lowest)
 
     def _to_buckets(self) -> None:
         if self._values is not None:
-            self._zeros, buckets = self._counted()
-            self._buckets, self._values, self._as_counted = dict(buckets), None, None
+            self._zeros, buckets = self._in_buckets()
+            self._buckets, self._values, self._bucketed = dict(buckets), None, None
 
-    def _take(self, other: Distribution) -> None:
-        zeros, buckets = other._counted()
-        self._zeros += zeros
-        for bucket, count in buckets.items():
-            self._buckets[bucket] = self._buckets.get(bucket, 0) + count
-
-    def _counted(self) -> Tuple[int, Dict[int, int]]:
-        """How many are 0, and how many are in each bucket."""
+    def _in_buckets(self) -> Tuple[int, Dict[int, int]]:
+        """Returns the number of zeros, and the number of values in each bucket."""
         if self._values is None:
             return self._zeros, self._buckets
-        if self._as_counted is None:
-            # Kept, because the same part is merged into more than one whole.
+        if self._bucketed is None:
+            # Cached, because the same part is merged into several wholes.
             ceil, log = math.ceil, math.log
-            above = [value for value in self._values if value > _SMALLEST]
-            buckets = Counter([ceil(log(value) * _PER_LOG) for value in above])
-            self._as_counted = len(self._values) - len(above), buckets
-        return self._as_counted
-
-    def _throw_lowest_together(self) -> None:
-        order = sorted(self._buckets)
-        lowest = order[: len(order) - _MOST_BUCKETS + 1]
-        together = sum(self._buckets.pop(bucket) for bucket in lowest)
-        self._buckets[lowest[-1]] = together
+            positive = [value for value in self._values if value > _MIN_VALUE]
+            buckets = Counter([ceil(log(value) * _PER_LOG) for value in positive])
+            self._bucketed = len(self._values) - len(positive), buckets
+        return self._bucketed

@@ -1,4 +1,4 @@
-"""The figures that a number of executions add up to. Pure."""
+"""Metrics of executions, in total and by agent, model, workflow and day. Pure."""
 
 from __future__ import annotations
 
@@ -6,37 +6,42 @@ import math
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple
 
 from ..errors import ClaudeForceError, DeadlineExceededError, SilenceError
 from ..types import CUT_OFF, REFUSAL
 from .ddsketch import Distribution
-from .decoder import ExecutionRow
+from .entry import ExecutionRow
+from .saturation import TimeAtConcurrencyLimit
 
-TIMEOUTS = (SilenceError.__name__, DeadlineExceededError.__name__)
-# The error of an execution that failed and whose line does not say how.
+# Agent, model, workflow.
+GroupKey = Tuple[str, Optional[str], Optional[str]]
+
+# Stands for a model or an error type that a line doesn't name.
 UNKNOWN = "unknown"
+_TIMEOUTS = (SilenceError.__name__, DeadlineExceededError.__name__)
 _PERCENTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+_DAY_SECONDS = 86_400
 
 
 @dataclass
 class Metrics:
-    """Sums and distributions; times in milliseconds, money in USD, moments in Unix seconds.
+    """Sums and distributions; durations in milliseconds, money in USD, moments in Unix seconds.
 
     Attributes:
-        errors: how often each type of error ended an execution.
-        cached, shared: answers that were kept, and those that another, identical call was just being given.
-        retries: attempts beyond the first of each execution.
-        input_tokens: of the prompt, those that the prompt cache read and wrote among them.
-        truncated, refused, empty: answers that were cut off, declined or without text.
-        cost: of those whose cost is known; `unknown_price` counts those whose cost is not, and
-            `unknown_at_most` is the most that they may have cost, as far as that is known. A failed call of
-            which nothing was billed counts in neither.
+        errors: the number of executions that each error type ended.
+        cached, shared: answers from the cache, and answers shared with an identical call in flight.
+        retries: attempts after the first of each execution.
+        input_tokens: tokens of prompts, including those read from and written to the prompt cache.
+        truncated, refused, empty: answers that were cut off, declined, or without text.
+        cost: the sum of known costs. `unknown_price` counts the executions whose cost is unknown, and
+            `unknown_at_most` is an upper bound of their cost, as far as there is one. Failed calls that were
+            not billed count in neither.
         saved_cost: what cached and shared answers would have cost; `unknown_saving` counts those of them
-            whose price is not known.
-        wall: from the call to its result. wait: none of its attempts was on the wire; service: one was, of
-            executions that made an attempt. The lines of older formats tell neither of the two.
-        began, ended: the first begin and the last end; None for no execution.
+            without a known price.
+        wall: from the call to its result. wait and service: the parts without and with an attempt on the
+            wire. Lines of older formats have only `wall`; service leaves out executions without an attempt.
+        began, ended: the first start and the last end; None without executions.
     """
 
     executions: int = 0
@@ -67,26 +72,28 @@ class Metrics:
 
     @property
     def failures(self) -> int:
+        """The number of executions without success."""
         return self.executions - self.successes
 
     @property
     def timeouts(self) -> int:
-        """Executions that ended by the server's silence or at their deadline."""
-        return sum(self.errors[name] for name in TIMEOUTS)
+        """The number of executions that ended by the server's silence or at their deadline."""
+        return sum(self.errors[name] for name in _TIMEOUTS)
 
     @property
     def total_tokens(self) -> int:
+        """Input and output tokens."""
         return self.input_tokens + self.output_tokens
 
     @property
     def seconds(self) -> Optional[float]:
-        """From the first begin to the last end; None where that is nothing."""
+        """Seconds from the first start to the last end; None if there is no such time."""
         if self.began is None or self.ended is None or self.ended <= self.began:
             return None
         return self.ended - self.began
 
     def merge(self, other: Metrics) -> None:
-        """Adds those of other executions."""
+        """Adds the metrics of other executions."""
         for name in _SUMS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.errors.update(other.errors)
@@ -97,32 +104,42 @@ class Metrics:
             self.ended = other.ended if self.ended is None else max(self.ended, other.ended)
 
     def as_dict(self) -> Dict[str, Any]:
-        """Plain values, ready for JSON; None for a share, a mean or a rate of nothing."""
+        """Returns values for JSON; None for a ratio, a mean or a rate without executions."""
+        seconds = self.seconds
         return {
             "executions": self.executions,
             "successes": self.successes,
             "errors": self.failures,
-            "error_rate": _share(self.failures, self.executions),
+            "error_rate": _ratio(self.failures, self.executions),
             "errors_by_type": dict(self.errors.most_common()),
             "timeouts": self.timeouts,
-            "timeout_rate": _share(self.timeouts, self.executions),
+            "timeout_rate": _ratio(self.timeouts, self.executions),
             "cached": self.cached,
-            "cache_hit_rate": _share(self.cached, self.executions),
+            "cache_hit_rate": _ratio(self.cached, self.executions),
             "shared": self.shared,
-            "shared_rate": _share(self.shared, self.executions),
+            "shared_rate": _ratio(self.shared, self.executions),
             "truncated": self.truncated,
             "refused": self.refused,
             "empty": self.empty,
             "attempts": self.attempts,
             "retries": self.retries,
-            **{f"{name}_ms": _distributed(getattr(self, name)) for name in _DISTRIBUTIONS},
-            "tokens": self._tokens(),
+            **{f"{name}_ms": _percentiles(getattr(self, name)) for name in _DISTRIBUTIONS},
+            "tokens": {
+                "input": self.input_tokens,
+                "output": self.output_tokens,
+                "cache_read": self.cache_read_tokens,
+                "cache_write": self.cache_write_tokens,
+                "total": self.total_tokens,
+            },
             **self.money(),
-            **self._pace(),
+            "began": _iso(self.began),
+            "ended": _iso(self.ended),
+            "executions_per_second": self.executions / seconds if seconds else None,
+            "tokens_per_minute": self.total_tokens * 60 / seconds if seconds else None,
         }
 
     def money(self) -> Dict[str, Any]:
-        """The part of `as_dict` that is about USD."""
+        """Returns the part of `as_dict` that is in USD."""
         return {
             "cost_usd": self.cost,
             "unknown_price": self.unknown_price,
@@ -130,24 +147,6 @@ class Metrics:
             "saved_usd": self.saved_cost,
             "unknown_saving": self.unknown_saving,
             "prompt_cache_saving_usd": self.prompt_cache_saving,
-        }
-
-    def _tokens(self) -> Dict[str, int]:
-        return {
-            "input": self.input_tokens,
-            "output": self.output_tokens,
-            "cache_read": self.cache_read_tokens,
-            "cache_write": self.cache_write_tokens,
-            "total": self.total_tokens,
-        }
-
-    def _pace(self) -> Dict[str, Any]:
-        seconds = self.seconds
-        return {
-            "began": _iso(self.began),
-            "ended": _iso(self.ended),
-            "executions_per_second": self.executions / seconds if seconds else None,
-            "tokens_per_minute": self.total_tokens * 60 / seconds if seconds else None,
         }
 
 
@@ -159,14 +158,14 @@ _SUMS = (
 )
 
 
-def figures_of(rows: Sequence[ExecutionRow]) -> Metrics:
-    """Of these executions. By columns: a loop over the rows takes twice as long."""
+def compute_metrics(rows: Sequence[ExecutionRow]) -> Metrics:
+    """Returns the metrics of these executions. It goes by columns: a loop over rows takes twice as long."""
 
-    def column(name: str, default: Any = None) -> Any:
+    def column(name: str, default: Any = None) -> List[Any]:
         return [row.get(name, default) for row in rows]
 
     failures = [row.get("error_type") or UNKNOWN for row in rows if not row.get("success", True)]
-    costs, attempts = column("estimated_cost"), column("attempts", 0)
+    costs, attempts, stops = column("estimated_cost"), column("attempts", 0), column("stop_reason")
     free = [row for row in rows if row.get("cached") or row.get("shared")]
     unknown = _unpriced(rows) if None in costs else []
     savings = [row.get("saved_cost") for row in free]
@@ -177,19 +176,22 @@ def figures_of(rows: Sequence[ExecutionRow]) -> Metrics:
         errors=Counter(failures),
         cached=sum(1 for row in free if row.get("cached")),
         shared=sum(1 for row in free if not row.get("cached")),
+        # By the stop reason, because lines of older formats have no flags for these.
+        truncated=sum(map(stops.count, CUT_OFF)),
+        refused=stops.count(REFUSAL),
+        empty=column("empty").count(True),
         attempts=sum(attempts),
-        retries=sum(made - 1 for made in attempts if made > 1),
+        retries=sum(count - 1 for count in attempts if count > 1),
         input_tokens=sum(column("input_tokens", 0)),
         output_tokens=sum(column("output_tokens", 0)),
         cache_read_tokens=sum(column("cache_read_tokens", 0)),
         cache_write_tokens=sum(column("cache_write_tokens", 0)),
-        cost=math.fsum(filter(None, costs)),
+        cost=_sum_known(costs),
         unknown_price=len(unknown),
-        unknown_at_most=math.fsum(filter(None, [row.get("cost_at_most") for row in unknown])),
-        **_incomplete(column("stop_reason"), column("empty")),
-        saved_cost=math.fsum(filter(None, savings)),
+        unknown_at_most=_sum_known([row.get("cost_at_most") for row in unknown]),
+        saved_cost=_sum_known(savings),
         unknown_saving=savings.count(None),
-        prompt_cache_saving=math.fsum(filter(None, column("prompt_cache_saving"))),
+        prompt_cache_saving=_sum_known(column("prompt_cache_saving")),
         wall=Distribution(walls),
         wait=Distribution([row["wait_ms"] for row in rows if "wait_ms" in row]),
         service=Distribution(
@@ -198,12 +200,6 @@ def figures_of(rows: Sequence[ExecutionRow]) -> Metrics:
         began=min((end - wall / 1000 for end, wall in zip(ended, walls)), default=None),
         ended=max(ended, default=None),
     )
-
-
-def _incomplete(stops: List[Optional[str]], empty: List[Optional[bool]]) -> Dict[str, int]:
-    # Lines of older formats have the stop reason alone.
-    truncated, refused = sum(map(stops.count, CUT_OFF)), stops.count(REFUSAL)
-    return {"truncated": truncated, "refused": refused, "empty": empty.count(True)}
 
 
 def _unpriced(rows: Sequence[ExecutionRow]) -> List[ExecutionRow]:
@@ -215,8 +211,105 @@ def _unpriced(rows: Sequence[ExecutionRow]) -> List[ExecutionRow]:
     ]
 
 
-def advice_on(error_type: str) -> Optional[str]:
-    """What can be done about an error of this name; None for one that is not this package's."""
+class Summary:
+    """Metrics of a ledger. Its memory grows with agents, models, workflows and days, not with executions.
+
+    Attributes:
+        groups: metrics by agent, model and workflow.
+        at_limit: the time at the concurrency limit.
+        skipped: the number of lines that could not be read.
+    """
+
+    def __init__(self) -> None:
+        self.groups: Dict[GroupKey, Metrics] = {}
+        self._days: Dict[int, Metrics] = {}
+        self.at_limit = TimeAtConcurrencyLimit()
+        self.skipped = 0
+
+    def add(self, rows: Sequence[ExecutionRow]) -> None:
+        """Adds these executions."""
+        cells: Dict[Tuple[GroupKey, int], List[ExecutionRow]] = {}
+        for row in rows:
+            group = (row["agent_name"], row.get("model") or None, row.get("workflow_name") or None)
+            cells.setdefault((group, int(row["ended"] // _DAY_SECONDS)), []).append(row)
+        for (group, day), cell in cells.items():
+            metrics = compute_metrics(cell)
+            self.groups.setdefault(group, Metrics()).merge(metrics)
+            self._days.setdefault(day, Metrics()).merge(metrics)
+        self.at_limit.add(rows)
+
+    def total(self) -> Metrics:
+        """Returns the metrics of all executions."""
+        return _merge(self.groups.values())
+
+    def by_agent(self) -> Dict[str, Metrics]:
+        """Returns the metrics of each agent, sorted by name."""
+        return self._by(lambda group: group[0])
+
+    def by_model(self) -> Dict[str, Metrics]:
+        """Returns the metrics of each model, sorted by name; "unknown" for executions without one."""
+        return self._by(lambda group: group[1] or UNKNOWN)
+
+    def by_workflow(self) -> Dict[str, Metrics]:
+        """Returns the metrics of each workflow, sorted by name, without executions outside of workflows."""
+        return self._by(lambda group: group[2])
+
+    def by_day(self) -> Dict[str, Metrics]:
+        """Returns the metrics of each day, such as "2026-11-25", by the end of executions in UTC."""
+        return {_date(day): _merge([metrics]) for day, metrics in sorted(self._days.items())}
+
+    def as_dict(self) -> Dict[str, Any]:
+        """Returns values for JSON, as `PerformanceTracker.get_performance_summary` describes them."""
+        return {
+            **self.total().as_dict(),
+            "time_at_concurrency_limit": self.at_limit.share(),
+            "by_agent": self.agents_as_dict(),
+            "by_model": self.models_as_dict(),
+            "by_workflow": _as_dicts(self.by_workflow()),
+            "by_day": _as_dicts(self.by_day()),
+            "skipped_lines": self.skipped,
+        }
+
+    def agents_as_dict(self) -> Dict[str, Any]:
+        """Returns `by_agent` as values for JSON."""
+        return _as_dicts(self.by_agent())
+
+    def models_as_dict(self) -> Dict[str, Any]:
+        """Returns `by_model` as values for JSON."""
+        return _as_dicts(self.by_model())
+
+    def agent_as_dict(self, name: str) -> Dict[str, Any]:
+        """Returns the metrics of one agent, also by model and workflow, as values for JSON."""
+        part = Summary()
+        part.groups = {group: metrics for group, metrics in self.groups.items() if group[0] == name}
+        return {
+            **part.total().as_dict(),
+            "by_model": part.models_as_dict(),
+            "by_workflow": _as_dicts(part.by_workflow()),
+        }
+
+    def money(self) -> Dict[str, Any]:
+        """Returns what is in USD, as `PerformanceTracker.get_cost_breakdown` describes it."""
+        parts = {
+            "by_agent": self.by_agent(),
+            "by_model": self.by_model(),
+            "by_workflow": self.by_workflow(),
+            "by_day": self.by_day(),
+        }
+        money = {key: {name: metrics.money() for name, metrics in of.items()} for key, of in parts.items()}
+        return {"total": self.total().money(), **money}
+
+    def _by(self, name_of: Callable[[GroupKey], Optional[str]]) -> Dict[str, Metrics]:
+        parts: Dict[str, List[Metrics]] = {}
+        for group, metrics in self.groups.items():
+            name = name_of(group)
+            if name is not None:
+                parts.setdefault(name, []).append(metrics)
+        return {name: _merge(parts[name]) for name in sorted(parts)}
+
+
+def advice_for(error_type: str) -> Optional[str]:
+    """Returns the advice of the package's error with this class name; None for other errors."""
     kinds = [ClaudeForceError]
     while kinds:
         kind = kinds.pop()
@@ -226,15 +319,34 @@ def advice_on(error_type: str) -> Optional[str]:
     return None
 
 
-def _distributed(values: Distribution) -> Dict[str, Any]:
-    figures: Dict[str, Any] = {name: values.quantile(share) for name, share in _PERCENTILES.items()}
-    most = values.most if values.count else None
-    return {**figures, "mean": values.mean, "max": most, "exact": values.is_exact}
+def _merge(parts: Iterable[Metrics]) -> Metrics:
+    whole = Metrics()
+    for part in parts:
+        whole.merge(part)
+    return whole
 
 
-def _share(part: int, whole: int) -> Optional[float]:
+def _as_dicts(parts: Dict[str, Metrics]) -> Dict[str, Any]:
+    return {name: metrics.as_dict() for name, metrics in parts.items()}
+
+
+def _percentiles(values: Distribution) -> Dict[str, Any]:
+    found: Dict[str, Any] = {name: values.quantile(share) for name, share in _PERCENTILES.items()}
+    maximum = values.maximum if values.count else None
+    return {**found, "mean": values.mean, "max": maximum, "exact": values.is_exact}
+
+
+def _sum_known(amounts: Iterable[Optional[float]]) -> float:
+    return math.fsum(filter(None, amounts))
+
+
+def _ratio(part: int, whole: int) -> Optional[float]:
     return part / whole if whole else None
 
 
 def _iso(unix: Optional[float]) -> Optional[str]:
     return None if unix is None else datetime.fromtimestamp(unix, timezone.utc).isoformat()
+
+
+def _date(day: int) -> str:
+    return datetime.fromtimestamp(day * _DAY_SECONDS, timezone.utc).date().isoformat()

@@ -11,12 +11,13 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Dict, Optional, Type
+from typing import Callable, Dict, List, Optional, Sequence, Type
 
 from ..clock import Clock
 from ..errors import CallError, ClosedError, RateLimitError
 from ..transport.protocol import AttemptRecord
 from .aimd import AdaptiveConcurrencyLimit
+from .budget import Budget
 from .call_context import CallContext
 from .rate_limiter import RateLimiter, Rates, TokenCost
 from .run_gate import RunGate
@@ -55,7 +56,7 @@ class AdmissionController:
     def __init__(self, window: AdaptiveConcurrencyLimit, pace: RateLimiter, clock: Clock) -> None:
         self._window, self.pace, self._clock = window, pace, clock
         self._lanes: Dict[str, _ModelQueue] = {}
-        self._turn = asyncio.Lock()
+        self._turn, self._budget_turn = asyncio.Lock(), asyncio.Lock()
         self._changed = asyncio.Event()
         self.in_flight = 0
         self._waits_for_room = self._shut = False
@@ -83,6 +84,10 @@ class AdmissionController:
         """Entered when an attempt may be made. Raises ClosedError once the gate is shut, and the run gate's
         error once that is."""
         return Slot(self, self.queue_of(model), need, record, context)
+
+    def reserve(self, budgets: Sequence[Budget], worst: float, spent: Callable[[], float]) -> Reservation:
+        """Entered when each of `budgets` holds `worst` USD; left with what the attempt has `spent`."""
+        return Reservation(budgets, worst, spent, self._budget_turn)
 
     async def enter(self, lane: _ModelQueue, need: TokenCost, run_gate: Optional[RunGate]) -> float:
         """Returns the time, when it is this one's turn and there is room."""
@@ -194,3 +199,54 @@ class Slot:
         pause = self._gate.leave(self._lane, self._need, self._meter, self._began, self._beside, error)
         if pause and isinstance(error, CallError):
             self._terms.listener.paused(pause, error)
+
+
+class Reservation:
+    """Money that one attempt holds of its budgets. Raises BudgetExceededError where it can never fit."""
+
+    __slots__ = ("_budgets", "_held", "_spent", "_turn", "_worst")
+
+    def __init__(
+        self, budgets: Sequence[Budget], worst: float, spent: Callable[[], float], turn: asyncio.Lock
+    ) -> None:
+        self._budgets, self._worst, self._spent, self._turn = budgets, worst, spent, turn
+        self._held: List[Budget] = []
+
+    async def __aenter__(self) -> None:
+        try:
+            # In the order of arrival: small requests do not starve a large one.
+            async with self._turn:
+                for budget in self._budgets:
+                    await _wait_to_reserve(budget, self._worst)
+                    self._held.append(budget)
+        except BaseException:
+            self._settle()
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._settle()
+
+    def _settle(self) -> None:
+        spent = self._spent()
+        for budget in self._held:
+            budget.settle(self._worst, spent)
+
+
+async def _wait_to_reserve(budget: Budget, worst: float) -> None:
+    while not budget.reserve(worst):
+        settled = asyncio.Event()
+        budget.when_settled(settled.set)
+        await settled.wait()
+
+
+class _NoWait:
+    """A context that is entered at once and does nothing."""
+
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+
+NO_WAIT = _NoWait()

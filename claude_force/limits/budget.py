@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any, Callable, List, Mapping, Optional, Protocol
 
+from ..advice import Wording
 from ..agents.models import resolve_model
-from ..errors import BudgetExceededError, InvalidOptionError
+from ..errors import BudgetExceededError, InvalidOptionError, UnknownPriceError
 from ..formatting import byte_size, format_usd
 from ..types import Call, Usage
 from .prices import NO_OPTIONS, PER_SEARCH, most_searches, unknown_fee
@@ -105,6 +106,33 @@ def worst_cost(call: Call, price: Price) -> Optional[float]:
     ]
     known = [cost for cost in costs if cost is not None]
     return max(known) if len(known) == len(costs) else None
+
+
+def bounded_cost(call: Call, price: Price) -> float:
+    """As `worst_cost`. Raises UnknownPriceError where nothing bounds the cost."""
+    worst = worst_cost(call, price)
+    if worst is None:
+        _check_tools(call)
+        unknown = f"The price of {call.model} is not known, so no budget can be kept."
+        python = f"prices={{{call.model!r}: {{'input': ..., 'output': ...}}}} in USD per million tokens"
+        shell = f"--price {call.model}=INPUT,OUTPUT in USD per million tokens"
+        raise UnknownPriceError(Wording(f"{unknown} Give {python}.", f"{unknown} Give {shell}."))
+    return worst
+
+
+def _check_tools(call: Call) -> None:
+    """Raises UnknownPriceError where a tool of the API's can cost any amount."""
+    if most_searches(call.options) is None:
+        raise UnknownPriceError(
+            "What web searches may cost is not bounded, so no budget can be kept. Give the web search tool "
+            "max_uses."
+        )
+    tool = unknown_fee(call.options)
+    if tool is not None:
+        raise UnknownPriceError(
+            f"What the tool {tool!r} costs is not known, so no budget can be kept. Leave out the tool "
+            "or the budget."
+        )
 
 
 def _written(prompt: int, call: Call, searches: int) -> Usage:

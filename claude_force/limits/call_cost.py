@@ -1,4 +1,4 @@
-"""What one call has used of the wire so far: its attempts, and what they are known to have cost. No I/O."""
+"""What one call has cost so far: its attempts and their money. No I/O."""
 
 from __future__ import annotations
 
@@ -11,129 +11,101 @@ from ..types import Attempt, Reply
 
 
 class CallCost:
-    """Up to date at each moment, so that it holds for a call that is cancelled too.
+    """Adds up a call's attempts as they end, so that it is right at every moment, cancellation included.
 
     Attributes:
-        timeline: the attempts that got onto the wire, by the engine's clock.
-        wasted: USD of those that failed; None as long as nothing is known to be billed.
-        answer: USD of the one that was answered; None where there is none, or its cost is not known.
-        doubtful: USD that attempts of unknown cost can have cost at most; None where that is unknown too.
-        has_reply: there is a reply that has all of this on it.
-        inherited: what it bears beside, of identical calls that failed when their callers had left; None
-            for nothing.
+        timeline: the attempts that were sent, in seconds of the engine's clock.
+        failed_cost: USD of those that failed; None while none is known to be billed.
+        answer_cost: USD of the answer; None while there is none, or its cost is unknown.
+        unknown_at_most: USD that attempts of unknown cost can have cost at most; None for no bound.
     """
 
     def __init__(self) -> None:
-        self.inherited: Optional[CallCost] = None
-        self._told: Optional[CallCost] = None
-        self._empty()
+        self._clear()
 
-    def _empty(self) -> None:
+    def _clear(self) -> None:
         self.timeline: Tuple[Attempt, ...] = ()
         self.failed_cost: Optional[float] = None
         self.answer_cost: Optional[float] = None
         self.unknown_at_most: Optional[float] = 0.0
-        self.has_reply: bool = False
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was sent and nothing billed."""
+        return not self.timeline and self.usd is None and self.at_most == 0
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the last attempt has succeeded: the reply that is on its way has all of this cost on it."""
+        return bool(self.timeline) and self.timeline[-1].error is None
 
     @property
     def usd(self) -> Optional[float]:
-        """All that was billed; None where that is nothing, or not known."""
+        """All that was billed; None if that is nothing or unknown."""
         return _sum(self.failed_cost, self.answer_cost) if self.unknown_at_most == 0 else None
 
     @property
     def at_most(self) -> Optional[float]:
-        """The most that may have been billed; None where that is unknown."""
-        return (
-            None
-            if self.unknown_at_most is None
-            else (self.failed_cost or 0.0) + (self.answer_cost or 0.0) + self.unknown_at_most
-        )
+        """The most that may have been billed; None for no bound."""
+        if self.unknown_at_most is None:
+            return None
+        return (self.failed_cost or 0.0) + (self.answer_cost or 0.0) + self.unknown_at_most
 
     @property
-    def before_the_answer(self) -> Optional[float]:
-        """USD of the attempts that failed; None where that is not known."""
+    def wasted(self) -> Optional[float]:
+        """USD of the attempts that failed; None if unknown."""
         return (self.failed_cost or 0.0) if self.unknown_at_most == 0 else None
 
     def record_attempt(self, record: AttemptRecord, error: Optional[BaseException] = None) -> None:
-        """An attempt that ended; one that did not get onto the wire is none."""
+        """Records an attempt that has ended; ignores one that was never sent."""
         if record.began is not None and record.ended is not None:
             kind = type(error).__name__ if error is not None else None
             self.timeline += (Attempt(record.began, record.ended, record.window, kind),)
 
     def add_failed_cost(self, cost: float) -> None:
-        """Adds an attempt that failed, and was billed all the same."""
+        """Adds a failed attempt that was billed."""
         self.failed_cost = (self.failed_cost or 0.0) + cost
 
     def add_unknown_cost(self, most: Optional[float]) -> None:
-        """Adds an attempt whose cost is not known, and `most` USD at the most."""
+        """Adds an attempt of unknown cost, of `most` USD at most."""
         if most == 0:
             self.add_failed_cost(0.0)
         else:
             self.unknown_at_most = _bound(self.unknown_at_most, most)
 
-    def copy_to(self, error: CallError) -> None:
-        error.attempts, error.timeline = len(self.timeline), self.timeline
-        error.cost, error.cost_at_most = self.usd, self.at_most
-
     def absorb(self, other: CallCost) -> None:
-        """All that is on the other one is on this one now, and there no more."""
+        """Moves everything from `other` to this one."""
         self.timeline += other.timeline
         self.failed_cost = _sum(self.failed_cost, other.failed_cost)
         self.answer_cost = _sum(self.answer_cost, other.answer_cost)
         self.unknown_at_most = _bound(self.unknown_at_most, other.unknown_at_most)
-        other._empty()
+        other._clear()
 
-    def transfer(self, landed: bool) -> None:
-        """Its caller leaves, and the attempts go on for others. What there was so far is the caller's, the
-        rest is for one of them: all of it where the work has `landed`, or has its reply already, which tells
-        of all attempts."""
-        self._told = CallCost()
-        if not (landed or self.has_reply):
-            self._told.absorb(self)
-
-    def own_share(self) -> CallCost:
-        """What falls to the call itself, once it is cancelled."""
-        left = self._told or self
-        if self.inherited is not None:
-            left.absorb(self.inherited)
-        return left
-
-    def inherit(self, error: CallError) -> None:
-        """From an identical call that failed so, and whose caller had left."""
-        self.inherited = self.inherited or CallCost()
-        self.inherited.timeline += error.timeline
+    def absorb_error(self, error: CallError) -> None:
+        """Adds the attempts of a call that failed with `error`."""
+        self.timeline += error.timeline
         if error.cost is not None:
-            self.inherited.add_failed_cost(error.cost)
+            self.add_failed_cost(error.cost)
         elif error.cost_at_most != 0:
-            self.inherited.add_unknown_cost(error.cost_at_most)
+            self.add_unknown_cost(error.cost_at_most)
 
-    def with_inherited(self, reply: Reply) -> Reply:
-        """The call's own reply."""
-        one = self.inherited
-        if one is None:
+    def copy_to(self, error: CallError) -> None:
+        """Sets the figures of `error` to these."""
+        error.attempts, error.timeline = len(self.timeline), self.timeline
+        error.cost, error.cost_at_most = self.usd, self.at_most
+
+    def added_to(self, reply: Reply) -> Reply:
+        """The reply with these failed attempts before its own."""
+        if self.is_empty:
             return reply
         wasted = reply.wasted_cost
         return replace(
             reply,
-            attempts=reply.attempts + len(one.timeline),
-            wasted_cost=None if wasted is None or one.unknown_at_most != 0 else wasted + (one.usd or 0.0),
-            cost_at_most=_bound(at_most(reply), one.at_most),
-            timeline=one.timeline + reply.timeline,
+            attempts=reply.attempts + len(self.timeline),
+            wasted_cost=None if wasted is None or self.wasted is None else wasted + self.wasted,
+            cost_at_most=_bound(at_most(reply), self.at_most),
+            timeline=self.timeline + reply.timeline,
         )
-
-    def add_inherited(self, error: CallError) -> None:
-        """To the call's own error."""
-        one = self.inherited
-        if one is None:
-            return
-        most = error.cost_at_most if error.cost is None else error.cost
-        is_known = one.unknown_at_most == 0 and (error.cost is not None or error.cost_at_most == 0)
-        error.attempts += len(one.timeline)
-        error.cost, error.cost_at_most = (
-            _sum(one.usd, error.cost) if is_known else None,
-            _bound(one.at_most, most),
-        )
-        error.timeline = one.timeline + error.timeline
 
 
 def at_most(reply: Reply) -> Optional[float]:

@@ -1,5 +1,5 @@
 """First of many: of the calls that share a system prompt one goes first, so that the others read the prompt
-cache and do not each pay to write it.
+cache rather than each pay to write it.
 
 Source: the API's documentation, chapter "Prompt caching": an entry can be read once the first answer has
 begun, lives for its time to live after each use, and has a smallest size.
@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from typing import AsyncIterator, Dict, Tuple
+from typing import AsyncContextManager, AsyncIterator, Dict, Tuple
 
 from ..clock import Clock
 from ..formatting import byte_size
 from ..transport.protocol import AttemptRecord
 from ..types import Call
+from .admission import NO_WAIT
+from .call_context import CallContext
 
 # The smallest prompt that any model caches has 1,024 tokens, and no token is shorter than a byte.
 _SMALLEST_BYTES = 1024
@@ -24,57 +26,60 @@ _Key = Tuple[str, Tuple[str, ...], str]
 
 
 class PromptCachePrimer:
-    """Which system prompts the prompt cache has, and who is about to fill it."""
+    """Knows which system prompts the API's prompt cache has, and which call is about to write one."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._warm_until: Dict[_Key, float] = {}
-        self._leading: Dict[_Key, asyncio.Event] = {}
+        self._cached_until: Dict[_Key, float] = {}
+        self._first: Dict[_Key, asyncio.Event] = {}
 
-    def helps(self, call: Call) -> bool:
-        """Whether the prompt cache may keep this system prompt at all."""
-        return sum(byte_size(text) for text in call.system) >= _SMALLEST_BYTES
+    def turn(self, call: Call, context: CallContext, record: AttemptRecord) -> AsyncContextManager[None]:
+        """Entered when the attempt may go on: at once if the prompt is cached or can't be, else by the first,
+        and by the rest when the first answer has begun. If the first fails, another becomes the first."""
+        size = sum(map(byte_size, call.system)) if context.first_of_many else 0
+        if size < _SMALLEST_BYTES:
+            return NO_WAIT
+        return self._turn((call.model, call.system, call.cache_ttl), record)
 
     @asynccontextmanager
-    async def passage(self, call: Call, record: AttemptRecord) -> AsyncIterator[None]:
-        """Entered at once where the cache is warm or there is none; else by one, and by the rest when that
-        one's answer has begun. Where it fails, another goes first."""
-        key = (call.model, call.system, call.cache_ttl)
-        leads = await self._turn(key)
-        if leads:
-            record.on_begin = lambda: self._began(key)
+    async def _turn(self, key: _Key, record: AttemptRecord) -> AsyncIterator[None]:
+        is_first = await self._become_first(key)
+        if is_first:
+            record.on_begin = lambda: self._begin_answer(key)
         try:
             yield
-            self._learn(key, record)
+            self._observe(key, record)
         finally:
-            if leads:
-                self._over(key)
+            if is_first:
+                self._let_others_go(key)
 
-    async def _turn(self, key: _Key) -> bool:
-        while not self._is_warm(key):
-            leader = self._leading.get(key)
-            if leader is None:
-                self._leading[key] = asyncio.Event()
+    async def _become_first(self, key: _Key) -> bool:
+        """Waits until the prompt is cached, or the caller is the first; returns whether it is."""
+        while not self._is_cached(key):
+            first = self._first.get(key)
+            if first is None:
+                self._first[key] = asyncio.Event()
                 return True
-            await leader.wait()
+            await first.wait()
         return False
 
-    def _is_warm(self, key: _Key) -> bool:
-        return self._warm_until.get(key, 0.0) > self._clock.now()
+    def _is_cached(self, key: _Key) -> bool:
+        return self._cached_until.get(key, 0.0) > self._clock.now()
 
-    def _began(self, key: _Key) -> None:
-        self._warm_until[key] = self._clock.now() + _LIFE_SECONDS[key[2]]
-        self._over(key)
+    def _begin_answer(self, key: _Key) -> None:
+        self._cached_until[key] = self._clock.now() + _LIFE_SECONDS[key[2]]
+        self._let_others_go(key)
 
-    def _learn(self, key: _Key, record: AttemptRecord) -> None:
+    def _observe(self, key: _Key, record: AttemptRecord) -> None:
+        """Learns from an attempt that was answered."""
         usage = record.usage
         if usage is None or usage.cache_read_input_tokens or usage.cache_creation_input_tokens:
-            self._warm_until[key] = self._clock.now() + _LIFE_SECONDS[key[2]]
+            self._cached_until[key] = self._clock.now() + _LIFE_SECONDS[key[2]]
         else:
             # The server has no prompt cache, or not for a prompt of this size: nobody need wait for it.
-            self._warm_until[key] = float("inf")
+            self._cached_until[key] = float("inf")
 
-    def _over(self, key: _Key) -> None:
-        leader = self._leading.pop(key, None)
-        if leader is not None:
-            leader.set()
+    def _let_others_go(self, key: _Key) -> None:
+        first = self._first.pop(key, None)
+        if first is not None:
+            first.set()

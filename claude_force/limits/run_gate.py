@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import contextmanager
 from copy import copy
-from typing import Any, Awaitable, Callable, Dict, Iterator, List, Optional, Set, Union
+from typing import Any, Awaitable, Callable, Dict, Iterator, List, Optional, Union
+
+import anyio
 
 from ..costs import clear_cost
 from ..errors import MODEL, RUN, CallError, ClaudeForceError, ConnectionFailedError, InputError, SilenceError
@@ -25,7 +26,7 @@ class RunGate:
 
     def __init__(self) -> None:
         self._shut: Dict[str, _Reason] = {}
-        self._waiting: Set[asyncio.Future[None]] = set()
+        self._sleeping: Dict[anyio.CancelScope, str] = {}
 
     @property
     def reason(self) -> Optional[ClaudeForceError]:
@@ -42,9 +43,9 @@ class RunGate:
         if model in self._shut:
             return
         self._shut[model] = reason
-        for waiting in self._waiting:
-            if not waiting.done():
-                waiting.set_result(None)
+        for scope, its_model in self._sleeping.items():
+            if model in (_EVERY_MODEL, its_model):
+                scope.cancel()
 
     def check(self, model: str = _EVERY_MODEL) -> None:
         """Raises the error of a call that is not sent, where the gate is shut for it."""
@@ -59,28 +60,14 @@ class RunGate:
 
     async def sleep(self, sleep: Callable[[float], Awaitable[Any]], model: str, seconds: float) -> None:
         """Sleeps so long, or until the gate is shut for this model."""
-        sleeping = asyncio.ensure_future(sleep(seconds))
-        try:
-            while not sleeping.done() and not self.is_shut_for(model):
-                await self._change(sleeping)
-            if sleeping.done():
-                sleeping.result()
-        finally:
-            sleeping.cancel()
-            await asyncio.gather(sleeping, return_exceptions=True)
-
-    async def wait(self, work: asyncio.Future[Any]) -> None:
-        """Returns when `work` is done, or the gate is shut for every call."""
-        while not work.done() and _EVERY_MODEL not in self._shut:
-            await self._change(work)
-
-    async def _change(self, other: asyncio.Future[Any]) -> None:
-        waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.add(waiting)
-        try:
-            await asyncio.wait([other, waiting], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            self._waiting.discard(waiting)
+        if self.is_shut_for(model):
+            return
+        with anyio.CancelScope() as scope:
+            self._sleeping[scope] = model
+            try:
+                await sleep(seconds)
+            finally:
+                del self._sleeping[scope]
 
 
 class RunGates:

@@ -14,7 +14,7 @@ import json
 import zlib
 from typing import Any, Dict, List, Optional, Sequence
 
-from ..ledger.entry import Trip
+from ..ledger.entry import AttemptTuple
 from .executions import Execution
 
 TICKS_PER_MS = 10
@@ -125,7 +125,7 @@ def _trips(executions: Sequence[Execution], errors: _Names) -> Dict[str, List[in
     return columns
 
 
-def _add_trip(columns: Dict[str, List[int]], trip: Trip, before: int, errors: _Names) -> int:
+def _add_trip(columns: Dict[str, List[int]], trip: AttemptTuple, before: int, errors: _Names) -> int:
     began_ms, ended_ms, window, error = trip
     began, ended = _ticks(began_ms), _ticks(ended_ms)
     columns["begin"].append(began - before)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import tzinfo
 from typing import Dict, List, Sequence
 
-from ..ledger.metrics import UNKNOWN, advice_on
+from ..ledger.metrics import UNKNOWN, advice_for
 from . import text
 from .executions import Execution
 from .tables import Column, table
@@ -68,7 +68,7 @@ def faults(executions: Sequence[Execution], zone: tzinfo) -> str:
 
 
 def _cells(one: Fault, zone: tzinfo) -> List[str]:
-    name, advice = text.escaped(one.name), text.escaped(advice_on(one.name) or NO_ADVICE)
+    name, advice = text.escaped(one.name), text.escaped(advice_for(one.name) or NO_ADVICE)
     requests = "<br>".join(f"<code>{text.escaped(request)}</code>" for request in one.requests)
     return [
         f'<strong>{name}</strong><p class="advice">{advice}</p><button type="button" class="show link" '

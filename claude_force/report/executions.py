@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Callable, Dict, Iterable, List, Optional, Sequence
 
-from ..ledger.decoder import ExecutionRow, entry_from
-from ..ledger.entry import Entry
-from ..ledger.metrics import UNKNOWN, Metrics, figures_of
+from ..ledger.entry import Entry, ExecutionRow, to_entry
+from ..ledger.metrics import UNKNOWN, Metrics, compute_metrics
 
 ANSWERED, FAILED, KEPT = "answered", "failed", "kept"
 
@@ -45,13 +44,13 @@ def executions_of(rows: Iterable[ExecutionRow]) -> List[Execution]:
 
 def _execution(row: ExecutionRow) -> Execution:
     # Damaged clocks write moments before 1970; a calendar that shows them would show nothing else.
-    entry, ended = entry_from(row), max(0.0, row["ended"])
+    entry, ended = to_entry(row), max(0.0, row["ended"])
     return Execution(entry, row, max(0.0, ended - entry.execution_time_ms / 1000), ended)
 
 
 def group_of(name: str, executions: Sequence[Execution]) -> Group:
     """With the figures that the ledger gives for these."""
-    return Group(name, executions, figures_of([execution.row for execution in executions]))
+    return Group(name, executions, compute_metrics([execution.row for execution in executions]))
 
 
 def grouped(executions: Iterable[Execution], key: Callable[[Execution], Optional[str]]) -> List[Group]:

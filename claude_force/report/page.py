@@ -13,7 +13,7 @@ from typing import Dict, Iterable, Optional, Sequence, Tuple
 
 from .. import __version__
 from ..formatting import format_percent, format_usd, pluralize
-from ..ledger.decoder import ExecutionRow
+from ..ledger.entry import ExecutionRow
 from ..ledger.metrics import Metrics
 from ..ledger.saturation import TimeAtConcurrencyLimit
 from . import text

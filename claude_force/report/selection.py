@@ -9,9 +9,8 @@ from typing import Deque, Dict, Iterator, List, Optional, Tuple
 
 from ..errors import InvalidOptionError
 from ..formatting import pluralize
-from ..ledger.decoder import ExecutionRow
-from ..ledger.reading import Reading
-from ..ledger.time_range import EVERYTHING, TimeRange
+from ..ledger.entry import ExecutionRow
+from ..ledger.reader import ALL_TIME, LedgerReader, TimeRange
 from .text import moment
 
 LAST = "last"
@@ -37,7 +36,7 @@ class Selection:
 
 
 def select(
-    folder: Path, run: Optional[str] = None, window: TimeRange = EVERYTHING, most: int = MOST_ROWS
+    folder: Path, run: Optional[str] = None, window: TimeRange = ALL_TIME, most: int = MOST_ROWS
 ) -> Selection:
     """Reads the ledger in `folder`.
 
@@ -49,7 +48,7 @@ def select(
         OSError: a file that is there can't be read.
     """
     wanted = _wanted(folder, run, window) if run else None
-    reading, found = Reading(folder, window), 0
+    reading, found = LedgerReader(folder, window), 0
     newest: Deque[ExecutionRow] = deque(maxlen=most)
     for row in _rows(reading):
         if wanted is None or row.get("run") == wanted:
@@ -61,15 +60,15 @@ def select(
     return Selection(list(newest), scope + _bounds(window), found, reading.skipped)
 
 
-def _rows(reading: Reading) -> Iterator[ExecutionRow]:
-    for block in reading.blocks():
+def _rows(reading: LedgerReader) -> Iterator[ExecutionRow]:
+    for block in reading.batches():
         yield from block
 
 
 def _wanted(folder: Path, run: str, window: TimeRange) -> Optional[str]:
     """The run's name; None where the last execution has none, as in the older format, or there is none."""
     ends: Dict[Optional[str], float] = {}
-    for row in _rows(Reading(folder, window)):
+    for row in _rows(LedgerReader(folder, window)):
         name = row.get("run")
         ends[name] = max(row["ended"], ends.get(name, 0.0))
     if run == LAST:

@@ -21,20 +21,13 @@ from typing import List, NamedTuple, Optional, Sequence, Tuple, Union
 from ..errors import FileAccessError
 from ..formatting import format_bytes
 from .folders import HAVE_DESCRIPTORS, DescriptorFolders, Folders, PathFolders, ReplacedError
+from .private_files import kind_of
 
 MOST_LINKS = 40
 MOST_FOLDERS = 64
 # How often a path is walked anew where a part of it was replaced meanwhile.
 _MOST_WALKS = 16
 _CHUNK = 1024 * 1024
-_KINDS = (
-    (stat.S_ISDIR, "a folder"),
-    (stat.S_ISFIFO, "a FIFO"),
-    (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISCHR, "a device"),
-    (stat.S_ISBLK, "a device"),
-)
-
 Name = Union[str, Path]
 Parts = Tuple[str, ...]
 
@@ -294,11 +287,6 @@ def shown(name: Name) -> str:
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() else _escaped(one) for one in text)
-
-
-def kind_of(info: os.stat_result) -> str:
-    """What is there, in words."""
-    return next((words for matches, words in _KINDS if matches(info.st_mode)), "no regular file")
 
 
 def refuse_irregular(name: Name, info: os.stat_result) -> None:

@@ -59,10 +59,10 @@ class HttpSender:
         self._credential = settings.credential(api_key)
         custom = _lower(settings.custom_header_fields())
         self._pins_version = VERSION_HEADER in custom
-        self._headers = {**_default_headers(self._credential[1]), **custom, **self._address_headers()}
-        self._is_authorized = not AUTHORIZING.isdisjoint(self._headers)
+        headers = {**_default_headers(self._credential[1]), **custom, **self._address_headers()}
+        self._is_authorized = not AUTHORIZING.isdisjoint(headers)
         self.secrets: Sequence[str] = secrets_of([self._credential[1]], self.base_url)
-        self._pool = ConnectionPool(connections, tls_for(self.base_url))
+        self._pool = ConnectionPool(connections, tls_for(self.base_url), headers)
 
     def send(self, fields: Mapping[str, Any]) -> Awaitable[Response]:
         """Raises MissingCredentialsError, or InvalidOptionError for what has no JSON."""
@@ -73,10 +73,10 @@ class HttpSender:
 
     def _post(self, url: URL, fields: Mapping[str, Any]) -> Awaitable[Response]:
         if self._is_authorized and is_plain(fields):
-            return self._pool.request("POST", url, to_json(fields), self._headers)
+            return self._pool.request("POST", url, to_json(fields))
         request = to_request(fields, self._pins_version)
-        headers = {**self._headers, **_lower(request.headers)}
-        if AUTHORIZING.isdisjoint(headers):
+        headers = _lower(request.headers)
+        if not self._is_authorized and AUTHORIZING.isdisjoint(headers):
             raise MissingCredentialsError("No credentials were found")
         if request.query:
             url = url.with_query(to_query(request.query))
@@ -112,11 +112,13 @@ class HttpSender:
 class ConnectionPool:
     """Connections of aiohttp, bound to the event loop of the first request; proxies as the environment says.
 
-    `tls` verifies servers; None where every request goes over plain HTTP.
+    `tls` verifies servers; None where all requests go over plain HTTP. `headers` are those of all requests.
     """
 
-    def __init__(self, connections: int, tls: Optional[ssl.SSLContext]) -> None:
-        self._connections, self._tls = connections, tls
+    def __init__(
+        self, connections: int, tls: Optional[ssl.SSLContext], headers: Optional[Mapping[str, str]] = None
+    ) -> None:
+        self._connections, self._tls, self._headers = connections, tls, headers
         self._session: Optional[aiohttp.ClientSession] = None
         self._proxies: Dict[Tuple[str, Optional[str]], Optional[URL]] = {}
         self._closed = False
@@ -126,7 +128,7 @@ class ConnectionPool:
         method: str,
         url: URL,
         body: bytes,
-        headers: Any,
+        headers: Any = None,
         timeout: aiohttp.ClientTimeout = _NO_TIMEOUT,
     ) -> HttpResponse:
         """Follows redirections that stay with the same server and repeat the request.
@@ -169,6 +171,7 @@ class ConnectionPool:
         sizes: Dict[str, Any] = {name: size for name, size in _LARGEST_HEADERS.items() if name in taken}
         self._session = aiohttp.ClientSession(
             connector=connector,
+            headers=self._headers,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             timeout=_NO_TIMEOUT,

@@ -33,7 +33,7 @@ class Redactor:
 
     def hide(self, text: str, others: Iterable[str] = ()) -> str:
         """`text` with `***` in the place of each secret, also of one whose end was cut off."""
-        for secret in (*self._secrets, *_usable(others)):
+        for secret in (*self._secrets, *_usable(others)) if others else self._secrets:
             if secret in text:
                 text = text.replace(secret, "***")
             if text.endswith(_CUT):

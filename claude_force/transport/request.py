@@ -110,7 +110,7 @@ def to_json(body: Mapping[str, Any]) -> bytes:
     Raises InvalidOptionError for what has no JSON.
     """
     try:
-        return json.dumps(body, default=_json_form).encode()
+        return _encoder.encode(body).encode()
     except (TypeError, ValueError) as error:
         raise InvalidOptionError(f"An option can't be written as JSON: {error}.") from error
 
@@ -137,3 +137,6 @@ def _json_form(value: Any) -> Any:
     if hasattr(value, "isoformat"):
         return value.isoformat()
     raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+_encoder = json.JSONEncoder(default=_json_form)

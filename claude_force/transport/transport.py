@@ -12,7 +12,7 @@ import anyio
 
 from .. import settings
 from ..advice import Wording
-from ..agents.thinking import thinks
+from ..agents.models import thinks
 from ..errors import (
     BadReplyError,
     CallError,

@@ -5,8 +5,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from ..agents.model_names import is_model_name
-from ..agents.names import is_name, nearest
+from ..agents.names import is_model_name, is_name, suggest
 from ..errors import InvalidWorkflowError
 from .models import LIST, SOURCES, TESTS, Condition, ForEach, Step, Workflow, chain
 
@@ -86,7 +85,7 @@ def _step(number: int, written: Any, faults: List[str]) -> Optional[Step]:
 
 def _check_keys(written: Mapping[str, Any], fault: Callable[[str], None]) -> None:
     for key in islice(written, _MOST_KEYS):
-        meant = [] if key in (*_KEYS, *_OTHER_KEYS) else nearest(str(key), _KEYS, 1)
+        meant = [] if key in (*_KEYS, *_OTHER_KEYS) else suggest(str(key), _KEYS, 1)
         if meant:
             fault(f'it has no key "{key}"; did you mean "{meant[0]}"?')
 

@@ -6,7 +6,7 @@ import json
 from itertools import islice
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence
 
-from ..agents.names import nearest
+from ..agents.names import suggest
 from ..errors import InputError, InvalidWorkflowError
 from .graph import cycles, dependents
 from .models import (
@@ -190,7 +190,7 @@ def _not_given(name: str, inputs: Mapping[str, Any], where: str) -> Iterator[str
 
 
 def _hint(name: str, known: Sequence[str]) -> str:
-    close: Optional[List[str]] = nearest(name, known)
+    close: Optional[List[str]] = suggest(name, known)
     return f" (did you mean {' or '.join(close)}?)" if close else ""
 
 

@@ -1,0 +1,132 @@
+"""From a file's text to an agent: its settings, and what is wrong with them. Pure."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple, TypeVar
+
+from ..agent_types import AgentSettings
+from .commands import find_injections
+from .definition import Definition
+from .front_matter_keys import AGENT, COMMAND, misspelled_keys, parse_names
+from .names import is_model_name
+
+T = TypeVar("T")
+
+# PROBLEM: what was asked for can't be done. WARNING: something may not be as it was meant. NOTE: a fact.
+PROBLEM, WARNING, NOTE = "problem", "warning", "note"
+
+EFFORTS = ("low", "medium", "high", "xhigh", "max")
+_SETTINGS = ("tools", "disallowedTools", "skills", "max_tokens", "temperature", "effort")
+_MOST_TOKENS = 10**7
+_HOTTEST = 2.0
+
+_NOT_YAML = (
+    "its front matter is not valid YAML, or has aliases, and was read line by line; "
+    "put a value that holds ': ' or begins with '*' in quotes"
+)
+
+
+class FieldFault(NamedTuple):
+    """What is wrong with a file that is an agent all the same; after the first "; " what to do about it."""
+
+    reason: str
+    state: str = WARNING
+
+
+class ModelField(NamedTuple):
+    """What the front matter says of the model: a name, or what can't be one."""
+
+    name: Optional[str] = None
+    wrong: Optional[str] = None
+
+
+def read_model(definition: Definition) -> ModelField:
+    """The model of the front matter; neither where it has none."""
+    written = definition.fields.get("model")
+    if written is None:
+        return ModelField()
+    # YAML reads `model: 4` as a number.
+    name = str(written).strip() if isinstance(written, (str, int, float)) else None
+    if name == "":
+        return ModelField()
+    if name is None or isinstance(written, bool) or not is_model_name(name):
+        return ModelField(wrong=str(written))
+    return ModelField(name)
+
+
+def read_settings(definition: Definition, is_command: bool = False) -> Tuple[AgentSettings, List[FieldFault]]:
+    """The settings that hold, and a fault for each that does not."""
+    fields = definition.fields
+    if is_command and "allowed-tools" in fields:
+        fields = {**fields, "tools": fields["allowed-tools"]}
+    faults: List[FieldFault] = []
+    found = {name: fields[name] for name in _SETTINGS if fields.get(name) is not None}
+    if not found:
+        # `tools:` with nothing behind it means none.
+        return AgentSettings(tools=() if "tools" in fields else None), faults
+
+    def take(key: str, name: str, read: Callable[[Any], Optional[T]], wanted: str) -> Dict[str, Any]:
+        if key not in found:
+            return {}
+        value = read(found[key])
+        if value is None:
+            faults.append(FieldFault(f"its {key} is {found[key]!r:.60} and is ignored; {wanted}", PROBLEM))
+        return {} if value is None else {name: value}
+
+    names = "write a list of names"
+    values = {
+        **take("tools", "tools", parse_names, names),
+        **take("disallowedTools", "disallowed_tools", parse_names, names),
+        **take("skills", "skills", parse_names, names),
+        **take("max_tokens", "max_tokens", _whole, "write a whole number from 1 up"),
+        **take("temperature", "temperature", _heat, "write a number from 0 to 1"),
+        **take("effort", "effort", _effort, f"write one of {', '.join(EFFORTS)}"),
+    }
+    if "tools" in fields and "tools" not in values and "tools" not in found:
+        values["tools"] = ()
+    tools = values.get("tools")
+    return AgentSettings(**{**values, "tools": None if tools == ("*",) else tools}), faults
+
+
+def _whole(value: Any) -> Optional[int]:
+    try:
+        number = int(str(value).replace("_", "")) if not isinstance(value, bool) else 0
+    except ValueError:
+        return None
+    return number if 1 <= number <= _MOST_TOKENS else None
+
+
+def _heat(value: Any) -> Optional[float]:
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if 0 <= number <= _HOTTEST else None
+
+
+def _effort(value: Any) -> Optional[str]:
+    name = str(value).strip().lower()
+    return name if name in EFFORTS else None
+
+
+def find_faults(definition: Definition, is_command: bool) -> Iterator[FieldFault]:
+    """What is wrong with a file beside its settings."""
+    if not definition.is_yaml:
+        yield FieldFault(_NOT_YAML)
+    if definition.late:
+        yield FieldFault(
+            f"its front matter begins on line {definition.late} and is read as text; move its '---' to line 1"
+        )
+    kind = COMMAND if is_command else AGENT
+    for written, meant in misspelled_keys(definition.fields, kind):
+        yield FieldFault(f"the key '{written}' of its front matter has no effect; write '{meant}'")
+    if is_command:
+        found = find_injections(definition.body)
+        if found:
+            shown = ", ".join(one[:40] for one in found[:3]) + (", ..." if len(found) > 3 else "")
+            yield FieldFault(
+                f"no command is executed and no file is read for it, {shown} is sent as text; "
+                "put what the model needs into the task"
+            )

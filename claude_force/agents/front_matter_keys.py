@@ -1,0 +1,208 @@
+"""The keys of front matter and of claude.json: what is done with each, and which key a slip meant. Pure.
+
+Source of the keys: Claude Code's documentation of sub-agents, slash commands and skills.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Tuple
+
+OBEYED, SHOWN, UNUSED = "obeyed", "shown", "unused"
+AGENT, COMMAND = "agent", "command"
+
+
+class KeyInfo(NamedTuple):
+    """One key of front matter.
+
+    Attributes:
+        use: OBEYED; SHOWN, for what decides nothing but how something is displayed; or UNUSED, for what would
+            change how the agent works and has no effect here.
+        meaning: what the key decides, in Claude Code or here.
+        one_line: whether its value is never more than the rest of its line.
+    """
+
+    use: str
+    meaning: str
+    one_line: bool = True
+
+
+_ONE_REQUEST = "each run here is one request without tools"
+
+AGENT_KEYS: Mapping[str, KeyInfo] = {
+    "name": KeyInfo(OBEYED, "the agent's name"),
+    "description": KeyInfo(OBEYED, "what the agent is for", one_line=False),
+    "model": KeyInfo(OBEYED, "the model that is asked"),
+    "max_tokens": KeyInfo(OBEYED, "the longest answer, in tokens"),
+    "temperature": KeyInfo(OBEYED, "how much the answers vary"),
+    "effort": KeyInfo(OBEYED, "how much the model thinks"),
+    "skills": KeyInfo(OBEYED, "skills whose text is part of the instructions", one_line=False),
+    "tools": KeyInfo(UNUSED, f"it lists the tools that the agent may use; {_ONE_REQUEST}", one_line=False),
+    "disallowedTools": KeyInfo(
+        UNUSED, f"it lists tools that the agent may not use; {_ONE_REQUEST}", one_line=False
+    ),
+    "permissionMode": KeyInfo(UNUSED, f"it decides which tools run without a question; {_ONE_REQUEST}"),
+    "maxTurns": KeyInfo(UNUSED, f"it bounds the turns of an agent with tools; {_ONE_REQUEST}"),
+    "mcpServers": KeyInfo(UNUSED, f"it names servers of tools; {_ONE_REQUEST}", one_line=False),
+    "hooks": KeyInfo(
+        UNUSED, "it names commands to run around tool calls; no command is run here", one_line=False
+    ),
+    "memory": KeyInfo(UNUSED, "it gives the agent notes that outlive a run; agents here have no memory"),
+    "isolation": KeyInfo(UNUSED, f"it gives the agent a worktree of the repository; {_ONE_REQUEST}"),
+    "initialPrompt": KeyInfo(
+        UNUSED, "it is the first message of a session; here the task is the message", one_line=False
+    ),
+    "prompt": KeyInfo(
+        UNUSED,
+        "it is the instructions in JSON; here they are the text below the front matter",
+        one_line=False,
+    ),
+    "schema": KeyInfo(
+        UNUSED, "it is the JSON Schema of the answer, which is not supported yet", one_line=False
+    ),
+    "context": KeyInfo(UNUSED, "it decides what the agent sees of a session; here an agent sees its task"),
+    "background": KeyInfo(SHOWN, "it lets the agent run beside a session"),
+    "color": KeyInfo(SHOWN, "it is the color of the agent's name"),
+    "disable-model-invocation": KeyInfo(SHOWN, "it keeps a model from starting the command"),
+    "argument-hint": KeyInfo(SHOWN, "it shows which arguments a command takes", one_line=False),
+}
+
+COMMAND_KEYS: Mapping[str, KeyInfo] = {
+    **{name: AGENT_KEYS[name] for name in ("description", "model", "skills", "effort")},
+    **{name: AGENT_KEYS[name] for name in ("max_tokens", "temperature")},
+    **{name: AGENT_KEYS[name] for name in ("hooks", "schema", "disable-model-invocation", "argument-hint")},
+    "name": KeyInfo(SHOWN, "a command goes by the name of its file"),
+    "allowed-tools": KeyInfo(
+        UNUSED, f"it lists tools that run without a question; {_ONE_REQUEST}", one_line=False
+    ),
+    "disallowed-tools": KeyInfo(
+        UNUSED, f"it lists tools that the command may not use; {_ONE_REQUEST}", one_line=False
+    ),
+    "context": KeyInfo(SHOWN, "it runs the command apart from the session, as every run here is"),
+    "agent": KeyInfo(UNUSED, "it names the agent that the command runs as; here it runs as none"),
+    "arguments": KeyInfo(
+        UNUSED, "it names the arguments; here they are $1, $2 and $ARGUMENTS", one_line=False
+    ),
+    "user-invocable": KeyInfo(SHOWN, "it hides the command from a menu"),
+    "when_to_use": KeyInfo(SHOWN, "it tells a model when to start the command", one_line=False),
+    "paths": KeyInfo(SHOWN, "it limits the files for which a model may start the command", one_line=False),
+    "shell": KeyInfo(SHOWN, "it names the shell of commands within the text, of which none is run"),
+}
+
+# Read as text: YAML that holds them is not at fault, and no other key is meant.
+_OTHERS = frozenset(
+    ("version", "author", "tags", "category", "domains", "priority", "license", "metadata", "mode", "type")
+)
+# These begin a field also in the middle of a text. "prompt: ..." or "agent: ..." may well be the text's own.
+IN_TEXT = frozenset((*AGENT_KEYS, *COMMAND_KEYS, *_OTHERS)) - {
+    "prompt",
+    "agent",
+    "shell",
+    "paths",
+    "arguments",
+}
+ONE_LINE = frozenset(
+    (
+        *(name for name, key in (*COMMAND_KEYS.items(), *AGENT_KEYS.items()) if key.one_line),
+        *("version", "author", "category", "priority", "license", "mode", "type"),
+    )
+)
+
+# Lists of names: no line with a key of its own is part of one.
+LISTS = frozenset(
+    ("tools", "disallowedTools", "skills", "allowed-tools", "disallowed-tools", "argument-hint")
+)
+
+# Keys that agents' files are found to have, and what Claude Code's name for them is.
+_MEANT = {
+    "allowed-tools": "tools",
+    "allowedtools": "tools",
+    "allowed_tools": "tools",
+    "disallowed-tools": "disallowedTools",
+    "disallowed_tools": "disallowedTools",
+}
+# In a key as short as this, one letter off is another word.
+_SHORTEST_SLIP = 4
+
+
+def keys_of(kind: str) -> Mapping[str, KeyInfo]:
+    """The table for "agent" or "command"."""
+    return COMMAND_KEYS if kind == COMMAND else AGENT_KEYS
+
+
+def unused(fields: Mapping[str, Any], kind: str) -> Iterator[Tuple[str, KeyInfo]]:
+    """The keys in a file's front matter that have no effect here, with what they would have meant."""
+    table = keys_of(kind)
+    for name in fields:
+        key = table.get(name)
+        if key is not None and key.use != OBEYED:
+            yield name, key
+
+
+def misspelled_keys(fields: Iterable[str], kind: str) -> Iterator[Tuple[str, str]]:
+    """Pairs of a key that is not known and the one that it probably meant."""
+    table = keys_of(kind)
+    for name in fields:
+        if name not in table and name not in _OTHERS:
+            meant = (_MEANT.get(name.lower()) if kind == AGENT else None) or closest_key(name, table)
+            if meant is not None:
+                yield name, meant
+
+
+def closest_key(name: str, known: Iterable[str]) -> Optional[str]:
+    """The known key that `name` is one letter off, or spelled another way; None where there is none."""
+    plain = _plain(name)
+    if len(plain) < _SHORTEST_SLIP:
+        return None
+    by_plain: Dict[str, str] = {_plain(one): one for one in known}
+    if plain in by_plain:
+        return by_plain[plain]
+    return next((by_plain[one] for one in sorted(by_plain) if is_one_off(plain, one)), None)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_ ]", "", name).lower()
+
+
+def is_one_off(one: str, other: str) -> bool:
+    """Whether one letter added, left out, changed, or swapped with its neighbour makes `other` of `one`."""
+    if one == other or abs(len(one) - len(other)) > 1:
+        return False
+    start = next((n for n, (a, b) in enumerate(zip(one, other)) if a != b), min(len(one), len(other)))
+    left, right = one[start:], other[start:]
+    if len(left) == len(right):
+        return left[1:] == right[1:] or (left[:2] == right[1::-1] and left[2:] == right[2:])
+    return left[1:] == right or left == right[1:]
+
+
+def parse_names(value: Any) -> Optional[Tuple[str, ...]]:
+    """The names in a list or in a text with commas; None for a value that is neither.
+
+    A comma inside parentheses belongs to a name: "Bash(git log, git diff), Read" has two.
+    """
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        return tuple(_split(value.strip().strip("[]")))
+    if not isinstance(value, (list, tuple)):
+        return None
+    names: List[str] = []
+    for one in value:
+        if not isinstance(one, (str, int, float)):
+            return None
+        names.append(str(one).strip())
+    return tuple(name for name in names if name)
+
+
+def _split(text: str) -> Iterator[str]:
+    depth, start = 0, 0
+    for place, letter in enumerate(f"{text},"):
+        if letter == "(":
+            depth += 1
+        elif letter == ")":
+            depth = max(depth - 1, 0)
+        elif letter in ",\n" and (depth == 0 or place == len(text)):
+            name = text[start:place].strip().lstrip("-").strip().strip("'\"")
+            start = place + 1
+            if name:
+                yield name

@@ -1,0 +1,175 @@
+"""Which of the options of a command line were given, under the names that the engine has for them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import stat
+import sys
+from typing import Any, Dict, Mapping, Optional
+
+from .. import settings
+from ..errors import FileAccessError, InputError, InvalidTaskError
+from ..storage.named_paths import open_named
+from ..storage.places import folder_of, granted_path, is_granted_special
+from ..storage.private_files import PUBLIC_FILE, Folder
+from ..storage.project_files import shown
+
+_CALL_OPTIONS = {
+    "model": "model",
+    "max_tokens": "max_tokens",
+    "temperature": "temperature",
+    "cache_ttl": "cache_ttl",
+}
+
+
+def call_options(args: argparse.Namespace) -> Dict[str, Any]:
+    """Those that change the answer, under the engine's names. Raises InputError."""
+    found = given(args, _CALL_OPTIONS)
+    if found.get("max_tokens", 1) < 1:
+        raise InputError(f"--max-tokens is {found['max_tokens']}; it must be a whole number from 1 up.")
+    return found
+
+
+def given(args: argparse.Namespace, names: Mapping[str, str]) -> Dict[str, Any]:
+    """The options that were set; for the others the engine has its own defaults."""
+    values = {name: getattr(args, option, None) for option, name in names.items()}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def check_budget(budget: Optional[float]) -> None:
+    """Raises InputError."""
+    if budget is not None and budget <= 0:
+        raise InputError(f"--budget is {budget:g}; it must be an amount in USD above 0.")
+
+
+_THREE_WAYS = "No task was given. Use --task TEXT, --task-file FILE, or pipe it to standard input."
+
+# No longer text can be a task, so nothing beyond it is read. A character has at most 4 bytes.
+_MOST_BYTES = 4 * settings.MAX_TASK_CHARACTERS
+
+
+def read_task(args: argparse.Namespace) -> str:
+    """The task that the arguments name. Raises InvalidTaskError."""
+    if args.stdin and (args.task is not None or args.task_file is not None):
+        raise InvalidTaskError("The task is given twice: as an option and as '-'. Leave one out.")
+    if args.task is not None:
+        return str(args.task)
+    if args.task_file is not None and args.task_file != "-":
+        return _from_file(args.task_file)
+    return _from_stdin(explicit=args.stdin or args.task_file == "-")
+
+
+def _from_file(path: str) -> str:
+    import asyncio
+
+    try:
+        data = asyncio.run(_read(path))
+    except OSError as error:
+        raise InvalidTaskError(f"Task file {shown(path)} can't be read: {error.strerror}.") from error
+    except FileAccessError as error:
+        raise InvalidTaskError(f"Task file {error}") from error
+    return _text(data, f"Task file {shown(path)}")
+
+
+async def _read(path: str) -> bytes:
+    import aiofiles
+
+    def opener(name: str, flags: int) -> int:
+        return open_named(name, takes_streams=True)
+
+    async with aiofiles.open(path, "rb", opener=opener) as file:
+        data: bytes = await file.read(_MOST_BYTES + 1)
+    return data
+
+
+def _from_stdin(explicit: bool) -> str:
+    # Read outside asyncio, whose handling of Ctrl-C would leave a blocking read waiting.
+    data: Optional[bytes] = None
+    if sys.stdin is not None and (explicit or not sys.stdin.isatty()):
+        data = sys.stdin.buffer.read(_MOST_BYTES + 1)
+    if not data:
+        raise InvalidTaskError(_THREE_WAYS)
+    return _text(data, "Standard input")
+
+
+def _text(data: bytes, source: str) -> str:
+    if len(data) > _MOST_BYTES:
+        limit = settings.MAX_TASK_CHARACTERS
+        raise InvalidTaskError(f"Task too large: {source} has more than {limit:,} characters.")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidTaskError(f"{source} is not UTF-8 (byte {error.start}). Convert it to UTF-8.") from error
+
+
+class AnswerFile:
+    """Opened before anything is sent, so that no answer is paid for that can't be written.
+
+    A file that is there keeps its content until there is something to write. One that was made for nothing
+    is removed. Inside a project no link is followed; outside of one the path is as the user gave it.
+    """
+
+    def __init__(self, path: Optional[str]) -> None:
+        """None, and "-" for standard output, which gets the answer anyway, stand for no file."""
+        self._path = None if path == "-" else path
+        self._descriptor: Optional[int] = None
+        # The file's name, and its folder, as long as the file is new and empty.
+        self._name = ""
+        self._new_in: Optional[Folder] = None
+
+    def __enter__(self) -> AnswerFile:
+        """Raises InputError."""
+        if self._path is not None:
+            try:
+                self._open(self._path)
+            except (OSError, ValueError) as error:
+                raise self._unwritable(error) from error
+        return self
+
+    def _open(self, path: str) -> None:
+        if is_granted_special(path):
+            self._descriptor = os.open(path, os.O_WRONLY)
+            return
+        self._name = granted_path(path).name
+        folder = folder_of(path)
+        try:
+            is_new = not folder.has(self._name)
+            self._descriptor = folder.open(self._name, mode=PUBLIC_FILE)
+        except BaseException:
+            folder.close()
+            raise
+        if is_new:
+            self._new_in = folder
+        else:
+            folder.close()
+
+    def write(self, text: str) -> None:
+        """Replaces what the file holds. Raises InputError."""
+        if self._descriptor is None:
+            return
+        left = memoryview(text.encode("utf-8", "backslashreplace"))
+        self._close_folder()
+        try:
+            if stat.S_ISREG(os.fstat(self._descriptor).st_mode):
+                os.ftruncate(self._descriptor, 0)
+            while left:
+                left = left[os.write(self._descriptor, left) :]
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def __exit__(self, *_: Any) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            if self._new_in is not None:
+                self._new_in.unlink(self._name)
+                self._close_folder()
+
+    def _close_folder(self) -> None:
+        if self._new_in is not None:
+            self._new_in.close()
+            self._new_in = None
+
+    def _unwritable(self, error: Exception) -> InputError:
+        reason = getattr(error, "strerror", None) or error
+        return InputError(f"{self._path} can't be written: {reason}.")

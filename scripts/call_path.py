@@ -1,0 +1,131 @@
+"""Print the async frames that a real call goes through, from `execute_agent` to the transport.
+
+    python scripts/call_path.py
+
+Makes a call that is in no cache, and a row of a bulk run, against the stand-in server, and reads the
+suspended coroutines of all tasks while the server thinks. Fails where a path is longer than its limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Awaitable, Callable, Iterator, NamedTuple, Tuple
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from claude_force import AsyncAgentOrchestrator  # noqa: E402
+from claude_force.testing import MessagesServer  # noqa: E402
+
+PACKAGE = ROOT / "claude_force"
+AGENT = "writer"
+# From `execute_agent` to the first frame of the transport, that one included.
+MOST_FRAMES, MOST_MODULES = 9, 5
+# The same from the first frame of a row of `run many`.
+MOST_FRAMES_OF_A_ROW = 12
+
+
+class Frame(NamedTuple):
+    """One suspended coroutine."""
+
+    module: str
+    function: str
+
+
+class CallPath(NamedTuple):
+    """The frames of one call, outermost first, up to the first one of the transport."""
+
+    frames: Tuple[Frame, ...]
+
+    @property
+    def modules(self) -> Tuple[str, ...]:
+        return tuple(dict.fromkeys(frame.module for frame in self.frames))
+
+    def since(self, function: str) -> CallPath:
+        """The part that begins with `function`."""
+        names = [frame.function.rpartition(".")[2] for frame in self.frames]
+        return CallPath(self.frames[names.index(function) :])
+
+
+async def path_of_call(project: Path) -> CallPath:
+    """The path of a call that no cache has the answer of."""
+    return await _traced(project, lambda fleet: fleet.execute_agent(AGENT, "Write."))
+
+
+async def path_of_row(project: Path) -> CallPath:
+    """The path of a row of a bulk run."""
+    return await _traced(project, lambda fleet: fleet.execute_multiple([(AGENT, "Write.")]))
+
+
+async def _traced(project: Path, work: Callable[[AsyncAgentOrchestrator], Awaitable[Any]]) -> CallPath:
+    with MessagesServer(time_to_first_token=0.5) as server:
+        async with AsyncAgentOrchestrator(project, "a-key", base_url=server.base_url) as fleet:
+            call = asyncio.ensure_future(work(fleet))
+            for _ in range(1000):
+                await asyncio.sleep(0.01)
+                if server.in_flight:
+                    break
+            path = CallPath(tuple(_to_transport(_frames())))
+            await call
+    return path
+
+
+def _frames() -> Iterator[Frame]:
+    """Those of all tasks: a task that starts another one comes before it."""
+    for task in sorted(asyncio.all_tasks(), key=_number):
+        waits: Any = task.get_coro()
+        while waits is not None:
+            code = getattr(waits, "cr_code", None) or getattr(waits, "ag_code", None)
+            if code is not None and str(PACKAGE) in code.co_filename:
+                name = Path(code.co_filename).relative_to(PACKAGE).with_suffix("")
+                yield Frame(".".join(name.parts), waits.__qualname__)
+            waits = getattr(waits, "cr_await", None) or getattr(waits, "ag_await", None)
+
+
+def _number(task: asyncio.Task[Any]) -> int:
+    return int(task.get_name().rpartition("-")[2])
+
+
+def _to_transport(frames: Iterator[Frame]) -> Iterator[Frame]:
+    for frame in frames:
+        yield frame
+        if frame.module.startswith("transport."):
+            return
+
+
+def write_project(folder: Path) -> Path:
+    """A project with one agent."""
+    config = folder / ".claude" / "claude.json"
+    config.parent.mkdir(parents=True)
+    (config.parent / "writer.md").write_text("You write.", encoding="utf-8")
+    config.write_text(json.dumps({"agents": {AGENT: {"file": "writer.md"}}}), encoding="utf-8")
+    return config
+
+
+def _show(title: str, path: CallPath) -> None:
+    print(f"{title}: {len(path.frames)} async frames, {len(path.modules)} modules")
+    for number, frame in enumerate(path.frames, 1):
+        print(f"  {number:2} {frame.module:30} {frame.function}")
+
+
+def main() -> int:
+    """The exit code."""
+    with tempfile.TemporaryDirectory() as folder:
+        # The cache and the ledger of the caller stay as they are.
+        os.environ["HOME"] = folder
+        project = write_project(Path(folder) / "project")
+        call = asyncio.run(path_of_call(project)).since("execute_agent")
+        row = asyncio.run(path_of_row(project)).since("run_row")
+    _show("A missed call", call)
+    _show("A row of run many", row)
+    is_short = len(call.frames) <= MOST_FRAMES and len(call.modules) <= MOST_MODULES
+    return 0 if is_short and len(row.frames) <= MOST_FRAMES_OF_A_ROW else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
