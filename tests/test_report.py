@@ -20,9 +20,9 @@ from report_entries import START, fleet_entries, rows_of
 from claude_force.cli.main import main
 from claude_force.ledger.entry import Entry, decode_lines
 from claude_force.report import build_report, select
+from claude_force.report.charts import MAX_BARS, LogAxis, TimeAxis, linear_axis
 from claude_force.report.data import table
 from claude_force.report.executions import executions_of
-from claude_force.report.scales import MOST_BINS, Clock, Decades, amounts
 
 CSS = Path(__file__).parent.parent / "claude_force" / "report" / "assets" / "page.css"
 needs_browser = pytest.mark.skipif(
@@ -53,7 +53,7 @@ class TestData:
         columns, names = unpacked["columns"], unpacked["names"]
         called = [names["agent"][number] for number in columns["agent"]]
         assert Counter(called) == Counter(entry.agent_name for entry in entries)
-        assert sum(columns["trips"]) == sum(len(entry.timeline) for entry in entries)
+        assert sum(columns["timeline"]) == sum(len(entry.timeline) for entry in entries)
         assert sum(filter(None, columns["cost"])) / 1e8 == pytest.approx(
             sum(entry.estimated_cost or 0 for entry in entries), abs=1e-9
         )
@@ -75,7 +75,7 @@ class TestData:
         row = {"timestamp": "2024-05-01T10:00:00", "agent_name": "old", "execution_time_ms": 1200.0}
         rows = rows_of([])
         rows.append({**row, "ended": 1714557600.0})
-        assert "Waiting: no call tells it." in build_report(rows, "x", timezone.utc).html
+        assert "Waiting: not recorded for these calls." in build_report(rows, "x", timezone.utc).html
 
 
 class TestAnyLedger:
@@ -123,26 +123,29 @@ class TestScales:
     @given(periods)
     def test_any_period_has_a_bar_for_each_of_its_moments(self, period):
         began, ended = period[0], period[0] + period[1]
-        clock = Clock.around(began, ended, timezone.utc)
-        assert 1 <= clock.bins <= MOST_BINS
-        assert clock.start <= began + 1e-5
-        assert clock.start + clock.bins * clock.width > ended - 1e-5
-        assert clock.bin_of(began) == 0 and 0 <= clock.bin_of(ended) < clock.bins
-        places = [place for place, _ in clock.marks()]
+        axis = TimeAxis.around(began, ended, timezone.utc)
+        assert 1 <= axis.bars <= MAX_BARS
+        assert axis.start <= began + 1e-5
+        assert axis.start + axis.bars * axis.width > ended - 1e-5
+        assert axis.bar_of(began) == 0 and 0 <= axis.bar_of(ended) < axis.bars
+        places = [place for place, _ in axis.ticks()]
         assert places == sorted(places) and places[0] >= 0 and places[-1] <= 1
 
     @given(st.lists(st.floats(0, 1e15), min_size=1))
     def test_any_duration_has_a_bin(self, values):
-        axis = Decades.around(values)
+        axis = LogAxis.around(values)
         for value in values:
-            number = axis.bin_of(value)
-            assert 0 <= number < axis.bins
-            if 0 < number < axis.bins - 1:
-                assert axis.edge(number) <= value * 1.000001 and value <= axis.edge(number + 1) * 1.000001
+            number = axis.bar_of(value)
+            assert 0 <= number < axis.bars
+            if 0 < number < axis.bars - 1:
+                assert (
+                    axis.start_of(number) <= value * 1.000001
+                    and value <= axis.start_of(number + 1) * 1.000001
+                )
 
     @given(st.floats(1e-6, 1e9), st.integers(1, 6))
     def test_an_axis_of_amounts_reaches_its_top_with_few_marks(self, top, most):
-        end, marks = amounts(top, most, str)
+        end, marks = linear_axis(top, most, str)
         assert end >= top * (1 - 1e-6)
         assert len(marks) <= most + 1
         assert (marks[0][0], marks[-1][0]) == (0, 1)
@@ -168,7 +171,7 @@ class TestSelection:
             select(ledger, "third")
 
     def test_of_too_many_the_newest_are_shown_and_the_page_says_so(self, ledger):
-        chosen = select(ledger, most=3)
+        chosen = select(ledger, max_rows=3)
         assert (len(chosen.rows), chosen.found) == (3, 4)
         assert "the newest 3 of 4" in chosen.scope
 
@@ -356,8 +359,8 @@ class TestPage:
         calls = page.js(
             "unpack(document.getElementById('data').textContent).then(calls => JSON.stringify({...calls, "
             f"{', '.join(f'{name}: [...calls.{name}]' for name in names)}, begin: [...calls.begin], "
-            "end: [...calls.end], trip: {...calls.trip, began: [...calls.trip.began], "
-            "ended: [...calls.trip.ended]}}))"
+            "end: [...calls.end], timeline: {...calls.timeline, began: [...calls.timeline.began], "
+            "ended: [...calls.timeline.ended]}}))"
         )
         calls = json.loads(calls)
         executions = executions_of(rows_of(entries))
@@ -372,8 +375,8 @@ class TestPage:
         trips = [
             (one.began * 1000 - calls["from"], trip) for one in executions for trip in one.entry.timeline
         ]
-        assert calls["trip"]["began"] == pytest.approx([at + trip[0] for at, trip in trips], abs=0.2)
-        assert calls["trip"]["ended"] == pytest.approx([at + trip[1] for at, trip in trips], abs=0.2)
+        assert calls["timeline"]["began"] == pytest.approx([at + trip[0] for at, trip in trips], abs=0.2)
+        assert calls["timeline"]["ended"] == pytest.approx([at + trip[1] for at, trip in trips], abs=0.2)
 
     def test_it_sorts_by_any_column_both_ways(self, page, entries):
         longest = max(entry.execution_time_ms for entry in entries)

@@ -41,10 +41,10 @@ def report(args: argparse.Namespace) -> int:
             "scope": chosen.scope,
             "skipped_lines": chosen.skipped,
         }
-        streams.as_json({"success": True, **fields, "totals": made.figures.as_dict()})
+        streams.as_json({"success": True, **fields, "totals": made.metrics.as_dict()})
     else:
         streams.write(str(target))
-        streams.status(f"{chosen.scope}: {_totals(made.figures)}; {format_bytes(octets)}")
+        streams.status(f"{chosen.scope}: {_totals(made.metrics)}; {format_bytes(octets)}")
     return 0
 
 

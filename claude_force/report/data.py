@@ -1,10 +1,10 @@
-"""The executions for the page's script: columns, deltas, names by number, deflated. Pure.
+"""Packs executions for the page's script: columns of small integers, deflated. Pure.
 
-The page holds JSON, deflated (zlib) and in base64. Each column is one list, in the order of begin. Times are
-tenths of a millisecond, the begin of each call counted from the one before; money is in hundred-millionths of
-a USD, which no price for a million tokens with two digits after the point needs more than; texts that recur
-are numbers into a list of names, whose first is null. Attempts lie one after another in columns of their own:
-`begin` counts from the end of the attempt before it, for the first one from the call's begin.
+The page holds JSON, deflated by zlib and encoded in base64. Each column is one list, ordered by the start of
+executions. Times are in tenths of a millisecond, and each `begin` counts from the one before it. Money is in
+units of 1e-8 USD, which is exact for prices with two decimals per million tokens. Recurring texts are indexes
+into a list of names that starts with null. Attempts are consecutive in columns of their own: their `begin`
+counts from the end of the attempt before, or from the start of their execution.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ import json
 import zlib
 from typing import Any, Dict, List, Optional, Sequence
 
-from ..ledger.entry import AttemptTuple
 from .executions import Execution
 
 TICKS_PER_MS = 10
 UNITS_PER_USD = 10**8
 _SUCCESS, _CACHED, _SHARED = 1, 2, 4
 
-_NAMED: Dict[str, str] = {
+_INDEXED: Dict[str, str] = {
     "agent": "agent_name",
     "model": "model",
     "error": "error_type",
@@ -40,96 +39,90 @@ _PLAIN: Dict[str, str] = {
     "request": "request_id",
     "task": "task_hash",
 }
-# Null where the line does not tell it.
+# Null where the line doesn't have it.
 _TIMES: Dict[str, str] = {"wall": "execution_time_ms", "wait": "wait_ms", "service": "service_time_ms"}
+_MONEY: Dict[str, str] = {
+    "cost": "estimated_cost",
+    "saved": "saved_cost",
+    "promptSaved": "prompt_cache_saving",
+}
 
 
-def packed(executions: Sequence[Execution]) -> str:
-    """What the script unpacks: base64 of the deflated JSON."""
+def pack(executions: Sequence[Execution]) -> str:
+    """Returns base64 of the deflated JSON, which `unpack` of data.js decodes."""
     text = json.dumps(table(executions), separators=(",", ":"))
     return base64.b64encode(zlib.compress(text.encode("ascii"))).decode("ascii")
 
 
 def table(executions: Sequence[Execution]) -> Dict[str, Any]:
-    """The columns, ready for JSON."""
-    names = {column: _Names() for column in _NAMED}
+    """Returns the columns as values for JSON."""
+    entries = [execution.entry for execution in executions]
+    names = {column: _Names() for column in _INDEXED}
     columns: Dict[str, List[Any]] = {
-        column: [names[column].number(getattr(execution.entry, field)) for execution in executions]
-        for column, field in _NAMED.items()
+        **{
+            column: [names[column].index(getattr(entry, field)) for entry in entries]
+            for column, field in _INDEXED.items()
+        },
+        **{column: [getattr(entry, field) for entry in entries] for column, field in _PLAIN.items()},
+        **{column: _times(executions, field) for column, field in _TIMES.items()},
+        **{column: [_units(getattr(entry, field)) for entry in entries] for column, field in _MONEY.items()},
+        "begin": _deltas(executions),
+        "flags": [
+            _SUCCESS * entry.success + _CACHED * entry.cached + _SHARED * entry.shared for entry in entries
+        ],
+        "timeline": [len(entry.timeline) for entry in entries],
     }
-    columns.update({column: _field(executions, field) for column, field in _PLAIN.items()})
-    columns.update({column: _times(executions, field) for column, field in _TIMES.items()})
-    columns["begin"] = _deltas(executions)
-    columns["flags"] = [_flags(execution) for execution in executions]
-    columns["cost"] = [_money(execution.entry.estimated_cost) for execution in executions]
-    columns["saved"] = [_money(execution.entry.saved_cost) for execution in executions]
-    columns["promptSaved"] = [_money(execution.entry.prompt_cache_saving) for execution in executions]
-    columns["trips"] = [len(execution.entry.timeline) for execution in executions]
-    trips = _trips(executions, names["error"])
+    timeline = _timeline(executions, names["error"])
     return {
         "from": executions[0].began * 1000 if executions else 0,
         "names": {column: known.texts for column, known in names.items()},
         "columns": columns,
-        "trips": trips,
+        "timeline": timeline,
     }
 
 
 class _Names:
-    """Numbers for texts, in the order of their first use."""
+    """Gives texts an index in the order of their first use."""
 
     def __init__(self) -> None:
         self.texts: List[Any] = [None]
-        self._numbers: Dict[Any, int] = {None: 0}
+        self._indexes: Dict[Any, int] = {None: 0}
 
-    def number(self, text: Any) -> int:
-        if text not in self._numbers:
-            self._numbers[text] = len(self.texts)
+    def index(self, text: Any) -> int:
+        if text not in self._indexes:
+            self._indexes[text] = len(self.texts)
             self.texts.append(text)
-        return self._numbers[text]
-
-
-def _field(executions: Sequence[Execution], field: str) -> List[Any]:
-    return [getattr(execution.entry, field) for execution in executions]
+        return self._indexes[text]
 
 
 def _times(executions: Sequence[Execution], field: str) -> List[Optional[int]]:
-    told = (execution.row.get(field) for execution in executions)
-    return [None if ms is None else _ticks(ms) for ms in told]
+    found = (execution.row.get(field) for execution in executions)
+    return [None if ms is None else _ticks(ms) for ms in found]
 
 
 def _ticks(ms: float) -> int:
     return round(ms * TICKS_PER_MS)
 
 
-def _money(usd: Optional[float]) -> Optional[int]:
+def _units(usd: Optional[float]) -> Optional[int]:
     return None if usd is None else round(usd * UNITS_PER_USD)
 
 
-def _flags(execution: Execution) -> int:
-    entry = execution.entry
-    return _SUCCESS * entry.success + _CACHED * entry.cached + _SHARED * entry.shared
-
-
 def _deltas(executions: Sequence[Execution]) -> List[int]:
-    """Each counts from the sum of those before it, so that nothing is lost to rounding."""
-    places = [_ticks((execution.began - executions[0].began) * 1000) for execution in executions]
-    return [place - before for place, before in zip(places, [0, *places])]
+    """Returns differences of rounded times, so that rounding errors don't add up."""
+    ticks = [_ticks((execution.began - executions[0].began) * 1000) for execution in executions]
+    return [tick - before for tick, before in zip(ticks, [0, *ticks])]
 
 
-def _trips(executions: Sequence[Execution], errors: _Names) -> Dict[str, List[int]]:
-    columns: Dict[str, List[int]] = {"begin": [], "took": [], "window": [], "error": []}
+def _timeline(executions: Sequence[Execution], errors: _Names) -> Dict[str, List[int]]:
+    columns: Dict[str, List[int]] = {"begin": [], "took": [], "limit": [], "error": []}
     for execution in executions:
         before = 0
-        for trip in execution.entry.timeline:
-            before = _add_trip(columns, trip, before, errors)
+        for start_ms, end_ms, limit, error in execution.entry.timeline:
+            start, end = _ticks(start_ms), _ticks(end_ms)
+            for column, value in zip(
+                columns.values(), (start - before, end - start, limit, errors.index(error))
+            ):
+                column.append(value)
+            before = end
     return columns
-
-
-def _add_trip(columns: Dict[str, List[int]], trip: AttemptTuple, before: int, errors: _Names) -> int:
-    began_ms, ended_ms, window, error = trip
-    began, ended = _ticks(began_ms), _ticks(ended_ms)
-    columns["begin"].append(began - before)
-    columns["took"].append(ended - began)
-    columns["window"].append(window)
-    columns["error"].append(errors.number(error))
-    return ended

@@ -1,19 +1,106 @@
-"""The executions of a report, each with its place in time, and groups of them with their figures. Pure."""
+"""Which executions a report shows, and groups of them."""
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
-from typing import Callable, Dict, Iterable, List, Optional, Sequence
+from pathlib import Path
+from typing import Callable, Deque, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
+from ..errors import InvalidOptionError
+from ..formatting import pluralize
 from ..ledger.entry import Entry, ExecutionRow, to_entry
 from ..ledger.metrics import UNKNOWN, Metrics, compute_metrics
+from ..ledger.reader import ALL_TIME, LedgerReader, TimeRange
+from .html import moment
 
-ANSWERED, FAILED, KEPT = "answered", "failed", "kept"
+LAST = "last"
+# About 8 MB of HTML, which browsers still sort and filter at once.
+MAX_ROWS = 100_000
+_MAX_NAMED_RUNS = 5
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Executions for a report.
+
+    Attributes:
+        scope: a description of the selection.
+        found: the number of executions in it; `rows` are the newest of them.
+        skipped: the number of lines of the ledger that could not be read.
+    """
+
+    rows: List[ExecutionRow]
+    scope: str
+    found: int
+    skipped: int
+
+
+def select(
+    folder: Path, run: Optional[str] = None, time_range: TimeRange = ALL_TIME, max_rows: int = MAX_ROWS
+) -> Selection:
+    """Selects executions of the ledger in `folder`.
+
+    Args:
+        run: the id of a run, LAST for the one that ended last, None for all.
+
+    Raises:
+        InvalidOptionError: there is no such run.
+        OSError: a file of the ledger can't be read.
+    """
+    wanted = _find_run(folder, run, time_range) if run else None
+    reader, found = LedgerReader(folder, time_range), 0
+    newest: Deque[ExecutionRow] = deque(maxlen=max_rows)
+    for row in _rows(reader):
+        if wanted is None or row.get("run") == wanted:
+            newest.append(row)
+            found += 1
+    scope = f"Run {wanted}" if wanted else "All executions"
+    if found > max_rows:
+        scope += f" (the newest {max_rows:,} of {found:,})"
+    return Selection(list(newest), scope + _bounds(time_range), found, reader.skipped)
+
+
+def _rows(reader: LedgerReader) -> Iterator[ExecutionRow]:
+    for batch in reader.batches():
+        yield from batch
+
+
+def _find_run(folder: Path, run: str, time_range: TimeRange) -> Optional[str]:
+    """Returns the id; None without executions, or if the last one has no run as in older formats."""
+    ends: Dict[Optional[str], float] = {}
+    for row in _rows(LedgerReader(folder, time_range)):
+        name = row.get("run")
+        ends[name] = max(row["ended"], ends.get(name, 0.0))
+    if run == LAST:
+        return max(ends, key=lambda name: ends[name], default=None)
+    if run not in ends:
+        raise InvalidOptionError(f"There is no run {run!r} in {folder}. {_known_runs(ends)}")
+    return run
+
+
+def _known_runs(ends: Dict[Optional[str], float]) -> str:
+    named: List[Tuple[float, str]] = sorted(((end, name) for name, end in ends.items() if name), reverse=True)
+    if not named:
+        return "No run is recorded there yet."
+    shown = ", ".join(f"{name} (ended {moment(end)} UTC)" for end, name in named[:_MAX_NAMED_RUNS])
+    older = len(named) - _MAX_NAMED_RUNS
+    more = f" and {pluralize(older, 'older one')}" if older > 0 else ""
+    return f"The last are {shown}{more}."
+
+
+def _bounds(time_range: TimeRange) -> str:
+    since = f" since {moment(time_range.since)} UTC" if time_range.since is not None else ""
+    until = f" before {moment(time_range.until)} UTC" if time_range.until is not None else ""
+    return since + until
+
+
+ANSWERED, FAILED, CACHED = "answered", "failed", "cached"
 
 
 @dataclass(frozen=True)
 class Execution:
-    """A line of the ledger with all fields, and as it was read; began and ended are in Unix seconds."""
+    """An execution with all fields and with those that its line has; `began` and `ended` in Unix seconds."""
 
     entry: Entry
     row: ExecutionRow
@@ -22,41 +109,41 @@ class Execution:
 
     @property
     def outcome(self) -> str:
-        """ANSWERED, FAILED, or KEPT where no request of its own was needed."""
+        """FAILED, CACHED for a cached or shared answer, else ANSWERED."""
         if not self.entry.success:
             return FAILED
-        return KEPT if self.entry.cached or self.entry.shared else ANSWERED
+        return CACHED if self.entry.cached or self.entry.shared else ANSWERED
 
 
 @dataclass(frozen=True)
 class Group:
-    """Some executions and what they add up to."""
+    """Executions and their metrics."""
 
     name: str
     executions: Sequence[Execution]
-    figures: Metrics
+    metrics: Metrics
 
 
 def executions_of(rows: Iterable[ExecutionRow]) -> List[Execution]:
-    """By the moment of their begin."""
+    """Returns the executions by their start."""
     return sorted(map(_execution, rows), key=lambda execution: execution.began)
 
 
 def _execution(row: ExecutionRow) -> Execution:
-    # Damaged clocks write moments before 1970; a calendar that shows them would show nothing else.
+    # A wrong clock may write times before 1970: an axis from there would show nothing else.
     entry, ended = to_entry(row), max(0.0, row["ended"])
     return Execution(entry, row, max(0.0, ended - entry.execution_time_ms / 1000), ended)
 
 
 def group_of(name: str, executions: Sequence[Execution]) -> Group:
-    """With the figures that the ledger gives for these."""
+    """Returns a group with the metrics of `executions`."""
     return Group(name, executions, compute_metrics([execution.row for execution in executions]))
 
 
-def grouped(executions: Iterable[Execution], key: Callable[[Execution], Optional[str]]) -> List[Group]:
-    """By `key`, the dearest first."""
+def group_by(executions: Iterable[Execution], key: Callable[[Execution], Optional[str]]) -> List[Group]:
+    """Returns a group for each value of `key`, by descending cost."""
     found: Dict[str, List[Execution]] = {}
     for execution in executions:
         found.setdefault(key(execution) or UNKNOWN, []).append(execution)
     groups = [group_of(name, members) for name, members in found.items()]
-    return sorted(groups, key=lambda one: (-one.figures.cost, -one.figures.executions, one.name))
+    return sorted(groups, key=lambda one: (-one.metrics.cost, -one.metrics.executions, one.name))

@@ -1,4 +1,4 @@
-// How the timeline is moved and asked: buttons, keys, a pointer.
+// Moves the timeline by buttons, keys and pointer, and shows hints.
 const LEAST_DRAG = 5;
 
 function steer(timeline) {
@@ -49,7 +49,7 @@ function momentAt(place, view, clientX) {
   return view.from + Math.min(1, Math.max(0, part)) * (view.to - view.from);
 }
 
-// A press that moves chooses a span of time; one that does not is a click.
+// A press that moves selects a span of time; a press that doesn't move is a click.
 function dragged(place, view, { dropped, clicked }) {
   const box = element("div", { class: "chosen", hidden: "" });
   place.append(box);
@@ -80,7 +80,7 @@ function dragged(place, view, { dropped, clicked }) {
   });
 }
 
-// What lies under the pointer, in words.
+// Describes what is under the pointer.
 function hint({ calls, places, view, spans, steps, hit }) {
   const tip = byId("tip");
   const hints = {

@@ -1,6 +1,6 @@
 "use strict";
 
-// Unpacks what claude_force/report/data.py packed. Times become milliseconds from the first call's begin.
+// Unpacks what claude_force/report/data.py packed. Times become milliseconds since the start of the first call.
 const TICKS_PER_MS = 10, UNITS_PER_USD = 1e8, SUCCESS = 1, CACHED = 2, SHARED = 4;
 
 async function unpack(text) {
@@ -9,7 +9,7 @@ async function unpack(text) {
   return callsOf(JSON.parse(await new Response(plain).text()));
 }
 
-function callsOf({ from, names, columns, trips }) {
+function callsOf({ from, names, columns, timeline }) {
   const calls = { ...columns, names, from, n: columns.begin.length };
   let at = 0;
   calls.begin = Float64Array.from(columns.begin, (delta) => (at += delta) / TICKS_PER_MS);
@@ -20,23 +20,23 @@ function callsOf({ from, names, columns, trips }) {
   for (const sum of ["cost", "saved", "promptSaved"]) {
     calls[sum] = columns[sum].map((units) => (units === null ? null : units / UNITS_PER_USD));
   }
-  calls.trip = tripsOf(calls, columns.trips, trips);
+  calls.timeline = timelineOf(calls, columns.timeline, timeline);
   return calls;
 }
 
-// `first[call]` to `first[call + 1]` are the attempts of a call.
-function tripsOf(calls, counts, { begin, took, window, error }) {
+// The attempts of a call are `first[call]` to `first[call + 1]`, without the latter.
+function timelineOf(calls, counts, { begin, took, limit, error }) {
   const first = new Uint32Array(calls.n + 1);
   const began = new Float64Array(begin.length), ended = new Float64Array(begin.length);
-  for (let call = 0, trip = 0; call < calls.n; call++) {
-    first[call] = trip;
-    for (let at = calls.begin[call]; trip < first[call] + counts[call]; trip++) {
-      began[trip] = at + begin[trip] / TICKS_PER_MS;
-      at = ended[trip] = began[trip] + took[trip] / TICKS_PER_MS;
+  for (let call = 0, attempt = 0; call < calls.n; call++) {
+    first[call] = attempt;
+    for (let at = calls.begin[call]; attempt < first[call] + counts[call]; attempt++) {
+      began[attempt] = at + begin[attempt] / TICKS_PER_MS;
+      at = ended[attempt] = began[attempt] + took[attempt] / TICKS_PER_MS;
     }
-    first[call + 1] = trip;
+    first[call + 1] = attempt;
   }
-  return { first, began, ended, window, error };
+  return { first, began, ended, limit, error };
 }
 
 const STATUSES = [
@@ -48,9 +48,9 @@ const STATUSES = [
   ["cut", "Cut off", (calls, call) => CUT.has(calls.names.stop[calls.stop[call]])],
 ];
 const CUT = new Set(["max_tokens", "model_context_window_exceeded", "refusal"]);
-// What is worth most to know of a call comes first.
-const TELLING = ["failed", "cached", "shared", "cut", "retried", "answered"];
+// The most important status of a call comes first.
+const BY_IMPORTANCE = ["failed", "cached", "shared", "cut", "retried", "answered"];
 
 function statusOf(calls, call) {
-  return TELLING.find((status) => STATUSES.find(([name]) => name === status)[2](calls, call));
+  return BY_IMPORTANCE.find((status) => STATUSES.find(([name]) => name === status)[2](calls, call));
 }

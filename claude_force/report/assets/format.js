@@ -30,7 +30,7 @@ function counted(value, thing) {
   return `${number(value)} ${thing}${value === 1 ? "" : "s"}`;
 }
 
-// `unix` in milliseconds, in the zone of the page; `grain` is what has to be told apart, in milliseconds.
+// `unix` in milliseconds, in the zone of the page; `grain` is the precision, in milliseconds.
 function clock(unix, grain = SECOND, withDay = false) {
   const iso = new Date(unix + OFFSET_MS).toISOString();
   const time = iso.slice(11, grain < SECOND ? 23 : grain < MINUTE ? 19 : 16);

@@ -1,4 +1,4 @@
-// The page comes to life.
+// Starts the page.
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const root = document.documentElement;
 const isDark = () => (root.dataset.theme ?? (dark.matches ? "dark" : "light")) === "dark";

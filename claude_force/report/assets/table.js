@@ -1,4 +1,4 @@
-// The table of calls: sorted, filtered, in pages; each row opens to its details.
+// The table of calls: sortable, filtered, in pages; each row opens to its details.
 const ROWS_A_PAGE = 50;
 
 function columnsOf(calls) {
@@ -14,7 +14,7 @@ function columnsOf(calls) {
     { head: "Began", values: calls.begin, text: (call) => clock(calls.from + calls.begin[call], SECOND, day) },
     { head: "Agent", ...named("agent") },
     { head: "Model", ...named("model"), kind: "wide" },
-    { head: "Status", values: status.map((name) => TELLING.indexOf(name)), text: (call) => label[status[call]], kindOf: (call) => status[call] },
+    { head: "Status", values: status.map((name) => BY_IMPORTANCE.indexOf(name)), text: (call) => label[status[call]], kindOf: (call) => status[call] },
     { head: "Wall", values: calls.wall, text: (call) => duration(calls.wall[call]), kind: "figure" },
     { head: "Waiting", values: calls.wait.map((wait) => wait ?? -1), text: (call) => duration(calls.wait[call]), kind: "figure wide" },
     { head: "Attempts", values: calls.attempts, text: (call) => number(calls.attempts[call]), kind: "figure wide" },
@@ -23,7 +23,7 @@ function columnsOf(calls) {
   ];
 }
 
-// Names are compared once, not once for each pair of rows.
+// Compares names once, not once for each pair of rows.
 function ranked(names, column) {
   const order = names.map((_, index) => index).sort((a, b) => String(names[a]).localeCompare(String(names[b])));
   const rank = [];
@@ -160,7 +160,7 @@ function fillSelects(calls, form) {
 
 function searchable(calls, call) {
   const named = ["agent", "model", "error", "workflow", "stop", "status", "run"].map((column) => calls.names[column][calls[column][call]]);
-  const met = attemptsOf(calls, call).map((trip) => calls.names.error[calls.trip.error[trip]]);
+  const met = attemptsOf(calls, call).map((attempt) => calls.names.error[calls.timeline.error[attempt]]);
   return [...named, ...met, calls.request[call], calls.task[call]].filter((text) => text !== null).join("\n").toLowerCase();
 }
 
@@ -175,7 +175,7 @@ function sums(calls, found) {
 }
 
 function attemptsOf(calls, call) {
-  const { first } = calls.trip;
+  const { first } = calls.timeline;
   return Array.from({ length: first[call + 1] - first[call] }, (_, index) => first[call] + index);
 }
 
@@ -206,11 +206,11 @@ function detailsOf(calls, call, width) {
 }
 
 function attemptsTable(calls, call) {
-  const trips = attemptsOf(calls, call), { began, ended, window, error } = calls.trip;
-  if (!trips.length) return element("p", { class: "note" }, "No request of its own was made.");
+  const attempts = attemptsOf(calls, call), { began, ended, limit, error } = calls.timeline;
+  if (!attempts.length) return element("p", { class: "note" }, "No request of its own was made.");
   const row = (tag, ...cells) => element("tr", {}, ...cells.map((cell, index) => element(tag, { class: index && index < 4 ? "figure" : "" }, cell)));
-  const rows = trips.map((trip, index) => row("td", number(index + 1), `+${duration(began[trip] - calls.begin[call])}`,
-    duration(ended[trip] - began[trip]), number(window[trip]), calls.names.error[error[trip]] ?? "answered"));
+  const rows = attempts.map((attempt, index) => row("td", number(index + 1), `+${duration(began[attempt] - calls.begin[call])}`,
+    duration(ended[attempt] - began[attempt]), number(limit[attempt]), calls.names.error[error[attempt]] ?? "answered"));
   return element("table", {}, element("thead", {}, row("th", "Attempt", "Sent after", "Took", "Limit then", "Outcome")), element("tbody", {}, ...rows));
 }
 

@@ -1,7 +1,7 @@
-// The timeline and the concurrency below it: three canvases over one view, a span of time.
+// The timeline and the concurrency below it: three canvases that show one span of time, the view.
 const STRIP = 18, LEAST_LANE = 5, MOST_LANE = 18;
 const LEAST_PIXELS_A_CALL = 7;
-// A refusal takes a millisecond, and must be seen.
+// A refused request takes a millisecond, and must be visible.
 const LEAST_FAILURE = 3;
 
 function makeTimeline(calls, reveal) {
@@ -19,9 +19,9 @@ function makeTimeline(calls, reveal) {
   }
 
   function redraw() {
-    drawLanes(new Pen(places.lanes.firstChild, view));
-    drawBrush(new Pen(places.brush.firstChild, whole));
-    drawWire(new Pen(places.wire.firstChild, view));
+    drawLanes(new Canvas(places.lanes.firstChild, view));
+    drawBrush(new Canvas(places.brush.firstChild, whole));
+    drawWire(new Canvas(places.wire.firstChild, view));
     byId("view").textContent = inWords();
     const ends = { all: isWhole(), out: isWhole(), left: view.from <= whole.from, right: view.to >= whole.to };
     for (const [name, isEnd] of Object.entries(ends)) document.querySelector(`[data-view="${name}"]`).disabled = isEnd;
@@ -35,7 +35,7 @@ function makeTimeline(calls, reveal) {
     return `${ends.join(" to ")}${throughout ? `, ${counted(throughout, "more call")} waiting throughout` : ""}`;
   }
 
-  function drawLanes(pen) {
+  function drawLanes(canvas) {
     const visible = [], hits = [];
     throughout = 0;
     for (let call = 0; call < calls.n; call++) {
@@ -44,20 +44,20 @@ function makeTimeline(calls, reveal) {
       else if (waitsThroughout(call)) throughout += 1;
       else visible.push(call);
     }
-    pen.above = hits.length ? STRIP + 4 : 8;
+    canvas.above = hits.length ? STRIP + 4 : 8;
     const lanes = [...new Set(visible.map((call) => lane[call]))].sort((a, b) => a - b);
-    const pitch = Math.min(MOST_LANE, pen.room / Math.max(1, lanes.length));
-    const roomy = pen.across * lanes.length >= LEAST_PIXELS_A_CALL * visible.length;
+    const pitch = Math.min(MOST_LANE, canvas.room / Math.max(1, lanes.length));
+    const roomy = canvas.across * lanes.length >= LEAST_PIXELS_A_CALL * visible.length;
     drawn = [];
-    pen.timeAxis(calls.from);
+    canvas.timeAxis(calls.from);
     if (pitch >= LEAST_LANE && roomy) {
-      const tops = new Map(lanes.map((number, place) => [number, pen.above + place * pitch]));
-      for (const call of visible) drawCall(pen, call, tops.get(lane[call]), pitch);
+      const tops = new Map(lanes.map((number, place) => [number, canvas.above + place * pitch]));
+      for (const call of visible) drawCall(canvas, call, tops.get(lane[call]), pitch);
     } else {
       throughout = 0;
-      drawDensity(pen, densityOf(spans, view.from, view.to, pen.columns), pen.amountAxis.bind(pen));
+      drawDensity(canvas, densityOf(spans, view.from, view.to, canvas.columns), canvas.amountAxis.bind(canvas));
     }
-    drawHits(pen, hits);
+    drawHits(canvas, hits);
   }
 
   function waitsThroughout(call) {
@@ -67,66 +67,66 @@ function makeTimeline(calls, reveal) {
     return false;
   }
 
-  function drawCall(pen, call, top, pitch) {
+  function drawCall(canvas, call, top, pitch) {
     const tight = pitch < 9, thick = tight ? pitch - 1.2 : pitch - 4, middle = top + thick / 2, line = tight ? 1.5 : 3;
-    // Attempts lie upon waits: a short one would be hidden by the wait that follows it.
+    // Draw attempts on top of waits: the next wait would hide a short attempt.
     for (const onTop of [false, true]) {
       for (let span = spans.first[call]; span < spans.first[call + 1]; span++) {
         const state = spans.state[span];
         if (spans.end[span] < view.from || spans.start[span] > view.to || state <= FAIL !== onTop) continue;
-        const x = pen.x(spans.start[span]);
-        const width = Math.max(state === FAIL ? LEAST_FAILURE : 1, pen.x(spans.end[span]) - x);
-        if (state === RETRY) pen.dashes(x, middle, width);
-        else if (state === WAIT) pen.bar("wait", x, middle - line / 2, width, line);
-        else pen.bar(STATES[state], x, top, width > 4 ? width - 1 : width, thick);
+        const x = canvas.x(spans.start[span]);
+        const width = Math.max(state === FAIL ? LEAST_FAILURE : 1, canvas.x(spans.end[span]) - x);
+        if (state === RETRY) canvas.dashes(x, middle, width);
+        else if (state === WAIT) canvas.bar("wait", x, middle - line / 2, width, line);
+        else canvas.bar(STATES[state], x, top, width > 4 ? width - 1 : width, thick);
       }
     }
-    const left = pen.x(calls.begin[call]), right = pen.x(calls.end[call]);
+    const left = canvas.x(calls.begin[call]), right = canvas.x(calls.end[call]);
     if (calls.end[call] <= view.to) {
-      if (!(calls.flags[call] & SUCCESS)) pen.cross(right, middle, Math.min(4, thick / 2));
-      if (calls.flags[call] & SHARED) pen.ring(right, middle, Math.min(4, thick / 2));
+      if (!(calls.flags[call] & SUCCESS)) canvas.cross(right, middle, Math.min(4, thick / 2));
+      if (calls.flags[call] & SHARED) canvas.ring(right, middle, Math.min(4, thick / 2));
     }
     drawn.push({ call, left, right, top, bottom: top + pitch });
   }
 
-  function drawHits(pen, hits) {
+  function drawHits(canvas, hits) {
     let last = -Infinity;
     for (const call of hits) {
-      const x = pen.x(calls.begin[call]);
+      const x = canvas.x(calls.begin[call]);
       drawn.push({ call, left: x - 4, right: x + 4, top: 0, bottom: STRIP });
-      // What would lie upon the one before it can't be seen.
-      if (x - last >= 2) pen.diamond((last = x), 8);
+      // Skip a mark that would cover the one before it.
+      if (x - last >= 2) canvas.diamond((last = x), 8);
     }
-    if (hits.length) pen.text("cache", LEFT - 8, 12, "right");
+    if (hits.length) canvas.text("cache", LEFT - 8, 12, "right");
   }
 
-  function drawDensity(pen, counts, ceilingOf) {
-    const base = new Float64Array(pen.columns), sum = (column) => counts.reduce((total, state) => total + state[column], 0);
+  function drawDensity(canvas, counts, ceilingOf) {
+    const base = new Float64Array(canvas.columns), sum = (column) => counts.reduce((total, state) => total + state[column], 0);
     const most = Math.max(1e-9, ...Array.from(base, (_, column) => sum(column)));
     const ceiling = ceilingOf(most);
     counts.forEach((amounts, state) => {
-      pen.area(STATES[state], amounts, base, ceiling);
+      canvas.area(STATES[state], amounts, base, ceiling);
       amounts.forEach((amount, column) => (base[column] += amount));
     });
   }
 
-  function drawBrush(pen) {
-    pen.above = pen.below = 2;
-    drawDensity(pen, densityOf(spans, whole.from, whole.to, pen.columns), (most) => most);
-    if (!isWhole()) pen.frame(pen.x(view.from), pen.x(view.to));
+  function drawBrush(canvas) {
+    canvas.above = canvas.below = 2;
+    drawDensity(canvas, densityOf(spans, whole.from, whole.to, canvas.columns), (most) => most);
+    if (!isWhole()) canvas.frame(canvas.x(view.from), canvas.x(view.to));
   }
 
-  function drawWire(pen) {
-    const { on, mean, limit } = peaksOf(steps, view.from, view.to, pen.columns);
-    pen.timeAxis(calls.from);
-    // A limit far above all that was sent would leave nothing to see of that.
-    const most = Math.max(1, ...on), ceiling = pen.amountAxis(Math.max(most, Math.min(most * 4, Math.max(...limit))));
-    const base = new Float64Array(pen.columns);
-    pen.on.globalAlpha = 0.4;
-    pen.area("wire", on, base, ceiling);
-    pen.on.globalAlpha = 1;
-    pen.area("wire", mean, base, ceiling);
-    pen.steps(limit, ceiling);
+  function drawWire(canvas) {
+    const { on, mean, limit } = peaksOf(steps, view.from, view.to, canvas.columns);
+    canvas.timeAxis(calls.from);
+    // Cap the axis: a limit far above the attempts would make them invisible.
+    const most = Math.max(1, ...on), ceiling = canvas.amountAxis(Math.max(most, Math.min(most * 4, Math.max(...limit))));
+    const base = new Float64Array(canvas.columns);
+    canvas.on.globalAlpha = 0.4;
+    canvas.area("wire", on, base, ceiling);
+    canvas.on.globalAlpha = 1;
+    canvas.area("wire", mean, base, ceiling);
+    canvas.steps(limit, ceiling);
     const limits = limit.filter(Boolean), lowest = Math.min(...limits), highest = Math.max(...limits);
     const range = lowest === highest ? number(lowest) : `${number(lowest)} to ${number(highest)}`;
     const said = limits.length ? `In the time shown: at most ${number(Math.max(...on))} on the wire, limit ${range}.` : "";
@@ -150,7 +150,7 @@ function makeTimeline(calls, reveal) {
   return timeline;
 }
 
-// Of a period that was idle for most of its time, the last run is shown first.
+// If the period was idle for most of its time, the last run is shown first.
 const LEAST_BUSY = 0.25;
 
 function offerRuns({ calls, view, show, whole }) {

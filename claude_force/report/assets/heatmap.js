@@ -1,9 +1,9 @@
-// From calls to what can be drawn of them: spans of time, their lanes, how many there are at each moment.
+// Computes what can be drawn of calls: spans of time, their lanes, and how many there are over time.
 const STATES = ["wire", "fail", "retry", "wait"];
 const WIRE = 0, FAIL = 1, RETRY = 2, WAIT = 3;
 const EDGE_MS = 0.05;
 
-// Spans of `state`, from `start` to `end`; those of a call are `first[call]` to `first[call + 1]`.
+// Spans of `state` from `start` to `end`; those of a call are `first[call]` to `first[call + 1]`, without the latter.
 function spansOf(calls) {
   const spans = { state: [], start: [], end: [], first: new Uint32Array(calls.n + 1) };
   const add = (state, start, end) => {
@@ -21,21 +21,21 @@ function spansOf(calls) {
 }
 
 function addSpans(calls, call, add) {
-  const { first, began, ended, error } = calls.trip;
+  const { first, began, ended, error } = calls.timeline;
   let at = calls.begin[call], between = WAIT;
-  for (let trip = first[call]; trip < first[call + 1]; trip++) {
-    add(between, at, began[trip]);
-    add(error[trip] ? FAIL : WIRE, began[trip], ended[trip]);
-    at = Math.max(at, ended[trip]);
+  for (let attempt = first[call]; attempt < first[call + 1]; attempt++) {
+    add(between, at, began[attempt]);
+    add(error[attempt] ? FAIL : WIRE, began[attempt], ended[attempt]);
+    at = Math.max(at, ended[attempt]);
     between = RETRY;
   }
   if (calls.flags[call] & CACHED) return;
-  // A line of the ledger's older format tells no attempts: what it has is one span.
-  const untold = first[call] === first[call + 1] && calls.flags[call] & SUCCESS && !(calls.flags[call] & SHARED);
-  add(untold ? WIRE : between, at, calls.end[call]);
+  // A line of the ledger's older format has no attempts: the whole call is one span.
+  const unrecorded = first[call] === first[call + 1] && calls.flags[call] & SUCCESS && !(calls.flags[call] & SHARED);
+  add(unrecorded ? WIRE : between, at, calls.end[call]);
 }
 
-// Each call gets the lowest lane that is free when it begins. What the cache gave has none: it has no length.
+// Each call gets the lowest lane that is free when it begins. Cached calls get none because they take no time.
 function lanesOf(calls) {
   const lane = new Int32Array(calls.n).fill(-1), free = [], busy = [];
   let lanes = 0;
@@ -48,7 +48,7 @@ function lanesOf(calls) {
   return lane;
 }
 
-// A heap of arrays, by their first number.
+// A heap of arrays, ordered by their first number.
 function push(heap, item) {
   let at = heap.push(item) - 1;
   for (let up; at > 0 && heap[(up = (at - 1) >> 1)][0] > item[0]; at = up) {
@@ -70,7 +70,7 @@ function pop(heap) {
   }
 }
 
-// For each state the mean number of calls in it, in `columns` equal parts of the time from `from` to `to`.
+// The mean number of calls in each state, in `columns` equal parts of the time from `from` to `to`.
 function densityOf(spans, from, to, columns) {
   const scale = columns / (to - from);
   const part = STATES.map(() => new Float64Array(columns + 1)), whole = STATES.map(() => new Float64Array(columns + 1));
@@ -93,24 +93,24 @@ function densityOf(spans, from, to, columns) {
   });
 }
 
-// How many attempts are on the wire from each moment on, and how many might be: each run has a limit of its own.
+// How many attempts are on the wire from each moment on, and the sum of the limits of all runs.
 function stepsOf(calls) {
-  const { first, began, ended, window } = calls.trip, events = [], last = new Map();
+  const { first, began, ended, limit: limitAt } = calls.timeline, events = [], last = new Map();
   for (let call = 0; call < calls.n; call++) {
-    for (let trip = first[call]; trip < first[call + 1]; trip++) {
-      events.push([began[trip], 1, calls.run[call], window[trip]], [ended[trip], -1, calls.run[call], null]);
-      last.set(calls.run[call], Math.max(last.get(calls.run[call]) ?? 0, ended[trip]));
+    for (let attempt = first[call]; attempt < first[call + 1]; attempt++) {
+      events.push([began[attempt], 1, calls.run[call], limitAt[attempt]], [ended[attempt], -1, calls.run[call], null]);
+      last.set(calls.run[call], Math.max(last.get(calls.run[call]) ?? 0, ended[attempt]));
     }
   }
   for (const [run, end] of last) events.push([end, 0, run, 0]);
   events.sort((a, b) => a[0] - b[0] || a[1] - b[1]);
   const limits = new Map(), steps = { at: [], on: [], limit: [] };
   let on = 0, limit = 0;
-  for (const [at, change, run, window] of events) {
+  for (const [at, change, run, newLimit] of events) {
     on += change;
-    if (window !== null) {
-      limit += window - (limits.get(run) ?? 0);
-      limits.set(run, window);
+    if (newLimit !== null) {
+      limit += newLimit - (limits.get(run) ?? 0);
+      limits.set(run, newLimit);
     }
     steps.at.push(at);
     steps.on.push(on);
@@ -119,10 +119,10 @@ function stepsOf(calls) {
   return steps;
 }
 
-// Times are kept to a tenth of a millisecond: what is shorter than a few of these is no overlap, but rounding.
+// Times are rounded to a tenth of a millisecond: an overlap of a few of these is a rounding error.
 const GRAIN_MS = 0.35;
 
-// The highest of both, and the mean of what is on the wire, in each of `columns` equal parts of the time from `from` to `to`.
+// The maximum of both, and the mean on the wire, in `columns` equal parts of the time from `from` to `to`.
 function peaksOf(steps, from, to, columns) {
   const on = new Float64Array(columns), mean = new Float64Array(columns), limit = new Float64Array(columns);
   const scale = columns / (to - from);

@@ -1,4 +1,4 @@
-// What the canvases are drawn with: a span of time across, an amount upwards, colours of page.css.
+// Draws on a canvas: time goes across, an amount upwards, and colours are those of page.css.
 const LEFT = 58, RIGHT = 4;
 const STEPS_MS = [
   ...[1, 2, 5, 10, 20, 50, 100, 200, 500],
@@ -8,14 +8,14 @@ const STEPS_MS = [
 ];
 const ROOM_FOR_TIME = 92;
 
-class Pen {
+class Canvas {
   // `view` is the span of time that the canvas shows, in milliseconds.
-  constructor(canvas, view) {
-    const { width, height } = canvas.getBoundingClientRect(), ratio = window.devicePixelRatio || 1;
-    canvas.width = Math.round(width * ratio);
-    canvas.height = Math.round(height * ratio);
-    Object.assign(this, { view, width, height, above: 8, below: 24, on: canvas.getContext("2d") });
-    const style = getComputedStyle(canvas);
+  constructor(node, view) {
+    const { width, height } = node.getBoundingClientRect(), ratio = window.devicePixelRatio || 1;
+    node.width = Math.round(width * ratio);
+    node.height = Math.round(height * ratio);
+    Object.assign(this, { view, width, height, above: 8, below: 24, on: node.getContext("2d") });
+    const style = getComputedStyle(node);
     this.colour = (name) => style.getPropertyValue(`--${name}`).trim();
     this.on.scale(ratio, ratio);
     this.on.font = `12px ${style.fontFamily}`;
@@ -47,7 +47,7 @@ class Pen {
     this.on.stroke();
   }
 
-  // `origin` is the moment, Unix time in milliseconds, that the view counts from.
+  // The view counts from `origin`, in Unix milliseconds.
   timeAxis(origin) {
     const { from, to } = this.view, most = Math.max(1, this.across / ROOM_FOR_TIME);
     const step = STEPS_MS.find((step) => (to - from) / step <= most) ?? STEPS_MS[STEPS_MS.length - 1] * Math.ceil((to - from) / most / STEPS_MS[STEPS_MS.length - 1]);
@@ -61,7 +61,7 @@ class Pen {
     }
   }
 
-  // Returns the amount at the top: `most`, or the next round one.
+  // Returns the amount at the top: the first round one from `most` on.
   amountAxis(most) {
     const power = 10 ** Math.floor(Math.log10(most / 3));
     const step = Math.max(1, [1, 2, 5, 10, 20].map((factor) => factor * power).find((step) => most / step <= 3.001));
@@ -74,7 +74,7 @@ class Pen {
     return ceiling;
   }
 
-  // Failure is told by hatching too, for whom colours are alike.
+  // Failures are hatched too, for readers who can't tell the colours apart.
   fill(state) {
     if (state !== "fail") return this.colour(state);
     const tile = document.createElement("canvas");
@@ -137,7 +137,7 @@ class Pen {
     this.on.fill();
   }
 
-  // An area of one amount for each column, above `base`.
+  // An area with an amount for each column, on top of `base`.
   area(state, amounts, base, ceiling) {
     this.on.fillStyle = this.fill(state);
     this.on.beginPath();
@@ -155,7 +155,7 @@ class Pen {
     this.on.fill();
   }
 
-  // A line from column to column; where the amount is 0 there is none.
+  // A line from column to column, interrupted where the amount is 0.
   steps(amounts, ceiling) {
     this.on.strokeStyle = this.colour("ink");
     this.on.lineWidth = 1.75;
@@ -175,7 +175,7 @@ class Pen {
     this.on.setLineDash([]);
   }
 
-  // What lies outside of `left` to `right` is dimmed.
+  // Dims everything outside of `left` to `right`.
   frame(left, right) {
     this.on.globalAlpha = 0.72;
     this.on.fillStyle = this.colour("page");
