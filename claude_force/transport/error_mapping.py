@@ -1,4 +1,4 @@
-"""Maps what a server answers to a typed error: its class, whether it is retried, whether it ends a run. Pure.
+"""Maps error answers to typed errors: the class, whether it is retried, whether it ends a run. Pure.
 
 The one table of statuses, error types and messages. A class below TransientError is retried; "run" and
 "model" in the last column say for which other calls the answer holds too (`CallError.fatal_for`).
@@ -60,7 +60,7 @@ from ..errors import (
 
 
 class Meaning(NamedTuple):
-    """The class of an error, and for which other calls it holds too."""
+    """The class of an error, and the other calls it holds for (`CallError.fatal_for`)."""
 
     error: Type[CallError]
     fatal_for: Optional[str] = None
@@ -193,7 +193,7 @@ _LONGEST_WAIT = 86_400.0
 
 
 def from_status(status: int, body: Any, headers: Mapping[str, str], now: float) -> CallError:
-    """The error for an answer with this status, which is not 2xx; `now` is Unix time in seconds."""
+    """The error for an answer whose status is not 2xx. `now` is Unix time in seconds."""
     detail = _error_of(body)
     kind = _kind(detail, headers)
     message = _text(detail.get("message")) or readable(body) or _CLOUDFLARE.get(status, "")
@@ -206,8 +206,8 @@ def from_status(status: int, body: Any, headers: Mapping[str, str], now: float) 
 
 
 def from_body(body: Mapping[str, Any], opening: str = "The API answered 200") -> CallError:
-    """The error that the body of a 200, or an event of a stream, holds. Its status is the one that its type
-    has elsewhere, or that it names itself, as servers other than Anthropic's do."""
+    """The error in the body of a 200 or in an event of a stream. Its status follows from its type, or is the
+    one it names, as by servers other than Anthropic's."""
     detail = _error_of(body)
     kind = _kind(detail, {}) or "error"
     message = _text(detail.get("message"))
@@ -219,7 +219,7 @@ def from_body(body: Mapping[str, Any], opening: str = "The API answered 200") ->
 
 
 def is_error(body: Mapping[str, Any]) -> bool:
-    """Whether the body of a 200 is an error in the form of this API, or in that of others."""
+    """Whether the body of a 200 is an error, in the form of this API or of others."""
     return body.get("type") == "error" or (bool(body.get("error")) and "content" not in body)
 
 
@@ -238,13 +238,13 @@ def _made(
 
 
 def note_headers(error: CallError, headers: Mapping[str, str], now: float) -> None:
-    """Adds what the headers of the answer say: the request's id, and whether and when to retry."""
+    """Adds what the answer's headers say: the request id, and whether and when to retry."""
     error.request_id = error.request_id or request_id(headers)
     if error.retry_after is None:
         error.retry_after = read_retry_after(headers, now)
-    told = headers.get("x-should-retry", "").strip().lower()
-    if told in ("true", "false") and (error.kind or error.status) and not isinstance(error, SpendLimitError):
-        error.retryable = told == "true"
+    retry = headers.get("x-should-retry", "").strip().lower()
+    if retry in ("true", "false") and (error.kind or error.status) and not isinstance(error, SpendLimitError):
+        error.retryable = retry == "true"
 
 
 def _meaning(status: Optional[int], detail: Mapping[str, Any], kind: str, message: str) -> Meaning:
@@ -253,10 +253,10 @@ def _meaning(status: Optional[int], detail: Mapping[str, Any], kind: str, messag
     if status in (400, 403) and _DISABLED.search(message):
         return Meaning(PermissionDeniedError, RUN)
     if status == 403 and not kind:
-        # Of a firewall, which may only dislike the words of this one request.
+        # From a firewall, which may only object to the words of this request.
         return Meaning(PermissionDeniedError)
     if status == 400 and _status_of(detail) in (401, 404):
-        # Of a gateway whose status says less than its type.
+        # From a gateway whose error type says more than its status.
         return _of_status(_status_of(detail))
     if status in (400, 422) and _NO_SUCH_MODEL.search(message):
         return Meaning(RequestRefusedError, MODEL)
@@ -285,12 +285,12 @@ def _advice(status: Optional[int], meaning: Meaning) -> Optional[str]:
 
 
 def request_id(headers: Mapping[str, str]) -> Optional[str]:
-    """The service's own id of the request."""
+    """The service's id of the request."""
     return headers.get("request-id") or headers.get("x-amzn-requestid")
 
 
 def parsed(text: str) -> Any:
-    """The body of an error: JSON where it is any, else its text."""
+    """Parses the body of an error as JSON; returns its text if it is not JSON."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -298,8 +298,8 @@ def parsed(text: str) -> Any:
 
 
 def read_retry_after(headers: Mapping[str, str], now: float) -> Optional[float]:
-    """Seconds that the server asks to wait: retry-after-ms, else retry-after (RFC 9110, 10.2.3: seconds or a
-    date). None where neither makes sense or the wait is longer than a day."""
+    """Seconds that the server asks to wait, by retry-after-ms or retry-after (RFC 9110, 10.2.3: seconds or a
+    date). None if neither makes sense or the wait is longer than a day."""
     milliseconds = _number(headers.get("retry-after-ms"))
     if milliseconds is not None:
         return _wait(milliseconds / 1000)
@@ -315,7 +315,7 @@ def _number(value: Optional[str]) -> Optional[float]:
         found = float(value) if value is not None else None
     except ValueError:
         return None
-    # Neither NaN nor infinity is a time.
+    # NaN and infinity are no times.
     return found if found is not None and abs(found) < float("inf") else None
 
 
@@ -332,7 +332,7 @@ def _wait(seconds: Optional[float]) -> Optional[float]:
 
 
 def redact(text: str) -> str:
-    """`text` without anything that looks like a key."""
+    """Replaces what looks like a key by `***`."""
     return _SECRET.sub(r"\1***", text)
 
 
@@ -357,25 +357,25 @@ def _says_spend_limit(detail: Mapping[str, Any], message: str) -> bool:
 
 
 def _kind(detail: Mapping[str, Any], headers: Mapping[str, str]) -> str:
-    """The API has it in the body; so has Google, under another name; AWS has it in a header, before a URL."""
+    """The error's type: in the body, for Google under another name, for AWS in a header before a URL."""
     aws = headers.get("x-amzn-errortype", "").partition(":")[0]
     return _text(detail.get("type")) or _text(detail.get("status")) or _text(aws)
 
 
 def _error_of(body: Any) -> Dict[str, Any]:
     if isinstance(body, list) and len(body) == 1:
-        # Google's answer to a request for a stream.
+        # Google wraps the error of a stream in a list.
         body = body[0]
     error = _member(body, "error")
     if isinstance(error, dict):
         return error
-    # AWS gives nothing but a message, which not all of its services spell the same; others give a text.
+    # AWS sends only a message, which its services spell differently; others send a text.
     message = _member(body, "message") or _member(body, "Message") or _member(body, "detail") or error
     return {"message": message} if message else {}
 
 
 def readable(body: Any) -> str:
-    """The words of a body that is not JSON: its text, of a page the title."""
+    """The words of a body that is not JSON: its text, or the title of an HTML page."""
     if not isinstance(body, str) or _PAGE.match(body) is None:
         return _text(body)
     found = _TITLE.search(body[:_BEGINNING_OF_A_PAGE])

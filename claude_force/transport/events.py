@@ -1,4 +1,4 @@
-"""Takes streamed answers apart: server-sent events, and Amazon's event streams that wrap them. Pure.
+"""Decodes streamed answers: server-sent events, and the AWS event streams that wrap them. Pure.
 
 Source of the rules: the HTML standard's chapter "Server-sent events"; the Bedrock runtime's reference,
 "InvokeModelWithResponseStream".
@@ -20,16 +20,15 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class Events(Protocol):
-    """Bytes of a stream in, decoded events out, however the bytes are cut."""
+    """Decodes the bytes of a stream to events, however the bytes are split."""
 
     def feed(self, chunk: bytes) -> Iterator[Dict[str, Any]]: ...
 
 
 class EventDecoder:
-    """Bytes of a server-sent event stream in, decoded events out, however the bytes are cut.
+    """Decodes server-sent events, however their bytes are split.
 
-    Lines end in LF, CRLF or CR; comments, unknown fields and a byte order mark are ignored, as the standard
-    says.
+    Lines end in LF, CRLF or CR. Comments, unknown fields and a byte order mark are ignored.
     """
 
     def __init__(self) -> None:
@@ -42,7 +41,7 @@ class EventDecoder:
     def feed(self, chunk: bytes) -> Iterator[Dict[str, Any]]:
         if self._ends_in_cr or b"\r" in chunk:
             chunk = self._with_line_feeds(chunk)
-        # Put together once: a line of many pieces would be copied with each of them.
+        # Joined once: a line of many pieces would be copied with each of them.
         self._rest.append(chunk)
         if b"\n" not in chunk:
             return
@@ -61,7 +60,7 @@ class EventDecoder:
                 name, data, self._name, self._data = self._name, self._data, b"", []
                 if data:
                     event = b"\n".join(data)
-                    # Gateways that come from OpenAI's protocol put its end mark at the end.
+                    # The end mark of OpenAI's protocol, which some gateways send too.
                     if event.strip() != b"[DONE]":
                         yield _event(name, json_object(event))
 
@@ -74,7 +73,7 @@ class EventDecoder:
 
 
 def _event(name: bytes, data: Dict[str, Any]) -> Dict[str, Any]:
-    """An event in this API's form: errors in a stream come in the server's own as well."""
+    """The event in the form of this API: some servers send errors in a form of their own."""
     if name == b"error" or "type" not in data:
         error = data.get("error")
         if name == b"error" and not isinstance(error, dict):
@@ -124,15 +123,15 @@ def _is_error_object(value: Any) -> bool:
 
 
 class AwsEventDecoder:
-    """Bytes of an AWS event stream in, decoded events out, however the bytes are cut."""
+    """Decodes AWS event streams, however their bytes are split."""
 
     def __init__(self) -> None:
-        # From the extra, which other calls do without.
+        # Installed with the extra `bedrock` only.
         eventstream = importlib.import_module("botocore.eventstream")
         self._buffer, self._broken = eventstream.EventStreamBuffer(), eventstream.ParserError
 
     def feed(self, chunk: bytes) -> Iterator[Dict[str, Any]]:
-        """Raises BadReplyError for what is no such stream."""
+        """Raises BadReplyError for malformed frames."""
         try:
             self._buffer.add_data(chunk)
             for message in self._buffer:

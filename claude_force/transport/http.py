@@ -1,4 +1,4 @@
-"""The Messages API on aiohttp: the ordinary way, with a key or a token."""
+"""Sends requests to the Messages API over aiohttp, with a key or a token; and the pool of connections."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ CONNECTION_ERRORS: Tuple[Type[Exception], ...] = (OSError, aiohttp.ClientError)
 # How the names of aiohttp's errors begin where no connection was made.
 _NEVER_CONNECTED = ("ClientConnector", "ClientProxyConnection", "ClientHttpProxy", "ConnectionTimeout")
 _KEEP_ALIVE_SECONDS, _DNS_CACHE_SECONDS = 5.0, 60
-# Gateways add policies and traces of 20 kB and more to the headers of an answer.
+# Gateways add headers of 20 kB and more, such as policies and traces.
 _LARGEST_HEADERS = {"max_line_size": 2**17, "max_field_size": 2**17, "max_headers": 1024}
 _NO_TIMEOUT = aiohttp.ClientTimeout()
 _MOST_REDIRECTS = 10
-# aiohttp warns of larger bodies that are handed over as bytes.
+# aiohttp warns of larger bodies that are passed as bytes.
 _LARGE_BODY = 2**20
 # In bytes, decompressed: the beginning of an error's body, and what is decompressed at a time.
 _MOST_OF_AN_ERROR = 2**16
@@ -39,10 +39,10 @@ AUTHORIZING = frozenset({"authorization", "x-api-key"})
 
 
 class HttpSender:
-    """Sends requests to Anthropic's API, or to a server that speaks as it does.
+    """Sends requests to Anthropic's API, or to a compatible server.
 
-    The key, the token, the address and custom headers come from the arguments, else from the environment.
-    Raises ValueError where the address, or a proxy's, is not one of HTTP.
+    Key, token and address come from the arguments, else from the environment, as do custom headers.
+    Raises ValueError if the address, or a proxy's, is not an HTTP address.
 
     >>> sender = HttpSender("sk-ant-...", "https://api.anthropic.com", connections=10)
     >>> response = await sender.send({"model": "claude-sonnet-5-5", "max_tokens": 9, "messages": [...]})
@@ -65,7 +65,7 @@ class HttpSender:
         self._pool = ConnectionPool(connections, tls_for(self.base_url), headers)
 
     def send(self, fields: Mapping[str, Any]) -> Awaitable[Response]:
-        """Raises MissingCredentialsError, or InvalidOptionError for what has no JSON."""
+        """Raises MissingCredentialsError, and InvalidOptionError for a field that has no JSON."""
         return self._post(self._messages, fields)
 
     def count_tokens(self, fields: Mapping[str, Any]) -> Awaitable[Response]:
@@ -83,8 +83,8 @@ class HttpSender:
         return self._pool.request("POST", url, to_json(request.body), headers, _timeout(request))
 
     def check(self) -> None:
-        """Raises AuthenticationError for a key that can't stand in a header."""
-        # aiohttp's own error would be taken for one of the network, and the request tried again.
+        """Raises AuthenticationError for a key that no header can hold."""
+        # aiohttp's error would be treated as a failed connection, and retried.
         name, value = self._credential
         if not value.isprintable():
             raise AuthenticationError(
@@ -99,7 +99,7 @@ class HttpSender:
         await self._pool.close()
 
     def _address_headers(self) -> Dict[str, str]:
-        """The name and the password in the address as headers; the key goes beside them, not instead."""
+        """Headers for the name and password in the address; the key moves to a header of its own."""
         userinfo = urlsplit(self.base_url).netloc.rpartition("@")[0]
         if not userinfo:
             return {}
@@ -110,9 +110,9 @@ class HttpSender:
 
 
 class ConnectionPool:
-    """Connections of aiohttp, bound to the event loop of the first request; proxies as the environment says.
+    """aiohttp's connections, bound to the event loop of the first request. Uses the environment's proxies.
 
-    `tls` verifies servers; None where all requests go over plain HTTP. `headers` are those of all requests.
+    `tls` verifies servers; None if all requests go over plain HTTP. `headers` are sent with all requests.
     """
 
     def __init__(
@@ -131,9 +131,9 @@ class ConnectionPool:
         headers: Any = None,
         timeout: aiohttp.ClientTimeout = _NO_TIMEOUT,
     ) -> HttpResponse:
-        """Follows redirections that stay with the same server and repeat the request.
+        """Sends one request. Follows redirects to the same server that repeat it (307, 308).
 
-        Raises NotSentError for what is refused before connecting, else CONNECTION_ERRORS.
+        Raises NotSentError if aiohttp refuses it before connecting, else CONNECTION_ERRORS.
         """
         session = self._session or self._open()
         for left in range(_MOST_REDIRECTS, -1, -1):
@@ -161,7 +161,7 @@ class ConnectionPool:
         if self._closed:
             raise RuntimeError("the connections are closed")
         connector = aiohttp.TCPConnector(
-            # An attempt that waits for a connection would be taken for a silent server: as many as attempts.
+            # As many as attempts: one that waits for a connection would be taken for a silent server.
             limit=self._connections,
             ssl=True if self._tls is None else self._tls,
             keepalive_timeout=_KEEP_ALIVE_SECONDS,
@@ -180,7 +180,7 @@ class ConnectionPool:
         return self._session
 
     def _proxy(self, url: URL) -> Optional[URL]:
-        # Told to aiohttp, which would read ~/.netrc along with the environment's proxies.
+        # aiohttp's own search for proxies would read ~/.netrc too.
         key = url.scheme, url.host
         if key not in self._proxies:
             proxy = proxy_for(str(url))
@@ -194,27 +194,27 @@ class ConnectionPool:
 
 
 class HttpResponse:
-    """An answer of aiohttp, its body not read yet. Also the iterator over the pieces of that body."""
+    """An answer whose body has not been read yet; iterates over the pieces of that body."""
 
-    # No generator, and no attribute more than needed: the garbage collector walks them in each call.
+    # Its own iterator, not a generator: fewer objects for the garbage collector.
     __slots__ = ("_answer", "headers", "secrets", "status_code")
 
     def __init__(self, answer: aiohttp.ClientResponse) -> None:
         self._answer, self.status_code = answer, answer.status
         self.secrets: Tuple[str, ...] = ()
-        # Read once: each look-up in the library's own type costs as much as the whole of this.
+        # A plain dictionary: each look-up in the library's type costs as much as all of this.
         self.headers: Mapping[str, str] = {
             name.decode("latin-1").lower(): value.decode("latin-1") for name, value in answer.raw_headers
         }
 
     @property
     def encoding(self) -> str:
-        """How the body is compressed; "" where it is not."""
+        """How the body is compressed; "" if it is not."""
         named = self.headers.get("content-encoding", "").strip().lower()
         return "" if named == "identity" else named
 
     def aiter_bytes(self) -> AsyncIterator[bytes]:
-        """Pieces of the body. Compressions that were not asked for are left as they are."""
+        """Pieces of the body, decompressed if the compression was asked for."""
         return _unpacked(self, self.encoding) if self.encoding in _PACKED else self
 
     def __aiter__(self) -> HttpResponse:
@@ -227,7 +227,7 @@ class HttpResponse:
         return piece
 
     async def aread(self) -> bytes:
-        """The first 64 KB: an error may have no end, and be a thousand times as long as it is on the wire."""
+        """The first 64 KB: an error may be endless, or a thousand times as long as its compressed form."""
         body = bytearray()
         if self.encoding and self.encoding not in _PACKED:
             return b""
@@ -237,7 +237,7 @@ class HttpResponse:
                 if len(body) >= _MOST_OF_AN_ERROR:
                     break
         except _DamagedError:
-            # The status still says what it is.
+            # The status still says what the error is.
             return b""
         return bytes(body[:_MOST_OF_AN_ERROR])
 
@@ -246,7 +246,7 @@ class HttpResponse:
 
 
 class _DamagedError(ConnectionError):
-    """A body is not compressed as its header says."""
+    """The body is not compressed as its header says."""
 
 
 async def _unpacked(pieces: AsyncIterator[bytes], encoding: str) -> AsyncIterator[bytes]:
@@ -254,7 +254,7 @@ async def _unpacked(pieces: AsyncIterator[bytes], encoding: str) -> AsyncIterato
     decoder = None
     async for packed in pieces:
         if decoder is None:
-            # Some servers leave zlib's header out.
+            # Some servers omit zlib's header.
             is_raw = encoding == "deflate" and packed[0] & 15 != zlib.DEFLATED
             decoder = zlib.decompressobj(-zlib.MAX_WBITS if is_raw else 32 + zlib.MAX_WBITS)
         while packed and not decoder.eof:
@@ -268,7 +268,7 @@ async def _unpacked(pieces: AsyncIterator[bytes], encoding: str) -> AsyncIterato
 
 
 def was_never_connected(error: BaseException) -> bool:
-    """Whether there was no connection that a request could have been sent over."""
+    """Whether the request can't have been sent, for want of a connection."""
     return any(
         isinstance(one, NotSentError)
         or (isinstance(one, aiohttp.ClientError) and type(one).__name__.startswith(_NEVER_CONNECTED))
@@ -277,21 +277,21 @@ def was_never_connected(error: BaseException) -> bool:
 
 
 def failure_text(error: BaseException) -> str:
-    """What a failed connection says, in the words of aiohttp where they are its own."""
+    """The reason why a connection failed, in aiohttp's words if the error is aiohttp's."""
     own = next((one for one in _causes(error) if isinstance(one, aiohttp.ClientError)), None)
     return str(own or error.__cause__ or error)
 
 
 def _causes(error: Optional[BaseException]) -> Iterator[BaseException]:
-    # Not what was being handled: that may be the error of an earlier attempt.
+    # Causes only: the context may be the error of an earlier attempt.
     while error is not None:
         yield error
         error = error.__cause__
 
 
 def tls_for(url: str) -> Optional[ssl.SSLContext]:
-    """How servers are verified on the way to `url`; None where all of the way is plain HTTP, as reading the
-    system's certificates takes a while."""
+    """Verifies the servers on the way to `url`; None if it is plain HTTP all the way, which saves reading the
+    system's certificates."""
     schemes = {urlsplit(one).scheme for one in (url, proxy_for(url) or "")}
     return tls_context() if "https" in schemes else None
 

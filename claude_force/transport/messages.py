@@ -22,13 +22,13 @@ from .events import EVENTS_MEDIA_TYPE, EventDecoder, Events, json_object
 from .usage import merged_usage, read_usage
 
 _MOST_TOKENS = 10**8
-# Bytes of an answer. A token is a few letters, and a stream's event around it has some 200 bytes, a gateway's
-# more. What the server's own tools found comes beside; it has to fit into a later request, of 32 MB.
+# Bytes of an answer. A token is a few letters inside a stream event of 200 bytes or more. Results of server
+# tools come on top; they have to fit into a later request of at most 32 MB.
 _PER_TOKEN, _BESIDE, _MOST_OF_ALL = 2**10, 2**25, 2**28
 _BLANK = b" \t\r\n\xef\xbb\xbf"
 _FIELDS = (b"event:", b"data:", b"id:", b"retry:")
 _MOST_OF_A_PAGE = 4096
-# Parts of an answer that stand for more than their bytes.
+# Parts of an answer that are billed for more than their bytes.
 _THINKING = ("thinking", "redacted_thinking", "thinking_delta", "signature_delta")
 _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 _HALF = re.compile("[\ud800-\udfff]")
@@ -36,12 +36,13 @@ _CUT_OFF = "The server closed the connection before the answer was whole"
 
 
 class StreamReader:
-    """Assembles the answer from its events; `on_text` is called with each piece of its text.
+    """Assembles an answer from its events. Calls `on_text` with each piece of text.
 
     Attributes:
-        stopped: the stop reason has come, and with it all of the answer; only more usage can follow.
-        complete: nothing follows that could matter.
-        steps: counts what shows that the model goes on: not pings, empty pieces and unknown events.
+        stopped: the stop reason has arrived, so the answer is complete; only more usage can follow.
+        complete: nothing that matters can follow.
+        refused: the stream began with an error event, so nothing is billed.
+        steps: number of events that show progress; pings, empty pieces and unknown events don't.
     """
 
     def __init__(
@@ -57,7 +58,6 @@ class StreamReader:
         self._is_counted = False
         self.stopped: bool = False
         self.complete: bool = False
-        # It began with an error event, which is not billed.
         self.refused: bool = False
         self.steps: int = 0
 
@@ -73,11 +73,11 @@ class StreamReader:
         except CallError:
             if not self.stopped:
                 raise
-            # The answer is whole: whatever this was, it is not part of it.
+            # The answer is complete, so this is not part of it.
             self.complete = True
 
     def end(self) -> None:
-        """The body has ended. Its last event may lack the empty line that should follow it."""
+        """Call at the end of the body. The last event may lack the empty line that ends it."""
         if not self.complete:
             with suppress(BadReplyError):
                 self.feed(b"\n\n")
@@ -127,7 +127,7 @@ class StreamReader:
                 self._on_text(text)
 
     def _with_half(self, text: str) -> str:
-        """`text` with the half of a character that came before it, and without one that is continued."""
+        """Prepends the surrogate that the last piece ended with, and holds one back that ends this piece."""
         text, self._half = joined_halves(self._half + text), ""
         if "\ud800" <= text[-1] <= "\udbff":
             text, self._half = text[:-1], text[-1]
@@ -135,7 +135,7 @@ class StreamReader:
 
     def _update(self, event: Dict[str, Any]) -> None:
         self._message.update(_member(event, "delta"))
-        # What the first event says of the answer's tokens is only their number so far.
+        # The output tokens of the first event are only the count so far.
         self._is_counted |= _object(event.get("usage")).get("output_tokens") is not None
         self._usage = merged_usage(self._usage, event.get("usage"))
         if self._message.get("stop_reason") is not None:
@@ -143,15 +143,15 @@ class StreamReader:
 
     @property
     def model(self) -> str:
-        """The model that answers; "" as long as that is unknown."""
+        """The model that answers; "" until it is known."""
         return _model(self._message)
 
     def billed(self, most: int = _MOST_TOKENS, thinks: bool = False) -> Optional[Usage]:
-        """What is billed so far, at its most; None where no answer has begun.
+        """The most that can have been billed so far; None before the answer began.
 
-        An answer that broke off has at most a token for each byte that came, and at most `most`. Thinking is
-        not sent, so an answer that may have begun with it (`thinks`) counts as `most`. What a tool of the
-        server's has added to the prompt is unknown until the end.
+        A partial answer has at most one token per byte received, and at most `most`. Thinking is not sent, so
+        an answer that may have begun with it (`thinks`) counts as `most`. What a server tool added to the
+        prompt is unknown until the end.
         """
         if not self._message:
             return None
@@ -168,15 +168,15 @@ class StreamReader:
         return replace(usage, output_tokens=max(usage.output_tokens, min(size, most)))
 
     def is_whole(self) -> bool:
-        """Whether the answer is there, however its connection ended."""
+        """Whether the answer is complete, however its connection ended."""
         return self.stopped
 
     def reply(self, request_id: Optional[str]) -> Reply:
-        """Raises ConnectionFailedError when the stream ended before its stop reason and `message_stop`."""
+        """The assembled reply. Raises ConnectionFailedError if the stream ended before its stop reason."""
         if not self.stopped:
             raise ConnectionFailedError(_CUT_OFF, request_id=request_id)
         if self._half:
-            # Half a character that was never continued.
+            # A surrogate whose other half never arrived.
             half, self._half = without_halves(self._half), ""
             self._texts.append(half)
             if self._on_text is not None:
@@ -186,7 +186,7 @@ class StreamReader:
 
 
 class BodyReader:
-    """The answer of a request that was not streamed. Its parts tell nothing before all of it is there."""
+    """Collects an answer that was not streamed; it can be read only once all of it has arrived."""
 
     stopped: bool = False
     complete: bool = False
@@ -200,25 +200,25 @@ class BodyReader:
 
     def feed(self, chunk: bytes) -> None:
         self._body += chunk
-        # Gateways send blanks as a sign of life.
+        # Gateways send whitespace to keep the connection alive.
         self.steps += not chunk.isspace()
 
     def end(self) -> None:
-        """The body has ended."""
+        """Call at the end of the body."""
 
     def billed(self, most: int = _MOST_TOKENS, thinks: bool = False) -> Optional[Usage]:
-        """None for what can't be read."""
+        """The usage of the answer; None until `reply` has read it."""
         return self._usage
 
     def is_whole(self) -> bool:
-        """Whether the answer is there, however its connection ended."""
+        """Whether the answer is complete, however its connection ended."""
         try:
             return isinstance(json.loads(self._body), dict)
         except (ValueError, RecursionError):
             return False
 
     def reply(self, request_id: Optional[str]) -> Reply:
-        """Raises the error that the body is, BadReplyError for anything but a message."""
+        """The reply in the body. Raises the error it holds, or BadReplyError if it is no message."""
         message = json_object(self._body)
         self.refused = is_error(message)
         if self.refused:
@@ -238,10 +238,10 @@ Reader = Union[StreamReader, BodyReader]
 def reader_of(
     first: bytes, label: str, expected: Reader, new_stream: Callable[[], StreamReader], events: str
 ) -> Optional[Reader]:
-    """What reads an answer that begins with `first` and has the media type `label`; None as long as nothing
-    but blanks has come. `events` is the media type that streams of this service have.
+    """The reader for an answer with the media type `label` that begins with `first`; None while only
+    whitespace has arrived. `events` is the media type of this service's streams.
 
-    Raises BadReplyError for what is neither a stream nor JSON.
+    Raises BadReplyError for anything but a stream or JSON.
     """
     start = first.lstrip(_BLANK)
     if not start:
@@ -257,37 +257,36 @@ def reader_of(
 
 
 def bad_reply(start: bytes, label: str, wanted: str) -> BadReplyError:
-    """The error for a body that can't be an answer."""
+    """The error for a body that is no answer; quotes its beginning."""
     words = readable(start[:_MOST_OF_A_PAGE].decode("utf-8", "replace"))
     said = f": {words}" if words else ""
     return BadReplyError(f"The server answered with {label or 'no content type'}, not {wanted}{said}")
 
 
 def _is_stream(start: bytes) -> bool:
-    # A first piece may end within the name of the field.
+    # The first piece may end within a field's name.
     return start[:1] == b":" or any(field.startswith(start[: len(field)]) for field in _FIELDS)
 
 
 def most_bytes(max_tokens: int) -> int:
-    """What an answer may have: far more than any that is one, and so little that many without end at the
-    same time do not fill the memory."""
+    """The size limit of an answer: far above any real one, and low enough that many endless ones at a time
+    don't fill the memory."""
     return min(_BESIDE + _PER_TOKEN * max_tokens, _MOST_OF_ALL)
 
 
 def too_large(max_tokens: int) -> AnswerTooLargeError:
-    """The error for an answer with more bytes than that."""
+    """The error for an answer above that limit."""
     size = most_bytes(max_tokens) >> 20
     return AnswerTooLargeError(f"The answer to max_tokens={max_tokens} had more than {size} MB")
 
 
 def joined_halves(text: str) -> str:
-    """`text` with each pair of surrogates as the character that it means: JSON may have its halves in two
-    strings."""
+    """Replaces surrogate pairs by their characters: JSON may split a pair over two strings."""
     return text if text.isascii() else _PAIR.sub(_character, text)
 
 
 def without_halves(text: str) -> str:
-    """`text` with a replacement character for each lone half of a pair, which has no UTF-8."""
+    """Replaces lone surrogates, which have no UTF-8, by U+FFFD."""
     return text if text.isascii() else _HALF.sub("\ufffd", text)
 
 
@@ -305,7 +304,7 @@ def _text(block: Dict[str, Any]) -> str:
 
 
 def _unshown_bytes(part: Dict[str, Any]) -> int:
-    """Of what is written and billed and is no text of the answer: thinking, the input of a tool."""
+    """Bytes that are billed but not text of the answer: thinking, a tool's input."""
     return sum(byte_size(one) for name, one in part.items() if isinstance(one, str) and name != "type")
 
 

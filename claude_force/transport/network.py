@@ -24,7 +24,7 @@ except ImportError:  # Windows has no such limit.
 
 logger = logging.getLogger(__name__)
 
-# Descriptors for what is opened beside connections: the output, the cache, the ledger, files of the project.
+# Descriptors that the output, the cache, the ledger and the files of the project need.
 RESERVED = 48
 _ASSUMED_OPEN = 64
 _NONE_LEFT = (errno.EMFILE, errno.ENFILE)
@@ -32,7 +32,7 @@ _UNKNOWN_AUTHORITY = ("unable to get local issuer", "self-signed", "self signed"
 
 
 class NoDescriptorError(CallError):
-    """No connection could be opened, because no file descriptor was left. Nothing was sent."""
+    """No file descriptor was left to open a connection. Nothing was sent."""
 
     advice = naming("Raise the limit of open files (ulimit -n), or lower {}.", "max_concurrent")
 
@@ -86,8 +86,7 @@ def proxy_for(url: str) -> Optional[str]:
 
 
 def tls_context() -> ssl.SSLContext:
-    """The authorities that servers are verified by: those the environment names, else the system's, and
-    certifi's where it is installed."""
+    """Verifies servers by the authorities that the environment names, else by the system's and certifi's."""
     named = settings.certificates(False)
     if named:
         return ssl.create_default_context(cafile=named.get("SSL_CERT_FILE"), capath=named.get("SSL_CERT_DIR"))
@@ -106,8 +105,8 @@ def tls_context() -> ssl.SSLContext:
 
 
 def check_certificates(is_cloud: bool) -> None:
-    """Raises ConfigurationError that names the variable and the file, where the environment names
-    certificates that can't be used."""
+    """Raises ConfigurationError, with variable and file, for certificates in the environment that can't be
+    used."""
     for name, value in settings.certificates(is_cloud).items():
         reason = _why_unusable(value, is_folder=name == "SSL_CERT_DIR")
         if reason is not None:
@@ -151,7 +150,7 @@ def certificate_advice(reason: str) -> Optional[str]:
 
 
 def is_out_of_descriptors(error: BaseException) -> bool:
-    """Whether the error, or one that it was raised from, says that no file descriptor was left."""
+    """Whether the cause of the error is that no file descriptor was left."""
     return any(isinstance(one, OSError) and one.errno in _NONE_LEFT for one in _chain(error))
 
 
@@ -164,9 +163,9 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def connections_within(wanted: int, is_ceiling: bool = False) -> int:
-    """How many of `wanted` connections this process can have open. Raises its soft limit where needed.
+    """How many of `wanted` connections this process can open. Raises its soft limit of open files if needed.
 
-    `is_ceiling`: so many are hardly ever needed, so fewer are no reason for a warning.
+    `is_ceiling`: so many are rarely needed, so a lower number is logged without a warning.
     """
     if resource is None:
         return wanted
@@ -193,7 +192,7 @@ def _raised(soft: int, hard: int, needed: int) -> int:
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (better, hard))
     except (OSError, ValueError) as error:
-        # macOS refuses what is over a limit of its own.
+        # macOS has a lower limit that it does not report.
         logger.info("the limit of open files stays at %d: %s", soft, error)
         return soft
     return better

@@ -1,4 +1,4 @@
-"""What an attempt needs of the way to a service: a Sender, its Responses, and the record of the attempt."""
+"""The protocol between attempts and what sends them: Sender, Response, and the record of an attempt."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ class Response(Protocol):
         """The body, decompressed, in pieces as they arrive."""
 
     async def aread(self) -> bytes:
-        """The beginning of the body, decompressed: of an error nothing else is needed."""
+        """The first 64 KB of the body, decompressed."""
 
     async def aclose(self) -> None:
-        """Gives the connection back, or closes it where the body was not read to its end."""
+        """Releases the connection; closes it if the body was not read to its end."""
 
 
 class Sender(Protocol):
-    """A way to one service.
+    """Sends requests to one service.
 
     Attributes:
-        service: which one.
-        base_url: its address, with the password that it may hold.
-        secrets: all that is sent and must not be shown.
+        service: the service.
+        base_url: its address, including a password.
+        secrets: values that are sent and must not be shown.
         connection_errors: exceptions that mean that the connection failed.
     """
 
@@ -63,7 +63,7 @@ class Sender(Protocol):
         """Raises AuthenticationError or PaidCallBlockedError for credentials that can't be used."""
 
     def check_credentials(self) -> None:
-        """Raises MissingCredentialsError where there are none. May read files and ask the cloud's servers."""
+        """Raises MissingCredentialsError if there are none. May read files and ask servers of the cloud."""
 
     async def close(self) -> None:
         """Closes the connections. A later `send` raises RuntimeError."""
@@ -71,19 +71,19 @@ class Sender(Protocol):
 
 @dataclass
 class AttemptRecord:
-    """What is known of one request, however it ends. No I/O.
+    """What is known about one request, however it ends.
 
     Attributes:
-        usage: its tokens; None as long as nothing is known to be billed.
-        in_doubt: it was sent, and whether it is billed is unknown: no answer came that tells.
-        model: the model that answers, as far as the answer has told.
-        headers: those of the answer, names in lower case.
+        usage: its tokens; None while nothing is known to be billed.
+        in_doubt: it was sent, and no answer says whether it is billed.
+        model: the model that answers; "" until it is known.
+        headers: of the answer, names in lower case.
         began, ended: seconds on the engine's clock; None before that. `window` attempts were allowed then.
-        on_begin: called when the answer begins, if it is one.
-        on_text: called with each piece of a streamed answer's text.
-        hung_up: the connection was closed here, in the middle of the answer.
-        reader: puts the answer together; `only_pings` have come since its last step.
-        secrets: of the request, where credentials differ from one to the next.
+        on_begin: called when an answer begins.
+        on_text: called with each piece of text of a streamed answer.
+        hung_up: the call was cancelled in the middle of the answer.
+        reader: assembles the answer; `only_pings` have arrived since its last step.
+        secrets: of the request, where credentials differ from one request to the next.
     """
 
     usage: Optional[Usage] = None
@@ -101,8 +101,8 @@ class AttemptRecord:
     secrets: Tuple[str, ...] = field(default=(), repr=False)
 
     def settle(self, most: int, thinks: bool) -> None:
-        """Takes over what the answer has told by its end. `most` is the longest that it can be, in tokens;
-        `thinks`: it may have begun with thinking."""
+        """Fills in usage and model at the end. The answer has at most `most` tokens; `thinks`: it may have
+        begun with thinking."""
         reader = self.reader
         self.usage, self.model = reader.billed(most, thinks), reader.model
         if self.usage is not None and self.hung_up and not reader.stopped:

@@ -1,4 +1,4 @@
-"""Takes keys, tokens and passwords out of what a server says: it may repeat whatever it was sent."""
+"""Removes keys, tokens and passwords from what a server says: it may repeat anything it was sent."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from .. import settings
 from ..errors import CallError
 from ..types import Reply, Usage
 
-# A shorter one is a placeholder, and stands in ordinary words too.
+# Shorter ones are placeholders, and occur in ordinary words.
 _SHORTEST = 8
-# Of a secret at the very end of a text that was cut off, fewer characters tell nothing.
+# Fewer characters of a secret, at the end of a truncated text, reveal nothing.
 _SHORTEST_PART = 4
 _LONGEST_MESSAGE, _LONGEST_NAME = 2000, 200
 _CUT = "..."
 _PARTS = re.compile(r"[^\s;,=\"']+")
-# Headers whose values say what is asked for, and not who asks.
+# Headers whose values are no secrets.
 _OPEN_HEADERS = ("anthropic-beta", "anthropic-version", "user-agent", "content-type", "accept")
 
 
@@ -32,7 +32,7 @@ class Redactor:
         self._secrets = _usable(secrets)
 
     def hide(self, text: str, others: Iterable[str] = ()) -> str:
-        """`text` with `***` in the place of each secret, also of one whose end was cut off."""
+        """Replaces each secret by `***`, also one that is truncated at the end of `text`."""
         for secret in (*self._secrets, *_usable(others)) if others else self._secrets:
             if secret in text:
                 text = text.replace(secret, "***")
@@ -41,7 +41,7 @@ class Redactor:
         return text
 
     def name(self, text: Optional[str], others: Iterable[str] = ()) -> Optional[str]:
-        """An id or another short name that a server gave: without secrets, at most 200 characters."""
+        """Cleans an id or another short name from a server; returns at most 200 characters."""
         if text is None:
             return None
         if not text.isprintable():
@@ -49,7 +49,7 @@ class Redactor:
         return self.hide(text, others)[:_LONGEST_NAME]
 
     def clean_error(self, error: CallError, others: Iterable[str] = ()) -> None:
-        """Takes the secrets out of all that the error says."""
+        """Removes secrets from all fields of the error."""
         others = tuple(others)
         message = self.hide(error.message, others)
         error.message = message if len(message) <= _LONGEST_MESSAGE else message[:_LONGEST_MESSAGE] + _CUT
@@ -57,10 +57,10 @@ class Redactor:
         error.request_id = self.name(error.request_id, others)
         error.args = (error.message,)
 
-    def clean_reply(self, reply: Reply, asked: str, others: Iterable[str] = ()) -> Reply:
-        """The reply with names that repeat no secret; its text stays as it is. `asked` is the model's id."""
+    def clean_reply(self, reply: Reply, requested: str, others: Iterable[str] = ()) -> Reply:
+        """Removes secrets from the names in a reply; its text stays. `requested` is the model of the call."""
         others = tuple(others)
-        model = self.model(reply.model, asked, others)
+        model = self.model(reply.model, requested, others)
         stop_reason, request_id = self.name(reply.stop_reason, others), self.name(reply.request_id, others)
         usage = self.usage(reply.usage, others)
         if usage is reply.usage and (model, stop_reason, request_id) == (
@@ -72,26 +72,26 @@ class Redactor:
         return replace(reply, model=model, stop_reason=stop_reason, request_id=request_id, usage=usage)
 
     def usage(self, usage: Usage, others: Iterable[str] = ()) -> Usage:
-        """The usage, whose names for how a request was served repeat no secret."""
-        told = (usage.service_tier, usage.speed, usage.inference_geo)
-        if not any(told):
+        """Removes secrets from the names in a usage: tier, speed and place."""
+        names = (usage.service_tier, usage.speed, usage.inference_geo)
+        if not any(names):
             return usage
-        tier, speed, geo = (self.name(one, others) for one in told)
-        if (tier, speed, geo) == told:
+        tier, speed, geo = (self.name(one, others) for one in names)
+        if (tier, speed, geo) == names:
             return usage
         return replace(usage, service_tier=tier, speed=speed, inference_geo=geo)
 
-    def model(self, told: str, asked: str, others: Iterable[str] = ()) -> str:
-        """The id of the model that a server says has answered `asked`."""
-        if not told or told == asked:
-            return told
-        if not told.isprintable():
-            told = "".join(char for char in told if char.isprintable())
+    def model(self, answered: str, requested: str, others: Iterable[str] = ()) -> str:
+        """Cleans the id of the model that, by the server's word, answered a call of `requested`."""
+        if not answered or answered == requested:
+            return answered
+        if not answered.isprintable():
+            answered = "".join(char for char in answered if char.isprintable())
         for secret in (*self._secrets, *_usable(others)):
-            # Of a header that names the model, to route a request by, nothing is secret.
-            if secret in told and secret not in asked:
-                told = told.replace(secret, "***")
-        return told[:_LONGEST_NAME]
+            # A custom header may name the model, to route requests by it: that is no secret.
+            if secret in answered and secret not in requested:
+                answered = answered.replace(secret, "***")
+        return answered[:_LONGEST_NAME]
 
 
 def secrets_of(keys: Iterable[str], base_url: str) -> List[str]:
@@ -103,7 +103,7 @@ def secrets_of(keys: Iterable[str], base_url: str) -> List[str]:
 
 
 def secrets_of_headers(headers: Mapping[Any, Any]) -> List[str]:
-    """The values of header lines, whole and in parts: `Bearer TOKEN`, `session=TOKEN; theme=dark`."""
+    """The values of headers, whole and in parts: `Bearer TOKEN`, `session=TOKEN; theme=dark`."""
     found = []
     for name, value in headers.items():
         if isinstance(value, str) and str(name).lower() not in _OPEN_HEADERS:
@@ -122,8 +122,8 @@ def _of_address(url: str) -> List[str]:
 
 
 def _usable(secrets: Iterable[str]) -> Tuple[str, ...]:
-    # Without the newline that a file's end may have left on it, which a message shows as two letters.
-    # The longest come first: one may be a part of another.
+    # Stripped of a newline from the end of a file, which messages show as two letters. Longest first, as one
+    # may be part of another.
     stripped = {one.strip() for one in secrets if one}
     return tuple(sorted((one for one in stripped if len(one) >= _SHORTEST), key=len, reverse=True))
 

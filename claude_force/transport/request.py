@@ -1,7 +1,7 @@
-"""The fields of a request to the Messages API, and what becomes of them: body, headers, query. Pure.
+"""Builds requests to the Messages API: body, headers and query. Pure.
 
-Source: the Messages API reference, chapter "Create a Message", and `messages.create` of the newest SDK. The
-table is kept here, so that every field can be sent whatever SDK is installed.
+The table of fields is here, not the installed SDK's, so that every field can be sent on every Python. Source:
+the Messages API reference, chapter "Create a Message", and `messages.create` of the newest SDK.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ HEADER_FIELDS: Mapping[str, str] = {
     "workspace_id": "anthropic-workspace-id",
     "betas": "anthropic-beta",
 }
-# Of the SDK's methods: what else to send, and a limit in seconds for connecting and for each read.
+# As in the SDK's methods. `timeout` is in seconds, for connecting and for each read.
 CLIENT_FIELDS = frozenset({"extra_headers", "extra_query", "extra_body", "timeout"})
 _KNOWN = frozenset({*BODY_FIELDS, *HEADER_FIELDS, *CLIENT_FIELDS})
 
@@ -40,7 +40,7 @@ _CACHE_CONTROL: Mapping[str, Mapping[str, str]] = {
 
 
 class Request(NamedTuple):
-    """One request without what all requests share. `headers` override those, `timeout` is in seconds."""
+    """What is particular to one request. `headers` override those of all requests."""
 
     body: Mapping[str, Any]
     headers: Mapping[str, str]
@@ -65,7 +65,7 @@ def request_fields(call: Call, stream: bool) -> Dict[str, Any]:
 
 
 def check_fields(options: Mapping[str, Any]) -> None:
-    """Raises InvalidOptionError for an option that the API does not know, or that is no value for it."""
+    """Raises InvalidOptionError for an unknown option, or one of the wrong type."""
     for name in sorted(options.keys() - _KNOWN):
         near = difflib.get_close_matches(name, _KNOWN, 1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
@@ -82,14 +82,14 @@ def check_fields(options: Mapping[str, Any]) -> None:
 
 
 def is_plain(fields: Mapping[str, Any]) -> bool:
-    """Whether all of the fields belong in the body, under the ordinary version of the API."""
+    """Whether all fields go into the body, under the ordinary version of the API."""
     return BODY_FIELDS.issuperset(fields) and settings.SAMPLING.isdisjoint(fields)
 
 
 def to_request(fields: Mapping[str, Any], pins_version: bool) -> Request:
-    """Sorts fields into body, headers and query, as the newest SDK does; `extra_...` come last.
+    """Sorts fields into body, headers and query as the newest SDK does. `extra_...` win.
 
-    `pins_version`: every request names a version already, which sampling does not change.
+    `pins_version`: the user names a version for all requests, so sampling does not change it.
     """
     body = {name: value for name, value in fields.items() if name in BODY_FIELDS}
     headers = {}
@@ -105,9 +105,9 @@ def to_request(fields: Mapping[str, Any], pins_version: bool) -> Request:
 
 
 def to_json(body: Mapping[str, Any]) -> bytes:
-    """The body as JSON; models of pydantic and dates take the form that the SDK gives them.
+    """The body as JSON; pydantic models and dates are written as by the SDK.
 
-    Raises InvalidOptionError for what has no JSON.
+    Raises InvalidOptionError for other objects.
     """
     try:
         return _encoder.encode(body).encode()
@@ -116,7 +116,7 @@ def to_json(body: Mapping[str, Any]) -> bytes:
 
 
 def to_query(values: Mapping[str, Any]) -> List[Tuple[str, str]]:
-    """Parameters of the address: lists as `name[]`, mappings as `name[key]`, as the SDK writes them."""
+    """Query parameters as the SDK writes them: lists as `name[]`, mappings as `name[key]`."""
     return [pair for name, value in values.items() for pair in _query_pairs(name, value)]
 
 

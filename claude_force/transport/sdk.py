@@ -1,7 +1,7 @@
-"""The Messages API by the official SDK, for what only the SDK knows: Amazon Bedrock, Vertex AI, profiles.
+"""Sends requests through the official SDK: for Amazon Bedrock, Google Vertex AI and profiles.
 
-The only file that imports `anthropic`. The SDK signs and addresses requests; its own retries and timeouts are
-off, and its HTTP library sends over the same connections as `http` does.
+The only module that imports `anthropic`, and uses its public API only. The SDK finds credentials and signs
+requests; its retries and timeouts are off, and it sends over the same connection pool as `http`.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from .redaction import secrets_of
 from .request import VERSION_HEADER, to_request
 from .services import Service, finds_credentials, looks_elsewhere, lookup_error
 
-# The fields that the SDK's methods want as arguments; all others can be put into the body.
+# Fields that the SDK's methods require as arguments; the others go into `extra_body`, whatever its version.
 _CREATE = ("model", "max_tokens", "messages", "stream")
 _COUNT = ("model", "messages")
-# aiohttp's own to set.
+# Set by aiohttp.
 _OF_THE_CONNECTION = ("content-length", "transfer-encoding", "connection")
 _RESPONSE = "claude_force.response"
 
 
 class SdkSender:
-    """Sends requests by the SDK's client for a service, which finds credentials in its own ways.
+    """Sends requests through the SDK's client for a service.
 
-    Raises ValueError where the address is not one of HTTP.
+    Raises ValueError if its address, or a proxy's, is not an HTTP address.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class SdkSender:
         check_scheme(self.base_url)
         proxy_for(self.base_url)
         custom = {name.lower() for name in settings.custom_header_fields()}
-        # A cloud has versions of its own.
+        # Clouds have their own versions, in the body.
         self._pins_version = service.is_cloud or VERSION_HEADER in custom
         keys = [getattr(self._client, name, None) or "" for name in ("api_key", "auth_token")]
         self._provider = getattr(self._client, "credentials", None)
@@ -98,14 +98,14 @@ class SdkSender:
         return given
 
     def _secrets(self, sent: Any) -> Tuple[str, ...]:
-        """The token of a request, or its signature and the token that goes with that, where they change."""
+        """The token or signature in the headers of a request, if it differs from one request to the next."""
         if not self.service.is_cloud and self._provider is None:
             return ()
         token = sent.get("authorization", "").rpartition(" ")[2].rpartition("Signature=")[2]
         return token, sent.get("x-amz-security-token", ""), sent.get("x-api-key", "")
 
     def check(self) -> None:
-        """Raises PaidCallBlockedError where the switch forbids to look for credentials."""
+        """Raises PaidCallBlockedError if finding credentials would take forbidden requests."""
         cloud = self.service
         if cloud.is_cloud and settings.loopback_only() and looks_elsewhere(cloud, self._client):
             raise PaidCallBlockedError(
@@ -123,7 +123,7 @@ class SdkSender:
             raise MissingCredentialsError("No credentials were found")
 
     def _missing_credentials(self, error: Exception) -> Optional[CallError]:
-        """The error to raise for one of the search for credentials; None for any other."""
+        """The CallError for a failed search for credentials; None for any other error."""
         if isinstance(error, TypeError) and "authentication method" in str(error):
             return MissingCredentialsError("No credentials were found")
         return lookup_error(self.service, error) if self.service.is_cloud else None
@@ -133,19 +133,22 @@ class SdkSender:
 
 
 def import_sdk() -> Any:
-    """The module `anthropic`. Its first import takes most of a second."""
+    """The module `anthropic`, whose first import takes most of a second."""
     import anthropic
 
     return anthropic
 
 
 def http_client(library: Any, pool: ConnectionPool) -> Any:
-    """A client of httpx, or httpx2, that sends over `pool`. Its responses have no body, but an HttpResponse
-    among their extensions: the SDK would read errors whole, and answers slowly."""
+    """A client of httpx, or httpx2, that sends over `pool`.
+
+    Its responses have no body, but the HttpResponse as an extension: the SDK would read errors of any size,
+    and answers slowly.
+    """
 
     class Transport(library.AsyncBaseTransport):  # type: ignore[misc]
         async def handle_async_request(self, request: Any) -> Any:
-            # httpx has made a header of a name and a password in the address.
+            # httpx turned name and password of the address into a header.
             url = URL(str(request.url), encoded=True).with_user(None)
             headers, body = _forwarded(request.headers.raw), await request.aread()
             limits = request.extensions.get("timeout", {})
@@ -171,7 +174,7 @@ def _make_client(
     make = getattr(sdk, service.client)
     arguments = {"max_retries": 0, "timeout": None, "http_client": http, **service.arguments()}
     if "open_telemetry" in signature(make).parameters:
-        # It would put a trace of the SDK's own on each call.
+        # The SDK would add spans to those of this package.
         arguments["open_telemetry"] = False
     given = {"api_key": api_key, "base_url": base_url}
     arguments.update((name, value) for name, value in given.items() if value is not None)

@@ -29,17 +29,17 @@ _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 
 @dataclass(frozen=True)
 class Service:
-    """A service that speaks the Messages API, and what is particular to it.
+    """A service that speaks the Messages API.
 
     Attributes:
-        name: as `settings` and the extra have it; "" for Anthropic's own API.
+        name: as in `settings` and of its extra; "" for Anthropic's own API.
         title: its name in messages.
-        client: the SDK's class.
-        module: what the SDK needs for it, from the extra.
-        media_type, decoder: of a streamed answer.
-        counts_tokens: whether tokens can be counted there.
-        advice: what to do where it refuses credentials.
-        example: the name of a model there.
+        client: the SDK's class for it.
+        module: what that class needs, from the extra.
+        media_type, decoder: of streamed answers.
+        counts_tokens: whether it has the endpoint that counts tokens.
+        advice: what to do if it refuses credentials.
+        example: a model's name there.
     """
 
     name: str
@@ -54,24 +54,23 @@ class Service:
 
     @property
     def is_cloud(self) -> bool:
-        """Whether it has prices and names of models that are not Anthropic's."""
+        """Whether models have names and prices of the cloud's."""
         return bool(self.name)
 
     @property
     def naming(self) -> str:
-        """What to do about a model that it has not."""
+        """What to do about a model that it does not have."""
         return f"Name the model as {self.title} does, such as {self.example}."
 
     def is_strange(self, model: str, address: Optional[str]) -> bool:
-        """Whether it certainly has no model of this name. What is behind an `address` of the user's own has
-        names of its own."""
+        """Whether it can't have a model of this name. A gateway at the user's `address` may have any."""
         is_the_apis = self.name == "bedrock" and model.startswith("claude-")
         return is_the_apis and not (address or settings.endpoint(self.name))
 
     def arguments(self) -> Dict[str, Any]:
-        """What the SDK's client for it is made with."""
+        """Arguments for the SDK's client."""
         if not self.is_cloud:
-            # SDKs of Python 3.8 do not read them; of those that do, these are the same once more.
+            # Older SDKs don't read them from the environment; newer ones get the same ones twice.
             return {"default_headers": settings.custom_header_fields()}
         region = settings.region(self.name)
         if self.name == "bedrock":
@@ -79,12 +78,12 @@ class Service:
         return {"region": region, "project_id": settings.vertex_project()}
 
     def advise(self, error: CallError, base_url: str) -> None:
-        """Puts into an error's advice what is likely here."""
+        """Adapts an error's advice to the service."""
         if not self.is_cloud:
             if isinstance(error, ModelNotFoundError) and has_version(base_url):
                 error.advice = "Leave the /v1 out of the address (ANTHROPIC_BASE_URL): it is added."
         elif isinstance(error, (AuthenticationError, PermissionDeniedError)):
-            # AWS answers 403 to credentials that are wrong or out of date.
+            # AWS answers 403 to wrong or expired credentials.
             error.advice = self.advice
         elif isinstance(error, (ModelNotFoundError, RequestRefusedError)):
             error.advice = f"{error.advice} {self.naming}"
@@ -117,9 +116,9 @@ CLOUDS: Mapping[str, Service] = {
 
 
 def chosen_service(api_key: Optional[str]) -> Service:
-    """The service that the environment asks for; a given key is one for Anthropic's API.
+    """The service that the environment selects; an explicit key selects Anthropic's API.
 
-    Raises InvalidOptionError where what a cloud needs is missing.
+    Raises InvalidOptionError if something that a cloud needs is missing.
     """
     names = settings.clouds(api_key)
     if not names:
@@ -137,9 +136,9 @@ def chosen_service(api_key: Optional[str]) -> Service:
 
 
 def finds_credentials(cloud: Service, client: Any) -> bool:
-    """Whether there are any, looked for in the cloud's own ways: in files, and of its own servers."""
+    """Whether there are any, found as the cloud's libraries do: in files, and from its servers."""
     if cloud.name == "bedrock":
-        # Older SDKs know no key of Bedrock's own.
+        # Older SDKs have no API keys for Bedrock.
         if getattr(client, "api_key", None):
             return True
         return importlib.import_module("boto3").Session().get_credentials() is not None
@@ -163,7 +162,7 @@ def looks_elsewhere(cloud: Service, client: Any) -> bool:
 
 
 def lookup_error(cloud: Service, error: BaseException) -> Optional[CallError]:
-    """What an error of a look-up of credentials is to a caller; None for any other."""
+    """The CallError for an error of a search for credentials; None for any other."""
     reason = redact(str(error)) or type(error).__name__
     if isinstance(error, _named(("google.auth.exceptions", "TransportError"), *_AWS_NETWORK)) or (
         isinstance(error, _named(("google.auth.exceptions", "GoogleAuthError"))) and error.retryable

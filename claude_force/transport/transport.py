@@ -1,4 +1,4 @@
-"""One attempt on the wire: sends a call, watches for silence, reads the answer and types every error."""
+"""Makes one attempt: sends a call, watches for silence, reads the answer and types every error."""
 
 from __future__ import annotations
 
@@ -40,15 +40,19 @@ from .redaction import Redactor
 from .request import check_fields, request_fields
 from .services import chosen_service
 
-# After the stop reason only more usage and the end of the body are due: not worth more waiting than this.
+# How long to wait after the stop reason, when only more usage and the end of the body can follow.
 _END_OF_BODY_SECONDS = 0.5
 
 
 class Transport:
-    """Makes attempts over one endpoint's connections, bound to the event loop that first uses it.
+    """Makes attempts at one endpoint. Bound to the event loop that first uses it.
 
-    `silence_seconds` bounds the time in which nothing arrives: until the first byte, then between any two.
-    `quiet_seconds` bounds the time in which nothing but pings does. `sender` is chosen by the environment.
+    Args:
+        api_key, base_url: None to take them from the environment, as the official SDK does.
+        silence_seconds: how long nothing may arrive, before the first byte and between any two.
+        stream: whether to ask for streamed answers, without which silence can't be told from work.
+        connections: the most at a time.
+        quiet_seconds: how long nothing but pings may arrive.
 
     >>> transport = Transport(None, None, silence_seconds=30, stream=True, connections=10)
     >>> reply = await transport.attempt(call, AttemptRecord())
@@ -72,8 +76,8 @@ class Transport:
         self._closed = False
 
     def check(self, call: Call) -> None:
-        """Raises InvalidOptionError for an option that the API does not know, or a model that the cloud can't
-        have; PaidCallBlockedError where the switch forbids this endpoint."""
+        """Raises InvalidOptionError for an unknown option or a model that the service can't have, and
+        PaidCallBlockedError if this endpoint is switched off."""
         if self.service.is_strange(call.model, self._address):
             raise InvalidOptionError(
                 f"{self.service.title} has no model {call.model!r}. {self.service.naming} "
@@ -84,12 +88,12 @@ class Transport:
         check_fields(call.options)
 
     def check_credentials(self) -> None:
-        """Raises MissingCredentialsError where there is neither a key, a token nor a profile, and
-        PaidCallBlockedError where the switch forbids to look for them."""
+        """Raises MissingCredentialsError if there is neither a key, a token nor a profile, and
+        PaidCallBlockedError if looking for them is switched off."""
         self._sender.check_credentials()
 
     async def attempt(self, call: Call, record: AttemptRecord) -> Reply:
-        """One request. Raises CallError; every other exception is a fault of this package."""
+        """Sends one request. Raises CallError; any other exception is a bug."""
         record.reader = self._new_stream(record) if self._stream else BodyReader()
         try:
             with _Translation(self, record):
@@ -118,7 +122,7 @@ class Transport:
             record.usage = record.usage and self.redactor.usage(record.usage, record.secrets)
 
     async def probe(self, model: str, record: AttemptRecord) -> None:
-        """A request that costs nothing: counts the tokens of one word. Raises CallError."""
+        """Sends a request that costs nothing: counts the tokens of one word. Raises CallError."""
         self._guard()
         with _Translation(self, record):
             with anyio.move_on_after(self._silence):
@@ -137,7 +141,7 @@ class Transport:
         await self._sender.close()
 
     def _new_stream(self, record: AttemptRecord, events: bool = False) -> StreamReader:
-        """Reads what this service sends as a stream, or server-sent `events` in any case."""
+        """A reader for this service's streams, or for server-sent `events` in any case."""
         return StreamReader(record.on_text, None if events else self.service.decoder())
 
     def _silent(self, only_pings: bool = False) -> SilenceError:
@@ -162,7 +166,7 @@ class Transport:
         try:
             await self._read_body(call, response, watch, record)
         except self._sender.connection_errors:
-            # What breaks after the whole answer has come is no concern of the caller's.
+            # The answer is complete: a later fault does not matter.
             if not record.reader.is_whole():
                 raise
 
@@ -191,7 +195,7 @@ class Transport:
                 steps, quiet_until = reader.steps, now + self._quiet
                 watch.deadline, record.only_pings = now + self._silence, False
             else:
-                # Signs of life alone are not waited for without end.
+                # Pings alone don't keep an attempt alive forever.
                 record.only_pings = quiet_until < now + self._silence
                 watch.deadline = min(quiet_until, now + self._silence)
         record.reader.end()
@@ -204,7 +208,7 @@ class Transport:
             raise from_status(response.status_code, parsed(text), record.headers, time.time())
 
     def _recognise(self, first: bytes, record: AttemptRecord) -> bool:
-        """Chooses the reader by the first piece of the body; False while nothing but blanks has come."""
+        """Chooses the reader by the first piece of the body; False while only whitespace has arrived."""
         label = record.headers.get("content-type", "")
         found = reader_of(
             first, label, record.reader, partial(self._new_stream, record, True), self.service.media_type
@@ -217,11 +221,11 @@ class Transport:
         return True
 
     def translate(self, error: BaseException, record: AttemptRecord) -> Optional[CallError]:
-        """The CallError for an error of the sender, of HTTP or of the network; None for any other."""
+        """The CallError for a failed or closed connection; None for any other error."""
         if isinstance(error, self._sender.connection_errors):
             return self._connection_error(error, record)
         if isinstance(error, RuntimeError) and self._closed:
-            # Nothing more is sent: a call that waited for its turn is too late.
+            # The call was still waiting for its turn.
             record.in_doubt = False
             return ClosedError("The orchestrator was closed during the call")
         return None
@@ -245,12 +249,12 @@ class Transport:
         return failed
 
     def clean(self, error: CallError, record: AttemptRecord) -> None:
-        """Completes an error's advice for this endpoint and takes credentials out of it."""
+        """Adapts an error's advice to this endpoint and removes credentials."""
         self.service.advise(error, self.base_url)
         self.redactor.clean_error(error, record.secrets)
 
     def _guard(self) -> None:
-        """Raises PaidCallBlockedError where the switch forbids this endpoint."""
+        """Raises PaidCallBlockedError if only servers on loopback may be called, and this is none."""
         if settings.loopback_only() and not is_on_loopback(self.base_url):
             raise PaidCallBlockedError(
                 f"Calls to {self.base_url} are switched off by CLAUDE_FORCE_LOOPBACK_ONLY"
@@ -258,9 +262,9 @@ class Transport:
 
 
 def make_sender(api_key: Optional[str], base_url: Optional[str], connections: int) -> Sender:
-    """The way to the service that the environment asks for: aiohttp, or the SDK for a cloud or a profile.
+    """Chooses how to send: over aiohttp, or through the SDK for a cloud or a profile.
 
-    Imports what it needs, which takes 0.2 s for aiohttp and most of a second for the SDK.
+    Imports what that needs: 0.2 s for aiohttp, most of a second for the SDK.
     Raises InvalidOptionError for an address that can't be read, ConfigurationError for certificates.
     """
     service = chosen_service(api_key)
@@ -274,14 +278,14 @@ def make_sender(api_key: Optional[str], base_url: Optional[str], connections: in
 
         return SdkSender(service, api_key, base_url, connections)
     except ValueError:
-        # What it says repeats the address, and with it the password that it may hold.
+        # Its text repeats the address, which may hold a password.
         raise unreadable_address() from None
 
 
 class _Translation:
-    """Errors leave it as CallErrors, with no credentials in them."""
+    """Turns errors into CallErrors without credentials."""
 
-    # Not a generator, which is three objects more for the garbage collector to walk in each call.
+    # A class, not a generator: three objects fewer for the garbage collector in each call.
     __slots__ = ("_record", "_transport")
 
     def __init__(self, transport: Transport, record: AttemptRecord) -> None:

@@ -1,7 +1,7 @@
-"""Reads the `usage` object of an answer: what the server says that it billed. Pure.
+"""Reads the `usage` object of an answer, which says what is billed. Pure.
 
-Source: the Messages API reference, `Usage` and `MessageDeltaUsage`. A count that is missing or makes no sense
-is unknown, never 0.
+Source: the Messages API reference, `Usage` and `MessageDeltaUsage`. A missing or senseless count is unknown,
+never 0.
 """
 
 from __future__ import annotations
@@ -13,19 +13,18 @@ from ..types import Usage
 # No answer has so many: a context window holds millions of tokens.
 _MOST_TOKENS = 10**8
 _OBJECTS = ("cache_creation", "server_tool_use", "output_tokens_details")
-# Uses that cost no more than the tokens that they add to the prompt.
+# Server tools that cost only the tokens they add to the prompt.
 _FREE_USES = ("web_fetch_requests", "tool_search_requests")
 _TERMS = ("service_tier", "speed", "inference_geo")
 
 
 class _Contradiction:
-    """Stands for what two events say differently; no reader takes it for a value."""
+    """A member on which two events disagree; read as unknown."""
 
 
-def merged_usage(told: Mapping[str, Any], more: Any) -> Dict[str, Any]:
-    """`told`, with what a later event says. It can add to a count, and never take from it: counts are
-    cumulative, and servers differ in which of them they repeat."""
-    merged = dict(told)
+def merged_usage(usage: Mapping[str, Any], more: Any) -> Dict[str, Any]:
+    """Adds what a later event says. Counts are cumulative and never fall; servers repeat different ones."""
+    merged = dict(usage)
     for name, value in (more if isinstance(more, dict) else {}).items():
         before = merged.get(name)
         if name in _OBJECTS and isinstance(before, dict) and isinstance(value, dict):
@@ -48,11 +47,11 @@ def read_usage(usage: Any, *, is_final: bool = True) -> Usage:
     """The counts of one answer.
 
     Args:
-        usage: as the server sent it, or as `merged_usage` put it together.
-        is_final: whether it has to have the tokens of the answer; those of the prompt it has to have anyway.
+        usage: as sent by the server, or as merged by `merged_usage`.
+        is_final: whether output tokens are required; input tokens always are.
 
     Returns:
-        Usage with `is_known` False where something that is billed is missing or makes no sense.
+        Usage with `is_known` False if a count that is billed is missing or senseless.
     """
     if not isinstance(usage, dict):
         return _UNKNOWN
@@ -79,7 +78,7 @@ _UNKNOWN = Usage(is_known=False)
 
 
 class _Reader:
-    """Reads members of one object; `is_known` is False as soon as one of them can't be read."""
+    """Reads the members of one object; `is_known` turns False with the first that can't be read."""
 
     __slots__ = ("_usage", "is_known")
 
@@ -97,7 +96,7 @@ class _Reader:
         return 0
 
     def within(self, name: str) -> Tuple[int, int]:
-        """Tokens that the prompt cache keeps for an hour, and for five minutes."""
+        """Tokens written to the prompt cache for an hour, and for five minutes."""
         split = self._object(name)
         hour = self._counted(split.get("ephemeral_1h_input_tokens"))
         return hour, self._counted(split.get("ephemeral_5m_input_tokens"))
@@ -106,7 +105,7 @@ class _Reader:
         uses = self._object("server_tool_use")
         for name, value in uses.items():
             if name != "web_search_requests" and self._counted(value) and name not in _FREE_USES:
-                # Its fee is not known.
+                # A tool whose fee is unknown.
                 self.is_known = False
         return self._counted(uses.get("web_search_requests"))
 
