@@ -1,22 +1,25 @@
 """The two transports, over aiohttp alone and through the SDK: the same behaviour, the same requests."""
 
+import ast
 import asyncio
 import base64
 import gc
 import gzip
 import os
+import re
 import resource
 import subprocess
 import sys
 import warnings
 import zlib
+from pathlib import Path
 from urllib.parse import unquote_plus
 
 import pytest
 from fleet import MODEL, ended, fleet, write_project
 from raw_server import PLAIN, http, sequence
 
-from claude_force import AsyncAgentOrchestrator, settings
+from claude_force import AsyncAgentOrchestrator, settings, transport
 from claude_force.errors import (
     AuthenticationError,
     BadReplyError,
@@ -528,3 +531,17 @@ def test_imports_the_sdk_only_where_needed(project, profile, unmeasured):
         )
     # The key wins over the profile, which is not even looked at.
     assert done.stdout.strip() == "False", done.stderr
+
+
+def private_names(path):
+    """Where a module uses an attribute with an underscore that is not its object's own."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        # `_replace` is public, for all its name, in named tuples.
+        is_private = isinstance(node, ast.Attribute) and re.match("_(?!_|replace$)", node.attr)
+        if is_private and not (isinstance(node.value, ast.Name) and node.value.id == "self"):
+            yield f"{path.name}:{node.lineno} {node.attr}"
+
+
+def test_uses_public_names_only():
+    modules = Path(transport.__file__).parent.glob("*.py")
+    assert [name for path in modules for name in private_names(path)] == []
