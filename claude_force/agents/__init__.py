@@ -1,4 +1,4 @@
-"""What can be run: agents, commands and plugins, claude.json, the registry over all, model aliases."""
+"""Finds agents, commands, skills and plugins in files, resolves model aliases, and builds calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a file's text to an agent: its settings, and what is wrong with them. Pure."""
+"""Reads an agent's settings from its front matter and reports faults. Pure."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ _NOT_YAML = (
 
 
 class FieldFault(NamedTuple):
-    """What is wrong with a file that is an agent all the same; after the first "; " what to do about it."""
+    """A fault of a file that is an agent all the same; the text after the first "; " is the advice."""
 
     reason: str
     state: str = WARNING
 
 
 class ModelField(NamedTuple):
-    """What the front matter says of the model: a name, or what can't be one."""
+    """The `model` of front matter: a valid name, or the invalid text."""
 
     name: Optional[str] = None
     wrong: Optional[str] = None
 
 
 def read_model(definition: Definition) -> ModelField:
-    """The model of the front matter; neither where it has none."""
+    """Returns the model of front matter; both fields are None if there is no `model` key."""
     written = definition.fields.get("model")
     if written is None:
         return ModelField()
@@ -55,14 +55,14 @@ def read_model(definition: Definition) -> ModelField:
 
 
 def read_settings(definition: Definition, is_command: bool = False) -> Tuple[AgentSettings, List[FieldFault]]:
-    """The settings that hold, and a fault for each that does not."""
+    """Returns the valid settings, and a fault for each invalid one."""
     fields = definition.fields
     if is_command and "allowed-tools" in fields:
         fields = {**fields, "tools": fields["allowed-tools"]}
     faults: List[FieldFault] = []
     found = {name: fields[name] for name in _SETTINGS if fields.get(name) is not None}
     if not found:
-        # `tools:` with nothing behind it means none.
+        # An empty `tools:` means no tools.
         return AgentSettings(tools=() if "tools" in fields else None), faults
 
     def take(key: str, name: str, read: Callable[[Any], Optional[T]], wanted: str) -> Dict[str, Any]:
@@ -112,7 +112,7 @@ def _effort(value: Any) -> Optional[str]:
 
 
 def find_faults(definition: Definition, is_command: bool) -> Iterator[FieldFault]:
-    """What is wrong with a file beside its settings."""
+    """Yields the faults of a file other than invalid settings."""
     if not definition.is_yaml:
         yield FieldFault(_NOT_YAML)
     if definition.late:

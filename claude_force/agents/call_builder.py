@@ -1,4 +1,4 @@
-"""From what a caller says to the call that it means: the agent, the task, the model, the options."""
+"""Builds a call from the caller's arguments, the agent's file, the environment and the defaults."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def prepare_call(
     is_composed: bool = False,
     **options: Any,
 ) -> Call:
-    """What is not given is as the agent's file says, then as the environment or the defaults do.
+    """Builds a call. Arguments that are not given come from the agent's file, the environment or defaults.
 
-    `is_composed`: the task is put together of answers and files, and not bounded here.
+    `is_composed`: the task was assembled from answers and files; its length is checked elsewhere.
 
-    Raises InputError. Whether the API takes the options is for others to say.
+    Raises InputError. Does not check whether the API accepts the options.
     """
     agent = registry.get(agent_name)
     check_task(task, is_composed)
@@ -73,20 +73,23 @@ def _choice(agent: Agent, model: Optional[str]) -> ModelChoice:
 
 
 def _add(options: Dict[str, Any], name: str, **fields: Any) -> None:
-    """Adds fields to an option that is an object; those that the caller gave stay."""
+    """Adds fields to an option that is an object; the caller's fields win."""
     given = options.get(name)
     if given is None or isinstance(given, dict):
         options[name] = {**fields, **(given or {})}
 
 
 class CallRefusals:
-    """Knows the agents as their files were when it was made. Raises ConfigurationError as `Registry` does."""
+    """Checks calls against the agents that exist at the time it is created.
+
+    Raises ConfigurationError as `Registry` does.
+    """
 
     def __init__(self, registry: Registry) -> None:
         self._registry, self._names = registry, registry.names()
 
     def kind(self, agent_name: str, task: str) -> Optional[str]:
-        """Why no call can be made, in a few words, the same for all of a kind; None where one can."""
+        """Returns why the call can't be made, in words that are equal for all of a kind; None if it can."""
         if agent_name not in self._names:
             return "an unknown agent" if is_agent_name(agent_name) else "an invalid agent name"
         try:
@@ -98,25 +101,25 @@ class CallRefusals:
         return None
 
     def reason(self, agent_name: str, task: str) -> str:
-        """The whole message for one that has a kind, with the agents that may have been meant."""
+        """Returns the full message for a call that `kind` refuses, with suggestions."""
         try:
             self._registry.get(agent_name)
             check_task(task)
         except InputError as error:
             return str(error)
-        return "its agent was not there a moment ago"
+        return "its agent did not exist a moment ago"
 
 
 # Context sizes: the API's page "Context windows".
 _CONTEXT_TOKENS, _LONG_CONTEXT_TOKENS = 200_000, 1_000_000
-# Models with the smaller context, as long as no beta asks for the larger one.
+# Models with the smaller context unless a beta header asks for the larger one.
 _SMALL = pattern(r"claude-(?:\d|instant|[a-z]+-4(?:-[0-5])?(?:-\d{8})?$)")
-# Text has fewer characters for a token, so what is refused would be refused by the API too.
+# Text has fewer characters per token, so the API would refuse these too.
 _MOST_CHARACTERS_PER_TOKEN = 5
 
 
 def context_tokens(model: str, options: Mapping[str, Any]) -> Optional[int]:
-    """The context of a model; None for one that is not known."""
+    """Returns a model's context size in tokens; None if unknown."""
     if not model.startswith("claude-"):
         return None
     headers = options.get("extra_headers") or {}
@@ -125,7 +128,7 @@ def context_tokens(model: str, options: Mapping[str, Any]) -> Optional[int]:
 
 
 def check_context(call: Call) -> None:
-    """Raises InvalidTaskError where a task, longer than a caller may give, and the answer can't fit."""
+    """Raises InvalidTaskError if a task over the caller's limit and its answer exceed the model's context."""
     task, model, max_tokens = call.task, call.model, call.max_tokens
     if len(task) <= settings.MAX_TASK_CHARACTERS:
         return

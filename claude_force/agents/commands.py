@@ -1,7 +1,6 @@
-"""Slash commands of Claude Code: a message with places for arguments. Pure.
+"""Renders Claude Code slash commands: a message with placeholders for arguments. Pure.
 
-Nothing within a command's text is executed and no file is read for it: `!` with a command in backquotes and
-`@path` are sent as they are written.
+Nothing in a command's text is executed and no file is read: !`command` and `@path` are sent as written.
 """
 
 from __future__ import annotations
@@ -12,17 +11,17 @@ from typing import List, Match
 from ..lazy_pattern import pattern
 
 _PLACE = pattern(r"\$ARGUMENTS\[(\d{1,3})\]|\$(ARGUMENTS)\b|\$(\d{1,3})(?![\d.,]\d)\b")
-# Since Claude Code counts from $0, a text that has it counts from there; all older ones begin with $1.
+# Claude Code now counts from $0; a text without $0 counts from $1, as older ones do.
 _FROM_ZERO = pattern(r"\$0\b")
 _COMMAND_LINE = pattern(r"(?:^|(?<=[\s(]))!`[^`\n]+`|^```!", re.M)
 _FILE = pattern(r"(?:^|(?<=\s))@(?:[\w.~-]+/)*[\w~-]*[./][\w./~-]+", re.M)
 
 
 def render(text: str, arguments: str) -> str:
-    """The message: `text` with the arguments in their places, or below it where it has no place for them.
+    """Returns `text` with its placeholders filled; without placeholders, the arguments are appended.
 
-    `$ARGUMENTS` is all of them as they were given, `$1` the first one, split as a shell splits words; a place
-    for which there is no argument stays as it is written.
+    `$ARGUMENTS` is the whole text of the arguments, `$1` the first word as a shell splits it. A placeholder
+    without an argument stays as written.
     """
     words = _words(arguments)
     first = 0 if _FROM_ZERO.search(text) else 1
@@ -47,12 +46,12 @@ def _words(arguments: str) -> List[str]:
     try:
         return shlex.split(arguments)
     except ValueError:
-        # A quote without its end, as in "don't".
+        # An unclosed quote, as in "don't".
         return arguments.split()
 
 
 def find_injections(text: str) -> List[str]:
-    """What Claude Code would execute, or replace by a file's text, before it sends the command."""
+    """Returns what Claude Code would execute or replace by a file's text."""
     found = [match.group() for match in _COMMAND_LINE.finditer(text)]
     if "@" in text:
         found += [match.group() for match in _FILE.finditer(text)]

@@ -1,4 +1,4 @@
-"""claude.json: the agents and the workflows that it names."""
+"""Parses claude.json: its agents and workflows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SECTIONS = ("agents", "workflows")
 
 
 class AgentEntry(NamedTuple):
-    """One agent of claude.json; paths are relative to its folder. `problem` says why it can't be used."""
+    """One agent of claude.json; paths are relative to the file's folder. `problem`: why it can't be used."""
 
     file: str = ""
     contract: Optional[str] = None
@@ -24,7 +24,7 @@ class AgentEntry(NamedTuple):
 
 
 class Config(NamedTuple):
-    """What a claude.json says; `slips` name keys that are one letter off a known one."""
+    """A parsed claude.json; `slips` report misspelled keys."""
 
     agents: Dict[str, AgentEntry]
     workflows: Dict[str, Any]
@@ -32,7 +32,7 @@ class Config(NamedTuple):
 
 
 def load_config(path: Path, text: str) -> Config:
-    """What `text` says. Raises ConfigurationError with the name of the file and the line of the fault."""
+    """Parses `text`. Raises ConfigurationError with the file's name and the line of the fault."""
     try:
         value = json.loads(text)
     except ValueError as error:
@@ -40,7 +40,7 @@ def load_config(path: Path, text: str) -> Config:
     except RecursionError as error:
         raise ConfigurationError(f"{path} is nested too deeply.") from error
     if not isinstance(value, dict):
-        raise ConfigurationError(f"{path} holds no JSON object: begin it with '{{'.")
+        raise ConfigurationError(f"{path} is not a JSON object: begin it with '{{'.")
     agents = _section(path, value, "agents")
     return Config(
         {str(name): _entry(one) for name, one in agents.items()},

@@ -1,7 +1,7 @@
-"""A markdown file with front matter: an agent, a command or a skill. Pure; never raises for any text.
+"""Parses a markdown file with front matter: an agent, a command or a skill. Pure; raises for no text.
 
-The front matter is YAML by Claude Code's documentation, and about 7 % of public files are not valid YAML.
-Where YAML refuses a file, it is read line by line as `key: value` with continuations.
+Front matter is YAML by Claude Code's documentation, but about 7 % of public files are not valid YAML. Those
+are read line by line as `key: value` with continuations.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from .names import is_model_name
 
 _LARGEST_FRONT_MATTER = 64 * 1024
 _DEEPEST = 100
-# How far down front matter is looked for that does not begin on line 1.
+# Lines searched for front matter that does not start on line 1.
 _LATEST_FRONT_MATTER = 50
 _MOST_BITS = 4096
-# YAML reads 1:30 as a number of base 60, and for one of many digits takes the square of their count.
+# YAML reads 1:30 as a base-60 number, in time quadratic in its digits.
 _BASE_60 = pattern(r"(?::[0-5]?\d){40}")
 _MARKS = ",:-?&![{\n"
 _FENCE = pattern(r"---[ \t]*")
-# The blanks of other scripts are taken for blanks where YAML does not.
+# Accepts blanks of other scripts, which YAML does not.
 _FIELD = pattern(
     "([A-Za-z][\\w-]*)[ \t\u00a0\u3000]*:(?:[ \t\u00a0\u3000]+(.*)|[ \t\u00a0\u3000]*)$", re.ASCII
 )
 _FIELD_WITHOUT_BLANK = pattern(r"([A-Za-z][\w-]*):(\S.*)", re.ASCII)
-# One line that YAML reads as nothing but a key and a text, a text in quotes, or a number.
+# A line that YAML reads as a key and a plain text, a quoted text, or a number.
 _PLAIN = pattern(
     r"([A-Za-z][\w-]*):[ ]+"
     r"(?:([A-Za-z][\w .,;/()!?+=<>'\"-]*)|\"([ !#-\[\]-~]*)\"[ ]*|(0|[1-9][0-9]{0,8})"
@@ -35,7 +35,7 @@ _PLAIN = pattern(
     re.ASCII,
 )
 _NO_TEXT = frozenset(("true", "false", "yes", "no", "on", "off", "null"))
-# What a line in the middle of a text must look like to begin the field and be no more of the text.
+# What a value must look like for its line to start a field inside a text.
 _PLAUSIBLE = {
     **dict.fromkeys(("maxTurns", "max_tokens", "temperature", "priority"), pattern(r"[\d._]+")),
     **dict.fromkeys(("background", "disable-model-invocation"), pattern(r"[A-Za-z]+")),
@@ -47,15 +47,15 @@ _PLAUSIBLE = {
 
 
 class Definition(NamedTuple):
-    """What a file holds.
+    """The parts of a file.
 
     Attributes:
-        fields: of the front matter.
-        body: the text below it.
+        fields: of front matter, by key.
+        body: the text below front matter.
         problem: why the file can't be used, or None.
         is_yaml: whether the front matter could be read as YAML.
-        has_front_matter: whether line 1 begins it.
-        late: the line on which front matter begins that is none, because it is not line 1; else 0.
+        has_front_matter: whether line 1 starts front matter.
+        late: the line of front matter that is ignored because it does not start on line 1; else 0.
     """
 
     fields: Dict[str, Any]
@@ -66,13 +66,13 @@ class Definition(NamedTuple):
     late: int = 0
 
     def text(self, name: str) -> str:
-        """A field as text, "" where it is missing or is no text."""
+        """Returns a field as text; "" if missing or not text."""
         value = self.fields.get(name)
         return "" if value is None or isinstance(value, (dict, list)) else str(value).strip()
 
 
 def read_definition(text: str) -> Definition:
-    """The parts of a file. A BOM, CRLF and a missing front matter are all right."""
+    """Parses a file. Accepts a BOM, CRLF and missing front matter."""
     text = text.lstrip("\ufeff")
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
@@ -94,15 +94,15 @@ def read_definition(text: str) -> Definition:
 
 
 def front_matter_marks(text: str) -> int:
-    """How many marks of YAML the front matter has, which its time follows and not its length."""
+    """Counts the YAML punctuation in front matter, which parse time is proportional to."""
     end = text.find("\n---", 3) if text.lstrip("\ufeff").startswith("---") else 0
-    # What is longer is not taken apart.
+    # Longer front matter is not parsed.
     front = text[:end] if 0 < end <= _LARGEST_FRONT_MATTER else ""
     return sum(map(front.count, _MARKS))
 
 
 def _late_front_matter(text: str) -> int:
-    """The line of a '---' from which known fields go on to another one; 0 where there is none."""
+    """Returns the line of a late front matter block with known fields; 0 if there is none."""
     if "\n---" not in text:
         return 0
     lines = text.split("\n", _LATEST_FRONT_MATTER)[:_LATEST_FRONT_MATTER]
@@ -115,9 +115,9 @@ def _late_front_matter(text: str) -> int:
 
 
 def _read_plain(lines: List[str]) -> Optional[Dict[str, Any]]:
-    """What YAML reads, where every line is of the simplest kind, as in most files; else None.
+    """Parses front matter whose lines are all simple, as in most files; returns None for any other.
 
-    To import YAML takes longer than all else that a command does before its first word.
+    Importing YAML takes longer than everything else a command does before its first output.
     """
     fields: Dict[str, Any] = {}
     for line in lines:
@@ -139,14 +139,14 @@ def _read_plain(lines: List[str]) -> Optional[Dict[str, Any]]:
 
 
 def _read_strict(front: str) -> Optional[Dict[str, Any]]:
-    """The mapping that YAML reads, or None where it refuses or would expand aliases."""
+    """Parses front matter as YAML; returns None if it is invalid or has aliases."""
     import yaml
 
     if _BASE_60.search(front) or _is_deep(front):
         return None
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        # Aliases can expand a small file into gigabytes, and no agent needs one. Each has an anchor.
+        # Aliases can expand a small file into gigabytes, and no agent needs them.
         if "*" in front and "&" in front and _has_alias(yaml.parse(front, Loader=loader)):
             return None
         value = yaml.load(front, Loader=loader)
@@ -159,7 +159,7 @@ def _read_strict(front: str) -> Optional[Dict[str, Any]]:
         LookupError,
         AttributeError,
     ):
-        # The last two are what it raises for a tag with a value that does not fit, such as `!!bool x`.
+        # YAML raises the last two for a tag whose value does not fit, such as `!!bool x`.
         return None
     if not isinstance(value, dict) or _has_huge_number(value):
         return None
@@ -167,9 +167,9 @@ def _read_strict(front: str) -> Optional[Dict[str, Any]]:
 
 
 def _is_deep(front: str) -> bool:
-    """Whether more brackets are open at once than any front matter needs.
+    """Whether brackets are nested deeper than front matter needs.
 
-    The C loader composes values by recursion without a bound: 60,000 brackets end the process on Python 3.8.
+    The C loader recurses without a bound: 60,000 brackets crash Python 3.8.
     """
     if front.count("[") + front.count("{") <= _DEEPEST:
         return False
@@ -182,7 +182,7 @@ def _is_deep(front: str) -> bool:
 
 
 def _has_huge_number(value: Dict[Any, Any]) -> bool:
-    """Whether it holds a number that Python refuses to write as text, so that no message could show it."""
+    """Whether it has a number so large that Python refuses to format it."""
     rest: List[Any] = [value]
     while rest:
         one = rest.pop()
@@ -201,9 +201,9 @@ def _has_alias(events: Any) -> bool:
 
 
 def _read_lenient(front: str) -> Dict[str, Any]:
-    """Fields line by line. A field of one line ends with its line; a text goes on to the next field."""
+    """Parses front matter line by line: a one-line field ends with its line, a text at the next field."""
     fields: Dict[str, List[str]] = {}
-    # The field that goes on, "" for none.
+    # The field being continued; "" if none.
     current, after_text = "", False
     for line in front.split("\n"):
         begun = _begins_field(line, fields, current, after_text)
@@ -222,7 +222,7 @@ def _read_lenient(front: str) -> Dict[str, Any]:
 def _begins_field(
     line: str, fields: Dict[str, List[str]], current: str, after_text: bool
 ) -> Optional[Tuple[str, str]]:
-    """`after_text`: a field before it is a text of several lines, or a long one."""
+    """`after_text`: an earlier field is a long or multi-line text."""
     match = _FIELD.match(line)
     if match is None:
         match = _FIELD_WITHOUT_BLANK.match(line)
@@ -235,7 +235,7 @@ def _begins_field(
         return name, value
     if name in IN_TEXT:
         return (name, value) if _is_plausible(name, value) else None
-    # "Example: ..." in the middle of a description is text.
+    # "Example: ..." inside a description is text.
     return None if after_text or "description" in fields else (name, value)
 
 
@@ -254,7 +254,7 @@ def _value_of(name: str, lines: List[str]) -> str:
 
 
 def _without_comment(value: str) -> str:
-    """As YAML has it: ' #' begins a comment unless the text is in quotes."""
+    """Removes a YAML comment: ' #' starts one unless the text is in quotes."""
     value = value.strip()
     if value[:1] in ("'", '"'):
         end = value.find(value[0], 1)

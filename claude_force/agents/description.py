@@ -1,4 +1,4 @@
-"""What is known of an agent, for people and programs that look at it."""
+"""Describes agents for `list`, `info` and `doctor`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .models import choose_model, model_id, takes_effort
 
 
 def listed_fields(agent: Agent) -> Dict[str, Any]:
-    """The four fields of the old package, and what tells the agent from others."""
+    """Returns the fields of `list agents --json`; the first four are those of version 1.x."""
     return {
         "name": agent.name,
         "file": agent.file,
@@ -28,9 +28,9 @@ def listed_fields(agent: Agent) -> Dict[str, Any]:
 
 
 def all_fields(agent: Agent) -> Dict[str, Any]:
-    """As `listed_fields`, with its contract and everything that its front matter sets.
+    """Returns `listed_fields` plus the contract and everything set in front matter.
 
-    `not_used` has the keys of its front matter without an effect here, each with what it would have meant.
+    `not_used` has the front matter keys without effect here, each with its meaning.
     """
     settings = agent.settings
     return {
@@ -46,28 +46,28 @@ def all_fields(agent: Agent) -> Dict[str, Any]:
 
 
 def kind_of(agent: Agent) -> str:
-    """Either "agent" or "command"."""
+    """Returns "agent" or "command"."""
     return COMMAND if agent.is_command else AGENT
 
 
 def model_for(agent: Agent) -> Optional[str]:
-    """The model that a call without one of its own is sent to; None where that can't be called."""
+    """Returns the model used when a call names none; None if it can't be called."""
     if agent.wrong_model is not None:
         return None
     try:
         return model_id(choose_model(None, agent.model))
     except InvalidOptionError:
-        # Of the environment, which is at fault for all agents and is told when it is used.
+        # The environment is wrong for all agents; the first call reports it.
         return None
 
 
 def written_model(agent: Agent) -> Optional[str]:
-    """What its file has as the model."""
+    """Returns the model as the file has it."""
     return agent.model if agent.wrong_model is None else agent.wrong_model
 
 
 def argument_hint(agent: Agent) -> Optional[str]:
-    """What a command says of its arguments. YAML reads `[pr] [priority]` as a list."""
+    """Returns a command's argument hint. YAML reads `[pr] [priority]` as a list."""
     hint = agent.front_matter.get("argument-hint")
     if isinstance(hint, (list, tuple)):
         return " ".join(f"[{one}]" for one in hint)
@@ -75,20 +75,20 @@ def argument_hint(agent: Agent) -> Optional[str]:
 
 
 def unused_keys(agent: Agent) -> Dict[str, str]:
-    """The keys of its front matter without an effect here, each with what it would have meant."""
+    """Returns the front matter keys without effect here, each with its meaning."""
     found = {name: key.meaning for name, key in unused(agent.front_matter, kind_of(agent))}
     if not effort_is_sent(agent):
-        found["effort"] = f"{model_for(agent)} is not known to have levels of effort"
+        found["effort"] = f"{model_for(agent)} is not known to accept an effort level"
     return found
 
 
 def effort_is_sent(agent: Agent) -> bool:
-    """False where its file asks for an effort that its model is not known to take."""
+    """Returns False if its file sets an effort that its model is not known to accept."""
     model = model_for(agent)
     return agent.settings.effort is None or model is None or takes_effort(model)
 
 
 def changes_the_work(name: str, kind: str) -> bool:
-    """Whether an agent works otherwise for want of this key."""
+    """Whether ignoring this key changes how the agent works."""
     key = keys_of(kind).get(name)
     return key is None or key.use != SHOWN

@@ -1,4 +1,4 @@
-"""Finds the folders that agents are read from, and the root of each that no link leads out of."""
+"""Finds the source folders of agents, and the root of each that links must not leave."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ..storage.project_files import ProjectFiles, refuse_irregular, shown
 from ..storage.project_root import has_entry, project_root, upwards
 from .files import Bounds
 
-# A project has at least one of these in its `.claude`, or is a plugin, or has plugins.
+# A project has one of these in its `.claude`, or is a plugin, or has plugins.
 _FILE_MARK, _FOLDER_MARKS = "claude.json", ("agents", "commands")
 PLUGIN_FILES = (".claude-plugin/plugin.json", ".claude-plugin/marketplace.json")
 
 
 class Sources(NamedTuple):
-    """The `.claude` folder in charge, its claude.json, and the user's own folder.
+    """The `.claude` folder in use, its claude.json, and the user's folder.
 
-    `plugins` is the folder that may be a plugin or hold some; None where there is no project. `bounds` says
-    for each of these folders what it is part of.
+    `plugins`: the folder that may be or contain plugins; None without a project. `bounds`: those of each
+    folder.
     """
 
     folder: Path
@@ -33,15 +33,15 @@ class Sources(NamedTuple):
 
     @property
     def ledger(self) -> Path:
-        """Where executions are recorded."""
+        """The folder of the ledger."""
         return self.folder / "metrics"
 
 
 def find_sources(config_path: Union[str, Path, None], start: Path) -> Sources:
-    """From `config_path` where it is given, else upwards from `start`, else `~/.claude`.
+    """Finds sources from `config_path`, else by walking up from `start`, else in `~/.claude`.
 
-    Raises ConfigurationNotFoundError for a `config_path` that is not there, ConfigurationError for a
-    `.claude` that is a link out of its project.
+    Raises ConfigurationNotFoundError if `config_path` does not exist, ConfigurationError if `.claude` is
+    a link out of its project.
     """
     user = settings.user_folder()
     bounds = {user: _of_user(user)}
@@ -55,9 +55,9 @@ def find_sources(config_path: Union[str, Path, None], start: Path) -> Sources:
 
 
 def project_folder(start: Path) -> Optional[Path]:
-    """The `.claude` folder of the project that `start` lies in.
+    """Returns the `.claude` folder of the project around `start`.
 
-    None for the user's own, for none at all, and for one that is a link out of its project.
+    None if there is no project, or its `.claude` is the user's or a link out of the project.
     """
     try:
         return _upwards(start, {})
@@ -66,7 +66,7 @@ def project_folder(start: Path) -> Optional[Path]:
 
 
 def _upwards(start: Path, bounds: Dict[Path, Bounds]) -> Optional[Path]:
-    """Adds the folder that it finds to `bounds`."""
+    """Walks up to a project's `.claude`; adds its bounds to `bounds`."""
     home = os.path.realpath(settings.user_folder().parent)
     for folder in upwards(os.path.realpath(start)):
         if folder == home:
@@ -83,7 +83,7 @@ def _upwards(start: Path, bounds: Dict[Path, Bounds]) -> Optional[Path]:
 
 
 def _is_project(files: ProjectFiles, claude: Bounds, folder: Path) -> bool:
-    """Raises ConfigurationError for a `.claude` that is a link, and leads to no folder of the project."""
+    """Raises ConfigurationError if `.claude` is a link to outside the project."""
     path = folder / ".claude"
     try:
         files.find(claude.below, path)
@@ -98,7 +98,7 @@ def _is_project(files: ProjectFiles, claude: Bounds, folder: Path) -> bool:
 
 
 def _has_mark(files: ProjectFiles, claude: str) -> bool:
-    # What is there and can't be used counts: it is refused by its name when it is read.
+    # Unusable files count as present: reading them reports them by name.
     try:
         if files.find(f"{claude}/{_FILE_MARK}") is not None:
             return True
@@ -109,7 +109,7 @@ def _has_mark(files: ProjectFiles, claude: str) -> bool:
 
 
 def _is_plugin_root(files: ProjectFiles, folder: str) -> bool:
-    """Whether the folder is a plugin of Claude Code's, or lists some."""
+    """Whether the folder is a Claude Code plugin or lists plugins."""
     try:
         found = [files.find(f"{folder}/{name}".lstrip("/")) for name in PLUGIN_FILES]
     except FileAccessError:
@@ -118,8 +118,10 @@ def _is_plugin_root(files: ProjectFiles, folder: str) -> bool:
 
 
 def _given(path: Path, bounds: Dict[Path, Bounds]) -> Tuple[Path, Path]:
-    """The folder and the claude.json of what the caller names: a claude.json, a `.claude` folder, or the
-    folder of a project. Adds the folder to `bounds`."""
+    """Returns the folder and claude.json of a path to a claude.json, a `.claude` folder or a project.
+
+    Adds the folder's bounds to `bounds`.
+    """
     try:
         one = _named(path)
         with ProjectFiles(one.root) as files:
@@ -145,7 +147,7 @@ def _given(path: Path, bounds: Dict[Path, Bounds]) -> Tuple[Path, Path]:
 
 
 def _named(path: Path) -> Bounds:
-    """Inside the working directory's project that is the root; elsewhere links of the path are followed."""
+    """Bounds of a given path: in the current project its root; elsewhere links are resolved."""
     paths = NamedPaths()
     if paths.has(path):
         return _bounds(paths.root, str(paths.root / paths.file(path).spot.name))
@@ -161,7 +163,7 @@ def _claude_of(files: ProjectFiles, folder: str, path: Path) -> str:
 
 
 def _of_user(user: Path) -> Bounds:
-    """The user's own folder may be a link, and have links to all of the home folder."""
+    """Bounds of the user's folder, which may be a link and may link to anything in the home folder."""
     real, home = os.path.realpath(user), os.path.realpath(user.parent)
     inside = os.path.commonpath((real, home)) == home
     return _bounds(Path(home if inside else real), real)._replace(own=True)

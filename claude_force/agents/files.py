@@ -1,4 +1,4 @@
-"""Reads the files of agents: below the folders that agents come from, and within the root of each."""
+"""Reads agent files below their source folders, never outside each source's root."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from ..storage.file_walk import FileWalk, Spot
 from ..storage.project_files import Place, ProjectFiles, missing, shown
 
 LARGEST_FILE = 1024 * 1024
-# Files and folders below one folder of agents.
+# Files and folders below one agents folder.
 MOST_ENTRIES = 10_000
-# Of all files of one root together, each time that one is read: a project may have any number of large ones,
-# and plugins without end that list the same folder.
+# Totals for one root, counting every read: a project can have any number of large files, and any number of
+# plugins that list the same folder.
 MOST_FILES, MOST_BYTES = 10_000, 16 * 1024 * 1024
 
 Stamp = Tuple[int, int, int]
 
 
 class Bounds(NamedTuple):
-    """A folder that agents come from, by its path below a root that no link leads out of.
+    """A source folder, as a path `below` a `root` that links must not leave.
 
-    `own` says that the root is the user's own and not a project's.
+    `own`: the root belongs to the user, not to a project.
     """
 
     root: Path
@@ -32,13 +32,12 @@ class Bounds(NamedTuple):
 
     @property
     def parent(self) -> Optional[Bounds]:
-        """Of the folder above; None for the root's."""
+        """The bounds of the parent folder; None at the root."""
         return self._replace(below=self.below.rpartition("/")[0]) if self.below else None
 
 
 class FoundPath(NamedTuple):
-    """A file, a folder or anything else that a path leads to; `real` is its path without links, where the
-    path itself has some."""
+    """What a path leads to; `real` is its resolved path if the path has links, else None."""
 
     spot: Spot
     place: Place
@@ -46,8 +45,8 @@ class FoundPath(NamedTuple):
 
 
 class FolderListing(NamedTuple):
-    """The names in a folder that lead to no folder. `stamp` is the folder's from before it was listed, and
-    `real` its path without links, where it is reached by one."""
+    """The names of files in a folder. `stamp` is the folder's stamp from before it was listed; `real` is its
+    resolved path if it is reached through a link."""
 
     file: str
     stamp: Stamp
@@ -56,7 +55,7 @@ class FolderListing(NamedTuple):
 
 
 class AgentFiles:
-    """Reads below folders that are given with their bounds. Close it after use; it is a context manager."""
+    """Reads files below folders within their bounds. A context manager."""
 
     def __init__(self, bounds: Dict[Path, Bounds]) -> None:
         self._bounds = dict(bounds)
@@ -75,10 +74,10 @@ class AgentFiles:
             files.close()
 
     def find(self, folder: Path, file: str, subject: Optional[str] = "it") -> Optional[FoundPath]:
-        """What is at a path relative to `folder`; None where nothing is.
+        """Returns what is at a path relative to `folder`, or None.
 
-        Raises ConfigurationError for a path that leaves `folder` by dots, or the root by a link. The error
-        calls the file `subject`, or by its path if that is None.
+        Raises ConfigurationError for a path that leaves `folder` by dots or the root by a link. The error
+        names the file `subject`, or its path if that is None.
         """
         check_relative(folder, file)
         bounds = self._bounds.get(folder)
@@ -96,7 +95,7 @@ class AgentFiles:
         return None
 
     def text(self, folder: Path, file: str, found: Optional[FoundPath], subject: Optional[str] = "it") -> str:
-        """The text of a file that `find` has just found. Raises ConfigurationError as `find` does."""
+        """Returns the text of a file that `find` found. Raises ConfigurationError as `find` does."""
         label = str(folder / file)
         try:
             if found is None:
@@ -120,7 +119,7 @@ class AgentFiles:
         return self._is(folder, file, False)
 
     def folders_in(self, folder: Path, file: str) -> List[str]:
-        """The names of the folders, and of links to folders, in a folder. Raises ConfigurationError."""
+        """Returns the names of folders and links to folders in a folder. Raises ConfigurationError."""
         found = self.find(folder, file)
         if found is None or not found.place.is_folder:
             return []
@@ -135,9 +134,9 @@ class AgentFiles:
         ]
 
     def walk(self, folder: Path, file: str, skipped: Dict[str, str]) -> Iterator[FolderListing]:
-        """The listings of a folder and of all folders below it.
+        """Yields the listings of a folder and of all folders below it.
 
-        Adds to `skipped` the paths of what can't be gone into, with the reasons.
+        Adds paths that can't be entered to `skipped`, with the reasons.
         """
         bounds = self._bounds[folder]
         files = self._files(bounds)
@@ -181,7 +180,7 @@ def _too_many(label: Union[str, Path]) -> FileAccessError:
 
 
 def reason_of(error: FileAccessError, subject: str = "it") -> str:
-    """What is wrong with a file, and after "; " what to do, where its name stands beside."""
+    """Formats an error as a problem's reason: the fault, then "; " and the advice."""
     advice = error.advice.rstrip(".")
     return f"{subject} {error.what}; {advice[:1].lower()}{advice[1:]}"
 
@@ -191,7 +190,7 @@ def _refused(error: FileAccessError, subject: Optional[str]) -> ConfigurationErr
 
 
 def check_relative(folder: Path, file: str) -> None:
-    """Raises ConfigurationError for a path that is not relative to `folder`, or leaves it by its dots."""
+    """Raises ConfigurationError unless `file` is a relative path inside `folder`."""
     if not file.strip() or not _can_be_named(file):
         raise ConfigurationError(f"{file!r} is no path: name a file under {shown(folder)}.")
     plain = file.replace("\\", "/")
@@ -206,7 +205,7 @@ def check_relative(folder: Path, file: str) -> None:
 
 
 def stamp(path: Union[str, Path]) -> Stamp:
-    """What changes with a file's or a folder's content; all zero where there is none. Follows no link."""
+    """Returns a value that changes with the content of a path; zeros if missing. Follows no link."""
     try:
         return stamp_of(os.lstat(path))
     except (OSError, ValueError):
@@ -233,5 +232,5 @@ def _can_be_named(path: str) -> bool:
     try:
         return b"\0" not in os.fsencode(path)
     except UnicodeEncodeError:
-        # A half of a surrogate pair, which JSON can hold and no file system takes.
+        # Half a surrogate pair: valid in JSON, invalid in file systems.
         return False

@@ -1,4 +1,4 @@
-"""The keys of front matter and of claude.json: what is done with each, and which key a slip meant. Pure.
+"""The known keys of front matter: what each does here, and which key a typo meant. Pure.
 
 Source of the keys: Claude Code's documentation of sub-agents, slash commands and skills.
 """
@@ -16,10 +16,10 @@ class KeyInfo(NamedTuple):
     """One key of front matter.
 
     Attributes:
-        use: OBEYED; SHOWN, for what decides nothing but how something is displayed; or UNUSED, for what would
-            change how the agent works and has no effect here.
-        meaning: what the key decides, in Claude Code or here.
-        one_line: whether its value is never more than the rest of its line.
+        use: OBEYED; SHOWN if it only affects display; UNUSED if it would change the agent's work but has no
+            effect here.
+        meaning: what the key means, in Claude Code or here.
+        one_line: whether its value ends with its line.
     """
 
     use: str
@@ -89,11 +89,11 @@ COMMAND_KEYS: Mapping[str, KeyInfo] = {
     "shell": KeyInfo(SHOWN, "it names the shell of commands within the text, of which none is run"),
 }
 
-# Read as text: YAML that holds them is not at fault, and no other key is meant.
+# Common keys without meaning here; not typos.
 _OTHERS = frozenset(
     ("version", "author", "tags", "category", "domains", "priority", "license", "metadata", "mode", "type")
 )
-# These begin a field also in the middle of a text. "prompt: ..." or "agent: ..." may well be the text's own.
+# These start a field even in the middle of a text. "prompt: ..." or "agent: ..." may belong to the text.
 IN_TEXT = frozenset((*AGENT_KEYS, *COMMAND_KEYS, *_OTHERS)) - {
     "prompt",
     "agent",
@@ -108,12 +108,12 @@ ONE_LINE = frozenset(
     )
 )
 
-# Lists of names: no line with a key of its own is part of one.
+# Lists of names: a line with a key ends them.
 LISTS = frozenset(
     ("tools", "disallowedTools", "skills", "allowed-tools", "disallowed-tools", "argument-hint")
 )
 
-# Keys that agents' files are found to have, and what Claude Code's name for them is.
+# Spellings found in real agent files, and Claude Code's key for each.
 _MEANT = {
     "allowed-tools": "tools",
     "allowedtools": "tools",
@@ -121,17 +121,17 @@ _MEANT = {
     "disallowed-tools": "disallowedTools",
     "disallowed_tools": "disallowedTools",
 }
-# In a key as short as this, one letter off is another word.
+# In shorter keys, one letter off is another word.
 _SHORTEST_SLIP = 4
 
 
 def keys_of(kind: str) -> Mapping[str, KeyInfo]:
-    """The table for "agent" or "command"."""
+    """Returns the table for "agent" or "command"."""
     return COMMAND_KEYS if kind == COMMAND else AGENT_KEYS
 
 
 def unused(fields: Mapping[str, Any], kind: str) -> Iterator[Tuple[str, KeyInfo]]:
-    """The keys in a file's front matter that have no effect here, with what they would have meant."""
+    """Yields the front matter keys that have no effect here, with their meanings."""
     table = keys_of(kind)
     for name in fields:
         key = table.get(name)
@@ -140,7 +140,7 @@ def unused(fields: Mapping[str, Any], kind: str) -> Iterator[Tuple[str, KeyInfo]
 
 
 def misspelled_keys(fields: Iterable[str], kind: str) -> Iterator[Tuple[str, str]]:
-    """Pairs of a key that is not known and the one that it probably meant."""
+    """Yields pairs of an unknown key and the key that it probably meant."""
     table = keys_of(kind)
     for name in fields:
         if name not in table and name not in _OTHERS:
@@ -150,7 +150,7 @@ def misspelled_keys(fields: Iterable[str], kind: str) -> Iterator[Tuple[str, str
 
 
 def closest_key(name: str, known: Iterable[str]) -> Optional[str]:
-    """The known key that `name` is one letter off, or spelled another way; None where there is none."""
+    """Returns the known key that `name` probably meant: one letter off or spelled differently; else None."""
     plain = _plain(name)
     if len(plain) < _SHORTEST_SLIP:
         return None
@@ -165,7 +165,7 @@ def _plain(name: str) -> str:
 
 
 def is_one_off(one: str, other: str) -> bool:
-    """Whether one letter added, left out, changed, or swapped with its neighbour makes `other` of `one`."""
+    """Whether one letter added, removed, changed or swapped with its neighbour turns `one` into `other`."""
     if one == other or abs(len(one) - len(other)) > 1:
         return False
     start = next((n for n, (a, b) in enumerate(zip(one, other)) if a != b), min(len(one), len(other)))
@@ -176,7 +176,7 @@ def is_one_off(one: str, other: str) -> bool:
 
 
 def parse_names(value: Any) -> Optional[Tuple[str, ...]]:
-    """The names in a list or in a text with commas; None for a value that is neither.
+    """Returns the names in a list or in comma-separated text; None for any other value.
 
     A comma inside parentheses belongs to a name: "Bash(git log, git diff), Read" has two.
     """

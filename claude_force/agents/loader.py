@@ -1,4 +1,4 @@
-"""Reads every source of agents and settles which of them wins."""
+"""Reads all sources of agents and applies their precedence."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _PLAIN_ENTRY = AgentEntry()
 
 
 class AgentSource(NamedTuple):
-    """Where files come from.
+    """A source of agent files.
 
     Attributes:
         label: "claude.json", "project", "user" or "plugin NAME".
-        folder: what paths are relative to and may not lead out of.
-        skills: where the skills of its agents are looked for: a folder, and the path below it.
+        folder: paths are relative to it and must stay inside.
+        skills: where its agents' skills are searched: folders, each with a path below it.
         prefix: a plugin's name and ":".
     """
 
@@ -40,7 +40,7 @@ class AgentSource(NamedTuple):
 
 
 class AgentFile(NamedTuple):
-    """A file that can be an agent; `title` is its name as it is written."""
+    """A file that can be an agent; `title` is its name as written."""
 
     title: str
     file: str
@@ -48,7 +48,9 @@ class AgentFile(NamedTuple):
 
 
 def load_sources(sources: Sources) -> RegistrySnapshot:
-    """Raises ConfigurationError for a claude.json that can't be read; an agent's fault is its problem."""
+    """Reads all sources. Raises ConfigurationError if claude.json is unreadable; faults of agents become
+    problems of the snapshot.
+    """
     with AgentFiles(sources.bounds) as reader:
         return _load(sources, RegistrySnapshot(reader))
 
@@ -64,7 +66,7 @@ def _load(sources: Sources, loaded: RegistrySnapshot) -> RegistrySnapshot:
     entries = AgentSource("claude.json", sources.folder, skills)
     claimed = {_add_entry(loaded, entries, name, entry) for name, entry in config.agents.items()}
     loaded.end_source()
-    # An entry may use a file of the agents folder under a name of its own: that file is its alone.
+    # A file that an entry uses under another name is not loaded a second time.
     used = {sources.folder / entry.file for entry in config.agents.values()}
     labels = ["user"] if is_users else ["project", "user"]
     places = [AgentSource(label, folder, skills) for label, folder in zip(labels, folders)]
@@ -98,7 +100,7 @@ def _add_plugin(loaded: RegistrySnapshot, plugin: Plugin, root: Path, skills: Tu
 
 
 def _name_alone(loaded: RegistrySnapshot) -> None:
-    """A plugin's agent is found without the plugin's name too, where no other agent goes by that."""
+    """Lets a plugin's agent be found without its prefix if the short name is unambiguous."""
     names: Dict[str, List[str]] = {}
     for name in loaded.agents:
         if ":" in name:
@@ -109,7 +111,7 @@ def _name_alone(loaded: RegistrySnapshot) -> None:
 
 
 def _add_entry(loaded: RegistrySnapshot, source: AgentSource, name: str, entry: AgentEntry) -> str:
-    """The slug that the entry claims, whether or not its files can be used."""
+    """Adds an entry of claude.json. Returns the slug that it claims, even if its files can't be used."""
     own = slug(name)
     try:
         if entry.problem:
@@ -150,12 +152,12 @@ def _check(definition: Definition) -> None:
 def _add_agents(
     loaded: RegistrySnapshot, source: AgentSource, places: Sequence[str], claimed: Set[str], used: Set[Path]
 ) -> None:
-    """Adds the agents of a source whose names and files no stronger source has."""
+    """Adds the agents of a source, except names and files of sources with higher precedence."""
     found: List[AgentFile] = []
     for file in _markdown_files(loaded, source, places):
         if source.folder / file not in used:
             found += _found(loaded, source, file)
-    # Beside agents a file without front matter is a note; where no file has it, each of them is an agent.
+    # A file without front matter is a note if any other file has front matter, else an agent.
     marked = any(one.definition.has_front_matter for one in found)
     agents = []
     for one in found:
@@ -188,10 +190,10 @@ def _is_note(found: AgentFile, marked: bool) -> bool:
 
 
 def _named(found: Sequence[AgentFile], loaded: RegistrySnapshot) -> Iterator[Tuple[AgentFile, str]]:
-    """Each file with its agent's name.
+    """Yields each file with its agent's name.
 
-    A title in letters that names can't have gives way to the file's own name, then to what is left of it
-    where no other one leaves the same.
+    A title with letters that names can't have is replaced by the file's name, then by its slug if that is
+    unique.
     """
     names = [_plain_name(one) for one in found]
     left = [slug(one.title) or slug(PurePosixPath(one.file).stem) for one in found]
@@ -207,7 +209,7 @@ def _named(found: Sequence[AgentFile], loaded: RegistrySnapshot) -> Iterator[Tup
 
 
 def _plain_name(found: AgentFile) -> Optional[str]:
-    """The slug of its title, else of its file's name, if it lacks no letter of that."""
+    """Returns the slug of the title, else of the file's name, if the slug loses no letters."""
     for text in (found.title, PurePosixPath(found.file).stem):
         if not is_lossy(text) and slug(text):
             return slug(text)
@@ -217,7 +219,7 @@ def _plain_name(found: AgentFile) -> Optional[str]:
 def _settle(
     loaded: RegistrySnapshot, source: AgentSource, found: AgentFile, name: str, claimed: Set[str]
 ) -> None:
-    """Adds the agent under `name`, unless that is taken."""
+    """Adds the agent under `name` unless that is taken."""
     other = loaded.agents.get(name)
     if other is not None and other.source == source.label:
         reason = f"its name '{name}' is taken by {other.file}, which is used; rename one"
@@ -235,7 +237,7 @@ def _settle(
 def _add_commands(
     loaded: RegistrySnapshot, source: AgentSource, places: Sequence[str], claimed: Set[str]
 ) -> None:
-    """Adds commands under their files' names; before one that is taken stands its folder's, or "command"."""
+    """Adds commands under their file names; taken names are prefixed with the folder or "command"."""
     for file in _markdown_files(loaded, source, places):
         path = PurePosixPath(file)
         for one in _found(loaded, source, file):
@@ -269,7 +271,7 @@ def _settle_command(
         )
         loaded.remarks.append(Problem(found.title, found.file, reason, NOTE))
     elif folder and not source.prefix:
-        # As Claude Code had it up to version 2.
+        # The name in Claude Code up to version 2.
         loaded.titles.setdefault(f"{folder}:{stem}", free)
 
 
@@ -313,7 +315,7 @@ def _add(
 
 
 def _markdown_files(loaded: RegistrySnapshot, source: AgentSource, places: Sequence[str]) -> Iterator[str]:
-    """The markdown files in folders, or named themselves, as paths relative to the source's folder."""
+    """Yields the markdown files in the places, as paths relative to the source's folder."""
     seen: Set[str] = set()
     for place in places:
         try:
@@ -333,7 +335,7 @@ def _markdown_files(loaded: RegistrySnapshot, source: AgentSource, places: Seque
 
 
 def _in_folder(loaded: RegistrySnapshot, source: AgentSource, place: str) -> Iterator[str]:
-    """The markdown files below a folder. What can't be gone into, or not to its end, is a problem."""
+    """Yields the markdown files below a folder; folders that can't be read become problems."""
     skipped: Dict[str, str] = {}
     for one in loaded.reader.walk(source.folder, place, skipped):
         if one.real is not None:

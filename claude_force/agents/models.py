@@ -1,6 +1,6 @@
-"""Which model a call goes to: aliases, their order of precedence, and models that are no more.
+"""Resolves model aliases, warns of retired models, and knows which models think. Pure but for SDK files.
 
-The ids that the installed SDK names are read from its source text: importing it takes most of a second.
+Model ids of the installed SDK are read from its source text: importing it takes most of a second.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from .names import is_model_name
 
 logger = logging.getLogger(__name__)
 
-# The family that each alias stands for. "best" is Fable where an organization has access to it, which
-# can't be known here; "opusplan" is Opus while a session plans, and a single request has no later phase.
+# The family of each alias. "best" is Fable if the organization has access to it, which is unknown here;
+# "opusplan" is Opus while a session plans, and a single request has no later phase.
 _ALIASES = {
     "opus": "opus",
     "sonnet": "sonnet",
@@ -37,7 +37,7 @@ _SUFFIX = pattern(r"\[\w+\]$")
 _ID = pattern(r"claude-(?P<family>[a-z]+)-(?P<version>\d{1,2}(?:-\d{1,2})?)(?P<date>-\d{8})?")
 _OLD_ID = pattern(r"claude-(?P<version>\d(?:-\d)?)-(?P<family>[a-z]+)(?:-(?:latest|\d{8}))?")
 
-# The models whose context is a million tokens only under a beta. Newer ones have it anyway, older ones never.
+# Models with a context of a million tokens only under a beta header; newer ones always have it.
 _LONG_UNDER_BETA = pattern(r"claude-sonnet-4(?:-[05])?(?:-\d{8})?")
 LONG_CONTEXT_BETA = "context-1m-2025-08-07"
 
@@ -66,21 +66,21 @@ _LAST_DAYS = {
     "claude-sonnet-4-5": datetime.date(2026, 11, 30),
     "claude-sonnet-4-5-20250929": datetime.date(2026, 11, 30),
 }
-# Families of which every model is retired, also under an id that stands in no list.
+# Families whose models are all retired, also under ids that no list has.
 _RETIRED_WITHOUT_DATE = pattern(
     r"claude-(?:v?1(?:[.-].+)?|2(?:\.\d)?|instant(?:-.+)?|3(?:-[57])?-[a-z]+(?:-.+)?)"
 )
 
 
 class Retirement(NamedTuple):
-    """A model's last day (None: it is past, the day is not known) and what takes its place."""
+    """A model's last day (None: past, but the day is unknown) and its successor."""
 
     date: Optional[datetime.date]
     successor: str
 
 
 class ModelChoice(NamedTuple):
-    """What is asked for.
+    """The model that is asked for.
 
     Attributes:
         name: an id, or the alias as it is written, without a suffix such as "[1m]".
@@ -94,35 +94,35 @@ class ModelChoice(NamedTuple):
 
 
 def resolve_model(call: Optional[str], agent: Optional[str]) -> str:
-    """The model's id: the call's argument, else the agent's file, else the environment, else the default.
+    """Returns the model's id: of the call's argument, else the agent's file, the environment, the default.
 
-    Raises InvalidOptionError for a value that can't be the name of a model.
+    Raises InvalidOptionError for a value that can't be a model's name.
     """
     return model_id(choose_model(call, agent))
 
 
 def model_id(choice: ModelChoice) -> str:
-    """The id that is sent. Raises InvalidOptionError as `resolve_model` does."""
+    """Returns the id to send. Raises InvalidOptionError as `resolve_model` does."""
     if choice.family is None:
         return choice.name
     override = settings.alias_override(choice.family)
     if override is None:
         return newest_model(choice.family)
     meant = _read(override, settings.alias_variable(choice.family))
-    # An alias that is set to an alias means the newest of that one.
+    # An alias set to another alias means the newest model of that one.
     return meant.name if meant.family is None else newest_model(meant.family)
 
 
 def open_alias(call: Optional[str], agent: Optional[str]) -> Optional[str]:
-    """The alias that decides on the model, where the environment leaves it to this package what it means."""
+    """Returns the alias that selects the model if no environment variable defines it, else None."""
     family = choose_model(call, agent).family
     return None if family is None or settings.alias_override(family) else family
 
 
 def choose_model(call: Optional[str], agent: Optional[str]) -> ModelChoice:
-    """The first of the call's argument, the agent's file and the environment that asks for a model.
+    """Returns the first model asked for by the call, the agent's file or the environment.
 
-    Raises InvalidOptionError for one that can't be the name of a model.
+    Raises InvalidOptionError for a value that can't be a model's name.
     """
     wishes = (
         ("model", call or ""),
@@ -135,7 +135,7 @@ def choose_model(call: Optional[str], agent: Optional[str]) -> ModelChoice:
 
 
 def _first(wishes: Tuple[Tuple[str, str], ...]) -> ModelChoice:
-    """`wishes` are values with the names of what they were given by, in the order in which they count."""
+    """`wishes` are (source, value) pairs in order of precedence."""
     for source, wanted in wishes:
         choice = _read(wanted, source)
         if choice.family is not None or choice.name.lower() not in _PASS_ON:
@@ -143,12 +143,12 @@ def _first(wishes: Tuple[Tuple[str, str], ...]) -> ModelChoice:
     return ModelChoice(settings.DEFAULT_ALIAS, settings.DEFAULT_ALIAS)
 
 
-# All calls of a run have the same few.
+# All calls of a run ask for the same few models.
 _first_known = lru_cache(maxsize=256)(_first)
 
 
 def inherits_model(wanted: Optional[str]) -> bool:
-    """Whether a value leaves the model to what counts less than itself."""
+    """Whether a value leaves the choice of the model to the next source."""
     return wanted is None or (isinstance(wanted, str) and _SUFFIX.sub("", wanted.strip()).lower() in _PASS_ON)
 
 
@@ -171,16 +171,16 @@ def _shown(value: str) -> str:
 
 
 def betas_of(choice: ModelChoice, model: str) -> Tuple[str, ...]:
-    """What has to be asked for by a header, so that "[1m]" gets what it says."""
+    """Returns the beta headers that a "[1m]" suffix needs."""
     return (LONG_CONTEXT_BETA,) if choice.is_long and _LONG_UNDER_BETA.fullmatch(model) else ()
 
 
-# Claude models without levels of effort. Others of the API have them, from Opus 4.5 on.
+# Claude models without effort levels. All others from Opus 4.5 on have them.
 _WITHOUT_EFFORT = pattern(r"claude-(?:\D+-4(?:-[01])?|(?:sonnet|haiku)-4-5)")
 
 
 def takes_effort(model: str) -> bool:
-    """Whether the model is known to have levels of effort."""
+    """Whether the model is known to accept an effort level."""
     match = _match(re.sub(r"@\d{8}$|-\d{8}(?:-v\d+:\d+)?$", "", model.rpartition("anthropic.")[2]))
     if match is None or match.re is _OLD_ID:
         return False
@@ -189,7 +189,7 @@ def takes_effort(model: str) -> bool:
 
 @lru_cache(maxsize=None)
 def newest_model(family: str) -> str:
-    """The newest id of a family, by the installed SDK and by this package."""
+    """Returns the newest id of a family known to the installed SDK or this package."""
     candidates = [settings.NEWEST_MODELS[family]]
     candidates += [one for one in sdk_models() if _family_of(one) == family]
     return max(candidates, key=_rank)
@@ -197,7 +197,7 @@ def newest_model(family: str) -> str:
 
 @lru_cache(maxsize=None)
 def sdk_models() -> Tuple[str, ...]:
-    """The ids in the installed SDK's `Model` type, without importing it; () where they can't be read."""
+    """Returns the ids in the installed SDK's `Model` type without importing it; () if unreadable."""
     spec = importlib.util.find_spec("anthropic")
     if spec is None or spec.origin is None:
         return ()
@@ -210,7 +210,7 @@ def sdk_models() -> Tuple[str, ...]:
 
 
 def retirement(model: str) -> Optional[Retirement]:
-    """When a model ends or ended, or None for one that has no known end."""
+    """Returns when a model retires or retired; None if it has no known end."""
     if model not in _LAST_DAYS and not _RETIRED_WITHOUT_DATE.fullmatch(model):
         return None
     family = _family_of(model)
@@ -223,7 +223,7 @@ _warned: Set[str] = set()
 
 
 def warn_if_retired(model: str, today: Optional[datetime.date] = None) -> None:
-    """Logs one warning for each such model in the life of the process."""
+    """Logs one warning per process for each model that is retired or retires soon."""
     found = retirement(model)
     if found is None or model in _warned:
         return
@@ -243,19 +243,20 @@ def _family_of(model: str) -> Optional[str]:
 
 
 def _rank(model: str) -> Tuple[List[int], bool]:
-    """Newest last; of two spellings of one version the one without a date."""
+    """Sorts newest last; of two spellings of one version, the undated one last."""
     match = _match(model)
     version = [int(part) for part in match.group("version").split("-")] if match else []
     return version, bool(match) and not model[-8:].isdigit()
 
 
-# The ids of Anthropic's API; those of clouds have a prefix or a suffix.
+# Models that think by default. Source: the API's page on thinking, October 2026.
+# Matches ids of the API and, with a prefix or suffix, those of clouds.
 _THINKS = pattern(r"claude-(?:(?:fable|mythos)-5|opus-5-5|sonnet-5-5)(?![.\d])")
 _OFF = ("disabled", "off", "between_tools")
 
 
 def thinks(model: str, options: Mapping[str, Any]) -> bool:
-    """Whether an answer may begin with thinking: as the option `thinking` says, else as the model does."""
+    """Whether an answer may start with thinking, by the option `thinking` or by the model's default."""
     told = options.get("thinking")
     kind = told.get("type") if isinstance(told, AnyMapping) else None
     if isinstance(kind, str):
@@ -264,7 +265,7 @@ def thinks(model: str, options: Mapping[str, Any]) -> bool:
 
 
 def default_max_tokens(model: str, options: Mapping[str, Any]) -> int:
-    """The longest answer of a call that names none, in tokens."""
+    """Returns the default `max_tokens` for a model and its options."""
     if not thinks(model, options):
         return settings.MAX_TOKENS
     told = options.get("thinking")

@@ -1,4 +1,4 @@
-"""Names and tasks: what may be run, and what a near miss meant. Pure."""
+"""Validates names of agents, skills and models, and tasks; suggests near matches. Pure."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ _NAME = pattern(r"[a-zA-Z0-9_-]+")
 _AGENT_NAME = pattern(r"(?:[a-zA-Z0-9_-]+:)?[a-zA-Z0-9_-]+")
 _SKILL_NAME = pattern(r"(?:[\w-]+:)?\w[\w.-]*")
 _SURROGATE = pattern("[\ud800-\udfff]")
-# To compare two names takes the square of their length, and a project may have any number of them.
+# Comparing two names takes quadratic time, and a project can have any number of names.
 _MOST_COMPARED, _LONGEST_COMPARED = 1_000, 64
 _SHOWN = 60
 
 
 def is_name(name: object) -> bool:
-    """Whether `name` passes the rule `^[a-zA-Z0-9_-]+$`, a trailing newline not allowed."""
+    """Whether `name` matches `^[a-zA-Z0-9_-]+$` without a trailing newline."""
     return isinstance(name, str) and _NAME.fullmatch(name) is not None
 
 
 def is_agent_name(name: object) -> bool:
-    """As `is_name`; a plugin's name and ':' may stand before it."""
+    """Like `is_name`, optionally with a plugin's name and ':' in front."""
     return isinstance(name, str) and _AGENT_NAME.fullmatch(name) is not None
 
 
 def is_skill_name(name: str) -> bool:
-    """Whether a folder of skills can have a skill of this name; it never leads out of the folder."""
+    """Whether `name` can be a skill's; such a name can't lead out of the skills folder."""
     return _SKILL_NAME.fullmatch(name) is not None
 
 
 def check_name(name: object) -> str:
-    """`name` itself. Raises InvalidAgentNameError."""
+    """Returns `name`. Raises InvalidAgentNameError."""
     if not isinstance(name, str) or not is_agent_name(name):
         shown = repr(name)
         shown = shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "..."
@@ -47,9 +47,9 @@ def check_name(name: object) -> str:
 
 
 def check_task(task: object, is_composed: bool = False) -> str:
-    """`task` itself, unchanged. Raises InvalidTaskError.
+    """Returns `task` unchanged. Raises InvalidTaskError.
 
-    `is_composed`: the package has put it together, of answers and files; then the context bounds its length.
+    `is_composed`: assembled by the package from answers and files; only the context bounds its length.
     """
     if not isinstance(task, str):
         raise InvalidTaskError(f"Task is {type(task).__name__}, not text: pass a str.")
@@ -70,40 +70,40 @@ def check_task(task: object, is_composed: bool = False) -> str:
 
 
 def slug(name: str) -> str:
-    """A name that passes the rule: `name` where it does already, else in lower case with '-' for the rest."""
+    """Returns a valid name: `name` if it is valid, else in lower case with '-' for invalid characters."""
     if is_name(name):
         return name
     return re.sub(r"[^a-z0-9_]+", "-", name.lower()).strip("-")
 
 
 def agent_slug(name: str) -> str:
-    """As `slug`; the ':' after a plugin's name stays."""
+    """Like `slug`, but keeps the ':' after a plugin's name."""
     return name if is_agent_name(name) else slug(name)
 
 
 def is_lossy(name: str) -> bool:
-    """Whether a slug of `name` lacks some of its letters or digits."""
+    """Whether the slug of `name` loses letters or digits."""
     return not name.isascii() and any(letter.isalnum() and not letter.isascii() for letter in name)
 
 
 def hashed_slug(name: str) -> str:
-    """A name that passes the rule and is `name`'s alone, whatever letters it has."""
-    # Not above: few names have such letters.
+    """Returns a valid name that is unique to `name`, with a hash in it."""
+    # Imported here because few names need it.
     import hashlib
 
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
     return f"{slug(name) or 'agent'}-{digest[:6]}"
 
 
-# How much less like the name than the likeliest one a further suggestion may be, of 1.
+# A further suggestion may score this much lower than the best one, of 1.
 _FAR_BEHIND = 0.15
 
 
 def suggest(name: str, known: Iterable[str], most: int = 3) -> List[str]:
-    """The known names that `name` may have meant, likeliest first. Of very many or very long ones, none."""
+    """Returns known names close to `name`, best first. Ignores long names and very many names."""
     if len(name) > _LONGEST_COMPARED:
         return []
-    # Not above: nearly all names are right.
+    # Imported here because few names are wrong.
     import difflib
 
     short = (one for one in known if len(one) <= _LONGEST_COMPARED)
@@ -121,5 +121,5 @@ _MODEL_NAME = pattern(r"[\w.:/@+~=-]+(?:\[\w+\])?")
 
 
 def is_model_name(text: str) -> bool:
-    """Whether `text` could name a model: it has no blank, comma, quote or sign of a shell."""
+    """Whether `text` could name a model: no blanks, commas, quotes or shell characters."""
     return len(text) <= _LONGEST_MODEL_NAME and _MODEL_NAME.fullmatch(text) is not None

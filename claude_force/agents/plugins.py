@@ -1,7 +1,7 @@
-"""Plugins of Claude Code in a repository: where each has its agents, commands and skills.
+"""Finds Claude Code plugins in a repository, with their agents, commands and skills.
 
-A repository can be a plugin itself (`.claude-plugin/plugin.json`), have some in `plugins/*/`, and list some
-in `.claude-plugin/marketplace.json`. What is listed from elsewhere, such as another repository, is left out.
+A repository can be a plugin itself (`.claude-plugin/plugin.json`), contain plugins in `plugins/*/`, and list
+plugins in `.claude-plugin/marketplace.json`. Plugins from elsewhere, such as other repositories, are ignored.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Plugin(NamedTuple):
 
 
 def find_plugins(loaded: RegistrySnapshot, root: Path) -> List[Plugin]:
-    """The plugins of a repository, each name once; what is wrong with one is a problem of `loaded`."""
+    """Returns the plugins of a repository, each name once; faults become problems of `loaded`."""
     manifest, market = _read_json(loaded, root, _MANIFEST), _read_json(loaded, root, _MARKET)
     found: Dict[str, Plugin] = {}
     for plugin in (
@@ -67,7 +67,7 @@ def _of_root(root: Path, manifest: Optional[Dict[str, Any]]) -> Iterator[Plugin]
 
 
 def _of_folder(loaded: RegistrySnapshot, root: Path, is_listed: bool) -> Iterator[Plugin]:
-    """Those in `plugins/`. Without a manifest of its own one counts where the repository has one."""
+    """Yields plugins in `plugins/`. One without a manifest counts if the repository has a manifest."""
     for name in _folders_in(loaded, root, "plugins"):
         place = f"plugins/{name}"
         files = loaded.reader
@@ -98,11 +98,11 @@ def _of_market(
     for entry in entries[:_MOST_PLUGINS] if isinstance(entries, list) else ():
         source = entry.get("source") if isinstance(entry, dict) else None
         if not isinstance(source, str):
-            # From another repository, or no entry at all.
+            # From another repository, or not an entry.
             continue
         under = base if isinstance(base, str) and not source.startswith(".") else ""
         place = _joined(under, source)
-        # The repository's own manifest names the plugin that it is, and not those that it lists.
+        # The manifest at the root names the root plugin, not the listed ones.
         manifest = _peek(loaded, root, f"{place}/{_MANIFEST}") if place else {}
         name = manifest.get("name") or entry.get("name")
         lists_parts = any(entry.get(part) for part in _PARTS)
@@ -111,7 +111,7 @@ def _of_market(
 
 
 def _plugin(manifest: Dict[str, Any], otherwise: str, folder: str, whole: bool = True) -> Plugin:
-    """`whole` says whether the usual folders count beside those that are listed."""
+    """`whole`: also use the default folders, not only the listed ones."""
     written = manifest.get("name")
     name = written if isinstance(written, str) and is_name(written) else slug(str(written or otherwise))
     parts = {
@@ -138,7 +138,7 @@ def _joined(folder: str, path: str) -> str:
 
 
 def _read_json(loaded: RegistrySnapshot, root: Path, file: str) -> Optional[Dict[str, Any]]:
-    """The object in a manifest; None where there is none, {} where it can't be read, which is a problem."""
+    """Returns the object in a manifest; None if missing, {} with a problem if unreadable."""
     try:
         found = loaded.find_file(root, file, shared=True)
         if found is None:
@@ -158,6 +158,6 @@ def _peek(loaded: RegistrySnapshot, root: Path, file: str) -> Dict[str, Any]:
     try:
         value = json.loads(files.text(root, file, files.find(root, file)))
     except (ValueError, RecursionError):
-        # Missing, or a problem that is told where the folder is looked at.
+        # Missing, or reported where the folder itself is read.
         return {}
     return value if isinstance(value, dict) else {}

@@ -1,4 +1,4 @@
-"""All agents that can be run, from every source, as the files are at this moment."""
+"""Finds agents by name in every source; reads files again after they change."""
 
 from __future__ import annotations
 
@@ -19,11 +19,18 @@ from .snapshot import Problem, RegistrySnapshot
 
 
 class Registry:
-    """Finds agents by name. Thread-safe; files that changed are read again by the next call."""
+    """Finds agents by name. Thread-safe. Edits of files take effect on the next call.
+
+    >>> registry = Registry("examples/team")
+    >>> registry.get("code-reviewer").description
+    """
 
     def __init__(self, config_path: Union[str, Path, None] = None, start: Optional[Path] = None) -> None:
-        """Raises ConfigurationError for a `config_path` that is not there, FileAccessError without a working
-        directory."""
+        """`config_path`: a claude.json, a .claude folder or a project; None to walk up from `start`.
+
+        Raises ConfigurationError if `config_path` does not exist, FileAccessError if there is no working
+        directory.
+        """
         self._sources: Sources = find_sources(config_path, start or working_folder())
         self._ledger = self._sources.ledger
         self._lock = threading.Lock()
@@ -31,31 +38,31 @@ class Registry:
 
     @property
     def folder(self) -> Path:
-        """The `.claude` folder in charge; the user's own where there is no project."""
+        """The `.claude` folder in use: the project's, else the user's."""
         return self._sources.folder
 
     @property
     def project(self) -> Path:
-        """The folder that has the `.claude` folder; that of claude.json where it lies in no such folder."""
+        """The folder that contains `.claude`, or the folder of claude.json if that lies elsewhere."""
         folder = self._sources.folder
         return folder.parent if folder.name == ".claude" else folder
 
     @property
     def named(self) -> Path:
-        """What names these sources wherever one is: the project; a configuration that is not its own."""
+        """The path that finds the same sources from any folder: the project, else the configuration file."""
         project, config = self.project.resolve(), _placed(self._sources.config)
         return project if _placed(find_sources(project, project).config) == config else config
 
     @property
     def ledger(self) -> Path:
-        """Where executions are recorded."""
+        """The folder of the ledger."""
         return self._ledger
 
     def get(self, name: str) -> Agent:
-        """The agent of this name, by the spelling of its file or by its slug.
+        """Returns the agent with this name, as its file spells it or as its slug.
 
-        Raises InvalidAgentNameError, AgentNotFoundError, or ConfigurationError for one that is named
-        in the configuration and can't be used.
+        Raises InvalidAgentNameError, AgentNotFoundError, or ConfigurationError if the configuration
+        names the agent but its files can't be used.
         """
         agent = self._unchanged(name)
         if agent is not None:
@@ -107,11 +114,11 @@ class Registry:
         }
 
     def list_workflows(self) -> Dict[str, Any]:
-        """The workflows by name, as claude.json writes them."""
+        """Returns the workflows by name, as claude.json has them."""
         return dict(self._fresh().workflows)
 
     def workflow(self, name: str) -> Any:
-        """One workflow as it is written. Raises WorkflowNotFoundError."""
+        """Returns one workflow as claude.json has it. Raises WorkflowNotFoundError."""
         workflows = self._fresh().workflows
         if name in workflows:
             return workflows[name]
@@ -122,23 +129,23 @@ class Registry:
         raise WorkflowNotFoundError(f"Workflow '{name}' not found. {known}")
 
     def names(self) -> FrozenSet[str]:
-        """All that `get` knows something about: agents and their spellings, and what can't be used."""
+        """Returns every name that `get` knows: agents, their spellings, and agents that can't be used."""
         loaded = self._fresh()
         spoiled = (name for one in loaded.problems for name in (one.name, agent_slug(one.name)))
         return frozenset((*loaded.agents, *loaded.titles, *spoiled))
 
     def problems(self) -> List[Problem]:
-        """The files and entries that can't be agents, each with its reason."""
+        """Returns the files and entries that can't be agents, each with the reason."""
         return list(self._fresh().problems)
 
     def remarks(self) -> List[Problem]:
-        """The files that became agents and yet have a fault."""
+        """Returns the faults of files that are agents all the same."""
         return list(self._fresh().remarks)
 
     def _unchanged(self, name: object) -> Optional[Agent]:
-        """The agent as it was read, if nothing changed that could make it another one.
+        """Returns the agent from memory if none of its files changed, else None.
 
-        Looks at the folders, claude.json and this agent's own files, not at the files of all others.
+        Checks the folders, claude.json and this agent's files, not the files of other agents.
         """
         loaded = self._loaded
         agent = loaded.find(name) if loaded is not None else None
@@ -155,7 +162,7 @@ class Registry:
 
 
 def _placed(file: Path) -> Path:
-    """Where it is, seen from anywhere; one that is a link itself is where the link is."""
+    """Resolves the folder of a file, but not the file itself, which may be a link."""
     return file.parent.resolve() / file.name
 
 

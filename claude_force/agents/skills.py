@@ -1,4 +1,4 @@
-"""Skills: texts in `skills/NAME/SKILL.md` that become part of the instructions of agents that name them."""
+"""Reads skills: texts in `skills/NAME/SKILL.md` added to the instructions of agents that list them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from .agent_settings import PROBLEM
 from .names import is_skill_name
 from .snapshot import Problem, RegistrySnapshot
 
-# A folder that paths may not lead out of, and the path below it.
+# A folder that paths must not leave, and a path below it.
 Place = Tuple[Path, str]
 
 _MOST_SKILLS = 50
 
 
 class Skills(NamedTuple):
-    """The skills of one agent: their texts, the files that were looked for, and what is missing."""
+    """The skills of one agent: their texts, the files that were searched, and what is missing."""
 
     texts: Tuple[str, ...] = ()
     paths: Tuple[Path, ...] = ()
@@ -30,9 +30,9 @@ _NO_SKILLS = Skills()
 def find_skills(
     loaded: RegistrySnapshot, base: Path, prefix: str, places: Tuple[Place, ...], names: Sequence[str]
 ) -> Skills:
-    """The skills that an agent's front matter names.
+    """Finds the skills that an agent's front matter lists.
 
-    `base` is the folder of its source, `prefix` the name of its plugin and ":", `places` where skills lie.
+    `base`: the folder of its source; `prefix`: the name of its plugin and ":"; `places`: where to search.
     """
     if not names:
         return _NO_SKILLS
@@ -47,7 +47,7 @@ def find_skills(
         if text is None:
             missing.append(f"its skill '{name}' is not there; add skills/{name}/SKILL.md, or leave it out")
         else:
-            # One text for all agents that name it: hundreds of copies would fill the memory.
+            # Shared by all agents that list it: hundreds of copies would fill the memory.
             block = loaded.skill_blocks.get((name, text))
             if block is None:
                 block = f'<skill name="{name}">\n{text.strip()}\n</skill>'
@@ -71,7 +71,7 @@ def _places(base: Path, prefix: str, places: Tuple[Place, ...], name: str) -> Tu
 def _skill(
     loaded: RegistrySnapshot, places: Tuple[Place, ...], name: str, paths: List[Path]
 ) -> Optional[str]:
-    """The text of the first skill of this name; each file that was looked for is added to `paths`."""
+    """Returns the text of the first skill with this name; adds each file searched to `paths`."""
     for folder, below in places:
         file = f"{below}/{name}/SKILL.md"
         path = folder / file

@@ -1,4 +1,4 @@
-"""One reading of all sources of agents, and whether the files are still as they were then."""
+"""The agents as they were read at one moment, with the stamps that show when files changed."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from .definition import Definition, front_matter_marks, read_definition
 from .files import AgentFiles, FoundPath, Stamp, stamp, stamp_of
 from .names import agent_slug
 
-# In the front matter of all files below one folder. YAML takes some 10 us for a mark; a file has about 50.
+# YAML punctuation in all front matter below one folder. YAML takes about 10 us for each; a file has about 50.
 MOST_MARKS = 200_000
 
 
 class Problem(NamedTuple):
-    """What is wrong with a file or an entry, and after the first "; " what to do about it.
+    """A fault of a file or an entry; the text after the first "; " says what to do about it.
 
     `state` is "problem", "warning" or "note".
     """
@@ -29,11 +29,14 @@ class Problem(NamedTuple):
 
 
 class RegistrySnapshot:
-    """One reading of all sources, by `reader`.
+    """All sources as `reader` read them.
 
-    `problems` are what can't be an agent, `remarks` what became one all the same. `stamps` tell when it is
-    out of date: `shared` are the paths that concern more than one agent (folders and claude.json), in the
-    order of precedence, `files` the ones that concern one agent.
+    Attributes:
+        problems: files and entries that can't be agents.
+        remarks: faults of files that are agents all the same.
+        stamps: the state of each watched path when it was read.
+        shared: paths that concern several agents (folders and claude.json), in order of precedence.
+        files: the paths that concern one agent.
     """
 
     def __init__(self, reader: AgentFiles) -> None:
@@ -47,21 +50,21 @@ class RegistrySnapshot:
         self.shared: List[Path] = []
         self._are_shared: Set[Path] = set()
         self.files: Dict[str, Tuple[Path, ...]] = {}
-        # The text of each skill that was looked for, None for one that is not there.
+        # The text of each skill that was looked for; None if it does not exist.
         self.skills: Dict[Path, Optional[str]] = {}
-        # What is told to the model of a skill, by its name and text.
+        # The system block of each skill, by its name and text.
         self.skill_blocks: Dict[Tuple[str, str], str] = {}
-        # Where files lead to that are links, or are reached by one.
+        # Real paths of files that are links or are reached through one.
         self._real: Dict[Path, Path] = {}
         self._levels: Dict[str, int] = {}
         self._marks: Dict[Path, int] = {}
         self._watched: Dict[str, List[Tuple[str, Stamp]]] = {}
 
     def is_current(self, name: str) -> bool:
-        """Whether all is unchanged that could make the agent of this name another one."""
+        """Whether no path has changed that could change the agent with this name."""
         watched = self._watched.get(name)
         if watched is None:
-            # As text: it is asked for at each call, and a Path takes longer to look up than to stat.
+            # Strings: each call checks them, and hashing a Path costs more than the stat.
             own = self.files[name]
             led_to = [self._real[path] for path in own if path in self._real]
             paths = (*self.shared[: self._levels.get(name)], *own, *led_to)
@@ -77,25 +80,25 @@ class RegistrySnapshot:
         return next((one for one in self.problems if name in (one.name, agent_slug(one.name))), None)
 
     def text(self, folder: Path, file: str, subject: Optional[str] = "it") -> str:
-        """The text of a file below `folder`, watched from before it is read.
+        """Returns the text of a file below `folder`, and watches the file from before it is read.
 
-        Raises ConfigurationError, which calls it `subject`, or by its path if that is None.
+        Raises ConfigurationError, which names the file `subject`, or its path if that is None.
         """
         found = self.find_file(folder, file, subject=subject)
         return self.reader.text(folder, file, found, subject)
 
     def definition(self, folder: Path, text: str) -> Definition:
-        """The parts of a file below `folder`."""
+        """Parses the text of a file below `folder`."""
         marks = self._marks[folder] = self._marks.get(folder, 0) + front_matter_marks(text)
         if marks > MOST_MARKS:
-            problem = f"all front matter together has over {MOST_MARKS:,} marks of YAML; shorten it"
+            problem = f"all front matter together has over {MOST_MARKS:,} YAML punctuation marks; shorten it"
             return Definition({}, problem=problem)
         return read_definition(text)
 
     def find_file(
         self, folder: Path, file: str, shared: bool = False, subject: Optional[str] = "it"
     ) -> Optional[FoundPath]:
-        """What is at a path below `folder`, watched from then on; `shared`: see `share`.
+        """Returns what is at a path below `folder`, and watches it; `shared`: see `watch_shared`.
 
         Raises ConfigurationError as `text` does.
         """
@@ -106,7 +109,7 @@ class RegistrySnapshot:
             self._watch(path, shared)
             raise
         if found is None or found.real is not None:
-            # Of a link both are watched: where it leads, and what is there.
+            # For a link, watch both the link and its target.
             self._watch(path, shared)
         if found is not None:
             self._watch(found.real or path, shared, stamp_of(found.place.info))
@@ -115,12 +118,14 @@ class RegistrySnapshot:
         return found
 
     def watch_shared(self, path: Path, found: Optional[Stamp] = None) -> None:
-        """Watches a path that concerns every agent of its source and of weaker ones. `found` is its stamp as
-        it was before it was read."""
+        """Watches a path that concerns all agents of its source and of sources with lower precedence.
+
+        `found` is its stamp from before it was read.
+        """
         self._watch(path, True, found)
 
     def _watch(self, path: Path, shared: bool, found: Optional[Stamp] = None) -> None:
-        """To be called before the reading: what changes meanwhile is then read again."""
+        """Call this before reading, so that a change during the read is noticed."""
         self.stamps.setdefault(path, stamp(path) if found is None else found)
         if shared and path not in self._are_shared:
             self._are_shared.add(path)
@@ -132,7 +137,7 @@ class RegistrySnapshot:
         self.titles.setdefault(agent.title, agent.name)
 
     def end_source(self) -> None:
-        """What is shared from here on concerns none of the agents that are there."""
+        """Shared paths added after this do not concern the agents added so far."""
         for name in self.agents:
             self._levels.setdefault(name, len(self.shared))
 
