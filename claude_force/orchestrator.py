@@ -40,7 +40,7 @@ from .limits.budget import Prices
 from .options import MaxConcurrent
 from .performance_tracker import PerformanceTracker
 from .response_cache import ResponseCache
-from .storage.fork import register_after_fork
+from .storage.locks import register_after_fork
 from .types import AgentResult
 from .workflow import OnStep, Workflow, WorkflowResult
 from .workflow.plan import Plan

@@ -18,7 +18,7 @@ from .errors import InvalidOptionError
 from .ledger.encoder import encode_line
 from .ledger.rotating_log import RotatingLog
 from .storage.batch_worker import BatchWorker
-from .storage.fork import register_after_fork
+from .storage.locks import register_after_fork
 from .storage.private_files import UnsafePathError
 from .types import CallCompleted
 

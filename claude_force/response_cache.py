@@ -1,4 +1,4 @@
-"""ResponseCache: answers that were paid for once, signed, bounded, shared by threads and processes."""
+"""ResponseCache: signed answers in memory and on disk, bounded in size, shared by threads and processes."""
 
 from __future__ import annotations
 
@@ -6,32 +6,77 @@ import logging
 import threading
 import time
 import weakref
+from functools import wraps
+from numbers import Real
 from pathlib import Path
 from sys import getsizeof
-from types import TracebackType
-from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Mapping, Optional, Tuple, Type, Union
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    FrozenSet,
+    Iterable,
+    List,
+    Mapping,
+    Optional,
+    Tuple,
+    TypeVar,
+    Union,
+    cast,
+)
 
 from .agents.names import agent_slug
-from .cache.entries import FORGED, NO_FINGERPRINT, seal_if_fits, to_entry, to_hit
-from .cache.memory import MemoryLayer
-from .cache.old_callers import arguments_of, takes_arguments_of_1x
+from .cache.entries import (
+    FORGED,
+    NO_FINGERPRINT,
+    Entry,
+    arguments_of,
+    is_signed_by,
+    seal_if_fits,
+    to_entry,
+    to_hit,
+    unseal,
+)
+from .cache.memory import HitBuffer, MemoryLayer
 from .cache.private_dir import cache_folder
 from .cache.recovering_store import RecoveringStore
 from .cache.request_key import RequestFields, cache_key, request_fields
-from .cache.store import HitBuffer, Store, row_id
+from .cache.store import Store, row_id
 from .errors import CacheError
-from .storage.fork import register_after_fork
-from .storage.locks import leases_of
-from .storage.secret import find_secret
-from .storage.signing import Entry, Secret, is_of, unseal
+from .storage.locks import leases_of, register_after_fork
+from .storage.signing import Secret, find_secret
 
 logger = logging.getLogger(__name__)
 
+Init = TypeVar("Init", bound=Callable[..., None])
+
 _MEMORY_SHARE = 4
 _ENTRY_OVERHEAD = 1024
+# The order of the constructor's arguments in claude-force 1.x.
+_ORDER_OF_1X = ("cache_dir", "ttl_hours", "max_size_mb", "enabled", "cache_secret", "exclude_agents")
 
 
-class _Held:
+def _takes_arguments_of_1x(init: Init) -> Init:
+    """Accepts the positional arguments of claude-force 1.x, where the folder came first."""
+
+    @wraps(init)
+    def initialise(self: Any, *given: Any, **named: Any) -> None:
+        # In 2.0 a number of hours comes first.
+        if given and not isinstance(given[0], Real):
+            folder_first = dict(zip((*_ORDER_OF_1X, "verify_integrity"), given))
+            if len(folder_first) < len(given) or not folder_first.keys().isdisjoint(named):
+                raise TypeError("ResponseCache got too many arguments, or one of them twice.")
+            given, named = (), {**folder_first, **named}
+        if not named.get("verify_integrity", True):
+            logger.warning(
+                "verify_integrity=False has no effect: the signature of an entry is always checked"
+            )
+        init(self, *given, **named)
+
+    return cast(Init, initialise)
+
+
+class _MemoryEntry:
     """An entry in memory, its signature verified."""
 
     __slots__ = ("entry", "hits", "row")
@@ -40,17 +85,31 @@ class _Held:
         self.entry, self.hits, self.row = entry, hits, row
 
 
+# What reading gives: the generation at that moment, and the entry.
+_Found = Tuple[bytes, Optional[_MemoryEntry]]
+_NOTHING: _Found = (b"", None)
+
+
 class ResponseCache:
-    """Answers by agent, task, model and whatever else changes them. Threads and processes may share it.
+    """Stores answers by agent, task, model and further fields. Threads and processes may share the folder.
+
+    >>> with ResponseCache(ttl_hours=24, max_size_mb=100, exclude_agents=["random-agent"]) as cache:
+    ...     cache.set("python-expert", "What are decorators?", "claude-sonnet-5-5", "Functions that ...",
+    ...               input_tokens=100, output_tokens=50, estimated_cost=0.001)
+    ...     hit = cache.get("python-expert", "What are decorators?", "claude-sonnet-5-5")
+    ...     print(hit["response"], hit["cache_age_seconds"])
+
+    `fingerprint` in the methods has further fields that decide the answer, by name, as text.
 
     Args:
-        ttl_hours: how long an answer is given out, in hours from when it was made.
-        max_size_mb: bound of the files, in megabytes (2**20 bytes).
+        ttl_hours: how long an answer is valid, in hours from when it was stored.
+        max_size_mb: bound of the files, in megabytes (2**20 bytes); the least recently used entries go first.
         cache_secret: signs the entries; None takes CLAUDE_CACHE_SECRET, else one made for the folder.
-        exclude_agents: agents whose answers are not repeatable.
+        exclude_agents: agents whose answers are not stored, because they are not repeatable.
         cache_dir: None for `~/.claude/cache`.
+        enabled: False makes every look-up a miss, and stores nothing.
         allowed_dirs: folders in which `cache_dir` may be, beside the usual ones.
-        clock: Unix time in seconds.
+        clock: returns Unix time in seconds.
         verify_integrity: for callers of claude-force 1.x, without effect: every signature is checked.
 
     Raises CacheError for a folder or a secret that can't be used. After that a fault of the cache never
@@ -59,7 +118,7 @@ class ResponseCache:
     Callers of claude-force 1.x may pass the folder first, as `ResponseCache(Path("cache"), 24, 100)`.
     """
 
-    @takes_arguments_of_1x
+    @_takes_arguments_of_1x
     def __init__(
         self,
         ttl_hours: float = 24,
@@ -82,29 +141,29 @@ class ResponseCache:
         both = (one for name in exclude_agents or () for one in (name, agent_slug(name)))
         self.exclude_agents: FrozenSet[str] = frozenset(both)
         self._ttl = ttl_hours * 3600
-        self._most = int(max_size_mb * 2**20)
+        self._max_bytes = int(max_size_mb * 2**20)
         self._clock = clock
-        # Guards memory and counters, for microseconds; the disk has a lock of its own.
+        # Guards memory and counters, for microseconds; the disk has its own lock.
         self._mutex = threading.Lock()
-        self._memory: MemoryLayer[_Held] = MemoryLayer(self._most // _MEMORY_SHARE)
+        self._memory: MemoryLayer[_MemoryEntry] = MemoryLayer(self._max_bytes // _MEMORY_SHARE)
         self._generation = b""
-        # A key is a hash of the whole task: that of the last miss and of leases is used again.
-        self._missed: Tuple[Optional[RequestFields], bytes] = (None, b"")
+        # A key is a hash of the whole task: that of the last miss and those of leases are used again.
+        self._last_miss: Tuple[Optional[RequestFields], bytes] = (None, b"")
         self._leased: Dict[RequestFields, bytes] = {}
-        self._hits = self._misses = self._forged = 0
-        self._saved = 0.0
+        self._hits = self._misses = self._integrity_failures = 0
+        self._saved_cost = 0.0
         if enabled:
             self._folder = cache_folder(cache_dir, allowed_dirs)
             self._secret = Secret(find_secret(cache_secret, self._folder))
-            self._touches = HitBuffer(self._mutex)
-            self._disk = RecoveringStore(self._folder, self._most, self._secret, self._touches)
+            self._hit_buffer = HitBuffer(self._mutex)
+            self._disk = RecoveringStore(self._folder, self._max_bytes, self._secret, self._hit_buffer)
             weakref.finalize(self, self._disk.close)
             register_after_fork(self)
 
     def get(
         self, agent_name: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
     ) -> Optional[Dict[str, Any]]:
-        """A kept answer, or None.
+        """Returns a stored answer, or None.
 
         Returns:
             `response`, `input_tokens`, `output_tokens`, `estimated_cost` (USD), `cached` (True),
@@ -113,93 +172,86 @@ class ResponseCache:
         if not self.enabled or agent_name in self.exclude_agents:
             return None
         fields = request_fields(agent_name, task, model, fingerprint)
-        return self._recall(fields) or self._look_up(fields)
+        return self._get_from_memory(fields) or self._get_from_disk(fields)
 
     def has(
         self, agent_name: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
     ) -> bool:
-        """Whether `get` would find an answer. Counts nothing, neither a hit nor a use."""
+        """Whether `get` would find an answer. Counts neither a hit nor a miss."""
         if not self.enabled or agent_name in self.exclude_agents:
             return False
         key = cache_key(request_fields(agent_name, task, model, fingerprint))
-        nothing: Tuple[bytes, Optional[_Held]] = (b"", None)
-        _, held = self._disk.run(lambda store: self._read(store, key), nothing)
-        return held is not None and abs(self._clock() - held.entry.created) < self._ttl
+        _, found = self._disk.run(lambda store: self._read(store, key), _NOTHING)
+        return found is not None and abs(self._clock() - found.entry.created) < self._ttl
 
     def get_in_memory(
         self, agent_name: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
     ) -> Optional[Dict[str, Any]]:
-        """As `get`, from memory alone: it never waits for the disk, and None is not counted as a miss."""
+        """As `get`, but never waits for the disk, and counts no miss."""
         if not self.enabled or agent_name in self.exclude_agents:
             return None
-        return self._recall(request_fields(agent_name, task, model, fingerprint))
+        return self._get_from_memory(request_fields(agent_name, task, model, fingerprint))
 
-    def _recall(self, fields: RequestFields) -> Optional[Dict[str, Any]]:
-        """From memory alone."""
+    def _get_from_memory(self, fields: RequestFields) -> Optional[Dict[str, Any]]:
         generation = self._disk.generation[:]
         with self._mutex:
             if generation == self._generation:
-                held = self._memory.get(fields)
-                return None if held is None else self._served(held)
-            # Somebody withdrew an entry; which one is not told.
+                found = self._memory.get(fields)
+                return None if found is None else self._count_hit(found)
+            # A process removed an entry, and nothing says which one.
             self._memory.clear()
             self._generation = generation
             return None
 
-    def _served(self, held: _Held) -> Optional[Dict[str, Any]]:
-        entry = held.entry
+    def _count_hit(self, found: _MemoryEntry) -> Optional[Dict[str, Any]]:
+        entry = found.entry
         age = self._clock() - entry.created
         # A time far ahead was written by a clock that was wrong.
         if not abs(age) < self._ttl:
             return None
-        held.hits += 1
+        found.hits += 1
         self._hits += 1
-        self._saved += entry.cost or 0.0
-        self._touches.note(held.row)
-        return to_hit(entry, age, held.hits)
+        self._saved_cost += entry.cost or 0.0
+        self._hit_buffer.add(found.row)
+        return to_hit(entry, age, found.hits)
 
-    def _look_up(self, fields: RequestFields) -> Optional[Dict[str, Any]]:
+    def _get_from_disk(self, fields: RequestFields) -> Optional[Dict[str, Any]]:
         key = cache_key(fields)
-        nothing: Tuple[bytes, Optional[_Held]] = (b"", None)
-        generation, held = self._disk.run(lambda store: self._read(store, key), nothing)
+        generation, found = self._disk.run(lambda store: self._read(store, key), _NOTHING)
         with self._mutex:
-            hit = self._served(held) if held is not None else None
-            if held is None or hit is None:
+            hit = self._count_hit(found) if found is not None else None
+            if found is None or hit is None:
                 self._misses += 1
-                self._missed = (fields, key)
+                self._last_miss = (fields, key)
                 return None
-            self._hold(fields, held, generation)
+            self._put_in_memory(fields, found, generation)
             return hit
 
-    def _read(self, store: Store, key: bytes) -> Tuple[bytes, Optional[_Held]]:
+    def _read(self, store: Store, key: bytes) -> _Found:
         generation = store.generation.read()
         row = store.get(key)
-        if row is None or not is_of(row[0], self._secret):
+        if row is None or not is_signed_by(row[0], self._secret):
             return generation, None
         entry = unseal(row[0], key, self._secret)
         if entry is None:
-            self._forged += 1
+            self._integrity_failures += 1
             logger.warning(FORGED, extra={"cache_key": key.hex()})
             store.delete([key])
-            # A damaged file makes such entries as well, and would lose what is set from here on.
+            # A damaged file makes such entries as well, and would lose what is stored from here on.
             store.expect_sound()
             return generation, None
         identity = row_id(key)
         written = row[1] if type(row[1]) is int else 0
-        return generation, _Held(entry, written + self._touches.uses(identity), identity)
+        return generation, _MemoryEntry(entry, written + self._hit_buffer.count(identity), identity)
 
-    def _hold(self, fields: RequestFields, held: _Held, generation: bytes) -> None:
-        # What was read before somebody withdrew an entry may be that entry.
+    def _put_in_memory(self, fields: RequestFields, found: _MemoryEntry, generation: bytes) -> None:
+        # An entry that was read before a removal may be the removed one.
         if not self._memory:
             self._generation = generation
         if generation == self._generation:
-            size = (
-                getsizeof(held.entry.response)
-                + len(held.entry.extra)
-                + getsizeof(fields[1])
-                + _ENTRY_OVERHEAD
-            )
-            self._memory.put(fields, held, size)
+            entry = found.entry
+            size = getsizeof(entry.response) + len(entry.extra) + getsizeof(fields[1]) + _ENTRY_OVERHEAD
+            self._memory.put(fields, found, size)
 
     def set(
         self,
@@ -213,16 +265,19 @@ class ResponseCache:
         fingerprint: Mapping[str, str] = NO_FINGERPRINT,
         extra: Optional[Mapping[str, Any]] = None,
     ) -> bool:
-        """Keeps an answer; `estimated_cost` in USD, `extra` plain JSON values. Returns whether it is kept."""
+        """Stores an answer. Returns whether it did.
+
+        `estimated_cost` is USD, and `extra` has plain JSON values that `get` returns as well.
+        """
         one = self._entry(
             agent_name, task, model, response, input_tokens, output_tokens, estimated_cost, fingerprint, extra
         )
-        return one is not None and self._keep([one]) == 1
+        return one is not None and self._store([one]) == 1
 
     def set_many(self, answers: Iterable[Mapping[str, Any]]) -> int:
-        """As `set` for each, whose arguments they hold, in one write. Returns how many are kept."""
+        """Stores answers, each a dict of the arguments of `set`, in one write. Returns how many it did."""
         entries = (self._entry(**arguments_of(answer)) for answer in answers)
-        return self._keep([one for one in entries if one])
+        return self._store([one for one in entries if one])
 
     def _entry(self, agent_name: str, *more: Any, **named: Any) -> Optional[Tuple[RequestFields, Entry]]:
         if not self.enabled or agent_name in self.exclude_agents:
@@ -231,12 +286,12 @@ class ResponseCache:
         return to_entry(self._clock(), agent_name, *more, **named)
 
     def _key_of(self, fields: RequestFields) -> bytes:
-        missed, key = self._missed
+        missed, key = self._last_miss
         return key if missed == fields else self._leased.get(fields) or cache_key(fields)
 
-    def _keep(self, answers: List[Tuple[RequestFields, Entry]]) -> int:
-        most = self._most // 2
-        sealed = [(fields, entry, seal_if_fits(entry, self._secret, most)) for fields, entry in answers]
+    def _store(self, answers: List[Tuple[RequestFields, Entry]]) -> int:
+        largest = self._max_bytes // 2
+        sealed = [(fields, entry, seal_if_fits(entry, self._secret, largest)) for fields, entry in answers]
         rows = [(entry.key, blob, fields[0]) for fields, entry, blob in sealed if blob]
         generation = self._disk.run(lambda store: self._write(store, rows), None) if rows else None
         if generation is None:
@@ -245,7 +300,7 @@ class ResponseCache:
             for fields, entry, blob in sealed:
                 if blob:
                     self._memory.drop(fields)
-                    self._hold(fields, _Held(entry, 0, row_id(entry.key)), generation)
+                    self._put_in_memory(fields, _MemoryEntry(entry, 0, row_id(entry.key)), generation)
         return len(rows)
 
     def _write(self, store: Store, rows: List[Tuple[bytes, bytes, str]]) -> bytes:
@@ -281,28 +336,33 @@ class ResponseCache:
         return self._folder if self.enabled else None
 
     def get_stats(self) -> Dict[str, Any]:
-        """What this object did (`hits`, `misses`, `hit_rate`, `evictions`, `integrity_failures`,
-        `saved_cost` in USD), and what the folder holds (`entries`, `size_mb`, and `total_hits`: the hits of
-        these entries by all processes, as far as they are written)."""
-        count = size = uses = 0
+        """Returns counters of this object, and the contents of the folder.
+
+        Returns:
+            Of this object `hits`, `misses`, `hit_rate` (text such as "66.7%"), `evictions`,
+            `integrity_failures`, `saved_cost` (USD) and `memory_entries`; of the folder `entries`, `size_mb`
+            and `total_hits`, the hits of its entries by all processes as far as they are written; and the
+            settings `enabled`, `cache_dir`, `ttl_hours` and `max_size_mb`.
+        """
+        count = size = total_hits = 0
         if self.enabled:
-            count, size, uses = self._disk.run(
+            count, size, total_hits = self._disk.run(
                 lambda store: (store.count(), store.size(), store.total_hits()), (0, 0, 0)
             )
         with self._mutex:
-            looked = self._hits + self._misses
+            lookups = self._hits + self._misses
             return {
                 "enabled": self.enabled,
                 "hits": self._hits,
                 "misses": self._misses,
-                "hit_rate": f"{100 * self._hits / looked:.1f}%" if looked else "0.0%",
+                "hit_rate": f"{100 * self._hits / lookups:.1f}%" if lookups else "0.0%",
                 "evictions": self._disk.evictions if self.enabled else 0,
-                "integrity_failures": self._forged,
-                "saved_cost": self._saved,
+                "integrity_failures": self._integrity_failures,
+                "saved_cost": self._saved_cost,
                 "size_mb": size / 2**20,
                 "entries": count,
                 "memory_entries": len(self._memory),
-                "total_hits": uses,
+                "total_hits": total_hits,
                 "cache_dir": str(self._folder) if self.enabled else None,
                 "ttl_hours": self.ttl_hours,
                 "max_size_mb": self.max_size_mb,
@@ -311,18 +371,18 @@ class ResponseCache:
     def explain_miss(
         self, agent_name: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
     ) -> Dict[str, Any]:
-        """Why an answer is not found: expired, or which fields differ from those of the nearest entry.
+        """Explains why `get` finds nothing: expired, or which fields differ from those of the nearest entry.
 
         Returns:
             `hit`, `reason` (a sentence), `differs` (names of fields), and of the entry that was compared
-            `model` and `age_seconds`.
+            `model` and `age_seconds` (None where there is none).
         """
         from .cache.diagnostics import explain, explained
 
         if not self.enabled:
             return explained(False, "The cache is switched off.")
         if agent_name in self.exclude_agents:
-            return explained(False, f"Answers of {agent_name} are not kept.")
+            return explained(False, f"Answers of {agent_name} are not cached.")
         fields = request_fields(agent_name, task, model, fingerprint)
         return self._disk.run(
             lambda store: explain(store, self._secret, fields, self._clock(), self._ttl),
@@ -332,7 +392,7 @@ class ResponseCache:
     def verify(self, remove: bool = False, most: int = -1) -> Dict[str, int]:
         """Checks the signature of every entry, or of the `most` that were used last.
 
-        Those that do not hold are removed only if told to.
+        `remove` also removes the forged and unreadable ones.
 
         Returns:
             Numbers of entries: `checked`, `valid`, `forged`, `unreadable`, `other_secret`, `removed`.
@@ -346,9 +406,9 @@ class ResponseCache:
     def acquire_lease(
         self, agent_name: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
     ) -> bool:
-        """Whether the caller is the one, of all processes, to find this answer; never waits.
+        """Returns True for one caller at a time, of all processes, which then finds the answer; never waits.
 
-        It has to call `release_lease` after. A process that dies lets go of its leases.
+        Call `release_lease` afterwards. The lease of a process that dies is released.
         """
         if not self.enabled:
             return True
@@ -357,7 +417,7 @@ class ResponseCache:
         try:
             granted = leases_of(self._folder).acquire(row_id(key))
         except OSError as error:
-            # Without locks on files there is no agreement: everyone asks.
+            # Without locks on files there is no agreement: every process asks.
             logger.warning("the cache has no leases: %s", error)
             return True
         if granted:
@@ -367,7 +427,7 @@ class ResponseCache:
     def release_lease(
         self, agent_name: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
     ) -> None:
-        """Lets the next one go ahead."""
+        """Releases the lease, so that another caller can take it."""
         if self.enabled:
             fields = request_fields(agent_name, task, model, fingerprint)
             key = self._leased.pop(fields, None) or cache_key(fields)
@@ -377,7 +437,7 @@ class ResponseCache:
                 logger.warning("the cache has no leases: %s", error)
 
     def close(self) -> None:
-        """Writes what is buffered and lets go of the files; the next call opens them again."""
+        """Writes what is buffered and closes the files; the next call opens them again."""
         with self._mutex:
             self._memory.clear()
         if self.enabled:
@@ -386,17 +446,12 @@ class ResponseCache:
     def __enter__(self) -> ResponseCache:
         return self
 
-    def __exit__(
-        self,
-        kind: Optional[Type[BaseException]],
-        error: Optional[BaseException],
-        trace: Optional[TracebackType],
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def after_fork(self) -> None:
-        """Called in a forked child: it opens files of its own."""
+        """Called in a forked child, which opens the files again."""
         self._mutex = threading.Lock()
         self._leased.clear()
-        self._touches = HitBuffer(self._mutex)
-        self._disk.forget_parent(self._touches)
+        self._hit_buffer = HitBuffer(self._mutex)
+        self._disk.after_fork(self._hit_buffer)

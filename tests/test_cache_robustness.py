@@ -274,7 +274,7 @@ class TestDisk:
             shutil.rmtree(folder)
 
     def test_without_shared_memory_it_uses_a_journal_and_says_so(self, tmp_path, caplog, monkeypatch):
-        from claude_force.cache import sqlite_connection as journal
+        from claude_force.storage import sqlite_files as journal
 
         def without_shared_memory(path):
             # This way of SQLite's to the file system is made for network folders.

@@ -89,7 +89,7 @@ class TestCache:
 
     def test_explain_says_what_differs_and_sends_nothing(self, kept, messages_server, capsys):
         assert main(["cache", "explain", "python-expert", "--task", "x"]) == 0
-        assert capsys.readouterr().out == "hit: This answer is kept.\n"
+        assert capsys.readouterr().out == "hit: This answer is cached.\n"
         assert main(["cache", "explain", "python-expert", "--task", "y", "--json"]) == 0
         assert json_of(capsys)["differs"] == ["task"]
         assert len(messages_server.requests) == 1

@@ -19,12 +19,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from claude_force.cache.entries import Entry, is_signed_by, key_of, seal, unseal
 from claude_force.cache.memory import MemoryLayer
 from claude_force.cache.request_key import cache_key, encode, field_checksums, request_fields
 from claude_force.errors import CacheError
 from claude_force.response_cache import ResponseCache
-from claude_force.storage.secret import find_secret
-from claude_force.storage.signing import Entry, Secret, is_of, key_of, seal, unseal
+from claude_force.storage.signing import Secret, find_secret
 
 ASKED = ("python-expert", "What are decorators?", "claude-sonnet-5-5")
 SECRET = "a secret of the tests"
@@ -142,13 +142,13 @@ class TestSignature:
         sealed = bytearray(seal(entry, OWN))
         bit = data.draw(st.integers(0, len(sealed) * 8 - 1))
         sealed[bit // 8] ^= 1 << bit % 8
-        assert not is_of(bytes(sealed), OWN) or unseal(bytes(sealed), entry.key, OWN) is None
+        assert not is_signed_by(bytes(sealed), OWN) or unseal(bytes(sealed), entry.key, OWN) is None
 
     @given(ENTRIES, st.integers(0, 300))
     def test_any_cut_breaks_it(self, entry, length):
         sealed = seal(entry, OWN)
         if length < len(sealed):
-            assert not is_of(sealed[:length], OWN) or unseal(sealed[:length], entry.key, OWN) is None
+            assert not is_signed_by(sealed[:length], OWN) or unseal(sealed[:length], entry.key, OWN) is None
 
     @given(ENTRIES, st.binary(min_size=16, max_size=16))
     def test_a_copy_under_another_key_is_a_forgery(self, entry, key):
@@ -159,8 +159,8 @@ class TestSignature:
     def test_another_secret_does_not_hold_and_says_whose_it_is_not(self, entry):
         sealed = seal(entry, OWN)
         assert unseal(sealed, entry.key, OTHER) is None
-        assert is_of(sealed, OWN)
-        assert not is_of(sealed, OTHER)
+        assert is_signed_by(sealed, OWN)
+        assert not is_signed_by(sealed, OTHER)
 
     @pytest.mark.parametrize("cost", [None, 0.0, 0.25])
     def test_an_entry_has_the_same_bytes_in_every_release_so_that_what_was_kept_is_found(self, cost):
@@ -187,7 +187,7 @@ class TestSignature:
         sealed = seal(Entry(b"k" * 16, 0.0, 0, 0, None, b"", "", ""), OWN)
         assert key_of(sealed) == b"k" * 16
         assert key_of(sealed[:-1]) == key_of(b"") == b""
-        assert not is_of(sealed.decode("latin-1"), OWN)
+        assert not is_signed_by(sealed.decode("latin-1"), OWN)
 
 
 class TestMemory:
@@ -710,7 +710,7 @@ class TestExplanation:
     def test_a_hit_an_old_answer_another_secret_and_nothing_at_all(self, folder):
         clock = Hours()
         with again(folder, clock=clock) as cache:
-            assert "No answer of a is kept" in cache.explain_miss("a", "t", "m")["reason"]
+            assert "No answer of a is cached" in cache.explain_miss("a", "t", "m")["reason"]
             cache.set("a", "t", "m", "x")
             assert cache.explain_miss("a", "t", "m")["hit"] is True
             clock.now += 30
@@ -725,13 +725,13 @@ class TestExplanation:
             sealed[-1] ^= 1
         with again(folder) as cache:
             assert "invalid signature" in cache.explain_miss("a", "t", "m")["reason"]
-            assert "No answer of a is kept" in cache.explain_miss("a", "another task", "m")["reason"]
+            assert "No answer of a is cached" in cache.explain_miss("a", "another task", "m")["reason"]
 
     def test_of_a_cache_that_is_off_or_leaves_the_agent_out(self, folder):
         with ResponseCache(enabled=False) as cache:
             assert "switched off" in cache.explain_miss("a", "t", "m")["reason"]
         with again(folder, exclude_agents=["a"]) as cache:
-            assert "not kept" in cache.explain_miss("a", "t", "m")["reason"]
+            assert "not cached" in cache.explain_miss("a", "t", "m")["reason"]
 
     def test_changes_nothing(self, cache):
         cache.set("a", "t", "m", "x")

@@ -8,7 +8,7 @@ from typing import Dict, NamedTuple, Optional, Tuple, Union
 
 from .. import settings
 from ..errors import ConfigurationError, ConfigurationNotFoundError, FileAccessError
-from ..storage.named_paths import NamedPaths
+from ..storage.input_paths import NamedPaths
 from ..storage.project_files import ProjectFiles, refuse_irregular, shown
 from ..storage.project_root import has_entry, project_root, upwards
 from .files import Bounds

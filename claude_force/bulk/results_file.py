@@ -30,7 +30,7 @@ from typing import (
 
 from ..errors import InputError
 from ..storage.locks import try_lock
-from ..storage.places import folder_of, granted_path
+from ..storage.output_paths import folder_of, granted_path
 from ..storage.private_files import PUBLIC_FILE
 from ..types import AgentResult
 from .disk_space import DISK_FULL, DiskReservation

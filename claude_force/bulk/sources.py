@@ -8,7 +8,7 @@ from typing import Dict, Iterator, NamedTuple, Optional, Sequence
 
 from ..errors import FileAccessError, InputError
 from ..storage.file_walk import FileWalk, Match, has_magic, split_pattern
-from ..storage.named_paths import Grant, NamedPaths
+from ..storage.input_paths import Grant, NamedPaths
 from ..storage.project_files import ProjectFiles, shown
 from .task_file import TaskRow
 

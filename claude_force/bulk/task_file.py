@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterable, Iterator, Mapping, Optional, TextIO
 
 from ..errors import InputError
-from ..storage.named_paths import open_named
+from ..storage.input_paths import open_named
 from .task_readers import (
     AGENT,
     NO_AGENT,

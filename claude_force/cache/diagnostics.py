@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any, Dict, List, Optional, Tuple
 
-from ..storage.signing import Entry, Secret, is_of, key_of, unseal
-from .repair import FAULTS
+from ..storage.signing import Secret
+from ..storage.sqlite_files import FAULTS
+from .entries import Entry, is_signed_by, key_of, unseal
 from .request_key import RequestFields, cache_key, field_checksums
 from .store import Store, row_id
 
@@ -40,7 +41,7 @@ def _verdict(store: Store, secret: Secret, identity: int) -> str:
         return "unreadable"
     if type(sealed) is not bytes:
         return "unreadable"
-    if not is_of(sealed, secret):
+    if not is_signed_by(sealed, secret):
         return "other_secret"
     key = key_of(sealed)
     return "valid" if row_id(key) == identity and unseal(sealed, key, secret) else "forged"
@@ -57,7 +58,7 @@ def explain(store: Store, secret: Secret, fields: RequestFields, now: float, ttl
     row = store.get(key)
     if row is None:
         return _nearest(store, secret, fields, now)
-    if not is_of(row[0], secret):
+    if not is_signed_by(row[0], secret):
         return explained(False, "The cached answer was signed with another secret.")
     entry = unseal(row[0], key, secret)
     if entry is None:
@@ -70,7 +71,7 @@ def explain(store: Store, secret: Secret, fields: RequestFields, now: float, ttl
             entry=entry,
             now=now,
         )
-    return explained(True, "This answer is kept.", entry=entry, now=now)
+    return explained(True, "This answer is cached.", entry=entry, now=now)
 
 
 def _nearest(store: Store, secret: Secret, fields: RequestFields, now: float) -> Dict[str, Any]:
@@ -78,14 +79,14 @@ def _nearest(store: Store, secret: Secret, fields: RequestFields, now: float) ->
     mine = field_checksums(fields)
     for identity in store.identities(fields[0], _LOOKED_AT):
         sealed = store.sealed(identity)
-        entry = unseal(sealed, key_of(sealed), secret) if sealed and is_of(sealed, secret) else None
+        entry = unseal(sealed, key_of(sealed), secret) if sealed and is_signed_by(sealed, secret) else None
         if entry is None:
             continue
         differs = _differing(mine, json.loads(entry.about)[2])
         if best is None or len(differs) < len(best[0]):
             best = differs, entry
     if best is None:
-        return explained(False, f"No answer of {fields[0]} is kept.")
+        return explained(False, f"No answer of {fields[0]} is cached.")
     differs, entry = best
     model = json.loads(entry.about)[1]
     what = ", ".join(f"model ({model} there, {fields[2]} here)" if one == "model" else one for one in differs)

@@ -1,20 +1,48 @@
-"""From an answer, as callers hand it in, to the entry that is kept, and to the hit that it makes."""
+"""Cache entries: from an answer to the signed bytes that are stored, and back to the hit that it makes. Pure.
+
+A sealed entry is the id of the secret, the signature, and what is signed: a head of fixed length with the
+lengths of the texts, then the texts one after the other. The signature is an HMAC-SHA256 over every field,
+the key among them.
+"""
 
 from __future__ import annotations
 
+import hmac
 import json
 import logging
 import struct
-from typing import Any, Callable, Dict, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Tuple
 
-from ..storage.signing import Entry, Secret, seal
+from ..storage.signing import ID_BYTES, Secret
 from .request_key import RequestFields, cache_key, field_checksums, request_fields
 
 logger = logging.getLogger(__name__)
 
 FORGED = "a cache entry whose signature does not hold was removed"
-
 NO_FINGERPRINT: Mapping[str, str] = {}
+# Signed too: an entry of another format is never taken for one of this.
+FORMAT = 1
+
+# Format, key, created, input and output tokens, cost and whether it is known, lengths of the texts.
+_HEAD = struct.Struct(">B16sdQQd?3I")
+_SIGNED_FROM = ID_BYTES + 32
+_TEXTS_FROM = _SIGNED_FROM + _HEAD.size
+
+
+class Entry(NamedTuple):
+    """A stored answer. `created` is Unix time in seconds, `cost` USD, `extra` JSON or empty.
+
+    `about` is JSON: agent, model, and checksums of the request's fields. No hit needs it, so none decodes it.
+    """
+
+    key: bytes
+    created: float
+    input_tokens: int
+    output_tokens: int
+    cost: Optional[float]
+    about: bytes
+    extra: str
+    response: str
 
 
 def to_entry(
@@ -39,6 +67,14 @@ def to_entry(
     more = json.dumps(dict(extra)) if extra else ""
     counts = (created, input_tokens, output_tokens, estimated_cost)
     return fields, Entry(key_of(fields), *counts, about, more, response)
+
+
+def arguments_of(answer: Mapping[str, Any]) -> Dict[str, Any]:
+    """The arguments of `set` that an answer holds, in either spelling of the agent's name."""
+    arguments = dict(answer)
+    if "agent" in arguments:
+        arguments["agent_name"] = arguments.pop("agent")
+    return arguments
 
 
 def seal_if_fits(entry: Entry, secret: Secret, most: int) -> Optional[bytes]:
@@ -70,3 +106,51 @@ def to_hit(entry: Entry, age: float, hits: int) -> Dict[str, Any]:
     }
     # Decoded anew each time: a caller may change what it is given.
     return {**json.loads(extra), **hit} if extra else hit
+
+
+def seal(entry: Entry, secret: Secret) -> bytes:
+    """Raises struct.error for a count of tokens that is negative or no integer."""
+    extra, response = (text.encode("utf-8", "surrogatepass") for text in entry[6:])
+    texts = (entry.about, extra, response)
+    head = _HEAD.pack(
+        FORMAT,
+        *entry[:4],
+        0.0 if entry.cost is None else entry.cost,
+        entry.cost is not None,
+        *map(len, texts),
+    )
+    signed = b"".join((head, *texts))
+    return b"".join((secret.id, secret.sign(signed), signed))
+
+
+def is_signed_by(sealed: object, secret: Secret) -> bool:
+    """Whether an entry claims to be signed with this secret."""
+    return type(sealed) is bytes and sealed[:ID_BYTES] == secret.id
+
+
+def unseal(sealed: bytes, key: bytes, secret: Secret) -> Optional[Entry]:
+    """The entry, or None when its signature does not hold for this key and secret."""
+    signature = secret.sign(memoryview(sealed)[_SIGNED_FROM:])
+    if not hmac.compare_digest(signature, sealed[ID_BYTES:_SIGNED_FROM]) or len(sealed) < _TEXTS_FROM:
+        return None
+    head = _HEAD.unpack_from(sealed, _SIGNED_FROM)
+    if head[0] != FORMAT or head[1] != key:
+        return None
+    _, _, created, input_tokens, output_tokens, cost, priced, about, extra, response = head
+    about += _TEXTS_FROM
+    extra += about
+    return Entry(
+        key,
+        created,
+        input_tokens,
+        output_tokens,
+        cost if priced else None,
+        sealed[_TEXTS_FROM:about],
+        sealed[about:extra].decode("utf-8", "surrogatepass"),
+        sealed[extra : extra + response].decode("utf-8", "surrogatepass"),
+    )
+
+
+def key_of(sealed: bytes) -> bytes:
+    """The key that an entry says it is for, not yet verified; empty where it is too short for one."""
+    return _HEAD.unpack_from(sealed, _SIGNED_FROM)[1] if len(sealed) >= _TEXTS_FROM else b""

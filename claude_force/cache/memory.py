@@ -1,18 +1,24 @@
-"""The memory layer: least recently used goes first, bounded in bytes."""
+"""What the cache holds in memory: entries, and hits that are not yet written to the disk."""
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
-from typing import Generic, Hashable, Optional, Tuple, TypeVar
+from itertools import islice
+from time import time_ns
+from typing import Dict, Generic, Hashable, List, Optional, Tuple, TypeVar
 
 V = TypeVar("V")
 
 
 class MemoryLayer(Generic[V]):
-    """Not thread-safe: its owner holds a lock. `most_bytes` bounds the sum of the sizes given to `put`."""
+    """Values by key, the least recently used evicted first. Not thread-safe: its owner holds a lock.
 
-    def __init__(self, most_bytes: int) -> None:
-        self._most = most_bytes
+    `max_bytes` bounds the sum of the sizes given to `put`.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
         self._items: OrderedDict[Hashable, Tuple[V, int]] = OrderedDict()
         self.size = 0
 
@@ -24,13 +30,13 @@ class MemoryLayer(Generic[V]):
         return item[0]
 
     def put(self, key: Hashable, value: V, size: int) -> None:
-        """Keeps `value`, unless it alone is over the bound: then the others stay, and nothing of this key."""
+        """Stores `value`; where it alone is over the bound, nothing of this key, and evicts no other."""
         self.drop(key)
-        if size > self._most:
+        if size > self._max_bytes:
             return
         self.size += size
         self._items[key] = (value, size)
-        while self.size > self._most:
+        while self.size > self._max_bytes:
             self.size -= self._items.popitem(last=False)[1][1]
 
     def drop(self, key: Hashable) -> None:
@@ -44,3 +50,38 @@ class MemoryLayer(Generic[V]):
 
     def __len__(self) -> int:
         return len(self._items)
+
+
+class HitBuffer:
+    """By row id: the time of the last hit in nanoseconds, and the number of hits.
+
+    The caller of `add` holds `mutex` already; the other methods are called without it.
+    """
+
+    def __init__(self, mutex: threading.Lock) -> None:
+        self._hits: Dict[int, Tuple[int, int]] = {}
+        self._mutex = mutex
+
+    def add(self, identity: int) -> None:
+        hits = self._hits.get(identity)
+        self._hits[identity] = (time_ns(), hits[1] + 1 if hits else 1)
+
+    def take(self, most: int) -> List[Tuple[int, int, int]]:
+        """Removes up to `most` and returns them as (time, number, row id)."""
+        with self._mutex:
+            taken = [(at, number, identity) for identity, (at, number) in islice(self._hits.items(), most)]
+            for _, _, identity in taken:
+                del self._hits[identity]
+        return taken
+
+    def count(self, identity: int) -> int:
+        return self._hits.get(identity, (0, 0))[1]
+
+    def discard(self, identity: int) -> None:
+        self._hits.pop(identity, None)
+
+    def __contains__(self, identity: object) -> bool:
+        return identity in self._hits
+
+    def __len__(self) -> int:
+        return len(self._hits)

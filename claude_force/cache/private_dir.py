@@ -11,7 +11,7 @@ from .. import settings
 from ..advice import Wording
 from ..agents.discovery import project_folder
 from ..errors import CacheError
-from ..storage.places import base_in_project, whole_path
+from ..storage.output_paths import base_in_project, whole_path
 from ..storage.private_files import Folder, make_folders, make_private
 
 _OWN_FILES = ("secret", "lock", "generation", "leases", "secret.*", "answers-*", "probe-*")

@@ -1,4 +1,4 @@
-"""The disk layer as the cache sees it: opened when needed, mended when damaged, and never in the way."""
+"""The disk layer that never fails a call: opened when needed, rebuilt when damaged."""
 
 from __future__ import annotations
 
@@ -10,46 +10,48 @@ from pathlib import Path
 from typing import Any, Callable, List, Optional, TypeVar, Union
 
 from ..storage.locks import FolderLock, SharedCounter
-from ..storage.signing import FORMAT, Secret, is_of, key_of, unseal
-from .repair import FAULTS, is_damage, rebuild
-from .store import HitBuffer, Store
+from ..storage.signing import Secret
+from ..storage.sqlite_files import FAULTS, is_damage
+from .entries import FORMAT, is_signed_by, key_of, unseal
+from .memory import HitBuffer
+from .store import Store
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# After a fork the child must neither use nor close what its parent opened: SQLite's locks belong to
-# the process, and closing lets go of them.
+# After a fork the child must neither use nor close what its parent opened: SQLite's locks belong to the
+# process, and closing releases them.
 _OF_PARENTS: List[Any] = []
 
 
 class RecoveringStore:
-    """Work on the store, from any thread. A fault is logged and gives what the caller has for that case."""
+    """Runs work on the store, from any thread. A fault is logged and gives the caller's default."""
 
-    def __init__(self, folder: Path, most_bytes: int, secret: Secret, touches: HitBuffer) -> None:
+    def __init__(self, folder: Path, most_bytes: int, secret: Secret, hits: HitBuffer) -> None:
         self._folder, self._most, self._secret = folder, most_bytes, secret
         self._path = folder / f"answers-{FORMAT}.db"
         self._mutex = threading.RLock()
-        self._open: Optional[_Open] = None
-        # Its content changes when any process withdraws an entry; empty as long as nothing is open.
+        self._open: Optional[_OpenStore] = None
+        # Changes when any process removes an entry; empty while nothing is open.
         self.generation: Union[bytes, mmap.mmap] = b""
         self._evicted = 0
-        self._touches = touches
+        self._hits = hits
 
-    def run(self, work: Callable[[Store], T], otherwise: T) -> T:
-        """`work` on the open store, a second time after damage was mended; `otherwise` after any fault."""
+    def run(self, work: Callable[[Store], T], default: T) -> T:
+        """Returns `work(store)`, tried again after damage was repaired; `default` after any fault."""
         with self._mutex:
             try:
                 return work(self._store())
             except (*FAULTS, OSError) as error:
-                if not self._mended(error):
+                if not self._rebuilt(error):
                     _report(error)
-                    return otherwise
+                    return default
             try:
                 return work(self._store())
             except (*FAULTS, OSError) as error:
                 _report(error)
-                return otherwise
+                return default
 
     @property
     def evictions(self) -> int:
@@ -68,29 +70,39 @@ class RecoveringStore:
             except (*FAULTS, OSError) as error:
                 _report(error)
 
+    def after_fork(self, hits: HitBuffer) -> None:
+        """Called in a forked child, with a buffer for its hits."""
+        if self._open is not None:
+            _OF_PARENTS.append(self._open)
+        self._open, self.generation = None, b""
+        self._mutex, self._hits = threading.RLock(), hits
+
     def _store(self) -> Store:
         opened = self._open
         if opened is not None and (opened.seen == self.generation[:] or opened.is_current()):
             return opened.store
         self.close()
         if self._open is None:
-            self._open = _Open(self._folder, self._path, self._most, self._touches)
+            self._open = _OpenStore(self._folder, self._path, self._most, self._hits)
             self.generation = self._open.generation.number
         return self._open.store
 
-    def _mended(self, error: Exception) -> bool:
-        """Whether another try is worth it."""
+    def _rebuilt(self, error: Exception) -> bool:
+        """Repairs damage. Returns whether another try is worth it."""
         if not is_damage(error):
             return False
         before = self._inode()
         self.close()
+        # Imported here: hardly any process needs it.
+        from .repair import rebuild
+
         try:
             lock = FolderLock(self._folder / "lock")
             try:
                 with lock:
-                    # Another process may have mended it while this one waited.
+                    # Another process may have rebuilt it while this one waited.
                     if self._inode() == before:
-                        rebuild(self._path, self._judge)
+                        rebuild(self._path, self._agent_of)
                         SharedCounter(self._folder / "generation").advance()
             finally:
                 lock.close()
@@ -105,36 +117,30 @@ class RecoveringStore:
         except FileNotFoundError:
             return 0
 
-    def _judge(self, sealed: bytes) -> Optional[str]:
-        if not is_of(sealed, self._secret):
-            # Whether it is whole is for the owner of its secret to say.
+    def _agent_of(self, sealed: bytes) -> Optional[str]:
+        """The agent of an entry; None where its signature does not hold."""
+        if not is_signed_by(sealed, self._secret):
+            # Only the owner of its secret can verify it.
             return ""
         entry = unseal(sealed, key_of(sealed), self._secret)
         return str(json.loads(entry.about)[0]) if entry is not None else None
 
-    def forget_parent(self, touches: HitBuffer) -> None:
-        """To be called in the child after a fork, with touches of its own."""
-        if self._open is not None:
-            _OF_PARENTS.append(self._open)
-        self._open, self.generation = None, b""
-        self._mutex, self._touches = threading.RLock(), touches
 
-
-class _Open:
+class _OpenStore:
     """The files of an open store."""
 
-    def __init__(self, folder: Path, path: Path, most_bytes: int, touches: HitBuffer) -> None:
+    def __init__(self, folder: Path, path: Path, most_bytes: int, hits: HitBuffer) -> None:
         self._lock = FolderLock(folder / "lock")
         try:
             self.generation = SharedCounter(folder / "generation")
             self.seen = self.generation.read()
-            self.store = Store(path, most_bytes, self._lock, self.generation, touches)
+            self.store = Store(path, most_bytes, self._lock, self.generation, hits)
         except BaseException:
             self._lock.close()
             raise
 
     def is_current(self) -> bool:
-        """Whether the path still names this file: another process may have mended it."""
+        """Whether the path still names this file: another process may have rebuilt it."""
         self.seen = self.generation.read()
         return self.store.is_current()
 
@@ -146,5 +152,5 @@ class _Open:
 
 
 def _report(error: Exception) -> None:
-    # Its words alone: a record that somebody keeps would hold, with the error's frames, the files open.
+    # The text alone: with the error's frames, a handler that stores records would keep the files open.
     logger.warning("the cache failed: %s", str(error), extra={"error_type": type(error).__name__})

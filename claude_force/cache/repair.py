@@ -1,86 +1,62 @@
-"""A damaged cache file: what can still be read and verified goes into a new one."""
+"""Rebuilds a damaged cache file from the entries that can still be read and verified."""
 
 from __future__ import annotations
 
 import logging
+import os
+import shutil
 import sqlite3
 import time
 from pathlib import Path
 from typing import Callable, Iterator, Optional, Set
 
-from ..storage.private_files import check_database
-from ..storage.signing import key_of
-from .integrity import with_new_header
-from .sqlite_connection import connect
+from ..storage.private_files import check_database, open_private, read_private
+from ..storage.sqlite_files import FAULTS, PAGE_BYTES, connect, remove, set_aside
+from .entries import key_of
 from .store import PUT, SCHEMA, USE, row_id
 
 logger = logging.getLogger(__name__)
 
-# The agent of a sealed entry; None for one that is not to be kept.
+_HEADER_BYTES = 100
+# The magic string, the size of a page, either journal mode, and what is the same in every file.
+_OPENING = b"SQLite format 3\0" + PAGE_BYTES.to_bytes(2, "big")
+_MODES = (b"\1\1", b"\2\2")
+_FRACTIONS = b"\0@  "
+_SCHEMA_FORMAT, _UTF_8 = 4, 1
+_MODE = slice(18, 20)
+_FIXED = (slice(0, 18), _MODE, slice(20, 24), slice(44, 48), slice(56, 60))
+
+# Returns the agent of a sealed entry; None for one that is not to be kept.
 EntryValidator = Callable[[bytes], Optional[str]]
 
-# What SQLite raises; of a damaged schema it can't even say in UTF-8 what is wrong.
-FAULTS = (sqlite3.Error, UnicodeDecodeError)
-_DAMAGE = (
-    "malformed",
-    "readonly database",
-    "decode to UTF-8",
-    "no such table",
-    "no such column",
-    "not a database",
-    "unsupported file format",
-)
-_SUFFIXES = ("", "-wal", "-shm", "-journal")
 
+def rebuild(path: Path, validate: EntryValidator) -> int:
+    """Puts a new file in the place of the damaged one, which is set aside. The caller holds the lock.
 
-def is_damage(error: Exception) -> bool:
-    """Whether the file itself is at fault, not a lock or a full disk."""
-    # No entry breaks a constraint of the tables that were made.
-    if isinstance(error, (UnicodeDecodeError, sqlite3.IntegrityError)):
-        return True
-    return isinstance(error, sqlite3.Error) and any(words in str(error) for words in _DAMAGE)
-
-
-def rebuild(path: Path, judge: EntryValidator) -> int:
-    """Puts a new file in the damaged one's place. To be called under the folder's lock.
-
-    Returns the number of entries saved. The damaged file is kept beside it, the newest one alone.
+    Returns the number of entries saved. Raises sqlite3.Error, OSError.
     """
     fresh = path.with_name(f"{path.name}.mending")
-    _remove(fresh)
+    remove(fresh)
     try:
-        saved = _copy(path, fresh, judge)
+        saved = _copy(path, fresh, validate)
     except BaseException:
-        # On a full disk it would only take what room is left.
-        _remove(fresh)
+        # A full disk needs the space back.
+        remove(fresh)
         raise
-    for older in path.parent.glob(f"{path.name}.damaged-*"):
-        older.unlink()
-    aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
-    for suffix in _SUFFIXES:
-        part = path.with_name(path.name + suffix)
-        if part.exists():
-            part.replace(aside.with_name(aside.name + suffix))
+    aside = set_aside(path)
     fresh.replace(path)
     logger.warning("%s was damaged: %d entries saved, the file is kept as %s", path, saved, aside.name)
     return saved
 
 
-def _remove(path: Path) -> None:
-    for suffix in _SUFFIXES:
-        part = path.with_name(path.name + suffix)
-        if part.exists():
-            part.unlink()
-
-
-def _copy(damaged: Path, fresh: Path, judge: EntryValidator) -> int:
+def _copy(damaged: Path, fresh: Path, validate: EntryValidator) -> int:
     db = connect(fresh, SCHEMA, 0)
     saved: Set[int] = set()
     try:
         db.execute("BEGIN")
         for sealed in _readable(damaged):
             identity = row_id(key_of(sealed))
-            agent = judge(sealed)
+            agent = validate(sealed)
             if agent is not None and identity not in saved:
                 row = db.execute(PUT, (sealed,)).lastrowid
                 db.execute(USE, (identity, row, time.time_ns(), agent))
@@ -93,12 +69,12 @@ def _copy(damaged: Path, fresh: Path, judge: EntryValidator) -> int:
 
 
 def _readable(path: Path) -> Iterator[bytes]:
-    """The sealed entries of a damaged file; of one with a damaged header they are read from a copy."""
+    """The sealed entries of a damaged file; with a damaged header they are read from a copy."""
     copy = path.with_name(f"{path.name}.salvage")
     try:
-        yield from _entries(copy if with_new_header(path, copy) else path)
+        yield from _entries(copy if _with_new_header(path, copy) else path)
     finally:
-        _remove(copy)
+        remove(copy)
 
 
 def _entries(path: Path) -> Iterator[bytes]:
@@ -106,7 +82,7 @@ def _entries(path: Path) -> Iterator[bytes]:
     check_database(path)
     db = sqlite3.connect(str(path), isolation_level=None)
     try:
-        # Without it SQLite refuses a file that is shorter than its header says.
+        # Otherwise SQLite refuses a file that is shorter than its header says.
         db.execute("PRAGMA writable_schema=ON")
         for row in sorted(_rows(db)):
             try:
@@ -120,7 +96,7 @@ def _entries(path: Path) -> Iterator[bytes]:
 
 
 def _rows(db: sqlite3.Connection) -> Set[int]:
-    """From each place that names them, as far as it can be read."""
+    """Row numbers from each place that has them, as far as it can be read."""
     found: Set[int] = set()
     for query in (
         "SELECT row FROM use",
@@ -133,3 +109,35 @@ def _rows(db: sqlite3.Connection) -> Set[int]:
         except FAULTS as error:
             logger.info("read %d rows before the damage: %s", len(found), error)
     return found
+
+
+def _with_new_header(path: Path, copy: Path) -> bool:
+    """Makes a copy that SQLite can read, where the header is damaged. Returns whether it did."""
+    with os.fdopen(read_private(path), "rb") as damaged:
+        header = damaged.read(_HEADER_BYTES)
+        if not header or _is_header(header):
+            return False
+        damaged.seek(0)
+        with os.fdopen(open_private(copy, os.O_TRUNC), "wb") as file:
+            shutil.copyfileobj(damaged, file)
+    with os.fdopen(open_private(copy), "r+b") as file:
+        size = os.fstat(file.fileno()).st_size
+        file.write(_header(size // PAGE_BYTES))
+        file.truncate(-(-size // PAGE_BYTES) * PAGE_BYTES)
+    return True
+
+
+def _is_header(header: bytes) -> bool:
+    own = _header(0)
+    return len(header) == _HEADER_BYTES and all(
+        header[part] == own[part] or (part is _MODE and header[part] in _MODES) for part in _FIXED
+    )
+
+
+def _header(pages: int) -> bytes:
+    """The header of a file without free pages, which is for reading only."""
+    header = bytearray(_HEADER_BYTES)
+    header[:24] = _OPENING + _MODES[0] + _FRACTIONS
+    header[28:32] = pages.to_bytes(4, "big")
+    header[47], header[59] = _SCHEMA_FORMAT, _UTF_8
+    return bytes(header)

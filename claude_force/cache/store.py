@@ -7,52 +7,15 @@ its versions before 3.51.3 can lose data when two processes reset the WAL at the
 from __future__ import annotations
 
 import sqlite3
-import threading
 import time
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from time import time_ns
-from typing import Dict, Iterable, Iterator, List, Optional, Tuple
+from typing import Iterable, Iterator, List, Optional, Tuple
 
 from ..storage.locks import FolderLock, SharedCounter
-from .sqlite_connection import connect, page_size
-
-
-class HitBuffer:
-    """By row id: the time of the last use in nanoseconds, and the number of uses.
-
-    Whoever notes a use holds `mutex` already; the rest is called without it.
-    """
-
-    def __init__(self, mutex: threading.Lock) -> None:
-        self._noted: Dict[int, Tuple[int, int]] = {}
-        self._mutex = mutex
-
-    def note(self, identity: int) -> None:
-        noted = self._noted.get(identity)
-        self._noted[identity] = (time_ns(), noted[1] + 1 if noted else 1)
-
-    def take(self, most: int) -> List[Tuple[int, int, int]]:
-        """Up to `most` as (time, uses, row id), no longer noted from here on."""
-        with self._mutex:
-            taken = [(at, uses, identity) for identity, (at, uses) in islice(self._noted.items(), most)]
-            for _, _, identity in taken:
-                del self._noted[identity]
-        return taken
-
-    def uses(self, identity: int) -> int:
-        return self._noted.get(identity, (0, 0))[1]
-
-    def forget(self, identity: int) -> None:
-        self._noted.pop(identity, None)
-
-    def __contains__(self, identity: object) -> bool:
-        return identity in self._noted
-
-    def __len__(self) -> int:
-        return len(self._noted)
-
+from ..storage.sqlite_files import connect
+from .memory import HitBuffer
 
 # Answers lie in the order of their arrival, so that storing one touches few pages; they are found, and
 # aged, by the small table of their uses.
@@ -65,7 +28,7 @@ SCHEMA = (
 PUT = "INSERT INTO answer (sealed) VALUES (?)"
 USE = "INSERT INTO use (id, row, at, hits, agent) VALUES (?, ?, ?, 0, ?)"
 _GET = "SELECT sealed, hits FROM use LEFT JOIN answer USING (row) WHERE id = ?"
-_TOUCH = "UPDATE use SET at = ?, hits = hits + ? WHERE id = ?"
+_ADD_HITS = "UPDATE use SET at = ?, hits = hits + ? WHERE id = ?"
 _OLDEST = "SELECT id FROM use ORDER BY at LIMIT ?"
 _DROP_ANSWER = "DELETE FROM answer WHERE row = (SELECT row FROM use WHERE id = ?)"
 _DROP_USE = "DELETE FROM use WHERE id = ?"
@@ -73,7 +36,7 @@ _DROP_USE = "DELETE FROM use WHERE id = ?"
 # What one call does for all others is bounded, so that no single set is slow.
 _EVICTED_AT_ONCE = 16
 _EVICTED_PER_CALL = 64
-_TOUCHED_PER_CALL = 64
+_HITS_PER_CALL = 64
 _BYTES_BETWEEN_CHECKS = 64 * 1024
 _CHECKS_PER_FILL = 256
 _WAL_SHARE = 8
@@ -95,9 +58,9 @@ class Store:
     """
 
     def __init__(
-        self, path: Path, most_bytes: int, lock: FolderLock, generation: SharedCounter, touches: HitBuffer
+        self, path: Path, most_bytes: int, lock: FolderLock, generation: SharedCounter, hits: HitBuffer
     ) -> None:
-        self._path, self._lock, self.generation, self._touches = path, lock, generation, touches
+        self._path, self._lock, self.generation, self._hits = path, lock, generation, hits
         self._check_every = min(_BYTES_BETWEEN_CHECKS, most_bytes // _CHECKS_PER_FILL)
         self._unchecked = self._check_every
         self.evictions = 0
@@ -107,8 +70,8 @@ class Store:
         with lock:
             self._db = connect(path, SCHEMA, wal)
             self._inode = path.stat().st_ino
-        self._page_size = page_size(self._db)
-        self._most_pages = (most_bytes - wal) // self._page_size
+        self._page_bytes = int(self._db.execute("PRAGMA page_size").fetchone()[0])
+        self._most_pages = (most_bytes - wal) // self._page_bytes
         # Cursors of their own save the making of one for each statement.
         self._reader, self._writer = self._db.cursor(), self._db.cursor()
 
@@ -126,8 +89,8 @@ class Store:
         with self._lock, self._db:
             # Not IMMEDIATE, which takes a statement's time: the first that follows writes, under the lock.
             self._writer.execute("BEGIN")
-            if self._touches:
-                self._write_touches(_TOUCHED_PER_CALL)
+            if self._hits:
+                self._write_hits(_HITS_PER_CALL)
             for key, sealed, agent in entries:
                 identity = row_id(key)
                 replaced |= self._insert(identity, sealed, agent)
@@ -194,7 +157,7 @@ class Store:
 
     def size(self) -> int:
         """Bytes of the pages in use."""
-        return self._pages() * self._page_size
+        return self._pages() * self._page_bytes
 
     def expect_sound(self) -> None:
         """Raises sqlite3.DatabaseError where the file is damaged. Looks once: it reads the whole file."""
@@ -213,10 +176,10 @@ class Store:
 
     def close(self) -> None:
         try:
-            if self._touches:
+            if self._hits:
                 with self._lock, self._db:
                     self._db.execute("BEGIN IMMEDIATE")
-                    self._write_touches(len(self._touches))
+                    self._write_hits(len(self._hits))
         finally:
             # The last one to close makes a checkpoint.
             with self._lock:
@@ -231,8 +194,8 @@ class Store:
             yield
         self.generation.advance()
 
-    def _write_touches(self, most: int) -> None:
-        self._db.executemany(_TOUCH, self._touches.take(most))
+    def _write_hits(self, most: int) -> None:
+        self._db.executemany(_ADD_HITS, self._hits.take(most))
 
     def _keep_within_bounds(self, spare: int) -> None:
         self._unchecked = 0
@@ -246,16 +209,16 @@ class Store:
 
     def _oldest(self, wanted: int, spare: int) -> List[int]:
         # A row whose use is noted and not yet written is not the oldest.
-        some = wanted + min(len(self._touches), _TOUCHED_PER_CALL) + 1
+        some = wanted + min(len(self._hits), _HITS_PER_CALL) + 1
         found = (row[0] for row in self._db.execute(_OLDEST, (some,)).fetchall())
-        return list(islice((one for one in found if one not in self._touches and one != spare), wanted))
+        return list(islice((one for one in found if one not in self._hits and one != spare), wanted))
 
     def _delete(self, identities: List[int]) -> int:
         ids = [(identity,) for identity in identities]
         gone = self._db.executemany(_DROP_ANSWER, ids).rowcount
         self._db.executemany(_DROP_USE, ids)
         for identity in identities:
-            self._touches.forget(identity)
+            self._hits.discard(identity)
         return gone
 
     def _pages(self) -> int:

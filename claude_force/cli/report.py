@@ -13,7 +13,7 @@ from ..ledger.export import check_target
 from ..ledger.metrics import Metrics
 from ..ledger.reader import parse_time_range
 from ..report import LAST, build_report, select
-from ..storage.places import replace_output
+from ..storage.output_paths import replace_output
 from . import streams
 
 _NAME = "report.html"

@@ -10,8 +10,8 @@ from typing import Any, Dict, Mapping, Optional
 
 from .. import settings
 from ..errors import FileAccessError, InputError, InvalidTaskError
-from ..storage.named_paths import open_named
-from ..storage.places import folder_of, granted_path, is_granted_special
+from ..storage.input_paths import open_named
+from ..storage.output_paths import folder_of, granted_path, is_granted_special
 from ..storage.private_files import PUBLIC_FILE, Folder
 from ..storage.project_files import shown
 

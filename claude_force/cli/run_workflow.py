@@ -14,7 +14,7 @@ from ..async_orchestrator import AsyncAgentOrchestrator
 from ..engine.result_builder import is_unsent
 from ..errors import FileAccessError, InputError
 from ..formatting import format_duration, pluralize
-from ..storage.named_paths import read_named
+from ..storage.input_paths import read_named
 from ..storage.project_files import shown
 from ..types import AgentResult
 from ..workflow import StepEvent, StepResult, Workflow, WorkflowResult, faults, read_workflow

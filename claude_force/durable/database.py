@@ -16,7 +16,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.pool import NullPool
 
 from ..errors import DatabaseError, InvalidOptionError
-from ..storage.places import check_named_database
+from ..storage.output_paths import check_named_database
 from .schema import MADE_BY, SCHEMA, create_all
 
 logger = logging.getLogger(__name__)

@@ -17,12 +17,19 @@ from sqlalchemy.exc import DBAPIError
 
 from .. import settings
 from ..cache.diagnostics import explained
-from ..cache.entries import FORGED, NO_FINGERPRINT, seal_if_fits, to_entry, to_hit
-from ..cache.old_callers import arguments_of
+from ..cache.entries import (
+    FORGED,
+    NO_FINGERPRINT,
+    Entry,
+    arguments_of,
+    seal_if_fits,
+    to_entry,
+    to_hit,
+    unseal,
+)
 from ..cache.private_dir import cache_folder
 from ..cache.request_key import RequestFields, cache_key, request_fields
-from ..storage.secret import find_secret
-from ..storage.signing import Entry, Secret, unseal
+from ..storage.signing import Secret, find_secret
 from .database import Database
 from .schema import ANSWERS, commit_without_fsync, now
 
@@ -236,7 +243,7 @@ class SharedCache:
     ) -> Dict[str, Any]:
         """Says whether the answer is stored; unlike a local cache it does not look for similar ones."""
         if self.has(agent_name, task, model, fingerprint):
-            return explained(True, "This answer is kept.")
+            return explained(True, "This answer is cached.")
         return explained(False, "This answer is not in the shared cache, or it is too old.")
 
     def close(self) -> None:

@@ -26,7 +26,7 @@ from ..engine.result_builder import is_answer
 from ..errors import CancelledCallError, ClaudeForceError, ClosedError, DatabaseError, WorkerError
 from ..limits.call_context import CallContext
 from ..storage.locks import try_lock
-from ..storage.places import folder_of, granted_path
+from ..storage.output_paths import folder_of, granted_path
 from ..storage.private_files import PUBLIC_FILE
 from ..types import Call, Reply
 from . import dbos_runtime

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterable, TextIO
 
 from ..errors import InvalidOptionError
-from ..storage.places import open_output
+from ..storage.output_paths import open_output
 from .entry import FIELD_NAMES, Entry
 from .rotating_log import is_ledger_file
 

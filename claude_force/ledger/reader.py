@@ -11,7 +11,7 @@ from typing import BinaryIO, Iterator, List, Optional
 
 from ..advice import naming
 from ..errors import InvalidOptionError
-from ..storage.places import open_folder
+from ..storage.output_paths import open_folder
 from ..storage.private_files import Folder
 from .entry import Entry, ExecutionRow, decode_lines, parse_iso, to_entry
 from .metrics import Summary

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Iterator, List, NamedTuple, Optional
 
 from ..storage.locks import try_lock, unlock
-from ..storage.places import open_folder
+from ..storage.output_paths import open_folder
 from ..storage.private_files import Folder
 
 logger = logging.getLogger(__name__)

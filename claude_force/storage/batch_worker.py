@@ -12,7 +12,7 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, List, NamedTuple, Optional, Tuple
 
-from .fork import register_after_fork
+from .locks import register_after_fork
 
 if TYPE_CHECKING:
     import asyncio

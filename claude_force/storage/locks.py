@@ -1,4 +1,7 @@
-"""Advisory locks on open files, which the system lets go of when their holder dies."""
+"""Locks between processes, and what a forked child must forget.
+
+All locks are advisory and on open files: the system releases them when their holder dies.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,14 @@ import os
 import struct
 import sys
 import threading
+import weakref
 from pathlib import Path
-from types import TracebackType
-from typing import Dict, Optional, Set, Type
+from typing import Any, Dict, Set
 
-from .fork import register_after_fork
 from .private_files import open_private
+
+_NUMBER = struct.Struct("<Q")
+_FORK_OWNERS: weakref.WeakSet[Any] = weakref.WeakSet()
 
 if sys.platform == "win32":
     import msvcrt
@@ -21,7 +26,7 @@ if sys.platform == "win32":
         msvcrt.locking(descriptor, msvcrt.LK_LOCK, 1)
 
     def try_lock(descriptor: int) -> bool:
-        # A byte far behind the end, so that what the file holds can be read.
+        # A byte far behind the end, so that the content can still be read.
         return lock_byte(descriptor, 2**62)
 
     def unlock(descriptor: int) -> None:
@@ -46,7 +51,7 @@ else:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
 
     def try_lock(descriptor: int) -> bool:
-        # Of the open file, not of the process: to close another descriptor of it does not let go.
+        # The lock belongs to the open file, not to the process: closing another descriptor keeps it.
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -67,27 +72,22 @@ else:
         fcntl.lockf(descriptor, fcntl.LOCK_UN, 1, position)
 
 
-_NUMBER = struct.Struct("<Q")
-
-
 class FolderLock:
-    """An advisory lock on a file, for processes: a thread of the same object is not kept out.
+    """A lock on a file, for processes: it does not exclude another thread that uses the same object.
 
-    The system lets go of it when its holder dies.
+    lock = FolderLock(folder / "lock")
+    with lock:
+        ...
     """
 
     def __init__(self, path: Path) -> None:
+        """Raises OSError."""
         self._file = open_private(path)
 
     def __enter__(self) -> None:
         lock(self._file)
 
-    def __exit__(
-        self,
-        kind: Optional[Type[BaseException]],
-        error: Optional[BaseException],
-        trace: Optional[TracebackType],
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         unlock(self._file)
 
     def close(self) -> None:
@@ -95,18 +95,19 @@ class FolderLock:
 
 
 class SharedCounter:
-    """A counter in shared memory: it moves when an entry that others may hold in memory is withdrawn.
+    """A number in memory that processes share through a file.
 
-    It stays mapped as long as anybody holds the object, so that a thread may read while another closes.
+    `number` stays mapped as long as anybody holds it, so that a thread may read while another closes.
     """
 
     def __init__(self, path: Path) -> None:
+        """Raises OSError."""
         descriptor = open_private(path)
         try:
             if os.fstat(descriptor).st_size < _NUMBER.size:
                 os.ftruncate(descriptor, _NUMBER.size)
                 if hasattr(os, "posix_fallocate"):
-                    # On a full disk it fails here: a page without a place on it ends the process (SIGBUS).
+                    # A full disk fails here: writing to a page that it has no place for is a SIGBUS.
                     os.posix_fallocate(descriptor, 0, _NUMBER.size)
             self.number = mmap.mmap(descriptor, _NUMBER.size)
         finally:
@@ -116,24 +117,12 @@ class SharedCounter:
         return self.number[:]
 
     def advance(self) -> None:
-        """To be called under the folder's lock."""
+        """Adds one. The caller holds the folder's lock."""
         _NUMBER.pack_into(self.number, 0, (_NUMBER.unpack_from(self.number)[0] + 1) % 2**64)
 
 
-_EVERY: Dict[Path, Leases] = {}
-
-
-def leases_of(folder: Path) -> Leases:
-    """One for each folder in a process: closing any descriptor of the file would let go of all its locks."""
-    found = _EVERY.get(folder)
-    if found is None:
-        # Of two threads that come first at once, one's is kept; the other's has locked nothing yet.
-        found = _EVERY.setdefault(folder, Leases(folder / "leases"))
-    return found
-
-
 class Leases:
-    """Leases of this process. Thread-safe."""
+    """Leases by number, each held by at most one caller of all processes. Thread-safe."""
 
     def __init__(self, path: Path) -> None:
         """Raises OSError."""
@@ -143,7 +132,7 @@ class Leases:
         register_after_fork(self)
 
     def acquire(self, identity: int) -> bool:
-        """Whether it is this caller's now; never waits."""
+        """Takes the lease if nobody has it; never waits. Raises OSError."""
         with self._mutex:
             if identity in self._held or not lock_byte(self._file, identity):
                 return False
@@ -159,3 +148,35 @@ class Leases:
         """Called in a forked child: it inherits none of these locks."""
         self._mutex = threading.Lock()
         self._held.clear()
+
+
+_LEASES: Dict[Path, Leases] = {}
+
+
+def leases_of(folder: Path) -> Leases:
+    """The leases of a folder: one object in a process, because closing any descriptor releases all locks.
+
+    Raises OSError.
+    """
+    found = _LEASES.get(folder)
+    if found is None:
+        # Of two threads that come first at once, one's object is used; the other's has locked nothing yet.
+        found = _LEASES.setdefault(folder, Leases(folder / "leases"))
+    return found
+
+
+def register_after_fork(owner: Any) -> None:
+    """Has `owner.after_fork()` called in every forked child, before anything else happens there.
+
+    A child lacks its parent's threads, and nobody there releases locks that were held at the fork.
+    """
+    _FORK_OWNERS.add(owner)
+
+
+def _in_child() -> None:
+    for owner in list(_FORK_OWNERS):
+        owner.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)

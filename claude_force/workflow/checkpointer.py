@@ -13,13 +13,13 @@ from anyio import to_thread
 from .. import settings
 from ..agents.names import slug
 from ..cache.private_dir import cache_folder
-from ..cache.repair import FAULTS
 from ..costs import cost_or_bound
 from ..engine.result_json import as_cached, dumps, loads
 from ..errors import CacheError, ClaudeForceError, InputError, RunBusyError
 from ..storage.batch_worker import BatchWorker
-from ..storage.fork import register_after_fork
-from ..storage.secret import find_secret
+from ..storage.locks import register_after_fork
+from ..storage.signing import find_secret
+from ..storage.sqlite_files import FAULTS
 from ..types import AgentResult
 from .checkpoints import CheckpointStore, RunRecord, SavedAnswer, is_damaged
 from .runner import RunConfig

@@ -18,12 +18,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from ..cache.repair import is_damage
 from ..cache.request_key import encode
 from ..errors import RunNotFoundError
 from ..storage.locks import leases_of
 from ..storage.private_files import check_database, open_private
 from ..storage.signing import Secret
+from ..storage.sqlite_files import is_damage, set_aside
 
 logger = logging.getLogger(__name__)
 
@@ -117,10 +117,7 @@ class CheckpointStore:
         try:
             # Another process may have done so already.
             if self._path.exists() and self._path.stat().st_ino == self._inode:
-                for older in self._path.parent.glob(f"{self._path.name}.damaged-*"):
-                    older.unlink()
-                aside = self._path.with_name(f"{self._path.name}.damaged-{time.time_ns()}")
-                self._path.replace(aside)
+                aside = set_aside(self._path)
                 logger.warning(
                     "%s was damaged: its runs can't be resumed, it is kept as %s", self._path, aside
                 )

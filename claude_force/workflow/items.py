@@ -12,7 +12,7 @@ from typing import Any, Collection, Dict, List, Mapping, Optional, Sequence
 
 from ..errors import FileAccessError, InputError
 from ..storage.file_walk import FileWalk, Match, Spot, has_magic, split_pattern
-from ..storage.named_paths import Grant
+from ..storage.input_paths import Grant
 from ..storage.project_files import ProjectFiles, shown
 from ..storage.project_root import project_root
 from .models import FILES, INPUT, LINES, STEP, ForEach
