@@ -1,4 +1,4 @@
-"""Questions about the store: whether every signature holds, and why an answer was not found."""
+"""Checks every signature of a store, and explains why an answer was not found."""
 
 from __future__ import annotations
 
@@ -15,12 +15,7 @@ _LOOKED_AT = 10_000
 
 
 def verify(store: Store, secret: Secret, remove: bool = False, most: int = -1) -> Dict[str, int]:
-    """Checks every entry, or the `most` that were used last.
-
-    Returns:
-        Numbers of entries: `checked`; of these `valid`, `forged`, `unreadable`, signed with `other_secret`;
-        and `removed`, the forged and unreadable ones if `remove` is set.
-    """
+    """As `ResponseCache.verify`."""
     found = {"checked": 0, "valid": 0, "forged": 0, "unreadable": 0, "other_secret": 0, "removed": 0}
     bad: List[int] = []
     for identity in store.identities(most=most):
@@ -48,12 +43,7 @@ def _verdict(store: Store, secret: Secret, identity: int) -> str:
 
 
 def explain(store: Store, secret: Secret, fields: RequestFields, now: float, ttl: float) -> Dict[str, Any]:
-    """Why `fields` is a hit or a miss. `now` is Unix time and `ttl` a length, both in seconds.
-
-    Returns:
-        `hit`, `reason` (a sentence), `differs` (names of fields), and of the entry that was compared `model`
-        and `age_seconds` (None where there is none).
-    """
+    """As `ResponseCache.explain_miss`. `now` is Unix time and `ttl` a length, both in seconds."""
     key = cache_key(fields)
     row = store.get(key)
     if row is None:
@@ -76,13 +66,13 @@ def explain(store: Store, secret: Secret, fields: RequestFields, now: float, ttl
 
 def _nearest(store: Store, secret: Secret, fields: RequestFields, now: float) -> Dict[str, Any]:
     best: Optional[Tuple[List[str], Entry]] = None
-    mine = field_checksums(fields)
+    checksums = field_checksums(fields)
     for identity in store.identities(fields[0], _LOOKED_AT):
         sealed = store.sealed(identity)
         entry = unseal(sealed, key_of(sealed), secret) if sealed and is_signed_by(sealed, secret) else None
         if entry is None:
             continue
-        differs = _differing(mine, json.loads(entry.about)[2])
+        differs = _differing(checksums, json.loads(entry.about)[2])
         if best is None or len(differs) < len(best[0]):
             best = differs, entry
     if best is None:
@@ -104,7 +94,7 @@ def explained(
     entry: Optional[Entry] = None,
     now: float = 0.0,
 ) -> Dict[str, Any]:
-    """What `explain` returns."""
+    """Makes the dict that `explain` returns."""
     return {
         "hit": hit,
         "reason": reason,

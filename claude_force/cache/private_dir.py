@@ -1,4 +1,4 @@
-"""Where a cache may be, and that only its owner can read it."""
+"""Decides where a private folder of the package may be, and lets only its owner read it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ _OWN_FILES = ("secret", "lock", "generation", "leases", "secret.*", "answers-*",
 
 
 def cache_folder(wanted: Union[str, Path, None], allowed: Iterable[Union[str, Path]] = ()) -> Path:
-    """The real path of the folder, made if it is missing, with mode 0700.
+    """Returns the real path of the folder, made if it is missing, with mode 0700. None is `~/.claude/cache`.
 
-    Raises CacheError for one that is not inside `~/.claude`, the system's temporary folder, the working
-    directory, the project or one of `allowed`; `..` and symbolic links are followed before that is decided.
-    Raises CacheError for one that is reached through a link inside a project.
-    Raises CacheError also for one that other users own, can write or can replace. The user's own cache folder
-    is taken with what an older cache left there; in any other, files of others that are open to all are not
-    locked up.
+    Raises CacheError for a folder
+    - outside of `~/.claude`, the system's temporary folder, the working directory, the project and `allowed`,
+      after `..` and symbolic links are resolved;
+    - that is reached through a link inside a project;
+    - that other users own, can write or can replace;
+    - that is open to others and has files that are not the cache's, which must not lose their readers. The
+      user's own cache folder is taken with what an older cache left there.
     """
     given = settings.user_folder() / "cache" if wanted is None else Path(wanted).expanduser()
     _refuse_links_of_project(given)
@@ -65,7 +66,7 @@ def _usual() -> Iterator[Path]:
     project = project_folder(Path.cwd())
     if project is not None:
         yield _real(project.parent)
-    # Last, and imported only then: hardly anybody keeps answers there.
+    # Last, and imported only then: hardly anybody has a cache there.
     import tempfile
 
     yield _real(tempfile.gettempdir())
@@ -83,7 +84,6 @@ def _make_private(folder: Path, shared: bool) -> None:
         _refuse_foreign(folder, shared)
     else:
         make_folders(folder)
-    # One that is taken over as the cache's own is closed to others.
     make_private(folder)
 
 

@@ -1,7 +1,7 @@
-"""The disk layer: one SQLite file in WAL mode, bounded in bytes, least recently used goes first.
+"""The disk layer: one SQLite file in WAL mode, bounded in bytes; the least recently used entries go first.
 
-Every write, checkpoint and close is made under one lock among processes: SQLite's own waiting is unfair, and
-its versions before 3.51.3 can lose data when two processes reset the WAL at the same moment.
+Every write, checkpoint and close holds one lock of all processes: SQLite's own waiting is unfair, and its
+versions before 3.51.3 can lose data when two processes reset the WAL at the same moment.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from ..storage.locks import FolderLock, SharedCounter
 from ..storage.sqlite_files import connect
 from .memory import HitBuffer
 
-# Answers lie in the order of their arrival, so that storing one touches few pages; they are found, and
-# aged, by the small table of their uses.
+# Answers lie in the order of their arrival, so that storing one changes few pages; the small table of uses
+# finds them and orders them by age.
 SCHEMA = (
     "CREATE TABLE answer (row INTEGER PRIMARY KEY, sealed BLOB NOT NULL)",
     "CREATE TABLE use (id INTEGER PRIMARY KEY, row INTEGER NOT NULL, at INTEGER NOT NULL, "
@@ -33,7 +33,7 @@ _OLDEST = "SELECT id FROM use ORDER BY at LIMIT ?"
 _DROP_ANSWER = "DELETE FROM answer WHERE row = (SELECT row FROM use WHERE id = ?)"
 _DROP_USE = "DELETE FROM use WHERE id = ?"
 
-# What one call does for all others is bounded, so that no single set is slow.
+# One call does a bounded share of the common work, so that no single `set` is slow.
 _EVICTED_AT_ONCE = 16
 _EVICTED_PER_CALL = 64
 _HITS_PER_CALL = 64
@@ -47,14 +47,14 @@ Row = Tuple[bytes, int]
 
 
 def row_id(key: bytes) -> int:
-    """56 bits of the key: the row is found in one step, and its signature holds for the whole key only."""
+    """56 bits of the key: they find the row in one step, and its signature covers the whole key."""
     return int.from_bytes(key[:7], "big")
 
 
 class Store:
-    """Sealed entries by key. Not thread-safe: its owner holds a lock. Not to be used across a fork.
+    """Sealed entries by key. Not thread-safe: its owner holds a lock. Not for use across a fork.
 
-    Raises sqlite3.Error for a damaged file, a full disk, and the like.
+    Its methods raise sqlite3.Error for a damaged file, a full disk, and the like.
     """
 
     def __init__(
@@ -72,11 +72,11 @@ class Store:
             self._inode = path.stat().st_ino
         self._page_bytes = int(self._db.execute("PRAGMA page_size").fetchone()[0])
         self._most_pages = (most_bytes - wal) // self._page_bytes
-        # Cursors of their own save the making of one for each statement.
+        # Reused, because each statement would make a cursor otherwise.
         self._reader, self._writer = self._db.cursor(), self._db.cursor()
 
     def get(self, key: bytes) -> Optional[Row]:
-        """A sealed entry, not yet verified, and its hits as far as they are written."""
+        """Returns a sealed entry, not yet verified, and its hits as far as they are written."""
         row: Optional[Row] = self._reader.execute(_GET, (row_id(key),)).fetchone()
         if row is not None and row[0] is None:
             # The two are written in one transaction.
@@ -84,10 +84,10 @@ class Store:
         return row
 
     def put(self, entries: Iterable[Tuple[bytes, bytes, str]]) -> None:
-        """Stores `(key, sealed, agent)`, all or none, and evicts what is over the bound."""
+        """Stores rows of `(key, sealed, agent)`, all or none, and evicts what is over the bound."""
         replaced = checked = False
         with self._lock, self._db:
-            # Not IMMEDIATE, which takes a statement's time: the first that follows writes, under the lock.
+            # Not IMMEDIATE, which costs a statement: the next one writes anyway, under the lock.
             self._writer.execute("BEGIN")
             if self._hits:
                 self._write_hits(_HITS_PER_CALL)
@@ -101,7 +101,7 @@ class Store:
         if replaced:
             self.generation.advance()
         if checked and self._wal_path.exists() and self._wal_path.stat().st_size > 2 * self._wal_most:
-            # The commit's own checkpoint gives up where another process is reading; this one waits for it.
+            # The commit's own checkpoint gives up while another process reads; this one waits.
             self._truncate_wal()
 
     def _insert(self, identity: int, sealed: bytes, agent: str) -> bool:
@@ -116,17 +116,17 @@ class Store:
             return True
 
     def delete(self, keys: Iterable[bytes]) -> int:
-        """How many of them were there."""
+        """Removes entries. Returns how many were there."""
         return self.drop([row_id(key) for key in keys])
 
     def clear(self, agent: Optional[str] = None) -> int:
         """Removes all entries, or those of one agent. Returns how many."""
         if agent is None:
-            with self._withdrawing():
+            with self._removing():
                 gone = self._db.execute("DELETE FROM answer").rowcount
                 self._db.execute("DELETE FROM use")
         else:
-            with self._withdrawing():
+            with self._removing():
                 ids = [row[0] for row in self._db.execute("SELECT id FROM use WHERE agent = ?", (agent,))]
                 gone = self._delete(ids)
         self._truncate_wal()
@@ -134,17 +134,17 @@ class Store:
 
     def drop(self, identities: List[int]) -> int:
         """Removes entries by their row ids. Returns how many were there."""
-        with self._withdrawing():
+        with self._removing():
             return self._delete(identities)
 
     def identities(self, agent: Optional[str] = None, most: int = -1) -> List[int]:
-        """Row ids of all entries or one agent's, the most recently used first."""
+        """Lists the row ids of all entries or one agent's, the most recently used first."""
         where, values = ("", ()) if agent is None else ("WHERE agent = ? ", (agent,))
         found = self._db.execute(f"SELECT id FROM use {where}ORDER BY at DESC LIMIT {most}", values)
         return [row[0] for row in found.fetchall()]
 
     def sealed(self, identity: int) -> Optional[bytes]:
-        """The entry of a row id, not yet verified."""
+        """Returns the entry of a row id, not yet verified."""
         row = self._db.execute(_GET, (identity,)).fetchone()
         return row[0] if row else None
 
@@ -152,7 +152,7 @@ class Store:
         return int(self._db.execute("SELECT COUNT(*) FROM use").fetchone()[0])
 
     def total_hits(self) -> int:
-        """Uses of the entries that are kept, by all processes, as far as they are written."""
+        """Hits of the stored entries by all processes, as far as they are written."""
         return int(self._db.execute("SELECT COALESCE(SUM(hits), 0) FROM use").fetchone()[0])
 
     def size(self) -> int:
@@ -181,13 +181,13 @@ class Store:
                     self._db.execute("BEGIN IMMEDIATE")
                     self._write_hits(len(self._hits))
         finally:
-            # The last one to close makes a checkpoint.
+            # The last connection to close makes a checkpoint.
             with self._lock:
                 self._db.close()
 
     @contextmanager
-    def _withdrawing(self) -> Iterator[None]:
-        # Once more after the commit: between the two, others may have read what is now gone.
+    def _removing(self) -> Iterator[None]:
+        # Advanced again after the commit: in between, others may have read what is now gone.
         self.generation.advance()
         with self._lock, self._db:
             self._db.execute("BEGIN IMMEDIATE")
@@ -208,7 +208,7 @@ class Store:
         self.evictions += gone
 
     def _oldest(self, wanted: int, spare: int) -> List[int]:
-        # A row whose use is noted and not yet written is not the oldest.
+        # A row with a buffered hit is not the oldest.
         some = wanted + min(len(self._hits), _HITS_PER_CALL) + 1
         found = (row[0] for row in self._db.execute(_OLDEST, (some,)).fetchall())
         return list(islice((one for one in found if one not in self._hits and one != spare), wanted))

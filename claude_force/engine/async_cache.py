@@ -1,4 +1,4 @@
-"""The cache as the engine asks it: off the event loop, and never in the way of a call."""
+"""Uses the response cache off the event loop. A fault of the cache never fails a call."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 class Cache(Protocol):
-    """What the engine asks of a cache: `ResponseCache`, or the one that workers share."""
+    """What the engine needs of a cache: `ResponseCache`, or the one that workers share."""
 
     exclude_agents: FrozenSet[str]
 
@@ -57,8 +57,8 @@ class Cache(Protocol):
     def close(self) -> None: ...
 
 
-# Answers that are whole, and that the model did not decline to give.
-_WHOLE = ("end_turn", "stop_sequence", "tool_use")
+# Stop reasons of complete answers, which the model did not decline to give.
+_COMPLETE = ("end_turn", "stop_sequence", "tool_use")
 
 
 class _StoreOp(NamedTuple):
@@ -67,49 +67,50 @@ class _StoreOp(NamedTuple):
 
 class _ReadOp(NamedTuple):
     work: Callable[[Cache], Any]
-    otherwise: Any
+    default: Any
 
 
 class AsyncResponseCache:
-    """Kept answers.
+    """Reads and stores answers in one thread beside the event loop.
 
-    `make` opens the cache, at the first use and beside the event loop; what it raises is logged, and then
-    there is none. A `shared` cache is its owner's to close.
+    >>> cache = AsyncResponseCache(ResponseCache, clock)
+    >>> reply = await cache.get(request_key(call, service(None, None)))
+
+    `make` opens the cache in that thread, at the first use; a CacheError or OSError is logged, and then every
+    look-up is a miss. A `shared` cache is closed by its owner.
     """
 
     def __init__(self, make: Callable[[], Cache], clock: Clock, shared: bool = False) -> None:
         self._make, self._clock, self._shared = make, clock, shared
         self._cache: Optional[Cache] = None
         self._failed = False
-        self._clerk = BatchWorker(self._work, "claude-force-cache")
+        self._worker = BatchWorker(self._work, "claude-force-cache")
 
-    async def get(self, question: RequestKey) -> Optional[Reply]:
-        """A kept answer. Memory is asked at once, the disk in a thread."""
-        hit = self.get_in_memory(question)
-        return hit or reply_from_hit(await self.run(lambda cache: cache.get(*question), None), question.model)
+    async def get(self, key: RequestKey) -> Optional[Reply]:
+        """Returns a cached answer, from memory at once, from the disk in the thread."""
+        hit = self.get_in_memory(key)
+        return hit or reply_from_hit(await self.run(lambda cache: cache.get(*key), None), key.model)
 
-    def get_in_memory(self, question: RequestKey) -> Optional[Reply]:
-        """A kept answer that is in memory."""
-        return (
-            reply_from_hit(self._cache.get_in_memory(*question), question.model)
-            if self._cache is not None
-            else None
-        )
+    def get_in_memory(self, key: RequestKey) -> Optional[Reply]:
+        """Returns a cached answer that is in memory."""
+        if self._cache is None:
+            return None
+        return reply_from_hit(self._cache.get_in_memory(*key), key.model)
 
-    def lease(self, question: RequestKey) -> LeaseGuard:
-        """Among processes, one at a time finds an answer; the turn ends with the block."""
-        return LeaseGuard(question, self._clerk, self._clock)
+    def lease(self, key: RequestKey) -> LeaseGuard:
+        """Lets one process at a time find an answer; the lease ends with the `with` block."""
+        return LeaseGuard(key, self._worker, self._clock)
 
-    async def put(self, question: RequestKey, reply: Reply) -> None:
-        """Stores what is whole; a cancellation of the caller does not undo it."""
-        if reply.stop_reason not in _WHOLE or is_blank(reply.text):
+    async def put(self, key: RequestKey, reply: Reply) -> None:
+        """Stores a complete answer, even if the caller is cancelled meanwhile."""
+        if reply.stop_reason not in _COMPLETE or is_blank(reply.text):
             return
         usage = reply.usage
         answer = {
-            "agent_name": question.agent,
-            "task": question.task,
-            "model": question.model,
-            "fingerprint": question.fingerprint,
+            "agent_name": key.agent,
+            "task": key.task,
+            "model": key.model,
+            "fingerprint": key.fingerprint,
             "response": reply.text,
             "input_tokens": usage.prompt_tokens,
             "output_tokens": usage.output_tokens,
@@ -121,45 +122,45 @@ class AsyncResponseCache:
                 "request_id": reply.request_id,
             },
         }
-        await self._clerk.submit(_StoreOp(answer))
+        await self._worker.submit(_StoreOp(answer))
 
-    async def run(self, work: Callable[[Cache], T], otherwise: T) -> T:
-        """`work` on the cache, in a thread; `otherwise` where there is no cache."""
-        result: T = await self._clerk.submit(_ReadOp(work, otherwise))
+    async def run(self, work: Callable[[Cache], T], default: T) -> T:
+        """Returns `work(cache)`, done in the thread; `default` without a cache and after a fault."""
+        result: T = await self._worker.submit(_ReadOp(work, default))
         return result
 
     async def close(self) -> None:
-        """Waits for what is being written, then lets go of the files. A later use opens them again."""
-        await anyio.to_thread.run_sync(self._clerk.close)
+        """Waits for what is being written, then closes the files. A later use opens them again."""
+        await anyio.to_thread.run_sync(self._worker.close)
         cache, self._cache, self._failed = self._cache, None, False
         if cache is not None and not self._shared:
             await anyio.to_thread.run_sync(cache.close)
 
-    def _work(self, jobs: List[Any]) -> List[Any]:
-        """In the clerk's thread."""
-        kept = [job.answer for job in jobs if isinstance(job, _StoreOp)]
-        if kept:
+    def _work(self, ops: List[Any]) -> List[Any]:
+        """Runs in the thread."""
+        answers = [op.answer for op in ops if isinstance(op, _StoreOp)]
+        if answers:
             # In one write: many answers that come together cost little more than one.
-            self._guarded(lambda cache: cache.set_many(kept), 0)
-        return [self._one(job) for job in jobs]
+            self._guarded(lambda cache: cache.set_many(answers), 0)
+        return [self._result(op) for op in ops]
 
-    def _one(self, job: Any) -> Any:
-        if isinstance(job, _ReadOp):
-            return self._guarded(job.work, job.otherwise)
-        return job() if callable(job) else None
+    def _result(self, op: Any) -> Any:
+        if isinstance(op, _ReadOp):
+            return self._guarded(op.work, op.default)
+        return op() if callable(op) else None
 
-    def _guarded(self, work: Callable[[Cache], T], otherwise: T) -> T:
-        cache = self._opened()
+    def _guarded(self, work: Callable[[Cache], T], default: T) -> T:
+        cache = self._open()
         if cache is None:
-            return otherwise
+            return default
         try:
             return work(cache)
         except Exception:
-            # The cache catches what disks do; whatever else it is, the call must not fail by it.
+            # The cache handles faults of disks; no other fault may fail the call either.
             logger.exception("the cache failed")
-            return otherwise
+            return default
 
-    def _opened(self) -> Optional[Cache]:
+    def _open(self) -> Optional[Cache]:
         if self._cache is None and not self._failed:
             try:
                 self._cache = self._make()
@@ -170,65 +171,66 @@ class AsyncResponseCache:
 
 
 class LeaseGuard:
-    """A process that is stopped holds the others up for `LEASE_SECONDS` at most, one that died not at all."""
+    """The lease of one answer among processes, released at the end of the `with` block.
 
-    def __init__(self, question: RequestKey, clerk: BatchWorker, clock: Clock) -> None:
-        self._question, self._clerk, self._clock = question, clerk, clock
+    A stopped process delays the others for `LEASE_SECONDS` at most, and a dead one not at all.
+    """
+
+    def __init__(self, key: RequestKey, worker: BatchWorker, clock: Clock) -> None:
+        self._key, self._worker, self._clock = key, worker, clock
         self._granted_by: Optional[Cache] = None
-        self._asked = False
+        self._is_used = False
 
     def __enter__(self) -> LeaseGuard:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.end()
+        if self._is_used:
+            # In the thread, so that it follows an acquisition whose caller was cancelled.
+            self._worker.submit_nowait(self._release)
 
-    async def look(self) -> Tuple[Optional[Reply], bool]:
-        """A kept answer; else whether the turn is this one's now."""
-        hit, leads = await self._do(self._look, (None, True))
-        return reply_from_hit(hit, self._question.model), leads
+    async def get_or_acquire(self) -> Tuple[Optional[Reply], bool]:
+        """Returns a cached answer; else whether the lease was acquired."""
+        hit, is_acquired = await self._run(self._get_or_acquire, (None, True))
+        return reply_from_hit(hit, self._key.model), is_acquired
 
-    async def take(self) -> bool:
-        """Whether the turn is this one's now."""
-        leads: bool = await self._do(self._acquire, True)
-        return leads
+    async def acquire(self) -> bool:
+        """Takes the lease, unless another process has it. Returns whether it did."""
+        is_acquired: bool = await self._run(self._acquire, True)
+        return is_acquired
 
     async def wait(self, deadline_seconds: Optional[float], expect: Callable[[], None]) -> None:
-        """Until those before it have had their turn. Raises DeadlineExceededError, and what `expect` raises
-        where nothing may be sent any more."""
+        """Waits until the lease is acquired, or for `LEASE_SECONDS`.
+
+        Raises DeadlineExceededError, and what `expect` raises where nothing may be sent any more.
+        """
         waited = 0.0
         while waited < settings.LEASE_SECONDS:
             await self._clock.sleep(settings.LEASE_POLL_SECONDS)
             waited += settings.LEASE_POLL_SECONDS
             expect()
-            if await self.take():
+            if await self.acquire():
                 return
             if deadline_seconds is not None and waited >= deadline_seconds:
                 raise DeadlineExceededError(
                     f"No answer within the deadline of {deadline_seconds:g} s: another process asks for it"
                 )
 
-    def end(self) -> None:
-        """Lets the next one go ahead."""
-        if self._asked:
-            # In the thread, and so after what it was asked there, also where the caller was cancelled.
-            self._clerk.submit_nowait(self._release)
+    async def _run(self, work: Callable[[Cache], Any], default: Any) -> Any:
+        self._is_used = True
+        return await self._worker.submit(_ReadOp(work, default))
 
-    async def _do(self, work: Callable[[Cache], Any], otherwise: Any) -> Any:
-        self._asked = True
-        return await self._clerk.submit(_ReadOp(work, otherwise))
-
-    def _look(self, cache: Cache) -> Tuple[Optional[Dict[str, Any]], bool]:
-        hit = cache.get(*self._question)
+    def _get_or_acquire(self, cache: Cache) -> Tuple[Optional[Dict[str, Any]], bool]:
+        hit = cache.get(*self._key)
         return hit, hit is None and self._acquire(cache)
 
     def _acquire(self, cache: Cache) -> bool:
-        leads = cache.acquire_lease(*self._question)
-        if leads:
+        is_acquired = cache.acquire_lease(*self._key)
+        if is_acquired:
             self._granted_by = cache
-        return leads
+        return is_acquired
 
     def _release(self) -> None:
         granted_by, self._granted_by = self._granted_by, None
         if granted_by is not None:
-            granted_by.release_lease(*self._question)
+            granted_by.release_lease(*self._key)

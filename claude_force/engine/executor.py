@@ -144,10 +144,10 @@ class CachingExecutor:
         found, began = answers.get_in_memory(question) if policy == USE else None, self._clock.now()
         if found is not None:
             return found
-        with answers.lease(question) as turn:
-            found, leads = await turn.look() if policy == USE else (None, await turn.take())
+        with answers.lease(question) as lease:
+            found, leads = await lease.get_or_acquire() if policy == USE else (None, await lease.acquire())
             if found is None and not leads:
-                await turn.wait(left, partial(context.check_open, call.model))
+                await lease.wait(left, partial(context.check_open, call.model))
                 # Those before it may have kept the answer.
                 found = await answers.get(question) if policy == USE else None
             if found is not None:

@@ -1,7 +1,7 @@
-"""Work off the event loop, in batches: what is handed in while a batch is worked off makes up the next one.
+"""Runs jobs in a thread in batches: the jobs that arrive during one batch make up the next.
 
-Under load, waking a thread and waking the loop again cost more than what the thread is asked to do. asyncio
-and the thread are imported when they are needed: a command that has no loop must not wait for either.
+Under load, waking a thread and the event loop again costs more than the jobs themselves. asyncio and the
+thread pool are imported at the first use, because a command without a loop must not wait for them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import asyncio
     from concurrent.futures import ThreadPoolExecutor
 
-# Bounds how long the first of a batch waits for the last.
+# Bounds how long the first job of a batch waits for the last.
 _LARGEST_BATCH = 64
 
 logger = logging.getLogger(__name__)
@@ -32,65 +32,69 @@ class _Failure(NamedTuple):
 
 
 class BatchWorker:
-    """One thread. `work` takes a batch of jobs and returns as many results.
+    """One thread that drains a queue of jobs. `work` takes a batch of jobs and returns as many results.
 
-    It should raise nothing; if it does, that is logged, and raised to each who waits for one of the batch.
+    What `work` raises is logged, and raised to each caller that waits for a job of the batch.
+
+    >>> worker = BatchWorker(lambda jobs: [job * 2 for job in jobs], "doubler")
+    >>> await worker.submit(21)
+    42
     """
 
     def __init__(self, work: Callable[[List[Job]], List[Any]], name: str) -> None:
         self._work, self._name = work, name
         self._lock = threading.Lock()
-        self._inbox: Deque[_Waiting] = deque()
-        self._busy = False
+        self._queue: Deque[_Waiting] = deque()
+        self._draining = False
         self._thread: Optional[ThreadPoolExecutor] = None
         register_after_fork(self)
 
     def after_fork(self) -> None:
-        """Called in a forked child: it has not the thread, and nobody waits there."""
-        self._lock, self._inbox, self._busy, self._thread = threading.Lock(), deque(), False, None
+        """Called in a forked child, which has neither the thread nor callers that wait."""
+        self._lock, self._queue, self._draining, self._thread = threading.Lock(), deque(), False, None
 
     async def submit(self, job: Job) -> Any:
-        """The job's result. A job whose caller is cancelled is done all the same."""
+        """Returns the job's result. A job runs even if its caller is cancelled."""
         from asyncio import get_running_loop
 
         future = get_running_loop().create_future()
-        self._put((job, future))
+        self._enqueue((job, future))
         return await future
 
     def submit_nowait(self, job: Job) -> None:
-        """Nobody waits for it."""
-        self._put((job, None))
+        """Hands in a job without waiting for its result."""
+        self._enqueue((job, None))
 
     def close(self) -> None:
-        """Returns when all that was handed in is done; a later job starts the thread again."""
+        """Waits until all jobs are done and ends the thread; a later job starts it again."""
         with self._lock:
             thread, self._thread = self._thread, None
         if thread is not None:
             thread.shutdown()
 
-    def _put(self, waiting: _Waiting) -> None:
+    def _enqueue(self, waiting: _Waiting) -> None:
         with self._lock:
-            self._inbox.append(waiting)
-            if self._busy:
+            self._queue.append(waiting)
+            if self._draining:
                 return
-            self._busy = True
+            self._draining = True
             if self._thread is None:
                 from concurrent.futures import ThreadPoolExecutor
 
                 self._thread = ThreadPoolExecutor(1, self._name)
-            self._thread.submit(self._work_off)
+            self._thread.submit(self._drain)
 
-    def _work_off(self) -> None:
+    def _drain(self) -> None:
         while True:
             with self._lock:
-                batch = [self._inbox.popleft() for _ in range(min(len(self._inbox), _LARGEST_BATCH))]
+                batch = [self._queue.popleft() for _ in range(min(len(self._queue), _LARGEST_BATCH))]
                 if not batch:
-                    self._busy = False
+                    self._draining = False
                     return
             try:
                 results = self._work([job for job, _ in batch])
             except Exception as error:
-                # It should not be; but those who wait must not wait for ever.
+                # Callers must not wait for ever.
                 logger.exception("work that was handed to a thread failed")
                 results = [_Failure(error)] * len(batch)
             _deliver(batch, results)
@@ -102,7 +106,7 @@ def _deliver(batch: List[_Waiting], results: List[Any]) -> None:
         if future is not None:
             by_loop.setdefault(future.get_loop(), []).append((future, result))
     for loop, done in by_loop.items():
-        # A loop that is closed, maybe in this moment, has nobody left who waits.
+        # A loop that is closed, perhaps in this moment, has no callers left.
         with suppress(RuntimeError):
             loop.call_soon_threadsafe(_settle, done)
 
