@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from itertools import count
-from typing import Any, AsyncGenerator, Callable, Dict, List, Optional, Sized
+from pathlib import Path
+from typing import Any, AsyncGenerator, Callable, Dict, List, Mapping, Optional, Sized, TypeVar, Union
 
 from .bulk import (
     OnEvent,
@@ -15,73 +17,138 @@ from .bulk import (
     aiter_any,
     parse_task,
     stream_results,
-    task_limit,
 )
 from .cache.request_key import USE
+from .call_runner import CallRunner
 from .engine.estimate import Estimate
 from .engine.result_builder import CallLabels, failed
-from .errors import CallError, CancelledCallError, ConfigurationError
+from .errors import CallError, CancelledCallError, ConfigurationError, InputError
+from .limits.admission import Load
 from .limits.budget import Budget
-from .limits.call_context import CallContext, CallListener
+from .limits.call_context import DEFAULT_CONTEXT, CallContext, CallListener
 from .limits.run_gate import RunGate
-from .types import AgentResult, AsyncAgentResult, Call
-from .workflows import Workflows
+from .options import Configurable, Options, takes
+from .performance_tracker import PerformanceTracker
+from .types import AgentResult, AsyncAgentResult, Call, Observer
+from .workflow import OnStep, Workflow, WorkflowResult
+from .workflow.checkpoints import RunRecord
+from .workflow.execution import WorkflowExecutor
+from .workflow.plan import Plan
 
 __all__ = ["AsyncAgentOrchestrator", "AsyncAgentResult"]
 
+Self = TypeVar("Self", bound="AsyncAgentOrchestrator")
 
-class AsyncAgentOrchestrator(Workflows):
+
+class AsyncAgentOrchestrator(Configurable):
     """Runs agents concurrently over one pool of connections.
 
-    The attributes below can be set at any time; they hold from the next call.
+        async with AsyncAgentOrchestrator(max_concurrent=10, budget_usd=2.0) as orchestrator:
+            result = await orchestrator.execute_agent("python-expert", "Explain decorators")
+            print(result.output if result.success else result.error)
+
+    Each option is an attribute too. All but `durable` and `clock` can be set at any time; what is set holds
+    from the next call.
 
     Attributes:
         config_path: a claude.json, a .claude folder or a project; None for the one found by walking up.
         api_key: for Anthropic's API, whatever the environment asks for; None for the credentials that the SDK
             finds.
         max_concurrent: attempts on the wire at one time; "auto" finds out how many the server takes.
-        rpm, input_tpm, output_tpm: requests and tokens a minute that are never exceeded; None for those that
-            the server's headers tell of, which hold in any case.
+        rpm, input_tpm, output_tpm: requests and tokens a minute that are never exceeded; None for the limits
+            of the server's headers alone, which hold in any case.
         timeout_seconds: the longest silence of the server in one attempt; None for no bound.
         quiet_seconds: the longest time in one attempt in which the server sends nothing but pings, as it does
             while the model thinks and its thoughts are not sent.
         max_retries: attempts per call, the first one among them.
-        base_url: the endpoint; None for what the SDK finds (ANTHROPIC_BASE_URL, else Anthropic's; for Amazon
-            Bedrock and Google Vertex AI variables of their own).
-        deadline_seconds: bound of a whole call with its waits and retries; None for none.
+        base_url: the endpoint; None for what the SDK finds (ANTHROPIC_BASE_URL, else Anthropic's; Amazon
+            Bedrock and Google Vertex AI have their own variables).
+        deadline_seconds: bound of a whole call with its waits and retries; None for no bound.
         stream: whether answers are streamed. Without it, silence can't be told from a long answer.
 
-        enable_cache: whether answers are kept in `~/.claude/cache` and found again.
-        cache_ttl_hours: how long an answer is given out, in hours.
+        enable_cache: whether answers are stored in `~/.claude/cache` and found again.
+        cache_ttl_hours: how long a stored answer is used, in hours.
         cache_max_size_mb: bound of the cache's files, in megabytes.
-        response_cache: a cache of the caller's own, who closes it, in the place of that one.
+        response_cache: a cache to use instead of that one; the caller closes it.
         budget_usd: a hard cap on what all calls spend together, in USD; setting it starts a new one.
-        prices: the caller's own by model, such as {"my-model": {"input": 3.0, "output": 15.0}}, in USD per
-            million tokens, before those of the price list.
-        enable_tracking: whether each execution gets its line in the ledger, `.claude/metrics/`.
-        durable: a database's URL, and calls outlive this process: with postgresql:// they go to workers
-            (`claude-force worker`), whose own options say how they are made; with sqlite:// they stay here.
+        prices: your own by model, such as {"my-model": {"input": 3.0, "output": 15.0}}, in USD per million
+            tokens; they come before those of the price list.
+        enable_tracking: whether each execution gets a line in the ledger, `.claude/metrics/`.
+        durable: a database's URL, so that calls outlive this process: with postgresql:// workers make them
+            (`claude-force worker`), under their own options; with sqlite:// this process does.
         observers: called with a `claude_force.types.CallCompleted` at the end of each call.
 
     `enable_memory` is accepted for older callers and does nothing.
 
-    An answer that no other call can survive ends a bulk run or a workflow: a wrong key, no credit, a disabled
-    organisation, an endpoint that can't be reached; a model that does not exist ends it for the rows that ask
-    that model. What is on the wire then goes on to its end; every other row fails with the same error and
-    without a request: its `error.skipped` is True, and neither observers nor the ledger are told of it.
+    An error that every other call would meet ends a bulk run or a workflow: a wrong key, no credit, a
+    disabled organisation, an endpoint that can't be reached. A model that does not exist ends it for the rows
+    that ask that model. Requests on the wire are finished; every other row fails with the same error and
+    without a request: its `error.skipped` is True, and neither observers nor the ledger see it.
     """
 
-    async def execute_multiple(
+    observers: List[Observer]
+
+    @takes(Options)
+    def __init__(self, options: Options) -> None:
+        """Raises InvalidOptionError for a senseless limit, ConfigurationError for a missing file,
+        DatabaseError for `durable` without the extra."""
+        self._options = options
+        self._calls = CallRunner(options)
+        self._workflows = WorkflowExecutor(self._calls)
+
+    def _configure(self, options: Options, changed: str) -> None:
+        self._calls.configure(options, changed)
+        self._options = options
+
+    async def execute_agent(
         self,
-        tasks: Tasks,
-        on_result: Optional[OnResult] = None,
+        /,
+        agent_name: str,
+        task: str,
+        model: Optional[str] = None,
+        max_tokens: Optional[int] = None,
+        temperature: Optional[float] = None,
+        workflow_name: Optional[str] = None,
+        workflow_position: Optional[int] = None,
+        use_memory: bool = True,
+        *,
+        cache: str = USE,
+        cache_ttl: str = "5m",
         **options: Any,
+    ) -> AgentResult:
+        """Runs one agent on one task.
+
+        Args:
+            model: an alias or a full id; None for what the agent's file, else the environment, asks for.
+            max_tokens: the longest answer, in tokens; None for what the agent's file says, else 4,096, or
+                16,384 for a model that thinks.
+            temperature: None for what the agent's file says, else the API's default.
+            workflow_name, workflow_position: labels for the result, observers and the ledger.
+            use_memory: accepted for callers of claude-force 1.x, and does nothing: agents have no memory.
+            cache: "use" a stored answer, "refresh" it with a new one, or "off": a request that is neither
+                stored nor shared with identical calls under way.
+            cache_ttl: how long the API's prompt cache holds the system prompt after each use, "5m" or "1h".
+            options: further fields of the Messages API, such as `stop_sequences` or `thinking`.
+
+        Returns:
+            A result, also for a call that failed: its `error` says why.
+
+        Raises:
+            InputError: a ValueError, before anything is sent.
+        """
+        labels = agent_name, task, model, max_tokens, temperature, workflow_name, workflow_position
+        return await self._calls.execute(
+            DEFAULT_CONTEXT, *labels, cache=cache, cache_ttl=cache_ttl, **options
+        )
+
+    async def execute_multiple(
+        self, /, tasks: Tasks, on_result: Optional[OnResult] = None, **options: Any
     ) -> List[AgentResult]:
         """Runs `(agent_name, task)` pairs concurrently.
 
         Args:
-            on_result: called as `on_result(index, result)` as each task ends, in the order of ending;
-                what was handed over stays with the caller when the run is cancelled.
+            on_result: called as `on_result(index, result)` as each task ends, in the order of ending. What it
+                was given stays with the caller when the run is cancelled.
             options: as of `stream_multiple`.
 
         Returns:
@@ -97,6 +164,7 @@ class AsyncAgentOrchestrator(Workflows):
 
     def stream_multiple(
         self,
+        /,
         tasks: Tasks,
         in_order: bool = False,
         budget_usd: Optional[float] = None,
@@ -105,14 +173,12 @@ class AsyncAgentOrchestrator(Workflows):
         total: Optional[int] = None,
         first_of_many: bool = True,
         run_id: Optional[str] = None,
-        place: Callable[[int], str] = str,
-        run_gate: Optional[RunGate] = None,
         **call_options: Any,
     ) -> AsyncGenerator[AgentResult, None]:
-        """Runs `(agent_name, task)` pairs from any iterable or async iterable, without end if need be.
+        """Runs `(agent_name, task)` pairs from any iterable or async iterable, also an endless one.
 
         Results come as they end, or `in_order`; each has the `index` of its task. Tasks are taken as there is
-        room: memory is bounded by `max_concurrent`, not by their number. To stop early cancels the rest.
+        room: memory is bounded by `max_concurrent`, not by their number. Stopping early cancels the rest.
 
         Args:
             budget_usd: a hard cap on what these calls spend together; what does not fit is not sent.
@@ -120,55 +186,106 @@ class AsyncAgentOrchestrator(Workflows):
             total: the number of tasks, where `tasks` has no length; for the time that is left.
             first_of_many: of tasks that share a large system prompt, one goes first, and the others, which
                 wait for its answer to begin, read what it wrote into the API's prompt cache.
-            run_id: of a durable run, made of letters, digits, "_" and "-". The same run again, under the id
-                that it had, finds what was done and asks only for the rest; None makes a new one.
-            place: names a task by its index; for a run that is begun again with fewer tasks.
-            run_gate: ends the run from outside: what is not sent yet when it is shut is not sent.
+            run_id: of a durable run: letters, digits, "_" and "-". The same run again, under the id that it
+                had, finds what was done and asks only for the rest; None makes a new id.
             call_options: as of `execute_agent`, the same for every task.
 
         Raises what `tasks` raises, after the results of what was under way by then.
         """
-        total = len(tasks) if total is None and isinstance(tasks, Sized) else total
-        tracker = ProgressTracker(on_event, total, self._clock.now) if on_event else None
-        budgets = () if budget_usd is None else (Budget(budget_usd),)
-        context = CallContext(budgets, first_of_many=first_of_many, session=self._session, run_gate=run_gate)
-        run = self._run_row(context, self._asking.run_id(run_id), place, call_options)
-        most = self._asking.most or task_limit(self._how().ceiling)
-        return stream_results(tasks, run, most, in_order, tracker)
+        return self._stream(
+            *(tasks, on_event, total, RunGate(), run_id, str, in_order, budget_usd, first_of_many),
+            **call_options,
+        )
 
-    def _run_row(
+    def _stream(
         self,
-        context: CallContext,
+        tasks: Tasks,
+        on_event: Optional[OnEvent],
+        total: Optional[int],
+        run_gate: RunGate,
         run_id: Optional[str],
-        place: Callable[[int], str],
-        options: Dict[str, Any],
-    ) -> RunOne:
-        cancelled, gate = False, context.run_gate or RunGate()
-        context = replace(context, run_gate=gate)
+        row_id: Callable[[int], str],
+        in_order: bool = False,
+        budget_usd: Optional[float] = None,
+        first_of_many: bool = True,
+        **call_options: Any,
+    ) -> AsyncGenerator[AgentResult, None]:
+        """As `stream_multiple`, for a run that `run_gate` ends from outside. `row_id` names a task by its
+        index, also in a run that is begun again with fewer tasks."""
+        total = len(tasks) if total is None and isinstance(tasks, Sized) else total
+        tracker = ProgressTracker(on_event, total, self._calls.clock.now) if on_event else None
+        budgets = () if budget_usd is None else (Budget(budget_usd),)
+        context = CallContext(
+            budgets, first_of_many=first_of_many, session=self._calls.session, run_gate=run_gate
+        )
+        run_id = self._calls.backend.run_id(run_id)
+        run_row = _row_runner(self._calls, context, run_gate, run_id, row_id, call_options)
+        return stream_results(tasks, run_row, self._calls.room, in_order, tracker)
 
-        async def run(index: int, agent_name: str, task: str, listener: CallListener) -> AgentResult:
-            nonlocal cancelled
-            if cancelled:
-                # By another command, which wants no more of the run.
-                return failed(CallLabels(agent_name), CancelledCallError("The run was cancelled"), None, 0.0)
-            call_id = f"{run_id}:{place(index)}" if run_id else None
-            try:
-                gate.check()
-                result = await self.execute_agent(
-                    agent_name, task, context=replace(context, listener=listener, call_id=call_id), **options
-                )
-            except CallError as error:
-                return failed(CallLabels(agent_name), error, None, 0.0)
-            except ConfigurationError as error:
-                gate.note(error)
-                raise
-            cancelled |= isinstance(result.error, CancelledCallError)
-            return result
+    async def execute_workflow(
+        self,
+        /,
+        workflow_name: Union[str, Workflow],
+        task: Optional[str] = None,
+        pass_output_to_next: bool = True,
+        on_result: Optional[OnResult] = None,
+        *,
+        inputs: Optional[Mapping[str, Any]] = None,
+        resume: Optional[str] = None,
+        fail_fast: Optional[bool] = None,
+        on_step: Optional[OnStep] = None,
+        **call_options: Any,
+    ) -> WorkflowResult:
+        """Runs a graph of agents, each step as soon as it can. Steps that need a failed one are skipped.
 
-        return run
+        Args:
+            workflow_name: that of one in claude.json, or a Workflow made in Python.
+            task: what the workflow is about; None for that of the run that is resumed.
+            pass_output_to_next: whether steps without their own task text are given the answers before them.
+            inputs: further values that task texts name, such as {"language": "French"}.
+            resume: the `run_id` of an earlier run, of which only what is missing is run.
+            fail_fast: whether no further step begins after a failure; None for what the workflow says.
+            on_result: called as `on_result(number, result)` as each call ends, counted from 0.
+            on_step: called with a `claude_force.workflow.StepEvent` at each change of a step.
+            call_options: as of `execute_agent`, for every step; they come before the step's own.
+
+        Returns:
+            A list of the results of all calls, which has what became of each step in `steps`.
+
+        Raises:
+            InputError: the workflow, one of its agents or the task can't be run; nothing was sent.
+        """
+        return await self._workflows.run(
+            *(workflow_name, task, pass_output_to_next, on_result, inputs, resume, fail_fast, on_step),
+            call_options,
+        )
+
+    async def plan(
+        self,
+        /,
+        workflow_name: Union[str, Workflow],
+        task: str,
+        pass_output_to_next: bool = True,
+        *,
+        inputs: Optional[Mapping[str, Any]] = None,
+        cache: str = USE,
+        **call_options: Any,
+    ) -> Plan:
+        """What `execute_workflow` would do with the same arguments, and what it would cost. Sends nothing.
+
+        Raises InputError as that does.
+        """
+        return await self._workflows.plan(
+            workflow_name, task, pass_output_to_next, inputs or {}, cache, call_options
+        )
+
+    async def runs(self, most: int = 20) -> List[RunRecord]:
+        """The last runs of workflows that can be resumed, the newest first. Raises CacheError."""
+        return await self._workflows.checkpointer.recent(most)
 
     async def estimate(
         self,
+        /,
         tasks: Tasks,
         model: Optional[str] = None,
         max_tokens: Optional[int] = None,
@@ -181,6 +298,140 @@ class AsyncAgentOrchestrator(Workflows):
 
         def prepare(task: Any) -> Call:
             agent_name, text = parse_task(next(numbers), task)
-            return self._prepare(agent_name, text, model, max_tokens, cache_ttl=cache_ttl, **options)
+            return self._calls.prepare(agent_name, text, model, max_tokens, cache_ttl=cache_ttl, **options)
 
-        return await self._estimated(aiter_any(tasks), prepare, cache)
+        return await self._calls.estimate(aiter_any(tasks), prepare, cache)
+
+    async def explain_miss(
+        self,
+        /,
+        agent_name: str,
+        task: str,
+        model: Optional[str] = None,
+        max_tokens: Optional[int] = None,
+        temperature: Optional[float] = None,
+        **options: Any,
+    ) -> Dict[str, Any]:
+        """Why the same call would be a hit or a miss; as `ResponseCache.explain_miss`. Sends nothing."""
+        return await self._calls.explain_miss(
+            self._calls.prepare(agent_name, task, model, max_tokens, temperature, **options)
+        )
+
+    async def check_credentials(self) -> None:
+        """Raises AuthenticationError where the SDK finds no credentials. Sends nothing."""
+        await self._calls.check_credentials()
+
+    def model_of(self, agent_name: str, model: Optional[str] = None) -> str:
+        """The id of the model that a call of this agent asks. Raises InputError."""
+        return self._calls.prepare(agent_name, "x", model).model
+
+    def load(self) -> Optional[Load]:
+        """What is on the wire of the running loop, and the known limits; None before its first call."""
+        return self._calls.pool.load()
+
+    @property
+    def spent_usd(self) -> float:
+        """USD that were spent of the budget; 0 where none is set."""
+        return self._calls.budget.spent if self._calls.budget else 0.0
+
+    @property
+    def tracker(self) -> PerformanceTracker:
+        """The ledger in the project's `.claude/metrics/`. Its figures read the whole ledger: call them in a
+        thread where the event loop is busy."""
+        return self._calls.tracker
+
+    def list_agents(self) -> List[Dict[str, Any]]:
+        """Each agent's `name`, `file`, `domains` and `priority`, by priority."""
+        return self._calls.registry.list_agents()
+
+    def list_workflows(self) -> Dict[str, Any]:
+        """The workflows of claude.json by name, as they are written there."""
+        return self._calls.registry.list_workflows()
+
+    def get_agent_info(self, agent_name: str) -> Dict[str, Any]:
+        """`name`, `file`, `contract`, `domains`, `priority`, `description`. Raises AgentNotFoundError."""
+        return self._calls.registry.get_agent_info(agent_name)
+
+    def get_performance_summary(self, hours: Optional[float] = None) -> Dict[str, Any]:
+        """As `PerformanceTracker.get_performance_summary`."""
+        return self.tracker.get_performance_summary(hours)
+
+    def get_agent_performance(
+        self, name: Optional[str] = None, *, agent_name: Optional[str] = None
+    ) -> Dict[str, Any]:
+        """As `PerformanceTracker.get_agent_performance`; both spellings of a name find its agent."""
+        name = name or agent_name
+        if name is not None:
+            # An agent that is gone still has its lines.
+            with suppress(InputError):
+                name = self._calls.registry.get(name).name
+        return self.tracker.get_agent_performance(name)
+
+    def get_cost_breakdown(self) -> Dict[str, Any]:
+        """As `PerformanceTracker.get_cost_breakdown`."""
+        return self.tracker.get_cost_breakdown()
+
+    def export_performance_metrics(
+        self,
+        path: Union[str, Path, None] = None,
+        format: str = "json",
+        *,
+        output_path: Union[str, Path, None] = None,
+    ) -> None:
+        """As `PerformanceTracker.export_performance_metrics`."""
+        self.tracker.export_performance_metrics(path, format, output_path=output_path)
+
+    async def drain(self, seconds: float) -> None:
+        """Sends nothing new, and waits for what is on the wire, at most so many seconds; then `close`."""
+        await self._calls.drain(seconds)
+
+    async def close(self) -> None:
+        """Ends calls in flight and runs that are under way, closes all connections and files.
+
+        What such a run has not sent yet is a ClosedError; the next call opens new ones.
+        """
+        await self._calls.close()
+        await self._workflows.checkpointer.close()
+
+    def _close_files(self) -> None:
+        """What is left of `close` when the event loop is gone."""
+        self._calls.close_files()
+        self._workflows.checkpointer.stop()
+
+    async def __aenter__(self: Self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.close()
+
+
+def _row_runner(
+    calls: CallRunner,
+    context: CallContext,
+    gate: RunGate,
+    run_id: Optional[str],
+    row_id: Callable[[int], str],
+    options: Mapping[str, Any],
+) -> RunOne:
+    """Runs the rows of one bulk run; a row that can't be sent any more has a failed result."""
+    cancelled = False
+
+    async def run(index: int, agent_name: str, task: str, listener: CallListener) -> AgentResult:
+        nonlocal cancelled
+        if cancelled:
+            # By another command, which wants no more of the run.
+            return failed(CallLabels(agent_name), CancelledCallError("The run was cancelled"), None, 0.0)
+        call_id = f"{run_id}:{row_id(index)}" if run_id else None
+        try:
+            gate.check()
+            row = replace(context, listener=listener, call_id=call_id)
+            result = await calls.execute(row, agent_name, task, **options)
+        except CallError as error:
+            return failed(CallLabels(agent_name), error, None, 0.0)
+        except ConfigurationError as error:
+            gate.note(error)
+            raise
+        cancelled |= isinstance(result.error, CancelledCallError)
+        return result
+
+    return run

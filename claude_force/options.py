@@ -1,13 +1,35 @@
-"""Limits that a caller sets: what makes no sense is refused before anything is sent. Pure."""
+"""Options of an orchestrator and of a call: one frozen object holds those of an orchestrator. Pure."""
 
 from __future__ import annotations
 
 import json
-from typing import Any, Literal, Mapping, Optional, Union
+import sys
+from dataclasses import dataclass, field, fields, replace
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable, Literal, Mapping, Optional, Sequence, Type, TypeVar, Union
 
 from . import settings
 from .advice import Wording, naming, option
 from .errors import InvalidOptionError
+
+if TYPE_CHECKING:
+    from typing_extensions import Concatenate, ParamSpec, dataclass_transform
+
+    from .clock import Clock
+    from .limits.budget import Prices
+    from .response_cache import ResponseCache
+    from .types import Observer
+
+    P = ParamSpec("P")
+else:
+
+    def dataclass_transform(**_: Any) -> Any:
+        """Says something to type checkers only."""
+        return lambda function: function
+
+
+T = TypeVar("T")
 
 AUTO = "auto"
 # A whole number from 1 up, or AUTO.
@@ -19,6 +41,132 @@ _SET_BY_THE_ENGINE = {
     "stream": "the orchestrator has it, as `stream`",
     "system": "the agent's file is the system prompt",
 }
+
+
+@dataclass_transform(field_specifiers=(field,))
+def _frozen(*, kw_only: bool = False) -> Callable[[Type[T]], Type[T]]:
+    """A frozen dataclass. Type checkers see attributes that can be set, which those of orchestrators can."""
+    # Before Python 3.10 no dataclass has keyword-only fields: there they may be given by position as well.
+    named = {"kw_only": kw_only} if sys.version_info >= (3, 10) else {}
+    return dataclass(frozen=True, eq=False, **named)
+
+
+@_frozen()
+class _Positional:
+    """Options that may be given by position, as in claude-force 1.x."""
+
+    config_path: Union[str, Path, None] = None
+    api_key: Optional[str] = field(default=None, repr=False)
+    max_concurrent: MaxConcurrent = settings.MAX_CONCURRENT
+    timeout_seconds: Optional[float] = settings.TIMEOUT_SECONDS
+    max_retries: int = settings.MAX_ATTEMPTS
+    enable_tracking: bool = True
+    enable_memory: bool = True
+    enable_cache: bool = True
+    cache_ttl_hours: float = settings.CACHE_TTL_HOURS
+    cache_max_size_mb: float = settings.CACHE_MAX_SIZE_MB
+
+
+@_frozen(kw_only=True)
+class _ByName:
+    """Options that are given by name. A new one is a line here; AsyncAgentOrchestrator documents it."""
+
+    response_cache: Optional[ResponseCache] = None
+    budget_usd: Optional[float] = None
+    prices: Optional[Prices] = None
+    rpm: Optional[float] = None
+    input_tpm: Optional[float] = None
+    output_tpm: Optional[float] = None
+    base_url: Optional[str] = None
+    deadline_seconds: Optional[float] = None
+    quiet_seconds: float = settings.QUIET_SECONDS
+    stream: bool = True
+    observers: Sequence[Observer] = ()
+    durable: Optional[str] = field(default=None, repr=False)
+    clock: Optional[Clock] = None
+
+
+@_frozen()
+class Options(_ByName, _Positional):
+    """All options of an orchestrator. Raises InvalidOptionError for a senseless limit."""
+
+    def __post_init__(self) -> None:
+        check_limits(
+            *(self.max_concurrent, self.timeout_seconds, self.max_retries),
+            *(self.deadline_seconds, self.quiet_seconds),
+        )
+        check_rates(rpm=self.rpm, input_tpm=self.input_tpm, output_tpm=self.output_tpm)
+        if not isinstance(self.observers, list):
+            object.__setattr__(self, "observers", list(self.observers))
+
+
+@_frozen()
+class _SyncPositional:
+    config_path: Union[str, Path, None] = None
+    anthropic_api_key: Optional[str] = field(default=None, repr=False)
+    enable_tracking: bool = True
+    enable_memory: bool = True
+    validate_api_key: bool = False
+
+
+@_frozen(kw_only=True)
+class SyncOptions(_ByName, _SyncPositional):
+    """The same options with the names and positions that AgentOrchestrator had in claude-force 1.x."""
+
+    api_key: Optional[str] = field(default=None, repr=False)
+    max_concurrent: MaxConcurrent = settings.MAX_CONCURRENT
+    timeout_seconds: Optional[float] = settings.TIMEOUT_SECONDS
+    max_retries: int = settings.MAX_ATTEMPTS
+    enable_cache: bool = True
+    cache_ttl_hours: float = settings.CACHE_TTL_HOURS
+    cache_max_size_mb: float = settings.CACHE_MAX_SIZE_MB
+
+    def as_options(self) -> Options:
+        """Raises InvalidOptionError."""
+        given = {one.name: getattr(self, one.name) for one in fields(Options)}
+        return Options(**{**given, "api_key": self.api_key or self.anthropic_api_key})
+
+
+def takes(kind: Callable[P, T]) -> Callable[[Callable[[Any, T], None]], Callable[Concatenate[Any, P], None]]:
+    """Decorates an `__init__` that takes one object of `kind`: it then takes the arguments that make one."""
+
+    def decorate(method: Callable[[Any, T], None]) -> Callable[Concatenate[Any, P], None]:
+        @wraps(kind.__init__)
+        def init(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> None:
+            method(self, kind(*args, **kwargs))
+
+        init.__doc__ = method.__doc__
+        return init
+
+    return decorate
+
+
+def _attribute(name: str) -> property:
+    def read(self: Any) -> Any:
+        return getattr(self._options, name)
+
+    def write(self: Any, value: Any) -> None:
+        self._configure(replace(self._options, **{name: value}), name)
+
+    # The parts of an orchestrator are made with these two.
+    return property(read, None if name in ("durable", "clock") else write)
+
+
+if TYPE_CHECKING:
+    Configurable = Options
+else:
+
+    class Configurable:
+        """Has each option as an attribute. Setting one makes new options, which hold from the next call."""
+
+        _options: Options
+
+        def _configure(self, options: Options, changed: str) -> None:
+            """`changed` is the name of the option that was set."""
+            self._options = options
+
+    for _option in fields(Options):
+        setattr(Configurable, _option.name, _attribute(_option.name))
 
 
 def check_limits(

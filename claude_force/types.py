@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 from .agent_types import Agent as Agent
 from .agent_types import AgentSettings as AgentSettings
@@ -225,3 +225,7 @@ class CallCompleted:
     started: float
     workflow_name: Optional[str] = None
     workflow_position: Optional[int] = None
+
+
+# Called at the end of each call.
+Observer = Callable[[CallCompleted], None]

@@ -27,7 +27,6 @@ from claude_force.cli.verbs import ROOT as COMMAND  # noqa: E402
 PUBLIC: Dict[str, List[Tuple[str, List[str]]]] = {
     "Orchestrators": [
         ("claude_force", ["AsyncAgentOrchestrator", "AgentOrchestrator"]),
-        ("claude_force.inquiries", ["Inquiries"]),
     ],
     "Results": [
         ("claude_force", ["AgentResult"]),
@@ -77,9 +76,9 @@ PUBLIC: Dict[str, List[Tuple[str, List[str]]]] = {
     ],
 }
 # Bases of a public class that users need not know: what they have is shown as the class's own.
-UNSEEN = {"Engine", "Workflows"}
+UNSEEN = {"Configurable"}
 # Public for other modules of the package, not for users.
-HIDDEN = {"after_fork", "close_ledger", "close_door"}
+HIDDEN = {"after_fork"}
 LISTS = ("Args", "Attributes", "Raises")
 EXIT_CODES = (
     "The exit code is 0 when all went well, 1 when an agent or a check failed, 2 for wrong input and 130 "

@@ -508,7 +508,12 @@ class TestSecretsAndMoney:
                 project, api_key=key, base_url=server.base_url, clock=FakeClock()
             ) as orchestrator:
                 result = await orchestrator.execute_agent("python-expert", "x")
-                seen = repr(orchestrator) + repr(vars(orchestrator)["_caller"].__dict__) + repr(result)
+                seen = (
+                    repr(orchestrator)
+                    + repr(vars(orchestrator._calls))
+                    + repr(vars(orchestrator._calls.pool))
+                    + repr(result)
+                )
         ours = [record for record in caplog.records if record.name.startswith("claude_force")]
         seen += str(result.error) + json.dumps(result.to_dict()) + "".join(str(vars(one)) for one in ours)
         assert ours

@@ -373,7 +373,7 @@ class TestFleet:
             assert await ended(lambda: server.in_flight)
             call.cancel()
             await asyncio.gather(call, return_exceptions=True)
-            assert orchestrator._budget.reserved == 0
+            assert orchestrator._calls.budget.reserved == 0
 
     async def test_an_unknown_price_is_an_error_before_anything_is_sent(self, project):
         async with fleet(project, budget_usd=1.0) as (orchestrator, server):

@@ -284,9 +284,7 @@ class TestSettings:
         async with fleet(project, server, **limits) as (orchestrator, running):
             listener = Pieces()
             asking = [
-                asyncio.ensure_future(
-                    orchestrator.execute_agent(*ASK, context=CallContext(listener=listener))
-                )
+                asyncio.ensure_future(orchestrator._calls.execute(CallContext(listener=listener), *ASK))
                 for _ in range(callers)
             ]
             assert await ended(lambda: listener.attempt == 2)

@@ -129,7 +129,9 @@ async def test_the_pieces_of_a_stream_arrive_one_by_one(cloud, use, tmp_path):
     with CloudServer() as server:
         use(cloud, server)
         async with orchestrator(tmp_path) as engine:
-            await ask(engine, cloud, context=CallContext(listener=listener))
+            await engine._calls.execute(
+                CallContext(listener=listener), "python-expert", "Explain", model=MODELS[cloud]
+            )
     assert len(listener.pieces) > 1
     assert "".join(listener.pieces) == clouds.TEXT
 

@@ -161,7 +161,7 @@ async def test_on_sqlite_a_fault_of_this_package_is_a_failed_call_that_can_be_ma
 
     async with orchestrator(project, f"sqlite:///{tmp_path}/runs.db") as driver:
         with monkeypatch.context() as patched:
-            patched.setattr(driver._caller, "sender", fails)
+            patched.setattr(driver._calls.pool, "sender", fails)
             with anyio.fail_after(10):
                 (failed,) = await driver.execute_multiple([(AGENT, "x")], run_id="one", cache="off")
         (again,) = await driver.execute_multiple([(AGENT, "x")], run_id="one", cache="off")
@@ -197,7 +197,7 @@ async def test_on_sqlite_who_comes_as_a_call_is_found_that_nobody_waits_for_gets
             return found
 
     async with orchestrator(project, f"sqlite:///{tmp_path}/runs.db") as driver:
-        driver._asking._callers = Late()
+        driver._calls.backend._callers = Late()
         (result,) = await driver.execute_multiple([(AGENT, "x")], run_id="one")
     assert result.output == "you said: x"
     assert len(messages_server.requests) == 1
@@ -514,7 +514,7 @@ async def test_no_password_is_shown(project, pg_url, tmp_path, caplog, messages_
         command = Path(f"/proc/{worker.process.pid}/cmdline").read_text()
     async with working(pg_url), orchestrator(project, pg_url) as fleet:
         await fleet.execute_agent(AGENT, "anything")
-        shown = repr(fleet) + str(vars(fleet)) + repr(vars(fleet._asking))
+        shown = repr(fleet) + str(vars(fleet)) + repr(vars(fleet._calls)) + repr(vars(fleet._calls.backend))
     with pytest.raises(DatabaseError) as refused:
         Runs(pg_url.replace(password, "wrong-" + password)).list()
     with pytest.raises(InvalidOptionError) as unreadable:
@@ -676,9 +676,9 @@ def test_nothing_but_errors_comes_back_by_name():
 async def test_tickets_of_one_run_are_one_call(project, pg_url, messages_server):
     context = CallContext(call_id="one-run:step")
     async with working(pg_url), orchestrator(project, pg_url, enable_cache=False) as fleet:
-        first = await fleet.execute_agent(AGENT, "same", context=context)
-        again = await fleet.execute_agent(AGENT, "same", context=context)
-        other = await fleet.execute_agent(AGENT, "other text", context=context)
+        first = await fleet._calls.execute(context, AGENT, "same")
+        again = await fleet._calls.execute(context, AGENT, "same")
+        other = await fleet._calls.execute(context, AGENT, "other text")
     assert (first.cached, again.cached, other.cached) == (False, True, False)
     assert len(messages_server.requests) == 2
 

@@ -97,7 +97,7 @@ async def test_concurrent_chains_never_swap_their_answers(rounds, project, pg_ur
         text = f"chain {number}"
         for step in range(4):
             context = CallContext(call_id=f"{run}:{number}-{step}")
-            result = await fleet.execute_agent(AGENT, f"{text} step {step}", context=context)
+            result = await fleet._calls.execute(context, AGENT, f"{text} step {step}")
             assert result.output == f"you said: {text} step {step}"
             text = result.output
         return text

@@ -210,9 +210,7 @@ class TestEvents:
         async with sequence(raw(body)) as (url, _):
             async with AsyncAgentOrchestrator(project, api_key="k", base_url=url) as orchestrator:
                 ear = Ear()
-                result = await orchestrator.execute_agent(
-                    "python-expert", "x", context=CallContext(listener=ear)
-                )
+                result = await orchestrator._calls.execute(CallContext(listener=ear), "python-expert", "x")
         assert result.output == "Well 😀 done" == "".join(ear.heard)
         assert all(piece.encode() for piece in ear.heard)
 

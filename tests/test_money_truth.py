@@ -484,7 +484,7 @@ async def test_300_schedules_tell_what_was_billed(project):
                 seen.clear()
                 spent, exact = await run_schedule(project, fleet, server, seed, seen)
                 await asyncio.get_running_loop().run_in_executor(None, fleet.tracker.flush)
-                assert fleet._budget.reserved == 0, seed
+                assert fleet._calls.budget.reserved == 0, seed
                 try:
                     if seen:
                         check_books(server, seen, spent, metrics, exact)

@@ -76,9 +76,7 @@ class TestCancelled:
                     texts.append(text)
 
             call = asyncio.ensure_future(
-                orchestrator.execute_agent(
-                    "python-expert", "x", model=MODEL, context=CallContext(listener=Reader())
-                )
+                orchestrator._calls.execute(CallContext(listener=Reader()), "python-expert", "x", model=MODEL)
             )
             assert await ended(lambda: texts)
             call.cancel()

@@ -40,9 +40,7 @@ class TestPieces:
     async def test_a_listener_hears_the_answer_piece_by_piece(self, project):
         listener = Listener()
         async with fleet(project, {"output_tokens": 100}) as (orchestrator, _):
-            result = await orchestrator.execute_agent(
-                "python-expert", "x", context=CallContext(listener=listener)
-            )
+            result = await orchestrator._calls.execute(CallContext(listener=listener), "python-expert", "x")
         assert "".join(listener.pieces[0]) == result.output
         assert len(listener.pieces[0]) > 1
 
@@ -50,9 +48,7 @@ class TestPieces:
         listener = Listener()
         server = {"faults": [faults.truncated_stream()], "output_tokens": 100}
         async with fleet(project, server) as (orchestrator, _):
-            result = await orchestrator.execute_agent(
-                "python-expert", "x", context=CallContext(listener=listener)
-            )
+            result = await orchestrator._calls.execute(CallContext(listener=listener), "python-expert", "x")
         broken, whole = listener.pieces
         assert "".join(whole) == result.output
         assert 0 < len("".join(broken)) < len(result.output)
@@ -61,9 +57,7 @@ class TestPieces:
         listener = Listener()
         async with fleet(project) as (orchestrator, _):
             await orchestrator.execute_agent("python-expert", "x")
-            result = await orchestrator.execute_agent(
-                "python-expert", "x", context=CallContext(listener=listener)
-            )
+            result = await orchestrator._calls.execute(CallContext(listener=listener), "python-expert", "x")
         assert result.cached
         assert listener.pieces == [[]]
 

@@ -257,14 +257,11 @@ class TestLibrary:
         assert len(server.requests) == 6
 
     async def test_a_gate_from_outside_ends_it(self, project):
-        gate, done = RunGate(), []
-
-        def on_result(_, result):
-            done.append(result)
-            gate.shut(errors.ClosedError("enough"))
-
+        gate, results = RunGate(), []
         async with fleet(project, {}, max_concurrent=1) as (orchestrator, server):
-            results = await orchestrator.execute_multiple(tasks(20), on_result, run_gate=gate)
+            async for result in orchestrator._stream(tasks(20), None, None, gate, None, str):
+                results.append(result)
+                gate.shut(errors.ClosedError("enough"))
         assert len(results) == 20
         assert len(server.requests) < 10
 

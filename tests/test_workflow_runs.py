@@ -81,7 +81,7 @@ async def engine(config, server, folder=None, make=CheckpointStore, **more):
         **{"prices": PRICES, **more},
     )
     if folder is not None:
-        orchestrator.__dict__["_keeper"] = Checkpointer(lambda: make(folder, SECRET))
+        orchestrator._workflows.checkpointer = Checkpointer(lambda: make(folder, SECRET))
     async with orchestrator:
         yield orchestrator
 

@@ -48,7 +48,6 @@ from claude_force.errors import (
     SilenceError,
     TransientError,
 )
-from claude_force.inquiries import Inquiries
 from claude_force.integrations.json_logs import JsonFormatter, JsonLogs, log_as_json
 from claude_force.integrations.otel import OpenTelemetry, instrument
 from claude_force.ledger.entry import Entry
@@ -154,7 +153,6 @@ async def async_streams(fleet: AsyncAgentOrchestrator) -> None:
         total=10,
         first_of_many=False,
         run_id="nightly",
-        place=str,
         model="haiku",
         cache="off",
     )
@@ -173,7 +171,7 @@ def sync_calls() -> None:
     )
     assert_type(fleet.run_multiple(PAIRS, told_of_result, budget_usd=1), List[AgentResult])
     streamed = fleet.stream_multiple(
-        *(PAIRS, True, 1.5), on_event=told_of_event, total=2, first_of_many=False, run_id="a", place=str
+        *(PAIRS, True, 1.5), on_event=told_of_event, total=2, first_of_many=False, run_id="a"
     )
     assert_type(streamed, Iterator[AgentResult])
     assert_type(fleet.spent_usd, float)
@@ -204,9 +202,7 @@ def all_options_of_the_sync_face(cache: ResponseCache) -> AgentOrchestrator:
     )
 
 
-def inquiries(either: Inquiries, sync: AgentOrchestrator, asynchronous: AsyncAgentOrchestrator) -> None:
-    both: List[Inquiries] = [sync, asynchronous]
-    assert_type(both, List[Inquiries])
+def introspection(either: Union[AgentOrchestrator, AsyncAgentOrchestrator]) -> None:
     assert_type(either.list_agents(), List[Dict[str, Any]])
     assert_type(either.list_workflows(), Dict[str, Any])
     assert_type(either.get_agent_info("python-expert"), Dict[str, Any])

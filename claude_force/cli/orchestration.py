@@ -117,8 +117,8 @@ def _is_live(args: argparse.Namespace) -> bool:
 async def _asked(args: argparse.Namespace, task: str, page: Page) -> AgentResult:
     async with engine(args, budget_usd=args.budget) as running:
         with page.spinner:
-            return await running.execute_agent(
-                args.name, task, cache=args.cache, context=CallContext(listener=page), **call_options(args)
+            return await running._calls.execute(
+                CallContext(listener=page), args.name, task, cache=args.cache, **call_options(args)
             )
 
 

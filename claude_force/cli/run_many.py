@@ -13,6 +13,7 @@ from typing import Any, AsyncIterator, Callable, Dict, Iterable, Iterator, List,
 
 import anyio
 
+from ..agents import Refusals, Registry
 from ..async_orchestrator import AsyncAgentOrchestrator
 from ..bulk import (
     STDIN,
@@ -84,15 +85,8 @@ class BulkRun:
             working.result()
 
     def _stream(self, tasks: AsyncIterator[Any], on_event: OnEvent) -> AsyncIterator[AgentResult]:
-        durable: Dict[str, Any] = {}
-        if self._run_id is not None:
-            durable = {"run_id": self._run_id, "place": self._run.row_id}
-        return self._running.stream_multiple(
-            tasks,
-            on_event=on_event,
-            total=self._run.pending,
-            run_gate=self._run.run_gate,
-            **durable,
+        return self._running._stream(
+            *(tasks, on_event, self._run.pending, self._run.run_gate, self._run_id, self._run.row_id),
             **self._options,
         )
 
@@ -317,7 +311,7 @@ def _file_run(
         bool(args.fail_fast),
         None if running is None else partial(_model_of, running, args.model),
         args.max_tokens,
-        None if running is None else running.refusals,
+        None if running is None else lambda: Refusals(Registry(args.config)),
     )
 
 

@@ -260,5 +260,5 @@ def _not_sent() -> ClosedError:
     return ClosedError("The call had not been sent when the orchestrator was stopped")
 
 
-async def _never_connect(model: str) -> CallSender:
+async def _never_connect(model: str, context: CallContext) -> CallSender:
     raise AssertionError("the Postgres backend sends nothing itself")

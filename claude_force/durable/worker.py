@@ -357,7 +357,7 @@ class _RunningWorker:
         kept = CacheConfig(True, *self._cache_limits, self._cache, own)
         return await self._executor.answer(request.call, request.policy, kept, seconds_left, context)
 
-    async def _connect(self, model: str) -> CallSender:
+    async def _connect(self, model: str, context: CallContext) -> CallSender:
         return await self._pool.sender(self._settings, model)
 
 

@@ -19,8 +19,8 @@ from .call_sender import CallSender
 from .result_builder import shared
 from .single_flight import SingleFlight
 
-# The sender for calls of a model, as the settings are now.
-Connect = Callable[[str], Awaitable[CallSender]]
+# The sender for calls of a model, with the settings of a context.
+Connect = Callable[[str, CallContext], Awaitable[CallSender]]
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class CachingExecutor:
     """Executes calls in this process: single flight, then the cache, then the sender of `connect`.
 
     Example:
-        executor = CachingExecutor(lambda model: pool.sender(settings, model), Clock())
+        executor = CachingExecutor(lambda model, context: pool.sender(settings, model), Clock())
         reply = await executor.answer(call, USE, cache_config, deadline_seconds=60.0, context=CallContext())
     """
 
@@ -162,7 +162,7 @@ class CachingExecutor:
     async def _sender(self, call: Call, context: CallContext) -> CallSender:
         """Raises ClosedError before a connection is opened that nobody would close."""
         context.check_open(call.model)
-        return await self._connect(call.model)
+        return await self._connect(call.model, context)
 
     def identity(self, call: Call, kept: CacheConfig) -> Optional[bytes]:
         """Equal for calls that have one answer; None where that can't be told, or it is not kept."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import replace
-from typing import Any, Callable, Dict, Iterable, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterable, NamedTuple, Optional, Tuple
 
 from ..clock import Clock
 from ..costs import without_cost
@@ -19,11 +19,9 @@ from ..errors import (
     RefusedError,
 )
 from ..limits.call_cost import CallCost
-from ..types import REFUSAL, AgentResult, Attempt, Call, CallCompleted, Reply, Usage, is_blank
+from ..types import REFUSAL, AgentResult, Attempt, Call, CallCompleted, Observer, Reply, Usage, is_blank
 
 logger = logging.getLogger(__name__)
-
-Observer = Callable[[CallCompleted], None]
 
 
 class CallLabels(NamedTuple):

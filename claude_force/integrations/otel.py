@@ -10,8 +10,7 @@ from typing import List, Optional, Protocol
 from .. import __version__, settings
 from ..advice import install_command
 from ..costs import is_unpriced
-from ..engine.result_builder import Observer
-from ..types import Attempt, CallCompleted
+from ..types import Attempt, CallCompleted, Observer
 from . import conventions
 
 try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import AsyncContextManager, Callable, List, Optional, Protocol, Tuple
+from typing import Any, AsyncContextManager, Callable, List, Optional, Protocol, Tuple
 
 from ..errors import CallError, ClosedError
 from ..transport.protocol import AttemptRecord
@@ -104,8 +104,8 @@ class CallContext:
     `call_cost` is the call's own, for a caller who wants to know of it before the call has ended. `call_id`,
     "run:place", says which call this is of a durable run: handed over again, it is the same one. `session` is
     that of the run that the call belongs to, and `run_gate` ends that run. `price` is what the call's tokens
-    cost, where its caller has prices that are not the engine's. `is_composed` says that the task is put
-    together by a workflow, and may be longer than one that a caller gives.
+    cost, where its caller has prices that are not the engine's. `settings` are those that the call began
+    with; whoever sends it knows their type.
     """
 
     budgets: Tuple[Budget, ...] = ()
@@ -117,7 +117,7 @@ class CallContext:
     session: Optional[Session] = None
     price: Optional[Price] = None
     run_gate: Optional[RunGate] = None
-    is_composed: bool = False
+    settings: Any = None
 
     def check_open(self, model: str) -> None:
         """Raises ClosedError, or the error of a call that is not sent, where nothing may be sent any more."""

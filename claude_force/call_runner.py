@@ -1,0 +1,257 @@
+"""Runs calls of agents, each from its question to its recorded result."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from typing import Any, AsyncIterator, Awaitable, Callable, Coroutine, Dict, Optional
+
+from anyio import move_on_after, to_thread
+
+from .agents import Registry, prepare_call
+from .bulk import task_limit
+from .cache.request_key import USE, check_policy, service
+from .clock import Clock
+from .engine.call_sender import CallSender
+from .engine.connection_pool import CallerSettings, LoopBoundPool
+from .engine.estimate import Estimate, Estimator
+from .engine.executor import CacheConfig, CachingExecutor, CallBackend
+from .engine.result_builder import CallLabels, ResultBuilder, log_result, notify
+from .errors import CallError
+from .limits.budget import Budget, price_by
+from .limits.call_context import DEFAULT_CONTEXT, CallContext, Session
+from .limits.rate_limiter import Rates
+from .options import Options, check_cache_ttl, check_max_tokens, check_options
+from .performance_tracker import PerformanceTracker
+from .types import AgentResult, Call, CallCompleted, Reply
+
+# How long `close` waits for calls that it can't end itself: those that workers make.
+_CLOSE_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What calls are made with while the options and the environment stay as they are."""
+
+    options: Options
+    sender: CallerSettings
+    cache: CacheConfig
+
+
+class CallRunner:
+    """Prepares, answers and records calls, with the options that hold when each of them begins.
+
+    Composed of the registry of agents, the backend that answers calls from the cache or by sending them, the
+    pool of connections that sends them, and the tracker that records them.
+    """
+
+    def __init__(self, options: Options) -> None:
+        """Raises InvalidOptionError, ConfigurationError for a missing file, DatabaseError."""
+        self.clock = options.clock or Clock()
+        self.session = Session()
+        self.registry = Registry(options.config_path)
+        self.budget: Optional[Budget] = None
+        self.pool = LoopBoundPool(self.clock)
+        self._last: Optional[_Settings] = None
+        self._tracker: Optional[PerformanceTracker] = None
+        self.configure(options, "budget_usd")
+        self.backend = self._backend(options.durable)
+
+    def _backend(self, durable: Optional[str]) -> CallBackend:
+        if durable is None:
+            return CachingExecutor(self._connect, self.clock)
+        from .durable import open_backend
+
+        return open_backend(durable, self._connect, lambda: self._settings().sender, self.clock)
+
+    def configure(self, options: Options, changed: str) -> None:
+        """Uses these options from the next call on; `changed` is the one that was set."""
+        if changed == "config_path":
+            self.registry = Registry(options.config_path)
+        if changed == "budget_usd":
+            self.budget = None if options.budget_usd is None else Budget(options.budget_usd)
+        self.options = options
+
+    def _settings(self) -> _Settings:
+        """Made anew only when the options or, by the environment, the answering service have changed."""
+        options, last = self.options, self._last
+        answers = service(options.api_key, options.base_url)
+        if last is None or last.options is not options or last.cache.service != answers:
+            last = self._last = _settings_of(options, answers)
+        return last
+
+    @property
+    def room(self) -> int:
+        """How many calls of one run to have under way."""
+        return self.backend.most or task_limit(self._settings().sender.ceiling)
+
+    @property
+    def tracker(self) -> PerformanceTracker:
+        """The ledger of the project that is configured now."""
+        folder = self.registry.ledger
+        if self._tracker is None or self._tracker.folder != folder:
+            before, self._tracker = self._tracker, PerformanceTracker(folder)
+            if before is not None:
+                before.close()
+        return self._tracker
+
+    def prepare(
+        self,
+        agent_name: str,
+        task: str,
+        model: Optional[str] = None,
+        max_tokens: Optional[int] = None,
+        temperature: Optional[float] = None,
+        cache_ttl: str = "5m",
+        use_memory: bool = True,
+        is_composed: bool = False,
+        **options: Any,
+    ) -> Call:
+        """The call that these arguments ask for. `is_composed`: a workflow has put the task together.
+
+        Raises InputError.
+        """
+        if max_tokens is not None:
+            check_max_tokens(max_tokens)
+        check_cache_ttl(cache_ttl)
+        check_options(options if temperature is None else {**options, "temperature": temperature})
+        return prepare_call(
+            *(self.registry, agent_name, task, model, max_tokens, temperature, cache_ttl, is_composed),
+            **options,
+        )
+
+    def execute(
+        self,
+        context: CallContext,
+        agent_name: str,
+        task: str,
+        model: Optional[str] = None,
+        max_tokens: Optional[int] = None,
+        temperature: Optional[float] = None,
+        workflow_name: Optional[str] = None,
+        workflow_position: Optional[int] = None,
+        cache: str = USE,
+        **options: Any,
+    ) -> Coroutine[Any, Any, AgentResult]:
+        """Prepares a call and returns the coroutine that runs it. Raises InputError at once."""
+        check_policy(cache)
+        call = self.prepare(agent_name, task, model, max_tokens, temperature, **options)
+        return self.run(call, CallLabels(agent_name, workflow_name, workflow_position), cache, context)
+
+    async def run(
+        self, call: Call, labels: CallLabels, policy: str = USE, context: CallContext = DEFAULT_CONTEXT
+    ) -> AgentResult:
+        """Returns the result of a prepared call, also of one that failed. Raises InputError."""
+        settings = self._settings()
+        options, session = settings.options, context.session or self.session
+        builder = ResultBuilder(call, labels, self.clock, context.call_cost)
+        context = replace(
+            context,
+            call_cost=builder.call_cost,
+            session=session,
+            settings=settings.sender,
+            budgets=context.budgets if self.budget is None else (self.budget, *context.budgets),
+        )
+        try:
+            context.check_open(call.model)
+            with session:
+                reply = await self.backend.answer(
+                    call, policy, settings.cache, options.deadline_seconds, context
+                )
+        except CallError as error:
+            return self._record(builder.failed(error), options)
+        except asyncio.CancelledError:
+            cancelled = builder.cancelled()
+            if cancelled is not None:
+                self._record(cancelled, options)
+            raise
+        return self._record(builder.succeeded(_with_saved_cost(call, reply, options)), options)
+
+    def _record(self, completed: CallCompleted, options: Options) -> AgentResult:
+        log_result(completed.result)
+        observers = options.observers
+        notify((self.tracker.record, *observers) if options.enable_tracking else observers, completed)
+        return completed.result
+
+    def _connect(self, model: str, context: CallContext) -> Awaitable[CallSender]:
+        return self.pool.sender(context.settings, model)
+
+    async def estimate(
+        self, tasks: AsyncIterator[Any], prepare: Callable[[Any], Call], cache: str
+    ) -> Estimate:
+        """What these tasks would use and cost; `prepare` makes the call of one or raises InputError."""
+        settings = self._settings()
+        price = await to_thread.run_sync(self.pool.price, settings.sender)
+        estimator = Estimator(self.pool.forecast, price)
+
+        async def is_cached(call: Call) -> bool:
+            repeats = estimator.repeats(self.backend.identity(call, settings.cache))
+            return cache == USE and (repeats or await self.backend.has(call, settings.cache))
+
+        return await estimator.estimate(tasks, prepare, is_cached)
+
+    async def explain_miss(self, call: Call) -> Dict[str, Any]:
+        """Why the call would be a hit or a miss; as `ResponseCache.explain_miss`."""
+        return await self.backend.explain_miss(call, self._settings().cache)
+
+    async def check_credentials(self) -> None:
+        """Raises AuthenticationError."""
+        await self.pool.check_credentials(self._settings().sender)
+
+    async def drain(self, seconds: float) -> None:
+        """Sends nothing new and waits for what is on the wire, at most so many seconds."""
+        await self.pool.drain(seconds)
+        await self.backend.drain(seconds)
+
+    async def close(self) -> None:
+        """Ends calls in flight and closes connections and files; the next call opens new ones."""
+        ended, self.session = self.session, Session()
+        ended.closed = True
+        await self.pool.close()
+        # What they still have to write would open the files again.
+        with move_on_after(_CLOSE_SECONDS):
+            await ended.wait_until_idle()
+        # One of them may have been about to open connections.
+        await self.pool.close()
+        await self.backend.close()
+        await to_thread.run_sync(self._close_tracker)
+
+    def close_files(self) -> None:
+        """What is left of `close` when the event loop is gone."""
+        self.backend.shut()
+        self._close_tracker()
+
+    def _close_tracker(self) -> None:
+        if self._tracker is not None:
+            self._tracker.close()
+
+
+def _settings_of(options: Options, answers: Any) -> _Settings:
+    sender = CallerSettings(
+        options.api_key,
+        options.base_url,
+        options.max_concurrent,
+        options.timeout_seconds,
+        options.max_retries,
+        options.stream,
+        options.prices or {},
+        Rates(options.rpm, options.input_tpm, options.output_tpm),
+        options.quiet_seconds,
+        answers,
+    )
+    cache = CacheConfig(
+        options.enable_cache,
+        options.cache_ttl_hours,
+        options.cache_max_size_mb,
+        options.response_cache,
+        answers,
+    )
+    return _Settings(options, sender, cache)
+
+
+def _with_saved_cost(call: Call, reply: Reply, options: Options) -> Reply:
+    """A cached answer saves what it would cost at the caller's own price, where there is one."""
+    if not (reply.cached and options.prices):
+        return reply
+    own = price_by(options.prices, lambda *_: None)(call.model, reply.usage, call.options, reply.model)
+    return reply if own is None else replace(reply, saved_cost=own)

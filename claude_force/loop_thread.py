@@ -1,0 +1,171 @@
+"""An event loop in a thread, for callers without one, or within another one."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import weakref
+from concurrent.futures import CancelledError as FutureCancelled
+from contextlib import suppress
+from typing import (
+    Any,
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    List,
+    Optional,
+    TypeVar,
+)
+
+from .errors import ClosedError
+from .storage.locks import register_after_fork
+
+T = TypeVar("T")
+
+
+class LoopThread:
+    """An event loop in a daemon thread, started at first use and stopped with its owner."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: Optional[asyncio.AbstractEventLoop] = None
+        self._finalizer: Optional[weakref.finalize[Any, Any]] = None
+        self._last: List[Callable[[], Awaitable[None]]] = []
+        register_after_fork(self)
+
+    def run(self, work: Coroutine[Any, Any, T], began_in: Optional[asyncio.AbstractEventLoop] = None) -> T:
+        """Returns the coroutine's result. An interrupt (Ctrl-C) cancels the coroutine.
+
+        Raises ClosedError where `stop` ended it, or had ended the loop that it `began_in`.
+        """
+        try:
+            # Under the lock, so that what is handed over comes before the end, and is ended by it.
+            with self._lock:
+                loop = self._started() if began_in is None else began_in
+                self._expect_usable(loop)
+                future = asyncio.run_coroutine_threadsafe(work, loop)
+        except Exception:
+            work.close()
+            raise
+        try:
+            return future.result()
+        except FutureCancelled:
+            raise ClosedError("The orchestrator was closed during the call") from None
+        except BaseException:
+            future.cancel()
+            raise
+
+    def _expect_usable(self, loop: asyncio.AbstractEventLoop) -> None:
+        if loop is not self._loop:
+            raise ClosedError("The orchestrator was closed during the run")
+        if _running_loop() is loop:
+            raise RuntimeError("A callback of the engine can't wait for the engine; hand the work elsewhere.")
+
+    def iterate(self, results: AsyncGenerator[T, None]) -> Iterator[T]:
+        """Yields what the generator yields in the loop, and closes it in the end."""
+        with self._lock:
+            loop = self._started()
+        try:
+            while True:
+                try:
+                    yield self.run(_next(results), loop)
+                except StopAsyncIteration:
+                    return
+        finally:
+            # A loop that has ended has closed it.
+            with suppress(ClosedError):
+                self.run(_close(results), loop)
+
+    def stop(self, last: Callable[[], Awaitable[None]]) -> None:
+        """Ends all that runs in it, then `last`, then the thread."""
+        with self._lock:
+            finalizer, self._finalizer, self._loop = self._finalizer, None, None
+            before, self._last = self._last, []
+        if finalizer is not None:
+            before.append(last)
+            finalizer()
+
+    def _started(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            ready: List[Any] = []
+            signal, last = threading.Event(), self._last
+            thread = threading.Thread(
+                target=lambda: _run_loop(ready, signal, last), name="claude-force", daemon=True
+            )
+            thread.start()
+            signal.wait()
+            if isinstance(ready[0], BaseException):
+                raise ready[0]
+            self._loop, end = ready
+            self._finalizer = weakref.finalize(self, _end, self._loop, end, thread)
+        return self._loop
+
+    def after_fork(self) -> None:
+        """Called in a forked child: it has this object, not the thread that it stands for."""
+        if self._finalizer is not None:
+            self._finalizer.detach()
+        self._lock, self._finalizer, self._loop, self._last = threading.Lock(), None, None, []
+
+
+def _run_loop(
+    ready: List[Any], signal: threading.Event, last: Iterable[Callable[[], Awaitable[None]]]
+) -> None:
+    # Not asyncio.run: it may start a thread at its end, which Python 3.12 forbids while a program exits.
+    try:
+        loop = asyncio.new_event_loop()
+    except Exception as error:
+        # Such as no file descriptor left. Whoever waits for the loop would wait for ever.
+        ready.append(error)
+        signal.set()
+        return
+    asyncio.set_event_loop(loop)
+    try:
+        serving = loop.create_task(_serve(ready, signal, last))
+        while not serving.done():
+            # A callback that raises one of these ends its own task, whose caller gets it; the loop goes on.
+            with suppress(SystemExit, KeyboardInterrupt):
+                loop.run_until_complete(serving)
+        loop.run_until_complete(loop.shutdown_asyncgens())
+    finally:
+        loop.close()
+
+
+async def _serve(
+    ready: List[Any], signal: threading.Event, last: Iterable[Callable[[], Awaitable[None]]]
+) -> None:
+    end = asyncio.Event()
+    ready.extend((asyncio.get_running_loop(), end))
+    signal.set()
+    await end.wait()
+    rest = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in rest:
+        task.cancel()
+    await asyncio.gather(*rest, return_exceptions=True)
+    # Not at the program's exit, where it is nobody's any more: it may take a thread.
+    for work in last:
+        await work()
+
+
+def _end(loop: asyncio.AbstractEventLoop, end: asyncio.Event, thread: threading.Thread) -> None:
+    # The loop then cancels what still runs and closes the engine's connections.
+    loop.call_soon_threadsafe(end.set)
+    if thread is not threading.current_thread():
+        thread.join(timeout=5)
+
+
+async def _next(results: AsyncGenerator[T, None]) -> T:
+    return await results.__anext__()
+
+
+async def _close(results: AsyncGenerator[Any, None]) -> None:
+    await results.aclose()
+
+
+def _running_loop() -> Optional[asyncio.AbstractEventLoop]:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

@@ -1,0 +1,190 @@
+"""Runs and plans workflows: a call runner makes the calls, and each answer is saved for a resumption."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from functools import partial
+from itertools import count
+from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
+
+from anyio import to_thread
+
+from ..agents import check_context, check_task
+from ..bulk import OnResult, aiter_any
+from ..cache.request_key import USE, check_policy, request_key
+from ..call_runner import CallRunner
+from ..costs import cost_or_bound
+from ..engine.estimate import Estimate
+from ..engine.result_builder import CallLabels, is_unsent
+from ..errors import InputError
+from ..limits.call_context import CallContext
+from ..limits.call_cost import CallCost
+from ..limits.run_gate import RunGate
+from ..types import Call
+from .checkpointer import Checkpointer, RunCheckpoint
+from .models import Step, Workflow
+from .parser import read_workflow
+from .plan import DraftStep, Plan, SizeOf, combine_estimates, plan_steps, with_longest_answers
+from .results import FAILED, SUCCEEDED, OnStep, WorkflowResult
+from .runner import OnCall, RunConfig, Runner
+from .step_calls import StepAnswer, StepCall
+from .validation import check
+
+
+class WorkflowExecutor:
+    """Runs and plans the workflows of a project, with the calls of one call runner."""
+
+    def __init__(self, calls: CallRunner) -> None:
+        self._calls, self.checkpointer = calls, Checkpointer()
+
+    async def run(
+        self,
+        named: Union[str, Workflow],
+        task: Optional[str],
+        pass_output: bool,
+        on_result: Optional[OnResult],
+        inputs: Optional[Mapping[str, Any]],
+        resume: Optional[str],
+        fail_fast: Optional[bool],
+        on_step: Optional[OnStep],
+        options: Mapping[str, Any],
+    ) -> WorkflowResult:
+        """As `AsyncAgentOrchestrator.execute_workflow`; `options` are those of the calls."""
+        workflow = self._workflow(named, pass_output)
+        context = CallContext(session=self._calls.session, run_gate=RunGate())
+        async with await self.checkpointer.open_run(workflow.name, resume) as checkpoint:
+            config = self._config(workflow, *checkpoint.or_saved(task, inputs), pass_output, fail_fast)
+            config = replace(config, on_step=_with_run_id(on_step, checkpoint), on_call=_numbered(on_result))
+            await checkpoint.begin(config)
+            run_step = partial(self._run_step, workflow.name, checkpoint, context, options)
+            runner = Runner(workflow, config, run_step)
+            steps = await runner.run()
+            result = WorkflowResult(workflow, config.task, steps, runner.elapsed, checkpoint.run_id)
+            result.cost_before = checkpoint.cost_before
+            checkpoint.status = SUCCEEDED if result.success else FAILED
+            return result
+
+    async def plan(
+        self,
+        named: Union[str, Workflow],
+        task: str,
+        pass_output: bool,
+        inputs: Mapping[str, Any],
+        cache: str,
+        options: Mapping[str, Any],
+    ) -> Plan:
+        """As `AsyncAgentOrchestrator.plan`."""
+        workflow = self._workflow(named, pass_output)
+        config = self._config(workflow, task, inputs, pass_output)
+
+        def prepare(part: StepCall) -> Call:
+            return self._prepare(part, _step_options(part.step, options))
+
+        async def estimate(size_of: SizeOf) -> Tuple[List[DraftStep], Estimate]:
+            steps = await to_thread.run_sync(lambda: list(plan_steps(workflow, config, prepare, size_of)))
+            calls = aiter_any([call for step in steps for call in step.calls])
+            return steps, await self._calls.estimate(calls, _runnable, cache)
+
+        forecast = self._calls.pool.forecast
+        sizes = (lambda call: 1.0), forecast.answer_bytes, forecast.most_bytes
+        (_, low), (steps, expected), (longest, high) = [await estimate(size_of) for size_of in sizes]
+        return Plan(
+            workflow, tuple(map(with_longest_answers, steps, longest)), combine_estimates(low, expected, high)
+        )
+
+    def _workflow(self, named: Union[str, Workflow], pass_output: bool) -> Workflow:
+        if isinstance(named, Workflow):
+            return named
+        if not isinstance(named, str):
+            raise InputError(f"A workflow is {named!r:.60}; give the name of one, or a Workflow.")
+        return read_workflow(named, self._calls.registry.workflow(named), pass_output)
+
+    def _config(
+        self,
+        workflow: Workflow,
+        task: Optional[str],
+        inputs: Mapping[str, Any],
+        pass_output: bool,
+        fail_fast: Optional[bool] = None,
+    ) -> RunConfig:
+        """Raises InputError for what can't be run."""
+        registry = self._calls.registry
+        check(workflow, registry.get, inputs)
+        return RunConfig(
+            check_task(task),
+            inputs,
+            registry.project,
+            self._calls.room,
+            self._calls.clock.now,
+            pass_output,
+            workflow.fail_fast if fail_fast is None else fail_fast,
+            config_path=registry.named,
+        )
+
+    def _prepare(self, part: StepCall, options: Mapping[str, Any]) -> Call:
+        return self._calls.prepare(part.step.agent, part.task, is_composed=True, **options)
+
+    async def _run_step(
+        self,
+        workflow: str,
+        checkpoint: RunCheckpoint,
+        context: CallContext,
+        call_options: Mapping[str, Any],
+        part: StepCall,
+    ) -> StepAnswer:
+        options = _step_options(part.step, call_options)
+        policy = options.pop("cache", USE)
+        check_policy(policy)
+        call = self._prepare(part, options)
+        asked = _question(call)
+        before = checkpoint.saved_answer(part, asked)
+        if before is not None:
+            return StepAnswer(before, resumed=True)
+        check_context(call)
+        cost = CallCost()
+        context = replace(
+            context,
+            first_of_many=part.step.foreach is not None,
+            call_id=checkpoint.call_id(part),
+            call_cost=cost,
+        )
+        labels = CallLabels(part.step.agent, workflow, part.position)
+        try:
+            result = await self._calls.run(call, labels, policy, context)
+        except asyncio.CancelledError:
+            checkpoint.record_cost(cost_or_bound(cost.usd, cost.at_most))
+            raise
+        if not is_unsent(result):
+            await checkpoint.save(part, asked, result)
+        return StepAnswer(result)
+
+
+def _step_options(step: Step, call_options: Mapping[str, Any]) -> Dict[str, Any]:
+    own = {"model": step.model, "max_tokens": step.max_tokens}
+    return {**{name: value for name, value in own.items() if value is not None}, **call_options}
+
+
+def _question(call: Call) -> Optional[bytes]:
+    """Equal for calls that ask the same, whatever service answers; None where that can't be compared."""
+    found = request_key(call, ())
+    return None if found is None else found.digest()
+
+
+def _with_run_id(on_step: Optional[OnStep], checkpoint: RunCheckpoint) -> Optional[OnStep]:
+    if on_step is None:
+        return None
+    return lambda event: on_step(replace(event, run_id=checkpoint.run_id))
+
+
+def _numbered(on_result: Optional[OnResult]) -> Optional[OnCall]:
+    if on_result is None:
+        return None
+    numbers = count()
+    return lambda result: on_result(next(numbers), result)
+
+
+def _runnable(call: Union[Call, InputError]) -> Call:
+    if isinstance(call, InputError):
+        raise call
+    return call
