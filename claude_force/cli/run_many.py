@@ -13,7 +13,7 @@ from typing import Any, AsyncIterator, Callable, Dict, Iterable, Iterator, List,
 
 import anyio
 
-from ..agents import Refusals, Registry
+from ..agents import CallRefusals, Registry
 from ..async_orchestrator import AsyncAgentOrchestrator
 from ..bulk import (
     STDIN,
@@ -311,7 +311,7 @@ def _file_run(
         bool(args.fail_fast),
         None if running is None else partial(_model_of, running, args.model),
         args.max_tokens,
-        None if running is None else lambda: Refusals(Registry(args.config)),
+        None if running is None else lambda: CallRefusals(Registry(args.config)),
     )
 
 
