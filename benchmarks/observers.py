@@ -79,10 +79,10 @@ def by_hand() -> Tuple[Callable[[], Any], TracerProvider]:
     provider.add_span_processor(BatchSpanProcessor(Dropping(), max_queue_size=100_000))
     tracer, meter = provider.get_tracer("by hand"), MeterProvider([reader]).get_meter("by hand")
     histogram, counter = meter.create_histogram("h"), meter.create_counter("c")
-    endpoint = conventions.server("https://api.anthropic.com")
-    outer = {**conventions.of_call(EXECUTED), **conventions.of_result(RESULT)}
-    inner = [conventions.of_attempt(EXECUTED, number, endpoint) for number in (1, 2)]
-    told = conventions.of_request_measure(EXECUTED, endpoint, None)
+    endpoint = conventions.server_attributes("https://api.anthropic.com")
+    outer = {**conventions.call_attributes(EXECUTED), **conventions.result_attributes(RESULT)}
+    inner = [conventions.attempt_attributes(EXECUTED, number, endpoint) for number in (1, 2)]
+    told = conventions.request_dimensions(EXECUTED, endpoint, None)
 
     def tell() -> None:
         span = tracer.start_span("outer", attributes=outer)

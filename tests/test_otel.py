@@ -457,7 +457,7 @@ print(len(exporter.get_finished_spans()))
     ],
 )
 def test_the_server_is_told_where_it_is_known(base_url, told):
-    assert conventions.server(base_url) == told
+    assert conventions.server_attributes(base_url) == told
 
 
 async def test_the_endpoint_is_the_orchestrators_as_the_sdk_finds_it(config, watched, monkeypatch):

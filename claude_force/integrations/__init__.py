@@ -1,1 +1,1 @@
-"""What tells other tools of the engine's work: JSON lines in a log, OpenTelemetry. Each one is a leaf."""
+"""Exports calls to other tools: JSON log lines, OpenTelemetry, Prometheus."""

@@ -1,4 +1,4 @@
-"""What the package logs as JSON: one line for each event, for machines to read."""
+"""Writes the package's log as JSON lines."""
 
 from __future__ import annotations
 
@@ -15,24 +15,29 @@ from ..transport.error_mapping import redact
 __all__ = ["JsonFormatter", "JsonLogs", "log_as_json"]
 
 _logger = logging.getLogger("claude_force")
-# What every record has; all else was put on it with `extra`.
+# Attributes of every record; all others come from `extra`.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _SECRET_NAME = re.compile(r"api[-_]?key|auth[-_]?token|authorization|password|secret", re.IGNORECASE)
-_DEEPEST = 8
+_MAX_DEPTH = 8
 
 
 def log_as_json(stream: Optional[TextIO] = None, level: int = logging.INFO) -> JsonLogs:
-    """Writes what the package logs, from `level` on, to `stream` or stderr, until `stop` of what it returns.
+    """Writes the package's log from `level` on to `stream` or stderr, until `stop()` of the returned object.
 
-    A line has `timestamp` (ISO 8601, UTC), `level`, `logger`, `message`, the event's own fields (`agent`,
-    `model`, `duration_seconds`, `cost_usd`, ...) and, where there is one, the `exception` as text. Nothing
-    that looks like a key is written. Other handlers stay, and may get more than before: all from `level` on.
+    A line has `timestamp` (ISO 8601, UTC), `level`, `logger`, `message`, the fields of the event (`agent`,
+    `model`, `duration_seconds`, `cost_usd`, ...), and `exception` as text if there is one. Text that looks
+    like a key is masked. Other handlers stay, and also get all events from `level` on.
+
+    Example:
+
+        >>> with log_as_json(sys.stdout):
+        ...     orchestrator.run_agent("python-expert", "Explain decorators")
     """
     return JsonLogs(stream, level)
 
 
 class JsonLogs:
-    """A handler on the package's logger; as a context manager, it is taken off at the end of the block."""
+    """A handler on the package's logger; as a context manager, it is removed at the end of the block."""
 
     def __init__(self, stream: Optional[TextIO], level: int) -> None:
         self._handler = logging.StreamHandler(stream)
@@ -45,7 +50,7 @@ class JsonLogs:
         _logger.addHandler(self._handler)
 
     def stop(self) -> None:
-        """Takes the handler off, and the level back to what it was unless another has changed it."""
+        """Removes the handler, and restores the logger's level unless the application has changed it."""
         _logger.removeHandler(self._handler)
         if _logger.level == self._level:
             _logger.setLevel(self._before)
@@ -63,7 +68,12 @@ class JsonLogs:
 
 
 class JsonFormatter(logging.Formatter):
-    """A record as one line of ASCII, whatever is in it; for handlers of the application's own."""
+    """Formats any record as one line of ASCII; for the application's own handlers.
+
+    Example:
+
+        >>> handler.setFormatter(JsonFormatter())
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         members: Dict[str, Any] = {
@@ -74,7 +84,7 @@ class JsonFormatter(logging.Formatter):
         }
         for name, value in vars(record).items():
             if name not in _STANDARD:
-                members[name if name not in members else f"extra_{name}"] = _member(name, value, 0)
+                members[name if name not in members else f"extra_{name}"] = _masked(name, value, 0)
         if record.exc_info:
             members["exception"] = redact(self.formatException(record.exc_info))
         if record.stack_info:
@@ -82,8 +92,8 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(members)
 
 
-def _iso(seconds: float) -> str:
-    moment = datetime.fromtimestamp(seconds, timezone.utc)
+def _iso(unix: float) -> str:
+    moment = datetime.fromtimestamp(unix, timezone.utc)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -91,12 +101,12 @@ def _message(record: logging.LogRecord) -> str:
     try:
         return record.getMessage()
     except Exception:
-        # The arguments don't fit the text, or one can't be shown: that must not cost the line.
+        # The arguments don't match the format string, or `str` of one failed: write the line anyway.
         return f"{_text(record.msg)} {_text(record.args)}"
 
 
-def _member(name: Any, value: Any, depth: int) -> Any:
-    """`value` as JSON can hold it; a name that says that it is a secret is believed."""
+def _masked(name: Any, value: Any, depth: int) -> Any:
+    """Returns `value` for JSON; masks it if its name is that of a secret."""
     return "***" if value and _SECRET_NAME.search(_text(name)) else _plain(value, depth)
 
 
@@ -107,10 +117,10 @@ def _plain(value: Any, depth: int) -> Any:
         return int(value)
     if isinstance(value, float) and math.isfinite(value):
         return float(value)
-    if isinstance(value, (dict, list, tuple, set, frozenset)) and depth == _DEEPEST:
+    if isinstance(value, (dict, list, tuple, set, frozenset)) and depth == _MAX_DEPTH:
         return f"<{type(value).__name__}>"
     if isinstance(value, dict):
-        return {redact(_text(key)): _member(key, each, depth + 1) for key, each in value.items()}
+        return {redact(_text(key)): _masked(key, each, depth + 1) for key, each in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
         return [_plain(each, depth + 1) for each in value]
     return redact(_text(value))
@@ -120,5 +130,5 @@ def _text(value: Any) -> str:
     try:
         return str(value)
     except Exception:
-        # Its own `__str__` failed, which must not cost the line.
+        # Its `__str__` failed: write the line anyway.
         return f"<{type(value).__name__}>"

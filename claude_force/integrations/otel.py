@@ -1,6 +1,6 @@
-"""OpenTelemetry: a span for each call, one under it for each of its requests, and their figures as metrics.
+"""OpenTelemetry: spans for calls and their requests, and metrics.
 
-Needs the extra `otel`. Where spans and figures go is up to the application, which sets OpenTelemetry up.
+Needs the extra `otel`. The application configures OpenTelemetry, and so decides where spans and metrics go.
 """
 
 from __future__ import annotations
@@ -25,23 +25,30 @@ _NAME = "claude_force"
 _DEFAULT_ENDPOINT = "https://api.anthropic.com"
 
 
-class Observed(Protocol):
-    """An orchestrator of either kind."""
+class Observable(Protocol):
+    """An orchestrator, sync or async."""
 
     @property
     def observers(self) -> List[Observer]: ...
 
 
 def instrument(
-    orchestrator: Observed,
+    orchestrator: Observable,
     *,
     content: bool = False,
     tracer_provider: Optional[trace.TracerProvider] = None,
     meter_provider: Optional[metrics.MeterProvider] = None,
 ) -> OpenTelemetry:
-    """Has `orchestrator` tell of all its calls from now on; `orchestrator.observers.remove(...)` ends it.
+    """Traces and measures all further calls of `orchestrator`.
 
-    Takes the same as OpenTelemetry; the endpoint is the orchestrator's, where it says it.
+    Returns an observer; `orchestrator.observers.remove(observer)` ends it. The arguments are those of
+    `OpenTelemetry`, and the endpoint is the orchestrator's if it has a `base_url`.
+
+    Example:
+
+        >>> with AgentOrchestrator() as orchestrator:
+        ...     instrument(orchestrator)
+        ...     orchestrator.run_agent("python-expert", "Explain generators")
     """
     base_url = None
     if hasattr(orchestrator, "base_url"):
@@ -56,12 +63,16 @@ def instrument(
 
 
 class OpenTelemetry:
-    """One of an orchestrator's `observers`. Its spans are children of the caller's current one.
+    """An observer that makes spans as children of the caller's current span, and records metrics.
 
     Args:
-        content: whether spans hold the system prompt, the task and the answer, word for word.
-        base_url: the endpoint, for `server.address`; None leaves that out.
+        content: whether spans contain the system prompt, the task and the answer.
+        base_url: the endpoint for `server.address`; None leaves that out.
         tracer_provider, meter_provider: None for the application's global ones.
+
+    Example:
+
+        >>> orchestrator = AsyncAgentOrchestrator(observers=[OpenTelemetry(content=True)])
     """
 
     def __init__(
@@ -73,93 +84,99 @@ class OpenTelemetry:
         meter_provider: Optional[metrics.MeterProvider] = None,
     ) -> None:
         self._content = content
-        self._endpoint = conventions.server(base_url)
+        self._endpoint = conventions.server_attributes(base_url)
         self._tracer = trace.get_tracer(_NAME, __version__, tracer_provider)
-        self._figures = _Figures(metrics.get_meter(_NAME, __version__, meter_provider), self._endpoint)
+        meter = metrics.get_meter(_NAME, __version__, meter_provider)
+        self._instruments = _Instruments(meter, self._endpoint)
 
-    def __call__(self, executed: CallCompleted) -> None:
-        """Makes the spans of a call that has ended, at the times at which it was under way."""
-        call, result = executed.call, executed.result
-        began = _nanoseconds(executed.started)
+    def __call__(self, completed: CallCompleted) -> None:
+        """Makes the spans of a completed call, with the times of the call and of its requests."""
+        call, result = completed.call, completed.result
+        began = _nanoseconds(completed.started)
         span = self._tracer.start_span(
             f"invoke_agent {call.agent_name}",
             kind=SpanKind.INTERNAL,
-            attributes=conventions.of_call(executed),
+            attributes=conventions.call_attributes(completed),
             start_time=began,
         )
         within = trace.set_span_in_context(span)
         if span.is_recording():
-            span.set_attributes(conventions.of_result(result))
+            span.set_attributes(conventions.result_attributes(result))
             if self._content:
-                span.set_attributes(conventions.of_content(executed))
+                span.set_attributes(conventions.content_attributes(completed))
             if not result.success:
-                span.set_status(StatusCode.ERROR, conventions.description(result))
+                span.set_status(StatusCode.ERROR, conventions.error_description(result))
             for number, attempt in enumerate(result.timeline, 1):
-                self._request(executed, attempt, number, began, within)
-        self._figures.add(executed, within)
+                self._request_span(completed, attempt, number, began, within)
+        self._instruments.record(completed, within)
         span.end(began + _nanoseconds(result.duration))
 
-    def _request(
-        self, executed: CallCompleted, attempt: Attempt, number: int, call_began: int, within: context.Context
+    def _request_span(
+        self,
+        completed: CallCompleted,
+        attempt: Attempt,
+        number: int,
+        call_began: int,
+        within: context.Context,
     ) -> None:
-        result = executed.result
+        result = completed.result
         span = self._tracer.start_span(
-            conventions.sendable(f"chat {executed.call.model}"),
+            conventions.encodable(f"chat {completed.call.model}"),
             within,
             SpanKind.CLIENT,
-            conventions.of_attempt(executed, number, self._endpoint),
+            conventions.attempt_attributes(completed, number, self._endpoint),
             start_time=call_began + _nanoseconds(attempt.began),
         )
         if attempt.error is not None:
-            last = number == len(result.timeline)
-            span.set_status(StatusCode.ERROR, conventions.description(result) if last else attempt.error)
+            is_last = number == len(result.timeline)
+            message = conventions.error_description(result) if is_last else attempt.error
+            span.set_status(StatusCode.ERROR, message)
         span.end(call_began + _nanoseconds(attempt.ended))
 
 
-class _Figures:
-    """The instruments, by the conventions' names and bounds where they have any."""
+class _Instruments:
+    """The metrics, with the names and bounds of the conventions where they have any."""
 
     def __init__(self, meter: metrics.Meter, endpoint: conventions.Attributes) -> None:
         self._endpoint = endpoint
         self._calls = meter.create_histogram(
             "gen_ai.invoke_agent.duration",
             "s",
-            "From a call to its result, waits and retries included.",
+            "Time from a call to its result, including waits and retries.",
             explicit_bucket_boundaries_advisory=conventions.CALL_BUCKETS,
         )
         self._requests = meter.create_histogram(
             "gen_ai.client.operation.duration",
             "s",
-            "One request on the wire.",
+            "Time of one request on the wire.",
             explicit_bucket_boundaries_advisory=conventions.REQUEST_BUCKETS,
         )
         self._tokens = meter.create_histogram(
             "gen_ai.client.token.usage",
             "{token}",
-            "Tokens of an answer; those of the prompt cache are input.",
+            "Tokens of an answer; tokens of the prompt cache are input.",
             explicit_bucket_boundaries_advisory=conventions.TOKEN_BUCKETS,
         )
-        self._cost = meter.create_counter("claude_force.cost", "USD", "What calls cost, where it is known.")
+        self._cost = meter.create_counter("claude_force.cost", "USD", "Known cost of calls.")
         self._unknown = meter.create_counter(
-            "claude_force.cost.unknown", "{call}", "Answers without a price."
+            "claude_force.cost.unknown", "{call}", "Answers with an unknown price."
         )
         self._saved = meter.create_counter(
-            "claude_force.saved_cost", "USD", "What kept and shared answers saved."
+            "claude_force.saved_cost", "USD", "Cost saved by cached and shared answers."
         )
         self._hits = meter.create_counter("claude_force.cache.hits", "{call}", "Answers from the cache.")
 
-    def add(self, executed: CallCompleted, within: context.Context) -> None:
-        """`within` has the call's span, for exemplars."""
-        result = executed.result
-        call = conventions.of_measure(executed)
+    def record(self, completed: CallCompleted, within: context.Context) -> None:
+        """Records a call; `within` has its span, for exemplars."""
+        result, call = completed.result, conventions.call_dimensions(completed)
         self._calls.record(result.duration, call, within)
         for attempt in result.timeline:
-            told = conventions.of_request_measure(executed, self._endpoint, attempt.error)
-            self._requests.record(max(0.0, attempt.ended - attempt.began), told, within)
-        tokens = conventions.tokens(result)
-        told = conventions.of_request_measure(executed, self._endpoint, None) if tokens else {}
+            request = conventions.request_dimensions(completed, self._endpoint, attempt.error)
+            self._requests.record(max(0.0, attempt.ended - attempt.began), request, within)
+        tokens = conventions.used_tokens(result)
+        request = conventions.request_dimensions(completed, self._endpoint, None) if tokens else {}
         for kind, count in tokens:
-            self._tokens.record(count, {**told, "gen_ai.token.type": kind}, within)
+            self._tokens.record(count, {**request, "gen_ai.token.type": kind}, within)
         if result.cost:
             self._cost.add(result.cost, call, within)
         if is_unpriced(result.success, result.cost):

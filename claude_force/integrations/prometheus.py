@@ -1,4 +1,4 @@
-"""The ledger's figures in Prometheus' text exposition format, version 0.0.4, for a scrape or a textfile."""
+"""Writes ledger metrics in Prometheus' text format, version 0.0.4, for a scrape or a textfile collector."""
 
 from __future__ import annotations
 
@@ -15,77 +15,74 @@ Sample = Tuple[Labels, float]
 
 
 def exposition(summary: Summary) -> str:
-    """Text with a final newline. Times are in seconds, money in USD, as Prometheus wants base units."""
+    """Returns text with a final newline. Durations are in seconds, money in USD: Prometheus' base units."""
     lines: List[str] = []
     for name, (text, samples_of) in _COUNTERS.items():
         lines += _head(name, "counter", text)
         lines += [
-            _line(name, {**_labels(group), **more}, value)
-            for group, figures in _groups(summary)
-            for more, value in samples_of(figures)
+            _line(name, {**labels, **more}, value)
+            for labels, metrics in _groups(summary)
+            for more, value in samples_of(metrics)
         ]
     for name, (text, distribution_of) in _SUMMARIES.items():
         lines += _head(name, "summary", text)
-        for group, figures in _groups(summary):
-            lines += _spread(name, _labels(group), distribution_of(figures))
-    lines += _of_the_whole(summary)
-    return "\n".join(lines) + "\n"
+        for labels, metrics in _groups(summary):
+            lines += _quantiles(name, labels, distribution_of(metrics))
+    return "\n".join([*lines, *_gauges(summary)]) + "\n"
 
 
-def _groups(summary: Summary) -> Iterator[Tuple[Tuple[str, str, str], Metrics]]:
-    named = {
-        (agent, model or "", workflow or ""): figures
-        for (agent, model, workflow), figures in summary.groups.items()
-    }
-    return iter(sorted(named.items(), key=lambda one: one[0]))
+def _groups(summary: Summary) -> Iterator[Tuple[Dict[str, str], Metrics]]:
+    """Yields labels and metrics, sorted by agent, model and workflow."""
+    named = {tuple(name or "" for name in group): metrics for group, metrics in summary.groups.items()}
+    for group, metrics in sorted(named.items(), key=lambda one: one[0]):
+        # Prometheus treats an empty label like an absent one.
+        yield {name: value for name, value in zip(("agent", "model", "workflow"), group) if value}, metrics
 
 
-def _labels(group: Tuple[str, str, str]) -> Dict[str, str]:
-    # A label that is empty is one that is absent.
-    return {name: value for name, value in zip(("agent", "model", "workflow"), group) if value}
-
-
-def _outcomes(figures: Metrics) -> List[Sample]:
-    return [({"outcome": "success"}, figures.successes), ({"outcome": "error"}, figures.failures)]
-
-
-def _tokens(figures: Metrics) -> List[Sample]:
-    fresh = max(0, figures.input_tokens - figures.cache_read_tokens - figures.cache_write_tokens)
+def _tokens(metrics: Metrics) -> List[Sample]:
+    fresh = max(0, metrics.input_tokens - metrics.cache_read_tokens - metrics.cache_write_tokens)
     return [
         ({"kind": "input"}, fresh),
-        ({"kind": "cache_read"}, figures.cache_read_tokens),
-        ({"kind": "cache_write"}, figures.cache_write_tokens),
-        ({"kind": "output"}, figures.output_tokens),
+        ({"kind": "cache_read"}, metrics.cache_read_tokens),
+        ({"kind": "cache_write"}, metrics.cache_write_tokens),
+        ({"kind": "output"}, metrics.output_tokens),
     ]
 
 
+def _value(attribute: str) -> Callable[[Metrics], List[Sample]]:
+    return lambda metrics: [({}, getattr(metrics, attribute))]
+
+
 _COUNTERS: Dict[str, Tuple[str, Callable[[Metrics], List[Sample]]]] = {
-    "executions_total": ("Executions by their outcome.", _outcomes),
+    "executions_total": (
+        "Executions by outcome.",
+        lambda one: [({"outcome": "success"}, one.successes), ({"outcome": "error"}, one.failures)],
+    ),
     "errors_total": (
-        "Failed executions by the type of their error.",
+        "Failed executions by error type.",
         lambda one: [({"type": name}, count) for name, count in sorted(one.errors.items())],
     ),
-    "cached_total": ("Executions that a kept answer served.", lambda one: [({}, one.cached)]),
-    "shared_total": ("Executions that shared an identical call.", lambda one: [({}, one.shared)]),
+    "cached_total": ("Executions answered from the cache.", _value("cached")),
+    "shared_total": ("Executions that shared the answer of an identical call.", _value("shared")),
     "incomplete_total": (
-        "Answers that are not whole, by kind.",
+        "Incomplete answers by kind.",
         lambda one: [({"kind": kind}, getattr(one, kind)) for kind in ("empty", "refused", "truncated")],
     ),
-    "attempts_total": ("Requests that were made.", lambda one: [({}, one.attempts)]),
-    "retries_total": ("Requests beyond an execution's first.", lambda one: [({}, one.retries)]),
-    "tokens_total": ("Tokens by kind; no token is of two kinds.", _tokens),
-    "cost_usd_total": ("USD spent, as far as prices are known.", lambda one: [({}, one.cost)]),
-    "unknown_price_total": ("Answers whose price is not known.", lambda one: [({}, one.unknown_price)]),
-    "saved_usd_total": ("USD that kept and shared answers saved.", lambda one: [({}, one.saved_cost)]),
+    "attempts_total": ("Requests made.", _value("attempts")),
+    "retries_total": ("Requests after the first of an execution.", _value("retries")),
+    "tokens_total": ("Tokens by kind; each token counts once.", _tokens),
+    "cost_usd_total": ("USD spent, without unknown prices.", _value("cost")),
+    "unknown_price_total": ("Answers with an unknown price.", _value("unknown_price")),
+    "saved_usd_total": ("USD saved by cached and shared answers.", _value("saved_cost")),
 }
 _SUMMARIES: Dict[str, Tuple[str, Callable[[Metrics], Distribution]]] = {
-    "execution_seconds": ("From the call to its result.", lambda one: one.wall),
-    "wait_seconds": ("Of an execution, without a request on the wire.", lambda one: one.wait),
-    "service_seconds": ("Of an execution, with a request on the wire.", lambda one: one.service),
+    "execution_seconds": ("Seconds from the call to its result.", lambda one: one.wall),
+    "wait_seconds": ("Seconds of an execution without a request on the wire.", lambda one: one.wait),
+    "service_seconds": ("Seconds of an execution with a request on the wire.", lambda one: one.service),
 }
 
 
-def _spread(name: str, labels: Labels, values: Distribution) -> List[str]:
+def _quantiles(name: str, labels: Labels, values: Distribution) -> List[str]:
     quantiles = ((share, values.quantile(share)) for share in _QUANTILES)
     return [
         *(
@@ -98,21 +95,23 @@ def _spread(name: str, labels: Labels, values: Distribution) -> List[str]:
     ]
 
 
-def _of_the_whole(summary: Summary) -> List[str]:
-    # May fall, where the prompt cache was written and not yet read: no counter.
-    saving = summary.total().prompt_cache_saving
+def _gauges(summary: Summary) -> List[str]:
+    """The values of the whole ledger. They may fall: writing to the prompt cache costs before it saves."""
     share = summary.at_limit.share()
-    lines = [
-        *_head("prompt_cache_saving_usd", "gauge", "USD that the API's prompt cache saved."),
-        _line("prompt_cache_saving_usd", {}, saving),
-        *_head("skipped_lines", "gauge", "Lines of the ledger that could not be read."),
-        _line("skipped_lines", {}, summary.skipped),
+    gauges: List[Tuple[str, str, float]] = [
+        (
+            "prompt_cache_saving_usd",
+            "USD saved by the API's prompt cache.",
+            summary.total().prompt_cache_saving,
+        ),
+        ("skipped_lines", "Lines of the ledger that could not be read.", summary.skipped),
     ]
     if share is not None:
-        text = "Share of the time with requests on the wire that had as many as there may be."
-        lines += _head("time_at_concurrency_limit_ratio", "gauge", text)
-        lines.append(_line("time_at_concurrency_limit_ratio", {}, share))
-    return lines
+        text = "Share of the time with requests on the wire that was at the concurrency limit."
+        gauges.append(("time_at_concurrency_limit_ratio", text, share))
+    return [
+        line for name, text, value in gauges for line in (*_head(name, "gauge", text), _line(name, {}, value))
+    ]
 
 
 def _head(name: str, kind: str, text: str) -> List[str]:
@@ -125,6 +124,6 @@ def _line(name: str, labels: Labels, value: float) -> str:
 
 
 def _escaped(text: str) -> str:
-    # Half a character can't be written as UTF-8.
+    # UTF-8 has no lone surrogates.
     text = text.encode("utf-8", "backslashreplace").decode("utf-8")
     return text.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')

@@ -120,9 +120,9 @@ def _timeline(executions: Sequence[Execution], errors: _Names) -> Dict[str, List
         before = 0
         for start_ms, end_ms, limit, error in execution.entry.timeline:
             start, end = _ticks(start_ms), _ticks(end_ms)
-            for column, value in zip(
-                columns.values(), (start - before, end - start, limit, errors.index(error))
-            ):
-                column.append(value)
+            columns["begin"].append(start - before)
+            columns["took"].append(end - start)
+            columns["limit"].append(limit)
+            columns["error"].append(errors.index(error))
             before = end
     return columns

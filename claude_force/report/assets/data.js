@@ -47,7 +47,7 @@ const STATUSES = [
   ["retried", "Retried", (calls, call) => calls.attempts[call] > 1],
   ["cut", "Cut off", (calls, call) => CUT.has(calls.names.stop[calls.stop[call]])],
 ];
-const CUT = new Set(["max_tokens", "model_context_window_exceeded", "refusal"]);
+const CUT = new Set(["max_tokens", "model_context_window_exceeded", "pause_turn", "refusal"]);
 // The most important status of a call comes first.
 const BY_IMPORTANCE = ["failed", "cached", "shared", "cut", "retried", "answered"];
 
