@@ -12,16 +12,16 @@ _LONGEST_NAME = 60
 
 
 def describe(body: Mapping[str, Any]) -> str:
-    """Names the agent by its system prompt, then counts what the last user message holds."""
+    """Returns a report with the agent's name from the system prompt and counts of the last user message."""
     text = "\n".join(texts(body["messages"][-1].get("content")))
     lines = text.splitlines() or [""]
-    size = f"{_some(len(lines), 'line')}, {_some(len(text.split()), 'word')}"
+    size = f"{_count(len(lines), 'line')}, {_count(len(text.split()), 'word')}"
     return (
         f"This is the report of {_name(body)} on the text that was handed in.\n\n"
-        f"- Size: the text has {size} and {_some(len(text), 'character')}.\n"
+        f"- Size: the text has {size} and {_count(len(text), 'character')}.\n"
         f"- Functions: {_functions(lines)}\n"
         f"- Longest line: {_longest(lines)}\n"
-        f"- Blank lines: {_some(sum(not line.strip() for line in lines), 'line')} of {len(lines)}.\n\n"
+        f"- Blank lines: {_count(sum(not line.strip() for line in lines), 'line')} of {len(lines)}.\n\n"
         "These figures were counted by a stand-in on this machine; no model has read the text."
     )
 
@@ -41,13 +41,13 @@ def _functions(lines: List[str]) -> str:
     if not found:
         return "no line defines one with `def`."
     number, name = found[0]
-    return f"{_some(len(found), 'line')} with `def`; the first is `{name[:_LONGEST_NAME]}` on line {number}."
+    return f"{_count(len(found), 'line')} with `def`; the first is `{name[:_LONGEST_NAME]}` on line {number}."
 
 
 def _longest(lines: List[str]) -> str:
     number, line = max(enumerate(lines, 1), key=lambda pair: len(pair[1]))
-    return f"number {number}, with {_some(len(line), 'character')}."
+    return f"number {number}, with {_count(len(line), 'character')}."
 
 
-def _some(count: int, thing: str) -> str:
+def _count(count: int, thing: str) -> str:
     return f"{count} {thing}" if count == 1 else f"{count} {thing}s"

@@ -1,4 +1,4 @@
-"""Carries out the faults on the wire."""
+"""Carries out faults on the connection."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from .replies import BROKEN_EVENT, HEAD_EVENTS, PING, Message, Refused, overload
 _PAGE = b"<!DOCTYPE html><html><body><h1>Sign in to continue</h1></body></html>"
 # Bytes of an answer without end.
 _AT_A_TIME = 2**16
-# Faults that need no answer: they happen whatever the request says.
-AT_ONCE = frozenset({"status", "body", "reset", "silence_before_first_byte", "wrong_content_type"})
-# Faults of an answer that is whole, streamed or not.
+# Faults sent in place of an answer, whatever the request says.
+IN_PLACE_OF_ANSWER = frozenset({"status", "body", "reset", "silence_before_first_byte", "wrong_content_type"})
+# Faults of a complete answer, streamed or plain.
 WHOLE = frozenset({"labelled", "headers"})
 _SECONDS_BETWEEN_PINGS = 0.05
 
 
-async def at_once(fault: Fault, exchange: HttpExchange) -> web.StreamResponse:
-    """A fault in place of any answer."""
+async def send_in_place_of_answer(fault: Fault, exchange: HttpExchange) -> web.StreamResponse:
+    """Sends a fault in place of any answer."""
     exchange.headers = {**exchange.headers, **dict(fault.headers)}
     if fault.kind == "body":
         content = fault.body if isinstance(fault.body, str) else to_bytes(fault.body).decode()
@@ -37,10 +37,10 @@ async def at_once(fault: Fault, exchange: HttpExchange) -> web.StreamResponse:
     return await exchange.silence()
 
 
-async def within_stream(
+async def break_stream(
     fault: Fault, exchange: HttpExchange, message: Message, tokens_per_delta: int
 ) -> web.StreamResponse:
-    """A stream that goes wrong after `fault.after_events` events, before its last in any case."""
+    """Breaks a stream after `fault.after_events` events, before its last event at the latest."""
     events = message.events(tokens_per_delta)
     if fault.kind in WHOLE:
         return _whole(fault, exchange, b"".join(events), EVENTS)
@@ -61,8 +61,8 @@ async def within_stream(
     return await _break_off(fault, exchange)
 
 
-async def within_body(fault: Fault, exchange: HttpExchange, message: Message) -> web.StreamResponse:
-    """The same for a plain answer."""
+async def break_body(fault: Fault, exchange: HttpExchange, message: Message) -> web.StreamResponse:
+    """Breaks a plain answer."""
     body = message.body()
     if fault.kind in WHOLE:
         return _whole(fault, exchange, body, JSON)
@@ -82,7 +82,7 @@ async def within_body(fault: Fault, exchange: HttpExchange, message: Message) ->
 
 
 def _whole(fault: Fault, exchange: HttpExchange, body: bytes, usual: str) -> web.StreamResponse:
-    """An answer that is healthy but for its headers."""
+    """Sends a complete answer with other headers."""
     exchange.headers = {**exchange.headers, **dict(fault.headers)}
     return exchange.other(body, fault.content_type if fault.kind == "labelled" else usual)
 
@@ -95,7 +95,7 @@ async def _after_stop_reason(fault: Fault, exchange: HttpExchange, head: bytes) 
     if fault.message == "garbage":
         await _for_ever(response, b"data: {broken\n\n")
     if fault.message == "reset":
-        # What was written is on its way before the connection is reset.
+        # Let what was written leave before the reset.
         await asyncio.sleep(_SECONDS_BETWEEN_PINGS)
         return await exchange.reset()
     return await exchange.silence()

@@ -1,4 +1,4 @@
-"""The ways in which the stand-in can fail on demand. Values only; `breaks.py` carries them out."""
+"""Faults that the stand-in can inject. Values only; `fault_injection.py` carries them out."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ def large_headers(size: int = 20_000) -> Fault:
 
 
 def pings(after_events: int = 3) -> Fault:
-    """A stream from which nothing but a ping comes any more, twenty times a second, until the client
-    disconnects or the server stops. A plain answer sends blanks."""
+    """A stream that sends only pings after some events, twenty times a second, until the client disconnects
+    or the server stops. A plain answer sends blanks."""
     return Fault("pings", after_events=after_events)
 
 
 def open_after_stop_reason(follows: str = "pings") -> Fault:
-    """A stream that has its stop reason and no `message_stop`. What `follows` is "pings", "silence" or
+    """A stream with a stop reason but no `message_stop`. What `follows` is "pings", "silence" or
     "garbage", each without end, or "reset". A plain answer is healthy."""
     if follows not in ("pings", "silence", "garbage", "reset"):
         raise ValueError(f"follows is {follows!r}; it must be pings, silence, garbage or reset.")
@@ -114,7 +114,7 @@ def wrong_content_type() -> Fault:
 
 
 def endless_answer() -> Fault:
-    """More and more text, until the client disconnects or the server stops."""
+    """Sends text without end, until the client disconnects or the server stops."""
     return Fault("endless_answer", after_events=3)
 
 

@@ -1,4 +1,4 @@
-"""From a request to its answer: route, fault, checks, rate limit, answer, pace."""
+"""Answers one request: route, fault, validation, rate limit, answer, pace."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Callable, Dict, Iterator, Optional
 
 from aiohttp import web
 
-from . import fault_injection as breaks
+from . import fault_injection
 from .faults import Fault
 from .http_exchange import HttpExchange
 from .limits import Limiter
@@ -53,14 +53,14 @@ class Script:
 
 
 class Handler:
-    """Answers the requests of one server; `closing` says that it is the server which breaks them off."""
+    """Answers the requests of one server; `closing`: the server, not the client, ends connections."""
 
     def __init__(
-        self, script: Script, traffic: RequestLog, cache: PromptCache, limiter: Optional[Limiter]
+        self, script: Script, request_log: RequestLog, cache: PromptCache, limiter: Optional[Limiter]
     ) -> None:
         self.closing = False
         self._script = script
-        self._traffic = traffic
+        self._request_log = request_log
         self._cache = cache
         self._limiter = limiter
         self._numbers = itertools.count(1)
@@ -68,7 +68,7 @@ class Handler:
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         exchange = HttpExchange(request, next(self._numbers))
         lost = False
-        self._traffic._enter()
+        self._request_log._enter()
         try:
             return await self._respond(exchange)
         except (asyncio.CancelledError, ConnectionError):
@@ -76,7 +76,7 @@ class Handler:
             # aiohttp would log a ConnectionError as a fault of this handler.
             raise asyncio.CancelledError from None
         finally:
-            self._traffic._leave(lost)
+            self._request_log._leave(lost)
 
     async def _respond(self, exchange: HttpExchange) -> web.StreamResponse:
         try:
@@ -109,16 +109,16 @@ class Handler:
             body=body if isinstance(body, dict) else {},
             raw=raw,
             at=self._script.clock(),
-            connection=self._traffic._number_of(request.protocol),
+            connection=self._request_log._number_of(request.protocol),
         )
-        self._traffic.requests.append(received)
+        self._request_log.requests.append(received)
         return received
 
     async def _answer(self, exchange: HttpExchange, received: RecordedRequest) -> web.StreamResponse:
         fault = self._script.next_fault(received)
-        if fault is not None and fault.kind in breaks.AT_ONCE:
+        if fault is not None and fault.kind in fault_injection.IN_PLACE_OF_ANSWER:
             self._add_limits(exchange)
-            return await breaks.at_once(fault, exchange)
+            return await fault_injection.send_in_place_of_answer(fault, exchange)
         if received.method != "POST" or received.path not in _PATHS:
             raise Refused(404, f"{received.method} {received.path} not found")
         check_key(received.headers)
@@ -155,10 +155,10 @@ class Handler:
     ) -> web.StreamResponse:
         if fault is not None and fault.kind == "overloaded_in_stream":
             raise Refused(529)
-        # Of one that is asked for in one piece all is made before the first byte is sent.
+        # A plain answer is complete, and billed, before its first byte is sent.
         with self._billing(exchange, message, received, message.usage["output_tokens"]) as bill:
             if fault is not None:
-                return await breaks.within_body(fault, exchange, message)
+                return await fault_injection.break_body(fault, exchange, message)
             await exchange.until(self._script.done_after(message.usage["output_tokens"]))
             bill.whole = True
             return exchange.json(message.body())
@@ -170,7 +170,7 @@ class Handler:
         if fault is not None:
             written = max(0, fault.after_events - HEAD_EVENTS) * script.tokens_per_delta
             with self._billing(exchange, message, received, max(1, min(tokens, written))):
-                return await breaks.within_stream(fault, exchange, message, script.tokens_per_delta)
+                return await fault_injection.break_stream(fault, exchange, message, script.tokens_per_delta)
         if script.tokens_per_second is not None:
             with self._billing(exchange, message, received, 1) as bill:
                 return await self._pace(exchange, message, bill)
@@ -184,7 +184,7 @@ class Handler:
         self, exchange: HttpExchange, message: Message, received: RecordedRequest, tokens: int
     ) -> Iterator[BilledRequest]:
         bill = BilledRequest(received, exchange.request_id, {**message.usage, "output_tokens": tokens})
-        self._traffic.bills.append(bill)
+        self._request_log.bills.append(bill)
         try:
             yield bill
         except (asyncio.CancelledError, ConnectionError):

@@ -1,4 +1,4 @@
-"""One request on the wire, and the means to answer it, to keep silent or to break off."""
+"""One request, with ways to answer it, stay silent or break off."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class HttpExchange:
         return f"req_{self.id}"
 
     async def until(self, seconds: float) -> None:
-        """Sleeps until so long after the request's arrival; a late step doesn't delay the next."""
+        """Sleeps until `seconds` after the request's arrival; a late step doesn't delay the next."""
         delay = self._began + seconds - self._loop.time()
         if delay > 0:
             await asyncio.sleep(delay)
@@ -49,17 +49,17 @@ class HttpExchange:
         return web.Response(body=body, status=status, headers=self._headers(content_type))
 
     def events(self, body: bytes) -> web.StreamResponse:
-        """A stream whose events are all there already."""
+        """Answers with a stream whose events are all known."""
         return self._chunked(web.Response(body=body, headers=self._headers(EVENTS)))
 
     async def open_events(self) -> web.StreamResponse:
-        """A stream whose events are written one by one."""
+        """Opens a stream whose events are written one by one."""
         response = self._chunked(web.StreamResponse(headers=self._headers(EVENTS)))
         await response.prepare(self.request)
         return response
 
     async def open_json(self, length: Optional[int]) -> web.StreamResponse:
-        """A plain answer of `length` bytes that are still to be written; None for of any number."""
+        """Opens a plain answer of `length` bytes, still to be written; None for any length."""
         response = web.StreamResponse(headers=self._headers(JSON))
         if length is None:
             self._chunked(response)
@@ -71,7 +71,7 @@ class HttpExchange:
     async def silence(self) -> web.StreamResponse:
         """Never returns: the task is cancelled when the connection is gone."""
         await asyncio.Event().wait()
-        raise AssertionError("nothing ends a silence but the end of its connection")
+        raise AssertionError("only the end of the connection ends a silence")
 
     async def hang_up(self) -> web.StreamResponse:
         """Closes the connection after what was written."""

@@ -12,7 +12,7 @@ from .server import MessagesServer
 
 @pytest.fixture
 def messages_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[MessagesServer]:
-    """A healthy stand-in that the environment points to; calls to anywhere else are blocked."""
+    """A stand-in server that the environment points to; calls to any other server are blocked."""
     with MessagesServer() as server:
         for name, value in server.environment().items():
             monkeypatch.setenv(name, value)

@@ -1,4 +1,4 @@
-"""What the stand-in has seen: requests and connections. Written by its own thread, read by any."""
+"""Records requests and connections. Written by the server's thread, read by any."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Dict, List, Tuple
 
 @dataclass(frozen=True)
 class RecordedRequest:
-    """One request as it arrived.
+    """One request as received.
 
     Attributes:
         headers: names in lower case.
@@ -29,7 +29,7 @@ class RecordedRequest:
 
 @dataclass
 class BilledRequest:
-    """What the API would charge for one request.
+    """What the API would bill for one request.
 
     Attributes:
         usage: as the API spells it; of a streamed answer that broke off, the output tokens that were written.
@@ -76,7 +76,7 @@ class RequestLog:
         self.open_connections = len(self._open)
 
     def _number_of(self, protocol: object) -> int:
-        """The connection's number; 0 for one that is gone already."""
+        """The connection's number; 0 if it is closed."""
         return self._open[protocol][0] if protocol in self._open else 0
 
     def _transports(self) -> List[asyncio.Transport]:

@@ -84,7 +84,7 @@ class MessagesServer(RequestLog):
         return {"ANTHROPIC_BASE_URL": self.base_url, "ANTHROPIC_API_KEY": "test-key"}
 
     def start(self) -> MessagesServer:
-        """Returns when connections are accepted. Raises OSError where the port can't be had."""
+        """Starts accepting connections. Raises OSError if the port is not available."""
         if self._thread is not None:
             raise RuntimeError("The server is running already.")
         started: Future[int] = Future()
@@ -100,7 +100,7 @@ class MessagesServer(RequestLog):
         return self
 
     def stop(self) -> None:
-        """Closes every connection, whatever is under way on it. May be called twice."""
+        """Closes every connection, even with requests in flight. May be called twice."""
         thread, self._thread = self._thread, None
         if thread is not None:
             self._stop()
@@ -116,10 +116,10 @@ class MessagesServer(RequestLog):
     async def _serve(self, started: Future[int]) -> None:
         loop = asyncio.get_running_loop()
         stopped = asyncio.Event()
-        door = _Door(self._handler, self)
+        server = _CountingServer(self._handler, self)
         host, port = self._address
         try:
-            listener = await loop.create_server(door, host, port, backlog=_BACKLOG)
+            listener = await loop.create_server(server, host, port, backlog=_BACKLOG)
         except BaseException as error:
             started.set_exception(error)
             return
@@ -141,21 +141,21 @@ class MessagesServer(RequestLog):
             await asyncio.sleep(0.001)
 
 
-class _Door(web.Server):
-    """Tells the traffic which connections come and go."""
+class _CountingServer(web.Server):
+    """Records which connections open and close."""
 
-    def __init__(self, handler: Handler, traffic: RequestLog) -> None:
+    def __init__(self, handler: Handler, request_log: RequestLog) -> None:
         # handler_cancellation: an answer ends when its client goes away.
         super().__init__(handler, request_factory=_request, handler_cancellation=True, access_log=None)
-        self._traffic = traffic
+        self._request_log = request_log
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
-        self._traffic._opened(handler, transport)
+        self._request_log._opened(handler, transport)
 
     def connection_lost(self, handler: web.RequestHandler, exc: Optional[BaseException] = None) -> None:
         super().connection_lost(handler, exc)
-        self._traffic._closed(handler)
+        self._request_log._closed(handler)
 
 
 def _request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:

@@ -1,4 +1,4 @@
-"""How many tokens a prompt has, and which of them the prompt cache writes or reads. Pure."""
+"""Counts the tokens of a prompt, and which of them the prompt cache writes or reads. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ CHARACTERS_PER_TOKEN = 4
 
 
 def estimate(characters: int) -> int:
-    """Tokens of a text of so many characters."""
+    """Estimates the tokens of a text from its number of characters."""
     return max(1, characters // CHARACTERS_PER_TOKEN)
 
 
@@ -36,7 +36,7 @@ def input_tokens(body: Mapping[str, Any]) -> int:
 
 @dataclass(frozen=True)
 class Prompt:
-    """Tokens of a prompt; `key` is the part that the cache keeps, None where there is none."""
+    """The tokens of a prompt; `key` is the part that the cache stores, or None."""
 
     fresh: int
     created: int = 0
@@ -60,7 +60,7 @@ class Prompt:
 
 
 class PromptCache:
-    """Remembers the prefixes of `system` that were marked, one set for each model. They never expire.
+    """Remembers marked prefixes of `system`, one set per model. They never expire.
 
     `minimum` is the number of tokens below which a prefix is not cached, as in the API.
     """
@@ -85,7 +85,7 @@ class PromptCache:
         return Prompt(total - cached, created=cached, one_hour=one_hour, key=key)
 
     def keep(self, prompt: Prompt) -> None:
-        """From now on the prompt's prefix is read, not created; in the API, once the answer has begun."""
+        """Stores the prompt's prefix: from now on it is read, not created."""
         if prompt.key is not None:
             self._known.add(prompt.key)
 
