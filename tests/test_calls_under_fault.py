@@ -72,7 +72,7 @@ def name_of(case):
 
 
 @pytest.mark.parametrize(("fault", "expected", "advice"), FINAL, ids=name_of)
-async def test_a_final_fault_costs_one_request_and_says_what_to_do(project, fault, expected, advice):
+async def test_final_faults_cost_one_request(project, fault, expected, advice):
     result, requests = await one_call(project, [fault] * 3)
     assert (type(result.error), requests, result.attempts) == (expected, 1, 1)
     assert advice in str(result.error)
@@ -85,16 +85,14 @@ def patience(expected, seconds):
 
 
 @pytest.mark.parametrize(("fault", "expected", "advice"), TRANSIENT, ids=name_of)
-async def test_a_transient_fault_is_tried_max_retries_times_and_says_what_to_do(
-    project, fault, expected, advice
-):
+async def test_transient_faults_are_retried(project, fault, expected, advice):
     result, requests = await one_call(project, [fault] * 3, timeout_seconds=patience(expected, 0.4))
     assert (type(result.error), requests, result.attempts) == (expected, 3, 3)
     assert advice in str(result.error)
 
 
 @pytest.mark.parametrize(("fault", "expected", "advice"), TRANSIENT, ids=name_of)
-async def test_a_transient_fault_and_then_an_answer_costs_two_requests(project, fault, expected, advice):
+async def test_answer_after_a_fault(project, fault, expected, advice):
     # An answer follows, for which there has to be time.
     result, requests = await one_call(project, [fault], timeout_seconds=patience(expected, 1.5))
     assert (result.success, requests, result.attempts) == (True, 2, 2)
@@ -104,14 +102,14 @@ PLAIN = [case for case in FINAL + TRANSIENT if "stream" not in str(case[0])]
 
 
 @pytest.mark.parametrize(("fault", "expected", "advice"), PLAIN, ids=name_of)
-async def test_without_streaming_each_fault_is_the_same_error(project, fault, expected, advice):
+async def test_same_faults_without_streaming(project, fault, expected, advice):
     limits = {"timeout_seconds": patience(expected, 0.15), "stream": False}
     result, _ = await one_call(project, [fault] * 3, **limits)
     assert type(result.error) is expected
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_an_answer_without_end_is_broken_off_and_counts_as_much_as_it_may_have_cost(project, stream):
+async def test_endless_answer_costs_the_worst(project, stream):
     price = {"input": 3, "output": 15}
     limits = {"stream": stream, "prices": {MODEL: price}, "budget_usd": 1.0, "enable_cache": False}
     async with fleet(project, {"faults": [faults.endless_answer()]}, **limits) as (orchestrator, server):
@@ -128,7 +126,7 @@ async def test_an_answer_without_end_is_broken_off_and_counts_as_much_as_it_may_
 
 
 @pytest.mark.parametrize(("max_tokens", "size"), [(1, 2**25 + 2**10), (4096, 2**25 + 2**22), (10**13, 2**28)])
-def test_an_answer_may_have_a_thousand_bytes_for_each_token_and_what_tools_found(max_tokens, size):
+def test_largest_answer(max_tokens, size):
     assert most_bytes(max_tokens) == size
 
 
@@ -165,7 +163,7 @@ class Raw:
 
 
 @pytest.mark.parametrize("times", [1, 2])
-async def test_of_an_error_without_end_no_more_is_read_than_an_error_has(project, times):
+async def test_endless_error(project, times):
     raw = Raw(b"HTTP/1.1 400 Bad\r\ncontent-type: text/plain\r\n\r\nIt is full. ", b" " * 2**16)
     result = await asyncio.wait_for(raw.asked(project, times), 10)
     assert isinstance(result.error, errors.RequestRefusedError)
@@ -174,7 +172,7 @@ async def test_of_an_error_without_end_no_more_is_read_than_an_error_has(project
     assert raw.sent < times * 2**25
 
 
-async def test_a_stream_that_goes_on_after_its_end_is_an_answer(project):
+async def test_stream_after_its_end(project):
     message = Message("msg_1", MODEL, "Hello", "end_turn", {"input_tokens": 1, "output_tokens": 1})
     head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
     raw = Raw(head + b"".join(message.events(8)), b": more\n\n", pause=0.05)
@@ -183,20 +181,20 @@ async def test_a_stream_that_goes_on_after_its_end_is_an_answer(project):
 
 
 @pytest.mark.parametrize("words", ["It is full.", "It is full"])
-async def test_the_servers_words_and_the_advice_are_two_sentences(project, words):
+async def test_advice_is_a_second_sentence(project, words):
     result, _ = await one_call(project, [faults.status(400, message=words)])
     result.error.request_id = None
     assert "It is full. Correct the request" in str(result.error)
 
 
-async def test_retry_after_is_obeyed_however_the_jitter_falls(project):
+async def test_obeys_retry_after(project):
     clock = FakeClock()
     result, requests = await one_call(project, [faults.status(429, retry_after=3)], clock=clock)
     assert (result.success, requests) == (True, 2)
     assert clock.time >= 3
 
 
-async def test_a_long_retry_after_is_obeyed_too(project):
+async def test_obeys_long_retry_after(project):
     clock = FakeClock()
     plan = [faults.status(529, retry_after=7200)]
     result, _ = await one_call(project, plan, clock=clock, deadline_seconds=None)
@@ -204,13 +202,13 @@ async def test_a_long_retry_after_is_obeyed_too(project):
     assert clock.time >= 7200
 
 
-async def test_the_error_carries_the_request_id(project):
+async def test_error_has_request_id(project):
     result, _ = await one_call(project, [faults.status(400)])
     assert result.request_id.startswith("req_")
     assert result.request_id in str(result.error)
 
 
-async def test_a_server_that_is_not_there_is_a_connection_error(project):
+async def test_absent_server(project):
     async with AsyncAgentOrchestrator(
         project, api_key="k", base_url="http://127.0.0.1:9", max_retries=2, clock=FakeClock()
     ) as orchestrator:
@@ -219,7 +217,7 @@ async def test_a_server_that_is_not_there_is_a_connection_error(project):
     assert "127.0.0.1:9" in str(result.error)
 
 
-async def test_an_answer_that_flows_for_ten_times_the_timeout_succeeds(project):
+async def test_slow_answer_succeeds(project):
     server = {"tokens_per_second": 100, "answer": lambda body: "word " * 200}
     async with fleet(project, server, timeout_seconds=0.2, clock=None) as (orchestrator, _):
         result = await orchestrator.execute_agent("python-expert", "x")
@@ -227,7 +225,7 @@ async def test_an_answer_that_flows_for_ten_times_the_timeout_succeeds(project):
     assert result.duration > 2.0
 
 
-async def test_a_request_that_its_server_has_not_read_is_an_attempt_and_in_doubt(project):
+async def test_unread_request_is_in_doubt(project):
     limits = {"timeout_seconds": 0.2, "max_retries": 1, "deadline_seconds": LONGEST, "budget_usd": 1.0}
     released = threading.Event()
 
@@ -261,7 +259,7 @@ def task_of(received):
     return received.body["messages"][0]["content"]
 
 
-async def test_a_thousand_rows_with_every_fault_that_others_survive_all_end_in_order(project):
+async def test_thousand_rows_with_faults(project):
     chance, silenced = random.Random(20), Counter()
     ends_all = [faults.status(code) for code in (401, 402, 403, 404)]
     survived = [fault for fault in faults.ALL if fault not in ends_all]

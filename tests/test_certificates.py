@@ -73,7 +73,7 @@ async def ask(project, url, api_key="k"):
         return await orchestrator.execute_agent("python-expert", "x")
 
 
-async def test_an_authority_that_is_not_known_is_told_with_the_variable(project, authority, route):
+async def test_unknown_authority_names_variable(project, authority, route):
     async with Server(authority) as server:
         error = (await ask(project, server.url, **route)).error
     assert type(error) is errors.ConnectionFailedError
@@ -81,15 +81,13 @@ async def test_an_authority_that_is_not_known_is_told_with_the_variable(project,
     assert server.url in str(error)
 
 
-async def test_an_authority_that_the_variable_names_is_known(project, authority, route, monkeypatch):
+async def test_trusts_named_authority(project, authority, route, monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", str(authority / "ca.pem"))
     async with Server(authority) as server:
         assert (await ask(project, server.url, **route)).output == "As it is."
 
 
-async def test_an_authority_that_the_file_does_not_hold_is_to_be_added_to_it(
-    project, authority, monkeypatch, tmp_path
-):
+async def test_missing_authority_names_file(project, authority, monkeypatch, tmp_path):
     other = tmp_path / "other.pem"
     make = ("req", "-newkey", "rsa:2048", "-nodes", "-x509", "-subj", "/CN=Other", "-keyout", "/dev/null")
     subprocess.run([OPENSSL, *make, "-out", other], check=True, capture_output=True)
@@ -99,7 +97,7 @@ async def test_an_authority_that_the_file_does_not_hold_is_to_be_added_to_it(
     assert f"to {other} (SSL_CERT_FILE)" in str(error)
 
 
-async def test_a_name_that_the_certificate_has_not_is_another_advice(project, authority, monkeypatch):
+async def test_wrong_name_has_own_advice(project, authority, monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", str(authority / "ca.pem"))
     async with Server(authority) as server:
         error = (await ask(project, server.url.replace("127.0.0.1", "127.0.0.2"))).error
@@ -107,7 +105,7 @@ async def test_a_name_that_the_certificate_has_not_is_another_advice(project, au
     assert "SSL_CERT_FILE" not in str(error)
 
 
-async def test_a_server_without_tls_is_a_connection_error(project, messages_server):
+async def test_server_without_tls(project, messages_server):
     error = (await ask(project, messages_server.base_url.replace("http:", "https:"))).error
     assert type(error) is errors.ConnectionFailedError
     assert error.fatal_for == "run"
@@ -127,7 +125,7 @@ def unusable(folder):
 
 
 @pytest.mark.parametrize("number", range(5))
-async def test_a_file_that_can_not_be_used_is_named_with_its_variable(project, tmp_path, monkeypatch, number):
+async def test_names_unusable_file(project, tmp_path, monkeypatch, number):
     value, reason = list(unusable(tmp_path).items())[number]
     monkeypatch.setenv("SSL_CERT_FILE", value)
     with pytest.raises(errors.ConfigurationError) as raised:
@@ -136,20 +134,20 @@ async def test_a_file_that_can_not_be_used_is_named_with_its_variable(project, t
     assert reason in str(raised.value)
 
 
-async def test_a_folder_that_is_not_there_is_named_too(project, monkeypatch):
+async def test_names_missing_folder(project, monkeypatch):
     monkeypatch.setenv("SSL_CERT_DIR", "/nowhere")
     with pytest.raises(errors.ConfigurationError, match="SSL_CERT_DIR names /nowhere"):
         await ask(project, "http://127.0.0.1:1")
 
 
-async def test_a_folder_is_not_looked_at_where_a_file_is_named(project, authority, monkeypatch):
+async def test_file_wins_over_folder(project, authority, monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", str(authority / "ca.pem"))
     monkeypatch.setenv("SSL_CERT_DIR", "/nowhere")
     async with Server(authority) as server:
         assert (await ask(project, server.url)).success
 
 
-async def test_what_nothing_reads_is_not_looked_at(project, messages_server, monkeypatch):
+async def test_ignores_unused_variables(project, messages_server, monkeypatch):
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere.pem")
     assert (await ask(project, messages_server.base_url)).success
 
@@ -172,7 +170,7 @@ def test_the_command_names_it_once(workplace, monkeypatch, capsys):
     assert "SSL_CERT_FILE names /nowhere.pem" in capsys.readouterr().err
 
 
-def test_the_doctor_names_it_among_the_rest(workplace, monkeypatch, capsys):
+def test_doctor_names_it(workplace, monkeypatch, capsys):
     monkeypatch.setenv("SSL_CERT_FILE", "/nowhere.pem")
     assert main(["doctor"]) == 1
     said = capsys.readouterr()

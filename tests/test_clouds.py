@@ -116,7 +116,7 @@ async def test_a_call_is_answered(cloud, use, tmp_path, stream):
         assert server.seen[0].model == MODELS[cloud]
 
 
-async def test_google_is_asked_in_the_project_and_region_of_the_environment(use, tmp_path):
+async def test_vertex_project_and_region(use, tmp_path):
     with CloudServer() as server:
         use("vertex", server)
         async with orchestrator(tmp_path) as engine:
@@ -124,7 +124,7 @@ async def test_google_is_asked_in_the_project_and_region_of_the_environment(use,
         assert server.seen[0].path.startswith("/v1/projects/my-project/locations/europe-west1/")
 
 
-async def test_the_pieces_of_a_stream_arrive_one_by_one(cloud, use, tmp_path):
+async def test_streams_piece_by_piece(cloud, use, tmp_path):
     listener = Listener()
     with CloudServer() as server:
         use(cloud, server)
@@ -136,7 +136,7 @@ async def test_the_pieces_of_a_stream_arrive_one_by_one(cloud, use, tmp_path):
     assert "".join(listener.pieces) == clouds.TEXT
 
 
-async def test_usage_and_cost_are_those_of_the_clouds_model(cloud, use, tmp_path):
+async def test_usage_and_cost(cloud, use, tmp_path):
     with CloudServer() as server:
         use(cloud, server)
         async with orchestrator(tmp_path, prices=PRICES) as engine:
@@ -145,7 +145,7 @@ async def test_usage_and_cost_are_those_of_the_clouds_model(cloud, use, tmp_path
     assert result.cost == pytest.approx((20 * 1000 + 10 * 3000) / 1e6)
 
 
-async def test_every_request_is_signed_anew(cloud, use, tmp_path):
+async def test_signs_each_request(cloud, use, tmp_path):
     with CloudServer() as server:
         use(cloud, server)
         async with orchestrator(tmp_path) as engine:
@@ -157,7 +157,7 @@ async def test_every_request_is_signed_anew(cloud, use, tmp_path):
         assert len(signatures) == (3 if cloud == "bedrock" else 1)
 
 
-async def test_many_calls_at_once_are_answered(cloud, use, tmp_path):
+async def test_answers_many_at_once(cloud, use, tmp_path):
     with CloudServer() as server:
         use(cloud, server)
         async with orchestrator(tmp_path, max_concurrent=20) as engine:
@@ -167,7 +167,7 @@ async def test_many_calls_at_once_are_answered(cloud, use, tmp_path):
         assert len(server.seen) == 40
 
 
-async def test_a_key_of_bedrocks_own_is_sent_as_a_token(use, tmp_path, monkeypatch):
+async def test_bedrock_api_key(use, tmp_path, monkeypatch):
     import anthropic
 
     if "api_key" not in inspect.signature(anthropic.AsyncAnthropicBedrock).parameters:
@@ -182,7 +182,7 @@ async def test_a_key_of_bedrocks_own_is_sent_as_a_token(use, tmp_path, monkeypat
         assert server.seen[0].headers["authorization"] == "Bearer key-of-bedrock"
 
 
-async def test_a_service_that_keeps_silent_is_left(cloud, use, tmp_path):
+async def test_silent_service(cloud, use, tmp_path):
     with CloudServer(clouds.SILENCE) as server:
         use(cloud, server)
         async with orchestrator(tmp_path, timeout_seconds=1, max_retries=1, deadline_seconds=20) as engine:
@@ -190,7 +190,7 @@ async def test_a_service_that_keeps_silent_is_left(cloud, use, tmp_path):
     assert type(error) is SilenceError
 
 
-async def test_a_token_that_google_refuses_is_a_matter_of_credentials(use, tmp_path):
+async def test_refused_google_token(use, tmp_path):
     with CloudServer(refuses_tokens=True) as server:
         use("vertex", server)
         async with orchestrator(tmp_path) as engine:
@@ -201,7 +201,7 @@ async def test_a_token_that_google_refuses_is_a_matter_of_credentials(use, tmp_p
         assert server.seen == []
 
 
-def test_what_bedrock_calls_a_model_has_the_price_of_aws():
+def test_bedrock_prices():
     prices = pytest.importorskip("genai_prices", reason="there is no price list for this Python")
     model, usage = "us.anthropic.claude-sonnet-4-5-20250929-v1:0", Usage(1000, 1000)
     listed = prices.calc_price(
@@ -210,7 +210,7 @@ def test_what_bedrock_calls_a_model_has_the_price_of_aws():
     assert cost(model, usage) == pytest.approx(float(listed.total_price))
 
 
-async def test_the_signature_holds_for_the_address_of_an_inference_profile(use, tmp_path):
+async def test_signs_inference_profile(use, tmp_path):
     profile = "arn:aws:bedrock:us-west-2:123456789012:application-inference-profile/abc"
     with CloudServer() as server:
         use("bedrock", server)
@@ -244,7 +244,7 @@ async def test_what_passes_is_tried_again(cloud, use, tmp_path, answers):
         assert (result.success, result.attempts, len(server.seen)) == (True, 2, 2)
 
 
-async def test_a_refusal_is_told_in_the_services_words(cloud, use, tmp_path):
+async def test_quotes_refusal(cloud, use, tmp_path):
     with CloudServer(INVALID[cloud]) as server:
         use(cloud, server)
         async with orchestrator(tmp_path) as engine:
@@ -255,7 +255,7 @@ async def test_a_refusal_is_told_in_the_services_words(cloud, use, tmp_path):
         assert "model identifier is invalid" in str(error)
 
 
-async def test_wrong_credentials_are_told_with_the_clouds_own_advice(cloud, use, tmp_path):
+async def test_wrong_credentials_advice(cloud, use, tmp_path):
     kind = {"bedrock": PermissionDeniedError, "vertex": AuthenticationError}[cloud]
     refused = {
         "bedrock": aws_error(403, "UnrecognizedClientException", "The security token is invalid"),
@@ -273,9 +273,7 @@ async def test_wrong_credentials_are_told_with_the_clouds_own_advice(cloud, use,
 HEADERS = ("authorization", "x-amz-security-token")
 
 
-async def test_credentials_are_in_no_log_and_no_error_though_the_server_repeats_them(
-    cloud, use, tmp_path, caplog
-):
+async def test_hides_repeated_credentials(cloud, use, tmp_path, caplog):
     class Echo(CloudServer):
         def __init__(self):
             super().__init__()
@@ -302,7 +300,7 @@ async def test_credentials_are_in_no_log_and_no_error_though_the_server_repeats_
         assert secret not in told
 
 
-async def test_a_second_call_is_answered_from_the_cache(cloud, use, tmp_path):
+async def test_caches_answers(cloud, use, tmp_path):
     with CloudServer() as server:
         use(cloud, server)
         async with orchestrator(tmp_path) as engine:
@@ -311,7 +309,7 @@ async def test_a_second_call_is_answered_from_the_cache(cloud, use, tmp_path):
         assert len(server.seen) == 1
 
 
-async def test_another_service_at_the_same_address_is_asked_anew(use, tmp_path):
+async def test_caches_per_service(use, tmp_path):
     with CloudServer() as server:
         for name in (*MODELS, "vertex"):
             use(name, server)
@@ -329,32 +327,32 @@ class TestStreamsOfBedrock:
             async with orchestrator(folder, prices=PRICES) as engine:
                 return await ask(engine, "bedrock")
 
-    async def test_a_throttling_in_the_midst_is_tried_again_and_billed(self, use, tmp_path):
+    async def test_retries_throttled_stream(self, use, tmp_path):
         cut = streamed(*first_frames(5), exception_frame("throttlingException", "Too many tokens"))
         result = await self.ask(use, tmp_path, cut)
         assert (result.success, result.attempts, result.output) == (True, 2, clouds.TEXT)
         assert result.cost > (20 * 1000 + 10 * 3000) / 1e6
 
-    async def test_an_invalid_request_in_the_midst_is_told(self, use, tmp_path):
+    async def test_error_within_stream(self, use, tmp_path):
         cut = streamed(exception_frame("validationException", "Not this one"))
         error = (await self.ask(use, tmp_path, cut)).error
         assert (type(error), error.status) == (RequestRefusedError, 400)
         assert "Not this one" in str(error)
         assert error.request_id == "aws-request-1"
 
-    async def test_one_that_ends_before_its_end_is_a_broken_connection(self, use, tmp_path):
+    async def test_truncated_stream(self, use, tmp_path):
         error = (await self.ask(use, tmp_path, *[streamed(*first_frames(5))] * 3)).error
         assert type(error) is ConnectionFailedError
         assert error.attempts == 3
 
-    async def test_a_frame_with_a_wrong_checksum_is_no_answer(self, use, tmp_path):
+    async def test_wrong_checksum(self, use, tmp_path):
         bad = bytearray(first_frames(1)[0])
         bad[-1] ^= 1
         assert type((await self.ask(use, tmp_path, streamed(bytes(bad)))).error) is BadReplyError
 
 
 class TestChoice:
-    async def test_both_at_once_are_an_error_that_names_them(self, tmp_path, monkeypatch):
+    async def test_refuses_two_clouds(self, tmp_path, monkeypatch):
         monkeypatch.setenv("CLAUDE_CODE_USE_BEDROCK", "1")
         monkeypatch.setenv("CLAUDE_CODE_USE_VERTEX", "1")
         switches = "CLAUDE_CODE_USE_BEDROCK and CLAUDE_CODE_USE_VERTEX are both set"
@@ -366,12 +364,12 @@ class TestChoice:
         ("name", "variables"),
         [("bedrock", ["AWS_REGION"]), ("vertex", ["CLOUD_ML_REGION", "ANTHROPIC_VERTEX_PROJECT_ID"])],
     )
-    async def test_what_is_not_set_is_named(self, name, variables, monkeypatch):
+    async def test_names_missing_variables(self, name, variables, monkeypatch):
         monkeypatch.setenv(f"CLAUDE_CODE_USE_{name.upper()}", "1")
         with pytest.raises(InvalidOptionError, match=" and ".join(variables)):
             product.chosen_service(None)
 
-    async def test_a_package_that_is_not_installed_is_named_with_its_extra(self, cloud, monkeypatch):
+    async def test_names_missing_package(self, cloud, monkeypatch):
         monkeypatch.setattr(product, "find_spec", lambda name: None)
         for name in ("AWS_REGION", "CLOUD_ML_REGION", "ANTHROPIC_VERTEX_PROJECT_ID"):
             monkeypatch.setenv(name, "some")
@@ -380,11 +378,11 @@ class TestChoice:
             product.chosen_service(None)
 
     @pytest.mark.parametrize("value", ["", "0", "false"])
-    def test_a_switch_that_is_off_asks_for_nothing(self, value, monkeypatch):
+    def test_switch_off(self, value, monkeypatch):
         monkeypatch.setenv("CLAUDE_CODE_USE_BEDROCK", value)
         assert product.chosen_service(None) is product.API
 
-    async def test_a_key_that_is_given_is_for_the_api_itself(self, tmp_path, monkeypatch):
+    async def test_given_key_selects_the_api(self, tmp_path, monkeypatch):
         monkeypatch.setenv("CLAUDE_CODE_USE_BEDROCK", "1")
         with MessagesServer() as server:
             async with orchestrator(tmp_path, api_key="test-key", base_url=server.base_url) as engine:
@@ -395,7 +393,7 @@ class TestChoice:
 
 class TestSwitchAgainstPaidCalls:
     @pytest.mark.parametrize("variable", ["ANTHROPIC_BEDROCK_BASE_URL", "ANTHROPIC_VERTEX_BASE_URL"])
-    async def test_forbids_the_clouds_own_addresses(self, variable, use, tmp_path, monkeypatch):
+    async def test_forbids_cloud_addresses(self, variable, use, tmp_path, monkeypatch):
         name = variable.split("_")[1].lower()
         with CloudServer() as server:
             use(name, server)
@@ -405,7 +403,7 @@ class TestSwitchAgainstPaidCalls:
         assert type(error) is PaidCallBlockedError
         assert ("amazonaws.com" if name == "bedrock" else "googleapis.com") in str(error)
 
-    async def test_forbids_to_ask_other_machines_for_credentials(self, cloud, use, tmp_path, monkeypatch):
+    async def test_forbids_credential_requests(self, cloud, use, tmp_path, monkeypatch):
         with CloudServer() as server:
             use(cloud, server)
             for name in ("AWS_SECRET_ACCESS_KEY", "GOOGLE_APPLICATION_CREDENTIALS"):
@@ -429,9 +427,7 @@ class TestAliases:
             yield
 
     @pytest.mark.parametrize("model", [None, "opus", "claude-sonnet-5-5"])
-    async def test_a_name_that_bedrock_can_not_have_is_refused_before_anything_is_sent(
-        self, bedrock, tmp_path, model
-    ):
+    async def test_refuses_foreign_names(self, bedrock, tmp_path, model):
         async with orchestrator(tmp_path) as engine:
             with pytest.raises(InvalidOptionError, match="Amazon Bedrock has no model 'claude-") as refused:
                 await engine.execute_agent("python-expert", "Explain", model=model)
@@ -439,7 +435,7 @@ class TestAliases:
         assert f"ANTHROPIC_DEFAULT_{variable}_MODEL" in str(refused.value)
         assert "us.anthropic.claude-sonnet-4-5-20250929-v1:0" in str(refused.value)
 
-    async def test_what_the_variable_says_is_sent(self, cloud, use, tmp_path, monkeypatch):
+    async def test_sends_model_of_variable(self, cloud, use, tmp_path, monkeypatch):
         monkeypatch.setenv("ANTHROPIC_DEFAULT_SONNET_MODEL", MODELS[cloud])
         with CloudServer() as server:
             use(cloud, server)
@@ -447,14 +443,14 @@ class TestAliases:
                 assert (await engine.execute_agent("python-expert", "Explain")).success
             assert server.seen[0].model == MODELS[cloud]
 
-    async def test_at_an_address_of_the_users_own_any_name_is_sent(self, use, tmp_path):
+    async def test_gateway_takes_any_name(self, use, tmp_path):
         with CloudServer() as server:
             use("bedrock", server)
             async with orchestrator(tmp_path) as engine:
                 assert (await engine.execute_agent("python-expert", "Explain")).success
             assert server.seen[0].model == "claude-sonnet-5-5"
 
-    async def test_a_name_that_the_cloud_refuses_is_answered_with_one_of_its_own(self, cloud, use, tmp_path):
+    async def test_refused_name_has_example(self, cloud, use, tmp_path):
         with CloudServer(INVALID[cloud]) as server:
             use(cloud, server)
             async with orchestrator(tmp_path) as engine:
@@ -478,7 +474,7 @@ class TestDoctor:
 
         return found
 
-    def test_an_alias_that_means_nothing_to_bedrock_is_a_problem(self, aliases):
+    def test_bedrock_alias_is_problem(self, aliases):
         (sonnet, haiku) = sorted(aliases(CLAUDE_CODE_USE_BEDROCK="1"), reverse=True)
         assert haiku[:2] == (
             "problem",
@@ -488,12 +484,12 @@ class TestDoctor:
         assert sonnet[1].startswith("ANTHROPIC_DEFAULT_SONNET_MODEL is not set")
         assert MODELS["bedrock"] in sonnet[2]
 
-    def test_an_alias_that_google_may_know_is_a_warning(self, aliases):
+    def test_vertex_alias_is_warning(self, aliases):
         found = aliases(CLAUDE_CODE_USE_VERTEX="1")
         assert [state for state, _, _ in found] == ["warning", "warning"]
         assert MODELS["vertex"] in found[0][2]
 
-    def test_an_alias_whose_meaning_is_set_is_none(self, aliases):
+    def test_alias_with_variable_is_fine(self, aliases):
         said = {
             "ANTHROPIC_DEFAULT_HAIKU_MODEL": MODELS["bedrock"],
             "ANTHROPIC_MODEL": MODELS["bedrock"],
@@ -501,7 +497,7 @@ class TestDoctor:
         assert aliases(CLAUDE_CODE_USE_BEDROCK="1", **said) == []
 
     @pytest.mark.parametrize("said", ["ANTHROPIC_MODEL", "ANTHROPIC_DEFAULT_SONNET_MODEL"])
-    def test_a_name_that_bedrock_can_not_have_is_a_problem_too(self, workplace, monkeypatch, capsys, said):
+    def test_foreign_name_is_problem(self, workplace, monkeypatch, capsys, said):
         cloud = {"CLAUDE_CODE_USE_BEDROCK": "1", "AWS_REGION": "us-west-2"}
         for name, value in {**cloud, said: "claude-sonnet-5-5"}.items():
             monkeypatch.setenv(name, value)
@@ -512,10 +508,10 @@ class TestDoctor:
         assert "'claude-sonnet-5-5'; it is what " in found["text"]
         assert MODELS["bedrock"] in found["advice"]
 
-    def test_an_alias_is_none_of_its_business_without_a_cloud(self, aliases):
+    def test_ignores_aliases_without_cloud(self, aliases):
         assert aliases() == []
 
-    def test_a_model_that_bedrock_can_not_have_is_sent_nowhere(self, use, workplace, monkeypatch, capsys):
+    def test_sends_no_foreign_model(self, use, workplace, monkeypatch, capsys):
         with CloudServer() as server:
             use("bedrock", server)
             monkeypatch.delenv("ANTHROPIC_BEDROCK_BASE_URL")
@@ -527,7 +523,7 @@ class TestDoctor:
         main(["doctor", "--json", *options])
         return {one["name"]: one for one in json.loads(capsys.readouterr().out)["checks"]}
 
-    def test_says_which_cloud_is_used(self, cloud, use, workplace, capsys):
+    def test_names_the_cloud(self, cloud, use, workplace, capsys):
         with CloudServer() as server:
             use(cloud, server)
             found = self.found(capsys, "--model", MODELS[cloud], "--send")
@@ -537,7 +533,7 @@ class TestDoctor:
         assert server.url in found["endpoint"]["text"]
         assert found["endpoint"]["state"] == "ok"
 
-    def test_pays_for_nothing_where_bedrock_is_asked_without_send(self, use, workplace, capsys):
+    def test_sends_nothing_without_send(self, use, workplace, capsys):
         with CloudServer() as server:
             use("bedrock", server)
             found = self.found(capsys, "--model", MODELS["bedrock"])

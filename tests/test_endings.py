@@ -43,7 +43,7 @@ async def ask(project, *answers, times=None, **limits):
 
 class TestStopReason:
     @pytest.mark.parametrize("follows", ["pings", "silence", "garbage", "reset"])
-    async def test_ends_the_answer_whatever_follows(self, project, follows, route):
+    async def test_ends_the_answer(self, project, follows, route):
         plan = [faults.open_after_stop_reason(follows)] * 2
         async with fleet(project, {"faults": plan}, enable_cache=False, **route, clock=None) as (
             orchestrator,
@@ -58,7 +58,7 @@ class TestStopReason:
                 assert result.usage.output_tokens > 1
             assert len(server.requests) == 2
 
-    async def test_leaves_a_connection_that_is_not_used_again(self, project):
+    async def test_closes_its_connection(self, project):
         plan = [None, faults.open_after_stop_reason("pings"), None]
         async with fleet(project, {"faults": plan}, enable_cache=False) as (orchestrator, server):
             for _ in plan:
@@ -66,7 +66,7 @@ class TestStopReason:
         first, second, third = [one.connection for one in server.requests]
         assert first == second != third
 
-    async def test_is_followed_by_more_usage(self, project):
+    async def test_then_more_usage(self, project):
         more = {"type": "message_delta", "delta": {}, "usage": {"output_tokens": 77}}
         late = b"event: message_delta\ndata: %b\n\n" % json.dumps(more).encode()
         head, _, stop = events().partition(b"event: message_stop")
@@ -74,11 +74,11 @@ class TestStopReason:
         (result,) = await ask(project, raw(body))
         assert (result.output, result.usage.output_tokens) == ("Hello", 77)
 
-    async def test_is_the_end_where_the_body_ends_without_message_stop(self, project, route):
+    async def test_without_message_stop(self, project, route):
         body = events().partition(b"event: message_stop")[0]
         assert [one.output for one in await ask(project, raw(body), raw(body), **route)] == ["Hello"] * 2
 
-    async def test_counts_where_the_last_empty_line_is_missing(self, project):
+    async def test_without_last_empty_line(self, project):
         body = events().partition(b"event: message_stop")[0].rstrip()
         assert (await ask(project, raw(body)))[0].output == "Hello"
 
@@ -87,14 +87,14 @@ class TestStopReason:
         (result,) = await ask(project, raw(body))
         assert type(result.error) is errors.ConnectionFailedError
 
-    async def test_an_error_after_it_is_not_the_answers(self, project):
+    async def test_then_an_error(self, project):
         late = b'event: error\ndata: {"type":"error","error":{"type":"overloaded_error","message":"x"}}\n\n'
         body = events().partition(b"event: message_stop")[0] + late
         assert (await ask(project, raw(body)))[0].output == "Hello"
 
 
 class TestQuiet:
-    async def test_pings_alone_are_waited_for_a_bounded_time(self, project):
+    async def test_bounds_pings(self, project):
         plan = [faults.pings(), faults.pings(after_events=5)]
         limits = {"quiet_seconds": 0.4, "timeout_seconds": 30, "max_retries": 2}
         async with fleet(project, {"faults": plan}, **limits) as (orchestrator, server):
@@ -104,20 +104,20 @@ class TestQuiet:
         assert "quiet_seconds" in str(result.error)
         assert len(server.requests) == 2
 
-    async def test_pings_keep_an_attempt_alive_longer_than_silence(self, project):
+    async def test_pings_outlast_silence(self, project):
         limits = {"quiet_seconds": 1.5, "timeout_seconds": 0.4, "max_retries": 1, "clock": None}
         async with fleet(project, {"faults": [faults.pings()]}, **limits) as (orchestrator, _):
             result = await orchestrator.execute_agent("python-expert", "x")
         assert "nothing but pings" in str(result.error)
         assert result.duration > 1.4
 
-    async def test_blanks_of_a_plain_answer_are_bounded_too(self, project):
+    async def test_bounds_whitespace(self, project):
         limits = {"quiet_seconds": 0.4, "stream": False, "max_retries": 1}
         async with fleet(project, {"faults": [faults.pings()]}, **limits) as (orchestrator, _):
             result = await asyncio.wait_for(orchestrator.execute_agent("python-expert", "x"), 20)
         assert "nothing but pings" in str(result.error)
 
-    async def test_text_that_flows_is_no_quiet(self, project):
+    async def test_text_is_not_quiet(self, project):
         server = {"tokens_per_second": 60, "answer": lambda body: "word " * 100}
         async with fleet(project, server, quiet_seconds=0.5, clock=None) as (orchestrator, _):
             result = await orchestrator.execute_agent("python-expert", "x")
@@ -135,7 +135,7 @@ class TestMediaType:
 
     @pytest.mark.parametrize("stream", [True, False])
     @pytest.mark.parametrize("label", LABELS)
-    async def test_a_stream_is_read_however_it_is_labelled(self, project, label, stream, route):
+    async def test_mislabelled_stream(self, project, label, stream, route):
         answer = raw(events("Hello there"), label)
         results = await ask(project, answer, answer, stream=stream, **route)
         assert [one.output for one in results] == ["Hello there"] * 2
@@ -143,20 +143,20 @@ class TestMediaType:
 
     @pytest.mark.parametrize("stream", [True, False])
     @pytest.mark.parametrize("label", ["text/event-stream", "text/plain", "", "application/octet-stream"])
-    async def test_json_is_read_however_it_is_labelled(self, project, label, stream, route):
+    async def test_mislabelled_json(self, project, label, stream, route):
         answer = raw(b" \n" + json.dumps(ANSWER).encode(), label)
         results = await ask(project, answer, answer, stream=stream, **route)
         assert [one.output for one in results] == ["As it is."] * 2
 
     @pytest.mark.parametrize("label", ["text/html", "text/event-stream", "text/plain"])
-    async def test_a_page_is_a_bad_reply_with_its_title(self, project, label):
+    async def test_quotes_title_of_page(self, project, label):
         page = b"<!DOCTYPE html><html><head><title>Sign in &amp; go on</title></head>" + b"x" * 9000
         (result,) = await ask(project, raw(page, label))
         assert type(result.error) is errors.BadReplyError
         assert "Sign in & go on" in str(result.error)
         assert len(str(result.error)) < 400
 
-    async def test_a_text_is_a_bad_reply_with_its_words(self, project):
+    async def test_quotes_text(self, project):
         (result,) = await ask(project, raw(b"no healthy upstream", "text/plain"))
         assert type(result.error) is errors.BadReplyError
         assert "text/plain" in str(result.error)
@@ -181,13 +181,13 @@ class TestEvents:
         return result.output
 
     @pytest.mark.parametrize("newline", [b"\r\n", b"\r"])
-    async def test_lines_may_end_otherwise(self, project, newline):
+    async def test_line_ends(self, project, newline):
         assert await self.outputs(project, events().replace(b"\n", newline)) == "Hello"
 
-    async def test_begins_with_a_byte_order_mark(self, project):
+    async def test_byte_order_mark(self, project):
         assert await self.outputs(project, b"\xef\xbb\xbf" + events()) == "Hello"
 
-    async def test_has_comments_ids_and_unknown_events(self, project):
+    async def test_comments_and_unknown_events(self, project):
         body = b": hello\n\n" + events().replace(
             b"event: ping", b"id: 7\nretry: 10\n: c\nevent: new\ndata: {}\n\nevent: ping"
         )
@@ -196,11 +196,11 @@ class TestEvents:
     async def test_data_has_several_lines(self, project):
         assert await self.outputs(project, events().replace(b'{"type":', b'{\ndata: "type":')) == "Hello"
 
-    async def test_ends_with_the_mark_of_another_protocol(self, project):
+    async def test_end_mark_of_openai(self, project):
         body = events().partition(b"event: message_stop")[0] + b"data: [DONE]\n\n"
         assert await self.outputs(project, body) == "Hello"
 
-    async def test_halves_of_a_character_in_two_pieces_are_joined(self, project):
+    async def test_joins_split_characters(self, project):
         delta = (
             b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,'
             b'"delta":{"type":"text_delta","text":%b}}\n\n'
@@ -214,13 +214,13 @@ class TestEvents:
         assert result.output == "Well 😀 done" == "".join(ear.heard)
         assert all(piece.encode() for piece in ear.heard)
 
-    async def test_a_wrong_byte_costs_one_character(self, project):
+    async def test_wrong_byte(self, project):
         body = events().replace(b"Hell", b"He\xffl")
         assert await self.outputs(project, body) == "He�lo"
 
 
 class TestHeaders:
-    async def test_of_twenty_kilobytes_are_taken(self, project, route):
+    async def test_of_twenty_kilobytes(self, project, route):
         plan = [faults.large_headers(20_000), faults.large_headers(60_000)]
         async with fleet(project, {"faults": plan}, enable_cache=False, **route, max_retries=1) as (
             orchestrator,
@@ -229,7 +229,7 @@ class TestHeaders:
             results = [await orchestrator.execute_agent("python-expert", "x") for _ in plan]
         assert [one.error for one in results] == [None, None]
 
-    async def test_of_a_great_number_are_taken(self, project, route):
+    async def test_of_great_number(self, project, route):
         more = [f"x-trace-{number}: {'y' * 100}" for number in range(200)]
         answer = raw(events(), "text/event-stream", *more)
         results = await ask(project, answer, answer, **route)
@@ -256,7 +256,7 @@ ENVELOPES = {
 class TestErrorInsideA200:
     @pytest.mark.parametrize("stream", [True, False])
     @pytest.mark.parametrize("form", ENVELOPES)
-    async def test_is_the_error_that_it_names_and_retried(self, project, form, stream):
+    async def test_retries_named_error(self, project, form, stream):
         plan = [faults.body(ENVELOPES[form])]
         async with fleet(project, {"faults": plan * 4}, stream=stream) as (orchestrator, server):
             error = (await orchestrator.execute_agent("python-expert", "x")).error
@@ -265,7 +265,7 @@ class TestErrorInsideA200:
         assert error.request_id
 
     @pytest.mark.parametrize("label", ["text/event-stream", "text/plain"])
-    async def test_is_read_under_any_label(self, project, label):
+    async def test_under_any_label(self, project, label):
         plan = [faults.body(ENVELOPES["Anthropic"], content_type=label)]
         async with fleet(project, {"faults": plan}) as (orchestrator, server):
             assert (await orchestrator.execute_agent("python-expert", "x")).success
@@ -278,14 +278,14 @@ class TestErrorInsideA200:
             error = (await orchestrator.execute_agent("python-expert", "x")).error
         assert (type(error), len(server.requests)) == (errors.OverloadedError, 1)
 
-    async def test_is_not_billed_at_its_worst(self, project):
+    async def test_is_not_billed(self, project):
         plan = [faults.body(ENVELOPES["Anthropic"])] * 3
         price = {MODEL: {"input": 3.0, "output": 15.0}}
         async with fleet(project, {"faults": plan}, budget_usd=5.0, prices=price, stream=False) as (o, _):
             await o.execute_agent("python-expert", "x")
             assert o.spent_usd == 0.0
 
-    async def test_of_a_wrong_key_is_final(self, project):
+    async def test_wrong_key_is_final(self, project):
         body = {"type": "error", "error": {"type": "authentication_error", "message": "invalid x-api-key"}}
         async with fleet(project, {"faults": [faults.body(body)] * 3}) as (orchestrator, server):
             error = (await orchestrator.execute_agent("python-expert", "x")).error
@@ -306,14 +306,14 @@ class TestStatus:
             result = await o.execute_agent("python-expert", "x")
         assert (result.success, len(server.requests)) == (True, 2)
 
-    async def test_of_a_gateway_says_its_title(self, project):
+    async def test_gateway_page(self, project):
         page = "<html><head><title>\n  example.com | 524: A timeout\n occurred</title></head>" + "y" * 20_000
         async with fleet(project, {"faults": [faults.body(page, 524, "text/html")] * 3}) as (o, _):
             error = (await o.execute_agent("python-expert", "x")).error
         assert "The API answered 524: example.com | 524: A timeout occurred (request" in str(error)
 
     @pytest.mark.parametrize("tag", ["<h1", "<h1>", "<title>", "<title "])
-    async def test_with_tags_that_are_never_closed_takes_no_time(self, project, tag):
+    async def test_unclosed_tags_take_no_time(self, project, tag):
         page = f"<html>{tag * (60_000 // len(tag))}"
         async with fleet(project, {"faults": [faults.body(page, 524, "text/html")]}) as (o, _):
             await o.execute_agent("python-expert", "warm up")
@@ -321,7 +321,7 @@ class TestStatus:
             assert (await o.execute_agent("python-expert", "x")).success
         assert time.process_time() - began < 1.0
 
-    async def test_without_a_body_says_what_it_means(self, project):
+    async def test_without_body(self, project):
         async with fleet(project, {"faults": [faults.body("", 522)] * 3}) as (o, _):
             error = (await o.execute_agent("python-expert", "x")).error
         assert "522: the connection from Cloudflare to the server timed out" in str(error)
@@ -330,32 +330,32 @@ class TestStatus:
         ("code", "told", "requests"),
         [(500, "false", 1), (400, "true", 2), (529, "FALSE", 1), (404, "true", 2)],
     )
-    async def test_is_retried_as_the_server_says(self, project, code, told, requests):
+    async def test_obeys_x_should_retry(self, project, code, told, requests):
         plan = [faults.status(code, headers={"x-should-retry": told})]
         async with fleet(project, {"faults": plan}) as (orchestrator, server):
             await orchestrator.execute_agent("python-expert", "x")
         assert len(server.requests) == requests
 
     @pytest.mark.parametrize("status", ["999 Request denied", "000 Nothing", "600 Odd"])
-    async def test_that_is_invalid_is_a_server_error(self, project, status, route):
+    async def test_invalid_status(self, project, status, route):
         odd = raw(b"").replace(b"200 OK", status.encode())
         results = await ask(project, odd, odd, **route)
         assert all(isinstance(one.error, errors.TransientError) for one in results), results
 
     @pytest.mark.parametrize("status", ["302 Found", "304 Not Modified", "300 Multiple Choices"])
-    async def test_of_a_redirection_to_nowhere_is_a_bad_reply(self, project, status, route):
+    async def test_redirect_to_nowhere(self, project, status, route):
         odd = raw(b"").replace(b"200 OK", status.encode())
         results = await ask(project, odd, odd, **route)
         assert [type(one.error) for one in results] == [errors.BadReplyError] * 2
         assert status[:3] in str(results[0].error)
 
     @pytest.mark.parametrize("status", ["201 Created", "202 Accepted"])
-    async def test_of_another_success_with_an_answer_is_one(self, project, status):
+    async def test_other_success(self, project, status):
         odd = http(json.dumps(ANSWER).encode(), status)
         assert [one.output for one in await ask(project, odd, odd)] == ["As it is."] * 2
 
     @pytest.mark.parametrize("status", ["200 OK", "204 No Content"])
-    async def test_of_success_without_an_answer_is_an_error(self, project, status, route):
+    async def test_success_without_answer(self, project, status, route):
         odd = http(b"", status)
         results = await ask(project, odd, odd, **route)
         assert all(isinstance(one.error, errors.CallError) for one in results)

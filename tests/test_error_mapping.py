@@ -45,7 +45,7 @@ def test_each_status_has_its_error(status, expected):
 
 
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 504, 529])
-def test_these_statuses_are_worth_another_attempt(status):
+def test_retryable_statuses(status):
     assert isinstance(from_status(status, body(), {}, 0), errors.TransientError)
 
 
@@ -62,12 +62,12 @@ def test_these_statuses_are_final(status):
         "linked_organization_spend_limit_reached",
     ],
 )
-def test_a_429_whose_code_says_spend_limit_is_final(code):
+def test_spend_limit_in_429_is_final(code):
     error = from_status(429, body("rate_limit_error", code=code), {}, 0)
     assert type(error) is errors.SpendLimitError
 
 
-def test_the_message_says_status_kind_words_request_and_what_to_do():
+def test_message_has_all_facts():
     error = from_status(529, body("overloaded_error", "Overloaded"), {"request-id": "req_1"}, 0)
     assert str(error) == (
         "The API answered 529 overloaded_error: Overloaded (request req_1). "
@@ -75,21 +75,21 @@ def test_the_message_says_status_kind_words_request_and_what_to_do():
     )
 
 
-def test_the_request_id_of_the_body_serves_where_the_header_is_missing():
+def test_request_id_of_body():
     assert from_status(500, body(), {}, 0).request_id == "req_of_body"
 
 
-def test_the_words_of_another_server_are_kept():
+def test_quotes_other_servers():
     other = {"error": {"code": 400, "type": "exceed_context_size_error", "message": "too long"}}
     assert "exceed_context_size_error: too long" in str(from_status(400, other, {}, 0))
 
 
-def test_a_key_that_the_server_repeats_is_not_repeated_again():
+def test_hides_repeated_key():
     error = from_status(401, body("authentication_error", "bad key sk-ant-api03-SECRETSECRET"), {}, 0)
     assert "SECRET" not in str(error) + repr(error)
 
 
-async def test_a_key_with_the_newline_of_its_file_is_not_shown_either():
+async def test_hides_key_with_newline():
     transport = Transport("my-proxy-key-1234\n", "http://127.0.0.1:1", 1.0, True, 1)
     error = errors.ConnectionFailedError("Illegal header value b'my-proxy-key-1234\\n'")
     transport.redactor.clean_error(error)
@@ -105,7 +105,7 @@ ANYTHING = st.recursive(
 
 
 @given(ANYTHING, st.integers(400, 599))
-def test_no_body_can_break_the_reading_of_an_error(anything, status):
+def test_any_error_body_is_survived(anything, status):
     assert isinstance(from_status(status, anything, {}, 0), errors.CallError)
 
 
@@ -130,17 +130,17 @@ def test_no_body_can_break_the_reading_of_an_error(anything, status):
         ("1 Jan 99999999999999999999 00:00:00 GMT", None),
     ],
 )
-def test_retry_after_is_seconds_or_a_date(value, seconds):
+def test_retry_after(value, seconds):
     assert read_retry_after({"retry-after": value}, now=60.0) == seconds
 
 
-def test_an_overloaded_event_in_a_stream_is_transient():
+def test_overloaded_event_is_transient():
     error = from_body(body("overloaded_error", "Overloaded"))
     assert type(error) is errors.OverloadedError
     assert error.status == 529
 
 
-def test_an_unknown_event_error_is_the_servers_fault():
+def test_unknown_error_event():
     assert type(from_body({"type": "error"})) is errors.ServerError
 
 
@@ -150,7 +150,7 @@ def test_keys_are_blotted_out(text):
     assert "***" in redact(text)
 
 
-def test_errors_survive_pickling_with_all_they_know():
+def test_errors_can_be_pickled():
     error = from_status(429, body("rate_limit_error", "slow down"), {"retry-after": "7"}, 0)
     copy = pickle.loads(pickle.dumps(error))
     assert (str(copy), copy.retry_after, copy.status) == (str(error), 7.0, 429)
@@ -160,12 +160,12 @@ def test_errors_survive_pickling_with_all_they_know():
     ("milliseconds", "seconds"),
     [("1500", 1.5), ("0.5", 0.0005), ("-3", 0.0), ("soon", 7.0), ("nan", 7.0), ("1e300", None), ("", 7.0)],
 )
-def test_retry_after_ms_comes_before_retry_after_where_it_makes_sense(milliseconds, seconds):
+def test_retry_after_ms_wins(milliseconds, seconds):
     assert read_retry_after({"retry-after-ms": milliseconds, "retry-after": "7"}, now=0.0) == seconds
 
 
 @pytest.mark.parametrize("status", [*range(500, 600), 600, 999, 0])
-def test_every_5xx_and_every_invalid_status_is_retried(status):
+def test_retries_5xx_and_invalid(status):
     assert from_status(status, "", {}, 0).retryable
 
 
@@ -175,7 +175,7 @@ def test_other_4xx_are_final(status):
 
 
 @pytest.mark.parametrize("status", [100, 101, 300, 302, 304])
-def test_a_redirection_or_an_interim_answer_is_a_bad_reply(status):
+def test_1xx_and_3xx_are_bad_replies(status):
     assert type(from_status(status, "", {}, 0)) is errors.BadReplyError
 
 
@@ -211,7 +211,7 @@ SPENT = [
 
 @pytest.mark.parametrize("status", [400, 402, 403, 429, 500, 529])
 @pytest.mark.parametrize("words", SPENT, ids=lambda words: str(words)[:50])
-def test_a_spend_limit_is_one_under_any_status(status, words):
+def test_spend_limit_under_any_status(status, words):
     error = from_status(status, words, {"x-should-retry": "true"}, 0)
     assert (type(error), error.retryable, error.fatal_for) == (errors.SpendLimitError, False, "run")
 
@@ -227,7 +227,7 @@ def test_a_spend_limit_is_one_under_any_status(status, words):
         "Too many tokens, please wait before trying again.",
     ],
 )
-def test_a_rate_limit_is_no_spend_limit(words):
+def test_rate_limit_is_no_spend_limit(words):
     error = from_status(429, body("rate_limit_error", words), {}, 0)
     assert (type(error), error.fatal_for) == (errors.RateLimitError, None)
 
@@ -244,7 +244,7 @@ def test_a_rate_limit_is_no_spend_limit(words):
         "The project 'x' has been deleted",
     ],
 )
-def test_what_is_disabled_is_so_for_every_call(status, words):
+def test_disabled_holds_for_the_run(status, words):
     error = from_status(status, body("invalid_request_error", words), {}, 0)
     assert (type(error), error.fatal_for) == (errors.PermissionDeniedError, "run")
 
@@ -258,7 +258,7 @@ def test_what_is_disabled_is_so_for_every_call(status, words):
         "max_tokens: 1000000 > 64000, which is the maximum for claude-x",
     ],
 )
-def test_a_request_that_is_wrong_is_so_for_itself_alone(words):
+def test_wrong_request_holds_for_itself(words):
     error = from_status(400, body("invalid_request_error", words), {}, 0)
     assert (type(error), error.fatal_for) == (errors.RequestRefusedError, None)
 
@@ -266,14 +266,14 @@ def test_a_request_that_is_wrong_is_so_for_itself_alone(words):
 @pytest.mark.parametrize(
     ("status", "fatal_for"), [(401, "run"), (402, "run"), (407, "run"), (403, "model"), (404, "model")]
 )
-def test_some_statuses_hold_for_other_calls_too(status, fatal_for):
+def test_statuses_that_hold_for_others(status, fatal_for):
     assert from_status(status, body(), {}, 0).fatal_for == fatal_for
 
 
 @pytest.mark.parametrize(
     "words", ["The provided model identifier is invalid.", "Invalid model name passed in model=claude-x"]
 )
-def test_an_unknown_model_in_a_400_is_so_for_every_call_of_that_model(words):
+def test_unknown_model_holds_for_model(words):
     assert from_status(400, {"message": words}, {}, 0).fatal_for == "model"
 
 
@@ -286,7 +286,7 @@ def test_an_unknown_model_in_a_400_is_so_for_every_call_of_that_model(words):
         ("exceed_context_size_error", (errors.RequestRefusedError, None)),
     ],
 )
-def test_the_type_of_a_400_says_more_than_its_status(kind, expected):
+def test_type_of_400_wins(kind, expected):
     error = from_status(400, body(kind), {}, 0)
     assert (type(error), error.fatal_for) == expected
 
@@ -308,16 +308,16 @@ def test_the_type_of_a_400_says_more_than_its_status(kind, expected):
         ({"type": "brand_new_error"}, errors.ServerError),
     ],
 )
-def test_an_error_in_a_body_is_what_its_type_or_code_says(error, kind):
+def test_error_in_body_has_its_type(error, kind):
     assert type(from_body({"error": {"message": "x", **error}})) is kind
 
 
 @given(ANYTHING)
-def test_no_body_can_break_the_reading_of_an_error_in_it(anything):
+def test_any_200_body_is_survived(anything):
     assert isinstance(from_body({"type": "error", "error": anything}), errors.CallError)
 
 
-def test_the_flags_of_an_error_survive_json():
+def test_flags_survive_json():
     error = from_status(500, body(), {"x-should-retry": "false"}, 0)
     copy = error_from(json.loads(json.dumps(error_fields(error), default=str)), errors.CallError)
     assert (type(copy), copy.retryable) == (errors.ServerError, False)

@@ -18,9 +18,9 @@ CASES: Dict[int, Case] = {
     1: Case(
         "A status that is not named, such as 524, is worth another attempt.",
         [
-            "test_error_mapping.py::test_every_5xx_and_every_invalid_status_is_retried",
+            "test_error_mapping.py::test_retries_5xx_and_invalid",
             "test_endings.py::TestStatus::test_is_retried",
-            "test_endings.py::TestStatus::test_is_retried_as_the_server_says",
+            "test_endings.py::TestStatus::test_obeys_x_should_retry",
         ],
     ),
     2: Case(
@@ -28,7 +28,7 @@ CASES: Dict[int, Case] = {
         [
             "test_run_endings.py::TestCommand::test_ends_at_the_first_answer",
             "test_run_endings.py::TestLibrary::test_only_rows_of_the_model_that_is_not_known_fail",
-            "test_error_mapping.py::test_what_is_disabled_is_so_for_every_call",
+            "test_error_mapping.py::test_disabled_holds_for_the_run",
         ],
     ),
     3: Case(
@@ -40,13 +40,13 @@ CASES: Dict[int, Case] = {
     ),
     4: Case(
         "An error inside a 200 is the error that it names.",
-        ["test_endings.py::TestErrorInsideA200::test_is_the_error_that_it_names_and_retried"],
+        ["test_endings.py::TestErrorInsideA200::test_retries_named_error"],
     ),
     5: Case(
         "An answer ends at its stop reason; pings alone are waited for a bounded time.",
         [
-            "test_endings.py::TestStopReason::test_ends_the_answer_whatever_follows",
-            "test_endings.py::TestQuiet::test_pings_alone_are_waited_for_a_bounded_time",
+            "test_endings.py::TestStopReason::test_ends_the_answer",
+            "test_endings.py::TestQuiet::test_bounds_pings",
         ],
     ),
     6: Case(
@@ -101,8 +101,8 @@ CASES: Dict[int, Case] = {
     15: Case(
         "A certificate file that can't be used is named with its variable.",
         [
-            "test_certificates.py::test_a_file_that_can_not_be_used_is_named_with_its_variable",
-            "test_certificates.py::test_an_authority_that_is_not_known_is_told_with_the_variable",
+            "test_certificates.py::test_names_unusable_file",
+            "test_certificates.py::test_unknown_authority_names_variable",
         ],
     ),
     16: Case(

@@ -54,23 +54,23 @@ def call(**changes):
     return Call(**{**fields, **changes})
 
 
-def test_the_task_alone_is_the_user_message():
+def test_task_is_user_message():
     assert request_fields(call(), True)["messages"] == [{"role": "user", "content": "do it"}]
 
 
-def test_definition_and_contract_are_blocks_of_system_with_the_breakpoint_on_the_last():
+def test_system_has_breakpoint_on_last():
     assert request_fields(call(), True)["system"] == [
         {"type": "text", "text": "who you are"},
         {"type": "text", "text": "what you owe", "cache_control": {"type": "ephemeral"}},
     ]
 
 
-def test_options_cannot_replace_what_the_call_says():
+def test_options_do_not_replace_fields():
     assert request_fields(call(options={"model": "other"}), True)["model"] == "m"
 
 
 @pytest.mark.parametrize("reader", [StreamReader, BodyReader])
-def test_an_answer_in_many_pieces_takes_no_more_work_than_it_has_bytes(reader):
+def test_work_is_linear_in_bytes(reader):
     opened, began = reader(), time.process_time()
     for _ in range(4096):
         opened.feed(b"x" * 4096)
@@ -79,7 +79,7 @@ def test_an_answer_in_many_pieces_takes_no_more_work_than_it_has_bytes(reader):
 
 
 @given(st.text(max_size=200), st.lists(st.integers(1, 40), max_size=60), st.sampled_from(["\n", "\r\n"]))
-def test_a_stream_reads_the_same_however_its_bytes_are_cut(text, cuts, newline):
+def test_splits_do_not_matter(text, cuts, newline):
     data = stream(text, newline=newline)
     reader = StreamReader()
     position = 0
@@ -91,7 +91,7 @@ def test_a_stream_reads_the_same_however_its_bytes_are_cut(text, cuts, newline):
     assert reader.reply("r").text == text
 
 
-def test_usage_of_the_last_event_wins_and_nulls_in_it_take_nothing_away():
+def test_last_usage_wins():
     reader = StreamReader()
     reader.feed(stream("a"))
     assert reader.reply(None).usage == Usage(input_tokens=7, output_tokens=2, cache_read_input_tokens=3)
@@ -102,7 +102,7 @@ def test_data_may_span_lines():
     assert list(EventDecoder().feed(lines)) == [{"type": "ping"}]
 
 
-def test_a_stream_that_ends_early_is_a_broken_connection():
+def test_early_end_is_broken_connection():
     reader = StreamReader()
     reader.feed(stream("a").partition(b"event: message_delta")[0])
     with pytest.raises(ConnectionFailedError, match="before the answer was whole"):
@@ -130,13 +130,13 @@ def test_a_stream_that_ends_early_is_a_broken_connection():
     ],
     ids=["llama-server", "llama-server, refused", "LiteLLM"],
 )
-def test_an_error_of_another_server_in_a_stream_is_what_it_says(sent, kind, words):
+def test_foreign_error_in_stream(sent, kind, words):
     with pytest.raises(kind, match=words) as raised:
         StreamReader().feed(stream("Hel").partition(b"event: message_delta")[0] + sent)
     assert type(raised.value) is kind
 
 
-def test_what_follows_the_end_of_a_stream_is_left_alone():
+def test_ignores_bytes_after_end():
     for cut in (b"", b"data: [DO"):
         reader = StreamReader()
         reader.feed(stream("Hello") + cut)
@@ -154,7 +154,7 @@ def test_bills_tool_input_by_its_bytes():
     assert reader.billed(most=100) == Usage(7, 100)
 
 
-def test_an_error_event_is_raised_as_what_it_is():
+def test_raises_error_events():
     with pytest.raises(OverloadedError):
         StreamReader().feed(event({"type": "error", "error": {"type": "overloaded_error", "message": "x"}}))
 
@@ -163,13 +163,13 @@ NO_EVENTS = [b"data: {broken\n\n", b"data: [1]\n\n", b'data: {"type":"message_st
 
 
 @pytest.mark.parametrize("data", NO_EVENTS)
-def test_what_is_no_event_of_this_api_is_a_bad_reply(data):
+def test_unknown_events_are_bad_replies(data):
     with pytest.raises(BadReplyError):
         StreamReader().feed(data)
 
 
 @given(st.binary(max_size=300))
-def test_no_bytes_break_the_reader_in_any_other_way(data):
+def test_any_bytes_are_survived(data):
     reader = StreamReader()
     try:
         reader.feed(data)
@@ -225,7 +225,7 @@ KINDS = [
         max_size=6,
     )
 )
-def test_events_of_any_shape_end_in_a_reply_or_a_typed_error(events):
+def test_any_events_are_survived(events):
     reader = StreamReader()
     try:
         for kind, fields in events:
@@ -237,7 +237,7 @@ def test_events_of_any_shape_end_in_a_reply_or_a_typed_error(events):
 
 
 @given(ANYTHING)
-def test_a_body_of_any_shape_ends_in_a_reply_or_a_typed_error(body):
+def test_any_body_is_survived(body):
     reader = BodyReader()
     reader.feed(json.dumps(body).encode())
     try:
@@ -246,7 +246,7 @@ def test_a_body_of_any_shape_ends_in_a_reply_or_a_typed_error(body):
         return
 
 
-def test_a_plain_body_gives_its_text_blocks():
+def test_plain_body():
     reader = BodyReader()
     texts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     content = [{"type": "thinking", "thinking": "hm"}, *texts]
@@ -257,7 +257,7 @@ def test_a_plain_body_gives_its_text_blocks():
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"{}", b'{"content": 3}', b'{"content": [3]}'])
-def test_a_body_that_is_no_message_is_a_bad_reply(data):
+def test_body_without_message(data):
     reader = BodyReader()
     reader.feed(data)
     with pytest.raises(BadReplyError):
@@ -292,7 +292,7 @@ class TestHalvesOfPairs:
         assert "".join(told) == text
         text.encode("utf-8")
 
-    def test_are_replaced_in_an_answer_of_one_piece(self):
+    def test_in_one_piece(self):
         reader = BodyReader()
         blocks = [{"type": "text", "text": "a\ud83d"}, {"type": "text", "text": "\ude00 \ud83d"}]
         reader.feed(json.dumps({"content": blocks, "usage": {}}).encode())

@@ -37,14 +37,14 @@ class Listener(CallListener):
 
 
 class TestPieces:
-    async def test_a_listener_hears_the_answer_piece_by_piece(self, project):
+    async def test_listener_gets_pieces(self, project):
         listener = Listener()
         async with fleet(project, {"output_tokens": 100}) as (orchestrator, _):
             result = await orchestrator._calls.execute(CallContext(listener=listener), "python-expert", "x")
         assert "".join(listener.pieces[0]) == result.output
         assert len(listener.pieces[0]) > 1
 
-    async def test_a_broken_attempt_is_told_before_the_next_one_begins(self, project):
+    async def test_reports_broken_attempt_first(self, project):
         listener = Listener()
         server = {"faults": [faults.truncated_stream()], "output_tokens": 100}
         async with fleet(project, server) as (orchestrator, _):
@@ -53,7 +53,7 @@ class TestPieces:
         assert "".join(whole) == result.output
         assert 0 < len("".join(broken)) < len(result.output)
 
-    async def test_a_kept_answer_comes_in_no_pieces(self, project):
+    async def test_cached_answer_has_no_pieces(self, project):
         listener = Listener()
         async with fleet(project) as (orchestrator, _):
             await orchestrator.execute_agent("python-expert", "x")
@@ -74,25 +74,25 @@ class TestProbe:
             finally:
                 await caller.close()
 
-    async def test_sends_one_request_that_costs_nothing(self):
+    async def test_costs_nothing(self):
         endpoint, server = await self.told({})
         assert [one.path for one in server.requests] == ["/v1/messages/count_tokens"]
         assert endpoint.url.rstrip("/") == server.base_url
 
-    async def test_a_wrong_key_is_what_it_is_in_a_call(self):
+    async def test_wrong_key(self):
         with pytest.raises(AuthenticationError):
             await self.told({"faults": [faults.status(401)]})
 
-    async def test_a_silent_server_is_not_waited_for_longer_than_in_a_call(self):
+    async def test_silent_server(self):
         probe = self.told({"faults": [faults.silence_before_first_byte()]}, timeout_seconds=0.05)
         with pytest.raises(SilenceError):
             await asyncio.wait_for(probe, 20)
 
-    async def test_a_page_in_place_of_a_count_is_a_bad_reply(self):
+    async def test_page_is_a_bad_reply(self):
         with pytest.raises(BadReplyError, match="count of tokens"):
             await self.told({"faults": [faults.wrong_content_type()]})
 
-    async def test_nothing_is_sent_where_paid_calls_are_switched_off(self):
+    async def test_sends_nothing_when_blocked(self):
         caller = LoopBoundPool(Clock())
         try:
             with pytest.raises(PaidCallBlockedError):
@@ -102,7 +102,7 @@ class TestProbe:
 
 
 class TestSecrets:
-    async def test_a_key_that_a_server_repeats_is_not_in_the_error(self, project):
+    async def test_hides_key_in_error(self, project):
         key = "a-key-of-no-known-form"
         plan = [faults.status(401, message=f"invalid x-api-key: {key}")]
         async with fleet(project, {"faults": plan}) as (orchestrator, _):
@@ -112,7 +112,7 @@ class TestSecrets:
         assert key not in repr(result) + repr(result.error) + str(result.to_dict())
 
     @pytest.mark.parametrize("attempts", [1, 3])
-    async def test_a_password_in_the_address_is_in_no_error(self, project, attempts):
+    async def test_hides_password_of_address(self, project, attempts):
         async with fleet(project, max_retries=attempts) as (orchestrator, _):
             orchestrator.base_url = "http://me:hunter2-hunter2@127.0.0.1:9/"
             result = await orchestrator.execute_agent("python-expert", "x")

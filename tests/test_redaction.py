@@ -119,7 +119,7 @@ def expect_none(text, where):
     assert KEY[:8] not in text, where
 
 
-def test_no_command_shows_or_keeps_it(parrot, workplace, capfd):
+def test_no_command_shows_it(parrot, workplace, capfd):
     Path("tasks.jsonl").write_text('{"agent": "python-expert", "task": "x"}\n', encoding="utf-8")
     for words in (
         ["run", "agent", "python-expert", "--task", "x", "-v", "--max-retries", "2"],
@@ -153,21 +153,21 @@ def test_no_result_error_or_log_has_it(parrot, workplace, caplog):
         expect_none(one, one)
 
 
-def test_the_text_of_an_answer_stays_as_it_is(workplace, another_server, monkeypatch, capsys):
+def test_text_stays(workplace, another_server, monkeypatch, capsys):
     monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
     another_server(answer=lambda request: f"The key is {KEY}.")
     assert main(["run", "agent", "python-expert", "--task", "x"]) == 0
     assert capsys.readouterr().out == f"The key is {KEY}.\n"
 
 
-def test_a_header_that_names_the_model_hides_no_model(workplace, another_server, monkeypatch, capsys):
+def test_header_with_model_is_no_secret(workplace, another_server, monkeypatch, capsys):
     monkeypatch.setenv("ANTHROPIC_CUSTOM_HEADERS", "X-Route: claude-sonnet-5-5")
     another_server()
     assert main(["run", "agent", "python-expert", "--task", "x", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["metadata"]["model"] == "claude-sonnet-5-5"
 
 
-def test_names_that_a_server_gives_are_bounded(workplace, parrot_of_length, capsys):
+def test_bounds_names(workplace, parrot_of_length, capsys):
     assert main(["run", "agent", "python-expert", "--task", "x", "--json", "--max-retries", "1"]) == 1
     said = capsys.readouterr()
     assert len(said.out) + len(said.err) < 10_000
