@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from fleet import command
 
-from claude_force.cli.streams import NAMES, with_one_name
+from claude_force.cli.streams import UNIT_NAMES, with_unit_names
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "json.md"
 ASK = ("code-reviewer", "--task", "x")
@@ -33,7 +33,7 @@ def objects(value):
 
 def check(value):
     for one in objects(value):
-        for old, new in NAMES.items():
+        for old, new in UNIT_NAMES.items():
             if old in one and not isinstance(one[old], (dict, list)):
                 assert one[new] == one[old], (old, new)
         if OTHER_UNIT in one and "metadata" not in one:
@@ -84,7 +84,7 @@ def test_a_workflows_file_has_the_one_name_too(used):
 
 
 def test_an_agent_of_such_a_name_is_no_figure():
-    assert with_one_name({"cost": {"executions": 1}, "saved": 0.5}) == {
+    assert with_unit_names({"cost": {"executions": 1}, "saved": 0.5}) == {
         "cost": {"executions": 1},
         "saved": 0.5,
         "saved_usd": 0.5,
@@ -94,4 +94,4 @@ def test_an_agent_of_such_a_name_is_no_figure():
 def test_the_page_has_every_name():
     rows = re.findall(r"^\| (`.+?) \| .* \| ?(.*?) ?\|$", PAGE.read_text(encoding="utf-8"), re.M)
     told = {old: new.strip("`") for new, olds in rows for old in re.findall(r"`(\w+)`", olds)}
-    assert told == {**NAMES, OTHER_UNIT: "duration_seconds", OF_A_RUN: "run_id", "agent_name": "agent"}
+    assert told == {**UNIT_NAMES, OTHER_UNIT: "duration_seconds", OF_A_RUN: "run_id", "agent_name": "agent"}

@@ -17,7 +17,7 @@ import pytest
 from fleet import write_project
 
 from claude_force.bulk import ResultsFile, ResumableRun, TaskFile
-from claude_force.cli.durable_runs import run_of
+from claude_force.cli.durable_runs import run_id_for
 from claude_force.cli.main import main
 from claude_force.testing import MessagesServer, RateLimit, faults
 
@@ -529,9 +529,9 @@ class TestResume:
 @pytest.mark.skipif(sys.platform != "linux", reason="only there a name may be any bytes")
 def test_a_durable_run_is_noted_for_an_output_whose_name_is_not_utf_8(project):
     output = Path(os.fsdecode(b"caf\xe9.jsonl"))
-    run = run_of(output, ["run", "many"], afresh=False)
-    assert run_of(output, ["run", "many"], afresh=False) == run
-    assert run_of(output, ["run", "many"], afresh=True) != run
+    run = run_id_for(output, ["run", "many"], afresh=False)
+    assert run_id_for(output, ["run", "many"], afresh=False) == run
+    assert run_id_for(output, ["run", "many"], afresh=True) != run
 
 
 class TestBudget:

@@ -19,7 +19,7 @@ import psycopg
 from durable import WorkerProcess, rows, until
 from fleet import write_project
 
-from claude_force.cli.durable_runs import Notes
+from claude_force.cli.durable_runs import WorkerNotices
 from claude_force.cli.main import main
 from claude_force.durable import Runs
 from claude_force.errors import ConfigurationError
@@ -471,7 +471,7 @@ class TestRuns:
 
 def test_that_no_worker_is_alive_is_said_at_once_and_then_each_minute():
     clock = iter((0.0, 2.0, 59.0, 61.0, 100.0, 122.0))
-    notes = Notes(lambda: next(clock))
+    notes = WorkerNotices(lambda: next(clock))
     said = [notes.next([]) for _ in range(6)]
     assert [bool(text) for text in said] == [True, False, False, True, False, True]
     assert "for 1 min" in said[3] and "for 2 min" in said[5]

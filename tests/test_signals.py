@@ -54,7 +54,7 @@ def mine():
 
 @pytest.fixture
 def none_before(monkeypatch):
-    monkeypatch.setattr(signals, "_last", float("-inf"))
+    monkeypatch.setattr(signals, "_last_termination", float("-inf"))
 
 
 def started(*arguments, **options):
@@ -76,7 +76,7 @@ class TestCaught:
     async def seen(self, *numbers):
         """How often a command is told."""
         told = []
-        with signals.caught(lambda: told.append(1)):
+        with signals.handle_interrupts(lambda: told.append(1)):
             for number in numbers:
                 os.kill(os.getpid(), number)
                 await asyncio.sleep(0.05)
@@ -102,12 +102,12 @@ class TestCaught:
             signal.signal(signal.SIGHUP, before)
 
     async def test_tells_of_a_later_one_again(self, mine, none_before, monkeypatch):
-        monkeypatch.setattr(signals, "_ECHO_SECONDS", 0.01)
+        monkeypatch.setattr(signals, "_DUPLICATE_SECONDS", 0.01)
         assert await self.seen(signal.SIGTERM, signal.SIGTERM) == 2
 
     def test_takes_nothing_in_another_thread(self):
         async def within():
-            with signals.caught(lambda: None):
+            with signals.handle_interrupts(lambda: None):
                 return "done"
 
         found = []

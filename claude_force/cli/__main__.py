@@ -8,20 +8,20 @@ from __future__ import annotations
 import signal
 import sys
 
-from .interrupts import leave, on_ctrl_c
+from .interrupts import exit_now, handle_ctrl_c
 
 
 def main() -> int:
     """Runs the command that the process was started with. Returns its exit code."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, on_ctrl_c)
+        signal.signal(signal.SIGINT, handle_ctrl_c)
     from .main import main as run
 
     try:
         return run()
     except KeyboardInterrupt:
-        # Before the command has begun, or while it told of its end.
-        leave()
+        # Before the command began, or while its end was reported.
+        exit_now()
         raise
 
 

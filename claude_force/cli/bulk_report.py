@@ -12,7 +12,7 @@ from ..bulk import STDOUT, RunSummary
 from ..errors import CallError, ClaudeForceError, InputError
 from ..formatting import pluralize
 from . import streams
-from .render import dollars
+from .render import format_cost
 
 _MOST_KINDS, _KINDS_SHOWN, _ROWS_SHOWN = 100, 6, 3
 _LONGEST_WORDS = 200
@@ -123,7 +123,7 @@ def exit_code(outcome: RunSummary) -> int:
 def report(args: argparse.Namespace, ended: Ended) -> None:
     """Prints how the run ended."""
     if args.json:
-        streams.as_json({**_fields(ended.outcome, ended.output, ended.failures), "run_id": ended.run_id})
+        streams.write_json({**_fields(ended.outcome, ended.output, ended.failures), "run_id": ended.run_id})
         return
     outcome = ended.outcome
     streams.status(
@@ -138,8 +138,8 @@ def report(args: argparse.Namespace, ended: Ended) -> None:
     streams.status(_money(outcome))
     if outcome.lost:
         streams.warn(
-            f"{pluralize(outcome.lost, 'answer')} ({dollars(outcome.lost_cost)} of it) could not be written "
-            "and will be asked for again"
+            f"{pluralize(outcome.lost, 'answer')} ({format_cost(outcome.lost_cost)} of it) could not be "
+            "written and will be requested again"
         )
     for line in _errors(ended, outcome.error):
         streams.status(line)
@@ -186,14 +186,14 @@ def _incomplete(outcome: RunSummary) -> str:
 
 
 def _money(outcome: RunSummary) -> str:
-    parts = [f"{dollars(outcome.cost)} in all"] if outcome.cost or not outcome.unpriced else []
+    parts = [f"{format_cost(outcome.cost)} in all"] if outcome.cost or not outcome.unpriced else []
     if outcome.unpriced:
-        most = f" (at most {dollars(outcome.unpriced_at_most)})" if outcome.unpriced_at_most else ""
+        most = f" (at most {format_cost(outcome.unpriced_at_most)})" if outcome.unpriced_at_most else ""
         parts.append(f"{pluralize(outcome.unpriced, 'answer')} of unknown price{most}")
     if outcome.saved:
-        parts.append(f"{dollars(outcome.saved)} saved by cached answers")
+        parts.append(f"{format_cost(outcome.saved)} saved by cached answers")
     if outcome.prompt_cache_saving > 0:
-        parts.append(f"{dollars(outcome.prompt_cache_saving)} saved by the prompt cache")
+        parts.append(f"{format_cost(outcome.prompt_cache_saving)} saved by the prompt cache")
     return ", ".join(parts)
 
 

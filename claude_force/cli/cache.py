@@ -55,24 +55,24 @@ def verify(args: argparse.Namespace) -> int:
 
 
 def explain(args: argparse.Namespace) -> int:
-    from .orchestration import engine
+    from .orchestration import make_orchestrator
 
     async def ask(task: str) -> Dict[str, Any]:
-        async with engine(args, response_cache=_cache(args)) as running:
+        async with make_orchestrator(args, response_cache=_cache(args)) as running:
             return await running.explain_miss(args.name, task, **call_options(args))
 
     found = signals.run(ask(read_task(args)))
     if args.json:
-        streams.as_json(found)
+        streams.write_json(found)
     else:
-        streams.write(f"{'hit' if found['hit'] else 'miss'}: {found['reason']}")
+        streams.write_line(f"{'hit' if found['hit'] else 'miss'}: {found['reason']}")
     return 0
 
 
 def _show(found: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
-        streams.as_json(dict(found))
+        streams.write_json(dict(found))
         return
     for name, value in found.items():
         shown = f"{value:.2f}" if isinstance(value, float) else value
-        streams.write(f"{name.replace('_', ' ') + ':':14} {shown}")
+        streams.write_line(f"{name.replace('_', ' ') + ':':14} {shown}")

@@ -29,9 +29,9 @@ def show_script(args: argparse.Namespace) -> int:
     """Prints the script of one shell."""
     script = (_SHELLS / args.shell).read_text(encoding="utf-8")
     if args.json:
-        streams.as_json({"success": True, "shell": args.shell, "script": script})
+        streams.write_json({"success": True, "shell": args.shell, "script": script})
     else:
-        streams.write(script)
+        streams.write_line(script)
     return 0
 
 
@@ -40,7 +40,7 @@ def complete(words: Sequence[str]) -> int:
     try:
         for word, description in offers(words):
             short = " ".join(description.split())[:_LONGEST_DESCRIPTION]
-            streams.write(f"{word}\t{short}" if short else word)
+            streams.write_line(f"{word}\t{short}" if short else word)
     except InputError:
         # Whoever presses a key has asked for nothing that could be answered with an error.
         return 1

@@ -78,7 +78,7 @@ def demo(args: argparse.Namespace) -> int:
     with _endpoint(args.live) as base_url:
         rounds = asyncio.run(_rounds(args, base_url))
     if args.json:
-        streams.as_json(
+        streams.write_json(
             {"live": args.live, "runs": [one.fields() for one in rounds], "answers": _answers(rounds)}
         )
     else:
@@ -183,7 +183,7 @@ def _answers(rounds: Sequence[Round]) -> List[Dict[str, Any]]:
 
 
 def _show(rounds: Sequence[Round], live: bool) -> None:
-    streams.write(LIVE if live else STAND_IN)
+    streams.write_line(LIVE if live else STAND_IN)
     heads = (
         "run",
         "wall s",
@@ -195,10 +195,10 @@ def _show(rounds: Sequence[Round], live: bool) -> None:
         "cost",
         "saved",
     )
-    render.table(heads, [_cells(one.fields()) for one in rounds])
+    render.show_table(heads, [_cells(one.fields()) for one in rounds])
     for result, file in zip(rounds[0].results, REVIEWED):
-        streams.write(f"\n== {result.agent_name} on {file}")
-        streams.data(result.output if result.success else f"failed: {result.error}")
+        streams.write_line(f"\n== {result.agent_name} on {file}")
+        streams.write_data(result.output if result.success else f"failed: {result.error}")
 
 
 def _cells(fields: Dict[str, Any]) -> Sequence[str]:
@@ -210,6 +210,6 @@ def _cells(fields: Dict[str, Any]) -> Sequence[str]:
         f"{fields['speed_up']:.1f}x",
         f"{fields['cached']} of {fields['calls']}",
         f"{fields['tokens']:,}",
-        render.dollars(fields["cost_usd"]),
-        render.dollars(fields["saved_usd"]),
+        render.format_cost(fields["cost_usd"]),
+        render.format_cost(fields["saved_usd"]),
     )

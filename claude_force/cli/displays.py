@@ -19,7 +19,7 @@ from ..workflow import StepEvent
 from . import streams
 from .bulk_report import ErrorSummary
 from .logs import is_verbose
-from .render import dollars
+from .render import format_cost
 
 _FRAME_SECONDS = 0.25
 # Seconds between two lines of a log, by the time that the run has taken: few lines also for a long run.
@@ -274,7 +274,7 @@ class WorkflowDisplay:
 
     def _cost(self) -> str:
         ended = [event.result for event in self._events.values() if event.result is not None]
-        return dollars(CostTotals.of(one for step in ended for one in step.tries).full_cost)
+        return format_cost(CostTotals.of(one for step in ended for one in step.tries).full_cost)
 
     def _row(self, event: StepEvent, now: float, with_agent: bool) -> str:
         width = max(len(one) for one in self._events)
@@ -289,11 +289,11 @@ class WorkflowDisplay:
         if result.began is None or result.ended is None:
             return f"skipped: {result.reason}"
         took = format_duration(result.ended - result.began)
-        return f"{result.status}, {_parts(event)}{took}, {dollars(result.cost)}"
+        return f"{result.status}, {_parts(event)}{took}, {format_cost(result.cost)}"
 
 
 def _on_one_line(text: str) -> str:
-    return streams.harmless(text.translate(_BLANKS))
+    return streams.strip_control_chars(text.translate(_BLANKS))
 
 
 def _parts(event: StepEvent) -> str:

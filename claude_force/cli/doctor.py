@@ -30,10 +30,10 @@ def doctor(args: argparse.Namespace) -> int:
     problems = sum(one.state == PROBLEM for one in found)
     if args.json:
         checks = [one._asdict() for one in found]
-        streams.as_json({"success": not problems, "problems": problems, "checks": checks})
+        streams.write_json({"success": not problems, "problems": problems, "checks": checks})
     else:
         warnings = sum(one.state == WARNING for one in found)
-        streams.write(f"{pluralize(problems, 'problem')}, {pluralize(warnings, 'warning')}")
+        streams.write_line(f"{pluralize(problems, 'problem')}, {pluralize(warnings, 'warning')}")
     return 1 if problems else 0
 
 
@@ -68,9 +68,9 @@ def _of_project(args: argparse.Namespace) -> Iterator[CheckResult]:
 
 
 def _show(finding: CheckResult) -> None:
-    streams.write(f"{finding.state:8} {finding.name:12} {streams.one_line(finding.text)}")
+    streams.write_line(f"{finding.state:8} {finding.name:12} {streams.one_line(finding.text)}")
     if finding.advice:
-        streams.write(f"{'':21} {streams.one_line(finding.advice)}")
+        streams.write_line(f"{'':21} {streams.one_line(finding.advice)}")
 
 
 _STATES = {"problem": PROBLEM, "warning": WARNING, "note": OK}
@@ -100,7 +100,7 @@ def project(registry: Registry) -> Iterator[CheckResult]:
 def _files(registry: Registry) -> Iterator[CheckResult]:
     for problem in registry.problems():
         fault, _, mend = problem.reason.partition("; ")
-        # Notes among the agents are no fault of anybody's.
+        # WorkerNotices among the agents are no fault of anybody's.
         state = WARNING if problem.state == NOTE else PROBLEM
         yield CheckResult("agent", state, f"{problem.name} ({problem.file}): {fault}", _sentence(mend))
     for remark in registry.remarks():

@@ -24,7 +24,7 @@ from ..errors import CacheError, ConfigurationError, InputError
 from ..formatting import format_duration_coarse, pluralize
 from ..storage.private_files import open_private, read_private
 from . import streams
-from .signals import caught, never
+from .signals import handle_interrupts, never
 
 if TYPE_CHECKING:
     from ..durable import Runs
@@ -38,7 +38,7 @@ _LOOK_SECONDS, _NOTE_SECONDS = 2.0, 60.0
 _WORKERS_OWN = ("timeout", "max_retries", "max_concurrent", "no_stream")
 
 
-def chosen_database(args: argparse.Namespace) -> Optional[str]:
+def database_url(args: argparse.Namespace) -> Optional[str]:
     """The URL that --database gives, or the environment's where --durable asks for it; else None.
 
     Raises InputError.
@@ -58,8 +58,8 @@ def chosen_database(args: argparse.Namespace) -> Optional[str]:
     return url
 
 
-def needed_database(args: argparse.Namespace) -> str:
-    """As `chosen_database`, for what is of no use without one: there the environment is enough."""
+def require_database_url(args: argparse.Namespace) -> str:
+    """As `database_url`, for what is of no use without one: there the environment is enough."""
     url = args.database or settings.database_url()
     if not url:
         raise InputError(
@@ -68,15 +68,15 @@ def needed_database(args: argparse.Namespace) -> str:
     return str(url)
 
 
-def driver_database(args: argparse.Namespace) -> Optional[str]:
-    """As `chosen_database`, for a command that hands calls over.
+def driver_database_url(args: argparse.Namespace) -> Optional[str]:
+    """As `database_url`, for a command that hands calls over.
 
     Raises InputError for options that are the workers' own, ConfigurationError where it can't be used.
     """
-    url = chosen_database(args)
+    url = database_url(args)
     if url is None:
         return None
-    with opened(url) as runs:
+    with open_runs(url) as runs:
         runs.workers()
         given = [name for name in _WORKERS_OWN if getattr(args, name)]
         if given and not runs.is_embedded:
@@ -86,7 +86,7 @@ def driver_database(args: argparse.Namespace) -> Optional[str]:
 
 
 @contextmanager
-def opened(url: str) -> Iterator[Runs]:
+def open_runs(url: str) -> Iterator[Runs]:
     """The runs in a database. Raises ConfigurationError, InvalidOptionError."""
     runs = durable.Runs(url)
     try:
@@ -96,21 +96,21 @@ def opened(url: str) -> Iterator[Runs]:
 
 
 @contextmanager
-def crew_of(url: str) -> Iterator[Crew]:
+def monitor_workers(url: str) -> Iterator[WorkerMonitor]:
     """The workers of a database. Raises ConfigurationError, InvalidOptionError."""
-    crew = Crew(url)
+    crew = WorkerMonitor(url)
     try:
         yield crew
     finally:
         crew.close()
 
 
-class Crew:
+class WorkerMonitor:
     """Looks after the workers of one database, as long as a command waits for them."""
 
     def __init__(self, url: str, now: Callable[[], float] = time.monotonic) -> None:
         self._runs = durable.Runs(url)
-        self._notes = Notes(now)
+        self._notes = WorkerNotices(now)
 
     @property
     def is_away(self) -> bool:
@@ -145,7 +145,7 @@ class Crew:
         self._runs.close()
 
 
-class Notes:
+class WorkerNotices:
     """What there is to say of workers, and when. `now` is in seconds."""
 
     def __init__(self, now: Callable[[], float]) -> None:
@@ -191,7 +191,7 @@ class BulkRunRecord:
     began: float
 
 
-def run_of(output: Path, words: Sequence[str], afresh: bool) -> str:
+def run_id_for(output: Path, words: Sequence[str], afresh: bool) -> str:
     """The id of the run that writes to `output`: the one that it had, unless that is to begin `afresh`.
 
     Raises CacheError where it can't be noted down.
@@ -207,15 +207,15 @@ def run_of(output: Path, words: Sequence[str], afresh: bool) -> str:
     return run
 
 
-def notes() -> List[BulkRunRecord]:
+def bulk_records() -> List[BulkRunRecord]:
     """All that there are, the newest first. Raises CacheError."""
     found = [_read(place) for place in sorted(_folder().glob("*.json"))]
     return sorted((one for one in found if one is not None), key=lambda one: one.began, reverse=True)
 
 
-def note_of(run: str) -> Optional[BulkRunRecord]:
+def find_record(run: str) -> Optional[BulkRunRecord]:
     """The note of one run; None where another machine or another user began it. Raises CacheError."""
-    return next((one for one in notes() if one.run == run), None)
+    return next((one for one in bulk_records() if one.run == run), None)
 
 
 def _folder() -> Path:
@@ -265,7 +265,7 @@ def work(args: argparse.Namespace) -> int:
 
 async def _work(args: argparse.Namespace) -> None:
     worker: Worker = durable.Worker(
-        needed_database(args),
+        require_database_url(args),
         args.concurrency,
         args.name,
         rpm=args.rpm,
@@ -274,7 +274,7 @@ async def _work(args: argparse.Namespace) -> None:
         grace_seconds=args.grace,
     )
     # It has a name in the database, and calls that others are to have, before its first request.
-    with caught(worker.stop, never):
+    with handle_interrupts(worker.stop, never):
         async with worker:
             streams.status(f"worker {worker.name} takes calls; Ctrl-C stops it")
             await worker.stopped()

@@ -73,7 +73,10 @@ class _Endpoint:
             await self._caller.probe(self._how, self._model)
         except PaidCallBlockedError as error:
             return CheckResult(
-                "endpoint", WARNING, f"{endpoint.url} was not asked: {error.message}", for_shell(error.advice)
+                "endpoint",
+                WARNING,
+                f"{endpoint.url} was not asked: {error.message}",
+                for_shell(error.advice),
             )
         except CallError as error:
             if error.status not in _NOT_THERE:

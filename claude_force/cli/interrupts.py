@@ -13,16 +13,18 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 _LINE = b"claude-force: error: interrupted\n"
 _JSON = b'{\n  "success": false,\n  "error": "interrupted"\n}\n'
-# Takes away what a live display has drawn in the line of the cursor, and shows the cursor again.
+# Clears the line that a live display has drawn, and shows the cursor again.
 _CLEAN_LINE = b"\r\x1b[K\x1b[?25h"
 _IMPORT = "<frozen importlib"
 
 
-def on_ctrl_c(number: int, frame: Optional[FrameType]) -> None:
-    """Raises KeyboardInterrupt. Within an import, where that could be lost or leave half a module, it ends
-    the process: nothing is in flight then."""
+def handle_ctrl_c(number: int, frame: Optional[FrameType]) -> None:
+    """Raises KeyboardInterrupt, or ends the process during an import.
+
+    An import could swallow the exception or leave half a module behind; nothing is in flight then.
+    """
     if _is_importing(frame):
-        leave()
+        exit_now()
     raise KeyboardInterrupt
 
 
@@ -34,8 +36,8 @@ def _is_importing(frame: Optional[FrameType]) -> bool:
     return False
 
 
-def leave() -> None:
-    """Ends the process, for one that has sent nothing yet."""
+def exit_now() -> None:
+    """Ends the process at once. For a process that has sent nothing yet."""
     if "--json" in sys.argv:
         _write(1, _JSON)
     else:
@@ -44,7 +46,7 @@ def leave() -> None:
 
 
 def _has_display() -> bool:
-    # rich draws live displays; what is not there has drawn nothing.
+    # rich draws the live displays.
     return "rich" in sys.modules and os.isatty(2)
 
 
@@ -52,5 +54,5 @@ def _write(descriptor: int, text: bytes) -> None:
     try:
         os.write(descriptor, text)
     except OSError:
-        # Nobody reads it, and the exit code says the same.
+        # Nobody reads the message; the exit code says the same.
         return

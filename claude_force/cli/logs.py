@@ -1,4 +1,4 @@
-"""What the package logs, on stderr for the length of one command."""
+"""Shows the package's log on stderr for the length of one command."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from . import streams
 
 _logger = logging.getLogger("claude_force")
 
-_MOST_OF_A_KIND = 3
+_MAX_PER_TEMPLATE = 3
 
 
 @contextmanager
 def logging_to_stderr(verbose: bool) -> Iterator[None]:
-    """Warnings only, unless stderr is to be quiet, or everything.
+    """Shows warnings (none if stderr is quiet), or with `verbose` everything.
 
-    Errors are left out of the first: the command reports those itself.
+    Without `verbose`, errors are left out: the command reports them itself.
     """
     handler, before = _handler(verbose), _logger.level
     _logger.addHandler(handler)
@@ -39,26 +39,28 @@ def logging_to_stderr(verbose: bool) -> Iterator[None]:
 
 @contextmanager
 def few_warnings(attempts: bool = False) -> Iterator[None]:
-    """For a command with many calls: of warnings that differ only in their figures, a few are shown and the
-    others counted at the end. Failed attempts are shown elsewhere, unless they are asked for."""
+    """Shows the first warnings of each message template and counts the others at the end.
+
+    Failed attempts are shown only with `attempts`. Has no effect if everything is logged.
+    """
     if is_verbose():
         yield
         return
-    kinds = _Kinds(attempts)
+    templates = _Templates(attempts)
     handlers = list(_logger.handlers)
     for handler in handlers:
-        handler.addFilter(kinds.is_shown)
+        handler.addFilter(templates.is_shown)
     try:
         yield
     finally:
         for handler in handlers:
-            handler.removeFilter(kinds.is_shown)
-        for message, number in kinds.more():
+            handler.removeFilter(templates.is_shown)
+        for message, number in templates.more():
             streams.warn(f"{number:,} more of: {message}")
 
 
-class _Kinds:
-    """Warnings by the text that their figures are filled into."""
+class _Templates:
+    """Counts warnings by the text that their arguments are filled into."""
 
     def __init__(self, attempts: bool) -> None:
         self._attempts = attempts
@@ -70,19 +72,19 @@ class _Kinds:
             return True
         if hasattr(record, "attempt") and not self._attempts:
             return False
-        kind = str(record.msg)
-        self._counts[kind] = self._counts.get(kind, 0) + 1
-        self._first.setdefault(kind, _message(record))
-        return self._counts[kind] <= _MOST_OF_A_KIND
+        template = str(record.msg)
+        self._counts[template] = self._counts.get(template, 0) + 1
+        self._first.setdefault(template, _message(record))
+        return self._counts[template] <= _MAX_PER_TEMPLATE
 
     def more(self) -> Iterator[Tuple[str, int]]:
-        for kind, number in self._counts.items():
-            if number > _MOST_OF_A_KIND:
-                yield self._first[kind], number - _MOST_OF_A_KIND
+        for template, number in self._counts.items():
+            if number > _MAX_PER_TEMPLATE:
+                yield self._first[template], number - _MAX_PER_TEMPLATE
 
 
 def is_verbose() -> bool:
-    """Whether everything is logged."""
+    """Returns whether everything is logged."""
     return _logger.isEnabledFor(logging.DEBUG)
 
 
@@ -97,22 +99,22 @@ def _handler(verbose: bool) -> logging.Handler:
 
 
 class _Warnings(logging.Handler):
-    """As the command's own, so that they find their place beside what is drawn on stderr."""
+    """Shows a warning like the command's other messages, which a live display makes room for."""
 
     def emit(self, record: logging.LogRecord) -> None:
         streams.warn(_message(record))
 
 
 def _message(record: logging.LogRecord) -> str:
-    """Errors among the arguments of a message speak of options, not of Python's arguments."""
+    """Returns the message of a record; errors among its arguments name options, not Python's arguments."""
     if not isinstance(record.args, tuple):
         return record.getMessage()
-    told = (one.for_shell() if isinstance(one, ClaudeForceError) else one for one in record.args)
-    return str(record.msg) % tuple(told)
+    arguments = (one.for_shell() if isinstance(one, ClaudeForceError) else one for one in record.args)
+    return str(record.msg) % tuple(arguments)
 
 
 class _Formatter(logging.Formatter):
-    """Takes secrets and orders to a terminal out of messages and tracebacks."""
+    """Removes secrets and control characters from messages and tracebacks."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return streams.harmless(streams.without_secrets(super().format(record)))
+        return streams.strip_control_chars(streams.redact_secrets(super().format(record)))

@@ -37,7 +37,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     streams.prepare_streams()
     with _own_process() if argv is None else nullcontext(), settings.credentials_restored():
         try:
-            return streams.finish(_run_with_stdout(words, _asks_for_json(words)))
+            return streams.flush(_run_with_stdout(words, _asks_for_json(words)))
         except KeyboardInterrupt:
             # A second Ctrl-C, while the first or the end of the command was reported.
             streams.discard_blocked_stdout()
@@ -115,7 +115,7 @@ def _run(words: List[str]) -> int:
         return _show_help(words[1:])
     args = parse(words)
     if args.version:
-        streams.write(f"{PROGRAM} {__version__}")
+        streams.write_line(f"{PROGRAM} {__version__}")
         return DONE
     from .logs import logging_to_stderr
 

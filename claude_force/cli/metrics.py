@@ -50,7 +50,7 @@ def _show(
     summary = read_summary(folder, window)
     _remark(summary.total().executions, summary.skipped, folder, window)
     if args.json:
-        streams.as_json(fields(summary))
+        streams.write_json(fields(summary))
     elif summary.groups:
         write(summary)
     return 0
@@ -74,10 +74,10 @@ def _remark(executions: int, skipped: int, folder: Path, window: TimeRange) -> N
 
 def _summary(summary: Summary) -> None:
     for name, value in _lines(summary):
-        streams.write(f"{name + ':':13} {value}")
+        streams.write_line(f"{name + ':':13} {value}")
     days = summary.by_day()
-    if streams.on_terminal() and len(days) > 1:
-        streams.write()
+    if streams.stdout_is_terminal() and len(days) > 1:
+        streams.write_line()
         _trends(days)
 
 
@@ -132,9 +132,9 @@ def _trends(days: Dict[str, Metrics]) -> None:
         "p95": lambda one: one.wall.quantile(0.95) or 0.0,
         "cost": lambda one: one.cost,
     }
-    streams.write(f"{recent[0][0]} to {recent[-1][0]}, by day:")
+    streams.write_line(f"{recent[0][0]} to {recent[-1][0]}, by day:")
     for name, measure in measures.items():
-        streams.write(f"{name + ':':13} {sparkline([measure(one) for _, one in recent])}")
+        streams.write_line(f"{name + ':':13} {sparkline([measure(one) for _, one in recent])}")
 
 
 def _table(first: str, groups: Dict[str, Metrics]) -> None:
@@ -153,9 +153,9 @@ def _table(first: str, groups: Dict[str, Metrics]) -> None:
         ]
         for name, one in parts
     ]
-    if streams.on_terminal() and not render.fits(heads, rows):
+    if streams.stdout_is_terminal() and not render.fits_terminal(heads, rows):
         shown = [heads.index(head) for head in (first, *_MOST_WANTED)]
-        render.table([heads[one] for one in shown], [[row[one] for one in shown] for row in rows])
+        render.show_table([heads[one] for one in shown], [[row[one] for one in shown] for row in rows])
         return
     _with_bars(heads, rows, [one.executions for _, one in parts])
 
@@ -168,14 +168,14 @@ def _costs(summary: Summary) -> None:
         "day": summary.by_day(),
     }
     whole = summary.total()
-    streams.write(
+    streams.write_line(
         f"{money(whole.cost, whole.unknown_price)} spent, "
         f"{money(whole.saved_cost, whole.unknown_saving)} saved by cached answers, "
         f"{format_usd(whole.prompt_cache_saving)} by the prompt cache"
     )
     for name, of in parts.items():
         if of:
-            streams.write()
+            streams.write_line()
             _money_table(name, of)
 
 
@@ -196,16 +196,16 @@ def _money_table(first: str, of: Dict[str, Metrics]) -> None:
 def _errors(summary: Summary) -> None:
     found = _error_fields(summary)
     if not found["errors"]:
-        streams.write(f"none in {pluralize(found['executions'], 'execution')}")
+        streams.write_line(f"none in {pluralize(found['executions'], 'execution')}")
         return
     rows = [
         [one["type"], f"{one['count']:,}", percent(one["share"]), one["advice"] or "-"]
         for one in found["by_type"]
     ]
-    render.table(["error", "count", "of all", "what to do"], rows)
+    render.show_table(["error", "count", "of all", "what to do"], rows)
     parts = [(name, one) for name, one in summary.by_agent().items() if one.failures]
     parts.sort(key=lambda one: -one[1].failures)
-    streams.write()
+    streams.write_line()
     _with_bars(
         ["agent", "errors", "of its own"],
         [[name, f"{one.failures:,}", percent(one.failures / one.executions)] for name, one in parts],
@@ -242,9 +242,9 @@ def _advice(error_type: str) -> Optional[str]:
 def _with_bars(heads: List[str], rows: List[List[str]], values: List[float]) -> None:
     """A bar for each value, where a person has room for it."""
     with_bars = [[*row, bar] for row, bar in zip(rows, bars(values))]
-    if streams.on_terminal() and render.fits([*heads, _BAR_HEAD], with_bars):
+    if streams.stdout_is_terminal() and render.fits_terminal([*heads, _BAR_HEAD], with_bars):
         heads, rows = [*heads, _BAR_HEAD], with_bars
-    render.table(heads, rows)
+    render.show_table(heads, rows)
 
 
 def _choose_output(args: argparse.Namespace) -> None:
@@ -264,7 +264,7 @@ def export(args: argparse.Namespace) -> int:
             raise InputError(
                 f"--json and --format {args.format} exclude each other: add -o FILE or drop one."
             )
-        streams.let_write(lambda out: _remark(*produce(args.format, folder, window, out), folder, window))
+        streams.with_stdout(lambda out: _remark(*produce(args.format, folder, window, out), folder, window))
         return 0
     from ..ledger.export import open_export
 
@@ -276,7 +276,7 @@ def export(args: argparse.Namespace) -> int:
     _remark(executions, skipped, folder, window)
     if args.json:
         fields = {"output": args.output, "executions": executions, "skipped_lines": skipped}
-        streams.as_json({"success": True, **fields})
+        streams.write_json({"success": True, **fields})
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The engine that all kinds of `run` share."""
+"""Makes the orchestrator of a command; runs and estimates calls of one agent with it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from ..limits.call_context import CallContext, CallListener
 from ..types import AgentResult
 from . import render, signals, streams
 from .arguments import number
-from .run_options import call_options, given
+from .run_options import call_options, given_options
 
-_ENGINE_OPTIONS = {
+# Options of the command, and the orchestrator's arguments that they set.
+_ORCHESTRATOR_OPTIONS = {
     "timeout": "timeout_seconds",
     "deadline": "deadline_seconds",
     "max_retries": "max_retries",
@@ -27,141 +28,133 @@ _ENGINE_OPTIONS = {
 }
 
 
-def engine(args: argparse.Namespace, **more: Any) -> AsyncAgentOrchestrator:
-    """An orchestrator with the limits and prices that were given. Raises InputError for a senseless one."""
-    known = prices(getattr(args, "price", None))
-    return AsyncAgentOrchestrator(
-        args.config, stream=not args.no_stream, prices=known, **given(args, _ENGINE_OPTIONS), **more
-    )
+def make_orchestrator(args: argparse.Namespace, **more: Any) -> AsyncAgentOrchestrator:
+    """Returns an orchestrator with the given limits and prices. Raises InputError."""
+    prices = _prices(getattr(args, "price", None))
+    options = given_options(args, _ORCHESTRATOR_OPTIONS)
+    return AsyncAgentOrchestrator(args.config, stream=not args.no_stream, prices=prices, **options, **more)
 
 
-def prices(given: Optional[List[str]]) -> Dict[str, Dict[str, float]]:
-    """Of `--price MODEL=INPUT,OUTPUT`, as often as it was given. Raises InputError."""
-    found: Dict[str, Dict[str, float]] = {}
-    for text in given or ():
+def _prices(texts: Optional[List[str]]) -> Dict[str, Dict[str, float]]:
+    """Returns the prices of each `--price MODEL=INPUT,OUTPUT`. Raises InputError."""
+    prices: Dict[str, Dict[str, float]] = {}
+    for text in texts or ():
         model, _, both = text.partition("=")
         try:
-            fresh, answer = (number(one) for one in both.split(","))
-            if not model or min(fresh, answer) < 0:
+            input_price, output_price = (number(one) for one in both.split(","))
+            if not model or min(input_price, output_price) < 0:
                 raise ValueError(text)
         except ValueError:
             raise InputError(
                 f"--price is {text!r}; write MODEL=INPUT,OUTPUT in USD per million tokens, 0 or more."
             ) from None
-        found[model] = {"input": fresh, "output": answer}
-    return found
+        prices[model] = {"input": input_price, "output": output_price}
+    return prices
 
 
-def show_estimate(estimate: Estimate, of: str, as_json: bool) -> None:
-    """Prints an estimate; `of` says what one of its rows is."""
+def request_answer(args: argparse.Namespace, task: str) -> AgentResult:
+    """Runs the agent, and shows the result unless it is wanted as JSON. Raises InputError."""
+    is_live = streams.stdout_is_terminal() and not args.json and not args.no_stream
+    display = AnswerDisplay(render.Spinner(f"{args.name} is working", args.json), is_live)
+    try:
+        result = signals.run(_execute(args, task, display))
+    finally:
+        display.end()
+    if not args.json:
+        render.show_result(result, is_written=display.is_written)
+    return result
+
+
+async def _execute(args: argparse.Namespace, task: str, display: AnswerDisplay) -> AgentResult:
+    async with make_orchestrator(args, budget_usd=args.budget) as orchestrator:
+        with display.spinner:
+            return await orchestrator._calls.execute(
+                CallContext(listener=display), args.name, task, cache=args.cache, **call_options(args)
+            )
+
+
+class AnswerDisplay(CallListener):
+    """Shows a spinner until the answer begins; then, if `is_live`, the answer while it is written."""
+
+    def __init__(self, spinner: render.Spinner, is_live: bool) -> None:
+        self.spinner, self._is_live = spinner, is_live
+        self._last = "\n"
+        self.is_written = False
+
+    def wrote(self, text: str) -> None:
+        """Writes the next part of the answer."""
+        if not self._is_live:
+            return
+        if not self.is_written:
+            self.spinner.stop()
+        self.is_written, self._last = True, text
+        streams.write_chunk(text)
+
+    def retried(self, attempt: int, delay: float, error: BaseException) -> None:
+        """Says that the answer begins anew: what was written of it is not part of the result."""
+        if self.is_written:
+            self.end()
+            self.is_written = False
+            # The warning that follows says why.
+            streams.status("the answer broke off and begins anew")
+
+    def end(self) -> None:
+        """Ends the line of the answer."""
+        self.spinner.stop()
+        if not self._last.endswith("\n"):
+            streams.write_chunk("\n")
+            self._last = "\n"
+
+
+def estimate_agent(args: argparse.Namespace, task: str) -> None:
+    """Shows the expected tokens and cost of one call. Raises InputError."""
+    # An estimate counts calls that can't be made; here the only call is wrong input instead.
+    prepare_call(Registry(args.config), args.name, task, **call_options(args))
+    show_estimate(signals.run(_estimate(args, task)), "call", args.json)
+
+
+async def _estimate(args: argparse.Namespace, task: str) -> Estimate:
+    async with make_orchestrator(args) as orchestrator:
+        return await orchestrator.estimate([(args.name, task)], cache=args.cache, **call_options(args))
+
+
+def show_estimate(estimate: Estimate, unit: str, as_json: bool) -> None:
+    """Prints an estimate of some rows or calls; `unit` names one of them."""
     if as_json:
-        streams.as_json({"success": True, **estimate_fields(estimate)})
+        streams.write_json({"success": True, **estimate_fields(estimate)})
     else:
-        for line in estimate_lines(estimate, of):
-            streams.write(line)
+        for line in _estimate_lines(estimate, unit):
+            streams.write_line(line)
 
 
 def estimate_fields(estimate: Estimate) -> Dict[str, Any]:
-    """An estimate as `--json` shows it."""
+    """Returns an estimate as `--json` shows it."""
+    cost = estimate.cost._asdict() if estimate.cost else None
     return {
         "rows": estimate.rows,
         "cached": estimate.cached,
         "unrunnable": estimate.unrunnable,
         "input_tokens": estimate.input_tokens._asdict(),
         "output_tokens": estimate.output_tokens._asdict(),
-        "cost": estimate.cost._asdict() if estimate.cost else None,
-        "cost_usd": estimate.cost._asdict() if estimate.cost else None,
+        "cost": cost,
+        "cost_usd": cost,
         "unpriced": list(estimate.unpriced),
     }
 
 
-def estimate_lines(estimate: Estimate, of: str) -> Iterator[str]:
-    """An estimate to be read; `of` says what one of its rows is."""
+def _estimate_lines(estimate: Estimate, unit: str) -> Iterator[str]:
     yield (
-        f"{pluralize(estimate.rows, of)}: {estimate.cached:,} have a cached answer, "
+        f"{pluralize(estimate.rows, unit)}: {estimate.cached:,} have a cached answer, "
         f"{estimate.unrunnable:,} can't be run"
     )
-    yield f"input tokens   {_range(estimate.input_tokens, _whole)}"
-    yield f"output tokens  {_range(estimate.output_tokens, _whole)}"
+    yield f"input tokens   {_range(estimate.input_tokens, '{:,.0f}'.format)}"
+    yield f"output tokens  {_range(estimate.output_tokens, '{:,.0f}'.format)}"
     if estimate.cost is not None:
         yield f"cost           {_range(estimate.cost, format_usd)}"
     else:
         yield f"cost           unknown for {', '.join(estimate.unpriced)}; give --price MODEL=INPUT,OUTPUT"
 
 
-def _whole(number: float) -> str:
-    return f"{number:,.0f}"
-
-
-def _range(found: Range, spell: Callable[[float], str]) -> str:
-    low, expected, high = map(spell, found)
+def _range(found: Range, formatted: Callable[[float], str]) -> str:
+    low, expected, high = map(formatted, found)
     return f"about {expected}, from {low} to {high}"
-
-
-def fresh_answer(args: argparse.Namespace, task: str) -> AgentResult:
-    """Asks the model, and shows what came of it unless that is to be JSON. Raises InputError."""
-    page = Page(render.Spinner(f"{args.name} is working", args.json), live=_is_live(args))
-    try:
-        result = signals.run(_asked(args, task, page))
-    finally:
-        page.end()
-    if not args.json:
-        render.answer(result, written=page.is_written)
-    return result
-
-
-def _is_live(args: argparse.Namespace) -> bool:
-    return streams.on_terminal() and not args.json and not args.no_stream
-
-
-async def _asked(args: argparse.Namespace, task: str, page: Page) -> AgentResult:
-    async with engine(args, budget_usd=args.budget) as running:
-        with page.spinner:
-            return await running._calls.execute(
-                CallContext(listener=page), args.name, task, cache=args.cache, **call_options(args)
-            )
-
-
-def estimate(args: argparse.Namespace, task: str) -> None:
-    """Shows what the call would use and cost. Raises InputError."""
-    # An estimate only counts calls that can't be made; this one call is all that was asked about.
-    prepare_call(Registry(args.config), args.name, task, **call_options(args))
-    show_estimate(signals.run(_estimated(args, task)), "call", args.json)
-
-
-async def _estimated(args: argparse.Namespace, task: str) -> Estimate:
-    async with engine(args) as running:
-        return await running.estimate([(args.name, task)], cache=args.cache, **call_options(args))
-
-
-class Page(CallListener):
-    """Writes an answer on the terminal, where it is `live`; a spinner turns until its first word is there."""
-
-    def __init__(self, spinner: render.Spinner, live: bool) -> None:
-        self.spinner, self._live = spinner, live
-        self._last = "\n"
-        self.is_written = False
-
-    def wrote(self, text: str) -> None:
-        """The next piece of the answer."""
-        if not self._live:
-            return
-        if not self.is_written:
-            self.spinner.stop()
-        self.is_written, self._last = True, text
-        streams.write_raw(text)
-
-    def retried(self, attempt: int, delay: float, error: BaseException) -> None:
-        """What was written of the answer is worth nothing: it begins anew."""
-        if self.is_written:
-            self.end()
-            self.is_written = False
-            # Why is said by the warning that follows.
-            streams.status("the answer broke off and begins anew")
-
-    def end(self) -> None:
-        """Whatever comes next begins on a line of its own."""
-        self.spinner.stop()
-        if not self._last.endswith("\n"):
-            streams.write_raw("\n")
-            self._last = "\n"

@@ -167,7 +167,7 @@ class Parser(argparse.ArgumentParser):
 
     def print_help(self, file: Any = None) -> None:
         """Writes the help to stdout. Raises StdoutError, where argparse would ignore a full disk."""
-        streams.write_raw(self.format_help())
+        streams.write_chunk(self.format_help())
 
 
 def build_parser(path: Path, verb: Verb) -> Parser:

@@ -41,9 +41,9 @@ def report(args: argparse.Namespace) -> int:
             "scope": chosen.scope,
             "skipped_lines": chosen.skipped,
         }
-        streams.as_json({"success": True, **fields, "totals": made.metrics.as_dict()})
+        streams.write_json({"success": True, **fields, "totals": made.metrics.as_dict()})
     else:
-        streams.write(str(target))
+        streams.write_line(str(target))
         streams.status(f"{chosen.scope}: {_totals(made.metrics)}; {format_bytes(octets)}")
     return 0
 

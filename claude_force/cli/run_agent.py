@@ -1,4 +1,7 @@
-"""`run agent`: a kept answer at once, or a fresh one, which a terminal shows as it is written."""
+"""`run agent`: a cached answer at once, or a new one, which a terminal shows while it is written.
+
+A cached answer needs neither the event loop nor the SDK; `orchestration` is imported for new ones only.
+"""
 
 from __future__ import annotations
 
@@ -18,60 +21,56 @@ from .run_options import AnswerFile, call_options, check_budget, read_task
 
 
 def run_agent(args: argparse.Namespace) -> int:
-    """Returns 0, or 1 when the agent failed. Raises InputError."""
+    """Runs one agent. Returns 0, or 1 if it failed. Raises InputError."""
     check_budget(args.budget)
     task = read_task(args)
     if args.estimate:
-        from .orchestration import estimate
+        from .orchestration import estimate_agent
 
-        estimate(args, task)
+        estimate_agent(args, task)
         return 0
     with AnswerFile(args.output) as file:
-        result = _answered(args, task)
+        result = _run(args, task)
         if args.json:
-            streams.as_json(render.result_fields(result))
+            streams.write_json(render.result_fields(result))
         if result.success:
             file.write(result.output)
-    return _exit_code(result)
-
-
-def _answered(args: argparse.Namespace, task: str) -> AgentResult:
-    result = kept_answer(args, task)
-    if result is None:
-        from .orchestration import fresh_answer
-
-        return fresh_answer(args, task)
-    if not args.json:
-        render.answer(result)
-    return result
-
-
-def _exit_code(result: AgentResult) -> int:
     return 0 if result.success else 1
 
 
-def kept_answer(args: argparse.Namespace, task: str) -> Optional[AgentResult]:
-    """The result where the answer is kept; None where it has to be asked for. Raises InputError."""
+def _run(args: argparse.Namespace, task: str) -> AgentResult:
+    result = _cached_result(args, task)
+    if result is None:
+        from .orchestration import request_answer
+
+        return request_answer(args, task)
+    if not args.json:
+        render.show_result(result)
+    return result
+
+
+def _cached_result(args: argparse.Namespace, task: str) -> Optional[AgentResult]:
+    """Returns the result if its answer is in the cache. Raises InputError."""
     if args.cache != USE:
         return None
     began, started = time.time(), time.perf_counter()
     registry = Registry(args.config)
     call = prepare_call(registry, args.name, task, **call_options(args))
-    question = request_key(call, service(None, None))
-    reply = _found(question) if question is not None else None
+    key = request_key(call, service(None, None))
+    reply = None if key is None else _look_up(key)
     if reply is None:
         return None
     result = succeeded(CallLabels(args.name), reply, time.perf_counter() - started)
     log_result(result)
-    # All that has to happen at the end of a call, as the engine does it for a call of its own.
+    # What the orchestrator does at the end of each call.
     notify([PerformanceTracker(registry.ledger).record_now], CallCompleted(call, result, began))
     return result
 
 
-def _found(question: RequestKey) -> Optional[Reply]:
+def _look_up(key: RequestKey) -> Optional[Reply]:
     try:
         with ResponseCache() as cache:
-            return reply_from_hit(cache.get(*question), question.model)
+            return reply_from_hit(cache.get(*key), key.model)
     except (CacheError, OSError):
-        # The engine meets the same, and says it.
+        # The orchestrator meets the same error, and reports it.
         return None

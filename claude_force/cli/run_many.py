@@ -34,11 +34,11 @@ from ..types import AgentResult
 from . import signals, streams
 from .bulk_report import Ended, exit_code, report
 from .displays import ProgressDisplay
-from .durable_runs import Crew, chosen_database, crew_of, driver_database, run_of
+from .durable_runs import WorkerMonitor, database_url, driver_database_url, monitor_workers, run_id_for
 from .logs import few_warnings
-from .orchestration import engine, show_estimate
+from .orchestration import make_orchestrator, show_estimate
 from .run_options import call_options, check_budget, read_task
-from .signals import caught
+from .signals import handle_interrupts
 
 
 class BulkRun:
@@ -51,7 +51,7 @@ class BulkRun:
         options: Dict[str, Any],
         grace: float,
         quiet: bool,
-        crew: Optional[Crew] = None,
+        crew: Optional[WorkerMonitor] = None,
         run_id: Optional[str] = None,
     ) -> None:
         self._run, self._running, self._options, self._grace = run, running, options, grace
@@ -126,7 +126,7 @@ def _interrupted(
             stopping.append(asyncio.ensure_future(stop()))
 
     try:
-        with caught(interrupt, lambda: bool(stopping) or has_nothing()):
+        with handle_interrupts(interrupt, lambda: bool(stopping) or has_nothing()):
             yield
     finally:
         for one in stopping:
@@ -183,7 +183,7 @@ def _check_output(args: argparse.Namespace) -> None:
         return
     if args.json:
         raise InputError("-o - and --json both write to standard output. Name a file for the results.")
-    for option, is_given in (("--retry-failed", args.retry_failed), ("--durable", chosen_database(args))):
+    for option, is_given in (("--retry-failed", args.retry_failed), ("--durable", database_url(args))):
         if is_given:
             raise InputError(f"{option} needs results that can be read again. Name a file with -o.")
 
@@ -209,7 +209,7 @@ def _rows(args: argparse.Namespace) -> Iterator[TaskRows]:
 
 
 async def _estimate(args: argparse.Namespace, rows: TaskRows) -> int:
-    running = engine(args, durable=chosen_database(args))
+    running = make_orchestrator(args, durable=database_url(args))
     tasks = (InputError(row.problem) if row.problem else (row.agent, row.task) for row in _due(args, rows))
     async with running:
         estimate = await running.estimate(tasks, cache=args.cache, **call_options(args))  # type: ignore[arg-type]
@@ -226,14 +226,14 @@ def _due(args: argparse.Namespace, rows: TaskRows) -> Iterable[TaskRow]:
 
 
 async def _run(args: argparse.Namespace, rows: TaskRows) -> Ended:
-    url = driver_database(args)
-    running = engine(args, durable=url)
+    url = driver_database_url(args)
+    running = make_orchestrator(args, durable=url)
     afresh = args.no_resume or args.output == _STANDARD or not _is_there(Path(args.output))
     with _opened(args.output) as output:
         run = _file_run(args, rows, output, running)
         ended = Ended(run.summary, output.path)
         if url is not None:
-            ended.run_id = run_of(output.path, args.words, afresh)
+            ended.run_id = run_id_for(output.path, args.words, afresh)
         left = None if args.budget is None else args.budget - run.summary.budgeted
         if left is not None and left <= 0 and run.pending:
             run.summary.over_budget = True
@@ -254,7 +254,7 @@ async def _follow(
 ) -> None:
     """`left` is USD of the budget; a durable run is made over the database `url`."""
     options = {"budget_usd": left, "cache": args.cache, **call_options(args)}
-    with nullcontext() if url is None else crew_of(url) as crew:
+    with nullcontext() if url is None else monitor_workers(url) as crew:
         async with running:
             following = BulkRun(run, running, options, args.grace, args.json, crew, ended.run_id)
             ended.failures, ended.retries = following.board.failures, following.board.retries

@@ -1,4 +1,4 @@
-"""Which of the options of a command line were given, under the names that the engine has for them."""
+"""Reads what the verbs that make calls have in common: options of a call, the task, the output file."""
 
 from __future__ import annotations
 
@@ -15,52 +15,44 @@ from ..storage.output_paths import folder_of, granted_path, is_granted_special
 from ..storage.private_files import PUBLIC_FILE, Folder
 from ..storage.project_files import shown
 
-_CALL_OPTIONS = {
-    "model": "model",
-    "max_tokens": "max_tokens",
-    "temperature": "temperature",
-    "cache_ttl": "cache_ttl",
-}
+# Options that change an answer, with the names of the orchestrator's arguments.
+_CALL_OPTIONS = {name: name for name in ("model", "max_tokens", "temperature", "cache_ttl")}
+# A longer text can't be a task, so no more is read. A character has at most 4 bytes.
+_MAX_TASK_BYTES = 4 * settings.MAX_TASK_CHARACTERS
 
 
 def call_options(args: argparse.Namespace) -> Dict[str, Any]:
-    """Those that change the answer, under the engine's names. Raises InputError."""
-    found = given(args, _CALL_OPTIONS)
-    if found.get("max_tokens", 1) < 1:
-        raise InputError(f"--max-tokens is {found['max_tokens']}; it must be a whole number from 1 up.")
-    return found
+    """Returns the given options that change an answer, as arguments of a call. Raises InputError."""
+    options = given_options(args, _CALL_OPTIONS)
+    if options.get("max_tokens", 1) < 1:
+        raise InputError(f"--max-tokens is {options['max_tokens']}; it must be a whole number from 1 up.")
+    return options
 
 
-def given(args: argparse.Namespace, names: Mapping[str, str]) -> Dict[str, Any]:
-    """The options that were set; for the others the engine has its own defaults."""
+def given_options(args: argparse.Namespace, names: Mapping[str, str]) -> Dict[str, Any]:
+    """Returns the options that were given, under the names that `names` maps them to."""
     values = {name: getattr(args, option, None) for option, name in names.items()}
     return {name: value for name, value in values.items() if value is not None}
 
 
 def check_budget(budget: Optional[float]) -> None:
-    """Raises InputError."""
+    """Raises InputError for a budget that is not positive."""
     if budget is not None and budget <= 0:
         raise InputError(f"--budget is {budget:g}; it must be an amount in USD above 0.")
 
 
-_THREE_WAYS = "No task was given. Use --task TEXT, --task-file FILE, or pipe it to standard input."
-
-# No longer text can be a task, so nothing beyond it is read. A character has at most 4 bytes.
-_MOST_BYTES = 4 * settings.MAX_TASK_CHARACTERS
-
-
 def read_task(args: argparse.Namespace) -> str:
-    """The task that the arguments name. Raises InvalidTaskError."""
+    """Returns the task of `--task`, `--task-file` or standard input, unchanged. Raises InvalidTaskError."""
     if args.stdin and (args.task is not None or args.task_file is not None):
         raise InvalidTaskError("The task is given twice: as an option and as '-'. Leave one out.")
     if args.task is not None:
         return str(args.task)
     if args.task_file is not None and args.task_file != "-":
-        return _from_file(args.task_file)
-    return _from_stdin(explicit=args.stdin or args.task_file == "-")
+        return _read_file(args.task_file)
+    return _read_stdin(is_named=args.stdin or args.task_file == "-")
 
 
-def _from_file(path: str) -> str:
+def _read_file(path: str) -> str:
     import asyncio
 
     try:
@@ -69,7 +61,7 @@ def _from_file(path: str) -> str:
         raise InvalidTaskError(f"Task file {shown(path)} can't be read: {error.strerror}.") from error
     except FileAccessError as error:
         raise InvalidTaskError(f"Task file {error}") from error
-    return _text(data, f"Task file {shown(path)}")
+    return _decoded(data, f"Task file {shown(path)}")
 
 
 async def _read(path: str) -> bytes:
@@ -79,22 +71,24 @@ async def _read(path: str) -> bytes:
         return open_named(name, takes_streams=True)
 
     async with aiofiles.open(path, "rb", opener=opener) as file:
-        data: bytes = await file.read(_MOST_BYTES + 1)
+        data: bytes = await file.read(_MAX_TASK_BYTES + 1)
     return data
 
 
-def _from_stdin(explicit: bool) -> str:
+def _read_stdin(is_named: bool) -> str:
     # Read outside asyncio, whose handling of Ctrl-C would leave a blocking read waiting.
     data: Optional[bytes] = None
-    if sys.stdin is not None and (explicit or not sys.stdin.isatty()):
-        data = sys.stdin.buffer.read(_MOST_BYTES + 1)
+    if sys.stdin is not None and (is_named or not sys.stdin.isatty()):
+        data = sys.stdin.buffer.read(_MAX_TASK_BYTES + 1)
     if not data:
-        raise InvalidTaskError(_THREE_WAYS)
-    return _text(data, "Standard input")
+        raise InvalidTaskError(
+            "No task was given. Use --task TEXT, --task-file FILE, or pipe it to standard input."
+        )
+    return _decoded(data, "Standard input")
 
 
-def _text(data: bytes, source: str) -> str:
-    if len(data) > _MOST_BYTES:
+def _decoded(data: bytes, source: str) -> str:
+    if len(data) > _MAX_TASK_BYTES:
         limit = settings.MAX_TASK_CHARACTERS
         raise InvalidTaskError(f"Task too large: {source} has more than {limit:,} characters.")
     try:
@@ -104,22 +98,22 @@ def _text(data: bytes, source: str) -> str:
 
 
 class AnswerFile:
-    """Opened before anything is sent, so that no answer is paid for that can't be written.
+    """The file of `-o FILE`. It is opened before anything is sent: an answer that is paid for can be written.
 
-    A file that is there keeps its content until there is something to write. One that was made for nothing
-    is removed. Inside a project no link is followed; outside of one the path is as the user gave it.
+    An existing file keeps its content until something is written; a new one to which nothing is written is
+    removed. Inside a project no link is followed; outside of one the path is used as the user gave it.
     """
 
     def __init__(self, path: Optional[str]) -> None:
-        """None, and "-" for standard output, which gets the answer anyway, stand for no file."""
+        """Takes None or "-" for no file: standard output gets the answer anyway."""
         self._path = None if path == "-" else path
         self._descriptor: Optional[int] = None
-        # The file's name, and its folder, as long as the file is new and empty.
+        # The file's name, and its folder as long as the file is new and empty.
         self._name = ""
         self._new_in: Optional[Folder] = None
 
     def __enter__(self) -> AnswerFile:
-        """Raises InputError."""
+        """Opens the file. Raises InputError."""
         if self._path is not None:
             try:
                 self._open(self._path)
@@ -145,7 +139,7 @@ class AnswerFile:
             folder.close()
 
     def write(self, text: str) -> None:
-        """Replaces what the file holds. Raises InputError."""
+        """Replaces the content of the file. Raises InputError."""
         if self._descriptor is None:
             return
         left = memoryview(text.encode("utf-8", "backslashreplace"))

@@ -24,9 +24,9 @@ from ..workflow.plan import Plan
 from ..workflow.results import SKIPPED
 from . import render, signals, streams
 from .displays import WorkflowDisplay
-from .durable_runs import chosen_database, crew_of, driver_database
+from .durable_runs import database_url, driver_database_url, monitor_workers
 from .logs import few_warnings
-from .orchestration import engine, estimate_fields, show_estimate
+from .orchestration import estimate_fields, make_orchestrator, show_estimate
 from .run_options import AnswerFile, call_options, check_budget, read_task
 
 # In bytes, of the file that `--inputs` names.
@@ -46,13 +46,13 @@ def run_workflow(args: argparse.Namespace) -> int:
 def _carry_out(args: argparse.Namespace, options: _Options, file: AnswerFile) -> int:
     run = _Run(args, options)
     try:
-        result = signals.run(run.carry_out(), may_leave=lambda: not run.done)
+        result = signals.run(run.carry_out(), may_exit=lambda: not run.done)
     except KeyboardInterrupt:
         run.hint("goes on where this one was interrupted")
         if not args.json:
             raise  # the finished steps have been printed already
         fields = _fields(args.name, run.task, run.done, error="interrupted")
-        streams.as_json({**fields, "run_id": run.run_id})
+        streams.write_json({**fields, "run_id": run.run_id})
         return 130
     run.report(result)
     file.write(streams.json_text(run.fields(result)) + "\n")
@@ -98,7 +98,7 @@ async def _plan(args: argparse.Namespace, options: _Options) -> int:
     if options.task is None or args.resume is not None:
         which = "--plan" if args.plan else "--estimate"
         raise InputError(f"{which} is for a run that has not begun: give its task instead of --resume.")
-    async with engine(args, durable=chosen_database(args)) as running:
+    async with make_orchestrator(args, durable=database_url(args)) as running:
         plan = await running.plan(
             args.name,
             options.task,
@@ -108,10 +108,10 @@ async def _plan(args: argparse.Namespace, options: _Options) -> int:
             **call_options(args),
         )
     if args.json and args.plan:
-        streams.as_json(_plan_fields(plan))
+        streams.write_json(_plan_fields(plan))
         return 0
     if args.plan:
-        streams.write(drawing.to_text(plan.workflow))
+        streams.write_line(drawing.to_text(plan.workflow))
     show_estimate(plan.estimate, "call", args.json)
     if args.json:
         return 0
@@ -119,7 +119,7 @@ async def _plan(args: argparse.Namespace, options: _Options) -> int:
         if one.problem is not None:
             streams.warn(f"step '{one.step.id}' would fail: {one.problem}")
     if any(one.calls is None for one in plan.steps):
-        streams.write("A step whose number of calls an answer decides is counted with one call.")
+        streams.write_line("A step whose number of calls an answer decides is counted with one call.")
     return 0
 
 
@@ -153,10 +153,10 @@ class _Run:
 
     async def carry_out(self) -> WorkflowResult:
         args = self._args
-        url = driver_database(args)
+        url = driver_database_url(args)
         more = {"budget_usd": args.budget, "durable": url}
-        with nullcontext() if url is None else crew_of(url) as crew:
-            async with engine(args, **more) as running:
+        with nullcontext() if url is None else monitor_workers(url) as crew:
+            async with make_orchestrator(args, **more) as running:
                 with few_warnings(attempts=True), WorkflowDisplay(args.name, args.json) as self._tree:
                     work = self._executed(running)
                     return await (work if crew is None else crew.watched(work))
@@ -186,7 +186,7 @@ class _Run:
     def report(self, result: WorkflowResult) -> None:
         """Of a run that has come to its end."""
         if self._args.json:
-            streams.as_json(self.fields(result))
+            streams.write_json(self.fields(result))
             return
         streams.status(_summary(result))
         if not result.success:
@@ -233,7 +233,7 @@ def _print_step(result: StepResult) -> None:
     if result.status == SKIPPED:
         streams.status(f"{result.id} is skipped: {result.reason}")
         return
-    streams.write(f"== {streams.one_line(result.id)}. {result.agent}")
+    streams.write_line(f"== {streams.one_line(result.id)}. {result.agent}")
     if not result.results:
         streams.error(result.reason or "no reason was given", json=False)
     shown, alike = None, []
@@ -245,14 +245,14 @@ def _print_step(result: StepResult) -> None:
                 continue
             shown = one
         if label:
-            streams.write(f"-- {streams.one_line(label)}")
-        render.answer(one)
+            streams.write_line(f"-- {streams.one_line(label)}")
+        render.show_result(one)
     if alike:
         unsent = sum(is_unsent(one) for one in alike)
         streams.status(
             f"{pluralize(len(alike), 'more call')} failed by the same, {unsent:,} without a request"
         )
-    streams.write()
+    streams.write_line()
 
 
 def _summary(result: WorkflowResult) -> str:
@@ -264,8 +264,8 @@ def _summary(result: WorkflowResult) -> str:
     resumed = sum(step.resumed for step in result.steps)
     if resumed:
         parts.append(f"{pluralize(resumed, 'answer')} from before")
-    money = render.dollars(result.cost)
-    before = "" if result.cost_before == 0 else f" ({render.dollars(result.cost_before)} before)"
+    money = render.format_cost(result.cost)
+    before = "" if result.cost_before == 0 else f" ({render.format_cost(result.cost_before)} before)"
     return f"{', '.join(parts)}; {money}{before}, {format_duration(result.duration)}"
 
 
@@ -276,10 +276,10 @@ def show_workflow(args: argparse.Namespace) -> int:
     workflow = read_workflow(args.name, written)
     found = faults(args.name, written, registry.get)
     if args.json:
-        streams.as_json({**_shown(workflow), "faults": found})
+        streams.write_json({**_shown(workflow), "faults": found})
     elif _is_drawable(workflow):
         pictures = {"text": drawing.to_text, "mermaid": drawing.to_mermaid, "dot": drawing.to_dot}
-        streams.write(pictures[args.format](workflow))
+        streams.write_line(pictures[args.format](workflow))
     for fault in found:
         streams.warn(fault)
     return 1 if found else 0

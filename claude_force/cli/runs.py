@@ -20,18 +20,18 @@ from . import render, streams
 from .durable_runs import (
     DEAD_SECONDS,
     BulkRunRecord,
-    chosen_database,
-    needed_database,
-    note_of,
-    notes,
-    opened,
+    bulk_records,
+    database_url,
+    find_record,
+    open_runs,
+    require_database_url,
 )
 from .parser import parse
 
 T = TypeVar("T")
 
 
-def asked(work: Callable[[CheckpointStore], T]) -> T:
+def read_journal(work: Callable[[CheckpointStore], T]) -> T:
     """What `work` finds in it. Raises CacheError where it can't be read, and what `work` raises."""
     try:
         with closing(open_checkpoint_store()) as journal:
@@ -53,40 +53,42 @@ def list_runs(args: argparse.Namespace) -> int:
     """The last runs. Raises InputError, CacheError, ConfigurationError."""
     if args.last < 1:
         raise InputError(f"--last is {args.last}; it must be a whole number from 1 up.")
-    found = asked(lambda journal: [_kept_fields(run, journal) for run in journal.recent(args.last)])
-    url = chosen_database(args)
+    found = read_journal(lambda journal: [_kept_fields(run, journal) for run in journal.recent(args.last)])
+    url = database_url(args)
     if url is not None:
         found = _with_durable(found, url, args.last)[: args.last]
     if args.json:
-        streams.as_json(found)
+        streams.write_json(found)
     elif not found:
         streams.status(_NONE_OF_WORKFLOWS if url is None else "there are no runs yet")
     elif url is None:
-        render.table(("run", "workflow", "status", "began", "answers", "paid"), [_row(one) for one in found])
+        render.show_table(
+            ("run", "workflow", "status", "began", "answers", "paid"), [_row(one) for one in found]
+        )
     else:
         heads = ("run", "kind", "status", "began", "succeeded", "failed", "open")
-        render.table(heads, [_durable_row(one) for one in found])
+        render.show_table(heads, [_durable_row(one) for one in found])
     return 0
 
 
 def show_run(args: argparse.Namespace) -> int:
     """Raises RunNotFoundError, CacheError, InputError, ConfigurationError."""
-    url = chosen_database(args)
+    url = database_url(args)
     kept = _kept(args.run)
     found = {} if url is None else _durable(url, args.run)
     if kept is None and not found:
         raise RunNotFoundError(_unknown(args.run, url))
     fields = {**found, **(kept or {})}
     if args.json:
-        streams.as_json(fields)
+        streams.write_json(fields)
         return 0
     for name in ("run", "kind", "workflow", "output", "status", "project", "task", "inputs"):
         if fields.get(name):
-            streams.write(f"{name + ':':10} {fields[name]}")
+            streams.write_line(f"{name + ':':10} {fields[name]}")
     if kept is not None:
-        streams.write(f"{'paid:':10} {_paid(kept)}")
+        streams.write_line(f"{'paid:':10} {_paid(kept)}")
     if found:
-        streams.write(f"{'calls:':10} {_calls(found)}")
+        streams.write_line(f"{'calls:':10} {_calls(found)}")
     _show_steps(fields.get("steps", []))
     _show_failures(fields.get("failures", []))
     return 0
@@ -94,11 +96,11 @@ def show_run(args: argparse.Namespace) -> int:
 
 def cancel_run(args: argparse.Namespace) -> int:
     """Raises InputError, ConfigurationError."""
-    with opened(needed_database(args)) as runs:
+    with open_runs(require_database_url(args)) as runs:
         # Of a run whose answers were all kept ones, the database knows nothing.
         number = runs.cancel(args.run) if _state(runs, args.run).calls else 0
     if args.json:
-        streams.as_json({"success": True, "run": args.run, "run_id": args.run, "cancelled": number})
+        streams.write_json({"success": True, "run": args.run, "run_id": args.run, "cancelled": number})
     else:
         streams.status(
             f"{pluralize(number, 'call')} of run {args.run} cancelled" if number else _NOTHING_OPEN
@@ -110,10 +112,10 @@ def prune_runs(args: argparse.Namespace) -> int:
     """Raises InputError, ConfigurationError."""
     if args.days < 0:
         raise InputError(f"--days is {args.days:g}; it must be a number of days from 0 up.")
-    with opened(needed_database(args)) as runs:
+    with open_runs(require_database_url(args)) as runs:
         number = runs.prune(args.days)
     if args.json:
-        streams.as_json({"success": True, "removed": number})
+        streams.write_json({"success": True, "removed": number})
     else:
         streams.status(f"{pluralize(number, 'run')} removed")
     return 0
@@ -124,14 +126,14 @@ _NOTHING_OPEN = "nothing of this run was open"
 
 def list_workers(args: argparse.Namespace) -> int:
     """Returns 0, or 1 where none is alive. Raises InputError, ConfigurationError."""
-    with opened(needed_database(args)) as runs:
+    with open_runs(require_database_url(args)) as runs:
         if runs.is_embedded:
             raise InputError(
                 "With SQLite there are no workers: the command that runs calls makes them itself."
             )
         found = [{**one._asdict(), "alive": one.silent < DEAD_SECONDS} for one in runs.workers()]
     if args.json:
-        streams.as_json(found)
+        streams.write_json(found)
     elif not found:
         streams.status("there are no workers: start `claude-force worker` with this database")
     else:
@@ -144,7 +146,7 @@ def list_workers(args: argparse.Namespace) -> int:
             )
             for one in found
         ]
-        render.table(("worker", "state", "concurrency", "started"), rows)
+        render.show_table(("worker", "state", "concurrency", "started"), rows)
     return 0 if any(one["alive"] for one in found) else 1
 
 
@@ -155,19 +157,19 @@ def _kept(run_id: str) -> Optional[Dict[str, Any]]:
         return {**_kept_fields(run, journal), "task": run.task, "inputs": dict(run.inputs), "steps": answers}
 
     try:
-        return asked(work)
+        return read_journal(work)
     except RunNotFoundError:
         return None
 
 
 def _durable(url: str, run_id: str) -> Dict[str, Any]:
-    with opened(url) as runs:
+    with open_runs(url) as runs:
         try:
             state = _state(runs, run_id)
         except InputError:
             return {}
         failures = [one._asdict() for one in runs.failures(run_id)]
-    outputs = {note.run: note.output for note in notes()}
+    outputs = {note.run: note.output for note in bulk_records()}
     return {**_state_fields(state, outputs.get(run_id)), "failures": failures}
 
 
@@ -176,7 +178,7 @@ def _state(runs: Runs, run_id: str) -> RunState:
     try:
         return runs.get(run_id)
     except InputError:
-        note = note_of(run_id)
+        note = find_record(run_id)
         if note is None:
             raise
         from ..durable.runs import RunState
@@ -186,8 +188,8 @@ def _state(runs: Runs, run_id: str) -> RunState:
 
 def _with_durable(kept: List[Dict[str, Any]], url: str, most: int) -> List[Dict[str, Any]]:
     """The runs of both, the newest first; what both have is one."""
-    outputs = {note.run: note.output for note in notes()}
-    with opened(url) as runs:
+    outputs = {note.run: note.output for note in bulk_records()}
+    with open_runs(url) as runs:
         states = {state.run_id: _state_fields(state, outputs.get(state.run_id)) for state in runs.list(most)}
     both = [{**states.pop(one["run"], {}), **one} for one in kept]
     return sorted([*both, *states.values()], key=lambda one: float(one["began"]), reverse=True)
@@ -260,15 +262,17 @@ def _calls(found: Dict[str, Any]) -> str:
 
 
 def _show_steps(steps: List[Dict[str, Any]]) -> None:
-    rows = [(one["step"], str(one["part"] + 1), one["agent"], render.dollars(one["cost"])) for one in steps]
+    rows = [
+        (one["step"], str(one["part"] + 1), one["agent"], render.format_cost(one["cost"])) for one in steps
+    ]
     if rows:
-        render.table(("step", "part", "agent", "cost"), rows)
+        render.show_table(("step", "part", "agent", "cost"), rows)
 
 
 def _show_failures(failures: List[Dict[str, Any]]) -> None:
     rows = [(one["place"], one["agent"], streams.one_line(one["error"])) for one in failures]
     if rows:
-        render.table(("failed", "agent", "error"), rows)
+        render.show_table(("failed", "agent", "error"), rows)
 
 
 def _answer(step: str, part: int, result: str) -> Dict[str, Any]:
@@ -309,11 +313,11 @@ _OF_WORKFLOWS = (
 
 def resume_run(args: argparse.Namespace) -> int:
     """Returns what the command returns that goes on with it. Raises InputError, CacheError."""
-    note = note_of(args.run)
+    note = find_record(args.run)
     if note is not None:
         return _resume_bulk(args, note)
     try:
-        run = asked(lambda journal: journal.find(args.run))
+        run = read_journal(lambda journal: journal.find(args.run))
     except RunNotFoundError:
         _refuse_foreign(args)
         raise
@@ -342,7 +346,7 @@ def _resume_bulk(args: argparse.Namespace, note: BulkRunRecord) -> int:
     if given:
         option = "--" + given[0].replace("_", "-")
         raise InputError(f"{option} is for workflows: a bulk run goes on by the options that it had.")
-    url = needed_database(args)
+    url = require_database_url(args)
     try:
         os.chdir(note.folder)
     except OSError as error:
@@ -358,10 +362,10 @@ def _resume_bulk(args: argparse.Namespace, note: BulkRunRecord) -> int:
 
 def _refuse_foreign(args: argparse.Namespace) -> None:
     """Raises InputError where the run is in the database, and what it was given is not known here."""
-    url = chosen_database(args)
+    url = database_url(args)
     if url is None:
         return
-    with opened(url) as runs:
+    with open_runs(url) as runs:
         runs.get(args.run)
     raise InputError(
         f"Run '{args.run}' is in the database, and what it was given is kept where it was begun: give its "

@@ -1,6 +1,6 @@
-"""Ctrl-C, and SIGTERM and SIGHUP, which end a command as that does.
+"""Handles Ctrl-C, and SIGTERM and SIGHUP, which end a command the same way.
 
-asyncio is imported where a loop runs: `--help` must not wait for it.
+asyncio is imported only where a loop runs: `--help` must not wait for it.
 """
 
 from __future__ import annotations
@@ -10,20 +10,9 @@ import time
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from types import FrameType
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    Callable,
-    Coroutine,
-    Iterator,
-    List,
-    NamedTuple,
-    Optional,
-    TypeVar,
-    cast,
-)
+from typing import TYPE_CHECKING, Any, Callable, Coroutine, Iterator, List, Optional, Tuple, TypeVar, cast
 
-from .interrupts import leave, on_ctrl_c
+from .interrupts import exit_now, handle_ctrl_c
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -31,60 +20,52 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # SIGHUP, where the system has it: the terminal was closed.
-_ENDS = (signal.SIGTERM, *filter(None, [getattr(signal, "SIGHUP", None)]))
-_ALL = (signal.SIGINT, *_ENDS)
-# `timeout` of GNU sends SIGTERM to its command, and at once again to its group, in which the command is. A
-# terminal that is closed and the shell in it both send SIGHUP.
-_ECHO_SECONDS = 1.0
-_last = float("-inf")
+_TERMINATIONS = (signal.SIGTERM, *filter(None, [getattr(signal, "SIGHUP", None)]))
+_HANDLED = (signal.SIGINT, *_TERMINATIONS)
+# One termination may send two signals: GNU `timeout` signals the command and then its process group, and a
+# closed terminal sends SIGHUP as its shell does.
+_DUPLICATE_SECONDS = 1.0
+_last_termination = float("-inf")
 
 
 def handle_termination() -> None:
-    """From here on SIGTERM and SIGHUP end the command, unless they are taken care of or ignored (`nohup`)."""
-    for number in _ENDS:
+    """Makes SIGTERM and SIGHUP end the command, unless they have a handler or are ignored (`nohup`)."""
+    for number in _TERMINATIONS:
         if signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, _interrupt)
+            signal.signal(number, _terminate)
 
 
 def restore_defaults() -> None:
-    """From here on each of the signals ends the process at once: all is said, and Python would show where its
-    own end was interrupted."""
-    ours = (signal.default_int_handler, on_ctrl_c, _interrupt)
-    for number in _ALL:
+    """Makes each signal end the process at once: Python would show a traceback of its own shutdown."""
+    ours = (signal.default_int_handler, handle_ctrl_c, _terminate)
+    for number in _HANDLED:
         if signal.getsignal(number) in ours:
             signal.signal(number, signal.SIG_DFL)
 
 
-def _interrupt(number: int, frame: Optional[FrameType]) -> None:
-    if _is_echo(number):
+def _terminate(number: int, frame: Optional[FrameType]) -> None:
+    if _is_duplicate(number):
         return
-    on_ctrl_c = signal.getsignal(signal.SIGINT)
-    # A shell has those that it starts in the background ignore Ctrl-C.
-    if not callable(on_ctrl_c):
+    ctrl_c = signal.getsignal(signal.SIGINT)
+    # A shell makes background commands ignore Ctrl-C.
+    if not callable(ctrl_c):
         raise KeyboardInterrupt
-    on_ctrl_c(signal.SIGINT, frame)
+    ctrl_c(signal.SIGINT, frame)
 
 
-def _is_echo(number: int) -> bool:
-    global _last
-    if number not in _ENDS:
+def _is_duplicate(number: int) -> bool:
+    global _last_termination
+    if number not in _TERMINATIONS:
         return False
-    moment = time.monotonic()
-    if moment - _last < _ECHO_SECONDS:
+    now = time.monotonic()
+    if now - _last_termination < _DUPLICATE_SECONDS:
         return True
-    _last = moment
+    _last_termination = now
     return False
 
 
-class _Interrupt(NamedTuple):
-    """What a signal does in the running loop, and whether the process may be ended without that."""
-
-    interrupt: Callable[[], None]
-    may_leave: Callable[[], bool]
-
-
-# Innermost last.
-_interrupts: List[_Interrupt] = []
+# What an interrupt calls, and whether the process may exit without it; the innermost is last.
+_handlers: List[Tuple[Callable[[], None], Callable[[], bool]]] = []
 
 
 def _always() -> bool:
@@ -92,15 +73,16 @@ def _always() -> bool:
 
 
 def never() -> bool:
-    """For what has something to finish from its begin on, such as to sign off."""
+    """For work that always has something to finish, such as to unregister a worker."""
     return False
 
 
-def run(work: Coroutine[Any, Any, T], may_leave: Callable[[], bool] = _always) -> T:
-    """As `asyncio.run`, the same on every Python: Ctrl-C cancels `work`, a second one ends it where it is.
-    `may_leave` as of `caught`, for the first.
+def run(work: Coroutine[Any, Any, T], may_exit: Callable[[], bool] = _always) -> T:
+    """Runs `work` in a new event loop. The first Ctrl-C cancels it, the second raises where it is.
 
-    Raises KeyboardInterrupt.
+    Raises:
+        KeyboardInterrupt: after the first Ctrl-C, when `work` has ended; during an import the process may end
+            at once instead, as `handle_interrupts` says.
     """
     import asyncio
 
@@ -116,7 +98,7 @@ def run(work: Coroutine[Any, Any, T], may_leave: Callable[[], bool] = _always) -
             is_interrupted = True
             task.cancel()
 
-        with caught(interrupt, lambda: is_interrupted or may_leave()):
+        with handle_interrupts(interrupt, lambda: is_interrupted or may_exit()):
             try:
                 return await work
             except asyncio.CancelledError:
@@ -131,53 +113,55 @@ def run(work: Coroutine[Any, Any, T], may_leave: Callable[[], bool] = _always) -
 
 
 @contextmanager
-def caught(interrupt: Callable[[], None], may_leave: Callable[[], bool] = _always) -> Iterator[None]:
-    """Calls `interrupt` in the running event loop for each of the signals, and leaves them as they were.
+def handle_interrupts(
+    interrupt: Callable[[], None], may_exit: Callable[[], bool] = _always
+) -> Iterator[None]:
+    """Calls `interrupt` in the running event loop for each signal; restores the old handlers at the end.
 
-    While the SDK is imported, which can't be cancelled, a signal ends the process at once where
-    `may_leave()`: nothing was sent, and nothing is lost. Where a loop takes no signals (Windows, another
-    thread), they end what runs there at once.
+    An import of the SDK can't be cancelled. A signal during it ends the process at once if `may_exit()`:
+    nothing was sent, and nothing is lost. Where a loop takes no signals (on Windows, in another thread), they
+    act as before.
     """
-    entry = _Interrupt(interrupt, may_leave)
-    _interrupts.append(entry)
+    entry = (interrupt, may_exit)
+    _handlers.append(entry)
     try:
-        with nullcontext() if len(_interrupts) > 1 else _taken():
+        with nullcontext() if len(_handlers) > 1 else _installed():
             yield
     finally:
-        _interrupts.remove(entry)
+        _handlers.remove(entry)
 
 
 @contextmanager
-def _taken() -> Iterator[None]:
+def _installed() -> Iterator[None]:
     from asyncio import get_running_loop
 
-    loop, before = get_running_loop(), {number: signal.getsignal(number) for number in _ALL}
-    taken = [number for number in _ALL if _is_taken(loop, number, partial(_tell, number))]
+    loop, before = get_running_loop(), {number: signal.getsignal(number) for number in _HANDLED}
+    added = [number for number in _HANDLED if _add(loop, number)]
     try:
         yield
     finally:
-        for number in taken:
+        for number in added:
             loop.remove_signal_handler(number)
             signal.signal(number, before[number])
 
 
-def _is_taken(loop: AbstractEventLoop, number: int, handler: Callable[[], None]) -> bool:
-    # A shell has those that it starts in the background ignore Ctrl-C, and `nohup` SIGHUP.
+def _add(loop: AbstractEventLoop, number: int) -> bool:
+    # A shell makes background commands ignore Ctrl-C, and `nohup` SIGHUP.
     if signal.getsignal(number) is signal.SIG_IGN:
         return False
     try:
-        loop.add_signal_handler(number, handler)
+        loop.add_signal_handler(number, partial(_dispatch, number))
     except (NotImplementedError, RuntimeError, ValueError):
         return False
     return True
 
 
-def _tell(number: int) -> None:
+def _dispatch(number: int) -> None:
     from ..engine.connection_pool import is_starting
 
-    if _is_echo(number):
+    if _is_duplicate(number):
         return
-    interrupt, may_leave = _interrupts[-1]
-    if is_starting() and may_leave():
-        leave()
+    interrupt, may_exit = _handlers[-1]
+    if is_starting() and may_exit():
+        exit_now()
     interrupt()

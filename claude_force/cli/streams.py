@@ -1,4 +1,4 @@
-"""The two streams: what was asked for on stdout, everything about it on stderr."""
+"""Writes to the two standard streams: results to stdout, everything about them to stderr."""
 
 from __future__ import annotations
 
@@ -12,33 +12,34 @@ from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Pattern, Se
 
 from .. import settings
 
-_NAME = "claude-force"
+_PREFIX = "claude-force"
 _quiet = False
-# Control characters but tabs and line feeds.
-_ASCII_ORDERS = dict.fromkeys([*range(9), *range(11, 32), 127])
+# All control characters except tab and line feed.
+_ASCII_CONTROLS = dict.fromkeys([*range(9), *range(11, 32), 127])
 
 
 class StdoutError(Exception):
-    """What was asked for can't be written: the disk that stdout goes to is full, for example."""
+    """Stdout can't be written; for example, its disk is full."""
 
     def __init__(self, failure: OSError) -> None:
         super().__init__(f"stdout can't be written: {failure.strerror}")
 
 
 def set_quiet(quiet: bool) -> None:
-    """Whether stderr gets errors only, from here on."""
+    """Makes stderr show errors only, or everything again."""
     global _quiet
     _quiet = quiet
 
 
 def is_quiet() -> bool:
+    """Returns whether stderr shows errors only."""
     return _quiet
 
 
 def prepare_streams() -> None:
-    """Makes of them streams that take every character: pipes get UTF-8. What is closed is nowhere."""
+    """Makes stdout and stderr accept every character (pipes get UTF-8), and opens what is closed."""
     set_quiet(False)
-    _open_what_is_closed()
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
@@ -46,16 +47,16 @@ def prepare_streams() -> None:
             reconfigure(encoding=encoding, errors="backslashreplace")
 
 
-def _open_what_is_closed() -> None:
-    # Else the next file to be opened would take the place of one of them, and get what it gets.
-    for name, way in (("stdin", os.O_RDONLY), ("stdout", os.O_WRONLY), ("stderr", os.O_WRONLY)):
+def _open_closed_streams() -> None:
+    # The next file to be opened would get the descriptor of a closed stream, and be written to.
+    for name, flags in (("stdin", os.O_RDONLY), ("stdout", os.O_WRONLY), ("stderr", os.O_WRONLY)):
         if getattr(sys, name) is None:
-            descriptor = os.open(os.devnull, way)
-            setattr(sys, name, os.fdopen(descriptor, "r" if way == os.O_RDONLY else "w", encoding="utf-8"))
+            descriptor = os.open(os.devnull, flags)
+            setattr(sys, name, os.fdopen(descriptor, "r" if name == "stdin" else "w", encoding="utf-8"))
 
 
-def finish(code: int) -> int:
-    """Flushes both streams and returns the exit code."""
+def flush(code: int) -> int:
+    """Flushes both streams. Returns the exit code: `code`, or 1 if stdout can't be written."""
     _flush_stderr()
     try:
         sys.stdout.flush()
@@ -76,32 +77,32 @@ def discard_blocked_stdout() -> None:
 
 
 def _discard(stream: TextIO) -> None:
-    # Nobody reads it (`| head -1`), or its disk is full. Python would try once more at exit, and complain.
+    # The reader is gone (`| head -1`) or the disk is full. Python would try again at exit, and complain.
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     except (OSError, ValueError):
         return
 
 
-def write(text: str = "") -> None:
-    """Text for people on stdout, ending in a newline: without orders to a terminal, in a pipe too."""
-    data(harmless(text))
+def write_line(text: str = "") -> None:
+    """Writes a line for people to stdout, without control characters even in a pipe. Raises StdoutError."""
+    write_data(strip_control_chars(text))
 
 
-def data(text: str) -> None:
-    """An answer, or another piece of data, on stdout, ending in a newline: in a pipe it stays as it is."""
-    write_raw(text if text.endswith("\n") else text + "\n")
+def write_data(text: str) -> None:
+    """Writes an answer or other data to stdout, with a newline at the end; unchanged in a pipe."""
+    write_chunk(text if text.endswith("\n") else text + "\n")
 
 
-def write_raw(text: str) -> None:
-    """As `data`, without a newline of its own. Raises StdoutError."""
-    let_write(lambda stdout: stdout.write(text))
+def write_chunk(text: str) -> None:
+    """Writes a part of an answer to stdout: `write_data` without the newline. Raises StdoutError."""
+    with_stdout(lambda stdout: stdout.write(text))
 
 
-def let_write(produce: Callable[[TextIO], Any]) -> None:
-    """Gives stdout to `produce`, which ends early where the reader is gone.
+def with_stdout(produce: Callable[[TextIO], Any]) -> None:
+    """Calls `produce` with stdout. It ends early if the reader is gone.
 
-    On a terminal, what is written loses whatever the terminal would obey. Raises StdoutError.
+    On a terminal, control characters are removed. Raises StdoutError.
     """
     stdout = _Stdout()
     try:
@@ -112,19 +113,19 @@ def let_write(produce: Callable[[TextIO], Any]) -> None:
 
 
 class _Stdout:
-    """Its errors can't be taken for those of another file."""
+    """Stdout, whose errors can't be mistaken for those of another file."""
 
     def write(self, text: str) -> int:
-        with _checked():
-            return sys.stdout.write(harmless(text) if on_terminal() else text)
+        with _named_errors():
+            return sys.stdout.write(strip_control_chars(text) if stdout_is_terminal() else text)
 
     def flush(self) -> None:
-        with _checked():
+        with _named_errors():
             sys.stdout.flush()
 
 
 @contextmanager
-def _checked() -> Iterator[None]:
+def _named_errors() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
@@ -135,83 +136,83 @@ def _checked() -> Iterator[None]:
 
 
 def status(text: str) -> None:
-    """One line on stderr, unless that is to be quiet."""
+    """Writes a line to stderr, unless it is quiet."""
     if not _quiet:
-        _say(text)
+        _write_stderr(text)
 
 
 def warn(text: str) -> None:
-    """A warning on stderr, likewise."""
+    """Writes a warning to stderr, unless it is quiet."""
     status(f"warning: {text}")
 
 
 def error(text: str, json: bool, details: Sequence[str] = ()) -> None:
-    """What ended the command: a line on stderr and one for each detail, or an object on stdout."""
+    """Reports the error that ended the command: as lines on stderr, or as a JSON object on stdout."""
     if json:
-        more = {"details": [without_secrets(one) for one in details]} if details else {}
-        as_json({"success": False, "error": without_secrets(text), **more})
+        more = {"details": [redact_secrets(one) for one in details]} if details else {}
+        write_json({"success": False, "error": redact_secrets(text), **more})
         return
-    _say(f"error: {text}")
+    _write_stderr(f"error: {text}")
     for one in details:
-        _say(f"- {one}")
+        _write_stderr(f"- {one}")
 
 
-def _say(text: str) -> None:
+def _write_stderr(text: str) -> None:
     with suppress(OSError):
-        sys.stderr.write(f"{_NAME}: {one_line(text)}\n")
+        sys.stderr.write(f"{_PREFIX}: {one_line(text)}\n")
     _flush_stderr()
 
 
 def _flush_stderr() -> None:
-    # What can be told to nobody changes nothing of what the command does, or of its exit code.
+    # A message that can't be written changes neither what the command does nor its exit code.
     try:
         sys.stderr.flush()
     except OSError:
         _discard(sys.stderr)
 
 
-def without_secrets(text: str) -> str:
-    """`text`, in which no key or password of the environment can be read."""
+def redact_secrets(text: str) -> str:
+    """Returns `text` with the keys and passwords of the environment replaced by "***"."""
     for secret in settings.secrets():
         text = text.replace(secret, "***")
     return text
 
 
-def as_json(value: Any) -> None:
-    """Writes JSON in ASCII only, so that no encoding of the reader's can spoil it."""
-    data(json_text(value))
+def write_json(value: Any) -> None:
+    """Writes JSON to stdout, in ASCII, so that no reader can decode it wrongly."""
+    write_data(json_text(value))
 
 
 def json_text(value: Any) -> str:
-    """JSON with the one name of each figure beside its older ones."""
+    """Returns `value` as JSON, with the names of `UNIT_NAMES` added."""
     import json
 
-    return json.dumps(with_one_name(value), indent=2, default=str)
+    return json.dumps(with_unit_names(value), indent=2, default=str)
 
 
-def on_terminal() -> bool:
-    """Whether a person reads stdout."""
+def stdout_is_terminal() -> bool:
+    """Returns whether a person reads stdout."""
     return sys.stdout.isatty()
 
 
 def one_line(text: str) -> str:
-    """`text` as it may be shown: in one line, without secrets, and nothing that a terminal obeys."""
-    return harmless(" ".join(without_secrets(str(text)).split()))
+    """Returns `text` in one line, without secrets and control characters."""
+    return strip_control_chars(" ".join(redact_secrets(str(text)).split()))
 
 
-def harmless(text: str) -> str:
-    """`text` without what a terminal obeys or does not show.
+def strip_control_chars(text: str) -> str:
+    """Returns `text` without characters that a terminal obeys or does not show.
 
-    Left out are control characters but line feeds and tabs, marks that change the direction of writing, and
-    invisible characters but those that join letters.
+    Removes control characters (except line feeds and tabs), marks that change the direction of writing, and
+    invisible characters (except those that join letters).
     """
     if text.isascii():
-        return text if text.isprintable() else text.translate(_ASCII_ORDERS)
-    return _orders().sub("", text)
+        return text if text.isprintable() else text.translate(_ASCII_CONTROLS)
+    return _control_pattern().sub("", text)
 
 
 @lru_cache(maxsize=1)
-def _orders() -> Pattern[str]:
+def _control_pattern() -> Pattern[str]:
     return re.compile(
         "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
         "\ufeff\ufff9-\ufffb\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
@@ -227,8 +228,8 @@ def can_encode(text: str, stream: Optional[TextIO] = None) -> bool:
     return True
 
 
-# An older name, and the one that says the unit too.
-NAMES: Mapping[str, str] = {
+# JSON names without a unit, and the names with one that every command adds beside them.
+UNIT_NAMES: Mapping[str, str] = {
     "cost": "cost_usd",
     "cost_at_most": "cost_at_most_usd",
     "cost_before": "cost_before_usd",
@@ -244,15 +245,15 @@ NAMES: Mapping[str, str] = {
 }
 
 
-def with_one_name(value: object) -> object:
-    """Returns `value` with the one name of each figure that has an older one, where it is missing."""
+def with_unit_names(value: object) -> object:
+    """Returns `value` with the names of `UNIT_NAMES` added where they are missing."""
     if isinstance(value, (list, tuple)):
-        return [with_one_name(one) for one in value]
+        return [with_unit_names(one) for one in value]
     if not isinstance(value, dict):
         return value
-    named: Dict[object, object] = {name: with_one_name(one) for name, one in value.items()}
+    named: Dict[object, object] = {name: with_unit_names(one) for name, one in value.items()}
     for name, one in value.items():
-        # An agent or a workflow of such a name is no figure.
-        if name in NAMES and (one is None or isinstance(one, (int, float))):
-            named.setdefault(NAMES[name], one)
+        # An agent or a workflow may have such a name: only numbers are figures.
+        if name in UNIT_NAMES and (one is None or isinstance(one, (int, float))):
+            named.setdefault(UNIT_NAMES[name], one)
     return named
