@@ -7,7 +7,7 @@ import threading
 import time
 import weakref
 from functools import wraps
-from numbers import Real
+from os import PathLike
 from pathlib import Path
 from sys import getsizeof
 from typing import (
@@ -62,7 +62,7 @@ def _takes_arguments_of_1x(init: Init) -> Init:
     @wraps(init)
     def initialise(self: Any, *given: Any, **named: Any) -> None:
         # In 2.0 a number of hours comes first.
-        if given and not isinstance(given[0], Real):
+        if given and (given[0] is None or isinstance(given[0], (str, PathLike))):
             folder_first = dict(zip((*_ORDER_OF_1X, "verify_integrity"), given))
             if len(folder_first) < len(given) or not folder_first.keys().isdisjoint(named):
                 raise TypeError("ResponseCache got too many arguments, or one of them twice.")

@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import replace
-from typing import Any, Dict, Iterable, NamedTuple, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterable, NamedTuple, Optional, Tuple
 
-from ..clock import Clock
 from ..costs import without_cost
 from ..errors import (
     BudgetExceededError,
@@ -18,8 +17,12 @@ from ..errors import (
     EmptyAnswerError,
     RefusedError,
 )
-from ..limits.call_cost import CallCost
 from ..types import REFUSAL, AgentResult, Attempt, Call, CallCompleted, Observer, Reply, Usage, is_blank
+
+if TYPE_CHECKING:
+    # A cached answer needs neither the event loop nor the transport, which these import.
+    from ..clock import Clock
+    from ..limits.call_cost import CallCost
 
 logger = logging.getLogger(__name__)
 
@@ -193,6 +196,8 @@ class ResultBuilder:
     def __init__(
         self, call: Call, run: CallLabels, clock: Clock, call_cost: Optional[CallCost] = None
     ) -> None:
+        from ..limits.call_cost import CallCost
+
         self.call_cost = call_cost or CallCost()
         self._call, self._run, self._clock = call, run, clock
         self._began, self._started = time.time(), clock.now()
