@@ -39,7 +39,7 @@ def written():
         yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
-async def test_a_call_is_a_line_with_its_figures(tmp_path, written):
+async def test_call_is_a_line(tmp_path, written):
     async with fleet(write_project(tmp_path)) as (orchestrator, _):
         result = await orchestrator.execute_agent("python-expert", "Explain decorators")
     (line,) = [line for line in written() if line["logger"] == "claude_force.engine.result_builder"]
@@ -60,7 +60,7 @@ async def test_a_call_is_a_line_with_its_figures(tmp_path, written):
     }
 
 
-async def test_what_went_wrong_is_told_with_its_type(tmp_path, written):
+async def test_failure_has_its_type(tmp_path, written):
     async with fleet(write_project(tmp_path), {"faults": [faults.status(529)] * 2}, max_retries=2) as (
         orchestrator,
         _,
@@ -73,7 +73,7 @@ async def test_what_went_wrong_is_told_with_its_type(tmp_path, written):
     assert "The API answered 529" in failed["message"]
 
 
-async def test_a_key_is_never_written(tmp_path, written):
+async def test_masks_keys(tmp_path, written):
     refused = faults.status(401, message="The key sk-ant-api03-0123456789 is not valid")
     async with fleet(write_project(tmp_path), {"faults": [refused]}) as (orchestrator, _):
         await orchestrator.execute_agent("python-expert", "Explain decorators")
@@ -88,19 +88,19 @@ async def test_a_key_is_never_written(tmp_path, written):
     assert text.count("***") >= 5
 
 
-def test_the_time_is_that_of_the_event_in_utc():
+def test_time_is_in_utc():
     record = logging.makeLogRecord({"created": 1_700_000_000.25, "msg": "x"})
     assert json.loads(JsonFormatter().format(record))["timestamp"] == "2023-11-14T22:13:20.250Z"
 
 
-def test_the_time_has_milliseconds_also_on_the_second():
+def test_time_always_has_milliseconds():
     record = logging.makeLogRecord({"created": 0.0, "msg": "x"})
     parsed = json.loads(JsonFormatter().format(record))["timestamp"]
     assert parsed == "1970-01-01T00:00:00.000Z"
     assert datetime.strptime(parsed, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=timezone.utc).timestamp() == 0
 
 
-def test_an_exception_is_text(written):
+def test_exception_is_text(written):
     try:
         raise KeyError("missing")
     except KeyError:
@@ -129,7 +129,7 @@ VALUES = st.recursive(
 
 
 @given(message=st.text(st.characters()), value=VALUES)
-def test_an_event_is_one_line_of_json_whatever_is_in_it(message, value):
+def test_any_event_is_one_line(message, value):
     record = logging.makeLogRecord({"msg": "%s", "args": (message,), "value": value})
     line = JsonFormatter().format(record)
     assert line.isascii()
@@ -138,7 +138,7 @@ def test_an_event_is_one_line_of_json_whatever_is_in_it(message, value):
     assert "value" in parsed
 
 
-def test_what_json_has_is_kept_as_it_is(written):
+def test_keeps_json_values(written):
     kept = {"number": 3, "part": 0.5, "flag": True, "nothing": None, "list": [1, "two"], "dict": {"a": [{}]}}
     logger.info("x", extra=kept)
     (line,) = written()
@@ -160,19 +160,19 @@ def test_what_json_has_is_kept_as_it_is(written):
         ("one\r\n\u2028two", "one\r\n\u2028two"),
     ],
 )
-def test_what_json_has_not_is_shown_as_text(written, value, shown):
+def test_other_values_become_text(written, value, shown):
     logger.info("x", extra={"value": value})
     assert written()[0]["value"] == shown
 
 
-def test_a_value_that_holds_itself_ends_somewhere(written):
+def test_recursive_value_ends(written):
     loop = {}
     loop["loop"] = [loop]
     logger.info("x", extra={"value": loop})
     assert "<" in json.dumps(written()[0]["value"])
 
 
-def test_arguments_that_do_not_fit_the_text_are_written_beside_it():
+def test_keeps_mismatched_arguments():
     def message(text, *arguments):
         record = logging.makeLogRecord({"msg": text, "args": arguments})
         return json.loads(JsonFormatter().format(record))["message"]
@@ -181,13 +181,13 @@ def test_arguments_that_do_not_fit_the_text_are_written_beside_it():
     assert message("no %s", Unshowable()).startswith("no %s (<")
 
 
-def test_a_field_with_the_name_of_a_member_is_kept_beside_it(written):
+def test_renames_conflicting_fields(written):
     logger.info("x", extra={"level": 5, "timestamp": "yesterday"})
     (line,) = written()
     assert (line["level"], line["extra_level"], line["extra_timestamp"]) == ("INFO", 5, "yesterday")
 
 
-def test_lines_of_many_threads_stay_whole(written):
+def test_threads_write_whole_lines(written):
     def write(number):
         for _ in range(50):
             logger.info("x" * 500, extra={"number": number})
@@ -200,7 +200,7 @@ def test_lines_of_many_threads_stay_whole(written):
     assert sorted(line["number"] for line in written()) == sorted(list(range(8)) * 50)
 
 
-def test_only_events_from_the_level_on_are_written():
+def test_filters_by_level():
     stream = io.StringIO()
     with log_as_json(stream, logging.WARNING):
         logger.info("not this")
@@ -208,7 +208,7 @@ def test_only_events_from_the_level_on_are_written():
     assert [json.loads(line)["message"] for line in stream.getvalue().splitlines()] == ["this"]
 
 
-def test_stopping_leaves_the_logger_as_it_was():
+def test_stop_restores_the_logger():
     before = (list(PACKAGE.handlers), PACKAGE.level)
     stream = io.StringIO()
     logs = log_as_json(stream)
@@ -220,7 +220,7 @@ def test_stopping_leaves_the_logger_as_it_was():
     assert (list(PACKAGE.handlers), PACKAGE.level) == before
 
 
-def test_a_level_that_the_application_set_stays():
+def test_stop_keeps_the_apps_level():
     PACKAGE.setLevel(logging.DEBUG)
     try:
         with log_as_json(io.StringIO(), logging.INFO):
@@ -233,7 +233,7 @@ def test_a_level_that_the_application_set_stays():
         PACKAGE.setLevel(logging.NOTSET)
 
 
-def test_by_itself_it_writes_to_stderr_and_an_import_sets_nothing_up():
+def test_default_stream_is_stderr():
     program = (
         "import logging\n"
         "from claude_force.integrations.json_logs import log_as_json\n"

@@ -124,13 +124,13 @@ garbage = st.sampled_from(GARBAGE) | st.binary(max_size=40).filter(
 
 class TestLines:
     @given(entries())
-    def test_an_entry_comes_back_as_it_was(self, entry):
+    def test_round_trips_an_entry(self, entry):
         (row,), skipped = decode_lines([line_of(entry).encode() + b"\n"])
         assert (to_entry(row), skipped) == (entry, 0)
 
     @given(st.lists(entries().map(lambda one: line_of(one).encode()) | garbage, max_size=12))
     @example([b'{"a": [{}', b"{}]},{}", b"{}"])
-    def test_garbage_between_lines_hides_none_of_them(self, given_lines):
+    def test_garbage_hides_no_line(self, given_lines):
         rows, skipped = decode_lines([line + b"\n" for line in given_lines])
         one_by_one = [decode_lines([line + b"\n"]) for line in given_lines]
         assert rows == [row for found, _ in one_by_one for row in found]
@@ -139,10 +139,10 @@ class TestLines:
         assert len(rows) + skipped + blank == len(given_lines)
 
     @pytest.mark.parametrize("line", GARBAGE[2:])
-    def test_a_foreign_line_is_counted(self, line):
+    def test_counts_foreign_lines(self, line):
         assert decode_lines([line + b"\n"]) == ([], 1)
 
-    def test_a_line_of_an_older_format_is_read(self):
+    def test_reads_the_older_format(self):
         old = {
             "timestamp": "2024-03-05T06:07:08.123456",
             "agent_name": "code-reviewer",
@@ -163,13 +163,13 @@ class TestLines:
         assert {name: getattr(entry, name) for name in old} == old
         assert (entry.cached, entry.timeline, entry.saved_cost) == (False, (), None)
 
-    def test_fields_of_later_versions_are_left_alone(self):
+    def test_ignores_later_fields(self):
         line = b'{"timestamp": "2026-11-25T08:00:00Z", "agent_name": "a", "later": {"x": [1]}}'
         (row,), skipped = decode_lines([line])
         assert (to_entry(row).agent_name, skipped) == ("a", 0)
 
     @pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York"])
-    def test_a_time_without_offset_is_local(self, zone, monkeypatch):
+    def test_time_without_offset_is_local(self, zone, monkeypatch):
         if not hasattr(time, "tzset"):
             pytest.skip("this system has no tzset")
         monkeypatch.setenv("TZ", zone)
@@ -182,7 +182,7 @@ class TestLines:
         hours = {"Europe/Berlin": 10, "America/New_York": 16}[zone]
         assert row["ended"] == datetime(2026, 7, 1, hours, tzinfo=timezone.utc).timestamp()
 
-    def test_every_field_of_an_entry_is_checked(self):
+    def test_checks_the_type_of_each_field(self):
         wrong = {"success": 1, "cached": None, "shared": 0, "timeline": None}
         for name in FIELD_NAMES:
             line = {"timestamp": iso(NOW), "agent_name": "a", name: wrong.get(name, [])}
@@ -191,7 +191,7 @@ class TestLines:
 
 
 class TestReading:
-    def test_files_are_read_in_the_order_in_which_they_were_filled(self, tmp_path):
+    def test_reads_files_oldest_first(self, tmp_path):
         for number, name in enumerate(
             ("executions-2.jsonl", "executions-000010.jsonl", "executions-11.jsonl", "executions.jsonl")
         ):
@@ -201,7 +201,7 @@ class TestReading:
         assert [entry.agent_name for entry in reading.entries()] == ["a0", "a1", "a2", "a3"]
         assert reading.skipped == 0
 
-    def test_a_last_line_without_its_newline_is_read(self, tmp_path):
+    def test_reads_a_line_without_newline(self, tmp_path):
         write(tmp_path, line_of(Entry(iso(NOW), "a")).encode())
         assert len(list(LedgerReader(tmp_path).entries())) == 1
 
@@ -212,14 +212,14 @@ class TestReading:
         assert len(list(LedgerReader(tmp_path).entries())) == 1
 
     @given(st.integers(-5, 25), st.integers(-5, 25))
-    def test_a_window_begins_with_its_begin_and_ends_before_its_end(self, tmp_path_factory, since, until):
+    def test_time_range_excludes_its_end(self, tmp_path_factory, since, until):
         folder = tmp_path_factory.mktemp("ledger")
         write(folder, *(line_of(Entry(iso(NOW + number), "a")) for number in range(20)))
         window = TimeRange(NOW + since, NOW + until)
         found = [entry.timestamp for entry in LedgerReader(folder, window).entries()]
         assert found == [iso(NOW + number) for number in range(20) if since <= number < until]
 
-    def test_whole_files_outside_the_window_are_not_decoded(self, tmp_path):
+    def test_skips_files_out_of_range(self, tmp_path):
         day = 86_400
         for number in range(1, 5):
             path = tmp_path / f"executions-{number}.jsonl"
@@ -230,24 +230,24 @@ class TestReading:
         assert reading.skipped == 2
 
 
-class TestWindow:
+class TestTimeRange:
     @pytest.mark.parametrize(
         "text, seconds",
         [("45m", 2700), ("3h", 10_800), ("2d", 172_800), ("1w", 604_800), ("1.5h", 5400), ("90s", 90)],
     )
-    def test_an_age_is_counted_back_from_now(self, text, seconds):
+    def test_age_counts_back_from_now(self, text, seconds):
         assert parse_moment(text, NOW) == NOW - seconds
 
-    def test_a_date_or_a_time(self):
+    def test_parses_dates_and_times(self):
         assert parse_moment("2026-11-25T08:30:00+01:00", NOW) == parse_moment("2026-11-25T07:30:00Z", NOW)
         assert parse_moment("2026-11-25", NOW) == datetime(2026, 11, 25).timestamp()
 
     @pytest.mark.parametrize("text", ["yesterday", "2h ago", "-3h", "2026-13-01", "3", "nan"])
-    def test_anything_else_says_what_can_be_given(self, text):
+    def test_invalid_time_names_the_forms(self, text):
         with pytest.raises(InvalidOptionError, match="2026-11-25"):
             parse_moment(text, NOW)
 
-    def test_two_begins_or_an_end_before_the_begin_are_refused(self):
+    def test_rejects_conflicting_bounds(self):
         with pytest.raises(InvalidOptionError, match="leave one out"):
             parse_time_range(NOW, hours=1, since="2d")
         with pytest.raises(InvalidOptionError, match="is empty"):
@@ -257,19 +257,19 @@ class TestWindow:
 
 class TestDistribution:
     @given(st.lists(milliseconds, max_size=60), shares)
-    def test_it_is_exact_where_there_are_few(self, values, share):
+    def test_is_exact_for_few_values(self, values, share):
         distribution = Distribution(values)
         assert distribution.quantile(share) == nearest_rank(values, share)
         assert distribution.is_exact
 
     @given(st.lists(st.floats(0, 1e12), min_size=1, max_size=60), shares)
-    def test_a_sketch_is_within_its_error(self, values, share):
+    def test_sketch_stays_within_its_error(self, values, share):
         exact = nearest_rank(values, share)
         found = Distribution(values, exact_up_to=0).quantile(share)
         assert abs(found - exact) <= RELATIVE_ERROR * exact * (1 + 1e-9) + 1e-6
 
     @given(st.lists(st.lists(milliseconds, max_size=30), max_size=6), st.sampled_from([0, 20, EXACT_UP_TO]))
-    def test_merged_parts_are_the_whole(self, parts, exact_up_to):
+    def test_merged_parts_equal_the_whole(self, parts, exact_up_to):
         whole = Distribution([value for part in parts for value in part], exact_up_to)
         merged = Distribution((), exact_up_to)
         for part in parts:
@@ -279,7 +279,7 @@ class TestDistribution:
         for share in (0.0, 0.25, 0.5, 0.95, 1.0):
             assert merged.quantile(share) == whole.quantile(share)
 
-    def test_a_hundred_thousand_values_take_little_room(self):
+    def test_sketch_is_small(self):
         values = [1.0001**number for number in range(100_000)]
         distribution = Distribution(values)
         assert not distribution.is_exact and len(distribution._buckets) < 1000
@@ -288,7 +288,7 @@ class TestDistribution:
                 nearest_rank(values, share), rel=RELATIVE_ERROR
             )
 
-    def test_beyond_all_reason_the_lowest_are_thrown_together(self):
+    def test_merges_the_lowest_buckets(self):
         values = [10.0**number for number in range(-5, 300)] * 10
         distribution = Distribution(
             [value * (1 + k / 7) for value in values for k in range(7)], exact_up_to=0
@@ -297,7 +297,7 @@ class TestDistribution:
         assert distribution.quantile(0.99) == pytest.approx(nearest_rank(values, 0.99), rel=1)
         assert distribution.count == sum(distribution._buckets.values()) + distribution._zeros
 
-    def test_nothing_has_no_quantile(self):
+    def test_empty_has_no_quantile(self):
         empty = Distribution()
         assert (empty.quantile(0.5), empty.mean, empty.count) == (None, None, 0)
 
@@ -378,9 +378,9 @@ def close(found, expected):
     return found == expected
 
 
-class TestFigures:
+class TestMetrics:
     @given(st.lists(entries(), min_size=1, max_size=12))
-    def test_they_are_those_of_the_entries(self, found):
+    def test_metrics_match_their_definitions(self, found):
         rows, _ = decode_lines([line_of(one).encode() + b"\n" for one in found])
         summary = Summary()
         for begin in range(0, len(rows), 5):
@@ -399,32 +399,32 @@ class TestFigures:
             for name in keys:
                 assert close(figures[part][name], naive([one for one in found if key(one) == name]))
 
-    def test_a_million_small_sums_are_exact_to_the_cent(self):
+    def test_sums_of_money_are_exact(self):
         summary = Summary()
         row = {"agent_name": "a", "ended": NOW, "estimated_cost": 0.0123457, "success": True}
         for _ in range(100):
             summary.add([row] * 10_000)
         assert round(summary.total().cost, 4) == 12345.7
 
-    def test_lines_of_the_older_format_do_not_count_as_no_wait(self):
+    def test_older_format_has_no_wait(self):
         summary = Summary()
         summary.add([{"agent_name": "a", "ended": NOW, "execution_time_ms": 5.0}])
         figures = summary.as_dict()
         assert (figures["wait_ms"]["p50"], figures["service_ms"]["p50"]) == (None, None)
         assert figures["wall_ms"]["p50"] == 5.0
 
-    def test_a_folder_says_how_many_lines_it_could_not_use(self, tmp_path):
+    def test_counts_skipped_lines(self, tmp_path):
         write(tmp_path, line_of(Entry(iso(NOW), "a")), "foreign", b'{"torn')
         summary = read_summary(tmp_path).as_dict()
         assert (summary["executions"], summary["skipped_lines"]) == (1, 2)
 
     @pytest.mark.parametrize(("moment", "ms"), [("0001-01-01T00:00:00Z", 0), ("9999-12-31T23:59:58Z", 1e14)])
-    def test_the_first_and_the_last_moment_of_the_calendar_can_be_shown(self, tmp_path, moment, ms):
+    def test_shows_ends_of_the_calendar(self, tmp_path, moment, ms):
         write(tmp_path, json.dumps({"timestamp": moment, "agent_name": "a", "execution_time_ms": ms}))
         summary = read_summary(tmp_path).as_dict()
         assert list(summary["by_day"]) == [moment[:10]] and summary["ended"][:10] == moment[:10]
 
-    def test_advice_is_that_of_the_error(self):
+    def test_advice_for_error_types(self):
         assert "max_concurrent" in advice_for("RateLimitError")
         assert advice_for("KeyError") is None
 
@@ -458,24 +458,24 @@ def swept(found):
 
 
 class TestTimeAtLimit:
-    def test_it_is_the_share_of_the_busy_time(self):
+    def test_is_the_share_of_busy_time(self):
         at_limit = TimeAtConcurrencyLimit()
         # 0 to 2 alone, 2 to 4 both, 4 to 6 alone, and then nobody until 8.
         at_limit.add(trips("r", (0, 4, 2), (2, 6, 2), (8, 10, 2)))
         assert at_limit.share() == pytest.approx(2 / 8)
 
-    def test_each_run_has_a_limit_of_its_own(self):
+    def test_each_run_has_its_own_limit(self):
         at_limit = TimeAtConcurrencyLimit()
         at_limit.add(trips("one", (0, 4, 1)) + trips("two", (0, 4, 2)))
         assert at_limit.share() == pytest.approx(1 / 2)
 
-    def test_nothing_known_is_no_share(self):
+    def test_no_attempts_no_share(self):
         at_limit = TimeAtConcurrencyLimit()
         at_limit.add([{"ended": NOW, "agent_name": "a"}])
         assert at_limit.share() is None
 
     @given(st.lists(st.tuples(st.integers(0, 30), st.integers(1, 10)), max_size=20), st.integers(1, 4))
-    def test_it_is_what_a_look_at_each_moment_says(self, spans, limit):
+    def test_sweep_matches_its_definition(self, spans, limit):
         found = sorted(((begin, begin + length, limit) for begin, length in spans), key=lambda one: one[1])
         at_limit = TimeAtConcurrencyLimit()
         for one in found:

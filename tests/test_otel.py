@@ -107,7 +107,7 @@ def parent_of(span):
     return span.parent.span_id if span.parent else None
 
 
-async def test_a_call_is_a_span_and_its_request_a_span_within(config, watched):
+async def test_call_and_request_are_spans(config, watched):
     async with fleet(config, clock=Clock(), prices={MODEL: {"input": 3.0, "output": 15.0}}) as (
         orchestrator,
         server,
@@ -156,7 +156,7 @@ async def test_a_call_is_a_span_and_its_request_a_span_within(config, watched):
     assert call.status.status_code == request.status.status_code == StatusCode.UNSET
 
 
-async def test_a_call_that_was_tried_again_has_a_span_for_each_request(config, watched):
+async def test_each_attempt_is_a_span(config, watched):
     async with fleet(config, {"faults": [faults.status(529)]}) as (orchestrator, _):
         instrument(orchestrator, **watched.providers)
         await orchestrator.execute_agent("python-expert", "Explain decorators")
@@ -177,7 +177,7 @@ async def test_a_call_that_was_tried_again_has_a_span_for_each_request(config, w
     assert durations == {"OverloadedError": 1, None: 1}
 
 
-async def test_a_call_that_failed_says_what_it_met(config, watched):
+async def test_failed_call_has_its_error(config, watched):
     refused = faults.status(401, message="The key sk-ant-api03-0123456789 is not valid")
     async with fleet(config, {"faults": [refused]}) as (orchestrator, _):
         instrument(orchestrator, **watched.providers)
@@ -195,7 +195,7 @@ async def test_a_call_that_failed_says_what_it_met(config, watched):
     assert watched.points("gen_ai.client.token.usage") == []
 
 
-async def test_a_kept_answer_has_no_request_and_used_no_tokens(config, watched):
+async def test_cached_answer_has_no_request(config, watched):
     async with fleet(config) as (orchestrator, _):
         instrument(orchestrator, **watched.providers)
         for _ in range(2):
@@ -210,7 +210,7 @@ async def test_a_kept_answer_has_no_request_and_used_no_tokens(config, watched):
     assert [point.value for point in watched.points("claude_force.cache.hits")] == [1]
 
 
-async def test_of_identical_calls_at_one_time_only_the_one_that_asked_has_a_request(config, watched):
+async def test_shared_answer_has_no_request(config, watched):
     async with fleet(config, {"time_to_first_token": 0.2}, clock=Clock()) as (orchestrator, server):
         instrument(orchestrator, **watched.providers)
         await asyncio.gather(*(orchestrator.execute_agent("python-expert", "Explain sets") for _ in range(5)))
@@ -220,7 +220,7 @@ async def test_of_identical_calls_at_one_time_only_the_one_that_asked_has_a_requ
     assert len(watched.requests()) == 1
 
 
-async def test_nothing_of_what_was_said_is_told_unless_it_is_asked_for(config, watched):
+async def test_content_is_off_by_default(config, watched):
     async with fleet(config, {"answer": lambda body: "The answer."}) as (orchestrator, _):
         instrument(orchestrator, **watched.providers)
         await orchestrator.execute_agent("python-expert", "The task.")
@@ -230,7 +230,7 @@ async def test_nothing_of_what_was_said_is_told_unless_it_is_asked_for(config, w
     assert "You explain Python" not in everything
 
 
-async def test_content_that_is_asked_for_has_the_form_of_the_conventions(config, watched):
+async def test_content_follows_conventions(config, watched):
     async with fleet(config, {"answer": lambda body: "Die Lösung."}) as (orchestrator, _):
         instrument(orchestrator, content=True, **watched.providers)
         await orchestrator.execute_agent("python-expert", "Die Aufgabe: ¿?")
@@ -253,7 +253,7 @@ async def test_content_that_is_asked_for_has_the_form_of_the_conventions(config,
     assert not [name for name in request.attributes if name.endswith("messages")]
 
 
-async def test_fifty_calls_at_once_each_keep_their_own_parent(config, watched):
+async def test_concurrent_calls_keep_parents(config, watched):
     async def ask(number):
         with watched.tracer.start_as_current_span(f"caller {number}"):
             return await orchestrator.execute_agent("python-expert", f"Explain {number}", max_tokens=number)
@@ -273,7 +273,7 @@ async def test_fifty_calls_at_once_each_keep_their_own_parent(config, watched):
         assert call.start_time <= request.start_time <= request.end_time <= call.end_time
 
 
-def test_a_call_from_ordinary_code_is_a_child_of_the_span_of_the_calling_thread(config, watched):
+def test_sync_call_keeps_its_parent(config, watched):
     with MessagesServer() as server, AgentOrchestrator(
         config, "test-key", base_url=server.base_url
     ) as orchestrator:
@@ -286,7 +286,7 @@ def test_a_call_from_ordinary_code_is_a_child_of_the_span_of_the_calling_thread(
     assert parent_of(call) == caller.context.span_id
 
 
-async def test_the_agents_of_a_workflow_say_its_name_and_their_place(config, watched):
+async def test_workflow_steps_are_named(config, watched):
     async with fleet(config) as (orchestrator, _):
         instrument(orchestrator, **watched.providers)
         await orchestrator.execute_workflow("review", "Look at this")
@@ -300,7 +300,7 @@ async def test_the_agents_of_a_workflow_say_its_name_and_their_place(config, wat
     ] == [("python-expert", "review", 1), ("code-reviewer", "review", 2)]
 
 
-async def test_figures_are_those_of_the_results(config, watched):
+async def test_metrics_match_results(config, watched):
     prices = {MODEL: {"input": 3.0, "output": 15.0}}
     async with fleet(config, prices=prices) as (orchestrator, _):
         instrument(orchestrator, **watched.providers)
@@ -328,7 +328,7 @@ async def test_figures_are_those_of_the_results(config, watched):
     assert durations == {"model": 8, "cache": 1}
 
 
-def test_figures_are_counted_in_the_conventions_bounds(watched):
+def test_buckets_follow_conventions(watched):
     told(watched)
     bounds = {
         name: watched.points(name)[0].explicit_bounds
@@ -345,7 +345,7 @@ def test_figures_are_counted_in_the_conventions_bounds(watched):
     }
 
 
-def test_figures_are_told_apart_by_few_things(watched):
+def test_metrics_have_few_dimensions(watched):
     told(watched, workflow_name="review", workflow_position=3)
     (duration,) = watched.points("gen_ai.client.operation.duration")
     assert duration.sum == 1.25
@@ -368,7 +368,7 @@ def test_figures_are_told_apart_by_few_things(watched):
     }
 
 
-def test_tokens_of_the_prompt_cache_are_input(watched):
+def test_prompt_cache_tokens_are_input(watched):
     told(watched)
     (call,) = watched.calls()
     assert call.attributes["gen_ai.usage.input_tokens"] == 22
@@ -382,14 +382,14 @@ def test_tokens_of_the_prompt_cache_are_input(watched):
     assert point.sum == 22
 
 
-def test_an_answer_without_a_price_is_counted_as_such(watched):
+def test_counts_unknown_prices(watched):
     told(watched, replace(ANSWER, cost=None))
     assert watched.points("claude_force.cost") == []
     assert [point.value for point in watched.points("claude_force.cost.unknown")] == [1]
     assert "claude_force.cost" not in watched.calls()[0].attributes
 
 
-def test_options_of_a_request_are_told_where_they_are_what_the_api_takes(watched):
+def test_spans_have_request_options(watched):
     options = {"temperature": 0.5, "top_k": 3, "top_p": "much", "stop_sequences": ["END"], "metadata": {}}
     told(watched, call=replace(CALL, options=options))
     (request,) = watched.requests()
@@ -399,7 +399,7 @@ def test_options_of_a_request_are_told_where_they_are_what_the_api_takes(watched
     assert "gen_ai.request.top_p" not in request.attributes
 
 
-def test_a_request_whose_end_was_the_calls_own_has_its_own_error_type(watched):
+def test_attempt_has_its_own_error(watched):
     late = replace(
         ANSWER,
         success=False,
@@ -414,14 +414,14 @@ def test_a_request_whose_end_was_the_calls_own_has_its_own_error_type(watched):
     assert watched.calls()[0].attributes["error.type"] == "ServerError"
 
 
-def test_a_call_that_is_not_sampled_costs_no_spans_but_is_counted():
+def test_unsampled_call_is_counted():
     watched = Watched(sampler=ALWAYS_OFF)
     told(watched)
     assert watched.spans() == []
     assert [point.count for point in watched.points("gen_ai.invoke_agent.duration")] == [1]
 
 
-def test_without_a_set_up_of_opentelemetry_a_call_is_told_to_nobody():
+def test_works_unconfigured():
     done = run_python(
         f"""
 from opentelemetry import metrics, trace
@@ -456,11 +456,11 @@ print(len(exporter.get_finished_spans()))
         (None, {}),
     ],
 )
-def test_the_server_is_told_where_it_is_known(base_url, told):
+def test_server_attributes(base_url, told):
     assert conventions.server_attributes(base_url) == told
 
 
-async def test_the_endpoint_is_the_orchestrators_as_the_sdk_finds_it(config, watched, monkeypatch):
+async def test_endpoint_from_environment(config, watched, monkeypatch):
     async with fleet(config) as (orchestrator, server):
         monkeypatch.setenv("ANTHROPIC_BASE_URL", server.base_url)
         orchestrator.base_url = None
@@ -470,7 +470,7 @@ async def test_the_endpoint_is_the_orchestrators_as_the_sdk_finds_it(config, wat
 
 
 @given(text=st.text(st.characters()))
-def test_whatever_is_told_can_be_sent(text):
+def test_any_text_is_encodable(text):
     watched = Watched()
     result = replace(ANSWER, model=text, stop_reason=text, request_id=text, output=text)
     OpenTelemetry(content=True, **watched.providers)(
@@ -516,7 +516,7 @@ class Collector:
         self._server.server_close()
 
 
-async def test_spans_reach_a_collector_over_the_wire(config):
+async def test_spans_reach_a_collector(config):
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -550,7 +550,7 @@ def run_python(program):
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
 
 
-def test_importing_the_package_does_not_import_opentelemetry():
+def test_package_does_not_import_otel():
     done = run_python(
         "import sys, claude_force, claude_force.orchestrator, claude_force.integrations.json_logs\n"
         "print([name for name in sys.modules if name.startswith('opentelemetry')])"
@@ -558,7 +558,7 @@ def test_importing_the_package_does_not_import_opentelemetry():
     assert done.stdout.strip() == "[]", done.stderr
 
 
-def test_without_the_extra_the_error_says_how_to_get_it():
+def test_missing_extra_names_its_install():
     done = run_python(
         "import sys\nsys.modules['opentelemetry'] = None\nimport claude_force.integrations.otel"
     )
@@ -568,14 +568,14 @@ def test_without_the_extra_the_error_says_how_to_get_it():
     )
 
 
-def test_an_orchestrator_that_does_not_say_its_endpoint_has_none_told(watched):
+def test_unknown_endpoint_is_left_out(watched):
     orchestrator = SimpleNamespace(observers=[])
     instrument(orchestrator, **watched.providers)
     orchestrator.observers[0](CallCompleted(CALL, ANSWER, 1_700_000_000.0))
     assert "server.address" not in watched.requests()[0].attributes
 
 
-def test_the_sdk_adds_no_spans_and_no_headers_of_its_own(config):
+def test_transport_adds_no_spans(config):
     program = (
         "import asyncio, sys\n"
         f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"

@@ -90,7 +90,7 @@ def wait_for_lines(folder, count):
 
 
 class TestRecording:
-    def test_an_execution_is_one_line_with_what_the_entry_says(self, tracker, folder):
+    def test_writes_one_line_per_execution(self, tracker, folder):
         one = executed(7)
         tracker.record(one)
         tracker.flush()
@@ -99,17 +99,17 @@ class TestRecording:
         assert line["timeline"] == [[250.0, 1500.0, 10, None]]
 
     @given(executions())
-    def test_whatever_an_execution_holds_is_in_its_line_as_the_entry_says(self, one):
+    def test_encodes_any_execution(self, one):
         line = encode_line(one, "run")
         assert line.isascii()
         assert json.loads(line) == json.loads(line_of(entry_of(one, "run")))
 
     @pytest.mark.parametrize("usd", [float("nan"), float("inf")])
-    def test_money_that_is_no_number_is_not_known(self, usd):
+    def test_nan_cost_is_unknown(self, usd):
         ((row,), _) = decode_lines([encode_line(executed(cost=usd, saved_cost=usd), "run").encode()])
         assert (row["estimated_cost"], row["saved_cost"]) == (None, None)
 
-    def test_names_of_the_older_format_are_always_there(self, tracker, folder):
+    def test_writes_all_older_fields(self, tracker, folder):
         tracker.record(failed())
         tracker.flush()
         (line,) = written(folder)
@@ -118,7 +118,7 @@ class TestRecording:
         assert set((names + more).split()) <= set(line)
         assert (line["estimated_cost"], line["error_type"], line["status"]) == (None, "OverloadedError", 529)
 
-    def test_a_known_zero_is_told_from_what_is_not_known(self, tracker, folder):
+    def test_zero_differs_from_unknown(self, tracker, folder):
         tracker.record(executed(cached=True, cost=0.0, saved_cost=0.0, prompt_cache_saving=0.0))
         tracker.record(executed(cached=True, cost=0.0, saved_cost=None))
         tracker.flush()
@@ -126,31 +126,31 @@ class TestRecording:
         assert (known["saved_cost"], known["prompt_cache_saving"]) == (0.0, 0.0)
         assert unknown.get("saved_cost") is None
 
-    def test_no_word_of_task_definition_or_answer_is_kept(self, tracker, folder):
+    def test_writes_no_text_of_calls(self, tracker, folder):
         tracker.record(executed())
         tracker.record(failed())
         tracker.flush()
         text = (folder / "executions.jsonl").read_text(encoding="utf-8")
         assert not any(word in text for word in (SECRET, "You help", "The answer", "no room"))
 
-    def test_it_is_written_without_a_flush(self, tracker, folder):
+    def test_writes_without_a_flush(self, tracker, folder):
         tracker.record(executed())
         wait_for_lines(folder, 1)
 
-    def test_a_full_batch_does_not_wait_for_the_clock(self, folder, monkeypatch):
+    def test_full_batch_is_written_at_once(self, folder, monkeypatch):
         monkeypatch.setattr(performance_tracker, "LINGER_SECONDS", 3600)
         tracker = PerformanceTracker(folder)
         for number in range(BATCH):
             tracker.record(executed(number))
         wait_for_lines(folder, BATCH)
 
-    def test_recording_goes_on_after_close(self, tracker, folder):
+    def test_records_after_close(self, tracker, folder):
         for number in range(3):
             tracker.record(executed(number))
             tracker.close()
         assert [line["request_id"] for line in written(folder)] == ["req_0", "req_1", "req_2"]
 
-    def test_many_threads_record_and_flush_at_once(self, tracker, folder):
+    def test_threads_record_and_flush(self, tracker, folder):
         def work(thread):
             for number in range(200):
                 tracker.record(executed(1000 * thread + number))
@@ -167,7 +167,7 @@ class TestRecording:
             f"req_{1000 * thread + number}" for thread in range(6) for number in range(200)
         }
 
-    async def test_the_event_loop_does_not_wait_for_the_disk(self, tracker, folder):
+    async def test_event_loop_never_waits(self, tracker, folder):
         folder.mkdir(parents=True)
         holder = os.open(folder / "lock", os.O_RDWR | os.O_CREAT)
         assert locks.try_lock(holder)
@@ -180,7 +180,7 @@ class TestRecording:
         assert len(lines(folder)) == 3 * BATCH
 
     @posix_only
-    def test_only_the_owner_can_read_it(self, folder):
+    def test_files_are_owner_only(self, folder):
         before = os.umask(0)
         try:
             tracker = PerformanceTracker(folder)
@@ -193,7 +193,7 @@ class TestRecording:
 
 
 class TestFailure:
-    def test_a_folder_that_cannot_be_made_costs_one_warning_and_no_call(self, tmp_path, caplog):
+    def test_unwritable_folder_warns_once(self, tmp_path, caplog):
         (tmp_path / "metrics").write_text("a file in its place", encoding="utf-8")
         tracker = PerformanceTracker(tmp_path / "metrics")
         with caplog.at_level(logging.WARNING):
@@ -204,7 +204,7 @@ class TestFailure:
         warnings = [record.getMessage() for record in caplog.records]
         assert len(warnings) == 1 and "executions are not recorded in" in warnings[0]
 
-    def test_what_cannot_be_written_down_does_not_stop_the_others(self, tracker, folder, caplog):
+    def test_unencodable_one_stops_no_other(self, tracker, folder, caplog):
         impossible = executed(duration=float("nan"))
         with caplog.at_level(logging.ERROR):
             for one in (executed(0), impossible, executed(1)):
@@ -215,7 +215,7 @@ class TestFailure:
         assert [line["request_id"] for line in written(folder)] == ["req_0", "req_1", "req_2"]
         assert "not recorded" in caplog.text
 
-    def test_without_a_thread_it_is_written_at_once(self, tracker, folder, monkeypatch):
+    def test_writes_inline_without_thread(self, tracker, folder, monkeypatch):
         def refuse(thread):
             raise RuntimeError("can't start new thread")
 
@@ -224,9 +224,7 @@ class TestFailure:
             tracker.record(executed(number))
             assert len(lines(folder)) == number + 1
 
-    def test_a_lock_that_is_never_given_back_holds_nobody_up_for_good(
-        self, tracker, folder, monkeypatch, caplog
-    ):
+    def test_gives_up_on_a_stuck_lock(self, tracker, folder, monkeypatch, caplog):
         monkeypatch.setattr(rotating_log, "_LOCK_TIMEOUT_SECONDS", 0.01)
         folder.mkdir(parents=True)
         holder = os.open(folder / "lock", os.O_RDWR | os.O_CREAT)
@@ -239,7 +237,7 @@ class TestFailure:
         assert len(lines(folder)) == 1
         assert "could not lock the ledger" in caplog.text
 
-    def test_half_a_line_hides_nothing_that_follows(self, tracker, folder):
+    def test_torn_line_hides_no_other(self, tracker, folder):
         folder.mkdir(parents=True)
         (folder / "executions.jsonl").write_bytes(b'{"timestamp": "2026-')
         tracker.record(executed())
@@ -251,7 +249,7 @@ class TestFailure:
 
 
 class TestRotation:
-    def test_a_full_file_is_renamed_and_kept(self, folder):
+    def test_rotates_a_full_file(self, folder):
         tracker = PerformanceTracker(folder, max_file_mb=0.002)
         for number in range(20):
             tracker.record(executed(number))
@@ -261,14 +259,14 @@ class TestRotation:
         assert [line["request_id"] for line in written(folder)] == [f"req_{number}" for number in range(20)]
         assert tracker.get_performance_summary()["executions"] == 20
 
-    def test_a_line_longer_than_a_file_may_be_is_still_written(self, folder):
+    def test_writes_lines_over_the_limit(self, folder):
         tracker = PerformanceTracker(folder, max_file_mb=0.0001)
         for number in range(3):
             tracker.record(executed(number))
             tracker.flush()
         assert len(written(folder)) == 3
 
-    def test_only_as_many_full_files_stay_as_were_asked_for(self, folder):
+    def test_keeps_so_many_full_files(self, folder):
         tracker = PerformanceTracker(folder, max_file_mb=0.002, keep_files=2)
         for number in range(30):
             tracker.record(executed(number))
@@ -277,7 +275,7 @@ class TestRotation:
         assert len(list(folder.glob("executions-*.jsonl"))) == 2
         assert kept == [f"req_{number}" for number in range(30)][-len(kept) :]
 
-    def test_numbers_go_on_after_the_highest(self, folder):
+    def test_numbers_continue(self, folder):
         folder.mkdir(parents=True)
         for name in ("executions-000009.jsonl", "executions-10.jsonl", "executions-x.jsonl"):
             (folder / name).touch()
@@ -318,7 +316,7 @@ def numbers(folder):
 
 @posix_only
 class TestProcesses:
-    def test_eight_processes_lose_and_tear_no_line(self, folder, soak):
+    def test_processes_lose_no_line(self, folder, soak):
         """Through some changes of the file."""
         each = 20_000 if soak else 1500
         megabytes = 8 if soak else 0.6
@@ -339,7 +337,7 @@ class TestProcesses:
         assert torn == 0 and sorted(found) == list(range(8 * each))
         assert len(list(folder.glob("executions-*.jsonl"))) > 3
 
-    def test_readers_beside_them_see_each_line_once(self, folder):
+    def test_readers_see_each_line_once(self, folder):
         """While the file changes under them."""
         writer = python(
             _WRITE_MANY.format(end="tracker.close()"), folder, 0, 1500, 100, 0.05, stdout=subprocess.PIPE
@@ -352,7 +350,7 @@ class TestProcesses:
                 assert seen["tokens"]["output"] == 50 * seen["executions"]
         assert tracker.get_performance_summary()["executions"] == 1500
 
-    def test_killed_writers_lose_what_they_had_not_flushed_and_nobody_elses(self, folder, soak):
+    def test_kill_loses_only_own_unflushed(self, folder, soak):
         each, endless, random_ = 20_000 if soak else 3000, 10**6, random.Random(5)
         program = _WRITE_MANY.format(end="tracker.close()")
         writers = [
@@ -374,7 +372,7 @@ class TestProcesses:
         assert len(found) == len(set(found)) and set(flushed) <= set(found)
         assert torn <= 4
 
-    def test_a_kill_loses_at_most_two_batches(self, folder):
+    def test_kill_loses_two_batches_at_most(self, folder):
         """The one that is being written and the one that is gathered, where the disk keeps up."""
         program = """
 import sys
@@ -402,17 +400,17 @@ for number in range(10**6):
         assert found == list(range(len(found))) and len(found) >= recorded - 2 * BATCH
 
     @pytest.mark.parametrize("end", ["", "raise SystemExit(3)", "1 / 0"])
-    def test_an_exit_of_the_interpreter_loses_nothing(self, folder, end):
+    def test_exit_loses_nothing(self, folder, end):
         writer = python(_WRITE_MANY.format(end=end), folder, 0, 700, 10**6, 64, stderr=subprocess.DEVNULL)
         assert writer.wait() == {"": 0, "raise SystemExit(3)": 3, "1 / 0": 1}[end]
         assert len(written(folder)) == 700
 
-    def test_what_is_recorded_while_the_interpreter_exits_is_written(self, folder):
+    def test_records_during_exit(self, folder):
         end = "import atexit; atexit.register(lambda: [tracker.record(executed(n)) for n in (3, 4)])"
         assert python(_WRITE_MANY.format(end=end), folder, 0, 3, 10**6, 64).wait() == 0
         assert len(written(folder)) == 5
 
-    def test_a_forked_child_writes_its_own_and_not_its_parents(self, folder):
+    def test_fork_writes_only_its_own(self, folder):
         end = """
 import os
 child = os.fork()
@@ -431,7 +429,7 @@ tracker.close()
         assert sorted(int(line["request_id"][4:]) for line in found) == [*range(50), 100, 200]
         assert len({line["run"] for line in found}) == 2
 
-    def test_a_child_of_multiprocessing_loses_nothing(self, folder):
+    def test_multiprocessing_loses_nothing(self, folder):
         end = """
 import multiprocessing
 def work():
@@ -448,7 +446,7 @@ assert child.exitcode == 0
         assert sorted(int(line["request_id"][4:]) for line in written(folder)) == [*range(5), 200]
 
 
-class TestInquiries:
+class TestMetrics:
     @pytest.fixture
     def filled(self, tracker):
         tracker.record(executed(1, agent="a", cost=0.25))
@@ -457,18 +455,18 @@ class TestInquiries:
         tracker.record(failed(4, agent="a"))
         return tracker
 
-    def test_they_see_what_was_just_recorded(self, filled):
+    def test_sees_recent_executions(self, filled):
         assert filled.get_performance_summary()["executions"] == 4
 
-    def test_the_last_hours_alone(self, filled):
+    def test_limits_hours(self, filled):
         assert filled.get_performance_summary(hours=1)["executions"] == 0
 
     @pytest.mark.parametrize("hours", [0, -1, float("nan"), float("inf")])
-    def test_hours_have_to_be_above_zero(self, filled, hours):
+    def test_rejects_invalid_hours(self, filled, hours):
         with pytest.raises(InvalidOptionError, match="hours"):
             filled.get_performance_summary(hours)
 
-    def test_each_agent_has_figures_of_its_own(self, filled):
+    def test_metrics_by_agent(self, filled):
         assert {name: of["executions"] for name, of in filled.get_agent_performance().items()} == {
             "a": 3,
             "b": 1,
@@ -477,11 +475,11 @@ class TestInquiries:
         assert (one["executions"], one["error_rate"], one["cache_hit_rate"]) == (3, 1 / 3, 1 / 3)
         assert list(one["by_model"]) == ["claude-sonnet-5-5"]
 
-    def test_an_agent_that_never_ran_has_no_executions(self, filled):
+    def test_unknown_agent_has_no_executions(self, filled):
         one = filled.get_agent_performance("nobody")
         assert (one["executions"], one["error_rate"], one["wall_ms"]["p50"]) == (0, None, None)
 
-    def test_money_says_what_it_does_not_know(self, filled):
+    def test_cost_counts_unknown_prices(self, filled):
         money = filled.get_cost_breakdown()
         assert money["total"] == {
             "cost_usd": 0.25,
@@ -494,13 +492,13 @@ class TestInquiries:
         assert money["by_agent"]["b"]["unknown_price"] == 1
         assert set(money) == {"total", "by_agent", "by_model", "by_workflow", "by_day"}
 
-    def test_a_ledger_that_is_not_there_is_an_empty_one(self, tmp_path):
+    def test_missing_ledger_is_empty(self, tmp_path):
         tracker = PerformanceTracker(tmp_path / "nothing")
         assert tracker.get_performance_summary()["executions"] == 0
         assert tracker.get_cost_breakdown()["total"]["cost_usd"] == 0
         assert not (tmp_path / "nothing").exists()
 
-    def test_export_as_json_holds_every_field_of_every_entry(self, filled, tmp_path):
+    def test_exports_json(self, filled, tmp_path):
         filled.export_performance_metrics(tmp_path / "out.json")
         found = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
         assert [one["agent_name"] for one in found] == ["a", "b", "a", "a"]
@@ -508,7 +506,7 @@ class TestInquiries:
             [250.0, 1500.0, 10, None]
         ]
 
-    def test_export_as_csv_has_the_names_above(self, filled, tmp_path):
+    def test_exports_csv(self, filled, tmp_path):
         import csv
 
         filled.export_performance_metrics(str(tmp_path / "out.csv"), format="csv")
@@ -518,7 +516,7 @@ class TestInquiries:
         assert [row["success"] for row in rows] == ["true", "true", "true", "false"]
         assert json.loads(rows[0]["timeline"]) == [[250.0, 1500.0, 10, None]]
 
-    def test_there_are_no_other_formats(self, filled, tmp_path):
+    def test_rejects_other_formats(self, filled, tmp_path):
         with pytest.raises(InvalidOptionError, match="json, csv"):
             filled.export_performance_metrics(tmp_path / "out", format="xml")
         assert not (tmp_path / "out").exists()

@@ -44,7 +44,7 @@ def moment(began_seconds, **more):
 
 
 class TestData:
-    def test_what_the_page_holds_says_the_same_as_the_ledger(self):
+    def test_data_matches_the_ledger(self):
         entries = fleet_entries(300)
         page = page_of(entries)
         packed = re.search(r'id="data">([^<]*)<', page).group(1)
@@ -58,20 +58,20 @@ class TestData:
             sum(entry.estimated_cost or 0 for entry in entries), abs=1e-9
         )
 
-    def test_a_prompt_cache_that_only_cost_has_its_sign_before_the_dollar(self):
+    def test_negative_saving_has_its_sign(self):
         page = page_of([moment(0, estimated_cost=1.0, prompt_cache_saving=-0.5)])
         assert "and -$0.5000 by the prompt cache" in page
 
     @pytest.mark.parametrize("failing", [0.03, 1.0])
-    def test_ten_thousand_calls_fit_into_a_megabyte(self, failing):
+    def test_10000_calls_fit_in_a_megabyte(self, failing):
         assert len(page_of(fleet_entries(10_000, failing=failing)).encode()) < 1_000_000
 
-    def test_begins_do_not_drift(self):
+    def test_rounding_errors_do_not_add_up(self):
         rows = rows_of([moment(number * 0.33333) for number in range(500)])
         begin = table(executions_of(rows))["columns"]["begin"]
         assert sum(begin) == pytest.approx(499 * 0.33333 * 10_000, abs=1)
 
-    def test_lines_of_the_old_format_are_shown(self):
+    def test_shows_the_old_format(self):
         row = {"timestamp": "2024-05-01T10:00:00", "agent_name": "old", "execution_time_ms": 1200.0}
         rows = rows_of([])
         rows.append({**row, "ended": 1714557600.0})
@@ -110,18 +110,18 @@ class TestAnyLedger:
         st.lists(lines, min_size=1, max_size=5),
         st.sampled_from([timezone.utc, timezone(timedelta(hours=-9))]),
     )
-    def test_whatever_the_ledgers_reading_lets_through_can_be_shown(self, lines, zone):
+    def test_shows_any_decoded_line(self, lines, zone):
         rows, _ = decode_lines([json.dumps(line).encode() + b"\n" for line in lines])
         page = build_report(rows, "x", zone).html
         page.encode("utf-8")
         assert page.count("<script") == 2
 
 
-class TestScales:
+class TestAxes:
     periods = st.tuples(st.floats(0, 4e9), st.floats(0, 1e10))
 
     @given(periods)
-    def test_any_period_has_a_bar_for_each_of_its_moments(self, period):
+    def test_time_axis_covers_its_period(self, period):
         began, ended = period[0], period[0] + period[1]
         axis = TimeAxis.around(began, ended, timezone.utc)
         assert 1 <= axis.bars <= MAX_BARS
@@ -132,7 +132,7 @@ class TestScales:
         assert places == sorted(places) and places[0] >= 0 and places[-1] <= 1
 
     @given(st.lists(st.floats(0, 1e15), min_size=1))
-    def test_any_duration_has_a_bin(self, values):
+    def test_log_axis_covers_its_values(self, values):
         axis = LogAxis.around(values)
         for value in values:
             number = axis.bar_of(value)
@@ -144,7 +144,7 @@ class TestScales:
                 )
 
     @given(st.floats(1e-6, 1e9), st.integers(1, 6))
-    def test_an_axis_of_amounts_reaches_its_top_with_few_marks(self, top, most):
+    def test_linear_axis_reaches_its_top(self, top, most):
         end, marks = linear_axis(top, most, str)
         assert end >= top * (1 - 1e-6)
         assert len(marks) <= most + 1
@@ -158,19 +158,19 @@ class TestSelection:
         (tmp_path / "executions.jsonl").write_text("".join(line_of(line) + "\n" for line in lines))
         return tmp_path
 
-    def test_the_last_run_is_that_of_the_last_end(self, ledger):
+    def test_selects_the_last_run(self, ledger):
         chosen = select(ledger, "last")
         assert [row["run"] for row in chosen.rows] == ["second"]
 
-    def test_a_run_is_found_by_its_name(self, ledger):
+    def test_selects_a_run(self, ledger):
         assert len(select(ledger, "first").rows) == 2
         assert len(select(ledger).rows) == 4
 
-    def test_an_unknown_run_is_told_the_known_ones(self, ledger):
+    def test_unknown_run_lists_known_ones(self, ledger):
         with pytest.raises(ValueError, match="no run 'third'.* second .*first"):
             select(ledger, "third")
 
-    def test_of_too_many_the_newest_are_shown_and_the_page_says_so(self, ledger):
+    def test_selects_the_newest(self, ledger):
         chosen = select(ledger, max_rows=3)
         assert (len(chosen.rows), chosen.found) == (3, 4)
         assert "the newest 3 of 4" in chosen.scope
@@ -187,7 +187,7 @@ class TestCommand:
         (metrics / "executions.jsonl").write_text("\n".join([*lines, "torn"]) + "\n")
         return tmp_path
 
-    def test_the_last_run_is_the_default_and_lies_in_the_ledgers_folder(self, project, capsys):
+    def test_default_is_the_last_run(self, project, capsys):
         before = set(project.rglob("*"))
         assert main(["report"]) == 0
         out, err = capsys.readouterr()
@@ -196,28 +196,28 @@ class TestCommand:
         assert written == project / ".claude" / "metrics" / "report.html"
         assert "Run new: 1 call," in err and f"{written.stat().st_size / 1024:,.0f} kB" in err
 
-    def test_an_unknown_price_is_not_told_as_nothing(self, project, capsys):
+    def test_shows_unknown_prices(self, project, capsys):
         line = json.dumps({"timestamp": "2026-03-14T09:00:00Z", "agent_name": "a"})
         (project / ".claude" / "metrics" / "executions.jsonl").write_text(f"{line}\n")
         assert main(["report"]) == 0
         assert "0 cached, 1 answer of unknown price;" in capsys.readouterr().err
 
-    def test_lines_that_cannot_be_read_are_told_of_where_there_are_no_others(self, project, capsys):
+    def test_warns_of_skipped_lines(self, project, capsys):
         (project / ".claude" / "metrics" / "executions.jsonl").write_text("torn\ntorn\n")
         assert main(["report"]) == 1
         assert "2 lines of the ledger could not be read" in capsys.readouterr().err
 
-    def test_json_says_where_it_is_and_what_is_in_it(self, project, capsys):
+    def test_json_has_path_and_totals(self, project, capsys):
         assert main(["report", "--run", "old", "-o", "fleet.html", "--json"]) == 0
         said = json.loads(capsys.readouterr().out)
         assert Path(said["report"]).stat().st_size == said["bytes"]
         assert (said["scope"], said["totals"]["executions"], said["skipped_lines"]) == ("Run old", 40, 1)
 
-    def test_a_period_holds_all_runs_in_it(self, project, capsys):
+    def test_since_selects_all_runs(self, project, capsys):
         assert main(["report", "--since", "2026-03-14T09:00+00:00", "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["totals"]["executions"] == 41
 
-    def test_without_executions_it_says_so_and_writes_nothing(self, tmp_path, monkeypatch, capsys):
+    def test_empty_ledger_writes_nothing(self, tmp_path, monkeypatch, capsys):
         write_project(tmp_path)
         monkeypatch.chdir(tmp_path)
         assert main(["report"]) == 1
@@ -226,12 +226,12 @@ class TestCommand:
         assert main(["report", "--hours", "1", "--json"]) == 1
         assert json.loads(capsys.readouterr().out)["success"] is False
 
-    def test_a_place_that_cannot_be_written_is_an_error_without_a_trace(self, project, capsys):
+    def test_unwritable_output_is_an_error(self, project, capsys):
         assert main(["report", "-o", "nowhere/report.html"]) == 2
         assert "can't be written" in capsys.readouterr().err
         assert main(["report", "-o", "."]) == 2
 
-    def test_what_is_no_file_is_written_to_and_stays_what_it_is(self, project, capsys):
+    def test_writes_to_a_device(self, project, capsys):
         assert main(["report", "-o", "/dev/null"]) == 0
         assert not Path("/dev/null").is_file()
 
@@ -263,14 +263,14 @@ class TestColours:
         assert len(blocks) == 3
         return dict(re.findall(r"--(\w+): (#\w{6})", blocks[request.param]))
 
-    def test_text_and_pictures_stand_out_from_the_page(self, scheme):
+    def test_colours_have_contrast(self, scheme):
         for name, least in {"ink": 7, "quiet": 4.5, "focus": 4.5, "fail": 4.5, "cache": 4.5}.items():
             assert min(self.contrast(scheme[name], scheme[on]) for on in ("page", "raised")) >= least, name
         for name in (*self.STATES, *self.SERIES, "strong"):
             assert self.contrast(scheme[name], scheme["page"]) >= 3, name
 
     @pytest.mark.parametrize("sight", SIGHTS)
-    def test_colours_of_one_picture_differ(self, scheme, sight):
+    def test_colours_differ_for_any_sight(self, scheme, sight):
         for names in (self.STATES, self.SERIES):
             seen = [self.lab(scheme[name], self.SIGHTS[sight]) for name in names]
             gaps = [
@@ -328,7 +328,7 @@ class TestPage:
         assert browser.complaints() == []
         assert set(browser.requests()) <= {file.as_uri(), "data:,"}
 
-    def test_the_totals_are_those_of_the_ledger(self, page, entries):
+    def test_totals_match_the_ledger(self, page, entries):
         shown = dict(zip(page.texts(".totals dt"), page.texts(".totals dd")))
         shown = {name: text.split("\n") for name, text in shown.items()}
         walls = sorted(entry.execution_time_ms for entry in entries)
@@ -352,7 +352,7 @@ class TestPage:
         assert shown["Wall p95"][0] == f"{walls[379] / 1000:.1f} s"
         assert shown["Wall p99"][0] == f"{walls[395] / 1000:.1f} s"
 
-    def test_the_script_has_every_figure_of_every_call(self, page, entries):
+    def test_script_has_all_values(self, page, entries):
         names = ("wall", "wait", "service", "tokensIn", "tokensOut", "cacheRead", "cacheWrite", "attempts")
         fields = ("execution_time_ms", "wait_ms", "service_time_ms", "input_tokens", "output_tokens")
         fields += ("cache_read_tokens", "cache_write_tokens", "attempts")
@@ -378,7 +378,7 @@ class TestPage:
         assert calls["timeline"]["began"] == pytest.approx([at + trip[0] for at, trip in trips], abs=0.2)
         assert calls["timeline"]["ended"] == pytest.approx([at + trip[1] for at, trip in trips], abs=0.2)
 
-    def test_it_sorts_by_any_column_both_ways(self, page, entries):
+    def test_sorts_both_ways(self, page, entries):
         longest = max(entry.execution_time_ms for entry in entries)
         assert page.js("document.querySelector('#table th').getAttribute('aria-sort')") == "ascending"
         page.click("#table th:nth-child(5) button")
@@ -391,7 +391,7 @@ class TestPage:
         page.click("#table th:nth-child(2) button")
         assert page.text("#table tbody td:nth-child(2)") == "test-writer"
 
-    def test_it_filters_by_text_agent_model_and_status(self, page, entries):
+    def test_filters_calls(self, page, entries):
         some = next(entry for entry in entries if entry.request_id)
         page.click("[name=text]")
         page.write(some.request_id)
@@ -412,14 +412,14 @@ class TestPage:
         options = page.js(f"[...document.querySelectorAll('[name={name}] option')].map(one => one.text)")
         page.key(*["ArrowDown"] * options.index(label))
 
-    def test_what_is_found_is_summed_and_an_unknown_price_is_not_nothing(self, page, entries):
+    def test_sums_the_filtered_calls(self, page, entries):
         unpriced = [entry for entry in entries if entry.success and entry.estimated_cost is None]
         assert page.text("#found").endswith(f" paid, {len(unpriced)} of unknown price")
         page.click("[name=text]")
         page.write(unpriced[0].request_id)
         assert page.text("#found") == "1 of 400 calls, 0 failed, 1 of unknown price"
 
-    def test_it_turns_pages(self, page):
+    def test_turns_pages(self, page):
         first = page.text("#table tbody tr")
         assert page.text("#page") == "Page 1 of 8"
         page.click("[data-page=next]")
@@ -429,7 +429,7 @@ class TestPage:
         page.click("[data-page=first]")
         assert page.text("#table tbody tr") == first
 
-    def test_a_row_opens_to_its_attempts(self, page, entries):
+    def test_row_opens_to_its_attempts(self, page, entries):
         retried = next(entry for entry in entries if entry.attempts > 1 and entry.success)
         page.click("[name=text]")
         page.write(retried.request_id)
@@ -443,7 +443,7 @@ class TestPage:
         page.click("#table .open")
         assert page.js("document.querySelector('.details')") is None
 
-    def test_errors_have_their_advice_and_lead_to_their_calls(self, page, entries):
+    def test_errors_have_advice_and_calls(self, page, entries):
         met = Counter(trip[3] for entry in entries for trip in entry.timeline if trip[3])
         shown = dict(zip(page.texts("#errors tbody strong"), page.texts("#errors tbody td:nth-child(3)")))
         assert {name: int(count) for name, count in shown.items()} == met
@@ -453,7 +453,7 @@ class TestPage:
         assert page.text("#found").startswith(f"{calls} of 400 calls")
         assert page.js("document.activeElement.name") == "text"
 
-    def test_everything_can_be_done_by_keyboard(self, page):
+    def test_works_by_keyboard(self, page):
         page.key("Tab")
         assert page.js("document.activeElement.className") == "skip"
         page.key("Enter", "Tab")
@@ -468,7 +468,7 @@ class TestPage:
         assert page.js("document.activeElement.getAttribute('aria-expanded')") == "true"
         assert "Request id" in page.text(".details") or "No request" in page.text(".details")
 
-    def test_the_timeline_is_moved_by_buttons_keys_and_pointer(self, page):
+    def test_moves_the_timeline(self, page):
         whole = page.text("#view")
         page.click("[data-view=in]")
         closer = page.text("#view")
@@ -485,7 +485,7 @@ class TestPage:
         page.release(box[0] + 500, box[1] + 100)
         assert page.text("#view") != whole
 
-    def test_a_click_on_a_call_opens_its_row(self, page):
+    def test_click_on_a_call_opens_its_row(self, page):
         page.js("document.getElementById('lanes').scrollIntoView({block: 'center'})")
         x, y = page.js(
             "(({x, y}) => [x, y])(document.querySelector('#lanes canvas').getBoundingClientRect())"
@@ -495,7 +495,7 @@ class TestPage:
         assert page.js("document.activeElement.getAttribute('aria-expanded')") == "true"
         assert "Wall, waiting, service" in page.text(".details")
 
-    def test_pictures_say_in_words_what_they_show(self, page):
+    def test_pictures_have_labels(self, page):
         labels = page.js(
             "[...document.querySelectorAll('[role=img]')].map(one => one.getAttribute('aria-label'))"
         )
@@ -505,7 +505,7 @@ class TestPage:
         assert page.js("[...document.querySelectorAll('button, input, select')].every(one => "
                        "one.labels?.length || one.ariaLabel || one.innerText.trim())")  # fmt: skip
 
-    def test_the_theme_follows_the_system_and_can_be_turned(self, browser, file):
+    def test_follows_and_toggles_the_theme(self, browser, file):
         paper = "getComputedStyle(document.body).backgroundColor"
         for scheme, other in (("light", "dark"), ("dark", "light")):
             browser.open(file, scheme=scheme)
@@ -515,13 +515,13 @@ class TestPage:
             assert browser.js("document.documentElement.dataset.theme") == other
             assert browser.js(paper) != before
 
-    def test_a_phone_needs_no_sideways_scrolling(self, browser, file):
+    def test_fits_a_phone(self, browser, file):
         browser.open(file, width=400)
         assert browser.js("document.documentElement.scrollWidth") <= 400
         assert browser.js("Math.max(...[...document.querySelectorAll('svg text')].map(one => "
                           "one.getBoundingClientRect().right))") <= 400  # fmt: skip
 
-    def test_it_prints_in_light_whatever_the_screen_shows(self, browser, file):
+    def test_prints_in_light_colours(self, browser, file):
         browser.open(file, scheme="dark")
         browser.js("dispatchEvent(new Event('beforeprint'))")
         assert browser.js("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
@@ -542,7 +542,7 @@ class TestOtherLedgers:
         yield show
         assert browser.complaints() == []
 
-    def test_ten_thousand_calls_are_sorted_and_searched(self, show):
+    def test_sorts_10000_calls(self, show):
         entries = fleet_entries(10_000)
         page = show(entries)
         assert page.text("#found").startswith("10,000 calls")
@@ -553,7 +553,7 @@ class TestOtherLedgers:
         page.write(entries[7000].task_hash)
         assert page.text("#found").startswith("1 of 10,000 calls")
 
-    def test_text_of_the_ledger_never_becomes_part_of_the_page(self, show):
+    def test_escapes_all_text(self, show):
         hostile = [
             "<script>window.hacked = 1</script>",
             "</script><script>window.hacked = 2</script>",
@@ -582,17 +582,17 @@ class TestOtherLedgers:
         page.click(".show")
         assert page.text("#found").startswith("1 of 6 calls")
 
-    def test_no_calls_are_a_page_too(self, show):
+    def test_page_without_calls(self, show):
         assert "no executions here yet" in show([]).text("main")
 
-    def test_failures_alone_are_a_page_too(self, show):
+    def test_page_with_only_failures(self, show):
         unknown = dict.fromkeys(("error_type", "estimated_cost", "saved_cost", "prompt_cache_saving"))
         failed = {"cached": False, "shared": False, "success": False, "timeline": (), **unknown}
         page = show([replace(entry, **failed) for entry in fleet_entries(30)])
         assert "No cost is known." in page.text("#money")
         assert page.text("#errors tbody strong") == "unknown"
 
-    def test_runs_far_apart_are_shown_one_by_one(self, show):
+    def test_starts_with_the_last_run(self, show):
         later = fleet_entries(50, run="b", start=START + timedelta(days=3))
         page = show(fleet_entries(50, run="a") + later)
         assert page.js("document.querySelector('#runs select').selectedOptions[0].text").endswith(

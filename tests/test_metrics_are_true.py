@@ -72,7 +72,7 @@ def to_the_cent(figures, usd):
     return figures == pytest.approx(usd, abs=1e-9)
 
 
-async def test_tokens_and_money_are_those_of_the_requests(project):
+async def test_tokens_and_cost_match_requests(project):
     plan = [None, None, faults.status(529), None, None, None]
     async with fleet(project, {**SERVER, "faults": plan}) as (orchestrator, server):
         run = orchestrator.execute_agent
@@ -106,7 +106,7 @@ async def test_tokens_and_money_are_those_of_the_requests(project):
     assert figures["by_workflow"]["review"]["executions"] == 2
 
 
-async def test_a_stream_that_broke_is_paid_for_and_one_that_was_refused_is_not(project):
+async def test_broken_stream_is_paid(project):
     plan = [faults.truncated_stream(after_events=3), None, faults.status(400)]
     async with fleet(project, {**SERVER, "faults": plan}) as (orchestrator, server):
         broken = await orchestrator.execute_agent("python-expert", "breaks at first")
@@ -124,7 +124,7 @@ async def test_a_stream_that_broke_is_paid_for_and_one_that_was_refused_is_not(p
     assert [line["attempts"] for line in written(project.parent / "metrics")] == [2, 1]
 
 
-async def test_an_agent_that_is_called_by_two_spellings_is_one(project):
+async def test_two_spellings_are_one_agent(project):
     (project.parent / "agents" / "mine.md").write_text(
         "---\nname: My Agent\n---\nYou help.\n", encoding="utf-8"
     )
@@ -136,7 +136,7 @@ async def test_an_agent_that_is_called_by_two_spellings_is_one(project):
         assert orchestrator.get_agent_performance("gone")["executions"] == 0
 
 
-async def test_calls_that_end_by_silence_count_as_timeouts(project):
+async def test_silence_counts_as_timeout(project):
     plan = [faults.silence_before_first_byte()] * 2
     limits = {"timeout_seconds": 0.2, "max_retries": 2, "deadline_seconds": 20, "clock": Clock()}
     async with fleet(project, {**SERVER, "faults": plan}, **limits) as (orchestrator, server):
@@ -148,7 +148,7 @@ async def test_calls_that_end_by_silence_count_as_timeouts(project):
     assert figures["service_ms"]["max"] >= 2 * 200
 
 
-async def test_latencies_lie_between_the_servers_time_and_the_callers(project):
+async def test_latency_is_within_bounds(project):
     pace, calls = 0.05, 6
     limits = {"clock": Clock(), "max_concurrent": 2}
     async with fleet(project, {**SERVER, "time_to_first_token": pace}, **limits) as (orchestrator, _):
@@ -167,7 +167,7 @@ async def test_latencies_lie_between_the_servers_time_and_the_callers(project):
     assert 3 * pace <= calls / figures["executions_per_second"] <= 1.1 * outside / 1000
 
 
-async def test_an_unknown_price_is_counted_and_not_added(project):
+async def test_unknown_price_is_not_added(project):
     async with fleet(project, SERVER) as (orchestrator, _):
         for task in ("a", "b", "a"):
             await orchestrator.execute_agent("python-expert", task, model="my-own-model")
@@ -176,7 +176,7 @@ async def test_an_unknown_price_is_counted_and_not_added(project):
     assert (figures["saved_usd"], figures["unknown_saving"]) == (0.0, 1)
 
 
-def test_a_second_process_and_the_sync_face_see_the_same(project, messages_server):
+def test_second_process_sees_the_same(project, messages_server):
     with AgentOrchestrator(str(project)) as orchestrator:
         for task in ("a", "b", "a"):
             assert orchestrator.run_agent("python-expert", task).success
@@ -187,7 +187,7 @@ def test_a_second_process_and_the_sync_face_see_the_same(project, messages_serve
     assert sum(one["total_tokens"] for one in exported) == figures["tokens"]["total"]
 
 
-async def test_nothing_is_kept_where_tracking_is_off(project):
+async def test_tracking_off_writes_nothing(project):
     async with fleet(project, SERVER, enable_tracking=False) as (orchestrator, _):
         await orchestrator.execute_agent("python-expert", "x")
     assert not (project.parent / "metrics").exists()
