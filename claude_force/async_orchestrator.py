@@ -429,7 +429,7 @@ def _row_runner(
         except CallError as error:
             return failed(CallLabels(agent_name), error, None, 0.0)
         except ConfigurationError as error:
-            gate.note(error)
+            gate.shut_if_fatal(error)
             raise
         cancelled |= isinstance(result.error, CancelledCallError)
         return result

@@ -18,7 +18,7 @@ from .engine.estimate import Estimate, Estimator
 from .engine.executor import CacheConfig, CachingExecutor, CallBackend
 from .engine.result_builder import CallLabels, ResultBuilder, log_result, notify
 from .errors import CallError
-from .limits.budget import Budget, price_by
+from .limits.budget import Budget, price_lookup
 from .limits.call_context import DEFAULT_CONTEXT, CallContext, Session
 from .limits.rate_limiter import Rates
 from .options import Options, check_cache_ttl, check_max_tokens, check_options
@@ -83,7 +83,7 @@ class CallRunner:
     @property
     def room(self) -> int:
         """How many calls of one run to have under way."""
-        return self.backend.most or task_limit(self._settings().sender.ceiling)
+        return self.backend.max_in_flight or task_limit(self._settings().sender.ceiling)
 
     @property
     def tracker(self) -> PerformanceTracker:
@@ -155,7 +155,7 @@ class CallRunner:
         try:
             context.check_open(call.model)
             with session:
-                reply = await self.backend.answer(
+                reply = await self.backend.execute(
                     call, policy, settings.cache, options.deadline_seconds, context
                 )
         except CallError as error:
@@ -182,11 +182,11 @@ class CallRunner:
         """What these tasks would use and cost; `prepare` makes the call of one or raises InputError."""
         settings = self._settings()
         price = await to_thread.run_sync(self.pool.price, settings.sender)
-        estimator = Estimator(self.pool.forecast, price)
+        estimator = Estimator(self.pool.token_estimator, price)
 
         async def is_cached(call: Call) -> bool:
-            repeats = estimator.repeats(self.backend.identity(call, settings.cache))
-            return cache == USE and (repeats or await self.backend.has(call, settings.cache))
+            repeats = estimator.is_repeated(self.backend.cache_key(call, settings.cache))
+            return cache == USE and (repeats or await self.backend.is_cached(call, settings.cache))
 
         return await estimator.estimate(tasks, prepare, is_cached)
 
@@ -218,7 +218,7 @@ class CallRunner:
 
     def close_files(self) -> None:
         """What is left of `close` when the event loop is gone."""
-        self.backend.shut()
+        self.backend.close_files()
         self._close_tracker()
 
     def _close_tracker(self) -> None:
@@ -253,5 +253,5 @@ def _with_saved_cost(call: Call, reply: Reply, options: Options) -> Reply:
     """A cached answer saves what it would cost at the caller's own price, where there is one."""
     if not (reply.cached and options.prices):
         return reply
-    own = price_by(options.prices, lambda *_: None)(call.model, reply.usage, call.options, reply.model)
+    own = price_lookup(options.prices, lambda *_: None)(call.model, reply.usage, call.options, reply.model)
     return reply if own is None else replace(reply, saved_cost=own)

@@ -1,6 +1,6 @@
 """What calls cost: the one road that money takes through the package, and how it adds up. USD. Pure.
 
-1. An attempt's tokens (`AttemptRecord`) get a price: a caller's own (`limits.budget.price_by`),
+1. An attempt's tokens (`AttemptRecord`) get a price: a caller's own (`limits.budget.price_lookup`),
    else that of the list (`limits.prices`): that of the model that was asked in the first, of the one that
    answered in the second. None is a cost that nobody knows; it is never taken for 0.
 2. Against the caps, attempt by attempt, whatever becomes of the call: `limits.budget.Budget`, or for calls

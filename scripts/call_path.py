@@ -70,32 +70,33 @@ async def _traced(project: Path, work: Callable[[AsyncAgentOrchestrator], Awaita
                 await asyncio.sleep(0.01)
                 if server.in_flight:
                     break
-            path = CallPath(tuple(_to_transport(_frames())))
+            path = _path()
             await call
     return path
 
 
-def _frames() -> Iterator[Frame]:
-    """Those of all tasks: a task that starts another one comes before it."""
-    for task in sorted(asyncio.all_tasks(), key=_number):
-        waits: Any = task.get_coro()
-        while waits is not None:
-            code = getattr(waits, "cr_code", None) or getattr(waits, "ag_code", None)
-            if code is not None and str(PACKAGE) in code.co_filename:
-                name = Path(code.co_filename).relative_to(PACKAGE).with_suffix("")
-                yield Frame(".".join(name.parts), waits.__qualname__)
-            waits = getattr(waits, "cr_await", None) or getattr(waits, "ag_await", None)
+def _path() -> CallPath:
+    """The frames of the caller's task, then those of the task that its call runs in."""
+    tasks = [list(_frames(task.get_coro())) for task in asyncio.all_tasks()]
+    (sending,) = [frames for frames in tasks if any(map(_is_transport, frames))]
+    (calling,) = [frames for frames in tasks if any("execute_agent" in frame.function for frame in frames)]
+    frames = calling if calling is sending else calling + sending
+    last = next(number for number, frame in enumerate(frames) if _is_transport(frame))
+    return CallPath(tuple(frames[: last + 1]))
 
 
-def _number(task: asyncio.Task[Any]) -> int:
-    return int(task.get_name().rpartition("-")[2])
+def _frames(waiting: Any) -> Iterator[Frame]:
+    """The suspended coroutines of one task that are the package's, outermost first."""
+    while waiting is not None:
+        code = getattr(waiting, "cr_code", None) or getattr(waiting, "ag_code", None)
+        if code is not None and str(PACKAGE) in code.co_filename:
+            name = Path(code.co_filename).relative_to(PACKAGE).with_suffix("")
+            yield Frame(".".join(name.parts), waiting.__qualname__)
+        waiting = getattr(waiting, "cr_await", None) or getattr(waiting, "ag_await", None)
 
 
-def _to_transport(frames: Iterator[Frame]) -> Iterator[Frame]:
-    for frame in frames:
-        yield frame
-        if frame.module.startswith("transport."):
-            return
+def _is_transport(frame: Frame) -> bool:
+    return frame.module.startswith("transport.")
 
 
 def write_project(folder: Path) -> Path:

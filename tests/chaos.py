@@ -20,13 +20,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from claude_force.clock import Clock
-from claude_force.limits.budget import price_by
+from claude_force.limits.budget import price_lookup
 from claude_force.testing import MessagesServer, RateLimit, faults
 from claude_force.transport.messages import read_usage
 
 MODEL = "claude-sonnet-5-5"
 PRICES = {MODEL: {"input": 3.0, "output": 15.0}}
-PRICE = price_by(PRICES, lambda *_: None)
+PRICE = price_lookup(PRICES, lambda *_: None)
 AGENTS = ("alpha", "beta", "gamma")
 MAX_TOKENS = 300
 TTL_HOURS = 2

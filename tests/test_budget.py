@@ -22,14 +22,14 @@ from claude_force.errors import (
     ServerError,
     UnknownPriceError,
 )
-from claude_force.limits.budget import Budget, price_by, to_nano_usd, worst_cost
+from claude_force.limits.budget import Budget, price_lookup, to_nano_usd, worst_cost
 from claude_force.limits.call_context import CallContext
 from claude_force.testing import faults
 from claude_force.types import Call, Reply, Usage
 
 MODEL = "claude-sonnet-5-5"
 PRICES = {MODEL: {"input": 3.0, "output": 15.0}}
-PRICE = price_by(PRICES, lambda *_: None)
+PRICE = price_lookup(PRICES, lambda *_: None)
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ class TestBudget:
 
     @given(st.text(max_size=200), st.text(max_size=200), st.integers(1, 5000))
     def test_the_worst_is_above_anything_that_can_be_billed(self, system, task, max_tokens):
-        price = price_by(PRICES, lambda *_: None)
+        price = price_lookup(PRICES, lambda *_: None)
         call = Call("a", (system,), task, MODEL, max_tokens)
         size = len((system + task).encode("utf-8", "surrogatepass"))
         for usage in (
@@ -143,19 +143,19 @@ class TestBudget:
         assert worst_cost(Call("a", (), "x", MODEL, 7), price) is None
 
     def test_prices_of_the_callers_own(self):
-        price = price_by({"m": {"input": 1.0, "output": 2.0, "cache_read": 0.5}}, lambda *_: 7.0)
+        price = price_lookup({"m": {"input": 1.0, "output": 2.0, "cache_read": 0.5}}, lambda *_: 7.0)
         assert price("m", Usage(1_000_000, 1_000_000, 1_000_000, 1_000_000)) == 1 + 2 + 1.25 + 0.5
         assert price("other", Usage()) == 7.0
 
     def test_of_the_callers_prices_each_kind_of_token_has_its_own(self):
         usage = Usage(2_000_000, 3_000_000, 9_000_000, 5_000_000, 4_000_000)
-        usual = price_by({"m": {"input": 3.0, "output": 7.0}}, lambda *_: None)
+        usual = price_lookup({"m": {"input": 3.0, "output": 7.0}}, lambda *_: None)
         assert usual("m", usage) == pytest.approx(2 * 3 + 3 * 7 + 5 * 3.75 + 4 * 6 + 5 * 0.3)
         rates = {"input": 3.0, "output": 7.0, "cache_write": 11.0, "cache_write_1h": 13.0, "cache_read": 0.0}
-        assert price_by({"m": rates}, lambda *_: None)("m", usage) == 2 * 3 + 3 * 7 + 5 * 11 + 4 * 13
+        assert price_lookup({"m": rates}, lambda *_: None)("m", usage) == 2 * 3 + 3 * 7 + 5 * 11 + 4 * 13
 
     def test_other_models_are_priced_as_ever_with_the_options_of_the_call(self):
-        price = price_by({"m": {"input": 1.0, "output": 2.0}}, lambda *asked: asked)
+        price = price_lookup({"m": {"input": 1.0, "output": 2.0}}, lambda *asked: asked)
         assert price("other", Usage(1), {"speed": "fast"}) == ("other", Usage(1), {"speed": "fast"})
         assert price("other", Usage(1)) == ("other", Usage(1), {})
 
@@ -163,12 +163,12 @@ class TestBudget:
     def test_prices_that_are_missing_or_of_nothing_known_are_refused_by_name(self, given):
         named = f"prices['m'] has {sorted(given)}; give input and output"
         with pytest.raises(InvalidOptionError, match=re.escape(named) + ".* from the usual cache_write"):
-            price_by({"m": given}, lambda *_: None)
+            price_lookup({"m": given}, lambda *_: None)
 
     @pytest.mark.parametrize("rate", ["1", None, -0.1, float("nan"), float("inf")])
     def test_a_rate_that_is_none_is_refused_by_name(self, rate):
         with pytest.raises(InvalidOptionError, match=rf"prices\['m'\]\['output'\] is {rate!r}; give USD"):
-            price_by({"m": {"input": 0, "output": rate}}, lambda *_: None)
+            price_lookup({"m": {"input": 0, "output": rate}}, lambda *_: None)
 
 
 class WatchedBudget(Budget):

@@ -108,7 +108,7 @@ def test_the_first_answer_itself_counts_which_its_headers_have_not_counted_yet()
     async def work():
         wire, told = Wire(), headers(6_000, 6_000, "output-tokens")
         await wire.send("first", 0.0, need=TokenCost(1, 0, 500), told=told, usage=Usage(0, 400))
-        pace = wire.gate.queue_of("m").pace
+        pace = wire.gate.queue_of("m").rate_limiter
         return pace.wait(TokenCost(1, 0, 5_300), 0.0), pace.wait(TokenCost(1, 0, 5_400), 0.0)
 
     # Of the 6,000, 400 are used and a twentieth stays.
@@ -208,7 +208,7 @@ def test_what_an_attempt_used_takes_the_place_of_what_it_was_to_need(usage, ends
     async def work():
         wire = Wire(room=10, rates=Rates(None, 6_000, None))
         await wire.all(wire.send("a", 0.0, ends, need=TokenCost(1, 1_000, 0), usage=usage))
-        return wire.gate.queue_of("m").pace.wait(TokenCost(1, 600, 0), 0.0) or 1
+        return wire.gate.queue_of("m").rate_limiter.wait(TokenCost(1, 600, 0), 0.0) or 1
 
     assert run(work()) == pytest.approx(waits)
 
@@ -220,7 +220,7 @@ def test_a_refused_request_counts_as_none(ends, waits):
     async def work():
         wire = Wire(rates=Rates(5))
         await wire.all(wire.send("a", 0.0, ends))
-        return wire.gate.queue_of("m").pace.wait(ONE, 0.0)
+        return wire.gate.queue_of("m").rate_limiter.wait(ONE, 0.0)
 
     assert run(work()) == pytest.approx(waits)
 

@@ -10,7 +10,7 @@ from ledgers import executed
 
 from claude_force.bulk import ProgressTracker, ResultsFile, RunSummary, TaskRow
 from claude_force.costs import CostTotals, clear_cost, is_unpriced, without_cost
-from claude_force.engine.result_builder import CallLabels, shared, succeeded
+from claude_force.engine.result_builder import CallLabels, as_shared, succeeded
 from claude_force.engine.result_json import as_cached
 from claude_force.errors import OverloadedError
 from claude_force.ledger.encoder import encode_line
@@ -118,7 +118,7 @@ def kept_in_a_run(reply):
     return as_cached(succeeded(CallLabels("a"), replace(reply, wasted_cost=0.0), 1.0), 1.0)
 
 
-@pytest.mark.parametrize("again", [shared, delivered_before, kept_in_a_run])
+@pytest.mark.parametrize("again", [as_shared, delivered_before, kept_in_a_run])
 class TestAnAnswerThatIsGivenAgain:
     def test_costs_nothing_and_saves_its_price(self, again):
         once = again(PAID)

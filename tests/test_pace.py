@@ -95,7 +95,7 @@ class TestBucket:
 class TestPace:
     def test_nothing_is_known_before_the_first_answer(self):
         pace = RateLimiter(NO_RATES, 0.0)
-        assert not pace.knows
+        assert not pace.has_limits
         assert pace.rates() == Rates()
         assert pace.wait(TokenCost(1, 1e9, 1e9), 0.0) == 0
 
@@ -107,8 +107,8 @@ class TestPace:
     def test_each_kind_has_headers_and_a_limit_of_its_own(self, kind):
         name = ("requests", "input-tokens", "output-tokens")[kind]
         pace, only = RateLimiter(Rates(), 0.0), TokenCost(*(float(at == kind) for at in range(3)))
-        pace.learn(headers(name, 600, 30), 0.0, 0.0)
-        assert pace.knows
+        pace.update_from_headers(headers(name, 600, 30), 0.0, 0.0)
+        assert pace.has_limits
         assert pace.rates() == Rates(*(600 if at == kind else None for at in range(3)))
         assert pace.wait(only, 0.0) == pytest.approx(0.1)
         assert pace.wait(TokenCost(*(100.0 * (at != kind) for at in range(3))), 0.0) == 0
@@ -123,7 +123,7 @@ class TestPace:
     @pytest.mark.parametrize(("limit", "at_once"), [(600, 60), (5, 1)])
     def test_of_a_limit_by_hand_a_tenth_can_be_taken_at_once_and_at_least_one_request(self, limit, at_once):
         pace = RateLimiter(Rates(limit), 7.0)
-        assert pace.knows
+        assert pace.has_limits
         assert pace.wait(TokenCost(at_once), 7.0) == 0
         pace.take(TokenCost(at_once), 7.0)
         assert pace.wait(TokenCost(1), 7.0) == pytest.approx(60 / limit)
@@ -136,10 +136,10 @@ class TestPace:
         other = one.share_manual_limits()
         other.take(TokenCost(6), 0.0)
         assert one.wait(TokenCost(1), 0.0) == 1
-        one.learn(headers("output-tokens", 1000, 1000), 0.0, 0.0)
+        one.update_from_headers(headers("output-tokens", 1000, 1000), 0.0, 0.0)
         assert other.rates() == Rates(60, None, None)
-        other.learn(headers("output-tokens", 500, 500), 0.0, 0.0)
-        other.learn(headers("requests", 100, 100), 0.0, 0.0)
+        other.update_from_headers(headers("output-tokens", 500, 500), 0.0, 0.0)
+        other.update_from_headers(headers("requests", 100, 100), 0.0, 0.0)
         assert one.rates(other) == other.rates(one) == Rates(60, None, 1500)
         assert one.rates() == Rates(60, None, 1000)
         assert RateLimiter(Rates(600), 0.0).rates(other).requests == 100
@@ -147,18 +147,20 @@ class TestPace:
     def test_one_can_wait_for_what_no_other_model_shares_alone(self):
         pace = RateLimiter(Rates(60), 0.0)
         pace.take(TokenCost(12), 0.0)
-        assert pace.wait_for_own(TokenCost(1), 0.0) == 0
-        pace.learn({**headers("requests", 60, 1), **headers("output-tokens", 600, 60)}, 0.0, 0.0)
+        assert pace.wait_for_model_limits(TokenCost(1), 0.0) == 0
+        pace.update_from_headers(
+            {**headers("requests", 60, 1), **headers("output-tokens", 600, 60)}, 0.0, 0.0
+        )
         # Twelve requests are under way, and a twentieth of each limit stays.
-        assert pace.wait_for_own(TokenCost(1), 0.0) == 15
-        assert pace.wait_for_own(TokenCost(0, 0, 200), 0.0) == 17
-        assert pace.wait_for_own(TokenCost(1, 0, 200), 0.0) == 17
-        assert pace.wait_for_own(TokenCost(1), 15.0) == 0
+        assert pace.wait_for_model_limits(TokenCost(1), 0.0) == 15
+        assert pace.wait_for_model_limits(TokenCost(0, 0, 200), 0.0) == 17
+        assert pace.wait_for_model_limits(TokenCost(1, 0, 200), 0.0) == 17
+        assert pace.wait_for_model_limits(TokenCost(1), 15.0) == 0
 
     def test_of_a_limit_that_is_new_to_it_what_the_answer_wrote_after_its_headers_is_taken_off(self):
         pace = RateLimiter(NO_RATES, 0.0)
         told = {**headers("output-tokens", 600, 600), **headers("requests", 600, 600)}
-        pace.learn(told, 0.0, 0.0, written=100.0)
+        pace.update_from_headers(told, 0.0, 0.0, written=100.0)
         assert pace.wait(TokenCost(0, 0, 470), 0.0) == 0
         assert pace.wait(TokenCost(0, 0, 471), 0.0) == pytest.approx(0.1)
         assert pace.wait(TokenCost(570, 0, 0), 0.0) == 0
@@ -168,28 +170,28 @@ class TestPace:
         for _ in range(3):
             pace.take(need, 0.0)
         pace.settle(need, need, 0.0)
-        pace.learn(headers("input-tokens", 1000, 800), 0.0, 0.0)
+        pace.update_from_headers(headers("input-tokens", 1000, 800), 0.0, 0.0)
         # Two are under way, and a twentieth of the limit stays.
         assert pace.wait(TokenCost(1, 550), 0.0) == 0
         assert pace.wait(TokenCost(1, 551), 0.0) > 0
 
     def test_a_limit_of_nothing_is_none(self):
         pace = RateLimiter(Rates(), 0.0)
-        pace.learn(headers(limit=0, remaining=0), 0.0, 0.0)
-        assert not pace.knows
+        pace.update_from_headers(headers(limit=0, remaining=0), 0.0, 0.0)
+        assert not pace.has_limits
 
     def test_a_limit_alone_tells_nothing_and_nothing_left_is_something(self):
         pace = RateLimiter(Rates(), 0.0)
-        pace.learn({"anthropic-ratelimit-requests-limit": "60"}, 0.0, 0.0)
-        assert not pace.knows
-        pace.learn(headers(remaining=0), 0.0, 0.0)
+        pace.update_from_headers({"anthropic-ratelimit-requests-limit": "60"}, 0.0, 0.0)
+        assert not pace.has_limits
+        pace.update_from_headers(headers(remaining=0), 0.0, 0.0)
         assert pace.wait(TokenCost(1), 0.0) == pytest.approx(4)
 
     def test_it_learns_from_headers_and_leaves_room_for_what_is_under_way(self):
         pace = RateLimiter(Rates(), 0.0)
         pace.take(TokenCost(1, 100, 100), 0.0)
         pace.take(TokenCost(1, 100, 100), 0.0)
-        pace.learn(headers(remaining=58), 0.0, 0.0)
+        pace.update_from_headers(headers(remaining=58), 0.0, 0.0)
         assert pace.rates().requests == 60
         # Of 58, two may be those under way, and a twentieth of the limit stays.
         assert pace.wait(TokenCost(53), 0.0) == 0
@@ -197,26 +199,26 @@ class TestPace:
 
     def test_others_who_use_the_same_limit_are_seen(self):
         pace = RateLimiter(Rates(), 0.0)
-        pace.learn(headers(remaining=60), 0.0, 0.0)
-        pace.learn(headers(remaining=5), 10.0, 10.0)
+        pace.update_from_headers(headers(remaining=60), 0.0, 0.0)
+        pace.update_from_headers(headers(remaining=5), 10.0, 10.0)
         assert pace.wait(TokenCost(3), 10.0) == pytest.approx(1)
 
     def test_an_answer_that_tells_of_more_than_is_known_to_be_left_changes_nothing(self):
         pace = RateLimiter(Rates(), 0.0)
-        pace.learn(headers(remaining=5), 0.0, 0.0)
-        pace.learn(headers(remaining=60), 0.0, 0.0)
+        pace.update_from_headers(headers(remaining=5), 0.0, 0.0)
+        pace.update_from_headers(headers(remaining=60), 0.0, 0.0)
         assert pace.wait(TokenCost(3), 0.0) == pytest.approx(1)
 
     def test_what_came_in_since_the_request_was_sent_counts(self):
         pace = RateLimiter(Rates(), 0.0)
-        pace.learn(headers(remaining=60), 0.0, 0.0)
-        pace.learn(headers(remaining=0), 10.0, 40.0)
+        pace.update_from_headers(headers(remaining=60), 0.0, 0.0)
+        pace.update_from_headers(headers(remaining=0), 10.0, 40.0)
         assert pace.wait(TokenCost(27), 40.0) == pytest.approx(0)
         assert pace.wait(TokenCost(28), 40.0) == pytest.approx(1)
 
     def test_no_more_is_there_than_the_limit_however_long_the_answer_took(self):
         pace = RateLimiter(Rates(), 0.0)
-        pace.learn(headers(remaining=60), 0.0, 600.0)
+        pace.update_from_headers(headers(remaining=60), 0.0, 600.0)
         assert pace.wait(TokenCost(57), 600.0) == 0
         pace.take(TokenCost(57), 600.0)
         assert pace.wait(TokenCost(1), 600.0) == pytest.approx(1)
@@ -233,21 +235,21 @@ class TestPace:
     @pytest.mark.parametrize("text", ["", "many", "nan", "-1", "inf"])
     def test_headers_that_make_no_sense_are_left_alone(self, text):
         pace = RateLimiter(Rates(), 0.0)
-        pace.learn(headers(limit=text), 0.0, 0.0)
-        pace.learn(headers(remaining=text), 0.0, 0.0)
-        assert not pace.knows
+        pace.update_from_headers(headers(limit=text), 0.0, 0.0)
+        pace.update_from_headers(headers(remaining=text), 0.0, 0.0)
+        assert not pace.has_limits
 
     def test_a_limit_that_changes_is_followed(self):
         pace = RateLimiter(Rates(), 0.0)
-        pace.learn(headers(), 0.0, 0.0)
-        pace.learn(headers(limit=600, remaining=600), 0.0, 0.0)
+        pace.update_from_headers(headers(), 0.0, 0.0)
+        pace.update_from_headers(headers(limit=600, remaining=600), 0.0, 0.0)
         assert pace.wait(TokenCost(570), 0.0) == 0
         pace.take(TokenCost(570), 0.0)
         assert pace.wait(TokenCost(1), 0.0) == pytest.approx(0.1)
 
     def test_the_tighter_of_two_limits_counts(self):
         pace = RateLimiter(Rates(30, None, None), 0.0)
-        pace.learn(headers(), 0.0, 0.0)
+        pace.update_from_headers(headers(), 0.0, 0.0)
         assert pace.rates() == Rates(30, None, None)
         assert pace.wait(TokenCost(4), 0.0) == pytest.approx(0)
         pace.take(TokenCost(4), 0.0)
@@ -260,21 +262,21 @@ class TestForecast:
 
     def test_a_model_is_judged_by_its_own_counts(self):
         forecast = TokenEstimator()
-        first = forecast.need(self.call())
+        first = forecast.estimate(self.call())
         assert first.input_tokens == pytest.approx(300)
         forecast.observe(self.call(), Usage(525, 40))
-        assert forecast.need(self.call()).input_tokens == pytest.approx(525)
-        assert forecast.need(self.call()).output_tokens == 40
+        assert forecast.estimate(self.call()).input_tokens == pytest.approx(525)
+        assert forecast.estimate(self.call()).output_tokens == 40
 
     def test_what_the_prompt_cache_has_is_not_counted(self):
         forecast = TokenEstimator()
         forecast.observe(self.call(), Usage(100, 40, 0, 200))
-        assert forecast.need(self.call()).input_tokens == pytest.approx(100)
+        assert forecast.estimate(self.call()).input_tokens == pytest.approx(100)
         assert billable_usage(Usage(100, 40, 50, 200)) == TokenCost(1, 150, 40)
 
     def test_an_answer_is_never_longer_than_it_may_be(self):
         forecast = TokenEstimator()
-        assert forecast.need(Call("a", (), "x", MODEL, 16)).output_tokens == 16
+        assert forecast.estimate(Call("a", (), "x", MODEL, 16)).output_tokens == 16
 
     @given(st.lists(st.integers(1, 4000), min_size=1, max_size=200))
     def test_the_mean_stays_within_what_was_seen(self, answers):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from claude_force.errors import InvalidOptionError
 from claude_force.limits import prices as pricing
-from claude_force.limits.budget import price_by, worst_cost
+from claude_force.limits.budget import price_lookup, worst_cost
 from claude_force.limits.prices import cost
 from claude_force.types import Call, Usage
 
@@ -142,17 +142,19 @@ class TestOwnPrices:
     }
 
     def test_they_come_first_and_their_cache_has_the_usual_prices(self):
-        price = price_by(self.OWN, lambda *_: None)
+        price = price_lookup(self.OWN, lambda *_: None)
         assert price("mine", Usage(1000, 100)) == pytest.approx(0.003 + 0.0015)
         # 1.25 of input for 5 minutes, 2 for an hour, 0.1 for a read.
         assert price("mine", Usage(0, 0, 3000, 1000, 1000)) == pytest.approx(0.0075 + 0.006 + 0.0003)
         assert price("all", Usage(100, 100, 300, 100, 100)) == pytest.approx(0.0006)
 
     def test_they_hold_whatever_the_options(self):
-        assert price_by(self.OWN, cost)("mine", Usage(1000, 100), {"speed": "fast"}) == pytest.approx(0.0045)
+        assert price_lookup(self.OWN, cost)("mine", Usage(1000, 100), {"speed": "fast"}) == pytest.approx(
+            0.0045
+        )
 
     def test_other_models_keep_the_lists_price_with_their_options(self):
-        price = price_by(self.OWN, cost)
+        price = price_lookup(self.OWN, cost)
         assert price("nobodys", Usage(1, 1)) is None
         known(SONNET)
         assert price(SONNET, Usage(1000, 100)) == cost(SONNET, Usage(1000, 100))
@@ -161,4 +163,4 @@ class TestOwnPrices:
     @pytest.mark.parametrize("rate", ["3", None, -1, float("nan"), float("inf")])
     def test_a_rate_has_to_be_an_amount(self, rate):
         with pytest.raises(InvalidOptionError, match=r"prices\['m'\]\['output'\]"):
-            price_by({"m": {"input": 1.0, "output": rate}}, cost)
+            price_lookup({"m": {"input": 1.0, "output": rate}}, cost)

@@ -7,12 +7,12 @@ import pytest
 
 from claude_force.engine.result_builder import (
     CallLabels,
+    as_shared,
     failed,
     is_answer,
     is_unsent,
     log_result,
     notify,
-    shared,
     succeeded,
 )
 from claude_force.errors import (
@@ -95,7 +95,7 @@ class TestSuccess:
         assert (result.metadata["cached"], result.metadata["cache_age_seconds"]) == (True, 60.0)
 
     def test_shared_answer_is_paid_for_once(self):
-        other = shared(REPLY)
+        other = as_shared(REPLY)
         assert (other.shared, other.cost, other.wasted_cost, other.saved_cost) == (True, 0.0, 0.0, 0.25)
         result = succeeded(RUN, other, 1.0)
         assert (result.shared, result.cost, result.saved_cost, result.output) == (True, 0.0, 0.25, "Fine.")

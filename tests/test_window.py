@@ -57,7 +57,7 @@ class TestWindow:
         """The pauses that so many 529 in a row start, the next of them always at the end of the last."""
         pauses = []
         for _ in range(times):
-            pauses.append(window.failed(OverloadedError("busy"), now, now))
+            pauses.append(window.record_failure(OverloadedError("busy"), now, now))
             now += window.wait(now)
         return pauses
 
@@ -75,8 +75,8 @@ class TestWindow:
 
     def test_room_is_counted_in_whole_attempts(self):
         window = self.window(100, adaptive=True)
-        window.failed(OverloadedError("busy"), 0.0, 0.0)
-        window.succeeded(0.0, 5, True)
+        window.record_failure(OverloadedError("busy"), 0.0, 0.0)
+        window.record_success(0.0, 5, True)
         assert window.size == pytest.approx(5.2)
         assert window.has_room(4)
         assert not window.has_room(5)
@@ -84,7 +84,7 @@ class TestWindow:
     def test_no_window_grows_above_its_ceiling(self):
         for adaptive in (True, False):
             window = self.window(5, adaptive)
-            window.succeeded(0.0, 5, True)
+            window.record_success(0.0, 5, True)
             assert window.size == 5
 
     @pytest.mark.parametrize("adaptive", [True, False])
@@ -92,40 +92,42 @@ class TestWindow:
         window = self.window(8, adaptive)
         window.reduce_ceiling(3, 100.0)
         for _ in range(100):
-            window.succeeded(129.9, 3, True)
+            window.record_success(129.9, 3, True)
         assert (int(window.size), window.has_room(3)) == (3, False)
-        window.succeeded(130.0, 3, False)
+        window.record_success(130.0, 3, False)
         assert window.size == 3
         for _ in range(4):
-            window.succeeded(130.0, 3, True)
+            window.record_success(130.0, 3, True)
         assert int(window.size) == 4
         for _ in range(100):
-            window.succeeded(130.0, 4, True)
+            window.record_success(130.0, 4, True)
         assert window.size == 8
 
     def test_a_lowered_ceiling_holds_after_a_storm_too(self):
         window = self.window(40, adaptive=True)
-        window.succeeded(0.0, 30, True)
+        window.record_success(0.0, 30, True)
         window.reduce_ceiling(3, 0.0)
         self.busy(window, 5, 0.0)
         for _ in range(20):
-            window.succeeded(29.0, 3, True)
+            window.record_success(29.0, 3, True)
         assert window.size == 3
 
     def test_a_ceiling_that_is_lowered_again_waits_again(self):
         window = self.window(8)
         window.reduce_ceiling(3, 0.0)
         window.reduce_ceiling(0, 30.0)
-        window.succeeded(59.0, 1, True)
+        window.record_success(59.0, 1, True)
         assert window.size == 1
-        window.succeeded(60.0, 1, True)
+        window.record_success(60.0, 1, True)
         assert window.size == 2
 
     def test_the_spread_of_a_pause_is_half_a_second(self):
         latest = self.window(uniform=lambda low, high: high)
-        assert latest.failed(RateLimitError("later", retry_after=9.0), 0.0, 0.0) == 9.5
+        assert latest.record_failure(RateLimitError("later", retry_after=9.0), 0.0, 0.0) == 9.5
         pauses = {
-            AdaptiveConcurrencyLimit(10, False).failed(RateLimitError("later", retry_after=9.0), 0.0, 0.0)
+            AdaptiveConcurrencyLimit(10, False).record_failure(
+                RateLimitError("later", retry_after=9.0), 0.0, 0.0
+            )
             for _ in "1234"
         }
         assert len(pauses) > 1
@@ -133,12 +135,12 @@ class TestWindow:
 
     def test_a_busy_server_that_names_a_time_is_left_alone_until_then(self):
         window = self.window()
-        assert window.failed(OverloadedError("busy", retry_after=3.0), 0.0, 1.0) == 3
+        assert window.record_failure(OverloadedError("busy", retry_after=3.0), 0.0, 1.0) == 3
         assert window.wait(1.0) == 3
         assert window.size == 1
 
     def test_a_429_that_names_a_shorter_time_than_is_guessed_holds_back_as_long_as_that(self):
-        assert self.window().failed(RateLimitError("later", retry_after=0.25), 0.0, 0.0) == 1
+        assert self.window().record_failure(RateLimitError("later", retry_after=0.25), 0.0, 0.0) == 1
 
     @pytest.mark.parametrize(("ceiling", "failures"), [(1, 5), (10, 10), (100, 20)])
     @pytest.mark.parametrize("adaptive", [True, False])
@@ -155,44 +157,44 @@ class TestWindow:
         window = self.window()
         for _ in range(3):
             assert self.busy(window, 9, 1.0) == [0] * 9
-            window.succeeded(1.0, 1, True)
+            window.record_success(1.0, 1, True)
 
     def test_a_connection_that_is_lost_after_answers_came_is_a_storm_too(self):
         window = self.window()
-        window.succeeded(0.0, 1, True)
-        pauses = [window.failed(ConnectionFailedError("gone"), 1.0, 1.0) for _ in range(10)]
+        window.record_success(0.0, 1, True)
+        pauses = [window.record_failure(ConnectionFailedError("gone"), 1.0, 1.0) for _ in range(10)]
         assert pauses == [0] * 9 + [0.5]
 
     def test_probes_come_after_at_most_1_2_4_and_so_on_to_20_seconds_and_after_a_success_from_the_start(self):
         window = self.window(uniform=lambda low, high: high)
         assert self.busy(window, 16, 0.0)[9:] == [1, 2, 4, 8, 16, 20, 20]
-        window.succeeded(100.0, 1, False)
+        window.record_success(100.0, 1, False)
         assert self.busy(window, 7, 100.0)[3:] == [0, 1, 2, 4]
 
     def test_what_was_sent_before_a_silence_does_not_make_it_longer(self):
         window = self.window()
         self.busy(window, 10, 1.0)
-        assert window.failed(OverloadedError("busy"), 0.5, 1.2) == 0
+        assert window.record_failure(OverloadedError("busy"), 0.5, 1.2) == 0
         assert window.wait(1.2) == pytest.approx(0.3)
-        window.succeeded(0.5, 10, True)
+        window.record_success(0.5, 10, True)
         assert window.size == 1
 
     def test_a_storm_never_ends_before_the_time_that_the_server_named(self):
         window = self.window(5)
         for _ in range(4):
-            window.failed(OverloadedError("busy"), 0.0, 0.0)
-        assert window.failed(OverloadedError("busy", retry_after=30.0), 0.0, 0.0) == 30
-        assert window.failed(OverloadedError("busy"), 30.0, 30.0) == 1
+            window.record_failure(OverloadedError("busy"), 0.0, 0.0)
+        assert window.record_failure(OverloadedError("busy", retry_after=30.0), 0.0, 0.0) == 30
+        assert window.record_failure(OverloadedError("busy"), 30.0, 30.0) == 1
 
     def test_after_a_storm_it_grows_fast_to_what_was_proven_and_after_a_second_one_to_half_of_that(self):
         window, sizes = self.window(100, adaptive=True), []
-        window.succeeded(0.0, 8, False)
+        window.record_success(0.0, 8, False)
         for now in (100.0, 200.0, 300.0):
-            while not window.failed(OverloadedError("busy"), now, now):
+            while not window.record_failure(OverloadedError("busy"), now, now):
                 pass
-            window.succeeded(now + 50.0, 1, False)
+            window.record_success(now + 50.0, 1, False)
             for _ in range(8):
-                window.succeeded(now + 50.0, 1, True)
+                window.record_success(now + 50.0, 1, True)
             sizes.append(int(window.size))
         # 7, 3 and 1 by whole ones, and the rest by one for each window.
         assert sizes == [8, 5, 4]
@@ -200,112 +202,112 @@ class TestWindow:
     @pytest.mark.parametrize(("adaptive", "size"), [(False, 10), (True, 8)])
     def test_however_many_probes_a_storm_takes_it_grows_to_the_same_again(self, adaptive, size):
         window = self.window(10, adaptive)
-        window.succeeded(0.0, 8, False)
+        window.record_success(0.0, 8, False)
         assert any(self.busy(window, 14, 1.0)[-2:])
-        window.succeeded(1000.0, 1, False)
+        window.record_success(1000.0, 1, False)
         for _ in range(size - 1):
-            window.succeeded(1000.0, 1, True)
+            window.record_success(1000.0, 1, True)
         assert window.size == size
 
     def test_failures_with_no_success_among_them_are_one_cut_whenever_they_began(self):
         window = self.window(100, adaptive=True)
-        window.failed(OverloadedError("busy"), 0.0, 0.0)
-        window.failed(OverloadedError("busy"), 1.0, 1.0)
+        window.record_failure(OverloadedError("busy"), 0.0, 0.0)
+        window.record_failure(OverloadedError("busy"), 1.0, 1.0)
         assert window.size == 5
 
     def test_what_begins_in_the_moment_of_a_cut_begins_after_it(self):
         window = self.window()
-        window.failed(OverloadedError("busy"), 0.0, 1.0)
-        assert window.failed(RateLimitError("before it"), 0.9, 1.0) == 0
-        assert window.failed(RateLimitError("after it"), 1.0, 1.0) == 1
+        window.record_failure(OverloadedError("busy"), 0.0, 1.0)
+        assert window.record_failure(RateLimitError("before it"), 0.9, 1.0) == 0
+        assert window.record_failure(RateLimitError("after it"), 1.0, 1.0) == 1
 
     def test_no_cut_leaves_less_than_one(self):
         window = self.window(1, adaptive=True)
-        window.failed(OverloadedError("busy"), 0.0, 0.0)
+        window.record_failure(OverloadedError("busy"), 0.0, 0.0)
         assert window.size == 1
 
     def test_a_failure_that_names_no_time_holds_back_nobody(self):
         window = self.window()
-        window.succeeded(0.0, 1, True)
-        assert window.failed(OverloadedError("busy"), 1.0, 1.0) == 0
-        assert window.failed(ServerError("failed", retry_after=5.0), 1.0, 1.0) == 0
+        window.record_success(0.0, 1, True)
+        assert window.record_failure(OverloadedError("busy"), 1.0, 1.0) == 0
+        assert window.record_failure(ServerError("failed", retry_after=5.0), 1.0, 1.0) == 0
         assert window.wait(1.0) == 0
         assert window.size == 10
 
     def test_the_longest_time_that_was_named_counts(self):
         window = self.window()
-        assert window.failed(RateLimitError("later", retry_after=9.0), 0.0, 0.0) == 9
-        assert window.failed(RateLimitError("later", retry_after=2.0), 0.0, 0.0) == 0
+        assert window.record_failure(RateLimitError("later", retry_after=9.0), 0.0, 0.0) == 9
+        assert window.record_failure(RateLimitError("later", retry_after=2.0), 0.0, 0.0) == 0
         assert window.wait(4.0) == 5
 
     def test_a_429_that_names_no_time_holds_all_back_for_ever_longer_until_answers_come(self):
         window, now, pauses = self.window(), 0.0, []
         for _ in range(6):
-            pauses.append(window.failed(RateLimitError("no"), now, now))
-            assert window.failed(RateLimitError("of the same burst"), now - 1.0, now) == 0
+            pauses.append(window.record_failure(RateLimitError("no"), now, now))
+            assert window.record_failure(RateLimitError("of the same burst"), now - 1.0, now) == 0
             now += window.wait(now)
-            window.succeeded(now, 1, True)
+            window.record_success(now, 1, True)
         # Each success takes a tenth off.
         assert pauses == pytest.approx([1, 1.8, 3.24, 5.832, 10, 10])
         for _ in range(50):
-            window.succeeded(now, 1, True)
-        assert window.failed(RateLimitError("no"), now, now) == 1
+            window.record_success(now, 1, True)
+        assert window.record_failure(RateLimitError("no"), now, now) == 1
 
     def test_after_a_pause_it_begins_with_one_and_each_success_makes_room_for_one_more(self):
         window = self.window()
-        window.failed(RateLimitError("later", retry_after=9.0), 0.0, 0.0)
+        window.record_failure(RateLimitError("later", retry_after=9.0), 0.0, 0.0)
         sizes = [window.size]
         for _ in range(20):
-            window.succeeded(9.0, 1, True)
+            window.record_success(9.0, 1, True)
             sizes.append(window.size)
         assert sizes == [*range(1, 11), *[10] * 11]
 
     def test_failures_of_a_final_kind_change_nothing(self):
         window = self.window()
-        window.succeeded(0.0, 1, True)
+        window.record_success(0.0, 1, True)
         for _ in range(100):
-            assert window.failed(AuthenticationError("bad key"), 0.0, 0.0) == 0
+            assert window.record_failure(AuthenticationError("bad key"), 0.0, 0.0) == 0
         assert (window.size, window.wait(0.0)) == (10, 0)
 
     def test_an_address_where_nobody_ever_answered_is_no_storm(self):
         window = self.window()
         for _ in range(100):
-            assert window.failed(ConnectionFailedError("refused"), 0.0, 0.0) == 0
+            assert window.record_failure(ConnectionFailedError("refused"), 0.0, 0.0) == 0
 
     def test_a_row_of_failures_leaves_one_probe_at_a_time_ever_more_rarely(self):
         window, now, pauses = self.window(), 0.0, []
         for _ in range(20):
-            pause = window.failed(OverloadedError("busy"), now, now)
+            pause = window.record_failure(OverloadedError("busy"), now, now)
             now += window.wait(now)
             pauses.append(pause)
         assert pauses[:9] == [0] * 9
         assert pauses[9:16] == [0.5, 1, 2, 4, 8, 10, 10]
         assert window.size == 1
-        window.succeeded(now, 1, True)
-        assert window.failed(OverloadedError("busy"), now, now) == 0
+        window.record_success(now, 1, True)
+        assert window.record_failure(OverloadedError("busy"), now, now) == 0
 
     def test_one_burst_is_one_cut(self):
         window = self.window(100, adaptive=True)
         for beside in range(90):
-            window.succeeded(0.0, beside, True)
+            window.record_success(0.0, beside, True)
         assert window.size == 100
         for _ in range(10):
-            window.failed(OverloadedError("no"), 1.0, 2.0)
+            window.record_failure(OverloadedError("no"), 1.0, 2.0)
         assert window.size == 50
-        window.succeeded(1.5, 50, True)
+        window.record_success(1.5, 50, True)
         assert window.size == 50
-        window.succeeded(2.5, 50, True)
-        window.failed(OverloadedError("no"), 2.5, 3.0)
+        window.record_success(2.5, 50, True)
+        window.record_failure(OverloadedError("no"), 2.5, 3.0)
         assert window.size == pytest.approx(25, abs=0.1)
 
     def test_it_grows_by_one_for_each_window_after_a_cut(self):
         window = self.window(100, adaptive=True)
-        window.failed(OverloadedError("busy"), 0.0, 0.0)
+        window.record_failure(OverloadedError("busy"), 0.0, 0.0)
         size = window.size
         for _ in range(int(size)):
-            window.succeeded(1.0, int(size), True)
+            window.record_success(1.0, int(size), True)
         assert size < window.size <= size + 1
-        window.succeeded(1.0, 1, False)
+        window.record_success(1.0, 1, False)
         assert window.size <= size + 1
 
     @given(
@@ -317,13 +319,13 @@ class TestWindow:
             for kind, passed in events:
                 now += passed
                 if kind == "ok":
-                    window.succeeded(now, 20, True)
+                    window.record_success(now, 20, True)
                 else:
                     error = {
                         "busy": OverloadedError("busy"),
                         "later": RateLimitError("later", retry_after=3.0),
                         "gone": ConnectionFailedError("gone"),
                     }[kind]
-                    window.failed(error, now, now)
+                    window.record_failure(error, now, now)
                 assert 1 <= int(window.size) <= 20
                 assert window.wait(now) <= 20.5

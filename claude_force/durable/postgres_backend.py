@@ -18,7 +18,7 @@ from ..clock import Clock
 from ..engine.call_sender import CallSender
 from ..engine.connection_pool import CallerSettings
 from ..engine.executor import CacheConfig, CachingExecutor
-from ..engine.result_builder import shared
+from ..engine.result_builder import as_shared
 from ..engine.single_flight import SingleFlight
 from ..errors import CancelledCallError, ClaudeForceError, ClosedError, DeadlineExceededError
 from ..limits.budget import to_nano_usd
@@ -60,7 +60,7 @@ _DRAIN_SECONDS = 0.05
 class PostgresBackend:
     """Implements `CallBackend` for `AsyncAgentOrchestrator(durable="postgresql://...")`."""
 
-    most = settings.MOST_HANDED_OVER
+    max_in_flight = settings.MOST_HANDED_OVER
 
     def __init__(
         self, address: DatabaseUrl, get_settings: Callable[[], CallerSettings], clock: Clock
@@ -81,7 +81,7 @@ class PostgresBackend:
         """Returns the given id, else a new one. Raises InvalidOptionError."""
         return checked_run_id(given)
 
-    async def answer(
+    async def execute(
         self,
         call: Call,
         policy: str,
@@ -89,7 +89,7 @@ class PostgresBackend:
         deadline_seconds: Optional[float],
         context: CallContext,
     ) -> Reply:
-        """Implements `CallBackend.answer`.
+        """Implements `CallBackend.execute`.
 
         Raises InvalidOptionError for an option that is not plain data, DatabaseError for a database that
         can't be used.
@@ -103,7 +103,7 @@ class PostgresBackend:
         reply, led = await self._flights.run(
             (policy, key.fields()), make, deadline_seconds, call_cost, context.budgets
         )
-        return call_cost.added_to(reply if led else shared(reply))
+        return call_cost.added_to(reply if led else as_shared(reply))
 
     async def _answer(
         self,
@@ -202,13 +202,13 @@ class PostgresBackend:
                 self._database.prepare()
                 self._prepared = True
 
-    def identity(self, call: Call, kept: CacheConfig) -> Optional[bytes]:
-        """Implements `CallBackend.identity`."""
-        return self._executor.identity(call, kept)
+    def cache_key(self, call: Call, kept: CacheConfig) -> Optional[bytes]:
+        """Implements `CallBackend.cache_key`."""
+        return self._executor.cache_key(call, kept)
 
-    async def has(self, call: Call, kept: CacheConfig) -> bool:
-        """Implements `CallBackend.has` over the shared cache."""
-        return await self._executor.has(call, await self._open(kept))
+    async def is_cached(self, call: Call, kept: CacheConfig) -> bool:
+        """Implements `CallBackend.is_cached` over the shared cache."""
+        return await self._executor.is_cached(call, await self._open(kept))
 
     async def explain_miss(self, call: Call, kept: CacheConfig) -> Dict[str, Any]:
         """Implements `CallBackend.explain_miss` over the shared cache."""
@@ -229,9 +229,9 @@ class PostgresBackend:
             self._worker.submit_nowait(save_cancelled(call_id))
         self._results.fail(ClosedError("The orchestrator was closed during the call"))
         await self._executor.close()
-        await to_thread.run_sync(self.shut)
+        await to_thread.run_sync(self.close_files)
 
-    def shut(self) -> None:
+    def close_files(self) -> None:
         """Does what is left of `close` when the event loop is gone."""
         if self._cache is not None:
             self._cache.close()

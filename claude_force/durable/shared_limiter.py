@@ -69,7 +69,7 @@ class SharedSlots:
     budgets: Tuple[str, ...]
 
     @property
-    def keeps_budget(self) -> bool:
+    def has_budget(self) -> bool:
         return bool(self.budgets)
 
     @asynccontextmanager

@@ -89,7 +89,7 @@ class SqliteBackend:
     A process has at most one, and a file belongs to one process at a time.
     """
 
-    most: Optional[int] = None
+    max_in_flight: Optional[int] = None
 
     def __init__(self, address: DatabaseUrl, connect: Connect, clock: Clock) -> None:
         self._address, self._clock = address, clock
@@ -107,7 +107,7 @@ class SqliteBackend:
         """Returns the given id, else a new one. Raises InvalidOptionError."""
         return checked_run_id(given)
 
-    async def answer(
+    async def execute(
         self,
         call: Call,
         policy: str,
@@ -115,7 +115,7 @@ class SqliteBackend:
         deadline_seconds: Optional[float],
         context: CallContext,
     ) -> Reply:
-        """Implements `CallBackend.answer`. Raises DatabaseError where another process has the file."""
+        """Implements `CallBackend.execute`. Raises DatabaseError where another process has the file."""
         call_id = new_call_id(context, checked_request_key(call, kept))
         if self._lock is None:
             await to_thread.run_sync(self._launch)
@@ -220,7 +220,7 @@ class SqliteBackend:
 
     async def _execute(self, caller: _Caller) -> Outcome:
         try:
-            return await self._executor.answer(
+            return await self._executor.execute(
                 caller.call, caller.policy, caller.kept, caller.seconds_left, caller.context
             )
         except ClaudeForceError as error:
@@ -284,13 +284,13 @@ class SqliteBackend:
             )
         return lock
 
-    def identity(self, call: Call, kept: CacheConfig) -> Optional[bytes]:
-        """Implements `CallBackend.identity`."""
-        return self._executor.identity(call, kept)
+    def cache_key(self, call: Call, kept: CacheConfig) -> Optional[bytes]:
+        """Implements `CallBackend.cache_key`."""
+        return self._executor.cache_key(call, kept)
 
-    async def has(self, call: Call, kept: CacheConfig) -> bool:
-        """Implements `CallBackend.has`."""
-        return await self._executor.has(call, kept)
+    async def is_cached(self, call: Call, kept: CacheConfig) -> bool:
+        """Implements `CallBackend.is_cached`."""
+        return await self._executor.is_cached(call, kept)
 
     async def explain_miss(self, call: Call, kept: CacheConfig) -> Dict[str, Any]:
         """Implements `CallBackend.explain_miss`."""
@@ -304,9 +304,9 @@ class SqliteBackend:
         self._closing = True
         self._results.fail(ClosedError("The orchestrator was closed during the call"))
         await self._executor.close()
-        await to_thread.run_sync(self.shut)
+        await to_thread.run_sync(self.close_files)
 
-    def shut(self) -> None:
+    def close_files(self) -> None:
         """Does what is left of `close` when the event loop is gone."""
         self._closing = True
         if self._lock is not None:

@@ -29,7 +29,7 @@ from ..errors import (
     InvalidOptionError,
     WorkerError,
 )
-from ..limits.budget import Prices, price_by
+from ..limits.budget import Prices, price_lookup
 from ..limits.call_context import CallContext
 from ..limits.rate_limiter import Rates
 from ..limits.run_gate import RunGate, RunGates
@@ -334,7 +334,7 @@ class _RunningWorker:
             request = load_request(started.body)
             job.budgets = request.budgets
             # By generation: a run that is resumed enqueues its calls again, and starts with an open gate.
-            with self._run_gates.of(f"{run_of(job.call_id)}:{job.generation}") as run_gate:
+            with self._run_gates.gate_of(f"{run_of(job.call_id)}:{job.generation}") as run_gate:
                 return await self._answer(request, started.seconds_left, run_gate)
         except ClosedError as error:
             return None if self._stopping else error
@@ -346,7 +346,7 @@ class _RunningWorker:
 
     async def _answer(self, request: CallRequest, seconds_left: Optional[float], run_gate: RunGate) -> Reply:
         # Raises InvalidOptionError for the driver's prices; without any, this worker's apply.
-        price = price_by(request.prices, self._pool.price(self._settings)) if request.prices else None
+        price = price_lookup(request.prices, self._pool.price(self._settings)) if request.prices else None
         context = CallContext(
             run_gate=run_gate,
             first_of_many=request.first_of_many,
@@ -355,7 +355,7 @@ class _RunningWorker:
         )
         own = service(self._settings.api_key, self._settings.base_url)
         kept = CacheConfig(True, *self._cache_limits, self._cache, own)
-        return await self._executor.answer(request.call, request.policy, kept, seconds_left, context)
+        return await self._executor.execute(request.call, request.policy, kept, seconds_left, context)
 
     async def _connect(self, model: str, context: CallContext) -> CallSender:
         return await self._pool.sender(self._settings, model)

@@ -12,8 +12,8 @@ import anyio
 from ..clock import Clock
 from ..errors import CallError, ClosedError, ConnectionFailedError, DeadlineExceededError
 from ..limits.admission import NO_WAIT, AdmissionController
-from ..limits.budget import Price, bounded_cost, worst_cost
-from ..limits.call_context import DEFAULT_CONTEXT, CallContext, listener
+from ..limits.budget import Price, require_worst_cost, worst_cost
+from ..limits.call_context import DEFAULT_CONTEXT, CallContext, text_callback
 from ..limits.call_cost import CallCost
 from ..limits.prompt_cache_primer import PromptCachePrimer
 from ..limits.rate_limiter import TokenCost
@@ -73,7 +73,7 @@ class CallSender:
         self.transport.check(call)
         call_cost = call_cost or CallCost()
         price = context.price or self._price
-        worst = bounded_cost(call, price) if context.keeps_budget else 0.0
+        worst = require_worst_cost(call, price) if context.has_budget else 0.0
         retrier = Retrier(call, self._policy, self._clock, deadline_seconds, context)
         with anyio.move_on_after(deadline_seconds) as scope:
             self._live.add(scope)
@@ -86,9 +86,9 @@ class CallSender:
                 return self._priced(call, reply, call_cost, price)
             except CallError as error:
                 call_cost.copy_to(error)
-                self._reachability.judge(error)
+                self._reachability.mark_fatal(error)
                 if context.run_gate is not None:
-                    context.run_gate.note(error, call.model)
+                    context.run_gate.shut_if_fatal(error, call.model)
                 raise
             finally:
                 self._live.discard(scope)
@@ -103,14 +103,14 @@ class CallSender:
     async def _attempt(
         self, call: Call, context: CallContext, worst: float, call_cost: CallCost, number: int
     ) -> Reply:
-        record = AttemptRecord(on_text=listener(context.listener))
+        record = AttemptRecord(on_text=text_callback(context.listener))
         if number == 1 and self._reachability.is_doubtful:
             await self._await_retries(call, context)
         try:
             async with self._primer.turn(call, context, record), self._reserve(call, context, worst, record):
                 for waits in count(1):
                     try:
-                        need = self._token_estimator.need(call)
+                        need = self._token_estimator.estimate(call)
                         async with self.admission.slot(call.model, need, record, context):
                             if waits == 1:
                                 context.listener.started(number)
@@ -119,11 +119,11 @@ class CallSender:
                     except NoDescriptorError as error:
                         await self._await_descriptor(waits, error)
         except BaseException as error:
-            self._reachability.failed(error, bool(record.headers))
+            self._reachability.record_failure(error, bool(record.headers))
             self._add_failed_cost(call_cost, call, context, record)
             call_cost.record_attempt(record, error)
             raise
-        self._reachability.answered()
+        self._reachability.record_answer()
         call_cost.record_attempt(record)
         if reply.usage.is_known:
             self._token_estimator.observe(call, reply.usage)
@@ -153,7 +153,7 @@ class CallSender:
         spent = partial(self._spent, worst, call, context, record)
         if context.shared_limits is None:
             return self.admission.reserve(context.budgets, worst, spent)
-        return context.shared_limits.slot(call, self._token_estimator.need(call), worst, record, spent)
+        return context.shared_limits.slot(call, self._token_estimator.estimate(call), worst, record, spent)
 
     def _spent(self, worst: float, call: Call, context: CallContext, record: AttemptRecord) -> float:
         if not record.usage:

@@ -14,7 +14,7 @@ from .. import settings
 from ..clock import Clock
 from ..limits.admission import AdmissionController, Load
 from ..limits.aimd import AdaptiveConcurrencyLimit
-from ..limits.budget import Price, Prices, price_by
+from ..limits.budget import Price, Prices, price_lookup
 from ..limits.prices import cost, load_prices
 from ..limits.rate_limiter import NO_RATES, RateLimiter, Rates
 from ..limits.token_estimator import TokenEstimator
@@ -92,7 +92,7 @@ class LoopBoundPool:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
-        self.forecast = TokenEstimator()
+        self.token_estimator = TokenEstimator()
         self._open: Dict[asyncio.AbstractEventLoop, List[_Opened]] = {}
 
     async def sender(self, how: CallerSettings, model: str = "") -> CallSender:
@@ -115,7 +115,7 @@ class LoopBoundPool:
 
     def price(self, how: CallerSettings) -> Price:
         """What a model's tokens cost, in USD. Asked for the first time it takes a while."""
-        return price_by(how.prices, cost)
+        return price_lookup(how.prices, cost)
 
     def load(self) -> Optional[Load]:
         """What is on the wire of this loop; None before its first call."""
@@ -174,11 +174,11 @@ class LoopBoundPool:
         window = AdaptiveConcurrencyLimit(connections_within(how.ceiling, adaptive), adaptive)
         if before is not None and before.how.rates == how.rates:
             # What was used of the limits that are set by hand is used, whatever else has changed.
-            pace = before.sender.admission.pace.share_manual_limits()
+            pace = before.sender.admission.rate_limiter.share_manual_limits()
         else:
             pace = RateLimiter(how.rates, self._clock.now())
         gate = AdmissionController(window, pace, self._clock)
-        return CallSender(transport, gate, policy, self._clock, self.price(how), self.forecast)
+        return CallSender(transport, gate, policy, self._clock, self.price(how), self.token_estimator)
 
     async def _lifetime(self, sender: CallSender) -> AsyncGenerator[None, None]:
         # asyncio.run closes async generators before it closes the loop: a line whose user

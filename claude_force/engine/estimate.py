@@ -12,7 +12,7 @@ from typing import Any, AsyncIterator, Awaitable, Callable, Dict, NamedTuple, Op
 from ..errors import InputError
 from ..formatting import byte_size
 from ..limits.budget import Price
-from ..limits.prices import most_searches
+from ..limits.prices import max_searches
 from ..limits.token_estimator import TokenEstimator
 from ..types import Call, Usage
 
@@ -91,7 +91,7 @@ class Estimator:
             self.rows += 1
         return self.result()
 
-    def repeats(self, question: Optional[bytes]) -> bool:
+    def is_repeated(self, question: Optional[bytes]) -> bool:
         """Whether the same was asked before; what can't be compared is asked anew."""
         if question is None or question in self._questions:
             return question is not None
@@ -114,7 +114,7 @@ class Estimator:
                 0,
                 round(answer.high),
                 round(prompt.high),
-                web_search_requests=most_searches(call.options) or 0,
+                web_search_requests=max_searches(call.options) or 0,
             ),
         ]
         costs = [self.price(call.model, usage, call.options) for usage in usages]

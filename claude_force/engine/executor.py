@@ -16,18 +16,22 @@ from ..response_cache import ResponseCache
 from ..types import Call, Reply
 from .async_cache import AsyncResponseCache, Cache
 from .call_sender import CallSender
-from .result_builder import shared
+from .result_builder import as_shared
 from .single_flight import SingleFlight
 
-# The sender for calls of a model, with the settings of a context.
+# Returns the sender for a call of this model.
 Connect = Callable[[str, CallContext], Awaitable[CallSender]]
 
 
 @dataclass(frozen=True)
 class CacheConfig:
-    """Which answers are kept, and where: in `cache`, else in the user's own where that is `enabled`.
+    """Whether and where answers are cached.
 
-    `service` is who gives them.
+    Attributes:
+        enabled: whether the user's own cache is used, in `~/.claude/cache`.
+        ttl_hours, max_size_mb: the limits of that one.
+        cache: a cache of the caller's, used instead.
+        service: who answers; part of each call's key.
     """
 
     enabled: bool
@@ -36,57 +40,58 @@ class CacheConfig:
     cache: Optional[Cache]
     service: Service
 
-    def opened(self) -> Cache:
+    def open(self) -> Cache:
         """Raises CacheError, OSError."""
         return self.cache or ResponseCache(self.ttl_hours, self.max_size_mb, enabled=self.enabled)
 
     def excludes(self, agent_name: str) -> bool:
+        """Whether answers of this agent are never cached."""
         return self.cache is not None and agent_name in self.cache.exclude_agents
 
 
 class CallBackend(Protocol):
-    """Where an orchestrator's calls go in and answers come out; it knows nothing of what lies behind.
+    """Executes the calls of an orchestrator.
 
-    `CachingExecutor` answers in this process. Behind the two of `durable` calls outlive it.
+    `CachingExecutor` does it in this process; the backends of `durable` have calls that outlive it.
     """
 
     @property
-    def most(self) -> Optional[int]:
-        """Calls that it takes on at a time; None for as many as the wire has use for."""
+    def max_in_flight(self) -> Optional[int]:
+        """How many calls it takes at a time; None if the concurrency limit alone decides."""
 
     def run_id(self, given: Optional[str]) -> Optional[str]:
-        """The id of a run whose calls outlive the process: the given one, else a new one; None where none do.
+        """Returns the id of a durable run: the given one, else a new one; None where runs are not durable.
 
-        Raises InvalidOptionError for one that can't be kept.
+        Raises InvalidOptionError for an id that can't be used.
         """
 
-    async def answer(
+    async def execute(
         self,
         call: Call,
-        policy: str,
-        kept: CacheConfig,
+        cache_policy: str,
+        cache_config: CacheConfig,
         deadline_seconds: Optional[float],
         context: CallContext,
     ) -> Reply:
-        """Joins an identical call that is under way, else starts one. Raises InputError, CallError."""
+        """Joins an identical call that is in flight, else starts one. Raises InputError, CallError."""
 
-    def identity(self, call: Call, kept: CacheConfig) -> Optional[bytes]:
-        """Equal for calls that have one answer; None where that can't be told, or it is not kept."""
+    def cache_key(self, call: Call, cache_config: CacheConfig) -> Optional[bytes]:
+        """Equal for calls that share one answer; None for a call that is never cached."""
 
-    async def has(self, call: Call, kept: CacheConfig) -> bool:
+    async def is_cached(self, call: Call, cache_config: CacheConfig) -> bool:
         """Whether the call would be answered from the cache."""
 
-    async def explain_miss(self, call: Call, kept: CacheConfig) -> Dict[str, Any]:
+    async def explain_miss(self, call: Call, cache_config: CacheConfig) -> Dict[str, Any]:
         """As `ResponseCache.explain_miss`."""
 
     async def drain(self, seconds: float) -> None:
-        """Of calls that are with others hands over nothing new, and waits for the rest, at most so long."""
+        """Starts no call elsewhere any more, and waits up to `seconds` for those that are there."""
 
-    def shut(self) -> None:
-        """Lets go of what outlives the event loop, once that is gone."""
+    def close_files(self) -> None:
+        """Closes what outlives the event loop, once that is gone."""
 
     async def close(self) -> None:
-        """Ends what is waited for and lets go of all files and connections; a later call opens them again."""
+        """Ends waiting calls and closes files and connections; a later call opens them again."""
 
 
 class CachingExecutor:
@@ -94,69 +99,74 @@ class CachingExecutor:
 
     Example:
         executor = CachingExecutor(lambda model, context: pool.sender(settings, model), Clock())
-        reply = await executor.answer(call, USE, cache_config, deadline_seconds=60.0, context=CallContext())
+        reply = await executor.execute(call, USE, cache_config, 60.0, CallContext())
     """
 
-    most: Optional[int] = None
+    max_in_flight: Optional[int] = None
 
     def __init__(self, connect: Connect, clock: Clock) -> None:
         self._connect, self._clock = connect, clock
         self._flights: SingleFlight[Reply] = SingleFlight()
-        self._answers: Optional[AsyncResponseCache] = None
-        self._kept: Optional[CacheConfig] = None
+        self._cache: Optional[AsyncResponseCache] = None
+        self._cache_config: Optional[CacheConfig] = None
 
     def run_id(self, given: Optional[str]) -> Optional[str]:
-        """The id of a run whose calls outlive the process; here there are none. Raises InvalidOptionError."""
+        """Implements `CallBackend.run_id`: no run is durable here."""
         if given is not None:
             raise InvalidOptionError("run_id names a durable run: give the orchestrator durable=URL too.")
         return None
 
-    async def answer(
+    async def execute(
         self,
         call: Call,
-        policy: str,
-        kept: CacheConfig,
+        cache_policy: str,
+        cache_config: CacheConfig,
         deadline_seconds: Optional[float],
         context: CallContext,
     ) -> Reply:
-        """Joins an identical call that is under way, else starts one. Raises InputError, CallError."""
-        question = request_key(call, kept.service) if policy != OFF else None
+        """Joins an identical call that is in flight, else starts one. Raises InputError, CallError."""
+        key = request_key(call, cache_config.service) if cache_policy != OFF else None
         call_cost = context.call_cost or CallCost()
-        if question is None or kept.excludes(call.agent_name):
+        if key is None or cache_config.excludes(call.agent_name):
             sender = await self._sender(call, context)
             return await sender.send(call, deadline_seconds, context, call_cost)
-        # Avoid a closure: with hundreds of calls under way, its cells slow down garbage collection.
-        work = partial(self._lookup_or_send, call, policy, question, await self.cache_for(kept), context)
-        key, budget_key = (policy, question.fields()), (context.budgets, context.shared_limits, context.price)
-        reply, pays = await self._flights.run(key, work, deadline_seconds, call_cost, budget_key)
-        return call_cost.added_to(reply if pays else shared(reply))
+        cache = await self.cache_for(cache_config)
+        # Avoid a closure: with hundreds of calls in flight, its cells slow down garbage collection.
+        work = partial(self._lookup_or_send, call, cache_policy, key, cache, context)
+        flight_key = (cache_policy, key.fields())
+        budget_key = (context.budgets, context.shared_limits, context.price)
+        reply, pays = await self._flights.run(flight_key, work, deadline_seconds, call_cost, budget_key)
+        return call_cost.added_to(reply if pays else as_shared(reply))
 
     async def _lookup_or_send(
         self,
         call: Call,
-        policy: str,
-        question: RequestKey,
-        answers: AsyncResponseCache,
+        cache_policy: str,
+        key: RequestKey,
+        cache: AsyncResponseCache,
         context: CallContext,
         left: Optional[float],
         call_cost: CallCost,
     ) -> Reply:
-        found, began = answers.get_in_memory(question) if policy == USE else None, self._clock.now()
-        if found is not None:
-            return found
-        with answers.lease(question) as lease:
-            found, leads = await lease.get_or_acquire() if policy == USE else (None, await lease.acquire())
-            if found is None and not leads:
+        cached, began = cache.get_in_memory(key) if cache_policy == USE else None, self._clock.now()
+        if cached is not None:
+            return cached
+        with cache.lease(key) as lease:
+            if cache_policy == USE:
+                cached, is_acquired = await lease.get_or_acquire()
+            else:
+                is_acquired = await lease.acquire()
+            if cached is None and not is_acquired:
                 await lease.wait(left, partial(context.check_open, call.model))
-                # Those before it may have kept the answer.
-                found = await answers.get(question) if policy == USE else None
-            if found is not None:
-                return found
+                # The process that had the lease may have cached the answer.
+                cached = await cache.get(key) if cache_policy == USE else None
+            if cached is not None:
+                return cached
             if left is not None:
                 left -= self._clock.now() - began
             sender = await self._sender(call, context)
             reply = await sender.send(call, left, context, call_cost)
-            await answers.put(question, reply)
+            await cache.put(key, reply)
             return reply
 
     async def _sender(self, call: Call, context: CallContext) -> CallSender:
@@ -164,47 +174,48 @@ class CachingExecutor:
         context.check_open(call.model)
         return await self._connect(call.model, context)
 
-    def identity(self, call: Call, kept: CacheConfig) -> Optional[bytes]:
-        """Equal for calls that have one answer; None where that can't be told, or it is not kept."""
-        given = request_key(call, kept.service)
-        if given is None or kept.excludes(call.agent_name):
+    def cache_key(self, call: Call, cache_config: CacheConfig) -> Optional[bytes]:
+        """Implements `CallBackend.cache_key`."""
+        key = request_key(call, cache_config.service)
+        if key is None or cache_config.excludes(call.agent_name):
             return None
-        return given.digest()
+        return key.digest()
 
-    async def has(self, call: Call, kept: CacheConfig) -> bool:
-        """Whether the call would be answered from the cache."""
-        question = request_key(call, kept.service)
-        if question is None:
+    async def is_cached(self, call: Call, cache_config: CacheConfig) -> bool:
+        """Implements `CallBackend.is_cached`."""
+        key = request_key(call, cache_config.service)
+        if key is None:
             return False
-        answers = await self.cache_for(kept)
-        return await answers.run(lambda cache: cache.has(*question), False)
+        cache = await self.cache_for(cache_config)
+        return await cache.run(lambda opened: opened.has(*key), False)
 
-    async def explain_miss(self, call: Call, kept: CacheConfig) -> Dict[str, Any]:
-        """As `ResponseCache.explain_miss`."""
-        question = request_key(call, kept.service)
-        if question is None:
+    async def explain_miss(self, call: Call, cache_config: CacheConfig) -> Dict[str, Any]:
+        """Implements `CallBackend.explain_miss`."""
+        key = request_key(call, cache_config.service)
+        if key is None:
             return explained(False, "An option of this call has no written form, so it is never kept.")
-        answers = await self.cache_for(kept)
-        return await answers.run(
-            lambda cache: cache.explain_miss(*question), explained(False, "There is no cache.")
+        cache = await self.cache_for(cache_config)
+        return await cache.run(
+            lambda opened: opened.explain_miss(*key), explained(False, "There is no cache.")
         )
 
     async def drain(self, seconds: float) -> None:
-        """Of calls that are with others, none; those on this process's wire are the caller's."""
+        """Does nothing: the calls in this process are the sender's."""
 
-    def shut(self) -> None:
-        """Lets go of what outlives the event loop, once that is gone; here there is nothing."""
+    def close_files(self) -> None:
+        """Does nothing: the cache's files are closed by `close`."""
 
     async def close(self) -> None:
-        """Lets go of the cache's files; a later call opens them again."""
-        if self._answers is not None:
-            await self._answers.close()
+        """Closes the cache's files; a later call opens them again."""
+        if self._cache is not None:
+            await self._cache.close()
 
-    async def cache_for(self, kept: CacheConfig) -> AsyncResponseCache:
-        """The cache that `kept` names, as the engine asks it."""
-        if self._answers is None or self._kept != kept:
-            before, self._kept = self._answers, kept
-            self._answers = AsyncResponseCache(kept.opened, self._clock, shared=kept.cache is not None)
+    async def cache_for(self, cache_config: CacheConfig) -> AsyncResponseCache:
+        """The cache that `cache_config` describes; the one before is closed when that changes."""
+        if self._cache is None or self._cache_config != cache_config:
+            before, self._cache_config = self._cache, cache_config
+            is_shared = cache_config.cache is not None
+            self._cache = AsyncResponseCache(cache_config.open, self._clock, shared=is_shared)
             if before is not None:
                 await before.close()
-        return self._answers
+        return self._cache

@@ -89,7 +89,7 @@ def _unanswered(reply: Reply) -> Optional[CallError]:
     return None
 
 
-def shared(reply: Reply) -> Reply:
+def as_shared(reply: Reply) -> Reply:
     """The same answer for another who asked at the same time: paid for once."""
     return replace(
         reply,

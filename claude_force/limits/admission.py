@@ -43,8 +43,8 @@ class _ModelQueue:
     """Where the attempts of one model wait for its limits."""
 
     model: str
-    pace: RateLimiter
-    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    rate_limiter: RateLimiter
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class AdmissionController:
@@ -54,7 +54,7 @@ class AdmissionController:
     """
 
     def __init__(self, window: AdaptiveConcurrencyLimit, pace: RateLimiter, clock: Clock) -> None:
-        self._window, self.pace, self._clock = window, pace, clock
+        self._window, self.rate_limiter, self._clock = window, pace, clock
         self._lanes: Dict[str, _ModelQueue] = {}
         self._turn, self._budget_turn = asyncio.Lock(), asyncio.Lock()
         self._changed = asyncio.Event()
@@ -71,13 +71,13 @@ class AdmissionController:
         return Load(self.in_flight, self.limit, paused, self._rates())
 
     def _rates(self) -> Rates:
-        return self.pace.rates(*(lane.pace for lane in self._lanes.values()))
+        return self.rate_limiter.rates(*(lane.rate_limiter for lane in self._lanes.values()))
 
     def queue_of(self, model: str) -> _ModelQueue:
         """Where this model's attempts wait."""
         lane = self._lanes.get(model)
         if lane is None:
-            lane = self._lanes[model] = _ModelQueue(model, self.pace.share_manual_limits())
+            lane = self._lanes[model] = _ModelQueue(model, self.rate_limiter.share_manual_limits())
         return lane
 
     def slot(self, model: str, need: TokenCost, record: AttemptRecord, context: CallContext) -> Slot:
@@ -91,19 +91,19 @@ class AdmissionController:
 
     async def enter(self, lane: _ModelQueue, need: TokenCost, run_gate: Optional[RunGate]) -> float:
         """Returns the time, when it is this one's turn and there is room."""
-        async with lane.turn:
+        async with lane.lock:
             while True:
-                while lane.pace.wait_for_own(need, self._clock.now()) and not self._shut:
+                while lane.rate_limiter.wait_for_model_limits(need, self._clock.now()) and not self._shut:
                     if run_gate is not None:
                         run_gate.check(lane.model)
-                    await self._sleep(lane.pace.wait_for_own(need, self._clock.now()))
+                    await self._sleep(lane.rate_limiter.wait_for_model_limits(need, self._clock.now()))
                 async with self._turn:
                     while not self._opens(need, lane, run_gate):
                         await self._nap(need)
                     began = self._clock.now()
                     # Its own may have gone down meanwhile, and that is no reason for other lanes to wait.
-                    if not lane.pace.wait(need, began):
-                        lane.pace.take(need, began)
+                    if not lane.rate_limiter.wait(need, began):
+                        lane.rate_limiter.take(need, began)
                         self.in_flight += 1
                         return began
 
@@ -120,15 +120,15 @@ class AdmissionController:
         now, used, pause = self._clock.now(), need, 0.0
         self.in_flight -= 1
         if error is None:
-            self._window.succeeded(began, beside, self._waits_for_room)
+            self._window.record_success(began, beside, self._waits_for_room)
         else:
-            pause = self._window.failed(error, began, now)
+            pause = self._window.record_failure(error, began, now)
             used = _NOTHING if isinstance(error, RateLimitError) else need
         if record.usage and record.usage.is_known:
             used = billable_usage(record.usage)
         # Settled first: what is left by the headers is without this one, which is no longer under way.
-        lane.pace.settle(need, used, now)
-        lane.pace.learn(record.headers, began, now, used.output_tokens)
+        lane.rate_limiter.settle(need, used, now)
+        lane.rate_limiter.update_from_headers(record.headers, began, now, used.output_tokens)
         record.ended = now
         self._changed.set()
         return pause
@@ -158,7 +158,7 @@ class AdmissionController:
 
     def _seconds(self, need: TokenCost) -> float:
         now = self._clock.now()
-        return max(self._window.wait(now), self.pace.wait(need, now))
+        return max(self._window.wait(now), self.rate_limiter.wait(need, now))
 
     async def _nap(self, need: TokenCost) -> None:
         if self._waits_for_room:

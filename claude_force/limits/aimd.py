@@ -62,7 +62,7 @@ class AdaptiveConcurrencyLimit:
         self._threshold = min(self._threshold, self.ceiling)
         self._proven = min(self._proven, self.ceiling)
 
-    def succeeded(self, began: float, in_flight_at_start: int, wanted: bool) -> None:
+    def record_success(self, began: float, in_flight_at_start: int, wanted: bool) -> None:
         """`beside`: attempts on the wire when this one began, itself among them. `wanted`: another attempt
         waits for room; a window that is not full has no reason to grow."""
         if began < self._cut_at:
@@ -83,7 +83,7 @@ class AdaptiveConcurrencyLimit:
         if not self.adaptive:
             self._threshold = self.ceiling
 
-    def failed(self, error: BaseException, began: float, now: float) -> float:
+    def record_failure(self, error: BaseException, began: float, now: float) -> float:
         """Takes note of an attempt that began at `began`. Returns the seconds of a pause that it starts."""
         if not isinstance(error, CallError) or not (error.retryable or isinstance(error, TransientError)):
             return 0.0

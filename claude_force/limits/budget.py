@@ -10,7 +10,7 @@ from ..agents.models import resolve_model
 from ..errors import BudgetExceededError, InvalidOptionError, UnknownPriceError
 from ..formatting import byte_size, format_usd
 from ..types import Call, Usage
-from .prices import NO_OPTIONS, PER_SEARCH, most_searches, unknown_fee
+from .prices import NO_OPTIONS, PER_SEARCH, max_searches, unknown_fee
 
 # Whole numbers add up exactly, in whatever order calls end.
 _NANO = 10**9
@@ -94,7 +94,7 @@ def worst_cost(call: Call, price: Price) -> Optional[float]:
     answer may be as long as it is allowed to be. Web searches count as often as `max_uses` allows; without it
     the worst is unknown. What they add to the prompt can't be known beforehand.
     """
-    searches = most_searches(call.options)
+    searches = max_searches(call.options)
     if searches is None:
         return None
     size = sum(byte_size(text) for text in (*call.system, call.task))
@@ -108,7 +108,7 @@ def worst_cost(call: Call, price: Price) -> Optional[float]:
     return max(known) if len(known) == len(costs) else None
 
 
-def bounded_cost(call: Call, price: Price) -> float:
+def require_worst_cost(call: Call, price: Price) -> float:
     """As `worst_cost`. Raises UnknownPriceError where nothing bounds the cost."""
     worst = worst_cost(call, price)
     if worst is None:
@@ -122,7 +122,7 @@ def bounded_cost(call: Call, price: Price) -> float:
 
 def _check_tools(call: Call) -> None:
     """Raises UnknownPriceError where a tool of the API's can cost any amount."""
-    if most_searches(call.options) is None:
+    if max_searches(call.options) is None:
         raise UnknownPriceError(
             "What web searches may cost is not bounded, so no budget can be kept. Give the web search tool "
             "max_uses."
@@ -140,7 +140,7 @@ def _written(prompt: int, call: Call, searches: int) -> Usage:
     return Usage(0, call.max_tokens, prompt, 0, long_lived, searches)
 
 
-def price_by(prices: Prices, otherwise: Price) -> Price:
+def price_lookup(prices: Prices, otherwise: Price) -> Price:
     """Prices of the caller's own, in USD per million tokens, before those of the price list.
 
     `prices[model]` has `input` and `output`, and may have `cache_write` (else 1.25 of input),

@@ -34,7 +34,7 @@ class CallListener:
 NULL_LISTENER = CallListener()
 
 
-def listener(listener: CallListener) -> Optional[Callable[[str], None]]:
+def text_callback(listener: CallListener) -> Optional[Callable[[str], None]]:
     """What is to be called with each piece of text; None where nobody listens, who then costs nothing."""
     return None if type(listener).wrote is CallListener.wrote else listener.wrote
 
@@ -43,7 +43,7 @@ class SharedLimits(Protocol):
     """Limits that other processes share: no attempt goes on but through it."""
 
     @property
-    def keeps_budget(self) -> bool:
+    def has_budget(self) -> bool:
         """Whether it has to know what an attempt may cost."""
 
     def slot(
@@ -127,9 +127,9 @@ class CallContext:
             self.run_gate.check(model)
 
     @property
-    def keeps_budget(self) -> bool:
+    def has_budget(self) -> bool:
         """Whether anybody has to know what an attempt may cost."""
-        return bool(self.budgets) or (self.shared_limits is not None and self.shared_limits.keeps_budget)
+        return bool(self.budgets) or (self.shared_limits is not None and self.shared_limits.has_budget)
 
 
 DEFAULT_CONTEXT = CallContext()

@@ -197,7 +197,7 @@ _SEARCH = "web_search"
 _NO_FEE = ("custom", "bash", "text_editor", "computer", "memory", "web_fetch", "tool_search", "mcp")
 
 
-def most_searches(options: Mapping[str, Any]) -> Optional[int]:
+def max_searches(options: Mapping[str, Any]) -> Optional[int]:
     """How many web searches a request may make; None where nothing bounds that."""
     searches = 0
     for tool in _tools(options):

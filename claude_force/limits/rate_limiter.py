@@ -84,25 +84,25 @@ class RateLimiter:
     def share_manual_limits(self) -> RateLimiter:
         """A pace that shares what is set by hand, and has still to learn the rest."""
         other = RateLimiter.__new__(RateLimiter)
-        other._begin(self._given)
+        other._begin(self._manual_buckets)
         return other
 
     def _begin(self, given: List[Tuple[int, TokenBucket]]) -> None:
-        self._given = given
-        self._learned: List[Optional[TokenBucket]] = [None] * len(LIMIT_TYPES)
-        self._all: List[Tuple[int, TokenBucket]] = list(self._given)
-        self._under_way = [0.0] * len(LIMIT_TYPES)
+        self._manual_buckets = given
+        self._server_buckets: List[Optional[TokenBucket]] = [None] * len(LIMIT_TYPES)
+        self._all: List[Tuple[int, TokenBucket]] = list(self._manual_buckets)
+        self._in_flight = [0.0] * len(LIMIT_TYPES)
 
     @property
-    def knows(self) -> bool:
+    def has_limits(self) -> bool:
         """Whether there is any limit to keep."""
         return bool(self._all)
 
     def rates(self, *others: RateLimiter) -> Rates:
         """The limits that are known, of this model and `others` together; the tighter of two."""
-        learned = zip(*(pace._learned for pace in (self, *others)))
+        learned = zip(*(pace._server_buckets for pace in (self, *others)))
         known = [sum(one.per_minute for one in kind if one) if any(kind) else None for kind in learned]
-        for kind, bucket in self._given:
+        for kind, bucket in self._manual_buckets:
             before = known[kind]
             known[kind] = bucket.per_minute if before is None else min(before, bucket.per_minute)
         return Rates(*known)
@@ -114,10 +114,10 @@ class RateLimiter:
             longest = max(longest, bucket.wait(need[kind], now))
         return longest
 
-    def wait_for_own(self, need: TokenCost, now: float) -> float:
+    def wait_for_model_limits(self, need: TokenCost, now: float) -> float:
         """As `wait`, for the limits that no other model shares."""
         longest = 0.0
-        for kind, bucket in enumerate(self._learned):
+        for kind, bucket in enumerate(self._server_buckets):
             if bucket is not None:
                 longest = max(longest, bucket.wait(need[kind], now))
         return longest
@@ -127,16 +127,18 @@ class RateLimiter:
         for kind, bucket in self._all:
             bucket.add(-need[kind], now)
         for kind, amount in enumerate(need):
-            self._under_way[kind] += amount
+            self._in_flight[kind] += amount
 
     def settle(self, need: TokenCost, used: TokenCost, now: float) -> None:
         """Puts `used` in the place of what was taken."""
         for kind, amount in enumerate(need):
-            self._under_way[kind] -= amount
+            self._in_flight[kind] -= amount
         for kind, bucket in self._all:
             bucket.add(need[kind] - used[kind], now)
 
-    def learn(self, headers: Mapping[str, str], sent: float, now: float, written: float = 0.0) -> None:
+    def update_from_headers(
+        self, headers: Mapping[str, str], sent: float, now: float, written: float = 0.0
+    ) -> None:
         """Takes over what an answer's headers tell, to a request that was sent at `sent` and is settled.
 
         What was left when the server answered, with what has come in since the request was sent, is the
@@ -148,17 +150,19 @@ class RateLimiter:
             left = header_number(headers.get(f"anthropic-ratelimit-{name}-remaining"))
             if limit and left is not None:
                 level = left + (now - sent) * limit / 60
-                self._mirror(kind, limit, level, now, written if kind == _OUTPUT else 0.0)
+                self._set_server_limit(kind, limit, level, now, written if kind == _OUTPUT else 0.0)
 
-    def _mirror(self, kind: int, limit: float, level: float, now: float, uncounted: float) -> None:
-        known = self._learned[kind]
+    def _set_server_limit(self, kind: int, limit: float, level: float, now: float, uncounted: float) -> None:
+        known = self._server_buckets[kind]
         if known is not None and known.per_minute == limit:
             known.lower(level, now)
             return
         # Some of what is under way may not have reached the server when it counted.
-        level = min(limit, level) - self._under_way[kind] - uncounted
-        self._learned[kind] = TokenBucket(limit, limit, level, now, spare=limit * _SPARE)
-        self._all = self._given + [(at, bucket) for at, bucket in enumerate(self._learned) if bucket]
+        level = min(limit, level) - self._in_flight[kind] - uncounted
+        self._server_buckets[kind] = TokenBucket(limit, limit, level, now, spare=limit * _SPARE)
+        self._all = self._manual_buckets + [
+            (at, bucket) for at, bucket in enumerate(self._server_buckets) if bucket
+        ]
 
 
 def header_number(text: Optional[str]) -> Optional[float]:

@@ -33,7 +33,7 @@ class RunGate:
         """Why it is shut for every call; None where it is not."""
         return self._shut.get(_EVERY_MODEL)
 
-    def note(self, error: _Reason, model: str = _EVERY_MODEL) -> None:
+    def shut_if_fatal(self, error: _Reason, model: str = _EVERY_MODEL) -> None:
         """Shuts the gate as far as the error of a call holds for others, if it does."""
         if error.fatal_for is not None and not getattr(error, "skipped", False):
             self.shut(error, model if error.fatal_for == MODEL else _EVERY_MODEL)
@@ -79,7 +79,7 @@ class RunGates:
         self._open: Dict[str, List[Any]] = {}
 
     @contextmanager
-    def of(self, run_id: str) -> Iterator[RunGate]:
+    def gate_of(self, run_id: str) -> Iterator[RunGate]:
         """The gate of a run, for the length of one of its calls."""
         found = self._open.get(run_id)
         if found is None or (not found[1] and self._now() - found[2] > _LINGER_SECONDS):
@@ -128,18 +128,18 @@ class ReachabilityMonitor:
         """Whether nothing was ever answered, and enough was tried to wait for the retries of that."""
         return not self._ever and self._in_vain >= _ENOUGH
 
-    def answered(self) -> None:
+    def record_answer(self) -> None:
         """An answer came, of whatever kind."""
         self._ever, self._in_vain = True, 0
 
-    def failed(self, error: BaseException, has_answer: bool) -> None:
+    def record_failure(self, error: BaseException, has_answer: bool) -> None:
         """An attempt failed; `has_answer` says that the server had begun to answer."""
         if has_answer:
-            self.answered()
+            self.record_answer()
         elif _never_connected(error) or (_is_unanswered(error) and not self._ever):
             self._in_vain += 1
 
-    def judge(self, error: CallError) -> None:
+    def mark_fatal(self, error: CallError) -> None:
         """Marks the last error of a call, after its retries, as one that every other call would meet."""
         if _never_connected(error):
             is_dead = not self._ever or self._in_vain >= _ENOUGH

@@ -36,7 +36,7 @@ class TokenEstimator:
         self._answer: Dict[Tuple[str, str], _Mean] = {}
         self._read: Dict[Tuple[str, str], bool] = {}
 
-    def need(self, call: Call) -> TokenCost:
+    def estimate(self, call: Call) -> TokenCost:
         """What `call` will count against the limits, on the average."""
         size = byte_size(call.task)
         if not self._read.get((call.model, call.agent_name)):

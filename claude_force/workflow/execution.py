@@ -86,7 +86,7 @@ class WorkflowExecutor:
             calls = aiter_any([call for step in steps for call in step.calls])
             return steps, await self._calls.estimate(calls, _runnable, cache)
 
-        forecast = self._calls.pool.forecast
+        forecast = self._calls.pool.token_estimator
         sizes = (lambda call: 1.0), forecast.answer_bytes, forecast.most_bytes
         (_, low), (steps, expected), (longest, high) = [await estimate(size_of) for size_of in sizes]
         return Plan(
