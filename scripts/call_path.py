@@ -79,7 +79,7 @@ def _path() -> CallPath:
     """The frames of the caller's task, then those of the task that its call runs in."""
     tasks = [list(_frames(task.get_coro())) for task in asyncio.all_tasks()]
     (sending,) = [frames for frames in tasks if any(map(_is_transport, frames))]
-    (calling,) = [frames for frames in tasks if any("execute_agent" in frame.function for frame in frames)]
+    (calling,) = [frames for frames in tasks if any(map(_is_executor, frames))]
     frames = calling if calling is sending else calling + sending
     last = next(number for number, frame in enumerate(frames) if _is_transport(frame))
     return CallPath(tuple(frames[: last + 1]))
@@ -93,6 +93,10 @@ def _frames(waiting: Any) -> Iterator[Frame]:
             name = Path(code.co_filename).relative_to(PACKAGE).with_suffix("")
             yield Frame(".".join(name.parts), waiting.__qualname__)
         waiting = getattr(waiting, "cr_await", None) or getattr(waiting, "ag_await", None)
+
+
+def _is_executor(frame: Frame) -> bool:
+    return frame.function == "CachingExecutor.execute"
 
 
 def _is_transport(frame: Frame) -> bool:
