@@ -248,8 +248,8 @@ class TestRows:
         before = path.read_bytes()
         try:
             with ResultsFile(path) as output:
-                for index, done in output.done.items():
-                    assert index >= 0 and done.cost >= 0 and isinstance(done.success, bool)
+                for index, row in output.saved.items():
+                    assert index >= 0 and row.cost >= 0 and isinstance(row.success, bool)
         except InputError:
             assert path.read_bytes() == before
 

@@ -158,7 +158,7 @@ class TestOutputThatIsTakenAway:
                 output.write(TaskRow(1, "a", "task"), "key", result)
                 assert not seconds
                 # What a run asks when its last row has ended.
-                output.expect_there()
+                output.check()
         (saved,) = tmp_path.glob("out.jsonl.saved-*")
         assert saved.read_text().count("\n") == 2
 

@@ -79,10 +79,10 @@ def test_the_output_of_a_bulk_run_knows_what_its_rows_cost(results, tmp_path_fac
         for number, result in enumerate(results):
             output.write(TaskRow(number, "a", "task"), "key", result)
     with ResultsFile(path) as output:
-        done = output.done.values()
+        rows = list(output.saved.values())
     expected = CostTotals.of(results)
-    assert sum(one.cost for one in done) == pytest.approx(expected.cost)
-    assert sum(one.unpriced for one in done) == expected.unpriced
+    assert sum(row.cost for row in rows) == pytest.approx(expected.cost)
+    assert sum(row.unpriced for row in rows) == expected.unpriced
 
 
 class TestASum:

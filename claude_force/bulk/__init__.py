@@ -1,4 +1,4 @@
-"""Many calls: streams of tasks, and how they go."""
+"""Bulk runs: streams of tasks, their progress, and runs from a file of tasks to a file of results."""
 
 from .progress import (
     Cached,
@@ -12,11 +12,11 @@ from .progress import (
     Retried,
     Started,
 )
-from .result_lines import STDIN, STDOUT, StdoutResults, spool
-from .results_file import Results, ResultsFile
-from .resumable_run import ResumableRun, RunSummary
+from .results_file import STDOUT, Results, ResultsFile, StdoutResults
+from .resumable_run import ResumableRun
+from .run_summary import RunSummary
 from .sources import SourceFiles
-from .task_file import TaskFile, TaskRow, TaskRows
+from .task_file import STDIN, TaskFile, TaskRow, TaskRows, spool
 from .task_stream import (
     OnResult,
     RunOne,

@@ -1,6 +1,6 @@
-"""The output of a bulk run: one JSON object in each line, appended as rows end, safe against kills.
+"""The results file of a bulk run: one JSON object per line, appended as rows end, safe against kills.
 
-It is a write-ahead log of its own run: what stands in it whole is done and paid for.
+The file is a write-ahead log of its own run: what stands in it complete is done and paid for.
 """
 
 from __future__ import annotations
@@ -13,66 +13,32 @@ import stat
 import time
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import (
-    Any,
-    Collection,
-    Dict,
-    Iterable,
-    Iterator,
-    Mapping,
-    Optional,
-    Protocol,
-    Set,
-    Tuple,
-    Type,
-)
+from typing import Any, Collection, Dict, Iterable, Iterator, Mapping, Optional, Set, Tuple
 
-from ..errors import InputError
+from ..errors import ClaudeForceError, InputError
 from ..storage.locks import try_lock
 from ..storage.output_paths import folder_of, granted_path
 from ..storage.private_files import PUBLIC_FILE
 from ..types import AgentResult
 from .disk_space import DISK_FULL, DiskReservation
 from .result_lines import EarlierCost, SavedRow, complete_lines, format_cost_line, format_line, to_saved_row
-from .task_file import RESULT_FIELDS, TaskRow
+from .task_file import TaskRow
 
 logger = logging.getLogger(__name__)
 
-# Bytes that are read at once, from the end, to find the end of a line.
+STDOUT = "standard output"
+# In bytes: how much is read at once, from the end, to find the end of a line.
 _BLOCK = 64 * 1024
-# A path costs as much to look up as a line to write: no more often than this.
-_SECONDS_BETWEEN_LOOKS = 0.1
-
-
-class Results(Protocol):
-    """Where a run writes its results, and which of them it had before."""
-
-    path: Path
-    done: Dict[int, SavedRow]
-
-    def keep(self, kept: Mapping[int, SavedRow], again: Collection[int] = ()) -> None:
-        """Drops all rows but these."""
-
-    def write(self, row: TaskRow, key: str, result: AgentResult, before: EarlierCost = (0.0, 0.0)) -> None:
-        """Adds a row's result. Raises OSError."""
-
-    def hold(self, size: int) -> bool:
-        """Whether there is room for a result of `size` bytes, which is held until `give_back`."""
-
-    def give_back(self, size: int) -> None:
-        """The result that room was held for is written next, or never."""
-
-    def expect_there(self) -> None:
-        """Raises OutputDisturbedError where the results are not where, or not as, they were written."""
+# To look up a path costs as much as to write a line: no more often than this.
+_CHECK_SECONDS = 0.1
 
 
 class OutputDisturbedError(OSError):
-    """Another program removed, replaced or changed the output while the run went on.
+    """Another program removed, replaced or changed the results file while the run went on.
 
     Attributes:
-        saved: the file that has the results when the run has ended; None where the output itself has them.
-        is_resumable: whether another run can read the output.
+        saved: the file that has the results after the run; None where the results file itself has them.
+        is_resumable: whether another run can read the results file.
     """
 
     def __init__(self, path: Path, saved: Optional[Path] = None, is_resumable: bool = False) -> None:
@@ -80,14 +46,82 @@ class OutputDisturbedError(OSError):
         super().__init__(errno.ESTALE, f"it was {what} while the run went on", str(path))
         self.saved, self.is_resumable = saved, is_resumable
 
+    def explain(self) -> ClaudeForceError:
+        """Returns the error that ends the run, with what the user can do."""
+        path = self.filename
+        if self.saved is not None:
+            return ClaudeForceError(
+                f"{path} was removed or replaced while the run went on. All results of the run are kept in "
+                f"{self.saved}: rename that file to {path}, and the same command goes on."
+            )
+        rest = (
+            "Results that were cut off are missing from it; answers are in the cache, if it is on."
+            if self.is_resumable
+            else "It may lack results, and hold lines that are not results: remove these before another run. "
+            "Answers are in the cache, if it is on."
+        )
+        return ClaudeForceError(f"{path} was changed by another program while the run went on. {rest}")
 
-class ResultsFile:
-    """One run's file. Opened by one process at a time; `done` holds what it had when it was opened."""
+
+class Results:
+    """Where a run writes its results. This base has no earlier results and room for any number of new ones.
+
+    Attributes:
+        path: the file, or the name of the stream.
+        saved: the rows that it holds, by index.
+    """
 
     def __init__(self, path: Path) -> None:
-        """Raises InputError where another run has it, or it holds anything but results; UnsafePathError where
-        a project has put a link there; OSError."""
         self.path = path
+        self.saved: Dict[int, SavedRow] = {}
+
+    def retain(self, saved: Mapping[int, SavedRow], rerun: Collection[int] = ()) -> None:
+        """Removes all rows but `saved`; of the rows to `rerun` only the cost stays. Raises OSError."""
+
+    def write(self, row: TaskRow, key: str, result: AgentResult, earlier: EarlierCost = (0.0, 0.0)) -> None:
+        """Adds a row's result. Raises OSError, and then nothing was added."""
+        raise NotImplementedError
+
+    def reserve(self, size: int) -> bool:
+        """Reserves disk space for `size` bytes, until `release`; returns whether there is room."""
+        return True
+
+    def release(self, size: int) -> None:
+        """Gives back reserved space: its result is written next, or never."""
+
+    def check(self) -> None:
+        """Raises OutputDisturbedError where another program moved or changed the results."""
+
+
+class StdoutResults(Results):
+    """Writes results to a stream. They can't be read back, so the run can't be resumed."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(Path(STDOUT))
+        self._descriptor = descriptor
+
+    def write(self, row: TaskRow, key: str, result: AgentResult, earlier: EarlierCost = (0.0, 0.0)) -> None:
+        """Writes a row's result. Raises OSError, also where the reader is gone."""
+        line = format_line(row, key, result, earlier)
+        while line:
+            line = line[os.write(self._descriptor, line) :]
+
+
+class ResultsFile(Results):
+    """The results file of one run, open in one process at a time.
+
+    Example:
+        with ResultsFile(Path("results.jsonl")) as output:
+            await ResumableRun(TaskFile(Path("tasks.csv"), None), output).run(stream, on_event)
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Opens or makes the file.
+
+        Raises InputError where another run has it open or it holds anything but results, UnsafePathError
+        where a project has put a link there, and OSError.
+        """
+        super().__init__(path)
         place = granted_path(path)
         self._folder, self._name = folder_of(place), place.name
         try:
@@ -96,28 +130,28 @@ class ResultsFile:
             self._folder.close()
             raise
         self._file: Any = None
-        self._room: Optional[DiskReservation] = None
-        self._looked = float("-inf")
-        # Rows that are run again; a new line of one makes its old line worth nothing.
-        self._again: Set[int] = set()
+        self._space: Optional[DiskReservation] = None
+        self._checked = float("-inf")
+        # Rows that are run again; a new line of such a row replaces its old one.
+        self._rerun: Set[int] = set()
+        self._disturbance: Optional[OutputDisturbedError] = None
         try:
-            self.done, good, lines = self._load()
-            self._has_old_lines = lines > len(self.done)
-            # A kill in the middle of a line leaves a part of it.
-            if os.fstat(self._lock).st_size > good:
-                os.ftruncate(self._lock, good)
-            # How long the file is, unless another program changes it; what one did to it is kept.
-            self._size = good
-            self._changed: Optional[OutputDisturbedError] = None
+            end, lines = self._load()
+            self._has_old_lines = lines > len(self.saved)
+            # A kill within a write leaves a part of a line.
+            if os.fstat(self._lock).st_size > end:
+                os.ftruncate(self._lock, end)
+            # The length of the file, unless another program changes it.
+            self._size = end
         except BaseException:
-            self._let_go()
+            self._unlock()
             raise
 
     def _open_locked(self) -> int:
         while True:
             descriptor = self._folder.open(self._name, mode=PUBLIC_FILE)
             try:
-                _take(descriptor, self.path)
+                _lock(descriptor, self.path)
                 # Another run may have put a new file in its place in the meantime.
                 if os.path.samestat(os.fstat(descriptor), self._folder.stat(self._name)):
                     return descriptor
@@ -126,54 +160,56 @@ class ResultsFile:
                 raise
             os.close(descriptor)
 
-    def _let_go(self) -> None:
+    def _unlock(self) -> None:
         os.close(self._lock)
         self._folder.close()
 
-    def _load(self) -> Tuple[Dict[int, SavedRow], int, int]:
-        """What stands in the file whole, where that ends, in bytes, and in how many lines it stands."""
-        done: Dict[int, SavedRow] = {}
-        good = lines = 0
-        for end, _, found in self._lines():
-            done[found["index"]] = to_saved_row(found)
-            good, lines = end, lines + 1
-        return done, good, lines
+    def _load(self) -> Tuple[int, int]:
+        """Reads the saved rows; returns where the last complete line ends, and the number of lines."""
+        end = count = 0
+        for position, _, fields in self._lines():
+            self.saved[fields["index"]] = to_saved_row(fields)
+            end, count = position, count + 1
+        return end, count
 
     def _newest_lines(self) -> Iterator[Tuple[bytes, Dict[str, Any]]]:
-        """Of the lines that a row has, the last."""
-        last = {found["index"]: end for end, _, found in self._lines()}
-        for end, line, found in self._lines():
-            if last[found["index"]] == end:
-                yield line, found
+        """Yields the last line of each row."""
+        last = {fields["index"]: end for end, _, fields in self._lines()}
+        for end, line, fields in self._lines():
+            if last[fields["index"]] == end:
+                yield line, fields
 
     def _lines(self) -> Iterator[Tuple[int, bytes, Dict[str, Any]]]:
         with os.fdopen(self._folder.read(self._name), "rb") as lines:
             yield from complete_lines(lines, self.path)
 
-    def keep(self, kept: Mapping[int, SavedRow], again: Collection[int] = ()) -> None:
-        """Takes out all rows but these. Of those that are run `again` the cost stays, for the next run to
-        know however this one ends. The old file stays until the new one is whole. Raises OSError."""
-        if len(kept) != len(self.done) or self._has_old_lines:
-            self._replace(self._kept_lines(kept, again))
-            self.done, self._again, self._has_old_lines = dict(kept), set(again), False
-        # Now, while there is a descriptor for it.
-        self._opened()
-        self._room = DiskReservation(self._folder, f"{self._name}.room-{os.getpid()}")
+    def retain(self, saved: Mapping[int, SavedRow], rerun: Collection[int] = ()) -> None:
+        """Removes all rows but `saved`; of the rows to `rerun` only the cost stays, for the next run to know.
 
-    def _kept_lines(self, kept: Collection[int], again: Collection[int]) -> Iterator[bytes]:
-        for line, found in self._newest_lines():
-            if found["index"] in kept:
+        The old file stays until the new one is complete. Raises OSError.
+        """
+        if len(saved) != len(self.saved) or self._has_old_lines:
+            self._replace(self._retained_lines(saved, rerun))
+            self.saved, self._rerun, self._has_old_lines = dict(saved), set(rerun), False
+        # Opened now, while there is a descriptor for it.
+        self._append_file()
+        self._space = DiskReservation(self._folder, f"{self._name}.room-{os.getpid()}")
+
+    def _retained_lines(self, saved: Collection[int], rerun: Collection[int]) -> Iterator[bytes]:
+        for line, fields in self._newest_lines():
+            if fields["index"] in saved:
                 yield line
-            elif found["index"] in again:
-                yield format_cost_line(found)
+            elif fields["index"] in rerun:
+                yield format_cost_line(fields)
 
     def _replace(self, lines: Iterable[bytes]) -> None:
         fresh = self._name + ".tmp"
         descriptor = self._folder.open(fresh, os.O_TRUNC, PUBLIC_FILE)
         try:
             # Locked before it has the name, so that no other run finds it free.
-            _take(descriptor, self.path)
-            _copy_mode(self._lock, descriptor)
+            _lock(descriptor, self.path)
+            if hasattr(os, "fchmod"):
+                os.fchmod(descriptor, stat.S_IMODE(os.fstat(self._lock).st_mode))
             with os.fdopen(os.dup(descriptor), "wb") as file:
                 file.writelines(lines)
                 file.flush()
@@ -188,62 +224,64 @@ class ResultsFile:
         os.close(self._lock)
         self._lock, self._size = descriptor, size
 
-    def write(self, row: TaskRow, key: str, result: AgentResult, before: EarlierCost = (0.0, 0.0)) -> None:
-        """Appends a row's result; when it returns, a kill of this process does not lose it. Raises OSError,
-        and then nothing was appended. `before`: USD that earlier runs of the row have cost.
+    def write(self, row: TaskRow, key: str, result: AgentResult, earlier: EarlierCost = (0.0, 0.0)) -> None:
+        """Appends a row's result; once it returns, a kill of this process does not lose it.
 
-        Not in a thread: some microseconds, in which no request is sent whose answer a kill could lose.
+        Not in a thread: it takes microseconds, in which no request is sent whose answer a kill could lose.
+        Raises OSError, and then nothing was appended, but OutputDisturbedError after it was.
         """
-        line = format_line(row, key, result, before)
+        line = format_line(row, key, result, earlier)
         try:
             self._append(line)
         except OSError as error:
-            if self._room is None or error.errno not in DISK_FULL:
+            if self._space is None or error.errno not in DISK_FULL:
                 raise
-            self._room.let_go()
+            self._space.release_slack()
             self._append(line)
-        self._has_old_lines |= row.index in self._again
-        # What was done to the file itself is seen at each line.
-        if self._changed is not None or time.monotonic() - self._looked > _SECONDS_BETWEEN_LOOKS:
-            self.expect_there()
+        self._has_old_lines |= row.index in self._rerun
+        # A change of the file itself is noticed at each line.
+        if self._disturbance is not None or time.monotonic() - self._checked > _CHECK_SECONDS:
+            self.check()
 
-    def _opened(self) -> Any:
+    def _append_file(self) -> Any:
         if self._file is None:
             self._file = os.fdopen(self._folder.open(self._name, os.O_APPEND, PUBLIC_FILE), "ab", buffering=0)
         return self._file
 
     def _append(self, line: bytes) -> None:
-        file = self._opened()
-        whole = os.fstat(file.fileno()).st_size
-        if whole != self._size:
-            whole = self._ended_line(file, whole)
-        self._size = whole + len(line)
+        file = self._append_file()
+        end = os.fstat(file.fileno()).st_size
+        if end != self._size:
+            end = self._end_last_line(file, end)
+        self._size = end + len(line)
         try:
             while line:
                 line = line[file.write(line) :]
         except OSError:
             # Another row may find room: behind a part of a line it would be lost.
-            file.truncate(whole)
-            self._size = whole
+            file.truncate(end)
+            self._size = end
             raise
 
-    def _ended_line(self, file: Any, size: int) -> int:
-        """Ends the last line of a file that another program has changed, so that the next result does not
-        become a part of it. Returns the new size."""
-        self._note_change(size)
-        ends = self._last_line_end(size)
-        if ends == size:
+    def _end_last_line(self, file: Any, size: int) -> int:
+        """Ends the last line of a file that another program changed, so that the next result is a line.
+
+        Returns the new size.
+        """
+        self._record_change(size)
+        end = self._last_line_end(size)
+        if end == size:
             return size
         if size < self._size:
-            file.truncate(ends)
-            return ends
+            file.truncate(end)
+            return end
         file.write(b"\n")
         return size + 1
 
-    def _note_change(self, size: int) -> None:
-        cut = size < self._size
-        is_resumable = cut if self._changed is None else cut and self._changed.is_resumable
-        self._changed = OutputDisturbedError(self.path, is_resumable=is_resumable)
+    def _record_change(self, size: int) -> None:
+        is_cut = size < self._size
+        is_resumable = is_cut and (self._disturbance is None or self._disturbance.is_resumable)
+        self._disturbance = OutputDisturbedError(self.path, is_resumable=is_resumable)
 
     def _last_line_end(self, size: int) -> int:
         while size:
@@ -255,68 +293,66 @@ class ResultsFile:
             size = start
         return 0
 
-    def hold(self, size: int) -> bool:
-        """Whether there is room for a result of `size` bytes, which is held until `give_back`."""
-        return self._room is None or self._room.hold(size, self._size)
+    def reserve(self, size: int) -> bool:
+        """Reserves disk space for `size` bytes, until `release`; returns whether there is room."""
+        return self._space is None or self._space.reserve(size, self._size)
 
-    def give_back(self, size: int) -> None:
-        """The result that room was held for is written next, or never."""
-        if self._room is not None:
-            self._room.give_back(size)
+    def release(self, size: int) -> None:
+        """Gives back reserved space: its result is written next, or never."""
+        if self._space is not None:
+            self._space.release(size)
 
-    def expect_there(self) -> None:
-        """Raises OutputDisturbedError where the path names another file by now, or none, or where another
-        program has written to the file or cut it."""
-        self._looked = time.monotonic()
-        if not self._is_there():
-            raise OutputDisturbedError(self.path, self.path.with_name(self._saved_name()))
+    def check(self) -> None:
+        """Raises OutputDisturbedError where the path names another file, or none, or another program has
+        written to the file or cut it."""
+        self._checked = time.monotonic()
+        if not self._is_in_place():
+            raise OutputDisturbedError(self.path, self.path.with_name(self._copy_name()))
         size = os.fstat(self._lock).st_size
         if size != self._size:
-            self._note_change(size)
-        if self._changed is not None:
-            raise self._changed
+            self._record_change(size)
+        if self._disturbance is not None:
+            raise self._disturbance
 
-    def _is_there(self) -> bool:
+    def _is_in_place(self) -> bool:
         try:
             return os.path.samestat(os.fstat(self._lock), self._folder.stat(self._name))
         except FileNotFoundError:
             return False
 
-    def _saved_name(self) -> str:
+    def _copy_name(self) -> str:
         return f"{self._name}.saved-{os.getpid()}"
 
-    def _save(self) -> None:
-        """Writes the results of a file that has no name any more into one that has."""
-        copy = os.fdopen(self._folder.open(self._saved_name(), os.O_TRUNC, PUBLIC_FILE), "wb")
-        with copy, os.fdopen(os.dup(self._lock), "rb") as old:
-            old.seek(0)
-            shutil.copyfileobj(old, copy)
-
     def close(self) -> None:
-        """One line for each row, and on the disk, before the lock is let go."""
+        """Leaves one line per row, synced to the disk, and unlocks the file."""
         try:
-            if self._room is not None:
-                self._room.close()
+            if self._space is not None:
+                self._space.close()
             if self._file is not None:
                 os.fsync(self._file.fileno())
                 self._file.close()
-            if not self._is_there():
-                self._save_what_there_is()
+            if not self._is_in_place():
+                self._copy_removed_file()
             elif self._has_old_lines:
-                self._take_out_old_lines()
+                self._remove_old_lines()
         finally:
             self._file = None
-            self._let_go()
+            self._unlock()
 
-    def _save_what_there_is(self) -> None:
-        # In a folder that is gone as well, nothing can be saved; the run has said so as its error.
-        if os.fstat(self._lock).st_size:
-            try:
-                self._save()
-            except OSError as error:
-                logger.error("the results of %s can't be saved: %s", self.path, error)
+    def _copy_removed_file(self) -> None:
+        """Copies the results of a file that has no name any more into one that has."""
+        if not os.fstat(self._lock).st_size:
+            return
+        try:
+            copy = os.fdopen(self._folder.open(self._copy_name(), os.O_TRUNC, PUBLIC_FILE), "wb")
+            with copy, os.fdopen(os.dup(self._lock), "rb") as old:
+                old.seek(0)
+                shutil.copyfileobj(old, copy)
+        except OSError as error:
+            # Where the folder is gone too, nothing can be saved; the run's error has said so.
+            logger.error("the results of %s can't be saved: %s", self.path, error)
 
-    def _take_out_old_lines(self) -> None:
+    def _remove_old_lines(self) -> None:
         try:
             self._replace(line for line, _ in self._newest_lines())
         except OSError as error:
@@ -326,29 +362,10 @@ class ResultsFile:
     def __enter__(self) -> ResultsFile:
         return self
 
-    def __exit__(
-        self,
-        kind: Optional[Type[BaseException]],
-        error: Optional[BaseException],
-        trace: Optional[TracebackType],
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
-def check_fields(row: TaskRow) -> None:
-    """Raises InputError where a field of the row's would be taken for one of the result's."""
-    taken = sorted(set(row.fields) & set(RESULT_FIELDS))
-    if taken:
-        raise InputError(
-            f"Row {row.index + 1} has a field {taken[0]!r}, which each result has itself; rename it."
-        )
-
-
-def _copy_mode(old: int, new: int) -> None:
-    if hasattr(os, "fchmod"):
-        os.fchmod(new, stat.S_IMODE(os.fstat(old).st_mode))
-
-
-def _take(descriptor: int, path: Path) -> None:
+def _lock(descriptor: int, path: Path) -> None:
     if not try_lock(descriptor):
         raise InputError(f"Another run is writing to {path}. Wait for its end, or name another file.")

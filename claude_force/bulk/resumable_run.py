@@ -1,127 +1,63 @@
-"""From a file of tasks to a file of results: what is missing is run, and each row is kept as it ends."""
+"""Runs the rows that a results file lacks, and writes each result as its row ends."""
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import AsyncIterator, Callable, Dict, Iterator, Optional, Union
+from dataclasses import replace
+from typing import AsyncIterator, Callable, Dict, Iterator, Optional
 
 from .. import settings
-from ..costs import CostTotals, cost_or_bound
-from ..errors import BudgetExceededError, CancelledCallError, ClaudeForceError, ClosedError, InputError
-from ..limits.run_gate import RunGate
-from ..types import AgentResult, CallCompleted
-from .progress import Event, Finished, OnEvent
-from .result_lines import EarlierCost, SavedRow
-from .results_file import OutputDisturbedError, Results, check_fields
-from .task_file import TaskRow, TaskRows
-from .task_stream import Task
-from .unknown_models import (
+from ..costs import cost_or_bound
+from ..errors import (
     MODEL,
     RUN,
-    CallChecks,
-    ModelOf,
-    UnknownModels,
-    UnrunnableRows,
-    answer_bytes,
-    changed,
-    disturbed,
-    line_bytes,
-    no_room,
-    not_written,
+    BudgetExceededError,
+    CancelledCallError,
+    ClaudeForceError,
+    ClosedError,
+    InputError,
 )
+from ..limits.run_gate import RunGate
+from ..types import AgentResult, CallCompleted
+from .disk_space import answer_bytes, line_bytes
+from .progress import Event, Finished, OnEvent
+from .result_lines import EarlierCost, SavedRow
+from .results_file import OutputDisturbedError, Results
+from .run_summary import RunSummary
+from .task_file import RESULT_FIELDS, TaskRow, TaskRows
+from .task_stream import Task
+from .unrunnable import CallChecks, ModelOf, UnknownModels, UnrunnableRows
 
-# `AsyncAgentOrchestrator.stream_multiple` with everything given but the tasks and who is told of events.
+# `AsyncAgentOrchestrator.stream_multiple` with all arguments but the tasks and `on_event`.
 StreamTasks = Callable[[AsyncIterator[Task], OnEvent], AsyncIterator[AgentResult]]
 
-
-@dataclass
-class RunSummary(CostTotals):
-    """How a run ended, and what it cost.
-
-    Attributes:
-        total: rows of the run; `kept` were in the output before, `ran` were added now.
-        succeeded, failed: of all that the output holds; so are answers that are truncated, refused or empty.
-        over_budget: some rows were not sent because the budget had no room for them.
-        stopped: it was told to stop; `cancelled`, by somebody who cancelled its calls where they are made.
-        error: why no row could be run any more.
-        is_resumable: the same run again can go on from the output as it is.
-        lost: answers that were paid for and could not be written; `lost_cost` is USD, and part of `cost`.
-        cost: of all that the output holds, as `unpriced` and `unpriced_at_most`; `saved` and
-            `prompt_cache_saving` are of what ran now.
-    """
-
-    total: int = 0
-    kept: int = 0
-    ran: int = 0
-    succeeded: int = 0
-    failed: int = 0
-    truncated: int = 0
-    refused: int = 0
-    empty: int = 0
-    over_budget: bool = False
-    stopped: bool = False
-    cancelled: bool = False
-    error: Optional[ClaudeForceError] = None
-    lost: int = 0
-    lost_cost: float = 0.0
-    is_resumable: bool = True
-
-    def add(self, result: AgentResult) -> None:
-        """Counts one that ran."""
-        super().add(result)
-        self.ran += 1
-        self.succeeded += result.success
-        self.failed += not result.success
-        self._count_flags(result)
-
-    def keep(self, done: SavedRow) -> None:
-        """Counts one that stood in the output before. Its cost is counted already."""
-        self.kept += 1
-        self.succeeded += done.success
-        self.failed += not done.success
-        self.unpriced += done.unpriced
-        self._count_flags(done)
-
-    def _count_flags(self, one: Union[AgentResult, SavedRow]) -> None:
-        self.truncated += one.truncated
-        self.refused += one.refused
-        self.empty += one.empty
-
-    def note_cost(self, cost: Optional[float], at_most: Optional[float]) -> None:
-        """Adds what a call that was broken off cost, in USD."""
-        self.cost += cost or 0.0
-        if cost is None:
-            self.unpriced_at_most += at_most or 0.0
-
-    def note_lost(self, cost: Optional[float], at_most: Optional[float]) -> None:
-        """Counts an answer that was paid for and could not be written."""
-        self.lost += 1
-        self.lost_cost += cost_or_bound(cost, at_most)
-        self.note_cost(cost, at_most)
-
-    @property
-    def budgeted(self) -> float:
-        """USD that count against a budget: calls of unknown cost at their worst."""
-        return self.cost + self.unpriced_at_most
-
-    @property
-    def missing(self) -> int:
-        return self.total - self.succeeded - self.failed
+_NO_COST = (0.0, 0.0)
 
 
 class ResumableRun:
-    """Raises InputError where the output holds rows that are not those of `rows`. Changes nothing yet.
+    """A run of rows whose results go to `output`, where those of earlier runs stand. Changes nothing yet.
 
-    `options` is a text of all that changes the answers beside the rows, `limit` the rows that are run.
-    `afresh` runs all of them, `retry_failed` those that failed too.
-    After a failure, `fail_fast` begins no further row. `model_of` tells the model that an agent asks, None
-    where it can't. `max_tokens` bounds an answer: so much room is held on the disk for each row under way.
-    Where all rows are among the `refusals`, or those can't be had, that is an InputError too.
+    Args:
+        options: a text of all that changes the answers, besides the rows.
+        limit: how many rows of the input are run; None for all.
+        restart: run all rows again; `retry_failed` runs the failed ones again.
+        fail_fast: start no row after a failure.
+        model_of: returns the model that an agent asks for, None where it can't be asked.
+        max_tokens: the longest answer, for which disk space is reserved.
+        load_checks: returns what tells why a row can't be sent. Where no row can be, that is an InputError.
+
+    Raises InputError where `output` holds rows that are not those of `rows`.
 
     Attributes:
-        run_gate: to be given to the run; shut as soon as no row can be run or written any more.
+        run_gate: for the run's calls; shut as soon as no row can be run or written any more.
+        summary: up to date at each moment.
+
+    Example:
+        run = ResumableRun(TaskFile(Path("tasks.csv"), None), output)
+        run.begin()
+        await run.run(lambda tasks, listen: fleet.stream_multiple(tasks, on_event=listen), print)
+        print(run.summary.succeeded)
     """
 
     def __init__(
@@ -130,88 +66,116 @@ class ResumableRun:
         output: Results,
         options: str = "",
         limit: Optional[int] = None,
-        afresh: bool = False,
+        restart: bool = False,
         retry_failed: bool = False,
         fail_fast: bool = False,
         model_of: Optional[ModelOf] = None,
         max_tokens: Optional[int] = None,
-        refusals: Optional[Callable[[], CallChecks]] = None,
+        load_checks: Optional[Callable[[], CallChecks]] = None,
     ) -> None:
-        self._rows, self._output, self._options = rows, output, options
-        self._fail_fast = fail_fast
-        self._answer_bytes = answer_bytes(max_tokens or settings.MAX_TOKENS)
+        self._rows, self._output, self._options, self._fail_fast = rows, output, options, fail_fast
         self._limit = float("inf") if limit is None else limit
-        self._kept: Dict[int, SavedRow] = {} if afresh else dict(output.done)
-        # What rows that are run again have cost already.
-        self._before: Dict[int, EarlierCost] = {}
-        self._drop(lambda done: done.broken_off or (retry_failed and not done.success))
-        self.summary = self._compared(UnrunnableRows(refusals))
-        self._under_way: Dict[int, TaskRow] = {}
+        self._answer_bytes = answer_bytes(max_tokens or settings.MAX_TOKENS)
+        self._saved: Dict[int, SavedRow] = {} if restart else dict(output.saved)
+        self._earlier = self._take_out_rerun(retry_failed)
+        self.summary = self._compare(UnrunnableRows(load_checks))
+        self._in_flight: Dict[int, TaskRow] = {}
         self.run_gate = RunGate()
-        self._models = UnknownModels(self, model_of or str)
+        self._models = UnknownModels(self.pending_rows, model_of or str)
         self._ended = False
         self._row_ended = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
 
+    def _take_out_rerun(self, retry_failed: bool) -> Dict[int, EarlierCost]:
+        """Takes the rows to run again out of the saved ones; returns what they have cost already."""
+        rerun = {
+            index: row
+            for index, row in self._saved.items()
+            if index < self._limit and (row.interrupted or (retry_failed and not row.success))
+        }
+        for index in rerun:
+            del self._saved[index]
+        return {index: (row.cost, row.cost_at_most) for index, row in rerun.items()}
+
+    def _compare(self, unrunnable: UnrunnableRows) -> RunSummary:
+        """Counts the rows, and checks that the saved ones are among them."""
+        costs = [*self._earlier.values(), *((row.cost, row.cost_at_most) for row in self._saved.values())]
+        known, doubtful = (sum(amounts) for amounts in zip(_NO_COST, *costs))
+        summary, rows = RunSummary(cost=known, unpriced_at_most=doubtful), 0
+        for row in self._rows:
+            rows += 1
+            saved = self._saved.get(row.index)
+            unrunnable.add(row, saved is not None)
+            _check_fields(row)
+            is_within = row.index < self._limit
+            summary.total += is_within
+            if saved is not None:
+                if saved.key != row.key(self._options):
+                    raise self._other_run(f"row {row.index + 1} is not the one that it answers")
+                if is_within:
+                    summary.add_saved(saved)
+        unrunnable.expect_fewer_than(rows)
+        last = max(self._saved, default=-1)
+        if last >= rows:
+            raise self._other_run(f"it answers {last + 1} rows and there are {rows}")
+        return summary
+
     @property
     def pending(self) -> int:
-        """Rows that are to be run."""
+        """How many rows are to be run."""
         return self.summary.total - self.summary.kept
 
     def pending_rows(self) -> Iterator[TaskRow]:
-        """The rows that are to be run."""
+        """Yields the rows that are to be run."""
         for row in self._rows:
             if row.index >= self._limit:
                 return
-            if row.index not in self._kept:
+            if row.index not in self._saved:
                 yield row
 
     def begin(self) -> None:
-        """Takes the rows that are run again out of the output, all but their cost. Raises OSError."""
-        self._output.keep(self._kept, [index for index, cost in self._before.items() if any(cost)])
+        """Removes the rows that are run again from the results, all but their cost. Raises OSError."""
+        self._output.retain(self._saved, [index for index, cost in self._earlier.items() if any(cost)])
 
     async def run(self, stream: StreamTasks, on_event: OnEvent) -> RunSummary:
-        """Runs what is missing, after `begin`; `outcome` is up to date at each moment."""
+        """Runs the pending rows, after `begin`."""
 
-        def told(event: Event) -> None:
-            # Here and not where the results are read: what is answered is kept before the next is asked.
-            # One that was broken off is told of before it ends.
-            row = self._under_way.get(event.index)
+        def listen(event: Event) -> None:
+            # Here and not where results are read: a result is written before the next row is sent.
+            # An interrupted row ends before its event.
+            row = self._in_flight.get(event.index)
             if isinstance(event, Finished) and row is not None:
-                del self._under_way[event.index]
-                self._output.give_back(line_bytes(row, self._answer_bytes))
+                del self._in_flight[event.index]
+                self._output.release(line_bytes(row, self._answer_bytes))
                 self._take(row, event.result)
                 self._row_ended.set()
             if event.progress.in_flight:
                 self._idle.clear()
             else:
                 self._idle.set()
-            # The stream counts only what is run now; who listens is told the row of the input.
+            # The stream counts the pending rows; the listener gets the index in the input.
             on_event(event if row is None or row.index == event.index else replace(event, index=row.index))
 
-        async for _ in stream(self._feed(), told):
+        async for _ in stream(self._feed(), listen):
             pass
-        self._expect_output()
-        for _, result in self._models.held[:1]:
+        try:
+            self._output.check()
+        except OutputDisturbedError as error:
+            self._end_disturbed(error)
+        for _, result in self._models.withheld[:1]:
             # No row of any other model was answered.
             if result.error is not None and not self.summary.stopped:
                 self._end(result.error)
         return self.summary
 
-    def _expect_output(self) -> None:
-        try:
-            self._output.expect_there()
-        except OutputDisturbedError as error:
-            self._end_disturbed(error)
-
     def stop(self) -> None:
-        """No further row is begun."""
+        """Starts no further row."""
         self._ended = self.summary.stopped = True
 
     def row_id(self, number: int) -> str:
-        """The row that is the run's task `number`, by a name that stays the same when the run goes on."""
-        return str(self._under_way[number].index)
+        """Returns a name of the stream's task `number` that stays the same when the run is resumed."""
+        return str(self._in_flight[number].index)
 
     async def wait_until_saved(self) -> None:
         """Returns when no row has been sent whose result is not written."""
@@ -219,19 +183,20 @@ class ResumableRun:
 
     async def _feed(self) -> AsyncIterator[Task]:
         for number, row in enumerate(self.pending_rows()):
-            if self._ended:
+            if self._ended or not await self._reserve(row):
                 return
-            if not await self._finds_room(row):
-                return
-            self._under_way[number] = row
-            # The result of a row that can't be run is its problem.
+            self._in_flight[number] = row
+            # A task that is an error has that error as its result.
             yield InputError(row.problem) if row.problem else (row.agent, row.task)  # type: ignore[misc]
 
-    async def _finds_room(self, row: TaskRow) -> bool:
-        """Waits until the output has room for one result more; False where it never will have."""
-        while not self._output.hold(line_bytes(row, self._answer_bytes)):
-            if not self._under_way:
-                self._end(no_room(self._output, self._answer_bytes))
+    async def _reserve(self, row: TaskRow) -> bool:
+        """Waits until there is disk space for one result more; returns False where there never will be."""
+        while not self._output.reserve(line_bytes(row, self._answer_bytes)):
+            if not self._in_flight:
+                self._end_unwritable(
+                    f"there is no room for an answer of {self._answer_bytes // 1024:,} KiB. No further row "
+                    "was sent. Make room on the disk, or name a file on another one."
+                )
             if self._ended:
                 return False
             self._row_ended.clear()
@@ -239,119 +204,108 @@ class ResumableRun:
         return True
 
     def _take(self, row: TaskRow, result: AgentResult) -> None:
-        outcome = self.summary
-        if isinstance(result.error, ClosedError):
-            self._note_cost(row, result)
-            return
-        if isinstance(result.error, CancelledCallError):
-            outcome.cancelled |= not self._ended
+        """Decides what the result of a row means for the run."""
+        error, summary = result.error, self.summary
+        if isinstance(error, ClosedError):
+            self._save_cost(row, result)
+        elif isinstance(error, CancelledCallError):
+            summary.cancelled |= not self._ended
             self.stop()
-            return
-        if isinstance(result.error, BudgetExceededError):
-            self._ended = outcome.over_budget = True
-            return
-        if result.error is not None and result.error.fatal_for == RUN:
-            self._note_spent(row, result)
-            self._end(result.error)
-        elif result.error is not None and result.error.fatal_for == MODEL and self._models.holds(row, result):
+        elif isinstance(error, BudgetExceededError):
+            self._ended = summary.over_budget = True
+        elif error is not None and error.fatal_for == RUN:
+            reason = "The run was ended by an answer that no other row can survive"
+            self._save_cost(row, _without_result(result, reason))
+            self._end(error)
+        elif error is not None and error.fatal_for == MODEL and self._models.withhold(row, result):
             if self._models.are_all_unknown():
-                self._end(result.error)
+                self._end(error)
         else:
-            for held in self._models.released_by(row, result):
-                self._keep(*held)
-            self._keep(row, result)
+            for withheld in self._models.release(row, result):
+                self._save(*withheld)
+            self._save(row, result)
 
-    def _end(self, error: ClaudeForceError) -> None:
-        """No row can be run any more."""
-        self._ended = True
-        if self.summary.error is None:
-            # A row that was not sent may end before the one that met the error.
-            met = error.__cause__ if getattr(error, "skipped", False) else error
-            self.summary.error = met if isinstance(met, ClaudeForceError) else error
-        self.run_gate.shut(ClosedError(f"The run was ended: {self.summary.error}"))
-
-    def _end_disturbed(self, error: OutputDisturbedError) -> None:
-        self._end(disturbed(error))
-        self.summary.is_resumable = error.is_resumable
-
-    def _keep(self, row: TaskRow, result: AgentResult) -> None:
+    def _save(self, row: TaskRow, result: AgentResult) -> None:
         if self._write(row, result):
             self.summary.add(result)
             if self._fail_fast and not result.success:
                 self._ended = True
 
+    def _save_cost(self, row: TaskRow, result: AgentResult) -> None:
+        """Writes what a row without a result cost. The next run runs it again and has to know."""
+        if cost_or_bound(result.cost, result.cost_at_most) and self._write(row, result):
+            self.summary.add_cost(result.cost, result.cost_at_most)
+
     def _write(self, row: TaskRow, result: AgentResult) -> bool:
         try:
-            self._output.write(row, row.key(self._options), result, self._before.get(row.index, (0.0, 0.0)))
+            self._append(row, result)
         except OutputDisturbedError as error:
-            # It is written all the same, and saved under another name.
+            # The result is written all the same, and saved under another name.
             self._end_disturbed(error)
         except OSError as error:
-            # The next one may find room again, and is paid for already.
-            self._end(not_written(self._output, error))
-            self._note_lost(row, result)
+            self._end_unwritable(
+                f"{error.strerror}. What stands in it is whole; answers that came after are in the cache, if "
+                "it is on."
+            )
+            self._save_lost(row, result)
             return False
         return True
 
-    def _note_lost(self, row: TaskRow, result: AgentResult) -> None:
-        """Counts an answer that is not written; its cost is written where there is room for that."""
-        if not cost_or_bound(result.cost, result.cost_at_most):
-            return
-        self.summary.note_lost(result.cost, result.cost_at_most)
-        error = ClosedError("The answer could not be written")
-        cost = replace(result, success=False, output="", error=error, errors=[str(error)])
-        alone = replace(row, echo=None, fields={})
-        with suppress(OSError):
-            # Else the report alone tells of it.
-            self._output.write(alone, row.key(self._options), cost, self._before.get(row.index, (0.0, 0.0)))
+    def _append(self, row: TaskRow, result: AgentResult) -> None:
+        self._output.write(row, row.key(self._options), result, self._earlier.get(row.index, _NO_COST))
 
-    def record_cancelled(self, executed: CallCompleted) -> None:
-        """To be told of each call that has ended: one that is cancelled under way is no row's result."""
-        if not isinstance(executed.result.error, CancelledCallError):
+    def _save_lost(self, row: TaskRow, result: AgentResult) -> None:
+        """Counts an answer that can't be written, and writes its cost if there is room for that."""
+        if cost_or_bound(result.cost, result.cost_at_most):
+            self.summary.add_lost(result.cost, result.cost_at_most)
+            with suppress(OSError):
+                # Else the summary alone has the cost.
+                bare = replace(row, echo=None, fields={})
+                self._append(bare, _without_result(result, "The answer could not be written"))
+
+    def record_cancelled(self, completed: CallCompleted) -> None:
+        """Observes the calls: writes the cost of one that was cancelled in flight, which has no result."""
+        if not isinstance(completed.result.error, CancelledCallError):
             return
-        call = executed.call
+        call = completed.call
         task = call.task if call.arguments is None else call.arguments
-        for number, row in self._under_way.items():
-            if row.task == task and row.agent == executed.result.agent_name:
-                self._note_cost(self._under_way.pop(number), executed.result)
+        for number, row in self._in_flight.items():
+            if row.task == task and row.agent == completed.result.agent_name:
+                self._save_cost(self._in_flight.pop(number), completed.result)
                 return
 
-    def _note_cost(self, row: TaskRow, result: AgentResult) -> None:
-        """The same row is run again by the next run, which has to know what is spent."""
-        if cost_or_bound(result.cost, result.cost_at_most) and self._write(row, result):
-            self.summary.note_cost(result.cost, result.cost_at_most)
+    def _end(self, error: ClaudeForceError) -> None:
+        """Ends the run: no row can be run any more."""
+        self._ended = True
+        if self.summary.error is None:
+            # A row that was skipped may end before the one that met the error.
+            met = error.__cause__ if getattr(error, "skipped", False) else error
+            self.summary.error = met if isinstance(met, ClaudeForceError) else error
+        self.run_gate.shut(ClosedError(f"The run was ended: {self.summary.error}"))
 
-    def _note_spent(self, row: TaskRow, result: AgentResult) -> None:
-        """Writes down what a row cost that gets no result, as an answer ended the run."""
-        error = ClosedError("The run was ended by an answer that no other row can survive")
-        self._note_cost(row, replace(result, error=error, errors=[str(error)]))
+    def _end_disturbed(self, error: OutputDisturbedError) -> None:
+        self._end(error.explain())
+        self.summary.is_resumable = error.is_resumable
 
-    def _drop(self, unwanted: Callable[[SavedRow], bool]) -> None:
-        for index, done in list(self._kept.items()):
-            if unwanted(done) and index < self._limit:
-                self._before[index] = done.cost, done.cost_at_most
-                del self._kept[index]
+    def _end_unwritable(self, reason: str) -> None:
+        self._end(ClaudeForceError(f"{self._output.path} can't be written: {reason}"))
 
-    def _compared(self, problems: UnrunnableRows) -> RunSummary:
-        """Counts the rows, and finds those that are kept among them."""
-        before = [*self._before.values(), *((one.cost, one.cost_at_most) for one in self._kept.values())]
-        known, doubtful = (sum(amounts) for amounts in zip((0.0, 0.0), *before))
-        outcome, rows = RunSummary(cost=known, unpriced_at_most=doubtful), 0
-        for row in self._rows:
-            rows += 1
-            done = self._kept.get(row.index)
-            problems.add(row, done is not None)
-            check_fields(row)
-            within = row.index < self._limit
-            outcome.total += within
-            if done is None:
-                continue
-            if done.key != row.key(self._options):
-                raise changed(self._output, f"row {row.index + 1} is not the one that it answers")
-            if within:
-                outcome.keep(done)
-        problems.expect_fewer_than(rows)
-        beyond = [index for index in self._kept if index >= rows]
-        if beyond:
-            raise changed(self._output, f"it answers {max(beyond) + 1} rows and there are {rows}")
-        return outcome
+    def _other_run(self, how: str) -> InputError:
+        return InputError(
+            f"{self._output.path} is the output of other tasks or options: {how}. Name another file for the "
+            "output, or start over with --no-resume; answers that are still the same come from the cache."
+        )
+
+
+def _without_result(result: AgentResult, reason: str) -> AgentResult:
+    error = ClosedError(reason)
+    return replace(result, success=False, output="", error=error, errors=[str(error)])
+
+
+def _check_fields(row: TaskRow) -> None:
+    """Raises InputError where a field of the row has the name of a field of each result."""
+    taken = sorted(set(row.fields) & set(RESULT_FIELDS))
+    if taken:
+        raise InputError(
+            f"Row {row.index + 1} has a field {taken[0]!r}, which each result has itself; rename it."
+        )

@@ -1,4 +1,4 @@
-"""The rows of a bulk run, from a file of tasks or one for each source file. Read anew at each iteration."""
+"""The rows of a bulk run, and a file of tasks as their source."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import codecs
 import hashlib
 import json
 import os
+import shutil
+import tempfile
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, Mapping, Optional, TextIO
+from typing import Any, BinaryIO, Dict, Iterable, Iterator, Mapping, Optional, TextIO
 
 from ..errors import InputError
 from ..storage.input_paths import open_named
@@ -24,37 +27,19 @@ from .task_readers import (
     problem_of_value,
 )
 
-# Names that a result has in the output, so that a row's own fields can't have them.
+STDIN = "standard input"
+# Names of fields that each result has, so that a field of a row can't have them.
 RESULT_FIELDS = (
-    "index",
-    "key",
-    "success",
-    "output",
-    "error",
-    "error_type",
-    "model",
-    "stop_reason",
-    "input_tokens",
-    "output_tokens",
-    "cost",
-    "cost_usd",
-    "cached",
-    "attempts",
-    "duration",
-    "duration_seconds",
-    "request_id",
-    "truncated",
-    "refused",
-    "empty",
-    "cost_at_most",
-    "cost_at_most_usd",
+    *("index", "key", "success", "output", "error", "error_type", "model", "stop_reason"),
+    *("input_tokens", "output_tokens", "cost", "cost_usd", "cached", "attempts", "duration"),
+    *("duration_seconds", "request_id", "truncated", "refused", "empty", "cost_at_most", "cost_at_most_usd"),
 )
-# What each result of a run has, and which of its fields are not those of the row that it answers.
+# Fields that tell the result of a run from a task, and those of its fields that are not its row's.
 _RESULT = {"index", "key", "agent", "success", "output", "error_type"}
-_OF_A_RESULT = {"task", "agent", *RESULT_FIELDS}
+_RESULT_ONLY = {"task", "agent", *RESULT_FIELDS}
 _FAILED_BEFORE = "no output, as they failed in the run before"
-_KINDS = ".jsonl, .ndjson, .json (a list), .csv, .tsv or .txt (a task in each line)"
-# In characters: what is longer is a file of another kind.
+_FILE_KINDS = ".jsonl, .ndjson, .json (a list), .csv, .tsv or .txt (a task in each line)"
+# In characters. A longer line means another kind of file.
 _LONGEST_LINE = 16 * 1024 * 1024
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 # In bytes. A list in JSON is read as a whole; other files are read line by line.
@@ -63,12 +48,12 @@ _LARGEST_LIST = 128 * 1024 * 1024
 
 @dataclass(frozen=True)
 class TaskRow:
-    """One task with what its file says beside it.
+    """One task with the other fields of its row.
 
     Attributes:
-        fields: all other fields, carried through to the output.
-        echo: the task as the output repeats it; None where a field names it.
-        problem: why it can't be run; `kind` says that in a few words, the same for all that have it.
+        fields: all other fields, which are copied to the result.
+        echo: the task as the result repeats it; None where a field names the task.
+        problem: why it can't be run; `kind` says that in a few words, the same for all rows with the problem.
     """
 
     index: int
@@ -80,24 +65,29 @@ class TaskRow:
     kind: str = ""
 
     def key(self, options: str) -> str:
-        """Tells whether a result is this row's: 16 hex characters over all of it and the run's `options`."""
+        """Returns what identifies the result of this row: 16 hex characters of a hash, `options` included."""
         parts = [self.agent, self.task, self.fields, self.problem, options]
         text = json.dumps(parts, sort_keys=True, default=str)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 class TaskFile:
-    """The rows of a file; `agent` is for those that name none. Raises InputError where it can't be read.
+    """Iterates over the rows of a file of tasks; each iteration reads the file again.
 
-    The results of another run are tasks as well: each output is the task of `agent`. Messages call the file
-    by `name`, where that is given.
+    `agent` is the agent of rows that name none. Messages call the file by `name`, if given. The results of
+    another run are tasks as well: each output is the task of `agent`. Raises InputError for a file that
+    can't be read.
+
+    Example:
+        for row in TaskFile(Path("tasks.csv"), agent="code-reviewer"):
+            print(row.index, row.agent, row.task)
     """
 
     def __init__(self, path: Path, agent: Optional[str], name: Optional[str] = None) -> None:
         self._path, self._agent, self._name = path, agent, name or str(path)
         reader = ROW_READERS.get(path.suffix.lower())
         if reader is None:
-            raise InputError(f"{path} is not a kind of file that tasks are read from: {_KINDS}.")
+            raise InputError(f"{path} is not a kind of file that tasks are read from: {_FILE_KINDS}.")
         self._read = reader
 
     def __iter__(self) -> Iterator[TaskRow]:
@@ -113,15 +103,15 @@ class TaskFile:
             ) from error
 
     def _open(self) -> TextIO:
-        most = _LARGEST_LIST if self._read is json_list else None
+        largest = _LARGEST_LIST if self._read is json_list else None
 
         def opener(path: str, flags: int) -> int:
-            return open_named(path, most)
+            return open_named(path, largest)
 
         return open(self._path, encoding="utf-8-sig", newline="", opener=opener)
 
     def _not_utf8(self) -> str:
-        """Which line is not UTF-8, counted from 1, or what the whole file is."""
+        """Says which line, counted from 1, is not UTF-8, or that the file is UTF-16."""
         with os.fdopen(open_named(self._path), "rb") as lines:
             for number, line in enumerate(iter(lambda: lines.readline(_LONGEST_LINE), b""), start=1):
                 if number == 1 and line.startswith(_UTF_16):
@@ -155,7 +145,7 @@ class TaskFile:
                 f"{self._name} holds the results of a run. Name the agent that gets each output as its task: "
                 "--agent NAME."
             )
-        fields = {name: value for name, value in found.items() if name not in _OF_A_RESULT}
+        fields = {name: value for name, value in found.items() if name not in _RESULT_ONLY}
         task = found["output"]
         if found["success"] is not True or not isinstance(task, str):
             reason = f"{self._name}, row {index + 1} is the result of a failed row and has no output"
@@ -164,6 +154,18 @@ class TaskFile:
 
     def _unreadable(self, index: int, kind: str, problem: str) -> TaskRow:
         return TaskRow(index, self._agent or "", "", problem=problem, kind=kind)
+
+
+@contextmanager
+def spool(source: BinaryIO, suffix: str = ".jsonl") -> Iterator[Path]:
+    """Copies `source` to a private temporary file, because tasks are read more than once. Raises OSError."""
+    descriptor, name = tempfile.mkstemp(suffix, "claude-force-tasks-")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            shutil.copyfileobj(source, file)
+        yield Path(name)
+    finally:
+        Path(name).unlink()
 
 
 TaskRows = Iterable[TaskRow]
