@@ -13,7 +13,7 @@ from claude_force import errors
 from claude_force.async_orchestrator import AsyncAgentOrchestrator
 from claude_force.testing import faults
 from claude_force.testing.replies import Message
-from claude_force.transport.transport import most_bytes
+from claude_force.transport.messages import answer_limit
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ async def test_endless_answer_costs_the_worst(project, stream):
 
 @pytest.mark.parametrize(("max_tokens", "size"), [(1, 2**25 + 2**10), (4096, 2**25 + 2**22), (10**13, 2**28)])
 def test_largest_answer(max_tokens, size):
-    assert most_bytes(max_tokens) == size
+    assert answer_limit(max_tokens) == size
 
 
 class Raw:

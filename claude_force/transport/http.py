@@ -62,7 +62,10 @@ class HttpSender:
         headers = {**_default_headers(self._credential[1]), **custom, **self._address_headers()}
         self._is_authorized = not AUTHORIZING.isdisjoint(headers)
         self.secrets: Sequence[str] = secrets_of([self._credential[1]], self.base_url)
-        self._pool = ConnectionPool(connections, tls_for(self.base_url), headers)
+        schemes = {urlsplit(url).scheme for url in (self.base_url, proxy_for(self.base_url) or "")}
+        # Reading the system's certificates takes a while, and plain HTTP needs none.
+        tls = tls_context() if "https" in schemes else None
+        self._pool = ConnectionPool(connections, tls, headers)
 
     def send(self, fields: Mapping[str, Any]) -> Awaitable[Response]:
         """Raises MissingCredentialsError, and InvalidOptionError for a field that has no JSON."""
@@ -287,13 +290,6 @@ def _causes(error: Optional[BaseException]) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__
-
-
-def tls_for(url: str) -> Optional[ssl.SSLContext]:
-    """Verifies the servers on the way to `url`; None if it is plain HTTP all the way, which saves reading the
-    system's certificates."""
-    schemes = {urlsplit(one).scheme for one in (url, proxy_for(url) or "")}
-    return tls_context() if "https" in schemes else None
 
 
 def _default_headers(credential: str) -> Dict[str, str]:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Callable, Dict, List, Mapping, Match, Optional, Union
 
-from ..errors import AnswerTooLargeError, BadReplyError, CallError, ConnectionFailedError
+from ..errors import BadReplyError, CallError, ConnectionFailedError
 from ..formatting import byte_size
 from ..types import Reply, Usage
 from .error_mapping import from_body, is_error, readable
@@ -253,14 +253,10 @@ def reader_of(
     if start[:1] != b"<" and (label.lower().startswith(EVENTS_MEDIA_TYPE) or _is_stream(start)):
         plain = isinstance(expected, BodyReader) or events != EVENTS_MEDIA_TYPE
         return new_stream() if plain else expected
-    raise bad_reply(start, label, events if isinstance(expected, StreamReader) else "application/json")
-
-
-def bad_reply(start: bytes, label: str, wanted: str) -> BadReplyError:
-    """The error for a body that is no answer; quotes its beginning."""
+    wanted = events if isinstance(expected, StreamReader) else "application/json"
     words = readable(start[:_MOST_OF_A_PAGE].decode("utf-8", "replace"))
-    said = f": {words}" if words else ""
-    return BadReplyError(f"The server answered with {label or 'no content type'}, not {wanted}{said}")
+    quoted = f": {words}" if words else ""
+    raise BadReplyError(f"The server answered with {label or 'no content type'}, not {wanted}{quoted}")
 
 
 def _is_stream(start: bytes) -> bool:
@@ -268,16 +264,10 @@ def _is_stream(start: bytes) -> bool:
     return start[:1] == b":" or any(field.startswith(start[: len(field)]) for field in _FIELDS)
 
 
-def most_bytes(max_tokens: int) -> int:
-    """The size limit of an answer: far above any real one, and low enough that many endless ones at a time
+def answer_limit(max_tokens: int) -> int:
+    """The most bytes of an answer: far above any real one, and low enough that many endless ones at a time
     don't fill the memory."""
     return min(_BESIDE + _PER_TOKEN * max_tokens, _MOST_OF_ALL)
-
-
-def too_large(max_tokens: int) -> AnswerTooLargeError:
-    """The error for an answer above that limit."""
-    size = most_bytes(max_tokens) >> 20
-    return AnswerTooLargeError(f"The answer to max_tokens={max_tokens} had more than {size} MB")
 
 
 def joined_halves(text: str) -> str:

@@ -14,8 +14,8 @@ from typing import Iterator, Optional
 from urllib.parse import urlsplit, urlunsplit
 
 from .. import settings
-from ..advice import Wording, naming
-from ..errors import CallError, ConfigurationError, InvalidOptionError
+from ..advice import naming
+from ..errors import CallError, ConfigurationError
 
 try:
     import resource
@@ -42,15 +42,6 @@ def check_scheme(url: str) -> None:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(url)
-
-
-def unreadable_address() -> InvalidOptionError:
-    """The error for an address that can't be parsed. Does not repeat it: it may hold a password."""
-    text = (
-        "The address of the endpoint, or of a proxy, can't be read. Correct ANTHROPIC_BASE_URL (for "
-        "a cloud its own){} or HTTPS_PROXY: write https://HOST or http://HOST:PORT."
-    )
-    return InvalidOptionError(Wording(text.format(", base_url"), text.format("")))
 
 
 def has_version(url: str) -> bool:

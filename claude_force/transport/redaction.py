@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import Any, Iterable, List, Mapping, Optional, Tuple
+from typing import Iterable, List, Optional, Tuple
 from urllib.parse import unquote, urlsplit
 
 from .. import settings
@@ -96,18 +96,13 @@ class Redactor:
 
 def secrets_of(keys: Iterable[str], base_url: str) -> List[str]:
     """What requests carry that must not be shown: keys, custom headers, passwords of addresses."""
-    found = [*keys, *secrets_of_headers(settings.custom_header_fields())]
+    found = [*keys, *settings.secrets()]
+    for name, value in settings.custom_header_fields().items():
+        if name.lower() not in _OPEN_HEADERS:
+            # Whole and in parts: `Bearer TOKEN`, `session=TOKEN; theme=dark`.
+            found += [value, *_PARTS.findall(value)]
     for url in (base_url, *settings.proxies()):
         found += _of_address(url)
-    return [*found, *settings.secrets()]
-
-
-def secrets_of_headers(headers: Mapping[Any, Any]) -> List[str]:
-    """The values of headers, whole and in parts: `Bearer TOKEN`, `session=TOKEN; theme=dark`."""
-    found = []
-    for name, value in headers.items():
-        if isinstance(value, str) and str(name).lower() not in _OPEN_HEADERS:
-            found += [value, *_PARTS.findall(value)]
     return found
 
 

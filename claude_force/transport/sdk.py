@@ -39,7 +39,10 @@ class SdkSender:
     def __init__(
         self, service: Service, api_key: Optional[str], base_url: Optional[str], connections: int
     ) -> None:
-        self.service, self._sdk = service, import_sdk()
+        # Takes most of a second the first time.
+        import anthropic
+
+        self.service, self._sdk = service, anthropic
         # httpx or httpx2, whichever this SDK is built on.
         self._library = sys.modules[type(self._sdk.DEFAULT_CONNECTION_LIMITS).__module__.partition(".")[0]]
         http = http_client(self._library, ConnectionPool(connections, tls_context()))
@@ -130,13 +133,6 @@ class SdkSender:
 
     async def close(self) -> None:
         await self._client.close()
-
-
-def import_sdk() -> Any:
-    """The module `anthropic`, whose first import takes most of a second."""
-    import anthropic
-
-    return anthropic
 
 
 def http_client(library: Any, pool: ConnectionPool) -> Any:

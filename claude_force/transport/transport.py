@@ -14,6 +14,7 @@ from .. import settings
 from ..advice import Wording
 from ..agents.models import thinks
 from ..errors import (
+    AnswerTooLargeError,
     BadReplyError,
     CallError,
     ClosedError,
@@ -25,7 +26,7 @@ from ..errors import (
 )
 from ..types import Call, Reply
 from .error_mapping import from_status, note_headers, parsed, redact, request_id
-from .messages import BodyReader, StreamReader, most_bytes, reader_of, too_large
+from .messages import BodyReader, StreamReader, answer_limit, reader_of
 from .network import (
     NoDescriptorError,
     certificate_advice,
@@ -33,7 +34,6 @@ from .network import (
     is_on_loopback,
     is_out_of_descriptors,
     shown_address,
-    unreadable_address,
 )
 from .protocol import AttemptRecord, Response, Sender
 from .redaction import Redactor
@@ -173,7 +173,7 @@ class Transport:
     async def _read_body(
         self, call: Call, response: Response, watch: anyio.CancelScope, record: AttemptRecord
     ) -> None:
-        known, left, steps = False, most_bytes(call.max_tokens), 0
+        known, left, steps = False, answer_limit(call.max_tokens), 0
         clock = asyncio.get_running_loop().time
         quiet_until = clock() + self._quiet
         async for chunk in response.aiter_bytes():
@@ -185,7 +185,10 @@ class Transport:
             stopped = reader.stopped
             reader.feed(chunk)
             if left < 0 and not reader.stopped:
-                raise too_large(call.max_tokens)
+                size = answer_limit(call.max_tokens) >> 20
+                raise AnswerTooLargeError(
+                    f"The answer to max_tokens={call.max_tokens} had more than {size} MB"
+                )
             now = clock()
             if reader.stopped:
                 if not stopped:
@@ -279,7 +282,11 @@ def make_sender(api_key: Optional[str], base_url: Optional[str], connections: in
         return SdkSender(service, api_key, base_url, connections)
     except ValueError:
         # Its text repeats the address, which may hold a password.
-        raise unreadable_address() from None
+        text = (
+            "The address of the endpoint, or of a proxy, can't be read. Correct ANTHROPIC_BASE_URL (for "
+            "a cloud its own){} or HTTPS_PROXY: write https://HOST or http://HOST:PORT."
+        )
+        raise InvalidOptionError(Wording(text.format(", base_url"), text.format(""))) from None
 
 
 class _Translation:
