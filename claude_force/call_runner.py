@@ -12,10 +12,11 @@ from .agents import Registry, prepare_call
 from .bulk import task_limit
 from .cache.request_key import USE, check_policy, service
 from .clock import Clock
+from .engine.backend import CacheConfig, CallBackend
 from .engine.call_sender import CallSender
 from .engine.connection_pool import CallerSettings, LoopBoundPool
 from .engine.estimate import Estimate, Estimator
-from .engine.executor import CacheConfig, CachingExecutor, CallBackend
+from .engine.executor import CachingExecutor
 from .engine.result_builder import CallLabels, ResultBuilder, log_result, notify
 from .errors import CallError
 from .limits.budget import Budget, price_lookup

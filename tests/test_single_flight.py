@@ -5,7 +5,7 @@ import asyncio
 import anyio
 import pytest
 
-from claude_force.engine.single_flight import SingleFlight
+from claude_force.engine.executor import SingleFlight
 from claude_force.errors import (
     AuthenticationError,
     BudgetExceededError,

@@ -19,8 +19,9 @@ from ..errors import DatabaseError
 
 if TYPE_CHECKING:
     from ..clock import Clock
+    from ..engine.backend import CallBackend
     from ..engine.connection_pool import CallerSettings
-    from ..engine.executor import CallBackend, Connect
+    from ..engine.executor import Connect
     from .runs import Runs
     from .worker import Worker
 

@@ -15,11 +15,11 @@ from anyio import to_thread
 from .. import settings
 from ..cache.request_key import OFF, USE, RequestKey
 from ..clock import Clock
+from ..engine.backend import CacheConfig
 from ..engine.call_sender import CallSender
 from ..engine.connection_pool import CallerSettings
-from ..engine.executor import CacheConfig, CachingExecutor
+from ..engine.executor import CachingExecutor, SingleFlight
 from ..engine.result_builder import as_shared
-from ..engine.single_flight import SingleFlight
 from ..errors import CancelledCallError, ClaudeForceError, ClosedError, DeadlineExceededError
 from ..limits.budget import to_nano_usd
 from ..limits.call_context import CallContext

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Callable, Mapping, Optional, Tuple, Union
 
 from ..cache.request_key import RequestKey, request_key
-from ..engine.executor import CacheConfig
+from ..engine.backend import CacheConfig
 from ..engine.result_json import error_fields, error_from
 from ..errors import CallError, ClaudeForceError, InvalidOptionError
 from ..limits.budget import Prices

@@ -21,7 +21,8 @@ import anyio
 from anyio import to_thread
 
 from ..clock import Clock
-from ..engine.executor import CacheConfig, CachingExecutor, Connect
+from ..engine.backend import CacheConfig
+from ..engine.executor import CachingExecutor, Connect
 from ..engine.result_builder import is_answer
 from ..errors import CancelledCallError, ClaudeForceError, ClosedError, DatabaseError, WorkerError
 from ..limits.call_context import CallContext

@@ -17,9 +17,10 @@ from sqlalchemy.exc import DBAPIError
 from .. import settings
 from ..cache.request_key import service
 from ..clock import Clock
+from ..engine.backend import CacheConfig
 from ..engine.call_sender import CallSender
 from ..engine.connection_pool import CallerSettings, LoopBoundPool
-from ..engine.executor import CacheConfig, CachingExecutor
+from ..engine.executor import CachingExecutor
 from ..engine.result_builder import is_answer
 from ..errors import (
     CallError,

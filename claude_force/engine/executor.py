@@ -1,97 +1,57 @@
-"""Executes a call: joins an identical one, finds its answer in the cache, or sends it."""
+"""Executes calls: joins an identical one in flight, finds the answer in the cache, or sends the call."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+import time
+from copy import copy
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Awaitable, Callable, Dict, Optional, Protocol
+from typing import (
+    Any,
+    Awaitable,
+    Callable,
+    Dict,
+    Generic,
+    Hashable,
+    List,
+    NoReturn,
+    Optional,
+    Tuple,
+    TypeVar,
+)
+
+import anyio
 
 from ..cache.diagnostics import explained
-from ..cache.request_key import OFF, USE, RequestKey, Service, request_key
+from ..cache.request_key import OFF, USE, RequestKey, request_key
 from ..clock import Clock
-from ..errors import InvalidOptionError
+from ..costs import clear_cost
+from ..errors import (
+    BudgetExceededError,
+    CallError,
+    ClaudeForceError,
+    DeadlineExceededError,
+    InvalidOptionError,
+    UnknownPriceError,
+)
 from ..limits.call_context import CallContext
 from ..limits.call_cost import CallCost
-from ..response_cache import ResponseCache
 from ..types import Call, Reply
-from .async_cache import AsyncResponseCache, Cache
+from .async_cache import AsyncResponseCache
+from .backend import CacheConfig
 from .call_sender import CallSender
 from .result_builder import as_shared
-from .single_flight import SingleFlight
+
+T = TypeVar("T")
 
 # Returns the sender for a call of this model.
 Connect = Callable[[str, CallContext], Awaitable[CallSender]]
+# Takes the seconds that are left for the work, or None, and what its attempts' costs are added to.
+Work = Callable[[Optional[float], CallCost], Awaitable[T]]
 
-
-@dataclass(frozen=True)
-class CacheConfig:
-    """Whether and where answers are cached.
-
-    Attributes:
-        enabled: whether the user's own cache is used, in `~/.claude/cache`.
-        ttl_hours, max_size_mb: the limits of that one.
-        cache: a cache of the caller's, used instead.
-        service: who answers; part of each call's key.
-    """
-
-    enabled: bool
-    ttl_hours: float
-    max_size_mb: float
-    cache: Optional[Cache]
-    service: Service
-
-    def open(self) -> Cache:
-        """Raises CacheError, OSError."""
-        return self.cache or ResponseCache(self.ttl_hours, self.max_size_mb, enabled=self.enabled)
-
-    def excludes(self, agent_name: str) -> bool:
-        """Whether answers of this agent are never cached."""
-        return self.cache is not None and agent_name in self.cache.exclude_agents
-
-
-class CallBackend(Protocol):
-    """Executes the calls of an orchestrator.
-
-    `CachingExecutor` does it in this process; the backends of `durable` have calls that outlive it.
-    """
-
-    @property
-    def max_in_flight(self) -> Optional[int]:
-        """How many calls it takes at a time; None if the concurrency limit alone decides."""
-
-    def run_id(self, given: Optional[str]) -> Optional[str]:
-        """Returns the id of a durable run: the given one, else a new one; None where runs are not durable.
-
-        Raises InvalidOptionError for an id that can't be used.
-        """
-
-    async def execute(
-        self,
-        call: Call,
-        cache_policy: str,
-        cache_config: CacheConfig,
-        deadline_seconds: Optional[float],
-        context: CallContext,
-    ) -> Reply:
-        """Joins an identical call that is in flight, else starts one. Raises InputError, CallError."""
-
-    def cache_key(self, call: Call, cache_config: CacheConfig) -> Optional[bytes]:
-        """Equal for calls that share one answer; None for a call that is never cached."""
-
-    async def is_cached(self, call: Call, cache_config: CacheConfig) -> bool:
-        """Whether the call would be answered from the cache."""
-
-    async def explain_miss(self, call: Call, cache_config: CacheConfig) -> Dict[str, Any]:
-        """As `ResponseCache.explain_miss`."""
-
-    async def drain(self, seconds: float) -> None:
-        """Starts no call elsewhere any more, and waits up to `seconds` for those that are there."""
-
-    def close_files(self) -> None:
-        """Closes what outlives the event loop, once that is gone."""
-
-    async def close(self) -> None:
-        """Ends waiting calls and closes files and connections; a later call opens them again."""
+# The leader's budget failed the work; those who joined have other budgets, or none.
+_BUDGET_ERRORS = (BudgetExceededError, UnknownPriceError)
 
 
 class CachingExecutor:
@@ -219,3 +179,175 @@ class CachingExecutor:
             if before is not None:
                 await before.close()
         return self._cache
+
+
+@dataclass
+class _Flight(Generic[T]):
+    """One run of the work.
+
+    Attributes:
+        cost: what its attempts have cost so far.
+        budget_key: equal for callers who are charged to the same budgets; None where that is unknown.
+        leader_left: the caller who started it was cancelled, and nobody has claimed the cost yet.
+        waiting: a future for each caller who waits for it.
+    """
+
+    task: asyncio.Future[T]
+    cost: CallCost
+    budget_key: Hashable = None
+    leader_left: bool = False
+    waiting: List[asyncio.Future[None]] = field(default_factory=list)
+
+    def is_final(self, error: ClaudeForceError, budget_key: Hashable) -> bool:
+        """Whether a caller with this budget would meet the same error again."""
+        if isinstance(error, _BUDGET_ERRORS):
+            return budget_key is not None and budget_key == self.budget_key
+        if isinstance(error, CallError):
+            # A skipped call is one of a run that has ended; the other callers' runs may go on.
+            return not (error.retryable or error.skipped or isinstance(error, DeadlineExceededError))
+        return True
+
+    def claim_cost(self) -> bool:
+        """Makes the caller pay for the work if the leader has left and nobody else pays; returns whether it
+        does."""
+        claimed, self.leader_left = self.leader_left, False
+        return claimed
+
+
+class SingleFlight(Generic[T]):
+    """Runs work by key, each in a task, so that cancelling one caller does not cancel the others.
+
+    Example:
+        flights = SingleFlight()
+        answer, pays = await flights.run("key", work)
+    """
+
+    def __init__(self) -> None:
+        self._flights: Dict[Hashable, _Flight[T]] = {}
+
+    async def run(
+        self,
+        key: Hashable,
+        work: Work[T],
+        deadline_seconds: Optional[float] = None,
+        call_cost: Optional[CallCost] = None,
+        budget_key: Hashable = None,
+    ) -> Tuple[T, bool]:
+        """Joins the work of this key that is under way, or starts it as its leader.
+
+        The leader pays for it. If the leader is cancelled, the work goes on for the others, and one of them
+        pays the rest; if nobody waits any more, the work is cancelled and the last to leave pays.
+
+        If work that was joined fails for a transient reason, one of those who joined starts it again, once.
+        If it fails for the leader's budget, each of them starts it with its own budget, unless `budget_key`
+        is the same.
+
+        Args:
+            deadline_seconds: bounds the wait of this caller.
+            call_cost: receives what this caller pays for, as far as neither result nor error tell it.
+
+        Returns:
+            The outcome, and whether this caller pays for it.
+
+        Raises:
+            CallError: the work's, with its cost where this caller pays; or DeadlineExceededError.
+        """
+        call_cost, key = call_cost or CallCost(), (asyncio.get_running_loop(), key)
+        started, joined_before = time.monotonic(), False
+        while True:
+            left = None if deadline_seconds is None else deadline_seconds - (time.monotonic() - started)
+            flight = self._flights.get(key)
+            leads = flight is None
+            if flight is None:
+                flight = self._start(key, work, left, budget_key)
+            landed = asyncio.get_running_loop().create_future()
+            flight.waiting.append(landed)
+            try:
+                if leads or left is None:
+                    await landed
+                elif not (await asyncio.wait([landed], timeout=left))[0]:
+                    raise DeadlineExceededError(f"No answer within the deadline of {left:g} s")
+            except (asyncio.CancelledError, DeadlineExceededError) as error:
+                flight.waiting.remove(landed)
+                await self._leave(key, flight, leads, call_cost)
+                if isinstance(error, DeadlineExceededError):
+                    call_cost.copy_to(error)
+                raise
+            flight.waiting.remove(landed)
+            pays = leads or flight.claim_cost()
+            try:
+                return flight.task.result(), pays
+            except asyncio.CancelledError:
+                if pays:
+                    call_cost.absorb(flight.cost)
+                raise
+            except (CallError, UnknownPriceError) as error:
+                is_late = left is not None and left <= 0
+                if leads or joined_before or is_late or flight.is_final(error, budget_key):
+                    _fail(error, leads, pays, call_cost)
+                if pays and isinstance(error, CallError):
+                    call_cost.absorb_error(error)
+                joined_before = not isinstance(error, _BUDGET_ERRORS)
+
+    def _start(self, key: Hashable, work: Work[T], left: Optional[float], budget_key: Hashable) -> _Flight[T]:
+        cost = CallCost()
+        # Owned by those who wait: the last of them to leave cancels it and waits for its end.
+        flight = self._flights[key] = _Flight(asyncio.ensure_future(work(left, cost)), cost, budget_key)
+        flight.task.add_done_callback(partial(self._land, key, flight))
+        return flight
+
+    def _land(self, key: Hashable, flight: _Flight[T], _: object) -> None:
+        self._forget(key, flight)
+        for waiting in flight.waiting:
+            if not waiting.done():
+                waiting.set_result(None)
+        if not flight.task.cancelled():
+            # Retrieved here, so that asyncio does not complain where every caller has gone.
+            flight.task.exception()
+
+    def _forget(self, key: Hashable, flight: _Flight[T]) -> None:
+        if self._flights.get(key) is flight:
+            del self._flights[key]
+
+    async def _leave(self, key: Hashable, flight: _Flight[T], leads: bool, call_cost: CallCost) -> None:
+        """Ends the wait of one caller, and the work with it where nobody else waits."""
+        if leads:
+            flight.leader_left = True
+            if flight.waiting and not flight.task.done() and not flight.cost.is_answered:
+                # What was spent by now is the leader's. Outcomes tell all, so they are for one who gets them.
+                call_cost.absorb(flight.cost)
+        try:
+            if not flight.waiting and not flight.task.done():
+                self._forget(key, flight)
+                flight.task.cancel()
+                await wait_until_ended(flight.task)
+        finally:
+            if not flight.waiting and flight.claim_cost():
+                call_cost.absorb(flight.cost)
+
+
+def _fail(error: ClaudeForceError, leads: bool, pays: bool, call_cost: CallCost) -> NoReturn:
+    """Raises `error` with the cost that falls to this caller."""
+    own = error if leads else copy(error)
+    if isinstance(own, CallError):
+        if not pays:
+            clear_cost(own)
+        if not call_cost.is_empty:
+            call_cost.absorb_error(own)
+            call_cost.copy_to(own)
+    raise own from (error.__cause__ if leads else error)
+
+
+async def wait_until_ended(task: asyncio.Future[T]) -> None:
+    """Returns when a cancelled task has ended, also if the caller is cancelled meanwhile: the task's
+    connection is closed then, and its cost complete."""
+    again: Optional[asyncio.CancelledError] = None
+    # A scope of anyio's cancels what is within it again and again.
+    with anyio.CancelScope(shield=True):
+        while not task.done():
+            try:
+                await asyncio.wait([task])
+            except asyncio.CancelledError as error:
+                again = error
+    if again is not None:
+        raise again
