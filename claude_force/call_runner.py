@@ -3,40 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, AsyncIterator, Awaitable, Callable, Coroutine, Dict, Optional
 
 from anyio import move_on_after, to_thread
 
 from .agents import Registry, prepare_call
 from .bulk import task_limit
-from .cache.request_key import USE, check_policy, service
+from .cache.request_key import USE, check_policy
 from .clock import Clock
-from .engine.backend import CacheConfig, CallBackend
+from .engine.backend import CallBackend
 from .engine.call_sender import CallSender
-from .engine.connection_pool import CallerSettings, LoopBoundPool
+from .engine.call_settings import CallSettings, settings_now
+from .engine.connection_pool import LoopBoundPool
 from .engine.estimate import Estimate, Estimator
 from .engine.executor import CachingExecutor
 from .engine.result_builder import CallLabels, ResultBuilder, log_result, notify
 from .errors import CallError
-from .limits.budget import Budget, price_lookup
+from .limits.budget import Budget, Prices, price_lookup
 from .limits.call_context import DEFAULT_CONTEXT, CallContext, Session
-from .limits.rate_limiter import Rates
 from .options import Options, check_cache_ttl, check_max_tokens, check_options
 from .performance_tracker import PerformanceTracker
 from .types import AgentResult, Call, CallCompleted, Reply
 
 # How long `close` waits for calls that it can't end itself: those that workers make.
 _CLOSE_SECONDS = 2.0
-
-
-@dataclass(frozen=True)
-class _Settings:
-    """What calls are made with while the options and the environment stay as they are."""
-
-    options: Options
-    sender: CallerSettings
-    cache: CacheConfig
 
 
 class CallRunner:
@@ -53,7 +44,7 @@ class CallRunner:
         self.registry = Registry(options.config_path)
         self.budget: Optional[Budget] = None
         self.pool = LoopBoundPool(self.clock)
-        self._last: Optional[_Settings] = None
+        self._last: Optional[CallSettings] = None
         self._tracker: Optional[PerformanceTracker] = None
         self.configure(options, "budget_usd")
         self.backend = self._backend(options.durable)
@@ -63,7 +54,7 @@ class CallRunner:
             return CachingExecutor(self._connect, self.clock)
         from .durable import open_backend
 
-        return open_backend(durable, self._connect, lambda: self._settings().sender, self.clock)
+        return open_backend(durable, self._connect, self._settings, self.clock)
 
     def configure(self, options: Options, changed: str) -> None:
         """Uses these options from the next call on; `changed` is the one that was set."""
@@ -73,18 +64,14 @@ class CallRunner:
             self.budget = None if options.budget_usd is None else Budget(options.budget_usd)
         self.options = options
 
-    def _settings(self) -> _Settings:
-        """Made anew only when the options or, by the environment, the answering service have changed."""
-        options, last = self.options, self._last
-        answers = service(options.api_key, options.base_url)
-        if last is None or last.options is not options or last.cache.service != answers:
-            last = self._last = _settings_of(options, answers)
-        return last
+    def _settings(self) -> CallSettings:
+        self._last = settings = settings_now(self.options, self._last)
+        return settings
 
     @property
     def room(self) -> int:
         """How many calls of one run to have under way."""
-        return self.backend.max_in_flight or task_limit(self._settings().sender.ceiling)
+        return self.backend.max_in_flight or task_limit(self._settings().ceiling)
 
     @property
     def tracker(self) -> PerformanceTracker:
@@ -140,33 +127,37 @@ class CallRunner:
         return self.run(call, CallLabels(agent_name, workflow_name, workflow_position), cache, context)
 
     async def run(
-        self, call: Call, labels: CallLabels, policy: str = USE, context: CallContext = DEFAULT_CONTEXT
+        self, call: Call, labels: CallLabels, cache_policy: str = USE, context: CallContext = DEFAULT_CONTEXT
     ) -> AgentResult:
-        """Returns the result of a prepared call, also of one that failed. Raises InputError."""
-        settings = self._settings()
-        options, session = settings.options, context.session or self.session
+        """Runs a prepared call with the options of this moment; a failed call has a result too.
+
+        Raises InputError for a call that can't be sent.
+        """
+        settings, session = self._settings(), context.session or self.session
+        options = settings.options
         builder = ResultBuilder(call, labels, self.clock, context.call_cost)
         context = replace(
             context,
             call_cost=builder.call_cost,
             session=session,
-            settings=settings.sender,
+            settings=settings,
             budgets=context.budgets if self.budget is None else (self.budget, *context.budgets),
         )
         try:
             context.check_open(call.model)
             with session:
                 reply = await self.backend.execute(
-                    call, policy, settings.cache, options.deadline_seconds, context
+                    call, cache_policy, settings, options.deadline_seconds, context
                 )
         except CallError as error:
             return self._record(builder.failed(error), options)
         except asyncio.CancelledError:
+            # What was sent may be billed.
             cancelled = builder.cancelled()
             if cancelled is not None:
                 self._record(cancelled, options)
             raise
-        return self._record(builder.succeeded(_with_saved_cost(call, reply, options)), options)
+        return self._record(builder.succeeded(_with_saved_cost(call, reply, options.prices)), options)
 
     def _record(self, completed: CallCompleted, options: Options) -> AgentResult:
         log_result(completed.result)
@@ -182,22 +173,22 @@ class CallRunner:
     ) -> Estimate:
         """What these tasks would use and cost; `prepare` makes the call of one or raises InputError."""
         settings = self._settings()
-        price = await to_thread.run_sync(self.pool.price, settings.sender)
+        price = await to_thread.run_sync(self.pool.price, settings)
         estimator = Estimator(self.pool.token_estimator, price)
 
         async def is_cached(call: Call) -> bool:
-            repeats = estimator.is_repeated(self.backend.cache_key(call, settings.cache))
-            return cache == USE and (repeats or await self.backend.is_cached(call, settings.cache))
+            repeats = estimator.is_repeated(self.backend.cache_key(call, settings))
+            return cache == USE and (repeats or await self.backend.is_cached(call, settings))
 
         return await estimator.estimate(tasks, prepare, is_cached)
 
     async def explain_miss(self, call: Call) -> Dict[str, Any]:
         """Why the call would be a hit or a miss; as `ResponseCache.explain_miss`."""
-        return await self.backend.explain_miss(call, self._settings().cache)
+        return await self.backend.explain_miss(call, self._settings())
 
     async def check_credentials(self) -> None:
         """Raises AuthenticationError."""
-        await self.pool.check_credentials(self._settings().sender)
+        await self.pool.check_credentials(self._settings())
 
     async def drain(self, seconds: float) -> None:
         """Sends nothing new and waits for what is on the wire, at most so many seconds."""
@@ -227,32 +218,9 @@ class CallRunner:
             self._tracker.close()
 
 
-def _settings_of(options: Options, answers: Any) -> _Settings:
-    sender = CallerSettings(
-        options.api_key,
-        options.base_url,
-        options.max_concurrent,
-        options.timeout_seconds,
-        options.max_retries,
-        options.stream,
-        options.prices or {},
-        Rates(options.rpm, options.input_tpm, options.output_tpm),
-        options.quiet_seconds,
-        answers,
-    )
-    cache = CacheConfig(
-        options.enable_cache,
-        options.cache_ttl_hours,
-        options.cache_max_size_mb,
-        options.response_cache,
-        answers,
-    )
-    return _Settings(options, sender, cache)
-
-
-def _with_saved_cost(call: Call, reply: Reply, options: Options) -> Reply:
+def _with_saved_cost(call: Call, reply: Reply, prices: Optional[Prices]) -> Reply:
     """A cached answer saves what it would cost at the caller's own price, where there is one."""
-    if not (reply.cached and options.prices):
+    if not (reply.cached and prices):
         return reply
-    own = price_lookup(options.prices, lambda *_: None)(call.model, reply.usage, call.options, reply.model)
+    own = price_lookup(prices, lambda *_: None)(call.model, reply.usage, call.options, reply.model)
     return reply if own is None else replace(reply, saved_cost=own)

@@ -6,7 +6,8 @@ import pytest
 from fleet import MODEL, fleet, write_project
 
 from claude_force.clock import Clock
-from claude_force.engine.connection_pool import CallerSettings, LoopBoundPool
+from claude_force.engine.call_settings import settings_now
+from claude_force.engine.connection_pool import LoopBoundPool
 from claude_force.errors import (
     AuthenticationError,
     BadReplyError,
@@ -15,6 +16,7 @@ from claude_force.errors import (
     SilenceError,
 )
 from claude_force.limits.call_context import CallContext, CallListener
+from claude_force.options import Options
 from claude_force.testing import MessagesServer, faults
 
 
@@ -67,7 +69,7 @@ class TestProbe:
         """An endpoint as it is known after a probe, and the requests that this took."""
         with MessagesServer(**server) as running:
             caller = LoopBoundPool(Clock())
-            settings = CallerSettings(api_key="test-key", base_url=running.base_url, **how)
+            settings = settings_now(Options(api_key="test-key", base_url=running.base_url, **how))
             try:
                 await caller.probe(settings, MODEL)
                 return await caller.endpoint(settings), running
@@ -96,7 +98,8 @@ class TestProbe:
         caller = LoopBoundPool(Clock())
         try:
             with pytest.raises(PaidCallBlockedError):
-                await caller.probe(CallerSettings(api_key="k", base_url="https://example.com"), MODEL)
+                settings = settings_now(Options(api_key="k", base_url="https://example.com"))
+                await caller.probe(settings, MODEL)
         finally:
             await caller.close()
 

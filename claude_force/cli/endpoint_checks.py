@@ -7,7 +7,8 @@ from typing import List, Tuple
 from .. import settings
 from ..advice import for_shell
 from ..clock import Clock
-from ..engine.connection_pool import CallerSettings, LoopBoundPool
+from ..engine.call_settings import settings_now
+from ..engine.connection_pool import LoopBoundPool
 from ..errors import (
     AuthenticationError,
     CallError,
@@ -17,6 +18,7 @@ from ..errors import (
     PaidCallBlockedError,
 )
 from ..limits.rate_limiter import Rates
+from ..options import Options
 from ..types import Call
 from . import signals
 from .machine_checks import OK, PROBLEM, WARNING, CheckResult
@@ -36,7 +38,7 @@ class _Endpoint:
     def __init__(self, model: str) -> None:
         self._model = model
         self._caller = LoopBoundPool(Clock())
-        self._how = CallerSettings(timeout_seconds=_SILENCE_SECONDS, max_attempts=1)
+        self._settings = settings_now(Options(timeout_seconds=_SILENCE_SECONDS, max_retries=1))
 
     async def checked(self, send: bool) -> List[CheckResult]:
         """Nothing is asked of the endpoint without credentials."""
@@ -52,7 +54,7 @@ class _Endpoint:
 
     async def _credentials(self) -> CheckResult:
         try:
-            await self._caller.check_credentials(self._how)
+            await self._caller.check_credentials(self._settings)
         except AuthenticationError as error:
             return CheckResult("credentials", PROBLEM, error.message, for_shell(error.advice))
         except (InvalidOptionError, ConfigurationError) as error:
@@ -60,17 +62,17 @@ class _Endpoint:
         except CallError as error:
             return CheckResult("credentials", WARNING, error.message, for_shell(error.advice))
         if settings.clouds():
-            service = (await self._caller.endpoint(self._how)).service
+            service = (await self._caller.endpoint(self._settings)).service
             return CheckResult("credentials", OK, f"found for {service}, in its own ways")
         return CheckResult("credentials", OK, f"from {(*settings.credentials(), 'a profile of the SDK')[0]}")
 
     async def _reached(self) -> CheckResult:
-        endpoint = await self._caller.endpoint(self._how)
+        endpoint = await self._caller.endpoint(self._settings)
         if not endpoint.counts_tokens:
             text = f"{endpoint.url} was not asked: {endpoint.service} answers nothing that is not paid for"
             return CheckResult("endpoint", OK, text, "`claude-force doctor --send` sends a short request.")
         try:
-            await self._caller.probe(self._how, self._model)
+            await self._caller.probe(self._settings, self._model)
         except PaidCallBlockedError as error:
             return CheckResult(
                 "endpoint",
@@ -92,7 +94,7 @@ class _Endpoint:
     async def _sent(self) -> CheckResult:
         call = Call("doctor", (), "Say OK.", self._model, _SHORT_ANSWER_TOKENS)
         try:
-            reply = await (await self._caller.sender(self._how, call.model)).send(call)
+            reply = await (await self._caller.sender(self._settings, call.model)).send(call)
         except CallError as error:
             return CheckResult("request", PROBLEM, error.message, for_shell(error.advice))
         except InvalidOptionError as error:
@@ -100,7 +102,7 @@ class _Endpoint:
         return CheckResult("request", OK, f"{reply.model} answered, {reply.usage.total_tokens} tokens")
 
     async def _limits(self, sent: bool) -> CheckResult:
-        told = _told((await self._caller.endpoint(self._how)).limits)
+        told = _told((await self._caller.endpoint(self._settings)).limits)
         if told:
             return CheckResult("limits", OK, f"{told} a minute")
         if sent:

@@ -20,7 +20,7 @@ from ..errors import DatabaseError
 if TYPE_CHECKING:
     from ..clock import Clock
     from ..engine.backend import CallBackend
-    from ..engine.connection_pool import CallerSettings
+    from ..engine.call_settings import CallSettings
     from ..engine.executor import Connect
     from .runs import Runs
     from .worker import Worker
@@ -43,7 +43,7 @@ def __dir__() -> List[str]:
 
 
 def open_backend(
-    url: str, connect: Connect, get_settings: Callable[[], CallerSettings], clock: Clock
+    url: str, connect: Connect, get_settings: Callable[[], CallSettings], clock: Clock
 ) -> CallBackend:
     """Returns the backend for a database. `connect` opens connections here, which only SQLite needs.
 

@@ -15,9 +15,8 @@ from anyio import to_thread
 from .. import settings
 from ..cache.request_key import OFF, USE, RequestKey
 from ..clock import Clock
-from ..engine.backend import CacheConfig
 from ..engine.call_sender import CallSender
-from ..engine.connection_pool import CallerSettings
+from ..engine.call_settings import CallSettings
 from ..engine.executor import CachingExecutor, SingleFlight
 from ..engine.result_builder import as_shared
 from ..errors import CancelledCallError, ClaudeForceError, ClosedError, DeadlineExceededError
@@ -62,9 +61,7 @@ class PostgresBackend:
 
     max_in_flight = settings.MOST_HANDED_OVER
 
-    def __init__(
-        self, address: DatabaseUrl, get_settings: Callable[[], CallerSettings], clock: Clock
-    ) -> None:
+    def __init__(self, address: DatabaseUrl, get_settings: Callable[[], CallSettings], clock: Clock) -> None:
         self._get_settings, self._clock = get_settings, clock
         self._database = Database(address)
         self._worker = DbWorker(self._database)
@@ -85,7 +82,7 @@ class PostgresBackend:
         self,
         call: Call,
         policy: str,
-        kept: CacheConfig,
+        settings: CallSettings,
         deadline_seconds: Optional[float],
         context: CallContext,
     ) -> Reply:
@@ -94,11 +91,11 @@ class PostgresBackend:
         Raises InvalidOptionError for an option that is not plain data, DatabaseError for a database that
         can't be used.
         """
-        key = checked_request_key(call, kept)
-        kept = await self._open(kept)
-        if policy == OFF or not kept.enabled or kept.excludes(call.agent_name):
-            return await self._answer(call, OFF, key, kept, context, deadline_seconds)
-        make = partial(self._answer, call, policy, key, kept, context)
+        key = checked_request_key(call, settings)
+        settings = await self._open(settings)
+        if policy == OFF or not settings.options.enable_cache or settings.excludes(call.agent_name):
+            return await self._answer(call, OFF, key, settings, context, deadline_seconds)
+        make = partial(self._answer, call, policy, key, settings, context)
         call_cost = context.call_cost or CallCost()
         reply, led = await self._flights.run(
             (policy, key.fields()), make, deadline_seconds, call_cost, context.budgets
@@ -110,7 +107,7 @@ class PostgresBackend:
         call: Call,
         policy: str,
         key: RequestKey,
-        kept: CacheConfig,
+        settings: CallSettings,
         context: CallContext,
         seconds_left: Optional[float],
         _: Optional[CallCost] = None,
@@ -120,7 +117,7 @@ class PostgresBackend:
             # An answer of this run that was paid for and not delivered comes before the cache's.
             outcome = await self._saved_answer(call_id, context) if context.call_id else None
             if outcome is None and policy == USE:
-                outcome = await (await self._executor.cache_for(kept)).get(key)
+                outcome = await (await self._executor.cache_for(settings)).get(key)
             if outcome is None:
                 rest = None if seconds_left is None else seconds_left - (self._clock.now() - began)
                 outcome = await self._send_to_worker(
@@ -161,7 +158,7 @@ class PostgresBackend:
     ) -> Enqueue:
         ids = self._budgets.of(context)
         # The prices of all models: which one answers is not known yet.
-        prices = {model: dict(rates) for model, rates in self._get_settings().prices.items()}
+        prices = {model: dict(rates) for model, rates in (self._get_settings().options.prices or {}).items()}
         request = CallRequest(call, policy, context.first_of_many, ids, prices)
         limits = tuple(
             (budget_id, to_nano_usd(budget.usd)) for budget_id, budget in zip(ids, context.budgets)
@@ -181,7 +178,7 @@ class PostgresBackend:
         self._worker.submit_nowait(Collect((), (Delivered(row.call_id, tuple(charges)),)))
         return outcome
 
-    async def _open(self, kept: CacheConfig) -> CacheConfig:
+    async def _open(self, settings: CallSettings) -> CallSettings:
         """Prepares the database; returns the configuration with the shared cache, not the local one."""
         if not self._prepared:
             await to_thread.run_sync(self._prepare)
@@ -189,11 +186,13 @@ class PostgresBackend:
         if any(rates) and rates != self._rates:
             self._rates = rates
             await self._worker.submit(SetRates(rates))
+        limits = settings.options.cache_ttl_hours, settings.options.cache_max_size_mb
         if self._cache is None:
-            self._cache = SharedCache(self._database, kept.ttl_hours, kept.max_size_mb)
-        self._cache.set_limits(kept.ttl_hours, kept.max_size_mb)
-        self._cache.exclude_agents = frozenset(kept.cache.exclude_agents) if kept.cache else frozenset()
-        return replace(kept, cache=self._cache)
+            self._cache = SharedCache(self._database, *limits)
+        self._cache.set_limits(*limits)
+        own = settings.cache
+        self._cache.exclude_agents = frozenset(own.exclude_agents) if own else frozenset()
+        return replace(settings, cache=self._cache)
 
     def _prepare(self) -> None:
         # A thread lock: several event loops may use the orchestrator.
@@ -202,17 +201,17 @@ class PostgresBackend:
                 self._database.prepare()
                 self._prepared = True
 
-    def cache_key(self, call: Call, kept: CacheConfig) -> Optional[bytes]:
+    def cache_key(self, call: Call, settings: CallSettings) -> Optional[bytes]:
         """Implements `CallBackend.cache_key`."""
-        return self._executor.cache_key(call, kept)
+        return self._executor.cache_key(call, settings)
 
-    async def is_cached(self, call: Call, kept: CacheConfig) -> bool:
+    async def is_cached(self, call: Call, settings: CallSettings) -> bool:
         """Implements `CallBackend.is_cached` over the shared cache."""
-        return await self._executor.is_cached(call, await self._open(kept))
+        return await self._executor.is_cached(call, await self._open(settings))
 
-    async def explain_miss(self, call: Call, kept: CacheConfig) -> Dict[str, Any]:
+    async def explain_miss(self, call: Call, settings: CallSettings) -> Dict[str, Any]:
         """Implements `CallBackend.explain_miss` over the shared cache."""
-        return await self._executor.explain_miss(call, await self._open(kept))
+        return await self._executor.explain_miss(call, await self._open(settings))
 
     async def drain(self, seconds: float) -> None:
         """Enqueues no more calls, cancels those that no worker has started, and waits for the rest."""

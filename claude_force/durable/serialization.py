@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Callable, Mapping, Optional, Tuple, Union
 
 from ..cache.request_key import RequestKey, request_key
-from ..engine.backend import CacheConfig
+from ..engine.call_settings import CallSettings
 from ..engine.result_json import error_fields, error_from
 from ..errors import CallError, ClaudeForceError, InvalidOptionError
 from ..limits.budget import Prices
@@ -34,9 +34,9 @@ def checked_run_id(given: Optional[str]) -> str:
     return given or uuid.uuid4().hex
 
 
-def checked_request_key(call: Call, config: CacheConfig) -> RequestKey:
+def checked_request_key(call: Call, settings: CallSettings) -> RequestKey:
     """Returns what identifies the call. Raises InvalidOptionError for an option that is not plain data."""
-    key = request_key(call, config.service)
+    key = request_key(call, settings.service)
     if key is None:
         raise _not_plain(call)
     return key

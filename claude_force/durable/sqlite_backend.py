@@ -21,7 +21,7 @@ import anyio
 from anyio import to_thread
 
 from ..clock import Clock
-from ..engine.backend import CacheConfig
+from ..engine.call_settings import CallSettings
 from ..engine.executor import CachingExecutor, Connect
 from ..engine.result_builder import is_answer
 from ..errors import CancelledCallError, ClaudeForceError, ClosedError, DatabaseError, WorkerError
@@ -73,7 +73,7 @@ class _Caller:
 
     call: Call
     policy: str
-    kept: CacheConfig
+    settings: CallSettings
     seconds_left: Optional[float]
     context: CallContext
     op: Enqueue
@@ -112,12 +112,12 @@ class SqliteBackend:
         self,
         call: Call,
         policy: str,
-        kept: CacheConfig,
+        settings: CallSettings,
         deadline_seconds: Optional[float],
         context: CallContext,
     ) -> Reply:
         """Implements `CallBackend.execute`. Raises DatabaseError where another process has the file."""
-        call_id = new_call_id(context, checked_request_key(call, kept))
+        call_id = new_call_id(context, checked_request_key(call, settings))
         if self._lock is None:
             await to_thread.run_sync(self._launch)
         outcome = await self._saved_answer(call_id, context)
@@ -125,7 +125,7 @@ class SqliteBackend:
             body = dump_request(CallRequest(call, policy, context.first_of_many))
             op = Enqueue(call_id, call.agent_name, body, deadline_seconds)
             loop = asyncio.get_running_loop()
-            outcome = await self._wait(_Caller(call, policy, kept, deadline_seconds, context, op, loop))
+            outcome = await self._wait(_Caller(call, policy, settings, deadline_seconds, context, op, loop))
         if isinstance(outcome, Reply):
             return outcome
         raise outcome
@@ -222,7 +222,7 @@ class SqliteBackend:
     async def _execute(self, caller: _Caller) -> Outcome:
         try:
             return await self._executor.execute(
-                caller.call, caller.policy, caller.kept, caller.seconds_left, caller.context
+                caller.call, caller.policy, caller.settings, caller.seconds_left, caller.context
             )
         except ClaudeForceError as error:
             return error
@@ -285,17 +285,17 @@ class SqliteBackend:
             )
         return lock
 
-    def cache_key(self, call: Call, kept: CacheConfig) -> Optional[bytes]:
+    def cache_key(self, call: Call, settings: CallSettings) -> Optional[bytes]:
         """Implements `CallBackend.cache_key`."""
-        return self._executor.cache_key(call, kept)
+        return self._executor.cache_key(call, settings)
 
-    async def is_cached(self, call: Call, kept: CacheConfig) -> bool:
+    async def is_cached(self, call: Call, settings: CallSettings) -> bool:
         """Implements `CallBackend.is_cached`."""
-        return await self._executor.is_cached(call, kept)
+        return await self._executor.is_cached(call, settings)
 
-    async def explain_miss(self, call: Call, kept: CacheConfig) -> Dict[str, Any]:
+    async def explain_miss(self, call: Call, settings: CallSettings) -> Dict[str, Any]:
         """Implements `CallBackend.explain_miss`."""
-        return await self._executor.explain_miss(call, kept)
+        return await self._executor.explain_miss(call, settings)
 
     async def drain(self, seconds: float) -> None:
         """Does nothing: the orchestrator drains the calls that it sends."""

@@ -15,11 +15,10 @@ from anyio import to_thread
 from sqlalchemy.exc import DBAPIError
 
 from .. import settings
-from ..cache.request_key import service
 from ..clock import Clock
-from ..engine.backend import CacheConfig
 from ..engine.call_sender import CallSender
-from ..engine.connection_pool import CallerSettings, LoopBoundPool
+from ..engine.call_settings import settings_now
+from ..engine.connection_pool import LoopBoundPool
 from ..engine.executor import CachingExecutor
 from ..engine.result_builder import is_answer
 from ..errors import (
@@ -34,7 +33,7 @@ from ..limits.budget import Prices, price_lookup
 from ..limits.call_context import CallContext
 from ..limits.rate_limiter import Rates
 from ..limits.run_gate import RunGate, RunGates
-from ..options import check_limits, check_rates
+from ..options import Options, check_rates
 from ..types import Reply
 from . import dbos_runtime
 from .calls import IsOpen, Release, SaveResult, StartCall, StartedCall, workflow_id
@@ -101,17 +100,24 @@ class Worker:
         self._address = parse_url(url)
         if self._address.is_sqlite:
             raise InvalidOptionError("A worker needs Postgres; with SQLite the orchestrator makes its calls.")
-        check_limits(concurrency, timeout_seconds, max_retries, None, quiet_seconds)
+        # All workers keep the rates together, not the pool of this one.
         check_rates(rpm=rpm, input_tpm=input_tpm, output_tpm=output_tpm)
+        self._options = Options(
+            api_key=api_key,
+            base_url=base_url,
+            max_concurrent=concurrency,
+            timeout_seconds=timeout_seconds,
+            quiet_seconds=quiet_seconds,
+            max_retries=max_retries,
+            stream=stream,
+            prices=prices,
+            cache_ttl_hours=cache_ttl_hours,
+            cache_max_size_mb=cache_max_size_mb,
+        )
         if grace_seconds < 0:
             raise InvalidOptionError(f"grace_seconds is {grace_seconds}; it must be a number from 0 up.")
-        caller = CallerSettings(
-            api_key, base_url, concurrency, timeout_seconds, max_retries, stream, prices or {}
-        )
-        self._settings = replace(caller, quiet_seconds=quiet_seconds)
         self._rates = Rates(rpm, input_tpm, output_tpm)
         self._wanted_name, self._grace = name, grace_seconds
-        self._cache_limits = (cache_ttl_hours, cache_max_size_mb)
         self._running: Optional[_RunningWorker] = None
         self._patience: Optional[anyio.CancelScope] = None
         self._stopped = asyncio.Event()
@@ -141,7 +147,7 @@ class Worker:
 
     async def __aenter__(self) -> Worker:
         """Starts taking calls. Raises DatabaseError."""
-        running = _RunningWorker(self._address, self._settings, self._cache_limits)
+        running = _RunningWorker(self._address, self._options)
         try:
             await to_thread.run_sync(running.database.prepare)
             await running.sign_on(self._wanted_name)
@@ -176,18 +182,15 @@ class _Job:
 class _RunningWorker:
     """The parts of a worker between start and stop."""
 
-    def __init__(
-        self, address: DatabaseUrl, caller_settings: CallerSettings, cache_limits: Tuple[float, float]
-    ) -> None:
-        self._settings, self._cache_limits = caller_settings, cache_limits
+    def __init__(self, address: DatabaseUrl, options: Options) -> None:
+        self._settings = settings_now(options)
         self._loop = asyncio.get_running_loop()
         self._clock = Clock()
         incarnation = uuid.uuid4().hex
         self.database = Database(address, incarnation)
         self.db_worker = DbWorker(self.database)
-        self.heartbeat = Heartbeat(
-            self.database, incarnation, caller_settings.ceiling, self._workflows, self._supersede
-        )
+        most = self._settings.ceiling
+        self.heartbeat = Heartbeat(self.database, incarnation, most, self._workflows, self._supersede)
         self._limiter = SharedLimiter(self.db_worker, self._clock, incarnation)
         self._pool = LoopBoundPool(self._clock)
         self._executor = CachingExecutor(self._connect, self._clock)
@@ -200,7 +203,9 @@ class _RunningWorker:
 
     async def sign_on(self, wanted: Optional[str]) -> None:
         """Takes a name and starts the heartbeat. Raises DatabaseError where a live worker has the name."""
-        self._cache = SharedCache(self.database, *self._cache_limits)
+        options = self._settings.options
+        self._cache = SharedCache(self.database, options.cache_ttl_hours, options.cache_max_size_mb)
+        self._settings = replace(self._settings, cache=self._cache)
         names = [wanted] if wanted else [f"{socket.gethostname()}-{n}" for n in range(1, _MAX_NAMES)]
         for pause in (DEAD_SECONDS + 1, 0.0):
             for name in names:
@@ -347,19 +352,21 @@ class _RunningWorker:
 
     async def _answer(self, request: CallRequest, seconds_left: Optional[float], run_gate: RunGate) -> Reply:
         # Raises InvalidOptionError for the driver's prices; without any, this worker's apply.
-        price = price_lookup(request.prices, self._pool.price(self._settings)) if request.prices else None
+        settings = settings_now(self._settings.options, self._settings)
+        if settings is not self._settings:
+            settings = self._settings = replace(settings, cache=self._cache)
+        price = price_lookup(request.prices, self._pool.price(settings)) if request.prices else None
         context = CallContext(
             run_gate=run_gate,
             first_of_many=request.first_of_many,
             shared_limits=self._limiter.for_budgets(request.budgets),
             price=price,
+            settings=settings,
         )
-        own = service(self._settings.api_key, self._settings.base_url)
-        kept = CacheConfig(True, *self._cache_limits, self._cache, own)
-        return await self._executor.execute(request.call, request.policy, kept, seconds_left, context)
+        return await self._executor.execute(request.call, request.policy, settings, seconds_left, context)
 
     async def _connect(self, model: str, context: CallContext) -> CallSender:
-        return await self._pool.sender(self._settings, model)
+        return await self._pool.sender(context.settings, model)
 
 
 def _killed_workers(times: int) -> WorkerError:

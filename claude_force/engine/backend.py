@@ -1,41 +1,12 @@
-"""What an orchestrator asks of whatever executes its calls, and how their answers are cached."""
+"""What an orchestrator asks of whatever executes its calls."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Dict, Optional, Protocol
 
-from ..cache.request_key import Service
 from ..limits.call_context import CallContext
-from ..response_cache import ResponseCache
 from ..types import Call, Reply
-from .async_cache import Cache
-
-
-@dataclass(frozen=True)
-class CacheConfig:
-    """Whether and where answers are cached.
-
-    Attributes:
-        enabled: whether the user's own cache is used, in `~/.claude/cache`.
-        ttl_hours, max_size_mb: the limits of that one.
-        cache: a cache of the caller's, used instead.
-        service: who answers; part of each call's key.
-    """
-
-    enabled: bool
-    ttl_hours: float
-    max_size_mb: float
-    cache: Optional[Cache]
-    service: Service
-
-    def open(self) -> Cache:
-        """Raises CacheError, OSError."""
-        return self.cache or ResponseCache(self.ttl_hours, self.max_size_mb, enabled=self.enabled)
-
-    def excludes(self, agent_name: str) -> bool:
-        """Whether answers of this agent are never cached."""
-        return self.cache is not None and agent_name in self.cache.exclude_agents
+from .call_settings import CallSettings
 
 
 class CallBackend(Protocol):
@@ -58,19 +29,19 @@ class CallBackend(Protocol):
         self,
         call: Call,
         cache_policy: str,
-        cache_config: CacheConfig,
+        settings: CallSettings,
         deadline_seconds: Optional[float],
         context: CallContext,
     ) -> Reply:
         """Joins an identical call that is in flight, else starts one. Raises InputError, CallError."""
 
-    def cache_key(self, call: Call, cache_config: CacheConfig) -> Optional[bytes]:
+    def cache_key(self, call: Call, settings: CallSettings) -> Optional[bytes]:
         """Equal for calls that share one answer; None for a call that is never cached."""
 
-    async def is_cached(self, call: Call, cache_config: CacheConfig) -> bool:
+    async def is_cached(self, call: Call, settings: CallSettings) -> bool:
         """Whether the call would be answered from the cache."""
 
-    async def explain_miss(self, call: Call, cache_config: CacheConfig) -> Dict[str, Any]:
+    async def explain_miss(self, call: Call, settings: CallSettings) -> Dict[str, Any]:
         """As `ResponseCache.explain_miss`."""
 
     async def drain(self, seconds: float) -> None:

@@ -3,52 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
-from typing import AsyncGenerator, Dict, List, NamedTuple, Optional, Tuple
+from dataclasses import dataclass
+from typing import AsyncGenerator, Dict, List, NamedTuple, Optional
 from weakref import WeakKeyDictionary
 
 import anyio
 import anyio.to_thread
 
-from .. import settings
 from ..clock import Clock
 from ..limits.admission import AdmissionController, Load
 from ..limits.aimd import AdaptiveConcurrencyLimit
-from ..limits.budget import Price, Prices, price_lookup
+from ..limits.budget import Price, price_lookup
 from ..limits.prices import cost, load_prices
-from ..limits.rate_limiter import NO_RATES, RateLimiter, Rates
+from ..limits.rate_limiter import RateLimiter, Rates
 from ..limits.token_estimator import TokenEstimator
-from ..options import AUTO, MaxConcurrent
+from ..options import AUTO
 from ..transport.network import connections_within
 from ..transport.transport import Transport
 from .call_sender import CallSender
+from .call_settings import CallSettings
 from .retry import RetryPolicy
-
-
-@dataclass(frozen=True)
-class CallerSettings:
-    """How calls are made. `timeout_seconds` bounds silence, `quiet_seconds` the time in which nothing but
-    pings comes; `max_attempts` counts the first one.
-
-    `prices` are the caller's own, in USD per million tokens, by model; `rates` are limits set by hand.
-    `service` says who answers, beside `base_url`: where it changes, new connections are opened.
-    """
-
-    api_key: Optional[str] = field(default=None, repr=False)
-    base_url: Optional[str] = None
-    max_concurrent: MaxConcurrent = settings.MAX_CONCURRENT
-    timeout_seconds: Optional[float] = settings.TIMEOUT_SECONDS
-    max_attempts: int = settings.MAX_ATTEMPTS
-    stream: bool = True
-    prices: Prices = field(default_factory=dict)
-    rates: Rates = NO_RATES
-    quiet_seconds: float = settings.QUIET_SECONDS
-    service: Tuple[Tuple[str, str], ...] = ()
-
-    @property
-    def ceiling(self) -> int:
-        """The most attempts that may ever be on the wire at one time."""
-        return settings.MOST_CONCURRENT if self.max_concurrent == AUTO else int(self.max_concurrent)
 
 
 class _Start:
@@ -95,27 +69,28 @@ class LoopBoundPool:
         self.token_estimator = TokenEstimator()
         self._open: Dict[asyncio.AbstractEventLoop, List[_Opened]] = {}
 
-    async def sender(self, how: CallerSettings, model: str = "") -> CallSender:
+    async def sender(self, settings: CallSettings, model: str = "") -> CallSender:
         """The sender of this loop; opened by the first call, and again where the settings have changed."""
         loop = asyncio.get_running_loop()
         opened = self._open.get(loop)
-        if opened and opened[-1].how == how:
+        if opened and settings.has_sender_of(opened[-1].settings):
+            opened[-1].settings = settings
             return opened[-1].sender
         async with self._turns.setdefault(loop, asyncio.Lock()):
             opened = self._open.get(loop)
-            if not opened or opened[-1].how != how:
-                sender = await self._open_sender(how, model, opened[-1] if opened else None)
+            if not opened or not settings.has_sender_of(opened[-1].settings):
+                sender = await self._open_sender(settings, model, opened[-1] if opened else None)
                 # Calls in flight keep the sender that they began on; the new settings hold from here.
                 opened = self._open.setdefault(loop, [])
-                opened.append(_Opened(how, sender, self._lifetime(sender)))
+                opened.append(_Opened(settings, sender, self._lifetime(sender)))
                 await opened[-1].lifetime.__anext__()
                 for before in [one for one in opened if one.sender is not sender and one.sender.is_idle]:
                     await before.lifetime.aclose()
             return self._open[loop][-1].sender
 
-    def price(self, how: CallerSettings) -> Price:
+    def price(self, settings: CallSettings) -> Price:
         """What a model's tokens cost, in USD. Asked for the first time it takes a while."""
-        return price_lookup(how.prices, cost)
+        return price_lookup(settings.options.prices or {}, cost)
 
     def load(self) -> Optional[Load]:
         """What is on the wire of this loop; None before its first call."""
@@ -131,15 +106,15 @@ class LoopBoundPool:
             for gate in gates:
                 await gate.wait_until_idle()
 
-    async def check_credentials(self, how: CallerSettings) -> None:
+    async def check_credentials(self, settings: CallSettings) -> None:
         """Raises AuthenticationError where the SDK finds no credentials. Sends nothing."""
-        sender = await self.sender(how)
+        sender = await self.sender(settings)
         # A cloud's are looked for in files and on its own servers.
         await anyio.to_thread.run_sync(sender.transport.check_credentials)
 
-    async def endpoint(self, how: CallerSettings) -> Endpoint:
+    async def endpoint(self, settings: CallSettings) -> Endpoint:
         """What is known of it so far. Sends nothing."""
-        sender = await self.sender(how)
+        sender = await self.sender(settings)
         transport = sender.transport
         return Endpoint(
             transport.service.title,
@@ -148,9 +123,9 @@ class LoopBoundPool:
             sender.admission.load().limits,
         )
 
-    async def probe(self, how: CallerSettings, model: str) -> None:
+    async def probe(self, settings: CallSettings, model: str) -> None:
         """A request that costs nothing. Raises CallError."""
-        sender = await self.sender(how)
+        sender = await self.sender(settings)
         await sender.probe(model)
 
     async def close(self) -> None:
@@ -160,25 +135,27 @@ class LoopBoundPool:
             for opened in self._open.pop(loop, []):
                 await opened.lifetime.aclose()
 
-    async def _open_sender(self, how: CallerSettings, model: str, before: Optional[_Opened]) -> CallSender:
+    async def _open_sender(self, settings: CallSettings, model: str, before: Optional[_Opened]) -> CallSender:
+        options, ceiling = settings.options, settings.ceiling
+
         def prepare() -> Transport:
             # Imports, certificates and prices take most of a second; the loop has other things to do.
             with _first:
                 load_prices(model)
-                given = (how.api_key, how.base_url, how.timeout_seconds, how.stream, how.ceiling)
-                return Transport(*given, how.quiet_seconds)
+                given = (options.api_key, options.base_url, options.timeout_seconds, options.stream, ceiling)
+                return Transport(*given, options.quiet_seconds)
 
         transport = await anyio.to_thread.run_sync(prepare)
-        policy = RetryPolicy(attempts=how.max_attempts)
-        adaptive = how.max_concurrent == AUTO
-        window = AdaptiveConcurrencyLimit(connections_within(how.ceiling, adaptive), adaptive)
-        if before is not None and before.how.rates == how.rates:
+        policy = RetryPolicy(attempts=options.max_retries)
+        adaptive = options.max_concurrent == AUTO
+        window = AdaptiveConcurrencyLimit(connections_within(ceiling, adaptive), adaptive)
+        if before is not None and before.settings.rates == settings.rates:
             # What was used of the limits that are set by hand is used, whatever else has changed.
             pace = before.sender.admission.rate_limiter.share_manual_limits()
         else:
-            pace = RateLimiter(how.rates, self._clock.now())
+            pace = RateLimiter(settings.rates, self._clock.now())
         gate = AdmissionController(window, pace, self._clock)
-        return CallSender(transport, gate, policy, self._clock, self.price(how), self.token_estimator)
+        return CallSender(transport, gate, policy, self._clock, self.price(settings), self.token_estimator)
 
     async def _lifetime(self, sender: CallSender) -> AsyncGenerator[None, None]:
         # asyncio.run closes async generators before it closes the loop: a line whose user
@@ -195,6 +172,6 @@ class LoopBoundPool:
 
 @dataclass
 class _Opened:
-    how: CallerSettings
+    settings: CallSettings
     sender: CallSender
     lifetime: AsyncGenerator[None, None]

@@ -39,8 +39,8 @@ from ..limits.call_context import CallContext
 from ..limits.call_cost import CallCost
 from ..types import Call, Reply
 from .async_cache import AsyncResponseCache
-from .backend import CacheConfig
 from .call_sender import CallSender
+from .call_settings import CallSettings
 from .result_builder import as_shared
 
 T = TypeVar("T")
@@ -59,7 +59,7 @@ class CachingExecutor:
 
     Example:
         executor = CachingExecutor(lambda model, context: pool.sender(settings, model), Clock())
-        reply = await executor.execute(call, USE, cache_config, 60.0, CallContext())
+        reply = await executor.execute(call, USE, settings, 60.0, CallContext())
     """
 
     max_in_flight: Optional[int] = None
@@ -68,7 +68,7 @@ class CachingExecutor:
         self._connect, self._clock = connect, clock
         self._flights: SingleFlight[Reply] = SingleFlight()
         self._cache: Optional[AsyncResponseCache] = None
-        self._cache_config: Optional[CacheConfig] = None
+        self._settings: Optional[CallSettings] = None
 
     def run_id(self, given: Optional[str]) -> Optional[str]:
         """Implements `CallBackend.run_id`: no run is durable here."""
@@ -80,17 +80,17 @@ class CachingExecutor:
         self,
         call: Call,
         cache_policy: str,
-        cache_config: CacheConfig,
+        settings: CallSettings,
         deadline_seconds: Optional[float],
         context: CallContext,
     ) -> Reply:
         """Joins an identical call that is in flight, else starts one. Raises InputError, CallError."""
-        key = request_key(call, cache_config.service) if cache_policy != OFF else None
+        key = request_key(call, settings.service) if cache_policy != OFF else None
         call_cost = context.call_cost or CallCost()
-        if key is None or cache_config.excludes(call.agent_name):
+        if key is None or settings.excludes(call.agent_name):
             sender = await self._sender(call, context)
             return await sender.send(call, deadline_seconds, context, call_cost)
-        cache = await self.cache_for(cache_config)
+        cache = await self.cache_for(settings)
         # Avoid a closure: with hundreds of calls in flight, its cells slow down garbage collection.
         work = partial(self._lookup_or_send, call, cache_policy, key, cache, context)
         flight_key = (cache_policy, key.fields())
@@ -134,27 +134,27 @@ class CachingExecutor:
         context.check_open(call.model)
         return await self._connect(call.model, context)
 
-    def cache_key(self, call: Call, cache_config: CacheConfig) -> Optional[bytes]:
+    def cache_key(self, call: Call, settings: CallSettings) -> Optional[bytes]:
         """Implements `CallBackend.cache_key`."""
-        key = request_key(call, cache_config.service)
-        if key is None or cache_config.excludes(call.agent_name):
+        key = request_key(call, settings.service)
+        if key is None or settings.excludes(call.agent_name):
             return None
         return key.digest()
 
-    async def is_cached(self, call: Call, cache_config: CacheConfig) -> bool:
+    async def is_cached(self, call: Call, settings: CallSettings) -> bool:
         """Implements `CallBackend.is_cached`."""
-        key = request_key(call, cache_config.service)
+        key = request_key(call, settings.service)
         if key is None:
             return False
-        cache = await self.cache_for(cache_config)
+        cache = await self.cache_for(settings)
         return await cache.run(lambda opened: opened.has(*key), False)
 
-    async def explain_miss(self, call: Call, cache_config: CacheConfig) -> Dict[str, Any]:
+    async def explain_miss(self, call: Call, settings: CallSettings) -> Dict[str, Any]:
         """Implements `CallBackend.explain_miss`."""
-        key = request_key(call, cache_config.service)
+        key = request_key(call, settings.service)
         if key is None:
             return explained(False, "An option of this call has no written form, so it is never kept.")
-        cache = await self.cache_for(cache_config)
+        cache = await self.cache_for(settings)
         return await cache.run(
             lambda opened: opened.explain_miss(*key), explained(False, "There is no cache.")
         )
@@ -170,12 +170,12 @@ class CachingExecutor:
         if self._cache is not None:
             await self._cache.close()
 
-    async def cache_for(self, cache_config: CacheConfig) -> AsyncResponseCache:
-        """The cache that `cache_config` describes; the one before is closed when that changes."""
-        if self._cache is None or self._cache_config != cache_config:
-            before, self._cache_config = self._cache, cache_config
-            is_shared = cache_config.cache is not None
-            self._cache = AsyncResponseCache(cache_config.open, self._clock, shared=is_shared)
+    async def cache_for(self, settings: CallSettings) -> AsyncResponseCache:
+        """The cache that the settings describe; the one before is closed when that changes."""
+        last, self._settings = self._settings, settings
+        if self._cache is None or last is None or not settings.has_cache_of(last):
+            before, is_shared = self._cache, settings.cache is not None
+            self._cache = AsyncResponseCache(settings.open_cache, self._clock, shared=is_shared)
             if before is not None:
                 await before.close()
         return self._cache
