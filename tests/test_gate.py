@@ -159,7 +159,7 @@ def test_the_load_says_what_is_on_the_wire_and_for_how_long_nobody_goes():
         sent = [asyncio.ensure_future(wire.send(name, takes=5.0)) for name in "ab"]
         await asyncio.sleep(1)
         assert wire.gate.load() == Load(2, 3, 0.0, Rates())
-        assert wire.gate.limit == 3
+        assert wire.gate.load().window == 3
         await wire.all(wire.send("c", 1.0, RateLimitError("x", retry_after=9.0)))
         assert wire.gate.load() == Load(2, 1, 9.0, Rates())
         await wire.all(*sent)
@@ -229,9 +229,9 @@ def test_a_window_grows_only_where_somebody_waits_for_room():
     async def work():
         wire = Wire(room=100, adaptive=True)
         await wire.all(*(wire.send(number) for number in range(10)))
-        assert wire.gate.limit == 10
+        assert wire.gate.load().window == 10
         await wire.all(*(wire.send(number) for number in range(12)))
-        return wire.gate.limit
+        return wire.gate.load().window
 
     assert run(work()) > 10
 

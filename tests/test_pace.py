@@ -95,8 +95,7 @@ class TestBucket:
 class TestPace:
     def test_nothing_is_known_before_the_first_answer(self):
         pace = RateLimiter(NO_RATES, 0.0)
-        assert not pace.has_limits
-        assert pace.rates() == Rates()
+        assert pace.rates() == NO_RATES
         assert pace.wait(TokenCost(1, 1e9, 1e9), 0.0) == 0
 
     def test_a_request_is_one_of_no_known_tokens_and_there_are_no_limits_unless_they_are_said(self):
@@ -108,7 +107,6 @@ class TestPace:
         name = ("requests", "input-tokens", "output-tokens")[kind]
         pace, only = RateLimiter(Rates(), 0.0), TokenCost(*(float(at == kind) for at in range(3)))
         pace.update_from_headers(headers(name, 600, 30), 0.0, 0.0)
-        assert pace.has_limits
         assert pace.rates() == Rates(*(600 if at == kind else None for at in range(3)))
         assert pace.wait(only, 0.0) == pytest.approx(0.1)
         assert pace.wait(TokenCost(*(100.0 * (at != kind) for at in range(3))), 0.0) == 0
@@ -123,7 +121,7 @@ class TestPace:
     @pytest.mark.parametrize(("limit", "at_once"), [(600, 60), (5, 1)])
     def test_of_a_limit_by_hand_a_tenth_can_be_taken_at_once_and_at_least_one_request(self, limit, at_once):
         pace = RateLimiter(Rates(limit), 7.0)
-        assert pace.has_limits
+        assert pace.rates() != NO_RATES
         assert pace.wait(TokenCost(at_once), 7.0) == 0
         pace.take(TokenCost(at_once), 7.0)
         assert pace.wait(TokenCost(1), 7.0) == pytest.approx(60 / limit)
@@ -160,7 +158,7 @@ class TestPace:
     def test_of_a_limit_that_is_new_to_it_what_the_answer_wrote_after_its_headers_is_taken_off(self):
         pace = RateLimiter(NO_RATES, 0.0)
         told = {**headers("output-tokens", 600, 600), **headers("requests", 600, 600)}
-        pace.update_from_headers(told, 0.0, 0.0, written=100.0)
+        pace.update_from_headers(told, 0.0, 0.0, output_tokens=100.0)
         assert pace.wait(TokenCost(0, 0, 470), 0.0) == 0
         assert pace.wait(TokenCost(0, 0, 471), 0.0) == pytest.approx(0.1)
         assert pace.wait(TokenCost(570, 0, 0), 0.0) == 0
@@ -178,12 +176,12 @@ class TestPace:
     def test_a_limit_of_nothing_is_none(self):
         pace = RateLimiter(Rates(), 0.0)
         pace.update_from_headers(headers(limit=0, remaining=0), 0.0, 0.0)
-        assert not pace.has_limits
+        assert pace.rates() == NO_RATES
 
     def test_a_limit_alone_tells_nothing_and_nothing_left_is_something(self):
         pace = RateLimiter(Rates(), 0.0)
         pace.update_from_headers({"anthropic-ratelimit-requests-limit": "60"}, 0.0, 0.0)
-        assert not pace.has_limits
+        assert pace.rates() == NO_RATES
         pace.update_from_headers(headers(remaining=0), 0.0, 0.0)
         assert pace.wait(TokenCost(1), 0.0) == pytest.approx(4)
 
@@ -237,7 +235,7 @@ class TestPace:
         pace = RateLimiter(Rates(), 0.0)
         pace.update_from_headers(headers(limit=text), 0.0, 0.0)
         pace.update_from_headers(headers(remaining=text), 0.0, 0.0)
-        assert not pace.has_limits
+        assert pace.rates() == NO_RATES
 
     def test_a_limit_that_changes_is_followed(self):
         pace = RateLimiter(Rates(), 0.0)

@@ -139,7 +139,7 @@ class CallSender:
 
     async def _await_descriptor(self, waits: int, error: NoDescriptorError) -> None:
         # Nothing was sent: this is no attempt, and fewer at a time will find room.
-        self.admission.reduce_ceiling(self.admission.in_flight)
+        self.admission.reduce_ceiling()
         if waits > _MOST_WAITS:
             raise ConnectionFailedError(error.message, advice=error.advice) from error
         await self._clock.sleep(_DESCRIPTOR_SECONDS)

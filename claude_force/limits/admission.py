@@ -1,9 +1,8 @@
-"""Where attempts wait: for the limits of their model, then for those that all share, the end of a pause and
-room on the wire.
+"""Admission of attempts: the order in which they reserve money, wait for rate limits and take a slot.
 
-Those of one model go in the order of arrival and do not wait for the limits of another. Where they wait for
-the same, the first of each model take turns, so that small requests of one do not starve a large one of
-another.
+Attempts of one model are admitted in the order of arrival, and do not wait for the rate limits of another
+model. Where all models wait for the same thing (limits set by hand, a pause, a free slot), the first attempts
+of each take turns, so that small requests of one model do not starve a large one of another.
 """
 
 from __future__ import annotations
@@ -20,17 +19,23 @@ from .aimd import AdaptiveConcurrencyLimit
 from .budget import Budget
 from .call_context import CallContext
 from .rate_limiter import RateLimiter, Rates, TokenCost
-from .run_gate import RunGate
 from .token_estimator import billable_usage
 
-# The longest that the first in line sleeps without a look at what has changed.
-_NAP_SECONDS = 1.0
+# The longest that the first in a queue sleeps before it looks at the limits again.
+_MAX_SLEEP_SECONDS = 1.0
 _NOTHING = TokenCost(0.0)
 
 
 @dataclass(frozen=True)
 class Load:
-    """What is on the wire now, out of `window`, and the limits that are known; `paused` is in seconds."""
+    """The attempts in flight, and the limits that they meet.
+
+    Attributes:
+        under_way: attempts in flight.
+        window: how many may be in flight now.
+        paused: seconds until the next attempt may begin.
+        limits: the known rate limits, for each minute.
+    """
 
     under_way: int
     window: int
@@ -40,7 +45,7 @@ class Load:
 
 @dataclass
 class _ModelQueue:
-    """Where the attempts of one model wait for its limits."""
+    """The attempts of one model that wait for its rate limits."""
 
     model: str
     rate_limiter: RateLimiter
@@ -48,147 +53,144 @@ class _ModelQueue:
 
 
 class AdmissionController:
-    """Only the first in a line looks whether there is room, so that no herd wakes where one can go.
+    """Admits attempts within the budgets, the rate limits and the concurrency limit.
 
-    `pace` has the limits that are set by hand, which all models share; each learns its own beside them.
+    Only the first attempt in a queue checks for room, so that no herd wakes up where one attempt can go.
+
+    Example:
+        admission = AdmissionController(concurrency_limit, rate_limiter, Clock())
+        async with admission.reserve(budgets, 0.5, spent), admission.slot(model, cost, record, context):
+            await transport.attempt(call, record)
     """
 
-    def __init__(self, window: AdaptiveConcurrencyLimit, pace: RateLimiter, clock: Clock) -> None:
-        self._window, self.rate_limiter, self._clock = window, pace, clock
-        self._lanes: Dict[str, _ModelQueue] = {}
-        self._turn, self._budget_turn = asyncio.Lock(), asyncio.Lock()
+    def __init__(
+        self, concurrency_limit: AdaptiveConcurrencyLimit, rate_limiter: RateLimiter, clock: Clock
+    ) -> None:
+        """`rate_limiter` has the limits set by hand, which all models share."""
+        self.concurrency_limit, self.rate_limiter, self.clock = concurrency_limit, rate_limiter, clock
+        self._queues: Dict[str, _ModelQueue] = {}
+        self._lock, self._budget_lock = asyncio.Lock(), asyncio.Lock()
         self._changed = asyncio.Event()
         self.in_flight = 0
-        self._waits_for_room = self._shut = False
-
-    @property
-    def limit(self) -> int:
-        """How many attempts may be on the wire at present."""
-        return int(self._window.size)
+        self.is_full = self._closed = False
 
     def load(self) -> Load:
-        paused = self._window.wait(self._clock.now())
-        return Load(self.in_flight, self.limit, paused, self._rates())
-
-    def _rates(self) -> Rates:
-        return self.rate_limiter.rates(*(lane.rate_limiter for lane in self._lanes.values()))
+        """The state now."""
+        limits = self.rate_limiter.rates(*(queue.rate_limiter for queue in self._queues.values()))
+        paused = self.concurrency_limit.wait(self.clock.now())
+        return Load(self.in_flight, int(self.concurrency_limit.size), paused, limits)
 
     def queue_of(self, model: str) -> _ModelQueue:
-        """Where this model's attempts wait."""
-        lane = self._lanes.get(model)
-        if lane is None:
-            lane = self._lanes[model] = _ModelQueue(model, self.rate_limiter.share_manual_limits())
-        return lane
-
-    def slot(self, model: str, need: TokenCost, record: AttemptRecord, context: CallContext) -> Slot:
-        """Entered when an attempt may be made. Raises ClosedError once the gate is shut, and the run gate's
-        error once that is."""
-        return Slot(self, self.queue_of(model), need, record, context)
+        """Where the attempts of this model wait."""
+        queue = self._queues.get(model)
+        if queue is None:
+            queue = self._queues[model] = _ModelQueue(model, self.rate_limiter.share_manual_limits())
+        return queue
 
     def reserve(self, budgets: Sequence[Budget], worst: float, spent: Callable[[], float]) -> Reservation:
-        """Entered when each of `budgets` holds `worst` USD; left with what the attempt has `spent`."""
-        return Reservation(budgets, worst, spent, self._budget_turn)
+        """Returns a context that holds `worst` USD of each budget until the attempt has `spent` its share."""
+        return Reservation(budgets, worst, spent, self._budget_lock)
 
-    async def enter(self, lane: _ModelQueue, need: TokenCost, run_gate: Optional[RunGate]) -> float:
-        """Returns the time, when it is this one's turn and there is room."""
-        async with lane.lock:
+    def slot(self, model: str, token_cost: TokenCost, record: AttemptRecord, context: CallContext) -> Slot:
+        """Returns a context that is entered when the attempt may be sent.
+
+        Entering raises ClosedError once this is closed, and the run gate's error once that is shut.
+        """
+        return Slot(self, self.queue_of(model), token_cost, record, context)
+
+    async def wait_for_room(self, queue: _ModelQueue, token_cost: TokenCost, context: CallContext) -> float:
+        """Waits for the turn of an attempt, and takes what it needs; returns the time."""
+        rate_limiter, now = queue.rate_limiter, self.clock.now
+        async with queue.lock:
             while True:
-                while lane.rate_limiter.wait_for_model_limits(need, self._clock.now()) and not self._shut:
-                    if run_gate is not None:
-                        run_gate.check(lane.model)
-                    await self._sleep(lane.rate_limiter.wait_for_model_limits(need, self._clock.now()))
-                async with self._turn:
-                    while not self._opens(need, lane, run_gate):
-                        await self._nap(need)
-                    began = self._clock.now()
-                    # Its own may have gone down meanwhile, and that is no reason for other lanes to wait.
-                    if not lane.rate_limiter.wait(need, began):
-                        lane.rate_limiter.take(need, began)
+                while rate_limiter.wait_for_model_limits(token_cost, now()) and not self._closed:
+                    if context.run_gate is not None:
+                        context.run_gate.check(queue.model)
+                    await self._sleep(rate_limiter.wait_for_model_limits(token_cost, now()))
+                async with self._lock:
+                    while not self._has_room(queue, token_cost, context):
+                        await self._wait_for_change(token_cost)
+                    began = now()
+                    # The model's limits may have tightened meanwhile: other models need not wait for that.
+                    if not rate_limiter.wait(token_cost, began):
+                        rate_limiter.take(token_cost, began)
                         self.in_flight += 1
                         return began
 
-    def leave(
-        self,
-        lane: _ModelQueue,
-        need: TokenCost,
-        record: AttemptRecord,
-        began: float,
-        beside: int,
-        error: Optional[BaseException],
-    ) -> float:
-        """Takes note of how an attempt ended. Returns the seconds of a pause that it starts."""
-        now, used, pause = self._clock.now(), need, 0.0
-        self.in_flight -= 1
-        if error is None:
-            self._window.record_success(began, beside, self._waits_for_room)
-        else:
-            pause = self._window.record_failure(error, began, now)
-            used = _NOTHING if isinstance(error, RateLimitError) else need
-        if record.usage and record.usage.is_known:
-            used = billable_usage(record.usage)
-        # Settled first: what is left by the headers is without this one, which is no longer under way.
-        lane.rate_limiter.settle(need, used, now)
-        lane.rate_limiter.update_from_headers(record.headers, began, now, used.output_tokens)
-        record.ended = now
-        self._changed.set()
-        return pause
+    def _has_room(self, queue: _ModelQueue, token_cost: TokenCost, context: CallContext) -> bool:
+        if self._closed:
+            raise ClosedError("The call had not been sent when the orchestrator was stopped")
+        if context.run_gate is not None:
+            context.run_gate.check(queue.model)
+        self.is_full = not self.concurrency_limit.has_room(self.in_flight)
+        return not self.is_full and not self._wait_seconds(token_cost)
 
-    def reduce_ceiling(self, most: int) -> None:
-        """No more than `most` attempts are on the wire at a time for now, as no more can be opened."""
-        self._window.reduce_ceiling(most, self._clock.now())
+    def _wait_seconds(self, token_cost: TokenCost) -> float:
+        now = self.clock.now()
+        return max(self.concurrency_limit.wait(now), self.rate_limiter.wait(token_cost, now))
+
+    async def _wait_for_change(self, token_cost: TokenCost) -> None:
+        if self.is_full:
+            self._changed.clear()
+            await self._changed.wait()
+        else:
+            await self._sleep(self._wait_seconds(token_cost))
+
+    async def _sleep(self, seconds: float) -> None:
+        await self.clock.sleep(min(seconds, _MAX_SLEEP_SECONDS))
+
+    def free_slot(self) -> None:
+        """An attempt has ended."""
+        self.in_flight -= 1
+        self._changed.set()
+
+    def reduce_ceiling(self) -> None:
+        """Lets no more attempts be in flight than there are, as no more connections can be opened."""
+        self.concurrency_limit.reduce_ceiling(self.in_flight, self.clock.now())
 
     def close(self) -> None:
-        """From now on nobody passes; what is on the wire goes on."""
-        self._shut = True
+        """Admits nothing any more; attempts in flight go on."""
+        self._closed = True
         self._changed.set()
 
     async def wait_until_idle(self) -> None:
-        """Returns when nothing is on the wire."""
+        """Returns when nothing is in flight."""
         while self.in_flight:
             self._changed.clear()
             await self._changed.wait()
 
-    def _opens(self, need: TokenCost, lane: _ModelQueue, run_gate: Optional[RunGate]) -> bool:
-        if self._shut:
-            raise ClosedError("The call had not been sent when the orchestrator was stopped")
-        if run_gate is not None:
-            run_gate.check(lane.model)
-        self._waits_for_room = not self._window.has_room(self.in_flight)
-        return not self._waits_for_room and not self._seconds(need)
-
-    def _seconds(self, need: TokenCost) -> float:
-        now = self._clock.now()
-        return max(self._window.wait(now), self.rate_limiter.wait(need, now))
-
-    async def _nap(self, need: TokenCost) -> None:
-        if self._waits_for_room:
-            self._changed.clear()
-            await self._changed.wait()
-        else:
-            await self._sleep(self._seconds(need))
-
-    async def _sleep(self, seconds: float) -> None:
-        await self._clock.sleep(min(seconds, _NAP_SECONDS))
-
 
 class Slot:
-    """One attempt's way through the gate, there and back."""
+    """The time of one attempt in flight; what it has shown changes the limits when it ends."""
 
-    __slots__ = ("_began", "_beside", "_gate", "_lane", "_meter", "_need", "_terms")
+    __slots__ = (
+        "_admission",
+        "_began",
+        "_context",
+        "_in_flight_at_start",
+        "_queue",
+        "_record",
+        "_token_cost",
+    )
 
     def __init__(
         self,
-        gate: AdmissionController,
-        lane: _ModelQueue,
-        need: TokenCost,
+        admission: AdmissionController,
+        queue: _ModelQueue,
+        token_cost: TokenCost,
         record: AttemptRecord,
         context: CallContext,
     ) -> None:
-        self._gate, self._lane, self._need, self._meter, self._terms = gate, lane, need, record, context
+        self._admission, self._queue, self._token_cost = admission, queue, token_cost
+        self._record, self._context = record, context
 
     async def __aenter__(self) -> None:
-        self._began = self._meter.began = await self._gate.enter(self._lane, self._need, self._terms.run_gate)
-        self._beside, self._meter.window = self._gate.in_flight, self._gate.limit
+        admission, record = self._admission, self._record
+        self._began = record.began = await admission.wait_for_room(
+            self._queue, self._token_cost, self._context
+        )
+        self._in_flight_at_start = admission.in_flight
+        record.window = int(admission.concurrency_limit.size)
 
     async def __aexit__(
         self,
@@ -196,28 +198,49 @@ class Slot:
         error: Optional[BaseException],
         trace: Optional[TracebackType],
     ) -> None:
-        pause = self._gate.leave(self._lane, self._need, self._meter, self._began, self._beside, error)
+        admission, record, token_cost = self._admission, self._record, self._token_cost
+        now, used, pause = admission.clock.now(), token_cost, 0.0
+        limit = admission.concurrency_limit
+        if error is None:
+            limit.record_success(self._began, self._in_flight_at_start, admission.is_full)
+        else:
+            pause = limit.record_failure(error, self._began, now)
+            used = _NOTHING if isinstance(error, RateLimitError) else token_cost
+        if record.usage and record.usage.is_known:
+            used = billable_usage(record.usage)
+        rate_limiter = self._queue.rate_limiter
+        # Settled first: the headers' remainder does not count this attempt, which is no longer in flight.
+        rate_limiter.settle(token_cost, used, now)
+        rate_limiter.update_from_headers(record.headers, self._began, now, used.output_tokens)
+        record.ended = now
+        admission.free_slot()
         if pause and isinstance(error, CallError):
-            self._terms.listener.paused(pause, error)
+            self._context.listener.paused(pause, error)
 
 
 class Reservation:
-    """Money that one attempt holds of its budgets. Raises BudgetExceededError where it can never fit."""
+    """Money that one attempt holds of its budgets.
 
-    __slots__ = ("_budgets", "_held", "_spent", "_turn", "_worst")
+    Entering waits until it fits, and raises BudgetExceededError if it never can.
+    """
+
+    __slots__ = ("_budgets", "_held", "_lock", "_spent", "_worst")
 
     def __init__(
-        self, budgets: Sequence[Budget], worst: float, spent: Callable[[], float], turn: asyncio.Lock
+        self, budgets: Sequence[Budget], worst: float, spent: Callable[[], float], lock: asyncio.Lock
     ) -> None:
-        self._budgets, self._worst, self._spent, self._turn = budgets, worst, spent, turn
+        self._budgets, self._worst, self._spent, self._lock = budgets, worst, spent, lock
         self._held: List[Budget] = []
 
     async def __aenter__(self) -> None:
         try:
             # In the order of arrival: small requests do not starve a large one.
-            async with self._turn:
+            async with self._lock:
                 for budget in self._budgets:
-                    await _wait_to_reserve(budget, self._worst)
+                    while not budget.reserve(self._worst):
+                        settled = asyncio.Event()
+                        budget.when_settled(settled.set)
+                        await settled.wait()
                     self._held.append(budget)
         except BaseException:
             self._settle()
@@ -230,13 +253,6 @@ class Reservation:
         spent = self._spent()
         for budget in self._held:
             budget.settle(self._worst, spent)
-
-
-async def _wait_to_reserve(budget: Budget, worst: float) -> None:
-    while not budget.reserve(worst):
-        settled = asyncio.Event()
-        budget.when_settled(settled.set)
-        await settled.wait()
 
 
 class _NoWait:
