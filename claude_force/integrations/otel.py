@@ -5,7 +5,7 @@ Needs the extra `otel`. The application configures OpenTelemetry, and so decides
 
 from __future__ import annotations
 
-from typing import List, Optional, Protocol
+from typing import List, Optional, Protocol, Sequence
 
 from .. import __version__, settings
 from ..advice import install_command
@@ -138,24 +138,18 @@ class _Instruments:
     """The metrics, with the names and bounds of the conventions where they have any."""
 
     def __init__(self, meter: metrics.Meter, endpoint: conventions.Attributes) -> None:
+        def histogram(name: str, unit: str, text: str, buckets: Sequence[float]) -> metrics.Histogram:
+            return meter.create_histogram(name, unit, text, explicit_bucket_boundaries_advisory=buckets)
+
         self._endpoint = endpoint
-        self._calls = meter.create_histogram(
-            "gen_ai.invoke_agent.duration",
-            "s",
-            "Time from a call to its result, including waits and retries.",
-            explicit_bucket_boundaries_advisory=conventions.CALL_BUCKETS,
+        self._calls = histogram(
+            "gen_ai.invoke_agent.duration", "s", "Time from a call to its result.", conventions.CALL_BUCKETS
         )
-        self._requests = meter.create_histogram(
-            "gen_ai.client.operation.duration",
-            "s",
-            "Time of one request on the wire.",
-            explicit_bucket_boundaries_advisory=conventions.REQUEST_BUCKETS,
+        self._requests = histogram(
+            "gen_ai.client.operation.duration", "s", "Time of one request.", conventions.REQUEST_BUCKETS
         )
-        self._tokens = meter.create_histogram(
-            "gen_ai.client.token.usage",
-            "{token}",
-            "Tokens of an answer; tokens of the prompt cache are input.",
-            explicit_bucket_boundaries_advisory=conventions.TOKEN_BUCKETS,
+        self._tokens = histogram(
+            "gen_ai.client.token.usage", "{token}", "Tokens of an answer.", conventions.TOKEN_BUCKETS
         )
         self._cost = meter.create_counter("claude_force.cost", "USD", "Known cost of calls.")
         self._unknown = meter.create_counter(

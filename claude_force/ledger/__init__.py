@@ -1,1 +1,1 @@
-"""The ledger: a line for each execution, and the figures that these lines add up to."""
+"""The ledger: one line per execution, and the metrics of all executions."""

@@ -82,23 +82,19 @@ FIELD_NAMES = tuple(field.name for field in fields(Entry))
 # The decoded JSON object of a line, with only the fields that the line has, and `ended`: Unix seconds.
 ExecutionRow = Dict[str, Any]
 
-_TEXT, _FLAG, _COUNT, _NUMBER, _NONE = (str,), (bool,), (int,), (int, float), type(None)
-_TYPES: Dict[str, Tuple[type, ...]] = {
-    **dict.fromkeys(("timestamp", "agent_name"), _TEXT),
-    **dict.fromkeys(
-        ("task_hash", "model", "error_type", "workflow_name", "run", "stop_reason", "request_id"),
-        (str, _NONE),
-    ),
-    **dict.fromkeys(("success", "cached", "shared", "truncated", "refused", "empty"), _FLAG),
-    **dict.fromkeys(("input_tokens", "output_tokens", "total_tokens", "attempts"), _COUNT),
-    **dict.fromkeys(("cache_read_tokens", "cache_write_tokens"), _COUNT),
-    **dict.fromkeys(("workflow_position", "status"), (int, _NONE)),
-    **dict.fromkeys(("execution_time_ms", "wait_ms", "service_time_ms"), _NUMBER),
-    **dict.fromkeys(
-        ("estimated_cost", "saved_cost", "prompt_cache_saving", "cost_at_most"), (*_NUMBER, _NONE)
-    ),
-    "timeline": (list,),
+_NUMBER, _NONE = (int, float), type(None)
+_TYPES_OF: Dict[Any, Tuple[type, ...]] = {
+    "str": (str,),
+    "bool": (bool,),
+    "int": (int,),
+    "float": _NUMBER,
+    "Optional[str]": (str, _NONE),
+    "Optional[int]": (int, _NONE),
+    "Optional[float]": (*_NUMBER, _NONE),
 }
+# The JSON types of each field.
+_TYPES = {field.name: _TYPES_OF.get(field.type, (list,)) for field in fields(Entry)}
+_TYPES["task_hash"] = (str, _NONE)
 _REQUIRED = {"timestamp", "agent_name"}
 # The only number that may be negative.
 _SIGNED = "prompt_cache_saving"

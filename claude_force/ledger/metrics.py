@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timezone
 from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple
 
@@ -151,11 +151,7 @@ class Metrics:
 
 
 _DISTRIBUTIONS = ("wall", "wait", "service")
-_SUMS = (
-    *("executions", "successes", "cached", "shared", "truncated", "refused", "empty", "attempts", "retries"),
-    *("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens"),
-    *("cost", "unknown_price", "unknown_at_most", "saved_cost", "unknown_saving", "prompt_cache_saving"),
-)
+_SUMS = tuple(field.name for field in fields(Metrics) if field.type in ("int", "float"))
 
 
 def compute_metrics(rows: Sequence[ExecutionRow]) -> Metrics:

@@ -26,13 +26,12 @@ class Selection:
 
     Attributes:
         scope: a description of the selection.
-        found: the number of executions in it; `rows` are the newest of them.
+        rows: the newest executions of it, at most `max_rows`.
         skipped: the number of lines of the ledger that could not be read.
     """
 
     rows: List[ExecutionRow]
     scope: str
-    found: int
     skipped: int
 
 
@@ -58,7 +57,7 @@ def select(
     scope = f"Run {wanted}" if wanted else "All executions"
     if found > max_rows:
         scope += f" (the newest {max_rows:,} of {found:,})"
-    return Selection(list(newest), scope + _bounds(time_range), found, reader.skipped)
+    return Selection(list(newest), scope + _bounds(time_range), reader.skipped)
 
 
 def _rows(reader: LedgerReader) -> Iterator[ExecutionRow]:

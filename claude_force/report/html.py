@@ -48,16 +48,16 @@ def offset_seconds(unix: float, zone: tzinfo) -> float:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table: figures are aligned right, and wide columns are hidden on a phone."""
+    """A column of a table: numeric columns are aligned right, and wide columns are hidden on a phone."""
 
     head: str
-    figure: bool = False
+    numeric: bool = False
     wide: bool = False
 
     @property
     def classes(self) -> str:
         """The `class` attribute with a leading space, or ""."""
-        names = " ".join(name for name in ("figure", "wide") if getattr(self, name))
+        names = " ".join(name for name in ("numeric", "wide") if getattr(self, name))
         return f' class="{names}"' if names else ""
 
 

@@ -15,11 +15,11 @@ function columnsOf(calls) {
     { head: "Agent", ...named("agent") },
     { head: "Model", ...named("model"), kind: "wide" },
     { head: "Status", values: status.map((name) => BY_IMPORTANCE.indexOf(name)), text: (call) => label[status[call]], kindOf: (call) => status[call] },
-    { head: "Wall", values: calls.wall, text: (call) => duration(calls.wall[call]), kind: "figure" },
-    { head: "Waiting", values: calls.wait.map((wait) => wait ?? -1), text: (call) => duration(calls.wait[call]), kind: "figure wide" },
-    { head: "Attempts", values: calls.attempts, text: (call) => number(calls.attempts[call]), kind: "figure wide" },
-    { head: "Tokens", values: tokens, text: (call) => number(tokens[call]), kind: "figure wide" },
-    { head: "Paid", values: calls.cost.map((cost) => cost ?? -1), text: (call) => dollars(calls.cost[call]), kind: "figure" },
+    { head: "Wall", values: calls.wall, text: (call) => duration(calls.wall[call]), kind: "numeric" },
+    { head: "Waiting", values: calls.wait.map((wait) => wait ?? -1), text: (call) => duration(calls.wait[call]), kind: "numeric wide" },
+    { head: "Attempts", values: calls.attempts, text: (call) => number(calls.attempts[call]), kind: "numeric wide" },
+    { head: "Tokens", values: tokens, text: (call) => number(tokens[call]), kind: "numeric wide" },
+    { head: "Paid", values: calls.cost.map((cost) => cost ?? -1), text: (call) => dollars(calls.cost[call]), kind: "numeric" },
   ];
 }
 
@@ -45,7 +45,7 @@ function makeTable(calls) {
   const texts = lazily(() => Array.from({ length: calls.n }, (_, call) => searchable(calls, call)));
 
   function sortBy(index) {
-    state.down = state.column === index ? !state.down : heads[index].classList.contains("figure");
+    state.down = state.column === index ? !state.down : heads[index].classList.contains("numeric");
     state.column = index;
     state.page = 0;
     arrange();
@@ -208,7 +208,7 @@ function detailsOf(calls, call, width) {
 function attemptsTable(calls, call) {
   const attempts = attemptsOf(calls, call), { began, ended, limit, error } = calls.timeline;
   if (!attempts.length) return element("p", { class: "note" }, "No request of its own was made.");
-  const row = (tag, ...cells) => element("tr", {}, ...cells.map((cell, index) => element(tag, { class: index && index < 4 ? "figure" : "" }, cell)));
+  const row = (tag, ...cells) => element("tr", {}, ...cells.map((cell, index) => element(tag, { class: index && index < 4 ? "numeric" : "" }, cell)));
   const rows = attempts.map((attempt, index) => row("td", number(index + 1), `+${duration(began[attempt] - calls.begin[call])}`,
     duration(ended[attempt] - began[attempt]), number(limit[attempt]), calls.names.error[error[attempt]] ?? "answered"));
   return element("table", {}, element("thead", {}, row("th", "Attempt", "Sent after", "Took", "Limit then", "Outcome")), element("tbody", {}, ...rows));
