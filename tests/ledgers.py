@@ -1,4 +1,4 @@
-"""What the tests of the ledger share: executions as the engine hands them over, and what became of them."""
+"""Helpers of the ledger's tests: executions, and the lines that they become."""
 
 import json
 from dataclasses import fields
@@ -14,7 +14,7 @@ SECRET = "the task's own words"
 
 
 def executed(number=0, agent="expert", seconds=1.5, wait=0.25, **result):
-    """One that was answered after `seconds`, of which `wait` before its only attempt."""
+    """An execution answered after `seconds`, with one attempt that starts after `wait` seconds."""
     usual = {
         "usage": Usage(100 + number, 50, 10, 20),
         "model": "claude-sonnet-5-5",
@@ -32,7 +32,7 @@ def executed(number=0, agent="expert", seconds=1.5, wait=0.25, **result):
 
 
 def failed(number=0, error=None, **more):
-    """One that ended in an error."""
+    """An execution that ended with an error."""
     error = error or OverloadedError("no room", status=529)
     result = {"usage": Usage(), "cost": None, "error": error, "stop_reason": None, **more}
     one = executed(number, **result)
@@ -41,7 +41,7 @@ def failed(number=0, error=None, **more):
 
 
 def entry_of(executed, run):
-    """What is to be kept of an execution."""
+    """The entry of an execution."""
     result, call = executed.result, executed.call
     usage = Usage() if result.cached or result.shared else result.usage
     return Entry(
@@ -82,7 +82,7 @@ def entry_of(executed, run):
     )
 
 
-# Their default says something else than their absence; the others are there for older readers.
+# Never left out: their default differs from absence, or older readers expect them.
 ALWAYS = {"wait_ms", "service_time_ms", "attempts", "timestamp", "agent_name", "task_hash", "success"} | {
     *("execution_time_ms", "model", "input_tokens", "output_tokens", "total_tokens", "estimated_cost"),
     *("error_type", "workflow_name", "workflow_position"),
@@ -90,7 +90,7 @@ ALWAYS = {"wait_ms", "service_time_ms", "attempts", "timestamp", "agent_name", "
 
 
 def line_of(entry):
-    """As a line of JSON, without its newline; what is left out has its default."""
+    """The JSON line of an entry without its newline; fields with their default are left out."""
     left_out = {one.name for one in fields(Entry) if getattr(entry, one.name) == one.default} - ALWAYS
     return json.dumps({name: value for name, value in entry.fields().items() if name not in left_out})
 
@@ -103,5 +103,5 @@ def lines(folder):
 
 
 def written(folder):
-    """What these lines hold."""
+    """The decoded lines of a ledger."""
     return [json.loads(line) for line in lines(folder)]

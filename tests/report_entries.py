@@ -1,4 +1,4 @@
-"""Made-up ledgers for the tests of the report: a fleet's run in virtual time."""
+"""Entries for the report's tests: the run of a fleet in virtual time."""
 
 import heapq
 import random
@@ -27,7 +27,7 @@ BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
 def rows_of(entries):
-    """As the ledger's reading gives them, by way of their lines."""
+    """Decodes the lines of entries."""
     rows, skipped = decode_lines([line_of(entry).encode() + b"\n" for entry in entries])
     assert not skipped
     return rows
@@ -139,7 +139,7 @@ class Fleet:
 
 
 def price(model, tokens):
-    """USD, or None where the model has no price."""
+    """USD; None for a model without a price."""
     return None if model[2] is None else round((tokens[0] * model[2] + tokens[1] * model[3]) / 1e6, 8)
 
 

@@ -1,4 +1,4 @@
-"""The package's log as JSON lines: each event one line, whole, and without secrets."""
+"""JSON logs: each event is one whole line without secrets."""
 
 import io
 import json
@@ -33,7 +33,7 @@ class Seven(int):
 
 @pytest.fixture
 def written():
-    """What is written while the test runs, each line read back."""
+    """The parsed lines that are written during the test."""
     stream = io.StringIO()
     with log_as_json(stream, logging.DEBUG):
         yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
@@ -139,10 +139,10 @@ def test_any_event_is_one_line(message, value):
 
 
 def test_keeps_json_values(written):
-    kept = {"number": 3, "part": 0.5, "flag": True, "nothing": None, "list": [1, "two"], "dict": {"a": [{}]}}
-    logger.info("x", extra=kept)
+    extra = {"number": 3, "part": 0.5, "flag": True, "nothing": None, "list": [1, "two"], "dict": {"a": [{}]}}
+    logger.info("x", extra=extra)
     (line,) = written()
-    assert {name: line[name] for name in kept} == kept
+    assert {name: line[name] for name in extra} == extra
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The ledger's lines and figures: what is read, what is skipped, and that the figures are the entries'."""
+"""The ledger: decoding lines, reading files, and computing metrics."""
 
 import json
 import math
@@ -52,10 +52,10 @@ names = st.text(st.characters(blacklist_categories=["Cs"]), min_size=1, max_size
 @st.composite
 def entries(draw):
     success = draw(st.booleans())
-    trips = draw(
+    attempts_of_run = draw(
         st.lists(st.tuples(milliseconds, milliseconds, st.integers(1, 9), st.none() | names), max_size=3)
     )
-    attempts = len(trips)
+    attempts = len(attempts_of_run)
     return Entry(
         timestamp=iso(NOW + draw(st.integers(0, 300_000))),
         agent_name=draw(st.sampled_from(["a", "b", "ü"])),
@@ -82,11 +82,11 @@ def entries(draw):
         service_time_ms=draw(milliseconds),
         saved_cost=draw(money),
         prompt_cache_saving=draw(st.none() | st.floats(-10, 10)),
-        timeline=tuple((min(trip[:2]), max(trip[:2]), *trip[2:]) for trip in trips),
+        timeline=tuple((min(trip[:2]), max(trip[:2]), *trip[2:]) for trip in attempts_of_run),
     )
 
 
-# A line that a writer never made: torn, foreign, of wrong types, or with numbers that none can have.
+# Lines that no writer made: torn, foreign, with wrong types, or with impossible numbers.
 GARBAGE = [
     b"",
     b"   ",
@@ -206,7 +206,7 @@ class TestReading:
         assert len(list(LedgerReader(tmp_path).entries())) == 1
 
     def test_reads_a_file_with_two_names_once(self, tmp_path):
-        """As one that is rotated after it was opened and before the folder is listed."""
+        """The file is rotated after it was opened and before the folder is listed."""
         write(tmp_path, line_of(Entry(iso(NOW), "a")))
         os.link(tmp_path / "executions.jsonl", tmp_path / "executions-000001.jsonl")
         assert len(list(LedgerReader(tmp_path).entries())) == 1
@@ -303,7 +303,7 @@ class TestDistribution:
 
 
 def naive(found):
-    """The figures of entries, each straight from its definition."""
+    """The metrics of entries, each computed by its definition."""
     n, paid = len(found), [one for one in found if one.attempts]
     failures = [one for one in found if not one.success]
     free = [one for one in found if one.cached or one.shared]
@@ -368,7 +368,7 @@ def spread(values):
 
 
 def close(found, expected):
-    """The same, but for the last bits of a float."""
+    """Compares with a tolerance for floats."""
     if isinstance(expected, dict):
         return found.keys() == expected.keys() and all(
             close(found[name], expected[name]) for name in expected
@@ -385,9 +385,9 @@ class TestMetrics:
         summary = Summary()
         for begin in range(0, len(rows), 5):
             summary.add(rows[begin : begin + 5])
-        figures = summary.as_dict()
+        metrics = summary.as_dict()
         whole = naive(found)
-        assert close({name: figures[name] for name in whole}, whole)
+        assert close({name: metrics[name] for name in whole}, whole)
         for part, key in (
             ("by_agent", lambda one: one.agent_name),
             ("by_model", lambda one: one.model or "unknown"),
@@ -395,9 +395,9 @@ class TestMetrics:
             ("by_day", lambda one: one.timestamp[:10]),
         ):
             keys = {key(one) for one in found} - {None}
-            assert set(figures[part]) == keys
+            assert set(metrics[part]) == keys
             for name in keys:
-                assert close(figures[part][name], naive([one for one in found if key(one) == name]))
+                assert close(metrics[part][name], naive([one for one in found if key(one) == name]))
 
     def test_sums_of_money_are_exact(self):
         summary = Summary()
@@ -409,9 +409,9 @@ class TestMetrics:
     def test_older_format_has_no_wait(self):
         summary = Summary()
         summary.add([{"agent_name": "a", "ended": NOW, "execution_time_ms": 5.0}])
-        figures = summary.as_dict()
-        assert (figures["wait_ms"]["p50"], figures["service_ms"]["p50"]) == (None, None)
-        assert figures["wall_ms"]["p50"] == 5.0
+        metrics = summary.as_dict()
+        assert (metrics["wait_ms"]["p50"], metrics["service_ms"]["p50"]) == (None, None)
+        assert metrics["wall_ms"]["p50"] == 5.0
 
     def test_counts_skipped_lines(self, tmp_path):
         write(tmp_path, line_of(Entry(iso(NOW), "a")), "foreign", b'{"torn')
@@ -429,8 +429,8 @@ class TestMetrics:
         assert advice_for("KeyError") is None
 
 
-def trips(run, *found):
-    """Rows of one run with one attempt each: begin and end in seconds, and the limit."""
+def attempts_of_run(run, *found):
+    """Rows of one run, one per (start in seconds, end in seconds, limit)."""
     return [
         {
             "run": run,
@@ -443,7 +443,7 @@ def trips(run, *found):
 
 
 def swept(found):
-    """The same by its definition, moment by moment."""
+    """The share by its definition, moment by moment."""
     moments = sorted({moment for begin, end, _ in found for moment in (begin, end)})
     busy = full = 0
     for start, stop in zip(moments, moments[1:]):
@@ -460,13 +460,13 @@ def swept(found):
 class TestTimeAtLimit:
     def test_is_the_share_of_busy_time(self):
         at_limit = TimeAtConcurrencyLimit()
-        # 0 to 2 alone, 2 to 4 both, 4 to 6 alone, and then nobody until 8.
-        at_limit.add(trips("r", (0, 4, 2), (2, 6, 2), (8, 10, 2)))
+        # One from 0 to 2, two from 2 to 4, one from 4 to 6, none from 6 to 8.
+        at_limit.add(attempts_of_run("r", (0, 4, 2), (2, 6, 2), (8, 10, 2)))
         assert at_limit.share() == pytest.approx(2 / 8)
 
     def test_each_run_has_its_own_limit(self):
         at_limit = TimeAtConcurrencyLimit()
-        at_limit.add(trips("one", (0, 4, 1)) + trips("two", (0, 4, 2)))
+        at_limit.add(attempts_of_run("one", (0, 4, 1)) + attempts_of_run("two", (0, 4, 2)))
         assert at_limit.share() == pytest.approx(1 / 2)
 
     def test_no_attempts_no_share(self):
@@ -479,23 +479,23 @@ class TestTimeAtLimit:
         found = sorted(((begin, begin + length, limit) for begin, length in spans), key=lambda one: one[1])
         at_limit = TimeAtConcurrencyLimit()
         for one in found:
-            at_limit.add(trips("r", one))
+            at_limit.add(attempts_of_run("r", one))
         expected = swept(found)
         assert at_limit.share() == (expected if expected is None else pytest.approx(expected))
 
     def test_bounds_its_buffer(self):
-        """And, where executions end roughly in the order of their begins, costs nothing."""
+        """The result is the same if executions end roughly in the order of their starts."""
         spans = [(number, number + 3, 1 + number % 4) for number in range(2000)]
         whole, bounded = TimeAtConcurrencyLimit(), TimeAtConcurrencyLimit(max_buffered=50)
-        whole.add(trips("r", *spans))
+        whole.add(attempts_of_run("r", *spans))
         for one in spans:
-            bounded.add(trips("r", one))
+            bounded.add(attempts_of_run("r", one))
             assert bounded._buffered <= 51
         assert bounded.share() == pytest.approx(whole.share())
 
     def test_bounds_its_runs(self):
         at_limit = TimeAtConcurrencyLimit(max_runs=10)
         for number in range(100):
-            at_limit.add(trips(f"r{number}", (0, 1, 1 + number % 2)))
+            at_limit.add(attempts_of_run(f"r{number}", (0, 1, 1 + number % 2)))
         assert len(at_limit._runs) == 10
         assert at_limit.share() == pytest.approx(1 / 2)

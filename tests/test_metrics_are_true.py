@@ -1,4 +1,4 @@
-"""The ledger's figures against the stand-in's own records and prices looked up by hand."""
+"""The ledger's metrics against the fault server's request log and known prices."""
 
 import asyncio
 import json
@@ -33,7 +33,7 @@ def project(tmp_path):
 
 
 class Record:
-    """What one answer of the stand-in used and cost, from the request that it received."""
+    """Usage and cost of one answer of the fault server, from the request that it received."""
 
     def __init__(self, received, known):
         body = received.body
@@ -61,15 +61,15 @@ class Record:
 
 
 def records(server, began):
-    """Of the requests that were answered, or whose answer began: `began` tells for each one."""
+    """Records of the requests whose answer began, as `began` says for each."""
     known = set()
     assert len(server.requests) == len(began)
     return [Record(received, known) for received, one in zip(server.requests, began) if one]
 
 
-def to_the_cent(figures, usd):
-    """And far below it."""
-    return figures == pytest.approx(usd, abs=1e-9)
+def to_the_cent(metrics, usd):
+    """Compares to 1e-9 USD."""
+    return metrics == pytest.approx(usd, abs=1e-9)
 
 
 async def test_tokens_and_cost_match_requests(project):
@@ -81,13 +81,13 @@ async def test_tokens_and_cost_match_requests(project):
         await asyncio.gather(*(run("python-expert", "together") for _ in range(5)))
         await run("python-expert", "overloaded at first")
         await orchestrator.execute_workflow("review", "all of it")
-        figures = orchestrator.get_performance_summary()
+        metrics = orchestrator.get_performance_summary()
     first, together, retried, expert, reviewer = paid = records(server, [True, True, False, True, True, True])
 
-    assert (figures["executions"], figures["errors"], figures["skipped_lines"]) == (10, 0, 0)
-    assert (figures["cached"], figures["shared"]) == (1, 4)
-    assert (figures["attempts"], figures["retries"]) == (6, 1)
-    assert figures["tokens"] == {
+    assert (metrics["executions"], metrics["errors"], metrics["skipped_lines"]) == (10, 0, 0)
+    assert (metrics["cached"], metrics["shared"]) == (1, 4)
+    assert (metrics["attempts"], metrics["retries"]) == (6, 1)
+    assert metrics["tokens"] == {
         "input": sum(one.prompt for one in paid),
         "output": 5 * ANSWER_TOKENS,
         "cache_read": sum(one.read for one in paid),
@@ -95,15 +95,15 @@ async def test_tokens_and_cost_match_requests(project):
         "total": sum(one.prompt for one in paid) + 5 * ANSWER_TOKENS,
     }
     assert first.written > 1024 and all(one.read == first.written for one in (together, retried, expert))
-    assert to_the_cent(figures["cost_usd"], sum(one.usd() for one in paid))
-    assert to_the_cent(figures["saved_usd"], first.usd() + 4 * together.usd())
-    assert to_the_cent(figures["prompt_cache_saving_usd"], sum(one.saved_by_prompt_cache() for one in paid))
-    assert (figures["unknown_price"], figures["unknown_saving"]) == (0, 0)
-    by_agent = figures["by_agent"]
+    assert to_the_cent(metrics["cost_usd"], sum(one.usd() for one in paid))
+    assert to_the_cent(metrics["saved_usd"], first.usd() + 4 * together.usd())
+    assert to_the_cent(metrics["prompt_cache_saving_usd"], sum(one.saved_by_prompt_cache() for one in paid))
+    assert (metrics["unknown_price"], metrics["unknown_saving"]) == (0, 0)
+    by_agent = metrics["by_agent"]
     assert to_the_cent(by_agent["code-reviewer"]["cost_usd"], reviewer.usd())
-    assert list(figures["by_model"]) == ["claude-haiku-5-5", "claude-sonnet-5-5"]
-    assert to_the_cent(figures["by_workflow"]["review"]["cost_usd"], expert.usd() + reviewer.usd())
-    assert figures["by_workflow"]["review"]["executions"] == 2
+    assert list(metrics["by_model"]) == ["claude-haiku-5-5", "claude-sonnet-5-5"]
+    assert to_the_cent(metrics["by_workflow"]["review"]["cost_usd"], expert.usd() + reviewer.usd())
+    assert metrics["by_workflow"]["review"]["executions"] == 2
 
 
 async def test_broken_stream_is_paid(project):
@@ -111,16 +111,16 @@ async def test_broken_stream_is_paid(project):
     async with fleet(project, {**SERVER, "faults": plan}) as (orchestrator, server):
         broken = await orchestrator.execute_agent("python-expert", "breaks at first")
         refused = await orchestrator.execute_agent("python-expert", "refused")
-        figures = orchestrator.get_performance_summary()
+        metrics = orchestrator.get_performance_summary()
         money = orchestrator.get_cost_breakdown()
     lost, whole = records(server, [True, True, False])
     assert (broken.success, refused.success) == (True, False)
-    # The broken one had got no further than its first events, which count one token.
-    assert to_the_cent(figures["cost_usd"], lost.usd(answer_tokens=1) + whole.usd())
-    assert figures["tokens"]["total"] == whole.prompt + ANSWER_TOKENS
-    assert figures["errors_by_type"] == {"RequestRefusedError": 1}
-    assert (figures["error_rate"], figures["unknown_price"]) == (0.5, 0)
-    assert to_the_cent(money["total"]["cost_usd"], figures["cost_usd"])
+    # The broken stream ended after its first events, which count one token.
+    assert to_the_cent(metrics["cost_usd"], lost.usd(answer_tokens=1) + whole.usd())
+    assert metrics["tokens"]["total"] == whole.prompt + ANSWER_TOKENS
+    assert metrics["errors_by_type"] == {"RequestRefusedError": 1}
+    assert (metrics["error_rate"], metrics["unknown_price"]) == (0.5, 0)
+    assert to_the_cent(money["total"]["cost_usd"], metrics["cost_usd"])
     assert [line["attempts"] for line in written(project.parent / "metrics")] == [2, 1]
 
 
@@ -141,11 +141,11 @@ async def test_silence_counts_as_timeout(project):
     limits = {"timeout_seconds": 0.2, "max_retries": 2, "deadline_seconds": 20, "clock": Clock()}
     async with fleet(project, {**SERVER, "faults": plan}, **limits) as (orchestrator, server):
         result = await orchestrator.execute_agent("python-expert", "silent")
-        figures = orchestrator.get_agent_performance("python-expert")
+        metrics = orchestrator.get_agent_performance("python-expert")
     assert not result.success and len(server.requests) == 2
-    assert (figures["timeouts"], figures["timeout_rate"]) == (1, 1.0)
-    assert figures["errors_by_type"] == {"SilenceError": 1}
-    assert figures["service_ms"]["max"] >= 2 * 200
+    assert (metrics["timeouts"], metrics["timeout_rate"]) == (1, 1.0)
+    assert metrics["errors_by_type"] == {"SilenceError": 1}
+    assert metrics["service_ms"]["max"] >= 2 * 200
 
 
 async def test_latency_is_within_bounds(project):
@@ -156,35 +156,35 @@ async def test_latency_is_within_bounds(project):
         tasks = [("python-expert", f"task {number}") for number in range(calls)]
         results = await orchestrator.execute_multiple(tasks, cache="off", first_of_many=False)
         outside = 1000 * (time.perf_counter() - before)
-        figures = orchestrator.get_performance_summary()
-    wall, service, wait = figures["wall_ms"], figures["service_ms"], figures["wait_ms"]
+        metrics = orchestrator.get_performance_summary()
+    wall, service, wait = metrics["wall_ms"], metrics["service_ms"], metrics["wait_ms"]
     assert wall["max"] == pytest.approx(1000 * max(result.duration for result in results), abs=0.001)
     assert 1000 * pace <= service["p50"] <= wall["max"] <= outside
     assert wall["mean"] == pytest.approx(service["mean"] + wait["mean"], abs=0.01)
-    # Two at a time: the last of them waited while two pairs were on the wire.
+    # Two at a time: the last call waits while two pairs are on the wire.
     assert wait["max"] >= 2 * 1000 * pace
-    assert 0.5 < figures["time_at_concurrency_limit"] <= 1.0
-    assert 3 * pace <= calls / figures["executions_per_second"] <= 1.1 * outside / 1000
+    assert 0.5 < metrics["time_at_concurrency_limit"] <= 1.0
+    assert 3 * pace <= calls / metrics["executions_per_second"] <= 1.1 * outside / 1000
 
 
 async def test_unknown_price_is_not_added(project):
     async with fleet(project, SERVER) as (orchestrator, _):
         for task in ("a", "b", "a"):
             await orchestrator.execute_agent("python-expert", task, model="my-own-model")
-        figures = orchestrator.get_performance_summary()
-    assert (figures["cost_usd"], figures["unknown_price"]) == (0.0, 2)
-    assert (figures["saved_usd"], figures["unknown_saving"]) == (0.0, 1)
+        metrics = orchestrator.get_performance_summary()
+    assert (metrics["cost_usd"], metrics["unknown_price"]) == (0.0, 2)
+    assert (metrics["saved_usd"], metrics["unknown_saving"]) == (0.0, 1)
 
 
 def test_second_process_sees_the_same(project, messages_server):
     with AgentOrchestrator(str(project)) as orchestrator:
         for task in ("a", "b", "a"):
             assert orchestrator.run_agent("python-expert", task).success
-        figures = orchestrator.get_performance_summary()
+        metrics = orchestrator.get_performance_summary()
         orchestrator.export_performance_metrics(project.parent / "out.json")
-    assert (figures["executions"], figures["cached"]) == (3, 1)
+    assert (metrics["executions"], metrics["cached"]) == (3, 1)
     exported = json.loads((project.parent / "out.json").read_text(encoding="utf-8"))
-    assert sum(one["total_tokens"] for one in exported) == figures["tokens"]["total"]
+    assert sum(one["total_tokens"] for one in exported) == metrics["tokens"]["total"]
 
 
 async def test_tracking_off_writes_nothing(project):

@@ -1,4 +1,4 @@
-"""What OpenTelemetry is told of calls: the SDK's own exporters, and real calls to the stand-in."""
+"""OpenTelemetry: what the SDK's exporters get of calls to the fault server."""
 
 import asyncio
 import json
@@ -52,13 +52,13 @@ ANSWER = AgentResult(
 
 
 class Watched:
-    """An application that has set OpenTelemetry up; all that it would export stays here."""
+    """An application's OpenTelemetry, exporting to memory."""
 
     def __init__(self, **provider):
-        self._spans, self._figures = InMemorySpanExporter(), InMemoryMetricReader()
+        self._spans, self._reader = InMemorySpanExporter(), InMemoryMetricReader()
         self.tracer_provider = TracerProvider(**provider)
         self.tracer_provider.add_span_processor(SimpleSpanProcessor(self._spans))
-        self.meter_provider = MeterProvider([self._figures])
+        self.meter_provider = MeterProvider([self._reader])
         self.tracer = self.tracer_provider.get_tracer("the application")
 
     @property
@@ -75,8 +75,8 @@ class Watched:
         return sorted(self.spans("chat"), key=lambda span: span.start_time)
 
     def points(self, name):
-        """Each series of a metric."""
-        data = self._figures.get_metrics_data()
+        """The data points of a metric."""
+        data = self._reader.get_metrics_data()
         metrics = [
             metric
             for resource in (data.resource_metrics if data else ())
@@ -96,8 +96,8 @@ def config(tmp_path):
     return write_project(tmp_path)
 
 
-def told(watched, result=ANSWER, call=CALL, **executed):
-    """One call that has ended, told by hand."""
+def observe(watched, result=ANSWER, call=CALL, **executed):
+    """Passes a completed call to the observer."""
     OpenTelemetry(base_url="http://localhost:8080", **watched.providers)(
         CallCompleted(call, result, 1_700_000_000.0, **executed)
     )
@@ -201,11 +201,11 @@ async def test_cached_answer_has_no_request(config, watched):
         for _ in range(2):
             result = await orchestrator.execute_agent("python-expert", "Explain decorators")
     assert result.cached
-    asked, kept = watched.calls()
-    assert [parent_of(span) for span in watched.requests()] == [asked.context.span_id]
-    assert kept.attributes["claude_force.source"] == "cache"
-    assert kept.attributes["claude_force.cache.age"] == result.cache_age
-    assert not [name for name in kept.attributes if name.startswith("gen_ai.usage")]
+    sent, cached = watched.calls()
+    assert [parent_of(span) for span in watched.requests()] == [sent.context.span_id]
+    assert cached.attributes["claude_force.source"] == "cache"
+    assert cached.attributes["claude_force.cache.age"] == result.cache_age
+    assert not [name for name in cached.attributes if name.startswith("gen_ai.usage")]
     assert [point.count for point in watched.points("gen_ai.client.token.usage")] == [1, 1]
     assert [point.value for point in watched.points("claude_force.cache.hits")] == [1]
 
@@ -329,7 +329,7 @@ async def test_metrics_match_results(config, watched):
 
 
 def test_buckets_follow_conventions(watched):
-    told(watched)
+    observe(watched)
     bounds = {
         name: watched.points(name)[0].explicit_bounds
         for name in (
@@ -346,7 +346,7 @@ def test_buckets_follow_conventions(watched):
 
 
 def test_metrics_have_few_dimensions(watched):
-    told(watched, workflow_name="review", workflow_position=3)
+    observe(watched, workflow_name="review", workflow_position=3)
     (duration,) = watched.points("gen_ai.client.operation.duration")
     assert duration.sum == 1.25
     assert dict(duration.attributes) == {
@@ -369,7 +369,7 @@ def test_metrics_have_few_dimensions(watched):
 
 
 def test_prompt_cache_tokens_are_input(watched):
-    told(watched)
+    observe(watched)
     (call,) = watched.calls()
     assert call.attributes["gen_ai.usage.input_tokens"] == 22
     assert call.attributes["gen_ai.usage.cache_write.input_tokens"] == 5
@@ -383,7 +383,7 @@ def test_prompt_cache_tokens_are_input(watched):
 
 
 def test_counts_unknown_prices(watched):
-    told(watched, replace(ANSWER, cost=None))
+    observe(watched, replace(ANSWER, cost=None))
     assert watched.points("claude_force.cost") == []
     assert [point.value for point in watched.points("claude_force.cost.unknown")] == [1]
     assert "claude_force.cost" not in watched.calls()[0].attributes
@@ -391,7 +391,7 @@ def test_counts_unknown_prices(watched):
 
 def test_spans_have_request_options(watched):
     options = {"temperature": 0.5, "top_k": 3, "top_p": "much", "stop_sequences": ["END"], "metadata": {}}
-    told(watched, call=replace(CALL, options=options))
+    observe(watched, call=replace(CALL, options=options))
     (request,) = watched.requests()
     assert request.attributes["gen_ai.request.temperature"] == 0.5
     assert request.attributes["gen_ai.request.top_k"] == 3
@@ -406,7 +406,7 @@ def test_attempt_has_its_own_error(watched):
         error=ServerError("The server failed"),
         timeline=(Attempt(0.0, 0.5, 1, "SilenceError"), Attempt(0.75, 2.0, 1, "CancelledError")),
     )
-    told(watched, late)
+    observe(watched, late)
     assert [span.attributes["error.type"] for span in watched.requests()] == [
         "SilenceError",
         "CancelledError",
@@ -416,7 +416,7 @@ def test_attempt_has_its_own_error(watched):
 
 def test_unsampled_call_is_counted():
     watched = Watched(sampler=ALWAYS_OFF)
-    told(watched)
+    observe(watched)
     assert watched.spans() == []
     assert [point.count for point in watched.points("gen_ai.invoke_agent.duration")] == [1]
 
@@ -443,12 +443,12 @@ tell(executed)
 print(len(exporter.get_finished_spans()))
 """
     )
-    # Nothing was set up in the program's place, nothing waited for it to, and what came after is told.
+    # The package configures nothing itself; a provider that is set later gets the spans from then on.
     assert (done.stdout.split(), done.stderr) == (["True", "0", "2"], "")
 
 
 @pytest.mark.parametrize(
-    ("base_url", "told"),
+    ("base_url", "expected"),
     [
         ("https://api.anthropic.com", {"server.address": "api.anthropic.com", "server.port": 443}),
         ("http://user:word@[::1]:8080/v1", {"server.address": "::1", "server.port": 8080}),
@@ -456,8 +456,8 @@ print(len(exporter.get_finished_spans()))
         (None, {}),
     ],
 )
-def test_server_attributes(base_url, told):
-    assert conventions.server_attributes(base_url) == told
+def test_server_attributes(base_url, expected):
+    assert conventions.server_attributes(base_url) == expected
 
 
 async def test_endpoint_from_environment(config, watched, monkeypatch):
@@ -483,7 +483,7 @@ def test_any_text_is_encodable(text):
 
 
 class Collector:
-    """What takes OTLP over HTTP, on loopback; `bodies` are the requests for traces."""
+    """A collector for OTLP over HTTP on loopback; `bodies` are the trace requests."""
 
     def __init__(self):
         self.bodies = []

@@ -1,4 +1,4 @@
-"""PerformanceTracker: nothing that was recorded is lost or torn, and recording is in nobody's way."""
+"""PerformanceTracker: recording loses and tears nothing and blocks nobody; metrics and exports."""
 
 import asyncio
 import json
@@ -34,15 +34,15 @@ words = st.text(max_size=8)
 
 @st.composite
 def executions(draw):
-    """Of any outcome, with text of any kind."""
+    """Executions with any outcome and any text."""
     error = draw(st.none() | st.builds(OverloadedError, words, status=st.none() | st.integers(400, 599)))
-    trips = st.builds(Attempt, seconds, seconds, st.integers(1, 9), st.none() | words)
+    attempts = st.builds(Attempt, seconds, seconds, st.integers(1, 9), st.none() | words)
     result = AgentResult(
         draw(words),
         error is None,
         error=error,
         usage=Usage(*(draw(counts) for _ in range(5))),
-        timeline=tuple(draw(st.lists(trips, max_size=3))),
+        timeline=tuple(draw(st.lists(attempts, max_size=3))),
         **{name: draw(money) for name in ("cost", "saved_cost", "prompt_cache_saving")},
         **{name: draw(st.booleans()) for name in ("cached", "shared")},
         **{name: draw(st.none() | words) for name in ("model", "stop_reason", "request_id")},
@@ -72,7 +72,7 @@ def tracker(folder):
 
 
 def python(program, *arguments, **options):
-    """A process that has the tests' own modules."""
+    """Starts a process that can import the tests' modules."""
     path = os.pathsep.join([str(ROOT), str(TESTS)])
     return subprocess.Popen(
         [sys.executable, "-c", program, *map(str, arguments)],
@@ -271,9 +271,9 @@ class TestRotation:
         for number in range(30):
             tracker.record(executed(number))
             tracker.flush()
-        kept = [line["request_id"] for line in written(folder)]
+        found = [line["request_id"] for line in written(folder)]
         assert len(list(folder.glob("executions-*.jsonl"))) == 2
-        assert kept == [f"req_{number}" for number in range(30)][-len(kept) :]
+        assert found == [f"req_{number}" for number in range(30)][-len(found) :]
 
     def test_numbers_continue(self, folder):
         folder.mkdir(parents=True)
@@ -304,7 +304,7 @@ for number in range(int(first), int(first + count)):
 
 
 def numbers(folder):
-    """Those of the executions in a ledger, and how many lines are torn."""
+    """The numbers of the executions in a ledger, and the number of torn lines."""
     found, torn = [], 0
     for line in lines(folder):
         try:
@@ -317,7 +317,7 @@ def numbers(folder):
 @posix_only
 class TestProcesses:
     def test_processes_lose_no_line(self, folder, soak):
-        """Through some changes of the file."""
+        """Across some rotations."""
         each = 20_000 if soak else 1500
         megabytes = 8 if soak else 0.6
         writers = [
@@ -338,7 +338,7 @@ class TestProcesses:
         assert len(list(folder.glob("executions-*.jsonl"))) > 3
 
     def test_readers_see_each_line_once(self, folder):
-        """While the file changes under them."""
+        """Across rotations."""
         writer = python(
             _WRITE_MANY.format(end="tracker.close()"), folder, 0, 1500, 100, 0.05, stdout=subprocess.PIPE
         )
@@ -373,7 +373,7 @@ class TestProcesses:
         assert torn <= 4
 
     def test_kill_loses_two_batches_at_most(self, folder):
-        """The one that is being written and the one that is gathered, where the disk keeps up."""
+        """The batch being written and the next one, if the disk keeps up."""
         program = """
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The report: its figures, its size, what the page does in a real browser, and what it never does."""
+"""The report: its values, its size, and its behaviour in a real browser."""
 
 import base64
 import json
@@ -35,7 +35,7 @@ def page_of(entries, scope="All executions"):
 
 
 def moment(began_seconds, **more):
-    """An answered call that began so long after START and took a second."""
+    """An answered call of one second that began so many seconds after START."""
     ended = (START + timedelta(seconds=began_seconds + 1)).isoformat()
     wall = {"execution_time_ms": 1000.0, "service_time_ms": 1000.0, "attempts": 1}
     return Entry(
@@ -237,7 +237,7 @@ class TestCommand:
 
 
 class TestColours:
-    """Of both schemes: each is seen on the page, and told from the others with any common kind of sight."""
+    """In both schemes, colours stand out from the page and differ for any common kind of sight."""
 
     # Machado et al.: A Physiologically-based Model for Simulation of Color Vision Deficiency, 2009.
     SIGHTS = {
