@@ -1,4 +1,4 @@
-"""Runs that can be resumed: the journal as the engine uses it, off the event loop and never in the way."""
+"""Makes runs of workflows resumable: saves their answers off the event loop, and never fails a run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from dataclasses import replace
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from anyio import to_thread
+from anyio import CancelScope, to_thread
 
 from .. import settings
 from ..agents.names import slug
@@ -21,253 +21,262 @@ from ..storage.locks import register_after_fork
 from ..storage.signing import find_secret
 from ..storage.sqlite_files import FAULTS
 from ..types import AgentResult
-from .checkpoints import CheckpointStore, RunRecord, SavedAnswer, is_damaged
+from .checkpoints import CheckpointStore, Payment, RunRecord, SavedAnswer, is_damaged
 from .runner import RunConfig
 from .step_calls import StepCall
 
 logger = logging.getLogger(__name__)
 
-# A forked child must neither use nor close what its parent opened, which may be within a transaction.
-_OF_PARENTS: List[CheckpointStore] = []
+# A forked child must neither use nor close its parent's store, which may be in a transaction.
+_STORES_OF_PARENTS: List[CheckpointStore] = []
 
 INTERRUPTED = "interrupted"
 # The id of a durable run has at most 64 characters.
 _LONGEST_NAME = 50
 
+_Operation = Callable[[CheckpointStore], Any]
+
 
 def open_checkpoint_store() -> CheckpointStore:
-    """The user's own, in `~/.claude/runs`. Raises CacheError, OSError, sqlite3.Error."""
+    """Opens the user's store, `~/.claude/runs`. Raises CacheError, OSError, sqlite3.Error."""
     secret = find_secret(None, cache_folder(None))
     return CheckpointStore(cache_folder(settings.user_folder() / "runs"), secret)
 
 
-class _Job(NamedTuple):
-    work: Callable[[CheckpointStore], Any]
-    # Where its work is to be kept: many in one transaction.
-    kept: Optional[Tuple[str, Optional[SavedAnswer], float]] = None
+class _StoreOp(NamedTuple):
+    """An operation, or a payment, of which those of a batch are saved in one transaction."""
+
+    operation: Optional[_Operation] = None
+    payment: Optional[Payment] = None
 
 
 class Checkpointer:
-    """The journal of one orchestrator. Without one, runs go on and can't be resumed, which is logged."""
+    """The store of one orchestrator's runs. Where it fails, runs go on and can't be resumed, which is logged.
 
-    def __init__(self, make: Callable[[], CheckpointStore] = open_checkpoint_store) -> None:
-        self._make = make
-        self._journal: Optional[CheckpointStore] = None
-        self._clerk = BatchWorker(self._work, "claude-force-journal")
+    Example:
+        async with await Checkpointer().open_run("release") as checkpoint:
+            await checkpoint.begin(config)
+            ...
+            checkpoint.status = "succeeded"
+    """
+
+    def __init__(self, open_store: Callable[[], CheckpointStore] = open_checkpoint_store) -> None:
+        self._open_store = open_store
+        self._store: Optional[CheckpointStore] = None
+        self._worker = BatchWorker(self._run_batch, "claude-force-journal")
         register_after_fork(self)
 
     def after_fork(self) -> None:
         """Called in a forked child: the connection is its parent's."""
-        if self._journal is not None:
-            _OF_PARENTS.append(self._journal)
-        self._journal = None
+        if self._store is not None:
+            _STORES_OF_PARENTS.append(self._store)
+        self._store = None
 
     async def open_run(self, workflow: str, resume: Optional[str] = None) -> RunCheckpoint:
-        """A new run, or the one that is resumed. Raises InputError, CacheError."""
+        """Returns a new run, or the run to resume. Raises InputError, CacheError."""
         if resume is None:
             return RunCheckpoint(self, RunRecord(_new_id(workflow), workflow))
+        acquired: List[str] = []
 
-        taken: List[str] = []
-
-        def work(journal: CheckpointStore) -> RunCheckpoint:
-            run = journal.find(resume)
+        def load(store: CheckpointStore) -> RunCheckpoint:
+            run = store.find(resume)
             if run.workflow != workflow:
                 raise InputError(f"Run '{resume}' is of the workflow '{run.workflow}', not of '{workflow}'.")
-            if not journal.acquire(resume):
+            if not store.acquire(resume):
                 raise RunBusyError(f"Run '{resume}' is under way in another process: wait for its end.")
-            taken.append(resume)
-            return RunCheckpoint(self, run, list(journal.answers(resume)))
-
-        def let_go(journal: CheckpointStore) -> None:
-            for one in taken:
-                journal.release(one)
+            acquired.append(resume)
+            return RunCheckpoint(self, run, list(store.answers(resume)))
 
         found = None
         try:
-            found = await self.run(work)
+            found = await self.run(load)
         finally:
             # The caller was cancelled, or the answers can't be read.
             if not isinstance(found, RunCheckpoint):
-                self._clerk.submit_nowait(_Job(let_go))
-        resumed: RunCheckpoint = self._usable(found)
-        return resumed
+                self._worker.submit_nowait(_StoreOp(lambda store: list(map(store.release, acquired))))
+        checkpoint: RunCheckpoint = _or_raise(found)
+        return checkpoint
 
     async def recent(self, most: int) -> List[RunRecord]:
-        """The newest first. Raises CacheError."""
-        runs: List[RunRecord] = self._usable(await self.run(lambda journal: journal.recent(most)))
+        """Returns up to `most` runs, the newest first. Raises CacheError."""
+        runs: List[RunRecord] = _or_raise(await self.run(lambda store: store.recent(most)))
         return runs
 
-    def _usable(self, found: Any) -> Any:
-        if isinstance(found, ClaudeForceError):
-            raise found
-        if isinstance(found, BaseException):
-            raise CacheError(f"The journal of runs can't be used: {found}.") from found
-        return found
-
-    async def run(self, work: Callable[[CheckpointStore], Any]) -> Any:
-        """What it returns or raises, as a value."""
-        return await self._clerk.submit(_Job(work))
+    async def run(self, operation: _Operation) -> Any:
+        """Runs an operation in the store's thread; returns what it returns or raises."""
+        return await self._worker.submit(_StoreOp(operation))
 
     async def save(self, run_id: str, answer: Optional[SavedAnswer], cost: float) -> None:
-        """Returns when a kill of this process does not lose it."""
-        failure = await self._clerk.submit(_Job(_nothing, (run_id, answer, cost)))
+        """Saves an answer and its cost; once it returns, a kill of this process does not lose them."""
+        failure = await self._worker.submit(_StoreOp(payment=(run_id, answer, cost)))
         if failure is not None:
             logger.warning("an answer of run %s is not kept for a resumption: %s", run_id, failure)
 
     def record_cost(self, run_id: str, cost: float) -> None:
-        """Nobody waits for it."""
-        self._clerk.submit_nowait(_Job(_nothing, (run_id, None, cost)))
+        """Adds USD to a run's cost, without waiting for it."""
+        self._worker.submit_nowait(_StoreOp(payment=(run_id, None, cost)))
 
     async def close(self) -> None:
-        """Waits for what is being written, then lets go of the file. A later use opens it again."""
+        """Waits for writes and closes the store. A later use opens it again."""
         await to_thread.run_sync(self.stop)
 
     def stop(self) -> None:
-        """As `close`, for a caller without a loop."""
-        self._clerk.close()
-        journal, self._journal = self._journal, None
-        if journal is not None:
-            journal.close()
+        """Does the same as `close`, for a caller without an event loop."""
+        self._worker.close()
+        store, self._store = self._store, None
+        if store is not None:
+            store.close()
 
-    def _work(self, jobs: List[_Job]) -> List[Any]:
-        """In the clerk's thread."""
-        kept = [job.kept for job in jobs if job.kept is not None]
-        failure = self._one(lambda journal: journal.save(kept)) if kept else None
-        return [failure if job.kept is not None else self._one(job.work) for job in jobs]
+    def _run_batch(self, ops: List[_StoreOp]) -> List[Any]:
+        """Called in the worker's thread."""
+        payments = [op.payment for op in ops if op.payment is not None]
+        failure = self._try(lambda store: store.save(payments)) if payments else None
+        return [failure if op.operation is None else self._try(op.operation) for op in ops]
 
-    def _one(self, work: Callable[[CheckpointStore], Any]) -> Any:
-        """What `work` returns, or what it or the opening raised."""
+    def _try(self, operation: _Operation) -> Any:
+        """Returns what `operation` returns, or what it or the opening of the store raises."""
         try:
-            if self._journal is None:
-                self._journal = self._opened()
-            return work(self._journal)
-        except Exception as error:  # Whatever it is: those who wait for the thread would wait for ever.
-            if self._journal is not None and is_damaged(error):
-                self._journal.set_aside()
-                self._journal = None
+            if self._store is None:
+                self._store = self._open()
+            return operation(self._store)
+        except Exception as error:  # Of any kind: whoever waits for the thread would wait for ever.
+            if self._store is not None and is_damaged(error):
+                self._store.move_aside()
+                self._store = None
             return error
 
-    def _opened(self) -> CheckpointStore:
+    def _open(self) -> CheckpointStore:
         try:
-            return self._make()
+            return self._open_store()
         except FAULTS as error:
             if not is_damaged(error):
                 raise
-            # It is set aside by now.
-            return self._make()
+            # The damaged file was moved aside.
+            return self._open_store()
 
 
 def _new_id(workflow: str) -> str:
-    # A name that is no text is found by the check, after this.
+    # A name that is not a text is found by the validation, after this.
     return f"{slug(str(workflow))[:_LONGEST_NAME] or 'workflow'}-{secrets.token_hex(4)}"
 
 
-def _nothing(journal: CheckpointStore) -> None:
-    """What is to be kept is kept with the batch."""
+def _or_raise(found: Any) -> Any:
+    if isinstance(found, ClaudeForceError):
+        raise found
+    if isinstance(found, BaseException):
+        raise CacheError(f"The journal of runs can't be used: {found}.") from found
+    return found
 
 
 class RunCheckpoint:
-    """One run. Its block ends with `status`."""
+    """What is saved of one run. When its block ends, the run gets its `status`.
+
+    What is written is written also for a caller who is cancelled: answers are paid for.
+    """
 
     def __init__(
         self,
-        keeper: Checkpointer,
+        checkpointer: Checkpointer,
         run: RunRecord,
         answers: Optional[Sequence[SavedAnswer]] = None,
     ) -> None:
-        self._keeper, self._run = keeper, run
-        # A question that several parts have is answered once for each of them.
+        self._checkpointer, self._run = checkpointer, run
+        # Several parts may have the same question, and an answer each.
         self._answers: Dict[Tuple[str, bytes], List[SavedAnswer]] = {}
-        for one in answers or ():
-            self._answers.setdefault((one.step, one.question), []).append(one)
-        self._is_kept, self._has_begun = answers is not None, False
+        for answer in answers or ():
+            self._answers.setdefault((answer.step, answer.question), []).append(answer)
+        self._is_saved, self._has_begun = answers is not None, False
         self.status = INTERRUPTED
 
     @property
     def run_id(self) -> Optional[str]:
-        """None where the run can't be kept."""
-        return self._run.id if self._is_kept else None
+        """The id to resume the run by; None where it can't be saved."""
+        return self._run.id if self._is_saved else None
 
-    def call_id(self, part: StepCall) -> str:
-        """What a call of this run is known by where calls are durable: the same when the run is resumed."""
-        again = f":{part.attempt}" if part.attempt else ""
-        return f"{self._run.id}:{part.step.id}:{part.number}{again}"
+    def call_id(self, call: StepCall) -> str:
+        """Returns the id of a durable call: the same when the run is resumed."""
+        retry = f":{call.attempt}" if call.attempt else ""
+        return f"{self._run.id}:{call.step.id}:{call.number}{retry}"
 
     @property
     def cost_before(self) -> Optional[float]:
-        """USD that earlier processes of the run have paid; None where a price of theirs is not known."""
+        """USD that earlier processes of the run have paid; None where a price of theirs is unknown."""
         return None if self._run.unpriced else self._run.spent
 
     def or_saved(
         self, task: Optional[str], inputs: Optional[Mapping[str, Any]]
     ) -> Tuple[Optional[str], Mapping[str, Any]]:
-        """The task and the inputs; those of the run that is resumed where there are no others."""
+        """Returns the task and the inputs; where they are None, those of the resumed run."""
         run = self._run
         return run.task if task is None else task, run.inputs if inputs is None else inputs
 
-    async def begin(self, setting: RunConfig) -> None:
-        """From here on it is kept."""
+    async def begin(self, config: RunConfig) -> None:
+        """Saves that the run is running."""
         self._has_begun = True
-        self._run = run = replace(self._run, task=setting.task, inputs=dict(setting.inputs))
-        if self._is_kept:
-            failure = await self._keeper.run(lambda journal: journal.reopen(run))
-            if isinstance(failure, BaseException):
-                logger.warning("run %s goes on and the journal does not say so: %s", run.id, failure)
+        self._run = run = replace(self._run, task=config.task, inputs=dict(config.inputs))
+        if self._is_saved:
+            await self._log_failure(
+                lambda store: store.reopen(run), f"run {run.id} goes on and the journal does not say so"
+            )
             return
-        self._run = run = replace(run, project=str(setting.config_path or setting.root), began=time.time())
+        self._run = run = replace(run, project=str(config.config_path or config.root), began=time.time())
 
-        def work(journal: CheckpointStore) -> None:
-            journal.begin(run)
-            journal.acquire(run.id)
+        def begin(store: CheckpointStore) -> None:
+            store.begin(run)
+            store.acquire(run.id)
 
-        # Before it is: a caller who is cancelled meanwhile leaves a run that has ended.
-        self._is_kept = True
-        failure = await self._keeper.run(work)
+        # Set before it is: a caller who is cancelled meanwhile leaves a run that has ended.
+        self._is_saved = True
+        self._is_saved = await self._log_failure(begin, "the run is not kept and can't be resumed")
+
+    async def _log_failure(self, operation: _Operation, message: str) -> bool:
+        """Runs an operation; returns whether it succeeded."""
+        failure = await self._checkpointer.run(operation)
         if isinstance(failure, BaseException):
-            logger.warning("the run is not kept and can't be resumed: %s", failure)
-            self._is_kept = False
+            logger.warning("%s: %s", message, failure)
+        return not isinstance(failure, BaseException)
 
-    def saved_answer(self, part: StepCall, question: Optional[bytes]) -> Optional[AgentResult]:
-        """What an earlier process of this run was answered to the same question."""
-        found = [] if question is None else self._answers.get((part.step.id, question), [])
-        # Its own first: the parts of a list that has grown since have other numbers.
-        found.sort(key=lambda one: one.part != part.number)
+    def saved_answer(self, call: StepCall, question: Optional[bytes]) -> Optional[AgentResult]:
+        """Returns the answer that an earlier process of this run got to the same question."""
+        found = [] if question is None else self._answers.get((call.step.id, question), [])
+        # The part's own answer first: the parts of a list that has grown have other numbers.
+        found.sort(key=lambda answer: answer.part != call.number)
         while found:
-            kept = found.pop(0)
+            answer = found.pop(0)
             try:
-                return as_cached(loads(kept.result), max(0.0, time.time() - kept.at))
+                return as_cached(loads(answer.result), max(0.0, time.time() - answer.at))
             except (ValueError, TypeError, KeyError):
                 logger.warning("an answer of run %s is of another version and is not used", self._run.id)
         return None
 
-    async def save(self, part: StepCall, question: Optional[bytes], result: AgentResult) -> None:
-        """What was paid; and the answer, where there is one."""
-        if not self._is_kept:
+    async def save(self, call: StepCall, question: Optional[bytes], result: AgentResult) -> None:
+        """Saves what a call cost and its answer, if it has one."""
+        if not self._is_saved:
             return
         answer = None
         if result.success and question is not None:
-            answer = SavedAnswer(part.step.id, part.number, question, time.time(), dumps(result))
-        # An answer of unknown cost is counted as such.
+            answer = SavedAnswer(call.step.id, call.number, question, time.time(), dumps(result))
+        # `unpriced` counts answers of unknown cost.
         cost = (result.cost or 0.0) if result.success else cost_or_bound(result.cost, result.cost_at_most)
-        await self._keeper.save(self._run.id, answer, cost)
+        with CancelScope(shield=True):
+            await self._checkpointer.save(self._run.id, answer, cost)
 
     def record_cost(self, cost: float) -> None:
-        """A call that was cancelled under way: it has no answer, and cost so many USD at most."""
-        if self._is_kept and cost:
-            self._keeper.record_cost(self._run.id, cost)
+        """Saves the USD that a call which was cancelled in flight cost at most."""
+        if self._is_saved and cost:
+            self._checkpointer.record_cost(self._run.id, cost)
 
     async def __aenter__(self) -> RunCheckpoint:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if not self._is_kept:
+        if not self._is_saved:
             return
 
-        def work(journal: CheckpointStore) -> None:
+        def end(store: CheckpointStore) -> None:
             if self._has_begun:
-                journal.set_status(self._run.id, self.status)
-            journal.release(self._run.id)
+                store.set_status(self._run.id, self.status)
+            store.release(self._run.id)
 
-        failure = await self._keeper.run(work)
-        if isinstance(failure, BaseException):
-            logger.warning("the end of run %s is not in the journal: %s", self._run.id, failure)
+        with CancelScope(shield=True):
+            await self._log_failure(end, f"the end of run {self._run.id} is not in the journal")

@@ -1,6 +1,6 @@
-"""The journal of runs: in SQLite, what each run was given and each answer that it has paid for, signed.
+"""Stores runs of workflows in SQLite: what each was given, and each answer it has paid for, signed.
 
-A rollback journal and not a write-ahead log: a handful of commits a second, and no reader that they disturb.
+It uses a rollback journal, not a write-ahead log: there are few commits a second, and they disturb no reader.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import logging
 import os
 import sqlite3
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -30,8 +30,8 @@ logger = logging.getLogger(__name__)
 RUNNING = "running"
 _KEEP_SECONDS = 30 * 86400.0
 _BUSY_SECONDS = 30.0
-# A lease beside those of runs, which are numbers of 56 bits.
-_SETTING_ASIDE = 2**56
+# A lease besides those of runs, which are numbers of 56 bits.
+_MOVING_ASIDE = 2**56
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (
   id TEXT PRIMARY KEY, workflow TEXT NOT NULL, task TEXT NOT NULL, inputs TEXT NOT NULL,
@@ -45,11 +45,17 @@ CREATE INDEX IF NOT EXISTS answers_of_runs ON answers (run);
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What the journal has of a run. Times are Unix time in seconds; `spent` is USD, as far as it is known:
-    `unpriced` of the `answers` have a price that is not. `project` is its folder, or the configuration that
-    the run was given where that is not the project's own.
+    """A run of a workflow that can be resumed.
 
-    `status` is "succeeded", "failed", "interrupted", or "running" where it is under way or was killed.
+    Attributes:
+        project: its folder, or the configuration that the run was given in place of the project's own.
+        began, ended: Unix time in seconds; `ended` is None for a run that has not ended.
+        status: "succeeded", "failed", "interrupted", or "running" for one that is running or was killed.
+        spent: USD, as far as it is known: `unpriced` of the `answers` have an unknown price.
+
+    Example:
+        for run in await orchestrator.runs():
+            print(run.id, run.workflow, run.status, run.spent)
     """
 
     id: str
@@ -66,7 +72,7 @@ class RunRecord:
 
 
 class SavedAnswer(NamedTuple):
-    """The answer of one part, `result` as text; `question` identifies what was asked."""
+    """The answer of one part of a step: `result` as text; `question` identifies the request."""
 
     step: str
     part: int
@@ -75,18 +81,20 @@ class SavedAnswer(NamedTuple):
     result: str
 
 
-_KINDS = (str, int, bytes, float, str, bytes)
+_COLUMN_TYPES = (str, int, bytes, float, str, bytes)
+# An answer, if there is one, and the USD that a call of the run has cost.
+Payment = Tuple[str, Optional[SavedAnswer], float]
 
 
 class CheckpointStore:
-    """Used by one thread at a time."""
+    """The database of runs. Used by one thread at a time."""
 
     def __init__(self, folder: Path, secret: bytes) -> None:
         """Raises OSError, sqlite3.Error."""
         self._secret = Secret(secret)
         self._leases = leases_of(folder)
         self._path = path = folder / "journal.sqlite"
-        # Never one that is there: to close it would let go of all locks that this process has on the file.
+        # Never opens an existing file: closing it would release all locks of this process on that file.
         with suppress(FileExistsError):
             os.close(open_private(path, os.O_EXCL))
         check_database(path)
@@ -95,24 +103,21 @@ class CheckpointStore:
             str(path), timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
         try:
-            self._prepare()
+            # Damaged text is read as text that its signature does not match.
+            self._db.text_factory = partial(str, encoding="utf-8", errors="replace")
+            self._db.execute("PRAGMA journal_mode=TRUNCATE")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.executescript(_SCHEMA)
         except BaseException as error:
             self._db.close()
             if isinstance(error, sqlite3.Error) and is_damaged(error):
-                self.set_aside()
+                self.move_aside()
             raise
 
-    def _prepare(self) -> None:
-        # Text that is damaged is no text, which is for its signature to say.
-        self._db.text_factory = partial(str, encoding="utf-8", errors="replace")
-        self._db.execute("PRAGMA journal_mode=TRUNCATE")
-        self._db.execute("PRAGMA synchronous=NORMAL")
-        self._db.executescript(_SCHEMA)
-
-    def set_aside(self) -> None:
-        """Gives up a damaged file, so that the next one who opens the journal makes a new one."""
+    def move_aside(self) -> None:
+        """Renames a damaged file, so that the next store makes a new one."""
         self._db.close()
-        if not self._leases.acquire(_SETTING_ASIDE):
+        if not self._leases.acquire(_MOVING_ASIDE):
             return
         try:
             # Another process may have done so already.
@@ -122,45 +127,38 @@ class CheckpointStore:
                     "%s was damaged: its runs can't be resumed, it is kept as %s", self._path, aside
                 )
         finally:
-            self._leases.release(_SETTING_ASIDE)
+            self._leases.release(_MOVING_ASIDE)
 
     def begin(self, run: RunRecord) -> None:
-        """Its first line; runs that ended long ago are forgotten."""
-        old = (time.time() - _KEEP_SECONDS,)
-        with _transaction(self._db):
-            self._db.execute("DELETE FROM runs WHERE coalesce(ended, began) < ?", old)
+        """Adds a run, and deletes runs that ended long ago."""
+        inputs = json.dumps(dict(run.inputs))
+        values = (run.id, run.workflow, run.task, inputs, run.project, run.began, RUNNING)
+        with self._transaction():
+            self._db.execute(
+                "DELETE FROM runs WHERE coalesce(ended, began) < ?", (time.time() - _KEEP_SECONDS,)
+            )
             self._db.execute(
                 "DELETE FROM answers WHERE run IN (SELECT run FROM answers EXCEPT SELECT id FROM runs)"
             )
-            self._db.execute(
-                "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, NULL, ?, 0)",
-                (
-                    run.id,
-                    run.workflow,
-                    run.task,
-                    json.dumps(dict(run.inputs)),
-                    run.project,
-                    run.began,
-                    RUNNING,
-                ),
-            )
+            self._db.execute("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, NULL, ?, 0)", values)
 
     def acquire(self, run_id: str) -> bool:
-        """Whether the run is this process's now; one that another has is not."""
-        return self._leases.acquire(_identity(run_id))
+        """Takes the lease of a run; returns False where another process has it."""
+        return self._leases.acquire(_lease_number(run_id))
 
     def release(self, run_id: str) -> None:
-        self._leases.release(_identity(run_id))
+        """Gives back the lease of a run."""
+        self._leases.release(_lease_number(run_id))
 
     def is_running(self, run_id: str) -> bool:
-        """Whether a process has it at this moment."""
-        free = self.acquire(run_id)
-        if free:
+        """Returns whether a process has the lease of a run now."""
+        is_free = self.acquire(run_id)
+        if is_free:
             self.release(run_id)
-        return not free
+        return not is_free
 
     def find(self, run_id: str) -> RunRecord:
-        """Raises RunNotFoundError."""
+        """Returns a run. Raises RunNotFoundError."""
         found = self._runs("WHERE id = ?", (run_id,))
         if not found:
             raise RunNotFoundError(
@@ -169,37 +167,37 @@ class CheckpointStore:
         return found[0]
 
     def recent(self, most: int) -> List[RunRecord]:
-        """The newest first."""
+        """Returns up to `most` runs, the newest first."""
         return self._runs("ORDER BY began DESC LIMIT ?", (most,))
 
     def _runs(self, clause: str, values: Sequence[Any]) -> List[RunRecord]:
         rows = self._db.execute(
             "SELECT id, workflow, task, inputs, project, began, ended, status, spent, "
             "(SELECT count(*) FROM answers WHERE run = runs.id), "
-            # As `packed` writes it; within texts the quotes are escaped.
+            # As `result_json.dumps` writes it; quotes within texts are escaped.
             """(SELECT count(*) FROM answers WHERE run = runs.id AND instr(result, '"cost": null')) """
             f"FROM runs {clause}",
             values,
         )
-        return [run for run in map(_run, rows) if run is not None]
+        return [run for run in map(_to_record, rows) if run is not None]
 
     def answers(self, run_id: str) -> Iterator[SavedAnswer]:
-        """Those whose signature holds, in the order in which they came."""
+        """Yields the answers of a run whose signature is valid, in the order in which they came."""
         rows = self._db.execute(
             "SELECT step, part, question, at, result, signature FROM answers WHERE run = ? ORDER BY at",
             (run_id,),
         ).fetchall()
         for *fields, signature in rows:
             answer = SavedAnswer(*fields)
-            # The file's writer may have put any kind of value anywhere.
-            kinds = tuple(type(one) for one in (*answer, signature))
-            if kinds == _KINDS and hmac.compare_digest(self._signature(run_id, answer), signature):
+            # Whoever wrote the file may have put any type of value anywhere.
+            types = tuple(map(type, (*answer, signature)))
+            if types == _COLUMN_TYPES and hmac.compare_digest(self._signature(run_id, answer), signature):
                 yield answer
 
-    def save(self, kept: Sequence[Tuple[str, Optional[SavedAnswer], float]]) -> None:
-        """In one transaction: runs, answers where there are any, and USD that calls have cost."""
-        with _transaction(self._db):
-            for run_id, answer, cost in kept:
+    def save(self, payments: Sequence[Payment]) -> None:
+        """Saves answers and costs of runs in one transaction."""
+        with self._transaction():
+            for run_id, answer, cost in payments:
                 if answer is not None:
                     self._db.execute(
                         "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -208,14 +206,14 @@ class CheckpointStore:
                 self._db.execute("UPDATE runs SET spent = spent + ? WHERE id = ?", (cost, run_id))
 
     def reopen(self, run: RunRecord) -> None:
-        """It is under way again, on the task and the inputs that it has now."""
+        """Marks a run as running again, with the task and the inputs that it has now."""
         self._db.execute(
             "UPDATE runs SET task = ?, inputs = ?, status = ?, ended = NULL WHERE id = ?",
             (run.task, json.dumps(dict(run.inputs)), RUNNING, run.id),
         )
 
     def set_status(self, run_id: str, status: str) -> None:
-        """With the time, unless it is running."""
+        """Sets the status of a run, and when it ended unless it is running."""
         ended = None if status == RUNNING else time.time()
         self._db.execute("UPDATE runs SET status = ?, ended = ? WHERE id = ?", (status, ended, run_id))
 
@@ -223,34 +221,29 @@ class CheckpointStore:
         step, part, question, at, result = answer
         return self._secret.sign(encode((run_id, step, str(part), question.hex(), repr(at), result)))
 
-    def close(self) -> None:
-        self._db.close()
-
-
-def is_damaged(error: Exception) -> bool:
-    """Whether the file is at fault, and not a disk that takes no writing."""
-    return is_damage(error) and "readonly" not in str(error)
-
-
-class _transaction:
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
-
-    def __enter__(self) -> None:
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
         self._db.execute("BEGIN IMMEDIATE")
-
-    def __exit__(self, kind: Any, *_: Any) -> None:
         try:
-            if kind is None:
-                self._db.execute("COMMIT")
+            yield
+            self._db.execute("COMMIT")
         finally:
             # After some faults, such as a full disk, SQLite has rolled back by itself.
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
 
+    def close(self) -> None:
+        """Closes the database."""
+        self._db.close()
 
-def _run(row: Sequence[Any]) -> Optional[RunRecord]:
-    """None for one that was damaged: nothing of it is signed."""
+
+def is_damaged(error: Exception) -> bool:
+    """Returns whether the file is at fault, rather than a disk that can't be written."""
+    return is_damage(error) and "readonly" not in str(error)
+
+
+def _to_record(row: Sequence[Any]) -> Optional[RunRecord]:
+    """Returns the run, None where the row is damaged, as nothing of it is signed."""
     run_id, workflow, task, inputs, project, began, ended, status, spent, answers, unpriced = row
     texts = (run_id, workflow, task, inputs, project, status)
     numbers = (began, spent) if ended is None else (began, spent, ended)
@@ -265,5 +258,5 @@ def _run(row: Sequence[Any]) -> Optional[RunRecord]:
     return RunRecord(run_id, workflow, task, given, project, began, ended, status, spent, answers, unpriced)
 
 
-def _identity(run_id: str) -> int:
+def _lease_number(run_id: str) -> int:
     return int.from_bytes(hashlib.sha256(run_id.encode()).digest()[:7], "big")
