@@ -1,69 +1,68 @@
-"""What can run when: levels, a topological order, and cycles as paths. Pure, by the standard `graphlib`."""
+"""The graph of a workflow: its levels and cycles, and pictures as text, Mermaid and Graphviz. Pure."""
 
 from __future__ import annotations
 
-from typing import Callable, Dict, Iterable, Iterator, List, Mapping, Sequence, Set, Tuple
+from typing import Callable, Iterable, Iterator, List, Mapping, Sequence, Set, Tuple
 
 from graphlib import CycleError, TopologicalSorter
 
 from .models import ForEach, Step, Workflow
 
+# The ids that each step waits for.
 Dependencies = Mapping[str, Sequence[str]]
 MAX_CYCLES = 10
 
 
-def levels(needs: Dependencies) -> List[Tuple[str, ...]]:
-    """The ids in groups, each of which needs only what stands in groups before it; the shortest such list.
+def levels(dependencies: Dependencies) -> List[Tuple[str, ...]]:
+    """Returns the ids in groups, each of which depends on earlier groups only; the shortest such list.
 
-    Within a group the ids stand in the order of `needs`. Raises CycleError.
+    Within a group the ids have the order of `dependencies`. Raises CycleError.
     """
-    sorter = TopologicalSorter(needs)
+    sorter = TopologicalSorter(dependencies)
     sorter.prepare()
-    found, place = [], {identity: number for number, identity in enumerate(needs)}
+    found, position = [], {identity: number for number, identity in enumerate(dependencies)}
     while sorter.is_active():
-        ready = tuple(sorted(sorter.get_ready(), key=place.__getitem__))
+        ready = tuple(sorted(sorter.get_ready(), key=position.__getitem__))
         found.append(ready)
         sorter.done(*ready)
     return found
 
 
-def cycles(needs: Dependencies) -> List[List[str]]:
-    """Cycles that share no id, each as a path that ends where it began: what is needed comes later.
+def cycles(dependencies: Dependencies) -> List[List[str]]:
+    """Returns cycles that share no id, each as a path that ends where it began: dependencies come later.
 
-    Of very many the first `MOST_CYCLES`: each takes a look at the whole graph.
+    At most `MAX_CYCLES`, as each takes a look at the whole graph.
     """
-    left: Dict[str, List[str]] = {one: [need for need in its if need in needs] for one, its in needs.items()}
+    rest: Mapping[str, Sequence[str]] = dependencies
     found: List[List[str]] = []
     while len(found) < MAX_CYCLES:
+        rest = {identity: [one for one in of if one in rest] for identity, of in rest.items()}
         try:
-            TopologicalSorter(left).prepare()
+            TopologicalSorter(rest).prepare()
             return found
         except CycleError as error:
-            # graphlib names each before the one that needs it.
+            # graphlib names a dependency before what depends on it.
             path = list(reversed(error.args[1]))
             found.append(path)
-            for one in path:
-                left.pop(one, None)
-            left = {one: [need for need in its if need in left] for one, its in left.items()}
+            rest = {identity: of for identity, of in rest.items() if identity not in path}
     return found
 
 
-def dependents(needs: Dependencies, of: Iterable[str]) -> Set[str]:
-    """All ids that need one of these, over however many others."""
+def dependents(dependencies: Dependencies, of: Iterable[str]) -> Set[str]:
+    """Returns all ids that depend on one of these, directly or not."""
     found: Set[str] = set()
     fresh = set(of)
     while fresh:
-        fresh = {one for one, its in needs.items() if fresh & set(its)} - found
+        fresh = {identity for identity, needed in dependencies.items() if fresh & set(needed)} - found
         found |= fresh
     return found
 
 
 def to_text(workflow: Workflow) -> str:
-    """A line for each step, those that can run at once with the same number before them."""
-    groups = levels(workflow.needs)
+    """Returns a line per step; steps that can run at once begin with the same number."""
     rows = [
         (str(level), _flat(step.id), _flat(step.agent), _flat(details(step)))
-        for level, group in enumerate(groups, start=1)
+        for level, group in enumerate(levels(workflow.needs), start=1)
         for step in map(workflow.step, group)
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
@@ -72,12 +71,12 @@ def to_text(workflow: Workflow) -> str:
 
 
 def details(step: Step) -> str:
-    """What a step waits for, what it is run over, and when."""
+    """Returns what a step waits for, what it is run for, and when."""
     parts: List[str] = []
     if step.dependencies:
         parts.append(f"after {', '.join(step.dependencies)}")
     if step.foreach is not None:
-        parts.append(_over(step.foreach))
+        parts.append(_describe(step.foreach))
     if step.when:
         parts.append(f"when {' and '.join(map(str, step.when))}")
     if step.optional:
@@ -85,7 +84,7 @@ def details(step: Step) -> str:
     return "; ".join(parts)
 
 
-def _over(foreach: ForEach) -> str:
+def _describe(foreach: ForEach) -> str:
     value = foreach.value
     if foreach.source == "list":
         return f"for each of {len(value)}"
@@ -95,7 +94,7 @@ def _over(foreach: ForEach) -> str:
 
 
 def to_mermaid(workflow: Workflow) -> str:
-    """A flowchart in the language of Mermaid; a dashed arrow leads to a step that has a condition."""
+    """Returns a Mermaid flowchart; a dashed arrow leads to a step that has a condition."""
     arrows = (
         f"    {before} {'-.->' if step.when else '-->'} {after}" for before, after, step in _arrows(workflow)
     )
@@ -103,7 +102,7 @@ def to_mermaid(workflow: Workflow) -> str:
 
 
 def to_dot(workflow: Workflow) -> str:
-    """A directed graph in the language of Graphviz; arrows as for Mermaid."""
+    """Returns a directed graph for Graphviz, with the arrows of `to_mermaid`."""
     arrows = (
         f"    {before} -> {after}{' [style=dashed]' if step.when else ''};"
         for before, after, step in _arrows(workflow)
@@ -112,20 +111,20 @@ def to_dot(workflow: Workflow) -> str:
     return "\n".join([*head, *_nodes(workflow, _dot_node), *arrows, "}"])
 
 
-def _names(workflow: Workflow) -> Mapping[str, str]:
-    # A step may have a name that is a word of either language, such as `end`.
+def _node_names(workflow: Workflow) -> Mapping[str, str]:
+    # The id of a step may be a keyword of either language, such as `end`.
     return {step.id: f"s{number}" for number, step in enumerate(workflow.steps, start=1)}
 
 
 def _nodes(workflow: Workflow, node: Callable[[str, List[str]], str]) -> Iterator[str]:
-    names = _names(workflow)
+    names = _node_names(workflow)
     for step in workflow.steps:
-        extra = [_over(step.foreach)] if step.foreach is not None else []
+        extra = [_describe(step.foreach)] if step.foreach is not None else []
         yield node(names[step.id], list(map(_flat, (step.id, step.agent, *extra))))
 
 
 def _flat(text: str) -> str:
-    """`text` on one line, so that no name can stand for a further line of the picture."""
+    """Returns `text` on one line, so that no name can add a line to the picture."""
     return " ".join(str(text).split())
 
 
@@ -143,7 +142,7 @@ def _dot_node(name: str, lines: List[str]) -> str:
 
 
 def _arrows(workflow: Workflow) -> Iterator[Tuple[str, str, Step]]:
-    names = _names(workflow)
+    names = _node_names(workflow)
     for step in workflow.steps:
-        for need in step.dependencies:
-            yield names[need], names[step.id], step
+        for needed in step.dependencies:
+            yield names[needed], names[step.id], step

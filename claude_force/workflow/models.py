@@ -1,4 +1,4 @@
-"""A workflow as its author wrote it: steps, what each waits for, what it is told. Pure."""
+"""A workflow as its author wrote it: its steps, their dependencies and the templates of tasks. Pure."""
 
 from __future__ import annotations
 
@@ -14,13 +14,22 @@ SOURCES = (FILES, LINES, STEP, INPUT)
 CONTAINS, NOT_CONTAINS, EQUALS, NOT_EQUALS = "contains", "not_contains", "equals", "not_equals"
 TESTS = (CONTAINS, NOT_CONTAINS, EQUALS, NOT_EQUALS)
 
+# What names in templates begin with, or are.
+TASK, ITEM, STEPS, INPUTS = "task", "item", "steps.", "inputs."
+
 
 @dataclass(frozen=True)
 class Condition:
-    """A step runs only where what `source` names, "steps.ID" or "inputs.NAME", passes the test.
+    """A test on an answer or an input; a step with conditions runs only where all of them hold.
 
-    `test` is "contains", "not_contains", "equals" or "not_equals". Upper and lower case are the same, and
-    space around both texts does not count.
+    Attributes:
+        source: "steps.ID" or "inputs.NAME".
+        test: "contains", "not_contains", "equals" or "not_equals". The case of letters and space around both
+            texts are ignored.
+
+    Example:
+        is_critical = Condition("steps.scan", "contains", "critical")
+        Step("alarm", "pager", dependencies=("scan",), when=(is_critical,))
     """
 
     source: str
@@ -28,7 +37,7 @@ class Condition:
     text: str
 
     def holds(self, found: str) -> bool:
-        """Whether `found` passes."""
+        """Returns whether `found` passes the test."""
         found, wanted = found.strip().lower(), self.text.strip().lower()
         passes = wanted in found if self.test in (CONTAINS, NOT_CONTAINS) else wanted == found
         return passes != (self.test in (NOT_CONTAINS, NOT_EQUALS))
@@ -39,13 +48,16 @@ class Condition:
 
 @dataclass(frozen=True)
 class ForEach:
-    """What a step is run over, once for each: `source` is one of
+    """Runs a step once for each item of `value`, whose meaning depends on `source`:
 
-    - "files": those that a glob pattern matches, or several patterns
-    - "lines": the lines of a file that are not empty
-    - "step": the JSON list that a dependency answered
-    - "input": a list among the inputs
-    - "list": the list that is written here
+    - "files": a glob pattern of files, or several patterns
+    - "lines": a file; its lines that are not empty are the items
+    - "step": a dependency that answers with a JSON list
+    - "input": the name of an input that is a list
+    - "list": the list itself
+
+    Example:
+        Step("review", "code-reviewer", foreach=ForEach("files", "src/**/*.py"))
     """
 
     source: str
@@ -54,15 +66,18 @@ class ForEach:
 
 @dataclass(frozen=True)
 class Step:
-    """One agent's part.
+    """One agent's part of a workflow.
 
     Attributes:
-        task: a template; None for the workflow's task and what the dependencies answered.
-        dependencies: ids of the steps that have to succeed before.
-        model, max_tokens: None for what the agent, else the workflow's caller, asks for.
-        when: all have to hold, else the step is skipped.
-        retries: how often a call that failed is made again, beyond the attempts of the call itself.
-        optional: those that wait for it run without its answer where it failed or was skipped.
+        task: a template; None for the workflow's task and the answers of the dependencies.
+        dependencies: ids of the steps that must have succeeded before.
+        model, max_tokens: None for those of the workflow's caller, else of the agent.
+        when: conditions that must all hold, or the step is skipped.
+        retries: how often a failed call is made again, besides the attempts within a call.
+        optional: where the step failed or was skipped, steps that wait for it run without its answer.
+
+    Example:
+        Step("summary", "summary-writer", "Sum up: ${steps.review}", dependencies=("review",))
     """
 
     id: str
@@ -82,10 +97,12 @@ class Workflow:
     """A graph of steps.
 
     Attributes:
-        inputs: values that templates may name beside the task, with their defaults; None for one that has to
-            be given.
-        fail_fast: no further step begins once one has failed.
-        faults: of its form, where it was read from claude.json; none of it is run as long as there are any.
+        inputs: values that templates may use besides the task, with their defaults; None for a required one.
+        fail_fast: starts no further step after a step has failed.
+        faults: what is wrong with its definition in claude.json; a workflow with faults is not run.
+
+    Example:
+        Workflow("review", (Step("bugs", "code-reviewer"), Step("tests", "test-writer")))
     """
 
     name: str
@@ -96,7 +113,7 @@ class Workflow:
     faults: Tuple[str, ...] = ()
 
     def step(self, identity: str) -> Step:
-        """The step of this id. Raises KeyError."""
+        """Returns the step with this id. Raises KeyError."""
         return {step.id: step for step in self.steps}[identity]
 
     @property
@@ -106,30 +123,24 @@ class Workflow:
 
 
 def chain(name: str, agents: Tuple[str, ...], pass_output: bool = True) -> Workflow:
-    """A list of agents, each of which is told the task and what the one before it answered.
+    """Returns a workflow of agents that run one after the other, each on the task and the answer before it.
 
-    Raises InvalidWorkflowError where there are none.
+    Raises InvalidWorkflowError where there are no agents.
     """
     if not agents:
         raise InvalidWorkflowError(name, ["it has no agents: add at least one to its list in claude.json"])
     steps = [Step("1", agents[0], task="${task}")]
-    for position, agent in enumerate(agents[1:], start=2):
-        before = str(position - 1)
-        told = handed_over(agents[position - 2], before) if pass_output else ""
-        steps.append(Step(str(position), agent, "${task}" + told, (before,)))
+    for number, (before, agent) in enumerate(zip(agents, agents[1:]), start=1):
+        answer = f'\n\n<previous_answer agent="{before}">\n${{steps.{number}}}\n</previous_answer>'
+        task = "${task}" + (answer if pass_output else "")
+        steps.append(Step(str(number + 1), agent, task, (str(number),)))
     return Workflow(name, tuple(steps))
 
 
-def handed_over(agent: str, step: str) -> str:
-    """The part of a template that repeats what the agent of a step answered."""
-    return f'\n\n<previous_answer agent="{agent}">\n${{steps.{step}}}\n</previous_answer>'
-
-
-TASK, ITEM = "task", "item"
-STEPS, INPUTS = "steps.", "inputs."
-
-
 class _Template(string.Template):
+    """Runs no code and does not look into values. Only `${name}` is a name, so that prices and shell
+    variables are text; `$${` stands for `${`."""
+
     pattern = r"""
         \$(?:
           (?P<escaped>\$(?=\{)) |
@@ -140,19 +151,19 @@ class _Template(string.Template):
     """  # type: ignore[assignment]
 
 
-def template_names(text: str) -> List[str]:
-    """The names that a template has values put in for, each once, in the order of their first place."""
-    found = (match.group("braced") for match in _Template.pattern.finditer(text))  # type: ignore[attr-defined]
+def template_names(template: str) -> List[str]:
+    """Returns the names that a template uses, each once, in order."""
+    found = (match.group("braced") for match in _Template.pattern.finditer(template))  # type: ignore[attr-defined]
     return list(dict.fromkeys(name for name in found if name is not None))
 
 
-def fill_template(text: str, values: Mapping[str, str]) -> str:
-    """The template with its values. Raises KeyError for a name that has none."""
-    return _Template(text).substitute(values)
+def fill_template(template: str, values: Mapping[str, str]) -> str:
+    """Returns the template with its values. Raises KeyError for a name without a value."""
+    return _Template(template).substitute(values)
 
 
 def split_name(name: str) -> Tuple[str, str]:
-    """What kind of value a name stands for, and which: ("steps.", "scan") for `steps.scan`."""
+    """Splits a template's name into its kind and the rest: `steps.scan` into ("steps.", "scan")."""
     for kind in (STEPS, INPUTS):
         if name.startswith(kind):
             return kind, name[len(kind) :]

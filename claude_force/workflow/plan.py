@@ -19,16 +19,19 @@ from .step_calls import StepCall, StepCalls, default_template, template_values
 # In characters: more than any model has written in one answer.
 _LONGEST_ANSWER = 1_000_000
 
-# A call for a part; raises InputError.
+# Returns the call of a part of a step. Raises InputError.
 Prepare = Callable[[StepCall], Call]
-# Bytes of the answer to a call.
+# Returns how long the answer to a call is supposed to be, in bytes.
 SizeOf = Callable[[Call], float]
 
 
 class PlannedStep(NamedTuple):
-    """A step, the group that it can run in, from 1, and its number of calls; None where an answer decides.
+    """A step of a plan.
 
-    `problem` is why it would fail as things are, such as a pattern that no file matches.
+    Attributes:
+        level: the group of steps that it can run in, from 1.
+        calls: the number of its calls; None where an answer decides that.
+        problem: why it would fail as things are, such as a pattern that no file matches.
     """
 
     step: Step
@@ -43,7 +46,11 @@ class Plan:
 
     Attributes:
         steps: in a topological order.
-        estimate: as if all conditions hold, and a step whose number of calls is not known makes one.
+        estimate: supposes that all conditions hold, and one call for a step whose number of calls is unknown.
+
+    Example:
+        plan = orchestrator.plan("release", "Version 2")
+        print(plan.levels, plan.estimate.cost)
     """
 
     workflow: Workflow
@@ -52,7 +59,7 @@ class Plan:
 
     @property
     def levels(self) -> List[List[str]]:
-        """The ids in groups; all of a group can run at once."""
+        """The ids in groups; all steps of a group can run at once."""
         groups: List[List[str]] = [[] for _ in range(max(one.level for one in self.steps))]
         for one in self.steps:
             groups[one.level - 1].append(one.step.id)
@@ -60,71 +67,65 @@ class Plan:
 
 
 class DraftStep(NamedTuple):
-    """A step as it is planned, with its calls, or why there can be none."""
+    """A planned step with its calls, or with the error of those that can't be made."""
 
     planned: PlannedStep
     calls: Sequence[Union[Call, InputError]]
 
 
 def plan_steps(
-    workflow: Workflow, setting: RunConfig, prepare: Prepare, size_of: SizeOf
+    workflow: Workflow, config: RunConfig, prepare: Prepare, size_of: SizeOf
 ) -> Iterator[DraftStep]:
-    """The steps in a topological order, each told answers of a size that `size_of` gives. Reads files."""
+    """Yields the steps in a topological order, supposing answers of the sizes of `size_of`. Reads files."""
     results: Dict[str, StepResult] = {}
-    inputs = {**workflow.inputs, **setting.inputs}
+    inputs = {**workflow.inputs, **config.inputs}
     for level, group in enumerate(levels(workflow.needs), start=1):
-        for identity in group:
-            step = workflow.step(identity)
+        for step in map(workflow.step, group):
+            is_open = step.foreach is not None and step.foreach.source == STEP
             try:
-                parts = _parts(workflow, step, setting, inputs, results)
+                step_calls = _step_calls(workflow, step, config, inputs, results)
             except InputError as error:
-                results[identity] = StepResult(step.id, step.agent, FAILED, str(error))
+                results[step.id] = StepResult(step.id, step.agent, FAILED, str(error))
                 yield DraftStep(PlannedStep(step, level, 0, str(error)), [error])
                 continue
-            calls = [_call(parts, number, prepare) for number in range(parts.count)]
-            results[identity] = _answered(step, parts, calls, size_of)
-            is_open = step.foreach is not None and step.foreach.source == STEP
-            yield DraftStep(PlannedStep(step, level, None if is_open else parts.count), calls)
+            calls = [_call(step_calls, number, prepare) for number in range(step_calls.count)]
+            results[step.id] = _supposed_result(step, step_calls, calls, size_of)
+            yield DraftStep(PlannedStep(step, level, None if is_open else step_calls.count), calls)
 
 
-def _parts(
+def _step_calls(
     workflow: Workflow,
     step: Step,
-    setting: RunConfig,
+    config: RunConfig,
     inputs: Mapping[str, Any],
     results: Mapping[str, StepResult],
 ) -> StepCalls:
-    text = step.task or default_template(step, workflow, setting.pass_output)
-    parts = StepCalls(step, len(results) + 1, text, template_values(step, setting.task, inputs, results))
+    template = step.task or default_template(step, workflow, config.pass_output)
+    values = template_values(step, config.task, inputs, results)
+    calls = StepCalls(step, len(results) + 1, template, values)
     if step.foreach is not None:
         is_open = step.foreach.source == STEP
-        parts.set_items([Item("1", "")] if is_open else load_items(step.foreach, setting.root, inputs))
-    return parts
+        calls.set_items([Item("1", "")] if is_open else load_items(step.foreach, config.root, inputs))
+    return calls
 
 
-def _call(parts: StepCalls, number: int, prepare: Prepare) -> Union[Call, InputError]:
+def _call(calls: StepCalls, number: int, prepare: Prepare) -> Union[Call, InputError]:
     try:
-        return prepare(parts.call(number))
+        return prepare(calls.call(number))
     except InputError as error:
         return error
 
 
-def _answered(
-    step: Step, parts: StepCalls, calls: Sequence[Union[Call, InputError]], size_of: SizeOf
+def _supposed_result(
+    step: Step, step_calls: StepCalls, calls: Sequence[Union[Call, InputError]], size_of: SizeOf
 ) -> StepResult:
-    answers = [
-        AgentResult(step.agent, True, "" if isinstance(call, InputError) else _supposed(size_of(call)))
-        for call in calls
-    ]
-    return StepResult(step.id, step.agent, SUCCEEDED, results=tuple(answers), labels=parts.labels)
-
-
-def _supposed(size: float) -> str:
-    return "x" * round(min(size, _LONGEST_ANSWER))
+    sizes = [0 if isinstance(call, InputError) else min(size_of(call), _LONGEST_ANSWER) for call in calls]
+    answers = tuple(AgentResult(step.agent, True, "x" * round(size)) for size in sizes)
+    return StepResult(step.id, step.agent, SUCCEEDED, results=answers, labels=step_calls.labels)
 
 
 def with_longest_answers(step: DraftStep, longest: DraftStep) -> PlannedStep:
-    """The step, with what would be its problem if all answers before it were as long as they can be."""
+    """Returns the step with the problem that it would have after answers as long as they can be."""
     planned = step.planned
     problem = next(filter(None, map(_too_long, longest.calls)), None)
     if planned.problem is not None or problem is None:
@@ -142,7 +143,7 @@ def _too_long(call: Union[Call, InputError]) -> Optional[str]:
 
 
 def combine_estimates(low: Estimate, expected: Estimate, high: Estimate) -> Estimate:
-    """One estimate of three, which suppose short, usual and longest answers."""
+    """Returns the estimate of three, which suppose short, usual and longest answers."""
 
     def spread(name: str) -> Range:
         return Range(getattr(low, name)[0], getattr(expected, name)[1], getattr(high, name)[2])

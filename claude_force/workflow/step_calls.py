@@ -1,4 +1,5 @@
-"""The parts of one step: one, or one for each thing that it is run over."""
+"""The calls of one step: one, or one for each item of its `foreach`, and the text that each asks. Pure but
+for the files that items stand for."""
 
 from __future__ import annotations
 
@@ -14,8 +15,11 @@ from .results import FAILED, SUCCEEDED, StepEvent, StepResult
 
 
 class StepCall(NamedTuple):
-    """One call of a workflow: part `number`, from 0, of the step at `position`, from 1; `attempt`, from 0,
-    counts the calls of a part whose step has `retries`."""
+    """One call of a workflow.
+
+    `number` counts the parts of the step from 0, `position` the steps in their order from 1, and `attempt`
+    the calls of one part from 0, of which a step with `retries` may make several.
+    """
 
     step: Step
     number: int
@@ -25,60 +29,62 @@ class StepCall(NamedTuple):
 
 
 class StepAnswer(NamedTuple):
-    """A part's result, and whether it is from an earlier process of the run."""
+    """The result of a call, and whether it is from an earlier process of the run."""
 
     result: AgentResult
     resumed: bool = False
 
 
 class StepCalls:
-    """`text` is the step's template and `values` what its names stand for, beside those of an item."""
+    """The calls of a step as they are made; `template` is its task, and `values` are those of its names."""
 
-    def __init__(self, step: Step, position: int, text: str, values: Mapping[str, str]) -> None:
+    def __init__(self, step: Step, position: int, template: str, values: Mapping[str, str]) -> None:
         self.step, self.position = step, position
-        self._text, self._values = text, values
+        self._template, self._values = template, values
         self._items: Optional[Sequence[Item]] = None
         self._last: Dict[int, AgentResult] = {}
         self._tries: List[AgentResult] = []
         self._resumed = self._failed = self.done = 0
 
     def set_items(self, items: Sequence[Item]) -> None:
-        """There is a part for each of them."""
+        """Sets the items of the step's `foreach`, each of which is a part."""
         self._items = items
 
     @property
     def count(self) -> int:
+        """The number of parts."""
         return 1 if self._items is None else len(self._items)
 
     @property
     def labels(self) -> Optional[Tuple[str, ...]]:
-        """Of the things that it is run over; None where it is not run over any."""
+        """The labels of the items; None for a step without `foreach`."""
         return None if self.step.foreach is None else tuple(item.label for item in self._items or ())
 
     @property
     def reads_files(self) -> bool:
-        """Whether `part` may read one."""
+        """Whether `call` may read a file."""
         return self.step.foreach is not None and reads_files(self.step.foreach)
 
     def call(self, index: int, attempt: int = 0) -> StepCall:
-        """Reads the file that its item is, if its task has the text. Raises InputError."""
+        """Returns the call of a part; may read the file of its item. Raises InputError."""
         item = None if self._items is None else self._items[index]
-        return StepCall(self.step, index, self.position, render(self._text, self._values, item), attempt)
+        task = render(self._template, self._values, item)
+        return StepCall(self.step, index, self.position, task, attempt)
 
-    def add_answer(self, index: int, answered: StepAnswer) -> None:
-        """A call of this part has ended."""
+    def add_answer(self, index: int, answer: StepAnswer) -> None:
+        """Records the result of a call of this part."""
         before = self._last.get(index)
-        self._failed += (not answered.result.success) - (before is not None and not before.success)
-        self._last[index] = answered.result
-        self._tries.append(answered.result)
-        self._resumed += answered.resumed
+        self._failed += (not answer.result.success) - (before is not None and not before.success)
+        self._last[index] = answer.result
+        self._tries.append(answer.result)
+        self._resumed += answer.resumed
 
     def event(self, status: str) -> StepEvent:
-        """How far they are."""
+        """Returns an event with the state of the step."""
         return StepEvent(self.step.id, self.step.agent, status, self.done, self.count, self._failed)
 
     def result(self, began: float, ended: float, fault: Optional[str]) -> StepResult:
-        """Of the step; `fault` is why it has no parts."""
+        """Returns the result of the step; `fault` is why its items can't be had."""
         reason = fault or self._failure()
         return StepResult(
             self.step.id,
@@ -106,7 +112,7 @@ class StepCalls:
 
 
 def default_template(step: Step, workflow: Workflow, pass_output: bool) -> str:
-    """For a step that has none: the workflow's task, what its dependencies answered, and its item."""
+    """Returns the template of a step without a task: the workflow's task, the answers before it, its item."""
     parts = ["${task}"]
     source = step.foreach.value if step.foreach is not None and step.foreach.source == STEP else None
     for identity in step.dependencies if pass_output else ():
@@ -115,18 +121,19 @@ def default_template(step: Step, workflow: Workflow, pass_output: bool) -> str:
             agent = workflow.step(identity).agent
             head = f"<previous_answer step={quoteattr(identity)} agent={quoteattr(agent)}>"
             parts.append(f"{head}\n${{steps.{identity}}}\n</previous_answer>")
-    if step.foreach is not None and step.foreach.source == FILES:
-        parts.append('<file path="${item}">\n${item.text}\n</file>')
-    elif step.foreach is not None:
-        parts.append("<item>\n${item}\n</item>")
+    if step.foreach is not None:
+        is_file = step.foreach.source == FILES
+        parts.append(
+            '<file path="${item}">\n${item.text}\n</file>' if is_file else "<item>\n${item}\n</item>"
+        )
     return "\n\n".join(parts)
 
 
-def render(text: str, values: Mapping[str, str], item: Optional[Item] = None) -> str:
-    """A template's text for one part. Raises InputError where its item has no such field."""
-    own = {} if item is None else item.values(template_names(text))
+def render(template: str, values: Mapping[str, str], item: Optional[Item] = None) -> str:
+    """Returns the text of a template for an item. Raises InputError where the item lacks a field."""
+    own = {} if item is None else item.values(template_names(template))
     try:
-        return fill_template(text, {**values, **own})
+        return fill_template(template, {**values, **own})
     except KeyError as error:
         known = ", ".join(sorted(own)) or "none"
         raise InputError(f"The task has ${{{error.args[0]}}}, and its item has {known} only.") from None
@@ -135,14 +142,10 @@ def render(text: str, values: Mapping[str, str], item: Optional[Item] = None) ->
 def template_values(
     step: Step, task: str, inputs: Mapping[str, Any], results: Mapping[str, StepResult]
 ) -> Dict[str, str]:
-    """What the names of the task, of inputs and of dependencies stand for."""
-    values = {INPUTS + name: value_text(value) for name, value in inputs.items()}
-    values[TASK] = task
+    """Returns the values of the names of the task, of inputs and of dependencies."""
+    values = {TASK: task}
+    for name, value in inputs.items():
+        values[INPUTS + name] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     for identity in step.dependencies:
         values[STEPS + identity] = results[identity].output
     return values
-
-
-def value_text(value: Any) -> str:
-    """An input as templates and conditions see it: text as it is, anything else as JSON."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
