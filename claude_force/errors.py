@@ -82,7 +82,7 @@ class InvalidTaskError(InputError):
 
 
 class InvalidOptionError(InputError):
-    """An option has no meaning, or the installed SDK or the model doesn't take it."""
+    """An option has no meaning, or the API or the model doesn't take it."""
 
     fatal_for: Optional[str] = RUN
 

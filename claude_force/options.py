@@ -212,7 +212,7 @@ def check_options(options: Mapping[str, Any]) -> None:
             raise InvalidOptionError(
                 f"Option {name!r} can't be set for a call: {_SET_BY_THE_ENGINE[name]}. Leave it out."
             )
-        # The SDK's own is no field.
+        # Not sent.
         reason = None if name == "timeout" else _why_no_json(options[name])
         if reason is not None:
             raise InvalidOptionError(f"Option {name!r} can't be written as JSON: {reason}.")
@@ -226,7 +226,7 @@ def _why_no_json(value: Any) -> Optional[str]:
     except (ValueError, RecursionError) as error:
         return str(error)
     except TypeError:
-        # The SDK may have a form for it.
+        # Dates and pydantic models have a form: see transport.request.to_json.
         return None
     return None
 

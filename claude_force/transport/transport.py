@@ -26,7 +26,7 @@ from ..errors import (
 )
 from ..types import Call, Reply
 from .error_mapping import from_status, note_headers, parsed, redact, request_id
-from .messages import BodyReader, StreamReader, answer_limit, reader_of
+from .messages import StreamReader, answer_limit, reader_of
 from .network import (
     NoDescriptorError,
     certificate_advice,
@@ -94,7 +94,8 @@ class Transport:
 
     async def attempt(self, call: Call, record: AttemptRecord) -> Reply:
         """Sends one request. Raises CallError; any other exception is a bug."""
-        record.reader = self._new_stream(record) if self._stream else BodyReader()
+        if self._stream:
+            record.reader = self._new_stream(record)
         try:
             with _Translation(self, record):
                 with anyio.move_on_after(self._silence) as watch:
