@@ -188,7 +188,8 @@ class CallRunner:
 
     async def check_credentials(self) -> None:
         """Raises AuthenticationError."""
-        await self.pool.check_credentials(self._settings())
+        sender = await self.pool.sender(self._settings())
+        await sender.check_credentials()
 
     async def drain(self, seconds: float) -> None:
         """Sends nothing new and waits for what is on the wire, at most so many seconds."""

@@ -68,18 +68,19 @@ class TestProbe:
     async def told(self, server, **how):
         """An endpoint as it is known after a probe, and the requests that this took."""
         with MessagesServer(**server) as running:
-            caller = LoopBoundPool(Clock())
+            pool = LoopBoundPool(Clock())
             settings = settings_now(Options(api_key="test-key", base_url=running.base_url, **how))
             try:
-                await caller.probe(settings, MODEL)
-                return await caller.endpoint(settings), running
+                sender = await pool.sender(settings)
+                await sender.probe(MODEL)
+                return sender.transport, running
             finally:
-                await caller.close()
+                await pool.close()
 
     async def test_costs_nothing(self):
-        endpoint, server = await self.told({})
+        transport, server = await self.told({})
         assert [one.path for one in server.requests] == ["/v1/messages/count_tokens"]
-        assert endpoint.url.rstrip("/") == server.base_url
+        assert transport.base_url.rstrip("/") == server.base_url
 
     async def test_wrong_key(self):
         with pytest.raises(AuthenticationError):
@@ -95,13 +96,13 @@ class TestProbe:
             await self.told({"faults": [faults.wrong_content_type()]})
 
     async def test_sends_nothing_when_blocked(self):
-        caller = LoopBoundPool(Clock())
+        pool = LoopBoundPool(Clock())
         try:
             with pytest.raises(PaidCallBlockedError):
                 settings = settings_now(Options(api_key="k", base_url="https://example.com"))
-                await caller.probe(settings, MODEL)
+                await (await pool.sender(settings)).probe(MODEL)
         finally:
-            await caller.close()
+            await pool.close()
 
 
 class TestSecrets:

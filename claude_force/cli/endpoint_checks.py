@@ -7,6 +7,7 @@ from typing import List, Tuple
 from .. import settings
 from ..advice import for_shell
 from ..clock import Clock
+from ..engine.call_sender import CallSender
 from ..engine.call_settings import settings_now
 from ..engine.connection_pool import LoopBoundPool
 from ..errors import (
@@ -37,8 +38,11 @@ def endpoint(model: str, send: bool) -> List[CheckResult]:
 class _Endpoint:
     def __init__(self, model: str) -> None:
         self._model = model
-        self._caller = LoopBoundPool(Clock())
+        self._pool = LoopBoundPool(Clock())
         self._settings = settings_now(Options(timeout_seconds=_SILENCE_SECONDS, max_retries=1))
+
+    async def _sender(self) -> CallSender:
+        return await self._pool.sender(self._settings, self._model)
 
     async def checked(self, send: bool) -> List[CheckResult]:
         """Nothing is asked of the endpoint without credentials."""
@@ -50,11 +54,11 @@ class _Endpoint:
             found = [credentials, *_weighed(*found)]
             return found if found[-1].state == PROBLEM else [*found, await self._limits(send)]
         finally:
-            await self._caller.close()
+            await self._pool.close()
 
     async def _credentials(self) -> CheckResult:
         try:
-            await self._caller.check_credentials(self._settings)
+            await (await self._sender()).check_credentials()
         except AuthenticationError as error:
             return CheckResult("credentials", PROBLEM, error.message, for_shell(error.advice))
         except (InvalidOptionError, ConfigurationError) as error:
@@ -62,39 +66,38 @@ class _Endpoint:
         except CallError as error:
             return CheckResult("credentials", WARNING, error.message, for_shell(error.advice))
         if settings.clouds():
-            service = (await self._caller.endpoint(self._settings)).service
+            service = (await self._sender()).transport.service.title
             return CheckResult("credentials", OK, f"found for {service}, in its own ways")
         return CheckResult("credentials", OK, f"from {(*settings.credentials(), 'a profile of the SDK')[0]}")
 
     async def _reached(self) -> CheckResult:
-        endpoint = await self._caller.endpoint(self._settings)
-        if not endpoint.counts_tokens:
-            text = f"{endpoint.url} was not asked: {endpoint.service} answers nothing that is not paid for"
+        sender = await self._sender()
+        service, url = sender.transport.service, sender.transport.base_url
+        if not service.counts_tokens:
+            text = f"{url} was not asked: {service.title} answers nothing that is not paid for"
             return CheckResult("endpoint", OK, text, "`claude-force doctor --send` sends a short request.")
         try:
-            await self._caller.probe(self._settings, self._model)
+            await sender.probe(self._model)
         except PaidCallBlockedError as error:
             return CheckResult(
                 "endpoint",
                 WARNING,
-                f"{endpoint.url} was not asked: {error.message}",
+                f"{url} was not asked: {error.message}",
                 for_shell(error.advice),
             )
         except CallError as error:
             if error.status not in _NOT_THERE:
-                return CheckResult(
-                    "endpoint", PROBLEM, f"{endpoint.url}: {error.message}", for_shell(error.advice)
-                )
-            text = f"{endpoint.url} answers, but counts no tokens for {self._model}: {error.message}"
+                return CheckResult("endpoint", PROBLEM, f"{url}: {error.message}", for_shell(error.advice))
+            text = f"{url} answers, but counts no tokens for {self._model}: {error.message}"
             return CheckResult(
                 "endpoint", WARNING, text, "Try `claude-force doctor --send`, which sends a real request."
             )
-        return CheckResult("endpoint", OK, f"{endpoint.url} answers for {self._model}")
+        return CheckResult("endpoint", OK, f"{url} answers for {self._model}")
 
     async def _sent(self) -> CheckResult:
         call = Call("doctor", (), "Say OK.", self._model, _SHORT_ANSWER_TOKENS)
         try:
-            reply = await (await self._caller.sender(self._settings, call.model)).send(call)
+            reply = await (await self._sender()).send(call)
         except CallError as error:
             return CheckResult("request", PROBLEM, error.message, for_shell(error.advice))
         except InvalidOptionError as error:
@@ -102,7 +105,7 @@ class _Endpoint:
         return CheckResult("request", OK, f"{reply.model} answered, {reply.usage.total_tokens} tokens")
 
     async def _limits(self, sent: bool) -> CheckResult:
-        told = _told((await self._caller.endpoint(self._settings)).limits)
+        told = _told((await self._sender()).admission.load().limits)
         if told:
             return CheckResult("limits", OK, f"{told} a minute")
         if sent:

@@ -7,7 +7,8 @@ from typing import Optional, Tuple
 
 from ..errors import CallError
 from ..transport.protocol import AttemptRecord
-from ..types import Attempt, Reply
+from ..types import Attempt, Call, Reply, Usage
+from .budget import Price, require_worst_cost, worst_cost
 
 
 class CallCost:
@@ -106,6 +107,74 @@ class CallCost:
             cost_at_most=_bound(at_most(reply), self.at_most),
             timeline=self.timeline + reply.timeline,
         )
+
+
+class CallPricing:
+    """Prices the attempts of one call and its reply.
+
+    `by_answering_model` says that the price of the model that answered is used, where that is known.
+    """
+
+    def __init__(self, call: Call, price: Price, by_answering_model: bool = True) -> None:
+        self._call, self._price, self._by_answering_model = call, price, by_answering_model
+
+    def require_worst_cost(self) -> float:
+        """USD that an attempt can cost at most. Raises UnknownPriceError."""
+        return require_worst_cost(self._call, self._price)
+
+    def spent(self, record: AttemptRecord, worst: float) -> float:
+        """USD that count against a budget for an attempt, of which at most `worst` are billed."""
+        if not record.usage:
+            return worst if record.in_doubt else 0.0
+        cost = self._cost(record.usage, record.model)
+        return worst if cost is None else cost
+
+    def add_failed(self, record: AttemptRecord, call_cost: CallCost) -> None:
+        """Adds the cost of a failed attempt to `call_cost`."""
+        cost = self._cost(record.usage, record.model) if record.usage else None
+        if cost is not None:
+            call_cost.add_failed_cost(cost)
+        elif record.usage or record.in_doubt:
+            call_cost.add_unknown_cost(worst_cost(self._call, self._price))
+
+    def priced(self, reply: Reply, call_cost: CallCost) -> Reply:
+        """Returns the reply with its cost and that of the attempts before it, and adds it to `call_cost`."""
+        usage, wasted = reply.usage, call_cost.wasted
+        cost = self._cost(usage, reply.model)
+        if cost is None:
+            worst = worst_cost(self._call, self._price)
+            # What costs nothing at its worst costs nothing.
+            cost = 0.0 if worst == 0 else None
+            call_cost.add_unknown_cost(worst)
+        call_cost.answer_cost = cost
+        saving: Optional[float] = 0.0
+        if usage.prompt_tokens != usage.input_tokens:
+            uncached = self._cost(_without_cache(usage), reply.model)
+            saving = None if cost is None or uncached is None else uncached - cost
+        return replace(
+            reply,
+            attempts=len(call_cost.timeline),
+            cost=cost,
+            wasted_cost=wasted,
+            cost_at_most=call_cost.at_most,
+            prompt_cache_saving=saving,
+            timeline=call_cost.timeline,
+        )
+
+    def _cost(self, usage: Usage, answered: str) -> Optional[float]:
+        call = self._call
+        return self._price(call.model, usage, call.options, answered if self._by_answering_model else "")
+
+
+def _without_cache(usage: Usage) -> Usage:
+    """The same usage had the prompt cache not been used."""
+    return replace(
+        usage,
+        input_tokens=usage.prompt_tokens,
+        cache_creation_input_tokens=0,
+        cache_creation_1h_input_tokens=0,
+        cache_read_input_tokens=0,
+    )
 
 
 def at_most(reply: Reply) -> Optional[float]:
