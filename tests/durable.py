@@ -1,4 +1,4 @@
-"""What the tests of durable runs share: databases, workers as tasks and as processes."""
+"""Shared by the tests of durable runs: databases, workers as tasks and as processes."""
 
 import os
 import signal
@@ -30,7 +30,7 @@ async def working(url, **options):
 
 @contextmanager
 def database(url):
-    """For a look at the tables."""
+    """A connection to look at the tables."""
     opened = Database(parse_url(url))
     try:
         yield opened
@@ -44,7 +44,7 @@ def rows(url, query, **values):
 
 
 class WorkerProcess:
-    """`claude-force worker` as a process of its own; its output is kept in `log`."""
+    """A `claude-force worker` process, which writes its output to `log`."""
 
     def __init__(self, url, name, folder, *options, program=("-m", "claude_force", "worker")):
         self.name, self.log = name, folder / f"{name}.log"
@@ -61,11 +61,11 @@ class WorkerProcess:
     def pause(self):
         self.process.send_signal(signal.SIGSTOP)
 
-    def go_on(self):
+    def resume(self):
         self.process.send_signal(signal.SIGCONT)
 
     def stop(self):
-        """As a service manager does. Returns the exit code."""
+        """Stops it as a service manager does. Returns the exit code."""
         self.process.terminate()
         return self.process.wait(timeout=90)
 
@@ -74,8 +74,8 @@ class WorkerProcess:
 
 
 @contextmanager
-def crew(url, folder, *names, options=(), **more):
-    """Worker processes, all of them gone at the end."""
+def worker_processes(url, folder, *names, options=(), **more):
+    """Starts worker processes and kills them at the end."""
     workers = [WorkerProcess(url, name, folder, *options, **more) for name in names]
     try:
         yield workers
@@ -90,17 +90,17 @@ DRIVER = Path(__file__).parent / "driver.py"
 
 
 def drive(config, url, run, count):
-    """A driver as a process, that writes a line for each result."""
+    """Starts a driver process that writes a line for each result."""
     return subprocess.Popen(
         [sys.executable, str(DRIVER), str(config), url, run, str(count)], stdout=subprocess.PIPE, text=True
     )
 
 
 def alive(url):
-    """Names of the workers that the database knows."""
+    """Returns the names of the workers in the database."""
     return {row.name for row in rows(url, "SELECT name FROM claude_force.cf_workers")}
 
 
 def echo(body):
-    """An answer that tells which question it is to."""
+    """Answers with the question."""
     return "you said: " + body["messages"][-1]["content"]

@@ -1,5 +1,4 @@
-"""A worker with a fault, for the tests: `python strange_worker.py FAULT --name ID [more of the command's
-options]`."""
+"""A worker with a fault, for tests: `python strange_worker.py FAULT --name ID [options of the command]`."""
 
 import os
 import sys
@@ -7,7 +6,7 @@ import time
 
 
 def poisoned():
-    """It dies of each call whose task has the word in it, and is sooner taken for dead."""
+    """It dies of each call whose task has the word in it, and is declared dead sooner."""
     from claude_force.durable import heartbeat, worker
     from claude_force.engine.call_sender import CallSender
 
@@ -29,7 +28,7 @@ def wrong_clock():
 
 
 def other_version():
-    """It is of a version that writes its calls another way."""
+    """It is of a version with another format of calls."""
     from claude_force.durable import calls, dbos_runtime
 
     calls.APP_VERSION = dbos_runtime.APP_VERSION = "claude-force-0"

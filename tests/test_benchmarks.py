@@ -20,11 +20,11 @@ RESULTS = json.loads(KEPT.read_text(encoding="utf-8"))
 SCALING = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
 # Rows of the table of sizes, and where their figures come from: of sizes, not of promises.
 SIZES = {
-    "rows a second": ("rows_per_second", 1),
-    "what a call waits for": ("alone_ms", 1),
-    "disk for a row": ("bytes_per_row", 1000),
-    "connections of a worker": ("connections", 1),
-    "a worker that has nothing to do": ("idle_transactions", 1),
+    "rows per second": ("rows_per_second", 1),
+    "latency added to a call": ("alone_ms", 1),
+    "disk per row": ("bytes_per_row", 1000),
+    "connections per worker": ("connections", 1),
+    "an idle worker": ("idle_transactions", 1),
 }
 
 

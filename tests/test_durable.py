@@ -1,4 +1,4 @@
-"""Durable runs on Postgres: calls go to workers and come back, whatever dies on the way."""
+"""Durable runs: calls go to workers or an SQLite file, and come back."""
 
 import asyncio
 import copy
@@ -10,6 +10,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from extras import missing
@@ -19,15 +20,16 @@ if missing("durable"):
 
 import anyio
 import sqlalchemy as sa
-from durable import AGENT, alive, crew, database, echo, orchestrator, rows, until, working
+from durable import AGENT, alive, database, echo, orchestrator, rows, until, worker_processes, working
 from fleet import MODEL
 
 from claude_force import AgentOrchestrator, durable, errors
 from claude_force.cli.main import main
-from claude_force.durable import Runs, Worker, dbos_runtime, heartbeat
-from claude_force.durable.calls import Enqueue, StartCall
+from claude_force.clock import Clock
+from claude_force.durable import Runs, Worker, dbos_runtime
+from claude_force.durable.calls import Enqueue
 from claude_force.durable.database import parse_url
-from claude_force.durable.postgres_backend import PostgresBackend
+from claude_force.durable.heartbeat import requeue_dead
 from claude_force.durable.serialization import (
     CallRequest,
     dump_outcome,
@@ -35,6 +37,7 @@ from claude_force.durable.serialization import (
     load_outcome,
     load_request,
 )
+from claude_force.engine.call_settings import CallSettings
 from claude_force.errors import (
     AuthenticationError,
     CallError,
@@ -51,6 +54,7 @@ from claude_force.errors import (
     WorkerError,
 )
 from claude_force.limits.call_context import CallContext
+from claude_force.options import Options
 from claude_force.testing import MessagesServer, faults
 from claude_force.types import Attempt, Call, Reply, Usage
 
@@ -59,14 +63,14 @@ KINDS = [one for one in vars(errors).values() if isinstance(one, type) and issub
 
 @pytest.fixture
 def messages_server(monkeypatch):
-    """A stand-in whose answers tell which question they are to."""
+    """A server that answers with the question."""
     with MessagesServer(answer=echo) as server:
         for name, value in server.environment().items():
             monkeypatch.setenv(name, value)
         yield server
 
 
-async def test_a_call_is_made_by_a_worker(project, empty_pg_url, messages_server: MessagesServer):
+async def test_worker_makes_call(project, empty_pg_url, messages_server: MessagesServer):
     async with working(empty_pg_url), orchestrator(project, empty_pg_url) as fleet:
         result = await fleet.execute_agent(AGENT, "Explain lists")
 
@@ -76,7 +80,7 @@ async def test_a_call_is_made_by_a_worker(project, empty_pg_url, messages_server
     assert rows(empty_pg_url, "SELECT worker FROM claude_force.cf_calls") != []
 
 
-def test_those_that_find_an_empty_database_at_once_make_its_tables_one_time(empty_pg_url, caplog):
+def test_creates_tables_once(empty_pg_url, caplog):
     def look(_):
         with closing(Runs(empty_pg_url)) as runs:
             return runs.list()
@@ -86,7 +90,7 @@ def test_those_that_find_an_empty_database_at_once_make_its_tables_one_time(empt
     assert caplog.text.count("made the tables") == 1
 
 
-async def test_many_calls_come_back_in_order(project, pg_url, messages_server: MessagesServer):
+async def test_results_keep_task_order(project, pg_url, messages_server: MessagesServer):
     tasks = [(AGENT, f"task number {number}") for number in range(40)]
     async with working(pg_url), orchestrator(project, pg_url) as fleet:
         results = await fleet.execute_multiple(tasks)
@@ -95,7 +99,7 @@ async def test_many_calls_come_back_in_order(project, pg_url, messages_server: M
     assert len(messages_server.requests) == 40
 
 
-async def test_a_run_that_is_given_again_costs_nothing(project, pg_url, messages_server):
+async def test_second_run_costs_nothing(project, pg_url, messages_server):
     tasks = [(AGENT, f"task {number}") for number in range(5)]
     async with working(pg_url):
         async with orchestrator(project, pg_url, enable_cache=False) as fleet:
@@ -109,19 +113,19 @@ async def test_a_run_that_is_given_again_costs_nothing(project, pg_url, messages
     assert sum(result.cost for result in first) == pytest.approx(sum(result.saved_cost for result in again))
 
 
-def test_the_sync_face_has_durable_runs_too(project, tmp_path, messages_server):
+def test_sync_runs_on_sqlite(project, tmp_path, messages_server):
     url = f"sqlite:///{tmp_path}/runs.db"
     tasks = [(AGENT, "one"), (AGENT, "two")]
     with AgentOrchestrator(project, durable=url, enable_cache=False, enable_tracking=False) as fleet:
         first = fleet.run_multiple(tasks, run_id="sync")
-    # The file is free again.
+    # The file is unlocked by now.
     with AgentOrchestrator(project, durable=url, enable_cache=False, enable_tracking=False) as fleet:
         again = fleet.run_multiple(tasks, run_id="sync")
     assert [result.cached for result in (*first, *again)] == [False, False, True, True]
     assert len(messages_server.requests) == 2
 
 
-async def test_the_sync_face_hands_calls_to_workers_too(project, pg_url, messages_server):
+async def test_sync_runs_on_workers(project, pg_url, messages_server):
     def drive():
         with AgentOrchestrator(project, durable=pg_url, enable_tracking=False) as fleet:
             return fleet.run_agent(AGENT, "anything")
@@ -130,7 +134,7 @@ async def test_the_sync_face_hands_calls_to_workers_too(project, pg_url, message
         assert (await asyncio.to_thread(drive)).output == "you said: anything"
 
 
-async def test_on_sqlite_calls_are_made_in_this_process(project, tmp_path, messages_server):
+async def test_sqlite_makes_calls_in_process(project, tmp_path, messages_server):
     url = f"sqlite:///{tmp_path}/runs.db"
     tasks = [(AGENT, f"task {number}") for number in range(30)]
     async with orchestrator(project, url, enable_cache=False) as fleet:
@@ -146,49 +150,63 @@ async def test_on_sqlite_calls_are_made_in_this_process(project, tmp_path, messa
 
 @pytest.fixture
 def tables(pg_url):
-    """A database that is ready, where nobody works."""
+    """The runs of a database without workers."""
     runs = Runs(pg_url)
     runs.list()
     yield runs
     runs.close()
 
 
-async def test_on_sqlite_a_fault_of_this_package_is_a_failed_call_that_can_be_made_again(
-    project, tmp_path, messages_server, monkeypatch
-):
-    async def fails(*_):
-        raise RuntimeError("a fault")
+def sqlite_backend(tmp_path, send):
+    """The backend of an orchestrator whose calls `send` makes."""
 
-    async with orchestrator(project, f"sqlite:///{tmp_path}/runs.db") as driver:
-        with monkeypatch.context() as patched:
-            patched.setattr(driver._calls.pool, "sender", fails)
-            with anyio.fail_after(10):
-                (failed,) = await driver.execute_multiple([(AGENT, "x")], run_id="one", cache="off")
-        (again,) = await driver.execute_multiple([(AGENT, "x")], run_id="one", cache="off")
-    assert isinstance(failed.error, WorkerError)
-    assert "RuntimeError: a fault" in str(failed.error)
-    assert again.success
+    async def connect(model, context):
+        return SimpleNamespace(send=send)
+
+    return durable.open_backend(f"sqlite:///{tmp_path}/runs.db", connect, None, Clock())
 
 
-async def test_on_sqlite_a_database_that_refuses_fails_the_call(
-    project, tmp_path, messages_server, monkeypatch
-):
-    def refuses(*_):
-        raise DatabaseError("The database refuses: it is full")
+async def answer(backend):
+    """Makes a call, always the same one."""
+    call = Call(AGENT, ("definition",), "x", MODEL, 100, {})
+    settings = CallSettings(Options(api_key="key", enable_cache=False))
+    with anyio.fail_after(10):
+        return await backend.execute(call, "off", settings, None, CallContext(call_id="one:0"))
 
-    async with orchestrator(project, f"sqlite:///{tmp_path}/runs.db") as driver:
-        monkeypatch.setattr(StartCall, "execute_batch", refuses)
+
+async def test_sqlite_retries_after_fault(tmp_path):
+    calls = []
+
+    async def send(call, *_):
+        calls.append(call)
+        if len(calls) == 1:
+            raise RuntimeError("a fault")
+        return Reply("an answer", MODEL, Usage(1, 2), "end_turn")
+
+    backend = sqlite_backend(tmp_path, send)
+    with pytest.raises(WorkerError, match="RuntimeError: a fault"):
+        await answer(backend)
+    assert (await answer(backend)).text == "an answer"
+    await backend.close()
+
+
+async def test_sqlite_fails_if_database_refuses(project, tmp_path, messages_server):
+    url = f"sqlite:///{tmp_path}/runs.db"
+    with closing(Runs(url)) as runs:
+        runs.list()
+    with database(url) as opened, opened.begin() as connection:
+        full = "BEGIN SELECT RAISE(FAIL, 'it is full'); END"
+        connection.execute(sa.text(f"CREATE TRIGGER full BEFORE UPDATE ON cf_calls {full}"))
+    async with orchestrator(project, url) as fleet:
         with anyio.fail_after(10):
-            (failed,) = await driver.execute_multiple([(AGENT, "x")], run_id="one")
-    assert "it is full" in str(failed.error)
+            (failed,) = await fleet.execute_multiple([(AGENT, "x")], run_id="one")
+    assert isinstance(failed.error, DatabaseError) and "it is full" in str(failed.error)
     assert messages_server.requests == []
 
 
-async def test_on_sqlite_who_comes_as_a_call_is_found_that_nobody_waits_for_gets_its_answer(
-    project, tmp_path, messages_server
-):
+async def test_sqlite_answers_late_caller(tmp_path):
     class Late(dict):
-        """As a thread sees it that looked a moment before."""
+        """The callers as a thread saw them that looked a moment before."""
 
         looked = False
 
@@ -196,14 +214,17 @@ async def test_on_sqlite_who_comes_as_a_call_is_found_that_nobody_waits_for_gets
             found, self.looked = super().get(key, default) if self.looked else default, True
             return found
 
-    async with orchestrator(project, f"sqlite:///{tmp_path}/runs.db") as driver:
-        driver._calls.backend._callers = Late()
-        (result,) = await driver.execute_multiple([(AGENT, "x")], run_id="one")
-    assert result.output == "you said: x"
-    assert len(messages_server.requests) == 1
+    async def send(call, *_):
+        return Reply("an answer", MODEL, Usage(1, 2), "end_turn")
+
+    backend = sqlite_backend(tmp_path, send)
+    # No public way: DBOS has to offer the call just before its caller is there.
+    backend._callers = Late()
+    assert (await answer(backend)).text == "an answer"
+    await backend.close()
 
 
-async def test_a_failed_call_has_its_typed_error(project, pg_url, monkeypatch):
+async def test_worker_error_is_typed(project, pg_url, monkeypatch):
     with MessagesServer(faults=[faults.status(400, message="no such thing")]) as server:
         for name, value in server.environment().items():
             monkeypatch.setenv(name, value)
@@ -214,7 +235,7 @@ async def test_a_failed_call_has_its_typed_error(project, pg_url, monkeypatch):
     assert result.attempts == 1 and result.error.status == 400 and len(result.timeline) == 1
 
 
-async def test_a_failed_row_is_made_again_when_the_run_is(project, pg_url, monkeypatch):
+async def test_resume_retries_failed_row(project, pg_url, monkeypatch):
     with MessagesServer(answer=echo, faults=[faults.status(400), None, None]) as server:
         for name, value in server.environment().items():
             monkeypatch.setenv(name, value)
@@ -226,7 +247,7 @@ async def test_a_failed_row_is_made_again_when_the_run_is(project, pg_url, monke
     assert len(server.requests) == 2
 
 
-async def test_failures_that_nobody_was_told_of_are_told_and_not_made_again(project, pg_url, monkeypatch):
+async def test_resume_delivers_unseen_failures(project, pg_url, monkeypatch):
     tasks = [(AGENT, f"row {number}") for number in range(20)]
     with MessagesServer(answer=echo, faults=[faults.status(400)] * 20) as server:
         for name, value in server.environment().items():
@@ -242,7 +263,7 @@ async def test_failures_that_nobody_was_told_of_are_told_and_not_made_again(proj
     assert len(server.requests) == 20
 
 
-async def test_a_worker_has_credentials_of_its_own(project, pg_url, messages_server, monkeypatch):
+async def test_worker_uses_own_credentials(project, pg_url, messages_server, monkeypatch):
     async with working(pg_url, api_key="the-workers-key"), orchestrator(project, pg_url) as fleet:
         await fleet.execute_agent(AGENT, "anything")
 
@@ -252,7 +273,7 @@ async def test_a_worker_has_credentials_of_its_own(project, pg_url, messages_ser
     assert "test-key" not in str(bodies)
 
 
-async def test_each_driver_has_the_prices_that_it_gives(project, pg_url, messages_server):
+async def test_driver_prices_apply(project, pg_url, messages_server):
     dear, cheap = ({MODEL: {"input": usd, "output": usd}} for usd in (1e6, 1e3))
     async with working(pg_url), orchestrator(project, pg_url, prices=dear) as one:
         async with orchestrator(project, pg_url, prices=cheap) as other, orchestrator(
@@ -266,9 +287,7 @@ async def test_each_driver_has_the_prices_that_it_gives(project, pg_url, message
     assert usual.cost < second.cost
 
 
-async def test_prices_that_make_no_sense_are_refused_before_anything_is_paid(
-    project, pg_url, messages_server
-):
+async def test_refuses_invalid_prices(project, pg_url, messages_server):
     async with working(pg_url), orchestrator(project, pg_url) as fleet:
         await fleet.execute_agent(AGENT, "opens the worker's connections")
         fleet.prices = {MODEL: {"input": 3.0}}
@@ -277,22 +296,22 @@ async def test_prices_that_make_no_sense_are_refused_before_anything_is_paid(
     assert len(messages_server.requests) == 1
 
 
-async def test_a_worker_without_credentials_says_so(project, pg_url, messages_server, monkeypatch):
+async def test_worker_without_credentials(project, pg_url, messages_server, monkeypatch):
     monkeypatch.delenv("ANTHROPIC_API_KEY")
     async with working(pg_url), orchestrator(project, pg_url) as fleet:
         result = await fleet.execute_agent(AGENT, "anything")
     assert isinstance(result.error, AuthenticationError)
 
 
-async def test_without_a_worker_a_deadline_ends_the_wait(project, pg_url):
+async def test_deadline_without_worker(project, pg_url):
     async with orchestrator(project, pg_url, deadline_seconds=0.3) as fleet:
         result = await fleet.execute_agent(AGENT, "anything")
     assert isinstance(result.error, DeadlineExceededError)
-    # What nobody waits for is not made later.
+    # No worker makes the call later.
     assert rows(pg_url, "SELECT success, cancelled FROM claude_force.cf_results") == [(False, True)]
 
 
-async def test_a_deadline_ends_the_wait_for_a_database_that_is_away_too(project, pg_url, postgres):
+async def test_deadline_while_database_away(project, pg_url, postgres):
     async with orchestrator(project, pg_url, deadline_seconds=0.5) as fleet:
         await fleet.explain_miss(AGENT, "connects")
         postgres.stop()
@@ -304,7 +323,7 @@ async def test_a_deadline_ends_the_wait_for_a_database_that_is_away_too(project,
     assert isinstance(result.error, DeadlineExceededError)
 
 
-async def test_a_deadline_of_a_run_holds_before_the_database_has_said_what_it_has(project, pg_url, postgres):
+async def test_deadline_before_first_look(project, pg_url, postgres):
     async with orchestrator(project, pg_url, deadline_seconds=0.5, enable_cache=False) as fleet:
         await fleet.explain_miss(AGENT, "connects")
         postgres.stop()
@@ -316,9 +335,7 @@ async def test_a_deadline_of_a_run_holds_before_the_database_has_said_what_it_ha
     assert isinstance(result.error, DeadlineExceededError)
 
 
-async def test_a_call_that_is_asked_for_again_has_the_time_that_it_is_given_then(
-    project, pg_url, messages_server, tables
-):
+async def test_last_caller_sets_deadline(project, pg_url, messages_server, tables):
     hurried = orchestrator(project, pg_url, deadline_seconds=600)
     running = asyncio.ensure_future(hurried.execute_multiple([(AGENT, "one")], run_id="again"))
     await asyncio.to_thread(until, lambda: tables.list() and tables.get("again").open == 1)
@@ -333,7 +350,7 @@ async def test_a_call_that_is_asked_for_again_has_the_time_that_it_is_given_then
     await hurried.close()
 
 
-async def test_a_call_that_is_cancelled_while_queued_is_never_sent(project, pg_url, messages_server, tables):
+async def test_cancelled_in_queue_is_not_sent(project, pg_url, messages_server, tables):
     async with orchestrator(project, pg_url) as fleet:
         running = asyncio.ensure_future(fleet.execute_agent(AGENT, "anything"))
         await asyncio.to_thread(until, lambda: tables.list() and tables.list()[0].open == 1)
@@ -346,9 +363,7 @@ async def test_a_call_that_is_cancelled_while_queued_is_never_sent(project, pg_u
     assert len(messages_server.requests) == 1
 
 
-async def test_a_run_that_is_cancelled_ends_for_its_driver_and_on_the_wire(
-    project, pg_url, monkeypatch, tables
-):
+async def test_cancel_ends_run(project, pg_url, monkeypatch, tables):
     with MessagesServer(time_to_first_token=60) as server:
         for name, value in server.environment().items():
             monkeypatch.setenv(name, value)
@@ -365,42 +380,37 @@ async def test_a_run_that_is_cancelled_ends_for_its_driver_and_on_the_wire(
     assert tables.get("mine")[2:7] == (50, 0, 0, 50, 0)
 
 
-async def test_rows_that_were_not_handed_over_yet_are_not_begun_once_a_run_is_cancelled(
-    project, pg_url, monkeypatch, tables
-):
-    monkeypatch.setattr(PostgresBackend, "most", 10)
-    tasks = [(AGENT, f"row {number}") for number in range(50)]
+async def test_cancel_stops_enqueuing(project, pg_url, tables):
+    tasks = [(AGENT, f"row {number}") for number in range(600)]
     async with orchestrator(project, pg_url) as fleet:
         running = asyncio.ensure_future(fleet.execute_multiple(tasks, run_id="mine"))
-        await asyncio.to_thread(until, lambda: tables.list() and tables.get("mine").open == 10)
+        await asyncio.to_thread(until, lambda: tables.list() and tables.get("mine").open == 500)
         await asyncio.to_thread(tables.cancel, "mine")
         results = await running
 
-    assert len(results) == 50 and all(isinstance(result.error, CancelledCallError) for result in results)
-    assert tables.get("mine").calls < 50
+    assert len(results) == 600 and all(isinstance(result.error, CancelledCallError) for result in results)
+    assert tables.get("mine").calls < 600
 
 
-def test_a_call_that_is_handed_over_while_its_run_is_cancelled_is_no_orphan(pg_url, tables, monkeypatch):
-    def withdraw(database, run_id):
-        hand_over(database, "mine:2:b")
-        withdrawn(database, run_id)
+def test_cancel_takes_late_calls(pg_url, tables, monkeypatch):
+    def enqueue_and_cancel(database, run_id):
+        enqueue(database, "mine:2:b")
+        cancel_queued(database, run_id)
 
-    withdrawn = dbos_runtime.cancel_queued
-    monkeypatch.setattr(dbos_runtime, "cancel_queued", withdraw)
+    cancel_queued = dbos_runtime.cancel_queued
+    monkeypatch.setattr(dbos_runtime, "cancel_queued", enqueue_and_cancel)
     with database(pg_url) as opened:
-        hand_over(opened, "mine:1:a")
+        enqueue(opened, "mine:1:a")
     assert tables.cancel("mine") == 2
     assert tables.get("mine").open == 0
 
 
-def hand_over(database, call_id):
+def enqueue(database, call_id):
     with database.begin() as connection:
         Enqueue.execute_batch(database, connection, [Enqueue(call_id, AGENT, "{}", None)])
 
 
-async def test_on_sqlite_a_run_that_another_command_cancels_ends_for_its_driver_and_on_the_wire(
-    project, tmp_path, monkeypatch
-):
+async def test_cancel_ends_run_on_sqlite(project, tmp_path, monkeypatch):
     url = f"sqlite:///{tmp_path}/runs.db"
     tasks = [(AGENT, f"row {number}") for number in range(20)]
     with MessagesServer(time_to_first_token=60) as server, closing(Runs(url)) as tables:
@@ -417,7 +427,7 @@ async def test_on_sqlite_a_run_that_another_command_cancels_ends_for_its_driver_
     assert all(isinstance(result.error, CancelledCallError) for result in results)
 
 
-async def test_runs_tells_how_far_each_is(project, pg_url, monkeypatch, tables):
+async def test_runs_count_calls(project, pg_url, monkeypatch, tables):
     with MessagesServer(answer=echo, faults=[faults.status(400)]) as server:
         for name, value in server.environment().items():
             monkeypatch.setenv(name, value)
@@ -434,8 +444,8 @@ async def test_runs_tells_how_far_each_is(project, pg_url, monkeypatch, tables):
         tables.get("other")
 
 
-async def test_dbos_holds_no_bodies_and_nothing_pickled(project, pg_url, messages_server):
-    secret = "a task that is nobody's business"
+async def test_dbos_stores_no_bodies_or_pickles(project, pg_url, messages_server):
+    secret = "a secret task"
     async with working(pg_url), orchestrator(project, pg_url) as fleet:
         await fleet.execute_agent(AGENT, secret)
 
@@ -448,7 +458,7 @@ async def test_dbos_holds_no_bodies_and_nothing_pickled(project, pg_url, message
     assert kinds == [("portable_json",)]
 
 
-async def test_a_second_worker_of_one_name_is_refused(pg_url, messages_server, monkeypatch):
+async def test_refuses_name_of_live_worker(pg_url, messages_server, monkeypatch):
     monkeypatch.setattr("claude_force.durable.worker.DEAD_SECONDS", -1.0)
     async with working(pg_url, name="mine"):
         with pytest.raises(DatabaseError, match="mine is alive"):
@@ -456,14 +466,14 @@ async def test_a_second_worker_of_one_name_is_refused(pg_url, messages_server, m
                 pass
 
 
-async def test_workers_without_a_name_have_stable_ones(pg_url, messages_server, tmp_path):
+async def test_default_name_is_stable(pg_url, messages_server, tmp_path):
     async with working(pg_url) as worker:
         first = worker.name
     async with working(pg_url) as worker:
         assert worker.name == first and first.endswith("-1")
 
 
-async def test_a_worker_is_not_started_beside_a_dbos_of_the_users_own(pg_url, postgres):
+async def test_refuses_beside_users_dbos(pg_url, postgres):
     theirs = postgres.new_database()
     program = f"""
 import asyncio
@@ -498,7 +508,7 @@ DBOS.destroy()
     assert alive(pg_url) == set()
 
 
-def test_runs_in_a_database_that_is_of_no_use_any_more_are_an_error_of_the_database(pg_url, tables):
+def test_dropped_schema_is_database_error(pg_url, tables):
     assert tables.list() == []
     with database(pg_url) as opened, opened.begin() as connection:
         connection.execute(sa.text("DROP SCHEMA claude_force CASCADE"))
@@ -506,15 +516,16 @@ def test_runs_in_a_database_that_is_of_no_use_any_more_are_an_error_of_the_datab
         tables.list()
 
 
-async def test_no_password_is_shown(project, pg_url, tmp_path, caplog, messages_server, tables):
+async def test_shows_no_password(project, pg_url, tmp_path, caplog, messages_server, tables):
     caplog.set_level(logging.DEBUG)
     password = "pg-secret-of-the-tests"
-    with crew(pg_url, tmp_path, "a") as (worker,):
+    with worker_processes(pg_url, tmp_path, "a") as (worker,):
         await asyncio.to_thread(until, lambda: alive(pg_url) == {"a"})
         command = Path(f"/proc/{worker.process.pid}/cmdline").read_text()
     async with working(pg_url), orchestrator(project, pg_url) as fleet:
         await fleet.execute_agent(AGENT, "anything")
-        shown = repr(fleet) + str(vars(fleet)) + repr(vars(fleet._calls)) + repr(vars(fleet._calls.backend))
+    backend = durable.open_backend(pg_url, None, None, Clock())
+    shown = repr(fleet) + str(vars(fleet)) + repr(backend) + str(vars(backend))
     with pytest.raises(DatabaseError) as refused:
         Runs(pg_url.replace(password, "wrong-" + password)).list()
     with pytest.raises(InvalidOptionError) as unreadable:
@@ -525,43 +536,43 @@ async def test_no_password_is_shown(project, pg_url, tmp_path, caplog, messages_
 
 
 @pytest.mark.parametrize("url", ["", "nonsense", "mysql://h/d", "sqlite://", "sqlite:///:memory:", 7])
-def test_a_url_that_makes_no_sense_is_refused(url):
+def test_refuses_invalid_url(url):
     with pytest.raises(InvalidOptionError, match="database's URL can't be used"):
         parse_url(url)
 
 
-def test_a_url_is_shown_without_its_secrets():
+def test_url_hides_secrets():
     shown = str(parse_url("postgresql://me:secret@host:5432/db?sslpassword=other&sslmode=require"))
     assert shown == "postgresql://me:***@host:5432/db?sslmode=require"
 
 
-def test_a_parameter_that_is_none_is_not_shown():
+def test_url_hides_unknown_parameters():
     assert str(parse_url("postgresql://me@host/db?pasword=secret")) == "postgresql://me@host/db"
 
 
 @pytest.mark.parametrize("password", ["sec@ret", "sec@r/et", "@secret"])
-def test_a_password_whose_at_sign_is_not_escaped_is_not_shown(password):
+def test_refuses_unescaped_at_sign(password):
     with pytest.raises(InvalidOptionError, match="as %40") as refused:
         parse_url(f"postgresql://me:{password}@host/db")
     assert "et" not in str(refused.value).partition("Give")[0]
 
 
-def test_a_file_may_have_an_at_sign_in_its_name():
+def test_sqlite_file_may_have_at_sign():
     assert parse_url("sqlite:////tmp/a@b.db").url.database == "/tmp/a@b.db"
 
 
-def test_as_many_runs_are_listed_as_are_asked_for(project, tmp_path, capsys):
+def test_lists_last_runs(project, tmp_path, capsys):
     url = f"sqlite:///{tmp_path}/runs.db"
     with closing(Runs(url)) as tables:
         tables.list()
     with database(url) as opened:
         for number in range(55):
-            hand_over(opened, f"run-{number}:0:f")
+            enqueue(opened, f"run-{number}:0:f")
     assert main(["runs", "list", "--last", "53", "--database", url, "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)) == 53
 
 
-async def test_a_file_that_can_not_be_made_is_told_with_the_mend(project, tmp_path):
+async def test_unwritable_file_error(project, tmp_path):
     (tmp_path / "taken").write_text("no folder")
     with pytest.raises(DatabaseError, match=r"taken is not a folder\. Give a file in a folder"):
         fleet = orchestrator(project, f"sqlite:///{tmp_path}/taken/x.db")
@@ -571,54 +582,54 @@ async def test_a_file_that_can_not_be_made_is_told_with_the_mend(project, tmp_pa
 @pytest.mark.parametrize(
     "wrong", [{"rpm": 0}, {"input_tpm": -5}, {"output_tpm": "many"}, {"grace_seconds": -1}]
 )
-def test_limits_that_make_no_sense_never_reach_the_database_that_all_workers_share(wrong):
+def test_worker_refuses_invalid_limits(wrong):
     with pytest.raises(InvalidOptionError, match=f"{next(iter(wrong))} is"):
         Worker("postgresql://me@host/db", **wrong)
 
 
-def test_a_worker_on_sqlite_is_refused(tmp_path):
+def test_worker_refuses_sqlite(tmp_path):
     with pytest.raises(InvalidOptionError, match="needs Postgres"):
         Worker(f"sqlite:///{tmp_path}/x.db")
 
 
-async def test_a_run_id_needs_a_durable_run(project):
+async def test_run_id_needs_durable(project):
     from claude_force import AsyncAgentOrchestrator
 
     with pytest.raises(InvalidOptionError, match="run_id names a durable run"):
         AsyncAgentOrchestrator(project).stream_multiple([], run_id="mine")
 
 
-async def test_a_run_id_is_plain(project, tmp_path):
+async def test_refuses_invalid_run_id(project, tmp_path):
     fleet = orchestrator(project, f"sqlite:///{tmp_path}/x.db")
     with pytest.raises(InvalidOptionError, match="letters, digits"):
         fleet.stream_multiple([], run_id="a:b")
 
 
-def test_old_pythons_are_told_what_is_needed(monkeypatch):
+def test_refuses_old_python(monkeypatch):
     monkeypatch.setattr(sys, "version_info", (3, 9, 18))
     with pytest.raises(DatabaseError, match="need Python 3.10 or newer, and this is 3.9"):
         durable.check_installed()
 
 
-def test_without_the_extra_it_is_named(monkeypatch):
+def test_names_missing_extra(monkeypatch):
     monkeypatch.setattr(durable, "find_spec", lambda name: None if name == "dbos" else object())
     with pytest.raises(DatabaseError, match=r"need dbos.*\[durable\]"):
         durable.check_installed()
 
 
-def test_a_call_comes_back_from_its_text_as_it_was():
+def test_request_round_trip():
     call = Call(AGENT, ("definition", "contract"), "täsk \ud83d and \x00", "a-model", 100, {"top_k": 3}, "1h")
     order = CallRequest(call, "refresh", True, ("a", "b"), {"input": 1.0, "output": 2.0})
     assert load_request(dump_request(order)) == order
 
 
-def test_a_call_that_has_no_text_is_refused():
+def test_refuses_unserializable_option():
     call = Call(AGENT, ("definition",), "task", "a-model", 100, {"tools": [object()]})
     with pytest.raises(InvalidOptionError, match="can't be written to the database"):
         dump_request(CallRequest(call, "use"))
 
 
-def test_an_answer_comes_back_with_its_figures_on_the_drivers_clock():
+def test_reply_round_trip():
     timeline = (Attempt(101.0, 102.0, 5, "ServerError"), Attempt(103.0, 105.0, 5))
     reply = Reply(
         "text", "a-model", Usage(3, 4, 5, 6, 7), "end_turn", "req_1", 2, 0.5, 0.1, timeline=timeline
@@ -631,7 +642,7 @@ def test_an_answer_comes_back_with_its_figures_on_the_drivers_clock():
 
 
 def of(kind):
-    """An error of this class, with all that it may say."""
+    """An error of this class with all attributes set."""
     if kind is InvalidWorkflowError:
         return kind("review", ["no step", "a cycle"])
     if kind is FileAccessError:
@@ -647,43 +658,42 @@ def of(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_each_error_comes_back_as_what_it_was(kind):
+def test_error_round_trip(kind):
     error = of(kind)
     back = load_outcome(*dump_outcome(error, began=100.0), now=105.0)
     assert type(back) is kind and str(back) == str(error)
     assert vars(back) == vars(error)
-    # Single flight gives a copy to each who joined, and processes pass errors on.
+    # Single flight copies errors, and processes pickle them.
     for other in (copy.copy(back), pickle.loads(pickle.dumps(back))):
         assert (type(other), str(other), vars(other)) == (kind, str(error), vars(error))
 
 
-def test_what_an_error_holds_that_has_no_written_form_does_not_keep_it_back():
+def test_error_with_path_attribute():
     error = DatabaseError("what happened")
     error.at = Path("/a/place")
     assert load_outcome(*dump_outcome(error, 0.0), now=0.0).at == "/a/place"
 
 
-def test_an_error_that_this_version_does_not_know_is_still_one():
+def test_reads_unknown_error():
     figures = json.dumps({"error": {"type": "SomethingNewError", "message": "what happened"}})
     assert "what happened" in str(load_outcome(figures, '""', 0.0))
 
 
-def test_nothing_but_errors_comes_back_by_name():
+def test_creates_only_errors():
     figures = json.dumps({"error": {"type": "Any", "message": "x"}})
     assert type(load_outcome(figures, '""', 0.0)).__name__ == "CallError"
 
 
-async def test_tickets_of_one_run_are_one_call(project, pg_url, messages_server):
-    context = CallContext(call_id="one-run:step")
+async def test_call_id_identifies_call(project, pg_url, messages_server):
     async with working(pg_url), orchestrator(project, pg_url, enable_cache=False) as fleet:
-        first = await fleet._calls.execute(context, AGENT, "same")
-        again = await fleet._calls.execute(context, AGENT, "same")
-        other = await fleet._calls.execute(context, AGENT, "other text")
+        (first,) = await fleet.execute_multiple([(AGENT, "same")], run_id="one-run")
+        (again,) = await fleet.execute_multiple([(AGENT, "same")], run_id="one-run")
+        (other,) = await fleet.execute_multiple([(AGENT, "other text")], run_id="one-run")
     assert (first.cached, again.cached, other.cached) == (False, True, False)
     assert len(messages_server.requests) == 2
 
 
-async def test_a_workflow_goes_to_workers_and_is_resumed(project, pg_url, messages_server):
+async def test_resumes_workflow(project, pg_url, messages_server):
     async with working(pg_url), orchestrator(project, pg_url) as fleet:
         result = await fleet.execute_workflow("review", "Look at this")
         again = await fleet.execute_workflow("review", "Look at this", resume=result.run_id)
@@ -692,26 +702,25 @@ async def test_a_workflow_goes_to_workers_and_is_resumed(project, pg_url, messag
     assert len(messages_server.requests) == 2
 
 
-async def test_a_worker_does_not_judge_right_after_the_databases_start(pg_url, tables, postgres):
+async def test_requeues_none_after_restart(pg_url, tables, postgres):
     stale = "INSERT INTO claude_force.cf_workers VALUES ('gone', 'x', 1, 0, 0)"
     postgres.sql(pg_url.rpartition("/")[2], stale)
     tables.close()
     postgres.stop()
     postgres.start()
-    assert heartbeat.requeue_dead(tables._database) == []
+    with database(pg_url) as opened:
+        assert requeue_dead(opened) == []
     assert alive(pg_url) == {"gone"}
 
 
 @pytest.mark.parametrize("text", ["a NUL \x00 in it", "ünïcödé \U0001f600"])
-async def test_any_text_comes_through(text, project, pg_url, messages_server):
+async def test_any_text_round_trip(text, project, pg_url, messages_server):
     async with working(pg_url), orchestrator(project, pg_url, enable_cache=False) as fleet:
         result = await fleet.execute_agent(AGENT, text)
     assert result.output == f"you said: {text}", result.error
 
 
-async def test_a_driver_that_drains_keeps_what_is_on_the_wire_and_takes_the_rest_back(
-    project, pg_url, monkeypatch, tables
-):
+async def test_drain_finishes_requests_in_flight(project, pg_url, monkeypatch, tables):
     with MessagesServer(answer=echo, time_to_first_token=0.5) as server:
         for name, value in server.environment().items():
             monkeypatch.setenv(name, value)
@@ -727,7 +736,7 @@ async def test_a_driver_that_drains_keeps_what_is_on_the_wire_and_takes_the_rest
     assert len(server.requests) == sum(result.success for result in results)
 
 
-async def test_a_driver_that_is_closed_ends_its_calls(project, pg_url, monkeypatch, tables):
+async def test_close_ends_calls(project, pg_url, monkeypatch, tables):
     with MessagesServer(time_to_first_token=60) as server:
         for name, value in server.environment().items():
             monkeypatch.setenv(name, value)
@@ -741,9 +750,7 @@ async def test_a_driver_that_is_closed_ends_its_calls(project, pg_url, monkeypat
     assert isinstance(result.error, ClosedError)
 
 
-async def test_a_worker_that_is_told_to_stop_twice_gives_back_what_is_on_the_wire(
-    project, pg_url, monkeypatch
-):
+async def test_second_stop_releases_calls(project, pg_url, monkeypatch):
     with MessagesServer(time_to_first_token=600) as server:
         for name, value in server.environment().items():
             monkeypatch.setenv(name, value)
@@ -760,6 +767,19 @@ async def test_a_worker_that_is_told_to_stop_twice_gives_back_what_is_on_the_wir
             call.cancel()
 
 
+async def test_worker_stops_while_database_is_away(pg_url, postgres):
+    worker = Worker(pg_url, grace_seconds=1)
+    running = asyncio.ensure_future(worker.run())
+    await asyncio.to_thread(until, lambda: worker.name is not None)
+    await asyncio.to_thread(postgres.stop)
+    try:
+        worker.stop()
+        with anyio.fail_after(40):
+            await running
+    finally:
+        await asyncio.to_thread(postgres.start)
+
+
 async def test_closes_while_database_is_away(project, pg_url, postgres, tables):
     fleet = orchestrator(project, pg_url)
     waiting = asyncio.ensure_future(fleet.execute_agent(AGENT, "anything"))
@@ -774,7 +794,7 @@ async def test_closes_while_database_is_away(project, pg_url, postgres, tables):
         await asyncio.to_thread(postgres.start)
 
 
-async def test_old_runs_are_removed_and_open_ones_stay(project, pg_url, messages_server, tables):
+async def test_prune_keeps_open_runs(project, pg_url, messages_server, tables):
     async with orchestrator(project, pg_url) as fleet:
         async with working(pg_url):
             await fleet.execute_multiple([(AGENT, "one"), (AGENT, "two")], run_id="old")
@@ -790,9 +810,7 @@ async def test_old_runs_are_removed_and_open_ones_stay(project, pg_url, messages
     ) == [(0,)]
 
 
-async def test_an_old_run_stays_while_new_answers_of_it_wait_for_their_driver(
-    project, pg_url, messages_server, tables
-):
+async def test_prune_keeps_undelivered_answers(project, pg_url, messages_server, tables):
     async with working(pg_url), orchestrator(project, pg_url) as fleet:
         await fleet.execute_multiple([(AGENT, "one")], run_id="old")
     with database(pg_url) as opened, opened.begin() as connection:

@@ -1,4 +1,4 @@
-"""What dies in a durable run, and what becomes of its calls: real processes, real signals, real Postgres."""
+"""What happens when workers, drivers or the database die: real processes, signals and servers."""
 
 import asyncio
 import json
@@ -13,19 +13,29 @@ from extras import missing
 if missing("durable"):
     pytest.skip(missing("durable"), allow_module_level=True)
 
-from durable import AGENT, STRANGE, WorkerProcess, alive, crew, drive, echo, orchestrator, rows, until
+from durable import (
+    AGENT,
+    STRANGE,
+    WorkerProcess,
+    alive,
+    drive,
+    echo,
+    orchestrator,
+    rows,
+    until,
+    worker_processes,
+)
 
 from claude_force.errors import WorkerError
-from claude_force.limits.call_context import CallContext
 from claude_force.testing import MessagesServer
 
-# From the kill until all calls of the worker are in the queue again; it counts as dead after five.
+# From the kill until all calls of the worker are requeued; it counts as dead after five seconds.
 RECOVERED_SECONDS = 10
 
 
 @pytest.fixture
 def slow_server(monkeypatch):
-    """Answers take a while, so that there is something to kill."""
+    """A server that answers after a while, so that there is something to kill."""
     with MessagesServer(answer=echo, time_to_first_token=0.2) as server:
         for name, value in server.environment().items():
             monkeypatch.setenv(name, value)
@@ -39,17 +49,17 @@ def rounds(soak):
 
 
 async def ready(fleet, url, *names):
-    """Returns when workers of these names take calls."""
+    """Waits until workers of these names take calls."""
     await asyncio.to_thread(until, lambda: set(names) <= alive(url), "the workers are there")
 
 
 def names_of(turn):
-    """Of the workers of one round: a name whose worker was killed a moment ago can't be taken at once."""
+    """Returns names for one round: the name of a killed worker is not free at once."""
     return f"a{turn}", f"b{turn}"
 
 
 def under_way(url, worker):
-    """How many calls the worker has begun whose result is not written."""
+    """Returns how many calls the worker has started that have no result."""
     query = (
         "SELECT count(*) FROM claude_force.cf_calls WHERE worker = :worker AND id NOT IN "
         "(SELECT id FROM claude_force.cf_results)"
@@ -58,24 +68,24 @@ def under_way(url, worker):
 
 
 def sent(server, count):
-    """Returns when the server has got more than so many requests."""
+    """Waits until the server has received more than so many requests."""
     until(lambda: len(server.requests) > count, "requests are sent")
 
 
-async def made(fleet):
-    """Makes the tables."""
+async def create_tables(fleet):
+    """Creates the tables."""
     await fleet.explain_miss(AGENT, "anything")
 
 
-async def test_rows_of_a_killed_worker_are_made_by_the_other(rounds, project, pg_url, tmp_path, slow_server):
+async def test_requeues_rows_of_killed_worker(rounds, project, pg_url, tmp_path, slow_server):
     count = 200
     for turn in rounds:
         tasks = [(AGENT, f"row {number} of turn {turn}") for number in range(count)]
         before = len(slow_server.requests)
         enough = random.Random(turn).randrange(20, 150)
         async with orchestrator(project, pg_url) as fleet:
-            await made(fleet)
-            with crew(pg_url, tmp_path, *names_of(turn)) as (first, second):
+            await create_tables(fleet)
+            with worker_processes(pg_url, tmp_path, *names_of(turn)) as (first, second):
                 await ready(fleet, pg_url, *names_of(turn))
                 running = asyncio.ensure_future(fleet.execute_multiple(tasks))
                 await asyncio.to_thread(sent, slow_server, before + enough)
@@ -92,20 +102,20 @@ async def test_rows_of_a_killed_worker_are_made_by_the_other(rounds, project, pg
         assert took < RECOVERED_SECONDS
 
 
-async def test_concurrent_chains_never_swap_their_answers(rounds, project, pg_url, tmp_path, slow_server):
+async def test_chains_never_swap_answers(rounds, project, pg_url, tmp_path, slow_server):
     async def chain(fleet, run, number):
         text = f"chain {number}"
         for step in range(4):
-            context = CallContext(call_id=f"{run}:{number}-{step}")
-            result = await fleet._calls.execute(context, AGENT, f"{text} step {step}")
+            run_id = f"{run}-{number}-{step}"
+            (result,) = await fleet.execute_multiple([(AGENT, f"{text} step {step}")], run_id=run_id)
             assert result.output == f"you said: {text} step {step}"
             text = result.output
         return text
 
     for turn in rounds:
         async with orchestrator(project, pg_url, enable_cache=False) as fleet:
-            await made(fleet)
-            with crew(pg_url, tmp_path, *names_of(turn)) as (first, second):
+            await create_tables(fleet)
+            with worker_processes(pg_url, tmp_path, *names_of(turn)) as (first, second):
                 await ready(fleet, pg_url, *names_of(turn))
                 before = len(slow_server.requests)
                 running = asyncio.gather(*(chain(fleet, f"chains-{turn}", number) for number in range(8)))
@@ -118,7 +128,7 @@ async def test_concurrent_chains_never_swap_their_answers(rounds, project, pg_ur
 
 
 def with_graph(config, layers, wide):
-    """A workflow of `layers * wide` steps; each needs two of the layer before. Returns their tasks."""
+    """Adds a workflow of layers, each step of which needs two of the layer before. Returns its tasks."""
     steps = []
     for number in range(layers * wide):
         layer, place = divmod(number, wide)
@@ -131,13 +141,13 @@ def with_graph(config, layers, wide):
     return [step["task"] for step in steps]
 
 
-async def test_steps_of_a_killed_worker_are_made_by_the_other(rounds, project, pg_url, tmp_path, slow_server):
+async def test_requeues_steps_of_killed_worker(rounds, project, pg_url, tmp_path, slow_server):
     tasks = with_graph(project, layers=5, wide=6)
     for turn in rounds:
         before = len(slow_server.requests)
         async with orchestrator(project, pg_url, enable_cache=False) as fleet:
-            await made(fleet)
-            with crew(pg_url, tmp_path, *names_of(turn)) as (first, second):
+            await create_tables(fleet)
+            with worker_processes(pg_url, tmp_path, *names_of(turn)) as (first, second):
                 await ready(fleet, pg_url, *names_of(turn))
                 running = asyncio.ensure_future(fleet.execute_workflow("wide", f"turn {turn}"))
                 await asyncio.to_thread(sent, slow_server, before + random.Random(turn).randrange(3, 24))
@@ -151,10 +161,10 @@ async def test_steps_of_a_killed_worker_are_made_by_the_other(rounds, project, p
         assert len(slow_server.requests) - before <= len(tasks) + lost
 
 
-async def test_calls_of_a_killed_driver_go_on_and_are_collected(project, pg_url, tmp_path, slow_server):
+async def test_collects_after_killed_driver(project, pg_url, tmp_path, slow_server):
     async with orchestrator(project, pg_url) as fleet:
-        await made(fleet)
-    with crew(pg_url, tmp_path, "a"):
+        await create_tables(fleet)
+    with worker_processes(pg_url, tmp_path, "a"):
         first = drive(project, pg_url, "one-run", 60)
         seen = [json.loads(first.stdout.readline()) for _ in range(15)]
         first.kill()
@@ -166,18 +176,16 @@ async def test_calls_of_a_killed_driver_go_on_and_are_collected(project, pg_url,
     assert sorted(result["index"] for result in results) == list(range(60))
     assert all(result["output"] == f"you said: row {result['index']}" for result in results)
     assert len(slow_server.requests) == 60
-    # What the first one was told is no cost of the second; the rest is.
+    # Results that the first driver received cost the second one nothing.
     assert all(result["cost"] == 0 if result["cached"] else result["cost"] > 0 for result in results)
     assert {result["index"] for result in results if result["cached"]} & {result["index"] for result in seen}
 
 
-async def test_a_run_goes_on_after_its_database_was_restarted(
-    project, postgres, pg_url, tmp_path, slow_server
-):
+async def test_survives_database_crash(project, postgres, pg_url, tmp_path, slow_server):
     tasks = [(AGENT, f"row {number}") for number in range(150)]
     async with orchestrator(project, pg_url) as fleet:
-        await made(fleet)
-        with crew(pg_url, tmp_path, "a", "b"):
+        await create_tables(fleet)
+        with worker_processes(pg_url, tmp_path, "a", "b"):
             await ready(fleet, pg_url, "a", "b")
             running = asyncio.ensure_future(fleet.execute_multiple(tasks))
             await asyncio.to_thread(sent, slow_server, 40)
@@ -191,19 +199,17 @@ async def test_a_run_goes_on_after_its_database_was_restarted(
     assert len(slow_server.requests) <= 150 + in_flight
 
 
-async def test_the_first_answer_counts_where_a_worker_was_wrongly_taken_for_dead(
-    project, pg_url, tmp_path, slow_server
-):
+async def test_frozen_worker_goes_on(project, pg_url, tmp_path, slow_server):
     tasks = [(AGENT, f"row {number}") for number in range(60)]
     async with orchestrator(project, pg_url) as fleet:
-        await made(fleet)
-        with crew(pg_url, tmp_path, "a", "b") as (first, _):
+        await create_tables(fleet)
+        with worker_processes(pg_url, tmp_path, "a", "b") as (first, _):
             await ready(fleet, pg_url, "a", "b")
             running = asyncio.ensure_future(fleet.execute_multiple(tasks, run_id="paused"))
             await asyncio.to_thread(sent, slow_server, 25)
             first.pause()
             results = await running
-            first.go_on()
+            first.resume()
             await ready(fleet, pg_url, "a")
             assert first.process.poll() is None
 
@@ -214,11 +220,11 @@ async def test_the_first_answer_counts_where_a_worker_was_wrongly_taken_for_dead
     assert kept == [(60, 60)]
 
 
-async def test_a_worker_that_is_told_to_stop_loses_nothing(project, pg_url, tmp_path, slow_server):
+async def test_stopped_worker_loses_nothing(project, pg_url, tmp_path, slow_server):
     tasks = [(AGENT, f"row {number}") for number in range(100)]
     async with orchestrator(project, pg_url) as fleet:
-        await made(fleet)
-        with crew(pg_url, tmp_path, "a", "b") as (first, _):
+        await create_tables(fleet)
+        with worker_processes(pg_url, tmp_path, "a", "b") as (first, _):
             await ready(fleet, pg_url, "a", "b")
             running = asyncio.ensure_future(fleet.execute_multiple(tasks))
             await asyncio.to_thread(sent, slow_server, 30)
@@ -230,37 +236,33 @@ async def test_a_worker_that_is_told_to_stop_loses_nothing(project, pg_url, tmp_
     assert len(slow_server.requests) == 100
 
 
-async def test_a_worker_that_is_told_to_stop_before_its_first_request_signs_off(
-    project, pg_url, tmp_path, slow_server
-):
+async def test_stop_before_first_request(project, pg_url, tmp_path, slow_server):
     async with orchestrator(project, pg_url) as fleet:
-        await made(fleet)
-        with crew(pg_url, tmp_path, "a", program=(STRANGE, "slow_start")) as (first,):
+        await create_tables(fleet)
+        with worker_processes(pg_url, tmp_path, "a", program=(STRANGE, "slow_start")) as (first,):
             running = asyncio.ensure_future(fleet.execute_agent(AGENT, "x"))
             await asyncio.to_thread(until, lambda: "loads the prices" in first.text())
             code = await asyncio.to_thread(first.stop)
             assert (code, alive(pg_url)) == (0, set()), first.text()
         assert under_way(pg_url, "a") == 0
-        with crew(pg_url, tmp_path, "b"):
+        with worker_processes(pg_url, tmp_path, "b"):
             result = await running
 
     assert result.success and len(slow_server.requests) == 1
 
 
-async def test_a_call_that_kills_its_workers_fails_and_takes_no_other_with_it(
-    project, pg_url, tmp_path, slow_server
-):
+async def test_poisonous_call_fails_alone(project, pg_url, tmp_path, slow_server):
     tasks = [(AGENT, f"row {number}") for number in range(12)]
     tasks.insert(6, (AGENT, "poison"))
     ended = threading.Event()
 
     def keep_running():
         while not ended.is_set():
-            with crew(pg_url, tmp_path, "weak", program=(STRANGE, "poisoned")) as (worker,):
+            with worker_processes(pg_url, tmp_path, "weak", program=(STRANGE, "poisoned")) as (worker,):
                 until(lambda: ended.is_set() or worker.process.poll() is not None, seconds=60)
 
     async with orchestrator(project, pg_url, enable_cache=False) as fleet:
-        await made(fleet)
+        await create_tables(fleet)
         manager = asyncio.ensure_future(asyncio.to_thread(keep_running))
         try:
             results = await fleet.execute_multiple(tasks)
@@ -273,19 +275,17 @@ async def test_a_call_that_kills_its_workers_fails_and_takes_no_other_with_it(
     assert all(result.success for result in results)
 
 
-async def test_a_worker_whose_clock_is_wrong_by_an_hour_works_as_any_other(
-    project, pg_url, tmp_path, slow_server
-):
+async def test_tolerates_wrong_clock(project, pg_url, tmp_path, slow_server):
     tasks = [(AGENT, f"row {number}") for number in range(40)]
     async with orchestrator(project, pg_url, deadline_seconds=60) as fleet:
-        await made(fleet)
-        with crew(pg_url, tmp_path, "right") as (right,), crew(
+        await create_tables(fleet)
+        with worker_processes(pg_url, tmp_path, "right") as (right,), worker_processes(
             pg_url, tmp_path, "wrong", program=(STRANGE, "wrong_clock")
         ) as (wrong,):
             await ready(fleet, pg_url, "right", "wrong")
             results = await fleet.execute_multiple(tasks)
             again = await fleet.execute_multiple(tasks)
-            # Longer than it takes to be taken for dead.
+            # Longer than it takes to be declared dead.
             await asyncio.sleep(7)
             assert alive(pg_url) == {"right", "wrong"}
 
@@ -295,10 +295,10 @@ async def test_a_worker_whose_clock_is_wrong_by_an_hour_works_as_any_other(
     assert "taken for dead" not in right.text() + wrong.text()
 
 
-async def test_calls_of_one_version_wait_for_workers_of_that_version(project, pg_url, tmp_path, slow_server):
+async def test_waits_for_same_version(project, pg_url, tmp_path, slow_server):
     async with orchestrator(project, pg_url) as fleet:
-        await made(fleet)
-        with crew(pg_url, tmp_path, "other", program=(STRANGE, "other_version")):
+        await create_tables(fleet)
+        with worker_processes(pg_url, tmp_path, "other", program=(STRANGE, "other_version")):
             await ready(fleet, pg_url, "other")
             running = asyncio.ensure_future(fleet.execute_agent(AGENT, "for this version"))
             await asyncio.sleep(1)
@@ -312,13 +312,13 @@ async def test_calls_of_one_version_wait_for_workers_of_that_version(project, pg
     assert result.success and len(slow_server.requests) == 1
 
 
-def test_on_sqlite_a_killed_run_pays_again_only_for_what_was_under_way(project, tmp_path, slow_server):
+def test_killed_sqlite_run_resumes(project, tmp_path, slow_server):
     url = f"sqlite:///{tmp_path}/runs.db"
     first = drive(project, url, "one-run", 60)
     seen = [json.loads(first.stdout.readline()) for _ in range(25)]
     first.kill()
     first.communicate()
-    # On the wire, or answered and not yet written.
+    # In flight, or answered and not saved yet.
     lost = len(slow_server.requests) - rows(url, "SELECT count(*) FROM cf_results")[0][0]
     assert 0 <= lost <= 20
     output = drive(project, url, "one-run", 60).communicate(timeout=60)[0]
@@ -330,7 +330,7 @@ def test_on_sqlite_a_killed_run_pays_again_only_for_what_was_under_way(project, 
     assert len(seen) == 25
 
 
-def test_a_file_of_sqlite_is_one_processs_at_a_time(project, tmp_path, slow_server):
+def test_sqlite_file_is_exclusive(project, tmp_path, slow_server):
     url = f"sqlite:///{tmp_path}/runs.db"
     first = drive(project, url, "one", 2_000)
     first.stdout.readline()

@@ -1,7 +1,8 @@
-"""What workers share in Postgres: pace, budgets, answers. Time is the database's, and set by hand here."""
+"""What workers share in Postgres: pace, budgets, answers. Tests move the database's time by hand."""
 
 import asyncio
 import contextlib
+import time
 import uuid
 
 import pytest
@@ -11,7 +12,7 @@ if missing("durable"):
     pytest.skip(missing("durable"), allow_module_level=True)
 
 import sqlalchemy as sa
-from durable import AGENT, alive, crew, database, echo, orchestrator, rows, until, working
+from durable import AGENT, alive, database, echo, orchestrator, rows, until, worker_processes, working
 from fleet import MODEL, ended
 
 from claude_force.durable.calls import SaveResult, StartCall
@@ -31,7 +32,7 @@ NOTHING = [None, None, None]
 
 @pytest.fixture
 def messages_server(monkeypatch):
-    """A stand-in whose answers cost what they may cost at most, or nearly so."""
+    """A server whose answers cost nearly their maximum."""
     with MessagesServer(answer=echo, output_tokens=100) as server:
         for name, value in server.environment().items():
             monkeypatch.setenv(name, value)
@@ -47,27 +48,27 @@ def made(pg_url):
 
 
 @pytest.fixture
-def desk(made):
-    """Jobs on it, without a thread."""
+def limiter(made):
+    """Executes operations at once."""
 
-    class Now:
-        def submit(self, op):
+    class Limiter:
+        def do(self, op):
             with made.autocommit() as connection:
-                return type(op).execute_batch(made, connection, [op])[0]
+                return op.execute(made, connection)
 
         def earlier(self, seconds):
-            """As if so many seconds had passed."""
+            """Moves the database's time by so many seconds."""
             with made.begin() as connection:
                 connection.execute(sa.text("UPDATE claude_force.cf_buckets SET at = at - :s"), {"s": seconds})
                 connection.execute(
                     sa.text("UPDATE claude_force.cf_pauses SET until = until - :s"), {"s": seconds}
                 )
 
-    return Now()
+    return Limiter()
 
 
-def admit(need=TokenCost(), worst=0, budgets=(), life="one", model=MODEL):  # noqa: B008
-    return Admit(uuid.uuid4().hex, life, model, need, worst, tuple(budgets))
+def admit(need=TokenCost(), worst=0, budgets=(), incarnation="one", model=MODEL):  # noqa: B008
+    return Admit(uuid.uuid4().hex, incarnation, model, need, worst, tuple(budgets))
 
 
 def settle(admission, used=TokenCost(), spent=0, limits=NOTHING, left=NOTHING, pause=0.0):  # noqa: B008
@@ -88,100 +89,102 @@ def state(made, identity):
         return tuple(connection.execute(found).one())
 
 
-def test_without_limits_an_attempt_goes_at_once(desk):
-    assert desk.submit(admit()) == 0
+def test_admits_without_limits(limiter):
+    assert limiter.do(admit()) == 0
 
 
-def test_a_limit_set_by_hand_is_spread_over_the_minute(desk):
-    desk.submit(SetRates(Rates(requests=60)))
-    first = [desk.submit(admit()) for _ in range(6)]
-    wait = desk.submit(admit())
-    assert first == [0] * 6 and wait == pytest.approx(1.0, abs=0.2)
-    desk.earlier(1.1)
-    assert desk.submit(admit()) == 0
+def test_spreads_set_rate_over_minute(limiter):
+    limiter.do(SetRates(Rates(requests=60)))
+    began = time.monotonic()
+    first = [limiter.do(admit()) for _ in range(6)]
+    wait = limiter.do(admit())
+    # The bucket fills up while the test asks.
+    assert first == [0] * 6 and 0.99 - (time.monotonic() - began) <= wait <= 1.0
+    limiter.earlier(1.1)
+    assert limiter.do(admit()) == 0
 
 
-def test_models_share_what_is_set_by_hand(desk):
-    desk.submit(SetRates(Rates(requests=10)))
-    assert desk.submit(admit(model="one")) == 0
-    assert desk.submit(admit(model="other")) > 5
+def test_models_share_set_rates(limiter):
+    limiter.do(SetRates(Rates(requests=10)))
+    assert limiter.do(admit(model="one")) == 0
+    assert limiter.do(admit(model="other")) > 5
 
 
-def test_what_headers_tell_holds_for_their_model(desk):
+def test_header_limits_apply_to_model(limiter):
     first = admit()
-    desk.submit(first)
-    desk.submit(settle(first, limits=[600.0, None, None], left=[31.0, None, None]))
-    assert desk.submit(admit()) == 0
-    assert desk.submit(admit()) > 0
-    assert desk.submit(admit(model="other")) == 0
+    limiter.do(first)
+    limiter.do(settle(first, limits=[600.0, None, None], left=[31.0, None, None]))
+    assert limiter.do(admit()) == 0
+    assert limiter.do(admit()) > 0
+    assert limiter.do(admit(model="other")) == 0
 
 
-def test_what_is_under_way_is_taken_off_a_limit_that_is_learned(desk):
+def test_learned_limit_counts_in_flight(limiter):
     others = [admit() for _ in range(20)]
     first = admit()
     for one in (*others, first):
-        desk.submit(one)
-    desk.submit(settle(first, limits=[60.0, None, None], left=[21.0, None, None]))
-    assert desk.submit(admit()) == pytest.approx(3.0, abs=1.5)
+        limiter.do(one)
+    limiter.do(settle(first, limits=[60.0, None, None], left=[21.0, None, None]))
+    assert limiter.do(admit()) == pytest.approx(3.0, abs=1.5)
 
 
-def test_tokens_that_were_not_used_are_given_back(desk):
-    desk.submit(SetRates(Rates(input_tokens=1000)))
+def test_returns_unused_tokens(limiter):
+    limiter.do(SetRates(Rates(input_tokens=1000)))
     first = admit(TokenCost(1, 100, 0))
-    assert desk.submit(first) == 0 and desk.submit(admit(TokenCost(1, 50, 0))) > 0
-    desk.submit(settle(first, used=TokenCost(1, 20, 0)))
-    assert desk.submit(admit(TokenCost(1, 50, 0))) == 0
+    assert limiter.do(first) == 0 and limiter.do(admit(TokenCost(1, 50, 0))) > 0
+    limiter.do(settle(first, used=TokenCost(1, 20, 0)))
+    assert limiter.do(admit(TokenCost(1, 50, 0))) == 0
 
 
-def test_one_workers_429_pauses_all(desk):
-    first = admit(life="one")
-    desk.submit(first)
-    desk.submit(settle(first, pause=7.0))
-    assert desk.submit(admit(life="other", model="other")) == pytest.approx(7.0, abs=0.5)
-    desk.earlier(7.5)
-    assert desk.submit(admit(life="other")) == 0
+def test_429_pauses_all_workers(limiter):
+    first = admit(incarnation="one")
+    limiter.do(first)
+    limiter.do(settle(first, pause=7.0))
+    assert limiter.do(admit(incarnation="other", model="other")) == pytest.approx(7.0, abs=0.5)
+    limiter.earlier(7.5)
+    assert limiter.do(admit(incarnation="other")) == 0
 
 
-def test_an_attempt_that_is_asked_for_twice_is_counted_once(desk, made):
+def test_admits_repeated_attempt_once(limiter, made):
     identity = budget(made, 100)
     first = admit(worst=60, budgets=[identity])
-    assert desk.submit(first) == 0 and desk.submit(first) == 0
+    assert limiter.do(first) == 0 and limiter.do(first) == 0
     assert state(made, identity) == (0, 60)
-    desk.submit(settle(first, spent=10))
-    desk.submit(settle(first, spent=10))
+    limiter.do(settle(first, spent=10))
+    limiter.do(settle(first, spent=10))
     assert state(made, identity) == (10, 0)
 
 
-def test_a_budget_holds_what_is_reserved_and_what_is_spent(desk, made):
+def test_budget_holds_reserved_and_spent(limiter, made):
     identity = budget(made, 100)
     first = admit(worst=60, budgets=[identity])
-    assert desk.submit(first) == 0
-    # Others may give back enough of it; then nobody can.
-    assert desk.submit(admit(worst=60, budgets=[identity])) > 0
-    desk.submit(settle(first, spent=50))
-    assert desk.submit(admit(worst=60, budgets=[identity])) == EXCEEDED
-    assert desk.submit(admit(worst=50, budgets=[identity])) == 0
+    assert limiter.do(first) == 0
+    # The reserved amount may be returned; the spent one never is.
+    assert limiter.do(admit(worst=60, budgets=[identity])) > 0
+    limiter.do(settle(first, spent=50))
+    assert limiter.do(admit(worst=60, budgets=[identity])) == EXCEEDED
+    assert limiter.do(admit(worst=50, budgets=[identity])) == 0
 
 
-def test_what_a_dead_worker_had_reserved_counts_at_its_worst(desk, made):
+def test_charges_dead_workers_attempts(limiter, made):
     identity = budget(made, 100)
     for _ in range(2):
-        desk.submit(admit(worst=20, budgets=[identity], life="dead"))
-    mine = admit(worst=20, budgets=[identity], life="alive")
-    desk.submit(mine)
+        limiter.do(admit(worst=20, budgets=[identity], incarnation="dead"))
+    mine = admit(worst=20, budgets=[identity], incarnation="alive")
+    limiter.do(mine)
     with made.begin() as connection:
         assert connection.execute(sa.text("SELECT claude_force.cf_bury('dead')")).scalar() == 2
     assert state(made, identity) == (40, 20)
 
 
-async def test_a_budget_is_one_for_all_workers(project, pg_url, tmp_path, monkeypatch):
+async def test_workers_share_budget(project, pg_url, tmp_path, monkeypatch):
     with MessagesServer(answer=echo, output_tokens=100) as server:
         for name, value in server.environment().items():
             monkeypatch.setenv(name, value)
         tasks = [(AGENT, f"row {number}") for number in range(60)]
         async with orchestrator(project, pg_url, enable_cache=False) as fleet:
-            await fleet.explain_miss(AGENT, "makes the tables")
-            with crew(pg_url, tmp_path, "a", "b"):
+            await fleet.explain_miss(AGENT, "creates the tables")
+            with worker_processes(pg_url, tmp_path, "a", "b"):
                 await asyncio.to_thread(until, lambda: alive(pg_url) == {"a", "b"})
                 one = await fleet.execute_agent(AGENT, "what does it cost?", max_tokens=100)
                 options = {"max_tokens": 100, "budget_usd": 20.5 * one.cost}
@@ -191,14 +194,12 @@ async def test_a_budget_is_one_for_all_workers(project, pg_url, tmp_path, monkey
     refused = [result.error for result in results if not result.success]
     assert spent <= options["budget_usd"]
     assert refused and all(isinstance(error, BudgetExceededError) for error in refused)
-    # A reservation is a little above what a call costs in the end: the last call or two find no room.
+    # A reservation slightly exceeds a call's cost: the last call or two find no room.
     assert sum(result.success for result in results) >= 17
     assert rows(pg_url, "SELECT reserved FROM claude_force.cf_budgets") == [(0,)]
 
 
-async def test_identical_calls_that_a_budget_has_no_room_for_are_handed_over_once(
-    project, pg_url, messages_server
-):
+async def test_enqueues_unaffordable_call_once(project, pg_url, messages_server):
     tasks = [(AGENT, "the same")] * 20
     async with working(pg_url), orchestrator(project, pg_url) as fleet:
         results = await fleet.execute_multiple(tasks, budget_usd=1e-6, max_tokens=100)
@@ -206,15 +207,15 @@ async def test_identical_calls_that_a_budget_has_no_room_for_are_handed_over_onc
     assert rows(pg_url, "SELECT count(*) FROM claude_force.cf_calls") == [(1,)]
 
 
-def test_what_a_worker_had_reserved_that_is_not_even_listed_counts_at_its_worst(desk, made):
+def test_charges_unlisted_workers_attempts(limiter, made):
     identity = budget(made, 100)
-    desk.submit(admit(worst=20, budgets=[identity], life="unknown"))
+    limiter.do(admit(worst=20, budgets=[identity], incarnation="unknown"))
     requeue_dead(made, orphans=True)
     assert state(made, identity) == (20, 0)
 
 
-class TestABudgetOfARunThatIsBegunAgain:
-    """By another driver, as after the end of the first: what was paid for it is paid."""
+class TestBudgetOfResumedRun:
+    """Resumed by another driver: what the first one paid counts."""
 
     ROOM = 20
 
@@ -224,11 +225,11 @@ class TestABudgetOfARunThatIsBegunAgain:
             yield fleet
 
     async def options(self, fleet):
-        """Room for so many calls."""
+        """Returns options with a budget for ROOM calls."""
         one = await fleet.execute_agent(AGENT, "what does it cost?", max_tokens=100)
         return {"max_tokens": 100, "budget_usd": (self.ROOM + 0.5) * one.cost, "run_id": "again"}
 
-    async def test_answers_that_nobody_was_told_of_count(self, fleet, project, pg_url, messages_server):
+    async def test_counts_undelivered_answers(self, fleet, project, pg_url, messages_server):
         options, tasks = await self.options(fleet), [(AGENT, f"row {number}") for number in range(40)]
         before = len(messages_server.requests)
         await fleet.execute_multiple(tasks[:10], **{**options, "budget_usd": None})
@@ -241,24 +242,24 @@ class TestABudgetOfARunThatIsBegunAgain:
         assert sum(result.cost or 0.0 for result in results) <= options["budget_usd"]
         assert len(messages_server.requests) - before <= self.ROOM
 
-    async def test_what_the_first_driver_left_in_the_queue_counts(self, project, pg_url, messages_server):
+    async def test_counts_queued_calls(self, project, pg_url, messages_server):
         tasks = [(AGENT, f"row {number}") for number in range(40)]
         async with orchestrator(project, pg_url, enable_cache=False) as fleet:
             async with working(pg_url):
                 options = await self.options(fleet)
             generous = {**options, "budget_usd": 1000}
             first = asyncio.ensure_future(fleet.execute_multiple(tasks, **generous))
-            await asyncio.to_thread(until, lambda: handed_over(pg_url, generous["budget_usd"]) == 40)
+            await asyncio.to_thread(until, lambda: enqueued(pg_url, generous["budget_usd"]) == 40)
             async with orchestrator(project, pg_url, enable_cache=False) as other:
                 second = asyncio.ensure_future(other.execute_multiple(tasks, **options))
-                await asyncio.to_thread(until, lambda: handed_over(pg_url, options["budget_usd"]) == 40)
+                await asyncio.to_thread(until, lambda: enqueued(pg_url, options["budget_usd"]) == 40)
                 async with working(pg_url):
                     results = await second
                     await first
         assert sum(result.success for result in results) <= self.ROOM
         assert len(messages_server.requests) <= 1 + self.ROOM
 
-    async def test_an_answer_is_charged_once_whoever_asks_again(self, fleet, project, pg_url):
+    async def test_charges_answer_once(self, fleet, project, pg_url):
         options = {**await self.options(fleet), "run_id": "once"}
         for _ in range(2):
             (result,) = await fleet.execute_multiple([(AGENT, "a row")], **options)
@@ -267,8 +268,8 @@ class TestABudgetOfARunThatIsBegunAgain:
         assert charged == [(to_nano_usd(options["budget_usd"]), to_nano_usd(result.saved_cost))]
 
 
-def handed_over(url, usd):
-    """How many queued calls are to be charged to the budget of so much."""
+def enqueued(url, usd):
+    """Returns how many calls a budget of so much pays for."""
     query = (
         "SELECT count(*) FROM claude_force.cf_calls AS one JOIN claude_force.cf_budgets AS budget "
         "ON position(budget.id IN one.body) > 0 WHERE budget.most = :most"
@@ -281,9 +282,7 @@ def change(url, statement):
         connection.execute(sa.text(statement))
 
 
-async def test_on_sqlite_answers_that_nobody_was_told_of_count_for_the_budget(
-    project, tmp_path, messages_server
-):
+async def test_sqlite_counts_undelivered_answers(project, tmp_path, messages_server):
     url, tasks = f"sqlite:///{tmp_path}/runs.db", [(AGENT, f"row {number}") for number in range(5)]
     async with orchestrator(project, url, enable_cache=False, budget_usd=100) as fleet:
         await fleet.execute_multiple(tasks, run_id="again")
@@ -317,16 +316,16 @@ async def test_sqlite_charges_cancelled_delivery(project, tmp_path, messages_ser
         assert fleet.spent_usd == pytest.approx(spent)
 
 
-async def test_two_workers_keep_one_rate_limit(project, pg_url, tmp_path, monkeypatch):
+async def test_workers_share_learned_limit(project, pg_url, tmp_path, monkeypatch):
     limit = RateLimit(requests_per_minute=600)
-    # Each has more on the wire than the other can know of by itself.
+    # Each has many requests in flight that the other can't see.
     with MessagesServer(answer=echo, rate_limit=limit, time_to_first_token=0.3) as server:
         for name, value in server.environment().items():
             monkeypatch.setenv(name, value)
         tasks = [(AGENT, f"row {number}") for number in range(640)]
         async with orchestrator(project, pg_url, enable_cache=False) as fleet:
-            await fleet.explain_miss(AGENT, "makes the tables")
-            with crew(pg_url, tmp_path, "a", "b", options=("--concurrency", "60")):
+            await fleet.explain_miss(AGENT, "creates the tables")
+            with worker_processes(pg_url, tmp_path, "a", "b", options=("--concurrency", "60")):
                 await asyncio.to_thread(until, lambda: alive(pg_url) == {"a", "b"})
                 results = await fleet.execute_multiple(tasks)
         refused = len(server.requests) - sum(result.success for result in results)
@@ -337,22 +336,22 @@ async def test_two_workers_keep_one_rate_limit(project, pg_url, tmp_path, monkey
     assert rows(pg_url, learned) == [(600.0,)]
 
 
-async def test_a_limit_that_each_of_two_workers_is_given_is_one_limit(project, pg_url, tmp_path, monkeypatch):
-    # No headers tell of a limit: a worker knows of the other's requests by the database alone.
+async def test_workers_share_given_rate(project, pg_url, tmp_path, monkeypatch):
+    # Without limit headers a worker knows of the other's requests only through the database.
     with MessagesServer(answer=echo) as server:
         for name, value in server.environment().items():
             monkeypatch.setenv(name, value)
         tasks = [(AGENT, f"row {number}") for number in range(100)]
         async with orchestrator(project, pg_url, enable_cache=False) as fleet:
-            await fleet.explain_miss(AGENT, "makes the tables")
+            await fleet.explain_miss(AGENT, "creates the tables")
             options = ("--concurrency", "60", "--rpm", "600")
-            with crew(pg_url, tmp_path, "a", "b", options=options):
+            with worker_processes(pg_url, tmp_path, "a", "b", options=options):
                 await asyncio.to_thread(until, lambda: alive(pg_url) == {"a", "b"})
                 results = await fleet.execute_multiple(tasks)
 
     assert all(result.success for result in results)
     at = sorted(received.at for received in server.requests)
-    # A bucket of six seconds' worth, and ten a second; some arrive together that were not admitted together.
+    # Six seconds' worth at once, then ten a second; with some tolerance for arrival times.
     most = max(
         last - first + 1 - 10 * (at[last] - at[first]) for first in range(100) for last in range(first, 100)
     )
@@ -370,49 +369,49 @@ def keep(cache, task="a task", response="an answer"):
     return cache.set_many([answer])
 
 
-def test_what_one_machine_keeps_another_finds(cache, made):
+def test_machines_share_answers(cache, made):
     keep(cache)
-    hit = SharedCache(made, 1, 1).get(AGENT, "a task", MODEL)
+    hit = SharedCache(made, 1, 1).get(AGENT, "a task", MODEL, {})
     assert hit["response"] == "an answer" and hit["estimated_cost"] == 0.5 and hit["cached"]
-    assert cache.get(AGENT, "another task", MODEL) is None
+    assert cache.get(AGENT, "another task", MODEL, {}) is None
 
 
-def test_machines_with_secrets_of_their_own_have_answers_of_their_own(cache, made, monkeypatch):
+def test_secrets_separate_answers(cache, made, monkeypatch):
     keep(cache)
     monkeypatch.setenv("CLAUDE_CACHE_SECRET", "another secret of another machine")
     other = SharedCache(made, 1, 1)
-    assert other.get(AGENT, "a task", MODEL) is None
+    assert other.get(AGENT, "a task", MODEL, {}) is None
     keep(other, response="the other one's")
-    assert cache.get(AGENT, "a task", MODEL)["response"] == "an answer"
+    assert cache.get(AGENT, "a task", MODEL, {})["response"] == "an answer"
     assert other.forged == 0
 
 
-def test_a_forged_answer_is_removed_and_a_miss(cache, made):
+def test_removes_forged_answer(cache, made):
     keep(cache)
     with made.begin() as connection:
         connection.execute(sa.text("UPDATE claude_force.cf_answers SET sealed = set_byte(sealed, 150, 7)"))
-    assert cache.get(AGENT, "a task", MODEL) is None and cache.forged == 1
+    assert cache.get(AGENT, "a task", MODEL, {}) is None and cache.forged == 1
     with made.begin() as connection:
         assert connection.execute(sa.text("SELECT count(*) FROM claude_force.cf_answers")).scalar() == 0
 
 
-def test_an_answer_under_another_key_is_a_forgery(cache, made):
+def test_swapped_key_is_forgery(cache, made):
     keep(cache, "one")
     keep(cache, "two", "the answer to two")
     with made.begin() as connection:
         newest = "(SELECT sealed FROM claude_force.cf_answers ORDER BY used DESC LIMIT 1)"
         connection.execute(sa.text(f"UPDATE claude_force.cf_answers SET sealed = {newest}"))
-    assert cache.get(AGENT, "one", MODEL) is None
+    assert cache.get(AGENT, "one", MODEL, {}) is None
 
 
-def test_an_answer_grows_old_by_the_databases_clock(cache, made, monkeypatch):
+def test_ages_by_database_clock(cache, made, monkeypatch):
     monkeypatch.setattr("time.time", lambda: 0.0)
     keep(cache)
-    assert cache.get(AGENT, "a task", MODEL)["cache_age_seconds"] < 60
-    assert SharedCache(made, ttl_hours=1e-9, max_size_mb=1).get(AGENT, "a task", MODEL) is None
+    assert cache.get(AGENT, "a task", MODEL, {})["cache_age_seconds"] < 60
+    assert SharedCache(made, ttl_hours=1e-9, max_size_mb=1).get(AGENT, "a task", MODEL, {}) is None
 
 
-async def test_how_long_an_answer_is_good_for_can_be_changed_at_any_time(project, pg_url, messages_server):
+async def test_ttl_can_change(project, pg_url, messages_server):
     async with working(pg_url), orchestrator(project, pg_url) as fleet:
         await fleet.execute_agent(AGENT, "a task")
         before = await fleet.explain_miss(AGENT, "a task")
@@ -421,66 +420,66 @@ async def test_how_long_an_answer_is_good_for_can_be_changed_at_any_time(project
     assert (before["hit"], after["hit"]) == (True, False)
 
 
-def test_what_a_database_that_is_away_did_not_keep_is_not_counted_as_kept(cache, made):
+def test_counts_only_stored_answers(cache, made):
     assert keep(cache) == 1
     with made.begin() as connection:
         connection.execute(sa.text("DROP TABLE claude_force.cf_answers"))
     assert keep(cache) == 0
 
 
-def test_the_shared_cache_keeps_to_its_size_and_to_what_was_used_last(cache, made):
+def test_evicts_least_recently_used(cache, made):
     for number in range(60):
         keep(cache, f"task {number}", "x" * 40_000)
-        cache.get(AGENT, "task 0", MODEL)
+        cache.get(AGENT, "task 0", MODEL, {})
     cache.shrink()
     with made.begin() as connection:
         size = connection.execute(sa.text("SELECT sum(size) FROM claude_force.cf_answers")).scalar()
     assert size <= 2**20
-    assert cache.get(AGENT, "task 59", MODEL) and cache.get(AGENT, "task 0", MODEL)
-    assert cache.get(AGENT, "task 1", MODEL) is None
+    assert cache.get(AGENT, "task 59", MODEL, {}) and cache.get(AGENT, "task 0", MODEL, {})
+    assert cache.get(AGENT, "task 1", MODEL, {}) is None
 
 
-def test_what_a_driver_only_reads_counts_as_used(cache, made):
+def test_reading_counts_as_use(cache, made):
     for number in range(40):
         keep(cache, f"task {number}", "x" * 20_000)
     driver = SharedCache(made, 1, 1)
-    assert driver.get(AGENT, "task 0", MODEL)
+    assert driver.get(AGENT, "task 0", MODEL, {})
     driver.close()
     for number in range(40, 80):
         keep(cache, f"task {number}", "x" * 20_000)
-    assert cache.get(AGENT, "task 1", MODEL) is None and cache.get(AGENT, "task 0", MODEL)
+    assert cache.get(AGENT, "task 1", MODEL, {}) is None and cache.get(AGENT, "task 0", MODEL, {})
 
 
-def test_what_is_only_read_is_told_before_it_grows(cache, made, pg_url):
+def test_flushes_hits_in_batches(cache, made, pg_url):
     for number in range(300):
         keep(cache, f"task {number}")
     reader = SharedCache(made, 1, 1)
     for number in range(300):
-        reader.get(AGENT, f"task {number}", MODEL)
+        reader.get(AGENT, f"task {number}", MODEL, {})
     assert rows(pg_url, "SELECT sum(hits) FROM claude_force.cf_answers") == [(256,)]
 
 
-def test_one_of_many_machines_finds_an_answer(cache, made):
+def test_lease_is_exclusive(cache, made):
     other = SharedCache(made, 1, 1)
-    question = (AGENT, "a task", MODEL)
+    question = (AGENT, "a task", MODEL, {})
     assert cache.acquire_lease(*question)
     assert not other.acquire_lease(*question) and not cache.acquire_lease(*question)
     cache.release_lease(*question)
     assert other.acquire_lease(*question)
-    # The end of its connection is the end of its lease.
+    # A lease ends with its connection.
     other.close()
     until(lambda: cache.acquire_lease(*question), "the database lets go of it")
     cache.close()
 
 
-async def test_identical_calls_of_several_workers_are_paid_once(project, pg_url, tmp_path, monkeypatch):
+async def test_workers_share_identical_calls(project, pg_url, tmp_path, monkeypatch):
     monkeypatch.setenv("CLAUDE_CACHE_SECRET", SECRET)
     with MessagesServer(answer=echo, time_to_first_token=0.3) as server:
         for name, value in server.environment().items():
             monkeypatch.setenv(name, value)
         async with orchestrator(project, pg_url) as one, orchestrator(project, pg_url) as other:
-            await one.explain_miss(AGENT, "makes the tables")
-            with crew(pg_url, tmp_path, "a", "b"):
+            await one.explain_miss(AGENT, "creates the tables")
+            with worker_processes(pg_url, tmp_path, "a", "b"):
                 await asyncio.to_thread(until, lambda: alive(pg_url) == {"a", "b"})
                 tasks = [(AGENT, "the same question")] * 3
                 results = await asyncio.gather(one.execute_multiple(tasks), other.execute_multiple(tasks))
@@ -489,32 +488,32 @@ async def test_identical_calls_of_several_workers_are_paid_once(project, pg_url,
     assert len(server.requests) == 1
 
 
-async def test_work_waits_for_a_database_that_is_away(made, postgres, caplog):
-    desk = DbWorker(made)
-    assert await desk.submit(admit()) == 0
+async def test_waits_for_absent_database(made, postgres, caplog):
+    worker = DbWorker(made)
+    assert await worker.submit(admit()) == 0
     postgres.stop()
-    waiting = asyncio.ensure_future(desk.submit(admit()))
+    waiting = asyncio.ensure_future(worker.submit(admit()))
     assert await ended(lambda: "the database is away" in caplog.text)
     assert not waiting.done()
     await asyncio.to_thread(postgres.start)
     assert await waiting == 0
-    await asyncio.to_thread(desk.close)
+    await asyncio.to_thread(worker.close)
 
 
-async def test_an_outcome_waits_for_a_database_that_takes_no_writing(made, postgres, pg_url, caplog):
+async def test_waits_for_read_only_database(made, postgres, pg_url, caplog):
     name = pg_url.rpartition("/")[2]
     postgres.sql("postgres", f"ALTER DATABASE {name} SET default_transaction_read_only = on")
     made.engine.dispose()
-    desk = DbWorker(made)
-    waiting = asyncio.ensure_future(desk.submit(SaveResult("run:1:x", "{}", '""', success=True)))
+    worker = DbWorker(made)
+    waiting = asyncio.ensure_future(worker.submit(SaveResult("run:1:x", "{}", '""', success=True)))
     assert await ended(lambda: "read-only transaction" in caplog.text)
     postgres.sql("postgres", f"ALTER DATABASE {name} SET default_transaction_read_only = off")
     await waiting
-    await asyncio.to_thread(desk.close)
+    await asyncio.to_thread(worker.close)
     assert rows(pg_url, "SELECT id FROM claude_force.cf_results") == [("run:1:x",)]
 
 
-async def test_a_limit_of_the_drivers_holds_for_all_workers(project, pg_url, messages_server):
+async def test_driver_sets_rate(project, pg_url, messages_server):
     async with working(pg_url), orchestrator(project, pg_url, rpm=6000) as fleet:
         result = await fleet.execute_agent(AGENT, "anything")
     assert result.success
@@ -522,32 +521,32 @@ async def test_a_limit_of_the_drivers_holds_for_all_workers(project, pg_url, mes
     assert limits == [(0, 6000.0)]
 
 
-class TestTheDisk:
-    """What waits for it, and what does not have to."""
+class TestDurability:
+    """Which commits wait for the disk."""
 
     @staticmethod
-    def waits(made, job):
-        """Whether the commit after the job waits for the disk."""
+    def waits(made, op):
+        """Whether the operation's commit waits for the disk."""
         with made.begin() as connection:
-            type(job).execute_batch(made, connection, [job])
+            type(op).execute_batch(made, connection, [op])
             return connection.exec_driver_sql("SHOW synchronous_commit").scalar_one() != "off"
 
-    def test_an_attempt_without_a_budget_does_not(self, made):
+    def test_attempt_without_budget_is_async(self, made):
         first = admit()
         assert not self.waits(made, first)
         assert not self.waits(made, settle(first))
 
-    def test_what_is_charged_to_a_budget_does(self, made):
+    def test_charged_attempt_waits_for_disk(self, made):
         first = admit(worst=5, budgets=[budget(made, 100)])
         assert self.waits(made, first)
         assert self.waits(made, settle(first, spent=5))
 
-    def test_an_outcome_does_and_the_begin_of_a_call_does_not(self, made):
+    def test_result_waits_for_disk(self, made):
         assert self.waits(made, SaveResult("run:1:x", "{}", '""', success=True))
         assert not self.waits(made, StartCall("run:1:x", 1, "one"))
 
 
-def test_tables_that_a_newer_version_made_are_left_as_they_are(made):
+def test_keeps_newer_tables(made):
     with made.begin() as connection:
         connection.execute(sa.update(MADE_BY).values(version="2.99.0.0"))
     made.prepare()

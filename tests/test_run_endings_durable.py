@@ -22,7 +22,7 @@ def project(tmp_path):
     return write_project(tmp_path)
 
 
-async def test_of_one_process(project, tmp_path):
+async def test_401_ends_sqlite_run(project, tmp_path):
     with MessagesServer(faults=lambda _: faults.status(401)) as server:
         url = f"sqlite:///{tmp_path}/runs.db"
         async with orchestrator(project, url, base_url=server.base_url, max_concurrent=4) as fleet:
@@ -31,7 +31,7 @@ async def test_of_one_process(project, tmp_path):
     assert len(server.requests) <= 4
 
 
-async def test_of_a_worker_and_again_when_the_key_is_right(project, pg_url):
+async def test_401_ends_worker_run(project, pg_url):
     wrong = [True]
     with MessagesServer(faults=lambda _: faults.status(401) if wrong[0] else None) as server:
         async with working(pg_url, concurrency=4, api_key="k", base_url=server.base_url):

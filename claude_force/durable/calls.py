@@ -238,19 +238,12 @@ class Release(_CallOp, DbOp[None]):
 
     generation: int
 
-    @classmethod
-    def execute_batch(
-        cls, database: Database, connection: sa.Connection, ops: Sequence[Release]
-    ) -> Sequence[None]:
-        for op in ops:
-            released = sa.update(CALLS).where(CALLS.c.id == op.call_id, CALLS.c.generation == op.generation)
-            values = {"generation": CALLS.c.generation + 1, "starts": CALLS.c.starts - 1, "worker": None}
-            generation = connection.execute(
-                released.values(values).returning(CALLS.c.generation)
-            ).scalar_one_or_none()
-            if generation is not None:
-                _enqueue(database, connection, op.call_id, generation)
-        return [None] * len(ops)
+    def execute(self, database: Database, connection: sa.Connection) -> None:
+        released = sa.update(CALLS).where(CALLS.c.id == self.call_id, CALLS.c.generation == self.generation)
+        values = {"generation": CALLS.c.generation + 1, "starts": CALLS.c.starts - 1, "worker": None}
+        found = connection.execute(released.values(values).returning(CALLS.c.generation))
+        for generation in found.scalars().all():
+            _enqueue(database, connection, self.call_id, generation)
 
 
 @dataclass(frozen=True)
@@ -263,16 +256,11 @@ class CancelQueued(DbOp[None]):
     def call_ids(self) -> Sequence[str]:
         return self.ids
 
-    @classmethod
-    def execute_batch(
-        cls, database: Database, connection: sa.Connection, ops: Sequence[CancelQueued]
-    ) -> Sequence[None]:
-        for part in chunks([call_id for op in ops for call_id in op.ids]):
-            # A worker that is about to start one of them finds another generation and leaves it.
-            queued = sa.update(CALLS).where(CALLS.c.id.in_(part), CALLS.c.starts == 0)
-            taken = queued.values(generation=CALLS.c.generation + 1).returning(CALLS.c.id)
-            cancel(database, connection, connection.execute(taken).scalars(), "The call was withdrawn")
-        return [None] * len(ops)
+    def execute(self, database: Database, connection: sa.Connection) -> None:
+        # A worker that is about to start one of them finds another generation and leaves it.
+        queued = sa.update(CALLS).where(CALLS.c.id.in_(self.ids), CALLS.c.starts == 0)
+        taken = queued.values(generation=CALLS.c.generation + 1).returning(CALLS.c.id)
+        cancel(database, connection, connection.execute(taken).scalars(), "The call was withdrawn")
 
 
 def cancel(database: Database, connection: sa.Connection, call_ids: Iterable[str], reason: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import threading
 import time
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -104,20 +105,14 @@ def _invalid(why: str) -> InvalidOptionError:
 
 
 class Database:
-    """Connects on first use, under the name "claude-force OWNER" in Postgres's list. Thread-safe.
-
-    Example:
-        database = Database(parse_url("sqlite:///runs.db"))
-        database.prepare()
-        with database.begin() as connection:
-            connection.execute(sa.select(CALLS.c.id))
-        database.close()
-    """
+    """Connects on first use, under the name "claude-force OWNER" in Postgres's list. Thread-safe."""
 
     def __init__(self, address: DatabaseUrl, owner: str = "driver") -> None:
         self.address = address
         self.is_sqlite = address.is_sqlite
         self.engine = _sqlite_engine(address) if address.is_sqlite else _postgres_engine(address, owner)
+        self.is_prepared = False
+        self._preparing = threading.Lock()
         self._client: DBOSClient | None = None
 
     @property
@@ -147,10 +142,12 @@ class Database:
             yield connection.execution_options(isolation_level="AUTOCOMMIT")
 
     def prepare(self) -> None:
-        """Creates missing tables. Raises DatabaseError where the database can't be reached or used."""
+        """Creates missing tables, once. Raises DatabaseError where the database can't be reached or used."""
         try:
-            if not self._is_current():
-                self._create()
+            with self._preparing:
+                if not self.is_prepared and not self._is_current():
+                    self._create()
+                self.is_prepared = True
         except DBAPIError as error:
             raise DatabaseError(f"The database {self.address} can't be used: {self.reason(error)}") from None
 

@@ -21,18 +21,18 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 
 
 class DbOp(Generic[R]):
-    """A database operation with a result. Operations of one kind that come together share a transaction.
+    """A database operation with a result of type `R`. It is idempotent: a lost reply makes it run twice.
 
-    That transaction may run twice, where the reply to its commit was lost: operations are idempotent.
+    Operations of one kind that come together share a transaction. Subclasses define `execute`, or
+    `execute_batch` where one statement serves all of them.
 
     Example:
         @dataclass(frozen=True)
         class CountCalls(DbOp[int]):
             run: str
 
-            @classmethod
-            def execute_batch(cls, database, connection, ops):
-                return [count(connection, op.run) for op in ops]
+            def execute(self, database, connection):
+                return connection.execute(count_of(self.run)).scalar_one()
 
         calls = await DbWorker(database).submit(CountCalls("a-run"))
     """
@@ -45,22 +45,23 @@ class DbOp(Generic[R]):
         """The calls that it concerns: operations on one call run in the order of submission."""
         return ()
 
+    def execute(self, database: Database, connection: sa.Connection) -> R:
+        """Executes this operation; returns its result."""
+        raise NotImplementedError
+
     @classmethod
     def execute_batch(
         cls, database: Database, connection: sa.Connection, ops: Sequence[Any]
     ) -> Sequence[Any]:
         """Executes operations of this kind; returns one result for each."""
-        raise NotImplementedError
+        return [op.execute(database, connection) for op in ops]
 
 
 class Flush(DbOp[None]):
     """Completes when all operations before it have."""
 
-    @classmethod
-    def execute_batch(
-        cls, database: Database, connection: sa.Connection, ops: Sequence[Flush]
-    ) -> Sequence[None]:
-        return [None] * len(ops)
+    def execute(self, database: Database, connection: sa.Connection) -> None:
+        pass
 
 
 class DbWorker:

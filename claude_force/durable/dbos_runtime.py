@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Awaitable, Callable, List, Optional
 
 from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer
+from sqlalchemy.exc import DBAPIError
 
 from ..errors import DatabaseError
 from .calls import APP_VERSION
@@ -90,11 +92,17 @@ def _configure(database: Database, name: str) -> None:
         )
 
 
-def wait_until_recorded(database: Database, name: str, seconds: float) -> None:
-    """Blocks until DBOS has recorded the end of all calls that the worker claimed, at most `seconds`."""
+def wait_until_recorded(
+    database: Database, name: str, seconds: float, open_calls: Callable[[], float] = lambda: 0
+) -> None:
+    """Blocks until DBOS has recorded the end of all calls that the worker claimed but `open_calls`.
+
+    Returns after `seconds`, or where the database is away: what is not recorded is offered again.
+    """
     deadline = time.monotonic() + seconds
-    while claimed(database, name) and time.monotonic() < deadline:
-        time.sleep(POLL_SECONDS)
+    with suppress(DBAPIError):
+        while len(claimed(database, name)) > open_calls() and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
 
 
 def destroy() -> None:

@@ -36,13 +36,6 @@ class Heartbeat:
 
     `running` returns the workflow ids in this process. `superseded` is called, in the thread, with those
     whose calls have results from elsewhere.
-
-    Example:
-        heartbeat = Heartbeat(database, uuid4().hex, 10, lambda: list(jobs), end_jobs)
-        if heartbeat.take_name("host-1"):
-            heartbeat.start()
-            ...
-            heartbeat.stop()
     """
 
     def __init__(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -52,8 +51,6 @@ from .shared_limiter import SetRates
 POLL_SECONDS = 0.05
 # Beyond the deadline: time for the worker to report that it has passed, and what the call has cost.
 _DEADLINE_GRACE = 1.0
-# How often `drain` looks whether calls are still waited for.
-_DRAIN_SECONDS = 0.05
 
 
 class PostgresBackend:
@@ -71,17 +68,13 @@ class PostgresBackend:
         self._budgets = BudgetIds()
         self._results = ResultPoller(self._worker, clock, POLL_SECONDS)
         self._rates: Optional[Rates] = None
-        self._prepared = self._draining = False
-        self._preparing = threading.Lock()
-
-    def run_id(self, given: Optional[str]) -> Optional[str]:
-        """Returns the given id, else a new one. Raises InvalidOptionError."""
-        return checked_run_id(given)
+        self._draining = False
+        self.run_id, self.cache_key = checked_run_id, self._executor.cache_key
 
     async def execute(
         self,
         call: Call,
-        policy: str,
+        cache_policy: str,
         settings: CallSettings,
         deadline_seconds: Optional[float],
         context: CallContext,
@@ -93,19 +86,19 @@ class PostgresBackend:
         """
         key = checked_request_key(call, settings)
         settings = await self._open(settings)
-        if policy == OFF or not settings.options.enable_cache or settings.excludes(call.agent_name):
+        if cache_policy == OFF or not settings.options.enable_cache or settings.excludes(call.agent_name):
             return await self._answer(call, OFF, key, settings, context, deadline_seconds)
-        make = partial(self._answer, call, policy, key, settings, context)
+        make = partial(self._answer, call, cache_policy, key, settings, context)
         call_cost = context.call_cost or CallCost()
         reply, led = await self._flights.run(
-            (policy, key.fields()), make, deadline_seconds, call_cost, context.budgets
+            (cache_policy, key.fields()), make, deadline_seconds, call_cost, context.budgets
         )
         return call_cost.added_to(reply if led else as_shared(reply))
 
     async def _answer(
         self,
         call: Call,
-        policy: str,
+        cache_policy: str,
         key: RequestKey,
         settings: CallSettings,
         context: CallContext,
@@ -116,12 +109,12 @@ class PostgresBackend:
         with _deadline(seconds_left):
             # An answer of this run that was paid for and not delivered comes before the cache's.
             outcome = await self._saved_answer(call_id, context) if context.call_id else None
-            if outcome is None and policy == USE:
+            if outcome is None and cache_policy == USE:
                 outcome = await (await self._executor.cache_for(settings)).get(key)
             if outcome is None:
                 rest = None if seconds_left is None else seconds_left - (self._clock.now() - began)
                 outcome = await self._send_to_worker(
-                    self._enqueue_op(call_id, call, policy, context, rest), context
+                    self._enqueue_op(call_id, call, cache_policy, context, rest), context
                 )
         if isinstance(outcome, Reply):
             return outcome
@@ -154,12 +147,12 @@ class PostgresBackend:
         return outcome
 
     def _enqueue_op(
-        self, call_id: str, call: Call, policy: str, context: CallContext, seconds_left: Optional[float]
+        self, call_id: str, call: Call, cache_policy: str, context: CallContext, seconds_left: Optional[float]
     ) -> Enqueue:
         ids = self._budgets.of(context)
         # The prices of all models: which one answers is not known yet.
         prices = {model: dict(rates) for model, rates in (self._get_settings().options.prices or {}).items()}
-        request = CallRequest(call, policy, context.first_of_many, ids, prices)
+        request = CallRequest(call, cache_policy, context.first_of_many, ids, prices)
         limits = tuple(
             (budget_id, to_nano_usd(budget.usd)) for budget_id, budget in zip(ids, context.budgets)
         )
@@ -180,8 +173,8 @@ class PostgresBackend:
 
     async def _open(self, settings: CallSettings) -> CallSettings:
         """Prepares the database; returns the configuration with the shared cache, not the local one."""
-        if not self._prepared:
-            await to_thread.run_sync(self._prepare)
+        if not self._database.is_prepared:
+            await to_thread.run_sync(self._database.prepare)
         rates = self._get_settings().rates
         if any(rates) and rates != self._rates:
             self._rates = rates
@@ -193,17 +186,6 @@ class PostgresBackend:
         own = settings.cache
         self._cache.exclude_agents = frozenset(own.exclude_agents) if own else frozenset()
         return replace(settings, cache=self._cache)
-
-    def _prepare(self) -> None:
-        # A thread lock: several event loops may use the orchestrator.
-        with self._preparing:
-            if not self._prepared:
-                self._database.prepare()
-                self._prepared = True
-
-    def cache_key(self, call: Call, settings: CallSettings) -> Optional[bytes]:
-        """Implements `CallBackend.cache_key`."""
-        return self._executor.cache_key(call, settings)
 
     async def is_cached(self, call: Call, settings: CallSettings) -> bool:
         """Implements `CallBackend.is_cached` over the shared cache."""
@@ -219,7 +201,7 @@ class PostgresBackend:
         with anyio.move_on_after(seconds):
             await self._worker.submit(CancelQueued(self._results.call_ids))
             while self._results.call_ids:
-                await self._clock.sleep(_DRAIN_SECONDS)
+                await self._clock.sleep(POLL_SECONDS)
 
     async def close(self) -> None:
         """Ends all waiting calls with ClosedError and closes all connections; a later call reopens them."""

@@ -67,7 +67,6 @@ class Runs:
 
     def __init__(self, url: str) -> None:
         self._database = Database(parse_url(url))
-        self._prepared = False
 
     @property
     def is_embedded(self) -> bool:
@@ -149,9 +148,7 @@ class Runs:
 
     @contextmanager
     def _connected(self) -> Iterator[sa.Connection]:
-        if not self._prepared:
-            self._database.prepare()
-            self._prepared = True
+        self._database.prepare()
         try:
             with self._database.begin() as connection:
                 yield connection

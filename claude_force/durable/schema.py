@@ -11,12 +11,19 @@ then buckets by model and kind, so that no two transactions wait for each other.
 
 from __future__ import annotations
 
+from typing import Any, List
+
 import sqlalchemy as sa
 from sqlalchemy import ARRAY, BigInteger, Boolean, Column, Float, Integer, LargeBinary, MetaData, Table, Text
 
 SCHEMA = "claude_force"
 
 _METADATA = MetaData()
+
+
+def _columns(kind: Any, *names: str) -> List[Column[Any]]:
+    return [Column(name, kind, nullable=False) for name in names]
+
 
 # `id` is "run:place:fingerprint". `starts` counts how often workers started the call, `generation` how often
 # it was enqueued: again after it had failed, been cancelled or been released.
@@ -25,8 +32,7 @@ CALLS = Table(
     _METADATA,
     Column("id", Text, primary_key=True),
     Column("run", Text, nullable=False, index=True),
-    Column("agent", Text, nullable=False),
-    Column("body", Text, nullable=False),
+    *_columns(Text, "agent", "body"),
     Column("generation", Integer, nullable=False, default=1),
     Column("starts", Integer, nullable=False, default=0),
     Column("created", Float, nullable=False),
@@ -40,8 +46,7 @@ RESULTS = Table(
     _METADATA,
     Column("id", Text, primary_key=True),
     Column("run", Text, nullable=False, index=True),
-    Column("figures", Text, nullable=False),
-    Column("text", Text, nullable=False),
+    *_columns(Text, "figures", "text"),
     Column("success", Boolean, nullable=False),
     Column("cancelled", Boolean, nullable=False, default=False),
     Column("delivered", Boolean, nullable=False, default=False),
@@ -63,8 +68,7 @@ WORKERS = Table(
     Column("name", Text, primary_key=True),
     Column("life", Text, nullable=False),
     Column("concurrency", Integer, nullable=False),
-    Column("started", Float, nullable=False),
-    Column("seen", Float, nullable=False),
+    *_columns(Float, "started", "seen"),
 )
 
 # Amounts are whole nano-USD, so that sums are exact. `most` is the budget's limit.
@@ -85,9 +89,7 @@ ATTEMPTS = Table(
     Column("id", Text, primary_key=True),
     Column("life", Text, nullable=False, index=True),
     Column("model", Text, nullable=False),
-    Column("requests", Float, nullable=False),
-    Column("input", Float, nullable=False),
-    Column("output", Float, nullable=False),
+    *_columns(Float, "requests", "input", "output"),
     Column("worst", BigInteger, nullable=False),
     Column("budgets", ARRAY(Text), nullable=False),
 )
@@ -98,19 +100,10 @@ BUCKETS = Table(
     _METADATA,
     Column("model", Text, primary_key=True),
     Column("kind", Integer, primary_key=True),
-    Column("per_minute", Float, nullable=False),
-    Column("capacity", Float, nullable=False),
-    Column("spare", Float, nullable=False),
-    Column("level", Float, nullable=False),
-    Column("at", Float, nullable=False),
+    *_columns(Float, "per_minute", "capacity", "spare", "level", "at"),
 )
 
-PAUSES = Table(
-    "cf_pauses",
-    _METADATA,
-    Column("model", Text, primary_key=True),
-    Column("until", Float, nullable=False),
-)
+PAUSES = Table("cf_pauses", _METADATA, Column("model", Text, primary_key=True), *_columns(Float, "until"))
 
 # `secret` identifies the signing secret: machines with different secrets keep separate entries.
 ANSWERS = Table(

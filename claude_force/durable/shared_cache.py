@@ -19,7 +19,6 @@ from .. import settings
 from ..cache.diagnostics import explained
 from ..cache.entries import (
     FORGED,
-    NO_FINGERPRINT,
     Entry,
     arguments_of,
     seal_if_fits,
@@ -36,6 +35,7 @@ from .schema import ANSWERS, commit_without_fsync, now
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Fingerprint = Mapping[str, str]
 
 # How often the database is asked for its time; in between this machine's monotonic clock carries it on.
 _CLOCK_SECONDS = 60.0
@@ -48,10 +48,6 @@ class SharedCache:
     """Implements `async_cache.Cache`. Thread-safe, except for leases, which belong to one thread.
 
     While the database is away, look-ups miss and answers are not stored.
-
-    Example:
-        cache = SharedCache(database, ttl_hours=24, max_size_mb=100)
-        hit = cache.get("python-expert", "Explain lists", "claude-sonnet-5-5")
     """
 
     exclude_agents: FrozenSet[str] = frozenset()
@@ -79,7 +75,7 @@ class SharedCache:
         self._ttl, self._max_bytes = ttl_hours * 3600, int(max_size_mb * 2**20)
 
     def get(
-        self, agent_name: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
+        self, agent_name: str, task: str, model: str, fingerprint: Fingerprint
     ) -> Optional[Dict[str, Any]]:
         """Implements `ResponseCache.get`."""
         key = cache_key(request_fields(agent_name, task, model, fingerprint))
@@ -96,14 +92,12 @@ class SharedCache:
         return to_hit(entry, age, hits + 1)
 
     def get_in_memory(
-        self, agent_name: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
+        self, agent_name: str, task: str, model: str, fingerprint: Fingerprint
     ) -> Optional[Dict[str, Any]]:
         """Returns None: another machine may have removed what this one remembers."""
         return None
 
-    def has(
-        self, agent_name: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
-    ) -> bool:
+    def has(self, agent_name: str, task: str, model: str, fingerprint: Fingerprint) -> bool:
         """Whether `get` would find an answer."""
         key = cache_key(request_fields(agent_name, task, model, fingerprint))
         return self._guarded(lambda: self._read(key), None) is not None
@@ -207,9 +201,7 @@ class SharedCache:
             self._clock = read, at
         return read + time.monotonic() - at
 
-    def acquire_lease(
-        self, agent_name: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
-    ) -> bool:
+    def acquire_lease(self, agent_name: str, task: str, model: str, fingerprint: Fingerprint) -> bool:
         """Implements `ResponseCache.acquire_lease`; a lease ends with the connection at the latest."""
         wanted = request_fields(agent_name, task, model, fingerprint)
         # The database would grant it a second time to the same connection.
@@ -220,9 +212,7 @@ class SharedCache:
         self._held.add(wanted)
         return True
 
-    def release_lease(
-        self, agent_name: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
-    ) -> None:
+    def release_lease(self, agent_name: str, task: str, model: str, fingerprint: Fingerprint) -> None:
         """Implements `ResponseCache.release_lease`."""
         wanted = request_fields(agent_name, task, model, fingerprint)
         if wanted in self._held:
@@ -239,7 +229,7 @@ class SharedCache:
         return got
 
     def explain_miss(
-        self, agent_name: str, task: str, model: str, fingerprint: Mapping[str, str] = NO_FINGERPRINT
+        self, agent_name: str, task: str, model: str, fingerprint: Fingerprint
     ) -> Dict[str, Any]:
         """Says whether the answer is stored; unlike a local cache it does not look for similar ones."""
         if self.has(agent_name, task, model, fingerprint):

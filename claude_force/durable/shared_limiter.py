@@ -6,7 +6,7 @@ import asyncio
 import uuid
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import AsyncIterator, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import AsyncIterator, Callable, Dict, List, Optional, Tuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
@@ -32,12 +32,7 @@ _NOTHING = TokenCost(0.0)
 
 
 class SharedLimiter:
-    """One worker's access to the shared limits.
-
-    Example:
-        limiter = SharedLimiter(db_worker, Clock(), incarnation)
-        context = CallContext(shared_limits=limiter.for_budgets(("budget-id",)))
-    """
+    """One worker's access to the shared limits."""
 
     def __init__(self, worker: DbWorker, clock: Clock, incarnation: str) -> None:
         self.worker, self.clock, self.incarnation = worker, clock, incarnation
@@ -139,16 +134,10 @@ class Admit(DbOp[float]):
 
     unbatched = True
 
-    @classmethod
-    def execute_batch(
-        cls, database: Database, connection: sa.Connection, ops: Sequence[Admit]
-    ) -> Sequence[float]:
-        return [
-            connection.execute(
-                _ADMIT, {**op.__dict__, "need": _floats(op.need), "budgets": list(op.budgets)}
-            ).scalar_one()
-            for op in ops
-        ]
+    def execute(self, database: Database, connection: sa.Connection) -> float:
+        values = {**self.__dict__, "need": _floats(self.need), "budgets": list(self.budgets)}
+        seconds: float = connection.execute(_ADMIT, values).scalar_one()
+        return seconds
 
 
 def _floats(need: TokenCost) -> List[float]:
@@ -172,13 +161,8 @@ class Settle(DbOp[None]):
 
     unbatched = True
 
-    @classmethod
-    def execute_batch(
-        cls, database: Database, connection: sa.Connection, ops: Sequence[Settle]
-    ) -> Sequence[None]:
-        for op in ops:
-            connection.execute(_SETTLE, {**op.__dict__, "used": _floats(op.used)})
-        return [None] * len(ops)
+    def execute(self, database: Database, connection: sa.Connection) -> None:
+        connection.execute(_SETTLE, {**self.__dict__, "used": _floats(self.used)})
 
 
 _ADMIT = sa.text(
@@ -197,17 +181,10 @@ class TightestBudget(DbOp[Tuple[int, int]]):
 
     budgets: Tuple[str, ...]
 
-    @classmethod
-    def execute_batch(
-        cls, database: Database, connection: sa.Connection, ops: Sequence[TightestBudget]
-    ) -> Sequence[Tuple[int, int]]:
-        def tightest(budgets: Tuple[str, ...]) -> Tuple[int, int]:
-            left = (BUDGETS.c.most - BUDGETS.c.spent).asc()
-            found = sa.select(BUDGETS.c.most, BUDGETS.c.spent).where(BUDGETS.c.id.in_(budgets))
-            row = connection.execute(found.order_by(left).limit(1)).one()
-            return row.most, row.spent
-
-        return [tightest(op.budgets) for op in ops]
+    def execute(self, database: Database, connection: sa.Connection) -> Tuple[int, int]:
+        found = sa.select(BUDGETS.c.most, BUDGETS.c.spent).where(BUDGETS.c.id.in_(self.budgets))
+        row = connection.execute(found.order_by(BUDGETS.c.most - BUDGETS.c.spent).limit(1)).one()
+        return row.most, row.spent
 
 
 @dataclass(frozen=True)
@@ -216,15 +193,10 @@ class SetRates(DbOp[None]):
 
     rates: Rates
 
-    @classmethod
-    def execute_batch(
-        cls, database: Database, connection: sa.Connection, ops: Sequence[SetRates]
-    ) -> Sequence[None]:
-        for op in ops:
-            for kind, limit in enumerate(op.rates):
-                if limit is not None:
-                    _set_limit(connection, kind, limit)
-        return [None] * len(ops)
+    def execute(self, database: Database, connection: sa.Connection) -> None:
+        for kind, limit in enumerate(self.rates):
+            if limit is not None:
+                _set_limit(connection, kind, limit)
 
 
 def _set_limit(connection: sa.Connection, kind: int, limit: float) -> None:

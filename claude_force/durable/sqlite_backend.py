@@ -15,7 +15,7 @@ import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Dict, List, Optional, Union
+from typing import IO, Dict, List, Optional, Union
 
 import anyio
 from anyio import to_thread
@@ -72,12 +72,12 @@ class _Caller:
     """A task that waits for a call. Its inbox gets turns to make the call, and outcomes that others found."""
 
     call: Call
-    policy: str
+    cache_policy: str
     settings: CallSettings
     seconds_left: Optional[float]
     context: CallContext
     op: Enqueue
-    loop: asyncio.AbstractEventLoop
+    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     inbox: asyncio.Queue[Union[_Turn, Outcome]] = field(default_factory=asyncio.Queue)
     is_enqueued: bool = False
     making: Optional[anyio.CancelScope] = None
@@ -103,15 +103,14 @@ class SqliteBackend:
         self._lock: Optional[IO[bytes]] = None
         self._closing = False
         self._launching = threading.Lock()
-
-    def run_id(self, given: Optional[str]) -> Optional[str]:
-        """Returns the given id, else a new one. Raises InvalidOptionError."""
-        return checked_run_id(given)
+        self.run_id = checked_run_id
+        self.cache_key, self.is_cached = self._executor.cache_key, self._executor.is_cached
+        self.explain_miss = self._executor.explain_miss
 
     async def execute(
         self,
         call: Call,
-        policy: str,
+        cache_policy: str,
         settings: CallSettings,
         deadline_seconds: Optional[float],
         context: CallContext,
@@ -122,10 +121,10 @@ class SqliteBackend:
             await to_thread.run_sync(self._launch)
         outcome = await self._saved_answer(call_id, context)
         if outcome is None:
-            body = dump_request(CallRequest(call, policy, context.first_of_many))
+            body = dump_request(CallRequest(call, cache_policy, context.first_of_many))
             op = Enqueue(call_id, call.agent_name, body, deadline_seconds)
-            loop = asyncio.get_running_loop()
-            outcome = await self._wait(_Caller(call, policy, settings, deadline_seconds, context, op, loop))
+            caller = _Caller(call, cache_policy, settings, deadline_seconds, context, op)
+            outcome = await self._wait(caller)
         if isinstance(outcome, Reply):
             return outcome
         raise outcome
@@ -222,7 +221,7 @@ class SqliteBackend:
     async def _execute(self, caller: _Caller) -> Outcome:
         try:
             return await self._executor.execute(
-                caller.call, caller.policy, caller.settings, caller.seconds_left, caller.context
+                caller.call, caller.cache_policy, caller.settings, caller.seconds_left, caller.context
             )
         except ClaudeForceError as error:
             return error
@@ -284,18 +283,6 @@ class SqliteBackend:
                 "for several processes at a time use Postgres."
             )
         return lock
-
-    def cache_key(self, call: Call, settings: CallSettings) -> Optional[bytes]:
-        """Implements `CallBackend.cache_key`."""
-        return self._executor.cache_key(call, settings)
-
-    async def is_cached(self, call: Call, settings: CallSettings) -> bool:
-        """Implements `CallBackend.is_cached`."""
-        return await self._executor.is_cached(call, settings)
-
-    async def explain_miss(self, call: Call, settings: CallSettings) -> Dict[str, Any]:
-        """Implements `CallBackend.explain_miss`."""
-        return await self._executor.explain_miss(call, settings)
 
     async def drain(self, seconds: float) -> None:
         """Does nothing: the orchestrator drains the calls that it sends."""

@@ -54,7 +54,6 @@ _GRACE_SECONDS = 30
 _MAX_NAMES = 1000
 # How long a worker that stops waits for a database that is away, in seconds.
 _STOP_SECONDS = 5.0
-_RECORD_POLL_SECONDS = 0.02
 
 
 class Worker:
@@ -242,8 +241,10 @@ class _RunningWorker:
         for job in self._jobs.values():
             if job.scope is not None:
                 job.scope.cancel()
-        with anyio.move_on_after(_STOP_SECONDS):
-            await self._wait_until_recorded()
+        await to_thread.run_sync(
+            dbos_runtime.wait_until_recorded,
+            *(self.database, self.heartbeat.name, _STOP_SECONDS, self._open_calls),
+        )
         await to_thread.run_sync(dbos_runtime.destroy)
         await to_thread.run_sync(self._put_back_claimed)
         for task in self._parked:
@@ -251,13 +252,9 @@ class _RunningWorker:
         await asyncio.gather(*self._parked, return_exceptions=True)
         await self.sign_off()
 
-    async def _wait_until_recorded(self) -> None:
-        """Returns when DBOS has recorded the end of all calls that ended here."""
-        while True:
-            claimed = await to_thread.run_sync(dbos_runtime.claimed, self.database, self.heartbeat.name)
-            if not self._jobs and len(claimed) <= len(self._parked):
-                return
-            await asyncio.sleep(_RECORD_POLL_SECONDS)
+    def _open_calls(self) -> float:
+        """How many of its claimed calls will not end; -1 while calls are still ending here."""
+        return -1 if self._jobs else len(self._parked)
 
     def _put_back_claimed(self) -> None:
         """Requeues calls that were claimed for this worker and not made."""
