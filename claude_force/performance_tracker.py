@@ -267,11 +267,11 @@ class PerformanceTracker:
 
     def _summary(self, hours: Optional[float] = None) -> Summary:
         # Imported here because most processes record and never ask.
-        from .ledger.reader import parse_time_range, read_summary
+        from .ledger.reader import parse_since, read_summary
 
-        time_range = parse_time_range(time.time(), hours)
+        since = parse_since(time.time(), hours)
         self.flush()
-        return read_summary(self.folder, time_range)
+        return read_summary(self.folder, since)
 
 
 def _at_exit(flush: weakref.WeakMethod[Any]) -> None:

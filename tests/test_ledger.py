@@ -17,9 +17,8 @@ from claude_force.ledger.entry import FIELD_NAMES, Entry, decode_lines, to_entry
 from claude_force.ledger.metrics import Summary, advice_for
 from claude_force.ledger.reader import (
     LedgerReader,
-    TimeRange,
-    parse_moment,
-    parse_time_range,
+    parse_since,
+    parse_time,
     read_summary,
 )
 from claude_force.ledger.saturation import TimeAtConcurrencyLimit
@@ -211,48 +210,48 @@ class TestReading:
         os.link(tmp_path / "executions.jsonl", tmp_path / "executions-000001.jsonl")
         assert len(list(LedgerReader(tmp_path).entries())) == 1
 
-    @given(st.integers(-5, 25), st.integers(-5, 25))
-    def test_time_range_excludes_its_end(self, tmp_path_factory, since, until):
+    @given(st.integers(-5, 25))
+    def test_since_includes_its_moment(self, tmp_path_factory, since):
         folder = tmp_path_factory.mktemp("ledger")
         write(folder, *(line_of(Entry(iso(NOW + number), "a")) for number in range(20)))
-        window = TimeRange(NOW + since, NOW + until)
-        found = [entry.timestamp for entry in LedgerReader(folder, window).entries()]
-        assert found == [iso(NOW + number) for number in range(20) if since <= number < until]
+        found = [entry.timestamp for entry in LedgerReader(folder, NOW + since).entries()]
+        assert found == [iso(NOW + number) for number in range(20) if number >= since]
 
-    def test_skips_files_out_of_range(self, tmp_path):
+    def test_skips_older_files(self, tmp_path):
         day = 86_400
-        for number in range(1, 5):
+        for number in range(1, 4):
             path = tmp_path / f"executions-{number}.jsonl"
             write(tmp_path, line_of(Entry(iso(NOW + number * day), f"a{number}")), "torn", name=path.name)
             os.utime(path, (NOW + number * day, NOW + number * day))
-        reading = LedgerReader(tmp_path, TimeRange(NOW + 1.5 * day, NOW + 3.5 * day))
-        assert [entry.agent_name for entry in reading.entries()] == ["a2", "a3"]
-        assert reading.skipped == 2
+        reader = LedgerReader(tmp_path, NOW + 1.5 * day)
+        assert [entry.agent_name for entry in reader.entries()] == ["a2", "a3"]
+        assert reader.skipped == 2
 
 
-class TestTimeRange:
+class TestSince:
     @pytest.mark.parametrize(
         "text, seconds",
         [("45m", 2700), ("3h", 10_800), ("2d", 172_800), ("1w", 604_800), ("1.5h", 5400), ("90s", 90)],
     )
     def test_age_counts_back_from_now(self, text, seconds):
-        assert parse_moment(text, NOW) == NOW - seconds
+        assert parse_time(text, NOW) == NOW - seconds
 
     def test_parses_dates_and_times(self):
-        assert parse_moment("2026-11-25T08:30:00+01:00", NOW) == parse_moment("2026-11-25T07:30:00Z", NOW)
-        assert parse_moment("2026-11-25", NOW) == datetime(2026, 11, 25).timestamp()
+        assert parse_time("2026-11-25T08:30:00+01:00", NOW) == parse_time("2026-11-25T07:30:00Z", NOW)
+        assert parse_time("2026-11-25", NOW) == datetime(2026, 11, 25).timestamp()
 
     @pytest.mark.parametrize("text", ["yesterday", "2h ago", "-3h", "2026-13-01", "3", "nan"])
     def test_invalid_time_names_the_forms(self, text):
         with pytest.raises(InvalidOptionError, match="2026-11-25"):
-            parse_moment(text, NOW)
+            parse_time(text, NOW)
 
-    def test_rejects_conflicting_bounds(self):
+    def test_rejects_hours_with_since(self):
         with pytest.raises(InvalidOptionError, match="leave one out"):
-            parse_time_range(NOW, hours=1, since="2d")
-        with pytest.raises(InvalidOptionError, match="is empty"):
-            parse_time_range(NOW, since="1h", until="2h")
-        assert parse_time_range(NOW, since="2h", until="1h") == TimeRange(NOW - 7200, NOW - 3600)
+            parse_since(NOW, hours=1, since="2d")
+
+    def test_parses_hours_and_since(self):
+        assert parse_since(NOW) is None
+        assert parse_since(NOW, hours=2) == parse_since(NOW, since="2h") == NOW - 7200
 
 
 class TestDistribution:

@@ -13,7 +13,7 @@ from ..agents.discovery import find_sources
 from ..errors import InputError
 from ..formatting import format_usd, pluralize
 from ..ledger.metrics import Metrics, Summary, advice_for
-from ..ledger.reader import LedgerReader, TimeRange, parse_time_range, read_summary
+from ..ledger.reader import LedgerReader, parse_since, read_summary
 from ..ledger.rotating_log import ACTIVE_FILE, rotated_files
 from . import render, streams
 
@@ -46,9 +46,9 @@ def show_errors(args: argparse.Namespace) -> int:
 def _show(
     args: argparse.Namespace, fields: Callable[[Summary], Any], write: Callable[[Summary], None]
 ) -> int:
-    folder, window = _source(args)
-    summary = read_summary(folder, window)
-    _remark(summary.total().executions, summary.skipped, folder, window)
+    folder, since = _source(args)
+    summary = read_summary(folder, since)
+    _remark(summary.total().executions, summary.skipped, folder, since)
     if args.json:
         streams.write_json(fields(summary))
     elif summary.groups:
@@ -56,14 +56,14 @@ def _show(
     return 0
 
 
-def _source(args: argparse.Namespace) -> Tuple[Path, TimeRange]:
+def _source(args: argparse.Namespace) -> Tuple[Path, Optional[float]]:
     """Returns the folder of the ledger, and the time that was asked for."""
-    return find_sources(args.config, Path.cwd()).ledger, parse_time_range(time.time(), args.hours, args.since)
+    return find_sources(args.config, Path.cwd()).ledger, parse_since(time.time(), args.hours, args.since)
 
 
-def _remark(executions: int, skipped: int, folder: Path, window: TimeRange) -> None:
+def _remark(executions: int, skipped: int, folder: Path, since: Optional[float]) -> None:
     if not executions:
-        if window.is_unbounded or not ((folder / ACTIVE_FILE).exists() or rotated_files(folder)):
+        if since is None or not ((folder / ACTIVE_FILE).exists() or rotated_files(folder)):
             what = "yet; run an agent first: claude-force run agent NAME --task TEXT"
         else:
             what = "for that time; leave out --hours and --since for all of them"
@@ -256,7 +256,7 @@ def _choose_output(args: argparse.Namespace) -> None:
 
 def export(args: argparse.Namespace) -> int:
     """Returns 0. Raises InputError where nothing can be written, OSError."""
-    folder, window = _source(args)
+    folder, since = _source(args)
     _choose_output(args)
     produce = _figures_for_prometheus if args.format == "prometheus" else _executions
     if args.output is None:
@@ -264,35 +264,35 @@ def export(args: argparse.Namespace) -> int:
             raise InputError(
                 f"--json and --format {args.format} exclude each other: add -o FILE or drop one."
             )
-        streams.with_stdout(lambda out: _remark(*produce(args.format, folder, window, out), folder, window))
+        streams.with_stdout(lambda out: _remark(*produce(args.format, folder, since, out), folder, since))
         return 0
     from ..ledger.export import open_export
 
     try:
         with open_export(Path(args.output), folder) as out:
-            executions, skipped = produce(args.format, folder, window, out)
+            executions, skipped = produce(args.format, folder, since, out)
     except OSError as error:
         raise InputError(f"{args.output} can't be written: {error.strerror}.") from error
-    _remark(executions, skipped, folder, window)
+    _remark(executions, skipped, folder, since)
     if args.json:
         fields = {"output": args.output, "executions": executions, "skipped_lines": skipped}
         streams.write_json({"success": True, **fields})
     return 0
 
 
-def _executions(format: str, folder: Path, window: TimeRange, out: TextIO) -> Tuple[int, int]:
+def _executions(format: str, folder: Path, since: Optional[float], out: TextIO) -> Tuple[int, int]:
     """Returns how many were written, and how many lines could not be read; so does the next."""
     from ..ledger.export import writer_of
 
-    reading = LedgerReader(folder, window)
+    reading = LedgerReader(folder, since)
     written = writer_of(format)(reading.entries(), out)
     return written, reading.skipped
 
 
-def _figures_for_prometheus(_: str, folder: Path, window: TimeRange, out: TextIO) -> Tuple[int, int]:
+def _figures_for_prometheus(_: str, folder: Path, since: Optional[float], out: TextIO) -> Tuple[int, int]:
     from ..integrations.prometheus import exposition
 
-    summary = read_summary(folder, window)
+    summary = read_summary(folder, since)
     out.write(exposition(summary))
     return summary.total().executions, summary.skipped
 

@@ -11,7 +11,7 @@ from ..errors import InputError
 from ..formatting import format_bytes, format_usd, pluralize
 from ..ledger.export import check_target
 from ..ledger.metrics import Metrics
-from ..ledger.reader import parse_time_range
+from ..ledger.reader import parse_since
 from ..report import LAST, build_report, select
 from ..storage.output_paths import replace_output
 from . import streams
@@ -21,12 +21,12 @@ _NAME = "report.html"
 
 def report(args: argparse.Namespace) -> int:
     """Returns 0, or 1 where there is nothing to report. Raises InputError."""
-    window = parse_time_range(time.time(), args.hours, args.since)
+    since = parse_since(time.time(), args.hours, args.since)
     folder = find_sources(args.config, Path.cwd()).ledger
     target = Path(args.output) if args.output else folder / _NAME
     check_target(target, folder)
-    run = args.run or (LAST if window.is_unbounded else None)
-    chosen = select(folder, run, window)
+    run = args.run or (LAST if since is None else None)
+    chosen = select(folder, run, since)
     if chosen.skipped:
         streams.warn(f"{pluralize(chosen.skipped, 'line')} of the ledger could not be read")
     if not chosen.rows:

@@ -26,7 +26,7 @@ _DAY_SECONDS = 86_400
 
 @dataclass
 class Metrics:
-    """Sums and distributions; durations in milliseconds, money in USD, moments in Unix seconds.
+    """Sums and distributions; durations in milliseconds, money in USD, points in time in Unix seconds.
 
     Attributes:
         errors: the number of executions that each error type ended.

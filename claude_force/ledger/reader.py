@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, Iterator, List, Optional
@@ -24,46 +23,21 @@ _AGE = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d|w)")
 _UNIT_SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 
 
-@dataclass(frozen=True)
-class TimeRange:
-    """A half-open range of Unix seconds, from `since` up to but excluding `until`; None means unbounded."""
+def parse_since(now: float, hours: Optional[float] = None, since: Optional[str] = None) -> Optional[float]:
+    """Returns the start of the last `hours`, or of `since` as `parse_time` reads it; None for neither.
 
-    since: Optional[float] = None
-    until: Optional[float] = None
-
-    def __contains__(self, unix: float) -> bool:
-        if self.since is not None and unix < self.since:
-            return False
-        return self.until is None or unix < self.until
-
-    @property
-    def is_unbounded(self) -> bool:
-        """Whether it contains every moment."""
-        return self.since is None and self.until is None
-
-
-ALL_TIME = TimeRange()
-
-
-def parse_time_range(
-    now: float, hours: Optional[float] = None, since: Optional[str] = None, until: Optional[str] = None
-) -> TimeRange:
-    """Returns the last `hours`, or the range between two moments as `parse_moment` reads them.
-
-    `now` is in Unix seconds. Raises InvalidOptionError.
+    `now` and the result are in Unix seconds. Raises InvalidOptionError.
     """
     if hours is not None and not 0 < hours < float("inf"):
         raise InvalidOptionError(naming(f"{{}} is {hours!r}; give a number above 0.", "hours"))
     if hours is not None and since is not None:
         raise InvalidOptionError(naming("{} and {} both set the start: leave one out.", "hours", "since"))
-    start = now - hours * 3600 if hours is not None else parse_moment(since, now) if since else None
-    end = parse_moment(until, now) if until else None
-    if start is not None and end is not None and start >= end:
-        raise InvalidOptionError(f"The range from {since or f'{hours:g} hours ago'} to {until} is empty.")
-    return TimeRange(start, end)
+    if hours is not None:
+        return now - hours * 3600
+    return parse_time(since, now) if since else None
 
 
-def parse_moment(text: str, now: float) -> float:
+def parse_time(text: str, now: float) -> float:
     """Returns the Unix seconds of a date, a time or an age.
 
     A date is "2026-11-25", a time "2026-11-25T08:30+01:00" (local without an offset), and an age "45m", "3h",
@@ -81,9 +55,9 @@ def parse_moment(text: str, now: float) -> float:
         ) from error
 
 
-def read_summary(folder: Path, time_range: TimeRange = ALL_TIME) -> Summary:
-    """Returns the metrics of the executions in `folder` that ended in `time_range`. Raises OSError."""
-    reader, summary = LedgerReader(folder, time_range), Summary()
+def read_summary(folder: Path, since: Optional[float] = None) -> Summary:
+    """Returns the metrics of the executions in `folder`. Arguments as for `LedgerReader`. Raises OSError."""
+    reader, summary = LedgerReader(folder, since), Summary()
     for rows in reader.batches():
         summary.add(rows)
     summary.skipped = reader.skipped
@@ -91,14 +65,14 @@ def read_summary(folder: Path, time_range: TimeRange = ALL_TIME) -> Summary:
 
 
 class LedgerReader:
-    """Reads the executions in `folder` that ended in `time_range`.
+    """Reads the executions in `folder` that ended at `since`, in Unix seconds, or later; None for all.
 
     Attributes:
         skipped: the number of lines read so far that are torn, foreign or not JSON.
     """
 
-    def __init__(self, folder: Path, time_range: TimeRange = ALL_TIME) -> None:
-        self._folder, self._range = folder, time_range
+    def __init__(self, folder: Path, since: Optional[float] = None) -> None:
+        self._folder, self._since = folder, since
         self.skipped = 0
 
     def batches(self) -> Iterator[List[ExecutionRow]]:
@@ -107,8 +81,8 @@ class LedgerReader:
             for lines in _blocks_of_lines(file):
                 rows, skipped = decode_lines(lines)
                 self.skipped += skipped
-                if not self._range.is_unbounded:
-                    rows = [row for row in rows if row["ended"] in self._range]
+                if self._since is not None:
+                    rows = [row for row in rows if row["ended"] >= self._since]
                 if rows:
                     yield rows
 
@@ -133,7 +107,7 @@ class LedgerReader:
                     if file is None:
                         continue
                     with file:
-                        if not _is_same_file(file, active) and self._may_overlap(file):
+                        if not _is_same_file(file, active) and self._may_match(file):
                             yield file
                 if active is not None:
                     yield active
@@ -141,16 +115,10 @@ class LedgerReader:
                 if active is not None:
                     active.close()
 
-    def _may_overlap(self, file: BinaryIO) -> bool:
-        """Whether a rotated file may hold executions of the range, by its last write and its first line."""
-        since, until = self._range.since, self._range.until
-        if since is not None and os.fstat(file.fileno()).st_mtime < since - _CLOCK_SKEW_SECONDS:
-            return False
-        if until is None:
-            return True
-        first, _ = decode_lines([file.readline(_BLOCK_BYTES)])
-        file.seek(0)
-        return not first or first[0]["ended"] < until + _CLOCK_SKEW_SECONDS
+    def _may_match(self, file: BinaryIO) -> bool:
+        """Whether the last write to a rotated file is not too old."""
+        written = os.fstat(file.fileno()).st_mtime
+        return self._since is None or written >= self._since - _CLOCK_SKEW_SECONDS
 
 
 def _open(folder: Folder, name: str) -> Optional[BinaryIO]:

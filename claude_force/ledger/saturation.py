@@ -9,7 +9,7 @@ from .entry import ExecutionRow
 
 # The sweep goes by the time of attempts, but lines come in the order in which executions ended. So many
 # attempts are buffered until those that began earlier have ended too; an attempt that ends later still counts
-# only from the swept moment on.
+# only from the swept time on.
 MAX_BUFFERED_ATTEMPTS = 100_000
 # Of so many runs the state is held; the least recent run beyond it is swept.
 MAX_RUNS = 1000
@@ -78,7 +78,7 @@ def _by_run(rows: Iterable[ExecutionRow]) -> Dict[str, List[ExecutionRow]]:
 
 
 class _RunSweep:
-    """The buffered attempts of one run, and the state at the moment up to which it is swept."""
+    """The buffered attempts of one run, and its state at the time up to which it is swept."""
 
     def __init__(self) -> None:
         self.starts: List[Tuple[float, int]] = []
@@ -97,16 +97,16 @@ class _RunSweep:
         while next_end < len(ends) and (until is None or ends[next_end] <= until):
             # At equal times an end comes first: the next attempt takes its slot.
             is_start = next_start < len(starts) and starts[next_start][0] < ends[next_end]
-            moment = max(now, starts[next_start][0] if is_start else ends[next_end])
+            event = max(now, starts[next_start][0] if is_start else ends[next_end])
             if on_wire > 0:
-                busy += moment - now
+                busy += event - now
                 if on_wire >= limit:
-                    full += moment - now
+                    full += event - now
             if is_start:
                 on_wire, limit, next_start = on_wire + 1, starts[next_start][1], next_start + 1
             else:
                 on_wire, next_end = on_wire - 1, next_end + 1
-            now = moment
+            now = event
         self.starts, self.ends = starts[next_start:], ends[next_end:]
         self._swept_until, self._on_wire, self._limit = now, on_wire, limit
         return busy, full

@@ -12,7 +12,7 @@ from datetime import tzinfo
 from typing import Callable, Iterable, List, Sequence, Tuple
 
 from ..formatting import pluralize
-from .html import escaped, moment, offset_seconds
+from .html import escaped, format_time, offset_seconds
 
 # The position of a tick from 0 to 1 along its axis, and its label.
 Tick = Tuple[float, str]
@@ -120,12 +120,12 @@ class TimeAxis:
         return pluralize(self.width, "second")
 
     def bar_of(self, unix: float) -> int:
-        """Returns the index of the bar that this moment falls in."""
+        """Returns the index of the bar that this time falls in."""
         return min(self.bars - 1, max(0, int((unix - self.start) // self.width)))
 
     def label(self, bar: int) -> str:
         """Returns the start of a bar as text."""
-        return moment(self.start + bar * self.width, self.zone)
+        return format_time(self.start + bar * self.width, self.zone)
 
     def ticks(self, max_ticks: int = 6) -> List[Tick]:
         """Returns evenly spaced ticks at the edges of bars."""
@@ -133,7 +133,7 @@ class TimeAxis:
         if form == "%H:%M" and self.bars * self.width > DAY:
             form = "%d %b %H:%M"
         return [
-            (bar / self.bars, moment(self.start + bar * self.width, self.zone, form))
+            (bar / self.bars, format_time(self.start + bar * self.width, self.zone, form))
             for bar in range(0, self.bars + 1, math.ceil(self.bars / max_ticks))
         ]
 

@@ -11,8 +11,8 @@ from ..errors import InvalidOptionError
 from ..formatting import pluralize
 from ..ledger.entry import Entry, ExecutionRow, to_entry
 from ..ledger.metrics import UNKNOWN, Metrics, compute_metrics
-from ..ledger.reader import ALL_TIME, LedgerReader, TimeRange
-from .html import moment
+from ..ledger.reader import LedgerReader
+from .html import format_time
 
 LAST = "last"
 # About 8 MB of HTML, which browsers still sort and filter at once.
@@ -36,19 +36,20 @@ class Selection:
 
 
 def select(
-    folder: Path, run: Optional[str] = None, time_range: TimeRange = ALL_TIME, max_rows: int = MAX_ROWS
+    folder: Path, run: Optional[str] = None, since: Optional[float] = None, max_rows: int = MAX_ROWS
 ) -> Selection:
     """Selects executions of the ledger in `folder`.
 
     Args:
         run: the id of a run, LAST for the one that ended last, None for all.
+        since: Unix seconds; None for all.
 
     Raises:
         InvalidOptionError: there is no such run.
         OSError: a file of the ledger can't be read.
     """
-    wanted = _find_run(folder, run, time_range) if run else None
-    reader, found = LedgerReader(folder, time_range), 0
+    wanted = _find_run(folder, run, since) if run else None
+    reader, found = LedgerReader(folder, since), 0
     newest: Deque[ExecutionRow] = deque(maxlen=max_rows)
     for row in _rows(reader):
         if wanted is None or row.get("run") == wanted:
@@ -57,7 +58,9 @@ def select(
     scope = f"Run {wanted}" if wanted else "All executions"
     if found > max_rows:
         scope += f" (the newest {max_rows:,} of {found:,})"
-    return Selection(list(newest), scope + _bounds(time_range), reader.skipped)
+    if since is not None:
+        scope += f" since {format_time(since)} UTC"
+    return Selection(list(newest), scope, reader.skipped)
 
 
 def _rows(reader: LedgerReader) -> Iterator[ExecutionRow]:
@@ -65,10 +68,10 @@ def _rows(reader: LedgerReader) -> Iterator[ExecutionRow]:
         yield from batch
 
 
-def _find_run(folder: Path, run: str, time_range: TimeRange) -> Optional[str]:
+def _find_run(folder: Path, run: str, since: Optional[float]) -> Optional[str]:
     """Returns the id; None without executions, or if the last one has no run as in older formats."""
     ends: Dict[Optional[str], float] = {}
-    for row in _rows(LedgerReader(folder, time_range)):
+    for row in _rows(LedgerReader(folder, since)):
         name = row.get("run")
         ends[name] = max(row["ended"], ends.get(name, 0.0))
     if run == LAST:
@@ -82,16 +85,10 @@ def _known_runs(ends: Dict[Optional[str], float]) -> str:
     named: List[Tuple[float, str]] = sorted(((end, name) for name, end in ends.items() if name), reverse=True)
     if not named:
         return "No run is recorded there yet."
-    shown = ", ".join(f"{name} (ended {moment(end)} UTC)" for end, name in named[:_MAX_NAMED_RUNS])
+    shown = ", ".join(f"{name} (ended {format_time(end)} UTC)" for end, name in named[:_MAX_NAMED_RUNS])
     older = len(named) - _MAX_NAMED_RUNS
     more = f" and {pluralize(older, 'older one')}" if older > 0 else ""
     return f"The last are {shown}{more}."
-
-
-def _bounds(time_range: TimeRange) -> str:
-    since = f" since {moment(time_range.since)} UTC" if time_range.since is not None else ""
-    until = f" before {moment(time_range.until)} UTC" if time_range.until is not None else ""
-    return since + until
 
 
 ANSWERED, FAILED, CACHED = "answered", "failed", "cached"

@@ -35,13 +35,13 @@ def percent(part: int, whole: int) -> str:
     return format_percent(part / whole) if whole else NOT_KNOWN
 
 
-def moment(unix: float, zone: tzinfo = timezone.utc, form: str = "%Y-%m-%d %H:%M:%S") -> str:
-    """Returns the local time in `zone`; a moment outside of the calendar is moved to its nearest end."""
+def format_time(unix: float, zone: tzinfo = timezone.utc, form: str = "%Y-%m-%d %H:%M:%S") -> str:
+    """Returns the local time in `zone`; a time outside of the calendar becomes its nearest end."""
     return datetime.fromtimestamp(min(max(unix, 0.0), MAX_UNIX), zone).strftime(form)
 
 
 def offset_seconds(unix: float, zone: tzinfo) -> float:
-    """Returns the offset of `zone` from UTC at that moment."""
+    """Returns the offset of `zone` from UTC at that time."""
     offset = datetime.fromtimestamp(min(unix, MAX_UNIX), zone).utcoffset()
     return offset.total_seconds() if offset else 0.0
 

@@ -19,7 +19,7 @@ from ..ledger.saturation import TimeAtConcurrencyLimit
 from .charts import TimeAxis
 from .data import pack
 from .executions import Execution, Group, executions_of, group_of
-from .html import MAX_UNIX, duration, escaped, moment, offset_seconds, percent
+from .html import MAX_UNIX, duration, escaped, format_time, offset_seconds, percent
 from .sections import PERCENTS, cost_section, errors_section, known_cost, latency_section, percentiles
 
 _ASSETS = Path(__file__).parent / "assets"
@@ -56,7 +56,7 @@ def build_report(rows: Iterable[ExecutionRow], scope: str, zone: Optional[tzinfo
         offset=round(offset_seconds(ended, zone) / 60),
         scope=escaped(scope),
         version=__version__,
-        made=moment(time.time(), zone),
+        made=format_time(time.time(), zone),
         some="" if executions else "hidden",
         none="hidden" if executions else "",
         **(_parts(group, ended, zone) if executions else dict.fromkeys(_PARTS, "")),
@@ -99,7 +99,7 @@ def _period(began: float, ended: float, zone: tzinfo) -> str:
     minutes = round(offset_seconds(ended, zone) / 60)
     sign, minutes = "-" if minutes < 0 else "+", abs(minutes)
     name = f"UTC{sign}{minutes // 60:02d}:{minutes % 60:02d}" if minutes else "UTC"
-    return f"{moment(began, zone)} to {moment(ended, zone)} ({name})"
+    return f"{format_time(began, zone)} to {format_time(ended, zone)} ({name})"
 
 
 def _at_limit(executions: Sequence[Execution]) -> str:

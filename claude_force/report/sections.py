@@ -11,7 +11,7 @@ from ..ledger.ddsketch import Distribution
 from ..ledger.metrics import UNKNOWN, Metrics, advice_for
 from .charts import BarChart, LogAxis, Series, Tick, TimeAxis, linear_axis, round_step
 from .executions import ANSWERED, CACHED, FAILED, Execution, Group, group_by
-from .html import NOT_KNOWN, Column, axis_usd, duration, escaped, moment, swatch, table
+from .html import NOT_KNOWN, Column, axis_usd, duration, escaped, format_time, swatch, table
 
 PERCENTS = (50, 95, 99)
 OUTCOME_COLOURS = ((ANSWERED, "wire"), (FAILED, "fail"), (CACHED, "cache"))
@@ -284,6 +284,6 @@ def _error_cells(kind: ErrorType, zone: tzinfo) -> List[str]:
         f"{kind.failed:,}",
         f"{kind.attempts:,}",
         f"{kind.recovered:,}",
-        moment(kind.last, zone),
+        format_time(kind.last, zone),
         requests or NOT_KNOWN,
     ]
