@@ -90,10 +90,13 @@ _watched = {}
 
 
 def _on_event(event, arguments):
+    act = None
     if event == "open" and isinstance(arguments[0], str):
         act = _watched.pop(Path(arguments[0]).name, None)
-        if act is not None:
-            act(arguments[2])
+    elif event == "os.chmod":
+        act = _watched.pop(event, None)
+    if act is not None:
+        act(arguments[2])
 
 
 @functools.lru_cache(maxsize=None)
@@ -115,6 +118,17 @@ def before_opening():
         _watched[path.name] = again
 
     yield watch
+    _watched.clear()
+
+
+@pytest.fixture
+def refused_modes():
+    def refuse(descriptor):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    install_hook()
+    _watched["os.chmod"] = refuse
+    yield
     _watched.clear()
 
 
@@ -233,6 +247,15 @@ class TestFolder:
         with umask(narrowed):
             os.close(folder.open("file", mode=asked))
         assert mode(folder.path / "file") == expected
+
+    @pytest.mark.usefixtures("refused_modes")
+    def test_mode_can_not_be_set(self, folder):
+        """As on file systems that have one mode for all files."""
+        before = lowest_free()
+        with umask(0o777), pytest.raises(PermissionError) as caught:
+            folder.open("file")
+        assert caught.value.filename == str(folder.path / "file")
+        assert lowest_free() == before
 
     def test_mode_of_an_old_file_stays(self, folder):
         (folder.path / "file").touch()

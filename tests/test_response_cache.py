@@ -599,6 +599,22 @@ class TestSecret:
         with pytest.raises(CacheError, match="secret holds no whole secret: remove it"):
             find_secret(None, tmp_path)
 
+    def test_longest_secret(self, tmp_path):
+        find_secret(None, tmp_path)
+        (tmp_path / "secret").write_bytes(b"x" * 4096)
+        assert find_secret(None, tmp_path) == b"x" * 4096
+        for size in (4097, 1 << 40):
+            os.truncate(tmp_path / "secret", size)
+            with pytest.raises(CacheError, match="secret holds no whole secret"):
+                find_secret(None, tmp_path)
+
+    def test_secret_is_no_file(self, tmp_path):
+        (tmp_path / "secret").mkdir()
+        with pytest.raises(
+            CacheError, match=r"^The cache's secret can't be used: .*is not a file but a folder"
+        ):
+            find_secret(None, tmp_path)
+
     def test_of_two_who_make_one_at_once_both_take_the_first(self, tmp_path, monkeypatch):
         first = find_secret(None, tmp_path)
         monkeypatch.setattr(Path, "exists", lambda path: False)

@@ -31,21 +31,24 @@ class Secret:
 
 
 def find_secret(given: Union[str, bytes, None], folder: Path) -> bytes:
-    """Raises CacheError for an empty secret, and for a kept one that others may read or that is no file."""
+    """Returns the given secret, else CLAUDE_CACHE_SECRET, else that of the folder, which is made once.
+
+    Raises CacheError for an empty secret, and for a file that others may read or that is no regular one.
+    """
     chosen = settings.cache_secret() if given is None else given
     if chosen is not None:
         if not chosen:
             raise CacheError("The cache secret is empty: give a long random text, or none at all.")
         return chosen.encode() if isinstance(chosen, str) else chosen
     try:
-        return _kept(folder / "secret")
+        return _read_secret(folder / "secret")
     except UnsafePathError as error:
         raise CacheError(f"The cache's secret can't be used: {error}. Remove it.") from error
 
 
-def _kept(path: Path) -> bytes:
+def _read_secret(path: Path) -> bytes:
     if not path.exists():
-        _make(path)
+        _make_secret(path)
     with os.fdopen(read_private(path), "rb") as file:
         if os.fstat(file.fileno()).st_mode & 0o077:
             raise CacheError(f"{path} can be read by others: chmod 600 it, or remove it with the cache.")
@@ -55,9 +58,9 @@ def _kept(path: Path) -> bytes:
     return secret
 
 
-def _make(path: Path) -> None:
-    # Written whole under a name of its own, then linked: of several processes the first wins, and
-    # none ever reads half a secret.
+def _make_secret(path: Path) -> None:
+    # Written whole under a temporary name, then linked: of several processes the first wins, and none ever
+    # reads half a secret.
     draft = path.with_name(f"secret.{os.getpid()}.{os.urandom(4).hex()}")
     descriptor = open_private(draft, os.O_EXCL)
     try:
