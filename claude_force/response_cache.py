@@ -29,7 +29,7 @@ from .agents.names import agent_slug
 from .cache.entries import (
     FORGED,
     NO_FINGERPRINT,
-    Entry,
+    CacheEntry,
     arguments_of,
     is_signed_by,
     seal_if_fits,
@@ -81,7 +81,7 @@ class _MemoryEntry:
 
     __slots__ = ("entry", "hits", "row")
 
-    def __init__(self, entry: Entry, hits: int, row: int) -> None:
+    def __init__(self, entry: CacheEntry, hits: int, row: int) -> None:
         self.entry, self.hits, self.row = entry, hits, row
 
 
@@ -279,7 +279,7 @@ class ResponseCache:
         entries = (self._entry(**arguments_of(answer)) for answer in answers)
         return self._store([one for one in entries if one])
 
-    def _entry(self, agent_name: str, *more: Any, **named: Any) -> Optional[Tuple[RequestFields, Entry]]:
+    def _entry(self, agent_name: str, *more: Any, **named: Any) -> Optional[Tuple[RequestFields, CacheEntry]]:
         if not self.enabled or agent_name in self.exclude_agents:
             return None
         named["key_of"] = self._key_of
@@ -289,7 +289,7 @@ class ResponseCache:
         missed, key = self._last_miss
         return key if missed == fields else self._leased.get(fields) or cache_key(fields)
 
-    def _store(self, answers: List[Tuple[RequestFields, Entry]]) -> int:
+    def _store(self, answers: List[Tuple[RequestFields, CacheEntry]]) -> int:
         largest = self._max_bytes // 2
         sealed = [(fields, entry, seal_if_fits(entry, self._secret, largest)) for fields, entry in answers]
         rows = [(entry.key, blob, fields[0]) for fields, entry, blob in sealed if blob]

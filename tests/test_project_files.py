@@ -23,7 +23,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from claude_force.errors import FileAccessError
-from claude_force.storage.file_walk import FileWalk, Spot
+from claude_force.storage.file_walk import FileWalk, PathSpot
 from claude_force.storage.project_files import ProjectFiles, read_all
 from claude_force.storage.project_root import project_root
 
@@ -163,7 +163,7 @@ class TestAnyTree:
             root = build(Path(base).resolve(), tree)
             with ProjectFiles(root) as files:
                 walk = FileWalk(files)
-                found = {match.place.parts for match in walk.matches(Spot("", ""), "**") if match.place}
+                found = {match.place.parts for match in walk.matches(PathSpot("", ""), "**") if match.place}
             wanted = {
                 (Path(folder) / name).relative_to(root).parts
                 for folder, _, names in os.walk(root)
@@ -503,7 +503,9 @@ class TestPatterns:
     def names(self, root, pattern):
         with ProjectFiles(root) as files:
             walk = FileWalk(files)
-            return [match.spot.label for match in walk.matches(Spot("", ""), pattern) if not match.problem]
+            return [
+                match.spot.label for match in walk.matches(PathSpot("", ""), pattern) if not match.problem
+            ]
 
     @pytest.mark.parametrize(
         "pattern",
@@ -599,7 +601,7 @@ class TestPatterns:
         (root / "round").symlink_to("round")
         with ProjectFiles(root) as files:
             walk = FileWalk(files)
-            assert list(walk.matches(Spot("", ""), "**/*.py")) == []
+            assert list(walk.matches(PathSpot("", ""), "**/*.py")) == []
         said = {spot.label: error.what for spot, error in walk.skipped.items()}
         assert said.keys() == {"system", "gone", "round"}
         assert "leads outside" in said["system"]
@@ -611,14 +613,14 @@ class TestPatterns:
         with ProjectFiles(root) as files, pytest.raises(
             FileAccessError, match="has more than 10 files and folders"
         ):
-            list(FileWalk(files, 10).matches(Spot("", ""), "**"))
+            list(FileWalk(files, 10).matches(PathSpot("", ""), "**"))
 
     def test_folders_without_end_are_gone_into_to_a_depth_that_is_told(self, root):
         make_deep(root, 1000)
         try:
             with ProjectFiles(root) as files:
                 walk = FileWalk(files)
-                list(walk.matches(Spot("", ""), "**/x"))
+                list(walk.matches(PathSpot("", ""), "**/x"))
         finally:
             # What removes old folders of pytest's goes into them by recursion, and fails in the middle.
             subprocess.run(["rm", "-rf", str(root / "d")], check=True)

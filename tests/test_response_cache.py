@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_force.cache.entries import Entry, is_signed_by, key_of, seal, unseal
+from claude_force.cache.entries import CacheEntry, is_signed_by, key_of, seal, unseal
 from claude_force.cache.memory import MemoryLayer
 from claude_force.cache.request_key import cache_key, encode, field_checksums, request_fields
 from claude_force.errors import CacheError
@@ -115,7 +115,7 @@ class TestKey:
 
 TEXT = st.text(st.characters(), max_size=20)
 ENTRIES = st.builds(
-    Entry,
+    CacheEntry,
     st.binary(min_size=16, max_size=16),
     st.floats(0, 1e11),
     st.integers(0, 10**9),
@@ -164,7 +164,7 @@ class TestSignature:
 
     @pytest.mark.parametrize("cost", [None, 0.0, 0.25])
     def test_an_entry_has_the_same_bytes_in_every_release_so_that_what_was_kept_is_found(self, cost):
-        entry = Entry(b"k" * 16, 1.5, 2, 3, cost, b"about", "\xe9", "\ud800!")
+        entry = CacheEntry(b"k" * 16, 1.5, 2, 3, cost, b"about", "\xe9", "\ud800!")
         signed = b"\x01" + b"k" * 16 + struct.pack(">dQQd?", 1.5, 2, 3, cost or 0.0, cost is not None)
         signed += struct.pack(">3I", 5, 2, 4) + b"about" + b"\xc3\xa9" + b"\xed\xa0\x80!"
         identity = hmac.new(b"s", b"claude-force cache secret", hashlib.sha256).digest()[:8]
@@ -173,18 +173,18 @@ class TestSignature:
         assert unseal(kept, entry.key, OWN) == entry
 
     def test_texts_may_be_empty_and_surrogates_may_stand_alone(self):
-        empty = Entry(b"k" * 16, 0.0, 0, 0, None, b"", "", "")
+        empty = CacheEntry(b"k" * 16, 0.0, 0, 0, None, b"", "", "")
         assert unseal(seal(empty, OWN), empty.key, OWN) == empty
         half = empty._replace(extra="\ud800", response="\udc00")
         assert unseal(seal(half, OWN), half.key, OWN) == half
 
     def test_a_good_signature_of_another_format_or_of_hardly_anything_is_no_entry(self):
-        signed = seal(Entry(b"k" * 16, 0.0, 0, 0, None, b"", "", ""), OWN)[40:]
+        signed = seal(CacheEntry(b"k" * 16, 0.0, 0, 0, None, b"", "", ""), OWN)[40:]
         for other in (b"\x02" + signed[1:], b"\x00" + signed[1:], signed[:-1], b""):
             assert unseal(OWN.id + OWN.sign(other) + other, b"k" * 16, OWN) is None
 
     def test_it_says_whose_it_is_before_anybody_has_verified_it(self):
-        sealed = seal(Entry(b"k" * 16, 0.0, 0, 0, None, b"", "", ""), OWN)
+        sealed = seal(CacheEntry(b"k" * 16, 0.0, 0, 0, None, b"", "", ""), OWN)
         assert key_of(sealed) == b"k" * 16
         assert key_of(sealed[:-1]) == key_of(b"") == b""
         assert not is_signed_by(sealed.decode("latin-1"), OWN)

@@ -8,8 +8,8 @@ from typing import Dict, NamedTuple, Optional, Tuple, Union
 
 from .. import settings
 from ..errors import ConfigurationError, ConfigurationNotFoundError, FileAccessError
-from ..storage.input_paths import NamedPaths
-from ..storage.project_files import ProjectFiles, refuse_irregular, shown
+from ..storage.input_paths import InputPaths
+from ..storage.project_files import ProjectFiles, printable, refuse_irregular
 from ..storage.project_root import has_entry, project_root, upwards
 from .files import Bounds
 
@@ -128,7 +128,7 @@ def _given(path: Path, bounds: Dict[Path, Bounds]) -> Tuple[Path, Path]:
             place = files.find(one.below, path)
             if place is None:
                 raise ConfigurationNotFoundError(
-                    f"Configuration {shown(path)} not found: name a claude.json, a .claude folder or a "
+                    f"Configuration {printable(path)} not found: name a claude.json, a .claude folder or a "
                     "project that has one."
                 )
             if place.is_folder:
@@ -148,7 +148,7 @@ def _given(path: Path, bounds: Dict[Path, Bounds]) -> Tuple[Path, Path]:
 
 def _named(path: Path) -> Bounds:
     """Bounds of a given path: in the current project its root; elsewhere links are resolved."""
-    paths = NamedPaths()
+    paths = InputPaths()
     if paths.has(path):
         return _bounds(paths.root, str(paths.root / paths.file(path).spot.name))
     real = os.path.realpath(path)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 from ..errors import ConfigurationError, FileAccessError
-from ..storage.file_walk import FileWalk, Spot
-from ..storage.project_files import Place, ProjectFiles, missing, shown
+from ..storage.file_walk import FileWalk, PathSpot
+from ..storage.project_files import ProjectFiles, ResolvedPath, missing_file, printable
 
 LARGEST_FILE = 1024 * 1024
 # Files and folders below one agents folder.
@@ -39,8 +39,8 @@ class Bounds(NamedTuple):
 class FoundPath(NamedTuple):
     """What a path leads to; `real` is its resolved path if the path has links, else None."""
 
-    spot: Spot
-    place: Place
+    spot: PathSpot
+    place: ResolvedPath
     real: Optional[Path]
 
 
@@ -84,7 +84,7 @@ class AgentFiles:
         if bounds is None:
             return None
         for name in dict.fromkeys((file, file.replace("\\", "/"))):
-            spot = Spot(_joined(bounds.below, name), str(folder / name))
+            spot = PathSpot(_joined(bounds.below, name), str(folder / name))
             try:
                 files = self._files(bounds)
                 place = files.find(*spot)
@@ -99,7 +99,7 @@ class AgentFiles:
         label = str(folder / file)
         try:
             if found is None:
-                raise missing(label)
+                raise missing_file(label)
             root = self._bounds[folder].root
             number, size = self._files_left.get(root, (MOST_FILES, MOST_BYTES))
             left = self._files_left[root] = number - 1, size - found.place.info.st_size
@@ -143,7 +143,7 @@ class AgentFiles:
         walk = FileWalk(files, MOST_ENTRIES)
         left = self._entries_left.get(bounds.root, MOST_ENTRIES)
         try:
-            for one in walk.folders(Spot(_joined(bounds.below, file), str(folder / file))):
+            for one in walk.folders(PathSpot(_joined(bounds.below, file), str(folder / file))):
                 left = self._entries_left[bounds.root] = left - len(one.files) - 1
                 if left < 0:
                     raise _too_many(folder / file)
@@ -176,7 +176,7 @@ def _too_many(label: Union[str, Path]) -> FileAccessError:
         f"is not read: agents, commands and skills have more than {MOST_FILES:,} files or "
         f"{MOST_BYTES >> 20} MB together"
     )
-    return FileAccessError(shown(label), what, "Move elsewhere what is not needed.")
+    return FileAccessError(printable(label), what, "Move elsewhere what is not needed.")
 
 
 def reason_of(error: FileAccessError, subject: str = "it") -> str:
@@ -192,15 +192,15 @@ def _refused(error: FileAccessError, subject: Optional[str]) -> ConfigurationErr
 def check_relative(folder: Path, file: str) -> None:
     """Raises ConfigurationError unless `file` is a relative path inside `folder`."""
     if not file.strip() or not _can_be_named(file):
-        raise ConfigurationError(f"{file!r} is no path: name a file under {shown(folder)}.")
+        raise ConfigurationError(f"{file!r} is no path: name a file under {printable(folder)}.")
     plain = file.replace("\\", "/")
     if plain.startswith("/") or plain[1:2] == ":":
         raise ConfigurationError(
-            f"{shown(file)} is an absolute path: name a file under {shown(folder)} relative to it."
+            f"{printable(file)} is an absolute path: name a file under {printable(folder)} relative to it."
         )
     if ".." in plain and os.path.normpath(plain).replace("\\", "/").split("/")[0] == "..":
         raise ConfigurationError(
-            f"{shown(file)} points outside {shown(folder)}: keep the file in that folder."
+            f"{printable(file)} points outside {printable(folder)}: keep the file in that folder."
         )
 
 
@@ -216,11 +216,11 @@ def stamp_of(info: os.stat_result) -> Stamp:
     return (info.st_mtime_ns, info.st_size, info.st_ino)
 
 
-def _real(files: ProjectFiles, spot: Spot, place: Place) -> Optional[Path]:
+def _real(files: ProjectFiles, spot: PathSpot, place: ResolvedPath) -> Optional[Path]:
     return None if "/".join(place.parts) == spot.name else files.path(place)
 
 
-def _relative(bounds: Bounds, spot: Spot) -> str:
+def _relative(bounds: Bounds, spot: PathSpot) -> str:
     return spot.name[len(bounds.below) + 1 :] if bounds.below else spot.name
 
 

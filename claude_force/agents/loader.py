@@ -8,7 +8,7 @@ from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tu
 
 from ..agent_types import Agent
 from ..errors import ConfigurationError
-from ..storage.project_files import shown
+from ..storage.project_files import printable
 from .agent_settings import NOTE, WARNING, find_faults, read_model, read_settings
 from .config import AgentEntry, Config, load_config
 from .definition import Definition
@@ -134,7 +134,7 @@ def _add_entry(loaded: RegistrySnapshot, source: AgentSource, name: str, entry: 
 
 
 def _read_contract(loaded: RegistrySnapshot, folder: Path, file: str) -> Optional[str]:
-    text = loaded.text(folder, file, f"its contract {shown(file)}")
+    text = loaded.text(folder, file, f"its contract {printable(file)}")
     return text if text.strip() else None
 
 

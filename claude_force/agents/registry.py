@@ -8,7 +8,7 @@ from typing import Any, Dict, FrozenSet, List, Optional, Union
 
 from ..agent_types import Agent
 from ..errors import AgentNotFoundError, ConfigurationError, WorkflowNotFoundError
-from ..storage.project_files import shown
+from ..storage.project_files import printable
 from ..storage.project_root import working_folder
 from .agent_settings import PROBLEM
 from .discovery import Sources, find_sources
@@ -87,7 +87,7 @@ class Registry:
         none = f"There are no agents in {self._sources.folder}"
         for problem in loaded.problems:
             if problem.state == PROBLEM:
-                return f"{none}. {shown(problem.file)} can't be used: {problem.reason.rstrip('.')}."
+                return f"{none}. {printable(problem.file)} can't be used: {problem.reason.rstrip('.')}."
         return f"{none}: put one in .claude/agents/{name}.md."
 
     def list_agents(self) -> List[Dict[str, Any]]:

@@ -17,7 +17,7 @@ from typing import Any, Collection, Dict, Iterable, Iterator, Mapping, Optional,
 
 from ..errors import ClaudeForceError, InputError
 from ..storage.locks import try_lock
-from ..storage.output_paths import folder_of, granted_path
+from ..storage.output_paths import open_output_folder, output_path
 from ..storage.private_files import PUBLIC_FILE
 from ..types import AgentResult
 from .disk_space import DISK_FULL, DiskReservation
@@ -122,8 +122,8 @@ class ResultsFile(Results):
         where a project has put a link there, and OSError.
         """
         super().__init__(path)
-        place = granted_path(path)
-        self._folder, self._name = folder_of(place), place.name
+        place = output_path(path)
+        self._folder, self._name = open_output_folder(place), place.name
         try:
             self._lock = self._open_locked()
         except BaseException:

@@ -8,8 +8,8 @@ from typing import Dict, Iterator, NamedTuple, Optional, Sequence
 
 from ..errors import FileAccessError, InputError
 from ..storage.file_walk import FileWalk, Match, has_magic, split_pattern
-from ..storage.input_paths import Grant, NamedPaths
-from ..storage.project_files import ProjectFiles, shown
+from ..storage.input_paths import InputPath, InputPaths
+from ..storage.project_files import ProjectFiles, printable
 from .task_file import TaskRow
 
 # In bytes. A file that is smaller and yet too long for a task is refused as such.
@@ -55,7 +55,7 @@ class SourceFiles:
     def __iter__(self) -> Iterator[TaskRow]:
         for index, source in enumerate(self._sources):
             # A name is one line of text for the model too, whatever bytes it has.
-            name = shown(source.label)
+            name = printable(source.label)
             fields = {"file": name}
             try:
                 text = _text(source)
@@ -73,7 +73,7 @@ class _Search:
     def __init__(self, output: Optional[Path]) -> None:
         self.sources: Dict[str, _Source] = {}
         self._output = output.resolve() if output is not None else None
-        self._paths = NamedPaths()
+        self._paths = InputPaths()
         self._empty: Dict[str, str] = {}
         self._skipped: Dict[str, FileAccessError] = {}
 
@@ -87,7 +87,9 @@ class _Search:
 
         With `of_all` nothing was found, and only what more there is to say of that is said.
         """
-        texts = [f"{shown(one)} {why}" for one, why in self._empty.items() if not of_all or why != _NO_MATCH]
+        texts = [
+            f"{printable(one)} {why}" for one, why in self._empty.items() if not of_all or why != _NO_MATCH
+        ]
         texts += [str(one.match.problem) for one in self.sources.values() if one.match.problem is not None]
         texts += [f"Skipped: {error}" for label, error in self._skipped.items() if label not in self.sources]
         most = _MOST_NOTICES_IN_ERROR if of_all else _MOST_NOTICES
@@ -112,7 +114,7 @@ class _Search:
     def _matched(self, pattern: str) -> bool:
         """Whether a file matches the pattern."""
         folder, rest = split_pattern(pattern)
-        grant: Grant = self._paths.folder(folder)
+        grant: InputPath = self._paths.folder(folder)
         with ProjectFiles(grant.root) as files:
             walk = FileWalk(files)
             matches = list(walk.matches(grant.spot, rest))
@@ -144,7 +146,7 @@ def _text(source: _Source) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         what = "can't be read: it is not UTF-8"
-        raise FileAccessError(shown(source.label), what, "Convert it to UTF-8.") from error
+        raise FileAccessError(printable(source.label), what, "Convert it to UTF-8.") from error
 
 
 def _is_outside(match: Match) -> bool:
@@ -152,5 +154,5 @@ def _is_outside(match: Match) -> bool:
 
 
 def _listed(patterns: Sequence[str]) -> str:
-    names = ", ".join(map(shown, patterns[:_MOST_NOTICES]))
+    names = ", ".join(map(printable, patterns[:_MOST_NOTICES]))
     return names if len(patterns) <= _MOST_NOTICES else f"{names}, ..."

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Dict, Iterable, Iterator, Mapping, Optional, TextIO
 
 from ..errors import InputError
-from ..storage.input_paths import open_named
+from ..storage.input_paths import open_input
 from .task_readers import (
     AGENT,
     NO_AGENT,
@@ -106,13 +106,13 @@ class TaskFile:
         largest = _LARGEST_LIST if self._read is json_list else None
 
         def opener(path: str, flags: int) -> int:
-            return open_named(path, largest)
+            return open_input(path, largest)
 
         return open(self._path, encoding="utf-8-sig", newline="", opener=opener)
 
     def _not_utf8(self) -> str:
         """Says which line, counted from 1, is not UTF-8, or that the file is UTF-16."""
-        with os.fdopen(open_named(self._path), "rb") as lines:
+        with os.fdopen(open_input(self._path), "rb") as lines:
             for number, line in enumerate(iter(lambda: lines.readline(_LONGEST_LINE), b""), start=1):
                 if number == 1 and line.startswith(_UTF_16):
                     return "it is UTF-16"

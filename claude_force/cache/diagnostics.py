@@ -7,7 +7,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from ..storage.signing import Secret
 from ..storage.sqlite_files import FAULTS
-from .entries import Entry, is_signed_by, key_of, unseal
+from .entries import CacheEntry, is_signed_by, key_of, unseal
 from .request_key import RequestFields, cache_key, field_checksums
 from .store import Store, row_id
 
@@ -65,7 +65,7 @@ def explain(store: Store, secret: Secret, fields: RequestFields, now: float, ttl
 
 
 def _nearest(store: Store, secret: Secret, fields: RequestFields, now: float) -> Dict[str, Any]:
-    best: Optional[Tuple[List[str], Entry]] = None
+    best: Optional[Tuple[List[str], CacheEntry]] = None
     checksums = field_checksums(fields)
     for identity in store.identities(fields[0], _LOOKED_AT):
         sealed = store.sealed(identity)
@@ -91,7 +91,7 @@ def explained(
     hit: bool,
     reason: str,
     differs: Optional[List[str]] = None,
-    entry: Optional[Entry] = None,
+    entry: Optional[CacheEntry] = None,
     now: float = 0.0,
 ) -> Dict[str, Any]:
     """Makes the dict that `explain` returns."""

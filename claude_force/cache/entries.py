@@ -29,7 +29,7 @@ _SIGNED_FROM = ID_BYTES + 32
 _TEXTS_FROM = _SIGNED_FROM + _HEAD.size
 
 
-class Entry(NamedTuple):
+class CacheEntry(NamedTuple):
     """A stored answer. `created` is Unix time in seconds, `cost` USD, `extra` JSON or empty.
 
     `about` is JSON: agent, model, and checksums of the request's fields. No hit needs it, so none decodes it.
@@ -57,7 +57,7 @@ def to_entry(
     fingerprint: Mapping[str, str] = NO_FINGERPRINT,
     extra: Optional[Mapping[str, Any]] = None,
     key_of: Callable[[RequestFields], bytes] = cache_key,
-) -> Tuple[RequestFields, Entry]:
+) -> Tuple[RequestFields, CacheEntry]:
     """Returns the fields of the request, and its entry.
 
     From `agent` to `extra` the arguments are those of `ResponseCache.set`. `key_of` may know the key already.
@@ -66,7 +66,7 @@ def to_entry(
     about = json.dumps([agent, model, field_checksums(fields)]).encode()
     more = json.dumps(dict(extra)) if extra else ""
     counts = (created, input_tokens, output_tokens, estimated_cost)
-    return fields, Entry(key_of(fields), *counts, about, more, response)
+    return fields, CacheEntry(key_of(fields), *counts, about, more, response)
 
 
 def arguments_of(answer: Mapping[str, Any]) -> Dict[str, Any]:
@@ -77,7 +77,7 @@ def arguments_of(answer: Mapping[str, Any]) -> Dict[str, Any]:
     return arguments
 
 
-def seal_if_fits(entry: Entry, secret: Secret, most: int) -> Optional[bytes]:
+def seal_if_fits(entry: CacheEntry, secret: Secret, most: int) -> Optional[bytes]:
     """The sealed entry, in at most so many bytes; None, which is logged, for one that can't be kept."""
     try:
         sealed = seal(entry, secret)
@@ -90,7 +90,7 @@ def seal_if_fits(entry: Entry, secret: Secret, most: int) -> Optional[bytes]:
     return sealed
 
 
-def to_hit(entry: Entry, age: float, hits: int) -> Dict[str, Any]:
+def to_hit(entry: CacheEntry, age: float, hits: int) -> Dict[str, Any]:
     """What `ResponseCache.get` returns; `age` in seconds, `hits` with this one among them."""
     # In one step: field by field it takes longer, and this is most of what a hit in memory costs.
     _, _, input_tokens, output_tokens, cost, _, extra, response = entry
@@ -108,7 +108,7 @@ def to_hit(entry: Entry, age: float, hits: int) -> Dict[str, Any]:
     return {**json.loads(extra), **hit} if extra else hit
 
 
-def seal(entry: Entry, secret: Secret) -> bytes:
+def seal(entry: CacheEntry, secret: Secret) -> bytes:
     """Raises struct.error for a count of tokens that is negative or no integer."""
     extra, response = (text.encode("utf-8", "surrogatepass") for text in entry[6:])
     texts = (entry.about, extra, response)
@@ -128,7 +128,7 @@ def is_signed_by(sealed: object, secret: Secret) -> bool:
     return type(sealed) is bytes and sealed[:ID_BYTES] == secret.id
 
 
-def unseal(sealed: bytes, key: bytes, secret: Secret) -> Optional[Entry]:
+def unseal(sealed: bytes, key: bytes, secret: Secret) -> Optional[CacheEntry]:
     """The entry, or None when its signature does not hold for this key and secret."""
     signature = secret.sign(memoryview(sealed)[_SIGNED_FROM:])
     if not hmac.compare_digest(signature, sealed[ID_BYTES:_SIGNED_FROM]) or len(sealed) < _TEXTS_FROM:
@@ -139,7 +139,7 @@ def unseal(sealed: bytes, key: bytes, secret: Secret) -> Optional[Entry]:
     _, _, created, input_tokens, output_tokens, cost, priced, about, extra, response = head
     about += _TEXTS_FROM
     extra += about
-    return Entry(
+    return CacheEntry(
         key,
         created,
         input_tokens,

@@ -11,7 +11,7 @@ from .. import settings
 from ..advice import Wording
 from ..agents.discovery import project_folder
 from ..errors import CacheError
-from ..storage.output_paths import base_in_project, whole_path
+from ..storage.output_paths import absolute_path, base_in_project
 from ..storage.private_files import Folder, make_folders, make_private
 
 _OWN_FILES = ("secret", "lock", "generation", "leases", "secret.*", "answers-*", "probe-*")
@@ -48,7 +48,7 @@ def cache_folder(wanted: Union[str, Path, None], allowed: Iterable[Union[str, Pa
 
 
 def _refuse_links_of_project(given: Path) -> None:
-    whole = whole_path(given)
+    whole = absolute_path(given)
     base = base_in_project(whole)
     if base is None:
         return

@@ -10,10 +10,10 @@ from typing import Any, Dict, Mapping, Optional
 
 from .. import settings
 from ..errors import FileAccessError, InputError, InvalidTaskError
-from ..storage.input_paths import open_named
-from ..storage.output_paths import folder_of, granted_path, is_granted_special
+from ..storage.input_paths import open_input
+from ..storage.output_paths import is_special_output, open_output_folder, output_path
 from ..storage.private_files import PUBLIC_FILE, Folder
-from ..storage.project_files import shown
+from ..storage.project_files import printable
 
 # Options that change an answer, with the names of the orchestrator's arguments.
 _CALL_OPTIONS = {name: name for name in ("model", "max_tokens", "temperature", "cache_ttl")}
@@ -58,17 +58,17 @@ def _read_file(path: str) -> str:
     try:
         data = asyncio.run(_read(path))
     except OSError as error:
-        raise InvalidTaskError(f"Task file {shown(path)} can't be read: {error.strerror}.") from error
+        raise InvalidTaskError(f"Task file {printable(path)} can't be read: {error.strerror}.") from error
     except FileAccessError as error:
         raise InvalidTaskError(f"Task file {error}") from error
-    return _decoded(data, f"Task file {shown(path)}")
+    return _decoded(data, f"Task file {printable(path)}")
 
 
 async def _read(path: str) -> bytes:
     import aiofiles
 
     def opener(name: str, flags: int) -> int:
-        return open_named(name, takes_streams=True)
+        return open_input(name, takes_streams=True)
 
     async with aiofiles.open(path, "rb", opener=opener) as file:
         data: bytes = await file.read(_MAX_TASK_BYTES + 1)
@@ -122,11 +122,11 @@ class AnswerFile:
         return self
 
     def _open(self, path: str) -> None:
-        if is_granted_special(path):
+        if is_special_output(path):
             self._descriptor = os.open(path, os.O_WRONLY)
             return
-        self._name = granted_path(path).name
-        folder = folder_of(path)
+        self._name = output_path(path).name
+        folder = open_output_folder(path)
         try:
             is_new = not folder.has(self._name)
             self._descriptor = folder.open(self._name, mode=PUBLIC_FILE)

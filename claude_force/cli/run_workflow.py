@@ -14,8 +14,8 @@ from ..async_orchestrator import AsyncAgentOrchestrator
 from ..engine.result_builder import is_unsent
 from ..errors import FileAccessError, InputError
 from ..formatting import format_duration, pluralize
-from ..storage.input_paths import read_named
-from ..storage.project_files import shown
+from ..storage.input_paths import read_input
+from ..storage.project_files import printable
 from ..types import AgentResult
 from ..workflow import StepEvent, StepResult, Workflow, WorkflowResult, faults, read_workflow
 from ..workflow import graph as drawing
@@ -84,11 +84,11 @@ def _inputs(args: argparse.Namespace) -> Optional[Dict[str, Any]]:
 
 def _object(path: Path) -> Dict[str, Any]:
     try:
-        found = json.loads(read_named(path, _LARGEST_INPUTS, takes_streams=True))
+        found = json.loads(read_input(path, _LARGEST_INPUTS, takes_streams=True))
     except FileAccessError:
         raise
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{shown(path)} is not JSON ({error}).") from error
+        raise InputError(f"{printable(path)} is not JSON ({error}).") from error
     if not isinstance(found, dict):
         raise InputError(f'{path} holds no JSON object; write {{"NAME": "its value", ...}}.')
     return found

@@ -17,7 +17,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.pool import NullPool
 
 from ..errors import DatabaseError, InvalidOptionError
-from ..storage.output_paths import check_named_database
+from ..storage.output_paths import check_output_database
 from .schema import MADE_BY, SCHEMA, create_all
 
 logger = logging.getLogger(__name__)
@@ -204,7 +204,7 @@ class Database:
 
 def _sqlite_engine(address: DatabaseUrl) -> sa.Engine:
     try:
-        check_named_database(str(address.url.database))
+        check_output_database(str(address.url.database))
     except OSError as error:
         raise DatabaseError(
             f"The database {address} can't be used: {error.strerror}. Give a file in a folder that "

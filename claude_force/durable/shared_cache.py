@@ -19,7 +19,7 @@ from .. import settings
 from ..cache.diagnostics import explained
 from ..cache.entries import (
     FORGED,
-    Entry,
+    CacheEntry,
     arguments_of,
     seal_if_fits,
     to_entry,
@@ -102,7 +102,7 @@ class SharedCache:
         key = cache_key(request_fields(agent_name, task, model, fingerprint))
         return self._guarded(lambda: self._read(key), None) is not None
 
-    def _read(self, key: bytes) -> Optional[Tuple[Entry, int, float]]:
+    def _read(self, key: bytes) -> Optional[Tuple[CacheEntry, int, float]]:
         with self._database.autocommit() as connection:
             row = connection.execute(
                 sa.select(ANSWERS.c.sealed, ANSWERS.c.hits, now(connection).label("now")).where(

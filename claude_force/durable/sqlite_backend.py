@@ -27,7 +27,7 @@ from ..engine.result_builder import is_answer
 from ..errors import CancelledCallError, ClaudeForceError, ClosedError, DatabaseError, WorkerError
 from ..limits.call_context import CallContext
 from ..storage.locks import try_lock
-from ..storage.output_paths import folder_of, granted_path
+from ..storage.output_paths import open_output_folder, output_path
 from ..storage.private_files import PUBLIC_FILE
 from ..types import Call, Reply
 from . import dbos_runtime
@@ -268,8 +268,8 @@ class SqliteBackend:
         """Locks the file beside the database; the system releases it when the process dies."""
         path = Path(str(self._address.url.database) + ".lock")
         try:
-            with folder_of(path, make=True) as folder:
-                name = granted_path(path).name
+            with open_output_folder(path, make=True) as folder:
+                name = output_path(path).name
                 lock = os.fdopen(folder.open(name, os.O_APPEND, PUBLIC_FILE), "ab")
         except OSError as error:
             raise DatabaseError(

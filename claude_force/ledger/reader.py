@@ -10,7 +10,7 @@ from typing import BinaryIO, Iterator, List, Optional
 
 from ..advice import naming
 from ..errors import InvalidOptionError
-from ..storage.output_paths import open_folder
+from ..storage.output_paths import open_package_folder
 from ..storage.private_files import Folder
 from .entry import Entry, ExecutionRow, decode_lines, parse_iso, to_entry
 from .metrics import Summary
@@ -94,7 +94,7 @@ class LedgerReader:
     def _files(self) -> Iterator[BinaryIO]:
         """Yields open files, oldest first."""
         try:
-            folder = open_folder(self._folder)
+            folder = open_package_folder(self._folder)
         except (FileNotFoundError, NotADirectoryError):
             return
         with folder:

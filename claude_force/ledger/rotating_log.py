@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Iterator, List, NamedTuple, Optional
 
 from ..storage.locks import try_lock, unlock
-from ..storage.output_paths import open_folder
+from ..storage.output_paths import open_package_folder
 from ..storage.private_files import Folder
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class RotatedFile(NamedTuple):
 def rotated_files(folder: Path) -> List[RotatedFile]:
     """Returns the full files, oldest first; an empty list if `folder` doesn't exist. Raises OSError."""
     try:
-        with open_folder(folder) as opened:
+        with open_package_folder(folder) as opened:
             return _list_rotated(opened)
     except (FileNotFoundError, NotADirectoryError):
         return []
@@ -66,7 +66,7 @@ class RotatingLog:
         Raises UnsafePathError or OSError.
         """
         data = "".join(f"{line}\n" for line in lines).encode("ascii")
-        with open_folder(self._folder, make=True) as folder:
+        with open_package_folder(self._folder, make=True) as folder:
             lock_file = folder.open(_LOCK)
             try:
                 locked = _acquire(lock_file)

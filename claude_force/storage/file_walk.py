@@ -10,7 +10,7 @@ from typing import Callable, Deque, Dict, Iterator, List, NamedTuple, Optional, 
 
 from ..errors import FileAccessError
 from ..lazy_pattern import pattern
-from .project_files import Entry, Parts, Place, ProjectFiles, refuse_irregular, shown
+from .project_files import FolderEntry, Parts, ProjectFiles, ResolvedPath, printable, refuse_irregular
 
 MOST_ENTRIES = 1_000_000
 _MAGIC = pattern(r"[*?\[]")
@@ -18,29 +18,29 @@ _TOKEN = pattern(r"\[!?\]?[^\]]*\]|.", re.DOTALL)
 _ANY_FOLDERS = "**"
 
 
-class Spot(NamedTuple):
+class PathSpot(NamedTuple):
     """A path by the names that lead there, links among them: below the root, and as the user writes it."""
 
     name: str
     label: str
 
-    def child(self, name: str) -> Spot:
-        return Spot(_joined(self.name, name), _joined(self.label, name))
+    def child(self, name: str) -> PathSpot:
+        return PathSpot(_joined(self.name, name), _joined(self.label, name))
 
 
-class Folder(NamedTuple):
+class WalkedFolder(NamedTuple):
     """One folder of a walk. `files` are the names in it that lead to no folder, sorted."""
 
-    spot: Spot
-    place: Place
+    spot: PathSpot
+    place: ResolvedPath
     files: List[str]
 
 
 class Match(NamedTuple):
     """A file that a pattern matches. `problem` says why it can't be read; then `place` may be None."""
 
-    spot: Spot
-    place: Optional[Place] = None
+    spot: PathSpot
+    place: Optional[ResolvedPath] = None
     problem: Optional[FileAccessError] = None
 
 
@@ -54,15 +54,15 @@ class FileWalk:
     def __init__(self, files: ProjectFiles, most: int = MOST_ENTRIES) -> None:
         """`most` is the number of entries of folders after which a walk ends with a FileAccessError."""
         self._files, self._most, self._left = files, most, most
-        self.skipped: Dict[Spot, FileAccessError] = {}
+        self.skipped: Dict[PathSpot, FileAccessError] = {}
         self._start = ""
 
     def folders(
         self,
-        start: Spot,
+        start: PathSpot,
         enters: Callable[[str], bool] = lambda name: True,
         seen: Optional[Set[Parts]] = None,
-    ) -> Iterator[Folder]:
+    ) -> Iterator[WalkedFolder]:
         """`start` and the folders below it whose names `enters` takes, each folder once.
 
         Links to folders are followed last, so that a folder has its own name where it is reached in both
@@ -70,8 +70,8 @@ class FileWalk:
         """
         self._start = start.label
         known: Set[Parts] = set() if seen is None else seen
-        rest: List[Spot] = [start]
-        linked: Deque[Spot] = deque()
+        rest: List[PathSpot] = [start]
+        linked: Deque[PathSpot] = deque()
         while rest or linked:
             spot = rest.pop() if rest else linked.popleft()
             place = self._place(spot)
@@ -79,12 +79,12 @@ class FileWalk:
                 continue
             known.add(place.parts)
             found = self._entries(spot, place)
-            yield Folder(spot, place, [one.name for one in found if not one.is_folder])
+            yield WalkedFolder(spot, place, [one.name for one in found if not one.is_folder])
             inner = [one for one in found if one.is_folder and enters(one.name)]
             rest.extend(spot.child(one.name) for one in reversed(inner) if not one.is_link)
             linked.extend(spot.child(one.name) for one in inner if one.is_link)
 
-    def matches(self, base: Spot, pattern: str) -> Iterator[Match]:
+    def matches(self, base: PathSpot, pattern: str) -> Iterator[Match]:
         """The files below `base` that match, sorted. `*` and `?` don't match a leading dot.
 
         Also yields, each with its problem, what matches and can't be read.
@@ -105,7 +105,7 @@ class FileWalk:
             if match is not None:
                 yield match
 
-    def match(self, spot: Spot) -> Optional[Match]:
+    def match(self, spot: PathSpot) -> Optional[Match]:
         """The file there; None for a folder, and where nothing is."""
         try:
             place = self._files.find(*spot)
@@ -118,10 +118,10 @@ class FileWalk:
             return Match(spot, problem=error)
         return Match(spot, place)
 
-    def _below(self, spots: Sequence[Spot], is_last: bool) -> List[Spot]:
+    def _below(self, spots: Sequence[PathSpot], is_last: bool) -> List[PathSpot]:
         """For `**`: all folders, or all files if it is the last part of the pattern."""
         seen: Set[Parts] = set()
-        found: List[Spot] = []
+        found: List[PathSpot] = []
         for spot in sorted(spots, key=self._is_linked):
             for folder in self.folders(spot, _is_visible, seen):
                 if is_last:
@@ -130,10 +130,10 @@ class FileWalk:
                     found.append(folder.spot)
         return found
 
-    def _named(self, spots: Sequence[Spot], part: str, is_last: bool) -> List[Spot]:
+    def _named(self, spots: Sequence[PathSpot], part: str, is_last: bool) -> List[PathSpot]:
         """For a part such as `*.py`: what has such a name; only folders unless it is the last part."""
         matches = _matcher(part)
-        found: List[Spot] = []
+        found: List[PathSpot] = []
         for spot in spots:
             place = self._place(spot)
             if place is None or not place.is_folder:
@@ -143,16 +143,16 @@ class FileWalk:
                     found.append(spot.child(one.name))
         return found
 
-    def _place(self, spot: Spot) -> Optional[Place]:
+    def _place(self, spot: PathSpot) -> Optional[ResolvedPath]:
         try:
             return self._files.find(*spot)
         except FileAccessError as error:
             self.skipped[spot] = error
             return None
 
-    def _entries(self, spot: Spot, place: Place) -> List[Entry]:
+    def _entries(self, spot: PathSpot, place: ResolvedPath) -> List[FolderEntry]:
         """What the folder lists, sorted, without what is skipped. A link to a folder counts as a folder."""
-        found: List[Entry] = []
+        found: List[FolderEntry] = []
         for one in self._listed(spot, place):
             if not one.is_link:
                 found.append(one)
@@ -163,12 +163,12 @@ class FileWalk:
                 found.append(one._replace(is_folder=target.is_folder))
             elif child not in self.skipped:
                 self.skipped[child] = FileAccessError(
-                    shown(child.label), "is a link that leads nowhere", "Remove it.", is_missing=True
+                    printable(child.label), "is a link that leads nowhere", "Remove it.", is_missing=True
                 )
         return found
 
-    def _listed(self, spot: Spot, place: Place) -> List[Entry]:
-        found: List[Entry] = []
+    def _listed(self, spot: PathSpot, place: ResolvedPath) -> List[FolderEntry]:
+        found: List[FolderEntry] = []
         try:
             found = self._files.entries(place, spot.label, self._left + 1)
         except FileAccessError as error:
@@ -176,13 +176,13 @@ class FileWalk:
         self._left -= len(found)
         if self._left < 0:
             raise FileAccessError(
-                shown(self._start or self._files.root),
+                printable(self._start or self._files.root),
                 f"has more than {self._most:,} files and folders",
                 "Name a smaller folder, or move elsewhere what is not needed.",
             )
         return sorted(found)
 
-    def _is_linked(self, spot: Spot) -> Tuple[bool, Spot]:
+    def _is_linked(self, spot: PathSpot) -> Tuple[bool, PathSpot]:
         place = self._place(spot)
         return place is None or "/".join(place.parts) != spot.name, spot
 

@@ -11,21 +11,21 @@ import os
 from pathlib import Path
 from typing import NamedTuple, Optional, Union
 
-from .file_walk import Spot
-from .project_files import ProjectFiles, missing, read_all, unusable
+from .file_walk import PathSpot
+from .project_files import ProjectFiles, missing_file, read_all, unreadable
 from .project_root import project_root, working_folder
 
 _DESCRIPTORS = ("/dev/fd/", "/proc/self/fd/")
 
 
-class Grant(NamedTuple):
+class InputPath(NamedTuple):
     """What a path stands for: a place below the root that bounds what is read."""
 
     root: Path
-    spot: Spot
+    spot: PathSpot
 
 
-class NamedPaths:
+class InputPaths:
     """Paths relative to the working directory, or to `start`."""
 
     def __init__(self, start: Optional[Path] = None) -> None:
@@ -36,35 +36,35 @@ class NamedPaths:
         """Whether the path lies in the project of the working directory."""
         return self._inside(str(path)) is not None
 
-    def file(self, path: Union[str, Path]) -> Grant:
+    def file(self, path: Union[str, Path]) -> InputPath:
         """For a file. Raises FileAccessError where its folder is not there."""
         inside = self._inside(str(path))
         if inside is not None:
-            return Grant(self.root, Spot(inside, str(path)))
+            return InputPath(self.root, PathSpot(inside, str(path)))
         folder, name = os.path.split(self._real(str(path)))
         if not os.path.isdir(folder):
-            raise missing(path)
-        return Grant(Path(folder), Spot(name, str(path)))
+            raise missing_file(path)
+        return InputPath(Path(folder), PathSpot(name, str(path)))
 
-    def folder(self, path: str) -> Grant:
+    def folder(self, path: str) -> InputPath:
         """For the folder in which a pattern is looked for."""
         inside = self._inside(path or ".")
         if inside is not None:
-            return Grant(self.root, Spot(inside, path))
+            return InputPath(self.root, PathSpot(inside, path))
         real = self._real(path)
         root = project_root(real)
-        return Grant(root, Spot(os.path.relpath(real, root), path))
+        return InputPath(root, PathSpot(os.path.relpath(real, root), path))
 
     def _real(self, path: str) -> str:
         try:
             return os.path.realpath(os.path.join(self._start, path))
         except (OSError, ValueError) as error:
-            raise unusable(path, error) from error
+            raise unreadable(path, error) from error
 
     def _inside(self, path: str) -> Optional[str]:
         """The path below the project's root; None where it does not lie there."""
         if "\0" in path:
-            raise unusable(path, ValueError())
+            raise unreadable(path, ValueError())
         full = os.path.normpath(os.path.join(self._start, path))
         root = str(self.root)
         if full == root or full.startswith(root.rstrip(os.sep) + os.sep):
@@ -72,7 +72,7 @@ class NamedPaths:
         return _by_another_name(full, root)
 
 
-def open_named(path: Union[str, Path], most: Optional[int] = None, takes_streams: bool = False) -> int:
+def open_input(path: Union[str, Path], most: Optional[int] = None, takes_streams: bool = False) -> int:
     """A descriptor for reading of the file of at most `most` bytes that the user names.
 
     With `takes_streams` also of `/dev/stdin`, `/dev/fd/N` and what a shell puts in the place of `<(...)`.
@@ -82,15 +82,15 @@ def open_named(path: Union[str, Path], most: Optional[int] = None, takes_streams
         try:
             return os.open(path, os.O_RDONLY)
         except OSError as error:
-            raise unusable(path, error) from error
-    grant = NamedPaths().file(path)
+            raise unreadable(path, error) from error
+    grant = InputPaths().file(path)
     with ProjectFiles(grant.root) as files:
         return files.open(grant.spot.name, most, grant.spot.label)
 
 
-def read_named(path: Union[str, Path], most: int, takes_streams: bool = False) -> bytes:
-    """The bytes of the file that the user names, at most `most`. Raises FileAccessError as `open_named`."""
-    descriptor = open_named(path, most, takes_streams)
+def read_input(path: Union[str, Path], most: int, takes_streams: bool = False) -> bytes:
+    """The bytes of the file that the user names, at most `most`. Raises FileAccessError as `open_input`."""
+    descriptor = open_input(path, most, takes_streams)
     try:
         return read_all(descriptor, path, most)
     finally:

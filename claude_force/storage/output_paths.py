@@ -54,33 +54,33 @@ def _root_above(path: Path) -> Optional[Path]:
     return holder
 
 
-def open_folder(path: Union[str, Path], make: bool = False) -> Folder:
+def open_package_folder(path: Union[str, Path], make: bool = False) -> Folder:
     """One of the package's own folders, such as a project's `.claude/metrics`: no link, nor reached by one.
 
     Raises UnsafePathError, OSError.
     """
-    whole = whole_path(path)
+    whole = absolute_path(path)
     return Folder(whole, base_in_project(whole) or whole.parent, make)
 
 
-def folder_of(path: Union[str, Path], make: bool = False) -> Folder:
-    """The folder of a file that the user named for output; the file in it is `granted_path(path).name`.
+def open_output_folder(path: Union[str, Path], make: bool = False) -> Folder:
+    """The folder of a file that the user named for output; the file in it is `output_path(path).name`.
 
     Raises UnsafePathError, OSError.
     """
-    place = granted_path(path)
+    place = output_path(path)
     base = base_in_project(place)
     return Folder(place.parent, place.parent if base is None or base == place else base, make)
 
 
-def check_named_database(path: Union[str, Path]) -> None:
+def check_output_database(path: Union[str, Path]) -> None:
     """Checks a file that the user named for SQLite, which opens it and the files beside it by their names.
 
     Raises UnsafePathError where a link of a project is on the way or one of the files is no regular file.
     """
     try:
-        with folder_of(path) as folder:
-            check_database(folder.path / granted_path(path).name)
+        with open_output_folder(path) as folder:
+            check_database(folder.path / output_path(path).name)
     except FileNotFoundError:
         return
 
@@ -91,21 +91,21 @@ def open_output(path: Union[str, Path]) -> int:
     Outside of projects it may be anything that takes bytes: a pipe, a terminal. Raises UnsafePathError,
     OSError.
     """
-    if is_granted_special(path):
+    if is_special_output(path):
         return os.open(path, os.O_WRONLY)
-    place = granted_path(path)
-    with folder_of(place) as folder:
+    place = output_path(path)
+    with open_output_folder(place) as folder:
         return folder.open(place.name, os.O_TRUNC, PUBLIC_FILE)
 
 
 def replace_output(path: Union[str, Path], data: bytes) -> None:
     """Writes an output that the user named, the whole of it or nothing. Raises UnsafePathError, OSError."""
-    if is_granted_special(path):
+    if is_special_output(path):
         with os.fdopen(os.open(path, os.O_WRONLY), "wb") as file:
             file.write(data)
         return
-    place = granted_path(path)
-    with folder_of(place) as folder:
+    place = output_path(path)
+    with open_output_folder(place) as folder:
         _replace(folder, place.name, data)
 
 
@@ -122,22 +122,22 @@ def _replace(folder: Folder, name: str, data: bytes) -> None:
         raise
 
 
-def is_granted_special(path: Union[str, Path]) -> bool:
+def is_special_output(path: Union[str, Path]) -> bool:
     """Whether the user named a pipe, a terminal or the like, outside of projects."""
     try:
         found = Path(path).stat()
     except FileNotFoundError:
         return False
     is_special = not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode)
-    return is_special and base_in_project(whole_path(path)) is None
+    return is_special and base_in_project(absolute_path(path)) is None
 
 
-def whole_path(path: Union[str, Path]) -> Path:
+def absolute_path(path: Union[str, Path]) -> Path:
     """Absolute, by its words alone: no link is followed, and `..` takes back the part before it."""
     return Path(os.path.abspath(path))
 
 
-def granted_path(path: Union[str, Path]) -> Path:
+def output_path(path: Union[str, Path]) -> Path:
     """The absolute path of an output that the user named: links are resolved outside of projects only."""
-    whole = whole_path(path)
+    whole = absolute_path(path)
     return whole if base_in_project(whole) is not None else Path(os.path.realpath(whole))

@@ -32,7 +32,7 @@ Name = Union[str, Path]
 Parts = Tuple[str, ...]
 
 
-class Place(NamedTuple):
+class ResolvedPath(NamedTuple):
     """Where a name leads: a path below the root that has no links, and what is there."""
 
     parts: Parts
@@ -48,7 +48,7 @@ class Place(NamedTuple):
         return stat.S_ISREG(self.info.st_mode)
 
 
-class Entry(NamedTuple):
+class FolderEntry(NamedTuple):
     """One name that a folder lists."""
 
     name: str
@@ -73,7 +73,7 @@ class ProjectFiles:
         try:
             self._folders = _folders(str(self.root), by_path)
         except OSError as error:
-            raise unusable(root, error) from error
+            raise unreadable(root, error) from error
 
     def __enter__(self) -> ProjectFiles:
         return self
@@ -84,7 +84,7 @@ class ProjectFiles:
     def close(self) -> None:
         self._folders.close()
 
-    def path(self, place: Place) -> Path:
+    def path(self, place: ResolvedPath) -> Path:
         """The real path of a place."""
         return self.root.joinpath(*place.parts)
 
@@ -96,7 +96,7 @@ class ProjectFiles:
                 return parts[len(base) :]
         return None
 
-    def find(self, name: Name, label: Optional[Name] = None) -> Optional[Place]:
+    def find(self, name: Name, label: Optional[Name] = None) -> Optional[ResolvedPath]:
         """Where `name`, a path below the root, leads; None where there is nothing.
 
         Raises FileAccessError for a path that leaves the root by dots or by a link, and where the system does
@@ -114,16 +114,16 @@ class ProjectFiles:
             except FileNotFoundError:
                 return None
             except (OSError, UnicodeEncodeError) as error:
-                raise unusable(label, error) from error
-        raise _unsettled(label)
+                raise unreadable(label, error) from error
+        raise _replaced_again(label)
 
-    def _noted(self, place: Place, name: str) -> Place:
+    def _noted(self, place: ResolvedPath, name: str) -> ResolvedPath:
         """Notes the folder of a name that has no links on its way, for `_find_beside`."""
         if self._keeps_folders and "/".join(place.parts) == name:
             self._folder = name.rpartition("/")[0], place.parts[:-1]
         return place
 
-    def _find_beside(self, name: str) -> Optional[Place]:
+    def _find_beside(self, name: str) -> Optional[ResolvedPath]:
         """A place in the folder of the last name: its descriptor is still open. None where that won't do."""
         folder, _, last = name.rpartition("/")
         if folder != self._folder[0] or last in ("", ".", ".."):
@@ -133,14 +133,14 @@ class ProjectFiles:
             info = self._folders.lstat(parts, last)
         except (OSError, ValueError, ReplacedError):
             return None
-        return None if stat.S_ISLNK(info.st_mode) else Place((*parts, last), info)
+        return None if stat.S_ISLNK(info.st_mode) else ResolvedPath((*parts, last), info)
 
     def open(
         self,
         name: Name,
         most: Optional[int] = None,
         label: Optional[Name] = None,
-        place: Optional[Place] = None,
+        place: Optional[ResolvedPath] = None,
     ) -> int:
         """A descriptor for reading of the regular file `name`, which has at most `most` bytes.
 
@@ -151,7 +151,7 @@ class ProjectFiles:
         for _ in range(_MOST_WALKS):
             place = place or self.find(name, label)
             if place is None:
-                raise missing(label)
+                raise missing_file(label)
             refuse_irregular(label, place.info)
             try:
                 descriptor = self._folders.open(place.parts[:-1], place.parts[-1])
@@ -159,12 +159,12 @@ class ProjectFiles:
                 place = None
                 continue
             except OSError as error:
-                raise unusable(label, error) from error
-            return checked(descriptor, label, most)
-        raise _unsettled(label)
+                raise unreadable(label, error) from error
+            return checked_descriptor(descriptor, label, most)
+        raise _replaced_again(label)
 
     def read(
-        self, name: Name, most: int, label: Optional[Name] = None, place: Optional[Place] = None
+        self, name: Name, most: int, label: Optional[Name] = None, place: Optional[ResolvedPath] = None
     ) -> bytes:
         """The bytes of the file. Raises FileAccessError as `open` does."""
         descriptor = self.open(name, most, label, place)
@@ -174,28 +174,30 @@ class ProjectFiles:
             os.close(descriptor)
 
     def read_text(
-        self, name: Name, most: int, label: Optional[Name] = None, place: Optional[Place] = None
+        self, name: Name, most: int, label: Optional[Name] = None, place: Optional[ResolvedPath] = None
     ) -> str:
         """The text of a UTF-8 file, with or without a byte order mark. Raises FileAccessError."""
         try:
             return self.read(name, most, label, place).decode("utf-8-sig")
         except UnicodeDecodeError as error:
             what = f"is not UTF-8 at byte {error.start}"
-            raise FileAccessError(shown(label or name), what, "Save it as UTF-8.") from error
+            raise FileAccessError(printable(label or name), what, "Save it as UTF-8.") from error
 
-    def entries(self, place: Place, label: Optional[Name] = None, most: Optional[int] = None) -> List[Entry]:
+    def entries(
+        self, place: ResolvedPath, label: Optional[Name] = None, most: Optional[int] = None
+    ) -> List[FolderEntry]:
         """What a folder lists, in no order, or the first `most` of it. Raises FileAccessError."""
         name = label or "/".join(place.parts) or self.root
         try:
             with self._folders.scan(place.parts) as found:
                 return [
-                    Entry(one.name, one.is_dir(follow_symlinks=False), one.is_symlink())
+                    FolderEntry(one.name, one.is_dir(follow_symlinks=False), one.is_symlink())
                     for one in islice(found, most)
                 ]
         except ReplacedError as error:
-            raise _unsettled(name) from error
+            raise _replaced_again(name) from error
         except OSError as error:
-            raise unusable(name, error) from error
+            raise unreadable(name, error) from error
 
     def fence(self, folder: Sequence[str]) -> int:
         """How many parts of `folder` name the repository that no link in it may leave; 0 for the root."""
@@ -220,11 +222,11 @@ class _Walk:
         # What is still to be walked, the next part last; each with the number of parts that it can't leave.
         self._rest: List[Tuple[str, int]] = []
 
-    def run(self) -> Place:
+    def run(self) -> ResolvedPath:
         """Raises FileAccessError, OSError, UnicodeEncodeError, ReplacedError."""
         parts = _split(str(self._name))
         if "\0" in str(self._name):
-            raise unusable(self._label, OSError())
+            raise unreadable(self._label, OSError())
         if os.path.isabs(self._name):
             inside = self._files.below(self._name)
             if inside is None:
@@ -234,7 +236,7 @@ class _Walk:
         info: Optional[os.stat_result] = None
         while self._rest:
             info = self._step(*self._rest.pop())
-        return Place(tuple(self._done), info or self._folders.lstat(self._done, "."))
+        return ResolvedPath(tuple(self._done), info or self._folders.lstat(self._done, "."))
 
     def _step(self, part: str, fence: int) -> Optional[os.stat_result]:
         """Goes on by one part; returns what is there, unless that is a folder that was entered before."""
@@ -251,7 +253,7 @@ class _Walk:
             raise FileNotFoundError(part)
         if len(self._done) > MOST_FOLDERS:
             what = f"lies deeper than {MOST_FOLDERS} folders"
-            raise FileAccessError(shown(self._label), what, "Move it further up.")
+            raise FileAccessError(printable(self._label), what, "Move it further up.")
         self._done.append(part)
         return info
 
@@ -259,7 +261,7 @@ class _Walk:
         self._links += 1
         if self._links > MOST_LINKS:
             what = f"is a link in a circle, or one of more than {MOST_LINKS} links"
-            raise FileAccessError(shown(self._label), what, "Remove it.")
+            raise FileAccessError(printable(self._label), what, "Remove it.")
         target = self._folders.readlink(self._done, part)
         fence = max(fence, self._files.fence(self._done))
         if not os.path.isabs(target):
@@ -278,10 +280,10 @@ class _Walk:
         root = self._files.root.joinpath(*self._done[:fence])
         how = "is a link that leads outside" if self._links else "lies outside"
         advice = "Remove the link, or put there what it leads to." if self._links else "Put the file there."
-        return FileAccessError(shown(self._label), f"{how} {shown(root)}", advice, is_outside=True)
+        return FileAccessError(printable(self._label), f"{how} {printable(root)}", advice, is_outside=True)
 
 
-def shown(name: Name) -> str:
+def printable(name: Name) -> str:
     """A path on one line, with what a terminal would obey, and bytes that are not UTF-8, as escapes."""
     text = str(name)
     if text.isprintable():
@@ -293,10 +295,10 @@ def refuse_irregular(name: Name, info: os.stat_result) -> None:
     """Raises FileAccessError for anything but a regular file."""
     if not stat.S_ISREG(info.st_mode):
         what = f"can't be read: it is {kind_of(info)}, and only regular files are read"
-        raise FileAccessError(shown(name), what, "Name another file, or put a regular one there.")
+        raise FileAccessError(printable(name), what, "Name another file, or put a regular one there.")
 
 
-def checked(descriptor: int, name: Name, most: Optional[int]) -> int:
+def checked_descriptor(descriptor: int, name: Name, most: Optional[int]) -> int:
     """An open descriptor, if it is that of a regular file of at most `most` bytes. Closes it otherwise.
 
     Raises FileAccessError.
@@ -313,25 +315,27 @@ def checked(descriptor: int, name: Name, most: Optional[int]) -> int:
 
 
 def too_large(name: Name, most: int) -> FileAccessError:
-    return FileAccessError(shown(name), f"is over {format_bytes(most)} ({most:,} bytes)", "Make it smaller.")
+    return FileAccessError(
+        printable(name), f"is over {format_bytes(most)} ({most:,} bytes)", "Make it smaller."
+    )
 
 
-def missing(name: Name) -> FileAccessError:
+def missing_file(name: Name) -> FileAccessError:
     what = "can't be read: No such file or directory"
-    return FileAccessError(shown(name), what, "Check the name.", is_missing=True)
+    return FileAccessError(printable(name), what, "Check the name.", is_missing=True)
 
 
-def unusable(name: Name, error: Exception) -> FileAccessError:
+def unreadable(name: Name, error: Exception) -> FileAccessError:
     """For what the system says: it is not there, or may not be read."""
     if isinstance(error, FileNotFoundError):
-        return missing(name)
+        return missing_file(name)
     # Half of a surrogate pair, which JSON can hold and no file system takes.
     reason = getattr(error, "strerror", None) or "it has a character that no path can have"
-    return FileAccessError(shown(name), f"can't be read: {reason}", "Check the path and its permissions.")
+    return FileAccessError(printable(name), f"can't be read: {reason}", "Check the path and its permissions.")
 
 
-def _unsettled(name: Name) -> FileAccessError:
-    return FileAccessError(shown(name), "is replaced again and again", "Try again when it is settled.")
+def _replaced_again(name: Name) -> FileAccessError:
+    return FileAccessError(printable(name), "is replaced again and again", "Try again when it is settled.")
 
 
 def read_all(descriptor: int, name: Name, most: int) -> bytes:
@@ -346,7 +350,7 @@ def read_all(descriptor: int, name: Name, most: int) -> bytes:
             chunks.append(chunk)
             left -= len(chunk)
     except OSError as error:
-        raise unusable(name, error) from error
+        raise unreadable(name, error) from error
     raise too_large(name, most)
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Collection, Dict, List, Mapping, Optional, Sequence
 
 from ..errors import FileAccessError, InputError
-from ..storage.file_walk import FileWalk, Match, Spot, has_magic, split_pattern
-from ..storage.input_paths import Grant
-from ..storage.project_files import ProjectFiles, shown
+from ..storage.file_walk import FileWalk, Match, PathSpot, has_magic, split_pattern
+from ..storage.input_paths import InputPath
+from ..storage.project_files import ProjectFiles, printable
 from ..storage.project_root import project_root
 from .models import FILES, INPUT, LINES, STEP, ForEach
 
@@ -42,7 +42,7 @@ class Item:
     label: str
     text: str
     fields: Mapping[str, str] = field(default_factory=dict)
-    path: Optional[Grant] = None
+    path: Optional[InputPath] = None
     problem: Optional[FileAccessError] = None
 
     def values(self, names: Collection[str]) -> Dict[str, str]:
@@ -72,8 +72,8 @@ def load_items(
         lines = _LINE_END.split(_text_of_lines(root, foreach.value))
         if len(lines) > _MOST_LINES:
             raise InputError(
-                f"{shown(foreach.value)} has more than {_MOST_LINES:,} lines: divide it, or run it as a file "
-                "of tasks."
+                f"{printable(foreach.value)} has more than {_MOST_LINES:,} lines: divide it, or run it as a "
+                "file of tasks."
             )
         return [Item(_short(line), line) for line in lines if line.strip()]
     if foreach.source == STEP:
@@ -104,10 +104,10 @@ def _short(text: str) -> str:
 def _files(patterns: Sequence[str], root: Path) -> List[Item]:
     found = {match.spot.label: match for pattern in patterns for match in _matches(root, pattern)}
     if not found:
-        raise InputError(f"No file below {shown(root)} matches {', '.join(map(shown, patterns))}.")
+        raise InputError(f"No file below {printable(root)} matches {', '.join(map(printable, patterns))}.")
     bounds = project_root(root)
     return [
-        Item(shown(name), shown(name), path=Grant(bounds, one.spot), problem=one.problem)
+        Item(printable(name), printable(name), path=InputPath(bounds, one.spot), problem=one.problem)
         for name, one in sorted(found.items())
     ]
 
@@ -140,11 +140,12 @@ def _log_skipped(walk: FileWalk) -> None:
 
 def _not_inside(root: Path, name: str) -> InputError:
     return InputError(
-        f"{shown(name)} is not inside the project {shown(root)}: name files relative to it, without '..'."
+        f"{printable(name)} is not inside the project {printable(root)}: name files relative to it, "
+        "without '..'."
     )
 
 
-def _grant(root: Path, name: str) -> Grant:
+def _grant(root: Path, name: str) -> InputPath:
     """A path that the workflow gives, relative to the project's folder. Raises InputError for any other."""
     plain = name.replace("\\", "/")
     is_relative = not plain.startswith("/") and not Path(name).is_absolute() and plain[1:2] != ":"
@@ -152,7 +153,9 @@ def _grant(root: Path, name: str) -> Grant:
         raise _not_inside(root, name)
     below = _below(root)
     parts = [part for part in name.split("/") if part not in ("", ".")]
-    return Grant(project_root(root), Spot("/".join((*([below] if below else []), *parts)), "/".join(parts)))
+    return InputPath(
+        project_root(root), PathSpot("/".join((*([below] if below else []), *parts)), "/".join(parts))
+    )
 
 
 def _below(root: Path) -> str:
@@ -177,13 +180,13 @@ def _text_of_lines(root: Path, name: str) -> str:
         raise
 
 
-def _read(grant: Grant) -> str:
+def _read(grant: InputPath) -> str:
     with ProjectFiles(grant.root) as files:
         data = files.read(grant.spot.name, _LARGEST, grant.spot.label)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"{shown(grant.spot.label)} can't be read: it is not UTF-8.") from error
+        raise InputError(f"{printable(grant.spot.label)} can't be read: it is not UTF-8.") from error
 
 
 def _answered(answer: str, step: str) -> List[Any]:
