@@ -53,9 +53,9 @@ TESTS: Dict[str, Tuple[str, ...]] = {
         for part in ("Folder", "WayToFolder", "Descriptors", "PrivateFile", "Status")
     ),
     "engine.retry": ("test_retry.py",),
-    "limits.rate_limiter": ("test_pace.py::TestBucket", "test_pace.py::TestPace"),
-    "limits.aimd": ("test_window.py::TestWindow",),
-    "limits.admission": ("test_gate.py",),
+    "limits.rate_limiter": ("test_rate_limiter.py::TestBucket", "test_rate_limiter.py::TestRateLimiter"),
+    "limits.aimd": ("test_aimd.py::TestConcurrencyLimit",),
+    "limits.admission": ("test_admission.py",),
     "limits.budget": ("test_budget.py::TestBudget",),
 }
 

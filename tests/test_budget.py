@@ -39,7 +39,7 @@ def project(tmp_path):
 
 class TestBudget:
     @given(st.integers(1, 10**6), st.lists(st.tuples(st.integers(0, 10**5), st.floats(0, 1)), max_size=50))
-    def test_what_is_spent_and_reserved_is_never_above_the_limit(self, limit, calls):
+    def test_never_above_limit(self, limit, calls):
         budget, held = Budget(limit / 1e6), []
         for worst, share in calls:
             try:
@@ -77,7 +77,7 @@ class TestBudget:
         assert (budget.spent, budget.reserved) == (0.25, 0.75)
         assert not budget.reserve(0.000_000_001)
 
-    def test_who_waits_is_woken_once_by_the_next_settlement_which_has_room_by_then(self):
+    def test_settlement_wakes_once(self):
         budget, woken = Budget(1.0), []
         assert budget.reserve(1.0)
         for name in "ab":
@@ -91,18 +91,18 @@ class TestBudget:
         assert budget.spent == 0.625
 
     @pytest.mark.parametrize("usd", [0, -1, float("nan"), float("inf")])
-    def test_an_amount_that_makes_no_sense_is_refused(self, usd):
+    def test_refuses_bad_amount(self, usd):
         with pytest.raises(InvalidOptionError, match=f"is {usd!r} USD"):
             Budget(usd)
 
     @example(512_003)
     @given(st.integers(0, 10**6))
-    def test_money_is_counted_in_whole_nano_usd_up_but_not_for_the_noise_of_a_float(self, thousandths):
+    def test_rounds_up_to_nano_usd(self, thousandths):
         assert to_nano_usd(thousandths / 1000) == thousandths * 10**6
         assert to_nano_usd(thousandths / 1000 + 1.2e-9) == thousandths * 10**6 + 2
 
     @given(st.text(max_size=200), st.text(max_size=200), st.integers(1, 5000))
-    def test_the_worst_is_above_anything_that_can_be_billed(self, system, task, max_tokens):
+    def test_worst_bounds_every_bill(self, system, task, max_tokens):
         price = price_lookup(PRICES, lambda *_: None)
         call = Call("a", (system,), task, MODEL, max_tokens)
         size = len((system + task).encode("utf-8", "surrogatepass"))
@@ -121,9 +121,7 @@ class TestBudget:
             ({"tools": "\u6f22"}, "5m", 54 + 1000 + len("{'tools': '123'}"), 0),
         ],
     )
-    def test_the_worst_has_room_for_the_frame_and_for_tools_and_may_all_be_written_to_the_prompt_cache(
-        self, options, ttl, prompt, long_lived
-    ):
+    def test_worst_includes_frame_and_tools(self, options, ttl, prompt, long_lived):
         asked = []
 
         def price(model, usage, options):
@@ -136,7 +134,7 @@ class TestBudget:
         assert asked == [(MODEL, fresh, options), (MODEL, written, options)]
 
     @pytest.mark.parametrize("known", ["fresh", "written", "neither"])
-    def test_the_worst_is_unknown_where_one_of_its_prices_is(self, known):
+    def test_worst_without_price_is_unknown(self, known):
         def price(model, usage, options):
             return 1.0 if known == ("fresh" if usage.input_tokens else "written") else None
 
@@ -147,26 +145,26 @@ class TestBudget:
         assert price("m", Usage(1_000_000, 1_000_000, 1_000_000, 1_000_000)) == 1 + 2 + 1.25 + 0.5
         assert price("other", Usage()) == 7.0
 
-    def test_of_the_callers_prices_each_kind_of_token_has_its_own(self):
+    def test_own_price_of_each_token_kind(self):
         usage = Usage(2_000_000, 3_000_000, 9_000_000, 5_000_000, 4_000_000)
         usual = price_lookup({"m": {"input": 3.0, "output": 7.0}}, lambda *_: None)
         assert usual("m", usage) == pytest.approx(2 * 3 + 3 * 7 + 5 * 3.75 + 4 * 6 + 5 * 0.3)
         rates = {"input": 3.0, "output": 7.0, "cache_write": 11.0, "cache_write_1h": 13.0, "cache_read": 0.0}
         assert price_lookup({"m": rates}, lambda *_: None)("m", usage) == 2 * 3 + 3 * 7 + 5 * 11 + 4 * 13
 
-    def test_other_models_are_priced_as_ever_with_the_options_of_the_call(self):
+    def test_other_models_use_list_prices(self):
         price = price_lookup({"m": {"input": 1.0, "output": 2.0}}, lambda *asked: asked)
         assert price("other", Usage(1), {"speed": "fast"}) == ("other", Usage(1), {"speed": "fast"})
         assert price("other", Usage(1)) == ("other", Usage(1), {})
 
     @pytest.mark.parametrize("given", [{"input": 1.0}, {"input": 1.0, "output": 2.0, "cache": 1.0}])
-    def test_prices_that_are_missing_or_of_nothing_known_are_refused_by_name(self, given):
+    def test_refuses_incomplete_prices(self, given):
         named = f"prices['m'] has {sorted(given)}; give input and output"
         with pytest.raises(InvalidOptionError, match=re.escape(named) + ".* from the usual cache_write"):
             price_lookup({"m": given}, lambda *_: None)
 
     @pytest.mark.parametrize("rate", ["1", None, -0.1, float("nan"), float("inf")])
-    def test_a_rate_that_is_none_is_refused_by_name(self, rate):
+    def test_refuses_rate_of_none(self, rate):
         with pytest.raises(InvalidOptionError, match=rf"prices\['m'\]\['output'\] is {rate!r}; give USD"):
             price_lookup({"m": {"input": 0, "output": rate}}, lambda *_: None)
 
@@ -232,9 +230,7 @@ class TestSchedules:
         breaking=st.floats(0, 0.5),
         cancelled=st.sampled_from([0, 0.1, 0.5]),
     )
-    def test_200_calls_at_once_spend_what_is_billed_and_never_more_than_there_is(
-        self, seed, dollars, other, refusing, breaking, cancelled
-    ):
+    def test_spends_what_is_billed(self, seed, dollars, other, refusing, breaking, cancelled):
         chance, server = random.Random(seed), BillingServer(seed, refusing, breaking)
         budgets = (WatchedBudget(dollars), WatchedBudget(dollars * other))
         calls = [
@@ -271,7 +267,7 @@ class TestSchedules:
 
 
 class TestFleet:
-    async def test_200_calls_at_once_never_spend_more_than_the_budget(self, project):
+    async def test_200_calls_stay_in_budget(self, project):
         tasks = [("python-expert", f"Task {number}") for number in range(200)]
         async with fleet(
             project, {"output_tokens": 200}, budget_usd=0.5, prices=PRICES, max_concurrent=200
@@ -287,7 +283,7 @@ class TestFleet:
             # What is left is less than the worst of one more call.
             assert bool(refused) == (orchestrator.spent_usd > 0.5 - 0.03)
 
-    async def test_a_bulk_call_has_a_budget_of_its_own(self, project):
+    async def test_bulk_run_has_its_own_budget(self, project):
         tasks = [("python-expert", f"Task {number}") for number in range(20)]
         async with fleet(project, prices=PRICES) as (orchestrator, server):
             results = await orchestrator.execute_multiple(
@@ -307,7 +303,7 @@ class TestFleet:
             assert isinstance(refused.error, BudgetExceededError)
             assert refused.attempts <= 1
 
-    async def test_an_attempt_that_failed_before_an_answer_costs_nothing(self, project):
+    async def test_refused_attempt_costs_nothing(self, project):
         async with fleet(project, {"faults": [faults.status(529)]}, budget_usd=1.0, prices=PRICES) as (
             orchestrator,
             server,
@@ -316,7 +312,7 @@ class TestFleet:
             assert len(server.requests) == 2
             assert orchestrator.spent_usd == pytest.approx(result.cost, abs=1e-6)
 
-    async def test_an_attempt_that_broke_off_in_its_answer_is_counted(self, project):
+    async def test_truncated_attempt_counts(self, project):
         async with fleet(project, {"faults": [faults.truncated_stream()]}, budget_usd=1.0, prices=PRICES) as (
             orchestrator,
             server,
@@ -329,7 +325,7 @@ class TestFleet:
             assert result.cost == pytest.approx(orchestrator.spent_usd)
 
     @pytest.mark.parametrize("stream", [True, False])
-    async def test_counts_a_lost_request_at_its_worst(self, project, stream):
+    async def test_lost_request_counts_worst(self, project, stream):
         plan = {"faults": [faults.silence_before_first_byte()]}
         limits = {"stream": stream, "timeout_seconds": 0.2, "budget_usd": 1.0, "prices": PRICES}
         # Without a bound on silence the call would never end.
@@ -342,7 +338,7 @@ class TestFleet:
             assert result.cost_at_most == pytest.approx(orchestrator.spent_usd)
             assert orchestrator.spent_usd > 4096 * 15 / 1e6
 
-    async def test_one_that_came_in_one_piece_for_a_stream_and_broke_off_counts_at_its_worst(self, project):
+    async def test_truncated_json_counts_worst(self, project):
         async def half(reader, writer):
             await reader.readuntil(b"\r\n\r\n")
             head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 999\r\n\r\n"
@@ -358,14 +354,14 @@ class TestFleet:
             assert isinstance(result.error, ConnectionFailedError)
             assert orchestrator.spent_usd > 4096 * 15 / 1e6
 
-    async def test_what_found_no_server_counts_nothing(self, project):
+    async def test_no_server_costs_nothing(self, project):
         async with fleet(project, stream=False, budget_usd=1.0, prices=PRICES) as (orchestrator, server):
             server.stop()
             result = await orchestrator.execute_agent("python-expert", "x", model=MODEL)
             assert isinstance(result.error, ConnectionFailedError)
             assert orchestrator.spent_usd == 0
 
-    async def test_a_cancelled_call_gives_back_what_it_held(self, project):
+    async def test_cancelled_call_releases_budget(self, project):
         async with fleet(
             project, {"faults": [faults.silence_before_first_byte()]}, budget_usd=1.0, prices=PRICES
         ) as (orchestrator, server):
@@ -375,7 +371,7 @@ class TestFleet:
             await asyncio.gather(call, return_exceptions=True)
             assert orchestrator._calls.budget.reserved == 0
 
-    async def test_an_unknown_price_is_an_error_before_anything_is_sent(self, project):
+    async def test_unknown_price_is_an_error(self, project):
         async with fleet(project, budget_usd=1.0) as (orchestrator, server):
             with pytest.raises(UnknownPriceError, match="prices="):
                 await orchestrator.execute_agent("python-expert", "x", model="my-own-model")
@@ -383,7 +379,7 @@ class TestFleet:
             assert (await orchestrator.execute_agent("python-expert", "x", model="my-own-model")).cost == 0.0
             assert len(server.requests) == 1
 
-    async def test_a_call_waits_for_what_others_may_give_back(self, project):
+    async def test_waits_for_reserved_money(self, project):
         # Each may cost up to 0.016 USD, so that two of them never fit at the same time.
         async with fleet(project, budget_usd=0.02, prices=PRICES, clock=FakeClock()) as (
             orchestrator,
@@ -394,7 +390,7 @@ class TestFleet:
             assert results[0].success
             assert server.max_in_flight == 1
 
-    async def test_a_budget_is_not_that_of_another_who_asks_the_same(self, project):
+    async def test_identical_calls_keep_their_budgets(self, project):
         rows = [("python-expert", "x")] * 2
         for model, prices in ((MODEL, PRICES), ("my-own-model", {})):
             async with fleet(project, prices=prices) as (orchestrator, server):

@@ -60,7 +60,7 @@ async def twice(project, server=None, second=None, **limits):
 class TestAsked:
     """Pure: what is compared. Other texts or names here would make every kept answer a miss."""
 
-    def test_names_and_texts_of_what_is_compared(self):
+    def test_key_fields(self):
         call = Call("a", ("You are a.", "Contract", "Skill"), "task", "m", 5, {"top_p": 1, "top_k": 2})
         found = request_key(call, (("endpoint", "e"),))
         assert found[:3] == ("a", "task", "m")
@@ -76,7 +76,7 @@ class TestAsked:
         found = request_key(Call("command", (), "task", "m", 5), ())
         assert (found.fingerprint["definition"], found.fingerprint["contract"]) == ("", "")
 
-    def test_reply_of_a_kept_answer_has_all_that_was_kept(self):
+    def test_reply_has_all_stored_fields(self):
         usage = Usage(1, 2, cache_read_input_tokens=3, web_search_requests=4)
         plain = {"response": "Hi", "input_tokens": 5, "output_tokens": 6}
         hit = {**plain, "estimated_cost": 0.5, "cache_age_seconds": 7.0}
@@ -97,7 +97,7 @@ class TestAsked:
 
 
 class TestHit:
-    async def test_costs_nothing_and_keeps_what_the_answer_was(self, project):
+    async def test_hit_costs_nothing(self, project):
         fresh, hit, requests = await twice(project)
         assert requests == 1
         assert (fresh.cached, fresh.metadata["cached"]) == (False, False)
@@ -106,7 +106,7 @@ class TestHit:
         for field in ("output", "usage", "model", "stop_reason", "request_id"):
             assert getattr(hit, field) == getattr(fresh, field)
 
-    async def test_has_the_metadata_that_callers_of_the_old_package_read(self, project):
+    async def test_hit_has_old_metadata(self, project):
         fresh, hit, _ = await twice(project)
         assert hit.metadata["cached"] is True
         assert hit.metadata["cache_age_seconds"] >= 0
@@ -127,7 +127,7 @@ class TestHit:
             assert (await orchestrator.execute_agent(*ASK)).cached
             assert len(server.requests) == 1
 
-    async def test_needs_neither_key_nor_connection_nor_slot(self, project):
+    async def test_hit_needs_no_slot(self, project):
         with MessagesServer() as server:
             async with fleet(project) as (orchestrator, _):
                 orchestrator.base_url = server.base_url
@@ -155,7 +155,7 @@ class TestMiss:
             {"cache": "off"},
         ],
     )
-    async def test_what_changes_the_answer_is_another_question(self, project, second):
+    async def test_changes_make_another_key(self, project, second):
         _, other, requests = await twice(project, second=second)
         assert (other.cached, requests) == (False, 2)
 
@@ -167,7 +167,7 @@ class TestMiss:
             assert not (await orchestrator.execute_agent(*ASK)).cached
             assert len(server.requests) == 2
 
-    async def test_a_refreshed_answer_takes_the_place_of_the_old_one(self, project):
+    async def test_refresh_replaces_answer(self, project):
         async with fleet(project) as (orchestrator, server):
             await orchestrator.execute_agent(*ASK)
             refreshed = await orchestrator.execute_agent(*ASK, cache="refresh")
@@ -175,7 +175,7 @@ class TestMiss:
             assert len(server.requests) == 2
             assert hit.request_id == refreshed.request_id
 
-    async def test_off_neither_asks_nor_keeps_nor_shares(self, project):
+    async def test_off_bypasses_cache_and_sharing(self, project):
         async with fleet(project) as (orchestrator, server):
             results = await orchestrator.execute_multiple([ASK] * 3, cache="off")
             assert [one.shared for one in results] == [False] * 3
@@ -192,13 +192,13 @@ class TestMiss:
         one, other, requests = await twice(project, {"faults": [faults.status(400)]})
         assert (one.success, other.success, requests) == (False, True, 2)
 
-    async def test_an_unknown_policy_is_refused_before_anything_is_sent(self, project):
+    async def test_refuses_unknown_policy(self, project):
         async with fleet(project) as (orchestrator, server):
             with pytest.raises(InvalidOptionError, match="refresh"):
                 await orchestrator.execute_agent(*ASK, cache="maybe")
             assert not server.requests
 
-    async def test_it_expires_and_is_asked_for_again(self, project, tmp_path):
+    async def test_expired_answer_is_a_miss(self, project, tmp_path):
         now = [1000.0]
         with ResponseCache(1, cache_dir=tmp_path / "own", clock=lambda: now[0]) as cache:
             async with fleet(project, response_cache=cache) as (orchestrator, server):
@@ -214,7 +214,7 @@ class TestSettings:
         assert (other.cached, requests) == (False, 2)
         assert not (clean_environment / ".claude").exists()
 
-    async def test_it_can_be_switched_from_the_next_call_on(self, project):
+    async def test_switch_holds_from_next_call(self, project):
         async with fleet(project, enable_cache=False) as (orchestrator, server):
             await orchestrator.execute_agent(*ASK)
             orchestrator.enable_cache = True
@@ -222,7 +222,7 @@ class TestSettings:
             assert (await orchestrator.execute_agent(*ASK)).cached
             assert len(server.requests) == 2
 
-    async def test_a_cache_of_the_callers_own_is_used_and_left_open(self, project, tmp_path):
+    async def test_own_cache_stays_open(self, project, tmp_path):
         cache = ResponseCache(cache_dir=tmp_path / "own", exclude_agents=["code-reviewer"])
         async with fleet(project, response_cache=cache) as (orchestrator, server):
             await orchestrator.execute_multiple([ASK, ASK, ("code-reviewer", "x"), ("code-reviewer", "x")])
@@ -230,18 +230,14 @@ class TestSettings:
         assert cache.get_stats()["entries"] == 1
         cache.close()
 
-    async def test_a_folder_that_can_not_be_used_costs_the_cache_and_no_call(
-        self, project, clean_environment, caplog
-    ):
+    async def test_unusable_folder_fails_no_call(self, project, clean_environment, caplog):
         (clean_environment / ".claude").write_text("a file where the folder should be", encoding="utf-8")
         with caplog.at_level(logging.WARNING):
             one, other, requests = await twice(project)
         assert (one.success, other.success, requests) == (True, True, 2)
         assert caplog.text.count("answers are not cached") == 1
 
-    async def test_what_a_call_wasted_before_it_was_cancelled_is_not_counted_again_for_one_who_joined(
-        self, project
-    ):
+    async def test_cancelled_leader_counts_once(self, project):
         prices = {MODEL: {"input": 3, "output": 15}}
 
         async def paid_for(calls, cancel):
@@ -269,9 +265,7 @@ class TestSettings:
             pytest.param([faults.truncated_stream(), faults.silence_in_mid_stream(6)], 2, 2, id="both leave"),
         ],
     )
-    async def test_what_is_spent_after_the_first_of_two_who_ask_the_same_has_left_is_counted_once(
-        self, project, broken, callers, requests
-    ):
+    async def test_spent_after_leader_left_counts_once(self, project, broken, callers, requests):
         seen, both_leave = [], requests == 2
         limits = {
             "prices": {MODEL: {"input": 3, "output": 15}},
@@ -298,9 +292,7 @@ class TestSettings:
             assert sum(one.cost or 0.0 for one in results) == pytest.approx(orchestrator.spent_usd)
             assert len(results) == callers
 
-    async def test_a_folder_that_could_not_be_used_is_tried_again_after_a_close(
-        self, project, clean_environment
-    ):
+    async def test_close_retries_folder(self, project, clean_environment):
         (clean_environment / ".claude").write_text("a file where the folder should be", encoding="utf-8")
         async with fleet(project) as (orchestrator, _):
             await orchestrator.execute_agent(*ASK)
@@ -309,20 +301,20 @@ class TestSettings:
             await orchestrator.execute_agent(*ASK)
             assert (await orchestrator.execute_agent(*ASK)).cached
 
-    async def test_a_database_that_fails_costs_the_cache_and_no_call(self, project, clean_environment):
+    async def test_failing_database_fails_no_call(self, project, clean_environment):
         folder = clean_environment / ".claude" / "cache"
         (folder / "answers-1.db").mkdir(parents=True)
         one, other, requests = await twice(project)
         assert (one.success, other.success, requests) == (True, True, 2)
 
-    async def test_a_fault_that_nobody_thought_of_costs_no_call(self, project, tmp_path, caplog):
+    async def test_cache_bug_fails_no_call(self, project, tmp_path, caplog):
         with ResponseCache(cache_dir=tmp_path / "own") as cache:
             cache.get = cache.set_many = lambda *_: 1 / 0
             one, other, requests = await twice(project, response_cache=cache)
         assert (one.success, other.success, requests) == (True, True, 2)
         assert "the cache failed" in caplog.text
 
-    async def test_an_answer_that_arrived_is_kept_though_its_caller_is_cancelled(self, project, tmp_path):
+    async def test_cancellation_keeps_answer(self, project, tmp_path):
         cache = ResponseCache(cache_dir=tmp_path / "own")
         storing, go = asyncio.Event(), threading.Event()
         loop = asyncio.get_running_loop()
@@ -344,7 +336,7 @@ class TestSettings:
         assert cache.get_stats()["entries"] == 1
         cache.close()
 
-    async def test_an_option_that_can_not_be_compared_reaches_the_server_and_nothing_is_kept(self, project):
+    async def test_unserializable_option_is_not_cached(self, project):
         option = {"metadata": Metadata(user_id="somebody")}
         async with fleet(project) as (orchestrator, server):
             for _ in range(2):
@@ -369,7 +361,7 @@ class TestSettings:
             assert (await orchestrator.explain_miss(*ASK))["differs"] == ["definition"]
 
 
-def test_a_hit_on_the_command_line_needs_neither_the_sdk_nor_a_server(project, tmp_path, clean_environment):
+def test_cli_hit_imports_no_sdk(project, tmp_path, clean_environment):
     command = [sys.executable, "-X", "importtime", "-m", "claude_force", "run", "agent", *ASK[:1]]
     command += ["--task", "x", "--config", str(project)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "ANTHROPIC_API_KEY": "none"}
@@ -385,7 +377,7 @@ def test_a_hit_on_the_command_line_needs_neither_the_sdk_nor_a_server(project, t
 
 class TestSharing:
     @pytest.mark.parametrize("enabled", [True, False])
-    async def test_50_callers_of_one_missing_answer_make_one_request_and_pay_once(self, project, enabled):
+    async def test_50_callers_make_one_request(self, project, enabled):
         async with fleet(project, {"time_to_first_token": 0.05}, enable_cache=enabled) as (
             orchestrator,
             server,
@@ -399,13 +391,13 @@ class TestSharing:
             assert {one.saved_cost for one in results if one.shared} == {paid.cost}
             assert sum(one.attempts for one in results) == 1
 
-    async def test_the_others_go_on_when_the_one_that_asked_fails(self, project):
+    async def test_failed_leader_is_replaced(self, project):
         async with fleet(project, {"faults": [faults.status(529)]}, max_retries=1) as (orchestrator, server):
             results = await orchestrator.execute_multiple([ASK] * 5)
             assert [one.success for one in results].count(False) == 1
             assert len(server.requests) == 2
 
-    async def test_a_key_that_is_refused_costs_one_request_for_all(self, project):
+    async def test_refused_key_costs_one_request(self, project):
         async with fleet(project, {"faults": [faults.status(401)]}) as (orchestrator, server):
             results = await orchestrator.execute_multiple([ASK] * 5)
             assert not any(one.success for one in results)
@@ -468,7 +460,7 @@ class TestProcesses:
             process.stdin.write(b"\n")
             process.stdin.flush()
 
-    def test_four_processes_of_50_callers_make_one_request(self, askers):
+    def test_four_processes_make_one_request(self, askers):
         with MessagesServer(time_to_first_token=0.3) as server:
             processes = askers(server, 4)
             self.go(processes)
@@ -477,7 +469,7 @@ class TestProcesses:
                 assert json.loads(out.splitlines()[-1]) == [True] * 50
             assert len(server.requests) == 1
 
-    def test_when_the_process_that_asks_is_killed_another_one_asks(self, askers):
+    def test_killed_process_is_replaced(self, askers):
         with MessagesServer(faults=[faults.silence_before_first_byte()]) as server:
             processes = askers(server, 3)
             self.go(processes[:1])
@@ -491,7 +483,7 @@ class TestProcesses:
                 assert json.loads(out.splitlines()[-1]) == [True] * 50
             assert len(server.requests) == 2
 
-    async def test_one_that_is_stopped_does_not_hold_the_others_up_for_ever(self, project, tmp_path):
+    async def test_stopped_process_blocks_no_other(self, project, tmp_path):
         clock = FakeClock()
         with ResponseCache(cache_dir=tmp_path / "own") as cache:
             async with fleet(project, response_cache=cache, clock=clock) as (orchestrator, server):
@@ -505,7 +497,7 @@ class TestProcesses:
 
 
 class TestClerk:
-    async def test_what_comes_while_it_works_is_one_batch_and_each_gets_its_own_result(self):
+    async def test_jobs_are_batched(self):
         batches, go = [], threading.Event()
 
         def work(jobs):
@@ -522,7 +514,7 @@ class TestClerk:
         assert len(batches) <= 2
         clerk.close()
 
-    async def test_what_was_left_is_done_before_it_stops_and_it_starts_again(self):
+    async def test_close_finishes_queue(self):
         done = []
         clerk = BatchWorker(lambda jobs: [done.append(job) for job in jobs], "clerk")
         for number in range(100):
@@ -533,7 +525,7 @@ class TestClerk:
         assert done[-1] == "again"
         clerk.close()
 
-    async def test_a_job_whose_caller_is_cancelled_is_done_and_harms_nobody(self):
+    async def test_cancelled_job_is_done(self):
         done = []
         clerk = BatchWorker(lambda jobs: [done.append(job) for job in jobs], "clerk")
         job = asyncio.ensure_future(clerk.submit("cancelled"))
@@ -543,7 +535,7 @@ class TestClerk:
         assert done == ["cancelled", "next"]
         clerk.close()
 
-    async def test_a_loop_that_was_closed_while_it_waited_harms_nobody(self):
+    async def test_closed_loop_harms_nobody(self):
         go, other, left = threading.Event(), asyncio.new_event_loop(), []
         clerk = BatchWorker(lambda jobs: [go.wait(5) for _ in jobs], "clerk")
 
@@ -559,7 +551,7 @@ class TestClerk:
         assert await clerk.submit("next")
         clerk.close()
 
-    async def test_one_who_is_cancelled_while_it_looks_leaves_no_lease_behind(self, project, tmp_path):
+    async def test_cancelled_look_up_leaves_no_lease(self, project, tmp_path):
         with ResponseCache(cache_dir=tmp_path / "own") as cache:
             async with fleet(project, response_cache=cache) as (orchestrator, _):
                 for _ in range(20):

@@ -13,7 +13,7 @@ def project(tmp_path):
     return write_project(tmp_path)
 
 
-async def test_what_is_spent_lies_in_the_range_and_nothing_was_sent(project):
+async def test_range_holds_spent_cost(project):
     async with fleet(project, {"output_tokens": 120}, prices=PRICES) as (orchestrator, server):
         before = await orchestrator.estimate(ROWS, model=MODEL, max_tokens=1000)
         assert not server.requests
@@ -27,7 +27,7 @@ async def test_what_is_spent_lies_in_the_range_and_nothing_was_sent(project):
             assert judged.low <= judged.expected <= judged.high
 
 
-async def test_a_question_that_is_asked_again_is_answered_at_no_cost(project):
+async def test_repeated_row_costs_nothing(project):
     async with fleet(project, {"output_tokens": 120}, prices=PRICES) as (orchestrator, server):
         judged = await orchestrator.estimate(ROWS[:1] * 50, model=MODEL, max_tokens=1000)
         results = await orchestrator.execute_multiple(ROWS[:1] * 50, model=MODEL, max_tokens=1000)
@@ -38,7 +38,7 @@ async def test_a_question_that_is_asked_again_is_answered_at_no_cost(project):
         assert anew.cached == 0
 
 
-async def test_it_learns_from_what_was_answered(project):
+async def test_learns_from_answers(project):
     async with fleet(project, {"output_tokens": 120}, prices=PRICES) as (orchestrator, _):
         await orchestrator.execute_multiple(ROWS[:10], model=MODEL, cache="off")
         judged = await orchestrator.estimate(ROWS, model=MODEL, cache="off")
@@ -49,7 +49,7 @@ async def test_it_learns_from_what_was_answered(project):
         assert judged.cost.expected == pytest.approx(sum(result.cost for result in results), rel=0.1)
 
 
-async def test_rows_that_are_kept_cost_nothing_and_rows_that_can_not_be_run_are_named(project):
+async def test_counts_cached_and_unrunnable_rows(project):
     async with fleet(project, prices=PRICES) as (orchestrator, server):
         await orchestrator.execute_multiple(ROWS[:10], model=MODEL)
         judged = await orchestrator.estimate([*ROWS[:12], ("nobody", "x"), None], model=MODEL)
@@ -60,7 +60,7 @@ async def test_rows_that_are_kept_cost_nothing_and_rows_that_can_not_be_run_are_
         assert len(server.requests) == 10
 
 
-async def test_a_price_that_is_not_known_is_said_and_not_guessed(project):
+async def test_unknown_price_is_reported(project):
     async with fleet(project) as (orchestrator, _):
         judged = await orchestrator.estimate(ROWS, model="my-own-model")
         assert judged.cost is None
@@ -68,7 +68,7 @@ async def test_a_price_that_is_not_known_is_said_and_not_guessed(project):
         assert judged.input_tokens.expected > 0
 
 
-async def test_a_shared_system_prompt_is_written_once_and_read_by_the_rest(project):
+async def test_shared_prompt_is_read_from_cache(project):
     (project.parent / "python.md").write_text("You explain Python. " * 600, encoding="utf-8")
     async with fleet(project, prices=PRICES, clock=None) as (orchestrator, _):
         judged = await orchestrator.estimate(ROWS, model=MODEL, max_tokens=100)
@@ -78,7 +78,7 @@ async def test_a_shared_system_prompt_is_written_once_and_read_by_the_rest(proje
         assert judged.cost.expected < judged.cost.high / 4
 
 
-async def test_tasks_come_from_an_async_iterable_too(project):
+async def test_takes_async_iterable(project):
     async def tasks():
         for row in ROWS:
             yield row

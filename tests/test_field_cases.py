@@ -27,15 +27,15 @@ CASES: Dict[int, Case] = {
         "No credit, and whatever else no row can survive, ends a run at once.",
         [
             "test_run_endings.py::TestCommand::test_ends_at_the_first_answer",
-            "test_run_endings.py::TestLibrary::test_only_rows_of_the_model_that_is_not_known_fail",
+            "test_run_endings.py::TestLibrary::test_unknown_model_fails_its_rows",
             "test_error_mapping.py::test_disabled_holds_for_the_run",
         ],
     ),
     3: Case(
         "After the answer that ends a run no request begins.",
         [
-            "test_run_endings.py::TestLibrary::test_sends_nothing_after_the_first_answer",
-            "test_run_endings.py::TestCommand::test_an_output_that_can_not_be_written_ends_it",
+            "test_run_endings.py::TestLibrary::test_stops_after_fatal_answer",
+            "test_run_endings.py::TestCommand::test_unwritable_output_ends_run",
         ],
     ),
     4: Case(
@@ -52,7 +52,7 @@ CASES: Dict[int, Case] = {
     6: Case(
         "A dead endpoint ends a run after the retries of its first rows, with one line.",
         [
-            "test_run_endings.py::TestLibrary::test_a_dead_endpoint_ends_it_after_the_retries_of_a_row",
+            "test_run_endings.py::TestLibrary::test_dead_endpoint_ends_run",
             "test_run_endings.py::TestCommand::test_names_a_dead_endpoint_once",
         ],
     ),

@@ -44,7 +44,7 @@ async def run(project, rows=ROWS, server=None, **options):
     return results, running
 
 
-async def test_one_request_warms_the_cache_for_200(project):
+async def test_one_request_writes_cache_for_200(project):
     # So long that all 200 are sent before the first answer begins, as it is with a model.
     slow = {"time_to_first_token": 1.0}
     with_it, _ = await run(project, server=slow, cache="off")
@@ -53,7 +53,7 @@ async def test_one_request_warms_the_cache_for_200(project):
     assert billed(with_it) <= 0.35 * billed(without)
 
 
-async def test_the_saving_is_on_the_result_and_in_the_progress(project):
+async def test_reports_prompt_cache_saving(project):
     events = []
     results, _ = await run(project, rows=ROWS[:3], cache="off", on_event=events.append)
     (first,) = [one for one in results if one.usage.cache_creation_input_tokens]
@@ -64,7 +64,7 @@ async def test_the_saving_is_on_the_result_and_in_the_progress(project):
     assert events[-1].progress.prompt_cache_saving == pytest.approx(1.55 * written / 1e6)
 
 
-async def test_an_entry_that_lives_for_an_hour_is_asked_for_and_priced(project):
+async def test_one_hour_cache(project):
     results, server = await run(project, rows=ROWS[:2], cache="off", cache_ttl="1h")
     assert server.requests[0].body["system"][-1]["cache_control"] == {"type": "ephemeral", "ttl": "1h"}
     (first,) = [one for one in results if one.usage.cache_creation_input_tokens]
@@ -74,25 +74,25 @@ async def test_an_entry_that_lives_for_an_hour_is_asked_for_and_priced(project):
     )
 
 
-async def test_a_time_to_live_that_the_api_has_not_is_refused(project):
+async def test_refuses_unknown_cache_ttl(project):
     async with fleet(project) as (orchestrator, _):
         with pytest.raises(InvalidOptionError, match="1h"):
             await orchestrator.execute_agent("python-expert", "x", cache_ttl="1 day")
 
 
-async def test_where_the_first_fails_another_goes_first(project):
+async def test_failed_first_is_replaced(project):
     results, server = await run(project, rows=ROWS[:20], server={"faults": [faults.status(500)]}, cache="off")
     assert sum(result.usage.cache_creation_input_tokens > 0 for result in results) == 1
     assert len(server.requests) == 21
 
 
-async def test_a_short_system_prompt_holds_nobody_up(project):
+async def test_short_prompt_is_not_primed(project):
     rows = [("code-reviewer", f"Task {number}") for number in range(20)]
     _, server = await run(project, rows=rows, server={"time_to_first_token": 1.0}, cache="off")
     assert server.max_in_flight == 20
 
 
-class TestWarming:
+class TestPrimer:
     call = Call("a", ("s" * 2000,), "x", MODEL, 100)
 
     async def turn(self, warming, order, name, usage, begin=None):
@@ -105,7 +105,7 @@ class TestWarming:
             await asyncio.sleep(0)
             record.usage = usage
 
-    async def test_the_others_go_when_the_answer_of_the_first_begins_not_when_it_ends(self):
+    async def test_others_start_when_first_answer_begins(self):
         warming, order, begin = PromptCachePrimer(FakeClock()), [], asyncio.Event()
         usage = Usage(10, 10, 500)
         first = asyncio.ensure_future(self.turn(warming, order, "first", usage, begin))
@@ -117,7 +117,7 @@ class TestWarming:
         await asyncio.gather(first, *rest)
         assert order == ["first", "other", "other", "other"]
 
-    async def test_an_entry_that_was_not_used_for_its_life_is_written_again_by_one(self):
+    async def test_expired_entry_is_primed_again(self):
         clock, order = FakeClock(), []
         warming = PromptCachePrimer(clock)
         await self.turn(warming, order, "first", Usage(10, 10, 500))
@@ -132,7 +132,7 @@ class TestWarming:
             job.cancel()
         await asyncio.gather(*jobs, return_exceptions=True)
 
-    async def test_a_server_without_a_prompt_cache_is_waited_for_once(self):
+    async def test_no_prompt_cache_is_waited_for_once(self):
         clock, order = FakeClock(), []
         warming = PromptCachePrimer(clock)
         await self.turn(warming, order, "first", Usage(500, 10))
@@ -145,7 +145,7 @@ class TestWarming:
             job.cancel()
         await asyncio.gather(*jobs, return_exceptions=True)
 
-    async def test_a_first_that_is_cancelled_lets_another_go(self):
+    async def test_cancelled_first_is_replaced(self):
         warming, order, never = PromptCachePrimer(FakeClock()), [], asyncio.Event()
         first = asyncio.ensure_future(self.turn(warming, order, "first", Usage(1), never))
         await asyncio.sleep(0)

@@ -72,14 +72,14 @@ async def test_is_told_paid_and_asked_again(tmp_path, cache, text, stop_reason, 
     assert cache.get_stats()["entries"] == 1
 
 
-async def test_saved_cost_is_that_of_the_hits_alone(tmp_path, cache):
+async def test_saved_cost_of_hits(tmp_path, cache):
     (first, second), _ = await ask(tmp_path, cache, WHOLE)
     assert (first.cost, second.cost) == (pytest.approx(COST), 0)
     assert second.saved_cost == pytest.approx(COST)
     assert cache.get_stats()["saved_cost"] == pytest.approx(COST)
 
 
-def test_saved_cost_counts_each_hit_and_nothing_that_is_unknown(cache):
+def test_saved_cost_ignores_unknown(cache):
     cache.set("a", "known", "m", "r", estimated_cost=0.25)
     cache.set("a", "unknown", "m", "r", estimated_cost=None)
     assert cache.get_stats()["saved_cost"] == 0
@@ -105,7 +105,7 @@ def open_stores():
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="there are no descriptors to look at")
-async def test_close_lets_go_of_the_engines_own_cache_alone(tmp_path, cache):
+async def test_close_spares_shared_cache(tmp_path, cache):
     project = write_project(tmp_path)
     for given, left in ((None, 0), (cache, 1)):
         async with sequence(WHOLE) as (url, _):
@@ -118,7 +118,7 @@ async def test_close_lets_go_of_the_engines_own_cache_alone(tmp_path, cache):
         assert len(set(open_stores())) == left
 
 
-async def test_call_without_a_cache_says_so_once(tmp_path, clean_environment, caplog):
+async def test_missing_cache_is_logged_once(tmp_path, clean_environment, caplog):
     (clean_environment / ".claude").mkdir()
     (clean_environment / ".claude" / "cache").write_text("a file in its place", encoding="utf-8")
     async with sequence(WHOLE, WHOLE) as (url, _):

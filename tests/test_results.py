@@ -75,16 +75,16 @@ class TestSuccess:
             "estimated_cost": 0.75,
         }
 
-    def test_call_outside_of_a_workflow_says_so(self):
+    def test_no_workflow(self):
         metadata = succeeded(CallLabels("a"), REPLY, 1.0).metadata
         assert (metadata["workflow_name"], metadata["workflow_position"]) == (None, None)
 
-    def test_begins_at_zero_where_no_start_is_given(self):
+    def test_default_start_is_zero(self):
         assert succeeded(CallLabels("a"), REPLY, 1.0).timeline == REPLY.timeline
         assert failed(CallLabels("a"), call_error(), None, 1.0).timeline == REPLY.timeline
 
     @pytest.mark.parametrize("unknown", ["cost", "wasted_cost"])
-    def test_cost_of_which_a_part_is_unknown_is_unknown_and_bounded(self, unknown):
+    def test_partly_unknown_cost_is_bounded(self, unknown):
         result = succeeded(RUN, replace(REPLY, **{unknown: None}), 1.0)
         assert (result.cost, result.cost_at_most, result.metadata["estimated_cost"]) == (None, 9.0, None)
 
@@ -100,7 +100,7 @@ class TestSuccess:
         result = succeeded(RUN, other, 1.0)
         assert (result.shared, result.cost, result.saved_cost, result.output) == (True, 0.0, 0.25, "Fine.")
 
-    def test_cut_off_answer_is_a_success_that_says_so(self):
+    def test_truncated_is_success(self):
         result = succeeded(RUN, replace(REPLY, stop_reason="max_tokens"), 1.0)
         assert (result.success, result.truncated) == (True, True)
         assert {name: result.metadata.get(name) for name in ("truncated", "refused", "empty")} == {
@@ -174,7 +174,7 @@ class TestObservers:
     def executed(self, result):
         return CallCompleted(CALL, result, 1_700_000_000.0)
 
-    def test_each_is_told_also_after_one_that_raises(self, caplog):
+    def test_failing_observer_stops_no_other(self, caplog):
         heard = []
 
         def broken(executed):
@@ -186,7 +186,7 @@ class TestObservers:
         assert caplog.messages == ["an observer of calls failed"] and "mine" in caplog.text
 
     @pytest.mark.parametrize("kind", [ClosedError, CancelledCallError])
-    def test_none_is_told_of_what_was_not_sent(self, kind):
+    def test_unsent_is_not_observed(self, kind):
         heard = []
         sent, unsent = (failed(RUN, call_error(kind, attempts=made), None, 1.0) for made in (1, 0))
         for result in (sent, unsent):
@@ -194,19 +194,19 @@ class TestObservers:
         assert [one.result for one in heard] == [sent]
         assert (is_unsent(sent), is_unsent(unsent)) == (False, True)
 
-    def test_none_is_told_of_what_was_skipped(self):
+    def test_skipped_is_not_observed(self):
         heard = []
         for skipped, made in ((True, 0), (True, 1), (False, 0)):
             error = call_error(skipped=skipped, attempts=made)
             notify([heard.append], self.executed(failed(RUN, error, None, 1.0)))
         assert [(one.result.error.skipped, one.result.attempts) for one in heard] == [(True, 1), (False, 0)]
 
-    def test_wrong_input_and_success_are_told(self):
+    def test_input_error_is_observed(self):
         wrong = failed(RUN, InvalidTaskError("empty"), None, 1.0)
         kept = succeeded(RUN, replace(REPLY, attempts=0, cached=True), 1.0)
         assert [is_unsent(one) for one in (wrong, kept)] == [False, False]
 
-    def test_failure_without_an_attempt_is_told(self):
+    def test_failure_without_attempt_is_observed(self):
         result = failed(RUN, BudgetExceededError("no room"), None, 1.0)
         assert not is_unsent(result) and result.attempts == 0
 
@@ -223,14 +223,14 @@ class TestLog:
 
         return log
 
-    def test_answer_is_one_line_with_its_figures(self, logged):
+    def test_logs_answer(self, logged):
         (record,) = logged(succeeded(RUN, REPLY, 6.5))
         assert (record.levelname, record.getMessage()) == ("INFO", "reviewer answered")
         names = ("agent", "model", "success", "attempts", "duration_seconds", "total_tokens", "cost_usd")
         assert [getattr(record, name) for name in names] == ["reviewer", "model-1", True, 2, 6.5, 200, 0.75]
         assert (record.request_id, record.error_type) == ("req_1", None)
 
-    def test_failure_is_an_error_with_its_words(self, logged):
+    def test_logs_failure_as_error(self, logged):
         error = call_error()
         (record,) = logged(failed(RUN, error, "model-1", 1.0))
         assert (record.levelname, record.getMessage()) == ("ERROR", f"reviewer failed: {error}")
@@ -245,7 +245,7 @@ class TestLog:
         (record,) = logged(failed(RUN, call_error(kind), None, 1.0))
         assert record.levelname == "INFO"
 
-    def test_cut_off_answer_is_a_warning_the_first_time(self, logged):
+    def test_logs_truncation_once(self, logged):
         cut = replace(REPLY, stop_reason="max_tokens")
         warning, record = logged(succeeded(RUN, cut, 1.0))
         assert (warning.levelname, record.levelname) == ("WARNING", "INFO")

@@ -33,25 +33,25 @@ def lowest(low, high):
 
 
 @pytest.mark.parametrize("error", [AuthenticationError("x"), RequestRefusedError("x"), SpendLimitError("x")])
-def test_an_error_that_another_attempt_meets_again_is_final_at_once(error):
+def test_final_error_gives_up(error):
     assert RetryPolicy(attempts=5).gives_up(1, error)
 
 
-def test_transient_errors_are_tried_again_up_to_the_number_of_attempts():
+def test_retries_up_to_max_attempts():
     policy = RetryPolicy(attempts=3)
     assert [policy.gives_up(attempt, SilenceError("x")) for attempt in (1, 2, 3)] == [False, False, True]
 
 
-def test_a_fault_of_the_program_itself_is_never_retried():
+def test_bug_is_not_retried():
     assert RetryPolicy(attempts=3).gives_up(1, KeyError("x"))
 
 
-def test_the_ceiling_of_the_jitter_doubles_with_each_attempt_up_to_the_cap():
+def test_jitter_doubles_up_to_cap():
     policy = RetryPolicy(base=0.5, cap=3.0, uniform=highest)
     assert [policy.delay(attempt, OverloadedError("x")) for attempt in (1, 2, 3, 4)] == [0.5, 1.0, 2.0, 3.0]
 
 
-def test_with_nothing_said_it_has_the_named_defaults_and_a_jitter_of_its_own():
+def test_default_policy():
     policy, error = RetryPolicy(), OverloadedError("x")
     assert not policy.gives_up(settings.MAX_ATTEMPTS - 1, error)
     assert policy.gives_up(settings.MAX_ATTEMPTS, error)
@@ -60,11 +60,11 @@ def test_with_nothing_said_it_has_the_named_defaults_and_a_jitter_of_its_own():
     assert max(delays) <= settings.BACKOFF_BASE_SECONDS
 
 
-def test_an_error_that_can_name_no_time_is_waited_for_as_the_jitter_says():
+def test_other_error_has_jitter_only():
     assert RetryPolicy(base=0.5, uniform=highest).delay(1, ConnectionError("x")) == 0.5
 
 
-def test_full_jitter_may_wait_no_time_at_all():
+def test_full_jitter_may_be_zero():
     assert RetryPolicy(uniform=lowest).delay(6, OverloadedError("x")) == 0.0
 
 
@@ -73,7 +73,7 @@ def test_full_jitter_may_wait_no_time_at_all():
     asked=st.floats(0, 86_400),
     share=st.floats(0, 1),
 )
-def test_retry_after_is_a_floor_and_the_cap_bounds_what_comes_on_top(attempt, asked, share):
+def test_retry_after_is_a_floor(attempt, asked, share):
     policy = RetryPolicy(cap=30.0, uniform=lambda low, high: low + share * (high - low))
     delay = policy.delay(attempt, RateLimitError("x", retry_after=asked))
     assert asked <= delay <= asked + 30.0
@@ -133,32 +133,32 @@ class TestAttempts:
 
         return run
 
-    def test_the_first_that_succeeds_is_the_only_one(self, attempts):
+    def test_success_is_not_retried(self, attempts):
         assert attempts("reply", "another") == ("reply", 0, [1])
         assert (self.made.last_error, self.listener.told) == (None, [])
 
-    def test_each_that_may_pass_is_followed_by_another_after_its_time(self, attempts):
+    def test_retries_after_delay(self, attempts):
         first, second = OverloadedError("one"), RateLimitError("two", retry_after=10.0)
         assert attempts(first, second, "reply") == ("reply", 1 + 12, [1, 2, 3])
         assert self.made.last_error is second
         assert self.listener.told == [(1, 1.0, first), (2, 12.0, second)]
         assert self.clock.slept == [1.0, 12.0]
 
-    def test_the_last_that_the_policy_allows_fails_the_call_with_its_own_error(self, attempts):
+    def test_last_attempt_raises_its_error(self, attempts):
         errors = [OverloadedError(str(number)) for number in range(6)]
         error, seconds, numbers = attempts(*errors)
         assert (error, seconds, numbers) == (errors[4], 1 + 2 + 4 + 8, [1, 2, 3, 4, 5])
         assert self.made.last_error is errors[3]
 
     @pytest.mark.parametrize("before", [[], [OverloadedError("x")]])
-    def test_a_final_error_ends_them_whenever_it_comes(self, attempts, before):
+    def test_final_error_stops_retries(self, attempts, before):
         final = AuthenticationError("x")
         error, _, numbers = attempts(*before, final, "reply")
         assert error is final
         assert len(numbers) == len(before) + 1
 
     @pytest.mark.parametrize("before", [0.0, 3.0])
-    def test_a_server_that_asks_for_more_time_than_is_left_fails_the_call_at_once(self, attempts, before):
+    def test_retry_after_beyond_deadline(self, attempts, before):
         asked = RateLimitError("x", retry_after=10.5)
         error, seconds, numbers = attempts(asked, "reply", deadline=before + 10.0, before=before)
         assert isinstance(error, DeadlineExceededError)
@@ -166,16 +166,16 @@ class TestAttempts:
         assert error.__cause__ is asked
         assert (seconds, numbers) == (before, [1])
 
-    def test_what_is_left_of_a_deadline_that_is_over_is_nothing(self, attempts):
+    def test_passed_deadline_leaves_zero(self, attempts):
         error, _, _ = attempts(RateLimitError("x", retry_after=5.0), deadline=2.0, before=3.0)
         assert "leaves 0 s" in str(error)
 
-    def test_a_server_that_asks_for_what_is_left_or_for_no_time_is_waited_for(self, attempts):
+    def test_retry_after_within_deadline(self, attempts):
         assert attempts(RateLimitError("x", retry_after=10.0), "reply", deadline=10.0)[0] == "reply"
         assert attempts(OverloadedError("x"), "reply", deadline=0.5)[0] == "reply"
         assert attempts(RateLimitError("x", retry_after=1e6), "reply")[0] == "reply"
 
-    def test_each_that_fails_is_in_the_log_with_its_figures(self, attempts, caplog):
+    def test_logs_each_retry(self, attempts, caplog):
         with caplog.at_level(logging.WARNING):
             attempts(OverloadedError("too busy"), "reply")
         (record,) = caplog.records

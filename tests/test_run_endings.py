@@ -64,7 +64,7 @@ def tasks(count=ROWS, agent="python-expert"):
 
 class TestLibrary:
     @pytest.mark.parametrize("concurrent", CONCURRENT)
-    async def test_sends_nothing_after_the_first_answer(self, project, fatal, concurrent):
+    async def test_stops_after_fatal_answer(self, project, fatal, concurrent):
         fault, kind = fatal
         limits = {"max_concurrent": concurrent, "clock": None}
         async with fleet(project, {"faults": lambda _: fault}, **limits) as (orchestrator, server):
@@ -81,7 +81,7 @@ class TestLibrary:
             await orchestrator.execute_multiple(tasks(50))
             assert len(running.requests) <= 3
 
-    async def test_rows_that_were_not_sent_say_so_and_reach_neither_observers_nor_ledger(self, project):
+    async def test_skipped_rows_are_not_recorded(self, project):
         told = []
         server = {"faults": lambda _: faults.status(401, message="bad key")}
         async with fleet(project, server, max_concurrent=2, observers=[told.append]) as (
@@ -114,7 +114,7 @@ class TestLibrary:
         assert not any(one.success for one in first)
         assert all(one.success for one in second)
 
-    async def test_another_run_at_the_same_time_goes_on(self, project):
+    async def test_other_run_goes_on(self, project):
         def plan(received):
             bad = received.body["messages"][0]["content"].startswith("Task")
             return faults.status(402) if bad else None
@@ -127,7 +127,7 @@ class TestLibrary:
         assert not any(one.success for one in ended)
         assert all(one.success for one in whole)
 
-    async def test_identical_rows_of_another_run_are_not_ended_with_it(self, project):
+    async def test_joined_rows_of_other_run_go_on(self, project):
         same = [("python-expert", f"Same {number}") for number in range(6)]
 
         def plan(received):
@@ -139,7 +139,7 @@ class TestLibrary:
             )
         assert [one.error for one in whole] == [None] * 6
 
-    async def test_rows_that_wait_for_their_next_attempt_end_at_once(self, project):
+    async def test_ends_rows_in_backoff(self, project):
         def plan(received):
             first = received.body["messages"][0]["content"] == "Task 0"
             return faults.status(500, retry_after=3000) if first else faults.status(401)
@@ -150,7 +150,7 @@ class TestLibrary:
         assert results[0].error.skipped
         assert results[0].attempts == 1
 
-    async def test_rows_that_wait_for_a_rate_limit_end_too(self, project):
+    async def test_ends_rows_waiting_for_limit(self, project):
         limits = {"rpm": 60, "clock": None, "max_concurrent": 5}
         async with fleet(project, {"faults": lambda _: faults.status(401)}, **limits) as (
             orchestrator,
@@ -173,7 +173,7 @@ class TestLibrary:
         assert {type(one.error) for one in results} == {errors.AuthenticationError}
         assert len(server.requests) <= 10
 
-    async def test_a_dead_endpoint_ends_it_after_the_retries_of_a_row(self, project):
+    async def test_dead_endpoint_ends_run(self, project):
         async with AsyncAgentOrchestrator(project, api_key="k", base_url=DEAD, clock=FakeClock()) as running:
             results = await running.execute_multiple(tasks(2000))
         assert {type(one.error) for one in results} == {errors.ConnectionFailedError}
@@ -183,14 +183,14 @@ class TestLibrary:
         assert "127.0.0.1:1" in str(met[0].error)
 
     @pytest.mark.parametrize("concurrent", CONCURRENT)
-    async def test_a_dead_endpoint_is_tried_by_few_rows(self, project, concurrent):
+    async def test_few_rows_try_dead_endpoint(self, project, concurrent):
         limits = {"api_key": "k", "base_url": DEAD, "max_concurrent": concurrent}
         async with AsyncAgentOrchestrator(project, **limits) as running:
             results = await running.execute_multiple(tasks(2000))
         assert sum(one.attempts for one in results) <= 5 * max(10, most(concurrent))
 
     @pytest.mark.parametrize("fault", [faults.reset(), faults.silence_before_first_byte()])
-    async def test_an_endpoint_that_never_answers_ends_it(self, project, fault):
+    async def test_silent_endpoint_ends_run(self, project, fault):
         limits = {"max_concurrent": 10, "timeout_seconds": 0.3, "clock": None}
         async with fleet(project, {"faults": lambda _: fault}, **limits) as (orchestrator, server):
             results = await orchestrator.execute_multiple(tasks(400))
@@ -198,7 +198,7 @@ class TestLibrary:
         assert all(one.error for one in results)
         assert results[-1].error.skipped
 
-    async def test_the_run_after_a_dead_endpoint_is_not_held_up(self, project):
+    async def test_next_run_starts_fresh(self, project):
         plan = iter([faults.reset()] * 60)
         limits = {"max_concurrent": 10, "clock": None, "max_retries": 1}
         async with fleet(project, {"faults": lambda _: next(plan, None)}, **limits) as (orchestrator, _):
@@ -209,7 +209,7 @@ class TestLibrary:
             second = await orchestrator.execute_multiple(tasks(30))
         assert all(one.success for one in second)
 
-    async def test_an_endpoint_that_dies_in_mid_run_ends_it_too(self, project):
+    async def test_endpoint_dying_mid_run_ends_it(self, project):
         async with fleet(project, {}, max_concurrent=4) as (orchestrator, server):
             done = []
 
@@ -227,7 +227,7 @@ class TestLibrary:
             results = await orchestrator.execute_multiple(tasks(3))
         assert results[2].success
 
-    async def test_only_rows_of_the_model_that_is_not_known_fail(self, project):
+    async def test_unknown_model_fails_its_rows(self, project):
         def plan(received):
             return None if received.body["model"] == MODEL else faults.status(404)
 
@@ -238,7 +238,7 @@ class TestLibrary:
         assert len(server.requests) <= 50 + 4
 
     @pytest.mark.parametrize("code", [400, 413, 422])
-    async def test_what_one_row_did_wrong_ends_nothing(self, project, code):
+    async def test_bad_row_ends_nothing(self, project, code):
         async with fleet(project, {"faults": [faults.status(code)]}, max_concurrent=1) as (orchestrator, _):
             results = await orchestrator.execute_multiple(tasks(5))
         assert [one.success for one in results] == [False, True, True, True, True]
@@ -249,7 +249,7 @@ class TestLibrary:
             results = await orchestrator.execute_multiple(tasks(5))
         assert [one.success for one in results] == [False, True, True, True, True]
 
-    async def test_a_401_that_may_pass_is_tried_again_first(self, project):
+    async def test_retryable_401_is_retried(self, project):
         plan = [faults.status(401, headers={"x-should-retry": "true"})]
         async with fleet(project, {"faults": plan}, max_concurrent=1) as (orchestrator, server):
             results = await orchestrator.execute_multiple(tasks(5))
@@ -327,7 +327,7 @@ class TestCommand:
         lines = [json.dumps({"agent": agents[number % 2], "task": f"Task {number}"}) for number in range(60)]
         Path("t.jsonl").write_text("\n".join(lines), encoding="utf-8")
 
-    def test_an_unknown_model_of_some_rows_fails_those(self, monkeypatch):
+    def test_unknown_model_fails_some_rows(self, monkeypatch):
         self.mixed()
 
         def plan(received):
@@ -340,21 +340,21 @@ class TestCommand:
         assert sum(one["success"] for one in found) == 30
         assert len(server.requests) <= 30 + 4
 
-    def test_a_model_that_all_rows_are_told_to_ask_ends_it(self, monkeypatch):
+    def test_unknown_model_of_all_rows_ends_run(self, monkeypatch):
         self.mixed()
         more = ("--model", "claude-none-9", "--max-concurrent", "4")
         code, server = self.again(monkeypatch, faults.status(404), *more)
         assert (code, self.lines()) == (1, [])
         assert len(server.requests) <= 4
 
-    def test_two_models_that_are_both_unknown_end_it(self, monkeypatch):
+    def test_two_unknown_models_end_run(self, monkeypatch):
         self.mixed()
         code, server = self.again(monkeypatch, faults.status(404), "--max-concurrent", "4")
         assert (code, self.lines()) == (1, [])
         assert len(server.requests) <= 8
 
     @pytest.mark.skipif(sys.platform == "win32", reason="a limit of POSIX")
-    def test_an_output_that_can_not_be_written_ends_it(self, monkeypatch):
+    def test_unwritable_output_ends_run(self, monkeypatch):
         import resource
 
         def no_large_files():
@@ -387,7 +387,7 @@ class TestCommand:
         assert (said.err + said.out).count("invalid x-api-key") == 1
         assert len((said.err + said.out).splitlines()) < 12
 
-    def test_a_process_of_its_own_says_the_same(self, project):
+    def test_other_process_reports_the_same(self, project):
         Path("t.jsonl").write_text('{"agent": "python-expert", "task": "x"}\n' * 300, encoding="utf-8")
         environment = {
             **os.environ,

@@ -49,7 +49,7 @@ async def settle():
         await asyncio.sleep(0)
 
 
-async def test_50_who_ask_the_same_share_one_run():
+async def test_50_callers_share_one_run():
     flights, work = SingleFlight(), Work("answer")
     waiting = start(flights, work, 50)
     await settle()
@@ -60,21 +60,21 @@ async def test_50_who_ask_the_same_share_one_run():
     assert {value for value, _ in outcomes} == {"answer"}
 
 
-async def test_other_work_is_not_shared():
+async def test_other_keys_are_not_shared():
     flights, work = SingleFlight(), Work("one", "two")
     work.release.set()
     assert await flights.run("a", work) == ("one", True)
     assert await flights.run("b", work) == ("two", True)
 
 
-async def test_what_has_ended_is_started_again():
+async def test_ended_work_is_started_again():
     flights, work = SingleFlight(), Work("one", "two")
     work.release.set()
     assert (await flights.run("a", work))[0] == "one"
     assert (await flights.run("a", work))[0] == "two"
 
 
-async def test_one_who_is_cancelled_does_not_cancel_the_others():
+async def test_cancels_only_the_caller():
     flights, work = SingleFlight(), Work("answer")
     leader, *others = start(flights, work, 3)
     await settle()
@@ -87,7 +87,7 @@ async def test_one_who_is_cancelled_does_not_cancel_the_others():
         await leader
 
 
-async def test_the_last_one_who_is_cancelled_cancels_the_work():
+async def test_last_cancellation_ends_work():
     flights, work = SingleFlight(), Work("answer")
     waiting = start(flights, work, 3)
     await settle()
@@ -97,7 +97,7 @@ async def test_the_last_one_who_is_cancelled_cancels_the_work():
     assert work.cancelled == 1
 
 
-async def test_a_new_caller_does_not_join_work_that_is_being_cancelled():
+async def test_new_caller_joins_no_cancelled_work():
     flights, work = SingleFlight(), Work("old", "new")
     (one,) = start(flights, work, 1)
     await settle()
@@ -108,7 +108,7 @@ async def test_a_new_caller_does_not_join_work_that_is_being_cancelled():
     assert await other == ("new", True)
 
 
-async def test_after_a_failure_that_can_pass_one_of_the_others_takes_over():
+async def test_transient_failure_is_retried_once():
     flights, work = SingleFlight(), Work(OverloadedError("busy"), "answer")
     work.release.set()
     leader, *others = await asyncio.gather(*start(flights, work, 4), return_exceptions=True)
@@ -118,7 +118,7 @@ async def test_after_a_failure_that_can_pass_one_of_the_others_takes_over():
     assert work.runs == 2
 
 
-async def test_when_the_second_fails_too_all_fail_and_nothing_storms():
+async def test_second_failure_fails_all():
     flights, work = SingleFlight(), Work(*[OverloadedError("busy") for _ in range(50)])
     work.release.set()
     outcomes = await asyncio.gather(*start(flights, work, 50), return_exceptions=True)
@@ -136,7 +136,7 @@ async def test_an_exhausted_budget_is_tried_once(keys, runs):
     assert work.runs == runs
 
 
-async def test_a_final_failure_is_everybodys_and_its_requests_are_counted_once():
+async def test_final_failure_counts_once():
     error = AuthenticationError("no")
     error.attempts = 1
     flights, work = SingleFlight(), Work(error)
@@ -242,7 +242,7 @@ class TestCostWhenTheLeaderLeaves:
         assert [call_cost.usd for call_cost in self.costs] == [None, pytest.approx(1.01)]
 
 
-async def test_work_that_nobody_waits_for_has_ended_when_a_scope_of_anyio_is_left():
+async def test_abandoned_work_ends_with_scope():
     class Slow(Work):
         async def __call__(self, left, cost):
             try:
@@ -257,7 +257,7 @@ async def test_work_that_nobody_waits_for_has_ended_when_a_scope_of_anyio_is_lef
     assert work.over
 
 
-async def test_who_is_cancelled_once_more_is_told_of_all_that_it_cost():
+async def test_second_cancellation_keeps_cost():
     call_cost = CallCost()
 
     async def work(left, cost):
@@ -276,7 +276,7 @@ async def test_who_is_cancelled_once_more_is_told_of_all_that_it_cost():
     assert call_cost.usd == 1.0
 
 
-async def test_each_caller_keeps_its_own_deadline():
+async def test_callers_keep_their_deadlines():
     flights, work = SingleFlight(), Work("answer")
     (patient,) = start(flights, work, 1)
     await settle()
@@ -287,7 +287,7 @@ async def test_each_caller_keeps_its_own_deadline():
     assert work.left == [None]
 
 
-async def test_who_takes_over_has_only_the_rest_of_its_own_time():
+async def test_retry_has_rest_of_deadline():
     flights, work = SingleFlight(), Work(DeadlineExceededError("the leader's"), "answer")
     leader = start(flights, work, 1)[0]
     await settle()
@@ -301,7 +301,7 @@ async def test_who_takes_over_has_only_the_rest_of_its_own_time():
         await leader
 
 
-def test_one_object_serves_two_event_loops():
+def test_serves_two_event_loops():
     flights = SingleFlight()
 
     async def once():

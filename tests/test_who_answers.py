@@ -28,33 +28,33 @@ async def asked_under(project, server, monkeypatch, *headers):
 
 
 class TestHeaders:
-    async def test_other_headers_are_another_question(self, project, monkeypatch):
+    async def test_headers_make_another_key(self, project, monkeypatch):
         with MessagesServer() as server:
             found = await asked_under(
                 project, server, monkeypatch, "x-a: 1", "x-a: 2", "x-b: 1", "", "x-a: 1"
             )
         assert found == [False, False, False, False, True]
 
-    async def test_spelling_and_order_do_not_matter(self, project, monkeypatch):
+    async def test_header_order_does_not_matter(self, project, monkeypatch):
         same = ("x-a: 1\nx-b: 2", "X-B:2\nX-A:   1", "x-a: 1\nno header\nx-b: 2\n")
         with MessagesServer() as server:
             assert await asked_under(project, server, monkeypatch, *same) == [False, True, True]
 
-    async def test_change_holds_for_an_open_orchestrator(self, project, monkeypatch):
+    async def test_change_holds_for_open_fleet(self, project, monkeypatch):
         async with fleet(project) as (orchestrator, server):
             for value in ("blue", "green"):
                 monkeypatch.setenv("ANTHROPIC_CUSTOM_HEADERS", f"x-team: {value}")
                 assert not (await orchestrator.execute_agent(*ASK)).cached
             assert [one.headers["x-team"] for one in server.requests] == ["blue", "green"]
 
-    async def test_secret_of_a_header_is_not_stored(self, project, monkeypatch, clean_environment):
+    async def test_header_secret_is_not_stored(self, project, monkeypatch, clean_environment):
         with MessagesServer() as server:
             await asked_under(project, server, monkeypatch, f"x-token: {SECRET}")
         files = [path for path in clean_environment.rglob("*") if path.is_file()]
         assert [path for path in files if path.name.startswith("answers")]
         assert not [path for path in files if SECRET.encode() in path.read_bytes()]
 
-    def test_kept_answer_of_the_command_is_not_anothers(self, project):
+    def test_cli_answer_is_per_service(self, project):
         with MessagesServer() as server:
             base = {**os.environ, "ANTHROPIC_API_KEY": "k", "ANTHROPIC_BASE_URL": server.base_url}
             for value in ("a", "b", "a"):

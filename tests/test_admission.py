@@ -29,15 +29,15 @@ class Wire:
 
     def __init__(self, room=1, rates=NO_RATES, adaptive=False):
         self.clock = LoopClock()
-        pace = RateLimiter(rates, self.clock.now())
-        self.gate = AdmissionController(
-            AdaptiveConcurrencyLimit(room, adaptive, uniform=lambda low, high: low), pace, self.clock
+        limiter = RateLimiter(rates, self.clock.now())
+        self.admission = AdmissionController(
+            AdaptiveConcurrencyLimit(room, adaptive, uniform=lambda low, high: low), limiter, self.clock
         )
         self.listener, self.log = Listener(), []
 
     async def send(self, name, takes=1.0, ends=None, model="m", need=ONE, told=None, usage=None):
         record = AttemptRecord(usage=usage, headers=told or {})
-        async with self.gate.slot(model, need, record, CallContext(listener=self.listener)):
+        async with self.admission.slot(model, need, record, CallContext(listener=self.listener)):
             self.log.append((self.clock.now(), name))
             await asyncio.sleep(takes)
             if ends is not None:
@@ -60,29 +60,29 @@ def headers(limit, left, kind="requests"):
     }
 
 
-def test_no_more_are_on_the_wire_than_there_is_room_for_and_they_go_as_they_came():
+def test_admits_in_order_within_room():
     async def work():
         wire = Wire(room=2)
         await wire.all(*(wire.send(name) for name in "abcde"))
-        assert wire.gate.in_flight == 0
+        assert wire.admission.in_flight == 0
         return wire.log
 
     assert run(work()) == [(0, "a"), (0, "b"), (1, "c"), (1, "d"), (2, "e")]
 
 
-def test_those_of_one_model_do_not_wait_for_the_limits_of_another_and_share_the_room():
+def test_models_share_slots_not_limits():
     async def work():
         wire = Wire(room=10)
         await wire.send("first", 0.0, told=headers(60, 3))
         await wire.all(*(wire.send(name) for name in "ab"), wire.send("c", model="other"))
-        assert wire.gate.load().limits == Rates(60, None, None)
+        assert wire.admission.load().limits == Rates(60, None, None)
         return wire.log
 
     # A twentieth of 60 stays.
     assert run(work()) == [(0, "first"), (0, "c"), (1, "a"), (2, "b")]
 
 
-def test_the_limits_of_one_model_hold_up_no_other_where_both_had_waited_for_room():
+def test_tightened_limit_blocks_no_other_model():
     async def work():
         wire = Wire(room=2)
         # The answer tells that nothing is left, when the next of its model waits for room already.
@@ -93,7 +93,7 @@ def test_the_limits_of_one_model_hold_up_no_other_where_both_had_waited_for_room
     assert run(work()) == [(0, "first"), (0, "other"), (1, "c"), (4, "a"), (5, "b")]
 
 
-def test_the_request_of_the_first_answer_counts_once():
+def test_first_request_counts_once():
     async def work():
         wire = Wire(room=10)
         await wire.send("first", 0.0, told=headers(60, 4))
@@ -104,18 +104,18 @@ def test_the_request_of_the_first_answer_counts_once():
     assert run(work()) == [(0, "first"), (0, "a"), (1, "b")]
 
 
-def test_the_first_answer_itself_counts_which_its_headers_have_not_counted_yet():
+def test_first_answer_counts():
     async def work():
         wire, told = Wire(), headers(6_000, 6_000, "output-tokens")
         await wire.send("first", 0.0, need=TokenCost(1, 0, 500), told=told, usage=Usage(0, 400))
-        pace = wire.gate.queue_of("m").rate_limiter
-        return pace.wait(TokenCost(1, 0, 5_300), 0.0), pace.wait(TokenCost(1, 0, 5_400), 0.0)
+        limiter = wire.admission.queue_of("m").rate_limiter
+        return limiter.wait(TokenCost(1, 0, 5_300), 0.0), limiter.wait(TokenCost(1, 0, 5_400), 0.0)
 
     # Of the 6,000, 400 are used and a twentieth stays.
     assert run(work()) == (0, pytest.approx(1))
 
 
-def test_those_of_one_model_go_as_they_came_however_much_each_needs():
+def test_large_request_keeps_its_place():
     async def work():
         wire = Wire(room=10)
         await wire.send("first", 0.0, told=headers(60, 3))
@@ -125,17 +125,17 @@ def test_those_of_one_model_go_as_they_came_however_much_each_needs():
     assert run(work()) == [(0, "first"), (20, "large"), (21, "a"), (22, "b")]
 
 
-def test_a_limit_by_hand_is_one_for_all_models():
+def test_manual_limit_spans_models():
     async def work():
         wire = Wire(room=10, rates=Rates(5))
-        assert wire.gate.load().limits == Rates(5)
+        assert wire.admission.load().limits == Rates(5)
         await wire.all(wire.send("a"), wire.send("b", model="other"))
         return wire.log
 
     assert run(work()) == [(0, "a"), (pytest.approx(12), "b")]
 
 
-def test_small_ones_of_one_model_do_not_starve_a_large_one_of_another_of_a_limit_by_hand():
+def test_small_requests_starve_no_large_one():
     async def small(wire):
         while True:
             await wire.send("small", 0.1, model="small", need=TokenCost(1, 60, 0))
@@ -153,21 +153,21 @@ def test_small_ones_of_one_model_do_not_starve_a_large_one_of_another_of_a_limit
     assert run(work()) < 30
 
 
-def test_the_load_says_what_is_on_the_wire_and_for_how_long_nobody_goes():
+def test_load():
     async def work():
         wire = Wire(room=3)
         sent = [asyncio.ensure_future(wire.send(name, takes=5.0)) for name in "ab"]
         await asyncio.sleep(1)
-        assert wire.gate.load() == Load(2, 3, 0.0, Rates())
-        assert wire.gate.load().window == 3
+        assert wire.admission.load() == Load(2, 3, 0.0, Rates())
+        assert wire.admission.load().window == 3
         await wire.all(wire.send("c", 1.0, RateLimitError("x", retry_after=9.0)))
-        assert wire.gate.load() == Load(2, 1, 9.0, Rates())
+        assert wire.admission.load() == Load(2, 1, 9.0, Rates())
         await wire.all(*sent)
 
     run(work())
 
 
-def test_a_pause_is_told_once_and_holds_back_all():
+def test_pause_is_reported_once():
     error = RateLimitError("x", retry_after=9.0)
 
     async def work():
@@ -181,7 +181,7 @@ def test_a_pause_is_told_once_and_holds_back_all():
     assert log == [(0, "a"), (0, "b"), (10, "c"), (11, "d")]
 
 
-def test_an_attempt_knows_when_it_was_on_the_wire_and_how_many_might_be():
+def test_record_has_times_and_window():
     async def work():
         wire = Wire(room=2)
         await asyncio.sleep(3)
@@ -202,13 +202,13 @@ def test_an_attempt_knows_when_it_was_on_the_wire_and_how_many_might_be():
         (None, KeyError("x"), 10),
     ],
 )
-def test_what_an_attempt_used_takes_the_place_of_what_it_was_to_need(usage, ends, waits):
+def test_usage_replaces_estimate(usage, ends, waits):
     """A refused one has used nothing; of one that failed otherwise nobody knows better."""
 
     async def work():
         wire = Wire(room=10, rates=Rates(None, 6_000, None))
         await wire.all(wire.send("a", 0.0, ends, need=TokenCost(1, 1_000, 0), usage=usage))
-        return wire.gate.queue_of("m").rate_limiter.wait(TokenCost(1, 600, 0), 0.0) or 1
+        return wire.admission.queue_of("m").rate_limiter.wait(TokenCost(1, 600, 0), 0.0) or 1
 
     assert run(work()) == pytest.approx(waits)
 
@@ -216,22 +216,22 @@ def test_what_an_attempt_used_takes_the_place_of_what_it_was_to_need(usage, ends
 @pytest.mark.parametrize(
     ("ends", "waits"), [(RateLimitError("x"), 0), (OverloadedError("x"), 12), (KeyError("x"), 12)]
 )
-def test_a_refused_request_counts_as_none(ends, waits):
+def test_429_gives_tokens_back(ends, waits):
     async def work():
         wire = Wire(rates=Rates(5))
         await wire.all(wire.send("a", 0.0, ends))
-        return wire.gate.queue_of("m").rate_limiter.wait(ONE, 0.0)
+        return wire.admission.queue_of("m").rate_limiter.wait(ONE, 0.0)
 
     assert run(work()) == pytest.approx(waits)
 
 
-def test_a_window_grows_only_where_somebody_waits_for_room():
+def test_grows_only_when_full():
     async def work():
         wire = Wire(room=100, adaptive=True)
         await wire.all(*(wire.send(number) for number in range(10)))
-        assert wire.gate.load().window == 10
+        assert wire.admission.load().window == 10
         await wire.all(*(wire.send(number) for number in range(12)))
-        return wire.gate.load().window
+        return wire.admission.load().window
 
     assert run(work()) > 10
 
@@ -245,32 +245,32 @@ def test_a_final_error_closes_nothing():
     assert run(work()) == ([(0, "a"), (1, "b")], [])
 
 
-def test_once_it_is_shut_nobody_passes_and_it_is_empty_when_the_last_has_ended():
+def test_closed_admits_nothing():
     async def work():
         wire = Wire(rates=Rates(600))
         sent = [asyncio.ensure_future(wire.send(name, takes=5.0)) for name in "abc"]
         await asyncio.sleep(1)
-        wire.gate.close()
+        wire.admission.close()
         late = asyncio.ensure_future(wire.send("late"))
-        await wire.gate.wait_until_idle()
+        await wire.admission.wait_until_idle()
         assert wire.clock.now() == 5
         ended = await wire.all(*sent, late)
         assert all(isinstance(one, ClosedError) for one in ended[1:])
         assert {one.message for one in ended[1:]} == {
             "The call had not been sent when the orchestrator was stopped"
         }
-        await wire.gate.wait_until_idle()
+        await wire.admission.wait_until_idle()
         return wire.log
 
     assert run(work()) == [(0, "a")]
 
 
-def test_who_waits_for_room_learns_at_once_that_the_gate_is_shut():
+def test_close_wakes_waiting_for_room():
     async def work():
         wire = Wire()
         first, second = (asyncio.ensure_future(wire.send(name, takes=5.0)) for name in "ab")
         await asyncio.sleep(1)
-        wire.gate.close()
+        wire.admission.close()
         (told,) = await wire.all(second)
         assert isinstance(told, ClosedError) and not first.done()
         await first
@@ -279,12 +279,12 @@ def test_who_waits_for_room_learns_at_once_that_the_gate_is_shut():
     assert run(work()) == [(0, "a")]
 
 
-def test_who_waits_for_a_far_limit_learns_within_a_second_that_the_gate_is_shut():
+def test_close_wakes_waiting_for_limit():
     async def work():
         wire = Wire(room=10, rates=Rates(1))
         sent = [asyncio.ensure_future(wire.send(name, takes=0.0)) for name in "ab"]
         await asyncio.sleep(10.5)
-        wire.gate.close()
+        wire.admission.close()
         await wire.all(*sent)
         return wire.log, wire.clock.now()
 

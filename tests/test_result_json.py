@@ -79,7 +79,7 @@ def state(error):
     return None if error is None else (type(error), str(error), error.args[:1], vars(error))
 
 
-def test_every_field_of_a_result_is_among_those_that_are_tried():
+def test_examples_cover_all_fields():
     assert set(FIELDS) == {one.name for one in fields(AgentResult)}
     assert len(CLASSES) > 25
 
@@ -93,7 +93,7 @@ def test_a_result_comes_back_as_it_was(result):
 
 
 @given(some.text(alphabet=some.characters()) | some.just("\ud800 half"))
-def test_any_text_of_a_model_comes_back_as_it_was(text):
+def test_round_trip_of_any_text(text):
     assert loads(dumps(AgentResult("a", True, text))).output == text
 
 
@@ -103,12 +103,12 @@ class TestErrors:
         error = made(kind, "It broke")
         return error, loads(dumps(AgentResult("a", False, error=error))).error
 
-    def test_an_error_is_of_its_class_again_and_says_the_same(self, kind):
+    def test_error_keeps_class_and_message(self, kind):
         error, back = self.back(kind)
         assert state(back) == state(error)
         assert repr(back) == repr(error)
 
-    def test_one_that_came_back_can_be_copied_pickled_and_packed_again(self, kind):
+    def test_loaded_error_can_be_copied(self, kind):
         error, back = self.back(kind)
         for again in (copy.copy(back), pickle.loads(pickle.dumps(back))):
             assert state(again) == state(error)
@@ -116,14 +116,14 @@ class TestErrors:
 
 
 @pytest.mark.parametrize("name", ["Sequence", "Any", "_restore", "NotYetError", "__name__", "ValueError", ""])
-def test_an_error_of_a_class_that_is_not_there_is_a_plain_one(name):
+def test_unknown_error_class(name):
     kept = json.loads(dumps(AgentResult("a", False, error=ClaudeForceError("x"))))
     kept["error"]["type"] = name
     back = loads(json.dumps(kept)).error
     assert (type(back), str(back)) == (ClaudeForceError, "x")
 
 
-def test_a_class_of_a_callers_own_is_a_plain_one_with_its_text():
+def test_foreign_error_class():
     class OwnError(errors.ServerError):
         pass
 
@@ -143,13 +143,13 @@ ANYTHING = some.recursive(
 
 
 @given(ANYTHING.map(json.dumps) | some.text())
-def test_a_text_that_is_no_result_is_one_of_three_errors(text):
+def test_malformed_text_raises(text):
     with pytest.raises((ValueError, TypeError, KeyError)):
         loads(text)
 
 
 @given(some.sampled_from([one.name for one in fields(AgentResult)]), ANYTHING)
-def test_a_result_with_a_field_of_another_kind_is_a_result_or_one_of_three_errors(name, value):
+def test_wrong_field_type_raises(name, value):
     kept = json.loads(dumps(AgentResult("a", True)))
     kept[name] = value
     with contextlib.suppress(ValueError, TypeError, KeyError):
@@ -157,7 +157,7 @@ def test_a_result_with_a_field_of_another_kind_is_a_result_or_one_of_three_error
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000])
-def test_a_text_that_is_nested_too_deep_is_a_value_error(text):
+def test_deep_nesting_is_value_error(text):
     with pytest.raises(ValueError, match="nested"):
         loads(text)
 
@@ -167,7 +167,7 @@ class TestGivenAgain:
         "a", True, "x", {"model": "m", "estimated_cost": 0.5}, cost=0.5, attempts=2, duration=3.0
     )
 
-    def test_costs_nothing_and_saves_what_was_paid(self):
+    def test_as_cached_saves_cost(self):
         again = as_cached(self.PAID, 60.0)
         assert (again.cost, again.saved_cost, again.cached, again.cache_age) == (0.0, 0.5, True, 60.0)
         assert (again.attempts, again.duration, again.timeline) == (0, 0.0, ())
@@ -176,16 +176,16 @@ class TestGivenAgain:
         assert again.metadata["model"] == "m"
         assert again.output == "x"
 
-    def test_leaves_what_it_was_made_from_alone(self):
+    def test_as_cached_leaves_original(self):
         before = copy.deepcopy(self.PAID)
         as_cached(self.PAID, 60.0)
         assert before == self.PAID
 
-    def test_of_an_answer_that_was_kept_already_saves_what_that_saved(self):
+    def test_as_cached_of_cached(self):
         kept = AgentResult("a", True, cost=0.0, saved_cost=0.5, cached=True)
         assert as_cached(kept, 1.0).saved_cost == 0.5
         assert as_cached(as_cached(self.PAID, 1.0), 2.0).saved_cost == 0.5
 
-    def test_of_an_unknown_price_saves_an_unknown_sum(self):
+    def test_as_cached_of_unknown_price(self):
         again = as_cached(AgentResult("a", True), 1.0)
         assert (again.cost, again.saved_cost) == (0.0, None)
