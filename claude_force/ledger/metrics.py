@@ -151,6 +151,7 @@ class Metrics:
 
 
 _DISTRIBUTIONS = ("wall", "wait", "service")
+_TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
 _SUMS = tuple(field.name for field in fields(Metrics) if field.type in ("int", "float"))
 
 
@@ -178,10 +179,7 @@ def compute_metrics(rows: Sequence[ExecutionRow]) -> Metrics:
         empty=column("empty").count(True),
         attempts=sum(attempts),
         retries=sum(count - 1 for count in attempts if count > 1),
-        input_tokens=sum(column("input_tokens", 0)),
-        output_tokens=sum(column("output_tokens", 0)),
-        cache_read_tokens=sum(column("cache_read_tokens", 0)),
-        cache_write_tokens=sum(column("cache_write_tokens", 0)),
+        **{name: sum(column(name, 0)) for name in _TOKENS},
         cost=_sum_known(costs),
         unknown_price=len(unknown),
         unknown_at_most=_sum_known([row.get("cost_at_most") for row in unknown]),
