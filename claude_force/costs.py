@@ -1,18 +1,17 @@
-"""What calls cost: the one road that money takes through the package, and how it adds up. USD. Pure.
+"""What calls cost, in USD: how costs pass through the package, and how they add up. Pure.
 
-1. An attempt's tokens (`AttemptRecord`) get a price: a caller's own (`limits.budget.price_lookup`),
-   else that of the list (`limits.prices`): that of the model that was asked in the first, of the one that
-   answered in the second. None is a cost that nobody knows; it is never taken for 0.
-2. Against the caps, attempt by attempt, whatever becomes of the call: `limits.budget.Budget`, or for calls
-   of durable runs the database (`durable.shared_limiter`), whose backend settles its budgets on the outcomes.
-3. For the one who asked, call by call: `CallCost` adds up the attempts, and the call ends as a
-   Reply, with the `cost` of its answer and the `wasted_cost` of the attempts before, or as a CallError. Where
-   one of its requests was lost, or its usage not told, that is None, and `cost_at_most` bounds it.
-4. `results` makes of either an AgentResult, whose `cost` is all of it. Whoever tells or keeps what was paid
-   reads it there: the ledger, the lines of bulk runs and their progress, workflows and their journal,
-   observers. An answer that somebody else has paid for is `free`, here and in a reply.
-5. Sums are `CostTotals`. Only the ledger, which can have millions of lines, adds columns (`ledger.metrics`),
-   by the same rules, as tests/test_money.py holds against each other.
+1. The tokens of an attempt (`AttemptRecord`) are priced by the caller's own prices, else by the price list:
+   `limits.budget.price_lookup` and `limits.prices`. A caller's price applies to the model that was asked
+   for, the list's to the model that answered. An unknown cost is None, never 0.
+2. Budgets are charged attempt by attempt, whatever becomes of the call: `limits.budget.Budget`, or the
+   database for durable runs (`durable.shared_limiter`).
+3. `CallCost` adds up the attempts of a call, which ends as a Reply or a CallError. The Reply has the `cost`
+   of its answer and the `wasted_cost` of failed attempts. Where a request was lost or its usage not
+   reported, that is None, and `cost_at_most` is its bound.
+4. `engine.result_builder` makes an AgentResult of either, whose `cost` includes all attempts. The ledger,
+   bulk runs, workflows and observers read it there. An answer that another caller paid for costs 0.
+5. `CostTotals` adds up results. Only the ledger, which may have millions of lines, adds columns instead
+   (`ledger.metrics`); tests/test_money.py holds the two against each other.
 """
 
 from __future__ import annotations
@@ -25,18 +24,20 @@ from .types import AgentResult, Reply
 
 
 def is_unpriced(success: bool, cost: Optional[float], at_most: Optional[float] = 0.0) -> bool:
-    """Whether nobody knows what a call cost: an answer without a price, or a failed call of which a request
-    may have been billed, `at_most` so many USD or any number. Other failed calls cost nothing."""
+    """Whether the cost of a call is unknown: an answer has no price, or a failed call may have been billed.
+
+    `at_most` bounds the cost of a failed call in USD; None is no bound, and 0 means that nothing was billed.
+    """
     return cost is None and (success or at_most != 0)
 
 
 def cost_or_bound(cost: Optional[float], at_most: Optional[float]) -> float:
-    """USD that count against a budget: the cost, else the most that it can be, as far as that is known."""
+    """Returns the USD that count against a budget: the cost, else its bound, else 0."""
     return cost if cost is not None else at_most or 0.0
 
 
 def without_cost(answer: Union[Reply, AgentResult]) -> Dict[str, Any]:
-    """Fields of the same answer where it is given once more: it was paid for, so its cost is saved."""
+    """Returns the fields to replace where a paid answer is given again: its cost becomes a saving."""
     return {
         "attempts": 0,
         "cost": 0.0,
@@ -48,19 +49,22 @@ def without_cost(answer: Union[Reply, AgentResult]) -> Dict[str, Any]:
 
 
 def clear_cost(error: CallError) -> None:
-    """The same failure where it is told once more: its requests count for the one who was told first."""
+    """Clears the costs of an error that another caller has been charged for."""
     error.attempts, error.cost, error.cost_at_most, error.timeline = 0, None, 0.0, ()
 
 
 @dataclass
 class CostTotals:
-    """What results add up to.
+    """The summed costs of results, in USD.
+
+        totals = CostTotals.of(results)
+        print(totals.cost, totals.unpriced)
 
     Attributes:
-        cost: USD that are known to be billed; `unpriced` counts the calls whose cost is not known.
-        unpriced_at_most: the most USD that those may have cost, as far as it is known.
-        saved: what answers that were not paid for now would have cost, as far as it is known.
-        prompt_cache_saving: what the API's prompt cache took off the rest; below 0 where it was only written.
+        cost: what is known to be billed; `unpriced` counts the calls of unknown cost.
+        unpriced_at_most: the most that those may have cost, as far as that is known.
+        saved: what cached and shared answers would have cost, as far as that is known.
+        prompt_cache_saving: what the API's prompt cache saved; below 0 where it was only written.
     """
 
     cost: float = 0.0
@@ -71,14 +75,14 @@ class CostTotals:
 
     @classmethod
     def of(cls, results: Iterable[AgentResult]) -> CostTotals:
-        """All of them together."""
+        """Adds up the results."""
         spent = cls()
         for result in results:
             spent.add(result)
         return spent
 
     def add(self, result: AgentResult) -> None:
-        """One more that has ended."""
+        """Adds one result."""
         self.cost += result.cost or 0.0
         if result.cost is None:
             self.unpriced += is_unpriced(result.success, result.cost, result.cost_at_most)
@@ -88,5 +92,5 @@ class CostTotals:
 
     @property
     def full_cost(self) -> Optional[float]:
-        """`cost`, or None where that is not all."""
+        """`cost`, or None where the cost of a call is unknown."""
         return None if self.unpriced else self.cost

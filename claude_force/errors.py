@@ -8,15 +8,15 @@ ClaudeForceError
  |   +- InvalidOptionError
  |   +- AgentNotFoundError
  |   +- WorkflowNotFoundError
- |   +- InvalidWorkflowError              a workflow that can't be run, with all of its faults
+ |   +- InvalidWorkflowError              a workflow that can't be run, with all its faults
  |   +- RunNotFoundError
- |   +- RunBusyError                      another process is at work on the run
- |   +- UnknownPriceError                 a budget is set and a price is not known
- |   +- FileAccessError                   a file that is not read: outside, no regular file, too large
- |   +- ConfigurationError                a file of the project's that can't be used
- |       +- ConfigurationNotFoundError (also FileNotFoundError)   there is none at the given path
- |       +- DatabaseError                  the database of durable runs, or what they need
- +- CallError                             one call to the model, after it was accepted
+ |   +- RunBusyError                      another process has the run
+ |   +- UnknownPriceError                 a budget is set and a price is unknown
+ |   +- FileAccessError                   a file that is not read: outside, not regular, too large
+ |   +- ConfigurationError                a project file that can't be used
+ |       +- ConfigurationNotFoundError (also FileNotFoundError)   nothing is at the given path
+ |       +- DatabaseError                  the database of durable runs, or the extra they need
+ +- CallError                             one call to the model, after its input was accepted
      +- TransientError                    worth another attempt
      |   +- ConnectionFailedError
      |   +- SilenceError (also TimeoutError)
@@ -30,8 +30,8 @@ ClaudeForceError
      +- SpendLimitError                   402, or a spend limit under any status
      +- PermissionDeniedError             403, 451, or a disabled organisation
      +- ModelNotFoundError                404, 405, 410
-     +- BadReplyError                     an answer that is not the Messages API's
-     +- AnswerTooLargeError               an answer without end, or far beyond max_tokens
+     +- BadReplyError                     a response that is not of the Messages API
+     +- AnswerTooLargeError               an endless answer, or one far beyond max_tokens
      +- RefusedError                      the model declined to answer
      +- EmptyAnswerError                  an answer without text
      +- DeadlineExceededError (also TimeoutError)
@@ -53,28 +53,32 @@ RUN, MODEL = "run", "model"
 class ClaudeForceError(Exception):
     """Base of all errors of this package; `str()` says what happened and what to do next.
 
+        result = orchestrator.run_agent("python-expert", "Explain decorators")
+        if isinstance(result.error, RateLimitError):
+            time.sleep(result.error.retry_after or 60)
+
     Attributes:
         fatal_for: which other calls would meet the same error: "run" for every call of a bulk run or a
-            workflow, "model" for every one that asks the same model, None for no other.
+            workflow, "model" for every call of the same model, None for no other call.
     """
 
     fatal_for: Optional[str] = None
 
     def for_shell(self) -> str:
-        """The same in the words of the command: options such as `--timeout` in place of arguments."""
+        """The same text for users of the command: with options such as `--timeout`, not arguments."""
         return for_shell(self.args[0]) if len(self.args) == 1 and isinstance(self.args[0], str) else str(self)
 
 
 class CacheError(ClaudeForceError, ValueError):
-    """A cache folder or a secret that can't be used as it is."""
+    """A cache folder or a secret can't be used as it is."""
 
 
 class InputError(ClaudeForceError, ValueError):
-    """Input that can't be run as it is; nothing was sent."""
+    """The input can't be run as it is; nothing was sent."""
 
 
 class InvalidAgentNameError(InputError):
-    """The agent name has characters outside `a-z A-Z 0-9 _ -`, or none."""
+    """The agent name is empty or has characters outside `a-z A-Z 0-9 _ -`."""
 
 
 class InvalidTaskError(InputError):
@@ -82,7 +86,7 @@ class InvalidTaskError(InputError):
 
 
 class InvalidOptionError(InputError):
-    """An option has no meaning, or the API or the model doesn't take it."""
+    """An option makes no sense, or the API or the model doesn't take it."""
 
     fatal_for: Optional[str] = RUN
 
@@ -96,7 +100,7 @@ class WorkflowNotFoundError(InputError):
 
 
 class InvalidWorkflowError(InputError):
-    """A workflow that can't be run as it is written. `faults` has each of its faults, as text."""
+    """A workflow can't be run as it is written. `faults` has the text of each of its faults."""
 
     def __init__(self, name: str, faults: Sequence[str]) -> None:
         self.name = name
@@ -109,27 +113,27 @@ class InvalidWorkflowError(InputError):
 
 
 class RunNotFoundError(InputError):
-    """No run of this id is kept."""
+    """No run with this id is stored."""
 
 
 class RunBusyError(InputError):
-    """The run can't be resumed now: another process is at work on it."""
+    """The run can't be resumed now, because another process is running it."""
 
 
 class UnknownPriceError(InputError):
-    """A budget is set, and what the call may cost is not known."""
+    """A budget is set, and the most that the call may cost is unknown."""
 
     fatal_for: Optional[str] = RUN
 
 
 class FileAccessError(InputError):
-    """A file that is not read: it is outside the project, no regular file, too large, or not there.
+    """A file is not read: it is missing, outside the project, too large, or not a regular file.
 
     Attributes:
         name: the file as it was given, on one line.
-        what: what is wrong with it, to be read after its name.
+        what: what is wrong with it; follows the name in a sentence.
         advice: what the user can do about it, one sentence.
-        is_missing: nothing is there.
+        is_missing: there is no such file.
         is_outside: the path, or a link in it, leads out of the folder that files are read from.
     """
 
@@ -152,9 +156,9 @@ class ConfigurationError(InputError):
 
 
 class ConfigurationNotFoundError(ConfigurationError, FileNotFoundError):
-    """No file or folder is at the path that was given as the configuration."""
+    """Nothing is at the path that was given as the configuration."""
 
-    # ValueError's, which comes first, can't make an object with the fields of an OSError.
+    # ValueError.__new__ comes first and can't make an object with the fields of an OSError.
     def __new__(cls, *args: Any) -> "ConfigurationNotFoundError":
         return FileNotFoundError.__new__(cls, *args)
 
@@ -170,17 +174,17 @@ class CallError(ClaudeForceError):
 
     Attributes:
         advice: what the user can do about it, one sentence.
-        status: HTTP status, where there was one.
+        status: the HTTP status, where there was one.
         kind: the API's own error type, such as "overloaded_error".
         request_id: the API's id of the request, for its support.
-        retry_after: seconds that the server asked to wait.
+        retry_after: how long the server asked to wait, in seconds.
         retryable: whether another attempt is made; the server's `x-should-retry` decides over the class.
-        skipped: the call was not sent, because an earlier answer had shown that it would meet this error.
-        attempts: requests that were made, this one among them.
-        cost: USD that these cost; None where nothing was billed, or that is unknown.
-        cost_at_most: where `cost` is None, the most USD that may have been billed; None where that is unknown
-            too.
-        timeline: a `claude_force.types.Attempt` for each of them.
+        skipped: the call was not sent, because an earlier response showed that it would meet this error.
+        attempts: the number of requests that were made, this one included.
+        cost: what the requests cost, in USD; None where nothing was billed or the cost is unknown.
+        cost_at_most: where `cost` is None, the most that may have been billed, in USD; None where that is
+            unknown too.
+        timeline: a `claude_force.types.Attempt` for each request.
     """
 
     advice: str = "See the log for details."
@@ -210,18 +214,18 @@ class CallError(ClaudeForceError):
         self.timeline: Tuple[Any, ...] = ()
 
     def __str__(self) -> str:
-        return self._told(self.message, self.advice)
+        return self._with_advice(self.message, self.advice)
 
     def for_shell(self) -> str:
-        # What came back from a file or another process has lost the words of the command.
+        # An error restored from a file or another process has lost its text for the command.
         default = type(self).advice
         advice = default if self.advice == default else self.advice
-        return self._told(for_shell(self.message), for_shell(advice))
+        return self._with_advice(for_shell(self.message), for_shell(advice))
 
-    def _told(self, message: str, advice: str) -> str:
-        said = message + (f" (request {self.request_id})" if self.request_id else "")
-        # Servers' own words may end in a full stop already.
-        return f"{said}{'' if said.endswith('.') else '.'} {advice}"
+    def _with_advice(self, message: str, advice: str) -> str:
+        text = message + (f" (request {self.request_id})" if self.request_id else "")
+        # A server's message may end in a full stop already.
+        return f"{text}{'' if text.endswith('.') else '.'} {advice}"
 
     def __reduce__(self) -> Any:
         return _restore, (type(self), self.message, dict(self.__dict__))
@@ -234,16 +238,16 @@ def _restore(cls: type, message: str, state: Dict[str, Any]) -> CallError:
 
 
 class TransientError(CallError):
-    """A failure that another attempt may not meet."""
+    """The call failed in a way that another attempt may not."""
 
     retryable = True
 
 
 class ConnectionFailedError(TransientError):
-    """No connection, or one that broke before the answer was whole.
+    """The connection failed, or broke before the answer was complete.
 
     Attributes:
-        never_connected: there was no connection: it was refused, the host is not known, or TLS failed.
+        never_connected: there was no connection: it was refused, the host is unknown, or TLS failed.
     """
 
     never_connected: bool = False
@@ -266,13 +270,13 @@ class RateLimitError(TransientError):
 
 
 class OverloadedError(TransientError):
-    """529, 503 or an `overloaded_error` event: the service has no room now."""
+    """529, 503 or an `overloaded_error` event: the service is overloaded."""
 
     advice: str = naming("The service is busy; try again later or raise {}.", "max_retries")
 
 
 class ServerError(TransientError):
-    """408, 409, 425, or a 5xx that is not one of the others: the server failed on its side."""
+    """408, 409, 425, or any other 5xx: the server failed."""
 
     advice = "The server failed on its side; try again later and give its support the request id."
 
@@ -290,7 +294,7 @@ class RequestTooLargeError(RequestRefusedError):
 
 
 class AuthenticationError(CallError):
-    """401, or no credentials were found; 407, where it is a proxy that asks for them."""
+    """401, or 407 from a proxy: the credentials were missing or not accepted."""
 
     advice: str = Wording(
         "Set ANTHROPIC_API_KEY to a valid key (export ANTHROPIC_API_KEY=...), or pass api_key.",
@@ -304,7 +308,7 @@ class MissingCredentialsError(AuthenticationError, ValueError):
 
 
 class SpendLimitError(CallError):
-    """402, or an answer of any status that says that credit is used up or a spend limit is reached."""
+    """402, or any status with a message that credit is used up or a spend limit is reached."""
 
     advice = "Raise the spend limit or add credit in the Console; waiting does not help."
     fatal_for: Optional[str] = RUN
@@ -325,13 +329,13 @@ class ModelNotFoundError(CallError):
 
 
 class BadReplyError(CallError):
-    """An answer with status 200 that is not one of the Messages API; or a redirection to nowhere."""
+    """The response has status 200 and is not one of the Messages API, or redirects nowhere."""
 
     advice = "Check that ANTHROPIC_BASE_URL is a Messages API and no proxy answers in its place."
 
 
 class AnswerTooLargeError(CallError):
-    """The answer had far more bytes than `max_tokens` lets it have, and was broken off."""
+    """The answer was far longer than `max_tokens` allows, and reading it was stopped."""
 
     advice: str = naming(
         "Check that ANTHROPIC_BASE_URL is a Messages API that keeps to {}; what came may be billed.",
@@ -352,7 +356,7 @@ class EmptyAnswerError(CallError):
 
 
 class DeadlineExceededError(CallError, TimeoutError):
-    """`deadline_seconds` passed before the call was done."""
+    """`deadline_seconds` passed before the call ended."""
 
     advice: str = naming("Raise {}, or run fewer calls at once.", "deadline_seconds")
 
@@ -370,14 +374,16 @@ class ClosedError(CallError):
 
 
 class CancelledCallError(CallError):
-    """The call was cancelled. Where the caller did so while it was under way, observers and the ledger are
-    told of it as a failure, because it may be billed; raised where somebody else cancelled a durable run."""
+    """The call was cancelled, or another process cancelled its durable run.
+
+    A call is recorded as cancelled where something was sent, as that may be billed.
+    """
 
     advice = "Run it again if the answer is wanted; what was sent may be billed."
 
 
 class WorkerError(CallError):
-    """The call failed in the workers of a durable run, and not at the API."""
+    """The call failed in a worker of a durable run, not at the API."""
 
     advice = "See the worker's log; handed over again, the call is made again."
 

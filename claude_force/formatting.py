@@ -1,30 +1,29 @@
-"""Figures as a person reads them, each kind in one spelling wherever it stands. Pure.
+"""Formats figures for people, each kind the same everywhere. Pure.
 
-The script of the report has the same rules for what it draws itself (report/assets/format.js).
+The report's script formats what it draws by the same rules (report/assets/format.js).
 """
 
 from __future__ import annotations
 
-# USD: less than a token of any model, such as what is left where sums of floats cancel out.
+# In USD. Less than a token of any model costs: what rounding leaves of sums that cancel out.
 _LEAST = 1e-9
 _UNITS = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
 
 
 def format_usd(usd: float) -> str:
-    """To the cent, or to the digits that matter where it is less than a dollar; what is not nothing does not
-    read as nothing."""
+    """Returns "$1,234.56"; less than a dollar has four or six digits, and only zero reads as zero."""
     size, sign = abs(usd), "-" if usd < 0 else ""
     if size < _LEAST:
         return "$0.00"
     if size < 0.000001:
         return f"{sign}<$0.000001"
-    # As they are rounded: 0.99996 is $1.00.
+    # After rounding: 0.99996 is $1.00.
     digits = 2 if size >= 0.99995 else 4 if size >= 0.0000995 else 6
     return f"{sign}${size:,.{digits}f}"
 
 
 def format_duration(seconds: float) -> str:
-    """A time that was measured, to about three digits."""
+    """Returns a measured time to about three digits: "9.5 ms", "1.25 s", "2 min 5 s"."""
     ms = seconds * 1000
     if ms < 9.95:
         return f"{ms:.1f} ms"
@@ -36,7 +35,7 @@ def format_duration(seconds: float) -> str:
 
 
 def format_duration_coarse(seconds: float) -> str:
-    """A time that is still running or was guessed: whole seconds, in its two largest units."""
+    """Returns an estimated or running time in its two largest units: "45 s", "2 min 5 s"."""
     left = round(seconds)
     for place, (unit, length) in enumerate(_UNITS[:-1]):
         if left >= length:
@@ -46,17 +45,17 @@ def format_duration_coarse(seconds: float) -> str:
 
 
 def format_percent(share: float) -> str:
-    """Of a share from 0 to 1; what is not nothing does not read as nothing."""
+    """Returns a share from 0 to 1 as "12.5 %"; only zero reads as zero."""
     return "<0.1 %" if 0 < share < 0.001 else f"{100 * share:.1f} %"
 
 
 def pluralize(number: int, thing: str, things: str = "") -> str:
-    """ "1 call", "2,000 calls"."""
+    """Returns "1 call", "2,000 calls"."""
     return f"{number:,} {thing if number == 1 else things or thing + 's'}"
 
 
 def format_bytes(octets: float) -> str:
-    """Bytes in the unit that suits them; a kB has 1,024 of them, a MB as many kB."""
+    """Returns "512 bytes", "12 kB" or "3.4 MB"; a kB is 1,024 bytes, a MB 1,024 kB."""
     kilo = octets / 1024
     if kilo < 1:
         return pluralize(round(octets), "byte")
@@ -64,5 +63,5 @@ def format_bytes(octets: float) -> str:
 
 
 def byte_size(text: str) -> int:
-    """Bytes in UTF-8; for most texts without encoding them."""
+    """Returns the bytes of a text in UTF-8; most texts need not be encoded for that."""
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))

@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Dict, Iterator, List, Mapping, Optional, Tuple
 
 MAX_CONCURRENT = 10
-# Where the fleet finds out by itself how many attempts at a time are good.
+# The upper limit for max_concurrent="auto".
 MOST_CONCURRENT = 500
 TIMEOUT_SECONDS = 30.0
-# While a model thinks and its thoughts are not sent, nothing comes but pings.
+# While a model thinks and its thoughts are not sent, the server sends only pings.
 QUIET_SECONDS = 600.0
 MAX_ATTEMPTS = 3
 MAX_TOKENS = 4096
-# Of a model that thinks, which counts as part of its answer.
+# For a model that thinks: thinking counts as part of the answer.
 MAX_TOKENS_THINKING = 16_384
 MAX_TASK_CHARACTERS = 100_000
 
 API_ADDRESS = "https://api.anthropic.com"
-# As of the newest SDK, whatever is installed.
+# That of the newest SDK, whichever is installed.
 API_VERSION = "2026-10-21"
 # The last one under which the API takes `SAMPLING`.
 API_VERSION_WITH_SAMPLING = "2023-06-01"
@@ -29,11 +29,11 @@ SAMPLING = frozenset({"temperature", "top_k", "top_p"})
 
 CACHE_TTL_HOURS = 24.0
 CACHE_MAX_SIZE_MB = 100.0
-# How often a process looks whether another one has found the answer that both want, and for how long.
+# How often, and how long, a process polls for an answer that another process is getting.
 LEASE_POLL_SECONDS = 0.05
 LEASE_SECONDS = 300.0
 
-# How many calls of one driver are in a durable run's queue or on their way at a time.
+# The most unfinished calls that one driver hands to the queue of durable runs.
 MOST_HANDED_OVER = 500
 
 LEDGER_FILE_MB = 64.0
@@ -42,7 +42,7 @@ LEDGER_FOLDER = Path(".claude", "metrics")
 BACKOFF_BASE_SECONDS = 0.5
 BACKOFF_CAP_SECONDS = 30.0
 
-# What each alias means when the installed SDK names nothing newer.
+# The model of each alias, unless the installed SDK names a newer one.
 NEWEST_MODELS: Mapping[str, str] = {
     "opus": "claude-opus-5-5",
     "sonnet": "claude-sonnet-5-5",
@@ -51,19 +51,19 @@ NEWEST_MODELS: Mapping[str, str] = {
 }
 DEFAULT_ALIAS = "sonnet"
 
-# As the SDK reads them, the first that is set before the others.
+# In the SDK's order: the first that is set is used.
 CREDENTIALS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
 _CUSTOM_HEADERS = "ANTHROPIC_CUSTOM_HEADERS"
 _PROFILE = "ANTHROPIC_PROFILE"
 _SDK_FOLDER = "ANTHROPIC_CONFIG_DIR"
-# Credentials of a workload, which the SDK takes where no profile is named.
+# A workload identity, which the SDK uses where no profile is named.
 _WORKLOAD = (
     "ANTHROPIC_FEDERATION_RULE_ID",
     "ANTHROPIC_ORGANIZATION_ID",
     "ANTHROPIC_SERVICE_ACCOUNT_ID",
     "ANTHROPIC_WORKSPACE_ID",
 )
-# As Claude Code reads them: which cloud is asked in place of Anthropic's own API.
+# As in Claude Code: these select a cloud instead of Anthropic's own API.
 _CLOUDS: Mapping[str, str] = {"bedrock": "CLAUDE_CODE_USE_BEDROCK", "vertex": "CLAUDE_CODE_USE_VERTEX"}
 _REGIONS: Mapping[str, Tuple[str, ...]] = {
     "bedrock": ("AWS_REGION", "AWS_DEFAULT_REGION"),
@@ -76,86 +76,86 @@ _ENDPOINTS: Mapping[str, str] = {
 }
 _VERTEX_PROJECT = "ANTHROPIC_VERTEX_PROJECT_ID"
 _AWS_SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_BEARER_TOKEN_BEDROCK")
-# The other secrets that the SDK reads.
+# Other secrets that the SDK reads.
 _SDK_SECRETS = ("ANTHROPIC_IDENTITY_TOKEN", "ANTHROPIC_ENVIRONMENT_KEY", "ANTHROPIC_WORK_SECRET")
-# As Claude Code reads them; the first is for agents alone.
+# As in Claude Code; the first is for agents only.
 _MODEL_VARIABLES = ("CLAUDE_CODE_SUBAGENT_MODEL", "ANTHROPIC_MODEL")
 # The older name of ANTHROPIC_DEFAULT_HAIKU_MODEL.
 _SMALL_FAST_MODEL = "ANTHROPIC_SMALL_FAST_MODEL"
 _CACHE_SECRET = "CLAUDE_CACHE_SECRET"
 _DATABASE_URL = "CLAUDE_FORCE_DATABASE_URL"
-# What is shorter would be found in ordinary text.
+# A shorter value would match ordinary text.
 _SHORTEST_SECRET = 8
-# What stands in the name of a header whose value is one.
+# A header whose name contains one of these has a secret value.
 _SECRET_HEADERS = ("auth", "cookie", "cred", "key", "pass", "secret", "sign", "token")
 _LOOPBACK_ONLY = "CLAUDE_FORCE_LOOPBACK_ONLY"
 _OFF = ("", "0", "false", "no")
 
 
 def loopback_only() -> bool:
-    """Whether calls to anything but this machine are forbidden (tests set this)."""
+    """Whether only this machine may be called, which tests set."""
     return _is_on(_LOOPBACK_ONLY)
 
 
 def environment_models() -> Tuple[Tuple[str, str], ...]:
-    """The variables that name a model for calls and agents that name none, with their values, in order."""
+    """The variables that set the default model, with their values, in order of precedence."""
     return tuple((name, os.environ.get(name, "")) for name in _MODEL_VARIABLES)
 
 
 def alias_override(alias: str) -> Optional[str]:
-    """What the alias means by the environment, for example "opus"."""
+    """The model that the environment sets for an alias such as "opus", or None."""
     older = os.environ.get(_SMALL_FAST_MODEL) if alias == "haiku" else None
     return os.environ.get(alias_variable(alias)) or older or None
 
 
 def alias_variable(alias: str) -> str:
-    """The variable that says what the alias means."""
+    """The variable that sets the model of an alias."""
     return f"ANTHROPIC_DEFAULT_{alias.upper()}_MODEL"
 
 
 def alias_of(model: str) -> str:
-    """The alias whose newest model might be this one."""
+    """The alias that a model belongs to, by its name."""
     return next((alias for alias in NEWEST_MODELS if alias in model), DEFAULT_ALIAS)
 
 
 def endpoint(cloud: str = "") -> str:
-    """Where the SDK sends its requests when nothing else is said; empty for its own default."""
+    """The endpoint that the environment sets, or "" for the SDK's default."""
     return os.environ.get(_ENDPOINTS[cloud]) or ""
 
 
 def clouds(api_key: Optional[str] = None) -> Tuple[str, ...]:
-    """Of "bedrock" and "vertex" what the environment asks for; a given key is one for Anthropic's API."""
+    """The clouds that the environment selects, "bedrock" and "vertex"; none where an API key is given."""
     return () if api_key is not None else tuple(name for name, switch in _CLOUDS.items() if _is_on(switch))
 
 
 def cloud_switch(cloud: str) -> str:
-    """The variable that asks for this cloud."""
+    """The variable that selects a cloud."""
     return _CLOUDS[cloud]
 
 
 def region(cloud: str) -> str:
-    """Where in the cloud the models are; empty where the environment does not say."""
+    """The cloud's region, or ""."""
     return next(filter(None, map(os.environ.get, _REGIONS[cloud])), "")
 
 
 def vertex_project() -> str:
-    """Google's id of the project that pays."""
+    """The id of the Google project that is billed, or ""."""
     return os.environ.get(_VERTEX_PROJECT) or ""
 
 
 def missing_for(cloud: str) -> Tuple[str, ...]:
-    """Variables that the cloud needs and that are not set."""
+    """The variables that the cloud needs and that are not set."""
     missing = () if region(cloud) else _REGIONS[cloud][:1]
     return missing if cloud != "vertex" or vertex_project() else (*missing, _VERTEX_PROJECT)
 
 
 def has_aws_key() -> bool:
-    """Whether the environment holds AWS credentials, so that they are looked for nowhere else."""
+    """Whether the environment holds AWS credentials, which come before any other."""
     return all(os.environ.get(name) for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"))
 
 
 def aws_profile() -> str:
-    """The AWS profile that the environment names, or ""."""
+    """The AWS profile, or ""."""
     return os.environ.get("AWS_PROFILE") or ""
 
 
@@ -165,13 +165,13 @@ def custom_headers() -> str:
 
 
 def custom_header_fields() -> Dict[str, str]:
-    """Those lines as names and values; a line without ":" is none, as the SDK has it."""
+    """The custom headers by name; lines without ":" are ignored, as the SDK does."""
     lines = (line.partition(":") for line in custom_headers().split("\n"))
     return {name.strip(): value.strip() for name, colon, value in lines if colon}
 
 
 def sdk_profile() -> str:
-    """The SDK's profile that the environment names, or ""."""
+    """The name of the SDK's profile, or ""."""
     return os.environ.get(_PROFILE) or ""
 
 
@@ -185,30 +185,32 @@ def sdk_folder() -> Optional[Path]:
 
 
 def workload() -> Tuple[str, ...]:
-    """Ids of the workload identity that the SDK takes its credentials by; empty texts for none."""
+    """The ids of the SDK's workload identity; "" for each that is not set."""
     return tuple(os.environ.get(name) or "" for name in _WORKLOAD)
 
 
 def google_credentials_file() -> str:
-    """The file of Google's credentials that the environment names, or ""."""
+    """The file of Google's credentials, or ""."""
     return os.environ.get("GOOGLE_APPLICATION_CREDENTIALS") or ""
 
 
 def certificates(is_cloud: bool) -> Mapping[str, str]:
-    """The variables that name the certificates of authorities, with their values: as httpx reads them, the
-    first alone; and for a cloud as the libraries read them that look for its credentials."""
+    """The variables that name certificates of authorities, with their values.
+
+    Of those that httpx reads, only the first counts; a cloud's credential libraries read one more.
+    """
     own = [name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)][:1]
     more = [name for name in ("REQUESTS_CA_BUNDLE",) if is_cloud and os.environ.get(name)]
     return {name: os.environ[name] for name in (*own, *more)}
 
 
 def cache_secret() -> Optional[str]:
-    """The secret that signs cache entries, where the environment names one."""
+    """The secret that signs cache entries, or None."""
     return os.environ.get(_CACHE_SECRET)
 
 
 def database_url() -> Optional[str]:
-    """The database of durable runs, where the environment names one."""
+    """The URL of the database of durable runs, or None."""
     return os.environ.get(_DATABASE_URL) or None
 
 
@@ -239,7 +241,7 @@ def uses_sdk_profile(api_key: Optional[str]) -> bool:
 
 
 def use_api_key(key: str) -> None:
-    """Makes this key of Anthropic's API the only credentials that the environment names."""
+    """Makes an API key the only credentials of this process's environment."""
     for name in (*CREDENTIALS, *_CLOUDS.values()):
         os.environ.pop(name, None)
     os.environ[CREDENTIALS[0]] = key
@@ -247,7 +249,7 @@ def use_api_key(key: str) -> None:
 
 @contextmanager
 def credentials_restored() -> Iterator[None]:
-    """Undoes `use_api_key` in the end."""
+    """Undoes `use_api_key` when its block ends."""
     before = {name: os.environ.get(name) for name in (*CREDENTIALS, *_CLOUDS.values())}
     try:
         yield
@@ -260,7 +262,7 @@ def credentials_restored() -> Iterator[None]:
 
 
 def secrets() -> Tuple[str, ...]:
-    """Values of the environment that nobody may be shown, the longest first."""
+    """The secret values of the environment, the longest first."""
     values = [
         os.environ.get(name, "") for name in (*CREDENTIALS, *_SDK_SECRETS, *_AWS_SECRETS, _CACHE_SECRET)
     ]
@@ -272,7 +274,7 @@ def secrets() -> Tuple[str, ...]:
 
 
 def _secret_headers() -> List[str]:
-    """Of the custom headers the values of those whose names say that they are secret."""
+    """The values of custom headers whose names mark them as secret."""
     found = []
     for line in custom_headers().splitlines():
         name, _, value = line.partition(":")
@@ -282,7 +284,7 @@ def _secret_headers() -> List[str]:
 
 
 def proxies() -> Tuple[str, ...]:
-    """The addresses of the proxies that the environment names."""
+    """The URLs of the proxies."""
     names = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
     return tuple(filter(None, map(os.environ.get, (*names, *map(str.lower, names)))))
 
@@ -299,13 +301,13 @@ def proxy(scheme: str, host: str) -> Optional[str]:
 
 
 def columns() -> Optional[int]:
-    """The width of the text that a command writes, where the environment sets it."""
+    """The width of a command's output in characters, or None."""
     text = os.environ.get("COLUMNS", "")
     return int(text) if text.isdecimal() and int(text) else None
 
 
 def home_folder() -> Optional[Path]:
-    """The user's home folder; None where neither HOME nor the system's list of users names one."""
+    """The user's home folder; None where neither HOME nor the user database has one."""
     try:
         return Path.home()
     except (RuntimeError, KeyError):
@@ -313,14 +315,14 @@ def home_folder() -> Optional[Path]:
 
 
 def user_folder() -> Path:
-    """`~/.claude`; without a home folder one in the temporary folder, which ends with the process."""
+    """`~/.claude`; without a home folder, a temporary folder that is removed when the process ends."""
     home = home_folder()
-    return (_folder_of_the_homeless() if home is None else home) / ".claude"
+    return (_temporary_home() if home is None else home) / ".claude"
 
 
 @contextmanager
 def with_a_home() -> Iterator[None]:
-    """For the SDK, which looks for profiles in the home folder and fails where there is none."""
+    """Sets HOME for the SDK, which looks for profiles there and fails without it."""
     if home_folder() is not None:
         yield
         return
@@ -332,7 +334,7 @@ def with_a_home() -> Iterator[None]:
 
 
 @lru_cache(maxsize=None)
-def _folder_of_the_homeless() -> Path:
+def _temporary_home() -> Path:
     # Not of a fixed name in the temporary folder: another user could have put agents there.
     import atexit
     import shutil

@@ -9,24 +9,30 @@ from .agent_types import Agent as Agent
 from .agent_types import AgentSettings as AgentSettings
 from .errors import ClaudeForceError, EmptyAnswerError
 
-# Stop reasons of answers that would have gone on.
+# Stop reasons of answers that were cut off.
 CUT_OFF = ("max_tokens", "model_context_window_exceeded", "pause_turn")
 REFUSAL = "refusal"
 
 
 def is_blank(text: str) -> bool:
-    """Whether it has nothing but white space, or nothing at all."""
+    """Whether the text is empty or white space only."""
     return not text or text.isspace()
 
 
 @dataclass(frozen=True)
 class Call:
-    """One question to one model: everything that decides the answer.
+    """One request to one model: everything that decides the answer.
 
-    `system` holds the definition and, where there is one, the contract; `task` is the
-    user's text, byte for byte. `options` are further fields of the Messages API. `cache_ttl` is how long the
-    API's prompt cache keeps the system prompt after each use, "5m" or "1h"; it does not change the answer.
-    `arguments` is what a command was given: `task` is its message with the arguments in it.
+        call = Call("python-expert", ("You explain Python.",), "Explain lists", "claude-sonnet-5-5", 4096)
+
+    Attributes:
+        system: the blocks of the system prompt: the definition, then the contract, if there is one.
+        task: the user's text, byte for byte; of a command, its message with the arguments in it.
+        max_tokens: the longest answer, in tokens.
+        options: further fields of the Messages API.
+        cache_ttl: how long the API's prompt cache holds the system prompt after each use, "5m" or "1h"; it
+            does not change the answer.
+        arguments: what a command was given; None for an agent.
     """
 
     agent_name: str
@@ -43,17 +49,19 @@ class Call:
 class Usage:
     """What the API counted and billed for one answer.
 
+        cost = (usage.input_tokens * 3.0 + usage.output_tokens * 15.0) / 1e6
+
     Attributes:
-        input_tokens: tokens of the prompt, without those that the prompt cache wrote or read.
+        input_tokens: tokens of the prompt, without those written to or read from the prompt cache.
         output_tokens: tokens of the answer, thinking included.
         cache_creation_input_tokens: tokens written to the prompt cache; of these
-            `cache_creation_1h_input_tokens` are kept for an hour.
+            `cache_creation_1h_input_tokens` are held for an hour.
         cache_read_input_tokens: tokens read from the prompt cache.
-        web_search_requests: web searches, which are billed beside the tokens.
+        web_search_requests: web searches, which are billed separately.
         service_tier: "priority" or "batch"; None for the standard tier.
-        speed, inference_geo: as the server says; None where it says nothing.
-        is_known: False where the server did not tell all that it billed, or what it told makes no sense: the
-            counts are then what is left, and the cost is unknown.
+        speed, inference_geo: as the server reports them, or None.
+        is_known: False where the server did not report all that it billed, or reported nonsense: the counts
+            are then incomplete, and the cost is unknown.
     """
 
     input_tokens: int = 0
@@ -69,7 +77,7 @@ class Usage:
 
     @property
     def prompt_tokens(self) -> int:
-        """All tokens of the prompt, those of the prompt cache among them."""
+        """All tokens of the prompt, those of the prompt cache included."""
         return self.input_tokens + self.cache_creation_input_tokens + self.cache_read_input_tokens
 
     @property
@@ -83,9 +91,9 @@ class Attempt:
     """One request of a call.
 
     Attributes:
-        began, ended: seconds; in a result they count from the call's start.
-        window: how many attempts might be on the wire when it began.
-        error: the type of the error that it met, None for an answer.
+        began, ended: in seconds; in a result they count from the start of the call.
+        window: how many attempts were allowed in flight when it began.
+        error: the type of its error; None for an answer.
     """
 
     began: float
@@ -96,17 +104,17 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Reply:
-    """A whole answer as the server gave it.
+    """A complete answer of the server, before it becomes an AgentResult.
 
     Attributes:
         cost: what was paid for it now, in USD; None where the price is unknown.
         wasted_cost: what the failed attempts before it cost, in USD; None where that is unknown.
-        cost_at_most: where one of the two is None, the most USD that may have been billed in all; None where
-            that is unknown too.
-        prompt_cache_saving: USD that the API's prompt cache saved; below 0 where it was only written.
+        cost_at_most: where one of the two is None, the most that may have been billed in all, in USD; None
+            where that is unknown too.
+        prompt_cache_saving: what the API's prompt cache saved, in USD; below 0 where it was only written.
         saved_cost: what it would have cost, in USD, where it was not paid for now.
-        cached: it was kept from an earlier call, `cache_age` seconds ago.
-        shared: an identical call was under way, and this one was given the same answer.
+        cached: the answer is from the response cache, where it was stored `cache_age` seconds ago.
+        shared: the answer is that of an identical call that was in flight.
         timeline: the requests that were made for it, by the engine's clock.
     """
 
@@ -129,27 +137,31 @@ class Reply:
 
 @dataclass
 class AgentResult:
-    """What became of one task.
+    """The result of one task, also of one that failed.
+
+        result = orchestrator.run_agent("python-expert", "Explain decorators")
+        print(result.output if result.success else result.error, result.cost, result.usage.total_tokens)
 
     Attributes:
-        index: the place of its task among those of a bulk call, from 0; None for a single call.
-        output: the answer, "" on failure; of a refused answer the text that came.
+        index: the position of its task in a bulk call, from 0; None for a single call.
+        output: the answer; "" on failure, or the text that came with a refusal.
         errors: what went wrong, as text; empty on success.
         error: the same as a typed error; None on success.
         metadata: the figures under the names that older callers use; the typed fields hold the same.
-        cost: USD, failed attempts included; 0 for a cached or shared answer. None where the price is unknown,
-            where a request was lost or its usage not told, and where a call failed and nothing was billed.
-        cost_at_most: where `cost` is None, the most USD that may have been billed: 0 where nothing was, None
-            where that is unknown too.
-        prompt_cache_saving: USD that the API's prompt cache saved; below 0 where it was only written, None
-            where the price is unknown or no request was made.
+        cost: in USD, failed attempts included; 0 for a cached or shared answer. None where the price is
+            unknown, where a request was lost or its usage not reported, and where a call failed and nothing
+            was billed.
+        cost_at_most: where `cost` is None, the most that may have been billed, in USD: 0 where nothing was,
+            None where that is unknown too.
+        prompt_cache_saving: what the API's prompt cache saved, in USD; below 0 where it was only written,
+            None where the price is unknown or no request was made.
         saved_cost: what a cached or shared answer would have cost, in USD; None where that is unknown.
-        cached: the answer was kept from an earlier call, `cache_age` seconds ago.
-        shared: an identical call was under way, and its answer is this one too.
-        usage: tokens of the request that the answer came from; a cached or shared one used none now.
+        cached: the answer is from the response cache, where it was stored `cache_age` seconds ago.
+        shared: the answer is that of an identical call that was in flight.
+        usage: tokens of the request that the answer came from; a cached or shared answer used none now.
         duration: seconds from the call to its result, waits and retries included.
         attempts: requests made; `timeline` has their times.
-        truncated: the answer was cut off: `max_tokens` or the context was full, or its turn was paused.
+        truncated: the answer was cut off by `max_tokens`, a full context or a paused turn.
         refused: the model declined to answer.
         empty: the answer has no text.
     """
@@ -178,12 +190,12 @@ class AgentResult:
 
     @property
     def service(self) -> float:
-        """Seconds in which a request was on the wire."""
+        """Seconds in which a request was in flight."""
         return sum(one.ended - one.began for one in self.timeline)
 
     @property
     def wait(self) -> float:
-        """Seconds in which none was: for the pace, for room, between attempts, for another's answer."""
+        """Seconds without a request in flight: waits for limits, backoff, and for another caller's answer."""
         return max(0.0, self.duration - self.service)
 
     @property
@@ -199,7 +211,7 @@ class AgentResult:
         return isinstance(self.error, EmptyAnswerError)
 
     def to_dict(self) -> Dict[str, Any]:
-        """Plain values only, ready for JSON."""
+        """The fields as plain values, ready for JSON."""
         plain: Dict[str, Any] = {
             name: value for name, value in self.__dict__.items() if name not in ("error", "usage")
         }
@@ -218,7 +230,13 @@ AsyncAgentResult = AgentResult
 
 @dataclass(frozen=True)
 class CallCompleted:
-    """A call that has ended, as observers of the engine are told of it; `started` is Unix time in seconds."""
+    """A call that has ended, as observers get it.
+
+        orchestrator.observers.append(lambda completed: print(completed.call.model, completed.result.cost))
+
+    Attributes:
+        started: Unix time in seconds.
+    """
 
     call: Call
     result: AgentResult
