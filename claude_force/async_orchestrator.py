@@ -92,8 +92,9 @@ class AsyncAgentOrchestrator(Configurable):
     def __init__(self, options: Options) -> None:
         """Raises InvalidOptionError for a senseless limit, ConfigurationError for a missing file,
         DatabaseError for `durable` without the extra."""
-        self._options = options
-        self._calls = CallRunner(options)
+        # A list of its own: observers are added to it.
+        self._options = replace(options, observers=list(options.observers))
+        self._calls = CallRunner(self._options)
         self._workflows = WorkflowExecutor(self._calls)
 
     def _configure(self, options: Options, changed: str) -> None:

@@ -1,4 +1,4 @@
-"""An event loop in a thread, for callers without one, or within another one."""
+"""Runs coroutines in an event loop of another thread, for callers that block."""
 
 from __future__ import annotations
 
@@ -27,7 +27,11 @@ T = TypeVar("T")
 
 
 class LoopThread:
-    """An event loop in a daemon thread, started at first use and stopped with its owner."""
+    """An event loop in a daemon thread: starts at first use, stops with its owner. Any thread may use it.
+
+    thread = LoopThread()
+    result = thread.run(orchestrator.execute_agent("python-expert", "Explain decorators"))
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -42,7 +46,7 @@ class LoopThread:
         Raises ClosedError where `stop` ended it, or had ended the loop that it `began_in`.
         """
         try:
-            # Under the lock, so that what is handed over comes before the end, and is ended by it.
+            # Under the lock: what is submitted before the loop ends is then cancelled by its end.
             with self._lock:
                 loop = self._started() if began_in is None else began_in
                 self._expect_usable(loop)
@@ -80,7 +84,7 @@ class LoopThread:
                 self.run(_close(results), loop)
 
     def stop(self, last: Callable[[], Awaitable[None]]) -> None:
-        """Ends all that runs in it, then `last`, then the thread."""
+        """Cancels all that runs in the loop, awaits `last`, then ends the thread."""
         with self._lock:
             finalizer, self._finalizer, self._loop = self._finalizer, None, None
             before, self._last = self._last, []
@@ -104,7 +108,7 @@ class LoopThread:
         return self._loop
 
     def after_fork(self) -> None:
-        """Called in a forked child: it has this object, not the thread that it stands for."""
+        """Called in a forked child, which has this object but not its thread."""
         if self._finalizer is not None:
             self._finalizer.detach()
         self._lock, self._finalizer, self._loop, self._last = threading.Lock(), None, None, []
@@ -117,7 +121,7 @@ def _run_loop(
     try:
         loop = asyncio.new_event_loop()
     except Exception as error:
-        # Such as no file descriptor left. Whoever waits for the loop would wait for ever.
+        # Such as too many open files. The caller would wait for the loop for ever.
         ready.append(error)
         signal.set()
         return
@@ -144,13 +148,12 @@ async def _serve(
     for task in rest:
         task.cancel()
     await asyncio.gather(*rest, return_exceptions=True)
-    # Not at the program's exit, where it is nobody's any more: it may take a thread.
+    # Empty at the exit of the program, when no thread can be started any more.
     for work in last:
         await work()
 
 
 def _end(loop: asyncio.AbstractEventLoop, end: asyncio.Event, thread: threading.Thread) -> None:
-    # The loop then cancels what still runs and closes the engine's connections.
     loop.call_soon_threadsafe(end.set)
     if thread is not threading.current_thread():
         thread.join(timeout=5)

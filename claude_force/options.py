@@ -1,4 +1,4 @@
-"""Options of an orchestrator and of a call: one frozen object holds those of an orchestrator. Pure."""
+"""The options of an orchestrator as one frozen object, and checks of the options of calls. Pure."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 else:
 
     def dataclass_transform(**_: Any) -> Any:
-        """Says something to type checkers only."""
+        """Does nothing at run time."""
         return lambda function: function
 
 
 T = TypeVar("T")
 
 AUTO = "auto"
-# A whole number from 1 up, or AUTO.
+# An int from 1 up, or AUTO.
 MaxConcurrent = Union[int, Literal["auto"]]
 
-# Fields of the Messages API that are no call's to choose, and what decides them.
+# Fields of the Messages API that a call can't set, and what sets them.
 _SET_BY_THE_ENGINE = {
     "messages": "the task is the only message",
     "stream": "the orchestrator has it, as `stream`",
@@ -45,8 +45,8 @@ _SET_BY_THE_ENGINE = {
 
 @dataclass_transform(field_specifiers=(field,))
 def _frozen(*, kw_only: bool = False) -> Callable[[Type[T]], Type[T]]:
-    """A frozen dataclass. Type checkers see attributes that can be set, which those of orchestrators can."""
-    # Before Python 3.10 no dataclass has keyword-only fields: there they may be given by position as well.
+    """Makes a frozen dataclass. Type checkers don't see that it is frozen: see `Configurable`."""
+    # Dataclasses have keyword-only fields since Python 3.10; before, those can be given by position too.
     named = {"kw_only": kw_only} if sys.version_info >= (3, 10) else {}
     return dataclass(frozen=True, eq=False, **named)
 
@@ -91,10 +91,13 @@ class Options(_ByName, _Positional):
     """All options of an orchestrator. Raises InvalidOptionError for a senseless limit."""
 
     def __post_init__(self) -> None:
-        check_limits(
-            *(self.max_concurrent, self.timeout_seconds, self.max_retries),
-            *(self.deadline_seconds, self.quiet_seconds),
-        )
+        if self.max_concurrent != AUTO:
+            _check_whole("max_concurrent", self.max_concurrent, f", or {AUTO!r}")
+        _check_whole("max_retries", self.max_retries)
+        for name in ("timeout_seconds", "deadline_seconds", "quiet_seconds"):
+            _check_positive(name, getattr(self, name), "of seconds")
+        if self.quiet_seconds is None:
+            raise InvalidOptionError("quiet_seconds is None; it must be a number of seconds above 0.")
         check_rates(rpm=self.rpm, input_tpm=self.input_tpm, output_tpm=self.output_tpm)
         if not isinstance(self.observers, list):
             object.__setattr__(self, "observers", list(self.observers))
@@ -128,7 +131,7 @@ class SyncOptions(_ByName, _SyncPositional):
 
 
 def takes(kind: Callable[P, T]) -> Callable[[Callable[[Any, T], None]], Callable[Concatenate[Any, P], None]]:
-    """Decorates an `__init__` that takes one object of `kind`: it then takes the arguments that make one."""
+    """Decorates an `__init__` that takes an object of `kind`: it then takes the arguments of `kind`."""
 
     def decorate(method: Callable[[Any, T], None]) -> Callable[Concatenate[Any, P], None]:
         @wraps(kind.__init__)
@@ -148,65 +151,48 @@ def _attribute(name: str) -> property:
     def write(self: Any, value: Any) -> None:
         self._configure(replace(self._options, **{name: value}), name)
 
-    # The parts of an orchestrator are made with these two.
+    # The parts of an orchestrator are made with these two, once.
     return property(read, None if name in ("durable", "clock") else write)
 
 
 if TYPE_CHECKING:
+    # An orchestrator has the attributes of Options, and they can be set.
     Configurable = Options
 else:
 
     class Configurable:
-        """Has each option as an attribute. Setting one makes new options, which hold from the next call."""
+        """Base of classes with each option as an attribute. Setting one replaces the frozen options."""
 
         _options: Options
 
         def _configure(self, options: Options, changed: str) -> None:
-            """`changed` is the name of the option that was set."""
+            """Called when an option was set; `changed` is its name."""
             self._options = options
 
     for _option in fields(Options):
         setattr(Configurable, _option.name, _attribute(_option.name))
 
 
-def check_limits(
-    max_concurrent: Any,
-    timeout_seconds: Any,
-    max_retries: Any,
-    deadline_seconds: Any,
-    quiet_seconds: Any = settings.QUIET_SECONDS,
-) -> None:
-    """Raises InvalidOptionError that names the limit and what it may be."""
-    if max_concurrent != AUTO:
-        _whole("max_concurrent", max_concurrent, f", or {AUTO!r}")
-    _whole("max_retries", max_retries)
-    _above_zero("timeout_seconds", timeout_seconds, "of seconds")
-    _above_zero("deadline_seconds", deadline_seconds, "of seconds")
-    if quiet_seconds is None:
-        raise InvalidOptionError("quiet_seconds is None; it must be a number of seconds above 0.")
-    _above_zero("quiet_seconds", quiet_seconds, "of seconds")
-
-
 def check_max_tokens(max_tokens: Any) -> None:
     """Raises InvalidOptionError unless it is a whole number from 1 up."""
-    _whole("max_tokens", max_tokens)
+    _check_whole("max_tokens", max_tokens)
 
 
 def check_rates(**rates: Any) -> None:
     """Raises InvalidOptionError unless each is None or a number above 0."""
     for name, value in rates.items():
-        _above_zero(name, value, "for each minute")
+        _check_positive(name, value, "for each minute")
 
 
 def check_cache_ttl(ttl: Any) -> None:
-    """Raises InvalidOptionError unless the API's prompt cache has it."""
+    """Raises InvalidOptionError unless the API's prompt cache takes this time."""
     if ttl not in ("5m", "1h"):
-        text = f"{{}} is {_shown(ttl)}; the prompt cache keeps a prompt '5m' or '1h'."
+        text = f"{{}} is {_escaped(ttl)}; the prompt cache keeps a prompt '5m' or '1h'."
         raise InvalidOptionError(naming(text, "cache_ttl"))
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Raises InvalidOptionError for a field that would be overwritten, and for one that has no JSON."""
+    """Raises InvalidOptionError for a field that a call can't set, and for a value without a JSON form."""
     for name in sorted(options):
         if name in _SET_BY_THE_ENGINE:
             raise InvalidOptionError(
@@ -231,13 +217,13 @@ def _why_no_json(value: Any) -> Optional[str]:
     return None
 
 
-def _whole(name: str, value: Any, more: str = "") -> None:
+def _check_whole(name: str, value: Any, more: str = "") -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        text = f"{{}} is {_shown(value)}; it must be a whole number from 1 up{more}."
+        text = f"{{}} is {_escaped(value)}; it must be a whole number from 1 up{more}."
         raise InvalidOptionError(naming(text, name))
 
 
-def _above_zero(name: str, value: Any, what: str) -> None:
+def _check_positive(name: str, value: Any, what: str) -> None:
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
@@ -248,6 +234,6 @@ def _above_zero(name: str, value: Any, what: str) -> None:
         )
 
 
-def _shown(value: Any) -> str:
-    """For `str.format`."""
+def _escaped(value: Any) -> str:
+    """Returns the repr of a value, to be put into a text for `str.format`."""
     return repr(value).replace("{", "{{").replace("}", "}}")

@@ -103,6 +103,15 @@ async def test_same_budget_set_again_is_new(project):
         assert orchestrator.spent_usd == 0
 
 
+def test_observers_are_a_list_of_its_own(project):
+    given = [print]
+    orchestrator = AsyncAgentOrchestrator(project, observers=given)
+    listed = orchestrator.observers
+    orchestrator.max_retries = 5
+    listed.append(id)
+    assert (orchestrator.observers, given) == ([print, id], [print])
+
+
 async def test_running_call_keeps_its_options(project):
     told, late = [], []
     slow = {"time_to_first_token": 0.3}
