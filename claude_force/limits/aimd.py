@@ -1,8 +1,8 @@
-"""How many attempts may be on the wire, and when none may be. Pure; every method is told the time.
+"""How many attempts may be in flight, and when none may start. Pure; times are seconds.
 
 Slow start and additive increase, multiplicative decrease: Van Jacobson and Michael J. Karels, "Congestion
-Avoidance and Control", 1988. The silence after a storm is a circuit breaker that is half open for one
-attempt at a time.
+Avoidance and Control", 1988. The pause after a storm of failures is a circuit breaker that is half open for
+one attempt at a time.
 """
 
 from __future__ import annotations
@@ -13,121 +13,137 @@ from typing import Callable
 from .. import settings
 from ..errors import CallError, OverloadedError, RateLimitError, TransientError
 
-# Seconds over which many fleets that were told the same time come back.
-_SPREAD = 0.5
-# Failures in a row, with no success among them, that make a storm.
-_FEWEST, _MOST = 5, 20
-_FIRST_PROBE_SECONDS, _LAST_PROBE_SECONDS = 1.0, 20.0
-# How long all wait at least after a 429, as it may name no time, or only that until there is room for one:
-# each time twice as long, and a little less after each success.
-_FIRST_GUESS_SECONDS, _LAST_GUESS_SECONDS, _GUESS_DECAY = 1.0, 10.0, 0.9
-# How long a lowered ceiling stays where it is: whoever took the descriptors needs them for a while, and each
-# look for more may take one from them.
-_LOWERED_SECONDS = 30.0
+# Spreads the return of many clients that were all given the same time.
+_SPREAD_SECONDS = 0.5
+# The fewest and the most failures in a row, without a success, that make a storm.
+_MIN_STORM, _MAX_STORM = 5, 20
+_FIRST_PROBE_SECONDS, _LONGEST_PROBE_SECONDS = 1.0, 20.0
+# The shortest pause after a 429, which may name no time, or only the time until one request fits: it doubles
+# with each 429, and shrinks a little with each success.
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS, _PAUSE_DECAY = 1.0, 10.0, 0.9
+# How long a reduced ceiling stays as it is: another program needs the file descriptors that it took, and each
+# try for more may take one from it.
+_REDUCED_SECONDS = 30.0
 
 
 class AdaptiveConcurrencyLimit:
-    """A fixed window has `ceiling` attempts, an `adaptive` one finds out how many the server takes.
+    """The number of attempts that may be in flight.
 
-    Either is closed while the server says "later", and begins again with one attempt, as does one that
-    meets nothing but failures. Each success then makes room for one more.
+    It is `ceiling`, or if `adaptive` as many as the server turns out to take. It is paused when the server
+    asks for that, and during a storm, and then starts again with one attempt; each success makes room for
+    one more.
+
+    Attributes:
+        size: how many attempts may be in flight, a float.
+        ceiling: what `size` never exceeds.
+
+    Example:
+        limit = AdaptiveConcurrencyLimit(100, adaptive=True)
+        pause = limit.record_failure(RateLimitError("slow down"), began=0.0, now=1.0)
     """
 
     def __init__(
         self, ceiling: int, adaptive: bool, uniform: Callable[[float, float], float] = random.uniform
     ) -> None:
         self.ceiling, self.adaptive = float(ceiling), adaptive
-        self._asked, self._lowered_at = float(ceiling), float("-inf")
+        self._configured, self._reduced_at = float(ceiling), float("-inf")
         self.size = float(min(ceiling, settings.MAX_CONCURRENT)) if adaptive else float(ceiling)
-        self._threshold = self._before = float(ceiling)
-        self._proven = 1.0
+        self._slow_start_until = self._size_before_failures = float(ceiling)
+        self._proven_size = 1.0
         self._uniform = uniform
         self._failures = 0
-        self._cut_at = self._closed_until = float("-inf")
-        self._probe_after = self._guess = 0.0
-        self._ever = False
+        self._last_cut = self._paused_until = float("-inf")
+        self._probe_delay = self._guessed_pause = 0.0
+        self._has_succeeded = False
 
     def wait(self, now: float) -> float:
         """Seconds until an attempt may begin."""
-        return max(0.0, self._closed_until - now)
+        return max(0.0, self._paused_until - now)
 
     def has_room(self, in_flight: int) -> bool:
         return in_flight < int(self.size)
 
     def reduce_ceiling(self, most: int, now: float) -> None:
-        """From here on there may be `most` attempts at a time, and one at least; after half a minute without
-        another call of this, one more for each window of successes."""
-        self.ceiling, self._lowered_at = min(self.ceiling, max(1.0, float(most))), now
-        self.size = min(self.size, self.ceiling)
-        self._threshold = min(self._threshold, self.ceiling)
-        self._proven = min(self._proven, self.ceiling)
+        """Limits the attempts to `most`, and to one at least.
 
-    def record_success(self, began: float, in_flight_at_start: int, wanted: bool) -> None:
-        """`beside`: attempts on the wire when this one began, itself among them. `wanted`: another attempt
-        waits for room; a window that is not full has no reason to grow."""
-        if began < self._cut_at:
-            # The server took it on before it refused others: it says nothing of what holds now.
+        After half a minute without another call of this, the ceiling rises by one for as many successes as
+        it is high.
+        """
+        self.ceiling, self._reduced_at = min(self.ceiling, max(1.0, float(most))), now
+        self.size = min(self.size, self.ceiling)
+        self._slow_start_until = min(self._slow_start_until, self.ceiling)
+        self._proven_size = min(self._proven_size, self.ceiling)
+
+    def record_success(self, began: float, in_flight_at_start: int, is_full: bool) -> None:
+        """Records an attempt that began at `began`, when `in_flight_at_start` were in flight with it.
+
+        `is_full` says that other attempts wait for room: without them there is no reason to grow.
+        """
+        if began < self._last_cut:
+            # The server accepted it before it refused others, so it says nothing about now.
             return
-        self._failures, self._probe_after, self._ever = 0, 0.0, True
-        self._guess *= _GUESS_DECAY
-        self._proven = max(self._proven, float(in_flight_at_start))
-        if wanted and self.ceiling < self._asked and began >= self._lowered_at + _LOWERED_SECONDS:
+        self._failures, self._probe_delay, self._has_succeeded = 0, 0.0, True
+        self._guessed_pause *= _PAUSE_DECAY
+        self._proven_size = max(self._proven_size, float(in_flight_at_start))
+        if is_full and self.ceiling < self._configured and began >= self._reduced_at + _REDUCED_SECONDS:
             self._raise_ceiling()
-        if wanted and self.size < self._threshold:
-            self.size = min(self._threshold, self.size + 1)
-        elif wanted and self.adaptive:
+        if is_full and self.size < self._slow_start_until:
+            self.size = min(self._slow_start_until, self.size + 1)
+        elif is_full and self.adaptive:
             self.size = min(self.ceiling, self.size + 1 / self.size)
 
     def _raise_ceiling(self) -> None:
-        self.ceiling = min(self._asked, self.ceiling + 1 / self.ceiling)
+        self.ceiling = min(self._configured, self.ceiling + 1 / self.ceiling)
         if not self.adaptive:
-            self._threshold = self.ceiling
+            self._slow_start_until = self.ceiling
 
     def record_failure(self, error: BaseException, began: float, now: float) -> float:
-        """Takes note of an attempt that began at `began`. Returns the seconds of a pause that it starts."""
+        """Records an attempt that began at `began`; returns the seconds of a pause that it starts."""
         if not isinstance(error, CallError) or not (error.retryable or isinstance(error, TransientError)):
             return 0.0
         wait = self.wait(now)
-        refused = isinstance(error, (RateLimitError, OverloadedError))
-        if not refused and not self._ever:
-            # No connection at all is more often a wrong address than a storm.
+        is_refused = isinstance(error, (RateLimitError, OverloadedError))
+        if not is_refused and not self._has_succeeded:
+            # An address where nobody ever answered is more often wrong than overloaded.
             return 0.0
         if not self._failures:
-            self._before = self.size
+            self._size_before_failures = self.size
         self._failures += 1
-        probed = began >= self._closed_until
-        if refused:
-            self._refused(error, began, now)
-        if self._failures >= max(_FEWEST, min(_MOST, int(self._before))) and probed:
-            self._storm(now)
+        is_probe = began >= self._paused_until
+        if is_refused:
+            self._record_refusal(error, began, now)
+        if self._failures >= max(_MIN_STORM, min(_MAX_STORM, int(self._size_before_failures))) and is_probe:
+            self._start_storm(now)
         return self.wait(now) if self.wait(now) > wait else 0.0
 
-    def _refused(self, error: CallError, began: float, now: float) -> None:
-        # One burst is one cut: what began before the cut tells nothing of what holds after it, and failures
-        # without a success among them are one burst.
-        fresh = began >= self._cut_at
-        if fresh and self._failures == 1:
-            self._cut_at = now
+    def _record_refusal(self, error: CallError, began: float, now: float) -> None:
+        # One burst is one cut: an attempt that began before the cut says nothing about the time after it, and
+        # failures without a success among them are one burst.
+        is_new_burst = began >= self._last_cut
+        if is_new_burst and self._failures == 1:
+            self._last_cut = now
             if self.adaptive:
-                self.size = self._threshold = max(1.0, self.size / 2)
+                self.size = self._slow_start_until = max(1.0, self.size / 2)
         seconds = error.retry_after or 0.0
-        if fresh and isinstance(error, RateLimitError):
-            self._cut_at = now
-            self._guess = min(_LAST_GUESS_SECONDS, max(_FIRST_GUESS_SECONDS, 2 * self._guess))
-            seconds = max(seconds, self._guess)
+        if is_new_burst and isinstance(error, RateLimitError):
+            self._last_cut = now
+            self._guessed_pause = min(
+                _LONGEST_PAUSE_SECONDS, max(_FIRST_PAUSE_SECONDS, 2 * self._guessed_pause)
+            )
+            seconds = max(seconds, self._guessed_pause)
         if seconds:
-            self._close(seconds, now)
+            self._pause(seconds, now)
 
-    def _close(self, seconds: float, now: float) -> None:
+    def _pause(self, seconds: float, now: float) -> None:
         self.size = 1.0
-        self._closed_until = max(self._closed_until, now + seconds + self._uniform(0.0, _SPREAD))
+        self._paused_until = max(self._paused_until, now + seconds + self._uniform(0.0, _SPREAD_SECONDS))
 
-    def _storm(self, now: float) -> None:
-        if self.adaptive and not self._probe_after:
-            # It will take as many as it took before; had they been too many, fewer will be proven next time.
-            self._threshold, self._proven = self._proven, self._proven / 2
-        self._probe_after = min(_LAST_PROBE_SECONDS, max(_FIRST_PROBE_SECONDS, 2 * self._probe_after))
-        self.size, self._cut_at = 1.0, now
-        # Not below half: a probe that comes at once finds what the last one found.
-        until = now + self._uniform(self._probe_after / 2, self._probe_after)
-        self._closed_until = max(self._closed_until, until)
+    def _start_storm(self, now: float) -> None:
+        if self.adaptive and not self._probe_delay:
+            # The server will take as many as before; if that is too many, fewer will be proven next time.
+            self._slow_start_until, self._proven_size = self._proven_size, self._proven_size / 2
+        self._probe_delay = min(_LONGEST_PROBE_SECONDS, max(_FIRST_PROBE_SECONDS, 2 * self._probe_delay))
+        self.size, self._last_cut = 1.0, now
+        # At least half of the delay: a probe that comes at once finds what the last one found.
+        until = now + self._uniform(self._probe_delay / 2, self._probe_delay)
+        self._paused_until = max(self._paused_until, until)

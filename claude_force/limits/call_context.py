@@ -1,4 +1,4 @@
-"""What holds for one call beside its question, and who is told how it goes."""
+"""What holds for one call besides its request, and who listens to its progress."""
 
 from __future__ import annotations
 
@@ -16,53 +16,60 @@ from .run_gate import RunGate
 
 
 class CallListener:
-    """Is told of a call's attempts; this one does nothing about it. Seconds throughout."""
+    """Receives the events of a call's attempts; this one ignores them. Times are seconds."""
 
     def started(self, attempt: int) -> None:
-        """Attempt number `attempt` goes onto the wire."""
+        """Attempt number `attempt` is sent."""
 
     def wrote(self, text: str) -> None:
-        """The next piece of a streamed answer has come; `retried` says that it was in vain."""
+        """The next piece of a streamed answer has arrived; `retried` takes all pieces back."""
 
     def retried(self, attempt: int, delay: float, error: BaseException) -> None:
         """Attempt number `attempt` failed, and another follows after `delay`."""
 
     def paused(self, seconds: float, error: CallError) -> None:
-        """No attempt of any call begins for so long."""
+        """No attempt of any call begins for `seconds`."""
 
 
 NULL_LISTENER = CallListener()
 
 
 def text_callback(listener: CallListener) -> Optional[Callable[[str], None]]:
-    """What is to be called with each piece of text; None where nobody listens, who then costs nothing."""
+    """Returns the listener's `wrote`; None if it ignores text, so that nothing is called for each piece."""
     return None if type(listener).wrote is CallListener.wrote else listener.wrote
 
 
 class SharedLimits(Protocol):
-    """Limits that other processes share: no attempt goes on but through it."""
+    """Limits shared with other processes: each attempt is made within a slot of it."""
 
     @property
     def has_budget(self) -> bool:
-        """Whether it has to know what an attempt may cost."""
+        """Whether it needs to know what an attempt may cost."""
 
     def slot(
         self, call: Call, need: TokenCost, worst: float, record: AttemptRecord, spent: Callable[[], float]
     ) -> AsyncContextManager[None]:
-        """Entered when an attempt may be made that takes `need` and costs at most `worst` USD; left when it
-        has ended, however it did. `spent` then says what it cost. Raises BudgetExceededError."""
+        """Returns a context that is entered when an attempt may be made, and left when it has ended.
+
+        Args:
+            need: what it takes of the rate limits.
+            worst: USD that it costs at most.
+            spent: called at its end; returns what it has cost.
+
+        Entering raises BudgetExceededError.
+        """
 
 
 @dataclass
 class Session:
-    """The time from an orchestrator's making, or its last `close`, to its next one.
+    """The time from the creation of an orchestrator, or its last `close`, to its next `close`.
 
     Attributes:
-        closed: it is over; nothing that began in it is sent any more.
+        closed: whether it is over; nothing that began in it is sent any more.
     """
 
     closed: bool = False
-    _under_way: int = 0
+    _in_flight: int = 0
     _idle: List[asyncio.Future[None]] = field(default_factory=list)
 
     def check_open(self) -> None:
@@ -71,18 +78,18 @@ class Session:
             raise ClosedError("The orchestrator was closed before the call was sent")
 
     def __enter__(self) -> None:
-        self._under_way += 1
+        self._in_flight += 1
 
     def __exit__(self, *_: object) -> None:
-        self._under_way -= 1
-        if not self._under_way:
+        self._in_flight -= 1
+        if not self._in_flight:
             waiting, self._idle = self._idle, []
             for one in waiting:
                 one.get_loop().call_soon_threadsafe(_settle, one)
 
     async def wait_until_idle(self) -> None:
-        """Returns when nothing that began in it is under way."""
-        while self._under_way:
+        """Returns when no call of this session is in flight."""
+        while self._in_flight:
             waiting = asyncio.get_running_loop().create_future()
             self._idle.append(waiting)
             try:
@@ -99,13 +106,19 @@ def _settle(waiting: asyncio.Future[None]) -> None:
 
 @dataclass(frozen=True)
 class CallContext:
-    """`first_of_many`: of calls that share a system prompt, one goes first and fills the prompt cache.
+    """What holds for one call.
 
-    `call_cost` is the call's own, for a caller who wants to know of it before the call has ended. `call_id`,
-    "run:place", says which call this is of a durable run: handed over again, it is the same one. `session` is
-    that of the run that the call belongs to, and `run_gate` ends that run. `price` is what the call's tokens
-    cost, where its caller has prices that are not the engine's. `settings` are those that the call began
-    with; whoever sends it knows their type.
+    Attributes:
+        budgets: all of which pay for the call.
+        first_of_many: whether one of the calls that share a system prompt goes first, to fill the API's
+            prompt cache for the others.
+        call_cost: receives what the call costs, also if it is cancelled.
+        call_id: identifies the call in a durable run, as "run:row"; submitted again, it is the same call.
+        shared_limits: limits shared with other processes.
+        session: that in which the call began.
+        price: the prices of the caller, if they are not the sender's.
+        run_gate: stops the call's run.
+        settings: those with which the call began; the sender knows their type.
     """
 
     budgets: Tuple[Budget, ...] = ()
@@ -120,7 +133,7 @@ class CallContext:
     settings: Any = None
 
     def check_open(self, model: str) -> None:
-        """Raises ClosedError, or the error of a call that is not sent, where nothing may be sent any more."""
+        """Raises ClosedError, or the run gate's error, if the call may not be sent any more."""
         if self.session is not None:
             self.session.check_open()
         if self.run_gate is not None:
@@ -128,7 +141,7 @@ class CallContext:
 
     @property
     def has_budget(self) -> bool:
-        """Whether anybody has to know what an attempt may cost."""
+        """Whether a budget holds, so that an attempt needs a known worst cost."""
         return bool(self.budgets) or (self.shared_limits is not None and self.shared_limits.has_budget)
 
 

@@ -1,4 +1,4 @@
-"""Ends a run with the first answer that no other call of it can survive: what follows is not sent."""
+"""Stops a run at the first error that all its other calls would meet too."""
 
 from __future__ import annotations
 
@@ -12,54 +12,59 @@ from ..costs import clear_cost
 from ..errors import MODEL, RUN, CallError, ClaudeForceError, ConnectionFailedError, InputError, SilenceError
 
 _EVERY_MODEL = ""
-_LINGER_SECONDS = 2.0
+_KEEP_SECONDS = 2.0
 
-# What the calls that are not sent are failed with.
+# The error of calls that are not sent.
 _Reason = Union[CallError, InputError]
 
 
 class RunGate:
-    """Shut for all calls of a run, or for those of one model.
+    """Stops all calls of a run, or those of one model, before they are sent.
 
-    Belongs to one run in one event loop. What is on the wire when it is shut goes on to its end.
+    Belongs to one run in one event loop. Requests in flight go on when it is shut.
+
+    Example:
+        gate = RunGate()
+        gate.shut(ClosedError("The run was ended"))
+        gate.check()  # raises a copy of that error, whose `skipped` is True
     """
 
     def __init__(self) -> None:
-        self._shut: Dict[str, _Reason] = {}
+        self._reasons: Dict[str, _Reason] = {}
         self._sleeping: Dict[anyio.CancelScope, str] = {}
 
     @property
     def reason(self) -> Optional[ClaudeForceError]:
-        """Why it is shut for every call; None where it is not."""
-        return self._shut.get(_EVERY_MODEL)
+        """Why it is shut for every call; None if it is not."""
+        return self._reasons.get(_EVERY_MODEL)
 
     def shut_if_fatal(self, error: _Reason, model: str = _EVERY_MODEL) -> None:
-        """Shuts the gate as far as the error of a call holds for others, if it does."""
+        """Shuts the gate for the calls that would meet the same error, if there are any."""
         if error.fatal_for is not None and not getattr(error, "skipped", False):
             self.shut(error, model if error.fatal_for == MODEL else _EVERY_MODEL)
 
     def shut(self, reason: _Reason, model: str = _EVERY_MODEL) -> None:
-        """From now on no call is sent, or none that asks this model. The first reason stays."""
-        if model in self._shut:
+        """Lets no call be sent any more, or none to this model. The first reason stays."""
+        if model in self._reasons:
             return
-        self._shut[model] = reason
+        self._reasons[model] = reason
         for scope, its_model in self._sleeping.items():
             if model in (_EVERY_MODEL, its_model):
                 scope.cancel()
 
     def check(self, model: str = _EVERY_MODEL) -> None:
-        """Raises the error of a call that is not sent, where the gate is shut for it."""
-        if self._shut:
-            reason = self._shut.get(_EVERY_MODEL) or self._shut.get(model)
+        """Raises the error of a call that is not sent, if the gate is shut for it."""
+        if self._reasons:
+            reason = self._reasons.get(_EVERY_MODEL) or self._reasons.get(model)
             if reason is not None:
                 raise _skipped(reason) from reason
 
     def is_shut_for(self, model: str) -> bool:
         """Whether `check` would raise."""
-        return _EVERY_MODEL in self._shut or model in self._shut
+        return _EVERY_MODEL in self._reasons or model in self._reasons
 
     async def sleep(self, sleep: Callable[[float], Awaitable[Any]], model: str, seconds: float) -> None:
-        """Sleeps so long, or until the gate is shut for this model."""
+        """Sleeps for `seconds`, or until the gate is shut for this model."""
         if self.is_shut_for(model):
             return
         with anyio.CancelScope() as scope:
@@ -71,8 +76,11 @@ class RunGate:
 
 
 class RunGates:
-    """The gates of runs whose calls come one by one from elsewhere, by an id. A gate that is shut is
-    forgotten some seconds after the last call of its run: by then the key or the credit may be another."""
+    """The gates of runs by their ids, for a process that is given the calls of runs one by one.
+
+    A gate that is shut is forgotten some seconds after the last call of its run: by then there may be
+    another key, or new credit.
+    """
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
@@ -80,28 +88,28 @@ class RunGates:
 
     @contextmanager
     def gate_of(self, run_id: str) -> Iterator[RunGate]:
-        """The gate of a run, for the length of one of its calls."""
-        found = self._open.get(run_id)
-        if found is None or (not found[1] and self._now() - found[2] > _LINGER_SECONDS):
-            found = self._open[run_id] = [RunGate(), 0, 0.0]
-        found[1] += 1
+        """Yields the gate of a run for the duration of one of its calls."""
+        entry = self._open.get(run_id)
+        if entry is None or (not entry[1] and self._now() - entry[2] > _KEEP_SECONDS):
+            entry = self._open[run_id] = [RunGate(), 0, 0.0]
+        entry[1] += 1
         try:
-            yield found[0]
+            yield entry[0]
         finally:
-            found[1], found[2] = found[1] - 1, self._now()
-            if not found[1]:
+            entry[1], entry[2] = entry[1] - 1, self._now()
+            if not entry[1]:
                 self._forget_old()
 
     def _forget_old(self) -> None:
-        """Keeps only gates that have calls, or are shut and were used a moment ago."""
+        """Keeps the gates that are in use, and those that are shut and were used a moment ago."""
         now = self._now()
         for run_id, (gate, calls, last) in list(self._open.items()):
-            if not calls and (gate.reason is None or now - last > _LINGER_SECONDS):
+            if not calls and (gate.reason is None or now - last > _KEEP_SECONDS):
                 del self._open[run_id]
 
 
 def _skipped(reason: _Reason) -> _Reason:
-    """The same error for a call that was not sent: nothing of the request that met it."""
+    """Returns the error for a call that was not sent, without the figures of the request that met it."""
     error = copy(reason)
     if isinstance(error, CallError):
         error.message = f"Not sent, as an earlier call of the run failed for good: {error.message}"
@@ -112,43 +120,43 @@ def _skipped(reason: _Reason) -> _Reason:
     return error
 
 
-# So many attempts in a row without an answer are neither a restart nor one broken connection.
-_ENOUGH = 10
+# So many attempts in a row without an answer are more than a restart or one broken connection.
+_MAX_UNANSWERED = 10
 
 
 class ReachabilityMonitor:
-    """Counts attempts that got no answer: no connection was made, it was closed, or nothing came over it."""
+    """Counts attempts without any answer, to tell a dead endpoint from one that fails now and then."""
 
     def __init__(self) -> None:
-        self._ever = False
-        self._in_vain = 0
+        self._has_answered = False
+        self._unanswered = 0
 
     @property
     def is_doubtful(self) -> bool:
-        """Whether nothing was ever answered, and enough was tried to wait for the retries of that."""
-        return not self._ever and self._in_vain >= _ENOUGH
+        """Whether nothing was ever answered, so that new calls wait for the retries of the first ones."""
+        return not self._has_answered and self._unanswered >= _MAX_UNANSWERED
 
     def record_answer(self) -> None:
-        """An answer came, of whatever kind."""
-        self._ever, self._in_vain = True, 0
+        """Records an answer, of whatever kind."""
+        self._has_answered, self._unanswered = True, 0
 
     def record_failure(self, error: BaseException, has_answer: bool) -> None:
-        """An attempt failed; `has_answer` says that the server had begun to answer."""
+        """Records a failed attempt; `has_answer` says that the server had begun to answer."""
         if has_answer:
             self.record_answer()
-        elif _never_connected(error) or (_is_unanswered(error) and not self._ever):
-            self._in_vain += 1
+        elif _never_connected(error) or (_is_unanswered(error) and not self._has_answered):
+            self._unanswered += 1
 
     def mark_fatal(self, error: CallError) -> None:
-        """Marks the last error of a call, after its retries, as one that every other call would meet."""
+        """Marks the last error of a call as fatal for its run if the endpoint is dead."""
         if _never_connected(error):
-            is_dead = not self._ever or self._in_vain >= _ENOUGH
+            is_dead = not self._has_answered or self._unanswered >= _MAX_UNANSWERED
         else:
             is_dead = _is_unanswered(error) and self.is_doubtful
         if is_dead:
             error.fatal_for = RUN
-            # The next run finds out anew.
-            self._in_vain = 0
+            # The next run tries again.
+            self._unanswered = 0
 
 
 def _never_connected(error: BaseException) -> bool:

@@ -1,4 +1,4 @@
-"""What a request will take of the limits, learned from what those before it took. Pure."""
+"""Estimates the tokens of a request from the requests before it. Pure."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from ..formatting import byte_size
 from ..types import Call, Usage
 from .rate_limiter import TokenCost
 
-# Before anything is known: bytes of a token, and tokens of an answer.
+# Used until a model or an agent has answered.
 _BYTES_PER_TOKEN = 3.5
 _ANSWER_TOKENS = 500
-# The weight of the newest in the mean.
-_NEWEST = 0.1
+# The weight of the newest value in the mean.
+_NEWEST_WEIGHT = 0.1
 
 
 @dataclass
@@ -25,60 +25,66 @@ class _Mean:
 
     def add(self, value: float) -> None:
         self.count += 1
-        self.value += max(_NEWEST, 1 / self.count) * (value - self.value)
+        self.value += max(_NEWEST_WEIGHT, 1 / self.count) * (value - self.value)
 
 
 class TokenEstimator:
-    """Tokens by model and agent: of a prompt by its bytes, of an answer by the answers before."""
+    """Estimates a prompt by its bytes and its model, an answer by earlier answers of its model and agent.
+
+    Example:
+        estimator = TokenEstimator()
+        estimator.observe(call, Usage(input_tokens=120, output_tokens=300))
+        estimator.estimate(call).output_tokens  # 300.0
+    """
 
     def __init__(self) -> None:
-        self._per_byte: Dict[str, _Mean] = {}
-        self._answer: Dict[Tuple[str, str], _Mean] = {}
-        self._read: Dict[Tuple[str, str], bool] = {}
+        self._tokens_per_byte: Dict[str, _Mean] = {}
+        self._answer_tokens: Dict[Tuple[str, str], _Mean] = {}
+        self._reads_prompt_cache: Dict[Tuple[str, str], bool] = {}
 
     def estimate(self, call: Call) -> TokenCost:
-        """What `call` will count against the limits, on the average."""
+        """What `call` will take of the rate limits, on average."""
         size = byte_size(call.task)
-        if not self._read.get((call.model, call.agent_name)):
+        if not self._reads_prompt_cache.get((call.model, call.agent_name)):
             size += _system_size(call)
         return TokenCost(1.0, size * self.tokens_per_byte(call.model), self.answer_tokens(call))
 
     def observe(self, call: Call, usage: Usage) -> None:
-        """Learns from what a request used."""
+        """Learns from the usage of an answered request."""
         size = byte_size(call.task) + _system_size(call)
         if size and usage.prompt_tokens:
-            self._per_byte.setdefault(call.model, _Mean(0.0)).add(usage.prompt_tokens / size)
+            self._tokens_per_byte.setdefault(call.model, _Mean(0.0)).add(usage.prompt_tokens / size)
         key = (call.model, call.agent_name)
-        self._answer.setdefault(key, _Mean(0.0)).add(usage.output_tokens)
-        self._read[key] = usage.cache_read_input_tokens > 0
+        self._answer_tokens.setdefault(key, _Mean(0.0)).add(usage.output_tokens)
+        self._reads_prompt_cache[key] = usage.cache_read_input_tokens > 0
 
     def prompt_tokens(self, call: Call) -> float:
-        """Of the whole prompt, wherever the prompt cache has it from."""
+        """Tokens of the whole prompt, whether or not it is read from the prompt cache."""
         return (byte_size(call.task) + _system_size(call)) * self.tokens_per_byte(call.model)
 
     def has_counted(self, model: str) -> bool:
-        """Whether prompts of this model are judged by the API's own count."""
-        return model in self._per_byte
+        """Whether estimates for this model are based on usage."""
+        return model in self._tokens_per_byte
 
     def tokens_per_byte(self, model: str) -> float:
-        known = self._per_byte.get(model)
+        known = self._tokens_per_byte.get(model)
         return known.value if known else 1 / _BYTES_PER_TOKEN
 
     def answer_tokens(self, call: Call) -> float:
-        known = self._answer.get((call.model, call.agent_name))
+        known = self._answer_tokens.get((call.model, call.agent_name))
         return min(float(call.max_tokens), known.value if known else _ANSWER_TOKENS)
 
     def answer_bytes(self, call: Call) -> float:
-        """Of the text that is expected."""
+        """Bytes of the expected answer."""
         return self.answer_tokens(call) / self.tokens_per_byte(call.model)
 
-    def most_bytes(self, call: Call) -> float:
-        """Of the longest text that the call lets come."""
+    def max_answer_bytes(self, call: Call) -> float:
+        """Bytes of the longest answer that the call allows."""
         return call.max_tokens / self.tokens_per_byte(call.model)
 
 
 def billable_usage(usage: Usage) -> TokenCost:
-    """What a request has counted against the limits."""
+    """What a request has taken of the rate limits."""
     return TokenCost(1.0, usage.input_tokens + usage.cache_creation_input_tokens, usage.output_tokens)
 
 

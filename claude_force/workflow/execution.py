@@ -87,7 +87,7 @@ class WorkflowExecutor:
             return steps, await self._calls.estimate(calls, _runnable, cache)
 
         forecast = self._calls.pool.token_estimator
-        sizes = (lambda call: 1.0), forecast.answer_bytes, forecast.most_bytes
+        sizes = (lambda call: 1.0), forecast.answer_bytes, forecast.max_answer_bytes
         (_, low), (steps, expected), (longest, high) = [await estimate(size_of) for size_of in sizes]
         return Plan(
             workflow, tuple(map(with_longest_answers, steps, longest)), combine_estimates(low, expected, high)
