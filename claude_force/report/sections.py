@@ -207,7 +207,7 @@ def _group_table(groups: Sequence[Group], kind: str) -> str:
     rows = [_group_cells(number, one) for number, one in enumerate(groups[:_MAX_GROUPS])]
     more = len(groups) - len(rows)
     note = f'<p class="note">and {pluralize(more, "more " + kind)}, of the least cost</p>' if more > 0 else ""
-    return table(f"Figures by {kind}", columns, rows) + note
+    return table(f"Metrics by {kind}", columns, rows) + note
 
 
 def _group_cells(number: int, group: Group) -> List[str]:

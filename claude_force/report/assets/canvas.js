@@ -49,8 +49,8 @@ class Canvas {
 
   // The view counts from `origin`, in Unix milliseconds.
   timeAxis(origin) {
-    const { from, to } = this.view, most = Math.max(1, this.across / ROOM_FOR_TIME);
-    const step = STEPS_MS.find((step) => (to - from) / step <= most) ?? STEPS_MS[STEPS_MS.length - 1] * Math.ceil((to - from) / most / STEPS_MS[STEPS_MS.length - 1]);
+    const { from, to } = this.view, max = Math.max(1, this.across / ROOM_FOR_TIME);
+    const step = STEPS_MS.find((step) => (to - from) / step <= max) ?? STEPS_MS[STEPS_MS.length - 1] * Math.ceil((to - from) / max / STEPS_MS[STEPS_MS.length - 1]);
     const base = this.height - this.below, shift = origin + OFFSET_MS;
     this.line(LEFT, base, this.width - RIGHT, base, "strong");
     for (let at = Math.ceil((from + shift) / step) * step - shift; at <= to; at += step) {
@@ -61,11 +61,11 @@ class Canvas {
     }
   }
 
-  // Returns the amount at the top: the first round one from `most` on.
-  amountAxis(most) {
-    const power = 10 ** Math.floor(Math.log10(most / 3));
-    const step = Math.max(1, [1, 2, 5, 10, 20].map((factor) => factor * power).find((step) => most / step <= 3.001));
-    const ceiling = Math.ceil(most / step - 1e-9) * step;
+  // Returns the amount at the top: the first round one that is at least `max`.
+  amountAxis(max) {
+    const power = 10 ** Math.floor(Math.log10(max / 3));
+    const step = Math.max(1, [1, 2, 5, 10, 20].map((factor) => factor * power).find((step) => max / step <= 3.001));
+    const ceiling = Math.ceil(max / step - 1e-9) * step;
     for (let amount = 0; amount <= ceiling; amount += step) {
       const y = this.y(amount, ceiling);
       if (amount) this.line(LEFT, y, this.width - RIGHT, y, "line");

@@ -1,7 +1,7 @@
 // Moves the timeline by buttons, keys and pointer, and shows hints.
-const LEAST_DRAG = 5;
+const MIN_DRAG_PIXELS = 5;
 
-function steer(timeline) {
+function addControls(timeline) {
   const { view, whole, places, show } = timeline;
   const zoom = (factor, at = (view.from + view.to) / 2) => show(at - (at - view.from) * factor, at + (view.to - at) * factor);
   const move = (part) => show(view.from + (view.to - view.from) * part, view.to + (view.to - view.from) * part);
@@ -21,36 +21,36 @@ function steer(timeline) {
     moves[name]();
   });
   for (const place of [places.lanes, places.wire]) {
-    dragged(place, view, { dropped: show, clicked: (x, y) => place === places.lanes && reveals(timeline, x, y) });
+    onDrag(place, view, { dropped: show, clicked: (x, y) => place === places.lanes && revealAt(timeline, x, y) });
     place.addEventListener("dblclick", moves.all);
     place.addEventListener("wheel", (event) => {
       if (!event.ctrlKey && !event.shiftKey) return;
       event.preventDefault();
-      zoom((event.deltaY || event.deltaX) > 0 ? 1.25 : 0.8, momentAt(place, view, event.clientX));
+      zoom((event.deltaY || event.deltaX) > 0 ? 1.25 : 0.8, timeAt(place, view, event.clientX));
     }, { passive: false });
   }
-  dragged(places.brush, whole, {
+  onDrag(places.brush, whole, {
     dropped: show,
     clicked: (x) => {
-      const at = momentAt(places.brush, whole, x + places.brush.getBoundingClientRect().left), half = (view.to - view.from) / 2;
+      const at = timeAt(places.brush, whole, x + places.brush.getBoundingClientRect().left), half = (view.to - view.from) / 2;
       show(at - half, at + half);
     },
   });
 }
 
-function reveals({ hit, reveal }, x, y) {
-  const call = hit(x, y);
+function revealAt({ callAt, reveal }, x, y) {
+  const call = callAt(x, y);
   if (call !== undefined) reveal(call);
 }
 
-function momentAt(place, view, clientX) {
+function timeAt(place, view, clientX) {
   const { left, width } = place.getBoundingClientRect();
   const part = (clientX - left - LEFT) / (width - LEFT - RIGHT);
   return view.from + Math.min(1, Math.max(0, part)) * (view.to - view.from);
 }
 
 // A press that moves selects a span of time; a press that doesn't move is a click.
-function dragged(place, view, { dropped, clicked }) {
+function onDrag(place, view, { dropped, clicked }) {
   const box = element("div", { class: "chosen", hidden: "" });
   place.append(box);
   let start = null;
@@ -62,7 +62,7 @@ function dragged(place, view, { dropped, clicked }) {
   place.addEventListener("pointermove", (event) => {
     if (start === null) return;
     const { left } = place.getBoundingClientRect();
-    box.hidden = Math.abs(event.clientX - start) < LEAST_DRAG;
+    box.hidden = Math.abs(event.clientX - start) < MIN_DRAG_PIXELS;
     box.style.left = `${Math.max(LEFT, Math.min(start, event.clientX) - left)}px`;
     box.style.width = `${Math.abs(event.clientX - start)}px`;
   });
@@ -75,25 +75,25 @@ function dragged(place, view, { dropped, clicked }) {
     const from = Math.min(start, event.clientX), to = Math.max(start, event.clientX), { left, top } = place.getBoundingClientRect();
     start = null;
     box.hidden = true;
-    if (to - from >= LEAST_DRAG) dropped(momentAt(place, view, from), momentAt(place, view, to));
+    if (to - from >= MIN_DRAG_PIXELS) dropped(timeAt(place, view, from), timeAt(place, view, to));
     else clicked(event.clientX - left, event.clientY - top);
   });
 }
 
 // Describes what is under the pointer.
-function hint({ calls, places, view, spans, steps, hit }) {
+function addHints({ calls, places, view, spans, steps, callAt }) {
   const tip = byId("tip");
   const hints = {
     lanes: (event, at) => {
-      const { left, top } = places.lanes.getBoundingClientRect(), call = hit(event.clientX - left, event.clientY - top);
-      return call === undefined ? numbersAt(calls, spans, at) : inShort(calls, call);
+      const { left, top } = places.lanes.getBoundingClientRect(), call = callAt(event.clientX - left, event.clientY - top);
+      return call === undefined ? describeStates(calls, spans, at) : describeCall(calls, call);
     },
-    wire: (_, at) => wireAt(calls, steps, at),
+    wire: (_, at) => describeWire(calls, steps, at),
   };
   for (const [name, words] of Object.entries(hints)) {
     places[name].addEventListener("pointermove", (event) => {
       if (event.pointerType === "touch") return;
-      tip.textContent = words(event, momentAt(places[name], view, event.clientX));
+      tip.textContent = words(event, timeAt(places[name], view, event.clientX));
       tip.hidden = false;
       const { width, height } = tip.getBoundingClientRect();
       tip.style.left = `${Math.min(event.clientX + 14, innerWidth - width - 8)}px`;
@@ -103,17 +103,17 @@ function hint({ calls, places, view, spans, steps, hit }) {
   }
 }
 
-function inShort(calls, call) {
+function describeCall(calls, call) {
   const error = calls.names.error[calls.error[call]], status = statusOf(calls, call);
   return [
     `${calls.names.agent[calls.agent[call]]}, ${calls.names.model[calls.model[call]] ?? "model unknown"}`,
     error ?? Object.fromEntries(STATUSES)[status],
-    `wall ${duration(calls.wall[call])}, waiting ${duration(calls.wait[call])}, ${counted(calls.attempts[call], "attempt")}`,
+    `wall ${duration(calls.wall[call])}, waiting ${duration(calls.wait[call])}, ${pluralize(calls.attempts[call], "attempt")}`,
     clock(calls.from + calls.begin[call], 1),
   ].join("\n");
 }
 
-function numbersAt(calls, spans, at) {
+function describeStates(calls, spans, at) {
   const numbers = STATES.map(() => 0);
   for (let span = 0; span < spans.state.length; span++) {
     if (spans.start[span] <= at && spans.end[span] > at) numbers[spans.state[span]] += 1;
@@ -122,7 +122,7 @@ function numbersAt(calls, spans, at) {
   return [clock(calls.from + at, 1), ...numbers.map((count, state) => `${number(count)} ${words[state]}`)].join("\n");
 }
 
-function wireAt(calls, steps, at) {
+function describeWire(calls, steps, at) {
   let low = 0, high = steps.at.length;
   while (low < high) {
     const middle = (low + high) >> 1;

@@ -26,7 +26,7 @@ function number(value, digits = 0) {
   return value.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits });
 }
 
-function counted(value, thing) {
+function pluralize(value, thing) {
   return `${number(value)} ${thing}${value === 1 ? "" : "s"}`;
 }
 

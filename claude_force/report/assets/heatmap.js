@@ -41,15 +41,15 @@ function lanesOf(calls) {
   let lanes = 0;
   for (let call = 0; call < calls.n; call++) {
     if (calls.flags[call] & CACHED) continue;
-    while (busy.length && busy[0][0] <= calls.begin[call]) push(free, [pop(busy)[1]]);
-    lane[call] = free.length ? pop(free)[0] : lanes++;
-    push(busy, [calls.end[call], lane[call]]);
+    while (busy.length && busy[0][0] <= calls.begin[call]) heapPush(free, [heapPop(busy)[1]]);
+    lane[call] = free.length ? heapPop(free)[0] : lanes++;
+    heapPush(busy, [calls.end[call], lane[call]]);
   }
   return lane;
 }
 
 // A heap of arrays, ordered by their first number.
-function push(heap, item) {
+function heapPush(heap, item) {
   let at = heap.push(item) - 1;
   for (let up; at > 0 && heap[(up = (at - 1) >> 1)][0] > item[0]; at = up) {
     heap[at] = heap[up];
@@ -57,7 +57,7 @@ function push(heap, item) {
   }
 }
 
-function pop(heap) {
+function heapPop(heap) {
   const top = heap[0], last = heap.pop();
   if (!heap.length) return top;
   heap[0] = last;
@@ -120,7 +120,7 @@ function stepsOf(calls) {
 }
 
 // Times are rounded to a tenth of a millisecond: an overlap of a few of these is a rounding error.
-const GRAIN_MS = 0.35;
+const PRECISION_MS = 0.35;
 
 // The maximum of both, and the mean on the wire, in `columns` equal parts of the time from `from` to `to`.
 function peaksOf(steps, from, to, columns) {
@@ -128,7 +128,7 @@ function peaksOf(steps, from, to, columns) {
   const scale = columns / (to - from);
   for (let step = 0; step < steps.at.length; step++) {
     const start = steps.at[step], end = step + 1 < steps.at.length ? steps.at[step + 1] : start;
-    if (end < from || start > to || end - start < GRAIN_MS) continue;
+    if (end < from || start > to || end - start < PRECISION_MS) continue;
     const left = Math.max(0, Math.floor((start - from) * scale)), right = Math.min(columns - 1, Math.floor((end - from) * scale));
     for (let column = left; column <= right; column++) {
       on[column] = Math.max(on[column], steps.on[step]);

@@ -1,8 +1,8 @@
 // The table of calls: sortable, filtered, in pages; each row opens to its details.
-const ROWS_A_PAGE = 50;
+const ROWS_PER_PAGE = 50;
 
 function columnsOf(calls) {
-  const day = calls.end.reduce((most, end) => Math.max(most, end), 0) > DAY;
+  const day = calls.end.reduce((max, end) => Math.max(max, end), 0) > DAY;
   const named = (column) => ({
     values: ranked(calls.names[column], calls[column]),
     text: (call) => calls.names[column][calls[column][call]] ?? NOTHING,
@@ -42,7 +42,7 @@ function makeTable(calls) {
   });
   byId("table").tHead.rows[0].append(...heads);
   fillSelects(calls, form);
-  const texts = lazily(() => Array.from({ length: calls.n }, (_, call) => searchable(calls, call)));
+  const texts = lazy(() => Array.from({ length: calls.n }, (_, call) => searchable(calls, call)));
 
   function sortBy(index) {
     state.down = state.column === index ? !state.down : heads[index].classList.contains("numeric");
@@ -73,14 +73,14 @@ function makeTable(calls) {
       state.found.push(call);
     }
     state.page = 0;
-    byId("found").textContent = sums(calls, state.found);
+    byId("found").textContent = describeFound(calls, state.found);
     arrange();
   }
 
   function draw() {
-    const pages = Math.max(1, Math.ceil(state.found.length / ROWS_A_PAGE));
+    const pages = Math.max(1, Math.ceil(state.found.length / ROWS_PER_PAGE));
     state.page = Math.min(Math.max(0, state.page), pages - 1);
-    const shown = state.found.slice(state.page * ROWS_A_PAGE, (state.page + 1) * ROWS_A_PAGE);
+    const shown = state.found.slice(state.page * ROWS_PER_PAGE, (state.page + 1) * ROWS_PER_PAGE);
     body.replaceChildren(...shown.flatMap(rowsOf));
     byId("page").textContent = `Page ${number(state.page + 1)} of ${number(pages)}`;
     for (const button of document.querySelectorAll("[data-page]")) {
@@ -133,16 +133,16 @@ function makeTable(calls) {
       form.reset();
       form.elements.text.value = text;
       filter();
-      goTo(byId("calls"), form.elements.text);
+      focusAndScroll(byId("calls"), form.elements.text);
     },
     reveal(call) {
       form.reset();
       state.open.add(call);
       filter();
-      state.page = Math.floor(state.found.indexOf(call) / ROWS_A_PAGE);
+      state.page = Math.floor(state.found.indexOf(call) / ROWS_PER_PAGE);
       draw();
       const row = body.querySelector(`[data-call="${call}"]`);
-      goTo(row, row.querySelector("button"));
+      focusAndScroll(row, row.querySelector("button"));
     },
   };
 }
@@ -164,10 +164,10 @@ function searchable(calls, call) {
   return [...named, ...met, calls.request[call], calls.task[call]].filter((text) => text !== null).join("\n").toLowerCase();
 }
 
-function sums(calls, found) {
+function describeFound(calls, found) {
   const paid = found.reduce((sum, call) => sum + (calls.cost[call] ?? 0), 0);
   const failed = found.filter((call) => !(calls.flags[call] & SUCCESS)).length;
-  const which = found.length === calls.n ? counted(calls.n, "call") : `${number(found.length)} of ${counted(calls.n, "call")}`;
+  const which = found.length === calls.n ? pluralize(calls.n, "call") : `${number(found.length)} of ${pluralize(calls.n, "call")}`;
   const unknown = found.filter((call) => calls.flags[call] & SUCCESS && calls.cost[call] === null).length;
   const known = paid || !unknown ? [`${dollars(paid)} paid`] : [];
   const money = [...known, ...(unknown ? [`${number(unknown)} of unknown price`] : [])];
@@ -207,19 +207,19 @@ function detailsOf(calls, call, width) {
 
 function attemptsTable(calls, call) {
   const attempts = attemptsOf(calls, call), { began, ended, limit, error } = calls.timeline;
-  if (!attempts.length) return element("p", { class: "note" }, "No request of its own was made.");
+  if (!attempts.length) return element("p", { class: "note" }, "No request was made for this call.");
   const row = (tag, ...cells) => element("tr", {}, ...cells.map((cell, index) => element(tag, { class: index && index < 4 ? "numeric" : "" }, cell)));
   const rows = attempts.map((attempt, index) => row("td", number(index + 1), `+${duration(began[attempt] - calls.begin[call])}`,
     duration(ended[attempt] - began[attempt]), number(limit[attempt]), calls.names.error[error[attempt]] ?? "answered"));
   return element("table", {}, element("thead", {}, row("th", "Attempt", "Sent after", "Took", "Limit then", "Outcome")), element("tbody", {}, ...rows));
 }
 
-function lazily(make) {
+function lazy(make) {
   let made;
   return () => (made ??= make());
 }
 
-function goTo(place, focused) {
+function focusAndScroll(place, focused) {
   const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
   focused.focus({ preventScroll: true });
   place.scrollIntoView({ behavior: calm ? "auto" : "smooth", block: "start" });
