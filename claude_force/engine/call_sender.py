@@ -31,6 +31,10 @@ _MAX_DESCRIPTOR_TRIES, _DESCRIPTOR_SECONDS = 100, 0.1
 _MAX_LOOKS, _LOOK_SECONDS = 100, 0.05
 
 
+class _EndpointInDoubtError(Exception):
+    """The endpoint has not answered anything yet; the first attempt of a call waits for others' retries."""
+
+
 class CallSender:
     """Sends calls over one transport: retry loop, admission, attempt. Bound to one event loop.
 
@@ -116,19 +120,25 @@ class CallSender:
         number: int,
     ) -> Reply:
         record = AttemptRecord(on_text=text_callback(context.listener))
-        if number == 1 and self._reachability.is_doubtful:
+        check = self._check_reachability if number == 1 and context.run_gate is not None else None
+        if check is not None:
             await self._await_retries(call, context)
+        is_started = False
         try:
             reservation = self._reserve(call, context, worst, partial(pricing.spent, record, worst), record)
             async with self._primer.turn(call, context, record), reservation:
                 for tries in count(1):
                     try:
                         token_cost = self._token_estimator.estimate(call)
-                        async with self.admission.slot(call.model, token_cost, record, context):
-                            if tries == 1:
+                        async with self.admission.slot(call.model, token_cost, record, context, check):
+                            if not is_started:
+                                is_started = True
                                 context.listener.started(number)
                             reply = await self.transport.attempt(call, record)
                             break
+                    except _EndpointInDoubtError:
+                        await self._await_retries(call, context)
+                        check = None
                     except NoDescriptorError as error:
                         await self._await_descriptor(tries, error)
         except BaseException as error:
@@ -155,6 +165,11 @@ class CallSender:
             token_cost = self._token_estimator.estimate(call)
             return context.shared_limits.slot(call, token_cost, worst, record, spent)
         return self.admission.reserve(context.budgets, worst, spent) if context.budgets else NO_WAIT
+
+    def _check_reachability(self) -> None:
+        # Not earlier: by the time that an attempt gets its slot, those before it may have failed.
+        if self._reachability.is_doubtful:
+            raise _EndpointInDoubtError
 
     async def _await_retries(self, call: Call, context: CallContext) -> None:
         """Waits until the retries of a run's first calls have shown whether its endpoint is dead."""

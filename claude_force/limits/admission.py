@@ -91,14 +91,28 @@ class AdmissionController:
         """Returns a context that holds `worst` USD of each budget until the attempt has `spent` its share."""
         return Reservation(budgets, worst, spent, self._budget_lock)
 
-    def slot(self, model: str, token_cost: TokenCost, record: AttemptRecord, context: CallContext) -> Slot:
+    def slot(
+        self,
+        model: str,
+        token_cost: TokenCost,
+        record: AttemptRecord,
+        context: CallContext,
+        check: Optional[Callable[[], None]] = None,
+    ) -> Slot:
         """Returns a context that is entered when the attempt may be sent.
 
-        Entering raises ClosedError once this is closed, and the run gate's error once that is shut.
+        `check` is called right before; what it raises leaves the queue, with nothing taken. Entering raises
+        ClosedError once this is closed, and the run gate's error once that is shut.
         """
-        return Slot(self, self.queue_of(model), token_cost, record, context)
+        return Slot(self, self.queue_of(model), token_cost, record, context, check)
 
-    async def wait_for_room(self, queue: _ModelQueue, token_cost: TokenCost, context: CallContext) -> float:
+    async def wait_for_room(
+        self,
+        queue: _ModelQueue,
+        token_cost: TokenCost,
+        context: CallContext,
+        check: Optional[Callable[[], None]] = None,
+    ) -> float:
         """Waits for the turn of an attempt, and takes what it needs; returns the time."""
         rate_limiter, now = queue.rate_limiter, self.clock.now
         async with queue.lock:
@@ -110,6 +124,8 @@ class AdmissionController:
                 async with self._lock:
                     while not self._has_room(queue, token_cost, context):
                         await self._wait_for_change(token_cost)
+                    if check is not None:
+                        check()
                     began = now()
                     # The model's limits may have tightened meanwhile: other models need not wait for that.
                     if not rate_limiter.wait(token_cost, began):
@@ -166,6 +182,7 @@ class Slot:
     __slots__ = (
         "_admission",
         "_began",
+        "_check",
         "_context",
         "_in_flight_at_start",
         "_queue",
@@ -180,14 +197,15 @@ class Slot:
         token_cost: TokenCost,
         record: AttemptRecord,
         context: CallContext,
+        check: Optional[Callable[[], None]],
     ) -> None:
         self._admission, self._queue, self._token_cost = admission, queue, token_cost
-        self._record, self._context = record, context
+        self._record, self._context, self._check = record, context, check
 
     async def __aenter__(self) -> None:
         admission, record = self._admission, self._record
         self._began = record.began = await admission.wait_for_room(
-            self._queue, self._token_cost, self._context
+            self._queue, self._token_cost, self._context, self._check
         )
         self._in_flight_at_start = admission.in_flight
         record.window = int(admission.concurrency_limit.size)
