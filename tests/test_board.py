@@ -97,7 +97,7 @@ def test_attempts_that_failed_are_on_the_board_and_not_across_it(seen):
 class TestLines:
     def board(self, load=None, now=None):
         return ProgressDisplay(
-            lambda: load, kept=10, spent=1.5, due=90, quiet=True, now=now or FakeClock().now
+            lambda: load, kept=10, spent=1.5, pending=90, quiet=True, now=now or FakeClock().now
         )
 
     def finished(self, error=None, **progress):
@@ -133,12 +133,12 @@ class TestLines:
         monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BytesIO(), "ascii"))
         board = self.board()
         board.on_event(self.finished(done=40))
-        assert board._drawn().plain.startswith("############------------ 50 %, ")
+        assert board.drawn().plain.startswith("############------------ 50 %, ")
         board.on_event(self.finished(done=90))
-        assert board._drawn().plain.startswith("#" * 24 + " 100 %, ")
+        assert board.drawn().plain.startswith("#" * 24 + " 100 %, ")
 
     def test_hundred_percent_is_all_of_them(self):
-        board = ProgressDisplay(lambda: None, kept=0, spent=0.0, due=1000, quiet=True)
+        board = ProgressDisplay(lambda: None, kept=0, spent=0.0, pending=1000, quiet=True)
         board.on_event(Finished(1, "a", Progress(total=1000, done=999), AgentResult("a", True)))
         assert board.lines()[0].startswith("99 %, ")
 
@@ -156,7 +156,7 @@ class TestLines:
         first, rows, money, _ = board.lines()
         assert rows.startswith("49 of 100 rows done, 2 failed")
         assert (first, money) == ("49 %, 0 s elapsed", "$1.50 so far")
-        assert "failed" not in board._drawn().plain.replace("2 failed", "")
+        assert "failed" not in board.drawn().plain.replace("2 failed", "")
 
     def test_its_first_line_has_a_speed(self):
         clock = FakeClock()
@@ -171,7 +171,7 @@ class TestLines:
             error = OverloadedError(f"busy, request {number}", status=529)
             board.on_event(Retried(number, "a", Progress(), 1, 0.5, error))
             board.on_event(self.finished(RequestRefusedError("not like this", status=400)))
-        drawn = board._drawn().plain
+        drawn = board.drawn().plain
         assert drawn.count("  ! ") == 2
         assert "tried again: 50 x OverloadedError: busy, request 0 (rows 1, 2, 3 and 47 more)" in drawn
         assert "50 x RequestRefusedError: not like this (rows 2, 2, 2 and 47 more)" in drawn
@@ -179,9 +179,9 @@ class TestLines:
     def test_a_pause_is_told_while_it_lasts(self):
         board = self.board(Load(0, 5, 2.0, Rates()))
         board.on_event(Paused(7, "a", Progress(), 2.0, RateLimitError("later")))
-        assert "all requests wait for 2.00 s: later" in board._drawn().plain
+        assert "all requests wait for 2.00 s: later" in board.drawn().plain
         board._load = lambda: Load(0, 5, 0.0, Rates())
-        assert "later" not in board._drawn().plain
+        assert "later" not in board.drawn().plain
 
     def test_every_line_fits_into_80_columns(self):
         clock = FakeClock()
@@ -196,11 +196,11 @@ class TestLines:
                 1, "a", Progress(total=50_000, **big, **tokens, seconds_left=9_000), AgentResult("a", True)
             )
         )
-        assert max(map(len, board._drawn().plain.splitlines())) <= 80
+        assert max(map(len, board.drawn().plain.splitlines())) <= 80
 
 
 def test_rows_that_workers_have_are_not_said_to_be_on_the_wire():
-    board = ProgressDisplay(lambda: None, kept=0, spent=0.0, under_way="handed over")
+    board = ProgressDisplay(lambda: None, kept=0, spent=0.0, in_flight_label="handed over")
     board.progress = Progress(total=9, done=2, in_flight=3)
     assert "2 of 9 rows done, 0 failed, 0 cached, 3 handed over" in board.lines()[1]
 

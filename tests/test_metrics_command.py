@@ -13,7 +13,7 @@ import pytest
 from fleet import write_project
 from ledgers import line_of
 
-from claude_force.cli import metrics as amounts
+from claude_force.cli import metrics as cli_metrics
 from claude_force.cli.main import main
 from claude_force.ledger.entry import Entry
 
@@ -347,7 +347,7 @@ class TestTerminal:
 
 class TestAmounts:
     def test_a_duration_that_nobody_measured_is_a_dash(self):
-        assert (amounts.duration(None), amounts.duration(1500.0)) == ("-", "1.50 s")
+        assert (cli_metrics.format_ms(None), cli_metrics.format_ms(1500.0)) == ("-", "1.50 s")
 
     @pytest.mark.parametrize(
         "known, unknown, shown",
@@ -360,26 +360,27 @@ class TestAmounts:
         ],
     )
     def test_a_sum_tells_what_is_unknown_in_it(self, known, unknown, shown):
-        assert amounts.money(known, unknown) == shown
+        assert cli_metrics.format_sum(known, unknown) == shown
 
     def test_what_nobody_measured_is_unknown(self):
-        assert amounts.spread({"mean": None}) == amounts.rate(None) == "unknown"
+        assert cli_metrics.format_distribution({"mean": None}) == cli_metrics.format_rate(None) == "unknown"
 
     def test_what_is_not_nothing_does_not_read_as_nothing(self):
-        assert [amounts.percent(share) for share in (None, 0.0, 0.0001, 0.5)] == [
+        assert [cli_metrics.format_share(share) for share in (None, 0.0, 0.0001, 0.5)] == [
             "unknown",
             "0.0 %",
             "<0.1 %",
             "50.0 %",
         ]
-        assert amounts.bars([0, 0.001, 100])[:2] == ["", "▏"]
+        assert cli_metrics.bars([0, 0.001, 100])[:2] == ["", "▏"]
 
     def test_a_terminal_that_has_no_blocks_gets_letters(self, monkeypatch):
         monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
-        assert amounts.sparkline([0, 1]) == "_@" and amounts.bars([1]) == ["#" * 12]
+        assert cli_metrics.sparkline([0, 1]) == "_@" and cli_metrics.bars([1]) == ["#" * 12]
 
     def test_nothing_has_a_picture_too(self):
-        assert amounts.sparkline([]) == "" and amounts.sparkline([0, 0]) == "▁▁" and amounts.bars([0]) == [""]
+        assert (cli_metrics.sparkline([]), cli_metrics.sparkline([0, 0])) == ("", "▁▁")
+        assert cli_metrics.bars([0]) == [""]
 
 
 def test_it_starts_without_what_only_calls_need(ledger):

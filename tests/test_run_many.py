@@ -639,7 +639,7 @@ class TestKills:
                 run.process.send_signal(signal.SIGINT)
             code, err = run.ended()
             assert code == 130
-            assert "the same command goes on" in err
+            assert "the same command continues" in err
         assert self.start(place, tasks).ended()[0] == 0
         assert indexes(place / "out.jsonl") == list(range(rows))
         assert len(slow.requests) == rows

@@ -419,7 +419,7 @@ class TestRuns:
         assert main(["runs", "show", run_id, "--json", "--database", pg_url]) == 0
         assert fields_of(capsys)["succeeded"] == 2
         assert main(["runs", "resume", run_id, "--database", pg_url]) == 2
-        assert "what it was given is kept where it was begun" in capsys.readouterr().err
+        assert "its input is kept where it was begun" in capsys.readouterr().err
 
     @pytest.mark.parametrize("what", ["show", "cancel", "resume"])
     def test_a_run_that_is_not_there_is_wrong_input(self, place, pg_url, capsys, what):

@@ -51,7 +51,7 @@ class TestStandardStreams:
         assert sorted(found) == list(range(20))
         assert all(row["output"] == f"About Task {index}" for index, row in found.items())
         assert "20 rows: 20 succeeded" in done.stderr
-        assert "goes on" not in done.stderr
+        assert "continues" not in done.stderr
 
     def test_options_may_stand_before_the_dash(self, project, server):
         done = piped(tasks(1), "-o", "-", "--max-concurrent", "2", "-")
@@ -200,6 +200,6 @@ class TestErrorsAndWarnings:
             command = ["run", "many", "t.jsonl", "-o", "o.jsonl", "--max-concurrent", "1", "--fail-fast"]
             assert main(command) == 3
             assert 3 <= len(running.requests) < 50
-            assert "goes on where this one ended" in capsys.readouterr().err
+            assert "continues this run" in capsys.readouterr().err
             assert main([*command[:-1], "--retry-failed"]) == 0
         assert len(rows_of((project / "o.jsonl").read_text())) == 50

@@ -160,7 +160,7 @@ class TestManyTasks:
         terminal.interrupt()
         assert terminal.end() == 130
         assert "stopping; " in terminal.text
-        assert "the same command goes on where this one ended" in terminal.text
+        assert "the same command continues this run" in terminal.text
         kept = [json.loads(line) for line in (workplace / "out.jsonl").read_text().splitlines()]
         sent = len(server.requests)
         again = Terminal(*command)

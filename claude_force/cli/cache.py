@@ -1,4 +1,4 @@
-"""`cache stats|clear|verify|explain`: what is kept, whether it holds, and why an answer was not found."""
+"""`cache stats|clear|verify|explain`: shows, clears and checks the answer cache."""
 
 from __future__ import annotations
 
@@ -21,17 +21,19 @@ def _cache(args: argparse.Namespace) -> ResponseCache:
 
 
 def show_stats(args: argparse.Namespace) -> int:
+    """Shows what the cache holds. Returns 0. Raises InputError, CacheError."""
     with _cache(args) as cache:
         stats = cache.get_stats()
-    # The other counters are those of one process, and this one has not asked for anything.
+    # The other counters are of this process, which has looked up nothing.
     names = ("cache_dir", "entries", "size_mb", "max_size_mb", "ttl_hours", "total_hits")
     _show({name: stats[name] for name in names}, args.json)
     return 0
 
 
 def clear(args: argparse.Namespace) -> int:
+    """Removes all answers, or those of one agent. Returns 0. Raises InputError, CacheError."""
     with _cache(args) as cache:
-        # Calls go by the slug of a name, callers of the cache by whatever they like.
+        # Calls are stored under the slug of a name, those of other users of the cache under any name.
         names = {args.agent} if args.agent is None else {args.agent, agent_slug(args.agent)}
         removed = sum(cache.clear(name) for name in names)
     _show({"removed": removed}, args.json)
@@ -39,6 +41,7 @@ def clear(args: argparse.Namespace) -> int:
 
 
 def verify(args: argparse.Namespace) -> int:
+    """Checks every signature. Returns 0, or 1 if a wrong one is left. Raises InputError, CacheError."""
     with _cache(args) as cache:
         found = cache.verify(remove=args.remove)
         if not found:
@@ -47,7 +50,7 @@ def verify(args: argparse.Namespace) -> int:
     bad = found["forged"] + found["unreadable"]
     if bad > found["removed"]:
         streams.warn(
-            f"{pluralize(bad, 'entry', 'entries')} can't be trusted; they are never given out, and "
+            f"{pluralize(bad, 'entry', 'entries')} can't be trusted; they are never returned, and "
             "`claude-force cache verify --remove` removes them"
         )
         return 1
@@ -55,13 +58,14 @@ def verify(args: argparse.Namespace) -> int:
 
 
 def explain(args: argparse.Namespace) -> int:
+    """Shows why an answer is found or not. Returns 0. Raises InputError, CacheError."""
     from .orchestration import make_orchestrator
 
-    async def ask(task: str) -> Dict[str, Any]:
-        async with make_orchestrator(args, response_cache=_cache(args)) as running:
-            return await running.explain_miss(args.name, task, **call_options(args))
+    async def look_up(task: str) -> Dict[str, Any]:
+        async with make_orchestrator(args, response_cache=_cache(args)) as orchestrator:
+            return await orchestrator.explain_miss(args.name, task, **call_options(args))
 
-    found = signals.run(ask(read_task(args)))
+    found = signals.run(look_up(read_task(args)))
     if args.json:
         streams.write_json(found)
     else:

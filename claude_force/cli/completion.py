@@ -1,7 +1,7 @@
-"""Completion in the shell: the scripts, and the answer to what they ask at each press of the key.
+"""Shell completion: the scripts of `completion`, and the answers of `__complete` that they ask for.
 
-A script asks `claude-force __complete WORDS`, the last word being the one under the cursor, and is answered
-with lines of a word, a tab and its description; or with `:files` or `:folders`, which the shell knows itself.
+A script runs `claude-force __complete WORDS`; the last word is the one under the cursor. Each line of the
+answer is a word, a tab and its description, or `:files` or `:folders`, which the shell completes itself.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from .verbs import ROOT
 Offer = Tuple[str, str]
 
 _SHELLS = Path(__file__).parent / "shells"
-_LONGEST_DESCRIPTION = 70
+_MAX_DESCRIPTION = 70
 _PLAIN = re.compile(r"[\w.@%+:,/][\w.@%+:,/-]*")
 
 
 def show_script(args: argparse.Namespace) -> int:
-    """Prints the script of one shell."""
+    """Prints the completion script of a shell. Returns 0."""
     script = (_SHELLS / args.shell).read_text(encoding="utf-8")
     if args.json:
         streams.write_json({"success": True, "shell": args.shell, "script": script})
@@ -36,38 +36,38 @@ def show_script(args: argparse.Namespace) -> int:
 
 
 def complete(words: Sequence[str]) -> int:
-    """Prints what the last of `words` may become; nothing where the project can't be read."""
+    """Prints the completions of the last word. Returns 0, or 1 if the project can't be read."""
     try:
         for word, description in offers(words):
-            short = " ".join(description.split())[:_LONGEST_DESCRIPTION]
+            short = " ".join(description.split())[:_MAX_DESCRIPTION]
             streams.write_line(f"{word}\t{short}" if short else word)
     except InputError:
-        # Whoever presses a key has asked for nothing that could be answered with an error.
+        # An error message would break the line that is typed.
         return 1
     return 0
 
 
 def offers(words: Sequence[str]) -> Iterator[Offer]:
-    """What the last of `words` may become. Raises InputError for a project that can't be read."""
+    """Yields the completions of the last word. Raises InputError for a project that can't be read."""
     *before, typed = words or ("",)
-    place, stem = _Place(), ""
+    position, stem = _Position(), ""
     for word in before:
-        place.pass_by(word)
-    if place.option is not None:
+        position.advance(word)
+    if position.option is not None:
         typed = "" if typed == "=" else typed
     elif typed.startswith("--") and "=" in typed:
         name, _, typed = typed.partition("=")
-        place.pass_by(name)
+        position.advance(name)
         stem = f"{name}="
-    for word, description in place.offers(typed):
+    for word, description in position.offers(typed):
         if word.startswith(":"):
             yield word, description
         elif word.startswith(typed):
             yield stem + word, description
 
 
-class _Place:
-    """The place in a command line that its words have led to."""
+class _Position:
+    """How far the words of a command line have led."""
 
     def __init__(self) -> None:
         self._verb = ROOT
@@ -76,8 +76,8 @@ class _Place:
         # The option whose value comes next.
         self.option: Optional[Option] = None
 
-    def pass_by(self, word: str) -> None:
-        """Goes on by one word. For bash, `--option=value` is three of them."""
+    def advance(self, word: str) -> None:
+        """Advances by one word. For bash, `--option=value` is three words."""
         if self.option is not None:
             if word == "=":
                 return
@@ -133,6 +133,6 @@ class _Place:
                 yield agent["name"], registry.get_agent_info(agent["name"])["description"]
         if kind in ("workflows", "names"):
             for name in registry.list_workflows():
-                # A shell puts it on its command line as it is, and would obey what is in it.
+                # A shell puts it on its command line unquoted, and would obey special characters.
                 if _PLAIN.fullmatch(name):
                     yield name, "a workflow"

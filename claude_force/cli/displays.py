@@ -1,4 +1,4 @@
-"""The progress of a bulk run on stderr: a live display for a person, a line now and then for a log."""
+"""Shows the progress of bulk runs and workflows on stderr, live on a terminal."""
 
 from __future__ import annotations
 
@@ -22,22 +22,29 @@ from .logs import is_verbose
 from .render import format_cost
 
 _FRAME_SECONDS = 0.25
-# Seconds between two lines of a log, by the time that the run has taken: few lines also for a long run.
+# Seconds between two lines of a log, by the age of the run: a long run does not fill its log.
 _LINE_SECONDS = ((60.0, 10.0), (600.0, 30.0), (float("inf"), 60.0))
-_WINDOW_SECONDS = 30.0
-_ERROR_LINES = 3
+# Rates are averages over this time.
+_RATE_SECONDS = 30.0
+_MAX_ERROR_LINES = 3
 _BAR_CELLS = 24
-_KINDS = ("requests", "tokens in", "tokens out")
+_RATE_UNITS = ("requests", "tokens in", "tokens out")
 
 
 class ProgressDisplay:
-    """Follows the events of a run.
+    """The progress of a bulk run: live on a terminal, else a line from time to time.
 
-    `load` returns the requests in flight; `kept` rows and `spent` USD were in the output before, `due` rows
-    are to be run. `under_way` is what rows are that were begun and have not ended.
+    Args:
+        load: returns the requests in flight and the limits.
+        kept: rows that were in the output before.
+        spent: USD that they cost.
+        pending: rows to be run.
+        in_flight_label: the word for rows that have begun and not ended.
+        now: a clock in seconds.
 
     Attributes:
-        failures: errors of rows that failed; `retries`: errors after which an attempt followed.
+        failures: errors of rows that failed.
+        retries: errors of attempts that were followed by another one.
     """
 
     def __init__(
@@ -45,31 +52,31 @@ class ProgressDisplay:
         load: Callable[[], Optional[Load]],
         kept: int,
         spent: float,
-        due: Optional[int] = None,
+        pending: Optional[int] = None,
         quiet: bool = False,
-        under_way: str = "in flight",
+        in_flight_label: str = "in flight",
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._load, self._kept, self._spent, self._under_way = load, kept, spent, under_way
-        # Log lines would tear a live display to pieces.
-        self._live = sys.stderr.isatty() and not (quiet or streams.is_quiet() or is_verbose())
-        # Not later: what rich puts in the place of stderr names no encoding.
+        self._load, self._kept, self._spent, self._in_flight_label = load, kept, spent, in_flight_label
+        # Log lines would break a live display.
+        self._is_live = sys.stderr.isatty() and not (quiet or streams.is_quiet() or is_verbose())
+        # Looked up now: rich replaces stderr by an object without an encoding.
         self._full, self._empty = ("█", "░") if streams.can_encode("█░", sys.stderr) else ("#", "-")
         self._now, self._began = now, now()
-        self.progress = Progress(total=due)
+        self.progress = Progress(total=pending)
         self.failures, self.retries = ErrorSummary(), ErrorSummary()
         # Rows that a stop left unsent have neither ended nor failed.
         self._unsent = 0
-        self._pause = ""
+        self._pause_reason = ""
         self._samples: Deque[Tuple[float, Tuple[int, int, int]]] = deque([(self._began, (0, 0, 0))])
 
     def on_event(self, event: Event) -> None:
-        """To be given to the run."""
+        """Takes an event of the run."""
         self.progress = event.progress
         if isinstance(event, Retried):
             self.retries.add(event.index + 1, event.error)
         elif isinstance(event, Paused):
-            self._pause = (
+            self._pause_reason = (
                 f"all requests wait for {format_duration(event.seconds)}: {for_shell(event.error.message)}"
             )
         elif isinstance(event, Finished) and is_unsent(event.result):
@@ -78,8 +85,8 @@ class ProgressDisplay:
             self.failures.add(event.index + 1, event.result.error)
 
     async def show(self) -> None:
-        """Until it is cancelled: live where the terminal can be drawn on, else in lines."""
-        if self._live:
+        """Shows the progress until it is cancelled."""
+        if self._is_live:
             await self._show_live()
         while True:
             passed = self._now() - self._began
@@ -92,26 +99,23 @@ class ProgressDisplay:
 
         console = Console(stderr=True)
         if console.is_dumb_terminal:
-            # There, rich draws nothing before the end.
+            # rich would draw nothing before the end.
             return
         with Live(console=console, auto_refresh=False, transient=True) as live:
             while True:
-                live.update(self._drawn(), refresh=True)
+                live.update(self.drawn(), refresh=True)
                 await asyncio.sleep(_FRAME_SECONDS)
 
-    def _drawn(self) -> Any:
-        """The display as a renderable, a line of it never longer than the terminal."""
+    def drawn(self) -> Any:
+        """Returns the live display for rich. Its lines are cut at the width of the terminal."""
         from rich.text import Text
 
-        errors = [*self.failures.lines(_ERROR_LINES), *self._retried()]
-        paused = [self._pause] if self._pause and self._paused() else []
-        marked = [f"  ! {streams.one_line(one)}" for one in (*paused, *errors)]
+        retries = [f"tried again: {line}" for line in self.retries.lines(1)]
+        pause = [self._pause_reason] if self._pause_reason and self._paused_seconds() else []
+        notes = (*pause, *self.failures.lines(_MAX_ERROR_LINES), *retries)
         first, *more = self.lines()
-        lines = [f"{self._bar()}{first}", *more, *marked]
+        lines = [f"{self._bar()}{first}", *more, *(f"  ! {streams.one_line(one)}" for one in notes)]
         return Text("\n".join(lines), no_wrap=True, overflow="ellipsis")
-
-    def _retried(self) -> List[str]:
-        return [f"tried again: {line}" for line in self.retries.lines(1)]
 
     def _bar(self) -> str:
         share = self._share()
@@ -121,7 +125,7 @@ class ProgressDisplay:
         return self._full * cells + self._empty * (_BAR_CELLS - cells) + " "
 
     def _share(self) -> Optional[float]:
-        """Rows that have ended, of all; None where their number is not known."""
+        """Returns the share of rows that have ended; None if the number of rows is unknown."""
         total = self.progress.total
         if total is None or not self._kept + total:
             return None
@@ -131,88 +135,104 @@ class ProgressDisplay:
         return self._kept + self.progress.done - self._unsent
 
     def lines(self) -> List[str]:
-        """Time, rows, money, speed."""
-        now = self.progress
+        """Returns the lines about time, rows, cost and rates."""
+        progress = self.progress
         share = self._share()
         # Rounded down: 100 % means all of them.
         percent = "" if share is None else f"{int(share * 100)} %, "
-        return [f"{percent}{self._time(now)}", self._rows(now), self._money(now), self._speed(now)]
+        return [
+            f"{percent}{self._time(progress)}",
+            self._rows(progress),
+            self._cost(progress),
+            self._rates(progress),
+        ]
 
-    def _rows(self, now: Progress) -> str:
-        total = "" if now.total is None else f" of {self._kept + now.total:,}"
-        text = (
-            f"{self._done():,}{total} rows done, {now.failed - self._unsent:,} failed, {now.cached:,} cached"
-        )
-        return f"{text}, {self._in_flight(now)}"
+    def _rows(self, progress: Progress) -> str:
+        total = "" if progress.total is None else f" of {self._kept + progress.total:,}"
+        failed = progress.failed - self._unsent
+        counts = f"{self._done():,}{total} rows done, {failed:,} failed, {progress.cached:,} cached"
+        return f"{counts}, {self._in_flight(progress)}"
 
-    def _in_flight(self, now: Progress) -> str:
+    def _in_flight(self, progress: Progress) -> str:
         load = self._load()
-        # A row whose answer is being kept is still in flight for the run.
-        on_wire = now.in_flight if load is None else load.under_way
-        text = f"{on_wire:,} {self._under_way}"
-        # A limit that was lowered just now is below what was sent before.
-        if load is not None and on_wire <= load.window:
+        # For the run, a row whose answer is being cached is still in flight.
+        in_flight = progress.in_flight if load is None else load.under_way
+        text = f"{in_flight:,} {self._in_flight_label}"
+        # A limit may just have been lowered below what was sent before.
+        if load is not None and in_flight <= load.window:
             text += f" (max {load.window:,})"
-        paused = self._paused()
+        paused = self._paused_seconds()
         return f"{text}, paused for {format_duration_coarse(paused)}" if paused else text
 
-    def _paused(self) -> float:
+    def _paused_seconds(self) -> float:
         load = self._load()
         return 0.0 if load is None else load.paused or 0.0
 
-    def _time(self, now: Progress) -> str:
-        passed = self._now() - self._began
-        left = self._seconds_left(now, passed)
-        return f"{format_duration_coarse(passed)} elapsed" + (
+    def _time(self, progress: Progress) -> str:
+        elapsed = self._now() - self._began
+        left = self._seconds_left(progress, elapsed)
+        return f"{format_duration_coarse(elapsed)} elapsed" + (
             "" if left is None else f", {format_duration_coarse(left)} left"
         )
 
-    def _seconds_left(self, now: Progress, passed: float) -> Optional[float]:
-        # What is left is not run once the run is being stopped.
-        if now.seconds_left is None or self._unsent:
+    def _seconds_left(self, progress: Progress, elapsed: float) -> Optional[float]:
+        # A run that is being stopped does not run what is left.
+        if progress.seconds_left is None or self._unsent:
             return None
-        # Judged when the last event came. Once that time is over, the judgement was wrong.
-        left = now.seconds_left - max(0.0, passed - now.elapsed)
+        # Estimated at the last event. An estimate that has run out was wrong, and is not shown.
+        left = progress.seconds_left - max(0.0, elapsed - progress.elapsed)
         return left if left > 0 else None
 
-    def _money(self, now: Progress) -> str:
-        cost = f"{format_usd(self._spent + now.cost)} so far"
-        if now.cost_expected is not None and not self._unsent:
-            cost += f", about {format_usd(self._spent + now.cost_expected)} in all"
-        if now.unpriced:
-            cost += f", {pluralize(now.unpriced, 'answer')} of unknown price"
+    def _cost(self, progress: Progress) -> str:
+        cost = f"{format_usd(self._spent + progress.cost)} so far"
+        if progress.cost_expected is not None and not self._unsent:
+            cost += f", about {format_usd(self._spent + progress.cost_expected)} in all"
+        if progress.unpriced:
+            cost += f", {pluralize(progress.unpriced, 'answer')} of unknown price"
         return cost
 
-    def _speed(self, now: Progress) -> str:
-        load, rates = self._load(), self._per_minute(now)
+    def _rates(self, progress: Progress) -> str:
+        load, rates = self._load(), self._per_minute(progress)
         limits = load.limits if load else (None, None, None)
         parts = [
             f"{_compact(rate)}{'' if limit is None else f' of {_compact(limit)}'} {kind}"
-            for rate, limit, kind in zip(rates, limits, _KINDS)
+            for rate, limit, kind in zip(rates, limits, _RATE_UNITS)
         ]
         return f"per minute: {', '.join(parts)}"
 
-    def _per_minute(self, now: Progress) -> List[float]:
-        counts = (now.attempts, now.input_tokens, now.output_tokens)
+    def _per_minute(self, progress: Progress) -> List[float]:
+        counts = (progress.attempts, progress.input_tokens, progress.output_tokens)
         self._samples.append((self._now(), counts))
-        while self._samples[-1][0] - self._samples[0][0] > _WINDOW_SECONDS:
+        while self._samples[-1][0] - self._samples[0][0] > _RATE_SECONDS:
             self._samples.popleft()
         since, before = self._samples[0]
         passed = self._samples[-1][0] - since
         return [(new - old) / passed * 60 if passed else 0.0 for new, old in zip(counts, before)]
 
 
-# Columns from which on there is room for the names of agents.
-_ROOMY = 60
-_BLANKS = {ord(char): " " for char in "\n\r\t\v\f"}
+def _compact(value: float) -> str:
+    """Returns a count in few characters: "1.5", "980", "12k", "1.2M"."""
+    for size, unit in ((1e6, "M"), (1e3, "k")):
+        # Compared as it is rounded: 999,999 is 1M, not 1000k.
+        if value >= 9.995 * size:
+            return f"{value / size:,.0f}{unit}"
+        if value >= 0.9995 * size:
+            return f"{value / size:.1f}".replace(".0", "") + unit
+    # A limit of 1.5 per minute is not 2.
+    return f"{value:.1f}".replace(".0", "") if value < 10 else f"{value:,.0f}"
+
+
+# Narrower terminals don't show the names of agents.
+_MIN_COLUMNS_FOR_AGENTS = 60
+_LINE_BREAKS = {ord(char): " " for char in "\n\r\t\v\f"}
 
 
 class WorkflowDisplay:
-    """A line for each step that has begun or ended, drawn anew at each change and each second."""
+    """The steps of a workflow, live on a terminal: a line for each step that has begun."""
 
     def __init__(self, name: str, as_json: bool) -> None:
         self._name = name
-        # What is logged of each step would tear it to pieces.
+        # Log lines would break a live display.
         self._is_live = sys.stderr.isatty() and not (as_json or streams.is_quiet() or is_verbose())
         self._events: Dict[str, StepEvent] = {}
         self._began: Dict[str, float] = {}
@@ -238,7 +258,7 @@ class WorkflowDisplay:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """For as long as something else is printed."""
+        """Removes the display while something else is printed."""
         self.__exit__()
         try:
             yield
@@ -246,7 +266,7 @@ class WorkflowDisplay:
             self.__enter__()
 
     def on_step(self, event: StepEvent) -> None:
-        """To be given to the run."""
+        """Takes an event of the workflow."""
         self._events[event.step] = event
         self._began.setdefault(event.step, time.monotonic())
 
@@ -257,20 +277,21 @@ class WorkflowDisplay:
         return Text("\n".join(self.lines(width, height)), no_wrap=True, overflow="ellipsis")
 
     def lines(self, width: int, height: int) -> List[str]:
-        """The whole, then the steps. Where there is no room for all, those that have ended longest ago are
-        left out; where it is narrow, the names of agents."""
+        """Returns a line about the run and one per step; if there are too many, without the oldest."""
         now = time.monotonic()
-        rows = [self._row(event, now, width >= _ROOMY) for event in self._shown(max(1, height - 3))]
+        shown = self._newest(max(1, height - 3))
+        rows = [self._row(event, now, width >= _MIN_COLUMNS_FOR_AGENTS) for event in shown]
         hidden = len(self._events) - len(rows)
         more = [f"  and {pluralize(hidden, 'step')} before"] if hidden else []
         head = f"{self._name}: {format_duration_coarse(now - self._start)}, {self._cost()} so far"
-        # Names and reasons are the project's: nothing of them may be an order, or take a second line.
-        return [_on_one_line(line) for line in (head, *more, *rows)]
+        # Names and reasons come from the project: no control characters, no second line.
+        return [streams.strip_control_chars(one.translate(_LINE_BREAKS)) for one in (head, *more, *rows)]
 
-    def _shown(self, most: int) -> List[StepEvent]:
+    def _newest(self, limit: int) -> List[StepEvent]:
+        """Returns at most `limit` steps; drops those first that ended first."""
         ended = [event for event in self._events.values() if event.result is not None]
-        dropped = {event.step for event in ended[: max(0, len(self._events) - most)]}
-        return [event for event in self._events.values() if event.step not in dropped][-most:]
+        dropped = {event.step for event in ended[: max(0, len(self._events) - limit)]}
+        return [event for event in self._events.values() if event.step not in dropped][-limit:]
 
     def _cost(self) -> str:
         ended = [event.result for event in self._events.values() if event.result is not None]
@@ -280,20 +301,16 @@ class WorkflowDisplay:
         width = max(len(one) for one in self._events)
         agents = max(len(one.agent) for one in self._events.values())
         agent = f"{event.agent.ljust(agents)}  " if with_agent else ""
-        return f"  {event.step.ljust(width)}  {agent}{self._told(event, now)}"
+        return f"  {event.step.ljust(width)}  {agent}{self._state(event, now)}"
 
-    def _told(self, event: StepEvent, now: float) -> str:
+    def _state(self, event: StepEvent, now: float) -> str:
         result = event.result
         if result is None:
             return f"running, {_parts(event)}{format_duration_coarse(now - self._began[event.step])}"
         if result.began is None or result.ended is None:
             return f"skipped: {result.reason}"
-        took = format_duration(result.ended - result.began)
-        return f"{result.status}, {_parts(event)}{took}, {format_cost(result.cost)}"
-
-
-def _on_one_line(text: str) -> str:
-    return streams.strip_control_chars(text.translate(_BLANKS))
+        duration = format_duration(result.ended - result.began)
+        return f"{result.status}, {_parts(event)}{duration}, {format_cost(result.cost)}"
 
 
 def _parts(event: StepEvent) -> str:
@@ -301,15 +318,3 @@ def _parts(event: StepEvent) -> str:
         return ""
     failed = f", {event.failed} failed" if event.failed else ""
     return f"{event.done} of {pluralize(event.parts, 'part')}{failed}, "
-
-
-def _compact(value: float) -> str:
-    """A count in few characters: "1.5", "980", "12k", "1.2M"."""
-    for size, unit in ((1e6, "M"), (1e3, "k")):
-        # As it is rounded: 999,999 is 1M and not 1000k.
-        if value >= 9.995 * size:
-            return f"{value / size:,.0f}{unit}"
-        if value >= 0.9995 * size:
-            return f"{value / size:.1f}".replace(".0", "") + unit
-    # A limit of 1.5 a minute is not 2.
-    return f"{value:.1f}".replace(".0", "") if value < 10 else f"{value:,.0f}"

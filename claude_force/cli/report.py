@@ -1,4 +1,4 @@
-"""`report`: the ledger as one HTML file."""
+"""`report`: writes the ledger as one HTML file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NAME = "report.html"
 
 
 def report(args: argparse.Namespace) -> int:
-    """Returns 0, or 1 where there is nothing to report. Raises InputError."""
+    """Writes a report. Returns 0, or 1 if there is nothing to report. Raises InputError."""
     since = parse_since(time.time(), args.hours, args.since)
     folder = find_sources(args.config, Path.cwd()).ledger
     target = Path(args.output) if args.output else folder / _NAME
@@ -30,31 +30,28 @@ def report(args: argparse.Namespace) -> int:
     if chosen.skipped:
         streams.warn(f"{pluralize(chosen.skipped, 'line')} of the ledger could not be read")
     if not chosen.rows:
-        streams.error(f"no executions are recorded in {folder} {_where(args)}", args.json)
+        is_bounded = args.hours is not None or args.since is not None
+        hint = "for that time; leave out --hours or --since" if is_bounded else "yet; run an agent first"
+        streams.error(f"no executions are recorded in {folder} {hint}", args.json)
         return 1
     made = build_report(chosen.rows, chosen.scope)
-    octets = _write(target, made.html)
+    size = _write(target, made.html)
     if args.json:
         fields = {
             "report": str(target),
-            "bytes": octets,
+            "bytes": size,
             "scope": chosen.scope,
             "skipped_lines": chosen.skipped,
         }
         streams.write_json({"success": True, **fields, "totals": made.metrics.as_dict()})
     else:
         streams.write_line(str(target))
-        streams.status(f"{chosen.scope}: {_totals(made.metrics)}; {format_bytes(octets)}")
+        streams.status(f"{chosen.scope}: {_totals(made.metrics)}; {format_bytes(size)}")
     return 0
 
 
-def _where(args: argparse.Namespace) -> str:
-    bounded = args.hours is not None or args.since is not None
-    return "for that time; leave out --hours or --since" if bounded else "yet; run an agent first"
-
-
 def _write(target: Path, html: str) -> int:
-    """Returns its bytes. Raises InputError."""
+    """Returns the size in bytes. Raises InputError."""
     data = html.encode("utf-8")
     try:
         replace_output(target, data)

@@ -10,7 +10,19 @@ import time
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Callable, Coroutine, Iterator, List, Optional, Tuple, TypeVar, cast
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterator,
+    List,
+    Optional,
+    Tuple,
+    TypeVar,
+    cast,
+)
 
 from .interrupts import exit_now, handle_ctrl_c
 
@@ -110,6 +122,36 @@ def run(work: Coroutine[Any, Any, T], may_exit: Callable[[], bool] = _always) ->
     if is_interrupted:
         raise KeyboardInterrupt
     return cast("T", result)
+
+
+async def run_beside(work: Coroutine[Any, Any, T], *others: Callable[[], Awaitable[None]]) -> T:
+    """Awaits `work` while the others run, and cancels those when it ends.
+
+    An error of the others, such as a display's, is logged: it ends no work that is paid for.
+    """
+    import logging
+
+    from anyio import CancelScope
+
+    from ..engine.task_group import TaskGroup
+
+    scopes = [CancelScope() for _ in others]
+
+    async def run_in(scope: CancelScope, other: Callable[[], Awaitable[None]]) -> None:
+        with scope:
+            try:
+                await other()
+            except Exception as error:
+                logging.getLogger(__name__).warning("%s: %s", type(error).__name__, error)
+
+    async with TaskGroup() as group:
+        for scope, other in zip(scopes, others):
+            group.start_soon(run_in, scope, other)
+        try:
+            return await work
+        finally:
+            for scope in scopes:
+                scope.cancel()
 
 
 @contextmanager
