@@ -505,7 +505,7 @@ class TestDoctor:
         checks = json.loads(capsys.readouterr().out)["checks"]
         (found,) = [one for one in checks if "has no model" in one["text"]]
         assert (found["name"], found["state"]) == ("model", "problem")
-        assert "'claude-sonnet-5-5'; it is what " in found["text"]
+        assert "'claude-sonnet-5-5'; it is the model of " in found["text"]
         assert MODELS["bedrock"] in found["advice"]
 
     def test_ignores_aliases_without_cloud(self, aliases):

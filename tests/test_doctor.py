@@ -7,12 +7,11 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from importlib import metadata
 
 import pytest
 
-from claude_force.cli import machine_checks as machine
 from claude_force.cli.main import main
-from claude_force.storage import secret
 from claude_force.testing import RateLimit, faults
 
 
@@ -42,6 +41,19 @@ def checks(healthy, capsys):
     return run
 
 
+def without_file_space(*arguments):
+    """Runs a command that can't write a byte to a file."""
+    import resource
+
+    return subprocess.run(
+        [sys.executable, "-m", "claude_force", *arguments],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
 def agent(project, name, text):
     (project / ".claude" / "agents" / f"{name}.md").write_text(text)
 
@@ -63,7 +75,7 @@ class TestHome:
             state, text, advice = checks("--offline")[0]["cache"]
         finally:
             clean_environment.chmod(0o700)
-        assert (state, text) == ("problem", "it can't be used, so that every answer is paid for")
+        assert (state, text) == ("problem", "it can't be used: every answer is paid for")
         assert f"{clean_environment} can't be written" in advice
 
     def test_that_may_not_be_looked_into_keeps_no_answers(self, checks, clean_environment, monkeypatch):
@@ -83,21 +95,15 @@ class TestHome:
         (clean_environment / ".claude").write_text("")
         assert checks("--offline")[0]["cache"][0] == "problem"
 
-    def test_on_a_full_disk_keeps_no_answers(self, checks, clean_environment, monkeypatch, capsys):
+    @pytest.mark.skipif(sys.platform == "win32", reason="limits of processes are POSIX's")
+    def test_full_disk_is_a_problem(self, healthy, clean_environment):
         (clean_environment / ".claude" / "cache").mkdir(parents=True)
-
-        def full(*_):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-        # The first that is written is the secret.
-        monkeypatch.setattr(secret, "open_private", full)
-        assert checks("--offline")[0]["cache"] == (
-            "problem",
-            "it can't be used, so that every answer is paid for",
-            "No space left on device",
-        )
-        assert main(["cache", "stats"]) == 2
-        assert "The cache can't be opened: No space left on device." in capsys.readouterr().err
+        done = without_file_space("doctor", "--offline")
+        assert "cache        it can't be used: every answer is paid for\n" in done.stdout
+        assert "File too large" in done.stdout
+        done = without_file_space("cache", "stats")
+        assert done.returncode == 2
+        assert "The cache can't be opened: File too large." in done.stderr
 
 
 class TestEndpoint:
@@ -176,15 +182,21 @@ class TestEndpoint:
 
 class TestMachine:
     def test_a_python_that_nobody_tried_is_a_warning(self, checks, monkeypatch):
-        monkeypatch.setattr(machine, "_NEWEST_TRIED", (3, 7))
+        monkeypatch.setattr(sys, "version_info", (3, 99, 0, "final", 0))
         found, code = checks("--offline")
         assert (code, found["python"][0]) == (0, "warning")
-        assert "the newest that was is 3.7" in found["python"][2]
+        assert "the newest tested is 3.13" in found["python"][2]
 
     @pytest.mark.parametrize("missing", ["anthropic", "aiohttp"])
     def test_missing_package_is_named(self, checks, monkeypatch, missing):
-        there = machine._version
-        monkeypatch.setattr(machine, "_version", lambda name: None if name == missing else there(name))
+        version = metadata.version
+
+        def without(name):
+            if name == missing:
+                raise metadata.PackageNotFoundError(name)
+            return version(name)
+
+        monkeypatch.setattr(metadata, "version", without)
         found, code = checks("--offline")
         assert (code, found["sdk"]) == (
             1,
@@ -238,7 +250,7 @@ class TestFiles:
         agent(healthy, "old", "---\nname: old\nmodel: claude-3-opus-20240229\n---\nYou are old.\n")
         found, code = checks("--offline")
         assert (found["model"][0], code) == ("problem", 1)
-        assert "old asks for" in found["model"][1]
+        assert "it is the model of old" in found["model"][1]
         assert "claude-opus-5-5" in found["model"][2]
 
     def test_a_folder_without_agents_is_told_of_init(self, tmp_path_factory, monkeypatch, capsys):
@@ -258,7 +270,7 @@ class TestCache:
         found, code = checks("--offline")
         assert code == 0
         assert found["cache"][1].startswith("1 answer")
-        assert "all 1 that were checked hold" in found["signatures"][1]
+        assert "all 1 that were checked are valid" in found["signatures"][1]
 
     def test_a_forged_entry_is_a_problem_and_stays_for_verify(self, checks, folder):
         with closing(sqlite3.connect(str(folder / "answers-1.db"))) as db:
@@ -283,7 +295,7 @@ class TestCache:
 
     def test_none_is_made_where_there_is_none(self, checks, clean_environment):
         found, _ = checks("--offline")
-        assert "nothing is kept yet" in found["cache"][1]
+        assert "no answers yet" in found["cache"][1]
         assert not (clean_environment / ".claude").exists()
 
 

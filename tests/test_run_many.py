@@ -529,8 +529,8 @@ class TestResume:
 @pytest.mark.skipif(sys.platform != "linux", reason="only there a name may be any bytes")
 def test_a_durable_run_is_noted_for_an_output_whose_name_is_not_utf_8(project):
     output = Path(os.fsdecode(b"caf\xe9.jsonl"))
-    run = run_id_for(output, ["run", "many"], afresh=False)
-    assert run_id_for(output, ["run", "many"], afresh=False) == run
+    run = run_id_for(output, ["run", "many"], is_new=False)
+    assert run_id_for(output, ["run", "many"], is_new=False) == run
     assert run_id_for(output, ["run", "many"], afresh=True) != run
 
 

@@ -1,4 +1,4 @@
-"""`doctor`: what is wrong here, and what mends it."""
+"""`doctor`: checks the machine, the project and the endpoint, and says what to do about each problem."""
 
 from __future__ import annotations
 
@@ -21,67 +21,69 @@ from .machine_checks import OK, PROBLEM, WARNING, CheckResult
 
 
 def doctor(args: argparse.Namespace) -> int:
-    """Returns 0, or 1 where something is a problem."""
-    found: List[CheckResult] = []
-    for finding in _checked(args):
-        found.append(finding)
+    """Runs all checks. Returns 0, or 1 if one is a problem."""
+    results: List[CheckResult] = []
+    for result in _run_checks(args):
+        results.append(result)
         if not args.json:
-            _show(finding)
-    problems = sum(one.state == PROBLEM for one in found)
+            _show(result)
+    problems = sum(one.state == PROBLEM for one in results)
     if args.json:
-        checks = [one._asdict() for one in found]
+        checks = [one._asdict() for one in results]
         streams.write_json({"success": not problems, "problems": problems, "checks": checks})
     else:
-        warnings = sum(one.state == WARNING for one in found)
+        warnings = sum(one.state == WARNING for one in results)
         streams.write_line(f"{pluralize(problems, 'problem')}, {pluralize(warnings, 'warning')}")
     return 1 if problems else 0
 
 
-def _checked(args: argparse.Namespace) -> Iterator[CheckResult]:
+def _run_checks(args: argparse.Namespace) -> Iterator[CheckResult]:
     yield machine.python()
     yield machine.sdk()
-    yield from _of_project(args)
+    yield from _check_project(args)
     yield from machine.cache()
     if args.offline:
         yield machine.credentials()
         return
-    from .endpoint_checks import endpoint
+    from .endpoint_checks import check_endpoint
 
     try:
         model = resolve_model(call=args.model, agent=None)
     except InvalidOptionError as error:
-        yield CheckResult("endpoint", PROBLEM, f"it was not asked, as there is no model to ask for: {error}")
+        yield CheckResult(
+            "endpoint", PROBLEM, f"it was not checked, as there is no model to ask for: {error}"
+        )
         return
     with render.Spinner("asking the endpoint", args.json):
-        found = endpoint(model, args.send)
-    yield from found
+        results = check_endpoint(model, args.send)
+    yield from results
 
 
-def _of_project(args: argparse.Namespace) -> Iterator[CheckResult]:
+def _check_project(args: argparse.Namespace) -> Iterator[CheckResult]:
     try:
         registry = Registry(args.config)
-        yield from project(registry)
+        yield from _project(registry)
     except ConfigurationError as error:
-        yield CheckResult("project", PROBLEM, str(error), "Nothing of it can be run before that.")
+        yield CheckResult("project", PROBLEM, str(error), "No agent can be run before that is corrected.")
         return
     yield machine.metrics(registry.ledger)
 
 
-def _show(finding: CheckResult) -> None:
-    streams.write_line(f"{finding.state:8} {finding.name:12} {streams.one_line(finding.text)}")
-    if finding.advice:
-        streams.write_line(f"{'':21} {streams.one_line(finding.advice)}")
+def _show(result: CheckResult) -> None:
+    streams.write_line(f"{result.state:8} {result.name:12} {streams.one_line(result.text)}")
+    if result.advice:
+        streams.write_line(f"{'':21} {streams.one_line(result.advice)}")
 
 
 _STATES = {"problem": PROBLEM, "warning": WARNING, "note": OK}
-# Agents that one finding names.
-_MOST_NAMED = 5
-# Faults of workflows, after which no further one is checked: a hostile project may have any number.
-_MOST_OF_WORKFLOWS = 20
+# Agents that one result names.
+_MAX_NAMED = 5
+# Faults of workflows after which no more is checked: a hostile project may have any number.
+_MAX_WORKFLOW_FAULTS = 20
 
 
-def project(registry: Registry) -> Iterator[CheckResult]:
-    """Raises ConfigurationError for a claude.json that can't be read."""
+def _project(registry: Registry) -> Iterator[CheckResult]:
+    """Checks agents, workflows and models. Raises ConfigurationError for an unreadable claude.json."""
     agents, workflows = registry.agents(), registry.list_workflows()
     text = (
         f"{pluralize(len(agents), 'agent')} and {pluralize(len(workflows), 'workflow')} in {registry.folder}"
@@ -99,35 +101,35 @@ def project(registry: Registry) -> Iterator[CheckResult]:
 
 def _files(registry: Registry) -> Iterator[CheckResult]:
     for problem in registry.problems():
-        fault, _, mend = problem.reason.partition("; ")
-        # WorkerNotices among the agents are no fault of anybody's.
+        fault, _, advice = problem.reason.partition("; ")
+        # A note in the folder of agents is no fault.
         state = WARNING if problem.state == NOTE else PROBLEM
-        yield CheckResult("agent", state, f"{problem.name} ({problem.file}): {fault}", _sentence(mend))
+        yield CheckResult("agent", state, f"{problem.name} ({problem.file}): {fault}", _sentence(advice))
     for remark in registry.remarks():
-        fault, _, mend = remark.reason.partition("; ")
+        fault, _, advice = remark.reason.partition("; ")
         state = _STATES[remark.state]
-        yield CheckResult("agent", state, f"{remark.name} ({remark.file}): {fault}", _sentence(mend))
+        yield CheckResult("agent", state, f"{remark.name} ({remark.file}): {fault}", _sentence(advice))
 
 
 def _front_matter(agents: List[Agent]) -> Iterator[CheckResult]:
-    """The keys that have no effect here: each for itself where agents work otherwise for want of it."""
+    """Names the keys that have no effect; each in its own result if that changes what the agent does."""
     unused: Dict[Tuple[str, str], List[str]] = {}
-    shown: Dict[str, None] = {}
+    harmless: Dict[str, None] = {}
     for agent in agents:
         for key, meaning in unused_keys(agent).items():
             if changes_the_work(key, kind_of(agent)):
                 unused.setdefault((key, meaning), []).append(agent.name)
             else:
-                shown[key] = None
+                harmless[key] = None
     for (key, meaning), names in sorted(unused.items()):
         yield CheckResult("front matter", WARNING, f"{key} of {_several(names)} is not used: {meaning}")
-    if shown:
-        yield CheckResult("front matter", OK, f"of no effect here: {', '.join(sorted(shown))}")
+    if harmless:
+        yield CheckResult("front matter", OK, f"without effect here: {', '.join(sorted(harmless))}")
 
 
 def _several(names: List[str]) -> str:
-    more = len(names) - _MOST_NAMED
-    return ", ".join(names[:_MOST_NAMED]) + (f" and {pluralize(more, 'more', 'more')}" if more > 0 else "")
+    more = len(names) - _MAX_NAMED
+    return ", ".join(names[:_MAX_NAMED]) + (f" and {pluralize(more, 'more', 'more')}" if more > 0 else "")
 
 
 def _sentence(text: str) -> str:
@@ -135,14 +137,14 @@ def _sentence(text: str) -> str:
 
 
 def _workflows(workflows: Dict[str, Any], registry: Registry) -> Iterator[CheckResult]:
-    told = 0
+    count = 0
     for number, (name, written) in enumerate(workflows.items()):
-        if told >= _MOST_OF_WORKFLOWS:
+        if count >= _MAX_WORKFLOW_FAULTS:
             left = pluralize(len(workflows) - number, "workflow")
             yield CheckResult("workflow", WARNING, f"{left} not checked", "Correct those above first.")
             return
         for fault in faults(name, written, registry.get):
-            told += 1
+            count += 1
             yield CheckResult("workflow", PROBLEM, f"{name}: {fault}", "Correct it in claude.json.")
 
 
@@ -152,8 +154,8 @@ def _models(agents: List[Agent]) -> Iterator[CheckResult]:
     for agent in agents:
         if agent.wrong_model is not None:
             text = f"{agent.name} ({agent.file}) asks for {agent.wrong_model!r:.60}"
-            mend = "Write one id or alias in its front matter."
-            yield CheckResult("model", PROBLEM, f"{text}, which can't be the name of a model", mend)
+            advice = "Write one id or alias in its front matter."
+            yield CheckResult("model", PROBLEM, f"{text}, which can't be the name of a model", advice)
             continue
         try:
             wanted.setdefault(resolve_model(call=None, agent=agent.model), []).append(agent.name)
@@ -168,14 +170,14 @@ def _models(agents: List[Agent]) -> Iterator[CheckResult]:
             continue
         is_past = found.date is None or found.date < today
         when = "is retired" if is_past else f"retires on {found.date}"
-        text = f"{model} {when}; it is what {_several(names)} asks for"
+        text = f"{model} {when}; it is the model of {_several(names)}"
         yield CheckResult("model", PROBLEM if is_past else WARNING, text, f"Use {found.successor}.")
     if wanted and not any(map(retirement, wanted)):
         yield CheckResult("model", OK, ", ".join(sorted(wanted)))
 
 
 def _in_cloud(agents: List[Agent]) -> Iterator[CheckResult]:
-    """A cloud has names of its own for models, and nobody but the user knows which of them an alias means."""
+    """Checks models for a cloud, which has its own names; only the user knows which one an alias means."""
     if len(settings.clouds()) != 1:
         return
     from ..transport.services import CLOUDS
@@ -197,8 +199,8 @@ def _in_cloud(agents: List[Agent]) -> Iterator[CheckResult]:
         text = f"{variable} is not set, so that {cloud.title} is asked for {model} by {', '.join(names)}"
         state = PROBLEM if cloud.is_strange(model, None) else WARNING
         yield CheckResult(
-            "model", state, text, f"Set it to a name of {cloud.title}'s, such as {cloud.example}."
+            "model", state, text, f"Set it to a model name of {cloud.title}, such as {cloud.example}."
         )
     for model, names in strange.items():
-        text = f"{cloud.title} has no model {model!r}; it is what {', '.join(names)} asks for"
+        text = f"{cloud.title} has no model {model!r}; it is the model of {', '.join(names)}"
         yield CheckResult("model", PROBLEM, text, cloud.naming)

@@ -1,4 +1,4 @@
-"""Checks of where calls go: credentials, whether anybody answers there, and what limits the answer tells."""
+"""Checks of the endpoint: credentials, whether it answers, and the rate limits that it names."""
 
 from __future__ import annotations
 
@@ -24,35 +24,35 @@ from ..types import Call
 from . import signals
 from .machine_checks import OK, PROBLEM, WARNING, CheckResult
 
-_SILENCE_SECONDS = 15.0
-# What a server answers that has no such path, or not this model.
-_NOT_THERE = (404, 405, 501)
-_SHORT_ANSWER_TOKENS = 8
+_TIMEOUT_SECONDS = 15.0
+# Statuses of a server without this path or model.
+_NOT_FOUND_STATUSES = (404, 405, 501)
+_MAX_TOKENS = 8
 
 
-def endpoint(model: str, send: bool) -> List[CheckResult]:
-    """Asks for something that costs nothing; with `send`, also for a short answer, which is paid for."""
-    return signals.run(_Endpoint(model).checked(send))
+def check_endpoint(model: str, send: bool) -> List[CheckResult]:
+    """Sends a request that costs nothing; with `send`, also one for a short answer, which is paid for."""
+    return signals.run(_EndpointCheck(model).run(send))
 
 
-class _Endpoint:
+class _EndpointCheck:
     def __init__(self, model: str) -> None:
         self._model = model
         self._pool = LoopBoundPool(Clock())
-        self._settings = settings_now(Options(timeout_seconds=_SILENCE_SECONDS, max_retries=1))
+        self._settings = settings_now(Options(timeout_seconds=_TIMEOUT_SECONDS, max_retries=1))
 
     async def _sender(self) -> CallSender:
         return await self._pool.sender(self._settings, self._model)
 
-    async def checked(self, send: bool) -> List[CheckResult]:
-        """Nothing is asked of the endpoint without credentials."""
+    async def run(self, send: bool) -> List[CheckResult]:
+        """Sends nothing to the endpoint without credentials."""
         try:
             credentials = await self._credentials()
             if credentials.state != OK:
                 return [credentials]
-            found = [await self._reached(), *([await self._sent()] if send else [])]
-            found = [credentials, *_weighed(*found)]
-            return found if found[-1].state == PROBLEM else [*found, await self._limits(send)]
+            requests = [await self._probe(), *([await self._send()] if send else [])]
+            results = [credentials, *_judged(*requests)]
+            return results if results[-1].state == PROBLEM else [*results, await self._limits(send)]
         finally:
             await self._pool.close()
 
@@ -62,19 +62,19 @@ class _Endpoint:
         except AuthenticationError as error:
             return CheckResult("credentials", PROBLEM, error.message, for_shell(error.advice))
         except (InvalidOptionError, ConfigurationError) as error:
-            return CheckResult("credentials", PROBLEM, *_parted(error))
+            return CheckResult("credentials", PROBLEM, *_split_advice(error))
         except CallError as error:
             return CheckResult("credentials", WARNING, error.message, for_shell(error.advice))
         if settings.clouds():
             service = (await self._sender()).transport.service.title
-            return CheckResult("credentials", OK, f"found for {service}, in its own ways")
+            return CheckResult("credentials", OK, f"found for {service}")
         return CheckResult("credentials", OK, f"from {(*settings.credentials(), 'a profile of the SDK')[0]}")
 
-    async def _reached(self) -> CheckResult:
+    async def _probe(self) -> CheckResult:
         sender = await self._sender()
         service, url = sender.transport.service, sender.transport.base_url
         if not service.counts_tokens:
-            text = f"{url} was not asked: {service.title} answers nothing that is not paid for"
+            text = f"{url} was not asked: {service.title} has no request that is free"
             return CheckResult("endpoint", OK, text, "`claude-force doctor --send` sends a short request.")
         try:
             await sender.probe(self._model)
@@ -86,7 +86,7 @@ class _Endpoint:
                 for_shell(error.advice),
             )
         except CallError as error:
-            if error.status not in _NOT_THERE:
+            if error.status not in _NOT_FOUND_STATUSES:
                 return CheckResult("endpoint", PROBLEM, f"{url}: {error.message}", for_shell(error.advice))
             text = f"{url} answers, but counts no tokens for {self._model}: {error.message}"
             return CheckResult(
@@ -94,42 +94,44 @@ class _Endpoint:
             )
         return CheckResult("endpoint", OK, f"{url} answers for {self._model}")
 
-    async def _sent(self) -> CheckResult:
-        call = Call("doctor", (), "Say OK.", self._model, _SHORT_ANSWER_TOKENS)
+    async def _send(self) -> CheckResult:
+        call = Call("doctor", (), "Say OK.", self._model, _MAX_TOKENS)
         try:
             reply = await (await self._sender()).send(call)
         except CallError as error:
             return CheckResult("request", PROBLEM, error.message, for_shell(error.advice))
         except InvalidOptionError as error:
-            return CheckResult("request", PROBLEM, *_parted(error))
+            return CheckResult("request", PROBLEM, *_split_advice(error))
         return CheckResult("request", OK, f"{reply.model} answered, {reply.usage.total_tokens} tokens")
 
     async def _limits(self, sent: bool) -> CheckResult:
-        told = _told((await self._sender()).admission.load().limits)
-        if told:
-            return CheckResult("limits", OK, f"{told} a minute")
+        limits = _named((await self._sender()).admission.load().limits)
+        if limits:
+            return CheckResult("limits", OK, f"{limits} per minute")
         if sent:
             return CheckResult(
-                "limits", OK, "the endpoint tells none; --rpm and --tpm of `run many` set some"
+                "limits", OK, "the endpoint names none; set some with --rpm and --tpm of `run many`"
             )
-        return CheckResult("limits", OK, "told by real answers only: `doctor --send` asks for a short one")
+        return CheckResult(
+            "limits", OK, "unknown until the first answer: `doctor --send` requests a short one"
+        )
 
 
-def _weighed(reached: CheckResult, *sent: CheckResult) -> List[CheckResult]:
-    """A real answer weighs more than tokens that could not be counted."""
-    if reached.state == PROBLEM and sent and sent[0].state == OK:
-        advice = "It answers requests all the same; only tokens can't be counted there."
-        reached = CheckResult(reached.name, WARNING, reached.text, advice)
-    return [reached, *sent]
+def _judged(probed: CheckResult, *sent: CheckResult) -> List[CheckResult]:
+    """Makes a failed token count a warning if a real request was answered."""
+    if probed.state == PROBLEM and sent and sent[0].state == OK:
+        advice = "It answers requests; only its token count fails."
+        probed = CheckResult(probed.name, WARNING, probed.text, advice)
+    return [probed, *sent]
 
 
-def _parted(error: InputError) -> Tuple[str, str]:
-    """What is wrong, and the mend."""
+def _split_advice(error: InputError) -> Tuple[str, str]:
+    """Returns what is wrong, and what to do about it."""
     text = error.for_shell()
-    fault, _, mend = text.partition(". " if ". " in text else ": ")
-    return fault, f"{mend[:1].upper()}{mend[1:]}"
+    fault, _, advice = text.partition(". " if ". " in text else ": ")
+    return fault, f"{advice[:1].upper()}{advice[1:]}"
 
 
-def _told(limits: Rates) -> str:
+def _named(limits: Rates) -> str:
     named = zip(("requests", "input tokens", "output tokens"), limits)
     return ", ".join(f"{limit:,.0f} {kind}" for kind, limit in named if limit is not None)

@@ -1,4 +1,4 @@
-"""What one check found."""
+"""Checks of this machine: Python, packages, credentials, the cache, the ledger's folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,14 @@ OK, WARNING, PROBLEM = "ok", "warning", "problem"
 
 
 class CheckResult(NamedTuple):
-    """`state` is OK, WARNING for what may fail or mislead, PROBLEM for what does; `advice` is the mend."""
+    """What a check found.
+
+    Attributes:
+        name: what was checked.
+        state: OK, WARNING for what may fail or mislead, or PROBLEM for what will.
+        text: the fact.
+        advice: what to do about it; "" for nothing.
+    """
 
     name: str
     state: str
@@ -24,25 +31,25 @@ class CheckResult(NamedTuple):
     advice: str = ""
 
 
-_NEWEST_TRIED = (3, 13)
-# So many signatures are checked in a moment; `cache verify` checks all.
-_SAMPLE = 1000
-_NO_CACHE = "it can't be used, so that every answer is paid for"
+_NEWEST_TESTED = (3, 13)
+# This many signatures take a moment; `cache verify` checks all.
+_MAX_SIGNATURES = 1000
+_NO_CACHE = "it can't be used: every answer is paid for"
 
 
 def python() -> CheckResult:
-    """Which Python runs this."""
+    """Checks the version of Python."""
     text = f"claude-force {__version__} on Python {platform.python_version()} ({sys.executable})"
-    if sys.version_info[:2] > _NEWEST_TRIED:
-        newest = ".".join(map(str, _NEWEST_TRIED))
+    if sys.version_info[:2] > _NEWEST_TESTED:
+        newest = ".".join(map(str, _NEWEST_TESTED))
         return CheckResult(
-            "python", WARNING, text, f"It was not tried on this one; the newest that was is {newest}."
+            "python", WARNING, text, f"It is not tested on this version; the newest tested is {newest}."
         )
     return CheckResult("python", OK, text)
 
 
 def sdk() -> CheckResult:
-    """Which SDK calls are made with. It is not imported."""
+    """Checks the packages that send calls, without importing them."""
     found = {name: _version(name) for name in ("anthropic", "aiohttp")}
     for name, version in found.items():
         if version is None:
@@ -60,18 +67,18 @@ def _version(package: str) -> Optional[str]:
 
 
 def credentials() -> CheckResult:
-    """What the environment has of them; what else the SDK finds, only the SDK knows."""
+    """Checks the credentials of the environment; only the SDK knows what else it finds."""
     clouds = settings.clouds()
     if clouds:
-        return _of_clouds(clouds)
+        return _cloud_credentials(clouds)
     names = settings.credentials()
     if names:
         return CheckResult("credentials", OK, f"from {names[0]}")
     advice = "Run: export ANTHROPIC_API_KEY=..., unless a profile of the SDK has them."
-    return CheckResult("credentials", WARNING, "none are in the environment", advice)
+    return CheckResult("credentials", WARNING, "none in the environment", advice)
 
 
-def _of_clouds(clouds: Tuple[str, ...]) -> CheckResult:
+def _cloud_credentials(clouds: Tuple[str, ...]) -> CheckResult:
     switches = " and ".join(map(settings.cloud_switch, clouds))
     if len(clouds) > 1:
         return CheckResult("credentials", PROBLEM, f"{switches} are both set", "Unset one of them.")
@@ -81,20 +88,20 @@ def _of_clouds(clouds: Tuple[str, ...]) -> CheckResult:
         return CheckResult(
             "credentials", PROBLEM, f"{switches} is set without {' and '.join(missing)}", advice
         )
-    return CheckResult("credentials", OK, f"{switches} is set: those of that cloud, found in its own ways")
+    return CheckResult("credentials", OK, f"{switches} is set: those of that cloud are used")
 
 
 def cache() -> Iterator[CheckResult]:
-    """Whether the cache can be used, and whether the signatures of its latest entries hold."""
+    """Checks whether the cache can be used, and the signatures of its latest entries."""
     folder = settings.user_folder() / "cache"
     if _existing(folder) != folder:
-        yield _future(folder)
+        yield _new_cache(folder)
         return
     from ..response_cache import ResponseCache
 
     try:
         with ResponseCache() as opened:
-            stats, checked = opened.get_stats(), opened.verify(most=_SAMPLE)
+            stats, checked = opened.get_stats(), opened.verify(most=_MAX_SIGNATURES)
     except (CacheError, OSError) as error:
         yield CheckResult("cache", PROBLEM, _NO_CACHE, getattr(error, "strerror", None) or str(error))
         return
@@ -106,21 +113,21 @@ def cache() -> Iterator[CheckResult]:
     yield _signatures(checked)
 
 
-def _future(folder: Path) -> CheckResult:
+def _new_cache(folder: Path) -> CheckResult:
     existing = _existing(folder)
-    if _takes_files(existing):
-        return CheckResult("cache", OK, f"nothing is kept yet; {folder} is made at the first answer")
+    if _is_writable(existing):
+        return CheckResult("cache", OK, f"no answers yet; {folder} is made with the first one")
     return CheckResult(
         "cache", PROBLEM, _NO_CACHE, f"{existing} can't be written: make it a folder of your own."
     )
 
 
 def _existing(folder: Path) -> Path:
-    # Not by Path, which raises where one may not look into the folder above.
+    # Path.exists raises where the folder above can't be searched.
     return next(path for path in (folder, *folder.parents) if os.path.exists(path))  # noqa: PTH110
 
 
-def _takes_files(folder: Path) -> bool:
+def _is_writable(folder: Path) -> bool:
     return folder.is_dir() and os.access(str(folder), os.W_OK | os.X_OK)
 
 
@@ -129,8 +136,8 @@ def _signatures(checked: Dict[str, int]) -> CheckResult:
         return CheckResult("signatures", PROBLEM, "the cache can't be read", "-v shows why.")
     bad = checked["forged"] + checked["unreadable"]
     if bad:
-        advice = "Such entries are never given out. Run: claude-force cache verify --remove"
-        return CheckResult("signatures", PROBLEM, f"{bad} of {checked['checked']} do not hold", advice)
+        advice = "Such entries are never returned. Run: claude-force cache verify --remove"
+        return CheckResult("signatures", PROBLEM, f"{bad} of {checked['checked']} are wrong", advice)
     if checked["other_secret"]:
         text = f"{checked['other_secret']} of {checked['checked']} were made with another secret"
         advice = (
@@ -139,18 +146,18 @@ def _signatures(checked: Dict[str, int]) -> CheckResult:
         return CheckResult("signatures", WARNING, text, advice)
     where = "CLAUDE_CACHE_SECRET" if settings.cache_secret() is not None else "the folder's own, mode 0600"
     return CheckResult(
-        "signatures", OK, f"all {checked['checked']} that were checked hold; the secret is {where}"
+        "signatures", OK, f"all {checked['checked']} that were checked are valid; the secret is {where}"
     )
 
 
 def metrics(folder: Path) -> CheckResult:
-    """Whether executions can be recorded in `folder`."""
+    """Checks whether executions can be recorded in `folder`."""
     existing = _existing(folder)
-    if _takes_files(existing):
+    if _is_writable(existing):
         return CheckResult("metrics", OK, f"executions are recorded in {folder}")
     return CheckResult(
         "metrics",
         WARNING,
-        f"{existing} can't be written, so that no execution is recorded",
+        f"{existing} can't be written: no execution is recorded",
         f"Make it a folder that you can write. Run: chmod u+rwx {existing}",
     )
