@@ -53,12 +53,14 @@ class SdkSender:
         self.base_url = str(self._client.base_url)
         check_scheme(self.base_url)
         proxy_for(self.base_url)
-        custom = {name.lower() for name in settings.custom_header_fields()}
+        custom = {name.lower(): value for name, value in settings.custom_header_fields().items()}
         # Clouds have their own versions, in the body.
         self._pins_version = service.is_cloud or VERSION_HEADER in custom
+        version = {VERSION_HEADER: custom.get(VERSION_HEADER, settings.API_VERSION)}
+        self._version: Mapping[str, str] = {} if service.is_cloud else version
         keys = [getattr(self._client, name, None) or "" for name in ("api_key", "auth_token")]
         self._provider = getattr(self._client, "credentials", None)
-        self._is_authorized = bool(any(keys) or self._provider or custom & AUTHORIZING)
+        self._is_authorized = bool(any(keys) or self._provider or custom.keys() & AUTHORIZING)
         self.secrets: Sequence[str] = secrets_of(keys, self.base_url)
         self.connection_errors: Tuple[Type[Exception], ...] = (
             *CONNECTION_ERRORS,
@@ -93,8 +95,7 @@ class SdkSender:
         request = to_request(fields, self._pins_version)
         given = {name: request.body[name] for name in arguments}
         given["extra_body"] = {name: value for name, value in request.body.items() if name not in arguments}
-        version = {} if self._pins_version else {VERSION_HEADER: settings.API_VERSION}
-        given["extra_headers"] = {**version, **request.headers}
+        given["extra_headers"] = {**self._version, **request.headers}
         given["extra_query"] = dict(request.query)
         if request.timeout is not None:
             given["timeout"] = request.timeout
@@ -150,8 +151,8 @@ def http_client(library: Any, pool: ConnectionPool) -> Any:
             limits = request.extensions.get("timeout", {})
             timeout = ClientTimeout(sock_connect=limits.get("connect"), sock_read=limits.get("read"))
             found = await pool.request(request.method, url, body, headers, timeout)
-            extensions = {_RESPONSE: found}
-            return library.Response(found.status_code, headers=found.headers, extensions=extensions)
+            # Without headers: httpx looks where a redirect points, even if it does not follow it.
+            return library.Response(found.status_code, extensions={_RESPONSE: found})
 
         async def aclose(self) -> None:
             await pool.close()
