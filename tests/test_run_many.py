@@ -183,7 +183,7 @@ class TestRun:
             (["t.jsonl", "-o", "o", "--budget", "-1"], "--budget is -1"),
             (["t.jsonl", "-o", "/dev/null"], "is not a file"),
             (["t.jsonl", "-o", "o", "--task", "Review"], "--task goes with --files"),
-            (["no-list.json", "-o", "o"], "holds no list of tasks"),
+            (["no-list.json", "-o", "o"], "is not a list of tasks"),
         ],
     )
     def test_wrong_input_is_said_before_anything_is_sent(self, project, server, capsys, arguments, what):

@@ -126,8 +126,8 @@ class TestJson:
         [
             ('{"task": "a", "task": "b"}', "line 2 is not JSON (it has 'task' twice)"),
             ('{"task": "a", "n": {"x": 1, "x": 2}}', "it has 'x' twice"),
-            ('{"task": "a", "n": NaN}', "NaN is no number in JSON"),
-            ('{"task": "a", "n": -Infinity}', "-Infinity is no number in JSON"),
+            ('{"task": "a", "n": NaN}', "NaN is not a number in JSON"),
+            ('{"task": "a", "n": -Infinity}', "-Infinity is not a number in JSON"),
             ('{"task": "a", "n": 1e999}', "1e999 is too large a number"),
             ('{"task": 5}', 'row 2 has a number as its "task"'),
             ('{"task": null}', 'row 2 has null as its "task"'),
@@ -167,7 +167,7 @@ class TestJson:
             ("t.jsonl", '{\n"task": "a"\n}\n', "line 1 begins an object of several lines"),
             ("t.json", '{"task": "a"}\n{"task": "b"}\n', "an object in each line .jsonl"),
             ("t.json", '{"tasks": [{"task": "a"}]}', "its 'tasks' is one: save that list alone"),
-            ("t.json", '[{"task": "a", "n": NaN}]', "NaN is no number"),
+            ("t.json", '[{"task": "a", "n": NaN}]', "NaN is not a number"),
             ("t.json", '[{"task": "a", "task": "b"}]', "it has 'task' twice"),
         ],
     )

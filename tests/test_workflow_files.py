@@ -72,7 +72,7 @@ class TestFormInPython:
     @pytest.mark.parametrize(
         ("workflow", "fault"),
         [
-            (Workflow(5, (Step("a", "python-expert"),)), "its name is no text"),
+            (Workflow(5, (Step("a", "python-expert"),)), "its name is not a text"),
             (Workflow("w", Step("a", "python-expert")), "its steps are Step("),
             (Workflow("w", ({"id": "a"},)), "step 1 is {'id': 'a'}; give a Step"),
             (Workflow("w", (Step("a", "python-expert"),), inputs=None), "its inputs are None"),
@@ -217,7 +217,7 @@ class TestForm:
         with pytest.raises(InvalidWorkflowError) as caught:
             read_workflow("w", {"steps": [step("a")], "inputs": inputs})
         (fault,) = caught.value.faults
-        assert fault.startswith('"inputs" is no object')
+        assert fault.startswith('"inputs" is not an object')
 
     @pytest.mark.parametrize("value", ["false", 1, []])
     def test_fail_fast_that_is_neither_true_nor_false_is_a_fault(self, value):
@@ -371,11 +371,11 @@ class TestGraph:
     @pytest.mark.parametrize("value", [{1, 2}, b"x", object(), [{"a": b"x"}], {("a", "b"): 1}])
     def test_an_input_that_is_no_json_is_a_fault(self, value):
         (fault,) = faults_of(step("a", task="${inputs.x}"), inputs={"x": value})
-        assert fault.startswith("input 'x' is no text, number, list or object of JSON")
+        assert fault.startswith("input 'x' is not a text, number, list or object of JSON")
 
     def test_going_through_an_input_that_is_no_list_is_a_fault(self):
         assert faults_of(step("a", foreach={"input": "x"}), inputs={"x": "a,b"}) == [
-            "step 'a': \"foreach\" is over the input 'x', which is no list"
+            "step 'a': \"foreach\" is over the input 'x', which is not a list"
         ]
 
     def test_an_item_is_named_only_where_there_is_one(self):

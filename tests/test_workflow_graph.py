@@ -467,7 +467,7 @@ class TestForEach:
     def test_an_answer_that_has_no_list_fails_the_step_and_is_shown(self, tmp_path, answer):
         result, tasks = self.over(ForEach("step", "before"), tmp_path, answer=answer)
         assert tasks == []
-        assert result.reason.startswith("The answer of step 'before' is no JSON list to go through: ")
+        assert result.reason.startswith("The answer of step 'before' is not a JSON list: ")
         assert len(result.reason) < 300
 
     def test_an_answer_of_a_fence_and_empty_lines_takes_no_time(self, tmp_path):

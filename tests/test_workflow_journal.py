@@ -197,7 +197,7 @@ class TestTrouble:
     async def test_inputs_that_it_could_not_hold_are_refused_before(self, project, server):
         workflow = Workflow("w", (Step("a", "python-expert", "${inputs.x}"),))
         async with engine(project, server) as orchestrator:
-            with pytest.raises(InvalidWorkflowError, match="input 'x' is no text, number, list"):
+            with pytest.raises(InvalidWorkflowError, match="input 'x' is not a text, number, list"):
                 await asyncio.wait_for(orchestrator.execute_workflow(workflow, "x", inputs={"x": {1}}), 30)
 
     async def test_a_name_that_it_can_not_hold_is_no_trouble_but_for_a_resumption(

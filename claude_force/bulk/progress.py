@@ -1,4 +1,4 @@
-"""How a bulk run goes: frozen events, each with the state of the whole run at that moment."""
+"""The progress of a bulk run: frozen events, each with the state of the whole run at that moment."""
 
 from __future__ import annotations
 
@@ -11,26 +11,29 @@ from ..errors import CallError
 from ..limits.call_context import CallListener
 from ..types import AgentResult
 
-# The rate is that of the last minute, so that it follows a run that is slowed down.
+# The rate is that of the last minute, so that it follows a run that slows down.
 _RATE_SECONDS, _SAMPLE_SECONDS = 60.0, 1.0
 
 
 @dataclass(frozen=True)
 class Progress:
-    """A run so far. Times are seconds, money is USD.
+    """The state of a run. Times are in seconds, money in USD.
 
     Attributes:
-        total: rows in all, None where the tasks have no length; `done` are those that have ended, `failed`
-            and `cached` are among them.
-        queued: rows that were taken on and are not on the wire; `in_flight` are on it.
-        cost: what is known to be paid; `unpriced` rows have an answer whose price is not known.
-        cost_expected: of the whole run, if the rest costs what the rows so far did; None as long as there is
-            nothing to judge by.
-        saved: what cached and shared answers would have cost. `prompt_cache_saving` is what the API's prompt
-            cache took off the rest.
-        rate: rows per second that a request answered, over the last minute, or since the last answer before
-            it. Cached rows and rows that can't be run don't count: they say nothing of what is left.
-        seconds_left: at that rate; None where `total` or the rate is not known.
+        total: number of rows, None where the tasks have no length.
+        done: rows that have ended; `failed` and `cached` are among them.
+        queued: rows that were taken from the tasks and are not in flight; `in_flight` rows are.
+        cost: known cost; `unpriced` rows have an answer of unknown price.
+        cost_expected: cost of the whole run if the rest costs what the rows so far did; None until known.
+        saved: what cached and shared answers would have cost.
+        prompt_cache_saving: what the API's prompt cache took off the cost.
+        rate: rows answered by a request per second, over the last minute or since the last answer before it.
+            Cached rows and rows that can't be run don't count: they say nothing about the rest.
+        seconds_left: at that rate; None where `total` or the rate is unknown.
+
+    Example:
+        def on_event(event):
+            print(f"{event.progress.done} of {event.progress.total}, {event.progress.cost:.2f} USD")
     """
 
     total: Optional[int] = None
@@ -63,12 +66,12 @@ class Event:
 
 @dataclass(frozen=True)
 class Queued(Event):
-    """The row was taken on."""
+    """The row was taken from the tasks."""
 
 
 @dataclass(frozen=True)
 class Started(Event):
-    """Attempt number `attempt` went onto the wire."""
+    """Attempt number `attempt` was sent."""
 
     attempt: int
 
@@ -84,7 +87,7 @@ class Retried(Event):
 
 @dataclass(frozen=True)
 class Paused(Event):
-    """For `seconds` no row begins an attempt, because of the `error` that this one met."""
+    """No row starts an attempt for `seconds`, because of the `error` that this row met."""
 
     seconds: float
     error: CallError
@@ -92,14 +95,14 @@ class Paused(Event):
 
 @dataclass(frozen=True)
 class Cached(Event):
-    """The row was answered without a request of its own: from the cache, or with another's answer."""
+    """The row was answered without its own request: from the cache, or by the request of an equal row."""
 
     result: AgentResult
 
 
 @dataclass(frozen=True)
 class Finished(Event):
-    """The row has ended. Comes for each row, after `Cached` too."""
+    """The row has ended. Sent once for each row, also after `Cached`."""
 
     result: AgentResult
 
@@ -108,7 +111,7 @@ OnEvent = Callable[[Event], None]
 
 
 class ProgressTracker:
-    """Counts what happens and tells it to `on_event`."""
+    """Counts the rows of a run and calls `on_event` with each change."""
 
     def __init__(self, on_event: OnEvent, total: Optional[int], now: Callable[[], float]) -> None:
         self.on_event = on_event
@@ -118,26 +121,28 @@ class ProgressTracker:
         self._attempts = self._input = self._output = self._priced = 0
         self._spent = CostTotals()
         self._answered = 0
-        # Moments, each with the rows that were answered by then; the first is that of the first request.
+        # Times with the number of rows answered by then; the first is that of the first request.
         self._samples: Deque[Tuple[float, int]] = deque()
 
     def row(self, index: int, agent_name: str) -> RowListener:
-        """Begins a row."""
+        """Returns the listener of the calls of a new row."""
         self._taken += 1
         self.on_event(Queued(index, agent_name, self.progress()))
         return RowListener(self, index, agent_name)
 
-    def began(self) -> None:
+    def attempt_started(self) -> None:
+        """Counts an attempt in flight."""
         self._in_flight += 1
         self._attempts += 1
         if not self._samples:
             self._samples.append((self._now(), 0))
 
-    def off_the_wire(self) -> None:
+    def attempt_ended(self) -> None:
+        """Counts the end of an attempt."""
         self._in_flight -= 1
 
     def count(self, result: AgentResult) -> None:
-        """Adds the result of a row that has ended."""
+        """Counts the result of a row."""
         self._done += 1
         self._failed += not result.success
         self._cached += result.cached or result.shared
@@ -152,12 +157,13 @@ class ProgressTracker:
 
     def _sample(self) -> None:
         if not self._samples:
-            # Where other processes send the requests, nothing tells of the first.
+            # Where other processes send the requests, the start of the first is not seen.
             self._samples.append((self._began, 0))
         if self._now() - self._samples[-1][0] >= _SAMPLE_SECONDS:
             self._samples.append((self._now(), self._answered))
 
     def progress(self) -> Progress:
+        """Returns the state of the run."""
         now, spent = self._now(), self._spent
         rate = self._rate(now)
         left = None if self._total is None else max(0, self._total - self._done)
@@ -194,44 +200,44 @@ class ProgressTracker:
 
 
 def _is_answered(result: AgentResult) -> bool:
-    """Whether a request of its own was made for the row."""
+    """Returns whether a request was made for the row."""
     return not (result.cached or result.shared) and (result.success or result.attempts > 0)
 
 
 class RowListener(CallListener):
-    """Tells one row's story."""
+    """Sends the events of one row."""
 
     def __init__(self, tracker: ProgressTracker, index: int, agent_name: str) -> None:
         self._tracker, self._index, self._agent = tracker, index, agent_name
-        self._on_wire = False
+        self._is_in_flight = False
 
     def started(self, attempt: int) -> None:
-        self._on_wire = True
-        self._tracker.began()
-        self._tell(Started(*self._head(), attempt))
+        self._is_in_flight = True
+        self._tracker.attempt_started()
+        self._emit(Started(*self._head(), attempt))
 
     def retried(self, attempt: int, delay: float, error: BaseException) -> None:
-        self._leave()
-        self._tell(Retried(*self._head(), attempt, delay, error))
+        self._end_attempt()
+        self._emit(Retried(*self._head(), attempt, delay, error))
 
     def paused(self, seconds: float, error: CallError) -> None:
-        self._tell(Paused(*self._head(), seconds, error))
+        self._emit(Paused(*self._head(), seconds, error))
 
     def finished(self, result: AgentResult) -> None:
-        """The last word."""
-        self._leave()
+        """Counts the result and sends the last event."""
+        self._end_attempt()
         self._tracker.count(result)
         if result.cached or result.shared:
-            self._tell(Cached(*self._head(), result))
-        self._tell(Finished(*self._head(), result))
+            self._emit(Cached(*self._head(), result))
+        self._emit(Finished(*self._head(), result))
 
-    def _leave(self) -> None:
-        if self._on_wire:
-            self._on_wire = False
-            self._tracker.off_the_wire()
+    def _end_attempt(self) -> None:
+        if self._is_in_flight:
+            self._is_in_flight = False
+            self._tracker.attempt_ended()
 
     def _head(self) -> Tuple[int, str, Progress]:
         return self._index, self._agent, self._tracker.progress()
 
-    def _tell(self, event: Event) -> None:
+    def _emit(self, event: Event) -> None:
         self._tracker.on_event(event)

@@ -1,4 +1,4 @@
-"""The rows of a run over source files: one for each file that a pattern or a name stands for."""
+"""The rows of a run over source files: one for each file that a pattern or a name matches."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from ..storage.input_paths import InputPath, InputPaths
 from ..storage.project_files import ProjectFiles, printable
 from .task_file import TaskRow
 
-# In bytes. A file that is smaller and yet too long for a task is refused as such.
+# In bytes. A smaller file may still be too long for a task.
 _LARGEST = 16 * 1024 * 1024
-_MOST_NOTICES, _MOST_NOTICES_IN_ERROR = 10, 3
+_MAX_NOTICES, _MAX_NOTICES_IN_ERROR = 10, 3
 _NO_MATCH = "matches no file."
 _UNREADABLE = "a file that can't be read"
 
 
 class _Source(NamedTuple):
-    """A file as it is named, the root that bounds what is read of it, and why it can't be read."""
+    """A file by its label, and the root that its links may not leave."""
 
     label: str
     root: Path
@@ -28,21 +28,24 @@ class _Source(NamedTuple):
 
 
 class SourceFiles:
-    """A row for each file that `patterns` name or match, in the order of their names.
+    """Iterates over a row for each file that `patterns` name or match, sorted by name.
 
-    An argument that names an existing file is that file, also where it has characters of a pattern, such as
-    `app/[id]/page.tsx`. The task is `instruction`, followed by the file's path and text. What can't be read,
-    such as a link out of the project or a FIFO, is a row with that problem. `output` is never a row.
+    An argument that names an existing file is that file, even if it has characters of a pattern, such as
+    `app/[id]/page.tsx`. The task is `instruction`, followed by the file's path and text. A file that can't be
+    read, such as a link out of the project or a FIFO, is a row with that problem. `output` is never a row.
+    Raises InputError where nothing matches.
 
     Attributes:
-        notices: arguments that stand for no file, matches that can't be read, and links that a pattern did
-            not follow, as text.
+        notices: texts on arguments that match nothing, files that can't be read, and links not followed.
+
+    Example:
+        for row in SourceFiles(["src/**/*.py"], "code-reviewer", "Find bugs."):
+            print(row.fields["file"], row.problem)
     """
 
     def __init__(
         self, patterns: Sequence[str], agent: str, instruction: str = "", output: Optional[Path] = None
     ) -> None:
-        """Raises InputError where nothing matches."""
         self._agent, self._instruction = agent, instruction
         found = _Search(output)
         for pattern in patterns:
@@ -54,7 +57,7 @@ class SourceFiles:
 
     def __iter__(self) -> Iterator[TaskRow]:
         for index, source in enumerate(self._sources):
-            # A name is one line of text for the model too, whatever bytes it has.
+            # On one line for the model too, whatever bytes the name has.
             name = printable(source.label)
             fields = {"file": name}
             try:
@@ -83,43 +86,43 @@ class _Search:
             self._empty[pattern] = _why_empty(pattern)
 
     def notices(self, of_all: bool = False) -> Iterator[str]:
-        """What was not found or passed over; of many the first, and how many more there are.
+        """Yields what was not found or skipped: the first ones, and how many more there are.
 
-        With `of_all` nothing was found, and only what more there is to say of that is said.
+        With `of_all`, where nothing was found, only those that say more than that.
         """
         texts = [
             f"{printable(one)} {why}" for one, why in self._empty.items() if not of_all or why != _NO_MATCH
         ]
         texts += [str(one.match.problem) for one in self.sources.values() if one.match.problem is not None]
         texts += [f"Skipped: {error}" for label, error in self._skipped.items() if label not in self.sources]
-        most = _MOST_NOTICES_IN_ERROR if of_all else _MOST_NOTICES
+        most = _MAX_NOTICES_IN_ERROR if of_all else _MAX_NOTICES
         yield from texts[:most]
         if len(texts) > most:
             yield f"... and {len(texts) - most:,} more like these."
 
     def _named(self, path: str) -> bool:
-        """Whether the argument names a file as it stands."""
+        """Adds the file that the argument names; returns whether there is one."""
         try:
-            grant = self._paths.file(path)
-            with ProjectFiles(grant.root) as files:
-                match = FileWalk(files).match(grant.spot)
+            found = self._paths.file(path)
+            with ProjectFiles(found.root) as files:
+                match = FileWalk(files).match(found.spot)
         except FileAccessError:
             return False
-        # A pattern may be no path at all, for example too long a name.
+        # A pattern may not be a valid path, such as one with too long a name.
         if match is None or (match.place is None and has_magic(path) and not _is_outside(match)):
             return False
-        self._take(grant.root, match)
+        self._take(found.root, match)
         return True
 
     def _matched(self, pattern: str) -> bool:
-        """Whether a file matches the pattern."""
+        """Adds the files that match; returns whether there are any."""
         folder, rest = split_pattern(pattern)
-        grant: InputPath = self._paths.folder(folder)
-        with ProjectFiles(grant.root) as files:
+        start: InputPath = self._paths.folder(folder)
+        with ProjectFiles(start.root) as files:
             walk = FileWalk(files)
-            matches = list(walk.matches(grant.spot, rest))
+            matches = list(walk.matches(start.spot, rest))
         for match in matches:
-            self._take(grant.root, match)
+            self._take(start.root, match)
         self._skipped.update((spot.label, error) for spot, error in walk.skipped.items())
         return bool(matches)
 
@@ -154,5 +157,5 @@ def _is_outside(match: Match) -> bool:
 
 
 def _listed(patterns: Sequence[str]) -> str:
-    names = ", ".join(map(printable, patterns[:_MOST_NOTICES]))
-    return names if len(patterns) <= _MOST_NOTICES else f"{names}, ..."
+    names = ", ".join(map(printable, patterns[:_MAX_NOTICES]))
+    return names if len(patterns) <= _MAX_NOTICES else f"{names}, ..."

@@ -1,9 +1,7 @@
-"""Readers of task files: what stands in one, row by row, or why it can't be read.
+"""Readers of the formats of task files: they yield a value, or an UnreadableRow, for each row.
 
-A fault that leaves the rest of a file in doubt (an open quote, a missing column) ends the reading; a fault of
-one row is that row's alone.
-
-Source: RFC 4180 for .csv, "JSON Lines" (jsonlines.org) and RFC 8259 for JSON.
+A fault that makes the rest of a file doubtful (an unclosed quote, a missing column) is an InputError; a fault
+of one row fails that row alone. Sources: RFC 4180 for .csv, jsonlines.org and RFC 8259 for JSON.
 """
 
 from __future__ import annotations
@@ -17,53 +15,48 @@ from ..errors import InputError
 
 
 class BoundedLines:
-    """Iterates over the lines of `file`. Raises InputError for a line of over `longest` characters."""
+    """Iterates over the lines of `file`. Raises InputError for one of more than `longest` characters."""
 
     def __init__(self, file: TextIO, longest: int) -> None:
         self._file, self._longest = file, longest
         self.name = file.name
 
     def __iter__(self) -> Iterator[str]:
-        number, most = 0, self._longest + 1
-        while True:
-            line = self._file.readline(most)
-            if not line:
-                return
-            number += 1
-            if len(line) == most:
+        limit = self._longest + 1
+        for number, line in enumerate(iter(lambda: self._file.readline(limit), ""), start=1):
+            if len(line) == limit:
                 raise InputError(
                     f"{self.name}, line {number} is over {self._longest:,} characters long: "
-                    "this is no file of tasks. Put each task on a line."
+                    "this is not a file of tasks. Put each task on a line."
                 )
             yield line
 
     def read(self) -> str:
-        """The whole text."""
+        """Returns the whole text."""
         return self._file.read()
 
 
 TASK, AGENT = "task", "agent"
-# In characters: a quote that never closes would take the rest of the file into memory. A cell that is too
-# long for a task is its row's fault alone.
+# In characters: an unclosed quote would take the rest of the file into memory.
 _LONGEST_ROW = 16 * 1024 * 1024
-_NAMES = {",": "','", ";": "';'", "\t": "a tab", "|": "'|'"}
-# Names that other tools give to what is the task here.
-_LIKE_TASK = ("prompt", "question", "instruction", "instructions", "input", "query", "text", "message")
-_SHOWN = 5
-# Kinds of faults, as a summary names them.
+_DELIMITERS = {",": "','", ";": "';'", "\t": "a tab", "|": "'|'"}
+# What other tools call the task.
+_OTHER_TASK_NAMES = ("prompt", "question", "instruction", "instructions", "input", "query", "text", "message")
+_MAX_NAMES = 5
+# Kinds of problems, as a summary names them.
 _NO_JSON, _OTHER_CELLS = "no JSON", "another number of cells"
 NO_TASK, NO_AGENT = 'no text "task"', 'no "agent"'
 
 
 class UnreadableRow:
-    """A row that can't be run: the kind of its fault, and the fault with its place."""
+    """A row that can't be read: the kind of its problem, and the problem with its line."""
 
     def __init__(self, kind: str, reason: str) -> None:
         self.kind, self.reason = kind, reason
 
 
 def json_lines(lines: BoundedLines) -> Iterator[Any]:
-    """A value, or Broken, for each line that is not empty. Raises InputError for a file of another form."""
+    """Yields a value, or UnreadableRow, for each line. Raises InputError for another format."""
     is_first = True
     for number, line in enumerate(lines, start=1):
         text = line.strip()
@@ -91,7 +84,7 @@ def _expect_lines(name: str, number: int, text: str) -> None:
 
 
 def json_list(lines: BoundedLines) -> Iterator[Any]:
-    """The values of the list. Raises InputError for anything else."""
+    """Yields the entries of a JSON list. Raises InputError for anything else."""
     try:
         found = _parsed(lines.read())
     except json.JSONDecodeError as error:
@@ -101,7 +94,7 @@ def json_list(lines: BoundedLines) -> Iterator[Any]:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{lines.name} is not JSON ({error}).") from error
     if not isinstance(found, list):
-        raise InputError(f"{lines.name} holds no list of tasks{_list_inside(found)}.")
+        raise InputError(f"{lines.name} is not a list of tasks{_list_inside(found)}.")
     yield from found
 
 
@@ -113,8 +106,7 @@ def _list_inside(found: Any) -> str:
 
 
 def _parsed(text: str) -> Any:
-    """Raises ValueError also for what other readers of JSON take differently: two values of one name, and
-    numbers that are none."""
+    """Raises ValueError also for what JSON parsers disagree on: a repeated name, NaN and infinity."""
     return _DECODER.decode(text)
 
 
@@ -128,7 +120,7 @@ def _object(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
 
 
 def _no_number(text: str) -> Any:
-    raise ValueError(f"{text} is no number in JSON")
+    raise ValueError(f"{text} is not a number in JSON")
 
 
 def _finite(text: str) -> float:
@@ -143,7 +135,7 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_no_number
 
 
 def table(delimiter: str) -> Callable[[BoundedLines], Iterator[Any]]:
-    """A reader of tables whose first line names the columns."""
+    """Returns a reader of tables whose first line names the columns."""
 
     def read(lines: BoundedLines) -> Iterator[Any]:
         csv.field_size_limit(_LONGEST_ROW)
@@ -156,16 +148,16 @@ def table(delimiter: str) -> Callable[[BoundedLines], Iterator[Any]]:
                 yield UnreadableRow(
                     _OTHER_CELLS,
                     f"line {rows.began} has another number of cells than the first line ({len(cells)}, not "
-                    f"{len(names)}); a cell that holds {_NAMES[delimiter]} goes into double quotes",
+                    f"{len(names)}); a cell that holds {_DELIMITERS[delimiter]} goes into double quotes",
                 )
 
     return read
 
 
 class _TableRows:
-    """The rows of a table as lists of cells; `began` is the line that the last of them began in, from 1.
+    """Iterates over the rows of a table as lists of cells; `began` is the first line of the row, from 1.
 
-    Raises InputError where quotes don't match, because then no later cell can be trusted.
+    Raises InputError for unmatched quotes, because no later cell can be trusted then.
     """
 
     def __init__(self, lines: BoundedLines, delimiter: str) -> None:
@@ -182,9 +174,9 @@ class _TableRows:
             self._number += 1
             self._taken += len(line)
             if "\0" in line:
-                raise self._fault("a NUL byte: the file is no text, or not UTF-8")
+                raise self._error("a NUL byte: the file is not text, or not UTF-8")
             if self._taken > _LONGEST_ROW:
-                raise self._fault("a row without end: a quote opens there and is never closed")
+                raise self._error("a row without end: a quote opens there and is never closed")
             self._row.append(line)
             yield line
 
@@ -196,21 +188,21 @@ class _TableRows:
         try:
             cells = next(self._reader)
         except csv.Error as error:
-            raise self._fault(self._words(str(error))) from error
-        # Only what has a quote can be wrong in this way; RFC 4180 allows one only around a cell.
+            raise self._error(self._explain(str(error))) from error
+        # RFC 4180 allows quotes only around a cell.
         text = "".join(self._row)
         if '"' in text and self._delimiter != "\t" and not self._strict.fullmatch(text):
-            raise self._fault('a quote inside a cell that is not quoted; write "a ""quoted"" cell"')
+            raise self._error('a quote inside a cell that is not quoted; write "a ""quoted"" cell"')
         return cells
 
-    def _words(self, error: str) -> str:
+    def _explain(self, error: str) -> str:
         if "end of data" in error:
             return f"a quote that is never closed: its row ends with the file, in line {self._number}"
         if "expected after" in error:
             return f'text behind a closing quote (line {self._number}); write a quote inside a cell as ""'
         return error
 
-    def _fault(self, what: str) -> InputError:
+    def _error(self, what: str) -> InputError:
         where = (
             f"line {self.began}" if self._number <= self.began else f"lines {self.began} to {self._number}"
         )
@@ -223,7 +215,7 @@ def _header(rows: _TableRows, delimiter: str) -> List[str]:
     where = f"{rows.name}, line {rows.began}"
     if TASK in twice or (twice and TASK in names):
         shown = f"two columns {twice[0]!r}" if twice[0] else "two columns without a name"
-        raise InputError(f"{where} has {shown}; each column needs a name of its own.")
+        raise InputError(f"{where} has {shown}; give each column a different name.")
     if TASK not in names:
         hint = _other_delimiter(names, delimiter) or _meant(names) or _no_header(names)
         raise InputError(f'{where} has no column "task": it has {_shown(names)}. {hint}')
@@ -231,28 +223,28 @@ def _header(rows: _TableRows, delimiter: str) -> List[str]:
 
 
 def _shown(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(f"{name!r:.60}" for name in names[:_SHOWN]) + more if names else "nothing at all"
+    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+    return ", ".join(f"{name!r:.60}" for name in names[:_MAX_NAMES]) + more if names else "nothing at all"
 
 
 def _other_delimiter(names: Sequence[str], delimiter: str) -> Optional[str]:
     line = delimiter.join(names)
-    for other in _NAMES:
+    for other in _DELIMITERS:
         cells = [cell.strip().strip('"') for cell in line.split(other)]
-        if other != delimiter and len(cells) > 1 and (TASK in cells or meant_as_task(cells) is not None):
+        if other != delimiter and len(cells) > 1 and (TASK in cells or likely_task_name(cells) is not None):
             way = (
                 "name the file .tsv"
                 if other == "\t"
                 else "name the file .csv"
                 if other == ","
-                else (f"save it with {_NAMES[delimiter]} between its cells")
+                else (f"save it with {_DELIMITERS[delimiter]} between its cells")
             )
-            return f"Its cells seem to be separated by {_NAMES[other]}: {way}."
+            return f"Its cells seem to be separated by {_DELIMITERS[other]}: {way}."
     return None
 
 
 def _meant(names: Sequence[str]) -> Optional[str]:
-    name = meant_as_task(names)
+    name = likely_task_name(names)
     return None if name is None else f"If {name!r} is the task, rename that column to 'task'."
 
 
@@ -260,24 +252,24 @@ def _no_header(names: Sequence[str]) -> str:
     return "The first line has to name the columns: 'task', and 'agent' unless --agent names one for all."
 
 
-def meant_as_task(names: Sequence[str]) -> Optional[str]:
-    """The name that may stand for "task": another spelling, or what other tools call it."""
+def likely_task_name(names: Sequence[str]) -> Optional[str]:
+    """Returns the name that may mean "task": another spelling, or what other tools call it."""
     by_lower = {name.strip().lower(): name for name in reversed(names)}
-    for likely in (TASK, "tasks", *_LIKE_TASK):
+    for likely in (TASK, "tasks", *_OTHER_TASK_NAMES):
         if likely in by_lower:
             return by_lower[likely]
     return None
 
 
 def text_lines(lines: BoundedLines) -> Iterator[Any]:
-    """A task for each line that is not empty."""
+    """Yields each line that is not empty."""
     for line in lines:
         if line.strip():
             yield line.rstrip("\r\n")
 
 
 def problem_of_value(found: Any) -> Optional[str]:
-    """Why a value is not a row; None for an object with a text as its task."""
+    """Returns why a value is not a row; None for an object with a text as its task."""
     if not isinstance(found, dict):
         return f'is {_kind(found)}, and not an object with a "task": {found!r:.80}'
     if TASK in found:
@@ -286,7 +278,7 @@ def problem_of_value(found: Any) -> Optional[str]:
             if isinstance(found[TASK], str)
             else f'has {_kind(found[TASK])} as its "task", and not a text'
         )
-    name = meant_as_task([one for one in found if isinstance(one, str)])
+    name = likely_task_name([one for one in found if isinstance(one, str)])
     hint = "" if name is None else f"; rename {name!r} to 'task'"
     return f'has no text "task"{hint}: {found!r:.80}'
 

@@ -1,4 +1,4 @@
-"""What a step is run over: files, lines, a list. The files are read here, each when its part begins."""
+"""The items that a step with `foreach` is run for: files, lines, the entries of a list."""
 
 from __future__ import annotations
 
@@ -17,26 +17,29 @@ from ..storage.project_files import ProjectFiles, printable
 from ..storage.project_root import project_root
 from .models import FILES, INPUT, LINES, STEP, ForEach
 
-_FILE_TEXT = "item.text"
 logger = logging.getLogger(__name__)
 
+_FILE_TEXT = "item.text"
 # In bytes, of one file.
 _LARGEST = 16 * 1024 * 1024
-# Each is a call, and all of them are in memory.
-_MOST_LINES = 200_000
-_MOST_LOGGED = 10
+# Each line is a call, and all of them are in memory.
+_MAX_LINES = 200_000
+_MAX_LOGGED = 10
+_MAX_LABEL = 80
 _LINE_END = re.compile(r"\r\n|\r|\n")
-# Blanks of that line only: with further lines among them, many empty ones would take their square.
+# Blanks of one line only: if they matched line ends, many empty lines would take quadratic time.
 _FENCED = re.compile(r"```(?:json)?[^\S\n]*\n(.*?)```", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Item:
-    """One of the things that a step is run over.
+    """One item.
 
-    `label` is short and tells it from the others; `fields` are what templates can name as `item.NAME`;
-    `path` is the file that `item.text` is read from, below the root that bounds what is read; `problem` says
-    why it can't be read.
+    Attributes:
+        label: a short text that tells it from the others.
+        fields: what templates can name as `item.NAME`.
+        path: the file that `item.text` is read from, when its part begins.
+        problem: why the file can't be read.
     """
 
     label: str
@@ -46,7 +49,7 @@ class Item:
     problem: Optional[FileAccessError] = None
 
     def values(self, names: Collection[str]) -> Dict[str, str]:
-        """What these names of a template stand for, and more. Raises InputError for an unreadable file."""
+        """Returns the values of a template's names, and more. Raises InputError for an unreadable file."""
         if self.problem is not None:
             raise self.problem
         found = {"item": self.text, **{f"item.{name}": value for name, value in self.fields.items()}}
@@ -56,32 +59,30 @@ class Item:
 
 
 def reads_files(foreach: ForEach) -> bool:
-    """Whether folders or files are read for it."""
+    """Returns whether `load_items` reads folders or files."""
     return foreach.source in (FILES, LINES)
 
 
 def load_items(
     foreach: ForEach, root: Path, inputs: Mapping[str, Any], answers: Sequence[str] = ()
 ) -> List[Item]:
-    """Files lie below `root`; `answers` are those of the step whose list it is. Raises InputError."""
+    """Returns the items: files below `root`, or entries of the lists in `answers`. Raises InputError."""
     if foreach.source == FILES:
         patterns = [foreach.value] if isinstance(foreach.value, str) else foreach.value
         return _files(patterns, root)
     if foreach.source == LINES:
-        # Not splitlines: it divides at form feeds and at U+2028 too, which stand within lines.
+        # Not splitlines, which also splits at form feeds and U+2028.
         lines = _LINE_END.split(_text_of_lines(root, foreach.value))
-        if len(lines) > _MOST_LINES:
+        if len(lines) > _MAX_LINES:
             raise InputError(
-                f"{printable(foreach.value)} has more than {_MOST_LINES:,} lines: divide it, or run it as a "
+                f"{printable(foreach.value)} has more than {_MAX_LINES:,} lines: divide it, or run it as a "
                 "file of tasks."
             )
         return [Item(_short(line), line) for line in lines if line.strip()]
     if foreach.source == STEP:
-        return _each([value for answer in answers for value in _answered(answer, foreach.value)])
-    return _each(inputs[foreach.value] if foreach.source == INPUT else foreach.value)
-
-
-def _each(values: Sequence[Any]) -> List[Item]:
+        values = [value for answer in answers for value in _parse_list(answer, foreach.value)]
+    else:
+        values = inputs[foreach.value] if foreach.source == INPUT else foreach.value
     return [_item(number, value) for number, value in enumerate(values, start=1)]
 
 
@@ -98,7 +99,7 @@ def _text(value: Any) -> str:
 
 def _short(text: str) -> str:
     line = " ".join(text.split())
-    return line if len(line) <= 80 else line[:79] + "…"
+    return line if len(line) <= _MAX_LABEL else line[: _MAX_LABEL - 1] + "…"
 
 
 def _files(patterns: Sequence[str], root: Path) -> List[Item]:
@@ -113,8 +114,8 @@ def _files(patterns: Sequence[str], root: Path) -> List[Item]:
 
 
 def _matches(root: Path, pattern: str) -> List[Match]:
-    """The files that a pattern or a name stands for, those that can't be read among them."""
-    plain = _grant(root, pattern)
+    """Returns the files of a pattern or a name, those that can't be read included."""
+    plain = _input_path(root, pattern)
     folder, rest = split_pattern(pattern)
     with ProjectFiles(plain.root) as files:
         walk = FileWalk(files)
@@ -125,17 +126,17 @@ def _matches(root: Path, pattern: str) -> List[Match]:
             return [named] if named is not None else []
         if named is not None and named.problem is None:
             return [named]
-        found = list(walk.matches(_grant(root, folder).spot, rest))
+        found = list(walk.matches(_input_path(root, folder).spot, rest))
     _log_skipped(walk)
     return found
 
 
 def _log_skipped(walk: FileWalk) -> None:
     skipped = [error for error in walk.skipped.values() if not error.is_missing]
-    for error in skipped[:_MOST_LOGGED]:
+    for error in skipped[:_MAX_LOGGED]:
         logger.warning("Skipped: %s", error)
-    if len(skipped) > _MOST_LOGGED:
-        logger.warning("... and %d more like these", len(skipped) - _MOST_LOGGED)
+    if len(skipped) > _MAX_LOGGED:
+        logger.warning("... and %d more like these", len(skipped) - _MAX_LOGGED)
 
 
 def _not_inside(root: Path, name: str) -> InputError:
@@ -145,8 +146,8 @@ def _not_inside(root: Path, name: str) -> InputError:
     )
 
 
-def _grant(root: Path, name: str) -> InputPath:
-    """A path that the workflow gives, relative to the project's folder. Raises InputError for any other."""
+def _input_path(root: Path, name: str) -> InputPath:
+    """Returns a path relative to the project's folder. Raises InputError for a path that may lead out."""
     plain = name.replace("\\", "/")
     is_relative = not plain.startswith("/") and not Path(name).is_absolute() and plain[1:2] != ":"
     if not is_relative or ".." in plain.split("/") or not _can_be_named(name):
@@ -159,7 +160,7 @@ def _grant(root: Path, name: str) -> InputPath:
 
 
 def _below(root: Path) -> str:
-    """The project's folder below the root that bounds its links."""
+    """Returns the project's folder, relative to the root that its links may not leave."""
     below = os.path.relpath(os.path.realpath(root), project_root(root)).replace(os.sep, "/")
     return "" if below == "." else below
 
@@ -173,24 +174,24 @@ def _can_be_named(name: str) -> bool:
 
 def _text_of_lines(root: Path, name: str) -> str:
     try:
-        return _read(_grant(root, name))
+        return _read(_input_path(root, name))
     except FileAccessError as error:
         if error.is_outside:
             raise _not_inside(root, name) from error
         raise
 
 
-def _read(grant: InputPath) -> str:
-    with ProjectFiles(grant.root) as files:
-        data = files.read(grant.spot.name, _LARGEST, grant.spot.label)
+def _read(path: InputPath) -> str:
+    with ProjectFiles(path.root) as files:
+        data = files.read(path.spot.name, _LARGEST, path.spot.label)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"{printable(grant.spot.label)} can't be read: it is not UTF-8.") from error
+        raise InputError(f"{printable(path.spot.label)} can't be read: it is not UTF-8.") from error
 
 
-def _answered(answer: str, step: str) -> List[Any]:
-    """The JSON list in an answer: all of it, or what stands in the one fence, or between its brackets."""
+def _parse_list(answer: str, step: str) -> List[Any]:
+    """Returns the JSON list in an answer: all of it, in its only code fence, or between brackets."""
     fenced = _FENCED.findall(answer)
     between = answer[answer.find("[") : answer.rfind("]") + 1]
     for text in (answer, *(fenced if len(fenced) == 1 else ()), between):
@@ -201,6 +202,6 @@ def _answered(answer: str, step: str) -> List[Any]:
         if isinstance(found, list):
             return found
     raise InputError(
-        f"The answer of step '{step}' is no JSON list to go through: {_short(answer)!r}. "
+        f"The answer of step '{step}' is not a JSON list: {_short(answer)!r}. "
         "Have its agent answer with a JSON list alone."
     )

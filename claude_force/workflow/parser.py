@@ -1,30 +1,26 @@
-"""From claude.json to a workflow. Pure: each fault is found, and all are told at once."""
+"""Parses the workflows of claude.json, and collects all faults rather than the first. Pure."""
 
 from __future__ import annotations
 
 from itertools import islice
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from ..agents.names import is_model_name, is_name, suggest
 from ..errors import InvalidWorkflowError
 from .models import LIST, SOURCES, TESTS, Condition, ForEach, Step, Workflow, chain
 
-_KEYS = (
-    *("id", "agent", "task", "dependencies", "model", "max_tokens"),
-    *("when", "foreach", "retries", "optional"),
-)
 # A project may have any number of steps, keys and faults, and each takes time.
-MAX_STEPS, MAX_FAULTS, _MOST_KEYS, _MOST_RETRIES = 2_000, 20, 100, 100
+MAX_STEPS, MAX_FAULTS, _MAX_KEYS, _MAX_RETRIES = 2_000, 20, 100, 100
 MORE_FAULTS = "and there are more faults like these"
-# Words that authors add for themselves and that are no slip of the keys above.
+# Keys that authors add for themselves, and that are not misspelled keys of a step.
 _OTHER_KEYS = ("name", "title", "description", "comment", "notes")
 
 
 def read_workflow(name: str, written: Any, pass_output: bool = True) -> Workflow:
-    """A list of agents, or an object with `steps`. Raises InvalidWorkflowError where it is neither.
+    """Returns the workflow of a list of agents, or of an object with `steps`.
 
-    Faults of single steps are in its `faults`, with a default in the place of what is wrong: `check` tells
-    them together with those of the graph.
+    Faults of single fields are in its `faults`, with a default in the place of what is wrong: `check` reports
+    them together with those of the graph. Raises InvalidWorkflowError where `written` is neither.
     """
     if isinstance(written, (list, tuple)):
         _expect_few(name, written)
@@ -36,58 +32,53 @@ def read_workflow(name: str, written: Any, pass_output: bool = True) -> Workflow
         )
     _expect_few(name, steps)
     faults: List[str] = []
-    read = [_step(number, one, faults) for number, one in enumerate(steps, start=1)]
+    parsed = [_step(number, one, faults) for number, one in enumerate(steps, start=1)]
     inputs = written.get("inputs") or {}
     if not isinstance(inputs, dict):
         raise InvalidWorkflowError(
-            name, [*faults, '"inputs" is no object; write {"NAME": "its default", ...}']
+            name, [*faults, '"inputs" is not an object; write {"NAME": "its default", ...}']
         )
     fail_fast = False
     try:
         fail_fast = _flag(written.get("fail_fast"))
     except ValueError as error:
         faults.append(f'"fail_fast" is {written["fail_fast"]!r:.60}; {error}')
-    found = tuple(step for step in read if step is not None)
+    found = tuple(step for step in parsed if step is not None)
     description = str(written.get("description") or "")
     return Workflow(name, found, description, inputs, fail_fast, tuple(faults))
 
 
 def _expect_few(name: str, steps: Sequence[Any]) -> None:
-    """Raises InvalidWorkflowError for very many steps."""
     if len(steps) > MAX_STEPS:
-        mend = 'divide it, or run one step over a list with "foreach"'
+        advice = 'divide it, or run one step over a list with "foreach"'
         raise InvalidWorkflowError(
-            name, [f"it has {len(steps):,} steps, and {MAX_STEPS:,} are taken: {mend}"]
+            name, [f"it has {len(steps):,} steps, more than the limit of {MAX_STEPS:,}: {advice}"]
         )
 
 
 def _step(number: int, written: Any, faults: List[str]) -> Optional[Step]:
-    """None for one without an id by which others could name it."""
+    """Returns the step, None where it has no valid id."""
     if not isinstance(written, dict):
         faults.append(f'step {number} is {written!r:.60}; write {{"id": ..., "agent": ...}}')
         return None
-    has_name = is_name(written.get("id"))
-    place = f"step '{written['id']}'" if has_name else f"step {number}"
-
-    def fault(text: str) -> None:
-        faults.append(f"{place}: {text}")
-
+    has_id = is_name(written.get("id"))
+    prefix = f"step '{written['id']}'" if has_id else f"step {number}"
     if len(faults) <= MAX_FAULTS:
-        _check_keys(written, fault)
+        faults += [f"{prefix}: {fault}" for fault in _misspelled_keys(written)]
     values: Dict[str, Any] = {"agent": ""}
-    for key, read in FIELD_PARSERS.items():
+    for key, parse in FIELD_PARSERS.items():
         try:
-            values[key] = read(written.get(key))
+            values[key] = parse(written.get(key))
         except ValueError as error:
-            fault(f'"{key}" is {written.get(key)!r:.60}; {error}')
-    return Step(**values) if has_name else None
+            faults.append(f'{prefix}: "{key}" is {written.get(key)!r:.60}; {error}')
+    return Step(**values) if has_id else None
 
 
-def _check_keys(written: Mapping[str, Any], fault: Callable[[str], None]) -> None:
-    for key in islice(written, _MOST_KEYS):
-        meant = [] if key in (*_KEYS, *_OTHER_KEYS) else suggest(str(key), _KEYS, 1)
-        if meant:
-            fault(f'it has no key "{key}"; did you mean "{meant[0]}"?')
+def _misspelled_keys(written: Mapping[str, Any]) -> Iterator[str]:
+    for key in islice(written, _MAX_KEYS):
+        is_known = key in FIELD_PARSERS or key in _OTHER_KEYS
+        for meant in () if is_known else suggest(str(key), list(FIELD_PARSERS), 1):
+            yield f'it has no key "{key}"; did you mean "{meant}"?'
 
 
 def _name(value: Any) -> str:
@@ -123,17 +114,19 @@ def _names(value: Any) -> Tuple[str, ...]:
     return tuple(dict.fromkeys(value))
 
 
-def _from(least: int, otherwise: Optional[int], most: float = float("inf")) -> Callable[[Any], Optional[int]]:
+def _integer(
+    least: int, default: Optional[int], most: float = float("inf")
+) -> Callable[[Any], Optional[int]]:
     wanted = f"from {least} up" if most == float("inf") else f"from {least} to {most:g}"
 
-    def read(value: Any) -> Optional[int]:
+    def parse(value: Any) -> Optional[int]:
         if value is None:
-            return otherwise
+            return default
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
             raise ValueError(f"give a whole number {wanted}")
         return value
 
-    return read
+    return parse
 
 
 def _flag(value: Any) -> bool:
@@ -173,16 +166,16 @@ def _foreach(value: Any) -> Optional[ForEach]:
     return ForEach(source, tuple(named) if several else named)
 
 
-# Each raises ValueError for a value that its key does not take.
+# The keys of a step. Each parser raises ValueError for a value that its key does not take.
 FIELD_PARSERS: Dict[str, Callable[[Any], Any]] = {
     "id": _name,
     "agent": _agent,
     "task": _text,
     "dependencies": _names,
     "model": _model,
-    "max_tokens": _from(1, None),
+    "max_tokens": _integer(1, None),
     "when": _conditions,
     "foreach": _foreach,
-    "retries": _from(0, 0, _MOST_RETRIES),
+    "retries": _integer(0, 0, _MAX_RETRIES),
     "optional": _flag,
 }

@@ -1,4 +1,4 @@
-"""What became of a workflow and of each of its steps."""
+"""The results of a workflow and of its steps."""
 
 from __future__ import annotations
 
@@ -16,15 +16,19 @@ SUCCEEDED, FAILED, SKIPPED = "succeeded", "failed", "skipped"
 
 @dataclass(frozen=True)
 class StepResult:
-    """What became of one step.
+    """The result of one step.
 
     Attributes:
-        status: "succeeded", "failed" or "skipped"; `reason` says why it is not the first.
-        results: one for each part: the last of its calls. A step that is not run over a list has one part.
-        labels: of the parts of a step that is run over a list; None for any other.
-        tries: all calls, those that `retries` made again among them.
-        began, ended: seconds since the run began; None for a step that was skipped.
-        resumed: parts whose answer is from an earlier process of the same run.
+        status: "succeeded", "failed" or "skipped"; `reason` says why it did not succeed.
+        results: the last result of each part; a step without `foreach` has one part.
+        labels: the labels of the parts; None for a step without `foreach`.
+        tries: the results of all calls, those that `retries` repeated included.
+        began, ended: seconds since the run began; None for a skipped step.
+        resumed: the number of parts whose answer is from an earlier process of the run.
+
+    Example:
+        for step in orchestrator.run_workflow("release", "Version 2").steps:
+            print(step.id, step.status, step.reason, step.cost)
     """
 
     id: str
@@ -45,7 +49,7 @@ class StepResult:
 
     @property
     def output(self) -> str:
-        """The answer; of a step that is run over a list, the answer of each part that has one, marked."""
+        """The answer; for a step with `foreach`, the answers of its parts in tags with their labels."""
         answered = [one.output if one.success else None for one in self.results]
         if self.labels is None:
             return "".join(one for one in answered if one is not None)
@@ -57,16 +61,16 @@ class StepResult:
 
     @property
     def answers(self) -> Tuple[str, ...]:
-        """The answers of its parts, as they are."""
+        """The answers of the parts, without tags."""
         return tuple(one.output for one in self.results if one.success)
 
     @property
     def cost(self) -> Optional[float]:
-        """USD paid now for all calls; None where the price of an answer is not known."""
+        """USD paid now for all calls; None where the price of an answer is unknown."""
         return CostTotals.of(self.tries).full_cost
 
     def to_dict(self) -> Dict[str, Any]:
-        """Plain values only, ready for JSON."""
+        """Returns plain values, ready for JSON."""
         return {
             "id": self.id,
             "agent": self.agent,
@@ -85,15 +89,19 @@ class StepResult:
 
 
 class WorkflowResult(List[AgentResult]):
-    """A run of a workflow. As a list: the results of all parts, in a topological order of the steps.
+    """The result of a run: a list of the results of all parts, in a topological order of the steps.
 
     Attributes:
-        name, task: the workflow's, and what it was about.
-        run_id: to be given as `resume`, where the run was kept.
-        steps: in that order, those that were skipped among them.
-        success: no step failed, other than optional ones.
-        cost: USD paid now, `cost_before` in earlier processes of this run; None where a price is not known.
+        name, task: the workflow's name, and the task of the run.
+        run_id: what to give as `resume`; None where the run was not saved.
+        steps: the results of the steps in the same order, skipped steps included.
+        success: whether no step failed but optional ones.
+        cost: USD paid now; `cost_before`, by earlier processes of the run. None where a price is unknown.
         duration: seconds.
+
+    Example:
+        result = orchestrator.run_workflow("release", "Version 2")
+        print(result.success, result.cost, result.output)
     """
 
     def __init__(
@@ -123,7 +131,7 @@ class WorkflowResult(List[AgentResult]):
 
     @property
     def saved_cost(self) -> float:
-        """USD that kept, shared and resumed answers would have cost, as far as it is known."""
+        """USD that cached, shared and resumed answers would have cost, as far as it is known."""
         return self._spent.saved
 
     @property
@@ -132,7 +140,7 @@ class WorkflowResult(List[AgentResult]):
 
     @property
     def output(self) -> str:
-        """What those steps answered that no other has gone on from; each under its id if they are several."""
+        """The answers of the steps that no other step used; in tags with their ids if there are several."""
         answered = {step.id: step for step in self.steps if step.output}
         used = {one for identity in answered for one in self._needs[identity]}
         ends = [step for identity, step in answered.items() if identity not in used]
@@ -141,11 +149,11 @@ class WorkflowResult(List[AgentResult]):
         return "\n\n".join(f"<answer step={quoteattr(one.id)}>\n{one.output}\n</answer>" for one in ends)
 
     def step(self, identity: str) -> StepResult:
-        """The result of a step. Raises KeyError."""
+        """Returns the result of the step with this id. Raises KeyError."""
         return {step.id: step for step in self.steps}[identity]
 
     def to_dict(self) -> Dict[str, Any]:
-        """Plain values only, ready for JSON."""
+        """Returns plain values, ready for JSON."""
         return {
             "workflow": self.name,
             "run_id": self.run_id,
@@ -161,9 +169,16 @@ class WorkflowResult(List[AgentResult]):
 
 @dataclass(frozen=True)
 class StepEvent:
-    """A step has changed: `status` may also be "running"; `done` of `parts` have ended, `failed` of these.
+    """A change of a step.
 
-    `run_id` is that of the run, where it is kept; `result` is there when the step has ended.
+    Attributes:
+        status: "running", "succeeded", "failed" or "skipped".
+        done, failed: how many of the `parts` have ended, and how many of these failed.
+        result: None until the step has ended.
+        run_id: None where the run can't be resumed.
+
+    Example:
+        orchestrator.run_workflow("release", "2.0", on_step=lambda event: print(event.step, event.status))
     """
 
     step: str
