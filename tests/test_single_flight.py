@@ -9,6 +9,7 @@ from claude_force.engine.executor import SingleFlight
 from claude_force.errors import (
     AuthenticationError,
     BudgetExceededError,
+    ClosedError,
     DeadlineExceededError,
     OverloadedError,
 )
@@ -299,6 +300,16 @@ async def test_retry_has_rest_of_deadline():
     assert 0 < work.left[1] < 60
     with pytest.raises(DeadlineExceededError):
         await leader
+
+
+async def test_close_ends_the_work():
+    flights, work, cost = SingleFlight(), Work("never"), CallCost()
+    (caller,) = start(flights, work, 1, call_cost=cost)
+    await settle()
+    await flights.close()
+    assert work.cancelled == 1
+    with pytest.raises(ClosedError):
+        await caller
 
 
 def test_serves_two_event_loops():

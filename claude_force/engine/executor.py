@@ -31,6 +31,7 @@ from ..errors import (
     BudgetExceededError,
     CallError,
     ClaudeForceError,
+    ClosedError,
     DeadlineExceededError,
     InvalidOptionError,
     UnknownPriceError,
@@ -44,6 +45,7 @@ from .call_settings import CallSettings
 from .result_builder import as_shared
 
 T = TypeVar("T")
+_Key = Tuple[asyncio.AbstractEventLoop, Hashable]
 
 # Returns the sender for a call of this model.
 Connect = Callable[[str, CallContext], Awaitable[CallSender]]
@@ -166,7 +168,8 @@ class CachingExecutor:
         """Does nothing: the cache's files are closed by `close`."""
 
     async def close(self) -> None:
-        """Closes the cache's files; a later call opens them again."""
+        """Ends calls that are left and closes the cache's files; a later call opens them again."""
+        await self._flights.close()
         if self._cache is not None:
             await self._cache.close()
 
@@ -190,6 +193,7 @@ class _Flight(Generic[T]):
         budget_key: equal for callers who are charged to the same budgets; None where that is unknown.
         leader_left: the caller who started it was cancelled, and nobody has claimed the cost yet.
         waiting: a future for each caller who waits for it.
+        is_closed: it was cancelled by `SingleFlight.close`.
     """
 
     task: asyncio.Future[T]
@@ -197,6 +201,7 @@ class _Flight(Generic[T]):
     budget_key: Hashable = None
     leader_left: bool = False
     waiting: List[asyncio.Future[None]] = field(default_factory=list)
+    is_closed: bool = False
 
     def is_final(self, error: ClaudeForceError, budget_key: Hashable) -> bool:
         """Whether a caller with this budget would meet the same error again."""
@@ -223,7 +228,7 @@ class SingleFlight(Generic[T]):
     """
 
     def __init__(self) -> None:
-        self._flights: Dict[Hashable, _Flight[T]] = {}
+        self._flights: Dict[_Key, _Flight[T]] = {}
 
     async def run(
         self,
@@ -252,14 +257,14 @@ class SingleFlight(Generic[T]):
         Raises:
             CallError: the work's, with its cost where this caller pays; or DeadlineExceededError.
         """
-        call_cost, key = call_cost or CallCost(), (asyncio.get_running_loop(), key)
+        call_cost, loop_key = call_cost or CallCost(), (asyncio.get_running_loop(), key)
         started, joined_before = time.monotonic(), False
         while True:
             left = None if deadline_seconds is None else deadline_seconds - (time.monotonic() - started)
-            flight = self._flights.get(key)
+            flight = self._flights.get(loop_key)
             leads = flight is None
             if flight is None:
-                flight = self._start(key, work, left, budget_key)
+                flight = self._start(loop_key, work, left, budget_key)
             landed = asyncio.get_running_loop().create_future()
             flight.waiting.append(landed)
             try:
@@ -269,7 +274,7 @@ class SingleFlight(Generic[T]):
                     raise DeadlineExceededError(f"No answer within the deadline of {left:g} s")
             except (asyncio.CancelledError, DeadlineExceededError) as error:
                 flight.waiting.remove(landed)
-                await self._leave(key, flight, leads, call_cost)
+                await self._leave(loop_key, flight, leads, call_cost)
                 if isinstance(error, DeadlineExceededError):
                     call_cost.copy_to(error)
                 raise
@@ -280,6 +285,10 @@ class SingleFlight(Generic[T]):
             except asyncio.CancelledError:
                 if pays:
                     call_cost.absorb(flight.cost)
+                if flight.is_closed:
+                    closed = ClosedError("The orchestrator was closed during the call")
+                    call_cost.copy_to(closed)
+                    raise closed from None
                 raise
             except (CallError, UnknownPriceError) as error:
                 is_late = left is not None and left <= 0
@@ -289,14 +298,24 @@ class SingleFlight(Generic[T]):
                     call_cost.absorb_error(error)
                 joined_before = not isinstance(error, _BUDGET_ERRORS)
 
-    def _start(self, key: Hashable, work: Work[T], left: Optional[float], budget_key: Hashable) -> _Flight[T]:
+    async def close(self) -> None:
+        """Ends the work of this event loop, if there still is any; its callers get a ClosedError."""
+        loop = asyncio.get_running_loop()
+        flights = [flight for key, flight in self._flights.items() if key[0] is loop]
+        for flight in flights:
+            flight.is_closed = True
+            flight.task.cancel()
+        for flight in flights:
+            await wait_until_ended(flight.task)
+
+    def _start(self, key: _Key, work: Work[T], left: Optional[float], budget_key: Hashable) -> _Flight[T]:
         cost = CallCost()
-        # Owned by those who wait: the last of them to leave cancels it and waits for its end.
+        # Owned by those who wait, of whom the last to leave cancels it and waits for its end, and by `close`.
         flight = self._flights[key] = _Flight(asyncio.ensure_future(work(left, cost)), cost, budget_key)
         flight.task.add_done_callback(partial(self._land, key, flight))
         return flight
 
-    def _land(self, key: Hashable, flight: _Flight[T], _: object) -> None:
+    def _land(self, key: _Key, flight: _Flight[T], _: object) -> None:
         self._forget(key, flight)
         for waiting in flight.waiting:
             if not waiting.done():
@@ -305,11 +324,11 @@ class SingleFlight(Generic[T]):
             # Retrieved here, so that asyncio does not complain where every caller has gone.
             flight.task.exception()
 
-    def _forget(self, key: Hashable, flight: _Flight[T]) -> None:
+    def _forget(self, key: _Key, flight: _Flight[T]) -> None:
         if self._flights.get(key) is flight:
             del self._flights[key]
 
-    async def _leave(self, key: Hashable, flight: _Flight[T], leads: bool, call_cost: CallCost) -> None:
+    async def _leave(self, key: _Key, flight: _Flight[T], leads: bool, call_cost: CallCost) -> None:
         """Ends the wait of one caller, and the work with it where nobody else waits."""
         if leads:
             flight.leader_left = True
