@@ -1,6 +1,7 @@
 """The way from `execute_agent` to the transport stays short: a stack trace is read from top to bottom."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -32,3 +33,9 @@ async def test_bulk_row_is_short(script, project):
     path = (await script.path_of_row(project)).since("run_row")
     assert path.frames[-1].function == "Transport.attempt"
     assert len(path.frames) <= 12, path.frames
+
+
+async def test_architecture_page_shows_the_path(script, project):
+    path = (await script.path_of_call(project)).since("execute_agent")
+    page = (SCRIPT.parent.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert re.findall(r"^ +\d+ (\S+) +(\S+)$", page, re.M) == [tuple(frame) for frame in path.frames]

@@ -81,6 +81,14 @@ def test_the_index_leads_to_every_page():
     assert linked == set(PAGES) - {"index.md"}
 
 
+def test_architecture_names_every_room():
+    page = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    rooms = {path.parent.name for path in (ROOT / "claude_force").glob("*/__init__.py")}
+    assert {room for room in rooms if f"`{room}/`" not in page} == set()
+    named = re.findall(r"`(\w+/\w+\.py)`", page)
+    assert [name for name in named if not (ROOT / "claude_force" / name).is_file()] == []
+
+
 def test_each_package_that_is_installed_has_its_reason():
     needed = (ROOT / "requirements.txt").read_text(encoding="utf-8")
     extras = (ROOT / "pyproject.toml").read_text(encoding="utf-8").partition("optional-dependencies]")[2]
