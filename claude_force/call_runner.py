@@ -11,7 +11,6 @@ from anyio import move_on_after, to_thread
 from .agents import Registry, prepare_call
 from .bulk import task_limit
 from .cache.request_key import USE, check_policy
-from .clock import Clock
 from .engine.backend import CallBackend
 from .engine.call_sender import CallSender
 from .engine.call_settings import CallSettings, settings_now
@@ -24,7 +23,7 @@ from .limits.budget import Budget, Prices, price_lookup
 from .limits.call_context import DEFAULT_CONTEXT, CallContext, Session
 from .options import Options, check_cache_ttl, check_max_tokens, check_options
 from .performance_tracker import PerformanceTracker
-from .types import AgentResult, Call, CallCompleted, Reply
+from .types import AgentResult, Call, CallCompleted, Clock, Reply
 
 # How long `close` waits for calls that it can't end itself: those that workers make.
 _CLOSE_SECONDS = 2.0

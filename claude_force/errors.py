@@ -44,7 +44,7 @@ ClaudeForceError
 
 from typing import Any, Dict, Optional, Sequence, Tuple
 
-from .advice import Wording, for_shell, naming
+from .formatting import Wording, for_shell, naming
 
 # Values of `fatal_for`.
 RUN, MODEL = "run", "model"

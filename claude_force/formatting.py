@@ -1,9 +1,13 @@
-"""Formats figures for people, each kind the same everywhere. Pure.
+"""Formats what people read: figures, names of options, and commands to install extras.
 
 The report's script formats what it draws by the same rules (report/assets/format.js).
 """
 
 from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, List, Optional, Tuple
 
 # In USD. Less than a token of any model costs: what rounding leaves of sums that cancel out.
 _LEAST = 1e-9
@@ -65,3 +69,68 @@ def format_bytes(octets: float) -> str:
 def byte_size(text: str) -> int:
     """Returns the bytes of a text in UTF-8; most texts need not be encoded for that."""
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+# Arguments whose option has another name.
+_OPTIONS = {"timeout_seconds": "--timeout", "deadline_seconds": "--deadline", "budget_usd": "--budget"}
+
+
+class Wording(str):
+    """A message that names Python's arguments; `shell` is the same with the options of the command."""
+
+    shell: str
+
+    def __new__(cls, python: str, shell: Optional[str] = None) -> Wording:
+        made = super().__new__(cls, python)
+        made.shell = python if shell is None else shell
+        return made
+
+    def __getnewargs__(self) -> Tuple[Any, ...]:
+        return str(self), self.shell
+
+
+def naming(text: str, *arguments: str) -> Wording:
+    """Returns `text` with each "{}" replaced by an argument; in its shell form, by the option."""
+    return Wording(text.format(*arguments), text.format(*map(option, arguments)))
+
+
+def option(argument: str) -> str:
+    """Returns the option that sets an argument: "--max-retries" for "max_retries"."""
+    return _OPTIONS.get(argument) or "--" + argument.replace("_", "-")
+
+
+def for_shell(text: str) -> str:
+    """Returns the shell form of a text, or the text itself."""
+    return getattr(text, "shell", text)
+
+
+_DISTRIBUTION = "claude-force"
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+def install_command(extra: str) -> str:
+    """Returns a shell command that installs an extra of this package, such as "durable".
+
+    In a checkout it installs the checkout with the extra, elsewhere the extra's packages.
+    """
+    import shlex
+
+    if (_ROOT / "pyproject.toml").is_file():
+        return f"python -m pip install {shlex.quote(f'{_ROOT}[{extra}]')}"
+    packages = _packages_of(extra)
+    if not packages:
+        return f"python -m pip install '.[{extra}]' in a checkout of this version"
+    return f"python -m pip install {' '.join(map(shlex.quote, packages))}"
+
+
+def _packages_of(extra: str) -> List[str]:
+    """Returns the requirements of the extra, with their other markers."""
+    # Imported here: it would be the larger part of the start of `--help`.
+    from importlib import metadata
+
+    try:
+        requirements = metadata.requires(_DISTRIBUTION) or []
+    except metadata.PackageNotFoundError:
+        return []
+    is_of_extra = re.compile(rf"""(?:\s+and\s+)?extra\s*==\s*["']{re.escape(extra)}["']""")
+    return [is_of_extra.sub("", one).rstrip("; ") for one in requirements if is_of_extra.search(one)]

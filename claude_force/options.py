@@ -10,16 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Literal, Mapping, Optional, Sequence, Type, TypeVar, Union
 
 from . import settings
-from .advice import Wording, naming, option
 from .errors import InvalidOptionError
+from .formatting import Wording, naming, option
 
 if TYPE_CHECKING:
     from typing_extensions import Concatenate, ParamSpec, dataclass_transform
 
-    from .clock import Clock
     from .limits.budget import Prices
     from .response_cache import ResponseCache
-    from .types import Observer
+    from .types import Clock, Observer
 
     P = ParamSpec("P")
 else:

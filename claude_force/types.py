@@ -1,7 +1,8 @@
-"""The values that pass through the package: an agent, a call, a reply, a result."""
+"""The values that pass through the package: an agent, a call, a reply, a result; and its clock."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict, dataclass, field
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
@@ -247,3 +248,16 @@ class CallCompleted:
 
 # Called at the end of each call.
 Observer = Callable[[CallCompleted], None]
+
+
+class Clock:
+    """The time that an orchestrator goes by, in seconds. Tests pass a subclass as its option `clock`."""
+
+    def now(self) -> float:
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        # Imported here: a command that answers from the cache needs no event loop.
+        from asyncio import sleep
+
+        await sleep(seconds)

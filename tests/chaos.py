@@ -19,10 +19,10 @@ from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 
-from claude_force.clock import Clock
 from claude_force.limits.budget import price_lookup
 from claude_force.testing import MessagesServer, RateLimit, faults
 from claude_force.transport.messages import read_usage
+from claude_force.types import Clock
 
 MODEL = "claude-sonnet-5-5"
 PRICES = {MODEL: {"input": 3.0, "output": 15.0}}

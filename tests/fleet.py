@@ -9,8 +9,8 @@ import time
 from contextlib import asynccontextmanager
 
 from claude_force.async_orchestrator import AsyncAgentOrchestrator
-from claude_force.clock import Clock
 from claude_force.testing import MessagesServer
+from claude_force.types import Clock
 
 MODEL = "claude-sonnet-5-5"
 SERVICES = ("ANTHROPIC_", "CLAUDE_", "CLOUD_ML_", "AWS_", "GOOGLE_", "SSL_CERT_", "REQUESTS_CA_BUNDLE")

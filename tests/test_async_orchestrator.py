@@ -9,7 +9,6 @@ import pytest
 from fleet import MODEL, FakeClock, ended, fleet, write_project
 
 from claude_force.async_orchestrator import AsyncAgentOrchestrator, AsyncAgentResult
-from claude_force.clock import Clock
 from claude_force.errors import (
     AgentNotFoundError,
     AuthenticationError,
@@ -25,6 +24,7 @@ from claude_force.errors import (
     WorkflowNotFoundError,
 )
 from claude_force.testing import MessagesServer, faults
+from claude_force.types import Clock
 
 
 @pytest.fixture

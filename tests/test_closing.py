@@ -12,10 +12,10 @@ import pytest
 from fleet import ended, fleet
 
 from claude_force import AgentOrchestrator, ResponseCache
-from claude_force.clock import Clock
 from claude_force.errors import ClosedError, DeadlineExceededError
 from claude_force.storage.batch_worker import BatchWorker
 from claude_force.testing import MessagesServer
+from claude_force.types import Clock
 
 
 class TestClose:

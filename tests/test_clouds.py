@@ -13,7 +13,6 @@ from clouds import CloudServer, aws_error, exception_frame, first_frames, google
 from fleet import FakeClock, write_project
 
 from claude_force import AsyncAgentOrchestrator
-from claude_force.advice import install_command
 from claude_force.cli.main import main
 from claude_force.errors import (
     AuthenticationError,
@@ -25,6 +24,7 @@ from claude_force.errors import (
     RequestRefusedError,
     SilenceError,
 )
+from claude_force.formatting import install_command
 from claude_force.limits.call_context import CallContext, CallListener
 from claude_force.limits.prices import cost
 from claude_force.testing import MessagesServer

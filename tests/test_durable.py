@@ -25,7 +25,6 @@ from fleet import MODEL
 
 from claude_force import AgentOrchestrator, durable, errors
 from claude_force.cli.main import main
-from claude_force.clock import Clock
 from claude_force.durable import Runs, Worker, dbos_runtime
 from claude_force.durable.calls import Enqueue
 from claude_force.durable.database import parse_url
@@ -56,7 +55,7 @@ from claude_force.errors import (
 from claude_force.limits.call_context import CallContext
 from claude_force.options import Options
 from claude_force.testing import MessagesServer, faults
-from claude_force.types import Attempt, Call, Reply, Usage
+from claude_force.types import Attempt, Call, Clock, Reply, Usage
 
 KINDS = [one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, ClaudeForceError)]
 

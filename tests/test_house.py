@@ -15,14 +15,12 @@ PACKAGE = "claude_force"
 
 # Imports point from a later row to an earlier one.
 ROWS = (
-    "advice",
+    "formatting",
     "lazy_pattern",
     "agent_types",
     "errors",
     "types",
     "settings",
-    "clock",
-    "formatting",
     "costs",
     "storage",
     "agents",

@@ -11,7 +11,7 @@ import pytest
 from pages import ROOT
 
 import claude_force
-from claude_force.advice import install_command
+from claude_force.formatting import install_command
 
 # Of the registry's package: what follows the name on a line with pip is neither a path nor a URL.
 BY_NAME = re.compile(r"(?:pip|uv|pipx)[\w -]* (?:install|add|inject)[^\n`]*?[\s'\"]claude[-_]force\b(?! @)")
@@ -46,7 +46,7 @@ def installed(tmp_path):
     (about / "METADATA").write_text(METADATA, encoding="utf-8")
 
     def run(line):
-        words = [sys.executable, "-S", "-c", f"from claude_force.advice import install_command; {line}"]
+        words = [sys.executable, "-S", "-c", f"from claude_force.formatting import install_command; {line}"]
         done = subprocess.run(
             words, env={"PYTHONPATH": str(tmp_path)}, cwd="/", capture_output=True, text=True, check=True
         )

@@ -9,10 +9,9 @@ from fleet import fleet, write_project
 from ledgers import written
 
 from claude_force import AgentOrchestrator
-from claude_force.clock import Clock
 from claude_force.limits.prices import cost
 from claude_force.testing import faults
-from claude_force.types import Usage
+from claude_force.types import Clock, Usage
 
 # USD per million tokens: fresh, answer, written to the prompt cache, read from it.
 PRICES = {"claude-sonnet-5-5": (2.0, 10.0, 2.5, 0.1), "claude-haiku-5-5": (0.1, 0.5, 0.125, 0.01)}

@@ -7,7 +7,6 @@ import pytest
 from fleet import FakeClock, ended, fleet, write_project
 
 from claude_force import AgentOrchestrator
-from claude_force.clock import Clock
 from claude_force.errors import (
     BudgetExceededError,
     CancelledCallError,
@@ -16,6 +15,7 @@ from claude_force.errors import (
 )
 from claude_force.limits.call_context import CallContext, CallListener
 from claude_force.testing import MessagesServer, faults
+from claude_force.types import Clock
 
 MODEL = "claude-sonnet-5-5"
 PRICES = {MODEL: {"input": 3.0, "output": 15.0}}

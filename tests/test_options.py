@@ -8,9 +8,9 @@ import pytest
 from fleet import FakeClock, ended, fleet, write_project
 
 from claude_force import AgentOrchestrator, AsyncAgentOrchestrator
-from claude_force.clock import Clock
 from claude_force.errors import ConfigurationNotFoundError, InvalidOptionError
 from claude_force.options import Options
+from claude_force.types import Clock
 
 NAMES = [one.name for one in dataclasses.fields(Options)]
 ASK = ("python-expert", "Explain")

@@ -27,14 +27,13 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
 
-from claude_force.advice import install_command
-from claude_force.clock import Clock
 from claude_force.errors import ServerError
+from claude_force.formatting import install_command
 from claude_force.integrations import conventions
 from claude_force.integrations.otel import OpenTelemetry, instrument
 from claude_force.orchestrator import AgentOrchestrator
 from claude_force.testing import MessagesServer, faults
-from claude_force.types import AgentResult, Attempt, Call, CallCompleted, Usage
+from claude_force.types import AgentResult, Attempt, Call, CallCompleted, Clock, Usage
 
 CALL = Call("python-expert", ("You explain Python.",), "Explain decorators", MODEL, 300)
 ANSWER = AgentResult(

@@ -5,7 +5,6 @@ import asyncio
 import pytest
 from fleet import MODEL, fleet, write_project
 
-from claude_force.clock import Clock
 from claude_force.engine.call_settings import settings_now
 from claude_force.engine.connection_pool import LoopBoundPool
 from claude_force.errors import (
@@ -18,6 +17,7 @@ from claude_force.errors import (
 from claude_force.limits.call_context import CallContext, CallListener
 from claude_force.options import Options
 from claude_force.testing import MessagesServer, faults
+from claude_force.types import Clock
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import asyncio
 import random
 from collections import Counter
 
-from claude_force.clock import Clock
 from claude_force.engine.call_sender import CallSender
 from claude_force.engine.retry import RetryPolicy
 from claude_force.limits.admission import AdmissionController
@@ -15,7 +14,7 @@ from claude_force.testing.limits import Limiter
 from claude_force.testing.replies import Refused
 from claude_force.transport.error_mapping import from_status
 from claude_force.transport.services import API
-from claude_force.types import Reply, Usage
+from claude_force.types import Clock, Reply, Usage
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Awaitable, Callable, Dict, List, Tuple, Union
 
 from claude_force import AsyncAgentOrchestrator
-from claude_force.clock import Clock
+from claude_force.types import Clock
 
 from ..used import cpu_seconds, project
 from .rows import MAX_TOKENS, REQUESTS, Row, rows

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Iterable, Iterator, Union
 
 from .. import settings
-from ..advice import Wording
 from ..agents.discovery import project_folder
 from ..errors import CacheError
+from ..formatting import Wording
 from ..storage.output_paths import absolute_path, base_in_project
 from ..storage.private_files import Folder, make_folders, make_private
 

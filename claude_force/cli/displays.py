@@ -9,11 +9,10 @@ from collections import deque
 from contextlib import contextmanager
 from typing import Any, Callable, Deque, Dict, Iterator, List, Optional, Tuple
 
-from ..advice import for_shell
 from ..bulk import Event, Finished, Paused, Progress, Retried
 from ..costs import CostTotals
 from ..engine.result_builder import is_unsent
-from ..formatting import format_duration, format_duration_coarse, format_usd, pluralize
+from ..formatting import for_shell, format_duration, format_duration_coarse, format_usd, pluralize
 from ..limits.admission import Load
 from ..workflow import StepEvent
 from . import streams

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import List, Tuple
 
 from .. import settings
-from ..advice import for_shell
-from ..clock import Clock
 from ..engine.call_sender import CallSender
 from ..engine.call_settings import settings_now
 from ..engine.connection_pool import LoopBoundPool
@@ -18,9 +16,10 @@ from ..errors import (
     InvalidOptionError,
     PaidCallBlockedError,
 )
+from ..formatting import for_shell
 from ..limits.rate_limiter import Rates
 from ..options import Options
-from ..types import Call
+from ..types import Call, Clock
 from . import signals
 from .machine_checks import OK, PROBLEM, WARNING, CheckResult
 

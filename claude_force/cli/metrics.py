@@ -7,10 +7,9 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, TextIO, Tuple
 
-from ..advice import for_shell
 from ..agents.discovery import find_sources
 from ..errors import InputError
-from ..formatting import format_duration, format_percent, format_usd, pluralize
+from ..formatting import for_shell, format_duration, format_percent, format_usd, pluralize
 from ..ledger.metrics import Metrics, Summary, advice_for
 from ..ledger.reader import LedgerReader, parse_since, read_summary
 from ..ledger.rotating_log import ACTIVE_FILE, rotated_files

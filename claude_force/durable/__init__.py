@@ -14,14 +14,14 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Callable, List
 
-from ..advice import install_command
 from ..errors import DatabaseError
+from ..formatting import install_command
 
 if TYPE_CHECKING:
-    from ..clock import Clock
     from ..engine.backend import CallBackend
     from ..engine.call_settings import CallSettings
     from ..engine.executor import Connect
+    from ..types import Clock
     from .runs import Runs
     from .worker import Worker
 

@@ -13,13 +13,12 @@ import anyio
 import sqlalchemy as sa
 from anyio.abc import TaskGroup
 
-from ..clock import Clock
 from ..costs import clear_cost, cost_or_bound, without_cost
 from ..errors import CallError, ClaudeForceError
 from ..limits.budget import Budget
 from ..limits.call_context import CallContext
 from ..limits.call_cost import at_most
-from ..types import Reply
+from ..types import Clock, Reply
 from .calls import add_budgets, chunks
 from .database import Database
 from .db_worker import DbOp, DbWorker

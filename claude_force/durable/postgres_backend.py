@@ -13,7 +13,6 @@ from anyio import to_thread
 
 from .. import settings
 from ..cache.request_key import OFF, USE, RequestKey
-from ..clock import Clock
 from ..engine.call_sender import CallSender
 from ..engine.call_settings import CallSettings
 from ..engine.executor import CachingExecutor, SingleFlight
@@ -23,7 +22,7 @@ from ..limits.budget import to_nano_usd
 from ..limits.call_context import CallContext
 from ..limits.call_cost import CallCost
 from ..limits.rate_limiter import Rates
-from ..types import Call, Reply
+from ..types import Call, Clock, Reply
 from .calls import CancelQueued, Enqueue, save_cancelled
 from .database import Database, DatabaseUrl
 from .db_worker import DbWorker

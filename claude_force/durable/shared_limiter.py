@@ -11,13 +11,12 @@ from typing import AsyncIterator, Callable, Dict, List, Optional, Tuple
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from ..clock import Clock
 from ..errors import OverloadedError, RateLimitError
 from ..limits.budget import budget_exceeded, to_nano_usd
 from ..limits.rate_limiter import LIMIT_TYPES, Rates, TokenCost, header_number
 from ..limits.token_estimator import billable_usage
 from ..transport.protocol import AttemptRecord
-from ..types import Call
+from ..types import Call, Clock
 from .database import Database
 from .db_worker import DbOp, DbWorker
 from .schema import BUCKETS, BUDGETS, EXCEEDED, SCHEMA, now

@@ -20,7 +20,6 @@ from typing import IO, Dict, List, Optional, Union
 import anyio
 from anyio import to_thread
 
-from ..clock import Clock
 from ..engine.call_settings import CallSettings
 from ..engine.executor import CachingExecutor, Connect
 from ..engine.result_builder import is_answer
@@ -29,7 +28,7 @@ from ..limits.call_context import CallContext
 from ..storage.locks import try_lock
 from ..storage.output_paths import open_output_folder, output_path
 from ..storage.private_files import PUBLIC_FILE
-from ..types import Call, Reply
+from ..types import Call, Clock, Reply
 from . import dbos_runtime
 from .calls import Enqueue, SaveResult, StartCall, save_cancelled
 from .database import Database, DatabaseUrl

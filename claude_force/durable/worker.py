@@ -15,7 +15,6 @@ from anyio import to_thread
 from sqlalchemy.exc import DBAPIError
 
 from .. import settings
-from ..clock import Clock
 from ..engine.call_sender import CallSender
 from ..engine.call_settings import settings_now
 from ..engine.connection_pool import LoopBoundPool
@@ -34,7 +33,7 @@ from ..limits.call_context import CallContext
 from ..limits.rate_limiter import Rates
 from ..limits.run_gate import RunGate, RunGates
 from ..options import Options, check_rates
-from ..types import Reply
+from ..types import Clock, Reply
 from . import dbos_runtime
 from .calls import IsOpen, Release, SaveResult, StartCall, StartedCall, workflow_id
 from .database import Database, DatabaseUrl, parse_url

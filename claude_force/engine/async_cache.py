@@ -22,10 +22,9 @@ import anyio.to_thread
 
 from .. import settings
 from ..cache.request_key import RequestKey, reply_from_hit
-from ..clock import Clock
 from ..errors import CacheError, DeadlineExceededError
 from ..storage.batch_worker import BatchWorker
-from ..types import Reply, is_blank
+from ..types import Clock, Reply, is_blank
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,6 @@ from typing import AsyncContextManager, Callable, Optional, Set
 import anyio
 import anyio.to_thread
 
-from ..clock import Clock
 from ..errors import CallError, ClosedError, ConnectionFailedError, DeadlineExceededError
 from ..limits.admission import NO_WAIT, AdmissionController
 from ..limits.budget import Price
@@ -22,7 +21,7 @@ from ..limits.token_estimator import TokenEstimator
 from ..transport.network import NoDescriptorError
 from ..transport.protocol import AttemptRecord
 from ..transport.transport import Transport
-from ..types import Call, Reply
+from ..types import Call, Clock, Reply
 from .retry import Retrier, RetryPolicy
 
 # How often an attempt tries to get a file descriptor, and after how many seconds it tries again.

@@ -10,7 +10,6 @@ from weakref import WeakKeyDictionary
 import anyio
 import anyio.to_thread
 
-from ..clock import Clock
 from ..limits.admission import AdmissionController, Load
 from ..limits.aimd import AdaptiveConcurrencyLimit
 from ..limits.budget import Price, price_lookup
@@ -20,6 +19,7 @@ from ..limits.token_estimator import TokenEstimator
 from ..options import AUTO
 from ..transport.network import connections_within
 from ..transport.transport import Transport
+from ..types import Clock
 from .call_sender import CallSender
 from .call_settings import CallSettings
 from .retry import RetryPolicy

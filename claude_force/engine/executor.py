@@ -25,7 +25,6 @@ import anyio
 
 from ..cache.diagnostics import explained
 from ..cache.request_key import OFF, USE, RequestKey, request_key
-from ..clock import Clock
 from ..costs import clear_cost
 from ..errors import (
     BudgetExceededError,
@@ -38,7 +37,7 @@ from ..errors import (
 )
 from ..limits.call_context import CallContext
 from ..limits.call_cost import CallCost
-from ..types import Call, Reply
+from ..types import Call, Clock, Reply
 from .async_cache import AsyncResponseCache
 from .call_sender import CallSender
 from .call_settings import CallSettings

@@ -21,8 +21,8 @@ from ..types import REFUSAL, AgentResult, Attempt, Call, CallCompleted, Observer
 
 if TYPE_CHECKING:
     # A cached answer needs neither the event loop nor the transport, which these import.
-    from ..clock import Clock
     from ..limits.call_cost import CallCost
+    from ..types import Clock
 
 logger = logging.getLogger(__name__)
 

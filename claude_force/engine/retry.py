@@ -14,10 +14,9 @@ from typing import Awaitable, Callable, Optional
 from tenacity import AsyncRetrying, RetryCallState
 
 from .. import settings
-from ..clock import Clock
 from ..errors import CallError, DeadlineExceededError
 from ..limits.call_context import CallContext
-from ..types import Call, Reply
+from ..types import Call, Clock, Reply
 
 logger = logging.getLogger(__name__)
 

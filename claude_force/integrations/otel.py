@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import List, Optional, Protocol, Sequence
 
 from .. import __version__, settings
-from ..advice import install_command
 from ..costs import is_unpriced
+from ..formatting import install_command
 from ..types import Attempt, CallCompleted, Observer
 from . import conventions
 

@@ -8,8 +8,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, Iterator, List, Optional
 
-from ..advice import naming
 from ..errors import InvalidOptionError
+from ..formatting import naming
 from ..storage.output_paths import open_package_folder
 from ..storage.private_files import Folder
 from .entry import Entry, ExecutionRow, decode_lines, parse_iso, to_entry

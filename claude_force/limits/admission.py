@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Callable, Dict, List, Optional, Sequence, Type
 
-from ..clock import Clock
 from ..errors import CallError, ClosedError, RateLimitError
 from ..transport.protocol import AttemptRecord
+from ..types import Clock
 from .aimd import AdaptiveConcurrencyLimit
 from .budget import Budget
 from .call_context import CallContext

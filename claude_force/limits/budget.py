@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any, Callable, List, Mapping, Optional, Protocol
 
-from ..advice import Wording
 from ..agents.models import resolve_model
 from ..errors import BudgetExceededError, InvalidOptionError, UnknownPriceError
-from ..formatting import byte_size, format_usd
+from ..formatting import Wording, byte_size, format_usd
 from ..types import Call, Usage
 from .prices import NO_OPTIONS, PER_SEARCH, max_searches, unknown_fee
 

@@ -11,10 +11,9 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import AsyncContextManager, AsyncIterator, Dict, Tuple
 
-from ..clock import Clock
 from ..formatting import byte_size
 from ..transport.protocol import AttemptRecord
-from ..types import Call
+from ..types import Call, Clock
 from .admission import NO_WAIT
 from .call_context import CallContext
 

@@ -14,8 +14,8 @@ from typing import Iterator, Optional
 from urllib.parse import urlsplit, urlunsplit
 
 from .. import settings
-from ..advice import naming
 from ..errors import CallError, ConfigurationError
+from ..formatting import naming
 
 try:
     import resource

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Mapping, Optional, Tuple, Type
 
 from .. import settings
-from ..advice import install_command
 from ..errors import (
     AuthenticationError,
     CallError,
@@ -20,6 +19,7 @@ from ..errors import (
     PermissionDeniedError,
     RequestRefusedError,
 )
+from ..formatting import install_command
 from .error_mapping import redact
 from .events import AWS_MEDIA_TYPE, EVENTS_MEDIA_TYPE, AwsEventDecoder, EventDecoder, Events
 from .network import has_version, is_on_loopback

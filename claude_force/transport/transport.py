@@ -11,7 +11,6 @@ from typing import Optional, Type
 import anyio
 
 from .. import settings
-from ..advice import Wording
 from ..agents.models import thinks
 from ..errors import (
     AnswerTooLargeError,
@@ -24,6 +23,7 @@ from ..errors import (
     PaidCallBlockedError,
     SilenceError,
 )
+from ..formatting import Wording
 from ..types import Call, Reply
 from .error_mapping import from_status, note_headers, parsed, redact, request_id
 from .messages import StreamReader, answer_limit, reader_of
