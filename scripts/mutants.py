@@ -40,7 +40,9 @@ KEPT = tuple(
 # Each module, and the tests that say what it has to do; quick ones first.
 TESTS: Dict[str, Tuple[str, ...]] = {
     "storage.signing": ("test_response_cache.py::TestSecret", "test_response_cache.py::TestSignature"),
-    "cache.entries": tuple(f"test_response_cache.py::Test{part}" for part in ("Signature", "Hit", "Forgery")),
+    "cache.entries": tuple(
+        f"test_response_cache.py::Test{part}" for part in ("Signature", "Entry", "Hit", "Forgery")
+    ),
     "cache.request_key": (
         *("test_response_cache.py::TestKey", "test_response_cache.py::TestExplanation"),
         *(*KEPT, "test_not_kept.py", "test_who_answers.py"),

@@ -19,7 +19,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_force.cache.entries import CacheEntry, is_signed_by, key_of, seal, unseal
+from claude_force.cache.entries import (
+    NO_FINGERPRINT,
+    CacheEntry,
+    arguments_of,
+    is_signed_by,
+    key_of,
+    seal,
+    seal_if_fits,
+    to_entry,
+    to_hit,
+    unseal,
+)
 from claude_force.cache.memory import MemoryLayer
 from claude_force.cache.request_key import cache_key, encode, field_checksums, request_fields
 from claude_force.errors import CacheError
@@ -190,6 +201,59 @@ class TestSignature:
         assert not is_signed_by(sealed.decode("latin-1"), OWN)
 
 
+class TestEntry:
+    def test_fields(self):
+        fields, entry = to_entry(1.5, "a", "t", "m", "r")
+        about = json.dumps(["a", "m", field_checksums(fields)]).encode()
+        assert entry == CacheEntry(cache_key(fields), 1.5, 0, 0, None, about, "", "r")
+        assert fields == request_fields("a", "t", "m", NO_FINGERPRINT)
+        assert to_hit(entry, -1.0, 2) == {
+            "response": "r",
+            "input_tokens": 0,
+            "output_tokens": 0,
+            "estimated_cost": None,
+            "cached": True,
+            "cache_age_seconds": 0.0,
+            "hit_count": 2,
+        }
+
+    def test_extra(self):
+        _, entry = to_entry(1.0, "a", "t", "m", "r", 1, 2, 0.5, {"f": "x"}, {"more": [1]})
+        hits = [to_hit(entry, 3.0, 1) for _ in range(2)]
+        hits[0]["more"].append(2)
+        assert hits[1]["more"] == [1]
+        assert (entry.input_tokens, entry.output_tokens, entry.cost, entry.extra) == (
+            1,
+            2,
+            0.5,
+            '{"more": [1]}',
+        )
+
+    def test_known_key(self):
+        assert to_entry(1.0, "a", "t", "m", "r", key_of=lambda fields: b"k" * 16)[1].key == b"k" * 16
+
+    def test_old_spelling(self):
+        given = {"agent": "a", "task": "t"}
+        assert arguments_of(given) == {"agent_name": "a", "task": "t"}
+        assert given == {"agent": "a", "task": "t"}
+        assert arguments_of({"agent_name": "a", "task": "t"}) == {"agent_name": "a", "task": "t"}
+
+    def test_size_is_bounded(self, caplog):
+        _, entry = to_entry(1.0, "a", "t", "m", "r" * 100)
+        size = len(seal(entry, OWN))
+        assert seal_if_fits(entry, OWN, size) == seal(entry, OWN)
+        with caplog.at_level(logging.INFO, "claude_force.cache.entries"):
+            assert seal_if_fits(entry, OWN, size - 1) is None
+        assert [(one.name, one.getMessage()) for one in caplog.records] == [
+            ("claude_force.cache.entries", f"an answer of {size} bytes is too large for the cache")
+        ]
+
+    def test_counts_make_sense(self, caplog):
+        _, entry = to_entry(1.0, "a", "t", "m", "r", input_tokens=-1)
+        assert seal_if_fits(entry, OWN, 1000) is None
+        assert "an answer is not cached, its counts make no sense" in caplog.text
+
+
 class TestMemory:
     @given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 40)), max_size=60))
     def test_its_size_is_the_sum_of_what_it_holds_and_within_the_bound(self, steps):
@@ -298,7 +362,7 @@ class TestForgery:
             assert other.get(*ASKED) is None
             assert other.get("other", "task", "model")["response"] == "y"
             assert (other.get_stats()["integrity_failures"], other.get_stats()["entries"]) == (1, 1)
-        assert "signature" in caplog.text
+        assert "a cache entry whose signature does not hold was removed" in caplog.messages
 
     @pytest.mark.parametrize("value", [None, "text", 7, b"", b"short"])
     def test_what_is_no_entry_at_all_is_a_miss(self, cache, folder, value):

@@ -70,7 +70,7 @@ def to_entry(
 
 
 def arguments_of(answer: Mapping[str, Any]) -> Dict[str, Any]:
-    """The arguments of `set` that an answer holds, in either spelling of the agent's name."""
+    """Returns the arguments of `ResponseCache.set` in an answer, whose agent may be `agent` as in 1.x."""
     arguments = dict(answer)
     if "agent" in arguments:
         arguments["agent_name"] = arguments.pop("agent")
@@ -78,11 +78,11 @@ def arguments_of(answer: Mapping[str, Any]) -> Dict[str, Any]:
 
 
 def seal_if_fits(entry: CacheEntry, secret: Secret, most: int) -> Optional[bytes]:
-    """The sealed entry, in at most so many bytes; None, which is logged, for one that can't be kept."""
+    """Returns the sealed entry; None, with a log, where it exceeds `most` bytes or has impossible counts."""
     try:
         sealed = seal(entry, secret)
     except struct.error as error:
-        logger.warning("an answer is not kept, its counts make no sense: %s", error)
+        logger.warning("an answer is not cached, its counts make no sense: %s", error)
         return None
     if len(sealed) > most:
         logger.info("an answer of %d bytes is too large for the cache", len(sealed))
@@ -91,8 +91,8 @@ def seal_if_fits(entry: CacheEntry, secret: Secret, most: int) -> Optional[bytes
 
 
 def to_hit(entry: CacheEntry, age: float, hits: int) -> Dict[str, Any]:
-    """What `ResponseCache.get` returns; `age` in seconds, `hits` with this one among them."""
-    # In one step: field by field it takes longer, and this is most of what a hit in memory costs.
+    """Makes what `ResponseCache.get` returns; `age` in seconds, `hits` with this one among them."""
+    # Unpacked in one step, because this is most of what a hit in memory costs.
     _, _, input_tokens, output_tokens, cost, _, extra, response = entry
     hit = {
         "response": response,
@@ -100,11 +100,11 @@ def to_hit(entry: CacheEntry, age: float, hits: int) -> Dict[str, Any]:
         "output_tokens": output_tokens,
         "estimated_cost": cost,
         "cached": True,
-        # The clock that wrote it may be a little ahead.
+        # The clock of another machine may be a little ahead.
         "cache_age_seconds": age if age > 0 else 0.0,
         "hit_count": hits,
     }
-    # Decoded anew each time: a caller may change what it is given.
+    # Decoded for each hit: the caller may change it.
     return {**json.loads(extra), **hit} if extra else hit
 
 

@@ -12,9 +12,9 @@ from typing import Any, Callable, List, Optional, TypeVar, Union
 from ..storage.locks import FolderLock, SharedCounter
 from ..storage.signing import Secret
 from ..storage.sqlite_files import FAULTS, is_damage
-from .entries import FORMAT, is_signed_by, key_of, unseal
+from .entries import is_signed_by, key_of, unseal
 from .memory import HitBuffer
-from .store import Store
+from .store import Store, store_path
 
 logger = logging.getLogger(__name__)
 
@@ -28,11 +28,11 @@ _OF_PARENTS: List[Any] = []
 class RecoveringStore:
     """Runs work on the store, from any thread. A fault is logged and gives the caller's default."""
 
-    def __init__(self, folder: Path, most_bytes: int, secret: Secret, hits: HitBuffer) -> None:
-        self._folder, self._most, self._secret = folder, most_bytes, secret
-        self._path = folder / f"answers-{FORMAT}.db"
+    def __init__(self, folder: Path, max_bytes: int, secret: Secret, hits: HitBuffer) -> None:
+        self._folder, self._max_bytes, self._secret = folder, max_bytes, secret
+        self._path = store_path(folder)
         self._mutex = threading.RLock()
-        self._open: Optional[_OpenStore] = None
+        self._open: Optional[Store] = None
         # Changes when any process removes an entry; empty while nothing is open.
         self.generation: Union[bytes, mmap.mmap] = b""
         self._evicted = 0
@@ -56,7 +56,7 @@ class RecoveringStore:
     @property
     def evictions(self) -> int:
         opened = self._open
-        return self._evicted + (opened.store.evictions if opened is not None else 0)
+        return self._evicted + (opened.evictions if opened is not None else 0)
 
     def close(self) -> None:
         """Writes what is buffered; the next work opens the files again."""
@@ -64,7 +64,7 @@ class RecoveringStore:
             opened, self._open, self.generation = self._open, None, b""
             if opened is None:
                 return
-            self._evicted += opened.store.evictions
+            self._evicted += opened.evictions
             try:
                 opened.close()
             except (*FAULTS, OSError) as error:
@@ -80,12 +80,11 @@ class RecoveringStore:
     def _store(self) -> Store:
         opened = self._open
         if opened is not None and (opened.seen == self.generation[:] or opened.is_current()):
-            return opened.store
+            return opened
         self.close()
-        if self._open is None:
-            self._open = _OpenStore(self._folder, self._path, self._most, self._hits)
-            self.generation = self._open.generation.number
-        return self._open.store
+        self._open = Store(self._folder, self._max_bytes, self._hits)
+        self.generation = self._open.generation.number
+        return self._open
 
     def _rebuilt(self, error: Exception) -> bool:
         """Repairs damage. Returns whether another try is worth it."""
@@ -124,31 +123,6 @@ class RecoveringStore:
             return ""
         entry = unseal(sealed, key_of(sealed), self._secret)
         return str(json.loads(entry.about)[0]) if entry is not None else None
-
-
-class _OpenStore:
-    """The files of an open store."""
-
-    def __init__(self, folder: Path, path: Path, most_bytes: int, hits: HitBuffer) -> None:
-        self._lock = FolderLock(folder / "lock")
-        try:
-            self.generation = SharedCounter(folder / "generation")
-            self.seen = self.generation.read()
-            self.store = Store(path, most_bytes, self._lock, self.generation, hits)
-        except BaseException:
-            self._lock.close()
-            raise
-
-    def is_current(self) -> bool:
-        """Whether the path still names this file: another process may have rebuilt it."""
-        self.seen = self.generation.read()
-        return self.store.is_current()
-
-    def close(self) -> None:
-        try:
-            self.store.close()
-        finally:
-            self._lock.close()
 
 
 def _report(error: Exception) -> None:

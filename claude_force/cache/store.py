@@ -15,6 +15,7 @@ from typing import Iterable, Iterator, List, Optional, Tuple
 
 from ..storage.locks import FolderLock, SharedCounter
 from ..storage.sqlite_files import connect
+from .entries import FORMAT
 from .memory import HitBuffer
 
 # Answers lie in the order of their arrival, so that storing one changes few pages; the small table of uses
@@ -46,6 +47,11 @@ _SMALLEST_WAL = 256 * 1024
 Row = Tuple[bytes, int]
 
 
+def store_path(folder: Path) -> Path:
+    """The SQLite file of a cache folder."""
+    return folder / f"answers-{FORMAT}.db"
+
+
 def row_id(key: bytes) -> int:
     """56 bits of the key: they find the row in one step, and its signature covers the whole key."""
     return int.from_bytes(key[:7], "big")
@@ -57,21 +63,27 @@ class Store:
     Its methods raise sqlite3.Error for a damaged file, a full disk, and the like.
     """
 
-    def __init__(
-        self, path: Path, most_bytes: int, lock: FolderLock, generation: SharedCounter, hits: HitBuffer
-    ) -> None:
-        self._path, self._lock, self.generation, self._hits = path, lock, generation, hits
-        self._check_every = min(_BYTES_BETWEEN_CHECKS, most_bytes // _CHECKS_PER_FILL)
+    def __init__(self, folder: Path, max_bytes: int, hits: HitBuffer) -> None:
+        """Raises sqlite3.Error, OSError."""
+        self._path, self._hits = store_path(folder), hits
+        self._check_every = min(_BYTES_BETWEEN_CHECKS, max_bytes // _CHECKS_PER_FILL)
         self._unchecked = self._check_every
         self.evictions = 0
         self._is_sound = False
-        self._wal_path = path.with_name(path.name + "-wal")
-        self._wal_most = wal = max(_SMALLEST_WAL, min(_LARGEST_WAL, most_bytes // _WAL_SHARE))
-        with lock:
-            self._db = connect(path, SCHEMA, wal)
-            self._inode = path.stat().st_ino
+        self._wal_path = self._path.with_name(self._path.name + "-wal")
+        self._max_wal = wal = max(_SMALLEST_WAL, min(_LARGEST_WAL, max_bytes // _WAL_SHARE))
+        self._lock = FolderLock(folder / "lock")
+        try:
+            self.generation = SharedCounter(folder / "generation")
+            self.seen = self.generation.read()
+            with self._lock:
+                self._db = connect(self._path, SCHEMA, wal)
+                self._inode = self._path.stat().st_ino
+        except BaseException:
+            self._lock.close()
+            raise
         self._page_bytes = int(self._db.execute("PRAGMA page_size").fetchone()[0])
-        self._most_pages = (most_bytes - wal) // self._page_bytes
+        self._max_pages = (max_bytes - wal) // self._page_bytes
         # Reused, because each statement would make a cursor otherwise.
         self._reader, self._writer = self._db.cursor(), self._db.cursor()
 
@@ -100,7 +112,7 @@ class Store:
                     checked = True
         if replaced:
             self.generation.advance()
-        if checked and self._wal_path.exists() and self._wal_path.stat().st_size > 2 * self._wal_most:
+        if checked and self._wal_path.exists() and self._wal_path.stat().st_size > 2 * self._max_wal:
             # The commit's own checkpoint gives up while another process reads; this one waits.
             self._truncate_wal()
 
@@ -168,7 +180,8 @@ class Store:
             self._is_sound = True
 
     def is_current(self) -> bool:
-        """False when another process has put a new file in this one's place."""
+        """Whether the path still names this file: another process may have rebuilt it."""
+        self.seen = self.generation.read()
         try:
             return self._path.stat().st_ino == self._inode
         except FileNotFoundError:
@@ -176,14 +189,17 @@ class Store:
 
     def close(self) -> None:
         try:
-            if self._hits:
-                with self._lock, self._db:
-                    self._db.execute("BEGIN IMMEDIATE")
-                    self._write_hits(len(self._hits))
-        finally:
-            # The last connection to close makes a checkpoint.
             with self._lock:
-                self._db.close()
+                try:
+                    if self._hits:
+                        with self._db:
+                            self._db.execute("BEGIN IMMEDIATE")
+                            self._write_hits(len(self._hits))
+                finally:
+                    # The last connection to close makes a checkpoint.
+                    self._db.close()
+        finally:
+            self._lock.close()
 
     @contextmanager
     def _removing(self) -> Iterator[None]:
@@ -200,7 +216,7 @@ class Store:
     def _keep_within_bounds(self, spare: int) -> None:
         self._unchecked = 0
         gone = 0
-        while gone < _EVICTED_PER_CALL and self._pages() > self._most_pages:
+        while gone < _EVICTED_PER_CALL and self._pages() > self._max_pages:
             victims = self._oldest(_EVICTED_AT_ONCE, spare)
             if not victims:
                 break
