@@ -346,7 +346,7 @@ OPTIONS: Mapping[str, Option] = {
         ),
         live=_option("--live", "call the real API and pay for it"),
         calls=_option("--calls N", "calls in the last round", default=10, type=whole),
-        shell=_option("{bash,zsh,fish}", "the shell", dest="shell"),
+        which_shell=_option("{bash,zsh,fish}", "the shell", dest="shell"),
     ),
     **_group(
         COMMON,

@@ -209,7 +209,7 @@ VERBS: Mapping[str, Verb] = {
     "completion": Verb(
         "Print the script that completes commands in bash, zsh or fish.",
         "completion:show_script",
-        "shell",
+        "which_shell",
         examples=("completion bash >> ~/.bashrc",),
     ),
 }
