@@ -1,4 +1,4 @@
-"""`demo`: three agents over real files, one by one, at once, ten at once, and those ten from the cache."""
+"""`demo`: measures three agents on real files: one by one, at once, ten at once, and ten from the cache."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ Rows = Sequence[Tuple[str, str]]
 PACKAGE = Path(__file__).resolve().parent.parent
 REVIEWED = ("errors.py", "types.py", "transport/messages.py")
 TEAM = ("code-reviewer", "security-specialist", "documentation-writer")
-# A pause and a pace as a fast model has them.
+# Those of a fast model.
 FIRST_TOKEN_SECONDS, TOKENS_PER_SECOND = 0.3, 100.0
-# With -I and this process's own path: with -m, Python would import from the working directory first.
+# With -I and this process's sys.path: with -m, Python would import from the working directory first.
 _SERVER = (
     "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); "
     "from claude_force.testing.__main__ import main; sys.exit(main())"
@@ -43,22 +43,23 @@ LIVE = "The real API answers, and these calls are paid for.\n"
 
 @dataclass(frozen=True)
 class Round:
-    """One way of running some calls; `wall` is in seconds."""
+    """The calls of one way to run them, and the seconds they took."""
 
     name: str
-    wall: float
+    wall_seconds: float
     results: Tuple[AgentResult, ...]
 
     def fields(self) -> Dict[str, Any]:
+        """Returns the round as `--json` shows it."""
         durations = [result.duration for result in self.results]
         return {
             "run": self.name,
             "calls": len(self.results),
             "answered": sum(result.success for result in self.results),
-            "wall_seconds": self.wall,
+            "wall_seconds": self.wall_seconds,
             "slowest_call_seconds": max(durations),
             "all_calls_seconds": sum(durations),
-            "speed_up": sum(durations) / self.wall,
+            "speed_up": sum(durations) / self.wall_seconds,
             "cached": sum(result.cached for result in self.results),
             "tokens": sum(result.usage.total_tokens for result in self.results if not result.cached),
             "cost_usd": _total([result.cost for result in self.results]),
@@ -67,12 +68,12 @@ class Round:
 
 
 def _total(costs: Sequence[Optional[float]]) -> Optional[float]:
-    """USD; unknown where one of them is."""
+    """Returns a sum of USD, None if one of them is unknown."""
     return None if None in costs else sum(cost for cost in costs if cost is not None)
 
 
 def demo(args: argparse.Namespace) -> int:
-    """Returns 0, or 1 when a call failed. Raises InputError, AuthenticationError."""
+    """Runs the demo. Returns 0, or 1 if a call failed. Raises InputError, AuthenticationError."""
     if args.calls < 1:
         raise InputError(f"--calls is {args.calls}: ask for one call at least.")
     with _endpoint(args.live) as base_url:
@@ -88,17 +89,13 @@ def demo(args: argparse.Namespace) -> int:
 
 @contextmanager
 def _endpoint(live: bool) -> Iterator[Optional[str]]:
-    """The stand-in in a process of its own for as long as the rounds last, or None for the real API."""
+    """Yields the address of the stand-in, which runs in its own process, or None for the real API."""
     if live:
         yield None
         return
     command = [sys.executable, "-I", "-c", _SERVER, json.dumps(sys.path)]
-    command += [
-        "--time-to-first-token",
-        str(FIRST_TOKEN_SECONDS),
-        "--tokens-per-second",
-        str(TOKENS_PER_SECOND),
-    ]
+    command += ["--time-to-first-token", str(FIRST_TOKEN_SECONDS)]
+    command += ["--tokens-per-second", str(TOKENS_PER_SECOND)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, universal_newlines=True) as server:
         try:
             line = server.stdout.readline() if server.stdout is not None else ""
@@ -115,7 +112,7 @@ async def _rounds(args: argparse.Namespace, base_url: Optional[str]) -> List[Rou
     three = rows(len(REVIEWED))
     many = rows(args.calls)
     key = None if args.live else "demo"
-    # A cache of the demo's own: what it shows as fresh is fresh, and nothing of it is left behind.
+    # A separate cache: what is shown as new is new, and nothing is left behind.
     with tempfile.TemporaryDirectory() as folder, ResponseCache(cache_dir=Path(folder) / "cache") as cache:
         async with AsyncAgentOrchestrator(
             project(),
@@ -123,37 +120,37 @@ async def _rounds(args: argparse.Namespace, base_url: Optional[str]) -> List[Rou
             base_url=base_url,
             max_concurrent=max(args.calls, 3),
             response_cache=cache,
-            # Its project lies within the package, where nothing is to be written.
+            # The ledger would be written into the package.
             enable_tracking=False,
-        ) as engine:
+        ) as orchestrator:
             if args.live:
-                await engine.check_credentials()
+                await orchestrator.check_credentials()
             with render.Spinner("the agents are working", args.json):
-                # The import of the SDK and the first connection belong to no round.
-                await engine.execute_agent(TEAM[0], "Say that you are ready.", max_tokens=10)
+                # The first import and connection belong to no round.
+                await orchestrator.execute_agent(TEAM[0], "Say that you are ready.", max_tokens=10)
                 return [
-                    await _one_by_one(engine, three),
-                    await _at_once(engine, f"{len(three)} at once", three, "off"),
-                    await _at_once(engine, f"{args.calls} at once", many, "refresh"),
-                    await _at_once(engine, f"{args.calls} again", many, "use"),
+                    await _one_by_one(orchestrator, three),
+                    await _at_once(orchestrator, f"{len(three)} at once", three, "off"),
+                    await _at_once(orchestrator, f"{args.calls} at once", many, "refresh"),
+                    await _at_once(orchestrator, f"{args.calls} again", many, "use"),
                 ]
 
 
-async def _one_by_one(engine: AsyncAgentOrchestrator, asked: Rows) -> Round:
+async def _one_by_one(orchestrator: AsyncAgentOrchestrator, tasks: Rows) -> Round:
     started = time.perf_counter()
-    results = [await engine.execute_agent(agent, task, cache="off") for agent, task in asked]
-    return Round(f"{len(asked)} one by one", time.perf_counter() - started, tuple(results))
+    results = [await orchestrator.execute_agent(agent, task, cache="off") for agent, task in tasks]
+    return Round(f"{len(tasks)} one by one", time.perf_counter() - started, tuple(results))
 
 
-async def _at_once(engine: AsyncAgentOrchestrator, name: str, asked: Rows, cache: str) -> Round:
+async def _at_once(orchestrator: AsyncAgentOrchestrator, name: str, tasks: Rows, cache: str) -> Round:
     started = time.perf_counter()
-    results = await engine.execute_multiple(asked, cache=cache)
+    results = await orchestrator.execute_multiple(tasks, cache=cache)
     return Round(name, time.perf_counter() - started, tuple(results))
 
 
 def rows(count: int) -> Rows:
-    """Agents in turn, each of them on another file every time, and no two rows alike."""
-    files = tasks()
+    """Returns tasks for the agents in turn, each time with another file; no two are the same."""
+    files = [f"{name}\n\n{(PACKAGE / name).read_text(encoding='utf-8')}" for name in REVIEWED]
     found = []
     for number in range(count):
         turn, again = number // len(TEAM), number // (len(TEAM) * len(files))
@@ -163,16 +160,11 @@ def rows(count: int) -> Rows:
 
 
 def project() -> Path:
-    """The example project: in the source tree beside the package, in an installed package inside it."""
+    """Returns the example project: beside the package in a checkout, inside it once installed."""
     for folder in (PACKAGE.parent / "examples" / "review-team", PACKAGE / "cli" / "review-team"):
         if (folder / ".claude").is_dir():
             return folder / ".claude"
     raise InputError("The example project examples/review-team is missing: install the package again.")
-
-
-def tasks() -> List[str]:
-    """Source files of this package, to be reviewed."""
-    return [f"{name}\n\n{(PACKAGE / name).read_text(encoding='utf-8')}" for name in REVIEWED]
 
 
 def _answers(rounds: Sequence[Round]) -> List[Dict[str, Any]]:
@@ -185,15 +177,8 @@ def _answers(rounds: Sequence[Round]) -> List[Dict[str, Any]]:
 def _show(rounds: Sequence[Round], live: bool) -> None:
     streams.write_line(LIVE if live else STAND_IN)
     heads = (
-        "run",
-        "wall s",
-        "slowest call s",
-        "all calls s",
-        "speed-up",
-        "cached",
-        "tokens",
-        "cost",
-        "saved",
+        *("run", "wall s", "slowest call s", "all calls s", "speed-up"),
+        *("cached", "tokens", "cost", "saved"),
     )
     render.show_table(heads, [_cells(one.fields()) for one in rounds])
     for result, file in zip(rounds[0].results, REVIEWED):
