@@ -4,10 +4,24 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
+from functools import wraps
 from itertools import count
-from pathlib import Path
-from typing import Any, AsyncGenerator, Callable, Dict, List, Mapping, Optional, Sized, TypeVar, Union
+from operator import attrgetter
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    AsyncGenerator,
+    Callable,
+    Dict,
+    List,
+    Mapping,
+    Optional,
+    Sized,
+    TypeVar,
+    Union,
+)
 
+from .agents import Registry
 from .bulk import (
     OnEvent,
     OnResult,
@@ -35,9 +49,28 @@ from .workflow.checkpoints import RunRecord
 from .workflow.execution import WorkflowExecutor
 from .workflow.plan import Plan
 
+if TYPE_CHECKING:
+    from typing_extensions import Concatenate, ParamSpec
+
+    P = ParamSpec("P")
+
 __all__ = ["AsyncAgentOrchestrator", "AsyncAgentResult"]
 
+T = TypeVar("T")
+S = TypeVar("S")
 Self = TypeVar("Self", bound="AsyncAgentOrchestrator")
+
+
+def delegated(attribute: str, method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[Any, P], T]:
+    """Makes a method that calls that method of the object in `attribute`, which may be "a.b"."""
+    part = attrgetter(attribute)
+
+    @wraps(method)
+    def call(self: Any, /, *args: P.args, **options: P.kwargs) -> T:
+        return method(part(self), *args, **options)
+
+    call.__doc__ = (method.__doc__ or "").partition("\n\n")[0]
+    return call
 
 
 class AsyncAgentOrchestrator(Configurable):
@@ -137,9 +170,18 @@ class AsyncAgentOrchestrator(Configurable):
         Raises:
             InputError: a ValueError, before anything is sent.
         """
-        labels = agent_name, task, model, max_tokens, temperature, workflow_name, workflow_position
         return await self._calls.execute(
-            DEFAULT_CONTEXT, *labels, cache=cache, cache_ttl=cache_ttl, **options
+            DEFAULT_CONTEXT,
+            agent_name,
+            task,
+            workflow_name=workflow_name,
+            workflow_position=workflow_position,
+            cache=cache,
+            model=model,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            cache_ttl=cache_ttl,
+            **options,
         )
 
     async def execute_multiple(
@@ -299,8 +341,9 @@ class AsyncAgentOrchestrator(Configurable):
 
         def prepare(task: Any) -> Call:
             agent_name, text = parse_task(next(numbers), task)
-            return self._calls.prepare(agent_name, text, model, max_tokens, cache_ttl=cache_ttl, **options)
+            return self._calls.prepare(agent_name, text, False, **options)
 
+        options.update(model=model, max_tokens=max_tokens, cache_ttl=cache_ttl)
         return await self._calls.estimate(aiter_any(tasks), prepare, cache)
 
     async def explain_miss(
@@ -314,9 +357,8 @@ class AsyncAgentOrchestrator(Configurable):
         **options: Any,
     ) -> Dict[str, Any]:
         """Why the same call would be a hit or a miss; as `ResponseCache.explain_miss`. Sends nothing."""
-        return await self._calls.explain_miss(
-            self._calls.prepare(agent_name, task, model, max_tokens, temperature, **options)
-        )
+        options.update(model=model, max_tokens=max_tokens, temperature=temperature)
+        return await self._calls.explain_miss(self._calls.prepare(agent_name, task, False, **options))
 
     async def check_credentials(self) -> None:
         """Raises AuthenticationError where the SDK finds no credentials. Sends nothing."""
@@ -324,7 +366,7 @@ class AsyncAgentOrchestrator(Configurable):
 
     def model_of(self, agent_name: str, model: Optional[str] = None) -> str:
         """The id of the model that a call of this agent asks. Raises InputError."""
-        return self._calls.prepare(agent_name, "x", model).model
+        return self._calls.prepare(agent_name, "x", model=model).model
 
     def load(self) -> Optional[Load]:
         """What is on the wire of the running loop, and the known limits; None before its first call."""
@@ -337,25 +379,18 @@ class AsyncAgentOrchestrator(Configurable):
 
     @property
     def tracker(self) -> PerformanceTracker:
-        """The ledger in the project's `.claude/metrics/`. Its figures read the whole ledger: call them in a
-        thread where the event loop is busy."""
+        """The ledger in the project's `.claude/metrics/`; its methods tell the keys of the figures below.
+
+        They read the whole ledger: call them in a thread where the event loop is busy.
+        """
         return self._calls.tracker
 
-    def list_agents(self) -> List[Dict[str, Any]]:
-        """Each agent's `name`, `file`, `domains` and `priority`, by priority."""
-        return self._calls.registry.list_agents()
-
-    def list_workflows(self) -> Dict[str, Any]:
-        """The workflows of claude.json by name, as they are written there."""
-        return self._calls.registry.list_workflows()
-
-    def get_agent_info(self, agent_name: str) -> Dict[str, Any]:
-        """`name`, `file`, `contract`, `domains`, `priority`, `description`. Raises AgentNotFoundError."""
-        return self._calls.registry.get_agent_info(agent_name)
-
-    def get_performance_summary(self, hours: Optional[float] = None) -> Dict[str, Any]:
-        """As `PerformanceTracker.get_performance_summary`."""
-        return self.tracker.get_performance_summary(hours)
+    list_agents = delegated("_calls.registry", Registry.list_agents)
+    list_workflows = delegated("_calls.registry", Registry.list_workflows)
+    get_agent_info = delegated("_calls.registry", Registry.get_agent_info)
+    get_performance_summary = delegated("tracker", PerformanceTracker.get_performance_summary)
+    get_cost_breakdown = delegated("tracker", PerformanceTracker.get_cost_breakdown)
+    export_performance_metrics = delegated("tracker", PerformanceTracker.export_performance_metrics)
 
     def get_agent_performance(
         self, name: Optional[str] = None, *, agent_name: Optional[str] = None
@@ -367,20 +402,6 @@ class AsyncAgentOrchestrator(Configurable):
             with suppress(InputError):
                 name = self._calls.registry.get(name).name
         return self.tracker.get_agent_performance(name)
-
-    def get_cost_breakdown(self) -> Dict[str, Any]:
-        """As `PerformanceTracker.get_cost_breakdown`."""
-        return self.tracker.get_cost_breakdown()
-
-    def export_performance_metrics(
-        self,
-        path: Union[str, Path, None] = None,
-        format: str = "json",
-        *,
-        output_path: Union[str, Path, None] = None,
-    ) -> None:
-        """As `PerformanceTracker.export_performance_metrics`."""
-        self.tracker.export_performance_metrics(path, format, output_path=output_path)
 
     async def drain(self, seconds: float) -> None:
         """Sends nothing new, and waits for what is on the wire, at most so many seconds; then `close`."""

@@ -21,7 +21,7 @@ from .engine.result_builder import CallLabels, ResultBuilder, log_result, notify
 from .errors import CallError
 from .limits.budget import Budget, Prices, price_lookup
 from .limits.call_context import DEFAULT_CONTEXT, CallContext, Session
-from .options import Options, check_cache_ttl, check_max_tokens, check_options
+from .options import Options, check_call_options
 from .performance_tracker import PerformanceTracker
 from .types import AgentResult, Call, CallCompleted, Clock, Reply
 
@@ -82,39 +82,22 @@ class CallRunner:
                 before.close()
         return self._tracker
 
-    def prepare(
-        self,
-        agent_name: str,
-        task: str,
-        model: Optional[str] = None,
-        max_tokens: Optional[int] = None,
-        temperature: Optional[float] = None,
-        cache_ttl: str = "5m",
-        use_memory: bool = True,
-        is_composed: bool = False,
-        **options: Any,
-    ) -> Call:
-        """The call that these arguments ask for. `is_composed`: a workflow has put the task together.
+    def prepare(self, agent_name: str, task: str, is_composed: bool = False, **options: Any) -> Call:
+        """Builds a call; `options` are those of `AsyncAgentOrchestrator.execute_agent`. Raises InputError.
 
-        Raises InputError.
+        `is_composed`: a workflow has put the task together, and checks its length.
         """
-        if max_tokens is not None:
-            check_max_tokens(max_tokens)
-        check_cache_ttl(cache_ttl)
-        check_options(options if temperature is None else {**options, "temperature": temperature})
-        return prepare_call(
-            *(self.registry, agent_name, task, model, max_tokens, temperature, cache_ttl, is_composed),
-            **options,
-        )
+        # Of claude-force 1.x.
+        options.pop("use_memory", None)
+        check_call_options(options)
+        return prepare_call(self.registry, agent_name, task, is_composed=is_composed, **options)
 
     def execute(
         self,
         context: CallContext,
         agent_name: str,
         task: str,
-        model: Optional[str] = None,
-        max_tokens: Optional[int] = None,
-        temperature: Optional[float] = None,
+        *,
         workflow_name: Optional[str] = None,
         workflow_position: Optional[int] = None,
         cache: str = USE,
@@ -122,7 +105,7 @@ class CallRunner:
     ) -> Coroutine[Any, Any, AgentResult]:
         """Prepares a call and returns the coroutine that runs it. Raises InputError at once."""
         check_policy(cache)
-        call = self.prepare(agent_name, task, model, max_tokens, temperature, **options)
+        call = self.prepare(agent_name, task, False, **options)
         return self.run(call, CallLabels(agent_name, workflow_name, workflow_position), cache, context)
 
     async def run(

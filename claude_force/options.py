@@ -40,6 +40,8 @@ _SET_BY_THE_ENGINE = {
     "stream": "the orchestrator has it, as `stream`",
     "system": "the agent's file is the system prompt",
 }
+# Options of a call that are no fields of its request as they are.
+_NOT_SENT = frozenset({"cache_ttl", "max_tokens", "model", "timeout"})
 
 
 @dataclass_transform(field_specifiers=(field,))
@@ -172,33 +174,29 @@ else:
         setattr(Configurable, _option.name, _attribute(_option.name))
 
 
-def check_max_tokens(max_tokens: Any) -> None:
-    """Raises InvalidOptionError unless it is a whole number from 1 up."""
-    _check_whole("max_tokens", max_tokens)
-
-
 def check_rates(**rates: Any) -> None:
     """Raises InvalidOptionError unless each is None or a number above 0."""
     for name, value in rates.items():
         _check_positive(name, value, "for each minute")
 
 
-def check_cache_ttl(ttl: Any) -> None:
-    """Raises InvalidOptionError unless the API's prompt cache takes this time."""
+def check_call_options(options: Mapping[str, Any]) -> None:
+    """Checks what a caller sets for one call. Raises InvalidOptionError.
+
+    Refuses a senseless limit, a field of the API that a call can't set, and a value without a JSON form.
+    """
+    if options.get("max_tokens") is not None:
+        _check_whole("max_tokens", options["max_tokens"])
+    ttl = options.get("cache_ttl", "5m")
     if ttl not in ("5m", "1h"):
         text = f"{{}} is {_escaped(ttl)}; the prompt cache keeps a prompt '5m' or '1h'."
         raise InvalidOptionError(naming(text, "cache_ttl"))
-
-
-def check_options(options: Mapping[str, Any]) -> None:
-    """Raises InvalidOptionError for a field that a call can't set, and for a value without a JSON form."""
-    for name in sorted(options):
+    for name in sorted(options.keys() - _NOT_SENT):
         if name in _SET_BY_THE_ENGINE:
             raise InvalidOptionError(
                 f"Option {name!r} can't be set for a call: {_SET_BY_THE_ENGINE[name]}. Leave it out."
             )
-        # Not sent.
-        reason = None if name == "timeout" else _why_no_json(options[name])
+        reason = _why_no_json(options[name])
         if reason is not None:
             raise InvalidOptionError(f"Option {name!r} can't be written as JSON: {reason}.")
 

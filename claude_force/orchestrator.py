@@ -17,7 +17,7 @@ from typing import (
     TypeVar,
 )
 
-from .async_orchestrator import AsyncAgentOrchestrator
+from .async_orchestrator import AsyncAgentOrchestrator, delegated
 from .loop_thread import LoopThread
 from .options import Configurable, Options, SyncOptions, takes
 from .performance_tracker import PerformanceTracker
@@ -31,16 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["AgentOrchestrator", "AgentResult"]
 
 T = TypeVar("T")
-
-
-def _same(method: Callable[Concatenate[AsyncAgentOrchestrator, P], T]) -> Callable[Concatenate[Any, P], T]:
-    """The same method of the orchestrator inside."""
-
-    @wraps(method)
-    def call(self: AgentOrchestrator, /, *args: P.args, **options: P.kwargs) -> T:
-        return method(self._inside, *args, **options)
-
-    return call
 
 
 def _blocking(
@@ -111,13 +101,13 @@ class AgentOrchestrator(Configurable):
     run_workflow = _blocking(AsyncAgentOrchestrator.execute_workflow)
     estimate = _blocking(AsyncAgentOrchestrator.estimate)
     plan = _blocking(AsyncAgentOrchestrator.plan)
-    list_agents = _same(AsyncAgentOrchestrator.list_agents)
-    list_workflows = _same(AsyncAgentOrchestrator.list_workflows)
-    get_agent_info = _same(AsyncAgentOrchestrator.get_agent_info)
-    get_performance_summary = _same(AsyncAgentOrchestrator.get_performance_summary)
-    get_agent_performance = _same(AsyncAgentOrchestrator.get_agent_performance)
-    get_cost_breakdown = _same(AsyncAgentOrchestrator.get_cost_breakdown)
-    export_performance_metrics = _same(AsyncAgentOrchestrator.export_performance_metrics)
+    list_agents = delegated("_inside", AsyncAgentOrchestrator.list_agents)
+    list_workflows = delegated("_inside", AsyncAgentOrchestrator.list_workflows)
+    get_agent_info = delegated("_inside", AsyncAgentOrchestrator.get_agent_info)
+    get_performance_summary = delegated("_inside", AsyncAgentOrchestrator.get_performance_summary)
+    get_agent_performance = delegated("_inside", AsyncAgentOrchestrator.get_agent_performance)
+    get_cost_breakdown = delegated("_inside", AsyncAgentOrchestrator.get_cost_breakdown)
+    export_performance_metrics = delegated("_inside", AsyncAgentOrchestrator.export_performance_metrics)
 
     @property
     def spent_usd(self) -> float:

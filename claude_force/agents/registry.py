@@ -101,9 +101,12 @@ class Registry:
         """All agents and commands, by priority, then by name."""
         return sorted(self._fresh().agents.values(), key=lambda one: (one.priority, one.name))
 
-    def get_agent_info(self, name: str) -> Dict[str, Any]:
-        """`name`, `file`, `contract`, `domains`, `priority`, `description`. Raises as `get` does."""
-        agent = self.get(name)
+    def get_agent_info(self, agent_name: str) -> Dict[str, Any]:
+        """Returns `name`, `file`, `contract`, `domains`, `priority`, `description`.
+
+        Raises as `get` does.
+        """
+        agent = self.get(agent_name)
         return {
             "name": agent.name,
             "file": agent.file,
