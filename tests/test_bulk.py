@@ -61,17 +61,17 @@ async def settle():
         await asyncio.sleep(0)
 
 
-async def test_every_task_has_one_result_with_its_index():
+async def test_each_task_has_one_result():
     results = [result async for result in stream_results(Source(100), Runs(), 10)]
     assert sorted(result.index for result in results) == list(range(100))
     assert all(result.output == str(result.index) for result in results)
 
 
-async def test_no_task_gives_no_result():
+async def test_no_tasks_give_no_results():
     assert [result async for result in stream_results([], Runs(), 10)] == []
 
 
-async def test_an_async_iterable_is_taken_too():
+async def test_takes_async_iterables():
     async def tasks():
         for number in range(5):
             await asyncio.sleep(0)
@@ -80,7 +80,7 @@ async def test_an_async_iterable_is_taken_too():
     assert len([result async for result in stream_results(tasks(), Runs(), 2)]) == 5
 
 
-async def test_never_more_are_under_way_than_there_is_room_for():
+async def test_limits_unfinished_tasks():
     runs, source = Runs(waits=True), Source(1000)
     results = stream_results(source, runs, 7)
     first = asyncio.ensure_future(results.__anext__())
@@ -93,7 +93,7 @@ async def test_never_more_are_under_way_than_there_is_room_for():
     await results.aclose()
 
 
-async def test_a_reader_that_stops_reading_stops_the_run():
+async def test_slow_reader_slows_the_run():
     runs, source = Runs(), Source(1000)
     results = stream_results(source, runs, 5)
     assert (await results.__anext__()).success
@@ -102,7 +102,7 @@ async def test_a_reader_that_stops_reading_stops_the_run():
     await results.aclose()
 
 
-async def test_results_come_as_they_end_or_in_the_order_of_the_tasks():
+async def test_orders_results():
     for in_order, expected in ((False, [2, 1, 0]), (True, [0, 1, 2])):
         runs = Runs(waits=True)
         results = stream_results(Source(3), runs, 3, in_order)
@@ -118,7 +118,7 @@ async def collect(results):
     return [result async for result in results]
 
 
-async def test_in_order_memory_stays_bounded_behind_a_slow_first_task():
+async def test_in_order_bounds_memory():
     runs, source = Runs(waits=True), Source(1000)
     reading = asyncio.ensure_future(collect(stream_results(source, runs, 4, in_order=True)))
     await settle()
@@ -131,7 +131,7 @@ async def test_in_order_memory_stays_bounded_behind_a_slow_first_task():
     assert runs.cancelled == 1
 
 
-async def test_leaving_early_cancels_what_is_under_way():
+async def test_leaving_early_cancels_rows():
     runs = Runs(waits=True)
     results = stream_results(Source(100), runs, 10)
     first = asyncio.ensure_future(results.__anext__())
@@ -142,7 +142,7 @@ async def test_leaving_early_cancels_what_is_under_way():
     assert (runs.under_way, runs.cancelled) == (0, 9)
 
 
-async def test_a_source_that_fails_says_so_after_what_was_under_way():
+async def test_failing_source_raises_at_the_end():
     results, seen = stream_results(Source(100, fails_at=20), Runs(), 10), []
     with pytest.raises(OSError, match="disk"):
         async for result in results:
@@ -150,14 +150,14 @@ async def test_a_source_that_fails_says_so_after_what_was_under_way():
     assert sorted(seen) == list(range(20))
 
 
-async def test_a_row_that_is_no_task_is_its_own_failed_result():
+async def test_invalid_task_is_a_failed_result():
     tasks = [("agent", "x"), "agent", ("agent",), None, ("agent", "y", "z")]
     results = [result async for result in stream_results(tasks, Runs(), 2, in_order=True)]
     assert [result.success for result in results] == [True, False, False, False, False]
     assert "Task 3 is None" in results[3].errors[0]
 
 
-async def test_the_fleet_streams_and_every_row_is_accounted_for(project):
+async def test_streams_over_a_fleet(project):
     tasks = (("python-expert", f"Task {number}") if number % 10 else ("nobody", "x") for number in range(200))
     async with fleet(project, max_concurrent=8) as (orchestrator, server):
         results = {result.index: result async for result in orchestrator.stream_multiple(tasks)}
@@ -168,7 +168,7 @@ async def test_the_fleet_streams_and_every_row_is_accounted_for(project):
         assert server.max_in_flight <= 8
 
 
-async def test_leaving_the_stream_closes_its_connections(project):
+async def test_leaving_early_closes_connections(project):
     tasks = (("python-expert", f"Task {number}") for number in range(10_000))
     async with fleet(project, {"time_to_first_token": 0.02}, max_concurrent=4) as (orchestrator, server):
         async for _ in orchestrator.stream_multiple(tasks):
@@ -187,14 +187,14 @@ def test_the_sync_face_streams_too(project, messages_server):
             break
 
 
-async def test_call_options_hold_for_every_row(project):
+async def test_call_options_apply_to_all_rows(project):
     async with fleet(project) as (orchestrator, _):
         tasks = [("python-expert", "a"), ("code-reviewer", "b")]
         results = [one async for one in orchestrator.stream_multiple(tasks, max_tokens=2)]
         assert [result.truncated for result in results] == [True, True]
 
 
-async def test_an_invalid_row_is_typed(project):
+async def test_invalid_task_has_typed_error(project):
     async with fleet(project) as (orchestrator, _):
         (result,) = [one async for one in orchestrator.stream_multiple([("python-expert", "")])]
         assert isinstance(result.error, InvalidTaskError)

@@ -77,7 +77,7 @@ def results(path):
 
 @pytest.mark.timeout(180)
 class TestFullDisk:
-    def test_no_request_on_a_disk_without_room(self, project, server, disk):
+    def test_full_disk_sends_nothing(self, project, server, disk):
         folder = disk(64)
         (folder / "hog").write_bytes(b"x" * 60 * 1024)
         for _ in range(3):
@@ -88,7 +88,7 @@ class TestFullDisk:
         assert sorted(path.name for path in folder.iterdir()) == ["hog", "out.jsonl"]
 
     @pytest.mark.parametrize("kib", [64, 100, 160])
-    def test_every_answer_that_was_asked_for_is_written(self, project, server, disk, kib):
+    def test_writes_every_answer(self, project, server, disk, kib):
         output = disk(kib) / "out.jsonl"
         code, report, _ = ended(start(project, server, output))
         written = results(output)
@@ -96,7 +96,7 @@ class TestFullDisk:
         assert len(server.requests) == len(written) == report["ran_now"] < ROWS
         assert report["cost"] == pytest.approx(sum(one["cost"] or 0 for one in written))
 
-    def test_run_goes_on_when_there_is_room_again(self, project, server, disk):
+    def test_resumes_with_disk_space(self, project, server, disk):
         folder = disk(400)
         (folder / "hog").write_bytes(b"x" * 300 * 1024)
         code, first, _ = ended(start(project, server, folder / "out.jsonl"))
@@ -106,7 +106,7 @@ class TestFullDisk:
         assert first["ran_now"] + second["ran_now"] == second["succeeded"], err
         assert len(server.requests) == second["succeeded"]
 
-    def test_disk_that_others_fill_stops_the_run_at_once(self, project, disk):
+    def test_disk_filled_by_others_ends_run(self, project, disk):
         folder = disk(2000)
         with MessagesServer(time_to_first_token=0.3) as server:
             process = start(project, server, folder / "out.jsonl")
@@ -125,7 +125,7 @@ class TestFullDisk:
 @pytest.mark.timeout(180)
 class TestOutputThatIsTakenAway:
     @pytest.mark.parametrize("way", ["removed", "replaced"])
-    def test_is_an_error_and_loses_no_answer(self, project, server, way):
+    def test_moved_output_loses_no_answer(self, project, server, way):
         output = project / "out.jsonl"
         process = start(project, server, output)
         until(lambda: output.exists() and output.read_text().count("\n") >= 5)
@@ -202,6 +202,6 @@ class TestOutputThatIsTakenAway:
         code, report, _ = ended(first)
         assert (code, report["succeeded"], len(server.requests)) == (0, ROWS, ROWS)
 
-    def test_nothing_is_left_beside_the_output(self, project, server):
+    def test_leaves_no_extra_files(self, project, server):
         code, _, _ = ended(start(project, server, "out.jsonl", "--limit", "5"))
         assert (code, sorted(path.name for path in project.glob("out*"))) == (0, ["out.jsonl"])

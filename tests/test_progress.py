@@ -27,7 +27,7 @@ async def events_of(project, rows, server=None, **options):
     return seen, results
 
 
-async def test_a_row_is_queued_started_and_finished(project):
+async def test_reports_events_of_a_row(project):
     seen, (result,) = await events_of(project, [("python-expert", "x")])
     assert [type(event) for event in seen] == [Queued, Started, Finished]
     assert [event.progress.in_flight for event in seen] == [0, 1, 0]
@@ -41,7 +41,7 @@ async def test_a_row_is_queued_started_and_finished(project):
         last.index = 3
 
 
-async def test_a_retry_and_a_pause_are_told_with_their_reason(project):
+async def test_reports_retries_and_pauses(project):
     plan = {"faults": [faults.status(429, retry_after=2)]}
     seen, _ = await events_of(project, [("python-expert", "x")], plan)
     assert [type(event) for event in seen] == [Queued, Started, Paused, Retried, Started, Finished]
@@ -52,7 +52,7 @@ async def test_a_retry_and_a_pause_are_told_with_their_reason(project):
     assert seen[-1].progress.attempts == 2
 
 
-async def test_an_answer_from_the_cache_and_a_shared_one_are_told_as_such(project):
+async def test_reports_cached_and_shared_rows(project):
     rows = [("python-expert", "x")] * 3
     seen, _ = await events_of(project, rows)
     assert sum(isinstance(event, Cached) for event in seen) == 2
@@ -62,7 +62,7 @@ async def test_an_answer_from_the_cache_and_a_shared_one_are_told_as_such(projec
     assert progress.saved > 0
 
 
-async def test_rows_that_can_not_be_run_and_rows_that_fail_are_counted(project):
+async def test_counts_failed_rows(project):
     seen, _ = await events_of(
         project, [("nobody", "x"), ("python-expert", ""), "what", ("python-expert", "y")]
     )
@@ -72,7 +72,7 @@ async def test_rows_that_can_not_be_run_and_rows_that_fail_are_counted(project):
     assert failed[-1].progress.failed == 1
 
 
-async def test_at_every_moment_the_numbers_add_up(project):
+async def test_counts_add_up(project):
     rows = [("python-expert", f"Task {number}") for number in range(60)]
     plan = {"faults": lambda received: faults.status(500) if len(received.raw) % 3 == 0 else None}
     seen, _ = await events_of(project, rows, plan)
@@ -83,7 +83,7 @@ async def test_at_every_moment_the_numbers_add_up(project):
     assert seen[-1].progress.done == 60
 
 
-def test_the_rate_and_the_time_left_follow_the_last_minute():
+def test_rate_is_of_the_last_minute():
     clock, events = FakeClock(), []
     tracker = ProgressTracker(events.append, 200, clock.now)
     for number in range(100):
@@ -95,7 +95,7 @@ def test_the_rate_and_the_time_left_follow_the_last_minute():
     assert progress.elapsed == 280
 
 
-def test_a_pause_is_forgotten_a_minute_after_its_end():
+def test_rate_forgets_pauses():
     clock, events = FakeClock(), []
     tracker = ProgressTracker(events.append, 200, clock.now)
     for number in range(70):
@@ -117,7 +117,7 @@ def test_what_is_not_known_is_none():
 
 
 class TestDrain:
-    async def test_what_is_on_the_wire_ends_and_nothing_new_is_sent(self, project):
+    async def test_drain_finishes_requests(self, project):
         rows = [("python-expert", f"Task {number}") for number in range(30)]
         plan = {"time_to_first_token": 0.2}
         async with fleet(project, plan, max_concurrent=5, clock=None) as (orchestrator, server):
@@ -129,7 +129,7 @@ class TestDrain:
         assert len(server.requests) == 5
         assert all(isinstance(result.error, ClosedError) for result in results if not result.success)
 
-    async def test_the_ledger_and_observers_hear_only_of_what_was_sent(self, project):
+    async def test_drain_records_sent_calls_only(self, project):
         plan, told = {"time_to_first_token": 30}, []
         async with fleet(project, plan, max_concurrent=2, clock=None) as (orchestrator, server):
             orchestrator.observers.append(told.append)
@@ -142,7 +142,7 @@ class TestDrain:
             assert orchestrator.get_performance_summary()["errors_by_type"] == {"ClosedError": 2}
         assert [one.result.attempts for one in told] == [1, 1]
 
-    async def test_it_waits_no_longer_than_it_is_told(self, project):
+    async def test_drain_stops_at_its_limit(self, project):
         async with fleet(project, {"time_to_first_token": 30}, clock=None) as (orchestrator, server):
             running = asyncio.ensure_future(orchestrator.execute_agent("python-expert", "x"))
             assert await ended(lambda: server.requests)
@@ -151,7 +151,7 @@ class TestDrain:
             await orchestrator.close()
             assert isinstance((await running).error, ClosedError)
 
-    async def test_after_drain_and_close_the_next_call_opens_a_new_line(self, project):
+    async def test_reopens_after_drain_and_close(self, project):
         async with fleet(project) as (orchestrator, _):
             await orchestrator.execute_agent("python-expert", "x")
             await orchestrator.drain(1)
@@ -160,7 +160,7 @@ class TestDrain:
             assert (await orchestrator.execute_agent("python-expert", "y")).success
 
 
-def test_cached_rows_don_t_change_the_time_left():
+def test_cached_rows_leave_the_rate():
     clock, events = FakeClock(), []
     tracker = ProgressTracker(events.append, 1_100, clock.now)
     clock.time += 20
@@ -178,7 +178,7 @@ def test_cached_rows_don_t_change_the_time_left():
     assert progress.seconds_left == pytest.approx(160, rel=0.06)
 
 
-def test_rows_that_can_t_be_run_don_t_change_the_time_left():
+def test_unrunnable_rows_leave_the_rate():
     clock, events = FakeClock(), []
     tracker = ProgressTracker(events.append, 1_100, clock.now)
     for number in range(1_000):

@@ -66,7 +66,7 @@ def indexes(path="out.jsonl"):
 
 
 class TestRun:
-    def test_each_row_has_a_line_with_its_own_fields_carried_through(self, project, server, capsys):
+    def test_copies_fields_of_rows(self, project, server, capsys):
         assert many(write_tasks(project, 30), "-o", "out.jsonl") == 0
         found = results()
         assert indexes() == list(range(30))
@@ -123,7 +123,7 @@ class TestRun:
         sent = [request.body["messages"][0]["content"] for request in server.requests]
         assert any(text.startswith("Review it\n\n<file path=") and "print(1)" in text for text in sent)
 
-    def test_rows_that_can_not_be_run_are_failed_results_of_their_own(self, project, server, capsys):
+    def test_unrunnable_rows_fail_alone(self, project, server, capsys):
         lines = [
             '{"agent": "python-expert", "task": "good"}',
             '{"agent": "python-expert", "task": ',
@@ -142,14 +142,14 @@ class TestRun:
         assert len(server.requests) == 1
         assert "5 failed" in capsys.readouterr().err
 
-    def test_a_file_that_is_not_utf8_is_named_with_its_line(self, project, server, capsys):
+    def test_names_line_that_is_not_utf8(self, project, server, capsys):
         (project / "t.jsonl").write_bytes(b'{"task": "good"}\n{"task": "caf\xe9"}\n')
         assert many("t.jsonl", "-o", "out.jsonl", "--agent", "python-expert") == 2
         assert "t.jsonl can't be read: line 2 is not UTF-8. Convert the file" in capsys.readouterr().err
         assert server.requests == []
 
     @pytest.mark.parametrize("name", ["none.jsonl", "latin.jsonl"])
-    def test_a_file_of_tasks_that_can_not_be_read_leaves_no_output_behind(self, project, server, name):
+    def test_unreadable_tasks_leave_no_output(self, project, server, name):
         (project / "latin.jsonl").write_bytes(b'{"task": "caf\xe9"}\n')
         assert many(name, "-o", "out.jsonl", "--agent", "python-expert") == 2
         assert not (project / "out.jsonl").exists()
@@ -186,7 +186,7 @@ class TestRun:
             (["no-list.json", "-o", "o"], "is not a list of tasks"),
         ],
     )
-    def test_wrong_input_is_said_before_anything_is_sent(self, project, server, capsys, arguments, what):
+    def test_wrong_input_sends_nothing(self, project, server, capsys, arguments, what):
         write_tasks(project, 2, name="t.jsonl")
         (project / "t.csv").write_text("agent,question\na,b\n", encoding="utf-8")
         (project / "taken.jsonl").write_text('{"task": "x", "agent": "a", "output": "y"}\n', encoding="utf-8")
@@ -195,14 +195,14 @@ class TestRun:
         assert what in capsys.readouterr().err
         assert not server.requests
 
-    def test_an_option_that_no_row_could_be_run_with_fails_no_row(self, project, server, capsys):
+    def test_invalid_option_fails_no_row(self, project, server, capsys):
         # Wrong input, as each other option of the kind: told before an output is made.
         assert many(write_tasks(project, 50), "-o", "out.jsonl", "--max-tokens", "0") == 2
         assert "--max-tokens is 0" in capsys.readouterr().err
         assert not (project / "out.jsonl").exists()
         assert not server.requests
 
-    def test_a_row_that_is_too_long_or_too_deep_is_its_own_failure(self, project, server):
+    def test_long_or_deep_row_fails_alone(self, project, server):
         (project / "t.csv").write_text(
             f'agent,task\npython-expert,"{"x" * 200_000}"\npython-expert,good\n', encoding="utf-8"
         )
@@ -214,7 +214,7 @@ class TestRun:
             found = {result["index"]: result["success"] for result in results(f"{name}.out")}
             assert found == {0: False, 1: True}
 
-    def test_the_output_is_not_one_of_the_files(self, project, server):
+    def test_output_is_not_a_source(self, project, server):
         (project / "docs").mkdir()
         (project / "docs" / "a.md").write_text("One", encoding="utf-8")
         for _ in range(2):
@@ -249,9 +249,7 @@ class TestRun:
         assert {request.body["max_tokens"] for request in server.requests} == {7}
         assert all("opus" in request.body["model"] for request in server.requests)
 
-    def test_a_key_that_is_wrong_ends_the_run_at_once_and_leaves_no_failed_rows(
-        self, project, monkeypatch, capsys
-    ):
+    def test_wrong_key_ends_the_run(self, project, monkeypatch, capsys):
         with MessagesServer(faults=lambda received: faults.status(401)) as server:
             point_to(server, monkeypatch)
             assert many(write_tasks(project, 500), "-o", "out.jsonl", "--max-concurrent", "3") == 1
@@ -267,7 +265,7 @@ class TestRun:
 
 
 class TestEstimate:
-    def test_nothing_is_sent_and_no_output_is_needed(self, project, server, capsys):
+    def test_estimate_sends_nothing(self, project, server, capsys):
         assert many(write_tasks(project, 50), "--estimate", "--price", PRICE, "--model", MODEL) == 0
         out = capsys.readouterr().out
         assert "50 rows" in out
@@ -284,7 +282,7 @@ class TestEstimate:
         assert many(write_tasks(project, 5), "--estimate", "--model", "my-own-model") == 0
         assert "unknown for my-own-model" in capsys.readouterr().out
 
-    def test_rows_that_stand_in_the_output_are_left_out(self, project, server, capsys):
+    def test_estimate_skips_saved_rows(self, project, server, capsys):
         tasks = write_tasks(project, 20)
         assert many(tasks, "-o", "out.jsonl", "--limit", "5", "--cache", "off") == 0
         before = (project / "out.jsonl").read_bytes()
@@ -297,7 +295,7 @@ class TestEstimate:
 
 
 class TestResume:
-    def test_answers_of_unknown_price_are_not_forgotten(self, project, server, capsys):
+    def test_resumes_with_unpriced_answers(self, project, server, capsys):
         tasks = write_tasks(project, 3)
         for _ in range(2):
             assert many(tasks, "-o", "out.jsonl", "--cache", "off", "--model", "my-own-model") == 0
@@ -311,14 +309,14 @@ class TestResume:
         assert len(server.requests) == 20
         assert indexes() == list(range(20))
 
-    def test_rows_that_were_added_at_the_end_are_run(self, project, server):
+    def test_runs_appended_rows(self, project, server):
         assert many(write_tasks(project, 20), "-o", "out.jsonl", "--cache", "off") == 0
         assert many(write_tasks(project, 25), "-o", "out.jsonl", "--cache", "off") == 0
         assert indexes() == list(range(25))
         assert len(server.requests) == 25
 
     @pytest.mark.parametrize("change", ["row", "fewer", "options"])
-    def test_other_tasks_or_options_are_noticed_and_nothing_is_touched(self, project, server, capsys, change):
+    def test_refuses_other_tasks_or_options(self, project, server, capsys, change):
         tasks = write_tasks(project, 20)
         assert many(tasks, "-o", "out.jsonl") == 0
         before = (project / "out.jsonl").read_bytes()
@@ -341,7 +339,7 @@ class TestResume:
             # Nineteen of them are the same, and kept.
             assert len(server.requests) == sent + 1
 
-    def test_a_line_that_a_kill_tore_is_mended(self, project, server):
+    def test_repairs_torn_line(self, project, server):
         tasks, out = write_tasks(project, 20), project / "out.jsonl"
         assert many(tasks, "-o", "out.jsonl", "--cache", "off") == 0
         whole = out.read_bytes()
@@ -367,7 +365,7 @@ class TestResume:
             ["tasks.jsonl", "--rpm", "0"],
         ],
     )
-    def test_wrong_input_costs_no_result_that_the_output_holds(self, project, monkeypatch, start, wrong):
+    def test_wrong_input_keeps_results(self, project, monkeypatch, start, wrong):
         with MessagesServer(faults=[faults.status(400)]) as server:
             point_to(server, monkeypatch)
             assert many(write_tasks(project, 5), "-o", "out.jsonl", "--max-concurrent", "1") == 3
@@ -376,7 +374,7 @@ class TestResume:
         assert many(*wrong, "-o", "out.jsonl", start) == 2
         assert (project / "out.jsonl").read_bytes() == before
 
-    def test_zeros_that_a_power_cut_leaves_at_the_end_are_mended(self, project, server):
+    def test_repairs_trailing_zeros(self, project, server):
         tasks, out = write_tasks(project, 5), project / "out.jsonl"
         assert many(tasks, "-o", "out.jsonl") == 0
         whole = out.read_bytes()
@@ -395,14 +393,14 @@ class TestResume:
             '{"index": 1, "text": "mine"}',
         ],
     )
-    def test_a_file_that_is_no_output_is_left_alone(self, project, server, capsys, text):
+    def test_leaves_foreign_file_alone(self, project, server, capsys, text):
         (project / "notes.md").write_text(text, encoding="utf-8")
         assert many(write_tasks(project, 2), "-o", "notes.md") == 2
         assert many(write_tasks(project, 2), "-o", "notes.md", "--no-resume") == 2
         assert (project / "notes.md").read_text(encoding="utf-8") == text
         assert not server.requests
 
-    def test_failures_of_a_resumed_run_name_the_rows_of_the_input(self, project, server, capsys):
+    def test_failures_name_rows_of_the_input(self, project, server, capsys):
         tasks = write_tasks(project, 4)
         with tasks.open("a", encoding="utf-8") as file:
             file.write('{"agent": "nobody", "task": "x"}\n')
@@ -411,7 +409,7 @@ class TestResume:
         assert many(tasks, "-o", "out.jsonl", "--retry-failed") == 3
         assert "(row 5)" in capsys.readouterr().err
 
-    def test_failed_rows_stay_until_they_are_taken_again(self, project, monkeypatch):
+    def test_retry_failed_reruns_failed_rows(self, project, monkeypatch):
         tasks, broken = write_tasks(project, 20), [True]
 
         def plan(received):
@@ -440,9 +438,7 @@ class TestResume:
 
         return plan
 
-    def test_only_rows_within_the_limit_are_taken_again_and_their_cost_is_not_forgotten(
-        self, project, monkeypatch
-    ):
+    def test_retries_within_the_limit(self, project, monkeypatch):
         tasks = write_tasks(project, 10)
         more = ["-o", "out.jsonl", "--cache", "off", "--price", PRICE, "--model", MODEL, "--max-retries", "1"]
         with MessagesServer(faults=self.failing(2, 8)) as server:
@@ -467,9 +463,7 @@ class TestResume:
             ResumableRun(TaskFile(tasks, None), output, OPTIONS, retry_failed=True).begin()
 
     @pytest.mark.parametrize("ends", ["by a wrong key", "by a kill"])
-    def test_what_a_failed_row_has_cost_outlives_a_run_that_did_not_get_to_it(
-        self, project, monkeypatch, ends
-    ):
+    def test_keeps_cost_of_failed_row(self, project, monkeypatch, ends):
         tasks = write_tasks(project, 5)
         more = ["-o", "out.jsonl", "--cache", "off", "--price", PRICE, "--model", MODEL, "--max-retries", "1"]
         with MessagesServer(faults=self.failing(2)) as server:
@@ -490,7 +484,7 @@ class TestResume:
         found = {result["index"]: result for result in results()}
         assert found[2]["cost"] == pytest.approx(lost + found[3]["cost"], rel=0.2)
 
-    def test_of_two_lines_that_a_kill_left_of_a_row_the_newer_one_stays(self, project, server):
+    def test_newer_line_of_a_row_stays(self, project, server):
         tasks, out = write_tasks(project, 3), project / "out.jsonl"
         assert many(tasks, "-o", "out.jsonl") == 0
         whole = out.read_bytes()
@@ -501,7 +495,7 @@ class TestResume:
         assert out.read_bytes() == whole
         assert len(server.requests) == 3
 
-    def test_a_failed_row_that_was_corrected_is_taken_again(self, project, server):
+    def test_retries_corrected_row(self, project, server):
         tasks = write_tasks(project, 5)
         good = tasks.read_text(encoding="utf-8")
         tasks.write_text(good.replace("Task 3", ""), encoding="utf-8")
@@ -512,7 +506,7 @@ class TestResume:
         assert indexes() == list(range(5))
 
     @pytest.mark.skipif(sys.platform == "win32", reason="modes and links are POSIX's")
-    def test_the_output_stays_private_and_the_users_link_a_link(self, project, monkeypatch, tmp_path_factory):
+    def test_keeps_mode_and_link_of_output(self, project, monkeypatch, tmp_path_factory):
         tasks, outside = write_tasks(project, 3), tmp_path_factory.mktemp("outside")
         real, link = outside / "real.jsonl", outside / "out.jsonl"
         real.touch(mode=0o600)
@@ -527,7 +521,7 @@ class TestResume:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only there a name may be any bytes")
-def test_a_durable_run_is_noted_for_an_output_whose_name_is_not_utf_8(project):
+def test_records_output_not_in_utf8(project):
     output = Path(os.fsdecode(b"caf\xe9.jsonl"))
     run = run_id_for(output, ["run", "many"], is_new=False)
     assert run_id_for(output, ["run", "many"], is_new=False) == run
@@ -535,7 +529,7 @@ def test_a_durable_run_is_noted_for_an_output_whose_name_is_not_utf_8(project):
 
 
 class TestBudget:
-    def test_it_ends_the_run_cleanly_and_holds_for_all_runs_of_the_output(self, project, monkeypatch, capsys):
+    def test_budget_covers_all_runs(self, project, monkeypatch, capsys):
         tasks = write_tasks(project, 100)
         base = [
             tasks,
@@ -564,7 +558,7 @@ class TestBudget:
             assert 0 < first < 100
         assert indexes() == list(range(100))
 
-    def test_a_price_that_is_not_known_is_an_error_before_the_first_call(self, project, server, capsys):
+    def test_budget_needs_a_known_price(self, project, server, capsys):
         code = many(write_tasks(project, 10), "-o", "out.jsonl", "--model", "my-own-model", "--budget", "1")
         assert code == 1
         assert "price of my-own-model" in capsys.readouterr().err
@@ -612,7 +606,7 @@ class TestKills:
     def start(self, place, tasks):
         return Run(place, tasks, "--cache", "off", "--max-concurrent", str(self.CONCURRENT))
 
-    def test_kill_9_loses_nothing_that_was_paid_for_but_what_was_in_flight(self, place, slow, soak):
+    def test_kill_loses_only_in_flight(self, place, slow, soak):
         rows, kills = (2_000, 20) if soak else (600, 5)
         tasks, chance, killed = write_tasks(place, rows), random.Random(4), 0
         for _ in range(kills):
@@ -628,7 +622,7 @@ class TestKills:
         assert Counter(indexes(place / "out.jsonl")) == Counter(range(rows))
         assert len(slow.requests) <= rows + killed * self.CONCURRENT
 
-    def test_ctrl_c_pays_for_no_row_twice_and_says_how_to_go_on(self, place, slow, soak):
+    def test_ctrl_c_pays_no_row_twice(self, place, slow, soak):
         rows, stops = (2_000, 20) if soak else (400, 3)
         tasks, chance = write_tasks(place, rows), random.Random(5)
         for _ in range(stops):
@@ -645,7 +639,7 @@ class TestKills:
         assert len(slow.requests) == rows
 
     @pytest.mark.skipif(sys.platform == "win32", reason="the limit is POSIX's")
-    def test_a_full_disk_ends_the_run_and_the_next_one_goes_on(self, place, slow):
+    def test_resumes_after_full_disk(self, place, slow):
         import resource
 
         tasks, limits = write_tasks(place, 200), resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -664,7 +658,7 @@ class TestKills:
         assert self.start(place, tasks).ended()[0] == 0
         assert indexes(place / "out.jsonl") == list(range(200))
 
-    def test_ctrl_c_does_not_wait_for_what_another_process_is_asking(self, place, monkeypatch):
+    def test_ctrl_c_ignores_other_processes(self, place, monkeypatch):
         def plan(received):
             task = received.body["messages"][0]["content"]
             return None if task == "Task 10" else faults.silence_before_first_byte()
@@ -694,7 +688,7 @@ class TestKills:
             assert run.ended()[0] == 130
 
     @pytest.mark.parametrize("agent", ["python-expert", "explain"])
-    def test_what_was_billed_for_rows_that_were_broken_off_is_not_forgotten(self, place, monkeypatch, agent):
+    def test_keeps_cost_of_interrupted_rows(self, place, monkeypatch, agent):
         def spent_by(run):
             code, err = run.ended()
             return code, float(re.search(r"\$([0-9.]+) in all", err)[1])
@@ -724,7 +718,7 @@ class TestKills:
         assert again["cost"] == pytest.approx(answered + broken["cost"])
         assert after == pytest.approx(sum(row["cost"] for row in rows), abs=1e-4)
 
-    def test_two_runs_on_one_output_refuse_each_other(self, place, slow):
+    def test_refuses_second_run_on_output(self, place, slow):
         tasks = write_tasks(place, 400)
         first = self.start(place, tasks)
         first.until(lambda: slow.requests)

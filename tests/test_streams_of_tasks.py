@@ -53,12 +53,12 @@ class TestStandardStreams:
         assert "20 rows: 20 succeeded" in done.stderr
         assert "continues" not in done.stderr
 
-    def test_options_may_stand_before_the_dash(self, project, server):
+    def test_options_before_the_dash(self, project, server):
         done = piped(tasks(1), "-o", "-", "--max-concurrent", "2", "-")
         assert done.returncode == 0
         assert rows_of(done.stdout)[0]["success"]
 
-    def test_stdin_into_a_file_is_resumed_by_the_same_input(self, project, server):
+    def test_resumes_with_same_stdin(self, project, server):
         assert piped(tasks(3), "-", "-o", "out.jsonl").returncode == 0
         done = piped(tasks(5), "-", "-o", "more.jsonl", "--limit", "3")
         assert done.returncode == 0
@@ -66,13 +66,13 @@ class TestStandardStreams:
         assert done.returncode == 0
         assert "2 run now" in done.stderr
 
-    def test_wrong_lines_of_stdin_are_named_by_its_name(self, project, server):
+    def test_names_stdin_in_errors(self, project, server):
         done = piped('not json\n{"task": "x"}\n', "-", "-o", "-", "--agent", "python-expert")
         assert done.returncode == 3
         assert "standard input: line 1 is not JSON" in rows_of(done.stdout)[0]["error"]
         assert "claude-force-tasks" not in done.stdout + done.stderr
 
-    def test_task_of_files_from_a_file_and_from_stdin(self, project, server):
+    def test_reads_task_from_file_and_stdin(self, project, server):
         (project / "a.txt").write_text("one")
         (project / "what.txt").write_text("Shorten")
         many = ["--files", "a.txt", "--agent", "python-expert", "-o", "-", "--task-file"]
@@ -80,7 +80,7 @@ class TestStandardStreams:
             row = rows_of(piped(text, *many, name).stdout)[0]
             assert row["output"].startswith("About Shorten\n\n<file")
 
-    def test_a_reader_who_leaves_ends_the_run(self, project, server):
+    def test_closed_pipe_ends_the_run(self, project, server):
         (project / "t.jsonl").write_text(tasks(300))
         command = [*COMMAND, "t.jsonl", "-o", "-", "--max-concurrent", "2"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -92,7 +92,7 @@ class TestStandardStreams:
         assert "Traceback" not in errors
         assert len(server.requests) < 300
 
-    def test_failed_rows_name_no_way_that_does_not_work(self, project, monkeypatch):
+    def test_stdout_suggests_no_retry(self, project, monkeypatch):
         plan = [faults.status(400, message="not like this")] * 3
         with MessagesServer(faults=plan) as running:
             for name, value in running.environment().items():
@@ -116,7 +116,7 @@ class TestStandardStreams:
         ],
         ids=lambda value: " ".join(value) if isinstance(value, list) else "",
     )
-    def test_what_can_not_work_is_refused(self, project, server, capsys, arguments, said):
+    def test_refuses_impossible_options(self, project, server, capsys, arguments, said):
         (project / "t.jsonl").write_text(tasks(1))
         assert main(["run", "many", *arguments]) == 2
         captured = capsys.readouterr()
@@ -132,7 +132,7 @@ class TestResultsAsTasks:
         assert main(["run", "many", "t.jsonl", "-o", "first.jsonl"]) == 0
         return project / "first.jsonl"
 
-    def test_each_output_is_the_task_of_the_agent_that_is_named(self, first, server):
+    def test_outputs_are_tasks_of_the_agent(self, first, server):
         assert main(["run", "many", "first.jsonl", "--agent", "code-reviewer", "-o", "second.jsonl"]) == 0
         before, after = rows_of(first.read_text()), rows_of((first.parent / "second.jsonl").read_text())
         assert {row["id"] for row in after.values()} == {0, 1, 2, 3}
@@ -174,7 +174,7 @@ class TestResultsAsTasks:
 
 
 class TestErrorsAndWarnings:
-    def test_errors_are_summarised_with_the_servers_words(self, project, monkeypatch, capsys):
+    def test_summarizes_errors(self, project, monkeypatch, capsys):
         (project / "t.jsonl").write_text(tasks(40) + '{"agent": "nobody", "task": "x"}\n' * 3)
         plan = [faults.status(529, message="busy now") if number % 2 else None for number in range(30)]
         plan += [faults.status(400, message="prompt is too long: 12 tokens")] * 5
@@ -192,7 +192,7 @@ class TestErrorsAndWarnings:
         assert f"tried again: 15 x {overloaded} (rows " in text
         assert len(lines) <= 8
 
-    def test_fail_fast_begins_nothing_after_a_failure(self, project, monkeypatch, capsys):
+    def test_fail_fast_starts_no_further_row(self, project, monkeypatch, capsys):
         (project / "t.jsonl").write_text(tasks(50))
         with MessagesServer(faults=[None, None, faults.status(400)]) as running:
             for name, value in running.environment().items():

@@ -86,14 +86,14 @@ class TestTable:
     @pytest.mark.parametrize(
         ("line", "cells"), [("python-expert,one, two,3", 4), ("python-expert,one", 2), ("python-expert", 1)]
     )
-    def test_other_number_of_cells_fails_the_row(self, many, line, cells):
+    def test_wrong_number_of_cells_fails_row(self, many, line, cells):
         code, results, _, requests = many("t.csv", f"{HEAD}{GOOD}{line}\n")
         assert (code, requests) == (3, 1)
         assert (
             f"line 3 has another number of cells than the first line ({cells}, not 3)" in results[1]["error"]
         )
 
-    def test_line_breaks_and_quotes_inside_quotes(self, many):
+    def test_reads_quoted_line_breaks(self, many):
         code, results, _, _ = many(
             "t.csv", f'{HEAD}python-expert,"a ""b"",\r\nc",1\r\n\r\npython-expert,"",2\r\npython-expert,d,3'
         )
@@ -110,7 +110,7 @@ class TestTable:
         assert (code, requests) == (2, 0)
         assert "it is UTF-16. Convert the file to UTF-8" in err
 
-    def test_large_file_with_an_open_quote_ends_soon(self, many):
+    def test_open_quote_is_found_soon(self, many):
         began = time.monotonic()
         code, _, err, requests = many(
             "t.csv", f'{HEAD}python-expert,"open,1\n' + "python-expert,x,1\n" * 1_500_000
@@ -154,7 +154,7 @@ class TestJson:
         code, results, _, _ = many("t.jsonl", text, "--agent", "python-expert")
         assert (code, [result["task"] for result in results]) == (0, ["a", "b"])
 
-    def test_half_a_pair_in_another_field_is_carried_through(self, many):
+    def test_copies_lone_surrogates(self, many):
         text = '{"task": "a", "note": "\\ud83d"}\n'
         code, results, _, _ = many("t.jsonl", text, "--agent", "python-expert")
         assert (code, results[0]["note"]) == (0, "\ud83d")
@@ -182,7 +182,7 @@ class TestManyInvalidRows:
         ("line", "kind"),
         [('{"tsk": "x"}', 'no text "task"'), ("no JSON", "no JSON"), ('{"task": "x"}', 'no "agent"')],
     )
-    def test_200000_end_at_once_with_their_number(self, many, line, kind):
+    def test_counts_200000_broken_rows(self, many, line, kind):
         began = time.monotonic()
         code, results, err, requests = many("t.jsonl", f"{line}\n" * 200_000)
         assert time.monotonic() - began < 30
@@ -214,14 +214,14 @@ class TestManyInvalidRows:
             ({"task": "x", "agent": "../../etc/passwd"}, "an invalid agent name"),
         ],
     )
-    def test_rows_that_no_call_can_be_made_of(self, many, row, kind):
+    def test_counts_refused_rows(self, many, row, kind):
         lines = f"{json.dumps({'agent': 'python-expert', **row})}\n"
         code, results, err, requests = many("t.jsonl", lines * 300)
         assert (code, results, requests) == (2, [], 0)
         assert f"No row can be run: 300 rows with {kind}. The first: row 1: " in err
         assert len(err.splitlines()) == 1
 
-    def test_no_folder_is_looked_at_for_each_of_them(self, many, monkeypatch):
+    def test_refused_rows_read_no_folders(self, many, monkeypatch):
         looks = []
         lstat = os.lstat
         monkeypatch.setattr(
@@ -232,25 +232,25 @@ class TestManyInvalidRows:
         assert (code, "2,000 rows with an unknown agent" in err) == (2, True)
         assert len(looks) < 1000
 
-    def test_the_agent_that_was_meant_is_named(self, many):
+    def test_suggests_agent_of_row(self, many):
         _, _, err, _ = many("t.jsonl", '{"task": "x"}\n' * 9, "--agent", "python-exprt")
         assert "row 1: Agent 'python-exprt' not found. Did you mean: python-expert?\n" in err
 
-    def test_agents_that_can_not_be_read_are_said_once(self, project, many):
+    def test_unreadable_agents_warn_once(self, project, many):
         (project / ".claude" / "claude.json").write_text("{", encoding="utf-8")
         code, results, err, _ = many("t.jsonl", '{"task": "x"}\n' * 9, "--agent", "python-expert")
         assert (code, results, err.count("is not valid JSON")) == (2, [], 1)
 
-    def test_unreadable_rows_and_refused_ones_are_counted_together(self, many):
+    def test_counts_unrunnable_rows_by_kind(self, many):
         _, _, err, _ = many("t.jsonl", 'x\n{"task": ""}\n', "--agent", "python-expert")
         assert "1 row with no JSON, 1 row with an empty task. The first: t.jsonl: line 1 is not JSON" in err
 
-    def test_refused_rows_beside_a_good_one_are_failed_rows(self, many):
+    def test_refused_rows_fail_alone(self, many):
         text = '{"task": ""}\n{"task": "x", "agent": "nobody"}\n{"task": "good"}\n'
         code, results, _, requests = many("t.jsonl", text, "--agent", "python-expert")
         assert (code, [result["success"] for result in results], requests) == (3, [False, False, True], 1)
 
-    def test_results_that_are_there_are_kept_when_their_agent_is_gone(self, project, many):
+    def test_keeps_results_of_removed_agent(self, project, many):
         assert many("t.jsonl", '{"task": "good"}\n', "--agent", "python-expert")[0] == 0
         (project / ".claude" / "claude.json").write_text('{"agents": {}}', encoding="utf-8")
         code, results, _, requests = many("t.jsonl", '{"task": "good"}\n', "--agent", "python-expert")

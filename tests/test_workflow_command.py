@@ -74,7 +74,7 @@ def ran(capsys, *arguments, code=0):
 
 
 class TestShow:
-    def test_draws_the_steps_in_the_order_in_which_they_can_run(self, graph, capsys):
+    def test_shows_steps_in_order(self, graph, capsys):
         assert main(["workflow", "show", "fan-out"]) == 0
         assert capsys.readouterr().out.splitlines() == [
             "1  each   code-reviewer  for each of the files src/*.py",
@@ -98,7 +98,7 @@ class TestShow:
         drawn = subprocess.run(["dot", "-Tplain"], input=picture, capture_output=True, text=True, check=True)
         assert drawn.stdout.count("\nnode") == 4
 
-    def test_the_picture_for_graphviz_has_each_step_and_each_arrow(self, graph, capsys):
+    def test_draws_for_graphviz(self, graph, capsys):
         assert main(["workflow", "show", "fan-out", "--format", "dot"]) == 0
         lines = capsys.readouterr().out.splitlines()
         assert lines[0] == "digraph {"
@@ -109,7 +109,7 @@ class TestShow:
             "s2 -> s4 [style=dashed];",
         ]
 
-    def test_a_broken_one_is_shown_with_all_of_its_faults(self, graph, capsys):
+    def test_shows_all_faults(self, graph, capsys):
         assert main(["workflow", "show", "knot", "--json"]) == 1
         found = fields_of(capsys)["faults"]
         assert "these steps wait for each other: a -> b -> a; take one of the dependencies out" in found
@@ -124,7 +124,7 @@ class TestShow:
             ([{"id": "a b", "agent": "code-reviewer"}], 'step 1: "id" is'),
         ],
     )
-    def test_what_can_not_be_drawn_is_told_alone(self, graph, capsys, steps, fault):
+    def test_shows_faults_without_drawing(self, graph, capsys, steps, fault):
         path = graph / ".claude" / "claude.json"
         path.write_text(json.dumps({"workflows": {"w": {"steps": steps}}}))
         for form in ("text", "mermaid", "dot"):
@@ -141,7 +141,7 @@ class TestShow:
 
 
 class TestRun:
-    def test_answers_of_a_step_that_goes_through_files_stand_under_their_names(self, graph, capsys):
+    def test_shows_answers_by_file(self, graph, capsys):
         assert main(["run", "workflow", "fan-out", "--task", "Look"]) == 0
         out = capsys.readouterr().out
         assert out.index("== each. code-reviewer") < out.index("-- src/one.py") < out.index("== sum.")
@@ -162,7 +162,7 @@ class TestRun:
         ]
         assert fields["cost"] == pytest.approx(sum(step["cost"] for step in fields["steps"]))
 
-    def test_inputs_come_from_the_command_line_and_from_a_file(self, graph, messages_server, capsys):
+    def test_reads_inputs_from_options_and_file(self, graph, messages_server, capsys):
         (graph / "inputs.json").write_text('{"language": "Danish"}')
         ran(capsys, "fan-out", "--task", "Look", "--inputs", "inputs.json")
         ran(capsys, "fan-out", "--task", "Look", "--input", "language=Old Norse")
@@ -170,7 +170,7 @@ class TestRun:
         assert sum(text.startswith("In Danish: ") for text in told) == 1
         assert sum(text.startswith("In Old Norse: ") for text in told) == 1
 
-    def test_a_plan_sends_nothing_and_counts_the_calls(self, graph, messages_server, capsys):
+    def test_plan_counts_calls(self, graph, messages_server, capsys):
         plan = ran(capsys, "fan-out", "--task", "Look", "--plan")
         assert messages_server.requests == []
         assert plan["levels"] == [["each"], ["sum", "talk"], ["alarm"]]
@@ -178,7 +178,7 @@ class TestRun:
         assert main(["run", "workflow", "fan-out", "--task", "Look", "--plan"]) == 0
         assert "6 calls: 0 have a cached answer" in capsys.readouterr().out
 
-    def test_a_plan_tells_of_a_pattern_that_no_file_matches(self, graph, capsys):
+    def test_plan_names_unmatched_pattern(self, graph, capsys):
         shutil.rmtree(graph / "src")
         plan = ran(capsys, "fan-out", "--task", "Look", "--plan")
         assert plan["steps"][0]["problem"].startswith("No file below")
@@ -186,9 +186,7 @@ class TestRun:
         assert main(["run", "workflow", "fan-out", "--task", "Look", "--plan"]) == 0
         assert "step 'each' would fail: No file below" in capsys.readouterr().err
 
-    def test_after_a_failure_it_says_how_to_go_on_and_that_pays_only_for_the_rest(
-        self, graph, another_server, capsys
-    ):
+    def test_says_how_to_resume_failed_run(self, graph, another_server, capsys):
         another_server(faults=[None, None, None, faults.status(400)])
         assert main(["run", "workflow", "fan-out", "--task", "Look", "--max-concurrent", "1", *PRICES]) == 1
         hint = next(line for line in capsys.readouterr().err.splitlines() if "--resume" in line)
@@ -200,7 +198,7 @@ class TestRun:
         assert (sum(step["resumed"] for step in fields["steps"]), len(healthy.requests)) == (4, 1)
         assert fields["cost_before"] > 0
 
-    def test_for_people_what_is_from_before_is_counted(self, graph, another_server, capsys):
+    def test_counts_resumed_answers(self, graph, another_server, capsys):
         another_server(faults=[None, faults.status(400)])
         assert main(["run", "workflow", "review", "--task", "Look", *PRICES]) == 1
         run_id = capsys.readouterr().err.partition("--resume ")[2].split()[0]
@@ -208,7 +206,7 @@ class TestRun:
         assert main(["run", "workflow", "review", "--resume", run_id, *PRICES]) == 0
         assert "2 steps succeeded; 1 answer from before" in capsys.readouterr().err.replace(",", ";")
 
-    def test_for_people_a_step_that_was_not_sent_says_why(self, graph, messages_server, capsys):
+    def test_says_why_step_was_skipped(self, graph, messages_server, capsys):
         budget = ["--budget", "0.000001"]
         assert main(["run", "workflow", "review", "--task", "Look", *budget, *PRICES]) == 1
         assert "budget" in capsys.readouterr().err
@@ -229,22 +227,20 @@ class TestRun:
             (["fan-out", "--task", "x", "--budget", "0"], "--budget is 0"),
         ],
     )
-    def test_wrong_input_is_told_and_nothing_is_sent(self, graph, messages_server, capsys, arguments, what):
+    def test_wrong_options_send_nothing(self, graph, messages_server, capsys, arguments, what):
         for name, text in {"torn": '{"language', "deep": "[" * 200_000, "list": '["English"]'}.items():
             (graph / f"{name}.json").write_text(text)
         assert main(["run", "workflow", *arguments]) == 2
         assert what in capsys.readouterr().err
         assert messages_server.requests == []
 
-    def test_a_budget_ends_what_does_not_fit(self, graph, capsys):
+    def test_budget_ends_the_run(self, graph, capsys):
         fields = ran(capsys, "fan-out", "--task", "Look", "--budget", "0.0001", code=1)
         assert fields["steps"][0]["status"] == "failed"
         assert "budget" in fields["steps"][0]["reason"]
 
 
-def test_files_are_named_from_the_folder_of_a_claude_json_that_lies_in_no_claude_folder(
-    tmp_path, messages_server, capsys
-):
+def test_files_are_relative_to_claude_json(tmp_path, messages_server, capsys):
     (tmp_path / "neighbour.txt").write_text("the neighbour's")
     project = tmp_path / "project"
     project.mkdir()
@@ -262,7 +258,7 @@ def test_files_are_named_from_the_folder_of_a_claude_json_that_lies_in_no_claude
     assert len(messages_server.requests) == 1
 
 
-def test_how_a_run_goes_on_is_a_line_that_a_shell_takes(graph, another_server, capsys):
+def test_resume_command_is_quoted(graph, another_server, capsys):
     config = graph / ".claude" / "claude.json"
     whole = json.loads(config.read_text())
     whole["workflows"]["my review"] = ["python-expert"]
@@ -292,16 +288,14 @@ class TestAConfigurationThatIsNotTheProjectsOwn:
         assert "claude-force --config .claude/other.json run workflow review --resume" in hint
         return hint.partition("--resume ")[2].split()[0]
 
-    def test_a_run_goes_on_by_it_from_any_folder(self, run_id, another_server, capsys, monkeypatch):
+    def test_resumes_from_any_folder(self, run_id, another_server, capsys, monkeypatch):
         healthy = another_server()
         monkeypatch.chdir("/")
         assert main(["runs", "resume", run_id, "--json", *PRICES]) == 0
         assert [step["id"] for step in fields_of(capsys)["steps"]] == ["one", "two"]
         assert len(healthy.requests) == 1
 
-    def test_a_run_goes_on_though_the_folder_that_it_was_begun_in_is_gone(
-        self, run_id, graph, another_server, capsys, monkeypatch
-    ):
+    def test_resumes_without_original_folder(self, run_id, graph, another_server, capsys, monkeypatch):
         elsewhere = graph / "elsewhere"
         elsewhere.mkdir()
         monkeypatch.chdir(elsewhere)
@@ -315,7 +309,7 @@ class TestAConfigurationThatIsNotTheProjectsOwn:
         assert main(["runs", "show", begun, "--json"]) == 0
         assert json.loads(capsys.readouterr().out.partition("\n}\n")[2])["project"] == str(graph)
 
-    def test_a_run_goes_on_by_the_one_that_is_given(self, run_id, graph, another_server, capsys):
+    def test_resumes_with_given_config(self, run_id, graph, another_server, capsys):
         healthy = another_server()
         (graph / ".claude" / "other.json").rename(graph / ".claude" / "renamed.json")
         assert main(["runs", "resume", run_id]) == 2
@@ -327,7 +321,7 @@ class TestAConfigurationThatIsNotTheProjectsOwn:
 
 
 class TestRuns:
-    def test_lists_the_runs_with_what_they_paid(self, graph, capsys):
+    def test_lists_runs_with_cost(self, graph, capsys):
         ran(capsys, "fan-out", "--task", "Look")
         ran(capsys, "review", "--task", "Look")
         assert main(["runs", "list", "--json"]) == 0
@@ -336,7 +330,7 @@ class TestRuns:
         assert (oldest["workflow"], oldest["answers"]) == ("fan-out", 5)
         assert oldest["spent"] > 0
 
-    def test_shows_what_a_run_was_given_and_what_it_was_answered(self, graph, capsys):
+    def test_shows_task_and_answers_of_run(self, graph, capsys):
         run_id = ran(capsys, "review", "--task", "Look")["run_id"]
         assert main(["runs", "show", run_id, "--json"]) == 0
         found = fields_of(capsys)
@@ -345,7 +339,7 @@ class TestRuns:
         assert main(["runs", "show", run_id]) == 0
         assert f"run:       {run_id}" in capsys.readouterr().out
 
-    def test_lists_them_in_columns_for_people(self, graph, capsys):
+    def test_lists_runs_in_columns(self, graph, capsys):
         run_id = ran(capsys, "review", "--task", "Look")["run_id"]
         assert main(["runs", "list"]) == 0
         heads, row = capsys.readouterr().out.splitlines()
@@ -353,7 +347,7 @@ class TestRuns:
         assert row.split()[:3] == [run_id, "review", "succeeded"]
         assert " ago " in row and "$0.0" in row
 
-    def test_one_goes_on_only_where_its_project_still_is(self, graph, messages_server, capsys, monkeypatch):
+    def test_resume_needs_the_project(self, graph, messages_server, capsys, monkeypatch):
         run_id = ran(capsys, "review", "--task", "Look")["run_id"]
         asked = len(messages_server.requests)
         monkeypatch.chdir(graph.parent)
@@ -362,7 +356,7 @@ class TestRuns:
         assert "is not there any more" in capsys.readouterr().err
         assert len(messages_server.requests) == asked
 
-    def test_a_journal_that_can_not_be_read_is_named(self, graph, clean_environment, capsys):
+    def test_names_unreadable_store(self, graph, clean_environment, capsys):
         ran(capsys, "review", "--task", "Look")
         journal = clean_environment / ".claude" / "runs" / "journal.sqlite"
         journal.unlink()
@@ -395,7 +389,7 @@ class TestBrokenOff:
         out, error = running.communicate(timeout=60)
         return running.returncode, out, error
 
-    def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(self, graph, another_server, capsys):
+    def test_ctrl_c_keeps_finished_steps(self, graph, another_server, capsys):
         server = another_server(faults=[None, None, None, *[faults.silence_before_first_byte()] * 2])
         code, out, error = self.broken_off(server, 5, signal.SIGINT)
         fields = json.loads(out)
@@ -405,7 +399,7 @@ class TestBrokenOff:
         resumed = ran(capsys, "fan-out", "--resume", fields["run_id"], "--cache", "off")
         assert (resumed["success"], len(healthy.requests)) == (True, 2)
 
-    def test_a_run_that_was_killed_is_listed_as_interrupted_and_goes_on(self, graph, another_server, capsys):
+    def test_resumes_killed_run(self, graph, another_server, capsys):
         server = another_server(faults=[None, None, None, *[faults.silence_before_first_byte()] * 2])
         self.broken_off(server, 5, signal.SIGKILL)
         assert main(["runs", "list", "--json"]) == 0
@@ -418,7 +412,7 @@ class TestBrokenOff:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are POSIX's")
 class TestTerminal:
-    def test_a_live_tree_shows_each_step_under_way(self, graph, another_server):
+    def test_tree_shows_running_steps(self, graph, another_server):
         server = another_server(time_to_first_token=0.6)
         session = pexpect.spawn(
             sys.executable,
@@ -448,24 +442,24 @@ class TestTree:
             tree.on_step(StepEvent(f"s{number}", "an-agent", "running", 0, 1))
         return tree
 
-    def test_all_steps_are_shown_where_there_is_room(self):
+    def test_tree_shows_all_steps(self):
         assert [line.split()[0] for line in self.tree(2, 1).lines(80, 24)] == ["many:", "s0", "s1", "s2"]
 
-    def test_what_is_under_way_is_shown_before_what_has_ended(self):
+    def test_tree_shows_running_steps_first(self):
         lines = self.tree(20, 2).lines(80, 8)
         assert len(lines) == 7
         assert lines[1] == "  and 17 steps before"
         assert [line.split()[0] for line in lines[2:]] == ["s17", "s18", "s19", "s20", "s21"]
 
-    def test_a_narrow_terminal_shows_how_each_step_is_and_not_its_agent(self):
+    def test_narrow_tree_omits_agents(self):
         _, line = self.tree(1, 0).lines(30, 24)
         assert line == "  s0  succeeded, 1.00 s, $0.5000"
 
-    def test_a_price_that_is_not_known_is_not_called_nothing(self):
+    def test_unknown_price_is_not_zero(self):
         assert "cost unknown so far" in self.tree(2, 1, cost=None).lines(80, 24)[0]
 
 
-def test_a_run_whose_price_is_not_known_is_not_listed_as_free(graph, capsys):
+def test_unpriced_run_is_not_free(graph, capsys):
     assert main(["run", "workflow", "fan-out", "--task", "T", "--model", "a-model-of-our-own"]) == 0
     capsys.readouterr()
     main(["runs", "list", "--json"])
@@ -475,7 +469,7 @@ def test_a_run_whose_price_is_not_known_is_not_listed_as_free(graph, capsys):
     assert f"$0.00 and {run['answers']} answers of unknown cost" in capsys.readouterr().out
 
 
-def test_a_plan_is_of_no_run_that_has_begun(graph, capsys):
+def test_plan_refuses_resume(graph, capsys):
     assert main(["run", "workflow", "fan-out", "--task", "T", "--plan", "--resume", "x"]) == 2
     assert "a run that has not begun" in capsys.readouterr().err
 

@@ -64,7 +64,7 @@ class TestFormInPython:
             ({"foreach": ForEach("list", "xyz")}, "step 'a': foreach is ForEach("),
         ],
     )
-    def test_a_step_of_another_form_is_told_as_that_of_a_file_is(self, given, fault):
+    def test_checks_types_of_step(self, given, fault):
         made = Step(**{"id": "a", "agent": "python-expert", **given})
         (told,) = self.faults(Workflow("w", (made,)))
         assert told.startswith(fault)
@@ -78,7 +78,7 @@ class TestFormInPython:
             (Workflow("w", (Step("a", "python-expert"),), inputs=None), "its inputs are None"),
         ],
     )
-    def test_a_workflow_of_another_form_is_told(self, workflow, fault):
+    def test_checks_types_of_workflow(self, workflow, fault):
         (told,) = self.faults(workflow)
         assert told.startswith(fault)
 
@@ -94,7 +94,7 @@ class TestFormInPython:
 
 
 class TestForm:
-    def test_all_that_a_step_can_say_is_read(self):
+    def test_parses_all_keys(self):
         written = {
             "description": "Two steps",
             "inputs": {"language": "French", "files": None},
@@ -140,7 +140,7 @@ class TestForm:
     @pytest.mark.parametrize(
         "written", [None, 3, "x", {}, {"steps": []}, {"steps": {"id": "a"}}, {"steps": None}]
     )
-    def test_without_steps_the_message_shows_how_they_are_written(self, written):
+    def test_missing_steps_show_the_format(self, written):
         with pytest.raises(InvalidWorkflowError, match=r"it has no steps: write \[\"an-agent\""):
             read_workflow("w", written)
 
@@ -181,17 +181,17 @@ class TestForm:
             ("foreach", {"step": 3}, '"step" takes a text'),
         ],
     )
-    def test_a_value_of_the_wrong_kind_is_named_with_what_to_write(self, key, value, advice):
+    def test_wrong_value_names_the_right_one(self, key, value, advice):
         (fault,) = faults_of(step("a", **{key: value}))
         assert fault.startswith(f"step 'a': \"{key}\" is {value!r}"[:60])
         assert advice in fault
 
     @pytest.mark.parametrize("identity", [None, 3, "", "a b", "a\n", "é"])
-    def test_a_step_without_a_proper_id_is_named_by_its_number(self, identity):
+    def test_names_step_without_id_by_number(self, identity):
         faults = faults_of(step("a"), step(identity))
         assert faults == [f"step 2: \"id\" is {identity!r}; use letters, digits, '_' and '-', at least one"]
 
-    def test_a_step_that_is_no_object_is_shown(self):
+    def test_shows_step_that_is_not_an_object(self):
         assert faults_of("scan") == ['step 1 is \'scan\'; write {"id": ..., "agent": ...}']
 
     @pytest.mark.parametrize(
@@ -203,36 +203,36 @@ class TestForm:
             ("maxtokens", "max_tokens"),
         ],
     )
-    def test_a_slip_of_a_key_is_named_with_the_key_that_was_meant(self, slip, meant):
+    def test_suggests_key(self, slip, meant):
         assert faults_of(step("a", **{slip: 1})) == [
             f'step \'a\': it has no key "{slip}"; did you mean "{meant}"?'
         ]
 
     @pytest.mark.parametrize("key", ["name", "title", "description", "comment", "notes", "x-owner"])
-    def test_keys_that_are_no_slip_are_left_alone(self, key):
+    def test_ignores_other_keys(self, key):
         assert faults_of(step("a", **{key: "mine"})) == []
 
     @pytest.mark.parametrize("inputs", [["language"], "language", 1])
-    def test_inputs_that_are_no_object_are_a_fault(self, inputs):
+    def test_inputs_must_be_an_object(self, inputs):
         with pytest.raises(InvalidWorkflowError) as caught:
             read_workflow("w", {"steps": [step("a")], "inputs": inputs})
         (fault,) = caught.value.faults
         assert fault.startswith('"inputs" is not an object')
 
     @pytest.mark.parametrize("value", ["false", 1, []])
-    def test_fail_fast_that_is_neither_true_nor_false_is_a_fault(self, value):
+    def test_fail_fast_must_be_boolean(self, value):
         assert faults_of(step("a"), fail_fast=value) == [
             '"fail_fast" is ' + f"{value!r}; write true or false"
         ]
 
-    def test_all_faults_of_form_are_told_at_once(self):
+    def test_reports_all_parse_faults(self):
         with pytest.raises(InvalidWorkflowError) as caught:
             written = {"steps": [3, {"id": "a"}, step("b", retries="x", task=0)]}
             check(read_workflow("w", written), check_agent, {})
         assert str(caught.value).startswith("Workflow 'w' can't be run.\n- step 1 is 3")
         assert len(caught.value.faults) == 4
 
-    def test_faults_of_form_do_not_hide_those_of_the_graph(self):
+    def test_parse_faults_hide_no_others(self):
         found = faults_of(
             step("a", "b", retries=-1, task="${steps.nowhere}"),
             step("b", "a"),
@@ -263,7 +263,7 @@ HOSTILE = {
 
 class TestHostileFiles:
     @pytest.mark.parametrize("kind", HOSTILE)
-    def test_the_first_faults_are_told_and_take_no_time(self, kind):
+    def test_reports_first_faults_fast(self, kind):
         agents = [f"reviewer-number-{n:05d}-of-the-team" for n in range(3_000)]
 
         def unknown(name):
@@ -276,13 +276,13 @@ class TestHostileFiles:
         assert 1 <= len(found) <= 21
         assert kind in ("steps", "a chain") or found[-1] == "and there are more faults like these"
 
-    def test_a_step_is_not_made_again_without_end(self):
+    def test_limits_retries(self):
         (fault,) = faults_of(step("a", retries=10**9))
         assert fault.endswith("give a whole number from 0 to 100")
 
 
 class TestGraph:
-    def test_a_cycle_is_shown_as_a_path_of_what_waits_for_what(self):
+    def test_shows_cycle_as_path(self):
         (fault,) = faults_of(step("a", "c"), step("b", "a"), step("c", "b"))
         path = fault.partition(": ")[2].partition(";")[0].split(" -> ")
         needs = {"a": "c", "b": "a", "c": "b"}
@@ -291,31 +291,31 @@ class TestGraph:
         assert all(needs[one] == following for one, following in zip(path, path[1:]))
         assert fault.endswith("take one of the dependencies out")
 
-    def test_a_step_that_waits_for_itself_is_a_cycle(self):
+    def test_self_dependency_is_a_cycle(self):
         assert faults_of(step("a", "a"))[0].startswith("these steps wait for each other: a -> a;")
 
-    def test_several_cycles_are_told_at_once(self):
+    def test_reports_all_cycles(self):
         faults = faults_of(step("a", "b"), step("b", "a"), step("c", "d"), step("d", "c"), step("e"))
         assert sum("wait for each other: " in fault for fault in faults) == 2
 
-    def test_a_step_behind_a_cycle_is_never_reached(self):
+    def test_step_behind_cycle_is_unreachable(self):
         faults = faults_of(step("a", "b"), step("b", "a"), step("c", "b"), step("d", "c"), step("e"))
         assert faults[1:] == [
             "step 'c' is never reached: it waits for steps that wait for each other",
             "step 'd' is never reached: it waits for steps that wait for each other",
         ]
 
-    def test_ids_that_are_there_twice_are_counted(self):
+    def test_counts_repeated_ids(self):
         assert faults_of(step("a"), step("b"), step("a"), step("a")) == [
             "3 steps have the id 'a': give each its own"
         ]
 
-    def test_a_dependency_that_is_not_there_is_named_with_the_nearest(self):
+    def test_suggests_dependency(self):
         assert faults_of(step("scan"), step("b", "scna")) == [
             "step 'b': there is no step 'scna' that it could wait for (did you mean scan?)"
         ]
 
-    def test_an_agent_that_is_not_there_is_named_with_the_nearest(self):
+    def test_suggests_agent(self):
         assert faults_of({"id": "a", "agent": "python-expart"}) == [
             "step 'a': Agent 'python-expart' not found. Did you mean: python-expert?"
         ]
@@ -328,7 +328,7 @@ class TestGraph:
             ({"foreach": {"step": "scan"}}, '"foreach"'),
         ],
     )
-    def test_an_answer_can_be_used_of_a_dependency_only(self, more, where):
+    def test_uses_answers_of_dependencies_only(self, more, where):
         assert faults_of(step("scan"), step("b", **more)) == [
             f"step 'b': {where} names the step 'scan': add it to its dependencies"
         ]
@@ -345,14 +345,14 @@ class TestGraph:
             ({"foreach": {"input": "files"}}, '"foreach"'),
         ],
     )
-    def test_an_input_that_nobody_gives_is_named_with_the_nearest(self, more, where):
+    def test_suggests_input(self, more, where):
         assert faults_of(step("a", **more), inputs={"file": ["x"]}) == [
             "no step uses the input 'file'",
             f"step 'a': {where} names the input 'files', which is not given (did you mean file?)",
         ]
         assert faults_of(step("a", **more), inputs={"files": ["x"]}) == []
 
-    def test_an_input_without_a_default_has_to_be_given(self):
+    def test_input_without_default_is_required(self):
         wanted = {"inputs": {"language": None}}
         workflow = read_workflow("w", {"steps": [step("a", task="${inputs.language}")], **wanted})
         for inputs in ({}, {"language": None}):
@@ -361,7 +361,7 @@ class TestGraph:
             assert caught.value.faults == ("input 'language' is not given and has no default",)
         check(workflow, check_agent, {"language": "French"})
 
-    def test_a_slip_in_the_name_of_an_input_that_has_a_default_is_found(self):
+    def test_suggests_input_with_default(self):
         written = {"steps": [step("a", task="${inputs.language}")], "inputs": {"language": "French"}}
         with pytest.raises(
             InvalidWorkflowError, match=r"no step uses the input 'langage' \(did you mean language\?\)"
@@ -369,28 +369,28 @@ class TestGraph:
             check(read_workflow("w", written), check_agent, {"langage": "German"})
 
     @pytest.mark.parametrize("value", [{1, 2}, b"x", object(), [{"a": b"x"}], {("a", "b"): 1}])
-    def test_an_input_that_is_no_json_is_a_fault(self, value):
+    def test_inputs_must_be_json(self, value):
         (fault,) = faults_of(step("a", task="${inputs.x}"), inputs={"x": value})
         assert fault.startswith("input 'x' is not a text, number, list or object of JSON")
 
-    def test_going_through_an_input_that_is_no_list_is_a_fault(self):
+    def test_foreach_input_must_be_a_list(self):
         assert faults_of(step("a", foreach={"input": "x"}), inputs={"x": "a,b"}) == [
             "step 'a': \"foreach\" is over the input 'x', which is not a list"
         ]
 
-    def test_an_item_is_named_only_where_there_is_one(self):
+    def test_item_needs_foreach(self):
         assert faults_of(step("a", task="Look at ${item.path}")) == [
             "step 'a': its task names an item, and it has no \"foreach\""
         ]
 
-    def test_a_name_that_stands_for_nothing_is_told_with_the_nearest(self):
+    def test_suggests_template_name(self):
         assert faults_of(step("a", task="${tusk} and ${HOME}")) == [
             "step 'a': its task has ${tusk}, which stands for nothing (did you mean task?); "
             "$${ is a plain ${",
             "step 'a': its task has ${HOME}, which stands for nothing; $${ is a plain ${",
         ]
 
-    def test_all_faults_of_a_graph_are_told_in_one_message(self):
+    def test_reports_all_graph_faults(self):
         with pytest.raises(InvalidWorkflowError) as caught:
             check(
                 read_workflow(
@@ -416,11 +416,11 @@ class TestGraph:
         for part in ("Agent 'nobody'", "no step 'nowhere'", "the step 'a': add it", "the input 'y'", "${z}"):
             assert part in text
 
-    def test_a_workflow_made_in_python_without_steps_is_a_fault(self):
+    def test_workflow_needs_steps(self):
         with pytest.raises(InvalidWorkflowError, match="it has no steps"):
             check(Workflow("w", ()), check_agent, {})
 
-    def test_a_chain_of_2000_steps_and_a_cycle_of_as_many_are_checked(self):
+    def test_checks_2000_steps(self):
         many = [step("s0"), *(step(f"s{n}", f"s{n - 1}") for n in range(1, 2_000))]
         assert faults_of(*many) == []
         many[0] = step("s0", "s1999")
@@ -435,7 +435,7 @@ GRAPHS = some.dictionaries(
 
 class TestOrder:
     @given(GRAPHS)
-    def test_cycles_are_paths_along_what_is_needed_and_none_is_missed(self, graph):
+    def test_finds_all_cycles(self, graph):
         found = cycles(graph)
         for path in found:
             assert path[0] == path[-1]
@@ -450,7 +450,7 @@ class TestOrder:
         assert sorted(one for group in levels(left) for one in group) == sorted(left)
 
     @given(GRAPHS, some.sets(some.sampled_from("abcdef")))
-    def test_dependents_are_all_from_which_a_path_leads_there(self, graph, of):
+    def test_finds_all_dependents(self, graph, of):
         def reaches(one, seen=()):
             return any(
                 need in of or (need not in seen and need in graph and reaches(need, (*seen, need)))
@@ -460,7 +460,7 @@ class TestOrder:
         assert dependents(graph, of) == {one for one in graph if reaches(one)}
 
     @given(GRAPHS)
-    def test_each_level_needs_only_the_levels_before_it_and_could_not_come_earlier(self, graph):
+    def test_levels_are_minimal(self, graph):
         graph = {one: [need for need in its if need in graph and need < one] for one, its in graph.items()}
         at = {one: number for number, group in enumerate(levels(graph)) for one in group}
         assert at == {one: max((at[need] + 1 for need in its), default=0) for one, its in graph.items()}
@@ -479,7 +479,7 @@ class TestChain:
         assert [one.agent for one in workflow.steps] == ["python-expert", "code-reviewer", "python-expert"]
         check(workflow, check_agent, {})
 
-    def test_each_is_told_the_task_and_the_answer_before_it_byte_for_byte(self):
+    def test_chain_passes_task_and_answer(self):
         assert self.texts(read_workflow("w", ["python-expert", "code-reviewer", "python-expert"])) == [
             "T ${steps.1} $${x}",
             "T ${steps.1} $${x}"
@@ -488,7 +488,7 @@ class TestChain:
             '\n\n<previous_answer agent="code-reviewer">\nANSWER 2 ${task}\n</previous_answer>',
         ]
 
-    def test_without_handing_over_each_is_told_the_task_alone(self):
+    def test_chain_without_answers(self):
         workflow = read_workflow("w", ["python-expert", "code-reviewer"], pass_output=False)
         assert self.texts(workflow) == ["T ${steps.1} $${x}"] * 2
 
@@ -498,17 +498,17 @@ class TestUsualTemplate:
         workflow = read_workflow("w", {"steps": [step("a"), step("b"), last]})
         return default_template(workflow.steps[-1], workflow, pass_output)
 
-    def test_has_the_task_and_each_answer_that_is_waited_for(self):
+    def test_default_has_task_and_answers(self):
         assert self.usual(step("c", "b", "a")) == (
             "${task}\n\n"
             '<previous_answer step="b" agent="python-expert">\n${steps.b}\n</previous_answer>\n\n'
             '<previous_answer step="a" agent="python-expert">\n${steps.a}\n</previous_answer>'
         )
 
-    def test_has_the_task_alone_where_answers_are_not_passed_on(self):
+    def test_default_without_answers(self):
         assert self.usual(step("c", "b"), pass_output=False) == "${task}"
 
-    def test_has_the_item_and_not_the_list_that_it_is_of(self):
+    def test_default_has_item_not_list(self):
         assert self.usual(step("c", "a", foreach={"step": "a"})) == "${task}\n\n<item>\n${item}\n</item>"
 
     def test_has_a_file_with_its_path(self):
@@ -560,7 +560,7 @@ WORKFLOWS = some.fixed_dictionaries(
 
 class TestAnyJson:
     @given(ANYTHING | WORKFLOWS, some.booleans(), some.dictionaries(NAMED, ANYTHING, max_size=2))
-    def test_is_a_workflow_that_can_be_run_or_a_list_of_its_faults(self, written, pass_output, inputs):
+    def test_any_json_is_runnable_or_faulty(self, written, pass_output, inputs):
         try:
             workflow = read_workflow("w", json.loads(json.dumps(written)), pass_output)
             check(workflow, check_agent, inputs)
@@ -581,25 +581,25 @@ PIECES = some.lists(
 
 class TestTemplates:
     @given(some.text() | PIECES.map("".join))
-    def test_a_text_without_an_opening_stays_as_it_is(self, text):
+    def test_text_without_names_is_unchanged(self, text):
         text = OPENING.sub("{", text)
         assert template.template_names(text) == []
         assert template.fill_template(text, {}) == text
 
     @given(PIECES.map("".join), some.text(alphabet="${}a\n"))
-    def test_values_are_put_in_and_never_looked_into(self, before, value):
+    def test_values_are_not_templates(self, before, value):
         before = OPENING.sub("{", before)
         text = f"{before}|${{task}}|${{task}}"
         assert template.template_names(text) == ["task"]
         assert template.fill_template(text, {"task": value}) == f"{before}|{value}|{value}"
 
     @given(PIECES.map("".join))
-    def test_a_doubled_dollar_makes_any_text_plain(self, text):
+    def test_doubled_dollar_escapes(self, text):
         plain = OPENING.sub("{", text)
         assert template.fill_template(f"{plain}|$${{task}}", {"task": "x"}) == f"{plain}|${{task}}"
 
     @given(PIECES.map("".join))
-    def test_what_is_filled_in_is_what_is_named(self, text):
+    def test_fills_exactly_the_names(self, text):
         names = template.template_names(text)
         template.fill_template(text, dict.fromkeys(names, ""))
         for name in names:
@@ -607,11 +607,11 @@ class TestTemplates:
                 template.fill_template(text, dict.fromkeys(set(names) - {name}, ""))
 
     @given(some.text(alphabet=string.printable))
-    def test_names_have_no_braces_and_no_line_ends(self, inner):
+    def test_names_are_on_one_line(self, inner):
         plain = not set(inner) & set("{}\n")
         assert (template.template_names(f"${{{inner}}}") == [inner]) or not plain
 
-    def test_prices_and_shell_variables_are_text(self):
+    def test_other_dollars_are_text(self):
         text = "It costs $5 or $$10, $HOME is not $(x) nor $task, and {task} is not ${\ntask}"
         assert template.fill_template(text, {"task": "x"}) == text
 
@@ -626,7 +626,7 @@ class TestTemplates:
             ("task", ("task", "")),
         ],
     )
-    def test_the_kind_of_a_name_is_what_stands_before_its_first_dot(self, name, kind):
+    def test_splits_names_at_first_dot(self, name, kind):
         assert template.split_name(name) == kind
 
 
@@ -644,7 +644,7 @@ class TestConditions:
             ("not_equals", "BUGS", False),
         ],
     )
-    def test_letters_of_either_case_are_the_same_and_space_around_does_not_count(self, test, found, holds):
+    def test_conditions_ignore_case_and_space(self, test, found, holds):
         assert Condition("steps.a", test, " bugs ").holds(found) is holds
 
     def test_is_told_in_words(self):

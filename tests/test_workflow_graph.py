@@ -181,7 +181,7 @@ class Model:
 
 class TestTime:
     @given(graphs(lists=True))
-    def test_each_step_begins_at_the_very_moment_at_which_the_last_of_its_dependencies_ended(self, drawn):
+    def test_starts_when_dependencies_end(self, drawn):
         workflow, ways = drawn
         results, server, _ = carried_out(workflow, ways)
         for step in workflow.steps:
@@ -193,13 +193,13 @@ class TestTime:
             assert result.ended == max(ends, default=result.began)
 
     @given(graphs(lists=True))
-    def test_the_wall_time_is_the_critical_path(self, drawn):
+    def test_elapsed_is_the_critical_path(self, drawn):
         workflow, ways = drawn
         _, _, elapsed = carried_out(workflow, ways)
         assert elapsed == max(Model(workflow, ways).end.values())
 
     @given(graphs(lists=True), some.integers(1, 3))
-    def test_no_more_parts_are_under_way_than_there_is_room_for_and_none_of_it_is_idle(self, drawn, room):
+    def test_uses_all_slots_and_no_more(self, drawn, room):
         workflow, ways = drawn
         results, server, elapsed = carried_out(workflow, ways, max_calls=room)
         assert server.most_in_flight <= room
@@ -211,7 +211,7 @@ class TestTime:
         assert work / room <= elapsed <= work / room + max(Model(workflow, ways).end.values())
 
     @given(graphs())
-    def test_results_come_in_a_topological_order_with_the_positions_that_calls_were_told(self, drawn):
+    def test_results_are_in_topological_order(self, drawn):
         workflow, _ = drawn
         positions = {}
 
@@ -230,7 +230,7 @@ class TestTime:
 
 class TestModel:
     @given(graphs(fates=True, lists=True, conditions=True))
-    def test_statuses_calls_answers_and_moments_are_those_of_a_plain_recursion(self, drawn):
+    def test_matches_recursive_model(self, drawn):
         workflow, ways = drawn
         results, _, elapsed = carried_out(workflow, ways)
         model = Model(workflow, ways)
@@ -240,7 +240,7 @@ class TestModel:
         assert elapsed == max(model.end.values())
 
     @given(graphs(fates=True, conditions=True, distinct=True))
-    def test_with_fail_fast_no_step_begins_after_the_first_failure(self, drawn):
+    def test_fail_fast_starts_no_further_step(self, drawn):
         workflow, ways = drawn
         results, _, _ = carried_out(workflow, ways, fail_fast=True)
         assert {one.id: one.status for one in results.values()} == Model(
@@ -248,7 +248,7 @@ class TestModel:
         ).status
 
     @given(graphs(fates=True, conditions=True))
-    def test_what_did_not_succeed_says_why_and_what_succeeded_says_nothing(self, drawn):
+    def test_only_unsuccessful_steps_have_reason(self, drawn):
         workflow, ways = drawn
         results, _, _ = carried_out(workflow, ways)
         for one in results.values():
@@ -261,7 +261,7 @@ class TestSkipping:
         results, _, _ = carried_out(graph(*steps), {"a": Way(fates=fates, word=word)}, **more)
         return {one.id: one.reason for one in results.values()}
 
-    def test_what_waits_for_a_failed_step_is_skipped_and_so_is_what_waits_for_that(self):
+    def test_skips_indirect_dependents(self):
         steps = [
             Step("a", "x"),
             Step("b", "x", None, ("a",)),
@@ -274,12 +274,12 @@ class TestSkipping:
         assert reasons["c"] == "it waits for 'b', which was skipped; it waits for 'a', which failed"
         assert reasons["d"] is None
 
-    def test_without_an_optional_step_those_that_wait_for_it_go_on_with_no_answer(self):
+    def test_optional_step_may_fail(self):
         steps = [Step("a", "x", optional=True), Step("b", "x", "<${steps.a}>", ("a",))]
         results, _, _ = carried_out(graph(*steps), {"a": Way(fates=(REFUSED,))})
         assert results["b"].output == "yes:b[<>]"
 
-    def test_a_condition_that_does_not_hold_is_told(self):
+    def test_names_failed_condition(self):
         steps = [
             Step("a", "x"),
             Step("b", "x", None, ("a",), when=(Condition("steps.a", "contains", "yes"),)),
@@ -287,14 +287,14 @@ class TestSkipping:
         assert self.reasons(*steps, fates=(OK,), word="no")["b"] == "it runs only when steps.a contains 'yes'"
 
     @pytest.mark.parametrize(("language", "status"), [("French", "succeeded"), ("german", "skipped")])
-    def test_a_condition_can_be_on_an_input(self, language, status):
+    def test_condition_on_an_input(self, language, status):
         step = Step("a", "x", when=(Condition("inputs.language", "equals", "FRENCH"),))
         results, _, _ = carried_out(
             graph(step, inputs={"language": "German"}), {}, inputs={"language": language}
         )
         assert results["a"].status == status
 
-    def test_the_first_failure_is_named_where_it_ends_the_workflow(self):
+    def test_fail_fast_names_first_failure(self):
         steps = [Step("a", "x"), Step("slow", "x"), Step("late", "x", None, ("slow",))]
         results, _, _ = carried_out(
             graph(*steps), {"a": Way(fates=(REFUSED,)), "slow": Way((5,))}, fail_fast=True
@@ -302,7 +302,7 @@ class TestSkipping:
         assert results["slow"].success
         assert results["late"].reason == "'a' failed, and this workflow ends at the first failure"
 
-    def test_of_a_list_the_first_failed_part_is_named(self):
+    def test_names_first_failed_part(self):
         step = Step("a", "x", "${item}", foreach=ForEach("list", ("one", "two", "three")))
 
         async def run(part):
@@ -324,7 +324,7 @@ class TestRetries:
             (InvalidTaskError("x"), False),
         ],
     )
-    def test_a_call_is_made_again_where_another_may_not_meet_the_failure(self, error, again):
+    def test_retries_temporary_failures(self, error, again):
         tries = []
 
         async def run(part):
@@ -336,7 +336,7 @@ class TestRetries:
         assert result.tries == tuple(tries)
         assert result.results == (tries[-1],)
 
-    def test_once_a_call_of_it_was_cancelled_elsewhere_nothing_more_of_a_run_begins(self):
+    def test_remote_cancel_starts_nothing_more(self):
         asked = []
 
         async def run(part):
@@ -355,7 +355,7 @@ class TestRetries:
         assert many.cost == 1.0 and len(many.results) == 5
         assert (after.status, after.reason) == ("skipped", "the run was cancelled where its calls are made")
 
-    def test_a_task_that_can_not_be_run_fails_its_part_alone(self):
+    def test_invalid_task_fails_its_part(self):
         async def run(part):
             if part.number == 1:
                 raise InvalidTaskError("Task is empty")
@@ -383,7 +383,7 @@ class TestForEach:
         results = run_virtually(ran(graph(*steps), setting(tmp_path, **more), run))
         return results[1], [part.task for part in sorted(asked, key=lambda one: one.number)]
 
-    def test_the_files_of_patterns_each_once_in_the_order_of_their_names(self, tmp_path):
+    def test_files_of_patterns_sorted(self, tmp_path):
         (tmp_path / "src" / "deep").mkdir(parents=True)
         for name in ("b.py", "src/a.py", "src/deep/c.py", "d.md"):
             (tmp_path / name).write_text(f"text of {name}", encoding="utf-8")
@@ -392,17 +392,17 @@ class TestForEach:
         assert tasks == [f"{name}: text of {name}" for name in ("b.py", "src/a.py", "src/deep/c.py")]
         assert result.labels == ("b.py", "src/a.py", "src/deep/c.py")
 
-    def test_a_folder_whose_name_looks_like_a_pattern(self, tmp_path):
+    def test_folder_named_like_a_pattern(self, tmp_path):
         root = tmp_path / "a[b]*"
         root.mkdir()
         (root / "x.py").touch()
         assert self.over(ForEach("files", "*.py"), root)[1] == ["x.py"]
 
-    def test_a_file_with_a_mark_at_its_start_is_read_without_it(self, tmp_path):
+    def test_strips_byte_order_mark(self, tmp_path):
         (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfcaf\xc3\xa9\r\n")
         assert self.over(ForEach("files", "*.txt"), tmp_path, "${item.text}")[1] == ["café\r\n"]
 
-    def test_a_file_that_is_no_text_fails_its_part_alone(self, tmp_path):
+    def test_binary_file_fails_its_part(self, tmp_path):
         (tmp_path / "a.bin").write_bytes(b"\xff\xfe\x00")
         (tmp_path / "b.bin").write_bytes(b"text")
         result, tasks = self.over(ForEach("files", "*.bin"), tmp_path, "${item.text}")
@@ -412,14 +412,14 @@ class TestForEach:
             == "1 of 2 parts failed, the first of them a.bin: a.bin can't be read: it is not UTF-8."
         )
 
-    def test_a_pattern_that_matches_nothing_fails_the_step(self, tmp_path):
+    def test_unmatched_pattern_fails_step(self, tmp_path):
         result, tasks = self.over(ForEach("files", ("*.py", "*.md")), tmp_path)
         assert (result.status, result.reason) == ("failed", f"No file below {tmp_path} matches *.py, *.md.")
         assert tasks == []
 
     @pytest.mark.parametrize("kind", ["files", "lines"])
     @pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "a/../../b", "link/secret", "a\0b"])
-    def test_nothing_outside_of_the_project_is_read(self, tmp_path, kind, name):
+    def test_reads_nothing_outside_project(self, tmp_path, kind, name):
         root = tmp_path / "project"
         (root / "a").mkdir(parents=True)
         (tmp_path / "secret").write_text("secret", encoding="utf-8")
@@ -429,7 +429,7 @@ class TestForEach:
         shown = name.replace("\0", "\\x00")
         assert result.reason.startswith(f"{shown} is not inside the project {root}")
 
-    def test_a_link_that_leads_out_fails_its_part_alone(self, tmp_path):
+    def test_link_out_fails_its_part(self, tmp_path):
         root = tmp_path / "project"
         root.mkdir()
         (root / "a.py").touch()
@@ -439,12 +439,12 @@ class TestForEach:
         assert tasks == ["a.py"]
         assert "b.py is a link that leads outside" in result.reason
 
-    def test_the_lines_of_a_file_that_are_not_empty(self, tmp_path):
+    def test_lines_of_a_file(self, tmp_path):
         (tmp_path / "a.txt").write_bytes("one\r\n\n  \n two \u2028 still\x0ctwo\nthree".encode())
         _, tasks = self.over(ForEach("lines", "a.txt"), tmp_path)
         assert tasks == ["one", " two \u2028 still\x0ctwo", "three"]
 
-    def test_lines_of_a_file_that_is_not_there_fail_the_step(self, tmp_path):
+    def test_missing_file_of_lines_fails_step(self, tmp_path):
         result, _ = self.over(ForEach("lines", "a.txt"), tmp_path)
         assert result.reason == "a.txt can't be read: No such file or directory. Check the name."
 
@@ -458,28 +458,28 @@ class TestForEach:
             'The list is ["a", "b"], as you asked.',
         ],
     )
-    def test_the_list_that_a_dependency_answered(self, tmp_path, answer):
+    def test_list_of_an_answer(self, tmp_path, answer):
         result, tasks = self.over(ForEach("step", "before"), tmp_path, answer=answer)
         assert tasks == ["a", "b"]
         assert result.labels == ("a", "b")
 
     @pytest.mark.parametrize("answer", ["none", '{"a": 1}', "[1, 2", "] [", "[" * 100_000, "see [1] and [2]"])
-    def test_an_answer_that_has_no_list_fails_the_step_and_is_shown(self, tmp_path, answer):
+    def test_answer_without_list_fails_step(self, tmp_path, answer):
         result, tasks = self.over(ForEach("step", "before"), tmp_path, answer=answer)
         assert tasks == []
         assert result.reason.startswith("The answer of step 'before' is not a JSON list: ")
         assert len(result.reason) < 300
 
-    def test_an_answer_of_a_fence_and_empty_lines_takes_no_time(self, tmp_path):
+    def test_parses_empty_lines_fast(self, tmp_path):
         began = time.process_time()
         assert self.over(ForEach("step", "before"), tmp_path, answer="```" + "\n" * 50_000)[1] == []
         assert time.process_time() - began < 1.0
 
-    def test_a_list_that_is_empty_is_a_step_without_parts_that_succeeds(self, tmp_path):
+    def test_empty_list_succeeds(self, tmp_path):
         result, tasks = self.over(ForEach("step", "before"), tmp_path, answer="[]")
         assert (result.status, result.output, tasks) == ("succeeded", "", [])
 
-    def test_the_lists_of_all_parts_of_a_dependency_one_after_the_other(self, tmp_path):
+    def test_joins_lists_of_all_parts(self, tmp_path):
         async def run(part):
             if part.step.id == "first":
                 return StepAnswer(AgentResult("x", True, f'["{part.task}1", "{part.task}2"]'))
@@ -492,13 +492,13 @@ class TestForEach:
         results = run_virtually(ran(graph(*steps), setting(tmp_path), run))
         assert results[1].labels == ("a1", "a2", "b1", "b2")
 
-    def test_a_list_among_the_inputs_or_in_the_workflow(self, tmp_path):
+    def test_list_of_input_or_workflow(self, tmp_path):
         values = ["text", 3, None, {"name": "x", "list": [1]}, ["é"]]
         as_text = ["text", "3", "null", '{"name": "x", "list": [1]}', '["é"]']
         assert self.over(ForEach("list", tuple(values)), tmp_path)[1] == as_text
         assert self.over(ForEach("input", "all"), tmp_path, inputs={"all": values})[1] == as_text
 
-    def test_of_a_long_list_there_are_no_more_tasks_than_there_is_room_for_and_none_of_it_is_idle(self):
+    def test_long_list_needs_few_tasks(self):
         tasks, ended = [], []
 
         async def run(part):
@@ -514,7 +514,7 @@ class TestForEach:
         # Beside them the step and the run.
         assert max(tasks) == 8 + 2
 
-    def test_a_long_list_does_not_go_before_all_that_comes_after_it(self):
+    def test_long_list_shares_slots(self):
         long = Step("long", "x", "${item}", foreach=ForEach("list", tuple(map(str, range(100)))))
         steps = long, Step("first", "x"), Step("second", "x", dependencies=("first",))
         _, server, elapsed = carried_out(graph(*steps), {}, max_calls=4)
@@ -533,12 +533,12 @@ class TestForEach:
         assert len(result.labels[0]) == 80
         assert result.labels[1] == "2"
 
-    def test_what_an_item_says_is_no_template(self, tmp_path):
+    def test_item_text_is_not_a_template(self, tmp_path):
         assert self.over(ForEach("list", ("${task} $${x}",)), tmp_path)[1] == ["${task} $${x}"]
 
 
 class TestTold:
-    def test_each_step_is_told_of_as_it_changes_and_each_part_as_it_ends(self):
+    def test_reports_steps_and_calls(self):
         events, ended = [], []
         steps = [Step("a", "x", foreach=ForEach("list", ("1", "2"))), Step("b", "x", None, ("a",))]
         ways = {"a": Way((1, 2), (REFUSED,))}
@@ -556,7 +556,7 @@ class TestTold:
 
 class TestEnd:
     @given(graphs(lists=True), some.integers(0, 12), some.integers(1, 3))
-    def test_to_cancel_it_ends_all_that_is_under_way_and_leaves_no_task(self, drawn, seconds, room):
+    def test_cancel_leaves_no_task(self, drawn, seconds, room):
         workflow, ways = drawn
         server = Simulated(ways)
 
@@ -571,7 +571,7 @@ class TestEnd:
         assert server.in_flight == 0
 
     @given(graphs(lists=True), some.integers(0, 7))
-    def test_a_defect_in_the_run_is_raised_and_leaves_no_task_either(self, drawn, number):
+    def test_defect_leaves_no_task(self, drawn, number):
         workflow, ways = drawn
         server = Simulated(ways)
 
@@ -596,7 +596,7 @@ class TestEnd:
         assert left == set()
         assert server.in_flight == 0
 
-    def test_it_waits_for_what_has_to_be_put_away(self):
+    def test_waits_for_shielded_cleanup(self):
         put_away = []
 
         async def run(part):

@@ -74,23 +74,21 @@ FORGERIES = {
 
 class TestForgeries:
     @pytest.mark.parametrize("statement", FORGERIES.values(), ids=FORGERIES)
-    async def test_an_answer_that_was_tampered_with_is_asked_again_and_no_other(
-        self, project, server, folder, statement
-    ):
+    async def test_reruns_forged_answer(self, project, server, folder, statement):
         first = await ran(project, server, folder)
         change(folder, statement)
         again = await ran(project, server, folder, resume=first.run_id)
         assert steps_asked(server) == {"left": 1}
         assert shown(again) == shown(first)
 
-    async def test_answers_of_another_run_are_none_of_this_one(self, project, server, folder):
+    async def test_ignores_answers_of_other_runs(self, project, server, folder):
         first, other = await ran(project, server, folder), await ran(project, server, folder)
         change(folder, "DELETE FROM answers WHERE run = ?", first.run_id)
         change(folder, "UPDATE answers SET run = ? WHERE run = ?", first.run_id, other.run_id)
         await ran(project, server, folder, resume=first.run_id)
         assert len(server.requests) == 4
 
-    async def test_answers_under_another_secret_are_asked_again(self, project, server, folder):
+    async def test_reruns_answers_of_other_secret(self, project, server, folder):
         first = await ran(project, server, folder)
 
         def make(folder, _):
@@ -101,7 +99,7 @@ class TestForgeries:
             await orchestrator.execute_workflow(DIAMOND, resume=first.run_id, cache="off")
         assert len(server.requests) == 4
 
-    async def test_an_answer_that_a_later_version_wrote_is_asked_again(self, project, server, folder, caplog):
+    async def test_reruns_answer_of_later_version(self, project, server, folder, caplog):
         first = await ran(project, server, folder)
         with closing(CheckpointStore(folder, SECRET)) as journal:
             (one, *_) = [one for one in journal.answers(first.run_id) if one.step == "left"]
@@ -113,9 +111,7 @@ class TestForgeries:
         assert "is of another version" in caplog.text
 
     @pytest.mark.parametrize("inputs", ["{", "[]", "", "3", b"\xff", "[" * 100_000])
-    async def test_a_run_whose_inputs_are_damaged_is_not_found_and_hides_no_other(
-        self, project, server, folder, inputs
-    ):
+    async def test_damaged_run_hides_no_other(self, project, server, folder, inputs):
         first, other = await ran(project, server, folder), await ran(project, server, folder)
         change(folder, "UPDATE runs SET inputs = ? WHERE id = ?", inputs, first.run_id)
         async with engine(project, server, folder) as orchestrator:
@@ -150,7 +146,7 @@ class TestTrouble:
         assert len(server.requests) == 4
         return result, [one.getMessage() for one in caplog.records]
 
-    async def test_a_folder_that_is_a_file(self, project, server, caplog, clean_environment):
+    async def test_store_folder_is_a_file(self, project, server, caplog, clean_environment):
         (clean_environment / ".claude").mkdir()
         (clean_environment / ".claude" / "runs").write_text("mine", encoding="utf-8")
         result, (warning,) = await self.goes_on(project, server, caplog)
@@ -158,15 +154,13 @@ class TestTrouble:
         assert result.run_id is None
         assert (clean_environment / ".claude" / "runs").read_text(encoding="utf-8") == "mine"
 
-    async def test_a_journal_that_can_not_be_written(self, project, server, caplog, folder):
+    async def test_unwritable_store(self, project, server, caplog, folder):
         CheckpointStore(folder, SECRET).close()
         result, (warning,) = await self.goes_on(project, server, caplog, folder, ReadOnly)
         assert warning == "the run is not kept and can't be resumed: attempt to write a readonly database"
         assert result.run_id is None
 
-    async def test_a_file_that_is_no_journal_is_set_aside_and_lost_to_nobody(
-        self, project, server, caplog, folder
-    ):
+    async def test_moves_foreign_file_aside(self, project, server, caplog, folder):
         (folder / "journal.sqlite").write_text("My notes, long enough to be a page. " * 30, encoding="utf-8")
         result, (warning,) = await self.goes_on(project, server, caplog, folder)
         assert "journal.sqlite was damaged" in warning
@@ -175,9 +169,7 @@ class TestTrouble:
         async with engine(project, server, folder) as orchestrator:
             assert [run.id for run in await orchestrator.runs()] == [result.run_id]
 
-    async def test_a_disk_that_is_full_loses_answers_for_a_resumption_and_nothing_else(
-        self, project, folder, caplog
-    ):
+    async def test_full_disk_fails_no_run(self, project, folder, caplog):
         def long_answer(body):
             return answer(body) + "long " * 2_000
 
@@ -194,15 +186,13 @@ class TestTrouble:
             await ran(project, server, folder, resume=first.run_id)
             assert server.requests == []
 
-    async def test_inputs_that_it_could_not_hold_are_refused_before(self, project, server):
+    async def test_refuses_inputs_not_in_json(self, project, server):
         workflow = Workflow("w", (Step("a", "python-expert", "${inputs.x}"),))
         async with engine(project, server) as orchestrator:
             with pytest.raises(InvalidWorkflowError, match="input 'x' is not a text, number, list"):
                 await asyncio.wait_for(orchestrator.execute_workflow(workflow, "x", inputs={"x": {1}}), 30)
 
-    async def test_a_name_that_it_can_not_hold_is_no_trouble_but_for_a_resumption(
-        self, project, server, caplog
-    ):
+    async def test_unsaveable_name_fails_no_run(self, project, server, caplog):
         workflow = Workflow("half \ud800", (Step("a", "python-expert"),))
         async with engine(project, server) as orchestrator:
             result = await asyncio.wait_for(orchestrator.execute_workflow(workflow, "x"), 30)
@@ -215,9 +205,7 @@ class TestTrouble:
 class TestPrivacy:
     @POSIX
     @pytest.mark.parametrize("umask", [0o000, 0o077, 0o777])
-    async def test_the_folder_is_its_owners_alone_and_so_is_each_file(
-        self, project, server, clean_environment, umask
-    ):
+    async def test_store_is_private(self, project, server, clean_environment, umask):
         (clean_environment / ".claude").mkdir()
         before = os.umask(umask)
         try:
@@ -240,7 +228,7 @@ class TestPrivacy:
         assert b"sk-ant" not in kept
         assert secret not in kept
 
-    async def test_an_error_is_not_kept_with_what_the_server_said(self, project, folder):
+    async def test_saves_no_error_text(self, project, folder):
         with MessagesServer(faults=[faults.status(400, message="echo of a secret")]) as server:
             result = await ran(project, server, folder)
         assert "echo of a secret" in result.step("scan").reason
@@ -270,13 +258,13 @@ class TestAge:
         assert set(rows(folder / "journal.sqlite", "run")) == {(one,) for one in found}
         return found
 
-    def test_after_30_days_a_run_is_forgotten_with_its_answers(self, folder):
+    def test_deletes_runs_after_30_days(self, folder):
         assert self.kept(folder, old=(31, 30.9), young=(29, 28)) == {"young"}
 
-    def test_one_that_was_resumed_since_is_not(self, folder):
+    def test_keeps_resumed_run(self, folder):
         assert self.kept(folder, resumed=(60, 1)) == {"resumed"}
 
-    def test_one_that_was_killed_30_days_ago_is(self, folder):
+    def test_deletes_run_killed_30_days_ago(self, folder):
         assert self.kept(folder, killed=(31, None)) == set()
 
     def test_the_last_runs_come_first(self, folder):
@@ -323,7 +311,7 @@ def point_to(server, monkeypatch):
 
 class TestProcesses:
     @POSIX
-    async def test_a_run_of_another_process_is_refused_until_that_has_died(self, project, monkeypatch):
+    async def test_refuses_run_of_live_process(self, project, monkeypatch):
         silent = [True]
         with MessagesServer(
             answer=answer, faults=lambda one: faults.silence_before_first_byte() if silent[0] else None
@@ -344,7 +332,7 @@ class TestProcesses:
                 assert (await orchestrator.execute_workflow(DIAMOND, resume=run.id)).success
         assert len(server.requests) == 5
 
-    async def test_one_that_runs_here_is_refused_there(self, project, monkeypatch):
+    async def test_other_process_refuses_our_run(self, project, monkeypatch):
         refused = []
 
         def plan(received):
@@ -364,7 +352,7 @@ class TestProcesses:
         assert len(server.requests) == 4
 
     @POSIX
-    def test_a_forked_child_and_its_parent_have_runs_of_their_own(self, project, server, monkeypatch):
+    def test_fork_separates_runs(self, project, server, monkeypatch):
         point_to(server, monkeypatch)
         ended = subprocess.run(
             [sys.executable, "-c", FORK, str(project)], stdout=subprocess.PIPE, timeout=60, text=True
@@ -401,7 +389,7 @@ sys.exit(0 if good else 1)
 """
 
 
-def test_the_listing_and_a_write_can_go_on_at_once(folder):
+def test_lists_while_writing(folder):
     with closing(CheckpointStore(folder, SECRET)) as writing, closing(
         CheckpointStore(folder, SECRET)
     ) as reading:
@@ -414,7 +402,7 @@ def test_the_listing_and_a_write_can_go_on_at_once(folder):
         assert [one.part for one in reading.answers("r")] == list(range(50))
 
 
-def test_to_open_it_lets_go_of_no_lock_that_this_process_has(folder):
+def test_opening_keeps_locks(folder):
     attempt = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('BEGIN IMMEDIATE')"
     path = str(folder / "journal.sqlite")
     CheckpointStore(folder, SECRET).close()
@@ -426,7 +414,7 @@ def test_to_open_it_lets_go_of_no_lock_that_this_process_has(folder):
     assert "database is locked" in refused.stderr
 
 
-async def test_a_run_that_goes_on_keeps_the_task_that_it_is_given_then(project, server, folder):
+async def test_resume_saves_new_task(project, server, folder):
     first = await ran(project, server, folder)
     other = await ran(project, server, folder, resume=first.run_id, task="another task")
     again = await ran(project, server, folder, None, resume=first.run_id)
@@ -434,7 +422,7 @@ async def test_a_run_that_goes_on_keeps_the_task_that_it_is_given_then(project, 
     assert [step.resumed for step in again.steps] == [1, 1, 1, 1]
 
 
-async def test_what_was_paid_before_is_unknown_where_a_price_is(project, server, folder):
+async def test_cost_before_may_be_unknown(project, server, folder):
     first = await ran(project, server, folder, model="a-model-without-a-price")
     again = await ran(project, server, folder, resume=first.run_id, model="a-model-without-a-price")
     assert (first.cost, again.cost, again.cost_before) == (None, 0.0, None)

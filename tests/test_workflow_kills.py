@@ -89,7 +89,7 @@ def of_one_life(project, server):
     return outputs(asyncio.run(work()))
 
 
-def test_each_finished_step_is_paid_for_once(tmp_path, clean_environment, monkeypatch, soak):
+def test_finished_steps_are_paid_once(tmp_path, clean_environment, monkeypatch, soak):
     chance, killed = random.Random(9), 0
     for number in range(50 if soak else 2):
         home = clean_environment / str(number)

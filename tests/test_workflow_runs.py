@@ -109,16 +109,14 @@ def steps_asked(server):
 
 
 class TestRun:
-    async def test_steps_that_need_nothing_of_each_other_are_under_way_together(self, project):
+    async def test_runs_independent_steps_at_once(self, project):
         with MessagesServer(time_to_first_token=0.05) as server:
             async with engine(project, server) as orchestrator:
                 result = await orchestrator.execute_workflow(DIAMOND, "x")
             assert server.max_in_flight == 2
         assert [one.id for one in result.steps] == ["scan", "left", "right", "sum"]
 
-    async def test_the_list_of_results_is_that_of_all_calls_and_the_output_that_of_the_last(
-        self, project, server
-    ):
+    async def test_result_lists_all_calls(self, project, server):
         async with engine(project, server) as orchestrator:
             result = await orchestrator.execute_workflow(DIAMOND, "x", cache="off")
         assert [one.metadata["workflow_position"] for one in result] == [1, 2, 3, 4]
@@ -128,7 +126,7 @@ class TestRun:
         assert result.cost > 0
         json.dumps(result.to_dict())
 
-    async def test_a_step_asks_for_its_own_model_and_length_and_the_caller_decides(self, project, server):
+    async def test_caller_options_override_step(self, project, server):
         workflow = Workflow("w", (Step("a", "python-expert", model="claude-opus-5-5", max_tokens=7),))
         async with engine(project, server) as orchestrator:
             await orchestrator.execute_workflow(workflow, "x")
@@ -138,7 +136,7 @@ class TestRun:
             ("claude-opus-5-5", 9),
         ]
 
-    async def test_inputs_are_put_in_and_defaults_stand_in_for_them(self, project, server):
+    async def test_inserts_inputs_and_defaults(self, project, server):
         step = Step("a", "python-expert", "${task} in ${inputs.language}: ${inputs.list}")
         workflow = Workflow("w", (step,), inputs={"language": "French", "list": [1, "é"]})
         async with engine(project, server) as orchestrator:
@@ -149,7 +147,7 @@ class TestRun:
             'Talk in German: [1, "é"]',
         ]
 
-    async def test_faults_are_told_before_anything_is_sent_or_kept(self, project, server):
+    async def test_faults_send_and_save_nothing(self, project, server):
         async with engine(project, server) as orchestrator:
             with pytest.raises(InvalidWorkflowError, match="no step uses the input 'x'"):
                 await orchestrator.execute_workflow(DIAMOND, "x", inputs={"x": 1})
@@ -160,7 +158,7 @@ class TestRun:
             assert await orchestrator.runs() == []
         assert server.requests == []
 
-    async def test_a_failed_step_leaves_the_rest_and_says_why_what_needs_it_is_skipped(self, project, server):
+    async def test_skips_dependents_of_failed_step(self, project, server):
         steps = (*DIAMOND.steps[:2], Step("right", "python-expert", "FAIL", ("scan",)), DIAMOND.steps[3])
         async with engine(project, server) as orchestrator:
             result = await orchestrator.execute_workflow(Workflow("w", steps), "x")
@@ -176,13 +174,13 @@ class TestRun:
         assert not result.success
         assert run.status == "failed"
 
-    async def test_what_a_budget_has_no_room_for_fails_and_nothing_more_is_spent(self, project, server):
+    async def test_budget_fails_further_steps(self, project, server):
         async with engine(project, server, budget_usd=0.0001) as orchestrator:
             result = await orchestrator.execute_workflow(DIAMOND, "x")
         assert server.requests == []
         assert "budget" in result.step("scan").reason
 
-    def test_the_sync_face_runs_them_too_and_closes_the_journal(self, project, server):
+    def test_sync_face_runs_workflows(self, project, server):
         with AgentOrchestrator(project, api_key="test-key", base_url=server.base_url) as orchestrator:
             result = orchestrator.run_workflow(DIAMOND, "x")
         assert [one.status for one in result.steps] == ["succeeded"] * 4
@@ -269,7 +267,7 @@ class TestCrashPoints:
         async with engine(config, server, folder, make) as orchestrator:
             return await orchestrator.execute_workflow(workflow, "T", cache="off", **more)
 
-    def test_at_each_of_them_only_what_is_not_in_the_journal_is_asked_again(self, place, server, examples):
+    def test_resumes_after_each_crash(self, place, server, examples):
         @settings(max_examples=examples)
         @given(graphs())
         def holds(workflow):
@@ -301,7 +299,7 @@ class TestCrashPoints:
             assert resumed.cost + resumed.cost_before == pytest.approx(whole.cost)
             assert resumed.saved_cost == pytest.approx(resumed.cost_before)
 
-    async def test_no_step_begins_before_the_answers_that_it_needs_are_kept(self, place):
+    async def test_saves_answers_before_dependents(self, place):
         config, folder = place
         needs, path = DIAMOND.needs, folder / "journal.sqlite"
         if path.exists():
@@ -320,7 +318,7 @@ class TestCrashPoints:
 
 
 class TestResume:
-    async def test_a_run_that_is_resumed_costs_nothing_where_it_has_answers(self, project, server):
+    async def test_saved_answers_cost_nothing(self, project, server):
         async with engine(project, server) as orchestrator:
             first = await orchestrator.execute_workflow(DIAMOND, "x", cache="off")
         async with engine(project, server) as orchestrator:
@@ -337,7 +335,7 @@ class TestResume:
             assert result.metadata["cached"] is True
         assert [one.resumed for one in again.steps] == [1] * 4
 
-    async def test_task_and_inputs_are_those_of_the_run_where_no_others_are_given(self, project, server):
+    async def test_resumes_with_saved_task(self, project, server):
         step = Step("a", "python-expert", "${task} ${inputs.x}")
         async with engine(project, server) as orchestrator:
             first = await orchestrator.execute_workflow(Workflow("w", (step,)), "é", inputs={"x": ["ü", 1]})
@@ -349,7 +347,7 @@ class TestResume:
         assert [text_of(one) for one in server.requests] == ['é ["ü", 1]', "é 2"]
         assert [one.steps[0].resumed for one in (first, again, other)] == [0, 1, 0]
 
-    async def test_another_task_asks_again_what_is_told_it_and_what_depends_on_that(self, project, server):
+    async def test_new_task_reruns_its_users(self, project, server):
         apart = Workflow("w", (*DIAMOND.steps, Step("apart", "python-expert", "apart: alone")))
         async with engine(project, server) as orchestrator:
             first = await orchestrator.execute_workflow(apart, "x", cache="off")
@@ -358,7 +356,7 @@ class TestResume:
         assert steps_asked(server) == Counter(["scan", "left", "right", "sum"])
         assert again.step("apart").resumed == 1
 
-    async def test_a_changed_agent_is_asked_again_and_what_depends_on_its_answer(self, project, server):
+    async def test_changed_agent_reruns_dependents(self, project, server):
         async with engine(project, server) as orchestrator:
             first = await orchestrator.execute_workflow(DIAMOND, "x", cache="off")
             server.requests.clear()
@@ -367,7 +365,7 @@ class TestResume:
             await orchestrator.execute_workflow(DIAMOND, resume=first.run_id, cache="off")
         assert steps_asked(server) == Counter(["left", "sum"])
 
-    async def test_what_depends_on_an_answer_that_came_out_the_same_is_not_asked_again(self, project):
+    async def test_same_answer_keeps_dependents(self, project):
         with MessagesServer(answer=lambda body: "the same") as server:
             async with engine(project, server) as orchestrator:
                 first = await orchestrator.execute_workflow(DIAMOND, "x", cache="off")
@@ -376,7 +374,7 @@ class TestResume:
             assert steps_asked(server) == Counter(["scan"])
         assert [one.resumed for one in again.steps] == [0, 1, 1, 1]
 
-    async def test_a_file_that_was_added_or_changed_is_asked_and_the_others_are_not(self, project, server):
+    async def test_runs_changed_files_only(self, project, server):
         for name in "bcd":
             (project.parent.parent / f"{name}.txt").write_text(name, encoding="utf-8")
         step = Step("a", "python-expert", "${item}: ${item.text}", foreach=ForEach("files", "*.txt"))
@@ -392,7 +390,7 @@ class TestResume:
         assert again.steps[0].labels == ("a.txt", "b.txt", "c.txt", "d.txt")
         assert again.steps[0].resumed == 4
 
-    async def test_of_parts_with_one_question_each_has_its_own_answer_again(self, project):
+    async def test_equal_parts_keep_their_answers(self, project):
         numbers = count()
         with MessagesServer(answer=lambda body: f"sample {next(numbers)}") as server:
             step = Step("a", "python-expert", "the same", foreach=ForEach("list", ("x", "y", "z")))
@@ -405,7 +403,7 @@ class TestResume:
         assert len(set(first.steps[0].answers)) == 3
         assert again.steps[0].answers == (*first.steps[0].answers, "sample 3")
 
-    async def test_a_failed_run_goes_on_where_it_failed(self, project):
+    async def test_resumes_failed_run(self, project):
         broken = [True]
         with MessagesServer(
             answer=answer,
@@ -423,7 +421,7 @@ class TestResume:
         assert (run.status, run.answers) == ("succeeded", 4)
         assert run.spent == pytest.approx(again.cost + again.cost_before)
 
-    async def test_a_run_that_was_cancelled_is_kept_as_interrupted_and_goes_on(self, project):
+    async def test_resumes_cancelled_run(self, project):
         silent = [True]
         with MessagesServer(
             answer=answer,
@@ -454,14 +452,14 @@ class TestResume:
             with pytest.raises(RunNotFoundError, match="Run 'nobody' not found"):
                 await orchestrator.execute_workflow(DIAMOND, resume="nobody")
 
-    async def test_a_run_of_another_workflow_is_refused(self, project, server):
+    async def test_refuses_run_of_other_workflow(self, project, server):
         async with engine(project, server) as orchestrator:
             first = await orchestrator.execute_workflow(DIAMOND, "x")
             with pytest.raises(InputError, match="is of the workflow 'diamond', not of 'review'"):
                 await orchestrator.execute_workflow("review", resume=first.run_id)
             assert (await orchestrator.execute_workflow(DIAMOND, resume=first.run_id)).success
 
-    async def test_a_run_that_is_under_way_is_refused_and_free_at_its_end(self, project):
+    async def test_refuses_running_run(self, project):
         with MessagesServer(answer=answer, time_to_first_token=0.05) as server:
             async with engine(project, server) as orchestrator, engine(project, server) as other:
                 began = asyncio.Event()
@@ -475,7 +473,7 @@ class TestResume:
                 await running
                 assert (await other.execute_workflow(DIAMOND, resume=run.id)).success
 
-    async def test_a_resumption_that_was_refused_or_cancelled_lets_go_of_the_run(self, project, server):
+    async def test_failed_resume_releases_run(self, project, server):
         async with engine(project, server) as orchestrator, engine(project, server) as other:
             first = await orchestrator.execute_workflow(DIAMOND, "x")
             with pytest.raises(InvalidTaskError):
@@ -487,9 +485,7 @@ class TestResume:
             await orchestrator.runs()
             assert (await other.execute_workflow(DIAMOND, resume=first.run_id)).success
 
-    async def test_what_a_call_cost_that_was_cancelled_under_way_is_paid_by_the_run(
-        self, project, server, monkeypatch
-    ):
+    async def test_counts_cost_of_cancelled_call(self, project, server, monkeypatch):
         async with engine(project, server) as orchestrator:
 
             async def broken_off(sender, call, left, context, call_cost):
@@ -502,7 +498,7 @@ class TestResume:
             (run,) = await orchestrator.runs()
         assert (run.status, run.answers, run.spent) == ("interrupted", 0, 0.5)
 
-    async def test_a_run_that_was_cancelled_as_it_began_is_not_left_running(self, project, server):
+    async def test_run_cancelled_at_start_has_ended(self, project, server):
         async with engine(project, server) as orchestrator:
             running = asyncio.ensure_future(orchestrator.execute_workflow(DIAMOND, "x"))
             await asyncio.sleep(0)
@@ -512,7 +508,7 @@ class TestResume:
         assert run.status == "interrupted"
         assert server.requests == []
 
-    async def test_an_answer_from_the_cache_is_in_the_journal_too(self, project, server):
+    async def test_saves_cached_answers(self, project, server):
         async with engine(project, server) as orchestrator:
             paid = await orchestrator.execute_workflow(DIAMOND, "x")
             first = await orchestrator.execute_workflow(DIAMOND, "x")
@@ -524,7 +520,7 @@ class TestResume:
 
 
 class TestPlan:
-    async def test_it_sends_nothing_and_keeps_nothing_and_shows_the_levels(self, project, server):
+    async def test_plan_sends_and_saves_nothing(self, project, server):
         async with engine(project, server) as orchestrator:
             plan = await orchestrator.plan(DIAMOND, "x")
             assert await orchestrator.runs() == []
@@ -533,7 +529,7 @@ class TestPlan:
         assert [(one.step.id, one.level, one.calls) for one in plan.steps][-1] == ("sum", 3, 1)
         assert plan.estimate.rows == 4
 
-    async def test_of_a_list_that_is_answered_first_the_calls_are_not_known(self, project, server):
+    async def test_calls_of_answered_list_are_unknown(self, project, server):
         steps = (
             Step("a", "python-expert", "LIST a:"),
             Step("b", "python-expert", "b: ${item}", ("a",), foreach=ForEach("step", "a")),
@@ -543,7 +539,7 @@ class TestPlan:
             plan = await orchestrator.plan(Workflow("w", steps), "x")
         assert {one.step.id: one.calls for one in plan.steps} == {"a": 1, "b": None, "c": 3}
 
-    async def test_answers_of_any_length_take_no_memory(self, project, server):
+    async def test_longest_answers_fit_in_memory(self, project, server):
         async with engine(project, server) as orchestrator:
             plan = await orchestrator.plan(DIAMOND, "x", max_tokens=10**13)
         assert plan.estimate.output_tokens.high == 4e13
@@ -555,13 +551,13 @@ class TestPlan:
             with pytest.raises(InvalidTaskError):
                 await orchestrator.plan(DIAMOND, " ")
 
-    async def test_what_is_in_the_cache_costs_nothing(self, project, server):
+    async def test_cached_calls_cost_nothing(self, project, server):
         async with engine(project, server) as orchestrator:
             await orchestrator.execute_workflow("graph", "x")
             plan = await orchestrator.plan("graph", "x")
         assert (plan.estimate.cached, plan.estimate.cost.high) == (1, 0.0)
 
-    def test_the_cost_of_the_run_lies_within_its_range(self, project, server, examples):
+    def test_cost_of_run_is_in_range(self, project, server, examples):
         async def work(workflow):
             async with engine(project, server) as orchestrator:
                 plan = await orchestrator.plan(workflow, "T", cache="off", max_tokens=400)
