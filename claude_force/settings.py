@@ -34,7 +34,7 @@ LEASE_POLL_SECONDS = 0.05
 LEASE_SECONDS = 300.0
 
 # The most unfinished calls that one driver hands to the queue of durable runs.
-MOST_HANDED_OVER = 500
+MAX_ENQUEUED_CALLS = 500
 
 LEDGER_FILE_MB = 64.0
 LEDGER_FOLDER = Path(".claude", "metrics")

@@ -55,7 +55,7 @@ _DEADLINE_GRACE = 1.0
 class PostgresBackend:
     """Implements `CallBackend` for `AsyncAgentOrchestrator(durable="postgresql://...")`."""
 
-    max_in_flight = settings.MOST_HANDED_OVER
+    max_in_flight = settings.MAX_ENQUEUED_CALLS
 
     def __init__(self, address: DatabaseUrl, get_settings: Callable[[], CallSettings], clock: Clock) -> None:
         self._get_settings, self._clock = get_settings, clock

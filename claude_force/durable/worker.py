@@ -117,7 +117,6 @@ class Worker:
         self._rates = Rates(rpm, input_tpm, output_tpm)
         self._wanted_name, self._grace = name, grace_seconds
         self._running: Optional[_RunningWorker] = None
-        self._patience: Optional[anyio.CancelScope] = None
         self._stopped = asyncio.Event()
 
     @property
@@ -139,8 +138,8 @@ class Worker:
 
         A second call ends the requests in flight too: they may be billed, and other workers make them again.
         """
-        if self._stopped.is_set() and self._patience is not None:
-            self._patience.cancel()
+        if self._stopped.is_set() and self._running is not None:
+            self._running.patience.cancel()
         self._stopped.set()
 
     async def __aenter__(self) -> Worker:
@@ -156,14 +155,16 @@ class Worker:
         except BaseException:
             await running.sign_off()
             raise
-        self._running, self._patience = running, anyio.CancelScope()
+        self._running = running
         logger.info("worker %s takes calls from %s", running.heartbeat.name, self._address)
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        running, self._running = self._running, None
-        if running is not None and self._patience is not None:
-            await running.stop(self._grace, self._patience)
+        if self._running is not None:
+            try:
+                await self._running.stop(self._grace)
+            finally:
+                self._running = None
 
 
 @dataclass
@@ -187,8 +188,11 @@ class _RunningWorker:
         incarnation = uuid.uuid4().hex
         self.database = Database(address, incarnation)
         self.db_worker = DbWorker(self.database)
-        most = self._settings.ceiling
-        self.heartbeat = Heartbeat(self.database, incarnation, most, self._workflows, self._supersede)
+        self.heartbeat = Heartbeat(
+            self.database, incarnation, self._settings.ceiling, self._workflows, self._supersede
+        )
+        # Cancelled to end the wait for requests in flight.
+        self.patience = anyio.CancelScope()
         self._limiter = SharedLimiter(self.db_worker, self._clock, incarnation)
         self._pool = LoopBoundPool(self._clock)
         self._executor = CachingExecutor(self._connect, self._clock)
@@ -232,10 +236,10 @@ class _RunningWorker:
             self._cache.close()
         await to_thread.run_sync(self.db_worker.close)
 
-    async def stop(self, grace: int, patience: anyio.CancelScope) -> None:
+    async def stop(self, grace: int) -> None:
         """Finishes the requests in flight, releases all other calls, and signs off."""
         self._stopping = True
-        with patience:
+        with self.patience:
             await self._pool.drain(grace)
         for job in self._jobs.values():
             if job.scope is not None:
