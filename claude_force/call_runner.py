@@ -53,7 +53,7 @@ class CallRunner:
             return CachingExecutor(self._connect, self.clock)
         from .durable import open_backend
 
-        return open_backend(durable, self._connect, self._settings, self.clock)
+        return open_backend(durable, self._connect, self.clock)
 
     def configure(self, options: Options, changed: str) -> None:
         """Uses these options from the next call on; `changed` is the one that was set."""

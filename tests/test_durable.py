@@ -162,7 +162,7 @@ def sqlite_backend(tmp_path, send):
     async def connect(model, context):
         return SimpleNamespace(send=send)
 
-    return durable.open_backend(f"sqlite:///{tmp_path}/runs.db", connect, None, Clock())
+    return durable.open_backend(f"sqlite:///{tmp_path}/runs.db", connect, Clock())
 
 
 async def answer(backend):
@@ -523,7 +523,7 @@ async def test_shows_no_password(project, pg_url, tmp_path, caplog, messages_ser
         command = Path(f"/proc/{worker.process.pid}/cmdline").read_text()
     async with working(pg_url), orchestrator(project, pg_url) as fleet:
         await fleet.execute_agent(AGENT, "anything")
-    backend = durable.open_backend(pg_url, None, None, Clock())
+    backend = durable.open_backend(pg_url, None, Clock())
     shown = repr(fleet) + str(vars(fleet)) + repr(backend) + str(vars(backend))
     with pytest.raises(DatabaseError) as refused:
         Runs(pg_url.replace(password, "wrong-" + password)).list()

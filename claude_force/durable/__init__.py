@@ -12,14 +12,13 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Callable, List
+from typing import TYPE_CHECKING, Any, List
 
 from ..errors import DatabaseError
 from ..formatting import install_command
 
 if TYPE_CHECKING:
     from ..engine.backend import CallBackend
-    from ..engine.call_settings import CallSettings
     from ..engine.executor import Connect
     from ..types import Clock
     from .runs import Runs
@@ -42,9 +41,7 @@ def __dir__() -> List[str]:
     return sorted(__all__)
 
 
-def open_backend(
-    url: str, connect: Connect, get_settings: Callable[[], CallSettings], clock: Clock
-) -> CallBackend:
+def open_backend(url: str, connect: Connect, clock: Clock) -> CallBackend:
     """Returns the backend for a database. `connect` opens connections here, which only SQLite needs.
 
     Raises InvalidOptionError for a URL that can't be used, DatabaseError where the extra is not installed.
@@ -58,7 +55,7 @@ def open_backend(
     address = parse_url(url)
     if address.is_sqlite:
         return SqliteBackend(address, connect, clock)
-    return PostgresBackend(address, get_settings, clock)
+    return PostgresBackend(address, clock)
 
 
 def check_installed() -> None:

@@ -6,7 +6,7 @@ import asyncio
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any, Callable, Dict, Iterator, Optional, Union
+from typing import Any, Dict, Iterator, Optional, Union
 
 import anyio
 from anyio import to_thread
@@ -57,8 +57,8 @@ class PostgresBackend:
 
     max_in_flight = settings.MAX_ENQUEUED_CALLS
 
-    def __init__(self, address: DatabaseUrl, get_settings: Callable[[], CallSettings], clock: Clock) -> None:
-        self._get_settings, self._clock = get_settings, clock
+    def __init__(self, address: DatabaseUrl, clock: Clock) -> None:
+        self._clock = clock
         self._database = Database(address)
         self._worker = DbWorker(self._database)
         self._flights: SingleFlight[Reply] = SingleFlight()
@@ -112,9 +112,11 @@ class PostgresBackend:
                 outcome = await (await self._executor.cache_for(settings)).get(key)
             if outcome is None:
                 rest = None if seconds_left is None else seconds_left - (self._clock.now() - began)
-                outcome = await self._send_to_worker(
-                    self._enqueue_op(call_id, call, cache_policy, context, rest), context
-                )
+                # The prices of all models: which one answers is not known yet.
+                prices = {model: dict(usd) for model, usd in (settings.options.prices or {}).items()}
+                budgets = self._budgets.of(context)
+                request = CallRequest(call, cache_policy, context.first_of_many, budgets, prices)
+                outcome = await self._send_to_worker(_enqueue_op(call_id, request, rest, context), context)
         if isinstance(outcome, Reply):
             return outcome
         raise outcome
@@ -145,18 +147,6 @@ class PostgresBackend:
             raise _not_sent()
         return outcome
 
-    def _enqueue_op(
-        self, call_id: str, call: Call, cache_policy: str, context: CallContext, seconds_left: Optional[float]
-    ) -> Enqueue:
-        ids = self._budgets.of(context)
-        # The prices of all models: which one answers is not known yet.
-        prices = {model: dict(rates) for model, rates in (self._get_settings().options.prices or {}).items()}
-        request = CallRequest(call, cache_policy, context.first_of_many, ids, prices)
-        limits = tuple(
-            (budget_id, to_nano_usd(budget.usd)) for budget_id, budget in zip(ids, context.budgets)
-        )
-        return Enqueue(call_id, call.agent_name, dump_request(request), seconds_left, limits)
-
     def _receive(self, row: ResultRow, context: CallContext) -> Outcome:
         """Returns the outcome, and charges it to the caller's budgets here and in the database."""
         outcome = outcome_of(row, self._clock.now())
@@ -174,7 +164,7 @@ class PostgresBackend:
         """Prepares the database; returns the configuration with the shared cache, not the local one."""
         if not self._database.is_prepared:
             await to_thread.run_sync(self._database.prepare)
-        rates = self._get_settings().rates
+        rates = settings.rates
         if any(rates) and rates != self._rates:
             self._rates = rates
             await self._worker.submit(SetRates(rates))
@@ -216,6 +206,13 @@ class PostgresBackend:
         if self._cache is not None:
             self._cache.close()
         self._worker.close()
+
+
+def _enqueue_op(
+    call_id: str, request: CallRequest, seconds_left: Optional[float], context: CallContext
+) -> Enqueue:
+    limits = tuple((one, to_nano_usd(budget.usd)) for one, budget in zip(request.budgets, context.budgets))
+    return Enqueue(call_id, request.call.agent_name, dump_request(request), seconds_left, limits)
 
 
 def _settle(result: asyncio.Future[ResultRow], found: Union[ResultRow, ClaudeForceError]) -> None:
