@@ -198,6 +198,7 @@ class PostgresBackend:
         for call_id in self._results.call_ids:
             self._worker.submit_nowait(save_cancelled(call_id))
         self._results.fail(ClosedError("The orchestrator was closed during the call"))
+        await self._flights.close()
         await self._executor.close()
         await to_thread.run_sync(self.close_files)
 
