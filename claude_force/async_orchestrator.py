@@ -1,4 +1,4 @@
-"""AsyncAgentOrchestrator: a fleet of agents, many calls on one engine."""
+"""AsyncAgentOrchestrator: runs agents and workflows, one at a time or thousands."""
 
 from __future__ import annotations
 
@@ -253,8 +253,10 @@ class AsyncAgentOrchestrator(Configurable):
         first_of_many: bool = True,
         **call_options: Any,
     ) -> AsyncGenerator[AgentResult, None]:
-        """As `stream_multiple`, for a run that `run_gate` ends from outside. `row_id` names a task by its
-        index, also in a run that is begun again with fewer tasks."""
+        """Implements `stream_multiple`; `run_gate` can end the run from outside.
+
+        `row_id` names a task by its index: the same in a resumed run, which has fewer tasks.
+        """
         total = len(tasks) if total is None and isinstance(tasks, Sized) else total
         tracker = ProgressTracker(on_event, total, self._calls.clock.now) if on_event else None
         budgets = () if budget_usd is None else (Budget(budget_usd),)
@@ -314,7 +316,7 @@ class AsyncAgentOrchestrator(Configurable):
         cache: str = USE,
         **call_options: Any,
     ) -> Plan:
-        """What `execute_workflow` would do with the same arguments, and what it would cost. Sends nothing.
+        """Returns what `execute_workflow` would do with these arguments, and its cost. Sends nothing.
 
         Raises InputError as that does.
         """
@@ -323,7 +325,7 @@ class AsyncAgentOrchestrator(Configurable):
         )
 
     async def runs(self, most: int = 20) -> List[RunRecord]:
-        """The last runs of workflows that can be resumed, the newest first. Raises CacheError."""
+        """Returns the last runs of workflows that can be resumed, the newest first. Raises CacheError."""
         return await self._workflows.checkpointer.recent(most)
 
     async def estimate(
@@ -336,7 +338,7 @@ class AsyncAgentOrchestrator(Configurable):
         cache_ttl: str = "5m",
         **options: Any,
     ) -> Estimate:
-        """What `(agent_name, task)` pairs would use and cost, with a range. Sends nothing."""
+        """Returns what `(agent_name, task)` pairs would use and cost, with a range. Sends nothing."""
         numbers = count()
 
         def prepare(task: Any) -> Call:
@@ -356,25 +358,25 @@ class AsyncAgentOrchestrator(Configurable):
         temperature: Optional[float] = None,
         **options: Any,
     ) -> Dict[str, Any]:
-        """Why the same call would be a hit or a miss; as `ResponseCache.explain_miss`. Sends nothing."""
+        """Returns why the call would be a hit or a miss, as `ResponseCache.explain_miss`. Sends nothing."""
         options.update(model=model, max_tokens=max_tokens, temperature=temperature)
         return await self._calls.explain_miss(self._calls.prepare(agent_name, task, False, **options))
 
     async def check_credentials(self) -> None:
-        """Raises AuthenticationError where the SDK finds no credentials. Sends nothing."""
+        """Raises AuthenticationError where no credentials are found. Sends nothing."""
         await self._calls.check_credentials()
 
     def model_of(self, agent_name: str, model: Optional[str] = None) -> str:
-        """The id of the model that a call of this agent asks. Raises InputError."""
+        """Returns the id of the model that a call of this agent would ask. Raises InputError."""
         return self._calls.prepare(agent_name, "x", model=model).model
 
     def load(self) -> Optional[Load]:
-        """What is on the wire of the running loop, and the known limits; None before its first call."""
+        """Returns what is in flight in the running loop and the known limits; None before its first call."""
         return self._calls.pool.load()
 
     @property
     def spent_usd(self) -> float:
-        """USD that were spent of the budget; 0 where none is set."""
+        """What was spent of the budget, in USD; 0 without a budget."""
         return self._calls.budget.spent if self._calls.budget else 0.0
 
     @property
@@ -404,19 +406,19 @@ class AsyncAgentOrchestrator(Configurable):
         return self.tracker.get_agent_performance(name)
 
     async def drain(self, seconds: float) -> None:
-        """Sends nothing new, and waits for what is on the wire, at most so many seconds; then `close`."""
+        """Sends nothing new, and waits up to `seconds` for what is in flight. Call `close` after it."""
         await self._calls.drain(seconds)
 
     async def close(self) -> None:
-        """Ends calls in flight and runs that are under way, closes all connections and files.
+        """Ends calls in flight, and closes all connections and files; the next call opens new ones.
 
-        What such a run has not sent yet is a ClosedError; the next call opens new ones.
+        Unfinished calls have a ClosedError, those of bulk runs and workflows too.
         """
         await self._calls.close()
         await self._workflows.checkpointer.close()
 
     def _close_files(self) -> None:
-        """What is left of `close` when the event loop is gone."""
+        """Closes what `close` could not, when the event loop is gone."""
         self._calls.close_files()
         self._workflows.checkpointer.stop()
 
@@ -435,13 +437,13 @@ def _row_runner(
     row_id: Callable[[int], str],
     options: Mapping[str, Any],
 ) -> RunOne:
-    """Runs the rows of one bulk run; a row that can't be sent any more has a failed result."""
+    """Returns what runs a row of one bulk run. A row that can't be sent any more has a failed result."""
     cancelled = False
 
     async def run(index: int, agent_name: str, task: str, listener: CallListener) -> AgentResult:
         nonlocal cancelled
         if cancelled:
-            # By another command, which wants no more of the run.
+            # Another command has cancelled the run.
             return failed(CallLabels(agent_name), CancelledCallError("The run was cancelled"), None, 0.0)
         call_id = f"{run_id}:{row_id(index)}" if run_id else None
         try:

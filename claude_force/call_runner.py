@@ -1,4 +1,4 @@
-"""Runs calls of agents, each from its question to its recorded result."""
+"""Runs calls: prepares each one, has it answered, and records its result."""
 
 from __future__ import annotations
 
@@ -30,10 +30,18 @@ _CLOSE_SECONDS = 2.0
 
 
 class CallRunner:
-    """Prepares, answers and records calls, with the options that hold when each of them begins.
+    """Runs calls, each with the options that hold when it begins.
 
-    Composed of the registry of agents, the backend that answers calls from the cache or by sending them, the
-    pool of connections that sends them, and the tracker that records them.
+        calls = CallRunner(Options(max_concurrent=20))
+        call = calls.prepare("python-expert", "Explain decorators")
+        result = await calls.run(call, CallLabels(call.agent_name))
+
+    Attributes:
+        registry: finds the agents and workflows of the project.
+        backend: answers calls: from the cache, over the pool, or in durable workers.
+        pool: opens the connections of each event loop.
+        tracker: records the calls of the project.
+        session: ends with `close`, and the calls that began in it with it.
     """
 
     def __init__(self, options: Options) -> None:
@@ -69,7 +77,7 @@ class CallRunner:
 
     @property
     def room(self) -> int:
-        """How many calls of one run to have under way."""
+        """How many calls of one run may be unfinished at a time."""
         return self.backend.max_in_flight or task_limit(self._settings().ceiling)
 
     @property
@@ -87,7 +95,7 @@ class CallRunner:
 
         `is_composed`: a workflow has put the task together, and checks its length.
         """
-        # Of claude-force 1.x.
+        # Callers of claude-force 1.x give it; agents have no memory.
         options.pop("use_memory", None)
         check_call_options(options)
         return prepare_call(self.registry, agent_name, task, is_composed=is_composed, **options)
@@ -153,7 +161,7 @@ class CallRunner:
     async def estimate(
         self, tasks: AsyncIterator[Any], prepare: Callable[[Any], Call], cache: str
     ) -> Estimate:
-        """What these tasks would use and cost; `prepare` makes the call of one or raises InputError."""
+        """Returns what tasks would use and cost; `prepare` builds the call of one or raises InputError."""
         settings = self._settings()
         price = await to_thread.run_sync(self.pool.price, settings)
         estimator = Estimator(self.pool.token_estimator, price)
@@ -165,7 +173,7 @@ class CallRunner:
         return await estimator.estimate(tasks, prepare, is_cached)
 
     async def explain_miss(self, call: Call) -> Dict[str, Any]:
-        """Why the call would be a hit or a miss; as `ResponseCache.explain_miss`."""
+        """Returns why the call would be a hit or a miss, as `ResponseCache.explain_miss` does."""
         return await self.backend.explain_miss(call, self._settings())
 
     async def check_credentials(self) -> None:
@@ -174,7 +182,7 @@ class CallRunner:
         await sender.check_credentials()
 
     async def drain(self, seconds: float) -> None:
-        """Sends nothing new and waits for what is on the wire, at most so many seconds."""
+        """Sends nothing new, and waits up to `seconds` for what is in flight."""
         await self.pool.drain(seconds)
         await self.backend.drain(seconds)
 
@@ -192,7 +200,7 @@ class CallRunner:
         await to_thread.run_sync(self._close_tracker)
 
     def close_files(self) -> None:
-        """What is left of `close` when the event loop is gone."""
+        """Closes what `close` could not, when the event loop is gone."""
         self.backend.close_files()
         self._close_tracker()
 

@@ -1,6 +1,6 @@
-"""Regular expressions that are compiled when they are first used.
+"""Regular expressions that are compiled at their first use.
 
-To compile one takes as long as to import a small module, and a short command uses few of them.
+Compiling one takes as long as importing a small module, and a short command uses few of them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ _METHODS = ("findall", "finditer", "fullmatch", "match", "search", "split", "sub
 
 
 class _Pattern:
-    """Stands for a compiled expression. Its methods become that one's own with the first use."""
+    """Stands for a compiled pattern, whose methods it takes over at the first use."""
 
     def __init__(self, text: str, flags: int) -> None:
         self._text, self._flags = text, flags
@@ -27,5 +27,5 @@ class _Pattern:
 
 
 def pattern(text: str, flags: int = 0) -> Pattern[str]:
-    """As `re.compile`, whose methods it has; an expression that is wrong is noticed with its first use."""
+    """As `re.compile`, but an invalid expression raises at its first use."""
     return cast("Pattern[str]", _Pattern(text, flags))

@@ -36,7 +36,7 @@ T = TypeVar("T")
 def _blocking(
     method: Callable[Concatenate[AsyncAgentOrchestrator, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate[Any, P], T]:
-    """The same method, run in the event loop while the caller waits for its result."""
+    """Makes a method that runs that one in the event loop's thread and waits for its result."""
 
     @wraps(method)
     def call(self: AgentOrchestrator, /, *args: P.args, **options: P.kwargs) -> T:
@@ -49,7 +49,7 @@ def _blocking(
 def _iterated(
     method: Callable[Concatenate[AsyncAgentOrchestrator, P], AsyncGenerator[T, None]],
 ) -> Callable[Concatenate[Any, P], Iterator[T]]:
-    """The same method, whose results are waited for one by one."""
+    """Makes a method that yields the results of that one, each as it comes."""
 
     @wraps(method)
     def call(self: AgentOrchestrator, /, *args: P.args, **options: P.kwargs) -> Iterator[T]:
@@ -111,7 +111,7 @@ class AgentOrchestrator(Configurable):
 
     @property
     def spent_usd(self) -> float:
-        """USD that were spent of `budget_usd`; 0 where none is set."""
+        """What was spent of `budget_usd`, in USD; 0 without a budget."""
         return self._inside.spent_usd
 
     @property
@@ -120,9 +120,9 @@ class AgentOrchestrator(Configurable):
         return self._inside.tracker
 
     def close(self) -> None:
-        """Ends calls in flight, closes all connections, files and the thread; the next call starts anew.
+        """Ends calls in flight, and closes connections, files and the thread; the next call opens new ones.
 
-        Another thread that waits for a call then gets a ClosedError.
+        Another thread that waits for a call gets a ClosedError.
         """
         self._thread.stop(self._inside.close)
         self._inside._close_files()
