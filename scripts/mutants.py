@@ -41,7 +41,7 @@ KEPT = tuple(
 TESTS: Dict[str, Tuple[str, ...]] = {
     "storage.signing": ("test_response_cache.py::TestSecret", "test_response_cache.py::TestSignature"),
     "cache.entries": tuple(
-        f"test_response_cache.py::Test{part}" for part in ("Signature", "Entry", "Hit", "Forgery")
+        f"test_response_cache.py::Test{part}" for part in ("Entry", "Signature", "Hit", "Forgery")
     ),
     "cache.request_key": (
         *("test_response_cache.py::TestKey", "test_response_cache.py::TestExplanation"),

@@ -1,4 +1,4 @@
-"""Goes through folders and expands patterns of file names, without leaving the root."""
+"""Walks folders and expands patterns of file names, without leaving the root."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ANY_FOLDERS = "**"
 
 
 class PathSpot(NamedTuple):
-    """A path by the names that lead there, links among them: below the root, and as the user writes it."""
+    """A path that may contain links: `name` below the root, and `label` as the user writes it."""
 
     name: str
     label: str
@@ -29,7 +29,7 @@ class PathSpot(NamedTuple):
 
 
 class WalkedFolder(NamedTuple):
-    """One folder of a walk. `files` are the names in it that lead to no folder, sorted."""
+    """One folder of a walk. `files` has the names in it that are no folders, sorted."""
 
     spot: PathSpot
     place: ResolvedPath
@@ -45,14 +45,14 @@ class Match(NamedTuple):
 
 
 class FileWalk:
-    """Walks through folders and patterns of one `files`.
+    """Walks folders and patterns of one ProjectFiles.
 
     Attributes:
-        skipped: what can't be gone into or read, with the reason.
+        skipped: paths that can't be entered or read, with the reason.
     """
 
     def __init__(self, files: ProjectFiles, most: int = MOST_ENTRIES) -> None:
-        """`most` is the number of entries of folders after which a walk ends with a FileAccessError."""
+        """After `most` entries of folders a walk ends with a FileAccessError."""
         self._files, self._most, self._left = files, most, most
         self.skipped: Dict[PathSpot, FileAccessError] = {}
         self._start = ""
@@ -63,10 +63,10 @@ class FileWalk:
         enters: Callable[[str], bool] = lambda name: True,
         seen: Optional[Set[Parts]] = None,
     ) -> Iterator[WalkedFolder]:
-        """`start` and the folders below it whose names `enters` takes, each folder once.
+        """Yields `start` and the folders below it whose names `enters` accepts, each folder once.
 
-        Links to folders are followed last, so that a folder has its own name where it is reached in both
-        ways. `seen` has the folders that need no visit; what is visited is added.
+        Links to folders are followed last, so that a folder that is also reached directly has its own name.
+        Folders in `seen` are skipped; visited ones are added to it.
         """
         self._start = start.label
         known: Set[Parts] = set() if seen is None else seen
@@ -85,9 +85,9 @@ class FileWalk:
             linked.extend(spot.child(one.name) for one in inner if one.is_link)
 
     def matches(self, base: PathSpot, pattern: str) -> Iterator[Match]:
-        """The files below `base` that match, sorted. `*` and `?` don't match a leading dot.
+        """Yields the files below `base` that match, sorted. `*` and `?` don't match a leading dot.
 
-        Also yields, each with its problem, what matches and can't be read.
+        A file that matches and can't be read has its problem.
         """
         self._start = base.label
         parts = [part for part in _slashes(pattern).split("/") if part not in ("", ".")]
@@ -106,20 +106,20 @@ class FileWalk:
                 yield match
 
     def match(self, spot: PathSpot) -> Optional[Match]:
-        """The file there; None for a folder, and where nothing is."""
+        """Returns the file at `spot`; None for a folder, and where there is nothing."""
         try:
             place = self._files.find(*spot)
             if place is None or place.is_folder:
                 return None
             refuse_irregular(spot.label, place.info)
         except FileAccessError as error:
-            # Told as that match's problem, and not once more as what was skipped on the way.
+            # Reported as the problem of this match, so not as skipped as well.
             self.skipped.pop(spot, None)
             return Match(spot, problem=error)
         return Match(spot, place)
 
     def _below(self, spots: Sequence[PathSpot], is_last: bool) -> List[PathSpot]:
-        """For `**`: all folders, or all files if it is the last part of the pattern."""
+        """Expands `**`: all folders, or all files if it is the last part of the pattern."""
         seen: Set[Parts] = set()
         found: List[PathSpot] = []
         for spot in sorted(spots, key=self._is_linked):
@@ -131,7 +131,7 @@ class FileWalk:
         return found
 
     def _named(self, spots: Sequence[PathSpot], part: str, is_last: bool) -> List[PathSpot]:
-        """For a part such as `*.py`: what has such a name; only folders unless it is the last part."""
+        """Expands a part such as `*.py`: names that match; only folders unless it is the last part."""
         matches = _matcher(part)
         found: List[PathSpot] = []
         for spot in spots:
@@ -151,7 +151,7 @@ class FileWalk:
             return None
 
     def _entries(self, spot: PathSpot, place: ResolvedPath) -> List[FolderEntry]:
-        """What the folder lists, sorted, without what is skipped. A link to a folder counts as a folder."""
+        """Lists the folder, sorted, without skipped entries. A link to a folder counts as a folder."""
         found: List[FolderEntry] = []
         for one in self._listed(spot, place):
             if not one.is_link:
@@ -188,12 +188,12 @@ class FileWalk:
 
 
 def has_magic(pattern: str) -> bool:
-    """Whether it is a pattern and not a plain name."""
+    """Whether the text is a pattern and not a plain name."""
     return _MAGIC.search(pattern) is not None
 
 
 def split_pattern(pattern: str) -> Tuple[str, str]:
-    """The folder that all matches lie in, as it is written, and the pattern below it."""
+    """Splits a pattern into the folder of all matches, as it is written, and the pattern below it."""
     parts = _slashes(pattern).split("/")
     plain = next((number for number, part in enumerate(parts) if has_magic(part)), len(parts) - 1)
     folder = "/".join(parts[:plain])
@@ -205,7 +205,7 @@ def _joined(folder: str, name: str) -> str:
 
 
 def _matcher(part: str) -> Callable[[str], bool]:
-    """Whether a name matches a part of a pattern, in time that grows with both lengths and no faster."""
+    """Makes the test of a name against a part of a pattern; it takes at most the product of both lengths."""
     pieces: List[List[str]] = [[]]
     for token in _TOKEN.findall(os.path.normcase(part)):
         if token == "*":
@@ -221,7 +221,7 @@ def _matcher(part: str) -> Callable[[str], bool]:
 
 
 def _has_pieces(name: str, pieces: Sequence[Tuple[Pattern[str], int]]) -> bool:
-    """Whether `name` is made of the pieces with anything in between. Each is given with its length."""
+    """Whether `name` consists of the pieces with anything in between. Each piece comes with its length."""
     (first, begin), (last, length) = pieces[0], pieces[-1]
     if len(pieces) == 1:
         return len(name) == begin and bool(first.match(name))

@@ -1,8 +1,8 @@
-"""Looks into the folders below a root. A folder is named by its parts, none of which may be a link.
+"""Accesses folders below a root. A folder is given by its parts, none of which may be a link.
 
 `DescriptorFolders` opens each folder in the descriptor of the folder above it: no link is ever followed.
-`PathFolders` is for systems without descriptors of folders, such as Windows. It looks at a path and then uses
-it, so that a link which is put there in between is followed.
+`PathFolders` is for systems without descriptors of folders, such as Windows. It checks a path and then uses
+it, so a link that is put there in between is followed.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from typing import ContextManager, Iterator, List, Protocol, Sequence, Tuple
 
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 _LIST = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | _NO_LINK
-# To pass through a folder takes no right to list it.
+# Passing through a folder needs no permission to list it.
 _PASS = _LIST | getattr(os, "O_PATH", 0)
-# Without O_NONBLOCK, to open a FIFO that was put there in between would wait for a writer.
+# Without O_NONBLOCK, opening a FIFO that was put there in between would wait for a writer.
 _READ = os.O_RDONLY | _NO_LINK | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
 _READ |= getattr(os, "O_BINARY", 0)
 HAVE_DESCRIPTORS = {os.open, os.stat, os.readlink} <= os.supports_dir_fd and os.scandir in os.supports_fd
 
 
 class ReplacedError(Exception):
-    """What was looked at has been replaced by something else since."""
+    """A part of the path was replaced since it was checked."""
 
 
 class Folders(Protocol):
-    """All of these raise OSError, and ReplacedError where a part of `folder` has become a link."""
+    """All methods raise OSError, and ReplacedError where a part of `folder` has become a link."""
 
     def close(self) -> None: ...
 
@@ -41,7 +41,7 @@ class Folders(Protocol):
 
 
 class DescriptorFolders:
-    """Keeps the descriptors of the folder that was used last and of those above it."""
+    """Holds the descriptors of the folder that was used last and of those above it."""
 
     def __init__(self, root: str) -> None:
         """Raises OSError."""
@@ -96,7 +96,7 @@ class DescriptorFolders:
 
 
 class PathFolders:
-    """The same by paths."""
+    """The same methods, by paths."""
 
     def __init__(self, root: str) -> None:
         """Raises OSError."""
@@ -104,7 +104,7 @@ class PathFolders:
         os.stat(root)
 
     def close(self) -> None:
-        """Nothing is kept open."""
+        """Does nothing: no folder is open."""
 
     def lstat(self, folder: Sequence[str], name: str) -> os.stat_result:
         return os.lstat(self._path(folder, name))
@@ -117,7 +117,7 @@ class PathFolders:
 
     def open(self, folder: Sequence[str], name: str) -> int:
         path = self._path(folder, name)
-        # A junction of Windows is no link to lstat, and leads elsewhere all the same.
+        # A junction of Windows leads elsewhere, although lstat shows no link.
         if os.path.realpath(path) != path:
             raise ReplacedError
         try:
@@ -138,5 +138,5 @@ class PathFolders:
 
 
 def _replaced(error: OSError) -> Exception:
-    """The error, or ReplacedError where it says that there is a link, or no link any more."""
+    """Returns the error; ReplacedError where it means a link, or no link any more."""
     return ReplacedError() if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EINVAL) else error

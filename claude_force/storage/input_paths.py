@@ -1,8 +1,8 @@
-"""Paths that the user names: on the command line, or as arguments of Python.
+"""Resolves paths that the user gives for reading, on the command line or as arguments of Python.
 
-A path inside the project of the working directory is read within the bounds of that project. Any other is the
-user's own word: links that it names are followed, and what it leads to has to be a regular file. A pattern is
-bounded by the project that the folder of the pattern lies in, wherever that is.
+A path inside the project of the working directory is read within the bounds of that project. In any other
+path, which only the user can have chosen, links are followed, and it must lead to a regular file. A pattern
+is bounded by the project of its folder, wherever that is.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _DESCRIPTORS = ("/dev/fd/", "/proc/self/fd/")
 
 
 class InputPath(NamedTuple):
-    """What a path stands for: a place below the root that bounds what is read."""
+    """A path below the root that bounds what is read."""
 
     root: Path
     spot: PathSpot
@@ -37,7 +37,7 @@ class InputPaths:
         return self._inside(str(path)) is not None
 
     def file(self, path: Union[str, Path]) -> InputPath:
-        """For a file. Raises FileAccessError where its folder is not there."""
+        """Resolves the path of a file. Raises FileAccessError where its folder does not exist."""
         inside = self._inside(str(path))
         if inside is not None:
             return InputPath(self.root, PathSpot(inside, str(path)))
@@ -47,7 +47,7 @@ class InputPaths:
         return InputPath(Path(folder), PathSpot(name, str(path)))
 
     def folder(self, path: str) -> InputPath:
-        """For the folder in which a pattern is looked for."""
+        """Resolves the folder of a pattern. Raises FileAccessError."""
         inside = self._inside(path or ".")
         if inside is not None:
             return InputPath(self.root, PathSpot(inside, path))
@@ -62,7 +62,7 @@ class InputPaths:
             raise unreadable(path, error) from error
 
     def _inside(self, path: str) -> Optional[str]:
-        """The path below the project's root; None where it does not lie there."""
+        """Returns the path below the project's root; None for a path elsewhere."""
         if "\0" in path:
             raise unreadable(path, ValueError())
         full = os.path.normpath(os.path.join(self._start, path))
@@ -73,9 +73,9 @@ class InputPaths:
 
 
 def open_input(path: Union[str, Path], most: Optional[int] = None, takes_streams: bool = False) -> int:
-    """A descriptor for reading of the file of at most `most` bytes that the user names.
+    """Returns a descriptor for reading of a file of at most `most` bytes that the user gave.
 
-    With `takes_streams` also of `/dev/stdin`, `/dev/fd/N` and what a shell puts in the place of `<(...)`.
+    `takes_streams` allows `/dev/stdin`, `/dev/fd/N` and thereby `<(...)` of a shell.
     Raises FileAccessError.
     """
     if takes_streams and _is_stream(str(path)):
@@ -89,7 +89,7 @@ def open_input(path: Union[str, Path], most: Optional[int] = None, takes_streams
 
 
 def read_input(path: Union[str, Path], most: int, takes_streams: bool = False) -> bytes:
-    """The bytes of the file that the user names, at most `most`. Raises FileAccessError as `open_input`."""
+    """Returns the bytes of a file that the user gave, at most `most`. Raises FileAccessError."""
     descriptor = open_input(path, most, takes_streams)
     try:
         return read_all(descriptor, path, most)
@@ -104,7 +104,7 @@ def _is_stream(path: str) -> bool:
 
 
 def _by_another_name(full: str, root: str) -> Optional[str]:
-    """The path below the root where a folder above it is the root by another name, such as a link to it."""
+    """Returns the path below the root that a folder above it is under another name, such as a link."""
     try:
         wanted = os.stat(root)
         for folder in [full, *map(str, Path(full).parents)]:

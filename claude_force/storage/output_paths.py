@@ -1,7 +1,7 @@
-"""Decides which links on the way to a written file are the user's own, and opens outputs accordingly.
+"""Opens files for output, and decides which links on the way are the user's own.
 
-Inside a project every link may have come with it, and none is followed. Outside of projects a path is as the
-user gave it.
+Inside a project every link may have come with the project, and none is followed. Outside of projects links
+are followed as the user gave them.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from .project_root import has_entry, project_root
 
 
 def base_in_project(path: Path) -> Optional[Path]:
-    """The root of the project that the absolute `path` lies in; None outside of any.
+    """Returns the root of the project that the absolute `path` lies in; None outside of projects.
 
-    The working directory's project comes first: a folder inside it can't pass for a project of its own.
-    Outside of all projects, what lies in the working directory counts as a project too, unless that is the
-    home folder or above it.
+    The project of the working directory comes first: a folder inside it never counts as another project.
+    Outside of all projects the working directory counts as a project too, unless it is the home folder or
+    above.
     """
     root = _root_here()
     if root is not None and (path == root or root in path.parents):
@@ -34,14 +34,14 @@ def _root_here() -> Optional[Path]:
     try:
         root = project_root(Path.cwd())
     except FileNotFoundError:
-        # It was removed: no path leads into it.
+        # The working directory was removed.
         return None
     home = Path(os.path.realpath(settings.user_folder().parent))
     return None if root == home or root in home.parents else root
 
 
 def _root_above(path: Path) -> Optional[Path]:
-    """As `project_root`, by the words of the path: a link on the way to a project is the user's own."""
+    """As `project_root`, without resolving links: a link on the way to a project is the user's own."""
     holder: Optional[Path] = None
     home = settings.user_folder().parent
     for folder in path.parents:
@@ -55,7 +55,7 @@ def _root_above(path: Path) -> Optional[Path]:
 
 
 def open_package_folder(path: Union[str, Path], make: bool = False) -> Folder:
-    """One of the package's own folders, such as a project's `.claude/metrics`: no link, nor reached by one.
+    """Opens a folder of the package, such as a project's `.claude/metrics`, through no link of the project.
 
     Raises UnsafePathError, OSError.
     """
@@ -64,7 +64,7 @@ def open_package_folder(path: Union[str, Path], make: bool = False) -> Folder:
 
 
 def open_output_folder(path: Union[str, Path], make: bool = False) -> Folder:
-    """The folder of a file that the user named for output; the file in it is `output_path(path).name`.
+    """Opens the folder of an output that the user named; the file in it is `output_path(path).name`.
 
     Raises UnsafePathError, OSError.
     """
@@ -74,7 +74,7 @@ def open_output_folder(path: Union[str, Path], make: bool = False) -> Folder:
 
 
 def check_output_database(path: Union[str, Path]) -> None:
-    """Checks a file that the user named for SQLite, which opens it and the files beside it by their names.
+    """Checks a file that the user named, before SQLite opens it and the files beside it by their names.
 
     Raises UnsafePathError where a link of a project is on the way or one of the files is no regular file.
     """
@@ -86,10 +86,9 @@ def check_output_database(path: Union[str, Path]) -> None:
 
 
 def open_output(path: Union[str, Path]) -> int:
-    """A descriptor for writing of an output that the user named, which loses what it held.
+    """Returns a descriptor for writing of an output that the user named, and truncates it.
 
-    Outside of projects it may be anything that takes bytes: a pipe, a terminal. Raises UnsafePathError,
-    OSError.
+    Outside of projects it may also be a pipe or a terminal. Raises UnsafePathError, OSError.
     """
     if is_special_output(path):
         return os.open(path, os.O_WRONLY)
@@ -99,7 +98,7 @@ def open_output(path: Union[str, Path]) -> int:
 
 
 def replace_output(path: Union[str, Path], data: bytes) -> None:
-    """Writes an output that the user named, the whole of it or nothing. Raises UnsafePathError, OSError."""
+    """Writes an output that the user named, completely or not at all. Raises UnsafePathError, OSError."""
     if is_special_output(path):
         with os.fdopen(os.open(path, os.O_WRONLY), "wb") as file:
             file.write(data)
@@ -133,11 +132,11 @@ def is_special_output(path: Union[str, Path]) -> bool:
 
 
 def absolute_path(path: Union[str, Path]) -> Path:
-    """Absolute, by its words alone: no link is followed, and `..` takes back the part before it."""
+    """Makes the path absolute without following links: `..` removes the part before it."""
     return Path(os.path.abspath(path))
 
 
 def output_path(path: Union[str, Path]) -> Path:
-    """The absolute path of an output that the user named: links are resolved outside of projects only."""
+    """Returns the absolute path of an output; links are resolved outside of projects only."""
     whole = absolute_path(path)
     return whole if base_in_project(whole) is not None else Path(os.path.realpath(whole))

@@ -1,13 +1,13 @@
 """Reads files below a root and never outside it, whatever links lie there.
 
-A path is walked part by part, each folder opened in the descriptor of the one above it, and the system
-follows no link. A link is read instead, and its target is walked in the same way, as long as it stays inside.
-A link that is swapped in while a file is being opened is not followed either.
+A path is walked part by part, each folder opened relative to the descriptor of the one above it, and the
+system follows no link. A link is read instead, and its target is walked in the same way, as long as it stays
+inside. A link that is swapped in while a file is being opened is not followed either.
 
-Only regular files are opened, and no more of one is read than the caller allows. A hard link can't be told
-from a file and is read as one; git makes none. For Windows see `folders.PathFolders`.
+Only regular files are opened, and no more of one is read than the caller allows. A hard link looks like any
+other file and is read; git makes none. For Windows see `folders.PathFolders`.
 
-`label` is what messages call a file: its name as the user gave it.
+`label` is the name of a file in messages: as the user gave it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .private_files import kind_of
 
 MOST_LINKS = 40
 MOST_FOLDERS = 64
-# How often a path is walked anew where a part of it was replaced meanwhile.
+# How often a walk is repeated when a part of the path was replaced meanwhile.
 _MOST_WALKS = 16
 _CHUNK = 1024 * 1024
 Name = Union[str, Path]
@@ -33,7 +33,7 @@ Parts = Tuple[str, ...]
 
 
 class ResolvedPath(NamedTuple):
-    """Where a name leads: a path below the root that has no links, and what is there."""
+    """Where a name leads: a path below the root without links, and the status of what is there."""
 
     parts: Parts
     info: os.stat_result
@@ -57,15 +57,18 @@ class FolderEntry(NamedTuple):
 
 
 class ProjectFiles:
-    """The files below `root`. Close it after use (it is a context manager); use it in one thread at a time.
+    """The files below `root`. Context manager; for one thread at a time.
 
-    A link may lead anywhere below the root, but not out of the repository that it lies in, where that is one
-    inside the root. `own` says that the root is the user's own, where the latter does not matter. `by_path`
-    does without descriptors of folders.
+    >>> with ProjectFiles("project") as files:
+    ...     text = files.read_text(".claude/claude.json", most=1024 * 1024)
+
+    A link may lead anywhere below the root, but not out of a repository inside the root that it lies in.
+    `own` lifts that restriction for a root that is the user's own. `by_path` works without descriptors of
+    folders.
     """
 
     def __init__(self, root: Name, own: bool = False, by_path: bool = not HAVE_DESCRIPTORS) -> None:
-        """Raises FileAccessError for a root that can't be used."""
+        """Opens the root. Raises FileAccessError."""
         self.root = Path(os.path.realpath(root))
         self._bases = (_split(str(self.root)), _split(os.path.abspath(root)))
         self._own, self._keeps_folders = own, not by_path
@@ -89,7 +92,7 @@ class ProjectFiles:
         return self.root.joinpath(*place.parts)
 
     def below(self, path: Name) -> Optional[List[str]]:
-        """The parts of an absolute path below the root; None where it is not below."""
+        """Returns the parts of an absolute path below the root; None for a path elsewhere."""
         parts = _split(str(path))
         for base in self._bases:
             if parts[: len(base)] == base:
@@ -97,10 +100,10 @@ class ProjectFiles:
         return None
 
     def find(self, name: Name, label: Optional[Name] = None) -> Optional[ResolvedPath]:
-        """Where `name`, a path below the root, leads; None where there is nothing.
+        """Returns where `name`, a path below the root, leads; None where there is nothing.
 
-        Raises FileAccessError for a path that leaves the root by dots or by a link, and where the system does
-        not let it be looked at.
+        Raises FileAccessError for a path that leaves the root by dots or by a link, and where the system
+        refuses access.
         """
         label = label or name
         beside = self._find_beside(str(name))
@@ -118,13 +121,13 @@ class ProjectFiles:
         raise _replaced_again(label)
 
     def _noted(self, place: ResolvedPath, name: str) -> ResolvedPath:
-        """Notes the folder of a name that has no links on its way, for `_find_beside`."""
+        """Remembers the folder of a name without links on its way, for `_find_beside`."""
         if self._keeps_folders and "/".join(place.parts) == name:
             self._folder = name.rpartition("/")[0], place.parts[:-1]
         return place
 
     def _find_beside(self, name: str) -> Optional[ResolvedPath]:
-        """A place in the folder of the last name: its descriptor is still open. None where that won't do."""
+        """Looks in the folder of the last name, which is still open. None where a walk is needed."""
         folder, _, last = name.rpartition("/")
         if folder != self._folder[0] or last in ("", ".", ".."):
             return None
@@ -142,10 +145,10 @@ class ProjectFiles:
         label: Optional[Name] = None,
         place: Optional[ResolvedPath] = None,
     ) -> int:
-        """A descriptor for reading of the regular file `name`, which has at most `most` bytes.
+        """Returns a descriptor for reading of the regular file `name`, of at most `most` bytes.
 
-        `place` is where `find` has just found it. Raises FileAccessError where nothing is there, it is no
-        regular file, it is larger, it leaves the root, or the system refuses.
+        `place` is what `find` has just returned for it. Raises FileAccessError for a file that is missing,
+        not regular, larger, outside the root, or not readable.
         """
         label = label or name
         for _ in range(_MOST_WALKS):
@@ -166,7 +169,7 @@ class ProjectFiles:
     def read(
         self, name: Name, most: int, label: Optional[Name] = None, place: Optional[ResolvedPath] = None
     ) -> bytes:
-        """The bytes of the file. Raises FileAccessError as `open` does."""
+        """Returns the bytes of the file. Raises FileAccessError as `open` does."""
         descriptor = self.open(name, most, label, place)
         try:
             return read_all(descriptor, label or name, most)
@@ -176,7 +179,7 @@ class ProjectFiles:
     def read_text(
         self, name: Name, most: int, label: Optional[Name] = None, place: Optional[ResolvedPath] = None
     ) -> str:
-        """The text of a UTF-8 file, with or without a byte order mark. Raises FileAccessError."""
+        """Returns the text of a UTF-8 file, without its byte order mark. Raises FileAccessError."""
         try:
             return self.read(name, most, label, place).decode("utf-8-sig")
         except UnicodeDecodeError as error:
@@ -186,7 +189,7 @@ class ProjectFiles:
     def entries(
         self, place: ResolvedPath, label: Optional[Name] = None, most: Optional[int] = None
     ) -> List[FolderEntry]:
-        """What a folder lists, in no order, or the first `most` of it. Raises FileAccessError."""
+        """Lists a folder, in no order, or the first `most` entries of it. Raises FileAccessError."""
         name = label or "/".join(place.parts) or self.root
         try:
             with self._folders.scan(place.parts) as found:
@@ -200,7 +203,7 @@ class ProjectFiles:
             raise unreadable(name, error) from error
 
     def fence(self, folder: Sequence[str]) -> int:
-        """How many parts of `folder` name the repository that no link in it may leave; 0 for the root."""
+        """Returns how many parts of `folder` name the repository that bounds its links; 0 for the root."""
         depths = () if self._own else range(len(folder), 0, -1)
         return next((depth for depth in depths if self._is_repository(folder[:depth])), 0)
 
@@ -219,7 +222,7 @@ class _Walk:
         self._files, self._folders, self._name, self._label = files, folders, name, label
         self._done: List[str] = []
         self._links = 0
-        # What is still to be walked, the next part last; each with the number of parts that it can't leave.
+        # The parts still to walk, the next one last; each with the number of parts that it can't leave.
         self._rest: List[Tuple[str, int]] = []
 
     def run(self) -> ResolvedPath:
@@ -239,7 +242,7 @@ class _Walk:
         return ResolvedPath(tuple(self._done), info or self._folders.lstat(self._done, "."))
 
     def _step(self, part: str, fence: int) -> Optional[os.stat_result]:
-        """Goes on by one part; returns what is there, unless that is a folder that was entered before."""
+        """Walks one part. Returns its status; None for `..` and links."""
         if part == "..":
             if len(self._done) <= fence:
                 raise self._outside(fence)
@@ -284,7 +287,7 @@ class _Walk:
 
 
 def printable(name: Name) -> str:
-    """A path on one line, with what a terminal would obey, and bytes that are not UTF-8, as escapes."""
+    """Returns a path on one line, with control characters and bytes that are not UTF-8 as escapes."""
     text = str(name)
     if text.isprintable():
         return text
@@ -299,7 +302,7 @@ def refuse_irregular(name: Name, info: os.stat_result) -> None:
 
 
 def checked_descriptor(descriptor: int, name: Name, most: Optional[int]) -> int:
-    """An open descriptor, if it is that of a regular file of at most `most` bytes. Closes it otherwise.
+    """Returns the descriptor of a regular file of at most `most` bytes; closes any other.
 
     Raises FileAccessError.
     """
@@ -326,10 +329,10 @@ def missing_file(name: Name) -> FileAccessError:
 
 
 def unreadable(name: Name, error: Exception) -> FileAccessError:
-    """For what the system says: it is not there, or may not be read."""
+    """Makes the error for one of the system: the file is missing, or can't be read."""
     if isinstance(error, FileNotFoundError):
         return missing_file(name)
-    # Half of a surrogate pair, which JSON can hold and no file system takes.
+    # Half of a surrogate pair, which JSON can contain and no file system accepts.
     reason = getattr(error, "strerror", None) or "it has a character that no path can have"
     return FileAccessError(printable(name), f"can't be read: {reason}", "Check the path and its permissions.")
 
@@ -339,7 +342,7 @@ def _replaced_again(name: Name) -> FileAccessError:
 
 
 def read_all(descriptor: int, name: Name, most: int) -> bytes:
-    """To the end of the file, which may have grown since it was looked at."""
+    """Reads to the end of the file, which may have grown since it was checked. Raises FileAccessError."""
     chunks: List[bytes] = []
     left = most + 1
     try:
@@ -359,7 +362,7 @@ def _folders(root: str, by_path: bool) -> Folders:
 
 
 def _split(path: str) -> List[str]:
-    """The parts of a path, without the slash in front and without dots that mean nothing."""
+    """Returns the parts of a path, without the leading slash and without `.`."""
     if os.sep != "/":
         path = path.replace(os.sep, "/")
     return [part for part in path.split("/") if part not in ("", ".")]

@@ -23,12 +23,12 @@ def working_folder() -> Path:
 
 
 def project_root(start: Union[str, Path]) -> Path:
-    """The real path of the root of the project that the folder `start` lies in.
+    """Returns the real path of the root of the project that the folder `start` lies in.
 
-    The root is the nearest folder upwards that has a `.git`, else the nearest that has a `.claude`, else
-    `start` itself. The home folder and `/` are the root only of what is run right in them: a repository of
-    configuration files in the home folder does not make the whole home one project. Nor is anything beyond a
-    folder that all users share, such as `/tmp`, looked at: what lies there may be another user's.
+    The root is the nearest folder upwards with a `.git`, else the nearest with a `.claude`, else `start`
+    itself. The home folder and `/` are roots only if `start` is that folder: a repository of configuration
+    files in the home folder does not make the whole home one project. The search ends at a folder that all
+    users share, such as `/tmp`: what lies there may be another user's.
     """
     first = os.path.realpath(start)
     holder: Optional[str] = None
@@ -41,7 +41,7 @@ def project_root(start: Union[str, Path]) -> Path:
 
 
 def upwards(first: str) -> Tuple[str, ...]:
-    """`first`, a real path, and the folders above it, up to the first that is not the project's to use."""
+    """Returns `first`, a real path, and the folders above it, as far as they can belong to the project."""
     home = os.path.realpath(settings.user_folder().parent)
     found = [first]
     for folder in map(str, Path(first).parents):
