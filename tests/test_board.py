@@ -79,7 +79,7 @@ def seen(tmp_path, monkeypatch):
     return text
 
 
-def test_it_fits_the_terminal_and_shows_errors_without_what_a_terminal_obeys(seen):
+def test_fits_terminal_and_strips_codes(seen):
     assert "of 40 rows done" in seen
     assert "! tried again: " in seen
     assert re.search(r"█+░+ \d+ %", seen)
@@ -89,7 +89,7 @@ def test_it_fits_the_terminal_and_shows_errors_without_what_a_terminal_obeys(see
     assert max(map(len, frames.splitlines())) <= COLUMNS
 
 
-def test_attempts_that_failed_are_on_the_board_and_not_across_it(seen):
+def test_failed_attempts_are_on_display(seen):
     assert "attempt 1 for" not in seen
     assert "40 rows: 40 succeeded" in seen
 
@@ -116,7 +116,7 @@ class TestLines:
         assert rows == "50 of 100 rows done, 2 failed, 5 cached, 3 in flight (max 5), paused for 12 s"
         assert speed == "per minute: 0 of 60 requests, 0 tokens in, 0 of 8k tokens out"
 
-    def test_remaining_time_that_has_run_out_is_not_shown(self):
+    def test_hides_expired_estimate(self):
         clock = FakeClock()
         board = self.board(now=clock.now)
         board.on_event(self.finished(done=1, seconds_left=5.0, elapsed=0.0))
@@ -125,11 +125,11 @@ class TestLines:
         clock.time += 2
         assert board.lines()[0] == "11 %, 5 s elapsed"
 
-    def test_limit_below_ten_keeps_its_fraction(self):
+    def test_small_limit_keeps_fraction(self):
         board = self.board(Load(0, 5, 0.0, Rates(1.5, None, None)))
         assert board.lines()[3] == "per minute: 0 of 1.5 requests, 0 tokens in, 0 tokens out"
 
-    def test_bar_is_as_long_as_the_part_that_is_done(self, monkeypatch):
+    def test_bar_shows_share(self, monkeypatch):
         monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BytesIO(), "ascii"))
         board = self.board()
         board.on_event(self.finished(done=40))
@@ -143,13 +143,13 @@ class TestLines:
         assert board.lines()[0].startswith("99 %, ")
 
     @pytest.mark.parametrize(("in_flight", "limit"), [(5, 1), (2, 1), (1, 1), (0, 1)])
-    def test_more_in_flight_than_the_limit_is_never_shown(self, in_flight, limit):
+    def test_limit_is_never_exceeded(self, in_flight, limit):
         board = self.board(Load(in_flight, limit, 0.0, Rates()))
         rows = board.lines()[1]
         assert f"{in_flight} in flight" in rows
         assert ("(max 1)" in rows) == (in_flight <= limit)
 
-    def test_rows_that_a_stop_left_unsent_have_neither_ended_nor_failed(self):
+    def test_unsent_rows_are_not_counted(self):
         board = self.board()
         error = ClosedError("stopped")
         board.on_event(self.finished(error, done=40, failed=3, cost_expected=1.0, seconds_left=2.0))
@@ -199,14 +199,14 @@ class TestLines:
         assert max(map(len, board.drawn().plain.splitlines())) <= 80
 
 
-def test_rows_that_workers_have_are_not_said_to_be_on_the_wire():
+def test_remote_rows_are_handed_over():
     board = ProgressDisplay(lambda: None, kept=0, spent=0.0, in_flight_label="handed over")
     board.progress = Progress(total=9, done=2, in_flight=3)
     assert "2 of 9 rows done, 0 failed, 0 cached, 3 handed over" in board.lines()[1]
 
 
 class TestErrorSummary:
-    def test_kinds_are_counted_the_most_frequent_first(self):
+    def test_counts_most_frequent_first(self):
         summary = ErrorSummary()
         for row in range(1, 8):
             summary.add(row, RateLimitError("too many tokens: 812", status=429))

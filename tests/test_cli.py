@@ -40,7 +40,7 @@ class TestCache:
         capsys.readouterr()
         return Path.home() / ".claude" / "cache"
 
-    def test_a_second_run_is_a_hit_and_says_so(self, kept, messages_server, capsys):
+    def test_second_run_is_a_hit(self, kept, messages_server, capsys):
         assert main(["run", "agent", "python-expert", "--task", "x"]) == 0
         assert "from the cache" in capsys.readouterr().err
         assert main(["run", "agent", "python-expert", "--task", "x", "--json"]) == 0
@@ -66,7 +66,7 @@ class TestCache:
         assert main(["cache", "clear", "--json"]) == 0
         assert json_of(capsys) == {"removed": 1}
 
-    def test_verify_fails_on_a_forgery_until_it_is_removed(self, kept, capsys):
+    def test_verify_removes_forgery(self, kept, capsys):
         assert main(["cache", "verify"]) == 0
         with closing(sqlite3.connect(str(kept / "answers-1.db"))) as db:
             (sealed,) = db.execute("SELECT sealed FROM answer").fetchone()
@@ -80,34 +80,34 @@ class TestCache:
         assert main(["cache", "verify", "--remove"]) == 0
         assert main(["cache", "verify"]) == 0
 
-    def test_verify_says_of_a_cache_that_can_not_be_read_that_it_can_not(self, kept, capsys):
+    def test_verify_names_unreadable_cache(self, kept, capsys):
         for file in kept.glob("answers-1.db*"):
             file.unlink()
         (kept / "answers-1.db").mkdir()
         assert main(["cache", "verify", "--json"]) == 2
         assert json_of(capsys)["error"] == f"The cache in {kept} can't be read: -v shows why."
 
-    def test_explain_says_what_differs_and_sends_nothing(self, kept, messages_server, capsys):
+    def test_explain_names_difference(self, kept, messages_server, capsys):
         assert main(["cache", "explain", "python-expert", "--task", "x"]) == 0
         assert capsys.readouterr().out == "hit: This answer is cached.\n"
         assert main(["cache", "explain", "python-expert", "--task", "y", "--json"]) == 0
         assert json_of(capsys)["differs"] == ["task"]
         assert len(messages_server.requests) == 1
 
-    def test_a_folder_that_is_not_allowed_is_a_usage_error(self, project, capsys):
+    def test_refuses_folder_outside(self, project, capsys):
         assert main(["cache", "stats", "--dir", "/", "--json"]) == 2
         assert "not inside" in json_of(capsys)["error"]
 
 
 class TestList:
-    def test_agents_are_one_plain_line_each_in_a_pipe(self, project, capsys):
+    def test_pipe_gets_a_line_per_agent(self, project, capsys):
         assert main(["list", "agents"]) == 0
         assert capsys.readouterr().out.splitlines() == [
             "python-expert\t1\t\tpython.md",
             "code-reviewer\t2\t\tagents/code-reviewer.md",
         ]
 
-    def test_json_of_agents_has_keys_of_old_package_and_more(self, project, capsys):
+    def test_agents_json_keeps_old_keys(self, project, capsys):
         assert main(["list", "agents", "--json"]) == 0
         expert, reviewer = json_of(capsys)
         old = {"name": "python-expert", "file": "python.md", "domains": [], "priority": 1}
@@ -117,7 +117,7 @@ class TestList:
         assert (reviewer["model"], reviewer["model_as_written"]) == ("claude-haiku-5-5", "haiku")
         assert (reviewer["source"], reviewer["description"]) == ("project", "Reviews: all code")
 
-    def test_a_file_that_is_no_agent_is_named_with_its_reason_on_stderr(self, project, capsys):
+    def test_names_broken_agent_file(self, project, capsys):
         (project / ".claude" / "agents" / "empty.md").write_text("---\nname: hollow\n---\n", encoding="utf-8")
         assert main(["list", "agents", "--json"]) == 0
         captured = capsys.readouterr()
@@ -125,22 +125,22 @@ class TestList:
         assert "no instructions" in captured.err
         json.loads(captured.out)
 
-    def test_where_there_are_no_agents_it_says_where_to_put_one(self, tmp_path, monkeypatch, capsys):
+    def test_no_agents_names_the_folder(self, tmp_path, monkeypatch, capsys):
         monkeypatch.chdir(tmp_path)
         assert main(["list", "agents", "--json"]) == 0
         captured = capsys.readouterr()
         assert json.loads(captured.out) == []
         assert ".claude/agents/NAME.md" in captured.err
 
-    def test_workflows_show_their_agents_in_order(self, project, capsys):
+    def test_workflows_list_agents_in_order(self, project, capsys):
         assert main(["list", "workflows"]) == 0
         assert "review\tpython-expert -> code-reviewer" in capsys.readouterr().out
 
-    def test_workflows_as_json_are_as_they_are_written(self, project, capsys):
+    def test_workflows_json_is_as_written(self, project, capsys):
         assert main(["list", "workflows", "--json"]) == 0
         assert json_of(capsys)["review"] == ["python-expert", "code-reviewer"]
 
-    def test_info_shows_what_is_known_of_an_agent(self, project, capsys):
+    def test_info_shows_an_agent(self, project, capsys):
         assert main(["info", "code-reviewer"]) == 0
         assert "Reviews: all code" in capsys.readouterr().out
 
@@ -151,25 +151,25 @@ class TestList:
 
 
 class TestRunAgent:
-    def test_a_pipe_gets_the_answer_alone_and_stderr_the_figures(self, project, capsys):
+    def test_pipe_gets_answer_alone(self, project, capsys):
         assert main(["run", "agent", "python-expert", "--task", "Explain lists"]) == 0
         captured = capsys.readouterr()
         assert captured.out.startswith("This is the report of")
         assert "tokens" in captured.err
         assert "1 attempt" in captured.err
 
-    def test_json_has_the_shape_of_the_old_package(self, project, capsys):
+    def test_json_keeps_old_shape(self, project, capsys):
         assert main(["run", "agent", "python-expert", "--task", "x", "--json"]) == 0
         fields = json_of(capsys)
         assert list(fields) == ["success", "agent", "output", "errors", "metadata"]
         assert fields["metadata"]["tokens_used"] > 0
 
-    def test_a_task_file_is_sent_byte_for_byte(self, project, messages_server, capsys):
+    def test_sends_task_file_unchanged(self, project, messages_server, capsys):
         (project / "task.txt").write_bytes("a\r\n\u00e9\n\n".encode())
         assert main(["run", "agent", "python-expert", "--task-file", "task.txt"]) == 0
         assert messages_server.requests[0].body["messages"][0]["content"] == "a\r\n\u00e9\n\n"
 
-    def test_standard_input_is_the_task_where_none_is_named(self, project, messages_server):
+    def test_reads_task_from_stdin(self, project, messages_server):
         done = command("run", "agent", "python-expert", input=b"from a pipe\n")
         assert done.returncode == 0, done.stderr
         assert messages_server.requests[0].body["messages"][0]["content"] == "from a pipe\n"
@@ -181,7 +181,7 @@ class TestRunAgent:
         assert (body["model"], body["max_tokens"], body["stream"]) == ("claude-opus-5-5", 7, False)
         assert "cut off" in capsys.readouterr().err
 
-    def test_a_failed_agent_is_exit_code_1_and_one_line_on_stderr(self, faulty, capsys):
+    def test_failed_agent_exits_1(self, faulty, capsys):
         faulty(faults.status(400, message="no such thing"))
         assert main(["run", "agent", "python-expert", "--task", "x"]) == 1
         captured = capsys.readouterr()
@@ -189,14 +189,14 @@ class TestRunAgent:
         assert "no such thing" in captured.err
         assert "Traceback" not in captured.err
 
-    def test_a_failed_agent_as_json_is_its_result(self, faulty, capsys):
+    def test_failed_agent_json(self, faulty, capsys):
         faulty(faults.status(401))
         assert main(["run", "agent", "python-expert", "--task", "x", "--json"]) == 1
         fields = json_of(capsys)
         assert fields["success"] is False
         assert "ANTHROPIC_API_KEY" in fields["errors"][0]
 
-    def test_an_unknown_price_is_said_to_be_unknown(self, project, capsys):
+    def test_names_unknown_price(self, project, capsys):
         assert main(["run", "agent", "python-expert", "--task", "x", "--model", "gemma3"]) == 0
         assert "cost unknown" in capsys.readouterr().err
 
@@ -207,13 +207,13 @@ class TestRunWorkflow:
         out = capsys.readouterr().out
         assert out.index("== 1. python-expert") < out.index("== 2. code-reviewer")
 
-    def test_json_has_the_shape_of_the_old_package(self, project, capsys):
+    def test_json_keeps_old_shape(self, project, capsys):
         assert main(["run", "workflow", "review", "--task", "x", "--json"]) == 0
         fields = json_of(capsys)
         assert list(fields)[:5] == ["success", "workflow", "task", "total_tokens", "results"]
         assert fields["total_tokens"] == sum(one["metadata"]["tokens_used"] for one in fields["results"])
 
-    def test_each_agent_can_be_given_the_task_alone(self, project, messages_server):
+    def test_no_pass_output(self, project, messages_server):
         assert main(["run", "workflow", "review", "--task", "x", "--no-pass-output"]) == 0
         assert [one.body["messages"][0]["content"] for one in messages_server.requests] == ["x", "x"]
 
@@ -245,7 +245,7 @@ WRONG = {
 
 @pytest.mark.parametrize("arguments", WRONG.values(), ids=WRONG.keys())
 class TestWrongInput:
-    def test_is_exit_code_2_with_one_line_and_nothing_sent(self, project, messages_server, capsys, arguments):
+    def test_exits_2_and_sends_nothing(self, project, messages_server, capsys, arguments):
         assert main(arguments) == 2
         captured = capsys.readouterr()
         assert captured.out == ""
@@ -260,7 +260,7 @@ class TestWrongInput:
         assert fields["error"]
 
 
-def test_no_task_at_a_terminal_names_the_three_ways(project, capsys, monkeypatch):
+def test_missing_task_names_the_options(project, capsys, monkeypatch):
     terminal = io.TextIOWrapper(io.BytesIO(b""))
     terminal.isatty = lambda: True
     monkeypatch.setattr(sys, "stdin", terminal)
@@ -276,20 +276,20 @@ def test_no_task_at_a_terminal_names_the_three_ways(project, capsys, monkeypatch
     [(b"x" * 400_010, "Standard input has more than 100,000 characters"), (b"caf\xe9", "is not UTF-8")],
     ids=["too long", "not UTF-8"],
 )
-def test_standard_input_that_is_no_task_is_refused(project, messages_server, capsys, monkeypatch, data, said):
+def test_refuses_invalid_stdin(project, messages_server, capsys, monkeypatch, data, said):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
     assert main(["run", "agent", "python-expert", "-"]) == 2
     assert said in capsys.readouterr().err
     assert messages_server.requests == []
 
 
-def test_a_task_file_that_is_not_utf8_is_named(project, capsys):
+def test_names_task_file_not_utf8(project, capsys):
     (project / "latin.txt").write_bytes(b"caf\xe9")
     assert main(["run", "agent", "python-expert", "--task-file", "latin.txt"]) == 2
     assert "latin.txt is not UTF-8" in capsys.readouterr().err
 
 
-def test_an_agent_that_can_not_be_used_is_named_with_its_reason(project, capsys):
+def test_names_unusable_agent(project, capsys):
     (project / ".claude" / "python.md").unlink()
     assert main(["info", "python-expert"]) == 2
     said = capsys.readouterr().err
@@ -308,7 +308,7 @@ run agent python-expert --max-tokens few; run many none.jsonl -o out.jsonl; run;
 
 
 @pytest.mark.parametrize("arguments", [one.strip() for one in COMMANDS.split(";")])
-def test_every_command_with_json_is_one_json_value_whatever_comes_of_it(project, capsys, arguments):
+def test_json_is_always_one_value(project, capsys, arguments):
     code = main([*arguments.split(), "--json"])
     value = json.loads(capsys.readouterr().out)
     if code:
@@ -321,7 +321,7 @@ def test_what_list_can_list_is_said(project, capsys):
     assert "required: {agents,workflows}" in capsys.readouterr().err
 
 
-def test_verbose_logs_to_stderr_and_leaves_stdout_pure(project, capsys):
+def test_verbose_logs_to_stderr(project, capsys):
     assert main(["-v", "run", "agent", "python-expert", "--task", "x", "--json"]) == 0
     captured = capsys.readouterr()
     json.loads(captured.out)
@@ -339,7 +339,7 @@ def interrupted(server, *arguments):
     return process.returncode, out.decode(), error.decode()
 
 
-def test_ctrl_c_is_exit_code_130_and_closes_the_connection(faulty):
+def test_ctrl_c_exits_130(faulty):
     server = faulty(faults.silence_before_first_byte())
     code, out, error = interrupted(server, "run", "agent", "python-expert", "--task", "x")
     assert (code, out) == (130, "")
@@ -347,7 +347,7 @@ def test_ctrl_c_is_exit_code_130_and_closes_the_connection(faulty):
     until(lambda: server.in_flight == 0)
 
 
-def test_ctrl_c_in_a_workflow_keeps_the_finished_steps(faulty):
+def test_ctrl_c_keeps_finished_steps(faulty):
     server = faulty(None, faults.silence_before_first_byte())
     code, out, _ = interrupted(server, "run", "workflow", "review", "--task", "x", "--json")
     fields = json.loads(out)
@@ -356,7 +356,7 @@ def test_ctrl_c_in_a_workflow_keeps_the_finished_steps(faulty):
     assert [one["agent"] for one in fields["results"]] == ["python-expert"]
 
 
-def test_a_reader_that_goes_away_ends_the_command_quietly(project):
+def test_closed_pipe_ends_quietly(project):
     done = subprocess.run(
         f'"{sys.executable}" -m claude_force run agent python-expert --task x 2>err | true; cat err',
         shell=True,
@@ -369,7 +369,7 @@ def test_a_reader_that_goes_away_ends_the_command_quietly(project):
 
 
 @pytest.mark.parametrize("option", ["--help", "--version"])
-def test_help_and_version_load_nothing_heavy(project, option):
+def test_help_and_version_are_light(project, option):
     heavy = ("anthropic", "pydantic", "yaml", "asyncio", "rich", "aiohttp", "tenacity")
     source = (
         "import sys\nfrom claude_force.cli.main import main\n"
@@ -380,7 +380,7 @@ def test_help_and_version_load_nothing_heavy(project, option):
     assert (done.returncode, done.stderr.strip()) == (0, "[]")
 
 
-def test_list_works_where_the_sdk_cannot_be_imported(project):
+def test_list_needs_no_sdk(project):
     source = (
         "import sys\nsys.modules['anthropic'] = sys.modules['aiohttp'] = None\n"
         "from claude_force.cli.main import main\nsys.exit(main(['list', 'agents']))"
@@ -390,14 +390,14 @@ def test_list_works_where_the_sdk_cannot_be_imported(project):
     assert "python-expert" in done.stdout
 
 
-def test_a_missing_key_is_one_clear_message(project, capsys, monkeypatch):
+def test_names_missing_key(project, capsys, monkeypatch):
     monkeypatch.delenv("ANTHROPIC_API_KEY")
     assert main(["run", "agent", "python-expert", "--task", "x"]) == 1
     assert "Set ANTHROPIC_API_KEY" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="no pseudo-terminals on this system")
-def test_on_a_terminal_agents_are_a_table(project):
+def test_terminal_gets_a_table(project):
     master, slave = os.openpty()
     with subprocess.Popen(
         [sys.executable, "-m", "claude_force", "list", "agents"], stdout=slave, stderr=slave

@@ -40,10 +40,10 @@ class TestNearlyRight:
         ],
         ids=lambda value: " ".join(value) if isinstance(value, list) else "",
     )
-    def test_names_are_answered_with_what_was_meant(self, workplace, capsys, arguments, meant):
+    def test_suggests_near_names(self, workplace, capsys, arguments, meant):
         assert meant in error_of(capsys, *arguments)
 
-    def test_what_is_like_nothing_is_answered_with_what_there_is(self, workplace, capsys):
+    def test_lists_choices_without_near_name(self, workplace, capsys):
         assert "choose from use, refresh, off" in error_of(capsys, *ASK, "--cache", "zzz")
         assert "choose from init, doctor, list" in error_of(capsys, "zzz")
 
@@ -55,7 +55,7 @@ class TestInfo:
         assert "1. python-expert" in out
         assert "2. code-reviewer (after 1)" in out
 
-    def test_has_one_shape_for_both_kinds_of_workflow(self, workplace, capsys):
+    def test_same_shape_for_both_workflows(self, workplace, capsys):
         assert main(["info", "review", "--json"]) == 0
         in_turn = json.loads(capsys.readouterr().out)
         assert main(["info", "graph", "--json"]) == 0
@@ -67,7 +67,7 @@ class TestInfo:
 
 class TestEverywhere:
     @pytest.mark.parametrize("place", [0, 2, 5])
-    def test_the_model_may_stand_before_and_after_the_verb(self, workplace, messages_server, place):
+    def test_model_before_or_after_verb(self, workplace, messages_server, place):
         arguments = [*ASK[:place], "--model", "claude-opus-5-5", *ASK[place:]]
         assert main(arguments) == 0
         assert messages_server.requests[0].body["model"] == "claude-opus-5-5"
@@ -79,7 +79,7 @@ class TestEverywhere:
         assert captured.out.startswith("This is the report of")
         assert captured.err == ""
 
-    def test_quiet_shows_errors_and_no_warnings(self, workplace, another_server, capsys):
+    def test_quiet_shows_errors_only(self, workplace, another_server, capsys):
         (workplace / ".claude" / "agents" / "empty.md").write_text("")
         assert main(["-q", "list", "agents"]) == 0
         assert capsys.readouterr().err == ""
@@ -90,7 +90,7 @@ class TestEverywhere:
         assert captured.err.startswith("claude-force: error: ")
         assert len(captured.err.splitlines()) == 1
 
-    def test_quiet_and_verbose_exclude_each_other(self, workplace, capsys):
+    def test_quiet_excludes_verbose(self, workplace, capsys):
         assert "exclude each other" in error_of(capsys, "-q", *ASK, "-v")
 
 
@@ -100,7 +100,7 @@ KEY, PASSWORD = "hunter2-the-key-of-no-known-form", "hunter2-the-password"
 class TestLimits:
     @pytest.mark.parametrize("verb", [["run", "many", "tasks.jsonl"], ["worker"]], ids=" ".join)
     @pytest.mark.parametrize("spelling", ["--input-tpm", "--tpm"])
-    def test_have_the_same_names_for_a_run_and_for_a_worker(self, verb, spelling):
+    def test_same_names_for_run_and_worker(self, verb, spelling):
         args = parse([*verb, "--rpm", "60", spelling, "5000", "--output-tpm", "1000"])
         assert (args.rpm, args.input_tpm, args.output_tpm) == (60, 5000, 1000)
 
@@ -121,24 +121,24 @@ class TestSecrets:
 
         return run
 
-    def test_a_key_that_the_server_repeats_is_not_shown(self, shown, another_server):
+    def test_hides_key_in_server_message(self, shown, another_server):
         another_server(faults=[faults.status(401, message=f"invalid key {KEY}") for _ in range(4)])
         text = shown(*ASK)
         assert "invalid key ***" in text
         assert "hunter2" not in text
 
-    def test_a_password_in_the_address_is_not_shown(self, shown, monkeypatch):
+    def test_hides_password_in_url(self, shown, monkeypatch):
         monkeypatch.setenv("ANTHROPIC_BASE_URL", f"http://me:{PASSWORD}@127.0.0.1:9")
         text = shown(*ASK, "--max-retries", "1")
         assert "127.0.0.1:9" in text
         assert "hunter2" not in text
 
-    def test_a_key_in_what_was_typed_is_not_repeated(self, shown):
+    def test_hides_key_in_arguments(self, shown):
         text = shown("run", "agent", KEY, "--task", "x")
         assert "not found" in text
         assert "hunter2" not in text
 
-    def test_the_secret_of_the_cache_is_not_shown(self, shown, monkeypatch):
+    def test_hides_cache_secret(self, shown, monkeypatch):
         monkeypatch.setenv("CLAUDE_CACHE_SECRET", PASSWORD)
         assert "hunter2" not in shown("cache", "explain", PASSWORD, "--task", "x")
 
@@ -159,11 +159,11 @@ class TestHelp:
         assert main([*verb.split(), "--help"]) == 0
         assert capsys.readouterr().out == by_word
 
-    def test_help_of_an_unknown_verb_names_the_nearest(self, workplace, capsys):
+    def test_help_suggests_near_verb(self, workplace, capsys):
         assert "did you mean worker" in error_of(capsys, "help", "wroker")
         assert "choose from agent, workflow, many" in error_of(capsys, "help", "run", "zzz")
 
-    def test_shows_groups_defaults_and_examples(self, workplace, capsys):
+    def test_shows_groups_and_defaults(self, workplace, capsys):
         assert main(["run", "many", "--help"]) == 0
         out = " ".join(capsys.readouterr().out.split())
         for group in ("what to run:", "output and resuming:", "limits:", "cost:", "caches:", "examples:"):
@@ -201,7 +201,7 @@ class TestOptionsOfOtherVerbs:
         ],
         ids=lambda value: " ".join(value) if isinstance(value, list) else "",
     )
-    def test_error_names_the_verb_that_has_it(self, workplace, capsys, arguments, said):
+    def test_names_verb_with_option(self, workplace, capsys, arguments, said):
         text = error_of(capsys, *arguments)
         assert said in text
         assert "did you mean" not in text
@@ -221,26 +221,26 @@ class TestOptionsOfOtherVerbs:
     def test_option_before_the_verb_is_named(self, workplace, capsys, arguments, said):
         assert said in error_of(capsys, *arguments)
 
-    def test_common_options_may_stand_before_the_verb(self, workplace):
+    def test_common_options_before_verb(self, workplace):
         assert parse(["--model", "opus", "-q", "--config=x", "run", "agent", "a"]).config == "x"
 
     def test_only_near_options_are_offered(self, workplace, capsys):
         assert "did you mean --budget? (see" in error_of(capsys, *ASK, "--buget", "3")
 
     @pytest.mark.parametrize("address", ["foo", "http://"])
-    def test_address_without_a_host_is_wrong_input(self, workplace, capsys, monkeypatch, address):
+    def test_refuses_url_without_host(self, workplace, capsys, monkeypatch, address):
         monkeypatch.setenv("ANTHROPIC_BASE_URL", address)
         assert "(for a cloud its own) or HTTPS_PROXY: write" in error_of(capsys, *ASK)
 
-    def test_folder_of_the_cache_is_refused_without_words_about_python(self, workplace, capsys):
+    def test_refusal_names_no_python_argument(self, workplace, capsys):
         text = error_of(capsys, "cache", "stats", "--dir", "/nowhere")
         assert text.endswith("or the project. Choose one inside.\n")
 
-    def test_task_without_its_option_is_told_of_it(self, workplace, capsys):
+    def test_task_as_word_names_option(self, workplace, capsys):
         text = error_of(capsys, "run", "agent", "python-expert", "Explain this")
         assert "unexpected argument 'Explain this'; a task is given as --task 'Explain this'" in text
 
-    def test_max_tokens_of_none_is_refused_before_the_run(self, workplace, capsys):
+    def test_refuses_zero_max_tokens(self, workplace, capsys):
         rows = '{"agent": "python-expert", "task": "x"}'
         (workplace / "t.jsonl").write_text(rows, encoding="utf-8")
         text = error_of(capsys, "run", "many", "t.jsonl", "-o", "out.jsonl", "--max-tokens", "0")
@@ -250,7 +250,7 @@ class TestOptionsOfOtherVerbs:
 
 class TestEveryRun:
     @pytest.mark.parametrize("kind", ["agent", "workflow", "many"])
-    def test_has_the_options_that_are_expected(self, kind):
+    def test_has_expected_options(self, kind):
         flags = set(VERBS["run"].kinds[kind].flags)
         wanted = "--task-file --budget --price --estimate --cache --cache-ttl --rpm --tpm --max-tokens"
         assert {*wanted.split(), "--temperature", "--max-concurrent", "--deadline", "--timeout"} <= flags
@@ -259,7 +259,7 @@ class TestEveryRun:
         assert parse(["worker", "--max-concurrent", "7"]).concurrency == 7
         assert parse(["worker", "--concurrency", "7"]).concurrency == 7
 
-    def test_agent_budget_stops_a_call_that_may_cost_more(self, workplace, messages_server, capsys):
+    def test_agent_budget_stops_call(self, workplace, messages_server, capsys):
         pytest.importorskip("genai_prices", reason="there is no price list for this Python")
         assert main([*ASK, "--budget", "0.0001"]) == 1
         assert "budget" in capsys.readouterr().err
@@ -284,7 +284,7 @@ class TestEveryRun:
 
 
 class TestJsonNames:
-    def test_failures_of_many_are_told_by_kind(self, workplace, capsys):
+    def test_many_counts_failures_by_type(self, workplace, capsys):
         rows = [{"agent": name, "task": "x"} for name in ("nobody", "python-expert", "nobody")]
         (workplace / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         assert main(["run", "many", "t.jsonl", "-o", "o.jsonl", "--json"]) == 3
@@ -302,7 +302,7 @@ class TestJsonNames:
         assert main(["run", "many", "t.jsonl", "-o", "o.jsonl"]) == 0
         assert "warning: there were no rows in the input" in capsys.readouterr().err
 
-    def test_money_has_one_name_in_every_output(self, workplace, capsys):
+    def test_costs_have_one_name(self, workplace, capsys):
         pytest.importorskip("genai_prices", reason="there is no price list for this Python")
         (workplace / "t.jsonl").write_text('{"agent": "python-expert", "task": "x"}\n')
 

@@ -84,17 +84,17 @@ class TestOffers:
         else:
             assert sorted(found) == sorted(expected)
 
-    def test_agents_are_those_of_the_config_that_is_named(self, project, capsys):
+    def test_uses_named_config(self, project, capsys):
         (project / "other.md").write_text("You are another.")
         (project / "other.json").write_text(json.dumps({"agents": {"another": {"file": "other.md"}}}))
         assert offered(capsys, "--config", "other.json", "run", "agent", "") == ["another"]
 
-    def test_a_broken_project_offers_nothing_and_says_nothing(self, project, capsys):
+    def test_broken_project_offers_nothing(self, project, capsys):
         (project / ".claude" / "claude.json").write_text("{")
         assert main(["__complete", "run", "agent", ""]) == 1
         assert capsys.readouterr() == ("", "")
 
-    def test_are_found_without_the_sdk_or_asyncio(self, project):
+    def test_needs_no_sdk_or_asyncio(self, project):
         source = (
             "import sys\nfrom claude_force.cli.main import main\nmain(['__complete', 'run', 'agent', ''])\n"
             "print(sorted({'anthropic', 'asyncio', 'rich', 'aiohttp', 'pydantic'} & set(sys.modules)))"
@@ -132,13 +132,13 @@ class TestBash:
         assert bash("claude-force run ag") == ["agent"]
         assert bash("claude-force run agent ") == ["python-expert", "code-reviewer"]
 
-    def test_completes_the_value_after_an_equals_sign(self, project):
+    def test_completes_after_equals_sign(self, project):
         assert bash("claude-force run agent x --cache = re") == ["refresh"]
 
 
 @pytest.mark.skipif(not shutil.which("fish"), reason="fish is not installed")
 class TestFish:
-    def test_completes_verbs_agents_and_options(self, project):
+    def test_completes_words_and_options(self, project):
         assert fish("claude-force run ag") == ["agent"]
         assert sorted(fish("claude-force run agent ")) == ["code-reviewer", "python-expert"]
         assert fish("claude-force run agent x --cache=re") == ["--cache=refresh"]
@@ -156,7 +156,7 @@ class TestFish:
     ],
     ids=["bash", "zsh"],
 )
-def test_the_key_completes_the_line_that_is_typed(project, shell, start):
+def test_tab_completes_typed_line(project, shell, start):
     if not shutil.which(shell[0]):
         pytest.skip(f"{shell[0]} is not installed")
     terminal = pexpect.spawn(shell[0], shell[1:], encoding="utf-8", timeout=90, dimensions=(24, 120))
@@ -176,7 +176,7 @@ def test_the_key_completes_the_line_that_is_typed(project, shell, start):
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_each_script_is_accepted_by_its_shell(project, capsys, shell):
+def test_shell_accepts_script(project, capsys, shell):
     if not shutil.which(shell):
         pytest.skip(f"{shell} is not installed")
     assert main(["completion", shell]) == 0

@@ -29,20 +29,20 @@ def test_three_runs_whose_figures_agree(figures):
     assert one_by_one["tokens"] == at_once["tokens"] < four["tokens"]
 
 
-def test_the_last_run_comes_from_the_cache_and_saves_what_the_one_before_it_cost(figures):
+def test_last_round_is_cached(figures):
     *fresh, again = figures["runs"]
     assert [run["cached"] for run in figures["runs"]] == [0, 0, 0, 4]
     assert (again["tokens"], again["cost_usd"]) == (0, 0)
     assert again["saved_usd"] == fresh[-1]["cost_usd"]
 
 
-def test_no_two_rows_of_the_demo_are_alike():
+def test_rows_differ():
     from claude_force.cli.demo import rows
 
     assert len(set(rows(100))) == 100
 
 
-def test_the_three_agents_answer_on_real_files(figures):
+def test_agents_answer_on_files(figures):
     assert [one["agent"] for one in figures["answers"]] == [
         "code-reviewer",
         "security-specialist",
@@ -51,21 +51,21 @@ def test_the_three_agents_answer_on_real_files(figures):
     assert all(one["output"] for one in figures["answers"])
 
 
-def test_for_people_it_says_that_nothing_is_paid(capsys):
+def test_says_nothing_is_paid(capsys):
     assert main(["demo", "--calls", "1"]) == 0
     out = capsys.readouterr().out
     assert "No key is used and nothing is paid" in out
     assert "3 one by one" in out
 
 
-def test_live_without_a_key_is_one_clear_message(capsys):
+def test_live_names_missing_key(capsys):
     assert main(["demo", "--live"]) != 0
     captured = capsys.readouterr()
     assert "ANTHROPIC_API_KEY" in captured.err
     assert "Traceback" not in captured.err
 
 
-def test_a_cost_that_is_not_known_for_one_call_is_not_known_for_all():
+def test_unknown_cost_makes_sum_unknown():
     from claude_force.cli.demo import Round
 
     results = (
@@ -79,7 +79,7 @@ def test_calls_below_one_are_refused(capsys):
     assert main(["demo", "--calls", "0"]) == 2
 
 
-def test_nothing_is_written_into_the_example_project(capsys):
+def test_leaves_example_unchanged(capsys):
     from claude_force.cli.demo import project
 
     before = set(project().rglob("*"))

@@ -58,7 +58,7 @@ def agent(project, name, text):
     (project / ".claude" / "agents" / f"{name}.md").write_text(text)
 
 
-def test_a_healthy_project_has_no_problem_and_no_warning(healthy, capsys):
+def test_healthy_project_is_ok(healthy, capsys):
     assert main(["doctor"]) == 0
     captured = capsys.readouterr()
     assert captured.out.endswith("0 problems, 0 warnings\n")
@@ -69,7 +69,7 @@ def test_a_healthy_project_has_no_problem_and_no_warning(healthy, capsys):
 
 class TestHome:
     @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
-    def test_that_takes_no_files_keeps_no_answers(self, checks, clean_environment):
+    def test_read_only_folder_is_a_problem(self, checks, clean_environment):
         clean_environment.chmod(0o500)
         try:
             state, text, advice = checks("--offline")[0]["cache"]
@@ -78,7 +78,7 @@ class TestHome:
         assert (state, text) == ("problem", "it can't be used: every answer is paid for")
         assert f"{clean_environment} can't be written" in advice
 
-    def test_that_may_not_be_looked_into_keeps_no_answers(self, checks, clean_environment, monkeypatch):
+    def test_closed_folder_is_a_problem(self, checks, clean_environment, monkeypatch):
         look = os.stat
 
         def closed(path, *given, **more):
@@ -91,7 +91,7 @@ class TestHome:
         monkeypatch.setattr(os, "access", lambda *_: False)
         assert checks("--offline")[0]["cache"][0] == "problem"
 
-    def test_that_has_a_file_in_the_place_of_its_folder_keeps_no_answers(self, checks, clean_environment):
+    def test_file_in_place_of_folder(self, checks, clean_environment):
         (clean_environment / ".claude").write_text("")
         assert checks("--offline")[0]["cache"][0] == "problem"
 
@@ -107,18 +107,18 @@ class TestHome:
 
 
 class TestEndpoint:
-    def test_is_asked_for_something_that_costs_nothing(self, checks, messages_server):
+    def test_probe_is_free(self, checks, messages_server):
         found, code = checks()
         assert code == 0
         assert found["endpoint"][0] == "ok"
         assert messages_server.base_url in found["endpoint"][1]
         assert [one.path for one in messages_server.requests] == ["/v1/messages/count_tokens"]
 
-    def test_is_asked_for_the_model_that_is_named(self, checks, messages_server):
+    def test_probes_given_model(self, checks, messages_server):
         checks("--model", "opus")
         assert messages_server.requests[0].body["model"] == "claude-opus-5-5"
 
-    def test_limits_are_read_from_a_real_answer_if_one_is_wanted(self, checks, another_server):
+    def test_send_reads_rate_limits(self, checks, another_server):
         server = another_server(rate_limit=RateLimit(50, 40_000))
         found, code = checks("--send")
         assert code == 0
@@ -126,50 +126,50 @@ class TestEndpoint:
         assert "50 requests" in found["limits"][1]
         assert "40,000 input tokens" in found["limits"][1]
 
-    def test_that_refuses_the_key_is_a_problem_with_its_mend(self, checks, another_server):
+    def test_refused_key_is_a_problem(self, checks, another_server):
         another_server(faults=[faults.status(401)])
         found, code = checks()
         assert code == 1
         assert found["endpoint"][0] == "problem"
         assert "Set ANTHROPIC_API_KEY" in found["endpoint"][2]
 
-    def test_where_nobody_listens_is_a_problem(self, checks, monkeypatch):
+    def test_closed_port_is_a_problem(self, checks, monkeypatch):
         monkeypatch.setenv("ANTHROPIC_BASE_URL", "http://127.0.0.1:9")
         found, code = checks()
         assert (found["endpoint"][0], code) == ("problem", 1)
         assert "ANTHROPIC_BASE_URL" in found["endpoint"][2]
 
-    def test_that_counts_no_tokens_is_a_warning_only(self, checks, another_server):
+    def test_missing_count_is_a_warning(self, checks, another_server):
         another_server(faults=[faults.status(404, message="no such path")])
         found, code = checks()
         assert (found["endpoint"][0], code) == ("warning", 0)
         assert "--send" in found["endpoint"][2]
 
-    def test_that_fails_to_count_tokens_and_answers_is_a_warning_only(self, checks, another_server):
+    def test_failed_count_is_a_warning(self, checks, another_server):
         another_server(faults=[faults.status(500, message="CountTokens processing error")])
         found, code = checks("--send")
         assert (found["endpoint"][0], found["request"][0], code) == ("warning", "ok", 0)
         assert "CountTokens processing error" in found["endpoint"][1]
 
-    def test_that_fails_to_count_and_to_answer_is_a_problem(self, checks, another_server):
+    def test_failed_request_is_a_problem(self, checks, another_server):
         another_server(faults=[faults.status(500), faults.status(500)])
         found, code = checks("--send")
         assert (found["endpoint"][0], found["request"][0], code) == ("problem", "problem", 1)
 
-    def test_is_not_asked_where_calls_to_it_are_blocked(self, checks, monkeypatch):
+    def test_blocked_endpoint_is_not_asked(self, checks, monkeypatch):
         monkeypatch.setenv("ANTHROPIC_BASE_URL", "https://paid.invalid")
         found, code = checks()
         assert (code, found["endpoint"][0]) == (0, "warning")
         assert "https://paid.invalid was not asked" in found["endpoint"][1]
 
-    def test_is_not_asked_without_credentials(self, checks, messages_server, monkeypatch):
+    def test_sends_nothing_without_key(self, checks, messages_server, monkeypatch):
         monkeypatch.delenv("ANTHROPIC_API_KEY")
         found, code = checks()
         assert (found["credentials"][0], code) == ("problem", 1)
         assert "endpoint" not in found
         assert messages_server.requests == []
 
-    def test_is_left_alone_offline_and_the_sdk_too(self, healthy, messages_server):
+    def test_offline_loads_no_sdk(self, healthy, messages_server):
         source = (
             "import sys\nfrom claude_force.cli.main import main\ncode = main(['doctor', '--offline'])\n"
             "heavy = {'anthropic', 'asyncio', 'aiohttp', 'pydantic', 'rich'}\n"
@@ -181,7 +181,7 @@ class TestEndpoint:
 
 
 class TestMachine:
-    def test_a_python_that_nobody_tried_is_a_warning(self, checks, monkeypatch):
+    def test_untested_python_is_a_warning(self, checks, monkeypatch):
         monkeypatch.setattr(sys, "version_info", (3, 99, 0, "final", 0))
         found, code = checks("--offline")
         assert (code, found["python"][0]) == (0, "warning")
@@ -213,7 +213,7 @@ class TestFiles:
             ("---\nname: code-reviewer\n---\nYou are.\n", "taken by", "Rename one."),
         ],
     )
-    def test_of_agents_are_named_with_fault_and_mend(self, checks, healthy, text, fault, mend):
+    def test_names_fault_and_advice(self, checks, healthy, text, fault, mend):
         agent(healthy, "wrong", text)
         found, code = checks("--offline")
         state, said, advice = found["agent"]
@@ -221,7 +221,7 @@ class TestFiles:
         assert "agents/wrong.md" in said
         assert fault in said
 
-    def test_that_load_in_spite_of_a_fault_are_a_warning(self, checks, healthy):
+    def test_loaded_with_fault_is_a_warning(self, checks, healthy):
         agent(healthy, "loose", "---\nname: loose\ndescription: Use: always\n---\nYou are loose.\n")
         found, code = checks("--offline")
         assert (found["agent"][0], code) == ("warning", 0)
@@ -233,27 +233,27 @@ class TestFiles:
         found, code = checks("--offline")
         assert (found["agent"][0], code) == ("warning", 0)
 
-    def test_a_broken_claude_json_is_a_problem_and_ends_nothing(self, checks, healthy):
+    def test_broken_claude_json_is_a_problem(self, checks, healthy):
         (healthy / ".claude" / "claude.json").write_text("{")
         found, code = checks("--offline")
         assert (found["project"][0], code) == ("problem", 1)
         assert "not valid JSON" in found["project"][1]
         assert found["cache"][0] == "ok"
 
-    def test_a_workflow_of_unknown_agents_is_a_problem(self, checks, healthy):
+    def test_unknown_agent_in_workflow(self, checks, healthy):
         (healthy / ".claude" / "claude.json").write_text('{"workflows": {"w": ["code-reviewer", "ghost"]}}')
         found, code = checks("--offline")
         assert (found["workflow"][0], code) == ("problem", 1)
         assert found["workflow"][1].startswith("w: step '2': Agent 'ghost' not found")
 
-    def test_a_retired_model_is_a_problem_that_names_its_successor(self, checks, healthy):
+    def test_retired_model_names_successor(self, checks, healthy):
         agent(healthy, "old", "---\nname: old\nmodel: claude-3-opus-20240229\n---\nYou are old.\n")
         found, code = checks("--offline")
         assert (found["model"][0], code) == ("problem", 1)
         assert "it is the model of old" in found["model"][1]
         assert "claude-opus-5-5" in found["model"][2]
 
-    def test_a_folder_without_agents_is_told_of_init(self, tmp_path_factory, monkeypatch, capsys):
+    def test_no_agents_suggests_init(self, tmp_path_factory, monkeypatch, capsys):
         monkeypatch.chdir(tmp_path_factory.mktemp("empty"))
         assert main(["doctor", "--offline"]) == 0
         assert "claude-force init" in capsys.readouterr().out
@@ -272,7 +272,7 @@ class TestCache:
         assert found["cache"][1].startswith("1 answer")
         assert "all 1 that were checked are valid" in found["signatures"][1]
 
-    def test_a_forged_entry_is_a_problem_and_stays_for_verify(self, checks, folder):
+    def test_forged_entry_is_a_problem(self, checks, folder):
         with closing(sqlite3.connect(str(folder / "answers-1.db"))) as db:
             (sealed,) = db.execute("SELECT sealed FROM answer").fetchone()
             db.execute("UPDATE answer SET sealed = ?", (sealed[:-1] + b"!",))
@@ -282,24 +282,24 @@ class TestCache:
             assert (found["signatures"][0], code) == ("problem", 1)
             assert "cache verify --remove" in found["signatures"][2]
 
-    def test_a_secret_that_others_can_read_is_a_problem(self, checks, folder):
+    def test_readable_secret_is_a_problem(self, checks, folder):
         (folder / "secret").chmod(0o644)
         found, code = checks("--offline")
         assert (found["cache"][0], code) == ("problem", 1)
         assert "chmod 600" in found["cache"][2]
 
-    def test_entries_of_another_secret_are_a_warning(self, checks, folder, monkeypatch):
+    def test_other_secret_is_a_warning(self, checks, folder, monkeypatch):
         monkeypatch.setenv("CLAUDE_CACHE_SECRET", "another secret of my own")
         found, code = checks("--offline")
         assert (found["signatures"][0], code) == ("warning", 0)
 
-    def test_none_is_made_where_there_is_none(self, checks, clean_environment):
+    def test_makes_no_cache(self, checks, clean_environment):
         found, _ = checks("--offline")
         assert "no answers yet" in found["cache"][1]
         assert not (clean_environment / ".claude").exists()
 
 
-def test_a_ledger_that_cannot_be_written_is_a_warning(checks, healthy):
+def test_unwritable_ledger_is_a_warning(checks, healthy):
     (healthy / ".claude" / "metrics").write_text("a file in the place of the folder")
     found, code = checks("--offline")
     assert (found["metrics"][0], code) == ("warning", 0)

@@ -22,7 +22,7 @@ def fields_of(capsys):
     return json.loads(capsys.readouterr().out)
 
 
-def test_makes_agents_that_load_and_says_what_to_do_next(folder, capsys):
+def test_makes_sample_agents(folder, capsys):
     assert main(["init"]) == 0
     out = capsys.readouterr().out
     assert f"made {folder / '.claude' / 'agents' / 'code-reviewer.md'}" in out
@@ -49,7 +49,7 @@ def test_a_second_time_changes_nothing(folder, capsys):
     assert everything_in(folder) == before
 
 
-def test_a_folder_made_for_claude_code_needs_nothing(folder, capsys):
+def test_claude_code_folder_needs_nothing(folder, capsys):
     agents = folder / ".claude" / "agents"
     agents.mkdir(parents=True)
     (agents / "mine.md").write_text("---\nname: mine\n---\nYou are mine.\n")
@@ -61,7 +61,7 @@ def test_a_folder_made_for_claude_code_needs_nothing(folder, capsys):
     assert everything_in(folder) == before
 
 
-def test_within_a_project_its_own_folder_is_found(folder, monkeypatch, capsys):
+def test_finds_project_from_below(folder, monkeypatch, capsys):
     main(["init"])
     (folder / "src").mkdir()
     monkeypatch.chdir(folder / "src")
@@ -71,7 +71,7 @@ def test_within_a_project_its_own_folder_is_found(folder, monkeypatch, capsys):
     assert list((folder / "src").iterdir()) == []
 
 
-def test_files_that_are_there_are_kept_as_they_are(folder, capsys):
+def test_keeps_existing_files(folder, capsys):
     claude = folder / ".claude"
     claude.mkdir()
     (claude / "claude.json").write_text('{"workflows": {}, "mine": true}')
@@ -84,7 +84,7 @@ def test_files_that_are_there_are_kept_as_they_are(folder, capsys):
     assert (claude / "settings.json").read_text() == "{}"
 
 
-def test_agents_of_the_user_do_not_make_a_project(folder, clean_environment, capsys):
+def test_user_agents_make_no_project(folder, clean_environment, capsys):
     own = clean_environment / ".claude" / "agents"
     own.mkdir(parents=True)
     (own / "everywhere.md").write_text("---\nname: everywhere\n---\nYou are there.\n")
@@ -103,7 +103,7 @@ def test_another_folder_can_be_named(folder, capsys):
     assert "nowhere is no folder" in capsys.readouterr().err
 
 
-def test_a_claude_json_that_is_broken_is_named_and_left(folder, capsys):
+def test_keeps_broken_claude_json(folder, capsys):
     (folder / ".claude").mkdir()
     (folder / ".claude" / "claude.json").write_text("{")
     assert main(["init"]) == 2
@@ -111,12 +111,12 @@ def test_a_claude_json_that_is_broken_is_named_and_left(folder, capsys):
     assert everything_in(folder) == {folder / ".claude" / "claude.json": b"{"}
 
 
-def test_a_place_that_cannot_be_written_is_one_line(folder, capsys):
+def test_names_unwritable_folder(folder, capsys):
     (folder / ".claude").write_text("a file")
     assert main(["init"]) == 2
     assert "can't be written" in capsys.readouterr().err
 
 
-def test_a_folder_that_can_not_be_looked_for_is_named(folder, capsys):
+def test_names_closed_folder(folder, capsys):
     assert main(["init", "x" * 300]) == 2
     assert "x can't be used: File name too long." in capsys.readouterr().err

@@ -75,14 +75,14 @@ class TestWithinAnImport:
 @pytest.mark.parametrize(
     "arguments", [("doctor",), ("run", "many", "t.jsonl", "-o", "o.jsonl")], ids=" ".join
 )
-def test_within_the_import_of_aiohttp_loses_nothing(project, arguments):
+def test_import_of_aiohttp(project, arguments):
     done, _ = interrupted_at("aiohttp", *arguments)
     assert done.returncode == 130
     assert "Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) <= 4
 
 
-def test_within_an_import_is_json_where_that_was_asked_for(project):
+def test_import_with_json(project):
     done, _ = interrupted_at("aiohttp", *ASK, "--json")
     assert done.returncode == 130
     assert done.stderr == ""
@@ -137,7 +137,7 @@ class TestWithinASlowImportAfterWhatIsCached:
             assert "2 rows: 1 succeeded, 0 failed, 1 missing" in errors
             assert len(server.requests) == 1
 
-    def test_run_workflow_shows_its_steps_and_how_it_goes_on(self, project):
+    def test_run_workflow_shows_steps(self, project):
         workflow = ("run", "workflow", "review", "--task", "x", "--json")
         with MessagesServer() as server:
             environment = {**os.environ, **server.environment()}
@@ -159,7 +159,7 @@ def until(is_so, seconds=30):
 
 
 @pytest.mark.parametrize("kind", ["agent", "workflow", "many"])
-def test_with_a_request_in_flight_ends_in_one_or_two_presses(project, kind):
+def test_request_in_flight(project, kind):
     given = {
         "agent": ASK,
         "workflow": ("run", "workflow", "review", "--task", "x"),

@@ -63,27 +63,27 @@ def check(value):
     ],
     ids=" ".join,
 )
-def test_what_has_an_older_name_has_the_one_name_too(used, arguments):
+def test_commands_add_unit_names(used, arguments):
     done = command(*arguments, "--json")
     assert done.returncode == 0, done.stderr
     check(json.loads(done.stdout))
 
 
-def test_a_row_of_results_has_the_one_name_too(used):
+def test_result_rows_add_unit_names(used):
     (line,) = (used / "results.jsonl").read_text().splitlines()
     row = json.loads(line)
     check(row)
     assert {"cost_usd", "cost_at_most_usd", "duration_seconds"} <= set(row)
 
 
-def test_a_workflows_file_has_the_one_name_too(used):
+def test_workflow_file_adds_unit_names(used):
     assert command("run", "workflow", "review", "--task", "x", "-o", "steps.json").returncode == 0
     fields = json.loads((used / "steps.json").read_text())
     check(fields)
     assert {"cost_usd", "saved_usd", "duration_seconds"} <= set(fields)
 
 
-def test_an_agent_of_such_a_name_is_no_figure():
+def test_agent_named_cost_is_no_cost():
     assert with_unit_names({"cost": {"executions": 1}, "saved": 0.5}) == {
         "cost": {"executions": 1},
         "saved": 0.5,

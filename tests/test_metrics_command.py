@@ -112,7 +112,7 @@ def columns(text):
 
 
 class TestPiped:
-    def test_the_summary_says_what_ran_and_what_is_not_known(self, ledger, capsys):
+    def test_summary_names_unknown(self, ledger, capsys):
         out = metrics(capsys, "summary").out
         shown = dict(re.split(r":\s+", line, maxsplit=1) for line in out.splitlines())
         assert shown["executions"] == "4 from 2026-10-31T10:00 to 2026-11-03T10:00 UTC".replace(
@@ -124,7 +124,7 @@ class TestPiped:
         assert shown["wall"].startswith("p50 1.50 s, p95 1 min 30 s")
         assert shown["attempts"] == "4, 1 retry"
 
-    def test_agents_are_in_columns_the_busiest_first(self, ledger, capsys):
+    def test_agents_busiest_first(self, ledger, capsys):
         heads, *rows = columns(metrics(capsys, "agents").out)
         assert heads == ["agent", "runs", "errors", "cached", "p50", "p95", "p99", "tokens", "cost", "saved"]
         assert {row[0]: row[1:4] for row in rows} == {
@@ -137,7 +137,7 @@ class TestPiped:
         rows = columns(metrics(capsys, "models").out)
         assert [row[:2] for row in rows] == [["model", "runs"], ["sonnet", "3"], ["local-model", "1"]]
 
-    def test_costs_by_agent_model_workflow_and_day(self, ledger, capsys):
+    def test_costs_by_four_groups(self, ledger, capsys):
         out = metrics(capsys, "costs").out
         assert out.startswith("$1.25 + 1 unknown spent, $0.7500 saved by cached answers")
         assert [line.split()[0] for line in out.splitlines() if line][1:] == [
@@ -154,7 +154,7 @@ class TestPiped:
         ledger.write_text(line_of(ENTRIES[0]), encoding="utf-8")
         assert metrics(capsys, "errors").out == "none in 1 execution\n"
 
-    def test_lines_that_could_not_be_read_are_counted_on_stderr(self, ledger, capsys):
+    def test_counts_unreadable_lines(self, ledger, capsys):
         assert "1 line of the ledger could not be read" in metrics(capsys, "summary").err
 
     @pytest.mark.parametrize("what", ["summary", "agents", "models", "costs", "errors"])
@@ -173,7 +173,7 @@ class TestPiped:
 
 
 class TestWindow:
-    def test_since_a_date_leaves_out_what_ended_before(self, ledger, capsys):
+    def test_since_a_date(self, ledger, capsys):
         found = json.loads(metrics(capsys, "summary", "--json", "--since", "2026-11-02T00:00Z").out)
         assert found["executions"] == 3
 
@@ -186,25 +186,25 @@ class TestWindow:
     @pytest.mark.parametrize(
         "wrong", [["--since", "yesterday"], ["--hours", "-1"], ["--hours", "1", "--since", "2d"]]
     )
-    def test_a_senseless_span_is_an_error_of_usage(self, ledger, wrong):
+    def test_refuses_invalid_time(self, ledger, wrong):
         assert main(["metrics", "summary", *wrong]) == 2
 
 
 class TestNoLedger:
     @pytest.mark.parametrize("what", ["summary", "agents", "models", "costs", "errors"])
-    def test_it_says_what_to_do_and_is_no_failure(self, folder, capsys, what):
+    def test_empty_ledger_says_what_to_do(self, folder, capsys, what):
         shown = metrics(capsys, what)
         assert shown.out == "" and f"no executions are recorded in {folder} yet" in shown.err
         assert "claude-force run agent" in shown.err
         assert not folder.exists()
 
-    def test_json_and_exports_are_empty_but_whole(self, folder, capsys):
+    def test_empty_ledger_json_is_valid(self, folder, capsys):
         assert json.loads(metrics(capsys, "summary", "--json").out)["executions"] == 0
         assert json.loads(metrics(capsys, "export").out) == []
         assert metrics(capsys, "export", "--format", "csv").out.startswith("timestamp,agent_name")
         assert "claude_force_skipped_lines 0" in metrics(capsys, "export", "--format", "prometheus").out
 
-    def test_of_full_files_alone_it_is_the_window_that_holds_nothing(self, ledger, capsys):
+    def test_rotated_files_count_as_ledger(self, ledger, capsys):
         ledger.rename(ledger.with_name("executions-000001.jsonl"))
         assert "leave out --hours" in metrics(capsys, "summary", "--since", "2026-12-01").err
 
@@ -219,7 +219,7 @@ class TestExport:
         rows = list(csv.DictReader(io.StringIO((tmp_path / "out.csv").read_text(encoding="utf-8"))))
         assert [row["agent_name"] for row in rows] == ["reviewer", "reviewer", "writer", "writer"]
 
-    def test_a_text_that_is_a_formula_to_a_spreadsheet_stays_a_text(self, folder, capsys):
+    def test_escapes_spreadsheet_formulas(self, folder, capsys):
         folder.mkdir()
         formulas = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "-1\r=2", "\uff1d1", "plain"]
         with (folder / "executions.jsonl").open("w", encoding="ascii") as file:
@@ -238,22 +238,22 @@ class TestExport:
         assert all(row["model"] == row["workflow_name"] == row["request_id"] for row in rows)
         assert {row["prompt_cache_saving"] for row in rows} == {"-0.5"}
 
-    def test_a_file_that_cannot_be_written_is_an_error_of_usage(self, ledger, capsys, tmp_path):
+    def test_names_unwritable_file(self, ledger, capsys, tmp_path):
         assert main(["metrics", "export", "-o", str(tmp_path / "no" / "folder")]) == 2
         assert "can't be written" in capsys.readouterr().err
 
-    def test_with_json_stdout_is_an_object_of_what_became_of_the_file(self, ledger, capsys, tmp_path):
+    def test_json_names_exported_file(self, ledger, capsys, tmp_path):
         target = str(tmp_path / "out.csv")
         found = json.loads(metrics(capsys, "export", "--format", "csv", "-o", target, "--json").out)
         assert found == {"success": True, "output": target, "executions": 4, "skipped_lines": 1}
 
     @pytest.mark.parametrize("format", ["csv", "prometheus"])
-    def test_what_is_no_json_does_not_go_to_stdout_with_json(self, ledger, capsys, format):
+    def test_json_excludes_csv_on_stdout(self, ledger, capsys, format):
         assert main(["metrics", "export", "--format", format, "--json"]) == 2
         assert "exclude each other" in json.loads(capsys.readouterr().out)["error"]
 
     @pytest.mark.parametrize("format", ["json", "csv", "prometheus"])
-    def test_half_a_character_in_a_foreign_line_ends_no_export(self, folder, capsys, tmp_path, format):
+    def test_lone_surrogate_is_exported(self, folder, capsys, tmp_path, format):
         folder.mkdir()
         line = json.dumps({"timestamp": DAY.format(1), "agent_name": "a\ud800"})
         (folder / "executions.jsonl").write_text(f"{line}\n", encoding="ascii")
@@ -262,7 +262,7 @@ class TestExport:
         # In the exposition a backslash is written twice.
         assert ("a\\\\ud800" if format == "prometheus" else "a\\ud800") in text
 
-    def test_it_writes_over_no_file_of_the_ledger(self, ledger, capsys, tmp_path):
+    def test_refuses_ledger_file(self, ledger, capsys, tmp_path):
         before = ledger.read_bytes()
         (tmp_path / "link").symlink_to(ledger)
         for target in (ledger, tmp_path / "link"):
@@ -271,7 +271,7 @@ class TestExport:
         assert "belongs to the ledger itself" in capsys.readouterr().err
         assert ledger.read_bytes() == before
 
-    def test_prometheus_gets_counters_and_summaries(self, ledger, capsys):
+    def test_prometheus_metrics(self, ledger, capsys):
         text = metrics(capsys, "export", "--format", "prometheus").out
         reviewer = 'agent="reviewer",model="sonnet"'
         assert set(text.splitlines()) >= {
@@ -289,7 +289,7 @@ class TestExport:
             "claude_force_skipped_lines 1",
         }
 
-    def test_every_line_for_prometheus_keeps_to_its_grammar(self, ledger, capsys):
+    def test_prometheus_grammar(self, ledger, capsys):
         odd = Entry(DAY.format(4), 'a "quoted" \\ name\nin two lines', model="ü")
         ledger.write_text(line_of(odd) + "\n" + line_of(ENTRIES[0]), encoding="utf-8")
         text = metrics(capsys, "export", "--format", "prometheus").out
@@ -302,7 +302,7 @@ class TestExport:
         families = re.findall(r"# TYPE (\S+)", text)
         assert len(families) == len(set(families))
 
-    def test_a_reader_who_leaves_early_is_no_error(self, ledger, tmp_path):
+    def test_closed_reader_is_no_error(self, ledger, tmp_path):
         ledger.write_text("".join(f"{line_of(ENTRIES[0])}\n" for _ in range(2000)), encoding="utf-8")
         process = subprocess.Popen(
             [sys.executable, "-m", "claude_force", "metrics", "export"],
@@ -334,7 +334,7 @@ class TestTerminal:
         assert "2026-11-01 to 2026-11-03, by day:" in out
         assert "executions:   ▅▅█" in out and "cost:         █▁▁" in out
 
-    def test_tables_have_bars_where_there_is_room(self, ledger, terminal):
+    def test_wide_tables_have_bars(self, ledger, terminal):
         assert "█" in terminal("agents")
         assert "█" in terminal("costs", width=100)
         assert "█" not in terminal("agents", width=80)
@@ -346,7 +346,7 @@ class TestTerminal:
 
 
 class TestAmounts:
-    def test_a_duration_that_nobody_measured_is_a_dash(self):
+    def test_missing_duration_is_a_dash(self):
         assert (cli_metrics.format_ms(None), cli_metrics.format_ms(1500.0)) == ("-", "1.50 s")
 
     @pytest.mark.parametrize(
@@ -359,13 +359,13 @@ class TestAmounts:
             (0.00012, 0, "$0.0001"),
         ],
     )
-    def test_a_sum_tells_what_is_unknown_in_it(self, known, unknown, shown):
+    def test_sum_names_unknown(self, known, unknown, shown):
         assert cli_metrics.format_sum(known, unknown) == shown
 
     def test_what_nobody_measured_is_unknown(self):
         assert cli_metrics.format_distribution({"mean": None}) == cli_metrics.format_rate(None) == "unknown"
 
-    def test_what_is_not_nothing_does_not_read_as_nothing(self):
+    def test_small_share_is_not_zero(self):
         assert [cli_metrics.format_share(share) for share in (None, 0.0, 0.0001, 0.5)] == [
             "unknown",
             "0.0 %",
@@ -374,7 +374,7 @@ class TestAmounts:
         ]
         assert cli_metrics.bars([0, 0.001, 100])[:2] == ["", "▏"]
 
-    def test_a_terminal_that_has_no_blocks_gets_letters(self, monkeypatch):
+    def test_ascii_terminal_gets_letters(self, monkeypatch):
         monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
         assert cli_metrics.sparkline([0, 1]) == "_@" and cli_metrics.bars([1]) == ["#" * 12]
 
@@ -383,7 +383,7 @@ class TestAmounts:
         assert cli_metrics.bars([0]) == [""]
 
 
-def test_it_starts_without_what_only_calls_need(ledger):
+def test_needs_no_sdk_or_asyncio(ledger):
     program = (
         "import sys; from claude_force.cli.main import main; code = main(['metrics', 'summary']); "
         "heavy = {'anthropic', 'asyncio', 'rich', 'pydantic', 'aiohttp', 'genai_prices'} & set(sys.modules); "

@@ -66,7 +66,7 @@ def started(*arguments, **options):
     )
 
 
-def test_a_program_that_calls_a_command_has_its_own_handlers_back(project, messages_server, mine):
+def test_restores_handlers(project, messages_server, mine):
     handlers = [signal.getsignal(number) for number in ALL]
     assert main(["run", "many", "tasks.jsonl", "-o", "out.jsonl"]) == 0
     assert [signal.getsignal(number) for number in ALL] == handlers
@@ -86,10 +86,10 @@ class TestCaught:
         assert await self.seen(signal.SIGINT, signal.SIGINT) == 2
         assert mine == []
 
-    async def test_tells_of_a_sigterm_that_comes_twice_once(self, mine, none_before):
+    async def test_merges_repeated_sigterm(self, mine, none_before):
         assert await self.seen(signal.SIGTERM, signal.SIGTERM) == 1
 
-    async def test_tells_of_a_sighup_as_of_a_sigterm(self, mine, none_before):
+    async def test_merges_repeated_sighup(self, mine, none_before):
         assert await self.seen(signal.SIGHUP, signal.SIGHUP) == 1
         assert mine == []
 
@@ -123,7 +123,7 @@ def twice(process):
         process.terminate()
 
 
-def test_a_sigterm_that_comes_twice_leaves_what_is_under_way_its_time(project, server):
+def test_repeated_sigterm_keeps_grace(project, server):
     process = started("run", "many", "tasks.jsonl", "-o", "out.jsonl")
     until(lambda: server.in_flight == 1)
     twice(process)
@@ -132,7 +132,7 @@ def test_a_sigterm_that_comes_twice_leaves_what_is_under_way_its_time(project, s
     assert "1 row: 1 succeeded" in said
 
 
-def test_a_closed_terminal_leaves_what_is_under_way_its_time(project, server):
+def test_sighup_keeps_grace(project, server):
     process = started("run", "many", "tasks.jsonl", "-o", "out.jsonl")
     until(lambda: server.in_flight == 1)
     process.send_signal(signal.SIGHUP)
@@ -141,7 +141,7 @@ def test_a_closed_terminal_leaves_what_is_under_way_its_time(project, server):
     assert is_done_with(project / "out.jsonl")
 
 
-def test_nohup_goes_on_when_the_terminal_is_closed(project, server):
+def test_nohup_ignores_sighup(project, server):
     process = started(
         *("run", "many", "tasks.jsonl", "-o", "out.jsonl"),
         preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
@@ -152,7 +152,7 @@ def test_nohup_goes_on_when_the_terminal_is_closed(project, server):
     assert process.returncode == 0, said
 
 
-def test_a_sigterm_that_comes_twice_ends_a_command_in_order(project, server):
+def test_repeated_sigterm_exits_130(project, server):
     process = started("run", "agent", "python-expert", "--task", "x")
     until(lambda: server.in_flight == 1)
     twice(process)
@@ -164,7 +164,7 @@ def test_a_sigterm_that_comes_twice_ends_a_command_in_order(project, server):
 
 
 @pytest.mark.parametrize("number", ALL)
-def test_a_signal_while_python_ends_shows_nothing_more(project, number):
+def test_signal_at_exit_is_silent(project, number):
     source = (
         "import threading, time\nfrom claude_force.cli.main import main\n"
         "import sys\nsys.argv = ['claude-force', '-q', 'list', 'agents']\ncode = main()\n"
@@ -216,7 +216,7 @@ class TestAReaderWhoHasStopped:
         assert process.returncode == 130
         assert error == ("" if options else "claude-force: error: interrupted\n")
 
-    def test_keeps_no_run_of_many_from_its_end(self, project, pipe, messages_server):
+    def test_does_not_block_run_many(self, project, pipe, messages_server):
         process = started("run", "many", "tasks.jsonl", "-o", "out.jsonl", "--json", stdout=pipe[1])
         until(lambda: is_done_with(project / "out.jsonl"))
         with contextlib.suppress(subprocess.TimeoutExpired):

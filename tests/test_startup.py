@@ -41,7 +41,7 @@ def plain(workplace, unmeasured):
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("run", "agent", "--help")], ids=" ".join)
-def test_help_needs_nothing_but_the_arguments_of_its_own_verb(plain, arguments):
+def test_help_imports_little(plain, arguments):
     found = imported(*arguments)
     assert not found & (ENGINE | LOOP | DISPLAY | REST | {"sqlite3", "logging", "dataclasses"})
     assert not {name for name in found if name.startswith("claude_force.agents")}
@@ -50,16 +50,16 @@ def test_help_needs_nothing_but_the_arguments_of_its_own_verb(plain, arguments):
 @pytest.mark.parametrize(
     "arguments", [("list", "agents"), ("info", "code-reviewer"), ("completion", "bash")], ids=" ".join
 )
-def test_what_reads_files_needs_no_engine(plain, arguments):
+def test_listing_needs_no_engine(plain, arguments):
     assert not imported(*arguments) & (ENGINE | LOOP | DISPLAY | REST | {"sqlite3"})
 
 
-def test_a_list_of_agents_reads_nothing_that_only_calls_need(plain):
+def test_list_agents_imports_little(plain):
     found = imported("list", "agents")
     assert not found & {"hashlib", "shlex", "claude_force.types", "claude_force.agents.call_builder"}
 
 
-def test_a_pattern_is_compiled_with_its_first_use():
+def test_pattern_compiles_on_first_use():
     found = pattern("(?P<letter>[ab])x")
     assert [one.group("letter") for one in found.finditer("ax bx")] == ["a", "b"]
     assert found.sub("", "ax-bx") == "-"
@@ -67,7 +67,7 @@ def test_a_pattern_is_compiled_with_its_first_use():
         pattern("(").search("")
 
 
-def test_a_kept_answer_needs_neither_sdk_nor_event_loop(plain, messages_server):
+def test_cached_answer_imports_little(plain, messages_server):
     assert command(*ASK).returncode == 0
     for more in ((), ("--json",)):
         found = imported(*ASK, *more)
@@ -77,15 +77,13 @@ def test_a_kept_answer_needs_neither_sdk_nor_event_loop(plain, messages_server):
     assert len(messages_server.requests) == 1
 
 
-def test_a_kept_answer_is_recorded_as_a_call_of_its_own(plain, messages_server, capsys):
+def test_cached_answer_is_recorded(plain, messages_server, capsys):
     assert command(*ASK).returncode == command(*ASK).returncode == 0
     lines = (plain / ".claude" / "metrics" / "executions.jsonl").read_text().splitlines()
     assert ['"cached":true' in line for line in lines] == [False, True]
 
 
-def test_a_cache_that_cannot_be_used_is_said_once_and_fails_nothing(
-    plain, clean_environment, messages_server
-):
+def test_broken_cache_warns_once(plain, clean_environment, messages_server):
     cache = clean_environment / ".claude" / "cache"
     cache.parent.mkdir(exist_ok=True)
     cache.write_text("a file in the place of the folder")

@@ -51,7 +51,7 @@ def redirected(redirection, *arguments):
     ids=" ".join,
 )
 @pytest.mark.parametrize("buffered", [True, False])
-def test_a_full_stdout_is_a_failure_that_is_named(project, arguments, buffered, monkeypatch):
+def test_names_full_stdout(project, arguments, buffered, monkeypatch):
     monkeypatch.setenv("PYTHONUNBUFFERED", "" if buffered else "1")
     done = redirected(f">{FULL}", *arguments)
     last = done.stderr.strip().splitlines()[-1]
@@ -61,7 +61,7 @@ def test_a_full_stdout_is_a_failure_that_is_named(project, arguments, buffered, 
 
 
 @needs_full
-def test_an_answer_for_which_stdout_had_no_room_is_paid_for_once(project, messages_server):
+def test_full_stdout_pays_once(project, messages_server):
     redirected(f">{FULL}", *ASK)
     assert redirected("", *ASK).returncode == 0
     assert len(messages_server.requests) == 1
@@ -69,7 +69,7 @@ def test_an_answer_for_which_stdout_had_no_room_is_paid_for_once(project, messag
 
 @needs_shell
 @pytest.mark.parametrize("redirection", ["2>&-", pytest.param(f"2>{FULL}", marks=needs_full)])
-def test_a_stderr_that_takes_nothing_changes_no_answer_and_no_exit_code(project, redirection):
+def test_unwritable_stderr_is_ignored(project, redirection):
     done = redirected(redirection, *ASK, "--json")
     assert (done.returncode, json.loads(done.stdout)["success"]) == (0, True)
     assert redirected(redirection, "info", "nobody").returncode == 2
@@ -77,14 +77,14 @@ def test_a_stderr_that_takes_nothing_changes_no_answer_and_no_exit_code(project,
 
 @needs_shell
 @pytest.mark.parametrize("arguments", [("list", "agents"), ("--help",), (*ASK, "--json")], ids=" ".join)
-def test_a_stdout_that_is_closed_ends_no_command(project, arguments):
+def test_closed_stdout_is_ignored(project, arguments):
     done = redirected(">&-", *arguments)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
 
 
 @needs_shell
-def test_no_file_takes_the_place_of_a_closed_stream(project):
+def test_reserves_closed_descriptors(project):
     source = (
         "import os, sys\nfrom claude_force.cli.main import main\nmain(['list', 'agents'])\n"
         "print(min(os.open(os.devnull, os.O_RDONLY) for _ in range(3)), file=open('first', 'w'))"

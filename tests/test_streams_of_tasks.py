@@ -44,7 +44,7 @@ def rows_of(text):
 
 
 class TestStandardStreams:
-    def test_tasks_from_stdin_and_rows_to_stdout(self, project, server):
+    def test_stdin_to_stdout(self, project, server):
         done = piped(tasks(20), "-", "-o", "-")
         assert done.returncode == 0
         found = rows_of(done.stdout)

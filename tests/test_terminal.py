@@ -74,7 +74,7 @@ ASK = ("run", "agent", "python-expert", "--task", "x")
 
 
 class TestAnswer:
-    def test_appears_while_it_is_written_and_its_figures_under_it(self, another_server):
+    def test_streams_with_figures_below(self, another_server):
         server = another_server(answer=lambda body: LONG, tokens_per_second=400)
         terminal = Terminal(*ASK)
         terminal.wait_for("word0")
@@ -94,7 +94,7 @@ class TestAnswer:
         assert "from the cache" in terminal.text
         assert len(messages_server.requests) == 1
 
-    def test_that_breaks_off_is_said_to_begin_anew(self, another_server):
+    def test_retry_begins_anew(self, another_server):
         another_server(answer=lambda body: LONG, faults=[faults.truncated_stream(after_events=20)])
         terminal = Terminal(*ASK)
         assert terminal.end() == 0
@@ -108,31 +108,31 @@ class TestAnswer:
         assert whole.startswith("claude-force: warning: attempt 1")
         assert terminal.text.count(" failed: ") == 1
 
-    def test_that_breaks_off_for_good_leaves_what_was_written_and_the_error(self, another_server):
+    def test_failure_keeps_partial_text(self, another_server):
         another_server(answer=lambda body: LONG, faults=[faults.truncated_stream(after_events=20)])
         terminal = Terminal(*ASK, "--max-retries", "1")
         assert terminal.end() == 1
         assert re.search(r"word0 .*\nclaude-force: error: ", terminal.text, re.DOTALL)
 
-    def test_does_not_reach_the_terminal_with_what_a_terminal_obeys(self, another_server):
+    def test_strips_control_characters(self, another_server):
         another_server(answer=lambda body: "safe\x1b[2J\x1b]0;title\x07 and\x9b31m sound")
         terminal = Terminal(*ASK, TERM="dumb")
         assert terminal.end() == 0
         assert "safe[2J]0;title and31m sound" in terminal.seen
 
-    def test_in_one_piece_if_it_is_not_to_be_streamed(self, workplace, messages_server):
+    def test_no_stream(self, workplace, messages_server):
         terminal = Terminal(*ASK, "--no-stream")
         assert terminal.end() == 0
         assert terminal.text.count("This is the report of") == 1
         assert messages_server.requests[0].body["stream"] is False
 
-    def test_alone_if_the_rest_is_to_be_quiet(self, workplace):
+    def test_quiet_shows_answer_alone(self, workplace):
         terminal = Terminal(*ASK, "--quiet")
         assert terminal.end() == 0
         assert terminal.seen.startswith("This is the report of")
         assert "claude-force:" not in terminal.text
 
-    def test_stays_where_it_is_broken_off_by_ctrl_c(self, another_server):
+    def test_ctrl_c_keeps_partial_text(self, another_server):
         server = another_server(answer=lambda body: LONG, tokens_per_second=100)
         terminal = Terminal(*ASK)
         terminal.wait_for("word9 ")
@@ -145,14 +145,14 @@ class TestAnswer:
 
 
 class TestManyTasks:
-    def test_show_how_far_they_are_and_the_end_stays(self, another_server, tasks):
+    def test_shows_progress(self, another_server, tasks):
         another_server(time_to_first_token=0.4)
         terminal = Terminal("run", "many", tasks(30), "-o", "out.jsonl", "--max-concurrent", "10")
         terminal.wait_for("of 30 rows done")
         assert terminal.end() == 0
         assert "30 rows: 30 succeeded, 0 failed, 0 missing; 30 run now" in terminal.text
 
-    def test_are_stopped_by_ctrl_c_and_go_on_with_the_same_command(self, another_server, tasks, workplace):
+    def test_ctrl_c_and_resume(self, another_server, tasks, workplace):
         server = another_server(time_to_first_token=0.3)
         command = ("run", "many", tasks(40), "-o", "out.jsonl", "--max-concurrent", "4")
         terminal = Terminal(*command)
@@ -168,7 +168,7 @@ class TestManyTasks:
         assert len(server.requests) - sent <= 40 - len(kept)
         assert "40 rows: 40 succeeded" in again.text
 
-    def test_say_nothing_on_the_way_if_they_are_to_be_quiet(self, workplace, tasks):
+    def test_quiet_shows_nothing(self, workplace, tasks):
         terminal = Terminal("run", "many", tasks(5), "-o", "out.jsonl", "--quiet")
         assert terminal.end() == 0
         assert terminal.seen == ""
@@ -180,7 +180,7 @@ class TestNarrowWindow:
     def widths(self, terminal):
         return [len(line) for line in ESCAPE.sub("\n", terminal.seen).splitlines()]
 
-    def test_a_table_that_does_not_fit_is_a_list_in_which_nothing_is_cut_off(self, workplace):
+    def test_narrow_table_is_a_list(self, workplace):
         terminal = Terminal("list", "agents", columns=self.COLUMNS)
         assert terminal.end() == 0
         assert max(self.widths(terminal)) <= self.COLUMNS
@@ -197,7 +197,7 @@ class TestNarrowWindow:
         assert (f"agents/{name}.md" in terminal.text) == has_file
 
     @pytest.mark.parametrize("columns", [30, 120])
-    def test_a_name_in_a_table_gives_the_terminal_no_order(self, workplace, columns):
+    def test_table_strips_control_characters(self, workplace, columns):
         metrics = workplace / ".claude" / "metrics"
         metrics.mkdir()
         line = {"timestamp": "2026-11-25T08:00:00Z", "agent_name": "a", "model": "m\x1b[2J\x1b]0;title\x07"}
@@ -224,13 +224,13 @@ class TestNarrowWindow:
 
 class TestNoColour:
     @pytest.mark.parametrize("arguments", [("list", "agents"), ASK], ids=" ".join)
-    def test_if_the_environment_asks_for_none(self, workplace, arguments):
+    def test_no_color_variable(self, workplace, arguments):
         terminal = Terminal(*arguments, NO_COLOR="1")
         assert terminal.end() in (0, 1)
         assert not COLOUR.search(terminal.seen)
 
     @pytest.mark.parametrize("arguments", [("list", "agents"), ASK], ids=" ".join)
-    def test_and_nothing_that_moves_on_a_terminal_that_can_do_neither(self, workplace, arguments):
+    def test_dumb_terminal(self, workplace, arguments):
         terminal = Terminal(*arguments, TERM="dumb")
         assert terminal.end() in (0, 1)
         assert "\x1b" not in terminal.seen
@@ -244,12 +244,12 @@ class TestNoColour:
 
 @pytest.mark.skipif(not shutil.which("sh"), reason="there is no shell")
 class TestPipes:
-    def test_json_can_be_read_by_the_next_command(self, workplace):
+    def test_json_is_parsable(self, workplace):
         program = f"'{sys.executable}' -m claude_force {' '.join(ASK)} --json"
         terminal = Terminal(shell=f"{program} | '{sys.executable}' -m json.tool | grep '\"success\": true'")
         assert terminal.end() == 0
 
-    def test_a_pipe_gets_the_answer_alone_and_the_terminal_the_figures(self, workplace):
+    def test_terminal_gets_figures_of_pipe(self, workplace):
         program = f"'{sys.executable}' -m claude_force {' '.join(ASK)}"
         terminal = Terminal(shell=f"{program} > answer; echo; cat answer | wc -l")
         assert terminal.end() == 0
@@ -258,7 +258,7 @@ class TestPipes:
         assert (workplace / "answer").read_text().startswith("This is the report of")
         assert "\x1b" not in (workplace / "answer").read_text()
 
-    def test_a_reader_that_has_enough_ends_the_command_quietly(self, another_server):
+    def test_head_ends_quietly(self, another_server):
         another_server(answer=lambda body: LONG * 50)
         terminal = Terminal(shell=f"'{sys.executable}' -m claude_force {' '.join(ASK)} -q | head -c 5")
         assert terminal.end() == 0

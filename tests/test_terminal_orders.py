@@ -76,7 +76,7 @@ def hostile(workplace):
         ["__complete", "run", "agent", ""],
     ],
 )
-def test_nothing_that_a_project_or_an_argument_says_is_an_order(hostile, capsys, words):
+def test_project_sends_no_control_chars(hostile, capsys, words):
     main(words)
     said = capsys.readouterr()
     assert said.out or said.err
@@ -93,7 +93,7 @@ def test_nor_what_a_server_says(workplace, another_server, capsys, words):
     assert not FORBIDDEN.search(said.err)
 
 
-def test_a_model_that_the_ledger_names_is_shown_without(workplace, capsys):
+def test_ledger_sends_no_control_chars(workplace, capsys):
     folder = workplace / ".claude" / "metrics"
     folder.mkdir()
     line = {"timestamp": "2026-11-25T08:30:00+00:00", "agent_name": f"a{ORDERS}", "model": f"m{ORDERS}"}
@@ -115,7 +115,7 @@ def test_a_piped_answer_stays_as_it_is(workplace, another_server, capsys):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are POSIX's")
 @pytest.mark.parametrize("words", [["list", "workflows"], ["run", "workflow", NAME, "--task", "x"]])
-def test_on_a_terminal_only_the_commands_own_orders_arrive(hostile, words):
+def test_terminal_gets_own_codes_only(hostile, words):
     from test_terminal import ESCAPE, Terminal
 
     terminal = Terminal(*words)
@@ -126,7 +126,7 @@ def test_on_a_terminal_only_the_commands_own_orders_arrive(hostile, words):
     assert not FORBIDDEN.search(text)
 
 
-def test_completion_offers_no_name_that_a_shell_would_obey(workplace, capsys):
+def test_completion_skips_unsafe_names(workplace, capsys):
     path = workplace / ".claude" / "claude.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     config["workflows"].update({"$(touch PWNED)": ["python-expert"], "a;b": ["python-expert"], "`c`": []})

@@ -22,7 +22,7 @@ FLAGS = {flag for one in OPTIONS.values() for flag in one.flags}
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 class TestAdvice:
-    def test_shell_is_told_options_that_exist(self, kind):
+    def test_advice_names_real_options(self, kind):
         text = kind("It failed").for_shell()
         assert not ARGUMENTS.search(text)
         assert set(re.findall(r"--[a-z][\w-]+", text)) <= FLAGS
@@ -30,7 +30,7 @@ class TestAdvice:
     def test_python_is_told_no_options(self, kind):
         assert "--" not in str(kind("It failed"))
 
-    def test_both_survive_the_ways_that_errors_travel(self, kind):
+    def test_both_survive_serialization(self, kind):
         error = kind("It failed", request_id="req_1")
         ways = [pickle.loads(pickle.dumps(error)), copy.deepcopy(error)]
         ways.append(error_from(json.loads(json.dumps(error_fields(error))), errors.CallError))
@@ -54,14 +54,14 @@ def project(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("command", "arguments", "shell", "python"), WRONG, ids=[one[2] for one in WRONG])
-def test_wrong_limits_are_named_as_they_were_given(project, capsys, command, arguments, shell, python):
+def test_wrong_limits_name_their_option(project, capsys, command, arguments, shell, python):
     assert main(command) == 2
     assert f"error: {shell}; it must be" in capsys.readouterr().err
     with pytest.raises(errors.InvalidOptionError, match=f"^{python}; it must be"):
         AgentOrchestrator(**arguments)
 
 
-def test_unknown_price_is_answered_with_the_way_to_give_one(project, messages_server, capsys):
+def test_unknown_price_names_option(project, messages_server, capsys):
     assert main([*ASK, "--model", "mine", "--budget", "1"]) == 2
     text = capsys.readouterr().err
     assert "Give --price mine=INPUT,OUTPUT" in text
@@ -73,7 +73,7 @@ def test_unknown_price_is_answered_with_the_way_to_give_one(project, messages_se
     assert "--price" not in str(raised.value)
 
 
-def test_every_output_of_the_command_speaks_to_the_shell(project, monkeypatch, capsys, tmp_path):
+def test_outputs_name_options(project, monkeypatch, capsys, tmp_path):
     plan = [faults.status(429, message="slow down")] * 40
     (tmp_path / "t.jsonl").write_text('{"agent": "python-expert", "task": "a"}\n')
     with MessagesServer(faults=plan) as server:
