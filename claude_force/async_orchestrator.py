@@ -43,7 +43,7 @@ from .limits.call_context import DEFAULT_CONTEXT, CallContext, CallListener
 from .limits.run_gate import RunGate
 from .options import Configurable, Options, takes
 from .performance_tracker import PerformanceTracker
-from .types import AgentResult, AsyncAgentResult, Call, Observer
+from .types import AgentResult, AsyncAgentResult, Call, Observer, fast_replace
 from .workflow import OnStep, Workflow, WorkflowResult
 from .workflow.checkpoints import RunRecord
 from .workflow.execution import WorkflowExecutor
@@ -448,7 +448,7 @@ def _row_runner(
         call_id = f"{run_id}:{row_id(index)}" if run_id else None
         try:
             gate.check()
-            row = replace(context, listener=listener, call_id=call_id)
+            row = fast_replace(context, listener=listener, call_id=call_id)
             result = await calls.execute(row, agent_name, task, **options)
         except CallError as error:
             return failed(CallLabels(agent_name), error, None, 0.0)

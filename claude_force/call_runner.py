@@ -23,7 +23,7 @@ from .limits.budget import Budget, Prices, price_lookup
 from .limits.call_context import DEFAULT_CONTEXT, CallContext, Session
 from .options import Options, check_call_options
 from .performance_tracker import PerformanceTracker
-from .types import AgentResult, Call, CallCompleted, Clock, Reply
+from .types import AgentResult, Call, CallCompleted, Clock, Reply, fast_replace
 
 # How long `close` waits for calls that it can't end itself: those that workers make.
 _CLOSE_SECONDS = 2.0
@@ -126,7 +126,7 @@ class CallRunner:
         settings, session = self._settings(), context.session or self.session
         options = settings.options
         builder = ResultBuilder(call, labels, self.clock, context.call_cost)
-        context = replace(
+        context = fast_replace(
             context,
             call_cost=builder.call_cost,
             session=session,

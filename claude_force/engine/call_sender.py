@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from itertools import count
-from typing import AsyncContextManager, Callable, Optional, Set
+from typing import AsyncContextManager, Optional, Set
 
 import anyio
 import anyio.to_thread
@@ -124,7 +124,7 @@ class CallSender:
             await self._await_retries(call, context)
         is_started = False
         try:
-            reservation = self._reserve(call, context, worst, partial(pricing.spent, record, worst), record)
+            reservation = self._reserve(call, context, pricing, worst, record)
             async with self._primer.turn(call, context, record), reservation:
                 for tries in count(1):
                     try:
@@ -155,15 +155,18 @@ class CallSender:
         self,
         call: Call,
         context: CallContext,
+        pricing: CallPricing,
         worst: float,
-        spent: Callable[[], float],
         record: AttemptRecord,
     ) -> AsyncContextManager[None]:
         """Returns a context that holds `worst` USD of all budgets until the attempt has ended."""
+        if context.shared_limits is None and not context.budgets:
+            return NO_WAIT
+        spent = partial(pricing.spent, record, worst)
         if context.shared_limits is not None:
             token_cost = self._token_estimator.estimate(call)
             return context.shared_limits.slot(call, token_cost, worst, record, spent)
-        return self.admission.reserve(context.budgets, worst, spent) if context.budgets else NO_WAIT
+        return self.admission.reserve(context.budgets, worst, spent)
 
     def _check_reachability(self) -> None:
         # Not earlier: by the time that an attempt gets its slot, those before it may have failed.

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Optional, Tuple
 
 from ..errors import CallError
 from ..transport.protocol import AttemptRecord
-from ..types import Attempt, Call, Reply, Usage
+from ..types import Attempt, Call, Reply, Usage, fast_replace
 from .budget import Price, require_worst_cost, worst_cost
 
 
@@ -100,7 +99,7 @@ class CallCost:
         if self.is_empty:
             return reply
         wasted = reply.wasted_cost
-        return replace(
+        return fast_replace(
             reply,
             attempts=reply.attempts + len(self.timeline),
             wasted_cost=None if wasted is None or self.wasted is None else wasted + self.wasted,
@@ -151,7 +150,7 @@ class CallPricing:
         if usage.prompt_tokens != usage.input_tokens:
             uncached = self._cost(_without_cache(usage), reply.model)
             saving = None if cost is None or uncached is None else uncached - cost
-        return replace(
+        return fast_replace(
             reply,
             attempts=len(call_cost.timeline),
             cost=cost,
@@ -168,7 +167,7 @@ class CallPricing:
 
 def _without_cache(usage: Usage) -> Usage:
     """The same usage had the prompt cache not been used."""
-    return replace(
+    return fast_replace(
         usage,
         input_tokens=usage.prompt_tokens,
         cache_creation_input_tokens=0,
