@@ -33,7 +33,7 @@ def project(tmp_path):
 
 
 class TestOneCall:
-    async def test_sends_definition_and_contract_as_system_and_the_task_untouched(self, project):
+    async def test_sends_system_and_task(self, project):
         task = "  Explain <b>decorators</b>\r\n\u2028 & 'quotes' \\ \U0001f40d\n"
         async with fleet(project) as (orchestrator, server):
             await orchestrator.execute_agent("python-expert", task)
@@ -45,7 +45,7 @@ class TestOneCall:
         assert body["system"][-1]["cache_control"] == {"type": "ephemeral"}
         assert body["messages"] == [{"role": "user", "content": task}]
 
-    async def test_returns_answer_tokens_cost_and_everything_in_metadata(self, project):
+    async def test_result_has_all_figures(self, project):
         async with fleet(project) as (orchestrator, _):
             result = await orchestrator.execute_agent(
                 "python-expert", "Explain lists", workflow_name="w", workflow_position=3
@@ -72,7 +72,7 @@ class TestOneCall:
         assert (result.metadata["workflow_name"], result.metadata["workflow_position"]) == ("w", 3)
         assert json.loads(json.dumps(result.to_dict()))["output"] == result.output
 
-    async def test_plain_and_streamed_answers_are_the_same(self, project):
+    async def test_plain_and_streamed_are_equal(self, project):
         async with fleet(project) as (orchestrator, _):
             streamed = await orchestrator.execute_agent("python-expert", "Explain lists")
             orchestrator.stream = False
@@ -83,56 +83,54 @@ class TestOneCall:
             streamed.stop_reason,
         )
 
-    async def test_a_plain_answer_may_be_as_long_as_a_model_can_give(self, project):
+    async def test_plain_answer_may_be_long(self, project):
         async with fleet(project, stream=False) as (orchestrator, _):
             assert (await orchestrator.execute_agent("python-expert", "x", max_tokens=64_000)).success
 
-    async def test_an_answer_cut_by_max_tokens_says_so(self, project):
+    async def test_marks_truncated_answer(self, project):
         async with fleet(project) as (orchestrator, _):
             result = await orchestrator.execute_agent("python-expert", "Explain lists", max_tokens=3)
         assert (result.success, result.truncated, result.stop_reason) == (True, True, "max_tokens")
 
-    async def test_the_model_of_the_call_wins_over_the_agents(self, project):
+    async def test_model_of_call_wins(self, project):
         async with fleet(project) as (orchestrator, server):
             await orchestrator.execute_agent("code-reviewer", "x")
             await orchestrator.execute_agent("code-reviewer", "x", model="claude-opus-5-5")
         assert [one.body["model"] for one in server.requests] == ["claude-haiku-5-5", "claude-opus-5-5"]
 
-    async def test_an_edited_definition_is_seen_by_the_next_call(self, project):
+    async def test_edits_take_effect(self, project):
         async with fleet(project) as (orchestrator, server):
             await orchestrator.execute_agent("python-expert", "x")
             (project.parent / "python.md").write_text("You are someone else.", encoding="utf-8")
             await orchestrator.execute_agent("python-expert", "x")
         assert server.requests[1].body["system"][0]["text"] == "You are someone else."
 
-    async def test_an_unknown_model_has_no_price(self, project):
+    async def test_unknown_model_has_no_price(self, project):
         async with fleet(project) as (orchestrator, _):
             result = await orchestrator.execute_agent("python-expert", "x", model="gemma3-270m")
         assert result.cost is None
         assert result.metadata["estimated_cost"] is None
 
-    async def test_extra_options_of_the_api_are_sent(self, project):
+    async def test_sends_api_options(self, project):
         async with fleet(project) as (orchestrator, server):
             await orchestrator.execute_agent("python-expert", "x", stop_sequences=["END"])
         assert server.requests[0].body["stop_sequences"] == ["END"]
 
-    async def test_an_option_that_the_sdk_does_not_take_is_refused_before_anything_is_sent(self, project):
+    async def test_refuses_option_of_no_api(self, project):
         async with fleet(project) as (orchestrator, server):
             with pytest.raises(InvalidOptionError, match="no_such_option"):
                 await orchestrator.execute_agent("python-expert", "x", no_such_option=1)
         assert server.requests == []
 
     @pytest.mark.parametrize("option", [{"system": "Be rude."}, {"messages": []}, {"stream": False}])
-    async def test_an_option_that_would_be_overwritten_is_refused_before_anything_is_sent(
-        self, project, option
-    ):
+    async def test_refuses_fixed_fields(self, project, option):
         async with fleet(project) as (orchestrator, server):
             with pytest.raises(InvalidOptionError, match=f"'{next(iter(option))}' can't be set"):
                 await orchestrator.execute_agent("python-expert", "x", **option)
         assert server.requests == []
 
     @pytest.mark.parametrize("name", ["half \ud800", float("nan"), {"deep": [float("inf")]}])
-    async def test_an_option_that_json_can_not_hold_is_refused_before_anything_is_sent(self, project, name):
+    async def test_refuses_non_json_option(self, project, name):
         async with fleet(project) as (orchestrator, server):
             for _ in range(2):
                 with pytest.raises(InvalidOptionError, match="'metadata' can't be written as JSON"):
@@ -144,7 +142,7 @@ class TestOneCall:
             assert len(server.requests) == 1
 
     @pytest.mark.parametrize("option", ["temperature", "top_p", "top_k"])
-    async def test_sends_sampling_fields_under_the_version_that_takes_them(self, project, option):
+    async def test_version_for_sampling(self, project, option):
         async with fleet(project) as (orchestrator, server):
             for number, options in enumerate([{}, {option: 1}, {}, {option: 1}]):
                 assert (await orchestrator.execute_agent("python-expert", f"{number}", **options)).success
@@ -152,14 +150,14 @@ class TestOneCall:
         assert versions == ["2026-10-21", "2023-06-01"] * 2
         assert [one.body.get(option) for one in server.requests] == [None, 1] * 2
 
-    async def test_names_the_version_that_the_user_names(self, project, monkeypatch):
+    async def test_version_of_the_user(self, project, monkeypatch):
         monkeypatch.setenv("ANTHROPIC_CUSTOM_HEADERS", "anthropic-version: 2025-01-01")
         async with fleet(project) as (orchestrator, server):
             for options in ({}, {"temperature": 0.5}):
                 await orchestrator.execute_agent("python-expert", "x", **options)
         assert [one.headers["anthropic-version"] for one in server.requests] == ["2025-01-01"] * 2
 
-    async def test_an_unknown_option_is_refused_before_anything_is_sent(self, project):
+    async def test_refuses_unknown_option(self, project):
         async with fleet(project) as (orchestrator, server):
             with pytest.raises(InvalidOptionError, match="temprature"):
                 await orchestrator.execute_agent("python-expert", "x", temprature=0.2)
@@ -170,36 +168,36 @@ class TestBadInput:
     @pytest.mark.parametrize(
         "name", ["../../etc/passwd", "agent; rm -rf /", "agent' OR '1'='1", "", "python-expert\n", None]
     )
-    async def test_a_name_that_breaks_the_rule_is_refused(self, project, name):
+    async def test_refuses_bad_name(self, project, name):
         async with fleet(project) as (orchestrator, server):
             with pytest.raises(InvalidAgentNameError, match="^Invalid agent name"):
                 await orchestrator.execute_agent(name, "x")
         assert server.requests == []
 
-    async def test_a_task_of_100001_characters_is_refused(self, project):
+    async def test_refuses_100001_characters(self, project):
         async with fleet(project) as (orchestrator, server):
             with pytest.raises(ValueError, match="^Task too large"):
                 await orchestrator.execute_agent("python-expert", "x" * 100_001)
         assert server.requests == []
 
-    async def test_a_task_of_100000_characters_is_sent(self, project):
+    async def test_sends_100000_characters(self, project):
         async with fleet(project) as (orchestrator, _):
             assert (await orchestrator.execute_agent("python-expert", "x" * 100_000)).success
 
     @pytest.mark.parametrize("task", ["", None, 7])
-    async def test_an_empty_task_is_refused(self, project, task):
+    async def test_refuses_empty_task(self, project, task):
         async with fleet(project) as (orchestrator, server):
             with pytest.raises(InvalidTaskError):
                 await orchestrator.execute_agent("python-expert", task)
         assert server.requests == []
 
-    async def test_an_unknown_agent_is_refused_with_the_nearest_names(self, project):
+    async def test_unknown_agent_has_nearest_names(self, project):
         async with fleet(project) as (orchestrator, server):
             with pytest.raises(AgentNotFoundError, match=r"^Agent 'python-exprt' not found.*python-expert"):
                 await orchestrator.execute_agent("python-exprt", "x")
         assert server.requests == []
 
-    async def test_an_agent_file_that_links_outside_is_refused(self, project, tmp_path_factory):
+    async def test_refuses_link_outside(self, project, tmp_path_factory):
         outside = tmp_path_factory.mktemp("outside") / "secret.md"
         outside.write_text("secret", encoding="utf-8")
         (project.parent / "python.md").unlink()
@@ -220,12 +218,12 @@ class TestBadInput:
             {"deadline_seconds": 0},
         ],
     )
-    def test_limits_that_make_no_sense_are_refused_by_name(self, project, limits):
+    def test_refuses_senseless_limits(self, project, limits):
         with pytest.raises(InvalidOptionError, match=next(iter(limits))):
             AsyncAgentOrchestrator(project, **limits)
 
     @pytest.mark.parametrize("max_tokens", [0, -5, 1.5, "10", True])
-    async def test_max_tokens_is_a_whole_number_from_1(self, project, max_tokens):
+    async def test_refuses_bad_max_tokens(self, project, max_tokens):
         async with fleet(project) as (orchestrator, server):
             with pytest.raises(InvalidOptionError, match="max_tokens"):
                 await orchestrator.execute_agent("python-expert", "x", max_tokens=max_tokens)
@@ -233,7 +231,7 @@ class TestBadInput:
 
 
 class TestBulk:
-    async def test_results_come_in_the_order_of_the_tasks(self, project):
+    async def test_results_are_in_order(self, project):
         tasks = [("python-expert", f"Explain item {number}") for number in range(30)]
         async with fleet(project, {"answer": lambda body: body["messages"][0]["content"]}) as (
             orchestrator,
@@ -257,12 +255,12 @@ class TestBulk:
         assert all(isinstance(result.error, InputError) for result in results[1:])
         assert len(server.requests) == 1
 
-    async def test_at_most_max_concurrent_attempts_are_on_the_wire(self, project):
+    async def test_keeps_max_concurrent(self, project):
         async with fleet(project, {"time_to_first_token": 0.02}, max_concurrent=3) as (orchestrator, server):
             await orchestrator.execute_multiple([("python-expert", f"x {number}") for number in range(12)])
         assert server.max_in_flight == 3
 
-    async def test_a_call_that_waits_for_its_next_attempt_holds_no_slot(self, project):
+    async def test_backoff_holds_no_slot(self, project):
         waiting = asyncio.Event()
         release = asyncio.Event()
 
@@ -282,18 +280,18 @@ class TestBulk:
             assert (await second).success
             assert (await first).attempts == 2
 
-    async def test_connections_are_reused(self, project):
+    async def test_reuses_connections(self, project):
         async with fleet(project, max_concurrent=2) as (orchestrator, server):
             await orchestrator.execute_multiple([("python-expert", f"x {number}") for number in range(20)])
         assert server.connections <= 2
 
-    async def test_the_attributes_hold_from_the_next_call(self, project):
+    async def test_set_limit_holds(self, project):
         async with fleet(project, {"time_to_first_token": 0.3}, max_concurrent=2) as (orchestrator, server):
             orchestrator.max_concurrent = 5
             await orchestrator.execute_multiple([("python-expert", f"x {number}") for number in range(10)])
         assert server.max_in_flight == 5
 
-    async def test_config_path_and_key_hold_from_the_next_call_too(self, project, tmp_path):
+    async def test_set_project_and_key_hold(self, project, tmp_path):
         other = tmp_path / "other" / ".claude" / "agents"
         other.mkdir(parents=True)
         (other / "newcomer.md").write_text("You are new.", encoding="utf-8")
@@ -304,13 +302,13 @@ class TestBulk:
         sent = server.requests[0].headers
         assert "another-key" in sent.get("x-api-key", "") + sent.get("authorization", "")
 
-    async def test_no_tasks_give_no_results(self, project):
+    async def test_no_tasks_no_results(self, project):
         async with fleet(project) as (orchestrator, _):
             assert await orchestrator.execute_multiple([]) == []
 
 
 class TestTheEnd:
-    async def test_cancelling_keeps_what_is_finished_and_closes_connections_at_once(self, project):
+    async def test_cancel_keeps_finished_results(self, project):
         def slow(received):
             return faults.silence_before_first_byte() if "slow" in received.raw.decode() else None
 
@@ -326,7 +324,7 @@ class TestTheEnd:
         assert sorted(finished) == [0, 2]
         assert all(result.success for result in finished.values())
 
-    async def test_leaving_the_context_ends_calls_in_flight_with_a_typed_error(self, project):
+    async def test_close_ends_calls_in_flight(self, project):
         plan = [faults.silence_before_first_byte()]
         async with fleet(project, {"faults": plan}) as (orchestrator, server):
             call = asyncio.ensure_future(orchestrator.execute_agent("python-expert", "x"))
@@ -336,20 +334,20 @@ class TestTheEnd:
             assert isinstance(result.error, ClosedError)
             assert await ended(lambda: server.open_connections == 0)
 
-    async def test_no_task_is_left_behind(self, project):
+    async def test_leaves_no_task(self, project):
         async with fleet(project) as (orchestrator, server):
             await orchestrator.execute_multiple([("python-expert", f"x {number}") for number in range(5)])
             await orchestrator.close()
             assert await ended(lambda: server.open_connections == 0)
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
-    async def test_a_closed_orchestrator_opens_again_for_the_next_call(self, project):
+    async def test_reopens_after_close(self, project):
         async with fleet(project) as (orchestrator, _):
             await orchestrator.execute_agent("python-expert", "x")
             await orchestrator.close()
             assert (await orchestrator.execute_agent("python-expert", "x")).success
 
-    async def test_settings_that_change_with_each_call_leave_no_connection_behind(self, project):
+    async def test_changes_leave_no_connection(self, project):
         async with fleet(project) as (orchestrator, server):
             for number in range(5):
                 orchestrator.timeout_seconds = 10.0 + number
@@ -357,7 +355,7 @@ class TestTheEnd:
             assert await ended(lambda: server.open_connections == 1)
         assert await ended(lambda: server.open_connections == 0)
 
-    async def test_a_call_under_way_goes_on_as_it_was_begun_when_settings_change(self, project):
+    async def test_change_keeps_call_in_flight(self, project):
         slow = {"time_to_first_token": 0.3}
         async with fleet(project, slow, clock=Clock()) as (orchestrator, server):
             first = asyncio.ensure_future(orchestrator.execute_agent("python-expert", "x"))
@@ -366,7 +364,7 @@ class TestTheEnd:
             assert (await orchestrator.execute_agent("python-expert", "y")).success
             assert (await first).success
 
-    async def test_limits_set_by_hand_hold_across_a_change_of_other_settings(self, project):
+    async def test_change_keeps_manual_limits(self, project):
         clock = FakeClock()
         async with fleet(project, clock=clock, rpm=60) as (orchestrator, _):
             for number in range(12):
@@ -375,14 +373,14 @@ class TestTheEnd:
         # A tenth of a minute's worth at once, then one each second.
         assert clock.time == pytest.approx(6.0, abs=0.1)
 
-    def test_one_orchestrator_serves_two_loops_one_after_the_other_without_close(self, project):
+    def test_serves_two_loops_in_turn(self, project):
         with MessagesServer() as server:
             orchestrator = AsyncAgentOrchestrator(project, api_key="test-key", base_url=server.base_url)
             for _ in range(2):
                 assert asyncio.run(orchestrator.execute_agent("python-expert", "x")).success
                 assert asyncio.run(_nothing_open(server))
 
-    async def test_a_callback_that_fails_ends_the_run_and_leaves_nothing_behind(self, project):
+    async def test_failing_callback_ends_run(self, project):
         def fail(index, result):
             raise RuntimeError("the callback's own fault")
 
@@ -399,14 +397,14 @@ async def _nothing_open(server):
 
 
 class TestDeadline:
-    async def test_bounds_the_whole_call_also_when_the_answer_flows(self, project):
+    async def test_bounds_a_flowing_answer(self, project):
         slow = {"tokens_per_second": 20, "output_tokens": 400, "answer": lambda body: "word " * 400}
         async with fleet(project, slow, deadline_seconds=0.2) as (orchestrator, server):
             result = await orchestrator.execute_agent("python-expert", "x")
             assert isinstance(result.error, DeadlineExceededError)
             assert await ended(lambda: server.in_flight == 0)
 
-    async def test_a_wait_longer_than_the_deadline_fails_at_once(self, project):
+    async def test_too_long_a_wait_fails_at_once(self, project):
         clock = FakeClock()
         plan = {"faults": [faults.status(429, retry_after=60)]}
         async with fleet(project, plan, deadline_seconds=10, clock=clock) as (orchestrator, server):
@@ -418,7 +416,7 @@ class TestDeadline:
 
 
 class TestWorkflow:
-    async def test_each_agent_is_given_the_task_and_the_answer_before_it(self, project):
+    async def test_passes_answers_on(self, project):
         async with fleet(project) as (orchestrator, server):
             results = await orchestrator.execute_workflow("review", "Look at this")
         second = server.requests[1].body["messages"][0]["content"]
@@ -427,7 +425,7 @@ class TestWorkflow:
         assert [r.metadata["workflow_position"] for r in results] == [1, 2]
         assert {r.metadata["workflow_name"] for r in results} == {"review"}
 
-    async def test_without_passing_on_each_agent_is_given_the_task_alone(self, project):
+    async def test_passes_task_alone(self, project):
         async with fleet(project) as (orchestrator, server):
             await orchestrator.execute_workflow("review", "Look at this", pass_output_to_next=False)
         assert [r.body["messages"][0]["content"] for r in server.requests] == ["Look at this"] * 2
@@ -438,24 +436,24 @@ class TestWorkflow:
         assert [result.success for result in results] == [False]
         assert len(server.requests) == 1
 
-    async def test_a_step_may_be_told_more_than_a_caller_may_ask(self, project):
+    async def test_step_task_may_be_longer(self, project):
         async with fleet(project) as (orchestrator, server):
             results = await orchestrator.execute_workflow("review", "x" * 99_999)
         assert [result.success for result in results] == [True, True]
         assert len(server.requests[1].body["messages"][0]["content"]) > 100_000
 
-    async def test_a_workflow_with_an_unknown_agent_is_refused_before_anything_is_sent(self, project):
+    async def test_refuses_unknown_agent_in_step(self, project):
         async with fleet(project) as (orchestrator, server):
             with pytest.raises(InvalidWorkflowError, match="Agent 'nobody' not found"):
                 await orchestrator.execute_workflow("broken", "x")
         assert server.requests == []
 
-    async def test_an_unknown_workflow_is_refused(self, project):
+    async def test_refuses_unknown_workflow(self, project):
         async with fleet(project) as (orchestrator, _):
             with pytest.raises(WorkflowNotFoundError, match="^Workflow 'nope' not found"):
                 await orchestrator.execute_workflow("nope", "x")
 
-    async def test_a_graph_of_steps_is_run_by_its_name(self, project):
+    async def test_runs_graph_by_name(self, project):
         async with fleet(project) as (orchestrator, _):
             result = await orchestrator.execute_workflow("graph", "x")
         assert [(step.id, step.status) for step in result.steps] == [("a", "succeeded")]
@@ -463,7 +461,7 @@ class TestWorkflow:
 
 class TestSecretsAndMoney:
     @pytest.mark.parametrize("address", ["http://[::1", "http://me:pass-word-1@[::1"])
-    async def test_an_address_that_can_not_be_read_is_said_without_its_password(self, project, address):
+    async def test_bad_address_hides_password(self, project, address):
         async with AsyncAgentOrchestrator(project, api_key="test-key", base_url=address) as orchestrator:
             with pytest.raises(InvalidOptionError, match="ANTHROPIC_BASE_URL") as refused:
                 await orchestrator.execute_agent("python-expert", "x")
@@ -471,7 +469,7 @@ class TestSecretsAndMoney:
         assert isinstance(result.error, InvalidOptionError)
         assert "pass-word-1" not in str(refused.value) + str(result.errors)
 
-    async def test_nothing_but_loopback_can_be_called_while_the_switch_is_on(self, project):
+    async def test_loopback_switch(self, project):
         async with AsyncAgentOrchestrator(
             project, api_key="test-key", base_url="https://example.invalid"
         ) as o:
@@ -479,7 +477,7 @@ class TestSecretsAndMoney:
         assert isinstance(result.error, PaidCallBlockedError)
         assert result.attempts == 0
 
-    async def test_missing_credentials_are_one_clear_message(self, project, messages_server, monkeypatch):
+    async def test_missing_credentials(self, project, messages_server, monkeypatch):
         monkeypatch.delenv("ANTHROPIC_API_KEY")
         async with AsyncAgentOrchestrator(project) as orchestrator:
             result = await orchestrator.execute_agent("python-expert", "x")
@@ -487,19 +485,19 @@ class TestSecretsAndMoney:
         assert "ANTHROPIC_API_KEY" in str(result.error)
         assert messages_server.requests == []
 
-    async def test_credentials_and_endpoint_are_found_as_the_sdk_finds_them(self, project, messages_server):
+    async def test_finds_what_the_sdk_finds(self, project, messages_server):
         async with AsyncAgentOrchestrator(project) as orchestrator:
             assert (await orchestrator.execute_agent("python-expert", "x")).success
         assert len(messages_server.requests) == 1
 
-    async def test_an_auth_token_serves_in_place_of_a_key(self, project, messages_server, monkeypatch):
+    async def test_auth_token(self, project, messages_server, monkeypatch):
         monkeypatch.delenv("ANTHROPIC_API_KEY")
         monkeypatch.setenv("ANTHROPIC_AUTH_TOKEN", "token-1")
         async with AsyncAgentOrchestrator(project) as orchestrator:
             assert (await orchestrator.execute_agent("python-expert", "x")).success
         assert messages_server.requests[0].headers["authorization"] == "Bearer token-1"
 
-    async def test_the_key_is_in_no_log_repr_error_or_result(self, project, caplog):
+    async def test_key_is_shown_nowhere(self, project, caplog):
         key = "sk-ant-api03-THISISSECRET"
         caplog.set_level(logging.DEBUG)
         plan = [faults.status(529), faults.status(401, message=f"invalid key {key}")]
@@ -519,7 +517,7 @@ class TestSecretsAndMoney:
         assert ours
         assert "THISISSECRET" not in seen
 
-    async def test_the_key_that_a_server_repeats_is_in_no_traceback(self, project):
+    async def test_echoed_key_is_in_no_traceback(self, project):
         key = "my-proxy-key-1234"
         with MessagesServer(faults=[faults.status(401, message=f"invalid key {key}")] * 2) as server:
             async with AsyncAgentOrchestrator(project, api_key=key, base_url=server.base_url) as orchestrator:
@@ -531,7 +529,7 @@ class TestSecretsAndMoney:
             assert "invalid key ***" in shown
             assert key not in shown
 
-    async def test_logs_carry_their_facts_as_fields(self, project, caplog):
+    async def test_log_fields(self, project, caplog):
         caplog.set_level(logging.INFO, logger="claude_force")
         async with fleet(project) as (orchestrator, _):
             await orchestrator.execute_agent("python-expert", "x")

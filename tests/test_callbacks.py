@@ -72,12 +72,12 @@ def test_reaches_the_caller(orchestrator, way, reason):
 
 
 @pytest.mark.timeout(60)
-def test_other_errors_of_an_observer_fail_no_call(orchestrator):
+def test_failing_observer_fails_no_call(orchestrator):
     orchestrator.observers.append(ends(ValueError("mine")))
     assert orchestrator.run_agent("python-expert", "x").success
 
 
-def test_exit_code_is_that_of_the_callback(tmp_path, messages_server):
+def test_exit_code_of_callback(tmp_path, messages_server):
     path = write_project(tmp_path)
     source = f"""
 import sys

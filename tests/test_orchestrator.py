@@ -28,7 +28,7 @@ def test_runs_an_agent(project):
     assert result.success
 
 
-def test_takes_the_arguments_of_the_old_package(project):
+def test_takes_arguments_of_1x(project):
     with AgentOrchestrator(
         config_path=str(project),
         anthropic_api_key="test-key",
@@ -79,7 +79,7 @@ def test_serves_16_threads_at_once(project, messages_server):
     assert len(messages_server.requests) == 64
 
 
-def test_what_a_run_would_cost_is_estimated_and_nothing_is_sent(project, messages_server):
+def test_estimate_sends_nothing(project, messages_server):
     with AgentOrchestrator(project) as orchestrator:
         estimate = orchestrator.estimate([("code-reviewer", f"Task {number}") for number in range(3)])
     assert (estimate.rows, estimate.cached) == (3, 0)
@@ -94,7 +94,7 @@ def test_bad_input_is_a_value_error(project, messages_server):
     assert messages_server.requests == []
 
 
-def test_lists_agents_by_priority_and_workflows_by_name(project):
+def test_lists_agents_and_workflows(project):
     with AgentOrchestrator(project) as orchestrator:
         assert [agent["name"] for agent in orchestrator.list_agents()] == ["python-expert", "code-reviewer"]
         assert set(orchestrator.list_agents()[0]) == {"name", "file", "domains", "priority"}
@@ -104,7 +104,7 @@ def test_lists_agents_by_priority_and_workflows_by_name(project):
     assert info["description"] == "Reviews: all code"
 
 
-def test_a_loop_that_can_not_be_made_is_an_error_and_no_endless_wait(project, monkeypatch):
+def test_no_loop_is_an_error(project, monkeypatch):
     orchestrator, met = AgentOrchestrator(project), []
 
     def no_descriptor_left():
@@ -126,13 +126,13 @@ def test_a_loop_that_can_not_be_made_is_an_error_and_no_endless_wait(project, mo
     orchestrator.close()
 
 
-def test_missing_credentials_are_found_at_once_when_asked_for(project, monkeypatch):
+def test_validates_credentials(project, monkeypatch):
     monkeypatch.delenv("ANTHROPIC_API_KEY")
     with pytest.raises(AuthenticationError, match="ANTHROPIC_API_KEY"):
         AgentOrchestrator(project, validate_api_key=True)
 
 
-def test_a_callback_that_calls_the_engine_back_is_told_instead_of_hanging(project):
+def test_callback_can_not_wait_for_engine(project):
     with AgentOrchestrator(project) as orchestrator:
         with pytest.raises(RuntimeError, match="callback"):
             orchestrator.run_multiple(
@@ -141,7 +141,7 @@ def test_a_callback_that_calls_the_engine_back_is_told_instead_of_hanging(projec
             )
 
 
-def test_closing_leaves_no_thread_and_the_next_call_starts_anew(project):
+def test_reopens_after_close(project):
     orchestrator = AgentOrchestrator(project)
     orchestrator.run_agent("python-expert", "x")
     orchestrator.close()
@@ -150,7 +150,7 @@ def test_closing_leaves_no_thread_and_the_next_call_starts_anew(project):
     orchestrator.close()
 
 
-def test_closing_ends_a_call_that_another_thread_waits_for_with_a_typed_error(project):
+def test_close_ends_waiting_call(project):
     with MessagesServer(faults=[faults.silence_before_first_byte()]) as server, ThreadPoolExecutor(
         1
     ) as other:
@@ -168,7 +168,7 @@ def run_script(source, *arguments):
     )
 
 
-def test_a_program_that_never_closes_ends_by_itself_without_a_word(project):
+def test_exit_without_close(project):
     source = (
         "import sys\nfrom claude_force import AgentOrchestrator\n"
         "print(AgentOrchestrator(sys.argv[1]).run_agent('python-expert', 'x').success)\n"
@@ -178,7 +178,7 @@ def test_a_program_that_never_closes_ends_by_itself_without_a_word(project):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-def test_a_forked_child_runs_agents_too(project, messages_server):
+def test_forked_child(project, messages_server):
     source = (
         "import os, sys\nfrom claude_force import AgentOrchestrator\n"
         "orchestrator = AgentOrchestrator(sys.argv[1])\n"
@@ -198,7 +198,7 @@ def test_a_forked_child_runs_agents_too(project, messages_server):
     assert len(messages_server.requests) == 2
 
 
-def test_an_interrupt_ends_the_call_and_closes_its_connection(project):
+def test_interrupt_closes_connection(project):
     source = """
 import json, signal, sys, threading, time
 from claude_force import AgentOrchestrator
