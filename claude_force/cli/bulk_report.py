@@ -156,11 +156,7 @@ def report(args: argparse.Namespace, run: FinishedRun) -> None:
 
 def _incomplete(summary: RunSummary) -> str:
     """Returns how many answers are incomplete, or ""."""
-    kinds = (
-        ("cut off", summary.truncated),
-        ("refused", summary.refused),
-        ("without text", summary.empty),
-    )
+    kinds = (("cut off", summary.truncated), ("refused", summary.refused), ("without text", summary.empty))
     counts = ", ".join(f"{number:,} {kind}" for kind, number in kinds if number)
     return f"incomplete answers: {counts}" if counts else ""
 
@@ -201,28 +197,22 @@ def _fields(run: FinishedRun) -> Dict[str, Any]:
         "success": exit_code(summary) == _ALL_SUCCEEDED,
         "output": str(run.output),
         "rows": summary.total,
-        "succeeded": summary.succeeded,
-        "failed": summary.failed,
-        "missing": summary.missing,
-        "truncated": summary.truncated,
-        "refused": summary.refused,
-        "empty": summary.empty,
+        **_named(summary, "succeeded", "failed", "missing", "truncated", "refused", "empty"),
         "ran_now": summary.ran,
         "cost": summary.cost,
         # The sum of known costs is not the cost if some are unknown.
         "cost_usd": None if summary.unpriced_at_most else summary.full_cost,
         "saved_usd": summary.saved,
-        "unpriced": summary.unpriced,
-        "unpriced_at_most": summary.unpriced_at_most,
-        "lost": summary.lost,
-        "lost_cost": summary.lost_cost,
-        "saved": summary.saved,
-        "prompt_cache_saving": summary.prompt_cache_saving,
-        "over_budget": summary.over_budget,
-        "stopped": summary.stopped,
-        "cancelled": summary.cancelled,
+        **_named(
+            summary, "unpriced", "unpriced_at_most", "lost", "lost_cost", "saved", "prompt_cache_saving"
+        ),
+        **_named(summary, "over_budget", "stopped", "cancelled"),
         "error": summary.error.for_shell() if summary.error else None,
         # Of the rows that this command ran.
         "errors": list(run.failures.lines()),
         "errors_by_type": run.failures.by_type,
     }
+
+
+def _named(summary: RunSummary, *names: str) -> Dict[str, Any]:
+    return {name: getattr(summary, name) for name in names}

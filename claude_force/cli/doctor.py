@@ -17,7 +17,7 @@ from ..types import Agent
 from ..workflow import faults
 from . import machine_checks as machine
 from . import render, streams
-from .machine_checks import OK, PROBLEM, WARNING, CheckResult
+from .machine_checks import OK, PROBLEM, WARNING, CheckResult, ok, problem, warning
 
 
 def doctor(args: argparse.Namespace) -> int:
@@ -50,9 +50,7 @@ def _run_checks(args: argparse.Namespace) -> Iterator[CheckResult]:
     try:
         model = resolve_model(call=args.model, agent=None)
     except InvalidOptionError as error:
-        yield CheckResult(
-            "endpoint", PROBLEM, f"it was not checked, as there is no model to ask for: {error}"
-        )
+        yield problem("endpoint", f"it was not checked, as there is no model to ask for: {error}")
         return
     with render.Spinner("asking the endpoint", args.json):
         results = check_endpoint(model, args.send)
@@ -64,7 +62,7 @@ def _check_project(args: argparse.Namespace) -> Iterator[CheckResult]:
         registry = Registry(args.config)
         yield from _project(registry)
     except ConfigurationError as error:
-        yield CheckResult("project", PROBLEM, str(error), "No agent can be run before that is corrected.")
+        yield problem("project", str(error), "No agent can be run before that is corrected.")
         return
     yield machine.metrics(registry.ledger)
 
@@ -89,9 +87,9 @@ def _project(registry: Registry) -> Iterator[CheckResult]:
         f"{pluralize(len(agents), 'agent')} and {pluralize(len(workflows), 'workflow')} in {registry.folder}"
     )
     if agents:
-        yield CheckResult("project", OK, text)
+        yield ok("project", text)
     else:
-        yield CheckResult("project", WARNING, text, "Run `claude-force init`, or add .claude/agents/NAME.md.")
+        yield warning("project", text, "Run `claude-force init`, or add .claude/agents/NAME.md.")
     yield from _files(registry)
     yield from _front_matter(agents)
     yield from _workflows(workflows, registry)
@@ -100,11 +98,11 @@ def _project(registry: Registry) -> Iterator[CheckResult]:
 
 
 def _files(registry: Registry) -> Iterator[CheckResult]:
-    for problem in registry.problems():
-        fault, _, advice = problem.reason.partition("; ")
+    for one in registry.problems():
+        fault, _, advice = one.reason.partition("; ")
         # A note in the folder of agents is no fault.
-        state = WARNING if problem.state == NOTE else PROBLEM
-        yield CheckResult("agent", state, f"{problem.name} ({problem.file}): {fault}", _sentence(advice))
+        state = WARNING if one.state == NOTE else PROBLEM
+        yield CheckResult("agent", state, f"{one.name} ({one.file}): {fault}", _sentence(advice))
     for remark in registry.remarks():
         fault, _, advice = remark.reason.partition("; ")
         state = _STATES[remark.state]
@@ -122,9 +120,9 @@ def _front_matter(agents: List[Agent]) -> Iterator[CheckResult]:
             else:
                 harmless[key] = None
     for (key, meaning), names in sorted(unused.items()):
-        yield CheckResult("front matter", WARNING, f"{key} of {_several(names)} is not used: {meaning}")
+        yield warning("front matter", f"{key} of {_several(names)} is not used: {meaning}")
     if harmless:
-        yield CheckResult("front matter", OK, f"without effect here: {', '.join(sorted(harmless))}")
+        yield ok("front matter", f"without effect here: {', '.join(sorted(harmless))}")
 
 
 def _several(names: List[str]) -> str:
@@ -141,11 +139,11 @@ def _workflows(workflows: Dict[str, Any], registry: Registry) -> Iterator[CheckR
     for number, (name, written) in enumerate(workflows.items()):
         if count >= _MAX_WORKFLOW_FAULTS:
             left = pluralize(len(workflows) - number, "workflow")
-            yield CheckResult("workflow", WARNING, f"{left} not checked", "Correct those above first.")
+            yield warning("workflow", f"{left} not checked", "Correct those above first.")
             return
         for fault in faults(name, written, registry.get):
             count += 1
-            yield CheckResult("workflow", PROBLEM, f"{name}: {fault}", "Correct it in claude.json.")
+            yield problem("workflow", f"{name}: {fault}", "Correct it in claude.json.")
 
 
 def _models(agents: List[Agent]) -> Iterator[CheckResult]:
@@ -155,14 +153,14 @@ def _models(agents: List[Agent]) -> Iterator[CheckResult]:
         if agent.wrong_model is not None:
             text = f"{agent.name} ({agent.file}) asks for {agent.wrong_model!r:.60}"
             advice = "Write one id or alias in its front matter."
-            yield CheckResult("model", PROBLEM, f"{text}, which can't be the name of a model", advice)
+            yield problem("model", f"{text}, which can't be the name of a model", advice)
             continue
         try:
             wanted.setdefault(resolve_model(call=None, agent=agent.model), []).append(agent.name)
         except InvalidOptionError as error:
             wrong[str(error)] = None
     for reason in wrong:
-        yield CheckResult("model", PROBLEM, *reason.split(": ", 1))
+        yield problem("model", *reason.split(": ", 1))
     today = datetime.date.today()
     for model, names in wanted.items():
         found = retirement(model)
@@ -173,7 +171,7 @@ def _models(agents: List[Agent]) -> Iterator[CheckResult]:
         text = f"{model} {when}; it is the model of {_several(names)}"
         yield CheckResult("model", PROBLEM if is_past else WARNING, text, f"Use {found.successor}.")
     if wanted and not any(map(retirement, wanted)):
-        yield CheckResult("model", OK, ", ".join(sorted(wanted)))
+        yield ok("model", ", ".join(sorted(wanted)))
 
 
 def _in_cloud(agents: List[Agent]) -> Iterator[CheckResult]:
@@ -203,4 +201,4 @@ def _in_cloud(agents: List[Agent]) -> Iterator[CheckResult]:
         )
     for model, names in strange.items():
         text = f"{cloud.title} has no model {model!r}; it is the model of {', '.join(names)}"
-        yield CheckResult("model", PROBLEM, text, cloud.naming)
+        yield problem("model", text, cloud.naming)

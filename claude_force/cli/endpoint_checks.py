@@ -21,7 +21,7 @@ from ..limits.rate_limiter import Rates
 from ..options import Options
 from ..types import Call, Clock
 from . import signals
-from .machine_checks import OK, PROBLEM, WARNING, CheckResult
+from .machine_checks import OK, PROBLEM, CheckResult, ok, problem, warning
 
 _TIMEOUT_SECONDS = 15.0
 # Statuses of a server without this path or model.
@@ -59,68 +59,57 @@ class _EndpointCheck:
         try:
             await (await self._sender()).check_credentials()
         except AuthenticationError as error:
-            return CheckResult("credentials", PROBLEM, error.message, for_shell(error.advice))
+            return problem("credentials", error.message, for_shell(error.advice))
         except (InvalidOptionError, ConfigurationError) as error:
-            return CheckResult("credentials", PROBLEM, *_split_advice(error))
+            return problem("credentials", *_split_advice(error))
         except CallError as error:
-            return CheckResult("credentials", WARNING, error.message, for_shell(error.advice))
+            return warning("credentials", error.message, for_shell(error.advice))
         if settings.clouds():
             service = (await self._sender()).transport.service.title
-            return CheckResult("credentials", OK, f"found for {service}")
-        return CheckResult("credentials", OK, f"from {(*settings.credentials(), 'a profile of the SDK')[0]}")
+            return ok("credentials", f"found for {service}")
+        return ok("credentials", f"from {(*settings.credentials(), 'a profile of the SDK')[0]}")
 
     async def _probe(self) -> CheckResult:
         sender = await self._sender()
         service, url = sender.transport.service, sender.transport.base_url
         if not service.counts_tokens:
             text = f"{url} was not asked: {service.title} has no request that is free"
-            return CheckResult("endpoint", OK, text, "`claude-force doctor --send` sends a short request.")
+            return ok("endpoint", text, "`claude-force doctor --send` sends a short request.")
         try:
             await sender.probe(self._model)
         except PaidCallBlockedError as error:
-            return CheckResult(
-                "endpoint",
-                WARNING,
-                f"{url} was not asked: {error.message}",
-                for_shell(error.advice),
-            )
+            return warning("endpoint", f"{url} was not asked: {error.message}", for_shell(error.advice))
         except CallError as error:
             if error.status not in _NOT_FOUND_STATUSES:
-                return CheckResult("endpoint", PROBLEM, f"{url}: {error.message}", for_shell(error.advice))
+                return problem("endpoint", f"{url}: {error.message}", for_shell(error.advice))
             text = f"{url} answers, but counts no tokens for {self._model}: {error.message}"
-            return CheckResult(
-                "endpoint", WARNING, text, "Try `claude-force doctor --send`, which sends a real request."
-            )
-        return CheckResult("endpoint", OK, f"{url} answers for {self._model}")
+            return warning("endpoint", text, "Try `claude-force doctor --send`, which sends a real request.")
+        return ok("endpoint", f"{url} answers for {self._model}")
 
     async def _send(self) -> CheckResult:
         call = Call("doctor", (), "Say OK.", self._model, _MAX_TOKENS)
         try:
             reply = await (await self._sender()).send(call)
         except CallError as error:
-            return CheckResult("request", PROBLEM, error.message, for_shell(error.advice))
+            return problem("request", error.message, for_shell(error.advice))
         except InvalidOptionError as error:
-            return CheckResult("request", PROBLEM, *_split_advice(error))
-        return CheckResult("request", OK, f"{reply.model} answered, {reply.usage.total_tokens} tokens")
+            return problem("request", *_split_advice(error))
+        return ok("request", f"{reply.model} answered, {reply.usage.total_tokens} tokens")
 
     async def _limits(self, sent: bool) -> CheckResult:
         limits = _named((await self._sender()).admission.load().limits)
         if limits:
-            return CheckResult("limits", OK, f"{limits} per minute")
+            return ok("limits", f"{limits} per minute")
         if sent:
-            return CheckResult(
-                "limits", OK, "the endpoint names none; set some with --rpm and --tpm of `run many`"
-            )
-        return CheckResult(
-            "limits", OK, "unknown until the first answer: `doctor --send` requests a short one"
-        )
+            return ok("limits", "the endpoint names none; set some with --rpm and --tpm of `run many`")
+        return ok("limits", "unknown until the first answer: `doctor --send` requests a short one")
 
 
 def _judged(probed: CheckResult, *sent: CheckResult) -> List[CheckResult]:
     """Makes a failed token count a warning if a real request was answered."""
     if probed.state == PROBLEM and sent and sent[0].state == OK:
         advice = "It answers requests; only its token count fails."
-        probed = CheckResult(probed.name, WARNING, probed.text, advice)
+        probed = warning(probed.name, probed.text, advice)
     return [probed, *sent]
 
 

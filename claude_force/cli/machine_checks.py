@@ -31,6 +31,21 @@ class CheckResult(NamedTuple):
     advice: str = ""
 
 
+def ok(name: str, text: str, advice: str = "") -> CheckResult:
+    """Returns a result without a fault."""
+    return CheckResult(name, OK, text, advice)
+
+
+def warning(name: str, text: str, advice: str = "") -> CheckResult:
+    """Returns a result that may fail or mislead."""
+    return CheckResult(name, WARNING, text, advice)
+
+
+def problem(name: str, text: str, advice: str = "") -> CheckResult:
+    """Returns a result that will fail."""
+    return CheckResult(name, PROBLEM, text, advice)
+
+
 _NEWEST_TESTED = (3, 13)
 # This many signatures take a moment; `cache verify` checks all.
 _MAX_SIGNATURES = 1000
@@ -42,10 +57,8 @@ def python() -> CheckResult:
     text = f"claude-force {__version__} on Python {platform.python_version()} ({sys.executable})"
     if sys.version_info[:2] > _NEWEST_TESTED:
         newest = ".".join(map(str, _NEWEST_TESTED))
-        return CheckResult(
-            "python", WARNING, text, f"It is not tested on this version; the newest tested is {newest}."
-        )
-    return CheckResult("python", OK, text)
+        return warning("python", text, f"It is not tested on this version; the newest tested is {newest}.")
+    return ok("python", text)
 
 
 def sdk() -> CheckResult:
@@ -53,8 +66,8 @@ def sdk() -> CheckResult:
     found = {name: _version(name) for name in ("anthropic", "aiohttp")}
     for name, version in found.items():
         if version is None:
-            return CheckResult("sdk", PROBLEM, f"{name} is not installed", f"Run: pip install {name}")
-    return CheckResult("sdk", OK, f"anthropic {found['anthropic']} with aiohttp {found['aiohttp']}")
+            return problem("sdk", f"{name} is not installed", f"Run: pip install {name}")
+    return ok("sdk", f"anthropic {found['anthropic']} with aiohttp {found['aiohttp']}")
 
 
 def _version(package: str) -> Optional[str]:
@@ -73,22 +86,20 @@ def credentials() -> CheckResult:
         return _cloud_credentials(clouds)
     names = settings.credentials()
     if names:
-        return CheckResult("credentials", OK, f"from {names[0]}")
+        return ok("credentials", f"from {names[0]}")
     advice = "Run: export ANTHROPIC_API_KEY=..., unless a profile of the SDK has them."
-    return CheckResult("credentials", WARNING, "none in the environment", advice)
+    return warning("credentials", "none in the environment", advice)
 
 
 def _cloud_credentials(clouds: Tuple[str, ...]) -> CheckResult:
     switches = " and ".join(map(settings.cloud_switch, clouds))
     if len(clouds) > 1:
-        return CheckResult("credentials", PROBLEM, f"{switches} are both set", "Unset one of them.")
+        return problem("credentials", f"{switches} are both set", "Unset one of them.")
     missing = settings.missing_for(clouds[0])
     if missing:
         advice = f"Set {' and '.join(missing)}."
-        return CheckResult(
-            "credentials", PROBLEM, f"{switches} is set without {' and '.join(missing)}", advice
-        )
-    return CheckResult("credentials", OK, f"{switches} is set: those of that cloud are used")
+        return problem("credentials", f"{switches} is set without {' and '.join(missing)}", advice)
+    return ok("credentials", f"{switches} is set: those of that cloud are used")
 
 
 def cache() -> Iterator[CheckResult]:
@@ -103,11 +114,10 @@ def cache() -> Iterator[CheckResult]:
         with ResponseCache() as opened:
             stats, checked = opened.get_stats(), opened.verify(most=_MAX_SIGNATURES)
     except (CacheError, OSError) as error:
-        yield CheckResult("cache", PROBLEM, _NO_CACHE, getattr(error, "strerror", None) or str(error))
+        yield problem("cache", _NO_CACHE, getattr(error, "strerror", None) or str(error))
         return
-    yield CheckResult(
+    yield ok(
         "cache",
-        OK,
         f"{pluralize(stats['entries'], 'answer')}, {format_bytes(stats['size_mb'] * 2**20)} in {folder}",
     )
     yield _signatures(checked)
@@ -116,10 +126,8 @@ def cache() -> Iterator[CheckResult]:
 def _new_cache(folder: Path) -> CheckResult:
     existing = _existing(folder)
     if _is_writable(existing):
-        return CheckResult("cache", OK, f"no answers yet; {folder} is made with the first one")
-    return CheckResult(
-        "cache", PROBLEM, _NO_CACHE, f"{existing} can't be written: make it a folder of your own."
-    )
+        return ok("cache", f"no answers yet; {folder} is made with the first one")
+    return problem("cache", _NO_CACHE, f"{existing} can't be written: make it a folder of your own.")
 
 
 def _existing(folder: Path) -> Path:
@@ -133,31 +141,28 @@ def _is_writable(folder: Path) -> bool:
 
 def _signatures(checked: Dict[str, int]) -> CheckResult:
     if not checked:
-        return CheckResult("signatures", PROBLEM, "the cache can't be read", "-v shows why.")
+        return problem("signatures", "the cache can't be read", "-v shows why.")
     bad = checked["forged"] + checked["unreadable"]
     if bad:
         advice = "Such entries are never returned. Run: claude-force cache verify --remove"
-        return CheckResult("signatures", PROBLEM, f"{bad} of {checked['checked']} are wrong", advice)
+        return problem("signatures", f"{bad} of {checked['checked']} are wrong", advice)
     if checked["other_secret"]:
         text = f"{checked['other_secret']} of {checked['checked']} were made with another secret"
         advice = (
             "They are misses until that secret is set again. Run `claude-force cache clear` if it is gone."
         )
-        return CheckResult("signatures", WARNING, text, advice)
+        return warning("signatures", text, advice)
     where = "CLAUDE_CACHE_SECRET" if settings.cache_secret() is not None else "the folder's own, mode 0600"
-    return CheckResult(
-        "signatures", OK, f"all {checked['checked']} that were checked are valid; the secret is {where}"
-    )
+    return ok("signatures", f"all {checked['checked']} that were checked are valid; the secret is {where}")
 
 
 def metrics(folder: Path) -> CheckResult:
     """Checks whether executions can be recorded in `folder`."""
     existing = _existing(folder)
     if _is_writable(existing):
-        return CheckResult("metrics", OK, f"executions are recorded in {folder}")
-    return CheckResult(
+        return ok("metrics", f"executions are recorded in {folder}")
+    return warning(
         "metrics",
-        WARNING,
         f"{existing} can't be written: no execution is recorded",
         f"Make it a folder that you can write. Run: chmod u+rwx {existing}",
     )

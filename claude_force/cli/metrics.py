@@ -222,12 +222,7 @@ def _error_fields(summary: Summary) -> Dict[str, Any]:
     return {
         **{name: fields[name] for name in names},
         "by_type": [
-            {
-                "type": name,
-                "count": count,
-                "share": count / total.executions,
-                "advice": _advice(name),
-            }
+            {"type": name, "count": count, "share": count / total.executions, "advice": _advice(name)}
             for name, count in total.errors.most_common()
         ],
         "by_agent": {

@@ -74,12 +74,7 @@ async def _plan(args: argparse.Namespace, task: Optional[str], inputs: Optional[
         raise InputError(f"{option} is for a run that has not begun: give its task instead of --resume.")
     async with make_orchestrator(args, durable=database_url(args)) as orchestrator:
         plan = await orchestrator.plan(
-            args.name,
-            task,
-            not args.no_pass_output,
-            inputs=inputs,
-            cache=args.cache,
-            **call_options(args),
+            args.name, task, not args.no_pass_output, inputs=inputs, cache=args.cache, **call_options(args)
         )
     if args.json and args.plan:
         streams.write_json(_plan_fields(plan))

@@ -110,14 +110,10 @@ _RUNS = {
         "run_id list_database durable",
     ),
     "resume": Verb(
-        "Continue a run: ask and pay only for what is missing.",
-        "runs:resume_run",
-        f"run_id {_WORKFLOW_RUN}",
+        "Continue a run: ask and pay only for what is missing.", "runs:resume_run", f"run_id {_WORKFLOW_RUN}"
     ),
     "cancel": Verb(
-        "Cancel a durable run: its open calls are not made.",
-        "runs:cancel_run",
-        "run_id the_database durable",
+        "Cancel a durable run: its open calls are not made.", "runs:cancel_run", "run_id the_database durable"
     ),
     "prune": Verb(
         "Remove old durable runs from their database.",

@@ -95,7 +95,7 @@ def test_failed_attempts_are_on_display(seen):
 
 
 class TestLines:
-    def board(self, load=None, now=None):
+    def display(self, load=None, now=None):
         return ProgressDisplay(
             lambda: load, kept=10, spent=1.5, pending=90, quiet=True, now=now or FakeClock().now
         )
@@ -105,12 +105,12 @@ class TestLines:
 
     def test_counts_what_was_there_before(self):
         clock = FakeClock()
-        board = self.board(Load(3, 5, 12.0, Rates(60, None, 8_000)), clock.now)
+        display = self.display(Load(3, 5, 12.0, Rates(60, None, 8_000)), clock.now)
         progress = {"done": 40, "failed": 2, "cached": 5, "in_flight": 4}
         money = {"cost": 0.5, "cost_expected": 1.0, "seconds_left": 3_700, "elapsed": 75.0}
         clock.time += 75
-        board.on_event(self.finished(**progress, **money))
-        first, rows, money, speed = board.lines()
+        display.on_event(self.finished(**progress, **money))
+        first, rows, money, speed = display.lines()
         assert first == "50 %, 1 min 15 s elapsed, 1 h 1 min left"
         assert money == "$2.00 so far, about $2.50 in all"
         assert rows == "50 of 100 rows done, 2 failed, 5 cached, 3 in flight (max 5), paused for 12 s"
@@ -118,91 +118,91 @@ class TestLines:
 
     def test_hides_expired_estimate(self):
         clock = FakeClock()
-        board = self.board(now=clock.now)
-        board.on_event(self.finished(done=1, seconds_left=5.0, elapsed=0.0))
+        display = self.display(now=clock.now)
+        display.on_event(self.finished(done=1, seconds_left=5.0, elapsed=0.0))
         clock.time += 3
-        assert board.lines()[0] == "11 %, 3 s elapsed, 2 s left"
+        assert display.lines()[0] == "11 %, 3 s elapsed, 2 s left"
         clock.time += 2
-        assert board.lines()[0] == "11 %, 5 s elapsed"
+        assert display.lines()[0] == "11 %, 5 s elapsed"
 
     def test_small_limit_keeps_fraction(self):
-        board = self.board(Load(0, 5, 0.0, Rates(1.5, None, None)))
-        assert board.lines()[3] == "per minute: 0 of 1.5 requests, 0 tokens in, 0 tokens out"
+        display = self.display(Load(0, 5, 0.0, Rates(1.5, None, None)))
+        assert display.lines()[3] == "per minute: 0 of 1.5 requests, 0 tokens in, 0 tokens out"
 
     def test_bar_shows_share(self, monkeypatch):
         monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BytesIO(), "ascii"))
-        board = self.board()
-        board.on_event(self.finished(done=40))
-        assert board.drawn().plain.startswith("############------------ 50 %, ")
-        board.on_event(self.finished(done=90))
-        assert board.drawn().plain.startswith("#" * 24 + " 100 %, ")
+        display = self.display()
+        display.on_event(self.finished(done=40))
+        assert display.drawn().plain.startswith("############------------ 50 %, ")
+        display.on_event(self.finished(done=90))
+        assert display.drawn().plain.startswith("#" * 24 + " 100 %, ")
 
     def test_hundred_percent_is_all_of_them(self):
-        board = ProgressDisplay(lambda: None, kept=0, spent=0.0, pending=1000, quiet=True)
-        board.on_event(Finished(1, "a", Progress(total=1000, done=999), AgentResult("a", True)))
-        assert board.lines()[0].startswith("99 %, ")
+        display = ProgressDisplay(lambda: None, kept=0, spent=0.0, pending=1000, quiet=True)
+        display.on_event(Finished(1, "a", Progress(total=1000, done=999), AgentResult("a", True)))
+        assert display.lines()[0].startswith("99 %, ")
 
     @pytest.mark.parametrize(("in_flight", "limit"), [(5, 1), (2, 1), (1, 1), (0, 1)])
     def test_limit_is_never_exceeded(self, in_flight, limit):
-        board = self.board(Load(in_flight, limit, 0.0, Rates()))
-        rows = board.lines()[1]
+        display = self.display(Load(in_flight, limit, 0.0, Rates()))
+        rows = display.lines()[1]
         assert f"{in_flight} in flight" in rows
         assert ("(max 1)" in rows) == (in_flight <= limit)
 
     def test_unsent_rows_are_not_counted(self):
-        board = self.board()
+        display = self.display()
         error = ClosedError("stopped")
-        board.on_event(self.finished(error, done=40, failed=3, cost_expected=1.0, seconds_left=2.0))
-        first, rows, money, _ = board.lines()
+        display.on_event(self.finished(error, done=40, failed=3, cost_expected=1.0, seconds_left=2.0))
+        first, rows, money, _ = display.lines()
         assert rows.startswith("49 of 100 rows done, 2 failed")
         assert (first, money) == ("49 %, 0 s elapsed", "$1.50 so far")
-        assert "failed" not in board.drawn().plain.replace("2 failed", "")
+        assert "failed" not in display.drawn().plain.replace("2 failed", "")
 
     def test_its_first_line_has_a_speed(self):
         clock = FakeClock()
-        board = self.board(now=clock.now)
-        board.on_event(self.finished(done=40, attempts=40, input_tokens=20_000, output_tokens=1_500))
+        display = self.display(now=clock.now)
+        display.on_event(self.finished(done=40, attempts=40, input_tokens=20_000, output_tokens=1_500))
         clock.time += 10
-        assert board.lines()[3] == "per minute: 240 requests, 120k tokens in, 9k tokens out"
+        assert display.lines()[3] == "per minute: 240 requests, 120k tokens in, 9k tokens out"
 
     def test_errors_are_summarised_by_kind(self):
-        board = self.board()
+        display = self.display()
         for number in range(50):
             error = OverloadedError(f"busy, request {number}", status=529)
-            board.on_event(Retried(number, "a", Progress(), 1, 0.5, error))
-            board.on_event(self.finished(RequestRefusedError("not like this", status=400)))
-        drawn = board.drawn().plain
+            display.on_event(Retried(number, "a", Progress(), 1, 0.5, error))
+            display.on_event(self.finished(RequestRefusedError("not like this", status=400)))
+        drawn = display.drawn().plain
         assert drawn.count("  ! ") == 2
         assert "tried again: 50 x OverloadedError: busy, request 0 (rows 1, 2, 3 and 47 more)" in drawn
         assert "50 x RequestRefusedError: not like this (rows 2, 2, 2 and 47 more)" in drawn
 
     def test_a_pause_is_told_while_it_lasts(self):
-        board = self.board(Load(0, 5, 2.0, Rates()))
-        board.on_event(Paused(7, "a", Progress(), 2.0, RateLimitError("later")))
-        assert "all requests wait for 2.00 s: later" in board.drawn().plain
-        board._load = lambda: Load(0, 5, 0.0, Rates())
-        assert "later" not in board.drawn().plain
+        display = self.display(Load(0, 5, 2.0, Rates()))
+        display.on_event(Paused(7, "a", Progress(), 2.0, RateLimitError("later")))
+        assert "all requests wait for 2.00 s: later" in display.drawn().plain
+        display._load = lambda: Load(0, 5, 0.0, Rates())
+        assert "later" not in display.drawn().plain
 
     def test_every_line_fits_into_80_columns(self):
         clock = FakeClock()
-        board = ProgressDisplay(
+        display = ProgressDisplay(
             lambda: Load(500, 1000, 0.0, Rates(4_000, 2_000_000, 400_000)), 10, 1.5, 50_000, now=clock.now
         )
         big = {"done": 12_345, "failed": 123, "cached": 4_567, "attempts": 9_999}
         tokens = {"input_tokens": 50_000_000, "output_tokens": 9_000_000, "cost": 12.5, "cost_expected": 50.0}
         clock.time += 5_000
-        board.on_event(
+        display.on_event(
             Finished(
                 1, "a", Progress(total=50_000, **big, **tokens, seconds_left=9_000), AgentResult("a", True)
             )
         )
-        assert max(map(len, board.drawn().plain.splitlines())) <= 80
+        assert max(map(len, display.drawn().plain.splitlines())) <= 80
 
 
 def test_remote_rows_are_handed_over():
-    board = ProgressDisplay(lambda: None, kept=0, spent=0.0, in_flight_label="handed over")
-    board.progress = Progress(total=9, done=2, in_flight=3)
-    assert "2 of 9 rows done, 0 failed, 0 cached, 3 handed over" in board.lines()[1]
+    display = ProgressDisplay(lambda: None, kept=0, spent=0.0, in_flight_label="handed over")
+    display.progress = Progress(total=9, done=2, in_flight=3)
+    assert "2 of 9 rows done, 0 failed, 0 cached, 3 handed over" in display.lines()[1]
 
 
 class TestErrorSummary:
