@@ -125,7 +125,7 @@ class AsyncAgentOrchestrator(Configurable):
     def __init__(self, options: Options) -> None:
         """Raises InvalidOptionError for a senseless limit, ConfigurationError for a missing file,
         DatabaseError for `durable` without the extra."""
-        # A list of its own: observers are added to it.
+        # A copy, as observers are added to the list.
         self._options = replace(options, observers=list(options.observers))
         self._calls = CallRunner(self._options)
         self._workflows = WorkflowExecutor(self._calls)

@@ -35,7 +35,7 @@ def test_repr_hides_the_key():
 
 
 @pytest.mark.parametrize("face", [AgentOrchestrator, AsyncAgentOrchestrator])
-def test_both_faces_take_every_option(face):
+def test_takes_every_option(face):
     assert set(NAMES) <= set(parameters(face))
 
 
@@ -48,7 +48,7 @@ def test_positions_are_those_of_1x():
 
 
 @pytest.mark.parametrize("face", [AgentOrchestrator, AsyncAgentOrchestrator])
-def test_every_option_is_an_attribute(face, project):
+def test_options_are_attributes(face, project):
     given = {"max_retries": 7, "rpm": 50.0, "stream": False, "budget_usd": 2.0}
     orchestrator = face(project, api_key="k", **given)
     assert {name: getattr(orchestrator, name) for name in given} == given
@@ -56,7 +56,7 @@ def test_every_option_is_an_attribute(face, project):
     assert all(hasattr(orchestrator, name) for name in NAMES)
 
 
-def test_sync_face_takes_both_names_of_the_key(project):
+def test_both_names_of_the_key(project):
     assert AgentOrchestrator(project, anthropic_api_key="old").api_key == "old"
     assert AgentOrchestrator(project, anthropic_api_key="old", api_key="new").api_key == "new"
 
@@ -70,7 +70,7 @@ def test_sync_face_sets_options(project):
 @pytest.mark.parametrize(
     ("name", "value"), [("max_concurrent", 0), ("budget_usd", -1), ("timeout_seconds", 0), ("rpm", "many")]
 )
-def test_senseless_value_changes_nothing(project, name, value):
+def test_refused_value_changes_nothing(project, name, value):
     orchestrator = AsyncAgentOrchestrator(project)
     before = getattr(orchestrator, name)
     with pytest.raises(InvalidOptionError):
@@ -103,7 +103,7 @@ async def test_same_budget_set_again_is_new(project):
         assert orchestrator.spent_usd == 0
 
 
-def test_observers_are_a_list_of_its_own(project):
+def test_copies_the_observers(project):
     given = [print]
     orchestrator = AsyncAgentOrchestrator(project, observers=given)
     listed = orchestrator.observers

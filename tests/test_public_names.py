@@ -2,6 +2,7 @@
 
 import ast
 import builtins
+import dataclasses
 import importlib
 import inspect
 import re
@@ -12,6 +13,7 @@ import pytest
 
 import claude_force
 from claude_force import errors
+from claude_force.options import Options
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -32,6 +34,27 @@ def test_a_public_name_can_be_imported(module: str, name: str) -> None:
     found = getattr(importlib.import_module(module), name)
     assert inspect.isclass(found)
     assert found is getattr(claude_force, name)
+
+
+BOTH = {
+    *("close", "estimate", "plan", "stream_multiple", "spent_usd", "tracker"),
+    *("list_agents", "list_workflows", "get_agent_info"),
+    *("get_performance_summary", "get_agent_performance", "get_cost_breakdown"),
+    "export_performance_metrics",
+}
+METHODS = {
+    "AgentOrchestrator": {"run_agent", "run_multiple", "run_workflow"},
+    "AsyncAgentOrchestrator": {
+        *("execute_agent", "execute_multiple", "execute_workflow", "runs", "drain", "load"),
+        *("check_credentials", "explain_miss", "model_of"),
+    },
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_orchestrators_show_nothing_internal(name: str) -> None:
+    shown = {one for one in dir(getattr(claude_force, name)) if not one.startswith("_")}
+    assert shown - {one.name for one in dataclasses.fields(Options)} == BOTH | METHODS[name]
 
 
 def test_dir_lists_the_public_names() -> None:
