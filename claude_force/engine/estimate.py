@@ -1,7 +1,7 @@
-"""What calls will use and cost, judged before anything is sent.
+"""Estimates what calls will use and cost before anything is sent.
 
-A token of English prose or code has 3 to 5 bytes, so the range of a prompt nobody has counted yet is wide;
-once calls of the same model have been answered, their own measure takes its place.
+A token of English prose or code has 3 to 5 bytes, so the range is wide until calls of the same model have
+been answered; then their bytes per token are used.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from ..limits.prices import max_searches
 from ..limits.token_estimator import TokenEstimator
 from ..types import Call, Usage
 
-# Of what is expected: how far a prompt's tokens may be off, before and after the first answers.
+# The factors between which a prompt's tokens lie, before and after the first answers.
 _GUESSED, _LEARNED = (0.6, 1.75), (0.85, 1.15)
-# Below this many tokens no model's prompt cache keeps a prompt.
+# The fewest tokens of a prompt that any model caches.
 _CACHED_FROM = 1024
 
 
 class Range(NamedTuple):
-    """`expected` lies between `low` and `high`; what is spent lies there too, unless attempts fail."""
+    """An estimate and its bounds, within which the real value lies unless attempts fail."""
 
     low: float
     expected: float
@@ -41,9 +41,10 @@ class Estimate:
     """What a run would use and cost.
 
     Attributes:
-        rows: all rows; of these `cached` are answered at no cost, and `unrunnable` can't be run.
-        input_tokens, output_tokens: of the requests, each at most one attempt.
-        cost: USD; None where the price of one of `unpriced` models is not known.
+        rows: how many there are; `cached` of them cost nothing, and `unrunnable` of them can't be run.
+        input_tokens, output_tokens: of the rows that would be sent, with one attempt each.
+        cost: USD; None if a price is unknown.
+        unpriced: the models whose prices are unknown.
     """
 
     rows: int = 0
@@ -57,9 +58,9 @@ class Estimate:
 
 @dataclass
 class Estimator:
-    """Adds up an estimate, call by call."""
+    """Adds up the estimate of a run, call by call."""
 
-    forecast: TokenEstimator
+    token_estimator: TokenEstimator
     price: Price
     rows: int = 0
     cached: int = 0
@@ -68,7 +69,7 @@ class Estimator:
     _output: Range = _NOTHING
     _cost: Range = _NOTHING
     _unpriced: Dict[str, None] = field(default_factory=dict)
-    _questions: Set[bytes] = field(default_factory=set)
+    _keys: Set[bytes] = field(default_factory=set)
     _seen: Set[Tuple[str, Tuple[str, ...]]] = field(default_factory=set)
 
     async def estimate(
@@ -77,7 +78,7 @@ class Estimator:
         prepare: Callable[[Any], Call],
         is_kept: Callable[[Call], Awaitable[bool]],
     ) -> Estimate:
-        """Of all `tasks`: `prepare` makes a call of one or raises InputError."""
+        """Returns the estimate of all `tasks`. `prepare` makes the call of a task, or raises InputError."""
         async for task in tasks:
             try:
                 call = prepare(task)
@@ -91,20 +92,20 @@ class Estimator:
             self.rows += 1
         return self.result()
 
-    def is_repeated(self, question: Optional[bytes]) -> bool:
-        """Whether the same was asked before; what can't be compared is asked anew."""
-        if question is None or question in self._questions:
-            return question is not None
-        self._questions.add(question)
+    def is_repeated(self, key: Optional[bytes]) -> bool:
+        """Whether a call with this key was seen before; None is never seen."""
+        if key is None or key in self._keys:
+            return key is not None
+        self._keys.add(key)
         return False
 
     def add(self, call: Call) -> None:
-        """A call that would be sent."""
-        expected, spread = self.forecast.prompt_tokens(call), _GUESSED
-        if self.forecast.has_counted(call.model):
+        """Adds a call that would be sent."""
+        expected, spread = self.token_estimator.prompt_tokens(call), _GUESSED
+        if self.token_estimator.has_counted(call.model):
             spread = _LEARNED
         prompt = Range(spread[0] * expected, expected, spread[1] * expected)
-        answer = Range(1.0, self.forecast.answer_tokens(call), float(call.max_tokens))
+        answer = Range(1.0, self.token_estimator.answer_tokens(call), float(call.max_tokens))
         self._input, self._output = self._input.plus(prompt), self._output.plus(answer)
         read = self._read_share(call)
         usages = [
@@ -125,17 +126,17 @@ class Estimator:
             self._unpriced[call.model] = None
 
     def _read_share(self, call: Call) -> float:
-        """The part of the prompt that the prompt cache has from a row before."""
+        """The part of the prompt that is read from the prompt cache, where an earlier row has written it."""
         system = sum(byte_size(text) for text in call.system)
         key = (call.model, call.system)
         seen = key in self._seen
         self._seen.add(key)
-        if not seen or system * self.forecast.tokens_per_byte(call.model) < _CACHED_FROM:
+        if not seen or system * self.token_estimator.tokens_per_byte(call.model) < _CACHED_FROM:
             return 0.0
         return system / (system + byte_size(call.task))
 
     def result(self) -> Estimate:
-        """Of all that was added."""
+        """The estimate of everything that was added."""
         cost = None if self._unpriced else self._cost
         return Estimate(
             self.rows, self.cached, self.unrunnable, self._input, self._output, cost, tuple(self._unpriced)

@@ -1,4 +1,4 @@
-"""From a reply or an error to the result that the user gets, and to its line in the log."""
+"""Builds the result of a call from its reply or error, and logs it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 
 class CallLabels(NamedTuple):
-    """What the caller said of one task beside the task itself."""
+    """Whose call it is, for its result and the ledger."""
 
     agent_name: str
     workflow_name: Optional[str] = None
@@ -46,8 +46,10 @@ class CallLabels(NamedTuple):
 
 
 def succeeded(run: CallLabels, reply: Reply, duration: float, started: float = 0.0) -> AgentResult:
-    """The result of an answer; one that was refused or has no text is a failure. `started` is when the call
-    began, in seconds on the engine's clock."""
+    """Returns the result of a reply; a refusal or an answer without text is a failure.
+
+    `started` is the start of the call in seconds of the engine's clock.
+    """
     is_known = reply.cost is not None and reply.wasted_cost is not None
     cost = reply.cost + reply.wasted_cost if is_known else None  # type: ignore[operator]
     error = _unanswered(reply)
@@ -90,7 +92,7 @@ def is_answer(reply: Reply) -> bool:
 
 
 def _unanswered(reply: Reply) -> Optional[CallError]:
-    """Why the reply is no answer; None for one that is."""
+    """The error of a refusal or of an answer without text; None for an answer."""
     if reply.stop_reason == REFUSAL:
         return RefusedError("The model refused to answer", request_id=reply.request_id)
     if is_blank(reply.text):
@@ -100,7 +102,7 @@ def _unanswered(reply: Reply) -> Optional[CallError]:
 
 
 def as_shared(reply: Reply) -> Reply:
-    """The same answer for another who asked at the same time: paid for once."""
+    """Returns the reply for a caller who joined an identical call, which pays for it."""
     return fast_replace(
         reply,
         **without_cost(reply),
@@ -112,7 +114,7 @@ def as_shared(reply: Reply) -> Reply:
 def failed(
     run: CallLabels, error: ClaudeForceError, model: Optional[str], duration: float, started: float = 0.0
 ) -> AgentResult:
-    """The result of a task that got no answer; `started` as in `succeeded`."""
+    """Returns the result of a call that got no reply; `started` as in `succeeded`."""
     call_error = error if isinstance(error, CallError) else None
     cost = call_error.cost if call_error else None
     return AgentResult(
@@ -152,9 +154,9 @@ def _metadata(
 
 
 def notify(observers: Iterable[Observer], executed: CallCompleted) -> None:
-    """Each of them is told; what one raises is logged and fails no call.
+    """Calls each observer; logs what one raises, so that it fails no call.
 
-    Not of a call that was never sent because the fleet was stopped: that says nothing of its agent.
+    A call that was never sent because the fleet was stopped is left out: it says nothing about its agent.
     """
     if is_unsent(executed.result):
         return
@@ -166,15 +168,15 @@ def notify(observers: Iterable[Observer], executed: CallCompleted) -> None:
 
 
 def is_unsent(result: AgentResult) -> bool:
-    """Whether the fleet was stopped, or the call taken back, before anything was sent."""
+    """Whether the fleet was stopped, or the call cancelled, before anything was sent."""
     error = result.error
     stopped = isinstance(error, (ClosedError, CancelledCallError)) or getattr(error, "skipped", False)
     return stopped and not result.attempts
 
 
 def log_result(result: AgentResult) -> None:
-    """One line, with the figures as fields."""
-    # What was not sent is no failure of the call: a run that ends by its budget says so once.
+    """Logs one line, with the figures as fields."""
+    # A call that was not sent has not failed: a run that ends by its budget logs that once.
     quiet = result.success or isinstance(result.error, (BudgetExceededError, CancelledCallError, ClosedError))
     quiet = quiet or is_unsent(result)
     level = logging.INFO if quiet else logging.ERROR
@@ -201,7 +203,11 @@ def log_result(result: AgentResult) -> None:
 
 
 class ResultBuilder:
-    """Begins now. `call_cost` is for the one who sends the call; None makes one."""
+    """Builds the result of one call, whose time starts now.
+
+    Attributes:
+        call_cost: receives what the call costs while it goes on.
+    """
 
     def __init__(
         self, call: Call, run: CallLabels, clock: Clock, call_cost: Optional[CallCost] = None
@@ -213,15 +219,15 @@ class ResultBuilder:
         self._began, self._started = time.time(), clock.now()
 
     def succeeded(self, reply: Reply) -> CallCompleted:
-        """It was answered."""
+        """Returns the result of an answered call."""
         return self._executed(succeeded(self._run, reply, self._duration(), self._started))
 
     def failed(self, error: CallError) -> CallCompleted:
-        """It got no answer."""
+        """Returns the result of a failed call."""
         return self._executed(failed(self._run, error, self._call.model, self._duration(), self._started))
 
     def cancelled(self) -> Optional[CallCompleted]:
-        """Nobody waits for it any more, and what was sent may be billed; None where nothing was sent."""
+        """Returns the result of a cancelled call, which may be billed; None if nothing was sent."""
         error = CancelledCallError("The call was cancelled")
         self.call_cost.copy_to(error)
         return self.failed(error) if error.timeline else None

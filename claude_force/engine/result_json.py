@@ -1,4 +1,4 @@
-"""Results as JSON text and back: what one process has found out, another can give out again. Pure."""
+"""Results as JSON text and back, for checkpoints and the database of durable runs. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..costs import without_cost
 from ..errors import CallError, ClaudeForceError
 from ..types import AgentResult, Attempt, Usage
 
-# Of a CallError; what they are is for its class to say.
+# The fields of a CallError; its class documents them.
 ERROR_FIELDS = (
     "message",
     "advice",
@@ -26,7 +26,7 @@ ERROR_FIELDS = (
 
 
 def dumps(result: AgentResult) -> str:
-    """JSON text of all that a result says."""
+    """Returns a result as JSON text."""
     fields = dict(vars(result))
     fields["usage"] = asdict(result.usage)
     fields["timeline"] = [asdict(one) for one in result.timeline]
@@ -37,7 +37,7 @@ def dumps(result: AgentResult) -> str:
 
 
 def loads(text: str) -> AgentResult:
-    """The result that was packed. Raises ValueError, TypeError, KeyError for a text that is none."""
+    """Returns the result in the text of `dumps`. Raises ValueError, TypeError, KeyError for other text."""
     try:
         fields: Dict[str, Any] = json.loads(text)
     except RecursionError:
@@ -50,7 +50,7 @@ def loads(text: str) -> AgentResult:
 
 
 def as_cached(result: AgentResult, age: float) -> AgentResult:
-    """The same answer, which was paid for `age` seconds ago: it costs nothing now."""
+    """Returns the result of an answer that was paid for `age` seconds ago, and costs nothing now."""
     return replace(
         result,
         metadata={
@@ -69,17 +69,17 @@ def as_cached(result: AgentResult, age: float) -> AgentResult:
 
 
 def error_fields(error: ClaudeForceError) -> Dict[str, Any]:
-    """All that it says, but for its timeline: by whose clock that is, only the carrier knows."""
+    """Returns its class, message and fields, without the timeline, whose clock is another process's."""
     message = error.message if isinstance(error, CallError) else str(error)
-    told: Dict[str, Any] = {"type": type(error).__name__, "message": message}
+    known: Dict[str, Any] = {"type": type(error).__name__, "message": message}
     if isinstance(error, CallError):
-        told.update({name: getattr(error, name) for name in ERROR_FIELDS})
-    own = {name: value for name, value in vars(error).items() if name not in told and name != "timeline"}
-    return {**told, "own": own} if own else told
+        known.update({name: getattr(error, name) for name in ERROR_FIELDS})
+    own = {name: value for name, value in vars(error).items() if name not in known and name != "timeline"}
+    return {**known, "own": own} if own else known
 
 
 def error_from(fields: Mapping[str, Any], otherwise: Type[ClaudeForceError]) -> ClaudeForceError:
-    """What `error_fields` told of; one of `otherwise` for a class that this version does not know."""
+    """Returns the error that `error_fields` described; an `otherwise` if this version has no such class."""
     found: Optional[Any] = getattr(errors, str(fields["type"]), None)
     kind = found if isinstance(found, type) and issubclass(found, ClaudeForceError) else otherwise
     # Not by its own constructor, which may take anything.
@@ -88,7 +88,7 @@ def error_from(fields: Mapping[str, Any], otherwise: Type[ClaudeForceError]) -> 
         CallError.__init__(error, fields["message"])
     else:
         Exception.__init__(error, fields["text"] if "text" in fields else fields["message"])
-    told = {name: fields[name] for name in ERROR_FIELDS if name in fields and isinstance(error, CallError)}
-    for name, value in {**fields.get("own", {}), **told}.items():
+    known = {name: fields[name] for name in ERROR_FIELDS if name in fields and isinstance(error, CallError)}
+    for name, value in {**fields.get("own", {}), **known}.items():
         setattr(error, name, tuple(value) if isinstance(value, list) else value)
     return error

@@ -1,4 +1,4 @@
-"""A hard cap on spending: reserved at its worst before a request, settled on what it cost. No I/O."""
+"""Budgets: the worst case is reserved before a request, and replaced by its cost afterwards. No I/O."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from ..agents.models import resolve_model
 from ..errors import BudgetExceededError, InvalidOptionError, UnknownPriceError
 from ..formatting import Wording, byte_size, format_usd
 from ..types import Call, Usage
-from .prices import NO_OPTIONS, PER_SEARCH, max_searches, unknown_fee
+from .prices import NO_OPTIONS, USD_PER_SEARCH, max_searches, unknown_fee
 
-# Whole numbers add up exactly, in whatever order calls end.
+# Money is counted in whole nano-USD: integers add up exactly, in whatever order calls end.
 _NANO = 10**9
-# What the API adds to a prompt by itself: a few tokens for its frame, some hundreds where there are tools.
+# What the API adds to a prompt: a few tokens for its frame, some hundreds for tools.
 _FRAME_TOKENS, _TOOLS_TOKENS = 50, 1000
 
-_PRICED = {"input", "output", "cache_write", "cache_write_1h", "cache_read"}
+_RATE_NAMES = {"input", "output", "cache_write", "cache_write_1h", "cache_read"}
 
 Prices = Mapping[str, Mapping[str, float]]
 
@@ -31,7 +31,13 @@ class Price(Protocol):
 
 
 class Budget:
-    """USD that may be spent. What is reserved and what is spent are together never above the limit."""
+    """A hard cap in USD: what is reserved and what is spent never exceed it together.
+
+    Example:
+        budget = Budget(1.0)
+        if budget.reserve(0.25):
+            budget.settle(0.25, 0.03)  # held 25 cents, spent 3
+    """
 
     def __init__(self, usd: float) -> None:
         """Raises InvalidOptionError for a limit that is not above 0."""
@@ -44,18 +50,18 @@ class Budget:
 
     @property
     def spent(self) -> float:
-        """USD, of requests that have ended."""
+        """USD of requests that have ended."""
         return self._spent / _NANO
 
     @property
     def reserved(self) -> float:
-        """USD, of requests that are under way, each at its worst."""
+        """USD of requests in flight, each at its worst case."""
         return self._reserved / _NANO
 
     def reserve(self, worst: float) -> bool:
-        """Holds `worst` USD; False where that fits only if others give back what they do not need.
+        """Reserves `worst` USD; returns False if that fits only once others have settled for less.
 
-        Raises BudgetExceededError where it does not fit at all.
+        Raises BudgetExceededError if it can never fit.
         """
         amount = to_nano_usd(worst)
         if self._spent + amount > self._limit:
@@ -66,7 +72,7 @@ class Budget:
         return True
 
     def settle(self, worst: float, usd: float) -> None:
-        """Gives back a reservation of `worst` and counts what was spent in its place."""
+        """Replaces a reservation of `worst` USD by the `usd` that were spent."""
         self._reserved -= to_nano_usd(worst)
         self._spent += to_nano_usd(usd)
         waiting, self._waiting = self._waiting, []
@@ -79,7 +85,7 @@ class Budget:
 
 
 def budget_exceeded(most: float, spent: float, worst: float) -> BudgetExceededError:
-    """For a call that does not fit; all in USD."""
+    """Returns the error of a call that does not fit. All amounts are USD."""
     return BudgetExceededError(
         f"Of the budget of {format_usd(most)}, {format_usd(spent)} is spent, and this call may cost up to "
         f"{format_usd(worst)}: it was not sent"
@@ -87,7 +93,7 @@ def budget_exceeded(most: float, spent: float, worst: float) -> BudgetExceededEr
 
 
 def worst_cost(call: Call, price: Price) -> Optional[float]:
-    """USD that a request can cost at most; None where the price is unknown.
+    """USD that a request can cost at most; None if the price is unknown.
 
     No token is shorter than a byte, the whole prompt may have to be written to the prompt cache, and the
     answer may be as long as it is allowed to be. Web searches count as often as `max_uses` allows; without it
@@ -101,14 +107,14 @@ def worst_cost(call: Call, price: Price) -> Optional[float]:
     prompt = size + more + _FRAME_TOKENS
     costs = [
         price(call.model, Usage(prompt, call.max_tokens, web_search_requests=searches), call.options),
-        price(call.model, _written(prompt, call, searches), call.options),
+        price(call.model, _cache_write_usage(prompt, call, searches), call.options),
     ]
     known = [cost for cost in costs if cost is not None]
     return max(known) if len(known) == len(costs) else None
 
 
 def require_worst_cost(call: Call, price: Price) -> float:
-    """As `worst_cost`. Raises UnknownPriceError where nothing bounds the cost."""
+    """As `worst_cost`, but raises UnknownPriceError if nothing bounds the cost."""
     worst = worst_cost(call, price)
     if worst is None:
         _check_tools(call)
@@ -120,7 +126,7 @@ def require_worst_cost(call: Call, price: Price) -> float:
 
 
 def _check_tools(call: Call) -> None:
-    """Raises UnknownPriceError where a tool of the API's can cost any amount."""
+    """Raises UnknownPriceError if a server tool can cost any amount."""
     if max_searches(call.options) is None:
         raise UnknownPriceError(
             "What web searches may cost is not bounded, so no budget can be kept. Give the web search tool "
@@ -134,13 +140,13 @@ def _check_tools(call: Call) -> None:
         )
 
 
-def _written(prompt: int, call: Call, searches: int) -> Usage:
+def _cache_write_usage(prompt: int, call: Call, searches: int) -> Usage:
     long_lived = prompt if call.cache_ttl == "1h" else 0
     return Usage(0, call.max_tokens, prompt, 0, long_lived, searches)
 
 
-def price_lookup(prices: Prices, otherwise: Price) -> Price:
-    """Prices of the caller's own, in USD per million tokens, before those of the price list.
+def price_lookup(prices: Prices, fallback: Price) -> Price:
+    """Returns a price function that uses the caller's `prices`, in USD per million tokens, before `fallback`.
 
     `prices[model]` has `input` and `output`, and may have `cache_write` (else 1.25 of input),
     `cache_write_1h` (else 2 of input) and `cache_read` (else 0.1 of input). The one for the model that was
@@ -149,7 +155,7 @@ def price_lookup(prices: Prices, otherwise: Price) -> Price:
     anything else.
     """
     for model, given in prices.items():
-        _check(model, given)
+        _check_rates(model, given)
     # An alias stands for the model that it means, unless that has a price too.
     prices = {**{resolve_model(name, None): given for name, given in prices.items() if name}, **prices}
 
@@ -160,9 +166,7 @@ def price_lookup(prices: Prices, otherwise: Price) -> Price:
         if given is None and answered:
             given = prices.get(answered)
         if given is None:
-            return (
-                otherwise(model, usage, options, answered) if answered else otherwise(model, usage, options)
-            )
+            return fallback(model, usage, options, answered) if answered else fallback(model, usage, options)
         if not usage.is_known or unknown_fee(options):
             return None
         fresh, long_lived = given["input"], usage.cache_creation_1h_input_tokens
@@ -174,13 +178,13 @@ def price_lookup(prices: Prices, otherwise: Price) -> Price:
             + usage.cache_read_input_tokens * given.get("cache_read", 0.1 * fresh)
         ) / 1e6
         share = 0.5 if usage.service_tier == "batch" else 1.0
-        return tokens * share + usage.web_search_requests * PER_SEARCH
+        return tokens * share + usage.web_search_requests * USD_PER_SEARCH
 
     return price
 
 
-def _check(model: str, given: Mapping[str, float]) -> None:
-    if not {"input", "output"} <= set(given) <= _PRICED:
+def _check_rates(model: str, given: Mapping[str, float]) -> None:
+    if not {"input", "output"} <= set(given) <= _RATE_NAMES:
         raise InvalidOptionError(
             f"prices[{model!r}] has {sorted(given)}; give input and output, and if they differ from the "
             "usual cache_write, cache_write_1h and cache_read, in USD per million tokens."
@@ -193,6 +197,6 @@ def _check(model: str, given: Mapping[str, float]) -> None:
 
 
 def to_nano_usd(usd: float) -> int:
-    """In whole nano-USD."""
-    # Up, so that what is counted is never below what was spent; but not for the noise of a float.
+    """Rounds up to whole nano-USD."""
+    # Rounded up, so that the sum is never below what was spent; but not for the noise of a float.
     return math.ceil(round(usd * _NANO, 3))

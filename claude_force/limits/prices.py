@@ -1,4 +1,4 @@
-"""What a call costs, by the price list that `genai-prices` carries."""
+"""List prices of calls, from the package `genai-prices`."""
 
 from __future__ import annotations
 
@@ -67,17 +67,17 @@ def cost(
     if tiers is None:
         return None
     tokens = _by_tier(tiers, usage) if tiers else _by_list(priced, usage, variant)
-    return None if tokens is None else tokens * region + usage.web_search_requests * PER_SEARCH
+    return None if tokens is None else tokens * region + usage.web_search_requests * USD_PER_SEARCH
 
 
 @lru_cache(maxsize=256)
 def plain_name(model: str) -> str:
-    """The model's name without what different servers add to it: a provider, a date, a version of theirs."""
+    """The model's name without the provider, date and version that servers add to it."""
     return _SUFFIX.sub("", _PREFIX.sub("", model.lower(), count=1)).replace(".", "-")
 
 
 def load_prices(model: str) -> None:
-    """Reads the price list, which takes a tenth of a second when it is first asked."""
+    """Loads the price list, which takes a tenth of a second."""
     cost(model, Usage(1, 1))
 
 
@@ -190,7 +190,7 @@ def _priced(model: str, usage: Usage, variant: Variant) -> Any:
 
 
 # USD.
-PER_SEARCH = 0.01
+USD_PER_SEARCH = 0.01
 
 _SEARCH = "web_search"
 # The caller's own tools, and those of the API's that charge nothing for each use.
