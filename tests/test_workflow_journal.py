@@ -150,14 +150,14 @@ class TestTrouble:
         (clean_environment / ".claude").mkdir()
         (clean_environment / ".claude" / "runs").write_text("mine", encoding="utf-8")
         result, (warning,) = await self.goes_on(project, server, caplog)
-        assert warning.startswith("the run is not kept and can't be resumed: The cache folder")
+        assert warning.startswith("the run is not saved and can't be resumed: The cache folder")
         assert result.run_id is None
         assert (clean_environment / ".claude" / "runs").read_text(encoding="utf-8") == "mine"
 
     async def test_unwritable_store(self, project, server, caplog, folder):
         CheckpointStore(folder, SECRET).close()
         result, (warning,) = await self.goes_on(project, server, caplog, folder, ReadOnly)
-        assert warning == "the run is not kept and can't be resumed: attempt to write a readonly database"
+        assert warning == "the run is not saved and can't be resumed: attempt to write a readonly database"
         assert result.run_id is None
 
     async def test_moves_foreign_file_aside(self, project, server, caplog, folder):
@@ -177,7 +177,9 @@ class TestTrouble:
             first, warnings = await self.goes_on(project, server, caplog, folder, Full)
             assert (
                 warnings
-                == [f"an answer of run {first.run_id} is not kept for a resumption: database or disk is full"]
+                == [
+                    f"an answer of run {first.run_id} is not saved for a resumption: database or disk is full"
+                ]
                 * 4
             )
             again = await ran(project, server, folder, resume=first.run_id)
@@ -323,7 +325,7 @@ class TestProcesses:
                 await asyncio.sleep(0.005)
             async with engine(project, server) as orchestrator:
                 (run,) = await orchestrator.runs()
-                with pytest.raises(RunBusyError, match="under way in another process: wait for its end"):
+                with pytest.raises(RunBusyError, match="running in another process: wait for its end"):
                     await orchestrator.execute_workflow(DIAMOND, resume=run.id)
                 assert len(server.requests) == 1
                 other.kill()
@@ -348,7 +350,7 @@ class TestProcesses:
                     await asyncio.sleep(0)
                     run_id.extend(one.id for one in await orchestrator.runs())
                 assert (await first).success
-        assert "is under way in another process: wait for its end" in refused[0]
+        assert "is running in another process: wait for its end" in refused[0]
         assert len(server.requests) == 4
 
     @POSIX

@@ -468,7 +468,7 @@ class TestResume:
                 )
                 await began.wait()
                 (run,) = await other.runs()
-                with pytest.raises(RunBusyError, match="is under way"):
+                with pytest.raises(RunBusyError, match="is running"):
                     await other.execute_workflow(DIAMOND, resume=run.id)
                 await running
                 assert (await other.execute_workflow(DIAMOND, resume=run.id)).success

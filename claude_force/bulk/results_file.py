@@ -1,6 +1,6 @@
 """The results file of a bulk run: one JSON object per line, appended as rows end, safe against kills.
 
-The file is a write-ahead log of its own run: what stands in it complete is done and paid for.
+The file is the write-ahead log of its run: a complete line is a row that is done and paid for.
 """
 
 from __future__ import annotations
@@ -340,7 +340,7 @@ class ResultsFile(Results):
             self._unlock()
 
     def _copy_removed_file(self) -> None:
-        """Copies the results of a file that has no name any more into one that has."""
+        """Copies the results of a file that was removed or replaced, and so has no name, to a new file."""
         if not os.fstat(self._lock).st_size:
             return
         try:

@@ -112,7 +112,7 @@ class ResumableRun:
             summary.total += is_within
             if saved is not None:
                 if saved.key != row.key(self._options):
-                    raise self._other_run(f"row {row.index + 1} is not the one that it answers")
+                    raise self._other_run(f"row {row.index + 1} is not the row that it answers")
                 if is_within:
                     summary.add_saved(saved)
         unrunnable.expect_fewer_than(rows)
@@ -244,8 +244,8 @@ class ResumableRun:
             self._end_disturbed(error)
         except OSError as error:
             self._end_unwritable(
-                f"{error.strerror}. What stands in it is whole; answers that came after are in the cache, if "
-                "it is on."
+                f"{error.strerror}. The results in it are complete; later answers are in the cache, if it is "
+                "on."
             )
             self._save_lost(row, result)
             return False

@@ -78,7 +78,7 @@ def _expect_lines(name: str, number: int, text: str) -> None:
     if text == "{" or (text.startswith("[") and (not rest or rest[0] in '{"')):
         what = "a list" if text.startswith("[") else "an object of several lines"
         raise InputError(
-            f"{name}, line {number} begins {what}; each line has to be an object of its own, such as "
+            f"{name}, line {number} begins {what}; each line must be one object, such as "
             '{"task": "..."}. Name a file that holds one list .json.'
         )
 

@@ -1,6 +1,6 @@
-"""Workflows: graphs of agents. What users name is here.
+"""Workflows: graphs of agents.
 
-Runner, plan and journal are imported from their modules: what only reads a workflow must not wait for them.
+Runner, plan and checkpoints are imported from their modules, so that reading a workflow does not load them.
 """
 
 from .models import Condition, ForEach, Step, Workflow

@@ -43,7 +43,7 @@ def open_checkpoint_store() -> CheckpointStore:
     return CheckpointStore(cache_folder(settings.user_folder() / "runs"), secret)
 
 
-class _StoreOp(NamedTuple):
+class _CheckpointOp(NamedTuple):
     """An operation, or a payment, of which those of a batch are saved in one transaction."""
 
     operation: Optional[_Operation] = None
@@ -83,7 +83,7 @@ class Checkpointer:
             if run.workflow != workflow:
                 raise InputError(f"Run '{resume}' is of the workflow '{run.workflow}', not of '{workflow}'.")
             if not store.acquire(resume):
-                raise RunBusyError(f"Run '{resume}' is under way in another process: wait for its end.")
+                raise RunBusyError(f"Run '{resume}' is running in another process: wait for its end.")
             acquired.append(resume)
             return RunCheckpoint(self, run, list(store.answers(resume)))
 
@@ -93,7 +93,7 @@ class Checkpointer:
         finally:
             # The caller was cancelled, or the answers can't be read.
             if not isinstance(found, RunCheckpoint):
-                self._worker.submit_nowait(_StoreOp(lambda store: list(map(store.release, acquired))))
+                self._worker.submit_nowait(_CheckpointOp(lambda store: list(map(store.release, acquired))))
         checkpoint: RunCheckpoint = _or_raise(found)
         return checkpoint
 
@@ -104,17 +104,17 @@ class Checkpointer:
 
     async def run(self, operation: _Operation) -> Any:
         """Runs an operation in the store's thread; returns what it returns or raises."""
-        return await self._worker.submit(_StoreOp(operation))
+        return await self._worker.submit(_CheckpointOp(operation))
 
     async def save(self, run_id: str, answer: Optional[SavedAnswer], cost: float) -> None:
         """Saves an answer and its cost; once it returns, a kill of this process does not lose them."""
-        failure = await self._worker.submit(_StoreOp(payment=(run_id, answer, cost)))
+        failure = await self._worker.submit(_CheckpointOp(payment=(run_id, answer, cost)))
         if failure is not None:
-            logger.warning("an answer of run %s is not kept for a resumption: %s", run_id, failure)
+            logger.warning("an answer of run %s is not saved for a resumption: %s", run_id, failure)
 
     def record_cost(self, run_id: str, cost: float) -> None:
         """Adds USD to a run's cost, without waiting for it."""
-        self._worker.submit_nowait(_StoreOp(payment=(run_id, None, cost)))
+        self._worker.submit_nowait(_CheckpointOp(payment=(run_id, None, cost)))
 
     async def close(self) -> None:
         """Waits for writes and closes the store. A later use opens it again."""
@@ -127,7 +127,7 @@ class Checkpointer:
         if store is not None:
             store.close()
 
-    def _run_batch(self, ops: List[_StoreOp]) -> List[Any]:
+    def _run_batch(self, ops: List[_CheckpointOp]) -> List[Any]:
         """Called in the worker's thread."""
         payments = [op.payment for op in ops if op.payment is not None]
         failure = self._try(lambda store: store.save(payments)) if payments else None
@@ -227,7 +227,7 @@ class RunCheckpoint:
 
         # Set before it is: a caller who is cancelled meanwhile leaves a run that has ended.
         self._is_saved = True
-        self._is_saved = await self._log_failure(begin, "the run is not kept and can't be resumed")
+        self._is_saved = await self._log_failure(begin, "the run is not saved and can't be resumed")
 
     async def _log_failure(self, operation: _Operation, message: str) -> bool:
         """Runs an operation; returns whether it succeeded."""
