@@ -26,7 +26,6 @@ from .bulk import (
     OnEvent,
     OnResult,
     ProgressTracker,
-    RunOne,
     Tasks,
     aiter_any,
     parse_task,
@@ -35,15 +34,14 @@ from .bulk import (
 from .cache.request_key import USE
 from .call_runner import CallRunner
 from .engine.estimate import Estimate
-from .engine.result_builder import CallLabels, failed
-from .errors import CallError, CancelledCallError, ConfigurationError, InputError
+from .errors import InputError
 from .limits.admission import Load
 from .limits.budget import Budget
-from .limits.call_context import DEFAULT_CONTEXT, CallContext, CallListener
+from .limits.call_context import DEFAULT_CONTEXT, CallContext
 from .limits.run_gate import RunGate
 from .options import Configurable, Options, takes
 from .performance_tracker import PerformanceTracker
-from .types import AgentResult, AsyncAgentResult, Call, Observer, fast_replace
+from .types import AgentResult, AsyncAgentResult, Call, Observer
 from .workflow import OnStep, Workflow, WorkflowResult
 from .workflow.checkpoints import RunRecord
 from .workflow.execution import WorkflowExecutor
@@ -264,7 +262,7 @@ class AsyncAgentOrchestrator(Configurable):
             budgets, first_of_many=first_of_many, session=self._calls.session, run_gate=run_gate
         )
         run_id = self._calls.backend.run_id(run_id)
-        run_row = _row_runner(self._calls, context, run_gate, run_id, row_id, call_options)
+        run_row = self._calls.row_runner(context, run_gate, run_id, row_id, call_options)
         return stream_results(tasks, run_row, self._calls.room, in_order, tracker)
 
     async def execute_workflow(
@@ -427,35 +425,3 @@ class AsyncAgentOrchestrator(Configurable):
 
     async def __aexit__(self, *error: object) -> None:
         await self.close()
-
-
-def _row_runner(
-    calls: CallRunner,
-    context: CallContext,
-    gate: RunGate,
-    run_id: Optional[str],
-    row_id: Callable[[int], str],
-    options: Mapping[str, Any],
-) -> RunOne:
-    """Returns what runs a row of one bulk run. A row that can't be sent any more has a failed result."""
-    cancelled = False
-
-    async def run(index: int, agent_name: str, task: str, listener: CallListener) -> AgentResult:
-        nonlocal cancelled
-        if cancelled:
-            # Another command has cancelled the run.
-            return failed(CallLabels(agent_name), CancelledCallError("The run was cancelled"), None, 0.0)
-        call_id = f"{run_id}:{row_id(index)}" if run_id else None
-        try:
-            gate.check()
-            row = fast_replace(context, listener=listener, call_id=call_id)
-            result = await calls.execute(row, agent_name, task, **options)
-        except CallError as error:
-            return failed(CallLabels(agent_name), error, None, 0.0)
-        except ConfigurationError as error:
-            gate.shut_if_fatal(error)
-            raise
-        cancelled |= isinstance(result.error, CancelledCallError)
-        return result
-
-    return run

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import Any, AsyncIterator, Awaitable, Callable, Coroutine, Dict, Optional
+from typing import Any, AsyncIterator, Awaitable, Callable, Coroutine, Dict, Mapping, Optional
 
 from anyio import move_on_after, to_thread
 
 from .agents import Registry, prepare_call
-from .bulk import task_limit
+from .bulk import RunOne, task_limit
 from .cache.request_key import USE, check_policy
 from .engine.backend import CallBackend
 from .engine.call_sender import CallSender
@@ -17,10 +17,11 @@ from .engine.call_settings import CallSettings, settings_now
 from .engine.connection_pool import LoopBoundPool
 from .engine.estimate import Estimate, Estimator
 from .engine.executor import CachingExecutor
-from .engine.result_builder import CallLabels, ResultBuilder, log_result, notify
-from .errors import CallError
+from .engine.result_builder import CallLabels, ResultBuilder, failed, log_result, notify
+from .errors import CallError, CancelledCallError, ConfigurationError
 from .limits.budget import Budget, Prices, price_lookup
-from .limits.call_context import DEFAULT_CONTEXT, CallContext, Session
+from .limits.call_context import DEFAULT_CONTEXT, CallContext, CallListener, Session
+from .limits.run_gate import RunGate
 from .options import Options, check_call_options
 from .performance_tracker import PerformanceTracker
 from .types import AgentResult, Call, CallCompleted, Clock, Reply, fast_replace
@@ -154,6 +155,37 @@ class CallRunner:
         observers = options.observers
         notify((self.tracker.record, *observers) if options.enable_tracking else observers, completed)
         return completed.result
+
+    def row_runner(
+        self,
+        context: CallContext,
+        gate: RunGate,
+        run_id: Optional[str],
+        row_id: Callable[[int], str],
+        options: Mapping[str, Any],
+    ) -> RunOne:
+        """Returns what runs a row of one bulk run. A row that can't be sent any more has a failed result."""
+        cancelled = False
+
+        async def run(index: int, agent_name: str, task: str, listener: CallListener) -> AgentResult:
+            nonlocal cancelled
+            if cancelled:
+                # Another command has cancelled the run.
+                return failed(CallLabels(agent_name), CancelledCallError("The run was cancelled"), None, 0.0)
+            call_id = f"{run_id}:{row_id(index)}" if run_id else None
+            try:
+                gate.check()
+                row = fast_replace(context, listener=listener, call_id=call_id)
+                result = await self.execute(row, agent_name, task, **options)
+            except CallError as error:
+                return failed(CallLabels(agent_name), error, None, 0.0)
+            except ConfigurationError as error:
+                gate.shut_if_fatal(error)
+                raise
+            cancelled |= isinstance(result.error, CancelledCallError)
+            return result
+
+        return run
 
     def _connect(self, model: str, context: CallContext) -> Awaitable[CallSender]:
         return self.pool.sender(context.settings, model)

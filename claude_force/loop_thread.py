@@ -6,6 +6,7 @@ import asyncio
 import threading
 import weakref
 from concurrent.futures import CancelledError as FutureCancelled
+from concurrent.futures import Future
 from contextlib import suppress
 from typing import (
     Any,
@@ -94,16 +95,12 @@ class LoopThread:
 
     def _started(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
-            ready: List[Any] = []
-            signal, last = threading.Event(), self._last
+            ready: Future[Any] = Future()
             thread = threading.Thread(
-                target=lambda: _run_loop(ready, signal, last), name="claude-force", daemon=True
+                target=_run_loop, args=(ready, self._last), name="claude-force", daemon=True
             )
             thread.start()
-            signal.wait()
-            if isinstance(ready[0], BaseException):
-                raise ready[0]
-            self._loop, end = ready
+            self._loop, end = ready.result()
             self._finalizer = weakref.finalize(self, _end, self._loop, end, thread)
         return self._loop
 
@@ -114,20 +111,18 @@ class LoopThread:
         self._lock, self._finalizer, self._loop, self._last = threading.Lock(), None, None, []
 
 
-def _run_loop(
-    ready: List[Any], signal: threading.Event, last: Iterable[Callable[[], Awaitable[None]]]
-) -> None:
+def _run_loop(ready: Future[Any], last: Iterable[Callable[[], Awaitable[None]]]) -> None:
+    """In the thread. `ready` receives the loop, and the event that ends it."""
     # Not asyncio.run: it may start a thread at its end, which Python 3.12 forbids while a program exits.
     try:
         loop = asyncio.new_event_loop()
     except Exception as error:
-        # Such as too many open files. The caller would wait for the loop for ever.
-        ready.append(error)
-        signal.set()
+        # Such as too many open files.
+        ready.set_exception(error)
         return
     asyncio.set_event_loop(loop)
     try:
-        serving = loop.create_task(_serve(ready, signal, last))
+        serving = loop.create_task(_serve(ready, last))
         while not serving.done():
             # A callback that raises one of these ends its own task, whose caller gets it; the loop goes on.
             with suppress(SystemExit, KeyboardInterrupt):
@@ -137,12 +132,9 @@ def _run_loop(
         loop.close()
 
 
-async def _serve(
-    ready: List[Any], signal: threading.Event, last: Iterable[Callable[[], Awaitable[None]]]
-) -> None:
+async def _serve(ready: Future[Any], last: Iterable[Callable[[], Awaitable[None]]]) -> None:
     end = asyncio.Event()
-    ready.extend((asyncio.get_running_loop(), end))
-    signal.set()
+    ready.set_result((asyncio.get_running_loop(), end))
     await end.wait()
     rest = asyncio.all_tasks() - {asyncio.current_task()}
     for task in rest:
