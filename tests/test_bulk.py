@@ -1,4 +1,4 @@
-"""Many calls: every row ends, memory is bounded, a slow reader slows the run, stopping early stops it all."""
+"""Streams of tasks: every row has a result, memory is bounded, and leaving early cancels the rest."""
 
 import asyncio
 
@@ -17,7 +17,7 @@ def project(tmp_path):
 
 
 class Runs:
-    """Runs that wait for a word, or end at once."""
+    """Simulates the run of a row: ends at once, or, with `waits`, when its event is set."""
 
     def __init__(self, waits=False):
         self.waits = waits
@@ -43,7 +43,7 @@ class Runs:
 
 
 class Source:
-    """Tasks that count how many were taken."""
+    """An iterable of tasks that counts how many were taken."""
 
     def __init__(self, count, fails_at=None):
         self.count, self.taken, self.fails_at = count, 0, fails_at

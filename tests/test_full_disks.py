@@ -1,4 +1,4 @@
-"""Outputs on full disks, and outputs that are taken away: nothing is sent that can't be written."""
+"""Results files on full disks, and ones that are moved: nothing is sent that can't be written."""
 
 import contextlib
 import json

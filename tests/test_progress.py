@@ -1,4 +1,4 @@
-"""The events of a bulk run: typed, frozen, and true."""
+"""The events of a bulk run and their progress."""
 
 import asyncio
 import dataclasses

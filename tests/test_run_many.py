@@ -1,4 +1,4 @@
-"""`claude-force run many`: what is paid for is kept, whatever ends the run, and nothing is paid for twice."""
+"""`claude-force run many`: paid answers are saved, whatever ends the run, and never paid for twice."""
 
 import asyncio
 import contextlib
@@ -458,7 +458,7 @@ class TestResume:
         assert found[2]["cost"] > lost[2] + found[3]["cost"] / 2
 
     async def begun_and_killed(self, tasks, out):
-        """In a loop, as a command does it: Python 3.8 makes no events without one."""
+        """Runs in an event loop, as Python 3.8 can't make an event without one."""
         with ResultsFile(out) as output:
             ResumableRun(TaskFile(tasks, None), output, OPTIONS, retry_failed=True).begin()
 
@@ -567,7 +567,7 @@ class TestBudget:
 
 
 class Run:
-    """The command as a process of its own."""
+    """Runs the command in a process."""
 
     def __init__(self, folder, tasks, *more, output="out.jsonl"):
         self.process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Files of tasks: a fault is said with its line, and with what was meant, before anything is sent."""
+"""Files of tasks: faults are reported with line and suggestion before anything is sent."""
 
 import json
 import os

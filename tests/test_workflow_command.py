@@ -1,4 +1,4 @@
-"""`run workflow`, `workflow show` and `runs`: what a user of graphs sees."""
+"""The commands `run workflow`, `workflow show` and `runs`."""
 
 import json
 import os
@@ -48,7 +48,7 @@ BROKEN = {
 
 @pytest.fixture
 def graph(workplace):
-    """The project, with a graph and a broken one beside its lists."""
+    """The project, with a graph and an invalid one besides its lists of agents."""
     path = workplace / ".claude" / "claude.json"
     config = json.loads(path.read_text())
     config["workflows"].update({"fan-out": GRAPH, "knot": BROKEN})
@@ -68,7 +68,7 @@ PRICES = ["--price", "claude-sonnet-5-5=3,15", "--price", "claude-haiku-5-5=1,5"
 
 
 def ran(capsys, *arguments, code=0):
-    """The fields of a run that ends with `code`."""
+    """Runs a command that ends with `code`; returns the fields of its JSON."""
     assert main(["run", "workflow", *arguments, *PRICES, "--json"]) == code
     return fields_of(capsys)
 
@@ -269,11 +269,11 @@ def test_resume_command_is_quoted(graph, another_server, capsys):
 
 
 class TestAConfigurationThatIsNotTheProjectsOwn:
-    """Of the same workflow the project's own claude.json has another one."""
+    """The project's own claude.json defines the same workflow differently."""
 
     @pytest.fixture
     def run_id(self, graph, another_server, capsys):
-        """Of a run whose second step failed."""
+        """Returns the output of a run whose second step failed."""
         whole = json.loads((graph / ".claude" / "claude.json").read_text())
         steps = [
             {"id": "one", "agent": "python-expert"},
@@ -380,7 +380,7 @@ class TestBrokenOff:
         )
 
     def broken_off(self, server, after, number):
-        """A run that is ended by a signal as soon as the server has seen `after` requests."""
+        """Sends a signal to a run once the server has received `after` requests."""
         running = self.start("fan-out", "--task", "Look", "--cache", "off", "--json")
         end = time.monotonic() + 90
         while len(server.requests) < after and time.monotonic() < end:

@@ -1,4 +1,4 @@
-"""What an author wrote, read and checked: each fault has its message, and all are told at once."""
+"""Workflows of claude.json are parsed and validated: all faults are reported at once."""
 
 import json
 import re
@@ -34,7 +34,7 @@ def step(identity, *needs, **more):
 
 
 def faults_of(*steps, inputs=None, **more):
-    """Those of the file and those of the graph that it describes."""
+    """Returns the faults of the parser and of the validation."""
     try:
         check(read_workflow("w", {"steps": list(steps), **more}), check_agent, inputs or {})
     except InvalidWorkflowError as error:
@@ -468,7 +468,7 @@ class TestOrder:
 
 class TestChain:
     def texts(self, workflow):
-        """What each agent is told, where each has answered `ANSWER n` in turn."""
+        """Returns the task of each agent, where each answers `ANSWER n` in turn."""
         values = {"task": "T ${steps.1} $${x}"}
         values.update({f"steps.{one.id}": f"ANSWER {one.id} ${{task}}" for one in workflow.steps})
         return [render(one.task, values) for one in workflow.steps]

@@ -1,4 +1,4 @@
-"""The runner of graphs over a simulated `run`, in virtual time: exact to the moment, beside a model."""
+"""The runner over simulated calls, in virtual time, compared with a model."""
 
 import asyncio
 import time
@@ -76,7 +76,7 @@ def graph(*steps, **more):
 
 
 def carried_out(workflow, ways, tmp_path=None, **more):
-    """The results by step, and the server that was asked."""
+    """Returns the results by step, the simulated server, and the seconds that the run took."""
     server = Simulated({step.id: ways.get(step.id, Way()) for step in workflow.steps})
 
     async def work():
@@ -88,13 +88,13 @@ def carried_out(workflow, ways, tmp_path=None, **more):
 
 
 async def ran(workflow, setting, run):
-    """Made where it runs: its clock is that of the loop."""
+    """Runs a runner made in the event loop, whose clock it uses."""
     return await Runner(workflow, setting, run).run()
 
 
 @some.composite
 def graphs(draw, most=8, fates=False, lists=False, conditions=False, distinct=False):
-    """A workflow, and the way of each step. `distinct`: no two steps end at one moment."""
+    """Draws a workflow and the behaviour of each step. `distinct`: no two steps end at the same time."""
     steps, ways = [], {}
     for number in range(draw(some.integers(1, most))):
         before = [step.id for step in steps]
@@ -125,7 +125,7 @@ def graphs(draw, most=8, fates=False, lists=False, conditions=False, distinct=Fa
 
 
 class Model:
-    """What has to become of a graph: the plain recursion over dependencies."""
+    """The expected results of a graph, by plain recursion over its dependencies."""
 
     def __init__(self, workflow, ways, fail_fast=False):
         self._fail_fast = fail_fast
@@ -370,7 +370,7 @@ class TestRetries:
 
 class TestForEach:
     def over(self, source, tmp_path, task="${item}", answer=None, **more):
-        """The result of a step that goes through it; `answer` is what the step before it says."""
+        """Returns the result of a step with this `foreach`; `answer` is that of the step before it."""
         asked = []
 
         async def run(part):

@@ -1,4 +1,4 @@
-"""The journal of runs under stress: forged, damaged, full, shared, old. A run goes on all the same."""
+"""The store of runs when it is forged, damaged, full, shared or old: no run fails by it."""
 
 import asyncio
 import json
@@ -121,7 +121,7 @@ class TestForgeries:
 
 
 class Full(CheckpointStore):
-    """Its file can grow no further once there is a run."""
+    """A store whose file can't grow once it has a run."""
 
     def begin(self, run):
         super().begin(run)
@@ -136,7 +136,7 @@ class ReadOnly(CheckpointStore):
 
 
 class TestTrouble:
-    """Warnings are logged, and the run goes on."""
+    """A store that fails is logged, and the run goes on."""
 
     async def goes_on(self, project, server, caplog, folder=None, make=CheckpointStore):
         with caplog.at_level(logging.WARNING):
@@ -241,7 +241,7 @@ class TestAge:
     DAY = 86400.0
 
     def kept(self, folder, **ages):
-        """The runs that are there after another has begun; `ages` are (began, ended) in days before now."""
+        """Returns the runs that remain after another began; `ages` are (began, ended) in days before now."""
         now = time.time()
         with closing(CheckpointStore(folder, SECRET)) as journal:
             for name, (began, ended) in ages.items():
@@ -277,7 +277,7 @@ class TestAge:
 
 
 def process(config, *more):
-    """The diamond as a process of its own, by the command."""
+    """Runs the diamond by the command, in a process."""
     content = json.loads(config.read_text(encoding="utf-8"))
     content["workflows"]["diamond"] = {
         "steps": [

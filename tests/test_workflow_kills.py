@@ -1,4 +1,4 @@
-"""A graph whose process is killed with SIGKILL again and again: what is finished is paid for once."""
+"""A run that is killed again and again pays for each finished step once."""
 
 import asyncio
 import json
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSI
 
 
 class Life:
-    """A process that runs the graph, from its first request on or from where an earlier one was killed."""
+    """A process that runs the graph, or resumes a killed run of it."""
 
     def __init__(self, project, server, run_id):
         resume = [] if run_id is None else ["--resume", run_id]
@@ -50,7 +50,7 @@ class Life:
         )
 
     def killed_at(self, requests, later):
-        """`later` seconds after the server has seen so many. Whether it was still alive."""
+        """Kills it `later` seconds after so many requests; returns whether it was alive."""
         while len(self._server.requests) < requests and self._process.poll() is None:
             time.sleep(0.001)
         end = time.monotonic() + later
@@ -68,7 +68,7 @@ class Life:
 
 
 def kept(home):
-    """The run, and the steps that the journal has an answer of."""
+    """Returns the run, and the steps with a saved answer."""
     path = home / ".claude" / "runs" / "journal.sqlite"
     if not path.exists():
         return None, set()
@@ -101,7 +101,7 @@ def test_finished_steps_are_paid_once(tmp_path, clean_environment, monkeypatch, 
 
 
 def one_run(folder, home, monkeypatch, chance):
-    """How often it was killed."""
+    """Returns how often it was killed."""
     project = write_project(folder)
     content = json.loads(project.read_text(encoding="utf-8"))
     content["workflows"]["knit"] = {"steps": STEPS}

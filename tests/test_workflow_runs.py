@@ -1,4 +1,4 @@
-"""Graphs on the engine, against the stand-in: what is sent, what is kept, what a resumed run asks again."""
+"""Workflows against the stand-in server: what is sent, what is saved, and what a resumed run sends again."""
 
 import asyncio
 import hashlib
@@ -41,7 +41,7 @@ def text_of(received):
 
 
 def answer(body):
-    """Another one for each question. A task that wants a list gets one."""
+    """Returns a different answer for each request; a JSON list if the task begins with LIST."""
     text = json.dumps([body["system"], body["messages"], body["model"]], sort_keys=True)
     mark = hashlib.sha256(text.encode()).hexdigest()[:12]
     if body["messages"][-1]["content"].startswith("LIST"):
@@ -71,7 +71,7 @@ def project(tmp_path):
 
 @asynccontextmanager
 async def engine(config, server, folder=None, make=CheckpointStore, **more):
-    """An orchestrator that reaches the server. `folder` is that of the journal, else it is the user's own."""
+    """An orchestrator for the server. `folder` is that of the store; by default the user's."""
     orchestrator = AsyncAgentOrchestrator(
         config,
         api_key="sk-ant-a-secret-key",
@@ -87,7 +87,7 @@ async def engine(config, server, folder=None, make=CheckpointStore, **more):
 
 
 def shown(result):
-    """What the steps came to, whoever paid for it, by whichever request."""
+    """Returns status, reason and output of each step, without request ids."""
     return {
         one.id: (one.status, re.sub(r"req_\d+", "", one.reason or ""), one.output) for one in result.steps
     }
@@ -223,12 +223,12 @@ def graphs(draw, failures=True, closed=False):
 
 
 def asked(server):
-    """How often each step was asked for."""
+    """Returns how many requests each step made."""
     return Counter(text_of(one).partition(":")[0].split()[-1] for one in server.requests)
 
 
 class Snapshots(CheckpointStore):
-    """Keeps what a crash right after each of its transactions would leave on the disk."""
+    """Copies the file after each transaction, as a crash would leave it."""
 
     def __init__(self, folder, secret):
         self._file, self.states = folder / "journal.sqlite", []
@@ -250,13 +250,13 @@ def rows(path, what="step, part"):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A project, and a folder for its journal."""
+    """A project, and a folder for its store."""
     return write_project(tmp_path_factory.mktemp("place")), tmp_path_factory.mktemp("journal")
 
 
 @pytest.fixture(scope="module")
 def examples(soak):
-    """How many graphs are drawn."""
+    """How many graphs hypothesis draws."""
     return 500 if soak else 12
 
 
