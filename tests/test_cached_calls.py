@@ -343,7 +343,7 @@ class TestSettings:
                 assert not (await orchestrator.execute_agent(*ASK, **option)).cached
             why = await orchestrator.explain_miss(*ASK, **option)
         assert [one.body["metadata"] for one in server.requests] == [{"user_id": "somebody"}] * 2
-        assert (why["hit"], "no written form" in why["reason"]) == (False, True)
+        assert (why["hit"], "written as JSON" in why["reason"]) == (False, True)
 
     def test_the_sync_face_has_it_too(self, project, messages_server):
         with AgentOrchestrator(project) as orchestrator:

@@ -62,7 +62,7 @@ class CallSender:
 
     @property
     def is_idle(self) -> bool:
-        """Whether no call is under way."""
+        """Whether no call is in flight."""
         return not self._live and not self.admission.in_flight
 
     async def send(
@@ -75,7 +75,7 @@ class CallSender:
         """Raises InputError before anything is sent, CallError after. `call_cost` receives the attempts."""
         self.transport.check(call)
         call_cost = call_cost or CallCost()
-        # A cloud answers with Anthropic's name of the model, and has prices of its own.
+        # A cloud answers with Anthropic's name of the model, and has its own prices.
         pricing = CallPricing(call, context.price or self._price, not self.transport.service.is_cloud)
         worst = pricing.require_worst_cost() if context.has_budget else 0.0
         retrier = Retrier(call, self._policy, self._clock, deadline_seconds, context)

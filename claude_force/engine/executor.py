@@ -154,7 +154,7 @@ class CachingExecutor:
         """Implements `CallBackend.explain_miss`."""
         key = request_key(call, settings.service)
         if key is None:
-            return explained(False, "An option of this call has no written form, so it is never kept.")
+            return explained(False, "An option of this call can't be written as JSON, so it is never cached.")
         cache = await self.cache_for(settings)
         return await cache.run(
             lambda opened: opened.explain_miss(*key), explained(False, "There is no cache.")
@@ -237,7 +237,7 @@ class SingleFlight(Generic[T]):
         call_cost: Optional[CallCost] = None,
         budget_key: Hashable = None,
     ) -> Tuple[T, bool]:
-        """Joins the work of this key that is under way, or starts it as its leader.
+        """Joins the work of this key that is in flight, or starts it as its leader.
 
         The leader pays for it. If the leader is cancelled, the work goes on for the others, and one of them
         pays the rest; if nobody waits any more, the work is cancelled and the last to leave pays.
@@ -332,7 +332,7 @@ class SingleFlight(Generic[T]):
         if leads:
             flight.leader_left = True
             if flight.waiting and not flight.task.done() and not flight.cost.is_answered:
-                # What was spent by now is the leader's. Outcomes tell all, so they are for one who gets them.
+                # The leader pays what was spent by now. An outcome would carry all of its cost.
                 call_cost.absorb(flight.cost)
         try:
             if not flight.waiting and not flight.task.done():

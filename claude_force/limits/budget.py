@@ -22,8 +22,11 @@ Prices = Mapping[str, Mapping[str, float]]
 
 
 class Price(Protocol):
-    """USD that `usage` costs; None where that is not known. `model` is the one that was asked, `answered` the
-    one that answered, "" where that is unknown or has no price of its own."""
+    """Returns the USD that `usage` costs; None if that is unknown.
+
+    `model` is the model of the request, `answered` the model that answered: "" if that is unknown, or if its
+    price does not matter.
+    """
 
     def __call__(
         self, model: str, usage: Usage, options: Mapping[str, Any] = NO_OPTIONS, answered: str = ""
@@ -118,7 +121,7 @@ def require_worst_cost(call: Call, price: Price) -> float:
     worst = worst_cost(call, price)
     if worst is None:
         _check_tools(call)
-        unknown = f"The price of {call.model} is not known, so no budget can be kept."
+        unknown = f"The price of {call.model} is not known, so a budget can't be enforced."
         python = f"prices={{{call.model!r}: {{'input': ..., 'output': ...}}}} in USD per million tokens"
         shell = f"--price {call.model}=INPUT,OUTPUT in USD per million tokens"
         raise UnknownPriceError(Wording(f"{unknown} Give {python}.", f"{unknown} Give {shell}."))
@@ -129,13 +132,13 @@ def _check_tools(call: Call) -> None:
     """Raises UnknownPriceError if a server tool can cost any amount."""
     if max_searches(call.options) is None:
         raise UnknownPriceError(
-            "What web searches may cost is not bounded, so no budget can be kept. Give the web search tool "
-            "max_uses."
+            "What web searches may cost is not bounded, so a budget can't be enforced. Give the web search "
+            "tool max_uses."
         )
     tool = unknown_fee(call.options)
     if tool is not None:
         raise UnknownPriceError(
-            f"What the tool {tool!r} costs is not known, so no budget can be kept. Leave out the tool "
+            f"What the tool {tool!r} costs is not known, so a budget can't be enforced. Leave out the tool "
             "or the budget."
         )
 

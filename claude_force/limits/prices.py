@@ -45,10 +45,10 @@ def cost(
     """USD at list price, for the tokens and for the web searches.
 
     Args:
-        model: the one that was asked.
+        model: the model of the request.
         options: those of the call; one that changes the price, such as `speed`, makes it unknown where the
             list has no price for that.
-        answered: the model that answered, whose price it is; "" for the one that was asked.
+        answered: the model that answered, whose price it is; "" for that of the request.
         batch: at the price of the Message Batches API.
 
     Returns:
