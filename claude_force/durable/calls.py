@@ -7,10 +7,9 @@ generation: bodies and answers stay in our tables.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 import sqlalchemy as sa
-from dbos import EnqueueOptions
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ..errors import CancelledCallError
@@ -18,6 +17,9 @@ from .database import QUEUE, WORKFLOW, Database
 from .db_worker import DbOp
 from .schema import BUDGETS, CALLS, RESULTS, RUNS, commit_without_fsync, now
 from .serialization import FORMAT, dump_outcome, run_of
+
+if TYPE_CHECKING:
+    from dbos import EnqueueOptions
 
 # Pinned: calls that one version enqueued are made by workers of the same version.
 APP_VERSION = f"claude-force-{FORMAT}"

@@ -163,6 +163,8 @@ class ResultPoller:
     def __init__(self, worker: DbWorker, clock: Clock, seconds: float) -> None:
         self._worker, self._clock, self._seconds = worker, clock, seconds
         self._watches: Dict[asyncio.AbstractEventLoop, List[_Watch]] = {}
+        self._delivered: List[Delivered] = []
+        self._next_look = 0.0
 
     @property
     def call_ids(self) -> Tuple[str, ...]:
@@ -203,18 +205,36 @@ class ResultPoller:
                 watches[0].tasks.start_soon(self._poll)
             else:
                 del self._watches[asyncio.get_running_loop()]
+                self.flush()
 
     async def _poll(self) -> None:
         while True:
+            # Kept when the poll moves to another task group, which happens with most looks.
+            await self._clock.sleep(max(0.0, self._next_look - self._clock.now()))
+            self._next_look = self._clock.now() + self._seconds
             try:
-                found = await self._worker.submit(Collect(self.call_ids))
+                found = await self._worker.submit(Collect(self.call_ids, self._take_delivered()))
             except ClaudeForceError as error:
                 self.fail(error)
             else:
                 for watch in self._running():
                     if watch.call_id in found:
                         watch.on_result(found[watch.call_id])
-            await self._clock.sleep(self._seconds)
+
+    def mark_delivered(self, delivered: Delivered) -> None:
+        """Marks a result with the next look, to save a transaction; at once where a budget is charged."""
+        self._delivered.append(delivered)
+        if delivered.charges or not self._watches:
+            self.flush()
+
+    def flush(self) -> None:
+        """Marks what was delivered since the last look."""
+        if self._delivered:
+            self._worker.submit_nowait(Collect((), self._take_delivered()))
+
+    def _take_delivered(self) -> Tuple[Delivered, ...]:
+        taken, self._delivered = tuple(self._delivered), []
+        return taken
 
     def fail(self, error: ClaudeForceError) -> None:
         """Ends the waits of the running event loop."""

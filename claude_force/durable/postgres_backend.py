@@ -157,7 +157,7 @@ class PostgresBackend:
             BudgetCharge(self._budgets.id_of(budget), to_nano_usd(budget.usd), to_nano_usd(usd))
             for budget in (self._budgets.uncharged(context, row) if usd else ())
         ]
-        self._worker.submit_nowait(Collect((), (Delivered(row.call_id, tuple(charges)),)))
+        self._results.mark_delivered(Delivered(row.call_id, tuple(charges)))
         return outcome
 
     async def _open(self, settings: CallSettings) -> CallSettings:
@@ -206,6 +206,7 @@ class PostgresBackend:
         """Does what is left of `close` when the event loop is gone."""
         if self._cache is not None:
             self._cache.close()
+        self._results.flush()
         self._worker.close()
 
 
