@@ -81,7 +81,7 @@ SLOW_IMPORTS = ("pytest", "hypothesis.strategies", "anthropic", "aiohttp.web", "
 PLUGINS = ("_hypothesis_pytestplugin", "pytest_asyncio.plugin")
 MOST_MEMORY = 4 << 30
 # A fault may hang what it is in.
-LONGEST, TIMES_AS_LONG = 10.0, 4.0
+LONGEST, TIMES_AS_LONG = 30.0, 6.0
 
 
 class Verdict(NamedTuple):

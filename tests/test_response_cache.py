@@ -220,6 +220,7 @@ class TestEntry:
     def test_extra(self):
         _, entry = to_entry(1.0, "a", "t", "m", "r", 1, 2, 0.5, {"f": "x"}, {"more": [1]})
         hits = [to_hit(entry, 3.0, 1) for _ in range(2)]
+        assert to_hit(entry, 0.5, 1)["cache_age_seconds"] == 0.5
         hits[0]["more"].append(2)
         assert hits[1]["more"] == [1]
         assert (entry.input_tokens, entry.output_tokens, entry.cost, entry.extra) == (
@@ -250,8 +251,10 @@ class TestEntry:
 
     def test_counts_make_sense(self, caplog):
         _, entry = to_entry(1.0, "a", "t", "m", "r", input_tokens=-1)
+        with pytest.raises(struct.error) as caught:
+            seal(entry, OWN)
         assert seal_if_fits(entry, OWN, 1000) is None
-        assert "an answer is not cached, its counts make no sense" in caplog.text
+        assert caplog.messages == [f"an answer is not cached, its counts make no sense: {caught.value}"]
 
 
 class TestMemory:
