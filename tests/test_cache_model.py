@@ -83,7 +83,7 @@ class Model(RuleBasedStateMachine):
         assert self.caches[0].verify()["valid"] == len(self.kept)
 
 
-def test_two_objects_on_one_folder_agree_with_a_dict(soak):
+def test_two_objects_agree_with_a_dict(soak):
     examples = 1000 if soak else 40
     run_state_machine_as_test(
         Model, settings=settings(max_examples=examples, stateful_step_count=30, deadline=None)
@@ -130,14 +130,14 @@ class Bounded(RuleBasedStateMachine):
         assert self.cache.get_stats()["size_mb"] <= 1
 
 
-def test_a_cache_that_is_too_small_keeps_what_was_used_last(soak):
+def test_small_cache_keeps_last_used(soak):
     examples = 300 if soak else 15
     run_state_machine_as_test(
         Bounded, settings=settings(max_examples=examples, stateful_step_count=20, deadline=None)
     )
 
 
-def test_evicted_are_the_least_recently_used_in_their_order(tmp_path):
+def test_evicts_in_order_of_use(tmp_path):
     count = 50
     with ResponseCache(cache_dir=tmp_path / "cache", max_size_mb=1) as cache:
         for number in range(count):

@@ -62,7 +62,7 @@ def restored(folder, whole):
 
 
 class TestDamage:
-    def test_a_flipped_bit_anywhere_never_yields_a_wrong_answer(self, tmp_path, soak):
+    def test_no_flipped_bit_changes_an_answer(self, tmp_path, soak):
         path = fill(tmp_path / "cache", 6)
         whole = path.read_bytes()
         bits = range(len(whole) * 8)
@@ -75,7 +75,7 @@ class TestDamage:
                 assert cache.set("agent", "new", "model", "fresh")
                 assert cache.get("agent", "new", "model")["response"] == "fresh"
 
-    def test_random_damage_of_a_large_store_costs_only_what_it_hits(self, tmp_path, soak):
+    def test_random_damage_of_a_large_store(self, tmp_path, soak):
         count = 400
         path = fill(tmp_path / "cache", count)
         whole = path.read_bytes()
@@ -92,7 +92,7 @@ class TestDamage:
                 found(cache, count)
                 assert cache.set("agent", "new", "model", "fresh")
 
-    def test_a_page_of_noise_in_the_middle_leaves_most_answers_readable(self, tmp_path):
+    def test_page_of_noise(self, tmp_path):
         path = fill(tmp_path / "cache", 400)
         damaged = bytearray(path.read_bytes())
         middle = len(damaged) // 2 // 4096 * 4096
@@ -129,7 +129,7 @@ class TestDamage:
         with opened(path.parent) as cache:
             assert found(cache, 400) > 100
 
-    def test_a_lost_write_ahead_log_costs_the_newest_answers_only(self, tmp_path):
+    def test_lost_write_ahead_log(self, tmp_path):
         path = fill(tmp_path / "cache", 100)
         writer = script(
             f"""
@@ -151,7 +151,7 @@ class TestDamage:
             assert found(cache, 110) >= 100
             assert cache.set("agent", "new", "model", "fresh")
 
-    def test_damage_under_an_open_cache_is_noticed_and_mended(self, tmp_path):
+    def test_damage_under_an_open_cache(self, tmp_path):
         path = fill(tmp_path / "cache", 100)
         with opened(path.parent) as cache:
             assert found(cache, 1) == 1
@@ -162,7 +162,7 @@ class TestDamage:
             assert cache.set("agent", "new", "model", "fresh")
             assert cache.get("agent", "new", "model")["response"] == "fresh"
 
-    def test_a_process_that_had_it_open_goes_over_to_the_mended_file(self, tmp_path):
+    def test_processes_move_to_rebuilt_file(self, tmp_path):
         path = fill(tmp_path / "cache", 50)
         with opened(path.parent) as before, opened(path.parent) as mender:
             found(before, 50)
@@ -174,7 +174,7 @@ class TestDamage:
             assert before.set("agent", "new", "model", "fresh")
             assert mender.get("agent", "new", "model")["response"] == "fresh"
 
-    def test_only_the_newest_damaged_file_is_kept(self, tmp_path):
+    def test_keeps_newest_damaged_file(self, tmp_path):
         path = fill(tmp_path / "cache", 5)
         for _ in range(3):
             path.write_bytes(b"no database at all" * 100)
@@ -182,7 +182,7 @@ class TestDamage:
                 cache.set("agent", "new", "model", "fresh")
         assert len(list(path.parent.glob("*.damaged-*"))) == 1
 
-    def test_a_folder_in_the_place_of_the_file_is_a_miss(self, tmp_path):
+    def test_folder_as_cache_file_is_a_miss(self, tmp_path):
         path = fill(tmp_path / "cache", 5)
         for leftover in path.parent.glob("answers*"):
             leftover.unlink()
@@ -202,7 +202,7 @@ class TestDamage:
 
 
 class TestDisk:
-    def test_a_mend_that_fails_leaves_nothing_half_made(self, tmp_path):
+    def test_failed_rebuild_leaves_nothing(self, tmp_path):
         path = fill(tmp_path / "cache", 5)
 
         def judge(sealed):
@@ -214,12 +214,12 @@ class TestDisk:
         assert path.exists()
 
     @pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="the system can't give a file its place")
-    def test_the_number_that_processes_share_has_its_place_on_the_disk(self, tmp_path):
+    def test_shared_counter_is_allocated(self, tmp_path):
         # Written to a page without one, on a full disk, it would end the process.
         SharedCounter(tmp_path / "generation")
         assert (tmp_path / "generation").stat().st_blocks > 0
 
-    def test_a_full_disk_costs_what_does_not_fit_and_nothing_else(self, tmp_path):
+    def test_full_disk(self, tmp_path):
         folder = tmp_path / "cache"
         fill(folder, 20)
         writer = script(
@@ -243,7 +243,7 @@ class TestDisk:
             assert cache.set("agent", "new", "model", "fresh")
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="needs to become another user")
-    def test_a_folder_that_can_not_be_written_still_gives_no_exception(self, tmp_path):
+    def test_read_only_folder(self, tmp_path):
         folder = Path("/tmp") / f"claude-force-test-{os.getpid()}"
         try:
             fill(folder, 5)
@@ -273,7 +273,7 @@ class TestDisk:
         finally:
             shutil.rmtree(folder)
 
-    def test_without_shared_memory_it_uses_a_journal_and_says_so(self, tmp_path, caplog, monkeypatch):
+    def test_falls_back_to_a_journal(self, tmp_path, caplog, monkeypatch):
         from claude_force.storage import sqlite_files as journal
 
         def without_shared_memory(path):
@@ -306,7 +306,7 @@ for number in itertools.count(int(sys.argv[2])):
 
 
 class TestProcesses:
-    def test_a_killed_writer_loses_no_answer_that_was_acknowledged(self, tmp_path, soak):
+    def test_killed_writer_loses_nothing(self, tmp_path, soak):
         folder = tmp_path / "cache"
         chance, kept = random.Random(3), 0
         for _ in range(200 if soak else 8):
@@ -323,7 +323,7 @@ class TestProcesses:
                 assert cache.verify()["unreadable"] == cache.verify()["forged"] == 0
         assert not list(folder.glob("*.damaged-*"))
 
-    def test_8_processes_open_a_new_store_at_once(self, tmp_path, soak):
+    def test_processes_open_a_new_store(self, tmp_path, soak):
         source = f"""
             import sys
             sys.path.insert(0, {str(ROOT / "tests")!r})
@@ -343,7 +343,7 @@ class TestProcesses:
                 hits = [cache.get("agent", str(number), "model") for number in range(8)]
                 assert [hit["response"] for hit in hits] == [str(number) for number in range(8)]
 
-    def test_four_processes_in_a_small_cache_keep_its_bound_and_every_value(self, tmp_path, soak):
+    def test_processes_keep_the_bound(self, tmp_path, soak):
         source = f"""
             import sys
             sys.path.insert(0, {str(ROOT / "tests")!r})
@@ -376,7 +376,7 @@ class TestProcesses:
         assert most <= 1.5 * 2 * 2**20
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-    def test_children_of_a_process_with_an_open_cache_share_it(self, tmp_path):
+    def test_forked_children_share_it(self, tmp_path):
         folder = tmp_path / "cache"
         with opened(folder) as cache:
             cache.set("agent", "0", "model", answer(0))
@@ -393,7 +393,7 @@ class TestProcesses:
             assert cache.set("agent", "5", "model", answer(5))
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-    def test_a_lease_belongs_to_one_process_and_ends_with_it(self, tmp_path):
+    def test_lease_ends_with_its_process(self, tmp_path):
         asked = ("agent", "task", "model")
         with opened(tmp_path / "cache") as cache, opened(tmp_path / "cache") as same_process:
             reading, writing = os.pipe()

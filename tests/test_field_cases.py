@@ -112,7 +112,7 @@ CASES: Dict[int, Case] = {
     17: Case(
         "Nothing is written through a link, and no mode of what was there is changed.",
         [
-            "test_private_files.py::TestLedger::test_a_link_in_its_place_is_not_followed",
+            "test_private_files.py::TestLedger::test_ledger_follows_no_link",
             "test_private_files.py::TestLedger::test_a_refused_run_writes_as_little",
             "test_hostile_projects.py::test_a_project_does_no_harm",
             "test_private_files.py::TestOutputs",
@@ -124,7 +124,7 @@ CASES: Dict[int, Case] = {
         [
             "test_hostile_reading.py::TestFiles::test_links_out_of_the_project_are_failed_rows_and_nothing_of_them_is_sent",
             "test_project_files.py::TestReading::test_a_link_out_is_refused_by_name",
-            "test_project_files.py::TestAnyTree::test_reads_regular_files_inside_and_no_others",
+            "test_project_files.py::TestAnyTree::test_reads_regular_files_only",
         ],
     ),
     19: Case(
@@ -133,7 +133,7 @@ CASES: Dict[int, Case] = {
             "test_hostile_reading.py::TestAgents::test_a_claude_json_that_is_no_file_of_a_page_is_refused_by_name",
             "test_project_files.py::TestReading::test_a_fifo_is_refused_at_once",
             "test_project_files.py::TestReading::test_a_device_is_refused",
-            "test_project_files.py::TestReading::test_a_huge_file_is_refused_before_it_is_read",
+            "test_project_files.py::TestReading::test_refuses_huge_file_unread",
         ],
     ),
     20: Case(

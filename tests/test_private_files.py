@@ -537,7 +537,7 @@ class TestStatus:
 
 class TestLedger:
     @pytest.mark.parametrize("name", ["executions.jsonl", "lock"])
-    def test_a_link_in_its_place_is_not_followed(self, workplace, bashrc, capsys, name):
+    def test_ledger_follows_no_link(self, workplace, bashrc, capsys, name):
         (workplace / ".claude" / "metrics").mkdir()
         (workplace / ".claude" / "metrics" / name).symlink_to(bashrc)
         assert main(RUN) == 0
@@ -546,14 +546,14 @@ class TestLedger:
         assert f"metrics/{name} is a symbolic link" in said
         assert is_untouched(bashrc)
 
-    def test_nor_is_a_dangling_one(self, workplace, clean_environment, capsys):
+    def test_ledger_follows_no_dangling_link(self, workplace, clean_environment, capsys):
         (workplace / ".claude" / "metrics").mkdir()
         (workplace / ".claude" / "metrics" / "executions.jsonl").symlink_to(clean_environment / ".profile")
         assert main(RUN) == 0
         assert not (clean_environment / ".profile").exists()
 
     @pytest.mark.parametrize("part", [".claude", ".claude/metrics"])
-    def test_nor_a_folder_on_the_way(self, workplace, clean_environment, capsys, part):
+    def test_ledger_follows_no_linked_folder(self, workplace, clean_environment, capsys, part):
         outside = clean_environment / "outside"
         if part == ".claude":
             (workplace / ".claude").rename(outside)
@@ -575,7 +575,7 @@ class TestLedger:
         assert is_untouched(bashrc)
 
     @pytest.mark.parametrize("name", ["executions.jsonl", "lock"])
-    def test_a_fifo_is_refused_and_nothing_waits(self, workplace, capsys, name):
+    def test_ledger_refuses_fifo(self, workplace, capsys, name):
         (workplace / ".claude" / "metrics").mkdir()
         os.mkfifo(workplace / ".claude" / "metrics" / name)
         assert main(RUN) == 0
@@ -587,7 +587,7 @@ class TestLedger:
         assert main([*RUN, "--max-tokens", "-1"]) != 0
         assert is_untouched(bashrc)
 
-    def test_the_mode_of_a_folder_that_was_there_stays(self, workplace, capsys):
+    def test_keeps_mode_of_ledger(self, workplace, capsys):
         folder = workplace / ".claude" / "metrics"
         folder.mkdir()
         folder.chmod(0o755)
@@ -599,7 +599,7 @@ class TestLedger:
 
     @pytest.mark.parametrize("name", ["executions.jsonl", "executions-000001.jsonl"])
     @pytest.mark.parametrize("kind", ["link", "fifo"])
-    def test_it_is_not_read_through_a_link_or_a_fifo(self, workplace, bashrc, capsys, name, kind):
+    def test_ledger_is_read_through_no_link(self, workplace, bashrc, capsys, name, kind):
         (workplace / ".claude" / "metrics").mkdir()
         path = workplace / ".claude" / "metrics" / name
         if kind == "link":
@@ -618,7 +618,7 @@ class TestLedger:
         assert main(["metrics", "summary", "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["skipped_lines"] == 1
 
-    def test_a_link_that_leads_to_the_project_is_the_users_own(self, tmp_path, monkeypatch):
+    def test_follows_link_to_project(self, tmp_path, monkeypatch):
         write_project(tmp_path / "real")
         (tmp_path / "mine").symlink_to(tmp_path / "real")
         with_link = tmp_path / "mine" / ".claude" / "metrics"
@@ -637,7 +637,7 @@ def executed():
 
 class TestHome:
     @pytest.mark.parametrize("umask", [0o000, 0o022, 0o777])
-    def test_the_users_folder_is_made_for_its_owner_alone(self, workplace, clean_environment, capsys, umask):
+    def test_makes_private_user_folder(self, workplace, clean_environment, capsys, umask):
         before = os.umask(umask)
         try:
             assert main([*RUN[:-1], "use"]) == 0
@@ -646,7 +646,7 @@ class TestHome:
         made = [clean_environment / ".claude", clean_environment / ".claude" / "cache"]
         assert [mode(path) for path in made] == [0o700, 0o700]
 
-    def test_also_where_init_or_the_ledger_makes_it(self, clean_environment, monkeypatch, capsys):
+    def test_init_makes_private_user_folder(self, clean_environment, monkeypatch, capsys):
         monkeypatch.chdir(clean_environment)
         before = os.umask(0o000)
         try:
@@ -656,7 +656,7 @@ class TestHome:
             os.umask(before)
         assert mode(clean_environment / ".claude") == 0o700
 
-    def test_its_mode_stays_where_it_was_there(self, workplace, clean_environment, capsys):
+    def test_keeps_mode_of_user_folder(self, workplace, clean_environment, capsys):
         (clean_environment / ".claude").mkdir(mode=0o755)
         assert main(RUN) == 0
         assert mode(clean_environment / ".claude") == 0o755
@@ -668,7 +668,7 @@ class TestOutputs:
         return main(["run", "many", "tasks.jsonl", "-o", str(output), "--cache", "off"])
 
     @pytest.mark.parametrize("way", ["out.jsonl", "dangling.jsonl", "folder/out.jsonl"])
-    def test_a_bulk_run_follows_no_link_of_the_project(
+    def test_bulk_run_follows_no_link(
         self, workplace, bashrc, capsys, messages_server, clean_environment, way
     ):
         (workplace / "out.jsonl").symlink_to(bashrc)
@@ -681,7 +681,7 @@ class TestOutputs:
         assert sorted(clean_environment.iterdir()) == before
         assert not messages_server.requests
 
-    def test_nor_does_its_temporary_file(self, workplace, bashrc, another_server, capsys):
+    def test_temporary_file_follows_no_link(self, workplace, bashrc, another_server, capsys):
         from claude_force.testing import faults
 
         (workplace / "out.jsonl.tmp").symlink_to(bashrc)
@@ -696,14 +696,14 @@ class TestOutputs:
         assert self.many("out.jsonl") == 2
         assert "is not a file but a FIFO" in capsys.readouterr().err
 
-    def test_an_endless_file_as_the_output_is_refused(self, workplace, capsys):
+    def test_refuses_endless_output(self, workplace, capsys):
         with (workplace / "out.jsonl").open("wb") as file:
             file.truncate(1 << 40)
         assert self.many("out.jsonl") == 2
         assert "line 1 is not a result" in capsys.readouterr().err
 
     @pytest.mark.parametrize("verb", ["report", "export"])
-    def test_reports_and_exports_follow_none(self, workplace, bashrc, capsys, clean_environment, verb):
+    def test_reports_follow_no_link(self, workplace, bashrc, capsys, clean_environment, verb):
         assert main(RUN) == 0
         (workplace / "page").symlink_to(bashrc)
         (workplace / "folder").symlink_to(clean_environment)
@@ -715,7 +715,7 @@ class TestOutputs:
         assert not (clean_environment / "new").exists()
 
     @pytest.mark.parametrize("verb", ["agent", "workflow"])
-    def test_the_file_of_an_answer_is_reached_by_none(
+    def test_answer_file_follows_no_link(
         self, workplace, bashrc, capsys, clean_environment, messages_server, verb
     ):
         (workplace / "answer.md").symlink_to(bashrc)
@@ -738,7 +738,7 @@ class TestOutputs:
         assert main(["report", "-o", "page.html"]) == 2
         assert is_untouched(bashrc)
 
-    def test_a_link_outside_of_the_project_is_the_users(self, workplace, tmp_path_factory, capsys):
+    def test_follows_link_outside_projects(self, workplace, tmp_path_factory, capsys):
         outside = tmp_path_factory.mktemp("outside")
         (outside / "link").symlink_to(outside / "real")
         assert self.many(outside / "link") == 0
@@ -746,7 +746,7 @@ class TestOutputs:
         assert (outside / "real").stat().st_size
 
     @pytest.mark.parametrize("part", [".claude", ".claude/agents", ".claude/claude.json"])
-    def test_init_follows_none(self, tmp_path, monkeypatch, clean_environment, capsys, part):
+    def test_init_follows_no_link(self, tmp_path, monkeypatch, clean_environment, capsys, part):
         monkeypatch.chdir(tmp_path)
         place, outside = tmp_path / part, clean_environment / "outside"
         place.parent.mkdir(exist_ok=True)
@@ -758,7 +758,7 @@ class TestOutputs:
 
 
 class TestCache:
-    def test_a_folder_of_the_project_that_is_a_link_is_refused(self, workplace, clean_environment):
+    def test_cache_refuses_linked_folder(self, workplace, clean_environment):
         target = clean_environment / ".claude" / "precious"
         target.mkdir(parents=True)
         target.chmod(0o755)
@@ -771,7 +771,7 @@ class TestCache:
 
     @pytest.mark.parametrize("name", ["secret", "lock", "generation", "leases", "answers-1.db"])
     @pytest.mark.parametrize("kind", ["link", "fifo"])
-    def test_none_of_its_files_is_followed(self, workplace, bashrc, name, kind):
+    def test_cache_follows_no_link(self, workplace, bashrc, name, kind):
         folder = workplace / "kept"
         folder.mkdir(mode=0o700)
         if kind == "link":
@@ -787,7 +787,7 @@ class TestCache:
         assert is_untouched(bashrc)
 
     @pytest.mark.parametrize("suffix", ["-wal", "-shm", "-journal"])
-    def test_nor_those_that_sqlite_puts_beside_it(self, workplace, bashrc, suffix):
+    def test_sqlite_follows_no_link(self, workplace, bashrc, suffix):
         folder = workplace / "kept"
         folder.mkdir(mode=0o700)
         (folder / f"answers-1.db{suffix}").symlink_to(bashrc)
@@ -797,7 +797,7 @@ class TestCache:
 
 
 class TestPrograms:
-    def test_no_module_of_the_project_is_imported_by_a_helper(self, workplace, capfd):
+    def test_helpers_import_nothing_local(self, workplace, capfd):
         for name in ("json", "claude_force", "pickle"):
             (workplace / f"{name}.py").write_text("open('PWNED', 'w')\n", encoding="utf-8")
         folder = workplace / ".claude" / "metrics"

@@ -145,7 +145,7 @@ class TestAnyTree:
     @pytest.mark.parametrize("by_path", [False, True])
     @given(tree=TREES)
     @hypothesis_settings(max_examples=40)
-    def test_reads_regular_files_inside_and_no_others(self, by_path, tree):
+    def test_reads_regular_files_only(self, by_path, tree):
         with tempfile.TemporaryDirectory() as base:
             root = build(Path(base).resolve(), tree)
             with ProjectFiles(root, by_path=by_path) as files:
@@ -201,7 +201,7 @@ class TestReading:
         ):
             files.read("link", 10)
 
-    def test_a_link_does_not_leave_the_repository_that_it_is_in(self, root):
+    def test_link_stays_in_its_repository(self, root):
         (root / "clone" / ".git").mkdir(parents=True)
         (root / "own").write_bytes(b"mine")
         (root / "clone" / "link").symlink_to("../own")
@@ -233,13 +233,13 @@ class TestReading:
         ):
             files.read("zero", 10)
 
-    def test_a_huge_file_is_refused_before_it_is_read(self, root):
+    def test_refuses_huge_file_unread(self, root):
         with (root / "x").open("wb") as file:
             file.truncate(100 * 2**30)
         with ProjectFiles(root) as files, pytest.raises(FileAccessError, match="^x is over 10 bytes"):
             files.read("x", 10)
 
-    def test_a_file_that_grows_is_read_no_further_than_allowed(self, root):
+    def test_growing_file_is_bounded(self, root):
         (root / "x").write_bytes(b"12345")
         with ProjectFiles(root) as files:
             descriptor = files.open("x", 5)
@@ -299,7 +299,7 @@ class TestLimits:
             files.read(name, MOST)
         return refused.value
 
-    def test_an_absolute_path_below_the_root_is_read(self, root):
+    def test_reads_absolute_path_inside(self, root):
         (root / "a").write_text("text")
         with ProjectFiles(root) as files:
             assert files.read(root / "a", MOST) == b"text"
@@ -307,21 +307,21 @@ class TestLimits:
             assert files.below(root.parent / "a") is None
 
     @pytest.mark.parametrize("name", ["../secret", "/etc/passwd"])
-    def test_a_path_that_leaves_the_root_is_refused(self, root, name):
+    def test_refuses_path_outside(self, root, name):
         error = self.refused(root, name)
         assert (error.is_outside, error.what) == (True, f"lies outside {root}")
         assert error.advice == "Put the file there."
 
-    def test_a_link_that_leaves_the_root_is_refused_in_other_words(self, root):
+    def test_refuses_link_outside(self, root):
         (root / "a").symlink_to("../secret")
         error = self.refused(root, "a")
         assert (error.is_outside, error.what) == (True, f"is a link that leads outside {root}")
         assert error.advice == "Remove the link, or put there what it leads to."
 
-    def test_a_character_that_no_path_can_have_is_told(self, root):
+    def test_impossible_character(self, root):
         assert "a character that no path can have" in str(self.refused(root, "a\0b"))
 
-    def test_forty_links_are_followed_and_no_more(self, root):
+    def test_follows_40_links(self, root):
         (root / "0").write_text("text")
         for number in range(41):
             (root / str(number + 1)).symlink_to(str(number))
@@ -329,7 +329,7 @@ class TestLimits:
             assert files.read("40", MOST) == b"text"
         assert "more than 40 links" in self.refused(root, "41").what
 
-    def test_a_file_below_64_folders_is_read_and_none_deeper(self, root):
+    def test_reads_64_folders_deep(self, root):
         deep = root.joinpath(*["d"] * 64)
         (deep / "d").mkdir(parents=True)
         for folder in (deep, deep / "d"):
@@ -342,7 +342,7 @@ class TestLimits:
 
     @pytest.mark.parametrize("depth", [0, 1, 2, 3])
     @pytest.mark.parametrize("is_absolute", [False, True])
-    def test_no_link_leaves_the_repository_around_it(self, root, depth, is_absolute):
+    def test_no_link_leaves_its_repository(self, root, depth, is_absolute):
         (root / "a").write_text("text")
         inner = root / "repository"
         place = inner.joinpath(*["d"] * depth)
@@ -361,11 +361,11 @@ class TestLimits:
         with ProjectFiles(root, own=True) as files:
             assert files.read(inside / "to-a", MOST) == b"text"
 
-    def test_a_file_in_the_place_of_a_folder_is_nothing(self, root):
+    def test_file_in_place_of_folder(self, root):
         (root / "a").write_text("text")
         assert self.refused(root, "a/b").is_missing
 
-    def test_the_last_byte_that_is_allowed_is_read(self, root):
+    def test_reads_last_allowed_byte(self, root):
         (root / "a").write_bytes(b"x" * 10)
         with ProjectFiles(root) as files:
             assert files.read("a", 10) == b"x" * 10
@@ -373,7 +373,7 @@ class TestLimits:
                 files.read("a", 9)
         assert not refused.value.is_missing
 
-    def test_what_grows_is_read_to_the_last_byte_that_is_allowed(self, root):
+    def test_reads_growing_file_to_bound(self, root):
         (root / "a").write_bytes(b"x" * 10)
         for most in (9, 10):
             descriptor = os.open(root / "a", os.O_RDONLY)
@@ -392,7 +392,7 @@ class TestLimits:
         with ProjectFiles(root) as files:
             assert files.read("a", len(text)) == text
 
-    def test_refuses_a_fifo_put_in_the_place_of_a_file(self, root):
+    def test_refuses_swapped_in_fifo(self, root):
         (root / "a").write_text("text")
         with ProjectFiles(root) as files:
             place = files.find("a")
@@ -405,7 +405,7 @@ class TestLimits:
             "Name another file, or put a regular one there."
         )
 
-    def test_refuses_a_file_that_grew_since_it_was_found(self, root):
+    def test_refuses_grown_file(self, root):
         (root / "a").write_bytes(b"x" * 10)
         with ProjectFiles(root) as files, pytest.raises(FileAccessError, match="^a is over 9 bytes"):
             files.open("a", 9, place=files.find("a"))
@@ -416,7 +416,7 @@ class TestLimits:
             "a\\x0a is a link in a circle, or one of more than 40 links. Remove it."
         )
 
-    def test_a_descriptor_that_can_not_be_read_is_told(self, root):
+    def test_unreadable_descriptor(self, root):
         (root / "a").write_text("text")
         descriptor = os.open(root / "a", os.O_WRONLY)
         try:
@@ -427,7 +427,7 @@ class TestLimits:
 
 
 class TestRace:
-    def test_what_is_swapped_while_it_is_read_never_leads_out(self, root):
+    def test_swapped_paths_never_lead_out(self, root):
         """A folder and a file take turns with links to the outside; whatever is read is from inside."""
         (root / "real").mkdir()
         (root / "real" / "x").write_bytes(b"inside")
@@ -475,7 +475,7 @@ class TestRoot:
         self.deep.mkdir(parents=True)
         return tmp_path
 
-    def test_is_the_folder_itself_where_nothing_marks_one(self, below):
+    def test_root_is_the_folder_itself(self, below):
         assert project_root(self.deep) == self.deep
 
     def test_is_the_repository(self, below):
@@ -483,17 +483,17 @@ class TestRoot:
         (below / "repository" / "package" / ".claude").mkdir()
         assert project_root(self.deep) == below / "repository"
 
-    def test_is_the_folder_with_claude_files_outside_of_a_repository(self, below):
+    def test_root_has_claude_folder(self, below):
         (below / "repository" / "package" / ".claude").mkdir()
         assert project_root(self.deep) == below / "repository" / "package"
 
-    def test_is_not_the_home_folder_for_what_lies_below(self, below, monkeypatch):
+    def test_root_is_not_the_home_folder(self, below, monkeypatch):
         monkeypatch.setenv("HOME", str(below))
         (below / ".git").mkdir()
         assert project_root(self.deep) == self.deep
         assert project_root(below) == below
 
-    def test_is_not_looked_for_beyond_a_folder_that_all_users_share(self, below):
+    def test_root_search_ends_at_shared_folder(self, below):
         (below / ".git").mkdir()
         (below / "repository").chmod(0o1777)
         assert project_root(self.deep) == self.deep
@@ -537,7 +537,7 @@ class TestPatterns:
             ),
         ],
     )
-    def test_matches_what_the_standard_library_matches(self, root, pattern, monkeypatch):
+    def test_matches_like_fnmatch(self, root, pattern, monkeypatch):
         for name in (
             "x.py",
             "y.txt",
@@ -572,13 +572,13 @@ class TestPatterns:
                 return
             assert bool(self.names(Path(folder), f"?{pattern}")) == wanted
 
-    def test_a_part_of_many_stars_takes_no_longer(self, root):
+    def test_many_stars_take_no_longer(self, root):
         (root / ("a" * 250)).touch()
         before = time.process_time()
         assert self.names(root, "*a" * 60 + "*b*.py") == []
         assert time.process_time() - before < 1
 
-    def test_a_circle_of_links_ends_and_each_folder_is_seen_once(self, root):
+    def test_circle_of_links_ends(self, root):
         for name in ("a", "b", "c"):
             (root / name).mkdir()
             (root / name / "x").touch()
@@ -586,7 +586,7 @@ class TestPatterns:
                 (root / name / f"to{other}").symlink_to(f"../{other}")
         assert self.names(root, "**/x") == ["a/x", "b/x", "c/x"]
 
-    def test_a_linked_folder_is_gone_into_where_the_pattern_does_not_reach_it_otherwise(self, root):
+    def test_enters_linked_folder(self, root):
         (root / "lib").mkdir()
         (root / "lib" / "x.py").touch()
         (root / "src").mkdir()
@@ -615,7 +615,7 @@ class TestPatterns:
         ):
             list(FileWalk(files, 10).matches(PathSpot("", ""), "**"))
 
-    def test_folders_without_end_are_gone_into_to_a_depth_that_is_told(self, root):
+    def test_endless_folders_end(self, root):
         make_deep(root, 1000)
         try:
             with ProjectFiles(root) as files:

@@ -90,36 +90,36 @@ class TestKey:
         assert len(cache_key(request_fields(*ASKED, {})).hex()) == 32
 
     @given(st.lists(st.text(), max_size=6), st.lists(st.text(), max_size=6))
-    def test_no_two_lists_of_texts_have_one_encoding(self, one, other):
+    def test_encoding_is_unambiguous(self, one, other):
         assert (encode(one) == encode(other)) == (one == other)
 
-    def test_a_colon_in_a_field_is_no_boundary(self):
+    def test_colon_is_no_boundary(self):
         assert cache_key(request_fields("x:y", "z", "m", {})) != cache_key(
             request_fields("x", "y:z", "m", {})
         )
 
     @given(st.dictionaries(st.text(max_size=5), st.text(max_size=5)), st.randoms())
-    def test_the_order_of_the_fingerprint_does_not_matter(self, fields, chance):
+    def test_fingerprint_has_no_order(self, fields, chance):
         shuffled = list(fields.items())
         chance.shuffle(shuffled)
         assert request_fields("a", "t", "m", fields) == request_fields("a", "t", "m", dict(shuffled))
 
-    def test_a_fingerprint_field_never_stands_for_one_of_the_question(self):
+    def test_fields_stay_apart(self):
         assert cache_key(request_fields("a", "t", "m", {"agent": "b"})) != cache_key(
             request_fields("b", "t", "m", {})
         )
 
-    def test_is_the_same_in_every_release_so_that_what_was_kept_is_found(self):
+    def test_key_is_stable(self):
         texts = b"1:a1:t1:m10:definition1:d8:endpoint2:\xc3\xa9e"
         kept = cache_key(request_fields("a", "t", "m", {"endpoint": "\xe9e", "definition": "d"}))
         assert kept == hashlib.sha256(texts).digest()[:16]
 
-    def test_half_a_surrogate_pair_can_be_asked_for(self):
+    def test_key_of_half_a_surrogate(self):
         one, other = (request_fields("a", half, "m", {"f": half}) for half in ("\ud800", "\udc00"))
         assert cache_key(one) != cache_key(other)
         assert field_checksums(one) != field_checksums(other)
 
-    def test_its_checksums_go_by_the_names_of_the_fields_as_they_are_kept(self):
+    def test_checksums_by_field(self):
         one = field_checksums(request_fields("a", "t", "m", {"endpoint": "e"}))
         assert one == {name: zlib.crc32(name[:1].encode()) for name in ("agent", "task", "model", "endpoint")}
 
@@ -162,19 +162,19 @@ class TestSignature:
             assert not is_signed_by(sealed[:length], OWN) or unseal(sealed[:length], entry.key, OWN) is None
 
     @given(ENTRIES, st.binary(min_size=16, max_size=16))
-    def test_a_copy_under_another_key_is_a_forgery(self, entry, key):
+    def test_copy_under_another_key(self, entry, key):
         if key != entry.key:
             assert unseal(seal(entry, OWN), key, OWN) is None
 
     @given(ENTRIES)
-    def test_another_secret_does_not_hold_and_says_whose_it_is_not(self, entry):
+    def test_signed_by_another_secret(self, entry):
         sealed = seal(entry, OWN)
         assert unseal(sealed, entry.key, OTHER) is None
         assert is_signed_by(sealed, OWN)
         assert not is_signed_by(sealed, OTHER)
 
     @pytest.mark.parametrize("cost", [None, 0.0, 0.25])
-    def test_an_entry_has_the_same_bytes_in_every_release_so_that_what_was_kept_is_found(self, cost):
+    def test_entry_format_is_stable(self, cost):
         entry = CacheEntry(b"k" * 16, 1.5, 2, 3, cost, b"about", "\xe9", "\ud800!")
         signed = b"\x01" + b"k" * 16 + struct.pack(">dQQd?", 1.5, 2, 3, cost or 0.0, cost is not None)
         signed += struct.pack(">3I", 5, 2, 4) + b"about" + b"\xc3\xa9" + b"\xed\xa0\x80!"
@@ -183,18 +183,18 @@ class TestSignature:
         assert seal(entry, OWN) == kept
         assert unseal(kept, entry.key, OWN) == entry
 
-    def test_texts_may_be_empty_and_surrogates_may_stand_alone(self):
+    def test_texts_of_any_kind(self):
         empty = CacheEntry(b"k" * 16, 0.0, 0, 0, None, b"", "", "")
         assert unseal(seal(empty, OWN), empty.key, OWN) == empty
         half = empty._replace(extra="\ud800", response="\udc00")
         assert unseal(seal(half, OWN), half.key, OWN) == half
 
-    def test_a_good_signature_of_another_format_or_of_hardly_anything_is_no_entry(self):
+    def test_signed_but_no_entry(self):
         signed = seal(CacheEntry(b"k" * 16, 0.0, 0, 0, None, b"", "", ""), OWN)[40:]
         for other in (b"\x02" + signed[1:], b"\x00" + signed[1:], signed[:-1], b""):
             assert unseal(OWN.id + OWN.sign(other) + other, b"k" * 16, OWN) is None
 
-    def test_it_says_whose_it_is_before_anybody_has_verified_it(self):
+    def test_key_of_unverified_entry(self):
         sealed = seal(CacheEntry(b"k" * 16, 0.0, 0, 0, None, b"", "", ""), OWN)
         assert key_of(sealed) == b"k" * 16
         assert key_of(sealed[:-1]) == key_of(b"") == b""
@@ -259,7 +259,7 @@ class TestEntry:
 
 class TestMemory:
     @given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 40)), max_size=60))
-    def test_its_size_is_the_sum_of_what_it_holds_and_within_the_bound(self, steps):
+    def test_memory_size_is_exact(self, steps):
         layer = MemoryLayer(100)
         sizes = {}
         for key, size in steps:
@@ -269,7 +269,7 @@ class TestMemory:
             assert layer.size == sum(sizes[one] for one in held) <= 100
             assert layer.get(key) == key
 
-    def test_the_least_recently_used_goes_first(self):
+    def test_memory_evicts_least_recent(self):
         layer = MemoryLayer(2)
         layer.put("a", 1, 1)
         layer.put("b", 2, 1)
@@ -277,7 +277,7 @@ class TestMemory:
         layer.put("c", 3, 1)
         assert [layer.get(key) for key in "abc"] == [1, None, 3]
 
-    def test_one_that_has_no_room_at_all_drives_out_no_other(self):
+    def test_oversized_value_evicts_nothing(self):
         layer = MemoryLayer(2)
         for key in "ab":
             layer.put(key, 1, 1)
@@ -310,7 +310,7 @@ class TestHit:
         cache.set(*ASKED, "x")
         assert cache.get(*ASKED)["estimated_cost"] is None
 
-    def test_a_caller_that_changes_its_hit_changes_no_other(self, cache):
+    def test_hits_are_independent(self, cache):
         cache.set(*ASKED, "x")
         cache.get(*ASKED)["response"] = "changed"
         assert cache.get(*ASKED)["response"] == "x"
@@ -323,12 +323,12 @@ class TestHit:
         with again(folder) as other:
             assert other.get(*ASKED)["hit_count"] == 3
 
-    def test_another_fingerprint_is_another_question(self, cache):
+    def test_fingerprint_is_part_of_key(self, cache):
         cache.set(*ASKED, "old", fingerprint={"definition": "before"})
         assert cache.get(*ASKED, fingerprint={"definition": "after"}) is None
         assert cache.get(*ASKED) is None
 
-    def test_expires_after_its_hours_in_memory_and_on_disk(self, folder):
+    def test_expires_on_time(self, folder):
         clock = Hours()
         with again(folder, ttl_hours=24, clock=clock) as cache:
             cache.set(*ASKED, "x")
@@ -339,7 +339,7 @@ class TestHit:
         with again(folder, clock=clock) as other:
             assert other.get(*ASKED) is None
 
-    def test_agents_that_are_not_repeatable_are_neither_kept_nor_found(self, folder):
+    def test_excludes_agents(self, folder):
         with again(folder, exclude_agents=["python-expert"]) as cache:
             assert cache.set(*ASKED, "x") is False
             assert cache.get(*ASKED) is None
@@ -353,9 +353,7 @@ class TestHit:
 
 class TestForgery:
     @pytest.mark.parametrize("position", [8, 40, 41, 60, -1])
-    def test_a_changed_entry_is_a_miss_removed_and_counted_and_others_live_on(
-        self, cache, folder, position, caplog
-    ):
+    def test_changed_entry_is_removed(self, cache, folder, position, caplog):
         cache.set(*ASKED, "x", 1, 2, 0.5)
         cache.set("other", "task", "model", "y")
         cache.close()
@@ -396,7 +394,7 @@ class TestForgery:
             assert other.get("a", "t", "m") is None
             assert other.get("b", "t", "m") is None
 
-    def test_a_row_copied_under_another_key_is_a_miss(self, cache, folder):
+    def test_copied_row_is_a_miss(self, cache, folder):
         cache.set("a", "t", "m", "for a")
         cache.set("b", "t", "m", "for b")
         cache.close()
@@ -408,7 +406,7 @@ class TestForgery:
             assert other.get("b", "t", "m") is None
             assert other.get("a", "t", "m")["response"] == "for a"
 
-    def test_an_old_row_put_back_after_its_time_is_expired(self, folder):
+    def test_restored_old_row_is_expired(self, folder):
         clock = Hours()
         with again(folder, clock=clock) as cache:
             cache.set(*ASKED, "old")
@@ -424,7 +422,7 @@ class TestForgery:
         with again(folder, clock=clock) as cache:
             assert cache.get(*ASKED) is None
 
-    def test_another_secret_takes_old_entries_for_misses(self, cache, folder):
+    def test_new_secret_makes_misses(self, cache, folder):
         cache.set(*ASKED, "x")
         cache.close()
         with again(folder, cache_secret="another secret") as other:
@@ -433,7 +431,7 @@ class TestForgery:
         with again(folder) as owner:
             assert owner.get(*ASKED)["response"] == "x"
 
-    def test_random_bytes_in_the_file_never_change_an_answer(self, cache, folder):
+    def test_random_bytes_in_the_file(self, cache, folder):
         tasks = [f"task {number}" for number in range(50)]
         for task in tasks:
             cache.set("a", task, "m", f"answer to {task} " * 20)
@@ -455,7 +453,7 @@ class TestForgery:
         # One byte costs what it hits, and no more.
         assert found > 50 * 30
 
-    def test_a_file_that_is_no_database_is_put_aside_and_the_cache_works_on(self, cache, folder):
+    def test_no_database_is_set_aside(self, cache, folder):
         cache.set(*ASKED, "x")
         cache.close()
         (folder / "answers-1.db").write_bytes(b"no database at all" * 100)
@@ -467,7 +465,7 @@ class TestForgery:
 
 
 class TestBounds:
-    def test_the_least_recently_used_are_evicted_and_the_file_stays_within_its_bound(self, folder):
+    def test_file_stays_within_bound(self, folder):
         with again(folder, max_size_mb=2) as cache:
             cache.set("keep", "task", "m", "k" * 4096)
             for number in range(1500):
@@ -481,30 +479,30 @@ class TestBounds:
             assert cache.get("a", "task 0", "m") is None
         assert sum(path.stat().st_size for path in folder.iterdir()) <= 1.5 * 2 * 2**20
 
-    def test_an_answer_larger_than_the_cache_is_not_kept(self, folder):
+    def test_oversized_answer_is_not_stored(self, folder):
         with again(folder, max_size_mb=1) as cache:
             assert cache.set(*ASKED, "x" * 2**20) is False
 
     @pytest.mark.parametrize("tokens", [-1, 2**64, 1.5])
-    def test_counts_that_make_no_sense_are_not_kept(self, cache, tokens, caplog):
+    def test_impossible_counts_are_not_stored(self, cache, tokens, caplog):
         assert cache.set(*ASKED, "x", input_tokens=tokens) is False
         assert "make no sense" in caplog.text
 
     @pytest.mark.parametrize("options", [{"ttl_hours": 0}, {"max_size_mb": -1}, {"cache_secret": ""}])
-    def test_settings_that_make_no_sense_are_refused(self, folder, options):
+    def test_refuses_impossible_settings(self, folder, options):
         with pytest.raises(CacheError):
             again(folder, **options)
 
 
 class TestPlace:
-    def test_a_folder_outside_the_usual_ones_is_refused_unless_it_is_named(self, monkeypatch, tmp_path):
+    def test_refuses_unusual_folder(self, monkeypatch, tmp_path):
         monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path / "temporary"))
         outside = tmp_path / "outside"
         with pytest.raises(CacheError, match="outside"):
             again(outside)
         again(outside, allowed_dirs=[outside]).close()
 
-    def test_neither_dots_nor_links_get_around_that(self, monkeypatch, tmp_path):
+    def test_dots_and_links_are_resolved(self, monkeypatch, tmp_path):
         temporary = tmp_path / "temporary"
         temporary.mkdir()
         monkeypatch.setattr("tempfile.gettempdir", lambda: str(temporary))
@@ -513,12 +511,12 @@ class TestPlace:
             with pytest.raises(CacheError):
                 again(path)
 
-    def test_the_default_is_below_the_home_folder(self, clean_environment):
+    def test_default_folder(self, clean_environment):
         with ResponseCache() as cache:
             cache.set(*ASKED, "x")
         assert (clean_environment / ".claude" / "cache" / "answers-1.db").exists()
 
-    def test_the_users_own_folder_is_taken_with_what_an_older_cache_left_there(self, clean_environment):
+    def test_takes_over_older_cache(self, clean_environment):
         folder = clean_environment / ".claude" / "cache"
         folder.mkdir(parents=True, mode=0o755)
         (folder / "0123456789abcdef.json").write_text("{}", encoding="utf-8")
@@ -527,7 +525,7 @@ class TestPlace:
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         assert (folder / "0123456789abcdef.json").read_text(encoding="utf-8") == "{}"
 
-    def test_any_other_folder_that_is_open_to_all_and_has_others_files_is_refused(self, tmp_path):
+    def test_refuses_open_shared_folder(self, tmp_path):
         folder = tmp_path / "shared"
         folder.mkdir()
         folder.chmod(0o755)
@@ -536,7 +534,7 @@ class TestPlace:
             ResponseCache(cache_dir=folder)
         assert stat.S_IMODE(folder.stat().st_mode) == 0o755
 
-    def test_folder_and_files_are_the_owners_alone(self, cache, folder):
+    def test_only_the_owner_can_read(self, cache, folder):
         cache.set(*ASKED, "x")
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
@@ -563,7 +561,7 @@ class TestPlace:
             again(folder)
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
-    def test_a_place_where_anyone_can_exchange_the_folder_is_refused(self, tmp_path):
+    def test_refuses_replaceable_folder(self, tmp_path):
         place = tmp_path / "everyone's"
         place.mkdir()
         os.chown(place, 65534, 65534)
@@ -578,7 +576,7 @@ class TestPlace:
         with pytest.raises(CacheError, match="is a file"):
             again(folder)
 
-    def test_a_folder_that_others_use_is_neither_taken_nor_closed_to_them(self, folder):
+    def test_leaves_foreign_folder_alone(self, folder):
         folder.mkdir()
         (folder / "notes.txt").write_text("", encoding="utf-8")
         folder.chmod(0o755)
@@ -587,9 +585,7 @@ class TestPlace:
         assert stat.S_IMODE(folder.stat().st_mode) == 0o755
 
     @pytest.mark.parametrize("place", ["home/.claude", "temporary", "project", "elsewhere"])
-    def test_the_usual_folders_themselves_are_refused_and_what_is_inside_is_not(
-        self, place, tmp_path, monkeypatch
-    ):
+    def test_refuses_usual_folders_themselves(self, place, tmp_path, monkeypatch):
         (tmp_path / "project" / ".claude" / "agents").mkdir(parents=True)
         (tmp_path / "project" / "deep").mkdir()
         (tmp_path / "elsewhere").mkdir()
@@ -602,7 +598,7 @@ class TestPlace:
 
 
 class TestSecret:
-    def test_one_is_made_for_the_folder_and_kept(self, folder):
+    def test_makes_a_secret(self, folder):
         with ResponseCache(cache_dir=folder) as cache:
             cache.set(*ASKED, "x")
         assert len((folder / "secret").read_bytes()) == 32
@@ -617,22 +613,20 @@ class TestSecret:
         with again(folder) as other:
             assert other.get(*ASKED)
 
-    def test_one_that_others_can_read_is_refused(self, folder):
+    def test_refuses_readable_secret(self, folder):
         ResponseCache(cache_dir=folder).close()
         (folder / "secret").chmod(0o644)
         with pytest.raises(CacheError, match="chmod 600"):
             ResponseCache(cache_dir=folder)
 
     @pytest.mark.parametrize("mode", [0o640, 0o620, 0o610, 0o604, 0o602, 0o601])
-    def test_one_that_others_can_do_anything_with_is_refused(self, tmp_path, mode):
+    def test_refuses_any_access_of_others(self, tmp_path, mode):
         find_secret(None, tmp_path)
         (tmp_path / "secret").chmod(mode)
         with pytest.raises(CacheError, match=r"secret can be read by others: chmod 600 it"):
             find_secret(None, tmp_path)
 
-    def test_one_that_is_given_is_taken_as_it_is_and_before_that_of_the_environment(
-        self, tmp_path, monkeypatch
-    ):
+    def test_given_secret_comes_first(self, tmp_path, monkeypatch):
         monkeypatch.setenv("CLAUDE_CACHE_SECRET", "of the environment")
         assert find_secret(None, tmp_path) == b"of the environment"
         assert find_secret("\xe9", tmp_path) == b"\xc3\xa9"
@@ -647,7 +641,7 @@ class TestSecret:
         ):
             find_secret(given, tmp_path)
 
-    def test_the_one_that_is_made_is_random_whole_and_alone_in_the_folder(self, tmp_path):
+    def test_made_secret_is_random(self, tmp_path):
         made = []
         for name in "ab":
             (tmp_path / name).mkdir()
@@ -682,13 +676,13 @@ class TestSecret:
         ):
             find_secret(None, tmp_path)
 
-    def test_of_two_who_make_one_at_once_both_take_the_first(self, tmp_path, monkeypatch):
+    def test_first_secret_wins(self, tmp_path, monkeypatch):
         first = find_secret(None, tmp_path)
         monkeypatch.setattr(Path, "exists", lambda path: False)
         assert find_secret(None, tmp_path) == first
         assert [path.name for path in tmp_path.iterdir()] == ["secret"]
 
-    def test_one_that_can_not_be_written_leaves_nothing(self, tmp_path, monkeypatch):
+    def test_failed_secret_leaves_nothing(self, tmp_path, monkeypatch):
         def full(descriptor):
             raise OSError(28, "No space left on device")
 
@@ -702,14 +696,14 @@ class TestSecret:
 
 
 class TestSharing:
-    def test_what_another_object_withdraws_is_gone_from_memory_too(self, cache, folder):
+    def test_removal_reaches_other_objects(self, cache, folder):
         cache.set(*ASKED, "x")
         cache.get(*ASKED)
         with again(folder) as other:
             assert other.delete(*ASKED) is True
         assert cache.get(*ASKED) is None
 
-    def test_what_another_object_replaces_is_seen(self, cache, folder):
+    def test_replacement_reaches_other_objects(self, cache, folder):
         cache.set(*ASKED, "old")
         with again(folder) as other:
             other.set(*ASKED, "new")
@@ -730,7 +724,7 @@ class TestSharing:
         with ThreadPoolExecutor(16) as pool:
             assert all(pool.map(work, range(400)))
 
-    def test_processes_that_start_at_once_share_one_secret_and_all_entries(self, folder):
+    def test_processes_share_all_entries(self, folder):
         source = (
             "import sys\nfrom claude_force.response_cache import ResponseCache\n"
             "with ResponseCache(cache_dir=sys.argv[1]) as cache:\n"
@@ -746,7 +740,7 @@ class TestSharing:
             assert cache.get_stats()["entries"] == 400
             assert cache.get("a", "7-49", "m")["response"] == "7"
 
-    def test_a_process_that_is_killed_loses_at_most_the_entry_it_was_writing(self, folder):
+    def test_kill_loses_one_entry_at_most(self, folder):
         source = (
             "import itertools, sys\nfrom claude_force.response_cache import ResponseCache\n"
             f"cache = ResponseCache(cache_dir=sys.argv[1], cache_secret={SECRET!r})\n"
@@ -764,7 +758,7 @@ class TestSharing:
             assert all(cache.get("a", str(number), "m") for number in range(last + 1))
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-    def test_a_forked_child_and_its_parent_both_go_on(self, cache, folder):
+    def test_fork_keeps_both_working(self, cache, folder):
         cache.set(*ASKED, "from the parent")
         child = os.fork()
         if child == 0:
@@ -776,7 +770,7 @@ class TestSharing:
 
 
 class TestExplanation:
-    def test_names_the_fields_that_differ_from_the_nearest_answer(self, cache):
+    def test_explains_differing_fields(self, cache):
         cache.set("a", "task", "m", "x", fingerprint={"definition": "old", "endpoint": "e"})
         cache.set("a", "another task", "m2", "y", fingerprint={"definition": "old", "endpoint": "f"})
         found = cache.explain_miss("a", "task", "m", {"definition": "new", "endpoint": "e"})
@@ -786,11 +780,11 @@ class TestExplanation:
             "model"
         ]
 
-    def test_a_field_that_only_one_of_them_has_differs(self, cache):
+    def test_explains_missing_field(self, cache):
         cache.set("a", "t", "m", "x", fingerprint={"one": "1"})
         assert cache.explain_miss("a", "t", "m", {"other": "1"})["differs"] == ["other", "one"]
 
-    def test_a_hit_an_old_answer_another_secret_and_nothing_at_all(self, folder):
+    def test_explains_each_reason(self, folder):
         clock = Hours()
         with again(folder, clock=clock) as cache:
             assert "No answer of a is cached" in cache.explain_miss("a", "t", "m")["reason"]
@@ -801,7 +795,7 @@ class TestExplanation:
         with again(folder, cache_secret="another secret") as other:
             assert "another secret" in other.explain_miss("a", "t", "m")["reason"]
 
-    def test_a_forged_answer_is_told_as_such_and_compared_with_nothing(self, cache, folder):
+    def test_explains_forged_entry(self, cache, folder):
         cache.set("a", "t", "m", "x")
         cache.close()
         with change(folder, "a") as sealed:
@@ -810,7 +804,7 @@ class TestExplanation:
             assert "invalid signature" in cache.explain_miss("a", "t", "m")["reason"]
             assert "No answer of a is cached" in cache.explain_miss("a", "another task", "m")["reason"]
 
-    def test_of_a_cache_that_is_off_or_leaves_the_agent_out(self, folder):
+    def test_explains_disabled_cache(self, folder):
         with ResponseCache(enabled=False) as cache:
             assert "switched off" in cache.explain_miss("a", "t", "m")["reason"]
         with again(folder, exclude_agents=["a"]) as cache:
@@ -824,7 +818,7 @@ class TestExplanation:
 
 
 class TestVerification:
-    def test_counts_what_holds_and_removes_only_when_told_to(self, cache, folder):
+    def test_verify_removes_on_request(self, cache, folder):
         for agent in ("good", "bad"):
             cache.set(agent, "t", "m", "x")
         cache.close()
@@ -839,7 +833,7 @@ class TestVerification:
             assert cache.verify(remove=True) == {**counted, "removed": 1}
             assert cache.get_stats()["entries"] == 2
 
-    def test_an_entry_that_is_no_entry_is_counted_as_unreadable_and_removed(self, cache, folder):
+    def test_verify_counts_unreadable(self, cache, folder):
         cache.set("a", "t", "m", "x")
         cache.close()
         with closing(database(folder)) as db:
@@ -861,7 +855,7 @@ class TestStatistics:
         assert (stats["entries"], stats["ttl_hours"], stats["max_size_mb"]) == (1, 24, 100)
         json.dumps(stats)
 
-    def test_a_fault_of_the_disk_is_a_miss_and_never_an_error(self, cache, folder, caplog):
+    def test_disk_fault_is_a_miss(self, cache, folder, caplog):
         cache.set(*ASKED, "x")
         cache.close()
         (folder / "answers-1.db").unlink()

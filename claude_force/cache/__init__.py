@@ -1,1 +1,1 @@
-"""Kept answers: what identifies one, how it is signed, and the two layers that hold it."""
+"""The parts of ResponseCache: request keys, signed entries, the layers in memory and on disk."""

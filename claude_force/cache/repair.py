@@ -26,7 +26,7 @@ _SCHEMA_FORMAT, _UTF_8 = 4, 1
 _MODE = slice(18, 20)
 _FIXED = (slice(0, 18), _MODE, slice(20, 24), slice(44, 48), slice(56, 60))
 
-# Returns the agent of a sealed entry; None for one that is not to be kept.
+# Returns the agent of a sealed entry; None to drop the entry.
 EntryValidator = Callable[[bytes], Optional[str]]
 
 

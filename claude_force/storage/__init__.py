@@ -1,1 +1,1 @@
-"""File access: reads of the project that stay inside it, and private files of the package."""
+"""File access: safe reading of projects, private files, locks, signing, SQLite files, a worker thread."""
