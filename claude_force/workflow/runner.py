@@ -65,7 +65,9 @@ class Runner:
     def __init__(self, workflow: Workflow, config: RunConfig, run: RunStepCall) -> None:
         self._workflow, self._config, self._run = workflow, config, run
         self._inputs = {**workflow.inputs, **config.inputs}
-        self._order = [identity for level in levels(workflow.needs) for identity in level]
+        order = [identity for level in levels(workflow.needs) for identity in level]
+        self._steps = {step.id: step for step in workflow.steps}
+        self._positions = {identity: number for number, identity in enumerate(order, start=1)}
         self._sorter = TopologicalSorter(workflow.needs)
         self._results: Dict[str, StepResult] = {}
         self._slots = asyncio.Semaphore(config.max_calls)
@@ -77,7 +79,7 @@ class Runner:
         self._sorter.prepare()
         async with TaskGroup() as group:
             self._start_ready(group)
-        return tuple(self._results[identity] for identity in self._order)
+        return tuple(self._results[identity] for identity in self._positions)
 
     @property
     def elapsed(self) -> float:
@@ -85,18 +87,20 @@ class Runner:
         return self._config.now() - self._began
 
     def _start_ready(self, group: TaskGroup) -> None:
-        for identity in sorted(self._sorter.get_ready(), key=self._order.index):
+        for identity in sorted(self._sorter.get_ready(), key=self._positions.__getitem__):
             group.start_soon(self._run_step, identity, group)
 
     async def _run_step(self, identity: str, group: TaskGroup) -> None:
-        step = self._workflow.step(identity)
+        step = self._steps[identity]
         reason = self._reason_to_skip(step)
         if reason is not None:
             result = StepResult(step.id, step.agent, SKIPPED, reason, optional=step.optional)
         else:
             result = await self._execute(step)
-        failures, parts = sum(not one.success for one in result.results), len(result.results)
-        self._emit(StepEvent(step.id, step.agent, result.status, parts, parts, failures, result))
+        if self._config.on_step is not None:
+            failures, parts = sum(not one.success for one in result.results), len(result.results)
+            event = StepEvent(step.id, step.agent, result.status, parts, parts, failures, result)
+            self._config.on_step(event)
         self._results[identity] = result
         self._sorter.done(identity)
         self._start_ready(group)
@@ -107,9 +111,9 @@ class Runner:
         if missing:
             became = {FAILED: "failed", SKIPPED: "was skipped"}
             return "; ".join(f"it waits for '{one.id}', which {became[one.status]}" for one in missing)
-        failures = [one.id for one in self._results.values() if one.status == FAILED and not one.optional]
-        if failures and self._config.fail_fast:
-            return f"'{failures[0]}' failed, and this workflow ends at the first failure"
+        for one in self._results.values() if self._config.fail_fast else ():
+            if one.status == FAILED and not one.optional:
+                return f"'{one.id}' failed, and this workflow ends at the first failure"
         if self._is_cancelled:
             return "the run was cancelled where its calls are made"
         values = self._values(step)
@@ -124,12 +128,12 @@ class Runner:
     async def _execute(self, step: Step) -> StepResult:
         began = self.elapsed
         text = step.task or default_template(step, self._workflow, self._config.pass_output)
-        calls = StepCalls(step, self._order.index(step.id) + 1, text, self._values(step))
+        calls = StepCalls(step, self._positions[step.id], text, self._values(step))
         fault: Optional[str] = None
         try:
             if step.foreach is not None:
                 calls.set_items(await self._items(step.foreach))
-            self._emit(calls.event(RUNNING))
+            self._emit(calls)
             await self._run_parts(calls)
         except InputError as error:
             fault = str(error)
@@ -164,7 +168,7 @@ class Runner:
         calls.done += 1
         if self._config.on_call is not None:
             self._config.on_call(answer.result)
-        self._emit(calls.event(RUNNING))
+        self._emit(calls)
 
     async def _call(self, calls: StepCalls, index: int, attempt: int) -> StepAnswer:
         if self._is_cancelled:
@@ -180,9 +184,9 @@ class Runner:
         labels = CallLabels(calls.step.agent, self._workflow.name, calls.position)
         return StepAnswer(failed(labels, error, None, 0.0))
 
-    def _emit(self, event: StepEvent) -> None:
+    def _emit(self, calls: StepCalls) -> None:
         if self._config.on_step is not None:
-            self._config.on_step(event)
+            self._config.on_step(calls.event(RUNNING))
 
 
 def _is_worth_a_retry(error: Optional[ClaudeForceError]) -> bool:
