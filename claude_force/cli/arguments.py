@@ -47,13 +47,6 @@ class Option(NamedTuple):
     choices: Tuple[str, ...]
     settings: Mapping[str, Any]
 
-    @property
-    def dest(self) -> str:
-        """The attribute of the parsed arguments that has its value."""
-        named = self.settings.get("dest")
-        longest = next((flag for flag in self.flags if flag.startswith("--")), "")
-        return str(named or longest.lstrip("-").replace("-", "_"))
-
 
 def _option(
     spelling: str,
@@ -363,4 +356,3 @@ OPTIONS: Mapping[str, Option] = {
         verbose=_option("-v --verbose", "log to stderr"),
     ),
 }
-COMMON_OPTIONS = "json api_key config model quiet verbose"

@@ -14,7 +14,7 @@ from typing import Iterator, List, Optional, Sequence
 from .. import __version__, settings
 from ..errors import CacheError, ClaudeForceError, InputError, InvalidWorkflowError
 from . import signals, streams
-from .parser import Path, build_parser, choose, parse
+from .parser import VerbPath, build_parser, choose, parse
 from .verbs import PROGRAM, ROOT, VERBS
 
 _OBJECTS_BETWEEN_COLLECTIONS = 50_000
@@ -136,7 +136,7 @@ def _run(words: List[str]) -> int:
 
 def _show_help(words: Sequence[str]) -> int:
     """Prints the help of `help [VERB [KIND]]`, and of the bare command."""
-    path: Path = ()
+    path: VerbPath = ()
     verb = ROOT
     for word in words:
         path, verb = choose(path, verb, word)

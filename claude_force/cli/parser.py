@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 from functools import partial
+from itertools import islice
 from typing import Any, Dict, Iterator, List, Mapping, NoReturn, Optional, Sequence, Tuple
 
 from .. import settings
@@ -42,7 +43,7 @@ _MARGIN, _DEFAULT_COLUMNS = 2, 80
 # Where the help of an option begins.
 _HELP_COLUMN = 28
 
-Path = Tuple[str, ...]
+VerbPath = Tuple[str, ...]
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
@@ -70,12 +71,12 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     return args
 
 
-def _split(words: Sequence[str]) -> Tuple[Path, Verb, List[str]]:
+def _split(words: Sequence[str]) -> Tuple[VerbPath, Verb, List[str]]:
     """Returns the names of the verb, the verb, and all other words. Raises InputError.
 
     Only common options may stand before the verb: the value of another one would be taken for the verb.
     """
-    path: Path = ()
+    path: VerbPath = ()
     verb, others = ROOT, []
     rest = iter(words)
     for word in rest:
@@ -93,11 +94,11 @@ def _split(words: Sequence[str]) -> Tuple[Path, Verb, List[str]]:
             if option is None:
                 _reject(build_parser(path, verb), verb, [word])
             if option.metavar and "=" not in word:
-                others.extend(filter(None, [next(rest, None)]))
+                others.extend(islice(rest, 1))
     return path, verb, [*others, *rest]
 
 
-def choose(path: Path, verb: Verb, word: str) -> Tuple[Path, Verb]:
+def choose(path: VerbPath, verb: Verb, word: str) -> Tuple[VerbPath, Verb]:
     """Returns the verb that `word` names below `verb`, whose name is `path`. Raises InputError."""
     if word in verb.kinds:
         return (*path, word), verb.kinds[word]
@@ -170,7 +171,7 @@ class Parser(argparse.ArgumentParser):
         streams.write_chunk(self.format_help())
 
 
-def build_parser(path: Path, verb: Verb) -> Parser:
+def build_parser(path: VerbPath, verb: Verb) -> Parser:
     """Returns the parser of the verb that `path` names."""
     parser = Parser(" ".join((PROGRAM, *path)), verb.summary, _epilog(verb))
     if verb is ROOT:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Iterator, List, Mapping, NamedTuple, Tuple
 
-from .arguments import OPTIONS, Option
+from .arguments import COMMON, OPTIONS, Option
 
 PROGRAM = "claude-force"
 
@@ -32,8 +32,7 @@ class Verb(NamedTuple):
     @property
     def options(self) -> List[Option]:
         """Its arguments, with those that all verbs have."""
-        names = f"{self.option_names} {_COMMON}".split()
-        return [OPTIONS[name] for name in names]
+        return [*(OPTIONS[name] for name in self.option_names.split()), *_COMMON]
 
     @property
     def flags(self) -> List[str]:
@@ -41,7 +40,7 @@ class Verb(NamedTuple):
         return [flag for one in self.options for flag in one.flags]
 
 
-_COMMON = "json api_key config model quiet verbose"
+_COMMON = [one for one in OPTIONS.values() if one.group == COMMON]
 _TASK = "Without --task and --task-file the task is read from standard input: a pipe, or - to name it."
 _CODES = (
     "Exit codes: 0 every row succeeded, 1 no further row can be run, 2 wrong input, 3 some rows failed, "
