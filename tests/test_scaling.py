@@ -213,7 +213,7 @@ class TestMany:
             driver.send_signal(signal.SIGINT)
             _, error = driver.communicate(timeout=90)
             assert driver.returncode == 130, error
-            assert "what no worker has begun is taken back" in error
+            assert "calls that no worker has begun are taken back" in error
             assert len(results()) == len(api.requests) < 20
             assert all(found["success"] for found in results())
             assert many(pg_url, tasks, "-o", "out.jsonl", "--cache", "off") == 0
