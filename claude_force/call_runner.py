@@ -14,13 +14,14 @@ from .cache.request_key import USE, check_policy
 from .engine.backend import CallBackend
 from .engine.call_sender import CallSender
 from .engine.call_settings import CallSettings, settings_now
-from .engine.connection_pool import LoopBoundPool
 from .engine.estimate import Estimate, Estimator
 from .engine.executor import CachingExecutor
 from .engine.result_builder import CallLabels, ResultBuilder, failed, log_result, notify
+from .engine.sender_pool import SenderPool
 from .errors import CallError, CancelledCallError, ConfigurationError
-from .limits.budget import Budget, Prices, price_lookup
+from .limits.budget import Budget
 from .limits.call_context import DEFAULT_CONTEXT, CallContext, CallListener, Session
+from .limits.prices import Prices, price_lookup
 from .limits.run_gate import RunGate
 from .options import Options, check_call_options
 from .performance_tracker import PerformanceTracker
@@ -51,7 +52,7 @@ class CallRunner:
         self.session = Session()
         self.registry = Registry(options.config_path)
         self.budget: Optional[Budget] = None
-        self.pool = LoopBoundPool(self.clock)
+        self.pool = SenderPool(self.clock)
         self._last: Optional[CallSettings] = None
         self._tracker: Optional[PerformanceTracker] = None
         self.configure(options, "budget_usd")
@@ -159,7 +160,7 @@ class CallRunner:
     def row_runner(
         self,
         context: CallContext,
-        gate: RunGate,
+        run_gate: RunGate,
         run_id: Optional[str],
         row_id: Callable[[int], str],
         options: Mapping[str, Any],
@@ -174,13 +175,13 @@ class CallRunner:
                 return failed(CallLabels(agent_name), CancelledCallError("The run was cancelled"), None, 0.0)
             call_id = f"{run_id}:{row_id(index)}" if run_id else None
             try:
-                gate.check()
-                row = fast_replace(context, listener=listener, call_id=call_id)
-                result = await self.execute(row, agent_name, task, **options)
+                run_gate.check()
+                row_context = fast_replace(context, listener=listener, call_id=call_id)
+                result = await self.execute(row_context, agent_name, task, **options)
             except CallError as error:
                 return failed(CallLabels(agent_name), error, None, 0.0)
             except ConfigurationError as error:
-                gate.shut_if_fatal(error)
+                run_gate.shut_if_fatal(error)
                 raise
             cancelled |= isinstance(result.error, CancelledCallError)
             return result

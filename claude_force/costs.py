@@ -1,8 +1,8 @@
 """What calls cost, in USD: how costs pass through the package, and how they add up. Pure.
 
 1. The tokens of an attempt (`AttemptRecord`) are priced by the caller's own prices, else by the price list:
-   `limits.budget.price_lookup` and `limits.prices`. A caller's price applies to the model that was asked
-   for, the list's to the model that answered. An unknown cost is None, never 0.
+   `limits.prices`. A caller's price applies to the model that was asked for, the list's to the model that
+   answered. An unknown cost is None, never 0.
 2. Budgets are charged attempt by attempt, whatever becomes of the call: `limits.budget.Budget`, or the
    database for durable runs (`durable.shared_limiter`).
 3. `CallCost` adds up the attempts of a call, which ends as a Reply or a CallError. The Reply has the `cost`

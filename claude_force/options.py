@@ -16,7 +16,7 @@ from .formatting import Wording, naming, option
 if TYPE_CHECKING:
     from typing_extensions import Concatenate, ParamSpec, dataclass_transform
 
-    from .limits.budget import Prices
+    from .limits.prices import Prices
     from .response_cache import ResponseCache
     from .types import Clock, Observer
 

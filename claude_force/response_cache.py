@@ -40,7 +40,7 @@ from .cache.entries import (
 from .cache.memory import HitBuffer, MemoryLayer
 from .cache.private_dir import cache_folder
 from .cache.recovering_store import RecoveringStore
-from .cache.request_key import RequestFields, cache_key, request_fields
+from .cache.request_key import KeyFields, cache_key, key_fields
 from .cache.store import Store, row_id
 from .errors import CacheError
 from .storage.locks import leases_of, register_after_fork
@@ -148,8 +148,8 @@ class ResponseCache:
         self._memory: MemoryLayer[_MemoryEntry] = MemoryLayer(self._max_bytes // _MEMORY_SHARE)
         self._generation = b""
         # A key is a hash of the whole task: that of the last miss and those of leases are used again.
-        self._last_miss: Tuple[Optional[RequestFields], bytes] = (None, b"")
-        self._leased: Dict[RequestFields, bytes] = {}
+        self._last_miss: Tuple[Optional[KeyFields], bytes] = (None, b"")
+        self._leased: Dict[KeyFields, bytes] = {}
         self._hits = self._misses = self._integrity_failures = 0
         self._saved_cost = 0.0
         if enabled:
@@ -171,7 +171,7 @@ class ResponseCache:
         """
         if not self.enabled or agent_name in self.exclude_agents:
             return None
-        fields = request_fields(agent_name, task, model, fingerprint)
+        fields = key_fields(agent_name, task, model, fingerprint)
         return self._get_from_memory(fields) or self._get_from_disk(fields)
 
     def has(
@@ -180,7 +180,7 @@ class ResponseCache:
         """Whether `get` would find an answer. Counts neither a hit nor a miss."""
         if not self.enabled or agent_name in self.exclude_agents:
             return False
-        key = cache_key(request_fields(agent_name, task, model, fingerprint))
+        key = cache_key(key_fields(agent_name, task, model, fingerprint))
         _, found = self._disk.run(lambda store: self._read(store, key), _NOTHING)
         return found is not None and abs(self._clock() - found.entry.created) < self._ttl
 
@@ -190,9 +190,9 @@ class ResponseCache:
         """As `get`, but never waits for the disk, and counts no miss."""
         if not self.enabled or agent_name in self.exclude_agents:
             return None
-        return self._get_from_memory(request_fields(agent_name, task, model, fingerprint))
+        return self._get_from_memory(key_fields(agent_name, task, model, fingerprint))
 
-    def _get_from_memory(self, fields: RequestFields) -> Optional[Dict[str, Any]]:
+    def _get_from_memory(self, fields: KeyFields) -> Optional[Dict[str, Any]]:
         generation = self._disk.generation[:]
         with self._mutex:
             if generation == self._generation:
@@ -215,7 +215,7 @@ class ResponseCache:
         self._hit_buffer.add(found.row)
         return to_hit(entry, age, found.hits)
 
-    def _get_from_disk(self, fields: RequestFields) -> Optional[Dict[str, Any]]:
+    def _get_from_disk(self, fields: KeyFields) -> Optional[Dict[str, Any]]:
         key = cache_key(fields)
         generation, found = self._disk.run(lambda store: self._read(store, key), _NOTHING)
         with self._mutex:
@@ -244,7 +244,7 @@ class ResponseCache:
         written = row[1] if type(row[1]) is int else 0
         return generation, _MemoryEntry(entry, written + self._hit_buffer.count(identity), identity)
 
-    def _put_in_memory(self, fields: RequestFields, found: _MemoryEntry, generation: bytes) -> None:
+    def _put_in_memory(self, fields: KeyFields, found: _MemoryEntry, generation: bytes) -> None:
         # An entry that was read before a removal may be the removed one.
         if not self._memory:
             self._generation = generation
@@ -279,17 +279,17 @@ class ResponseCache:
         entries = (self._entry(**arguments_of(answer)) for answer in answers)
         return self._store([one for one in entries if one])
 
-    def _entry(self, agent_name: str, *more: Any, **named: Any) -> Optional[Tuple[RequestFields, CacheEntry]]:
+    def _entry(self, agent_name: str, *more: Any, **named: Any) -> Optional[Tuple[KeyFields, CacheEntry]]:
         if not self.enabled or agent_name in self.exclude_agents:
             return None
         named["key_of"] = self._key_of
         return to_entry(self._clock(), agent_name, *more, **named)
 
-    def _key_of(self, fields: RequestFields) -> bytes:
+    def _key_of(self, fields: KeyFields) -> bytes:
         missed, key = self._last_miss
         return key if missed == fields else self._leased.get(fields) or cache_key(fields)
 
-    def _store(self, answers: List[Tuple[RequestFields, CacheEntry]]) -> int:
+    def _store(self, answers: List[Tuple[KeyFields, CacheEntry]]) -> int:
         largest = self._max_bytes // 2
         sealed = [(fields, entry, seal_if_fits(entry, self._secret, largest)) for fields, entry in answers]
         rows = [(entry.key, blob, fields[0]) for fields, entry, blob in sealed if blob]
@@ -314,7 +314,7 @@ class ResponseCache:
         """Removes one answer. Returns whether it was there."""
         if not self.enabled:
             return False
-        key = cache_key(request_fields(agent_name, task, model, fingerprint))
+        key = cache_key(key_fields(agent_name, task, model, fingerprint))
         return bool(self._disk.run(lambda store: store.delete([key]), 0))
 
     def clear(self, agent: Optional[str] = None) -> int:
@@ -383,7 +383,7 @@ class ResponseCache:
             return explained(False, "The cache is switched off.")
         if agent_name in self.exclude_agents:
             return explained(False, f"Answers of {agent_name} are not cached.")
-        fields = request_fields(agent_name, task, model, fingerprint)
+        fields = key_fields(agent_name, task, model, fingerprint)
         return self._disk.run(
             lambda store: explain(store, self._secret, fields, self._clock(), self._ttl),
             explained(False, "The cache can't be read."),
@@ -412,7 +412,7 @@ class ResponseCache:
         """
         if not self.enabled:
             return True
-        fields = request_fields(agent_name, task, model, fingerprint)
+        fields = key_fields(agent_name, task, model, fingerprint)
         key = self._key_of(fields)
         try:
             granted = leases_of(self._folder).acquire(row_id(key))
@@ -429,7 +429,7 @@ class ResponseCache:
     ) -> None:
         """Releases the lease, so that another caller can take it."""
         if self.enabled:
-            fields = request_fields(agent_name, task, model, fingerprint)
+            fields = key_fields(agent_name, task, model, fingerprint)
             key = self._leased.pop(fields, None) or cache_key(fields)
             try:
                 leases_of(self._folder).release(row_id(key))

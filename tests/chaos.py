@@ -19,7 +19,7 @@ from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 
-from claude_force.limits.budget import price_lookup
+from claude_force.limits.prices import price_lookup
 from claude_force.testing import MessagesServer, RateLimit, faults
 from claude_force.transport.messages import read_usage
 from claude_force.types import Clock

@@ -36,16 +36,16 @@ def other_version():
 
 def slow_start():
     """Its prices take seconds to load, as on a machine that has much to do."""
-    from claude_force.engine import connection_pool
+    from claude_force.engine import sender_pool
 
-    real = connection_pool.load_prices
+    real = sender_pool.load_prices
 
     def slowly(model):
         sys.stderr.write("loads the prices\n")
         time.sleep(3)
         return real(model)
 
-    connection_pool.load_prices = slowly
+    sender_pool.load_prices = slowly
 
 
 if __name__ == "__main__":

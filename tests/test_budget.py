@@ -22,8 +22,9 @@ from claude_force.errors import (
     ServerError,
     UnknownPriceError,
 )
-from claude_force.limits.budget import Budget, price_lookup, to_nano_usd, worst_cost
+from claude_force.limits.budget import Budget, to_nano_usd, worst_cost
 from claude_force.limits.call_context import CallContext
+from claude_force.limits.prices import price_lookup
 from claude_force.testing import faults
 from claude_force.types import Call, Reply, Usage
 

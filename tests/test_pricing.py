@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from claude_force.errors import InvalidOptionError
 from claude_force.limits import prices as pricing
-from claude_force.limits.budget import price_lookup, worst_cost
-from claude_force.limits.prices import cost
+from claude_force.limits.budget import worst_cost
+from claude_force.limits.prices import cost, price_lookup
 from claude_force.types import Call, Usage
 
 genai_prices = pytest.importorskip("genai_prices")

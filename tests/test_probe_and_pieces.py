@@ -6,7 +6,7 @@ import pytest
 from fleet import MODEL, fleet, write_project
 
 from claude_force.engine.call_settings import settings_now
-from claude_force.engine.connection_pool import LoopBoundPool
+from claude_force.engine.sender_pool import SenderPool
 from claude_force.errors import (
     AuthenticationError,
     BadReplyError,
@@ -68,7 +68,7 @@ class TestProbe:
     async def told(self, server, **how):
         """An endpoint as it is known after a probe, and the requests that this took."""
         with MessagesServer(**server) as running:
-            pool = LoopBoundPool(Clock())
+            pool = SenderPool(Clock())
             settings = settings_now(Options(api_key="test-key", base_url=running.base_url, **how))
             try:
                 sender = await pool.sender(settings)
@@ -96,7 +96,7 @@ class TestProbe:
             await self.told({"faults": [faults.wrong_content_type()]})
 
     async def test_sends_nothing_when_blocked(self):
-        pool = LoopBoundPool(Clock())
+        pool = SenderPool(Clock())
         try:
             with pytest.raises(PaidCallBlockedError):
                 settings = settings_now(Options(api_key="k", base_url="https://example.com"))

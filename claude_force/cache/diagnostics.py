@@ -8,7 +8,7 @@ from typing import Any, Dict, List, Optional, Tuple
 from ..storage.signing import Secret
 from ..storage.sqlite_files import FAULTS
 from .entries import CacheEntry, is_signed_by, key_of, unseal
-from .request_key import RequestFields, cache_key, field_checksums
+from .request_key import KeyFields, cache_key, field_checksums
 from .store import Store, row_id
 
 _LOOKED_AT = 10_000
@@ -42,7 +42,7 @@ def _verdict(store: Store, secret: Secret, identity: int) -> str:
     return "valid" if row_id(key) == identity and unseal(sealed, key, secret) else "forged"
 
 
-def explain(store: Store, secret: Secret, fields: RequestFields, now: float, ttl: float) -> Dict[str, Any]:
+def explain(store: Store, secret: Secret, fields: KeyFields, now: float, ttl: float) -> Dict[str, Any]:
     """As `ResponseCache.explain_miss`. `now` is Unix time and `ttl` a length, both in seconds."""
     key = cache_key(fields)
     row = store.get(key)
@@ -64,7 +64,7 @@ def explain(store: Store, secret: Secret, fields: RequestFields, now: float, ttl
     return explained(True, "This answer is cached.", entry=entry, now=now)
 
 
-def _nearest(store: Store, secret: Secret, fields: RequestFields, now: float) -> Dict[str, Any]:
+def _nearest(store: Store, secret: Secret, fields: KeyFields, now: float) -> Dict[str, Any]:
     best: Optional[Tuple[List[str], CacheEntry]] = None
     checksums = field_checksums(fields)
     for identity in store.identities(fields[0], _LOOKED_AT):

@@ -14,7 +14,7 @@ import struct
 from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Tuple
 
 from ..storage.signing import ID_BYTES, Secret
-from .request_key import RequestFields, cache_key, field_checksums, request_fields
+from .request_key import KeyFields, cache_key, field_checksums, key_fields
 
 logger = logging.getLogger(__name__)
 
@@ -56,13 +56,13 @@ def to_entry(
     estimated_cost: Optional[float] = None,
     fingerprint: Mapping[str, str] = NO_FINGERPRINT,
     extra: Optional[Mapping[str, Any]] = None,
-    key_of: Callable[[RequestFields], bytes] = cache_key,
-) -> Tuple[RequestFields, CacheEntry]:
+    key_of: Callable[[KeyFields], bytes] = cache_key,
+) -> Tuple[KeyFields, CacheEntry]:
     """Returns the fields of the request, and its entry.
 
     From `agent` to `extra` the arguments are those of `ResponseCache.set`. `key_of` may know the key already.
     """
-    fields = request_fields(agent, task, model, fingerprint)
+    fields = key_fields(agent, task, model, fingerprint)
     about = json.dumps([agent, model, field_checksums(fields)]).encode()
     more = json.dumps(dict(extra)) if extra else ""
     counts = (created, input_tokens, output_tokens, estimated_cost)

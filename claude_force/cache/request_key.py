@@ -20,9 +20,9 @@ _POLICIES = (USE, REFRESH, OFF)
 _SMALL_BYTES = 2**16
 
 # Agent, task, model, and any further fields by name: plain tuples, which a dict finds fastest.
-RequestFields = Tuple[str, str, str, Tuple[Tuple[str, str], ...]]
+KeyFields = Tuple[str, str, str, Tuple[Tuple[str, str], ...]]
 # Fields of the fingerprint by name that tell who answers.
-Service = Tuple[Tuple[str, str], ...]
+ServiceFields = Tuple[Tuple[str, str], ...]
 
 
 def check_policy(policy: str) -> None:
@@ -39,16 +39,16 @@ class RequestKey(NamedTuple):
     model: str
     fingerprint: Dict[str, str]
 
-    def fields(self) -> RequestFields:
+    def fields(self) -> KeyFields:
         """The same as a value that can be hashed."""
-        return request_fields(*self)
+        return key_fields(*self)
 
     def digest(self) -> bytes:
         """The key under which the cache stores the answer, as `cache_key` makes it."""
         return cache_key(self.fields())
 
 
-def request_key(call: Call, service: Service) -> Optional[RequestKey]:
+def request_key(call: Call, service: ServiceFields) -> Optional[RequestKey]:
     """Identifies the answer to `call`; None where an option has no JSON form to compare."""
     try:
         options = json.dumps(dict(call.options), sort_keys=True)
@@ -65,12 +65,12 @@ def request_key(call: Call, service: Service) -> Optional[RequestKey]:
     return RequestKey(call.agent_name, call.task, call.model, fingerprint)
 
 
-def request_fields(agent: str, task: str, model: str, fingerprint: Mapping[str, str]) -> RequestFields:
+def key_fields(agent: str, task: str, model: str, fingerprint: Mapping[str, str]) -> KeyFields:
     """Puts the fields in one order, so that the same request compares equal."""
     return (agent, task, model, tuple(sorted(fingerprint.items())) if fingerprint else ())
 
 
-def cache_key(fields: RequestFields) -> bytes:
+def cache_key(fields: KeyFields) -> bytes:
     """The first 16 bytes of SHA-256 over all fields; as text, its 32 hex characters."""
     agent, task, model, fingerprint = fields
     parts = [agent, task, model]
@@ -79,7 +79,7 @@ def cache_key(fields: RequestFields) -> bytes:
     return hashlib.sha256(encode(parts)).digest()[:KEY_BYTES]
 
 
-def field_checksums(fields: RequestFields) -> Dict[str, int]:
+def field_checksums(fields: KeyFields) -> Dict[str, int]:
     """A CRC-32 of each field by name: tells which fields differ without storing their text."""
     agent, task, model, fingerprint = fields
     named = (("agent", agent), ("task", task), ("model", model), *fingerprint)
@@ -110,7 +110,7 @@ def reply_from_hit(hit: Optional[Dict[str, Any]], model: str) -> Optional[Reply]
     )
 
 
-def service(api_key: Optional[str], base_url: Optional[str]) -> Service:
+def service_fields(api_key: Optional[str], base_url: Optional[str]) -> ServiceFields:
     """Identifies who answers: the API or the cloud, its address, custom headers and the SDK's profile.
 
     The API key is not part of it: a new key for the same address gets the same answers.
@@ -135,7 +135,7 @@ def _cloud(name: str, base_url: Optional[str]) -> str:
     return " ".join(filter(None, place))
 
 
-def _profile() -> Service:
+def _profile() -> ServiceFields:
     """The SDK's profile by its name and the text of its file, else the ids of a workload identity."""
     name = settings.sdk_profile()
     if not name and any(settings.workload()):

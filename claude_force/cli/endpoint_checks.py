@@ -7,7 +7,7 @@ from typing import List, Tuple
 from .. import settings
 from ..engine.call_sender import CallSender
 from ..engine.call_settings import settings_now
-from ..engine.connection_pool import LoopBoundPool
+from ..engine.sender_pool import SenderPool
 from ..errors import (
     AuthenticationError,
     CallError,
@@ -37,7 +37,7 @@ def check_endpoint(model: str, send: bool) -> List[CheckResult]:
 class _EndpointCheck:
     def __init__(self, model: str) -> None:
         self._model = model
-        self._pool = LoopBoundPool(Clock())
+        self._pool = SenderPool(Clock())
         self._settings = settings_now(Options(timeout_seconds=_TIMEOUT_SECONDS, max_retries=1))
 
     async def _sender(self) -> CallSender:

@@ -10,7 +10,7 @@ import time
 from typing import Optional
 
 from ..agents import Registry, prepare_call
-from ..cache.request_key import USE, RequestKey, reply_from_hit, request_key, service
+from ..cache.request_key import USE, RequestKey, reply_from_hit, request_key, service_fields
 from ..engine.result_builder import CallLabels, log_result, notify, succeeded
 from ..errors import CacheError
 from ..performance_tracker import PerformanceTracker
@@ -56,7 +56,7 @@ def _cached_result(args: argparse.Namespace, task: str) -> Optional[AgentResult]
     began, started = time.time(), time.perf_counter()
     registry = Registry(args.config)
     call = prepare_call(registry, args.name, task, **call_options(args))
-    key = request_key(call, service(None, None))
+    key = request_key(call, service_fields(None, None))
     reply = None if key is None else _look_up(key)
     if reply is None:
         return None

@@ -199,7 +199,7 @@ def _add(loop: AbstractEventLoop, number: int) -> bool:
 
 
 def _dispatch(number: int) -> None:
-    from ..engine.connection_pool import is_starting
+    from ..engine.sender_pool import is_starting
 
     if _is_duplicate(number):
         return

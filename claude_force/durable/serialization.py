@@ -15,8 +15,8 @@ from ..cache.request_key import RequestKey, request_key
 from ..engine.call_settings import CallSettings
 from ..engine.result_json import error_fields, error_from
 from ..errors import CallError, ClaudeForceError, InvalidOptionError
-from ..limits.budget import Prices
 from ..limits.call_context import CallContext
+from ..limits.prices import Prices
 from ..types import Attempt, Call, Reply, Usage
 
 # Part of DBOS's application version: workers only take calls of their own format, the others stay queued.

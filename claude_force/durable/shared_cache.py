@@ -27,7 +27,7 @@ from ..cache.entries import (
     unseal,
 )
 from ..cache.private_dir import cache_folder
-from ..cache.request_key import RequestFields, cache_key, request_fields
+from ..cache.request_key import KeyFields, cache_key, key_fields
 from ..storage.signing import Secret, find_secret
 from .database import Database
 from .schema import ANSWERS, commit_without_fsync, now
@@ -67,7 +67,7 @@ class SharedCache:
         self._written = 0
         self._clock = (0.0, float("-inf"))
         self._lease_connection: Optional[sa.Connection] = None
-        self._held: Set[RequestFields] = set()
+        self._held: Set[KeyFields] = set()
         self.forged = 0
 
     def set_limits(self, ttl_hours: float, max_size_mb: float) -> None:
@@ -78,7 +78,7 @@ class SharedCache:
         self, agent_name: str, task: str, model: str, fingerprint: Fingerprint
     ) -> Optional[Dict[str, Any]]:
         """Implements `ResponseCache.get`."""
-        key = cache_key(request_fields(agent_name, task, model, fingerprint))
+        key = cache_key(key_fields(agent_name, task, model, fingerprint))
         found = self._guarded(lambda: self._read(key), None)
         if found is None:
             return None
@@ -99,7 +99,7 @@ class SharedCache:
 
     def has(self, agent_name: str, task: str, model: str, fingerprint: Fingerprint) -> bool:
         """Whether `get` would find an answer."""
-        key = cache_key(request_fields(agent_name, task, model, fingerprint))
+        key = cache_key(key_fields(agent_name, task, model, fingerprint))
         return self._guarded(lambda: self._read(key), None) is not None
 
     def _read(self, key: bytes) -> Optional[Tuple[CacheEntry, int, float]]:
@@ -203,7 +203,7 @@ class SharedCache:
 
     def acquire_lease(self, agent_name: str, task: str, model: str, fingerprint: Fingerprint) -> bool:
         """Implements `ResponseCache.acquire_lease`; a lease ends with the connection at the latest."""
-        wanted = request_fields(agent_name, task, model, fingerprint)
+        wanted = key_fields(agent_name, task, model, fingerprint)
         # The database would grant it a second time to the same connection.
         if wanted in self._held or not self._guarded(
             lambda: self._lock("pg_try_advisory_lock", wanted), True, leases=True
@@ -214,12 +214,12 @@ class SharedCache:
 
     def release_lease(self, agent_name: str, task: str, model: str, fingerprint: Fingerprint) -> None:
         """Implements `ResponseCache.release_lease`."""
-        wanted = request_fields(agent_name, task, model, fingerprint)
+        wanted = key_fields(agent_name, task, model, fingerprint)
         if wanted in self._held:
             self._held.discard(wanted)
             self._guarded(lambda: self._lock("pg_advisory_unlock", wanted), True, leases=True)
 
-    def _lock(self, function: str, wanted: RequestFields) -> bool:
+    def _lock(self, function: str, wanted: KeyFields) -> bool:
         if self._lease_connection is None:
             connection = self._database.engine.connect()
             self._lease_connection = connection.execution_options(isolation_level="AUTOCOMMIT")

@@ -37,9 +37,9 @@ class SharedLimiter:
         self.worker, self.clock, self.incarnation = worker, clock, incarnation
         self._turns: Dict[str, asyncio.Lock] = {}
 
-    def for_budgets(self, budgets: Tuple[str, ...]) -> SharedSlots:
+    def for_budgets(self, budgets: Tuple[str, ...]) -> SharedCallLimits:
         """Returns the limits of a call that the budgets with these ids pay for."""
-        return SharedSlots(self, budgets)
+        return SharedCallLimits(self, budgets)
 
     async def admit(self, admission: Admit) -> None:
         """Waits until the attempt may be sent. Raises BudgetExceededError."""
@@ -56,7 +56,7 @@ class SharedLimiter:
 
 
 @dataclass(frozen=True)
-class SharedSlots:
+class SharedCallLimits:
     """The shared limits for one call; implements `SharedLimits`. `budgets` are ids."""
 
     limiter: SharedLimiter
@@ -67,10 +67,10 @@ class SharedSlots:
         return bool(self.budgets)
 
     @asynccontextmanager
-    async def slot(
+    async def admit(
         self, call: Call, need: TokenCost, worst: float, record: AttemptRecord, spent: Callable[[], float]
     ) -> AsyncIterator[None]:
-        """Implements `SharedLimits.slot`."""
+        """Implements `SharedLimits.admit`."""
         worker, incarnation = self.limiter.worker, self.limiter.incarnation
         admission = Admit(uuid.uuid4().hex, incarnation, call.model, need, to_nano_usd(worst), self.budgets)
         error: Optional[BaseException] = None

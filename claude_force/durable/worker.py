@@ -17,9 +17,9 @@ from sqlalchemy.exc import DBAPIError
 from .. import settings
 from ..engine.call_sender import CallSender
 from ..engine.call_settings import settings_now
-from ..engine.connection_pool import LoopBoundPool
 from ..engine.executor import CachingExecutor
 from ..engine.result_builder import is_answer
+from ..engine.sender_pool import SenderPool
 from ..errors import (
     CallError,
     ClosedError,
@@ -28,8 +28,8 @@ from ..errors import (
     InvalidOptionError,
     WorkerError,
 )
-from ..limits.budget import Prices, price_lookup
 from ..limits.call_context import CallContext
+from ..limits.prices import Prices, price_lookup
 from ..limits.rate_limiter import Rates
 from ..limits.run_gate import RunGate, RunGates
 from ..options import Options, check_rates
@@ -194,7 +194,7 @@ class _RunningWorker:
         # Cancelled to end the wait for requests in flight.
         self.patience = anyio.CancelScope()
         self._limiter = SharedLimiter(self.db_worker, self._clock, incarnation)
-        self._pool = LoopBoundPool(self._clock)
+        self._pool = SenderPool(self._clock)
         self._executor = CachingExecutor(self._connect, self._clock)
         self._cache: Optional[SharedCache] = None
         self._run_gates = RunGates(self._clock.now)

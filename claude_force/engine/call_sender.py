@@ -11,9 +11,9 @@ import anyio.to_thread
 
 from ..errors import CallError, ClosedError, ConnectionFailedError, DeadlineExceededError
 from ..limits.admission import NO_WAIT, AdmissionController
-from ..limits.budget import Price
 from ..limits.call_context import DEFAULT_CONTEXT, CallContext, text_callback
 from ..limits.call_cost import CallCost, CallPricing
+from ..limits.prices import Price
 from ..limits.prompt_cache_primer import PromptCachePrimer
 from ..limits.rate_limiter import TokenCost
 from ..limits.run_gate import ReachabilityMonitor
@@ -165,7 +165,7 @@ class CallSender:
         spent = partial(pricing.spent, record, worst)
         if context.shared_limits is not None:
             token_cost = self._token_estimator.estimate(call)
-            return context.shared_limits.slot(call, token_cost, worst, record, spent)
+            return context.shared_limits.admit(call, token_cost, worst, record, spent)
         return self.admission.reserve(context.budgets, worst, spent)
 
     def _check_reachability(self) -> None:

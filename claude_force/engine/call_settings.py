@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Optional
 
 from .. import settings
-from ..cache.request_key import Service, service
+from ..cache.request_key import ServiceFields, service_fields
 from ..limits.rate_limiter import Rates
 from ..options import AUTO, Options
 from ..response_cache import ResponseCache
@@ -36,7 +36,7 @@ class CallSettings:
     """
 
     options: Options
-    service: Service = ()
+    service: ServiceFields = ()
     cache: Optional[Cache] = None
 
     @property
@@ -77,7 +77,7 @@ class CallSettings:
 
 def settings_now(options: Options, last: Optional[CallSettings] = None) -> CallSettings:
     """The settings with the service that the environment names now: `last` unless something has changed."""
-    found = service(options.api_key, options.base_url)
+    found = service_fields(options.api_key, options.base_url)
     if last is not None and last.options is options and last.service == found:
         return last
     return CallSettings(options, found, options.response_cache)

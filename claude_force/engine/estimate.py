@@ -11,8 +11,7 @@ from typing import Any, AsyncIterator, Awaitable, Callable, Dict, NamedTuple, Op
 
 from ..errors import InputError
 from ..formatting import byte_size
-from ..limits.budget import Price
-from ..limits.prices import max_searches
+from ..limits.prices import Price, max_searches
 from ..limits.token_estimator import TokenEstimator
 from ..types import Call, Usage
 

@@ -10,7 +10,7 @@ import json
 from typing import Any, Dict, Optional, Sequence, Tuple, Union
 from urllib.parse import urlsplit
 
-from ..transport.error_mapping import redact
+from ..transport.redaction import redact
 from ..types import AgentResult, Call, CallCompleted
 
 Attributes = Dict[str, Union[str, bool, int, float, Sequence[str]]]

@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from types import TracebackType
 from typing import Any, Dict, Optional, TextIO, Type
 
-from ..transport.error_mapping import redact
+from ..transport.redaction import redact
 
 __all__ = ["JsonFormatter", "JsonLogs", "log_as_json"]
 

@@ -3,34 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Callable, List, Mapping, Optional, Protocol
+from typing import Callable, List, Optional
 
-from ..agents.models import resolve_model
 from ..errors import BudgetExceededError, InvalidOptionError, UnknownPriceError
 from ..formatting import Wording, byte_size, format_usd
 from ..types import Call, Usage
-from .prices import NO_OPTIONS, USD_PER_SEARCH, max_searches, unknown_fee
+from .prices import Price, max_searches, unknown_fee
 
 # Money is counted in whole nano-USD: integers add up exactly, in whatever order calls end.
 _NANO = 10**9
 # What the API adds to a prompt: a few tokens for its frame, some hundreds for tools.
 _FRAME_TOKENS, _TOOLS_TOKENS = 50, 1000
-
-_RATE_NAMES = {"input", "output", "cache_write", "cache_write_1h", "cache_read"}
-
-Prices = Mapping[str, Mapping[str, float]]
-
-
-class Price(Protocol):
-    """Returns the USD that `usage` costs; None if that is unknown.
-
-    `model` is the model of the request, `answered` the model that answered: "" if that is unknown, or if its
-    price does not matter.
-    """
-
-    def __call__(
-        self, model: str, usage: Usage, options: Mapping[str, Any] = NO_OPTIONS, answered: str = ""
-    ) -> Optional[float]: ...
 
 
 class Budget:
@@ -146,57 +129,6 @@ def _check_tools(call: Call) -> None:
 def _cache_write_usage(prompt: int, call: Call, searches: int) -> Usage:
     long_lived = prompt if call.cache_ttl == "1h" else 0
     return Usage(0, call.max_tokens, prompt, 0, long_lived, searches)
-
-
-def price_lookup(prices: Prices, fallback: Price) -> Price:
-    """Returns a price function that uses the caller's `prices`, in USD per million tokens, before `fallback`.
-
-    `prices[model]` has `input` and `output`, and may have `cache_write` (else 1.25 of input),
-    `cache_write_1h` (else 2 of input) and `cache_read` (else 0.1 of input). The one for the model that was
-    asked holds before the one for the model that answered, whatever the options of the call and the server's
-    terms; a batch costs half. Web searches cost what they cost everyone. Raises InvalidOptionError for
-    anything else.
-    """
-    for model, given in prices.items():
-        _check_rates(model, given)
-    # An alias stands for the model that it means, unless that has a price too.
-    prices = {**{resolve_model(name, None): given for name, given in prices.items() if name}, **prices}
-
-    def price(
-        model: str, usage: Usage, options: Mapping[str, Any] = NO_OPTIONS, answered: str = ""
-    ) -> Optional[float]:
-        given = prices.get(model)
-        if given is None and answered:
-            given = prices.get(answered)
-        if given is None:
-            return fallback(model, usage, options, answered) if answered else fallback(model, usage, options)
-        if not usage.is_known or unknown_fee(options):
-            return None
-        fresh, long_lived = given["input"], usage.cache_creation_1h_input_tokens
-        tokens = (
-            usage.input_tokens * fresh
-            + usage.output_tokens * given["output"]
-            + (usage.cache_creation_input_tokens - long_lived) * given.get("cache_write", 1.25 * fresh)
-            + long_lived * given.get("cache_write_1h", 2 * fresh)
-            + usage.cache_read_input_tokens * given.get("cache_read", 0.1 * fresh)
-        ) / 1e6
-        share = 0.5 if usage.service_tier == "batch" else 1.0
-        return tokens * share + usage.web_search_requests * USD_PER_SEARCH
-
-    return price
-
-
-def _check_rates(model: str, given: Mapping[str, float]) -> None:
-    if not {"input", "output"} <= set(given) <= _RATE_NAMES:
-        raise InvalidOptionError(
-            f"prices[{model!r}] has {sorted(given)}; give input and output, and if they differ from the "
-            "usual cache_write, cache_write_1h and cache_read, in USD per million tokens."
-        )
-    for name, rate in given.items():
-        if not isinstance(rate, (int, float)) or not 0 <= rate < float("inf"):
-            raise InvalidOptionError(
-                f"prices[{model!r}][{name!r}] is {rate!r}; give USD per million tokens, 0 or more."
-            )
 
 
 def to_nano_usd(usd: float) -> int:

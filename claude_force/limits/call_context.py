@@ -9,8 +9,9 @@ from typing import Any, AsyncContextManager, Callable, List, Optional, Protocol,
 from ..errors import CallError, ClosedError
 from ..transport.protocol import AttemptRecord
 from ..types import Call
-from .budget import Budget, Price
+from .budget import Budget
 from .call_cost import CallCost
+from .prices import Price
 from .rate_limiter import TokenCost
 from .run_gate import RunGate
 
@@ -46,7 +47,7 @@ class SharedLimits(Protocol):
     def has_budget(self) -> bool:
         """Whether it needs to know what an attempt may cost."""
 
-    def slot(
+    def admit(
         self, call: Call, need: TokenCost, worst: float, record: AttemptRecord, spent: Callable[[], float]
     ) -> AsyncContextManager[None]:
         """Returns a context that is entered when an attempt may be made, and left when it has ended.

@@ -7,7 +7,8 @@ from typing import Optional, Tuple
 from ..errors import CallError
 from ..transport.protocol import AttemptRecord
 from ..types import Attempt, Call, Reply, Usage, fast_replace
-from .budget import Price, require_worst_cost, worst_cost
+from .budget import require_worst_cost, worst_cost
+from .prices import Price
 
 
 class CallCost:

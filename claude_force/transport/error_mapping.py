@@ -57,6 +57,7 @@ from ..errors import (
     ServerError,
     SpendLimitError,
 )
+from .redaction import redact
 
 
 class Meaning(NamedTuple):
@@ -178,9 +179,6 @@ _CLOUDFLARE: Mapping[int, str] = {
 }
 _OF_A_PROXY = "Put the proxy's name and password into HTTPS_PROXY: http://NAME:PASSWORD@HOST:PORT."
 _OF_DISABLED = "Ask the organisation's administrator, or use the key of another one; waiting does not help."
-_SECRET = re.compile(
-    r"(sk-ant-|Bearer\s+|\bSignature=|x-amz-security-token:\s*)[\w.~+/=-]{4,}", re.IGNORECASE
-)
 # Bounded, so that tags which are never closed take no square of their number.
 _TITLE = re.compile(r"<(title|h1)\b[^<>]{0,500}>(.{0,1000}?)</\1", re.IGNORECASE | re.DOTALL)
 _PAGE = re.compile(r"\s*(<!doctype html|<html|<head|<body)", re.IGNORECASE)
@@ -329,11 +327,6 @@ def _seconds_until(date: str, now: float) -> Optional[float]:
 
 def _wait(seconds: Optional[float]) -> Optional[float]:
     return None if seconds is None or seconds > _LONGEST_WAIT else max(0.0, seconds)
-
-
-def redact(text: str) -> str:
-    """Replaces what looks like a key by `***`."""
-    return _SECRET.sub(r"\1***", text)
 
 
 def _status_of(detail: Mapping[str, Any]) -> Optional[int]:

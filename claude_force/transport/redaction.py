@@ -17,9 +17,17 @@ _SHORTEST = 8
 _SHORTEST_PART = 4
 _LONGEST_MESSAGE, _LONGEST_NAME = 2000, 200
 _CUT = "..."
+_SECRET_FORM = re.compile(
+    r"(sk-ant-|Bearer\s+|\bSignature=|x-amz-security-token:\s*)[\w.~+/=-]{4,}", re.IGNORECASE
+)
 _PARTS = re.compile(r"[^\s;,=\"']+")
 # Headers whose values are no secrets.
 _OPEN_HEADERS = ("anthropic-beta", "anthropic-version", "user-agent", "content-type", "accept")
+
+
+def redact(text: str) -> str:
+    """Replaces what has the form of a key or token by `***`; `Redactor` replaces known ones."""
+    return _SECRET_FORM.sub(r"\1***", text)
 
 
 class Redactor:

@@ -20,9 +20,9 @@ from ..errors import (
     RequestRefusedError,
 )
 from ..formatting import install_command
-from .error_mapping import redact
 from .events import AWS_MEDIA_TYPE, EVENTS_MEDIA_TYPE, AwsEventDecoder, EventDecoder, Events
 from .network import has_version, is_on_loopback
+from .redaction import redact
 
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 

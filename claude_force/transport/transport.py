@@ -25,7 +25,7 @@ from ..errors import (
 )
 from ..formatting import Wording
 from ..types import Call, Reply
-from .error_mapping import from_status, note_headers, parsed, redact, request_id
+from .error_mapping import from_status, note_headers, parsed, request_id
 from .messages import StreamReader, answer_limit, reader_of
 from .network import (
     NoDescriptorError,
@@ -36,7 +36,7 @@ from .network import (
     shown_address,
 )
 from .protocol import AttemptRecord, Response, Sender
-from .redaction import Redactor
+from .redaction import Redactor, redact
 from .request import check_fields, request_fields
 from .services import chosen_service
 

@@ -70,7 +70,7 @@ class Runner:
         self._positions = {identity: number for number, identity in enumerate(order, start=1)}
         self._sorter = TopologicalSorter(workflow.needs)
         self._results: Dict[str, StepResult] = {}
-        self._slots = asyncio.Semaphore(config.max_calls)
+        self._unfinished = asyncio.Semaphore(config.max_calls)
         self._began = config.now()
         self._is_cancelled = False
 
@@ -158,7 +158,7 @@ class Runner:
             await asyncio.sleep(0)
 
     async def _run_part(self, calls: StepCalls, index: int) -> None:
-        async with self._slots:
+        async with self._unfinished:
             for attempt in range(calls.step.retries + 1):
                 answer = await self._call(calls, index, attempt)
                 calls.add_answer(index, answer)

@@ -12,8 +12,7 @@ import anyio.to_thread
 
 from ..limits.admission import AdmissionController, Load
 from ..limits.aimd import AdaptiveConcurrencyLimit
-from ..limits.budget import Price, price_lookup
-from ..limits.prices import cost, load_prices
+from ..limits.prices import Price, cost, load_prices, price_lookup
 from ..limits.rate_limiter import RateLimiter
 from ..limits.token_estimator import TokenEstimator
 from ..options import AUTO
@@ -45,14 +44,14 @@ def is_starting() -> bool:
     return _startup.is_under_way
 
 
-class LoopBoundPool:
+class SenderPool:
     """Holds one sender for each event loop, since connections belong to the loop that opened them.
 
     Attributes:
         token_estimator: what was learned of requests, in all loops.
 
     Example:
-        pool = LoopBoundPool(Clock())
+        pool = SenderPool(Clock())
         sender = await pool.sender(settings, "claude-sonnet-5-5")
     """
 
