@@ -86,14 +86,14 @@ class TestYaml:
         st.sampled_from([None, '"', "'"]),
         st.sampled_from([None, True, False]),
     )
-    def test_valid_front_matter_is_read_as_pyyaml_reads_it(self, fields, style, flow):
+    def test_front_matter_agrees_with_pyyaml(self, fields, style, flow):
         written = yaml.dump(
             fields, Dumper=NoAliases, default_style=style, default_flow_style=flow, allow_unicode=True
         )
         expected = {str(key): value for key, value in yaml.safe_load(written).items()}
         assert read(written.rstrip("\n")) == expected
 
-    def test_marks_of_aliases_within_text_are_text(self):
+    def test_alias_marks_inside_text_are_text(self):
         fields = read('description: "Checks *.py and *_test.go"\nmodel: haiku\nscope: src')
         assert fields == {"description": "Checks *.py and *_test.go", "model": "haiku", "scope": "src"}
 
@@ -112,7 +112,7 @@ class TestYaml:
         assert read(f"{text}\nmodel: haiku") == yaml.safe_load(f"{text}\nmodel: haiku")
 
     @pytest.mark.parametrize("value", ["7", "0", "0.25", "1.10", "true", "false", '"a: #b"', "'x'", "a.b"])
-    def test_what_needs_no_yaml_is_read_as_yaml_reads_it(self, value):
+    def test_simple_lines_agree_with_yaml(self, value):
         fields = read(f"key: {value}")
         assert fields == yaml.safe_load(f"key: {value}")
         assert type(fields["key"]) is type(yaml.safe_load(value))
@@ -142,12 +142,12 @@ class TestLenientReader:
         assert (fields[key], fields["model"]) == (value, "sonnet")
 
     @pytest.mark.parametrize("key", sorted(ONE_LINE & set(AGENT_KEYS)))
-    def test_a_key_of_one_line_takes_no_second_line(self, key):
+    def test_one_line_key_takes_no_second_line(self, key):
         value = "true" if key in ("background", "disable-model-invocation") else "7"
         fields = read(f"description: Use: it\n{key}: {value}\n  more\nand more: of it\n- again")
         assert fields[key] == value
 
-    def test_the_model_before_an_unknown_key_is_the_model(self):
+    def test_reads_model_before_unknown_key(self):
         fields = read("name: a\ndescription: x: y\nmodel: sonnet\nscope: src\ntools: Read\ncost: low")
         assert (fields["model"], fields["tools"]) == ("sonnet", "Read")
 
@@ -160,11 +160,11 @@ class TestLenientReader:
             ("opus[1m]", "opus[1m]"),
         ],
     )
-    def test_comments_and_quotes_are_no_part_of_a_model(self, written, expected):
+    def test_model_drops_comments_and_quotes(self, written, expected):
         assert read(f"description: x: y\nmodel: {written}")["model"] == expected
 
     @pytest.mark.parametrize("line", ["model:haiku", "model:\u00a0haiku", "model\u3000: haiku"])
-    def test_a_field_with_another_blank_or_none_is_a_field(self, line):
+    def test_accepts_field_with_unusual_blank(self, line):
         assert read(f"description: a: b\n{line}\ntools: Read") == {
             "description": "a: b",
             "model": "haiku",
@@ -187,7 +187,7 @@ class TestLenientReader:
 
     @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
     @given(st.lists(st.one_of(PIECES, st.text(max_size=12)), max_size=12))
-    def test_no_mangled_file_gives_a_model_that_is_none(self, tmp_path_factory, lines):
+    def test_mangled_file_gives_no_wrong_model(self, tmp_path_factory, lines):
         folder = tmp_path_factory.mktemp("mangled") / ".claude"
         (folder / "agents").mkdir(parents=True)
         text = "\n".join(["---", *lines, "---", "You help."])
@@ -241,7 +241,7 @@ class TestModels:
         monkeypatch.setenv(variable, "mine[1m]")
         assert resolve_model(None, alias) == "mine"
 
-    def test_an_alias_set_to_an_alias_is_the_newest_of_that(self, monkeypatch):
+    def test_alias_of_alias_means_newest(self, monkeypatch):
         monkeypatch.setenv("ANTHROPIC_DEFAULT_HAIKU_MODEL", "haiku")
         monkeypatch.setenv("ANTHROPIC_DEFAULT_OPUS_MODEL", "fable")
         assert (resolve_model("haiku", None), resolve_model("opus", None)) == (
@@ -254,7 +254,7 @@ class TestModels:
         monkeypatch.setenv("ANTHROPIC_DEFAULT_HAIKU_MODEL", "new")
         assert resolve_model("haiku", None) == "new"
 
-    def test_call_then_file_then_environment_then_default(self, monkeypatch):
+    def test_precedence_call_file_environment_default(self, monkeypatch):
         monkeypatch.setenv("ANTHROPIC_MODEL", "from-session")
         assert resolve_model(None, "inherit") == "from-session"
         monkeypatch.setenv("CLAUDE_CODE_SUBAGENT_MODEL", "from-environment")
@@ -273,7 +273,7 @@ class TestModels:
             resolve_model(value, None)
 
     @pytest.mark.parametrize("variable", ["ANTHROPIC_MODEL", "CLAUDE_CODE_SUBAGENT_MODEL"])
-    def test_in_the_environment_it_is_named_by_its_variable(self, monkeypatch, variable):
+    def test_error_names_environment_variable(self, monkeypatch, variable):
         monkeypatch.setenv(variable, "my model")
         with pytest.raises(InvalidOptionError, match=f"^{variable} is 'my model', which can't be"):
             resolve_model(None, None)
@@ -289,7 +289,7 @@ class TestModels:
             "Qwen/Qwen3-0.6B_4bit",
         ],
     )
-    def test_ids_of_clouds_and_gateways_pass_through(self, value):
+    def test_cloud_and_gateway_ids_pass(self, value):
         assert resolve_model(value, None) == value
 
     @pytest.mark.parametrize(
@@ -329,19 +329,19 @@ class TestFileSettings:
         assert (request.body["model"], request.body["max_tokens"]) == ("claude-sonnet-5", 5)
         assert request.body["output_config"] == {"effort": "high"}
 
-    async def test_the_files_effort_joins_the_calls_format(self, project):
+    async def test_effort_of_file_joins_call_format(self, project):
         project.agent("a.md", "a", effort="low")
         shape = {"format": {"type": "json_schema", "schema": {}}}
         (request,) = await sent(project, ("a", "x"), output_config=shape)
         assert request.body["output_config"] == {**shape, "effort": "low"}
 
-    async def test_an_effort_is_not_sent_to_a_model_without(self, project, doctor):
+    async def test_effort_not_sent_to_model_without_it(self, project, doctor):
         project.agent("a.md", "a", model="claude-haiku-4-5", effort="low")
         (request,) = await sent(project, ("a", "x"))
         assert "output_config" not in request.body
         assert any("effort of a is not used" in text for _, _, text, _ in doctor()[1])
 
-    async def test_suffix_asks_for_the_long_context_where_that_is_a_beta(self, project):
+    async def test_1m_suffix_sends_beta_where_needed(self, project):
         project.agent("a.md", "a", model="claude-sonnet-4-5[1m]")
         project.agent("b.md", "b", model="sonnet[1m]")
         old, new = await sent(project, ("a", "x"), ("b", "x"))
@@ -350,7 +350,7 @@ class TestFileSettings:
         assert headers[0]["anthropic-beta"] == "context-1m-2025-08-07"
         assert "anthropic-beta" not in headers[1]
 
-    async def test_two_settings_are_two_questions_to_the_cache(self, project):
+    async def test_settings_change_cache_key(self, project):
         path = project.agent("a.md", "a", effort="low", model="claude-sonnet-5")
         async with fleet(project.folder) as (orchestrator, _):
             assert not (await orchestrator.execute_agent("a", "x")).cached
@@ -365,7 +365,7 @@ class TestFileSettings:
             *(("effort", "hihg"), ("skills", "{a: b}"), ("tools", "{Read: true}"), ("max_tokens", "true")),
         ),
     )
-    async def test_a_value_that_means_nothing_is_a_problem_and_not_sent(self, project, doctor, key, value):
+    async def test_invalid_setting_is_problem_and_not_sent(self, project, doctor, key, value):
         project.agent("a.md", "a", **{key: value})
         (request,) = await sent(project, ("a", "x"))
         assert not {"temperature", "output_config"} & set(request.body)
@@ -374,7 +374,7 @@ class TestFileSettings:
         assert any(state == "problem" and f"its {key} is" in text for state, _, text, _ in found)
 
     @pytest.mark.parametrize("key", sorted(key for key, one in AGENT_KEYS.items() if one.use != "obeyed"))
-    def test_doctor_and_info_name_each_key_without_effect(self, project, doctor, capsys, key):
+    def test_doctor_and_info_name_unused_keys(self, project, doctor, capsys, key):
         project.file("agents/a.md", front(f"name: a\n{key}: word"))
         code, found = doctor()
         named = [text for _, name, text, _ in found if name == "front matter"]
@@ -391,7 +391,7 @@ class TestFileSettings:
             *(("maxTokens", "max_tokens"), ("disallowed_tools", "disallowedTools"), ("efort", "effort")),
         ],
     )
-    def test_a_key_one_letter_off_is_told_with_what_it_meant(self, project, doctor, written, meant):
+    def test_suggests_key_for_typo(self, project, doctor, written, meant):
         project.file("agents/a.md", front(f"name: a\n{written}: x"))
         assert any(f"'{written}'" in text and meant in mend for _, _, text, mend in doctor()[1])
 
@@ -418,7 +418,7 @@ class TestFileSettings:
         assert code == 0
         assert any(f'"{key}"' in text and meant in mend for _, _, text, mend in found)
 
-    def test_other_keys_of_claude_json_are_left_alone(self, project, doctor):
+    def test_ignores_other_claude_json_keys(self, project, doctor):
         project.file("agents/a.md", front("name: a"))
         project.file("claude.json", '{"hooks": {}, "permissions": {}, "name": "x", "env": {}}')
         assert {state for state, *_ in doctor()[1]} == {"ok"}
@@ -447,7 +447,7 @@ class TestWrongModel:
         assert (wrong.success, right.success, len(server.requests)) == (False, True, 1)
         assert isinstance(wrong.error, InputError)
 
-    def test_of_the_environment_is_told_by_its_variable(self, project, doctor, monkeypatch):
+    def test_names_variable_of_environment_value(self, project, doctor, monkeypatch):
         project.agent("a.md", "a")
         monkeypatch.setenv("ANTHROPIC_MODEL", "my model")
         code, found = doctor()
@@ -456,7 +456,7 @@ class TestWrongModel:
 
 
 class TestNotes:
-    def test_front_matter_that_does_not_begin_on_line_1_is_told(self, project):
+    def test_reports_late_front_matter(self, project):
         project.file("agents/a.md", "<!-- shared -->\n" + front("name: other\nmodel: opus"))
         project.agent("b.md", "b")
         state, reason = remarks(project)["agents/a.md"]
@@ -471,7 +471,7 @@ class TestNotes:
     @pytest.mark.parametrize(
         "text", ["Text\n\n---\n\nMore\n\n---\n", "a\n---\nNote: x\n---\n", "a\n---\nname: x\n"]
     )
-    def test_a_rule_in_the_text_is_no_front_matter(self, project, text):
+    def test_horizontal_rule_is_not_front_matter(self, project, text):
         project.file("agents/a.md", text)
         assert remarks(project) == {}
 
@@ -483,7 +483,7 @@ class TestNotes:
         assert main(["info", "a", "--json"]) == 0
         assert "line 1" in json.loads(capsys.readouterr().out)["remarks"][0]
 
-    def test_a_file_without_it_among_agents_is_a_note(self, project, capsys, monkeypatch):
+    def test_file_without_front_matter_is_a_note(self, project, capsys, monkeypatch):
         project.agent("a.md", "a")
         project.file("agents/guide.md", "How we write agents.")
         assert project.names() == ["a"]
@@ -493,7 +493,7 @@ class TestNotes:
         assert main(["list", "agents"]) == 0
         assert "agents/guide.md is not an agent: it has no front matter" in capsys.readouterr().err
 
-    def test_where_no_file_has_it_each_is_an_agent(self, project):
+    def test_all_files_without_front_matter_are_agents(self, project):
         project.file("agents/a.md", "You help.")
         project.file("agents/b.md", "You review.")
         project.file("agents/README.md", "# Our agents")
@@ -507,7 +507,7 @@ class TestNotes:
 
 
 class TestNames:
-    def test_two_names_that_leave_the_same_are_both_reached(self, project):
+    def test_equal_slugs_are_both_reachable(self, project):
         project.agent("агент-api.md", "агент-api", body="first")
         project.agent("тест-api.md", "тест-api", body="second")
         found = {title: project.registry.get(title) for title in ("агент-api", "тест-api")}
@@ -522,14 +522,14 @@ class TestNames:
         project.agent("api-tester.md", "тест-api")
         assert project.names() == ["api-agent", "api-tester"]
 
-    def test_a_name_with_no_letter_to_use_is_reached_by_itself(self, project):
+    def test_name_without_usable_letter_is_reachable(self, project):
         project.agent("代码审查.md", "代码审查")
         (name,) = project.names()
         assert re.fullmatch("[a-zA-Z0-9_-]+", name)
         assert project.registry.get("代码审查").name == name
         assert project.registry.get(name).title == "代码审查"
 
-    def test_what_is_left_of_a_name_serves_where_no_other_has_it(self, project):
+    def test_partial_slug_serves_when_unique(self, project):
         project.agent("агент-api.md", "агент-api")
         project.agent("b.md", "b")
         assert project.names() == ["api", "b"]
@@ -540,20 +540,20 @@ class TestNames:
         assert project.registry.get("api").definition == "second\n"
         assert project.registry.get("агент-api").definition == "first\n"
 
-    def test_two_entries_of_claude_json_are_both_reached(self, project):
+    def test_both_claude_json_entries_are_reachable(self, project):
         project.file("a.md", "first")
         project.file("b.md", "second")
         project.config(agents={"агент-api": {"file": "a.md"}, "тест-api": {"file": "b.md"}})
         assert project.registry.get("агент-api").definition == "first"
         assert project.registry.get("тест-api").definition == "second"
 
-    def test_of_two_files_with_one_name_it_is_told_which_is_used(self, project):
+    def test_reports_which_duplicate_is_used(self, project):
         project.agent("a.md", "same", body="first")
         project.agent("b.md", "same", body="second")
         assert project.registry.get("same").definition == "first\n"
         assert "taken by agents/a.md, which is used" in project.reasons()["agents/b.md"]
 
-    def test_a_users_agent_behind_a_projects_is_told(self, project, clean_environment):
+    def test_reports_shadowed_user_agent(self, project, clean_environment):
         Project(clean_environment).agent("mine.md", "same")
         project.agent("a.md", "same")
         assert remarks(project)["agents/mine.md"][0] == "note"

@@ -66,7 +66,7 @@ def project(tmp_path):
 
 class TestNames:
     @pytest.mark.parametrize("name", ["a", "Python-Expert_2", "-", "x" * 500])
-    def test_letters_digits_underscore_and_dash_pass(self, name):
+    def test_accepts_letters_digits_underscore_dash(self, name):
         assert check_name(name) == name
 
     @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ class TestNames:
         ("name", "expected"),
         [("My Agent v1.2", "my-agent-v1-2"), ("Code-Reviewer", "Code-Reviewer"), ("éà", ""), ("  x  ", "x")],
     )
-    def test_a_slug_is_the_name_with_what_breaks_the_rule_replaced(self, name, expected):
+    def test_slug_replaces_invalid_characters(self, name, expected):
         assert slug(name) == expected
 
     def test_the_nearest_names_ignore_case(self):
@@ -111,7 +111,7 @@ class TestFrontMatter:
             "model": "opus",
         }
 
-    def test_a_long_description_may_go_on_at_column_0(self):
+    def test_description_continues_at_column_0(self):
         front = (
             "name: a\ndescription: Use this agent when: <example>\n"
             "Context: the user asks.\nuser: hi\nassistant: yes: of course\n</example>\n\n"
@@ -125,21 +125,21 @@ class TestFrontMatter:
     def test_tools_may_be_a_star(self):
         assert read_definition("---\nname: a\ntools: *\n---\nB").fields == {"name": "a", "tools": "*"}
 
-    def test_windows_line_ends_and_a_byte_order_mark_are_accepted(self):
+    def test_accepts_crlf_and_bom(self):
         read = read_definition("\ufeff---\r\nname: a\r\ndescription: b\r\n---\r\nBody\r\n")
         assert (read.fields, read.body) == ({"name": "a", "description": "b"}, "Body\n")
 
-    def test_a_quoted_value_loses_its_quotes_in_the_lenient_reading_too(self):
+    def test_lenient_parser_strips_quotes(self):
         read = read_definition('---\nname: "a"\ndescription: x: y: z\n---\nB')
         assert read.fields["name"] == "a"
 
     def test_without_front_matter_all_is_body(self):
         assert read_definition("# Title\ntext").body == "# Title\ntext"
 
-    def test_front_matter_that_never_ends_is_a_problem(self):
+    def test_unclosed_front_matter_is_a_problem(self):
         assert "no closing" in read_definition("---\nname: a\nBody").problem
 
-    def test_aliases_that_would_fill_the_memory_are_not_expanded(self):
+    def test_does_not_expand_yaml_aliases(self):
         bomb = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
             f"{chr(98 + n)}: &{chr(98 + n)} [{','.join(['*' + chr(97 + n)] * 9)}]\n" for n in range(9)
         )
@@ -182,14 +182,14 @@ class TestFrontMatter:
             max_size=4,
         )
     )
-    def test_lines_that_are_read_without_yaml_are_read_as_yaml_reads_them(self, fields):
+    def test_fast_parser_agrees_with_yaml(self, fields):
         lines = ["".join(parts) for parts in fields]
         plain = _read_plain(lines)
         if plain is not None:
             assert plain == _read_strict("\n".join(lines))
 
 
-def test_a_plain_front_matter_is_read_without_importing_yaml():
+def test_plain_front_matter_imports_no_yaml():
     text = "---\nname: a-b\ndescription: Reviews code, slowly (and well)\nmodel: opus\n---\nYou help.\n"
     program = (
         "import sys; from claude_force.agents.definition import read_definition; "
@@ -200,20 +200,20 @@ def test_a_plain_front_matter_is_read_without_importing_yaml():
 
 
 class TestSources:
-    def test_a_folder_made_for_claude_code_needs_no_claude_json(self, project):
+    def test_loads_agents_without_claude_json(self, project):
         project.agent("reviewer.md", "code-reviewer", description="Reviews code", model="opus")
         agent = project.registry.get("code-reviewer")
         assert (agent.definition, agent.model, agent.description) == ("You help.\n", "opus", "Reviews code")
 
-    def test_agents_in_folders_of_the_agents_folder_are_found(self, project):
+    def test_finds_agents_in_subfolders(self, project):
         project.agent("deep/er/one.md", "deep")
         assert project.names() == ["deep"]
 
-    def test_a_file_without_front_matter_goes_by_its_file_name(self, project):
+    def test_file_name_names_agent_without_front_matter(self, project):
         project.file("agents/helper.md", "You help without ceremony.")
         assert project.registry.get("helper").definition == "You help without ceremony."
 
-    def test_claude_json_wins_over_front_matter_and_keeps_its_model_and_description(self, project):
+    def test_claude_json_overrides_front_matter(self, project):
         project.agent("a.md", "a", body="from front matter")
         project.file("own.md", "---\ndescription: mine\nmodel: haiku\n---\nfrom claude.json")
         project.config(agents={"a": {"file": "own.md", "priority": 1, "domains": ["x"]}})
@@ -229,26 +229,24 @@ class TestSources:
         assert project.registry.get("a").definition == "the project's\n"
         assert project.registry.get("b").definition == "the user's\n"
 
-    def test_a_file_of_the_users_is_found_beside_a_project_file_of_the_same_name(
-        self, project, clean_environment
-    ):
+    def test_user_agent_loads_beside_project_agent(self, project, clean_environment):
         Project(clean_environment).agent("helper.md", "theirs")
         project.agent("helper.md", "ours")
         assert set(project.names()) == {"ours", "theirs"}
 
-    def test_a_file_that_claude_json_names_is_one_agent_under_that_name(self, project):
+    def test_file_in_claude_json_is_one_agent(self, project):
         project.agent("helper.md", "front-matter-name")
         project.config(agents={"own-name": {"file": "agents/helper.md"}})
         assert project.names() == ["own-name"]
 
-    def test_a_contract_is_read_beside_the_definition(self, project):
+    def test_reads_contract_of_agent(self, project):
         project.file("a.md", "Body")
         project.file("contracts/a.md", "Owed")
         project.config(agents={"a": {"file": "a.md", "contract": "contracts/a.md"}})
         assert project.registry.get("a").contract == "Owed"
         assert project.registry.get_agent_info("a")["contract"] == "contracts/a.md"
 
-    def test_agents_are_listed_by_priority_then_name(self, project):
+    def test_lists_by_priority_then_name(self, project):
         for name in ("c", "b", "a"):
             project.file(f"{name}.md", "Body")
         entries = {"c": {"file": "c.md", "priority": 1}, "b": {"file": "b.md"}, "a": {"file": "a.md"}}
@@ -256,18 +254,18 @@ class TestSources:
         assert project.names() == ["c", "a", "b"]
 
     @pytest.mark.parametrize("spelling", ["My Agent v1.2", "my-agent-v1-2"])
-    def test_a_name_with_spaces_is_found_by_both_spellings(self, project, spelling):
+    def test_finds_name_with_spaces_by_both_spellings(self, project, spelling):
         project.agent("a.md", "My Agent v1.2")
         assert project.registry.get(spelling).name == "my-agent-v1-2"
 
-    def test_found_by_walking_up_to_the_repository_root(self, project):
+    def test_finds_project_by_walking_up(self, project):
         project.agent("a.md", "a")
         (project.folder / ".git").mkdir()
         deep = project.folder / "src" / "deep"
         deep.mkdir(parents=True)
         assert Registry(start=deep).get("a")
 
-    def test_a_repository_inside_another_does_not_see_its_agents(self, project):
+    def test_nested_repository_sees_own_agents_only(self, project):
         project.agent("a.md", "a")
         inner = project.folder / "inner"
         (inner / ".git").mkdir(parents=True)
@@ -275,12 +273,12 @@ class TestSources:
             Registry(start=inner).get("a")
 
     @pytest.mark.parametrize("path", ["", ".claude", ".claude/claude.json"])
-    def test_config_path_may_be_a_project_its_folder_or_its_file(self, project, path):
+    def test_config_path_takes_project_folder_or_file(self, project, path):
         project.file("a.md", "Body")
         project.config(agents={"a": {"file": "a.md"}})
         assert Registry(str(project.folder / path)).get("a")
 
-    def test_a_config_path_that_is_not_there_is_refused(self, tmp_path):
+    def test_refuses_missing_config_path(self, tmp_path):
         with pytest.raises(ConfigurationError, match="not found"):
             Registry(tmp_path / "nowhere.json")
 
@@ -292,7 +290,7 @@ class TestSources:
         with pytest.raises(ConfigurationError, match="claude.json"):
             project.registry.list_agents()
 
-    def test_workflows_are_kept_as_written_and_missing_ones_named(self, project):
+    def test_returns_workflows_as_written(self, project):
         project.config(workflows={"w": ["a", "b"]})
         assert project.registry.list_workflows() == {"w": ["a", "b"]}
         with pytest.raises(WorkflowNotFoundError, match="^Workflow 'v' not found"):
@@ -304,7 +302,7 @@ class TestProblems:
         project.agent("a.md", "a", body=" ")
         assert "no instructions" in project.reasons()["agents/a.md"]
 
-    def test_the_second_of_two_files_with_one_name_is_reported(self, project):
+    def test_reports_duplicate_agent_name(self, project):
         project.agent("a.md", "same", body="first")
         project.agent("b.md", "same", body="second")
         assert project.registry.get("same").definition == "first\n"
@@ -315,13 +313,13 @@ class TestProblems:
         assert project.names() == []
         assert "notes" in project.reasons()["agents/README.md"]
 
-    def test_a_file_that_is_not_utf8_or_too_large_is_reported(self, project):
+    def test_reports_bad_encoding_and_large_file(self, project):
         project.file("agents/latin.md", "é".encode("latin-1"))
         project.file("agents/large.md", "x" * 2_000_000)
         assert "UTF-8" in project.reasons()["agents/latin.md"]
         assert "over" in project.reasons()["agents/large.md"]
 
-    def test_name_in_other_script_takes_file_stem(self, project):
+    def test_non_ascii_name_takes_file_stem(self, project):
         project.agent("reviewer.md", "日本語")
         assert project.names() == ["reviewer"]
         assert project.registry.get("日本語").name == "reviewer"
@@ -333,26 +331,26 @@ class TestProblems:
         "file",
         ["../secret.md", "/etc/passwd", "agents/../../secret.md", "C:\\x.md", "..\\secret.md", "a\0b", ""],
     )
-    def test_a_file_outside_the_folder_is_refused(self, project, file):
+    def test_refuses_file_outside_folder(self, project, file):
         (project.folder / "secret.md").write_text("secret", encoding="utf-8")
         project.config(agents={"a": {"file": file}})
         with pytest.raises(ConfigurationError, match="^Agent 'a' can't be used"):
             project.registry.get("a")
 
-    def test_an_absolute_path_is_refused_wherever_it_leads(self, project):
+    def test_refuses_absolute_path(self, project):
         own = project.file("agents/own.md", "Body")
         for entry in ({"file": str(own)}, {"file": "agents/own.md", "contract": str(own)}):
             project.config(agents={"a": entry})
             with pytest.raises(ConfigurationError, match="absolute path"):
                 project.registry.get("a")
 
-    def test_a_contract_outside_the_folder_is_refused(self, project):
+    def test_refuses_contract_outside_folder(self, project):
         project.file("a.md", "Body")
         project.config(agents={"a": {"file": "a.md", "contract": "../../etc/passwd"}})
         with pytest.raises(ConfigurationError, match="outside"):
             project.registry.get("a")
 
-    def test_a_link_that_leaves_the_folder_is_refused(self, project):
+    def test_refuses_link_out_of_folder(self, project):
         secret = project.folder.parent / "secret.md"
         secret.write_text("secret", encoding="utf-8")
         (project.claude / "agents" / "a.md").symlink_to(secret)
@@ -360,7 +358,7 @@ class TestProblems:
         with pytest.raises(ConfigurationError):
             project.registry.get("a")
 
-    def test_a_link_within_the_folder_is_an_agent(self, project):
+    def test_follows_link_inside_folder(self, project):
         project.file("shared/a.md", "Body")
         (project.claude / "agents" / "a.md").symlink_to(project.claude / "shared" / "a.md")
         assert project.registry.get("a").definition == "Body"
@@ -378,13 +376,13 @@ class TestProblems:
             {"file": "no such\ud800.md"},
         ],
     )
-    def test_one_bad_entry_leaves_the_others_usable(self, project, entry):
+    def test_bad_entry_leaves_others_usable(self, project, entry):
         project.file("a.md", "Body")
         project.config(agents={"bad": entry, "good": {"file": "a.md"}})
         assert project.names() == ["good"]
         assert [one.name for one in project.registry.problems()] == ["bad"]
 
-    def test_an_entry_whose_name_nobody_could_type_is_reported(self, project):
+    def test_reports_entry_with_unusable_name(self, project):
         project.file("a.md", "Body")
         project.config(agents={"日本語": {"file": "a.md"}})
         assert project.names() == []
@@ -394,19 +392,19 @@ class TestProblems:
         project.agent("a.md", "a", description="x" * 200_000)
         assert "front matter has over" in project.reasons()["agents/a.md"]
 
-    def test_a_file_that_became_a_folder_is_reported(self, project):
+    def test_reports_file_replaced_by_folder(self, project):
         (project.claude / "a.md").mkdir()
         project.config(agents={"a": {"file": "a.md"}})
         assert project.names() == []
         assert "can't be read" in project.reasons()["a.md"]
 
-    def test_two_entries_that_are_read_as_one_name_are_reported(self, project):
+    def test_reports_entries_with_equal_slugs(self, project):
         project.file("a.md", "Body")
         project.config(agents={"my agent": {"file": "a.md"}, "My.Agent": {"file": "a.md"}})
         assert project.names() == ["my-agent"]
         assert [one.name for one in project.registry.problems()] == ["My.Agent"]
 
-    def test_where_there_are_no_agents_the_error_says_where_to_put_one(self, project):
+    def test_error_without_agents_says_where_to_add(self, project):
         with pytest.raises(
             AgentNotFoundError, match="^Agent 'a' not found. There are no agents in .*agents/a.md"
         ):
@@ -421,7 +419,7 @@ class TestHotReload:
         path.write_text("---\nname: a\n---\nafter it", encoding="utf-8")
         assert registry.get("a").definition == "after it"
 
-    def test_an_added_and_a_removed_file_are_seen(self, project):
+    def test_sees_added_and_removed_files(self, project):
         first = project.agent("a.md", "a")
         registry = project.registry
         registry.get("a")
@@ -447,7 +445,7 @@ class TestHotReload:
         project.file("c.md", "after it")
         assert registry.get("a").contract == "after it"
 
-    def test_a_file_that_becomes_a_link_to_the_outside_is_refused_from_then_on(self, project):
+    def test_refuses_file_replaced_by_outside_link(self, project):
         project.file("a.md", "Body")
         project.config(agents={"a": {"file": "a.md"}})
         registry = project.registry
@@ -475,7 +473,7 @@ class TestModels:
         yield
         models.newest_model.cache_clear()
 
-    def test_the_call_wins_then_the_agent_then_the_environment_then_the_default(self, monkeypatch):
+    def test_model_precedence(self, monkeypatch):
         assert resolve_model(None, None) == "claude-sonnet-5-5"
         monkeypatch.setenv("ANTHROPIC_MODEL", "from-environment")
         assert resolve_model(None, None) == "from-environment"
@@ -488,19 +486,19 @@ class TestModels:
         assert resolve_model(None, value) == "claude-haiku-5-5"
 
     @pytest.mark.parametrize("alias", ["opus", "Opus", "opus[1m]", "opusplan"])
-    def test_an_alias_is_the_newest_that_the_sdk_or_this_package_names(self, alias):
+    def test_alias_means_newest_known_model(self, alias):
         assert resolve_model(alias, None) == "claude-opus-9-1"
 
-    def test_an_alias_can_be_set_by_the_environment(self, monkeypatch):
+    def test_environment_sets_alias(self, monkeypatch):
         monkeypatch.setenv("ANTHROPIC_DEFAULT_HAIKU_MODEL", "my-haiku")
         assert resolve_model("haiku", None) == "my-haiku"
 
-    def test_of_one_version_the_id_without_a_date_is_taken(self, monkeypatch):
+    def test_prefers_undated_model_id(self, monkeypatch):
         dated = ("claude-haiku-6-1-20270101", "claude-haiku-6-1", "claude-haiku-6-20270401")
         monkeypatch.setattr(models, "sdk_models", lambda: dated)
         assert models.newest_model("haiku") == "claude-haiku-6-1"
 
-    def test_a_retired_model_is_named_with_its_successor_once(self, caplog):
+    def test_warns_once_of_retired_model(self, caplog):
         models._warned.clear()
         for _ in range(2):
             models.warn_if_retired("claude-3-7-sonnet-latest", date(2026, 11, 1))
@@ -508,7 +506,7 @@ class TestModels:
             "model claude-3-7-sonnet-latest is retired: use claude-sonnet-5-5"
         ]
 
-    def test_a_model_that_ends_soon_is_named_with_its_day(self, caplog):
+    def test_warns_of_model_that_retires_soon(self, caplog):
         models._warned.clear()
         models.warn_if_retired("claude-sonnet-4-5", date(2026, 11, 1))
         assert "retires on 2026-11-30" in caplog.text
@@ -518,14 +516,14 @@ class TestModels:
         assert caplog.records == []
 
 
-def test_the_sdks_models_are_read_without_importing_it():
+def test_reads_sdk_models_without_import():
     models.sdk_models.cache_clear()
     assert any(one.startswith("claude-sonnet-") for one in models.sdk_models())
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
 @given(text=st.text(max_size=200))
-def test_whatever_a_file_holds_it_is_an_agent_or_a_problem(tmp_path_factory, text):
+def test_any_file_is_agent_or_problem(tmp_path_factory, text):
     folder = tmp_path_factory.mktemp("any") / ".claude"
     (folder / "agents").mkdir(parents=True)
     (folder / "agents" / "a.md").write_bytes(text.encode("utf-8", "surrogatepass"))
@@ -533,7 +531,7 @@ def test_whatever_a_file_holds_it_is_an_agent_or_a_problem(tmp_path_factory, tex
     assert len(registry.list_agents()) + len(registry.problems()) == 1
 
 
-def test_logging_of_a_warning_carries_the_model_as_a_field(caplog):
+def test_warning_log_has_model_field(caplog):
     models._warned.clear()
     with caplog.at_level(logging.WARNING):
         models.warn_if_retired("claude-2.1", date(2026, 11, 1))

@@ -83,7 +83,7 @@ class TestAnswers:
     def test_byte_by_byte_is_as_in_one_piece(self):
         assert read(StreamReader(), *(bytes([one]) for one in STREAM)).text == TEXT
 
-    def test_cut_off_anywhere_it_is_no_answer_and_what_was_billed_is_known(self):
+    def test_cut_stream_is_error_with_known_cost(self):
         billed_from = STREAM.index(b"\n\n") + 2
         for end in range(len(STREAM)):
             reader = StreamReader()
@@ -94,7 +94,7 @@ class TestAnswers:
             assert (reader.billed() is not None) == (end >= billed_from)
 
     @given(st.data())
-    def test_damaged_anywhere_it_is_an_answer_or_a_typed_error(self, data):
+    def test_damaged_stream_is_typed(self, data):
         reader = StreamReader()
         with contextlib.suppress(CallError):
             read(reader, damaged(data.draw, STREAM))
@@ -102,12 +102,12 @@ class TestAnswers:
         assert usage is None or min(one for one in usage.__dict__.values() if type(one) is int) >= 0
 
     @given(st.data())
-    def test_a_damaged_body_is_an_answer_or_a_typed_error(self, data):
+    def test_damaged_body_is_typed(self, data):
         with contextlib.suppress(CallError):
             assert isinstance(read(BodyReader(), damaged(data.draw, MESSAGE.body())).text, str)
 
     @pytest.mark.parametrize("what", [DEEP, '{"a":' * 100_000, LONG_NUMBER, '{"a":' + LONG_NUMBER + "}"])
-    def test_what_python_will_not_read_is_a_typed_error(self, what):
+    def test_unreadable_number_is_typed(self, what):
         with pytest.raises(CallError):
             read(StreamReader(), f"data: {what}\n\n".encode())
         with pytest.raises(CallError):
@@ -121,10 +121,10 @@ class TestAnswers:
         known = cost("claude-sonnet-5-5", usage)
         assert known is None or known >= 0
 
-    def test_an_error_whose_body_is_nested_without_end_is_a_typed_error(self):
+    def test_endlessly_nested_error_is_typed(self):
         assert isinstance(from_status(500, parsed(DEEP), {}, 0.0), CallError)
 
-    async def test_a_row_whose_answer_can_not_be_read_fails_alone(self, project, monkeypatch):
+    async def test_unreadable_answer_fails_its_row(self, project, monkeypatch):
         monkeypatch.setattr("claude_force.testing.fault_injection.BROKEN_EVENT", f"data: {DEEP}\n\n".encode())
         plan = [faults.malformed_json()]
         async with fleet(project, {"faults": plan}, max_concurrent=1, max_retries=1) as (orchestrator, _):
@@ -155,7 +155,7 @@ class TestProject:
         self._is_read_or_told(read_definition(f"---\n{front}\n---\nbody"))
 
     @given(st.sampled_from(TAGS), st.text(max_size=12), st.sampled_from(['"', "'", ""]))
-    def test_a_tag_whose_value_does_not_fit_is_read(self, tag, value, quote):
+    def test_yaml_tag_with_wrong_value_is_read(self, tag, value, quote):
         self._is_read_or_told(read_definition(f"---\nname: {tag} {quote}{value}{quote}\n---\nbody"))
 
     def _is_read_or_told(self, found):
@@ -205,7 +205,7 @@ class TestProject:
 
     @many_files
     @given(st.data())
-    def test_a_damaged_claude_json_is_read_or_refused(self, tmp_path_factory, data):
+    def test_damaged_claude_json_is_read_or_refused(self, tmp_path_factory, data):
         folder = tmp_path_factory.mktemp("any") / ".claude"
         folder.mkdir()
         whole = b'{"agents": {"a": {"file": "x.md", "domains": ["b"]}}, "workflows": {"w": ["a", "a"]}}'
@@ -221,7 +221,7 @@ class TestProject:
 class TestRows:
     @many_files
     @given(st.sampled_from([".jsonl", ".json", ".csv", ".tsv", ".txt"]), st.data())
-    def test_any_file_of_tasks_gives_rows_or_is_refused(self, tmp_path_factory, suffix, data):
+    def test_any_task_file_is_read_or_refused(self, tmp_path_factory, suffix, data):
         whole = {
             ".jsonl": b'{"task": "one", "agent": "a"}\n{"task": "two", "id": 5}\n',
             ".json": b'[{"task": "one"}, "two"]',
@@ -241,7 +241,7 @@ class TestRows:
 
     @many_files
     @given(st.lists(fields("index", "key", "success", "cost", "error_type", "output"), max_size=3), st.data())
-    def test_any_output_is_that_of_a_run_or_is_left_as_it_is(self, tmp_path_factory, lines, data):
+    def test_any_output_is_resumed_or_left(self, tmp_path_factory, lines, data):
         path = tmp_path_factory.mktemp("any") / "out.jsonl"
         whole = "".join(json.dumps(line) + "\n" for line in lines).encode()
         path.write_bytes(damaged(data.draw, whole) if whole and data.draw(st.booleans()) else whole)
@@ -264,7 +264,7 @@ class TestRows:
         ],
         ids=["too deep", "a cost of text", "no number", "before the first", "a key that is none"],
     )
-    def test_what_is_no_result_of_a_run_is_said_and_left(self, project, monkeypatch, capsys, line):
+    def test_foreign_output_is_reported_and_left(self, project, monkeypatch, capsys, line):
         monkeypatch.chdir(project.parent.parent)
         Path("tasks.txt").write_text("one\n")
         # The last line may be a torn one.
@@ -279,7 +279,7 @@ class TestRows:
 
 
 class TestCache:
-    def test_files_of_any_content_are_misses_and_the_cache_works_on(self, tmp_path, soak):
+    def test_any_cache_files_are_misses(self, tmp_path, soak):
         names = ("answers-1.db", "answers-1.db-wal", "answers-1.db-shm", "generation", "lock", "leases")
         chance = random.Random(6)
         for number in range(400 if soak else 40):
@@ -339,14 +339,14 @@ class TestJournal:
             "UPDATE answers SET result = '{}'",
         ],
     )
-    def test_a_row_that_was_changed_is_asked_for_again(self, project, run_id, path, change):
+    def test_changed_row_is_asked_again(self, project, run_id, path, change):
         db = sqlite3.connect(str(path))
         with db:
             db.execute(change)
         db.close()
         assert self._outcomes(project, run_id).run_id
 
-    def test_one_that_lost_its_end_is_set_aside_and_a_new_one_begun(self, project, run_id, path, caplog):
+    def test_truncated_journal_is_set_aside(self, project, run_id, path, caplog):
         whole = path.read_bytes()
         path.write_bytes(whole[: len(whole) // 2])
         with caplog.at_level(logging.WARNING):
@@ -354,7 +354,7 @@ class TestJournal:
         assert "was damaged" in caplog.text
         assert len(list(path.parent.glob("*.damaged-*[0-9]"))) == 1
 
-    def test_damage_anywhere_costs_no_run_and_hangs_none(self, project, run_id, path, soak):
+    def test_journal_damage_costs_no_run(self, project, run_id, path, soak):
         whole, chance = path.read_bytes(), random.Random(7)
         for _ in range(200 if soak else 12):
             data = bytearray(whole)
@@ -363,7 +363,7 @@ class TestJournal:
             path.write_bytes(data)
             self._outcomes(project, run_id)
 
-    def test_a_resumption_that_fails_does_not_keep_the_run_busy(self, project, run_id, path):
+    def test_failed_resume_releases_run(self, project, run_id, path):
         whole = path.read_bytes()
         db = sqlite3.connect(str(path))
         with db:

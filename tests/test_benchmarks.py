@@ -36,7 +36,7 @@ def test_all_usual_parts_were_measured():
     assert {part.name for part in PARTS if part.usual} <= set(RESULTS) <= {part.name for part in PARTS}
 
 
-def test_every_goal_is_told_and_one_that_was_missed_apart():
+def test_page_lists_missed_goals():
     goals = [
         goal for part in PARTS if part.name in RESULTS for goal in part.goals(RESULTS[part.name]["found"])
     ]
@@ -48,7 +48,7 @@ def test_every_goal_is_told_and_one_that_was_missed_apart():
         assert goal.reached != any(goal.text in line for line in missed), goal.text
 
 
-def test_goals_that_share_a_reason_are_told_together(monkeypatch):
+def test_page_groups_shared_reasons(monkeypatch):
     part = Part("quick", "Quick", dict, lambda found: ["figures"], lambda found: iter(found["goals"]))
     monkeypatch.setattr("benchmarks.page.PARTS", (part,))
     goals = [
@@ -63,7 +63,7 @@ def test_goals_that_share_a_reason_are_told_together(monkeypatch):
 
 
 @pytest.mark.parametrize("row", SIZES)
-def test_sizes_of_durable_runs_are_those_that_were_measured(row):
+def test_durable_sizes_are_measured(row):
     key, unit = SIZES[row]
     rounds = RESULTS["durable"]["found"]["figures"]["claude-force"]
     measured = statistics.median(one[key] for one in rounds) / unit

@@ -539,7 +539,7 @@ class Bulk:
             assert (said["agent"], said["task"]) == (row["agent"], row["task"])
 
 
-def test_bulk_runs_that_are_killed_and_begun_again_beside_another_on_one_cache(storm, forge):
+def test_killed_bulk_runs_share_cache(storm, forge):
     server, bulk = storm.server, Bulk(storm, forge)
     # Its waits are real ones.
     server.weather.share, server.weather.silent = 0.1, 0.0
@@ -561,7 +561,7 @@ def test_bulk_runs_that_are_killed_and_begun_again_beside_another_on_one_cache(s
     assert not storm.project.leftovers()
 
 
-def test_a_workflow_that_is_killed_goes_on_where_it_was(storm, forge):
+def test_killed_workflow_resumes(storm, forge):
     server, project = storm.server, storm.project
     server.weather.share = 0.0
     resume, kills = None, 0

@@ -21,7 +21,7 @@ ROWS = [line.strip("| ").split(" | ") for line in PAGE.splitlines() if line.star
     ("value", "verdict"),
     [(0.3, "yes"), (0.5, "yes"), (0.75, "depends on repetition"), (0.1, "depends on repetition")],
 )
-def test_share_outside_of_the_promised_range_depends_on_repetition(value, verdict):
+def test_out_of_range_share_needs_repetition(value, verdict):
     claim = Claim("Caching saves", "x", within(value, 0.3, 0.5), "so")
     assert claim.verdict == verdict
     assert f"| Caching saves | x | {verdict} | so |" in list(written([claim]))
@@ -36,7 +36,7 @@ def test_every_row_has_a_verdict():
     assert {row[2] for row in ROWS} <= set(VERDICTS)
 
 
-def test_page_does_not_call_a_range_kept_that_was_left():
+def test_page_reports_missed_range():
     ranges = [(row, re.search(r"(\d+) (?:to|-) (\d+) %", row[0])) for row in ROWS]
     shares = [(row, [int(one) for one in found.groups()]) for row, found in ranges if found]
     assert len(shares) == 2

@@ -144,7 +144,7 @@ class TestList:
         assert main(["info", "code-reviewer"]) == 0
         assert "Reviews: all code" in capsys.readouterr().out
 
-    def test_common_options_may_stand_before_the_verb(self, project, capsys):
+    def test_common_options_before_verb(self, project, capsys):
         config = str(project / ".claude" / "claude.json")
         assert main(["--json", "--config", config, "info", "python-expert"]) == 0
         assert json_of(capsys)["contract"] == "contracts/python.md"

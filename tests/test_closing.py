@@ -21,7 +21,7 @@ from claude_force.types import Clock
 class TestClose:
     """Amid a run: what is finished is kept, what is not sent is not sent, and nothing is open after it."""
 
-    async def test_it_ends_a_bulk_run_and_every_row_has_its_result(self, project):
+    async def test_close_ends_bulk_run_with_results(self, project):
         async with fleet(project, {"time_to_first_token": 0.02}, max_concurrent=3) as (orchestrator, server):
             tasks = [("python-expert", f"Task {number}") for number in range(60)]
             run = asyncio.ensure_future(orchestrator.execute_multiple(tasks))
@@ -35,7 +35,7 @@ class TestClose:
             assert len(server.requests) == sent
             assert await ended(lambda: server.open_connections == 0)
 
-    async def test_it_leaves_no_thread_and_no_file_open(self, project):
+    async def test_close_leaves_no_thread_or_file(self, project):
         async with fleet(project, {"time_to_first_token": 0.02}, max_concurrent=3) as (orchestrator, server):
             tasks = [("python-expert", f"Task {number}") for number in range(60)]
             run = asyncio.ensure_future(orchestrator.execute_multiple(tasks))
@@ -53,7 +53,7 @@ class TestClose:
             assert isinstance((await run)[0].error, ClosedError)
             assert len(server.requests) == 1
 
-    async def test_a_call_that_waits_for_another_process_is_ended(self, project, tmp_path):
+    async def test_close_ends_call_waiting_for_lease(self, project, tmp_path):
         async with held_elsewhere(project, tmp_path) as (orchestrator, server, wanted):
             call = asyncio.ensure_future(orchestrator.execute_agent("python-expert", "x"))
             assert await ended(lambda: wanted)
@@ -73,14 +73,14 @@ async def held_elsewhere(project, tmp_path, **limits):
             yield orchestrator, server, wanted
 
 
-async def test_the_deadline_holds_while_another_process_finds_the_answer(project, tmp_path):
+async def test_deadline_holds_while_waiting_for_lease(project, tmp_path):
     async with held_elsewhere(project, tmp_path, deadline_seconds=0.2) as (orchestrator, server, _):
         result = await orchestrator.execute_agent("python-expert", "x")
         assert isinstance(result.error, DeadlineExceededError)
         assert not server.requests
 
 
-def test_the_first_call_of_a_process_does_not_block_the_loop(project, unmeasured):
+def test_first_call_does_not_block_loop(project, unmeasured):
     source = """
         import asyncio, sys, time
         from claude_force import AsyncAgentOrchestrator
@@ -111,7 +111,7 @@ def test_the_first_call_of_a_process_does_not_block_the_loop(project, unmeasured
     assert float(done.stdout) < 0.05
 
 
-def test_closing_the_sync_face_lets_go_of_the_cache_too(project):
+def test_sync_close_closes_cache(project):
     with MessagesServer() as server:
         orchestrator = AgentOrchestrator(project, api_key="test-key", base_url=server.base_url)
         assert orchestrator.run_agent("python-expert", "x").success
@@ -120,7 +120,7 @@ def test_closing_the_sync_face_lets_go_of_the_cache_too(project):
         assert not [name for name in names if name.startswith("claude-force")]
 
 
-async def test_work_that_fails_in_its_thread_fails_those_who_wait_and_nobody_after_them():
+async def test_failed_batch_fails_its_waiters_only():
     def work(jobs):
         if "bad" in jobs:
             raise ZeroDivisionError("the job's own fault")
@@ -133,7 +133,7 @@ async def test_work_that_fails_in_its_thread_fails_those_who_wait_and_nobody_aft
     clerk.close()
 
 
-def test_a_stream_of_the_sync_face_ends_with_its_orchestrator_and_starts_no_thread_again(project):
+def test_sync_stream_ends_with_close(project):
     with MessagesServer() as server:
         orchestrator = AgentOrchestrator(project, api_key="test-key", base_url=server.base_url)
         results = orchestrator.stream_multiple([("python-expert", f"x {number}") for number in range(50)])

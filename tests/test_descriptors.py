@@ -62,7 +62,7 @@ def test_number_at_a_time_follows_the_limit(project, server):
 
 
 @pytest.mark.timeout(240)
-def test_soft_limit_is_raised_to_what_is_needed(project):
+def test_raises_soft_limit_as_needed(project):
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if hard != resource.RLIM_INFINITY and hard < 1024:
         pytest.skip("the hard limit is too low")
@@ -102,7 +102,7 @@ asyncio.run(main())
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("left", [12, 3, 0])
-def test_descriptors_that_others_take_fail_no_row(project, server, left):
+def test_lack_of_descriptors_fails_no_row(project, server, left):
     ended = limited(project, server, 256, 256, HOARDING.replace("LEFT", str(left)))
     assert ended.returncode == 0, ended.stderr
     assert len(server.requests) == 121

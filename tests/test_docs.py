@@ -45,14 +45,14 @@ def test_an_example_runs_as_it_is_written(walked, page, number):
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_a_block_is_either_run_or_known_to_be_shown(page):
+def test_every_block_is_run_or_exempt(page):
     run = {block.language for block in examples_of(DOCS / page)}
     assert {block.language for block in blocks_of(DOCS / page)} - run <= set(SHOWN)
     assert (DOCS / page).read_text(encoding="utf-8").count("\n```") == 2 * len(blocks_of(DOCS / page))
 
 
 @pytest.mark.parametrize("page", [*PAGES, "../README.md", "../CHANGELOG.md"])
-def test_a_link_leads_to_a_page_and_to_a_heading_that_are_there(page):
+def test_links_lead_to_headings(page):
     path = (DOCS / page).resolve()
     text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.S | re.M)
     for target, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)", text):
@@ -91,7 +91,7 @@ def test_architecture_names_every_room():
     ] == []
 
 
-def test_each_package_that_is_installed_has_its_reason():
+def test_each_dependency_has_reason():
     needed = (ROOT / "requirements.txt").read_text(encoding="utf-8")
     extras = (ROOT / "pyproject.toml").read_text(encoding="utf-8").partition("optional-dependencies]")[2]
     named = re.findall(r"^([\w-]+)", needed, re.M)
@@ -101,7 +101,7 @@ def test_each_package_that_is_installed_has_its_reason():
     assert set(named) - set(", ".join(rows).split(", ")) == {"claude-force"}
 
 
-def test_a_guide_tells_of_every_option_of_the_command():
+def test_guide_covers_every_option():
     rows = re.findall(r"^\| `(-[^`]*)`", (DOCS / "commands.md").read_text(encoding="utf-8"), re.M)
     guides = [DOCS / page for page in PAGES if page not in WRITTEN] + [ROOT / "README.md"]
     told = set("".join(one.read_text(encoding="utf-8") for one in guides).replace("`", " ").split())
@@ -116,7 +116,7 @@ def test_a_public_name_is_in_the_reference(name):
 
 
 @pytest.mark.skipif(bool(missing("durable") or missing("otel")), reason="it tells of the extras too")
-def test_the_reference_is_what_the_sources_say():
+def test_reference_matches_sources():
     command = [sys.executable, str(ROOT / "scripts" / "reference.py"), "--check"]
     checked = subprocess.run(command, capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stdout + checked.stderr

@@ -66,7 +66,7 @@ CASES: Dict[int, Case] = {
     ),
     9: Case(
         "A stream that breaks off while the model thinks counts at max_tokens.",
-        ["test_money_truth.py::TestBrokenOff::test_hidden_thinking_counts_at_max_tokens"],
+        ["test_money_truth.py::TestBrokenOff::test_hidden_thinking_counts_max_tokens"],
     ),
     10: Case(
         "An answer without text, a refusal and one that was cut off are told, counted and not kept.",
@@ -75,8 +75,8 @@ CASES: Dict[int, Case] = {
     11: Case(
         "An argument that names a file is that file; a pattern that finds nothing is told.",
         [
-            "test_hostile_reading.py::TestFiles::test_an_argument_that_names_a_file_is_that_file",
-            "test_hostile_reading.py::TestFiles::test_an_argument_that_stands_for_no_file_is_told_beside_others",
+            "test_hostile_reading.py::TestFiles::test_literal_file_name_is_that_file",
+            "test_hostile_reading.py::TestFiles::test_reports_pattern_without_match",
         ],
     ),
     12: Case(
@@ -87,7 +87,7 @@ CASES: Dict[int, Case] = {
         "Few descriptors make fewer calls at a time, and lose no answer.",
         [
             "test_descriptors.py::test_number_at_a_time_follows_the_limit",
-            "test_descriptors.py::test_soft_limit_is_raised_to_what_is_needed",
+            "test_descriptors.py::test_raises_soft_limit_as_needed",
         ],
     ),
     14: Case(
@@ -122,7 +122,7 @@ CASES: Dict[int, Case] = {
     18: Case(
         "What leads out of the project is refused by name, and only regular files are read.",
         [
-            "test_hostile_reading.py::TestFiles::test_links_out_of_the_project_are_failed_rows_and_nothing_of_them_is_sent",
+            "test_hostile_reading.py::TestFiles::test_outside_links_are_failed_rows",
             "test_project_files.py::TestReading::test_a_link_out_is_refused_by_name",
             "test_project_files.py::TestAnyTree::test_reads_regular_files_only",
         ],
@@ -130,7 +130,7 @@ CASES: Dict[int, Case] = {
     19: Case(
         "FIFOs, devices and files without end are refused before they are read.",
         [
-            "test_hostile_reading.py::TestAgents::test_a_claude_json_that_is_no_file_of_a_page_is_refused_by_name",
+            "test_hostile_reading.py::TestAgents::test_refuses_irregular_claude_json",
             "test_project_files.py::TestReading::test_a_fifo_is_refused_at_once",
             "test_project_files.py::TestReading::test_a_device_is_refused",
             "test_project_files.py::TestReading::test_refuses_huge_file_unread",
@@ -143,14 +143,14 @@ CASES: Dict[int, Case] = {
     21: Case(
         "Marks of YAML within text are text; a key of one line takes no second line.",
         [
-            "test_agent_files.py::TestYaml::test_marks_of_aliases_within_text_are_text",
-            "test_agent_files.py::TestLenientReader::test_a_key_of_one_line_takes_no_second_line",
+            "test_agent_files.py::TestYaml::test_alias_marks_inside_text_are_text",
+            "test_agent_files.py::TestLenientReader::test_one_line_key_takes_no_second_line",
         ],
     ),
     22: Case(
         "Every key of Claude Code ends the one before; what can't be a model is a problem.",
         [
-            "test_agent_files.py::TestLenientReader::test_the_model_before_an_unknown_key_is_the_model",
+            "test_agent_files.py::TestLenientReader::test_reads_model_before_unknown_key",
             "test_agent_files.py::TestWrongModel::test_is_never_sent_and_a_problem",
         ],
     ),
@@ -161,37 +161,37 @@ CASES: Dict[int, Case] = {
     24: Case(
         "Front matter below line 1 is told; a file without it among agents is a note.",
         [
-            "test_agent_files.py::TestNotes::test_front_matter_that_does_not_begin_on_line_1_is_told",
-            "test_agent_files.py::TestNotes::test_a_file_without_it_among_agents_is_a_note",
+            "test_agent_files.py::TestNotes::test_reports_late_front_matter",
+            "test_agent_files.py::TestNotes::test_file_without_front_matter_is_a_note",
         ],
     ),
     25: Case(
         "Links of agents that stay in the repository are followed, others are named.",
         [
-            "test_hostile_reading.py::TestAgents::test_a_linked_folder_of_the_repository_is_read",
-            "test_hostile_reading.py::TestAgents::test_a_link_that_is_not_followed_is_named_and_others_load",
+            "test_hostile_reading.py::TestAgents::test_reads_linked_folder_inside",
+            "test_hostile_reading.py::TestAgents::test_reports_refused_link_and_loads_others",
         ],
     ),
     26: Case(
         "A name in another script takes the file's; two that leave the same are both reached.",
         [
-            "test_agents.py::TestProblems::test_name_in_other_script_takes_file_stem",
-            "test_agent_files.py::TestNames::test_two_names_that_leave_the_same_are_both_reached",
+            "test_agents.py::TestProblems::test_non_ascii_name_takes_file_stem",
+            "test_agent_files.py::TestNames::test_equal_slugs_are_both_reachable",
         ],
     ),
     27: Case(
         "Plugins, commands and skills are found.",
         [
-            "test_plugins.py::TestPlugins::test_a_folder_with_a_manifest_is_a_plugin",
+            "test_plugins.py::TestPlugins::test_folder_with_manifest_is_plugin",
             "test_plugins.py::TestCommands::test_each_place_gets_its_argument",
-            "test_plugins.py::TestSkills::test_text_of_a_skill_stands_behind_the_instructions",
+            "test_plugins.py::TestSkills::test_skill_text_follows_instructions",
         ],
     ),
     28: Case(
         "Settings of front matter are obeyed or named, and so are slips in claude.json.",
         [
             "test_agent_files.py::TestFileSettings::test_all_that_the_api_takes_is_sent",
-            "test_agent_files.py::TestFileSettings::test_doctor_and_info_name_each_key_without_effect",
+            "test_agent_files.py::TestFileSettings::test_doctor_and_info_name_unused_keys",
             "test_agent_files.py::TestFileSettings::test_a_slip_in_claude_json_is_told",
         ],
     ),

@@ -81,7 +81,7 @@ def share_of_limit(server, start, end):
     ("mean_input", "mean_output"), [(120, 70), (400, 20), (40, 8)], ids=["output", "input", "requests"]
 )
 @pytest.mark.parametrize("adaptive", [True, False])
-def test_5000_rows_use_the_tightest_limit_and_are_hardly_ever_refused(mean_input, mean_output, adaptive):
+def test_5000_rows_use_tightest_limit(mean_input, mean_output, adaptive):
     server = SimulatedServer(LIMIT, latency=lambda chance: chance.uniform(0.5, 6.0))
 
     async def work():
@@ -100,7 +100,7 @@ def test_5000_rows_use_the_tightest_limit_and_are_hardly_ever_refused(mean_input
 
 @pytest.mark.parametrize("adaptive", [True, False])
 @pytest.mark.parametrize("named", [True, False], ids=["retry-after", "nothing"])
-def test_a_server_that_tells_nothing_of_its_limits_costs_hardly_a_row(adaptive, named):
+def test_unknown_limits_cost_few_rows(adaptive, named):
     server = SilentServer(
         RateLimit(60, None, None), latency=lambda chance: chance.uniform(0.5, 2), named=named
     )
@@ -115,7 +115,7 @@ def test_a_server_that_tells_nothing_of_its_limits_costs_hardly_a_row(adaptive, 
     assert server.log[-1][0] < 1.05 * 540
 
 
-def test_models_do_not_wait_for_the_limits_of_each_other():
+def test_models_have_separate_limits():
     def run(models):
         server = SimulatedServer(LIMIT, latency=lambda chance: chance.uniform(0.5, 6.0))
 
@@ -133,7 +133,7 @@ def test_models_do_not_wait_for_the_limits_of_each_other():
     assert run(["one", "two"]) < 0.6 * run(["one"])
 
 
-def test_limits_set_by_hand_hold_for_all_models_together():
+def test_manual_limits_cover_all_models():
     server = SimulatedServer()
 
     async def work():
@@ -145,7 +145,7 @@ def test_limits_set_by_hand_hold_for_all_models_together():
     assert max(sum(start <= at < start + 60 for at in times) for start in times[::50]) <= 660
 
 
-def test_limits_set_by_hand_hold_for_every_minute():
+def test_manual_limits_hold_every_minute():
     server = SimulatedServer()
 
     async def work():
@@ -160,7 +160,7 @@ def test_limits_set_by_hand_hold_for_every_minute():
 
 @pytest.mark.parametrize("adaptive", [True, False])
 @pytest.mark.parametrize("retry_after", [None, 5])
-def test_ten_minutes_of_529_are_waited_out_with_probes(adaptive, retry_after):
+def test_waits_out_ten_minutes_of_529(adaptive, retry_after):
     storm = (60.0, 660.0)
     server = SimulatedServer(
         latency=lambda chance: chance.uniform(1, 3),
@@ -181,7 +181,7 @@ def test_ten_minutes_of_529_are_waited_out_with_probes(adaptive, retry_after):
     assert after >= 0.9 * before
 
 
-def test_a_small_fleet_loses_no_row_to_a_storm_either():
+def test_small_fleet_survives_storm():
     server = SimulatedServer(status=lambda now: 529 if 20 <= now < 620 else None)
 
     async def work():
@@ -190,7 +190,7 @@ def test_a_small_fleet_loses_no_row_to_a_storm_either():
     assert all(result.success for result in run_virtually(work()))
 
 
-def test_a_connection_that_is_away_for_a_while_costs_no_rows():
+def test_connection_outage_costs_no_rows():
     server = SimulatedServer(status=lambda now: 502 if 20 <= now < 320 else None)
 
     async def work():
@@ -199,7 +199,7 @@ def test_a_connection_that_is_away_for_a_while_costs_no_rows():
     assert all(result.success for result in run_virtually(work()))
 
 
-def test_the_adaptive_window_finds_what_the_server_takes():
+def test_adaptive_limit_finds_capacity():
     server = SimulatedServer(status=lambda now: 529 if server.in_flight > 40 else None)
 
     async def work():
@@ -213,7 +213,7 @@ def test_the_adaptive_window_finds_what_the_server_takes():
     assert len(results) / max(result.ended for result in results) > 0.7 * 40
 
 
-def test_a_window_that_is_not_full_does_not_grow():
+def test_unused_limit_does_not_grow():
     server = SimulatedServer(LIMIT, latency=lambda chance: 0.2)
 
     async def work():

@@ -56,7 +56,7 @@ def sent(server):
 
 
 class TestFiles:
-    def test_an_argument_that_names_a_file_is_that_file(self, clone, messages_server):
+    def test_literal_file_name_is_that_file(self, clone, messages_server):
         for name in ("app/[id]/page.tsx", "app/home/page.tsx", "app/i/page.tsx"):
             (clone / name).parent.mkdir(parents=True, exist_ok=True)
             (clone / name).write_text(f"text of {name}", encoding="utf-8")
@@ -65,7 +65,7 @@ class TestFiles:
         assert "text of app/[id]/page.tsx" in sent(messages_server)
 
     @pytest.mark.parametrize("argument", ["*.rs", "none.py", "src"])
-    def test_an_argument_that_stands_for_no_file_is_told_beside_others(self, clone, argument, capsys):
+    def test_reports_pattern_without_match(self, clone, argument, capsys):
         (clone / "a.py").write_text("x", encoding="utf-8")
         assert on_files("a.py", argument) == 0
         assert f"warning: {argument} " in capsys.readouterr().err
@@ -76,9 +76,7 @@ class TestFiles:
         assert "No file matches *.rs, src." in said
         assert "src is a folder" in said
 
-    def test_links_out_of_the_project_are_failed_rows_and_nothing_of_them_is_sent(
-        self, clone, messages_server, monkeypatch, capsys
-    ):
+    def test_outside_links_are_failed_rows(self, clone, messages_server, monkeypatch, capsys):
         monkeypatch.setenv("A_TOKEN", "token-of-the-environment")
         (clone / "src" / "a.py").write_text("mine", encoding="utf-8")
         (clone / "src" / "b.py").symlink_to("../../secret")
@@ -96,7 +94,7 @@ class TestFiles:
         assert "src/b.py is a link that leads outside" in capsys.readouterr().err
 
     @pytest.mark.parametrize("name", ["src/b.py", "../clone/src/b.py", "ABSOLUTE", "ALIAS"])
-    def test_a_link_is_refused_however_it_is_named(self, clone, messages_server, name, capsys):
+    def test_refuses_link_under_any_spelling(self, clone, messages_server, name, capsys):
         (clone / "src" / "b.py").symlink_to("../../secret")
         (clone.parent / "alias").symlink_to("clone")
         name = {"ABSOLUTE": str(clone / "src/b.py"), "ALIAS": str(clone.parent / "alias/src/b.py")}.get(
@@ -106,9 +104,7 @@ class TestFiles:
         assert f"{name} is a link that leads outside" in capsys.readouterr().err
         assert messages_server.requests == []
 
-    def test_a_clone_below_the_working_directory_keeps_its_links_inside(
-        self, clone, messages_server, monkeypatch
-    ):
+    def test_nested_clone_keeps_links_inside(self, clone, messages_server, monkeypatch):
         (clone.parent / ".claude" / "agents").mkdir(parents=True)
         write_agent(clone.parent / ".claude" / "agents" / "ok.md", "ok")
         (clone / "src" / "b.py").symlink_to("../../secret")
@@ -116,9 +112,7 @@ class TestFiles:
         assert on_files("**/*.py", "clone/src/b.py") == 2
         assert messages_server.requests == []
 
-    def test_a_pattern_outside_of_the_project_is_bounded_by_its_own(
-        self, clone, messages_server, monkeypatch
-    ):
+    def test_outside_pattern_is_bounded_by_its_folder(self, clone, messages_server, monkeypatch):
         (clone / "src" / "b.py").symlink_to("../../secret")
         (clone / "src" / "a.py").write_text("mine", encoding="utf-8")
         elsewhere = clone.parent / "elsewhere"
@@ -151,7 +145,7 @@ class TestFiles:
             "src/a.py is over 16.0 MB"
         )
 
-    def test_a_name_with_escapes_and_odd_bytes_is_one_line(self, clone, messages_server):
+    def test_odd_file_name_is_one_line(self, clone, messages_server):
         for name in (b"a\nb.py", b"\x1b[2Jc.py", b"\xff.py"):
             Path(os.fsdecode(os.fsencode(clone / "src") + b"/" + name)).write_text("text", encoding="utf-8")
         assert on_files("src/*.py") == 0
@@ -160,14 +154,14 @@ class TestFiles:
 
 class TestNamedFiles:
     @pytest.mark.parametrize("target", ["../secret.jsonl", "/dev/zero", "/proc/self/environ"])
-    def test_a_file_of_tasks_that_is_a_link_out_is_refused(self, clone, messages_server, target, capsys):
+    def test_refuses_task_file_link_out(self, clone, messages_server, target, capsys):
         (clone.parent / "secret.jsonl").write_text('{"task": "secret"}\n', encoding="utf-8")
         (clone / "tasks.jsonl").symlink_to(target)
         assert main(["run", "many", "tasks.jsonl", "--agent", "ok", "-o", "out.jsonl"]) == 2
         assert "tasks.jsonl is a link that leads outside" in capsys.readouterr().err
         assert messages_server.requests == []
 
-    def test_a_file_of_tasks_elsewhere_is_the_users_own(self, clone, messages_server):
+    def test_accepts_task_file_elsewhere(self, clone, messages_server):
         tasks = clone.parent / "tasks.jsonl"
         tasks.write_text('{"task": "mine"}\n', encoding="utf-8")
         (clone.parent / "link.jsonl").symlink_to(tasks)
@@ -190,7 +184,7 @@ class TestNamedFiles:
         assert time.monotonic() - before < 5
         assert name in capsys.readouterr().err
 
-    def test_a_huge_file_of_tasks_that_is_not_utf8_is_refused(self, clone, capsys):
+    def test_refuses_huge_binary_task_file(self, clone, capsys):
         write_huge(clone / "tasks.jsonl")
         with (clone / "tasks.jsonl").open("r+b") as file:
             file.write(b"\xff")
@@ -199,7 +193,7 @@ class TestNamedFiles:
         assert time.monotonic() - before < 5
         assert "line 1 is not UTF-8" in capsys.readouterr().err
 
-    def test_a_working_directory_that_was_removed_is_told(self, clone, tmp_path, monkeypatch, capsys):
+    def test_reports_removed_working_directory(self, clone, tmp_path, monkeypatch, capsys):
         (tmp_path / "gone").mkdir()
         monkeypatch.chdir(tmp_path / "gone")
         (tmp_path / "gone").rmdir()
@@ -207,7 +201,7 @@ class TestNamedFiles:
         assert "The working directory is not there any more" in capsys.readouterr().err
 
     @pytest.mark.parametrize("name", ["task.txt", "fifo"])
-    def test_a_task_file_that_leads_out_or_is_no_file_is_refused(self, clone, messages_server, name, capsys):
+    def test_refuses_unsafe_task_file(self, clone, messages_server, name, capsys):
         (clone / "task.txt").symlink_to("../secret")
         os.mkfifo("fifo")
         assert main(["run", "agent", "ok", "--task-file", name]) == 2
@@ -228,7 +222,7 @@ class TestNamedFiles:
         assert done.returncode == 0, done.stderr
         assert "task of a pipe" in sent(messages_server)
 
-    def test_inputs_of_a_workflow_that_lead_out_are_refused(self, clone, capsys):
+    def test_refuses_workflow_inputs_outside(self, clone, capsys):
         (clone / "in.json").symlink_to("/dev/zero")
         assert main(["run", "workflow", "w", "--task", "x", "--inputs", "in.json"]) == 2
         assert "in.json is a link that leads outside" in capsys.readouterr().err
@@ -243,26 +237,26 @@ class TestAgents:
         return code, out + err
 
     @pytest.mark.parametrize("target", ["/dev/zero", "../../secret", "/proc/self/environ"])
-    def test_a_claude_json_that_leads_out_is_refused_by_name(self, clone, target, capsys):
+    def test_refuses_claude_json_link_out(self, clone, target, capsys):
         (clone / ".claude" / "claude.json").symlink_to(target)
         code, said = self.said(capsys)
         assert code == 2
         assert "claude.json is a link that leads outside" in said
 
     @pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, write_huge])
-    def test_a_claude_json_that_is_no_file_of_a_page_is_refused_by_name(self, clone, make, capsys):
+    def test_refuses_irregular_claude_json(self, clone, make, capsys):
         make(clone / ".claude" / "claude.json")
         code, said = self.said(capsys)
         assert code == 2
         assert "claude.json" in said
 
-    def test_a_linked_folder_of_the_repository_is_read(self, clone, capsys):
+    def test_reads_linked_folder_inside(self, clone, capsys):
         write_agent(clone / "team" / "one.md", "one")
         (clone / ".claude" / "agents" / "shared").symlink_to("../../team")
         assert self.said(capsys)[1].split("\t")[::3][0] == "ok"
         assert main(["run", "agent", "one", "--task", "x"]) == 0
 
-    def test_an_edit_behind_a_link_takes_effect_on_the_next_call(self, clone):
+    def test_sees_edit_behind_link(self, clone):
         from claude_force.agents import Registry
 
         write_agent(clone / "team" / "one.md", "one", "first")
@@ -277,7 +271,7 @@ class TestAgents:
         assert "third" in registry.get("one").definition
 
     @pytest.mark.parametrize("target", ["../../../home", "/usr", "../../../secret", "nowhere", "shared"])
-    def test_a_link_that_is_not_followed_is_named_and_others_load(self, clone, target, capsys):
+    def test_reports_refused_link_and_loads_others(self, clone, target, capsys):
         (clone / ".claude" / "agents" / "shared").symlink_to(target)
         code, said = self.said(capsys)
         assert code == 0
@@ -285,21 +279,21 @@ class TestAgents:
         assert "agents/shared" in said
 
     @pytest.mark.parametrize("make", [os.mkfifo, write_huge, lambda path: path.symlink_to("/dev/zero")])
-    def test_an_agent_that_is_no_file_of_a_page_is_named(self, clone, make, capsys):
+    def test_reports_irregular_agent_file(self, clone, make, capsys):
         make(clone / ".claude" / "agents" / "bad.md")
         code, said = self.said(capsys)
         assert code == 0
         assert "agents/bad.md" in said
 
     @pytest.mark.parametrize("make", [os.mkfifo, write_huge, lambda path: path.symlink_to("/etc/passwd")])
-    def test_a_contract_that_is_no_file_of_a_page_is_named(self, clone, make, capsys):
+    def test_reports_irregular_contract_file(self, clone, make, capsys):
         entry = {"file": "agents/ok.md", "contract": "bad.md"}
         (clone / ".claude" / "claude.json").write_text(json.dumps({"agents": {"a": entry}}), encoding="utf-8")
         make(clone / ".claude" / "bad.md")
         assert "its contract bad.md" in self.said(capsys)[1]
 
     @pytest.mark.parametrize("target", ["/", "../.."])
-    def test_a_claude_folder_that_leads_out_is_refused_by_name(self, clone, target, capsys):
+    def test_refuses_claude_folder_link_out(self, clone, target, capsys):
         (clone / ".claude").rename("elsewhere")
         (clone / ".claude").symlink_to(target)
         for command in (
@@ -311,7 +305,7 @@ class TestAgents:
             assert code == 2
             assert ".claude is a link that leads outside" in said
 
-    def test_a_claude_folder_that_is_a_link_within_is_followed(self, clone, capsys):
+    def test_follows_claude_folder_link_inside(self, clone, capsys):
         (clone / ".claude").rename("elsewhere")
         (clone / ".claude").symlink_to("elsewhere")
         assert main(["run", "agent", "ok", "--task", "x"]) == 0
@@ -321,7 +315,7 @@ class TestAgents:
         (clean_environment / ".claude").symlink_to("dotfiles")
         assert main(["run", "agent", "mine", "--task", "x"]) == 0
 
-    def test_another_users_folder_beyond_a_shared_one_is_not_used(self, clone, monkeypatch, capsys):
+    def test_ignores_folder_of_other_user(self, clone, monkeypatch, capsys):
         shared = clone.parent / "shared"
         (shared / "own").mkdir(parents=True)
         write_agent(clone.parent / ".claude" / "agents" / "theirs.md", "theirs")
@@ -329,7 +323,7 @@ class TestAgents:
         monkeypatch.chdir(shared / "own")
         assert main(["run", "agent", "theirs", "--task", "x"]) == 2
 
-    def test_folders_named_as_files_and_nested_without_end_are_passed(self, clone, capsys):
+    def test_skips_endless_nested_folders(self, clone, capsys):
         place = clone / ".claude" / "agents"
         (place / "folder.md").mkdir()
         write_agent(place / "folder.md" / "inner.md", "inner")
@@ -352,7 +346,7 @@ class TestAgents:
 
 
 class TestWorkflows:
-    def test_a_file_of_too_many_lines_fails_the_step(self, clone, messages_server, capsys):
+    def test_too_many_lines_fail_step(self, clone, messages_server, capsys):
         (clone / "lines.txt").write_text("x\n" * 200_001, encoding="utf-8")
         step = {"id": "each", "agent": "ok", "foreach": {"lines": "lines.txt"}}
         config = {"workflows": {"w": {"steps": [step]}}}
@@ -361,7 +355,7 @@ class TestWorkflows:
         assert "lines.txt has more than 200,000 lines" in "".join(capsys.readouterr())
         assert messages_server.requests == []
 
-    def test_a_match_that_leads_out_fails_by_name_and_is_not_sent(self, clone, messages_server, capsys):
+    def test_outside_match_fails_unsent(self, clone, messages_server, capsys):
         (clone / "src" / "a.py").write_text("mine", encoding="utf-8")
         (clone / "src" / "b.py").symlink_to("../../secret")
         os.mkfifo(clone / "src" / "c.py")
@@ -400,7 +394,7 @@ class TestProjectsOfVeryMuch:
         return " ".join(one.reason for one in registry.problems())
 
     @pytest.mark.parametrize("text", [YAML, LENIENT], ids=["yaml", "no yaml"])
-    def test_front_matter_of_all_files_is_bounded(self, root, text):
+    def test_total_front_matter_is_bounded(self, root, text):
         for number in range(20):
             write(root, f".claude/agents/l{number}.md", text)
         assert "all front matter together has over" in self.read(root)
@@ -410,14 +404,14 @@ class TestProjectsOfVeryMuch:
             write(root, f".claude/agents/l{number}.md", "---\nname: l\n---\n" + "x" * 900_000)
         assert "16 MB together" in self.read(root)
 
-    def test_plugins_that_list_the_same_folder_are_bounded(self, root):
+    def test_repeated_plugin_folders_are_bounded(self, root):
         entries = [{"name": f"n{n}", "source": "./", "agents": ["./.claude/agents"]} for n in range(200)]
         write(root, ".claude-plugin/marketplace.json", json.dumps({"name": "m", "plugins": entries}))
         for number in range(100):
             write(root, f".claude/agents/l{number}.md", f"---\nname: l{number}\n---\nx")
         assert "is not read: agents, commands and skills have more than 10,000 files" in self.read(root)
 
-    def test_a_skill_is_in_the_memory_once_for_all_agents_that_name_it(self, root):
+    def test_skill_text_is_stored_once(self, root):
         write(root, ".claude/skills/s/SKILL.md", "---\nname: s\n---\ny\n")
         for name in "bc":
             write(root, f".claude/agents/{name}.md", f"---\nname: {name}\nskills: s, s\n---\nx")

@@ -179,7 +179,7 @@ def test_some_rows_see_only_the_ground_floor(modules: Dict[str, Module]) -> None
     expect_none(offenders, f"These may import only {', '.join(GROUND_FLOOR)}:")
 
 
-def test_modules_import_names_from_their_home(modules: Dict[str, Module]) -> None:
+def test_imports_name_their_module(modules: Dict[str, Module]) -> None:
     offenders = []
     for module in modules.values():
         if module.name == PACKAGE:
@@ -293,7 +293,7 @@ def test_few_documents_lie_at_the_root() -> None:
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="this folder is not under version control")
-def test_every_folder_goes_into_the_source_distribution() -> None:
+def test_sdist_has_every_folder() -> None:
     kept = subprocess.check_output(["git", "ls-files"], cwd=str(ROOT), text=True).split("\n")
     folders = {"/" + name.split("/")[0] for name in kept if "/" in name}
     packed = (
@@ -303,7 +303,7 @@ def test_every_folder_goes_into_the_source_distribution() -> None:
     expect_none(offenders, "pyproject.toml does not name these among what is published:")
 
 
-def test_importing_the_package_loads_nothing_heavy() -> None:
+def test_import_loads_nothing_heavy() -> None:
     program = (
         "import sys; before = set(sys.modules); import claude_force; "
         f"print(*sorted((set(sys.modules) - before) & set({HEAVY!r})))"

@@ -56,7 +56,7 @@ def installed(tmp_path):
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_hint_names_the_package_of_the_registry(path):
+def test_hint_never_names_registry_package(path):
     assert BY_NAME.findall(path.read_text(encoding="utf-8")) == []
 
 
@@ -98,7 +98,7 @@ def test_checkout_is_named_by_its_path(extra):
     assert re.search(rf"^{extra} = \[", extras, re.M)
 
 
-def test_installed_package_names_what_the_extra_needs(installed):
+def test_hint_names_packages_of_extra(installed):
     assert shlex.split(installed("print(install_command('durable'))"))[4:] == [
         "dbos<4,>=3.4; (python_version >= '3.10')",
         "psycopg[binary]>=3.2",
@@ -111,7 +111,7 @@ def test_unknown_place_names_a_checkout(installed, tmp_path):
     assert "'.[otel]' in a checkout" in installed("print(install_command('otel'))")
 
 
-def test_version_is_after_that_of_the_registry():
+def test_version_is_newer_than_registry():
     assert claude_force.__version__ == "2.0.0"
     heading = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
     assert heading and heading[1] == claude_force.__version__

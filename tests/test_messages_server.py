@@ -138,7 +138,7 @@ class TestAnswers:
         assert message.content[0].text == "Good day, äöü 🙂 " * 30
         assert message.usage.output_tokens == len(message.content[0].text) // 4
 
-    def test_a_stream_has_the_events_of_the_api_in_order(self):
+    def test_stream_has_api_events_in_order(self):
         with MessagesServer(answer=lambda body: "x" * 64) as server:
             events = events_of(stream(server, prompt()))
         assert [name for name, _ in events] == [
@@ -153,7 +153,7 @@ class TestAnswers:
         ]
         assert all(json.loads(data)["type"] == name for name, data in events)
 
-    def test_a_stream_ends_with_the_stop_reason_and_the_final_usage(self):
+    def test_stream_ends_with_stop_reason_and_usage(self):
         with MessagesServer(answer=lambda body: "x" * 64) as server:
             events = dict(events_of(stream(server, prompt())))
         final = json.loads(events["message_delta"])
@@ -161,7 +161,7 @@ class TestAnswers:
         assert final["usage"]["output_tokens"] == 16
         assert json.loads(events["message_start"])["message"]["usage"]["output_tokens"] == 1
 
-    def test_a_lone_surrogate_in_the_answer_does_not_break_it(self):
+    def test_answer_with_lone_surrogate_is_sent(self):
         with MessagesServer(answer=lambda body: "a\ud800b") as server:
             assert ask(server, prompt())[2]["content"][0]["text"] == "a?b"
             assert b'"a?b"' in stream(server, prompt())
@@ -180,7 +180,7 @@ class TestAnswers:
         with MessagesServer(output_tokens=250) as server:
             assert usage_of(server, prompt())["output_tokens"] == 250
 
-    def test_an_answer_that_raises_is_a_500_with_the_reason(self):
+    def test_raising_answer_is_500_with_reason(self):
         with MessagesServer(answer=lambda body: body["nothing"]) as server:
             status, _, body = ask(server, prompt())
         assert (status, body["error"]["type"]) == (500, "api_error")
@@ -194,10 +194,10 @@ class TestDefaultAnswer:
         assert 60 <= message["usage"]["output_tokens"] <= 150
         return message["content"][0]["text"]
 
-    def test_it_names_the_agent_by_its_first_heading(self):
+    def test_default_answer_names_first_heading(self):
         assert '"Python expert"' in self.text("Hello", "Some words.\n\n# Python expert\n")
 
-    def test_it_names_the_agent_by_its_first_line_without_a_heading(self):
+    def test_default_answer_names_first_line(self):
         assert '"You review code."' in self.text("Hello", "You review code.\nAll of it.")
 
     def test_it_counts_what_the_text_holds(self):
@@ -216,13 +216,13 @@ class TestDefaultAnswer:
 
 
 class TestPace:
-    def test_a_stream_takes_the_time_to_its_first_token_and_that_of_its_tokens(self):
+    def test_stream_takes_configured_time(self):
         with MessagesServer(time_to_first_token=0.1, tokens_per_second=400, output_tokens=40) as server:
             began = time.monotonic()
             stream(server, prompt())
             assert 0.195 <= time.monotonic() - began < 5
 
-    def test_nothing_arrives_before_the_first_token(self):
+    def test_sends_nothing_before_first_token(self):
         with MessagesServer(time_to_first_token=0.1, output_tokens=4) as server:
             with connected(server) as connection:
                 began = time.monotonic()
@@ -238,7 +238,7 @@ class TestPace:
                 assert b"message_stop" not in first
                 assert b"message_stop" in response.read()
 
-    def test_a_plain_answer_takes_as_long_as_a_stream(self):
+    def test_plain_answer_takes_as_long_as_stream(self):
         with MessagesServer(time_to_first_token=0.05, tokens_per_second=400, output_tokens=40) as server:
             began = time.monotonic()
             ask(server, prompt())
@@ -246,7 +246,7 @@ class TestPace:
 
 
 class TestUsage:
-    def test_a_prompt_counts_a_token_for_four_characters(self):
+    def test_counts_token_per_four_characters(self):
         with MessagesServer(answer=lambda body: "x" * 40) as server:
             usage = usage_of(server, prompt("x" * 100, system="y" * 60))
         assert usage == {
@@ -258,7 +258,7 @@ class TestUsage:
             "service_tier": "standard",
         }
 
-    def test_the_first_use_of_a_marked_prompt_creates_and_the_second_reads(self):
+    def test_prompt_cache_writes_then_reads(self):
         with MessagesServer() as server:
             first, second = (usage_of(server, prompt("x" * 40, system=marked())) for _ in range(2))
         assert (first["cache_creation_input_tokens"], first["cache_read_input_tokens"]) == (1024, 0)
@@ -272,7 +272,7 @@ class TestUsage:
         assert json.loads(events["message_start"])["message"]["usage"]["cache_creation_input_tokens"] == 1024
         assert json.loads(events["message_delta"])["usage"]["cache_creation_input_tokens"] == 1024
 
-    def test_another_model_has_a_cache_of_its_own(self):
+    def test_prompt_cache_is_per_model(self):
         with MessagesServer() as server:
             usage_of(server, prompt(system=marked()))
             other = usage_of(server, prompt(system=marked(), model="claude-haiku-5-5"))
@@ -283,7 +283,7 @@ class TestUsage:
             usage = usage_of(server, prompt(system=marked(ttl="1h")))
         assert usage["cache_creation"] == {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 1024}
 
-    def test_a_block_after_the_last_mark_is_not_cached(self):
+    def test_block_after_last_breakpoint_is_uncached(self):
         with MessagesServer() as server:
             system = [*marked(), {"type": "text", "text": "z" * 400}]
             assert usage_of(server, prompt("x" * 40, system=system))["input_tokens"] == 110
@@ -296,7 +296,7 @@ class TestUsage:
         with MessagesServer(prompt_cache_minimum=1) as server:
             assert usage_of(server, prompt(system=marked("x" * 8)))["cache_creation_input_tokens"] == 2
 
-    def test_count_tokens_counts_the_whole_prompt(self):
+    def test_count_tokens_covers_whole_prompt(self):
         with MessagesServer() as server, sdk(server) as client:
             counted = client.messages.count_tokens(
                 model=MODEL, system=marked(), messages=prompt("x" * 40)["messages"]
@@ -337,7 +337,7 @@ class TestValidation:
         assert body["error"]["message"].startswith(named)
 
     @pytest.mark.parametrize("name", ["model", "max_tokens", "messages"])
-    def test_a_missing_field_is_a_400_that_names_it(self, name):
+    def test_missing_field_is_400_naming_it(self, name):
         body = prompt()
         del body[name]
         with MessagesServer() as server:
@@ -361,7 +361,7 @@ class TestValidation:
             assert ask(server, prompt(), headers={"authorization": "Bearer t"})[0] == 200
 
     @pytest.mark.parametrize(("method", "path"), [("POST", "/v1/complete"), ("GET", "/v1/messages")])
-    def test_another_path_is_a_404_in_the_shape_of_the_api(self, method, path):
+    def test_unknown_path_is_404_like_api(self, method, path):
         with MessagesServer() as server:
             status, headers, body = ask(server, prompt(), path=path, method=method)
         assert (status, body["error"]["type"]) == (404, "not_found_error")
@@ -379,7 +379,7 @@ class TestValidation:
 
 class TestFaults:
     @pytest.mark.parametrize("code", sorted(KINDS))
-    def test_a_status_has_the_error_body_of_the_api(self, code):
+    def test_status_fault_has_api_error_body(self, code):
         with MessagesServer(faults=[faults.status(code)]) as server:
             status, headers, body = ask(server, prompt())
         assert (status, body["type"], body["error"]["type"]) == (code, "error", KINDS[code])
@@ -396,26 +396,26 @@ class TestFaults:
         with MessagesServer(faults=[faults.status(429, retry_after=7)]) as server:
             assert ask(server, prompt())[1]["retry-after"] == "7"
 
-    def test_a_status_has_the_message_and_the_code_that_are_asked_for(self):
+    def test_status_fault_takes_message_and_code(self):
         fault = faults.status(429, message="No more", error_code="enforced_spend_limit_reached")
         with MessagesServer(faults=[fault]) as server:
             error = ask(server, prompt())[2]["error"]
         assert error["message"] == "No more"
         assert error["details"] == {"error_code": "enforced_spend_limit_reached"}
 
-    def test_reset_ends_the_connection_before_any_byte(self):
+    def test_reset_fault_sends_no_byte(self):
         with MessagesServer(faults=[faults.reset()]) as server:
             with connected(server) as connection, pytest.raises(ConnectionResetError):
                 send(connection, prompt())
             assert eventually(lambda: server.open_connections == 0)
             assert server.disconnects == 0
 
-    def test_silence_before_the_first_byte_sends_nothing(self):
+    def test_silence_fault_sends_nothing(self):
         with MessagesServer(faults=[faults.silence_before_first_byte()]) as server:
             with connected(server, timeout=0.1) as connection, pytest.raises(socket.timeout):
                 send(connection, prompt())
 
-    def test_silence_in_mid_stream_comes_after_whole_events(self):
+    def test_mid_stream_silence_follows_whole_events(self):
         with MessagesServer(faults=[faults.silence_in_mid_stream(after_events=4)]) as server:
             with connected(server, timeout=0.1) as connection:
                 response = send(connection, prompt(stream=True))
@@ -423,7 +423,7 @@ class TestFaults:
                 with pytest.raises(socket.timeout):
                     response.read1(1)
 
-    def test_silence_in_mid_stream_cuts_a_plain_body(self):
+    def test_mid_stream_silence_cuts_plain_body(self):
         with MessagesServer(faults=[faults.silence_in_mid_stream()]) as server:
             with connected(server, timeout=0.1) as connection:
                 response = send(connection, prompt())
@@ -432,7 +432,7 @@ class TestFaults:
                     response.read1(1)
 
     @pytest.mark.parametrize("streamed", [True, False])
-    def test_a_truncated_answer_ends_with_its_connection(self, streamed):
+    def test_truncated_stream_closes_connection(self, streamed):
         with MessagesServer(faults=[faults.truncated_stream()]) as server:
             with connected(server) as connection, pytest.raises(http.client.IncompleteRead) as caught:
                 send(connection, prompt(stream=streamed)).read()
@@ -441,23 +441,23 @@ class TestFaults:
         assert caught.value.partial
         assert b"message_stop" not in caught.value.partial
 
-    def test_overloaded_in_stream_is_an_error_event_after_deltas(self):
+    def test_overloaded_in_stream_follows_deltas(self):
         with MessagesServer(faults=[faults.overloaded_in_stream()]) as server:
             events = events_of(stream(server, prompt()))
         assert [name for name, _ in events[-2:]] == ["content_block_delta", "error"]
         assert json.loads(events[-1][1])["error"]["type"] == "overloaded_error"
 
-    def test_the_sdk_raises_for_overloaded_in_stream(self):
+    def test_sdk_raises_overloaded_in_stream(self):
         with MessagesServer(faults=[faults.overloaded_in_stream()]) as server, sdk(server) as client:
             with pytest.raises(anthropic.APIStatusError, match="Overloaded"):
                 with client.messages.stream(**prompt()) as running:
                     running.get_final_message()
 
-    def test_overloaded_in_stream_is_a_529_for_a_plain_request(self):
+    def test_overloaded_in_stream_is_529_when_plain(self):
         with MessagesServer(faults=[faults.overloaded_in_stream()]) as server:
             assert ask(server, prompt())[0] == 529
 
-    def test_malformed_json_is_a_plain_body_cut_off(self):
+    def test_malformed_json_cuts_plain_body(self):
         with MessagesServer(faults=[faults.malformed_json()]) as server:
             with connected(server) as connection:
                 response = send(connection, prompt())
@@ -466,7 +466,7 @@ class TestFaults:
         with pytest.raises(ValueError, match="."):
             json.loads(raw)
 
-    def test_malformed_json_is_one_event_of_a_stream(self):
+    def test_malformed_json_is_one_stream_event(self):
         with MessagesServer(faults=[faults.malformed_json()]) as server:
             broken = 0
             for _, data in events_of(stream(server, prompt())):
@@ -484,7 +484,7 @@ class TestFaults:
         assert (response.status, response.headers.get_content_type()) == (200, "text/html")
         assert b"<html>" in page
 
-    def test_a_list_is_used_up_one_for_each_request(self):
+    def test_fault_list_is_used_one_per_request(self):
         with MessagesServer(faults=[faults.status(500), None, faults.status(529)]) as server:
             assert [ask(server, prompt())[0] for _ in range(4)] == [500, 200, 529, 200]
 
@@ -500,11 +500,11 @@ class TestFaults:
         assert len({fault.kind for fault in faults.ALL}) == 8
         assert all(isinstance(fault, Fault) for fault in faults.ALL)
 
-    def test_a_status_that_is_no_error_is_refused(self):
+    def test_refuses_status_fault_without_error(self):
         with pytest.raises(ValueError, match="error status"):
             faults.status(200)
 
-    def test_a_stream_that_breaks_before_its_first_event_is_refused(self):
+    def test_refuses_break_before_first_event(self):
         with pytest.raises(ValueError, match="after_events"):
             faults.truncated_stream(after_events=0)
 
@@ -517,7 +517,7 @@ class TestRateLimits:
         with MessagesServer(rate_limit=RateLimit(requests_per_minute=2), clock=Clock()) as server:
             assert self.statuses(server, 3) == [200, 200, 429]
 
-    def test_a_refusal_says_when_to_come_back_in_whole_seconds_rounded_up(self):
+    def test_retry_after_is_rounded_up(self):
         clock = Clock()
         with MessagesServer(rate_limit=RateLimit(requests_per_minute=40), clock=clock) as server:
             self.statuses(server, 40)
@@ -534,24 +534,24 @@ class TestRateLimits:
             clock.time += 0.1
             assert self.statuses(server, 2) == [200, 429]
 
-    def test_input_tokens_over_the_limit_are_refused(self):
+    def test_refuses_input_tokens_over_limit(self):
         limit = RateLimit(input_tokens_per_minute=100)
         with MessagesServer(rate_limit=limit, clock=Clock()) as server:
             assert self.statuses(server, 3, text="x" * 200) == [200, 200, 429]
 
-    def test_a_prompt_larger_than_the_limit_passes_a_full_bucket_and_is_paid_off(self):
+    def test_full_bucket_admits_oversized_prompt(self):
         clock = Clock()
         with MessagesServer(rate_limit=RateLimit(input_tokens_per_minute=60), clock=clock) as server:
             assert self.statuses(server, 1, text="x" * 480) == [200]
             status, headers, _ = ask(server, prompt("x" * 240))
             assert (status, headers["retry-after"]) == (429, "120")
 
-    def test_tokens_read_from_the_prompt_cache_are_free(self):
+    def test_cached_tokens_do_not_count(self):
         limit = RateLimit(input_tokens_per_minute=1200)
         with MessagesServer(rate_limit=limit, clock=Clock()) as server:
             assert self.statuses(server, 4, system=marked()) == [200] * 4
 
-    def test_a_refused_prompt_is_not_in_the_cache(self):
+    def test_refused_prompt_is_not_cached(self):
         clock = Clock()
         with MessagesServer(rate_limit=RateLimit(requests_per_minute=1), clock=clock) as server:
             assert self.statuses(server, 1) == [200]
@@ -559,12 +559,12 @@ class TestRateLimits:
             clock.time += 60
             assert usage_of(server, prompt(system=marked()))["cache_creation_input_tokens"] == 1024
 
-    def test_output_tokens_over_the_limit_are_refused(self):
+    def test_refuses_output_tokens_over_limit(self):
         limit = RateLimit(output_tokens_per_minute=100)
         with MessagesServer(rate_limit=limit, clock=Clock(), output_tokens=60) as server:
             assert self.statuses(server, 3) == [200, 200, 429]
 
-    def test_every_answer_tells_the_state_of_every_limit(self):
+    def test_every_answer_has_limit_headers(self):
         limit = RateLimit(10, 1000, 500)
         with MessagesServer(rate_limit=limit, clock=Clock(), output_tokens=50) as server:
             _, headers, _ = ask(server, prompt("x" * 400))
@@ -625,7 +625,7 @@ class TestTraffic:
         assert (received.at, received.connection) == (12.5, 1)
 
     @pytest.mark.parametrize("streamed", [True, False])
-    def test_a_connection_serves_several_requests(self, streamed):
+    def test_connection_serves_several_requests(self, streamed):
         with MessagesServer() as server:
             with connected(server) as connection:
                 for _ in range(2):
@@ -640,7 +640,7 @@ class TestTraffic:
                 assert [send(connection, prompt()).read() != b"" for _ in range(2)] == [True, True]
             assert server.connections == 1
 
-    def test_every_answer_has_a_request_id_of_its_own(self):
+    def test_request_ids_are_unique(self):
         with MessagesServer(faults=[None, faults.status(500), faults.wrong_content_type()]) as server:
             with connected(server) as connection:
                 found = set()
@@ -658,13 +658,13 @@ class TestTraffic:
             assert eventually(lambda: server.in_flight == 0)
             assert (server.disconnects, server.open_connections) == (1, 0)
 
-    def test_a_client_that_leaves_a_paced_stream_is_counted(self):
+    def test_counts_client_leaving_stream(self):
         with MessagesServer(tokens_per_second=10, output_tokens=1000) as server:
             with connected(server) as connection:
                 send(connection, prompt(stream=True)).read(1)
             assert eventually(lambda: server.disconnects == 1)
 
-    async def test_the_most_requests_in_flight_are_counted(self):
+    async def test_counts_most_in_flight(self):
         with MessagesServer(time_to_first_token=0.1) as server:
 
             async def one(session):
@@ -699,7 +699,7 @@ class TestLife:
             assert threading.active_count() == before + 1
         assert threading.active_count() == before
 
-    def test_stop_does_not_wait_for_a_client_that_does_not_read(self):
+    def test_stop_does_not_wait_for_slow_reader(self):
         with MessagesServer(answer=lambda body: "x" * 8_000_000) as server:
             with connected(server) as connection:
                 response = send(connection, prompt(max_tokens=10_000_000))
@@ -721,7 +721,7 @@ class TestLife:
             with server:
                 assert ask(server, prompt())[0] == 200
 
-    def test_a_running_server_does_not_start_again(self):
+    def test_refuses_second_start(self):
         with MessagesServer() as server, pytest.raises(RuntimeError, match="running"):
             server.start()
 
@@ -731,7 +731,7 @@ class TestLife:
             with pytest.raises(OSError, match="."):
                 MessagesServer(port=port).start()
 
-    def test_there_is_no_address_before_the_start(self):
+    def test_has_no_address_before_start(self):
         with pytest.raises(RuntimeError, match="start"):
             _ = MessagesServer().base_url
 
@@ -746,12 +746,12 @@ class TestLife:
         ],
         ids=str,
     )
-    def test_a_setting_without_meaning_is_refused(self, options, named):
+    def test_refuses_invalid_setting(self, options, named):
         with pytest.raises(ValueError, match=named):
             MessagesServer(**options)
 
 
-def test_the_fixture_points_the_environment_to_its_server(messages_server):
+def test_fixture_sets_environment(messages_server):
     with anthropic.Anthropic(max_retries=0) as client:
         client.messages.create(**prompt())
     # SDK 2 sends a key as a bearer token, earlier ones as a header of its own.
@@ -775,7 +775,7 @@ class TestProcess:
                 process.kill()
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-    def test_it_serves_until_a_signal_and_exits_0(self, number):
+    def test_serves_until_signal_and_exits_0(self, number):
         with self.running("--port", "0", "--requests-per-minute", "1") as process:
             assert [ask(process, prompt())[0] for _ in range(2)] == [200, 429]
             process.send_signal(number)

@@ -55,7 +55,7 @@ def of_ledger(results):
 
 @pytest.mark.parametrize("book", [of_progress, of_outcome, of_ledger])
 @given(results=st.lists(results(), max_size=6))
-def test_all_books_of_the_same_results_say_the_same(book, results):
+def test_all_totals_agree(book, results):
     expected, found = CostTotals.of(results), book(results)
     assert found.unpriced == expected.unpriced
     for name in ("cost", "saved", "prompt_cache_saving"):
@@ -63,7 +63,7 @@ def test_all_books_of_the_same_results_say_the_same(book, results):
 
 
 @given(results=st.lists(results(), max_size=6))
-def test_a_workflow_cost_what_its_calls_cost_or_nobody_knows(results):
+def test_workflow_cost_is_sum_or_unknown(results):
     workflow = Workflow("w", (Step("s", "a"),))
     step = StepResult("s", "a", "succeeded", tries=tuple(results))
     expected = CostTotals.of(results)
@@ -73,7 +73,7 @@ def test_a_workflow_cost_what_its_calls_cost_or_nobody_knows(results):
 
 
 @given(results=st.lists(results(), min_size=1, max_size=4))
-def test_the_output_of_a_bulk_run_knows_what_its_rows_cost(results, tmp_path_factory):
+def test_output_has_cost_of_rows(results, tmp_path_factory):
     path = tmp_path_factory.mktemp("bulk") / "results.jsonl"
     with ResultsFile(path) as output:
         for number, result in enumerate(results):
@@ -89,11 +89,11 @@ class TestASum:
     def test_of_nothing_is_nothing(self):
         assert CostTotals.of([]) == CostTotals() and CostTotals().full_cost == 0.0
 
-    def test_with_an_answer_of_unknown_price_is_not_all(self):
+    def test_unknown_price_makes_total_partial(self):
         spent = CostTotals.of([AgentResult("a", True, cost=0.5), AgentResult("a", True)])
         assert (spent.cost, spent.unpriced, spent.full_cost) == (0.5, 1, None)
 
-    def test_takes_a_failed_call_of_which_nothing_is_known_for_free(self):
+    def test_failed_call_without_usage_is_free(self):
         assert CostTotals.of([AgentResult("a", False)]).full_cost == 0.0
         assert (is_unpriced(True, None), is_unpriced(False, None), is_unpriced(True, 0.0)) == (
             True,
@@ -102,7 +102,7 @@ class TestASum:
         )
 
 
-def test_a_result_costs_its_answer_and_the_attempts_before_it():
+def test_cost_includes_failed_attempts():
     assert succeeded(CallLabels("a"), PAID, 1.0).cost == 0.75
 
 
@@ -132,7 +132,7 @@ class TestAnAnswerThatIsGivenAgain:
         assert again(free_before).saved_cost == 0.5
 
 
-def test_a_failure_that_is_told_again_counts_its_requests_once():
+def test_shared_failure_counts_once():
     error = OverloadedError("no room")
     error.attempts, error.cost, error.timeline = 2, 0.5, (Attempt(0.0, 1.0, 1),)
     clear_cost(error)

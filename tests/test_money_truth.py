@@ -85,7 +85,7 @@ class TestUnknownUsage:
         assert all(result.cost is None for result in answered)
 
     @pytest.mark.parametrize("final", [{"output_tokens": 8, "input_tokens": 0}, {"output_tokens": 8}])
-    async def test_a_later_event_takes_nothing_from_the_first(self, project, final):
+    async def test_later_usage_never_decreases(self, project, final):
         result, spent, server, _ = await one(project, [Answer(final=final)])
         assert result.cost == pytest.approx(server.billed["x"]) == pytest.approx(spent)
 
@@ -94,7 +94,7 @@ class TestUnknownUsage:
         result, *_ = await one(project, [Answer(final=final)])
         assert (result.usage.prompt_tokens, result.usage.cache_read_input_tokens) == (1090, 1000)
 
-    async def test_an_answer_whose_length_is_not_told_is_unknown(self, project):
+    async def test_missing_output_tokens_is_unknown_cost(self, project):
         result, spent, *_ = await one(project, [Answer(final=None)])
         assert result.cost is None
         assert spent >= WORST_ANSWER
@@ -113,7 +113,7 @@ class TestWhoSetsThePrice:
         assert spent == pytest.approx(result.cost, abs=1e-9)
 
     @pytest.mark.parametrize("known_by", ["claude-sonnet-5-5-20261001", "sonnet"])
-    async def test_own_price_of_what_answered_and_of_an_alias(self, project, known_by):
+    async def test_custom_price_covers_alias(self, project, known_by):
         prices = {known_by: PRICES[MODEL]}
         result, _, server, _ = await one(
             project, [Answer(model="claude-sonnet-5-5-20261001")], prices=prices, budget_usd=None
@@ -140,7 +140,7 @@ class TestWhoSetsThePrice:
 
 class TestBrokenOff:
     @pytest.mark.parametrize("cut", ["thinking", "start"])
-    async def test_hidden_thinking_counts_at_max_tokens(self, project, cut):
+    async def test_hidden_thinking_counts_max_tokens(self, project, cut):
         result, spent, *_ = await one(project, [Answer(cut=cut)], max_retries=1)
         worst = 20 * INPUT / 1e6 + WORST_ANSWER
         assert not result.success
@@ -173,7 +173,7 @@ class TestFees:
         assert result.cost == pytest.approx(server.billed["x"]) == pytest.approx(spent)
         assert line["estimated_cost"] > 0.03
 
-    async def test_searches_are_held_before_they_are_made(self, project):
+    async def test_reserves_search_fees(self, project):
         async with billing(lambda body: Answer(searches=5)) as server:
             async with orchestrator(project, server, budget_usd=0.05) as fleet:
                 over = await fleet.execute_agent(AGENT, "x", model=MODEL, max_tokens=MOST, **SEARCHES)
@@ -187,7 +187,7 @@ class TestFees:
             ({"type": "code_execution_20260120"}, "code_execution"),
         ],
     )
-    async def test_a_tool_without_a_bound_has_no_budget(self, project, tool, words):
+    async def test_unbounded_tool_refuses_budget(self, project, tool, words):
         async with billing(lambda body: Answer()) as server:
             async with orchestrator(project, server) as fleet:
                 with pytest.raises(UnknownPriceError, match=words):
@@ -212,13 +212,13 @@ class TestFees:
     @pytest.mark.parametrize(
         "more", [{"service_tier": "priority"}, {"inference_geo": "eu"}, {"speed": "warp"}]
     )
-    async def test_a_price_that_is_not_listed_is_unknown(self, project, more):
+    async def test_unlisted_price_is_unknown(self, project, more):
         pytest.importorskip("genai_prices", minversion="0.2")
         result, spent, *_ = await one(project, [Answer(more=more)], prices=None)
         assert result.cost is None
         assert spent == pytest.approx(result.cost_at_most) and spent > 0.004
 
-    async def test_an_option_that_makes_it_dearer_is_held(self, project):
+    async def test_reserves_price_of_options(self, project):
         pytest.importorskip("genai_prices", minversion="0.2")
         worst = []
         for options in ({}, {"inference_geo": "us"}):
@@ -307,7 +307,7 @@ def check_books(server, seen, spent, metrics, exact=True):
 class TestCancelledAtEachAwait:
     @pytest.mark.parametrize("stream", [True, False])
     @pytest.mark.parametrize("callers, victim", [(1, 0), (3, 0), (3, 1)])
-    async def test_each_request_stands_once_in_the_ledger(self, project, callers, victim, stream):
+    async def test_ledger_has_each_request_once(self, project, callers, victim, stream):
         steps, at, loop = Steps(), 1, asyncio.get_running_loop()
         loop.set_task_factory(steps.make_task)
         seen, spent = [], 0.0
@@ -423,7 +423,7 @@ class TestRunMany:
             for line in (project.parent.parent / "out.jsonl").read_text(encoding="utf-8").splitlines()
         ]
 
-    async def test_the_budget_holds_over_runs_without_usage(self, project, rows):
+    async def test_budget_holds_without_usage(self, project, rows):
         async with billing(lambda body: Answer(usage=None)) as server:
             for _ in range(3):
                 code, told = await run_many(server, project, "--budget", "0.05")
@@ -454,7 +454,7 @@ class TestRunMany:
             assert sum(row[name] for row in rows()) == count
 
 
-async def test_a_durable_call_that_is_cancelled_stands_in_the_ledger(project, tmp_path):
+async def test_cancelled_durable_call_is_in_ledger(project, tmp_path):
     if missing("durable"):
         pytest.skip(missing("durable"))
     seen, begun = [], asyncio.Event()

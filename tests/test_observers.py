@@ -26,7 +26,7 @@ def project(tmp_path):
     return write_project(tmp_path)
 
 
-async def test_an_observer_is_told_of_the_call_its_result_and_when_it_began(project):
+async def test_observer_gets_call_result_and_start(project):
     seen, before = [], time.time()
     async with fleet(project, observers=[seen.append]) as (orchestrator, _):
         result = await orchestrator.execute_agent("python-expert", "Explain", workflow_name="w")
@@ -37,7 +37,7 @@ async def test_an_observer_is_told_of_the_call_its_result_and_when_it_began(proj
     assert (told.workflow_name, told.workflow_position) == ("w", None)
 
 
-async def test_it_is_told_of_failures_and_of_kept_answers_and_not_of_what_can_not_be_run(project):
+async def test_observer_gets_failures_and_cache_hits(project):
     seen = []
     async with fleet(project, {"faults": [None, faults.status(400)]}, observers=[seen.append]) as (
         orchestrator,
@@ -54,7 +54,7 @@ async def test_it_is_told_of_failures_and_of_kept_answers_and_not_of_what_can_no
     ]
 
 
-async def test_a_call_that_was_not_sent_is_no_error_in_the_log(project, caplog):
+async def test_unsent_call_logs_no_error(project, caplog):
     caplog.set_level("INFO", logger="claude_force")
     async with fleet(project, prices=PRICES, budget_usd=1e-6) as (orchestrator, _):
         await orchestrator.execute_agent("python-expert", "x", model=MODEL)
@@ -62,7 +62,7 @@ async def test_a_call_that_was_not_sent_is_no_error_in_the_log(project, caplog):
 
 
 class TestCancelled:
-    async def test_a_call_that_was_on_the_wire_is_told_with_what_it_may_cost(self, project):
+    async def test_cancelled_call_has_cost_bound(self, project):
         seen = []
         plan = {"time_to_first_token": 0.0, "tokens_per_second": 20, "output_tokens": 2_000}
         async with fleet(project, plan, prices=PRICES, clock=Clock(), observers=[seen.append]) as (
@@ -91,7 +91,7 @@ class TestCancelled:
             assert summary["errors_by_type"] == {"CancelledCallError": 1}
             assert summary["cost_usd"] == pytest.approx(told.result.cost)
 
-    async def test_a_call_that_was_not_sent_is_not_told(self, project):
+    async def test_observer_skips_unsent_call(self, project):
         seen = []
         plan = {"faults": [faults.silence_before_first_byte()] * 2}
         async with fleet(project, plan, clock=Clock(), max_concurrent=1, observers=[seen.append]) as (
@@ -109,7 +109,7 @@ class TestCancelled:
             await asyncio.gather(first, return_exceptions=True)
             assert [one.call.task for one in seen] == ["first"]
 
-    async def test_the_cost_goes_to_one_who_joined_where_the_one_who_asked_first_is_cancelled(self, project):
+    async def test_follower_inherits_cost_of_cancelled_leader(self, project):
         plan = {"time_to_first_token": 0.3}
         async with fleet(project, plan, prices=PRICES, clock=Clock()) as (orchestrator, server):
 
@@ -128,7 +128,7 @@ class TestCancelled:
             assert max(one.cost for one in results) > 0
 
 
-async def test_what_an_observer_raises_is_logged_and_fails_no_call(project, caplog):
+async def test_observer_error_is_logged(project, caplog):
     def broken(executed):
         raise ValueError("no room")
 
@@ -151,7 +151,7 @@ def test_the_sync_face_has_observers_too(project):
 
 
 class TestTimeline:
-    async def test_each_attempt_has_its_times_and_its_error(self, project):
+    async def test_attempts_have_times_and_errors(self, project):
         clock = FakeClock()
         plan = {"faults": [faults.status(529), faults.status(500)]}
         async with fleet(project, plan, clock=clock, max_concurrent=7) as (orchestrator, _):
@@ -164,7 +164,7 @@ class TestTimeline:
         assert sum(gaps) == pytest.approx(sum(clock.slept))
         assert result.wait == pytest.approx(sum(clock.slept))
 
-    async def test_service_and_wait_add_up_to_the_duration(self, project):
+    async def test_service_plus_wait_is_duration(self, project):
         async with fleet(project, {"time_to_first_token": 0.02}, clock=Clock(), max_concurrent=1) as (
             orchestrator,
             _,
@@ -176,7 +176,7 @@ class TestTimeline:
         # One at a time: each waits for those before it.
         assert results[2].wait >= results[1].service + results[0].service
 
-    async def test_a_kept_and_a_shared_answer_had_no_attempt(self, project):
+    async def test_cached_and_shared_answers_have_no_attempt(self, project):
         async with fleet(project) as (orchestrator, _):
             both = await orchestrator.execute_multiple([("python-expert", "x")] * 2)
             kept = await orchestrator.execute_agent("python-expert", "x")
@@ -192,7 +192,7 @@ class TestTimeline:
             assert isinstance(result.error, BudgetExceededError)
             assert (result.attempts, result.timeline, server.requests) == (0, (), [])
 
-    async def test_an_attempt_that_the_deadline_cut_off_is_one(self, project):
+    async def test_deadline_keeps_cut_off_attempt(self, project):
         plan = {"faults": [faults.silence_before_first_byte()]}
         async with fleet(project, plan, clock=Clock(), deadline_seconds=0.2) as (orchestrator, _):
             result = await orchestrator.execute_agent("python-expert", "x")
@@ -205,7 +205,7 @@ class TestTimeline:
             (row,) = (await orchestrator.execute_agent("python-expert", "x")).to_dict()["timeline"]
         assert set(row) == {"began", "ended", "window", "error"}
 
-    async def test_attempts_that_wait_for_room_are_not_on_the_wire(self, project):
+    async def test_waiting_is_not_service_time(self, project):
         async with fleet(project, {"time_to_first_token": 0.05}, clock=Clock(), max_concurrent=2) as (
             orchestrator,
             _,

@@ -124,7 +124,7 @@ PRINTED = {
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_program_of_the_older_package_runs_as_it_is(project, name):
+def test_runs_program_of_1x_unchanged(project, name):
     (project / ".claude" / "agents" / "bug-investigator.md").write_text(
         "---\nname: bug-investigator\ndescription: Finds bugs.\n---\nYou find bugs.\n", encoding="utf-8"
     )
@@ -143,7 +143,7 @@ class TestResponseCache:
         assert (hit["response"], hit["input_tokens"], hit["output_tokens"]) == ("Functions.", 100, 50)
         assert (hit["estimated_cost"], hit["cached"], hit["hit_count"]) == (0.001, True, 1)
 
-    def test_set_many_takes_either_name_of_an_agent(self, cache):
+    def test_set_many_takes_both_agent_keys(self, cache):
         answer = {"task": "t", "model": "m", "response": "r"}
         assert cache.set_many([{**answer, "agent": "a"}, {**answer, "agent_name": "b"}]) == 2
         assert cache.get("a", "t", "m")["response"] == cache.get("b", "t", "m")["response"] == "r"
@@ -160,7 +160,7 @@ class TestResponseCache:
         with ResponseCache(None, 2) as cache:
             assert (cache.cache_dir, cache.ttl_hours) == (Path.home() / ".claude" / "cache", 2)
 
-    def test_refuses_an_argument_that_is_given_twice(self, tmp_path):
+    def test_refuses_argument_given_twice(self, tmp_path):
         with pytest.raises(TypeError, match="twice"):
             ResponseCache(tmp_path / "c", 2, ttl_hours=3)
         with pytest.raises(TypeError, match="too many"):
@@ -170,7 +170,7 @@ class TestResponseCache:
         with ResponseCache(2, 5, "secret", ["a"], tmp_path / "c") as cache:
             assert (cache.ttl_hours, cache.cache_dir) == (2, tmp_path / "c")
 
-    def test_verify_integrity_is_taken_and_checks_nevertheless(self, tmp_path, caplog):
+    def test_verify_integrity_is_ignored(self, tmp_path, caplog):
         with caplog.at_level(logging.WARNING, "claude_force"):
             ResponseCache(cache_dir=tmp_path / "c", verify_integrity=True).close()
             assert not caplog.records
@@ -197,7 +197,7 @@ class TestResponseCache:
 
 
 class TestOrchestrators:
-    def test_use_memory_is_taken_and_sent_to_nobody(self, project, messages_server):
+    def test_use_memory_is_ignored(self, project, messages_server):
         async def run():
             async with AsyncAgentOrchestrator() as orchestrator:
                 one = await orchestrator.execute_agent("python-expert", "a", use_memory=False)
@@ -217,7 +217,7 @@ class TestOrchestrators:
             assert all(one.success for one in orchestrator.run_workflow("review", "a", use_memory=False))
             assert [one.success for one in orchestrator.stream_multiple(TASKS, use_memory=True)] == [True]
 
-    def test_attributes_of_the_sync_face_can_be_read(self, project):
+    def test_sync_attributes_are_readable(self, project):
         config = ".claude/claude.json"
         with AgentOrchestrator(
             config_path=config, anthropic_api_key="k", enable_memory=False
@@ -240,7 +240,7 @@ class TestOrchestrators:
             result = orchestrator.run_agent("python-expert", "a")
         assert not result.success and len(result.errors) == 1
 
-    def test_missing_configuration_is_a_file_not_found_error(self, tmp_path):
+    def test_missing_config_is_file_not_found(self, tmp_path):
         for kind in (FileNotFoundError, ValueError):
             with pytest.raises(kind, match="nothing.json not found"):
                 AgentOrchestrator(config_path=str(tmp_path / "nothing.json"))
@@ -252,7 +252,7 @@ class TestOrchestrators:
         with pytest.raises(ValueError, match="ANTHROPIC_API_KEY"):
             AgentOrchestrator(validate_api_key=True)
 
-    def test_unknown_agent_and_workflow_are_value_errors(self, project):
+    def test_unknown_names_are_value_errors(self, project):
         with AgentOrchestrator() as orchestrator:
             with pytest.raises(ValueError, match="^Agent 'nobody' not found"):
                 orchestrator.run_agent("nobody", "a")
@@ -279,7 +279,7 @@ def measured(project, another_server):
 
 
 class TestMetrics:
-    def test_summary_has_the_keys_of_1x_beside_its_own(self, measured):
+    def test_summary_has_keys_of_1x(self, measured):
         summary = measured.get_performance_summary(hours=24)
         assert (summary["total_executions"], summary["executions"]) == (4, 4)
         assert (summary["successful_executions"], summary["failed_executions"]) == (2, 2)
@@ -333,7 +333,7 @@ class TestMetrics:
         assert PerformanceTracker().get_agent_stats("python-expert")["python-expert"]["executions"] == 2
         assert tracker.get_agent_stats("nobody") == {}
 
-    def test_ledger_without_lines_has_zeros_where_1x_had_them(self, tmp_path):
+    def test_empty_ledger_has_zeros_of_1x(self, tmp_path):
         tracker = PerformanceTracker(metrics_dir=str(tmp_path / "none"))
         summary = tracker.get_performance_summary()
         assert (summary["total_executions"], summary["success_rate"], summary["total_cost"]) == (0, 0, 0)
@@ -367,7 +367,7 @@ class TestCommand:
         with pytest.raises(ValueError):
             json_of(capsys)
 
-    def test_format_json_of_a_workflow_and_its_errors(self, project, capsys):
+    def test_format_json_prints_workflow_and_errors(self, project, capsys):
         assert main(["run", "workflow", "review", "--task", "x", "--format", "json"]) == 0
         fields = json_of(capsys)
         assert fields["success"] and fields["total_tokens"] > 0
@@ -376,7 +376,7 @@ class TestCommand:
             assert main([*words, "--format", "json"]) == 2
             assert json_of(capsys)["success"] is False
 
-    def test_format_of_the_export_says_nothing_of_errors(self, project, capsys):
+    def test_export_format_keeps_error_format(self, project, capsys):
         assert main(["metrics", "export", "--format", "json", "--hours", "0"]) == 2
         captured = capsys.readouterr()
         assert captured.out == "" and "hours" in captured.err
@@ -398,7 +398,7 @@ class TestCommand:
             ("recommend", "list agents"),
         ],
     )
-    def test_verb_of_1x_is_answered_with_what_takes_its_place(self, project, capsys, verb, instead):
+    def test_verb_of_1x_names_replacement(self, project, capsys, verb, instead):
         assert main([verb, "x"]) == 2
         error = capsys.readouterr().err
         assert f"there is no '{verb}' since 2.0" in error and instead in error
@@ -415,9 +415,7 @@ class TestApiKey:
         return project
 
     @pytest.mark.parametrize("place", [0, 2, 5])
-    def test_is_used_before_or_after_the_verb_with_a_warning(
-        self, keyless, messages_server, capsys, monkeypatch, place
-    ):
+    def test_api_key_option_warns_in_both_places(self, keyless, messages_server, capsys, monkeypatch, place):
         words = [*ASK, "--cache", "off"]
         assert main([*words[:place], "--api-key", self.KEY, *words[place:]]) == 0
         (request,) = messages_server.requests
@@ -428,7 +426,7 @@ class TestApiKey:
         assert "ANTHROPIC_API_KEY" not in os.environ
         assert os.environ["ANTHROPIC_AUTH_TOKEN"] == "a-token-of-the-environment"
 
-    def test_is_read_nowhere_also_where_the_server_repeats_it(self, keyless, another_server, capsys):
+    def test_api_key_option_is_never_shown(self, keyless, another_server, capsys):
         said = faults.status(400, message=f"no such key: {self.KEY}")
         another_server(faults=[said, said])
         assert main(["--verbose", "--api-key", self.KEY, *ASK]) == 1
@@ -443,7 +441,7 @@ class TestApiKey:
             assert main(words) == 2
             assert self.KEY not in capsys.readouterr().err
 
-    def test_is_not_kept_with_the_command_of_a_durable_run(self, keyless, capsys):
+    def test_api_key_option_is_not_stored(self, keyless, capsys):
         for spelling in (("--api-key", self.KEY), (f"--api-key={self.KEY}",)):
             args = parse(["run", "many", "t.jsonl", *spelling, "-o", "r.jsonl"])
             assert args.words == ["run", "many", "t.jsonl", "-o", "r.jsonl"]
@@ -467,14 +465,14 @@ class TestOutput:
         assert (first["agent_name"], first["success"], first["errors"]) == ("python-expert", True, [])
         assert first["output"] and first["metadata"]["tokens_used"] > 0
 
-    def test_failed_call_leaves_the_file_as_it_was(self, project, another_server, capsys):
+    def test_failed_call_leaves_output_file(self, project, another_server, capsys):
         another_server(faults=[faults.status(400), faults.status(400)])
         Path("kept.txt").write_text("before", encoding="utf-8")
         assert main([*ASK, "-o", "kept.txt"]) == main([*ASK, "-o", "new.txt"]) == 1
         assert Path("kept.txt").read_text(encoding="utf-8") == "before"
         assert not Path("new.txt").exists()
 
-    def test_nothing_is_sent_that_could_not_be_written(self, project, messages_server, capsys):
+    def test_sends_nothing_to_unwritable_output(self, project, messages_server, capsys):
         Path("folder").mkdir()
         Path("link").symlink_to(project / "elsewhere")
         for target in ("folder", "link", "nowhere/answer.txt"):

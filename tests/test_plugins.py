@@ -53,13 +53,13 @@ def texts(body):
 
 
 class TestPlugins:
-    def test_a_folder_with_a_manifest_is_a_plugin(self, project):
+    def test_folder_with_manifest_is_plugin(self, project):
         write(project, "plugins/tools/.claude-plugin/plugin.json", {"name": "my-tools"})
         write(project, "plugins/tools/agents/deep/helper.md", agent())
         assert names(project) == {"my-tools:helper": "plugins/tools/agents/deep/helper.md"}
         assert project.registry.get("my-tools:helper").source == "plugin my-tools"
 
-    def test_a_manifest_without_a_name_leaves_the_folders(self, project):
+    def test_manifest_without_name_uses_folder_name(self, project):
         write(project, "plugins/tools/.claude-plugin/plugin.json", {})
         write(project, "plugins/tools/agents/helper.md", agent())
         assert set(names(project)) == {"tools:helper"}
@@ -79,16 +79,16 @@ class TestPlugins:
             assert [one["name"] for one in registry.list_agents()] == ["whole:helper", "whole:review"]
 
     @pytest.mark.parametrize("marker", ["plugin.json", "marketplace.json"])
-    def test_plugins_need_no_manifest_where_the_repository_has_one(self, project, marker):
+    def test_plugin_manifest_optional_in_plugin_repo(self, project, marker):
         write(project, f".claude-plugin/{marker}", {"name": "whole"})
         write(project, "plugins/tools/agents/helper.md", agent())
         assert set(names(project)) == {"tools:helper"}
 
-    def test_a_folder_plugins_of_another_kind_is_left_alone(self, project):
+    def test_ignores_unrelated_plugins_folder(self, project):
         write(project, "plugins/tools/agents/helper.md", agent())
         assert names(project) == {}
 
-    def test_a_marketplace_names_plugins_elsewhere_in_the_repository(self, project):
+    def test_marketplace_names_other_folders(self, project):
         entries = [
             {"name": "one", "source": "./packages/one"},
             {"name": "two", "source": {"source": "github", "repo": "a/b"}},
@@ -101,7 +101,7 @@ class TestPlugins:
         write(project, "packages/three/agents/helper.md", agent())
         assert set(names(project)) == {"one:helper", "three:helper"}
 
-    def test_a_marketplace_lists_files_of_plugins_that_share_a_folder(self, project):
+    def test_marketplace_plugins_share_folder(self, project):
         entries = [
             {"name": "one", "source": "./", "agents": ["./agents/a.md"]},
             {"name": "two", "source": "./", "agents": "./agents/b.md", "commands": ["./more"]},
@@ -112,14 +112,14 @@ class TestPlugins:
         write(project, "more/go.md", "Go.")
         assert set(names(project)) == {"one:a", "two:b", "two:go"}
 
-    def test_folders_of_a_manifest_count_beside_the_usual_ones(self, project):
+    def test_manifest_adds_folders(self, project):
         manifest = {"name": "p", "agents": ["./extra", "./one.md"]}
         write(project, "plugins/p/.claude-plugin/plugin.json", manifest)
         for path, name in {"agents/a.md": "a", "extra/b.md": "b", "one.md": "c"}.items():
             write(project, f"plugins/p/{path}", agent(name))
         assert set(names(project)) == {"p:a", "p:b", "p:c"}
 
-    def test_claude_json_project_and_user_come_before_plugins(self, project, clean_environment):
+    def test_plugins_have_lowest_precedence(self, project, clean_environment):
         write(project, "plugins/p/.claude-plugin/plugin.json", {"name": "p"})
         for name in ("helper", "other", "third"):
             write(project, f"plugins/p/agents/{name}.md", agent(name, body="plugin"))
@@ -129,7 +129,7 @@ class TestPlugins:
         assert found == {"helper": "project", "other": "user", "third": "plugin"}
         assert project.registry.get("p:helper").definition == "plugin\n"
 
-    def test_a_name_that_two_plugins_have_needs_the_plugins(self, project):
+    def test_ambiguous_name_needs_plugin_prefix(self, project):
         for plugin in ("p", "q"):
             write(project, f"plugins/{plugin}/.claude-plugin/plugin.json", {"name": plugin})
             write(project, f"plugins/{plugin}/agents/helper.md", agent())
@@ -160,14 +160,14 @@ class TestPlugins:
     @pytest.mark.parametrize(
         "text", ["{", "[]", "null", '{"name": 3, "agents": {"a": 1}}', b"\xff", "[" * 99999]
     )
-    def test_a_broken_manifest_breaks_nothing_else(self, project, text):
+    def test_broken_manifest_breaks_only_itself(self, project, text):
         project.agent("a.md", "a")
         write(project, "plugins/p/.claude-plugin/plugin.json", text)
         write(project, ".claude-plugin/marketplace.json", text)
         write(project, "plugins/p/agents/helper.md", agent())
         assert "a" in names(project)
 
-    def test_why_an_agent_of_a_plugin_is_none_is_told(self, project):
+    def test_reports_unusable_plugin_agent(self, project):
         write(project, "plugins/p/.claude-plugin/plugin.json", {"name": "p"})
         write(project, "plugins/p/agents/helper.md", agent(body=""))
         with pytest.raises(ConfigurationError, match="no instructions"):
@@ -231,7 +231,7 @@ class TestCommands:
         assert arguments in render(f"{text} $ARGUMENTS", arguments)
         assert arguments in render("Text", arguments)
 
-    def test_other_arguments_are_another_question_to_the_cache(self, project):
+    def test_arguments_change_cache_key(self, project):
         project.file("commands/review.md", "Review it.")
         from asyncio import run
 
@@ -241,14 +241,14 @@ class TestCommands:
 
         assert run(cached()) == [False, False, True]
 
-    def test_each_goes_by_its_files_name_and_with_a_slash(self, project):
+    def test_command_is_found_with_and_without_slash(self, project):
         project.file("commands/front/component.md", "---\ndescription: Makes one\n---\nMake $1.")
         registry = project.registry
         assert names(project) == {"component": "commands/front/component.md"}
         for name in ("component", "/component", "front:component"):
             assert registry.get(name).description == "Makes one"
 
-    def test_one_behind_an_agent_is_told_its_name(self, project):
+    def test_shadowed_command_gets_other_name(self, project):
         project.agent("review.md", "review")
         project.file("commands/review.md", "Review $1.")
         assert set(names(project)) == {"review", "command:review"}
@@ -260,7 +260,7 @@ class TestCommands:
         assert set(names(project)) == {"test", "ui:test"}
         assert project.registry.get("api:test").name == "test"
 
-    def test_a_users_command_stands_behind_the_projects(self, project, clean_environment):
+    def test_project_command_shadows_user_command(self, project, clean_environment):
         Project(clean_environment).file("commands/review.md", "the user's")
         project.file("commands/review.md", "the project's")
         assert project.registry.get("review").definition == "the project's"
@@ -287,7 +287,7 @@ class TestCommands:
             ("a!`b`", []),
         ],
     )
-    def test_what_claude_code_would_put_in_is_found(self, text, found):
+    def test_finds_injections_of_claude_code(self, text, found):
         assert find_injections(text) == found
 
     def test_info_shows_kind_hint_and_source(self, project, monkeypatch, capsys):
@@ -304,7 +304,7 @@ class TestCommands:
 
 
 class TestSkills:
-    async def test_text_of_a_skill_stands_behind_the_instructions(self, project):
+    async def test_skill_text_follows_instructions(self, project):
         project.file("skills/pdf/SKILL.md", "---\nname: pdf\ndescription: d\n---\nRead PDFs so.\n")
         project.agent("a.md", "a", skills="pdf")
         (body,) = await sent(project, ("a", "x"))
@@ -340,13 +340,13 @@ class TestSkills:
             assert "the plugin's" in project.registry.get(name).skill_texts[0]
 
     @pytest.mark.parametrize("name", ["../../secret", "/etc", "..", ".", "a/b", "a\\b", "p:../x", "~"])
-    def test_a_name_that_leads_elsewhere_is_refused(self, project, name):
+    def test_refuses_skill_name_with_path(self, project, name):
         write(project, "secret/SKILL.md", "hunter2")
         project.agent("a.md", "a", skills=f"['{name}']")
         assert project.registry.get("a").skill_texts == ()
         assert any("no name of a skill" in reason for _, reason in reasons(project))
 
-    def test_a_missing_one_is_told_and_found_when_it_comes(self, project):
+    def test_missing_skill_is_reported_then_found(self, project):
         project.agent("a.md", "a", skills="pdf")
         registry = project.registry
         assert registry.get("a").skill_texts == ()

@@ -67,7 +67,7 @@ def test_a_batch_costs_half_of_it():
 
 
 @pytest.mark.skipif(not KNOWS_FAST_MODE, reason="an older price list")
-def test_an_option_that_changes_the_price_has_its_own_or_none():
+def test_option_price_is_own_or_none():
     known(OPUS)
     # Opus 5.5 in fast mode: 8 in, 40 out.
     assert cost(OPUS, Usage(1000, 100), {"speed": "fast"}) == pytest.approx(0.008 + 0.004)
@@ -81,7 +81,7 @@ def test_an_option_that_changes_the_price_has_its_own_or_none():
 
 
 @pytest.mark.parametrize("model", ["", "my-own-model", "gpt-4o"])
-def test_an_unknown_price_is_none_and_not_another_models(model):
+def test_unknown_price_is_none(model):
     assert cost(model, Usage(1000, 100)) is None
 
 
@@ -115,7 +115,7 @@ def test_it_is_what_the_list_itself_says(model, usage, share):
     assert cost(model, usage) == pytest.approx(pricing._by_list(model, usage, ()), rel=1e-12)
 
 
-def test_a_list_that_is_written_in_another_way_is_asked_each_time(monkeypatch):
+def test_unknown_list_format_is_asked_each_time(monkeypatch):
     known(SONNET)
     monkeypatch.setattr(pricing, "_RATES", ("tokens_of_tomorrow",))
     pricing._tiers.cache_clear()
@@ -125,7 +125,7 @@ def test_a_list_that_is_written_in_another_way_is_asked_each_time(monkeypatch):
         pricing._tiers.cache_clear()
 
 
-def test_a_list_that_adds_up_in_another_way_is_asked_each_time(monkeypatch):
+def test_unknown_list_sum_is_asked_each_time(monkeypatch):
     known(SONNET)
     monkeypatch.setattr(pricing, "_by_tier", lambda tiers, usage: 7.0)
     pricing._tiers.cache_clear()
@@ -141,7 +141,7 @@ class TestOwnPrices:
         "all": dict.fromkeys(["input", "output", "cache_write", "cache_write_1h", "cache_read"], 1.0),
     }
 
-    def test_they_come_first_and_their_cache_has_the_usual_prices(self):
+    def test_custom_prices_come_first(self):
         price = price_lookup(self.OWN, lambda *_: None)
         assert price("mine", Usage(1000, 100)) == pytest.approx(0.003 + 0.0015)
         # 1.25 of input for 5 minutes, 2 for an hour, 0.1 for a read.
@@ -153,7 +153,7 @@ class TestOwnPrices:
             0.0045
         )
 
-    def test_other_models_keep_the_lists_price_with_their_options(self):
+    def test_other_models_keep_list_price(self):
         price = price_lookup(self.OWN, cost)
         assert price("nobodys", Usage(1, 1)) is None
         known(SONNET)

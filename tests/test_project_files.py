@@ -158,7 +158,7 @@ class TestAnyTree:
 
     @given(tree=TREES)
     @hypothesis_settings(max_examples=40)
-    def test_a_walk_ends_and_finds_each_file_inside(self, tree):
+    def test_walk_ends_and_finds_every_file(self, tree):
         with tempfile.TemporaryDirectory() as base:
             root = build(Path(base).resolve(), tree)
             with ProjectFiles(root) as files:

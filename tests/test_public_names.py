@@ -77,7 +77,7 @@ def names_of_the_reference() -> Set[Tuple[str, str]]:
     return set(re.findall(r"^`from ([\w.]+) import (\w+)`$", page, re.M))
 
 
-def test_the_types_of_every_name_of_the_reference_are_checked() -> None:
+def test_typing_file_covers_reference() -> None:
     listed = {("claude_force", name) for name in claude_force.__all__}
     # Functions of a module that the file takes as a whole.
     faults = {(module, name) for module, name in names_of_the_reference() if module.endswith(".faults")}
@@ -85,7 +85,7 @@ def test_the_types_of_every_name_of_the_reference_are_checked() -> None:
     assert listed | (names_of_the_reference() - faults) <= names_of_typing_api()
 
 
-def test_an_unknown_name_is_an_attribute_error() -> None:
+def test_unknown_name_is_attribute_error() -> None:
     with pytest.raises(AttributeError, match="NoSuchName"):
         claude_force.NoSuchName  # noqa: B018
 
@@ -118,12 +118,12 @@ def error_classes() -> Dict[str, type]:
     }
 
 
-def test_the_drawing_has_every_error_and_no_other() -> None:
+def test_error_tree_lists_every_error() -> None:
     assert sorted(drawn_tree()) == sorted(error_classes())
 
 
 @pytest.mark.parametrize("name", sorted(error_classes()))
-def test_an_error_has_the_bases_that_are_drawn(name: str) -> None:
+def test_error_tree_shows_bases(name: str) -> None:
     parent, also = drawn_tree()[name]
     expected = [getattr(errors, parent)] if parent else [Exception]
     if also:

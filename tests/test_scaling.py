@@ -148,9 +148,7 @@ def spawn(pg_url):
 
 
 class TestMany:
-    def test_rows_go_to_a_worker_and_come_back_with_their_own_fields(
-        self, place, pg_url, worker, api, capsys
-    ):
+    def test_worker_answers_rows_with_their_fields(self, place, pg_url, worker, api, capsys):
         assert many(pg_url, write_tasks(place, 20), "-o", "out.jsonl", "--json") == 0
         fields = fields_of(capsys)
         assert (fields["succeeded"], fields["missing"], len(api.requests)) == (20, 0, 20)
@@ -161,9 +159,7 @@ class TestMany:
             (fields["run_id"], "w1")
         ]
 
-    def test_the_same_command_goes_on_and_no_resume_begins_another_run(
-        self, place, pg_url, worker, api, capsys
-    ):
+    def test_same_command_resumes_run(self, place, pg_url, worker, api, capsys):
         first, more = write_tasks(place, 8), ("-o", "out.jsonl", "--json", "--cache", "off")
         assert many(pg_url, first, *more, "--limit", 5) == 0
         runs = [fields_of(capsys)["run_id"]]
@@ -178,7 +174,7 @@ class TestMany:
         assert runs[0] == runs[1] and len(set(runs)) == 3
         assert len(api.requests) == 24
 
-    def test_failed_rows_are_taken_again_with_retry_failed(self, place, pg_url, tmp_path, start, capsys):
+    def test_retry_failed_repeats_failed_rows(self, place, pg_url, tmp_path, start, capsys):
         api = start(faults=[faults.status(400)] * 3)
         with worker_of(pg_url, tmp_path):
             tasks = write_tasks(place, 10)
@@ -189,9 +185,7 @@ class TestMany:
         assert len(api.requests) == 13
         assert sorted(one["index"] for one in results()) == list(range(10))
 
-    def test_a_driver_that_was_killed_goes_on_and_nothing_is_asked_twice(
-        self, place, pg_url, tmp_path, start, spawn
-    ):
+    def test_killed_driver_resumes_without_repeats(self, place, pg_url, tmp_path, start, spawn):
         api = start(time_to_first_token=0.3)
         tasks = write_tasks(place, 60)
         with worker_of(pg_url, tmp_path):
@@ -203,7 +197,7 @@ class TestMany:
         assert len(api.requests) == 60
         assert sorted(one["index"] for one in results()) == list(range(60))
 
-    def test_ctrl_c_takes_back_what_no_worker_has_begun(self, place, pg_url, tmp_path, start, capsys, spawn):
+    def test_ctrl_c_withdraws_queued_calls(self, place, pg_url, tmp_path, start, capsys, spawn):
         api = start(time_to_first_token=0.3)
         tasks = write_tasks(place, 30)
         command = ("run", "many", tasks, "-o", "out.jsonl", "--durable", "--cache", "off", "--grace", 20)
@@ -219,9 +213,7 @@ class TestMany:
             assert many(pg_url, tasks, "-o", "out.jsonl", "--cache", "off") == 0
         assert len(api.requests) == 30
 
-    def test_without_a_worker_it_says_so_at_once_and_goes_on_when_there_is_one(
-        self, place, pg_url, tmp_path, api, spawn
-    ):
+    def test_waits_for_worker_and_says_so(self, place, pg_url, tmp_path, api, spawn):
         driver = spawn("run", "many", write_tasks(place, 3), "-o", "out.jsonl", "--durable")
         # Read to its end by communicate(); here up to the line that matters.
         assert any("no worker is alive; the calls wait for one: start" in line for line in driver.stderr)
@@ -230,7 +222,7 @@ class TestMany:
         assert driver.returncode == 0, error
         assert len(results()) == 3
 
-    def test_the_environment_alone_hands_nothing_over(self, place, api, monkeypatch):
+    def test_environment_alone_enqueues_nothing(self, place, api, monkeypatch):
         monkeypatch.setenv("CLAUDE_FORCE_DATABASE_URL", "postgresql://nobody:secret-1@127.0.0.1:1/none")
         assert main(["run", "many", write_tasks(place, 2), "-o", "out.jsonl"]) == 0
 
@@ -244,17 +236,17 @@ class TestMany:
             (["--durable", "--database", "sqlite:///a.db"], "not allowed with"),
         ],
     )
-    def test_a_database_that_can_not_be_used_is_wrong_input(self, place, api, capsys, given, said):
+    def test_unusable_database_exits_2(self, place, api, capsys, given, said):
         assert main(["run", "many", write_tasks(place, 2), "-o", "out.jsonl", *given]) == 2
         error = capsys.readouterr().err
         assert said in error and "secret-1" not in error
         assert not api.requests
 
-    def test_options_that_workers_have_themselves_are_wrong_input(self, place, pg_url, api, capsys):
+    def test_worker_only_options_exit_2(self, place, pg_url, api, capsys):
         assert many(pg_url, write_tasks(place, 2), "-o", "out.jsonl", "--max-concurrent", 5) == 2
         assert "--max-concurrent has no effect with a database" in capsys.readouterr().err
 
-    def test_what_a_bulk_run_can_not_be_resumed_with_is_told(self, place, api, capsys, monkeypatch):
+    def test_refuses_wrong_resume_options(self, place, api, capsys, monkeypatch):
         url, there = f"sqlite:///{place.parent}/runs.db", place / "there"
         there.mkdir()
         monkeypatch.chdir(there)
@@ -270,7 +262,7 @@ class TestMany:
         assert f"folder {there} can't be used" in capsys.readouterr().err
         assert len(api.requests) == asked
 
-    def test_a_bulk_run_goes_on_by_the_configuration_that_it_had(self, place, start, capsys, monkeypatch):
+    def test_resume_keeps_configuration(self, place, start, capsys, monkeypatch):
         url, config = f"sqlite:///{place}/runs.db", place / ".claude" / "other.json"
         agents = {"other": {"file": "python.md"}}
         config.write_text(json.dumps({"agents": agents}))
@@ -284,11 +276,11 @@ class TestMany:
         assert main(["runs", "resume", run_id, "--database", url]) == 0
         assert (fields_of(capsys)["succeeded"], len(api.requests)) == (1, 2)
 
-    def test_on_sqlite_there_are_no_workers_to_list(self, place, capsys):
+    def test_sqlite_lists_no_workers(self, place, capsys):
         assert main(["runs", "workers", "--database", f"sqlite:///{place}/runs.db"]) == 2
         assert "With SQLite there are no workers" in capsys.readouterr().err
 
-    def test_on_sqlite_the_command_makes_the_calls_itself(self, place, api):
+    def test_sqlite_runs_calls_in_process(self, place, api):
         url = f"sqlite:///{place}/runs.db"
         assert many(url, write_tasks(place, 5), "-o", "out.jsonl", "--max-concurrent", 2) == 0
         assert len(api.requests) == 5
@@ -301,7 +293,7 @@ class TestMany:
 
 
 class TestWorkflow:
-    def test_a_graph_of_thirty_steps_runs_over_a_worker(self, place, pg_url, worker, api, capsys):
+    def test_worker_runs_graph_of_30_steps(self, place, pg_url, worker, api, capsys):
         assert main(["run", "workflow", "thirty", "--task", "Go", "--json", "--database", pg_url]) == 0
         fields = fields_of(capsys)
         assert [len(fields["steps"]), len(api.requests)] == [30, 30]
@@ -312,9 +304,7 @@ class TestWorkflow:
             f"{fields['run_id']}:s{number}:0" for number in range(30)
         }
 
-    def test_a_run_whose_driver_was_killed_is_collected_by_resume(
-        self, place, pg_url, tmp_path, start, capsys, spawn
-    ):
+    def test_resume_collects_run_of_killed_driver(self, place, pg_url, tmp_path, start, capsys, spawn):
         api = start(time_to_first_token=0.3)
         more = ("--cache", "off", "--json")
         with worker_of(pg_url, tmp_path):
@@ -329,7 +319,7 @@ class TestWorkflow:
         assert fields_of(capsys)["success"]
         assert len(api.requests) == 30
 
-    def test_ctrl_c_ends_its_calls_and_resume_goes_on(self, place, pg_url, tmp_path, start, capsys, spawn):
+    def test_ctrl_c_then_resume_continues(self, place, pg_url, tmp_path, start, capsys, spawn):
         api = start(time_to_first_token=0.3)
         more = ("--cache", "off", "--json")
         with worker_of(pg_url, tmp_path):
@@ -346,7 +336,7 @@ class TestWorkflow:
         assert fields_of(capsys)["success"]
         assert 30 <= len(api.requests) <= 30 + shown["cancelled"]
 
-    def test_a_call_that_is_retried_is_one_of_its_own(self, place, pg_url, tmp_path, start, capsys):
+    def test_retried_call_gets_new_id(self, place, pg_url, tmp_path, start, capsys):
         api = start(faults=[faults.status(500)] * 3)
         with worker_of(pg_url, tmp_path):
             assert main(["run", "workflow", "again", "--task", "Go", "--json", "--database", pg_url]) == 0
@@ -355,7 +345,7 @@ class TestWorkflow:
 
 
 class TestRuns:
-    def test_lists_both_kinds_and_shows_what_failed(self, place, pg_url, tmp_path, start, capsys):
+    def test_lists_both_kinds_with_failures(self, place, pg_url, tmp_path, start, capsys):
         start(faults=[faults.status(400)])
         with worker_of(pg_url, tmp_path):
             assert many(pg_url, write_tasks(place, 4), "-o", "out.jsonl", "--json") == 3
@@ -389,7 +379,7 @@ class TestRuns:
         assert len(api.requests) < 10
         assert all(one["success"] for one in results())
 
-    def test_a_bulk_run_is_resumed_from_any_folder(self, place, pg_url, tmp_path, start, capsys, monkeypatch):
+    def test_resumes_bulk_run_from_any_folder(self, place, pg_url, tmp_path, start, capsys, monkeypatch):
         api = start(faults=[faults.status(401)])
         command = ("run", "many", "tasks.jsonl", "-o", "out.jsonl", "--json", "--durable")
         monkeypatch.setenv("CLAUDE_FORCE_DATABASE_URL", pg_url)
@@ -410,9 +400,7 @@ class TestRuns:
         assert "postgresql" not in note.read_text()
         assert note.stat().st_mode & 0o077 == 0
 
-    def test_a_run_of_another_machine_can_be_shown_and_not_resumed(
-        self, place, pg_url, worker, capsys, monkeypatch, tmp_path_factory
-    ):
+    def test_shows_run_of_other_machine(self, place, pg_url, worker, capsys, monkeypatch, tmp_path_factory):
         assert many(pg_url, write_tasks(place, 2), "-o", "out.jsonl", "--json") == 0
         run_id = fields_of(capsys)["run_id"]
         monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("elsewhere")))
@@ -422,13 +410,11 @@ class TestRuns:
         assert "its input is kept where it was begun" in capsys.readouterr().err
 
     @pytest.mark.parametrize("what", ["show", "cancel", "resume"])
-    def test_a_run_that_is_not_there_is_wrong_input(self, place, pg_url, capsys, what):
+    def test_unknown_run_exits_2(self, place, pg_url, capsys, what):
         assert main(["runs", what, "nobody-1", "--database", pg_url]) == 2
         assert "nobody-1" in capsys.readouterr().err
 
-    def test_workers_are_listed_and_exit_code_1_says_that_none_is_alive(
-        self, place, pg_url, tmp_path, api, capsys
-    ):
+    def test_workers_exits_1_without_live_worker(self, place, pg_url, tmp_path, api, capsys):
         assert main(["runs", "workers", "--database", pg_url]) == 1
         assert "there are no workers" in capsys.readouterr().err
         with worker_of(pg_url, tmp_path, "--concurrency", "3"):
@@ -438,9 +424,7 @@ class TestRuns:
         (found,) = fields_of(capsys)
         assert (found["name"], found["concurrency"], found["alive"]) == ("w1", 3, True)
 
-    def test_runs_that_have_ended_are_removed_after_a_time_and_open_ones_are_not(
-        self, place, pg_url, worker, api, capsys, spawn
-    ):
+    def test_prune_removes_ended_runs_only(self, place, pg_url, worker, api, capsys, spawn):
         assert many(pg_url, write_tasks(place, 2), "-o", "out.jsonl", "--json") == 0
         ended = fields_of(capsys)["run_id"]
         worker.kill()
@@ -464,12 +448,12 @@ class TestRuns:
         assert main(["runs", "prune", "--days", "-1", "--database", pg_url]) == 2
 
     @pytest.mark.parametrize("what", ["cancel", "workers"])
-    def test_what_is_of_no_use_without_a_database_asks_for_one(self, place, capsys, what):
+    def test_durable_options_need_database(self, place, capsys, what):
         assert main(["runs", what, *(["some-run"] if what == "cancel" else [])]) == 2
         assert "Name the database" in capsys.readouterr().err
 
 
-def test_that_no_worker_is_alive_is_said_at_once_and_then_each_minute():
+def test_reports_missing_workers_each_minute():
     clock = iter((0.0, 2.0, 59.0, 61.0, 100.0, 122.0))
     notes = WorkerNotices(lambda: next(clock))
     said = [notes.next([]) for _ in range(6)]
@@ -480,7 +464,7 @@ def test_that_no_worker_is_alive_is_said_at_once_and_then_each_minute():
     assert notes.next(None) is None
 
 
-def test_a_database_that_went_away_is_told_as_such_and_without_its_password(postgres, pg_url):
+def test_lost_database_error_hides_password(postgres, pg_url):
     runs = Runs(pg_url)
     assert runs.workers() == []
     postgres.drop(pg_url)

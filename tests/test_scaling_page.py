@@ -63,9 +63,7 @@ class TestRoles:
         for role in (OWNER, USER):
             postgres.sql("postgres", f"DROP ROLE {role}")
 
-    def test_the_role_of_those_who_run_things_is_enough_for_all_of_it(
-        self, urls, workplace, messages_server, tmp_path, capsys
-    ):
+    def test_runner_role_is_sufficient(self, urls, workplace, messages_server, tmp_path, capsys):
         _, user = urls
         tasks = [json.dumps({"agent": "python-expert", "task": f"Task {number}"}) for number in range(10)]
         (workplace / "tasks.jsonl").write_text("\n".join(tasks))
@@ -84,7 +82,7 @@ class TestRoles:
             first.kill()
         assert "denied" not in first.text() and "must be owner" not in first.text()
 
-    def test_that_role_can_change_no_table_and_make_none(self, urls):
+    def test_runner_role_cannot_change_schema(self, urls):
         for statement in (
             "DROP TABLE claude_force.cf_calls",
             "ALTER TABLE claude_force.cf_calls ADD COLUMN more text",
@@ -107,7 +105,7 @@ class TestService:
         parser.read_string(text)
         return parser
 
-    def test_the_command_of_the_unit_is_one_that_the_parser_takes(self, unit):
+    def test_unit_command_parses(self, unit):
         program, *words = shlex.split(unit["Service"]["ExecStart"])
         assert program.endswith("/claude-force")
         args = parse(words)
@@ -124,14 +122,14 @@ class TestService:
         told = [line for line in (done.stdout + done.stderr).splitlines() if path.name in line]
         assert not told
 
-    def test_the_words_of_the_container_are_some_that_the_parser_takes(self):
+    def test_container_command_parses(self):
         (text,) = shown("dockerfile")
         found = dict(line.split(" ", 1) for line in text.splitlines())
         assert list(found) == ["FROM", "COPY", "RUN", "USER", "STOPSIGNAL", "ENTRYPOINT", "CMD"]
         program, *words = json.loads(found["ENTRYPOINT"]) + json.loads(found["CMD"])
         assert (program, parse(words).verb) == ("claude-force", "worker")
 
-    def test_the_manifest_is_whole_and_its_words_are_some_that_the_parser_takes(self):
+    def test_manifest_command_parses(self):
         (text,) = shown("yaml")
         found = {one["kind"]: one for one in yaml.safe_load_all(text)}
         assert set(found) == {"StatefulSet", "Service", "Secret"}

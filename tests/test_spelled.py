@@ -39,12 +39,12 @@ from claude_force.formatting import (
         (-1234.5, "-$1,234.50"),
     ],
 )
-def test_money_has_the_digits_that_matter_and_its_sign_before_the_dollar(usd, spelled):
+def test_usd_has_significant_digits(usd, spelled):
     assert format_usd(usd) == spelled
 
 
 @given(st.floats(1e-9, 1e9))
-def test_money_that_is_not_nothing_does_not_read_as_nothing(usd):
+def test_small_usd_is_not_zero(usd):
     assert re.search("[1-9]", format_usd(usd))
 
 
@@ -65,7 +65,7 @@ def test_money_that_is_not_nothing_does_not_read_as_nothing(usd):
         (90_000.0, "1 d 1 h"),
     ],
 )
-def test_a_measured_time_has_about_three_digits(seconds, spelled):
+def test_measured_time_has_three_digits(seconds, spelled):
     assert format_duration(seconds) == spelled
 
 
@@ -80,17 +80,17 @@ def test_a_measured_time_has_about_three_digits(seconds, spelled):
         (10_000 * 86_400, "10000 d 0 h"),
     ],
 )
-def test_a_guessed_time_has_whole_seconds_and_two_units_at_most(seconds, spelled):
+def test_estimated_time_has_two_units(seconds, spelled):
     assert format_duration_coarse(seconds) == spelled
 
 
 @given(st.floats(60, 1e9))
-def test_a_long_time_is_spelled_the_same_whether_measured_or_guessed(seconds):
+def test_long_times_are_formatted_alike(seconds):
     assert format_duration(seconds) == format_duration_coarse(seconds)
 
 
 @given(st.floats(0, 1e12))
-def test_no_time_is_spelled_with_60_seconds_60_minutes_or_24_hours(seconds):
+def test_no_time_has_60_seconds(seconds):
     assert not re.search(r"\b(60|59\.95) s|\b60 min|\b24 h|\b1000 ms", format_duration(seconds))
 
 
@@ -98,7 +98,7 @@ def test_no_time_is_spelled_with_60_seconds_60_minutes_or_24_hours(seconds):
     "share, spelled",
     [(0.0, "0.0 %"), (0.0001, "<0.1 %"), (0.001, "0.1 %"), (0.5, "50.0 %"), (1.0, "100.0 %")],
 )
-def test_a_share_that_is_not_nothing_does_not_read_as_nothing(share, spelled):
+def test_small_percentage_is_not_zero(share, spelled):
     assert format_percent(share) == spelled
 
 
