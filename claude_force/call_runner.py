@@ -23,7 +23,7 @@ from .limits.budget import Budget
 from .limits.call_context import DEFAULT_CONTEXT, CallContext, CallListener, Session
 from .limits.prices import Prices, price_lookup
 from .limits.run_gate import RunGate
-from .options import Options, check_call_options
+from .options import Options, check_call_options, priced_options
 from .performance_tracker import PerformanceTracker
 from .types import AgentResult, Call, CallCompleted, Clock, Reply, fast_replace
 
@@ -99,6 +99,7 @@ class CallRunner:
         """
         # Callers of claude-force 1.x give it; agents have no memory.
         options.pop("use_memory", None)
+        options = priced_options(options)
         check_call_options(options)
         return prepare_call(self.registry, agent_name, task, is_composed=is_composed, **options)
 

@@ -7,7 +7,19 @@ import sys
 from dataclasses import dataclass, field, fields, replace
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Literal, Mapping, Optional, Sequence, Type, TypeVar, Union
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Callable,
+    Dict,
+    Literal,
+    Mapping,
+    Optional,
+    Sequence,
+    Type,
+    TypeVar,
+    Union,
+)
 
 from . import settings
 from .errors import InvalidOptionError
@@ -199,6 +211,37 @@ def check_call_options(options: Mapping[str, Any]) -> None:
         reason = _why_no_json(options[name])
         if reason is not None:
             raise InvalidOptionError(f"Option {name!r} can't be written as JSON: {reason}.")
+
+
+# Fields that decide what a call costs.
+_PRICED_FIELDS = frozenset({"thinking", "tools", "service_tier", "speed", "inference_geo"})
+_PRICED = frozenset({"model", "max_tokens", *_PRICED_FIELDS})
+
+
+def priced_options(options: Dict[str, Any]) -> Dict[str, Any]:
+    """Returns the options with those that decide the cost where budgets and prices look: outside
+    `extra_body`, and as plain data. Raises InvalidOptionError for one without a JSON form."""
+    body = options.get("extra_body")
+    if isinstance(body, Mapping) and not _PRICED.isdisjoint(body):
+        priced = {name: body[name] for name in _PRICED.intersection(body)}
+        rest = {name: value for name, value in body.items() if name not in _PRICED}
+        options = {**options, **priced, "extra_body": rest}
+    if _PRICED_FIELDS.isdisjoint(options):
+        return options
+    return {**options, **{name: _plain(options[name]) for name in _PRICED_FIELDS.intersection(options)}}
+
+
+def _plain(value: Any) -> Any:
+    try:
+        json.dumps(value)
+    except TypeError:
+        from .transport.request import to_json
+
+        return json.loads(to_json({"": value}))[""]
+    except ValueError:
+        # `check_call_options` says why.
+        pass
+    return value
 
 
 def _why_no_json(value: Any) -> Optional[str]:
