@@ -290,12 +290,15 @@ def proxies() -> Tuple[str, ...]:
 
 
 def proxy(scheme: str, host: str) -> Optional[str]:
-    """The address of the proxy that the environment names for requests of this kind to this host."""
+    """The address of the proxy for requests of this kind to this host, as Python and the SDK find it."""
     from urllib import request
 
-    named = request.getproxies_environment()
+    # The system's own settings on macOS and Windows, if the environment names no proxy.
+    named = request.getproxies()
     found = named.get(scheme) or named.get("all")
-    if not found or request.proxy_bypass_environment(host, named):  # type: ignore[attr-defined]
+    # NO_PROXY has addresses of IPv6 with brackets or without.
+    bare = host.partition("]")[0].lstrip("[")
+    if not found or any(request.proxy_bypass(one) for one in (host, bare)):
         return None
     return found if "://" in found else f"http://{found}"
 

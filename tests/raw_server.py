@@ -34,7 +34,7 @@ class Paths(List[str]):
 @asynccontextmanager
 async def sequence(*answers):
     """A server that gives these answers in turn, None closes the connection; yields its address and the paths
-    that were asked for."""
+    that were asked for. An answer may be a function of the address."""
     paths, left = Paths(), list(answers)
 
     async def serve(reader, writer):
@@ -48,7 +48,7 @@ async def sequence(*answers):
                 answer = left.pop(0)
                 if answer is None:
                     return
-                writer.write(answer)
+                writer.write(answer(url) if callable(answer) else answer)
         except asyncio.IncompleteReadError:
             return
         finally:
@@ -56,7 +56,8 @@ async def sequence(*answers):
             writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", paths
+        yield url, paths
     finally:
         server.close()

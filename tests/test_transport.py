@@ -5,6 +5,7 @@ import asyncio
 import base64
 import gc
 import gzip
+import json
 import os
 import re
 import resource
@@ -17,17 +18,20 @@ from urllib.parse import unquote_plus
 
 import pytest
 from fleet import MODEL, ended, fleet, write_project
-from raw_server import PLAIN, http, sequence
+from raw_server import ANSWER, PLAIN, http, sequence
 
 from claude_force import AsyncAgentOrchestrator, settings, transport
 from claude_force.errors import (
     AuthenticationError,
     BadReplyError,
+    BudgetExceededError,
+    ConfigurationError,
     ConnectionFailedError,
     InvalidOptionError,
     MissingCredentialsError,
     OverloadedError,
     SilenceError,
+    UnknownPriceError,
 )
 from claude_force.testing import MessagesServer, faults
 from claude_force.transport.http import HttpSender
@@ -123,12 +127,53 @@ class TestRequest:
                 await orchestrator.execute_agent("python-expert", "a", stop_sequence=["x"])
         assert server.requests == []
 
-    @pytest.mark.parametrize("options", [{"timeout": "soon"}, {"extra_headers": "x: y"}, {"extra_body": [1]}])
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"extra_headers": "x: y"},
+            {"extra_body": [1]},
+            *({"timeout": seconds} for seconds in ("soon", 0, -1, float("nan"), float("inf"), 10**400)),
+        ],
+    )
     async def test_refuses_wrong_extras(self, project, options):
         async with fleet(project) as (orchestrator, server):
             with pytest.raises(InvalidOptionError, match=f"Option '{next(iter(options))}' is not a"):
                 await orchestrator.execute_agent("python-expert", "a", **options)
         assert server.requests == []
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            *(("extra_headers", {"x": value}) for value in ("a\nb: c", "a\x00", None, b"y")),
+            *(("extra_headers", {name: "1"}) for name in ("x y", "", "a:b", "x\r\ny", 5)),
+            *(("extra_headers", {name: "5"}) for name in ("Content-Length", "transfer-encoding", "Expect")),
+            *(("betas", value) for value in (["a\nb"], [None], 5)),
+            *(("workspace_id", value) for value in ("a\nb", ["a", "b"])),
+        ],
+    )
+    async def test_refuses_wrong_headers(self, project, name, value):
+        async with fleet(project) as (orchestrator, server):
+            with pytest.raises(InvalidOptionError, match=f"Option '{name}' can't be sent"):
+                await orchestrator.execute_agent("python-expert", "a", **{name: value})
+        assert server.requests == []
+
+    @pytest.mark.parametrize(
+        "line", ["x y: 1", ": v", "x: a\x01b", "Content-Length: 5", "expect: 100-continue"]
+    )
+    async def test_refuses_wrong_custom_headers(self, project, route, line, monkeypatch):
+        monkeypatch.setenv("ANTHROPIC_CUSTOM_HEADERS", line)
+        async with fleet(project, **route) as (orchestrator, server):
+            with pytest.raises(ConfigurationError, match="ANTHROPIC_CUSTOM_HEADERS can't be sent"):
+                await orchestrator.execute_agent("python-expert", "a")
+        assert server.requests == []
+
+    async def test_hides_extra_headers(self, project, route):
+        said = b'{"error": {"type": "invalid_request_error", "message": "you sent hunter2hunter2"}}'
+        async with sequence(http(said, "400 Bad Request")) as (url, _):
+            async with AsyncAgentOrchestrator(project, base_url=url, **route) as orchestrator:
+                headers = {"X-Tenant": "Basic hunter2hunter2"}
+                result = await orchestrator.execute_agent("python-expert", "a", extra_headers=headers)
+        assert "you sent ***" in str(result.error)
 
     async def test_timeout_bounds_each_read(self, project, route):
         plan = [faults.silence_before_first_byte()]
@@ -154,6 +199,54 @@ class TestRequest:
             with pytest.raises(InvalidOptionError, match="no JSON form"):
                 await orchestrator.execute_agent("python-expert", "a", cache="off", metadata={"on": object()})
         assert [one.body["metadata"] for one in server.requests] == [{"on": "2026-01-02"}]
+
+
+class TestCostOfExtras:
+    """Budgets hold whatever way a field gets into the body."""
+
+    PRICES = {name: {"input": 3.0, "output": 15.0} for name in (MODEL, "cheap")}
+    PRICES["dear"] = {"input": 300.0, "output": 1500.0}
+
+    @pytest.mark.parametrize("body", [{"max_tokens": 900_000}, {"model": "dear"}])
+    async def test_reserves_what_is_sent(self, project, body):
+        options = {"model": "cheap", "max_tokens": 1000}
+        async with fleet(project, budget_usd=1.0, prices=self.PRICES) as (orchestrator, server):
+            assert (await orchestrator.execute_agent("python-expert", "a", **options)).success
+            result = await orchestrator.execute_agent("python-expert", "b", extra_body=body, **options)
+        assert type(result.error) is BudgetExceededError
+        assert len(server.requests) == 1
+
+    async def test_sends_what_is_reserved(self, project):
+        async with fleet(project) as (orchestrator, server):
+            body = {"max_tokens": 77, "model": "claude-haiku-4-5", "speed": "fast", "new": 1}
+            result = await orchestrator.execute_agent("python-expert", "a", max_tokens=5, extra_body=body)
+        assert result.success
+        assert {name: server.requests[0].body[name] for name in body} == body
+
+    @pytest.mark.parametrize("as_model", [False, True])
+    async def test_counts_searches(self, project, as_model):
+        tool = {"type": "web_search_20250305", "name": "web_search"}
+        options = {"tools": [Dumped(tool)]} if as_model else {"extra_body": {"tools": [tool]}}
+        async with fleet(project, budget_usd=1.0, prices=self.PRICES) as (orchestrator, server):
+            with pytest.raises(UnknownPriceError, match="max_uses"):
+                await orchestrator.execute_agent("python-expert", "a", **options)
+        assert server.requests == []
+
+    async def test_refuses_senseless_limits(self, project):
+        async with fleet(project) as (orchestrator, server):
+            with pytest.raises(InvalidOptionError, match="max_tokens"):
+                await orchestrator.execute_agent("python-expert", "a", extra_body={"max_tokens": -5})
+        assert server.requests == []
+
+
+class Dumped:
+    """As a pydantic model."""
+
+    def __init__(self, fields):
+        self.fields = fields
+
+    def model_dump(self, **_):
+        return self.fields
 
 
 class TestBothSenders:
@@ -314,6 +407,19 @@ class TestAnswer:
         assert not results[3].success
         assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 < 100
 
+    @pytest.mark.parametrize("extra", [1, 5, 42, 46])
+    async def test_last_compressed_bytes_are_read(self, project, extra):
+        # They repeat earlier ones, so that they and the end are in one byte, which has been read by then.
+        content = {"content": ANSWER["content"]}
+        others = {name: value for name, value in ANSWER.items() if name != "content"}
+        body = json.dumps({"pad": "", **others, "before": content, **content})
+        body = body.replace('""', '"' + "x" * (2**16 + extra - len(body)) + '"', 1)
+        packer = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zlib.Z_FIXED)
+        packed = packer.compress(body.encode()) + packer.flush()
+        async with sequence(http(packed, content_encoding="deflate")) as (url, _):
+            (result,) = await ask(project, url)
+        assert result.output == "As it is."
+
     @pytest.mark.parametrize("encoding", ["gzip, gzip", "br"])
     async def test_unknown_compression_is_a_bad_reply(self, project, route, encoding):
         packed = http(gzip.compress(gzip.compress(PLAIN)), content_encoding=encoding)
@@ -369,6 +475,16 @@ class TestRedirect:
             assert [one.output for one in await ask(project, url, "ab", **route)] == ["As it is."] * 2
         assert paths[-1] == "/elsewhere"
 
+    async def test_password_in_it_is_not_used(self, project, route):
+        def answer(url):
+            return http(
+                b"", "307 Temporary Redirect", location=f"{url.replace('//', '//me:pass@')}/elsewhere"
+            )
+
+        async with sequence(answer, http(PLAIN)) as (url, paths):
+            (result,) = await ask(project, url, **route)
+        assert (result.output, paths[-1]) == ("As it is.", "/elsewhere")
+
     async def test_to_another_server_is_not_followed(self, project, route):
         async with sequence() as (elsewhere, others):
             moved = http(b"", "307 Temporary Redirect", location=f"{elsewhere}/v1/messages")
@@ -394,6 +510,30 @@ class TestRedirect:
         async with sequence(http(b"", "307 Temporary Redirect", location=location)) as (url, _):
             (result,) = await ask(project, url, **route)
         assert type(result.error) is BadReplyError
+
+
+async def test_unasked_answer_is_dropped(project, route):
+    unasked = http(PLAIN.replace(b"As it is.", b"Unasked."))
+    connections = []
+
+    async def serve(reader, writer):
+        connections.append(writer)
+        while await reader.readuntil(b"\r\n\r\n"):
+            writer.write(http(PLAIN))
+            await asyncio.sleep(0.05)
+            writer.write(unasked)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    given = {"stream": False, "max_retries": 1, "enable_cache": False, **route}
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with AsyncAgentOrchestrator(project, base_url=url, **given) as orchestrator:
+        outputs = []
+        for task in "abc":
+            outputs.append((await orchestrator.execute_agent("python-expert", task)).output)
+            await asyncio.sleep(0.2)
+    server.close()
+    assert outputs == ["As it is."] * 3
+    assert len(connections) == 3
 
 
 class TestLostConnection:
@@ -491,8 +631,23 @@ class TestProxy:
         assert result.error.never_connected
         assert paths == []
 
-    async def test_of_another_kind_is_refused(self, project, route, monkeypatch):
-        monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
+    @pytest.mark.parametrize("bypass", ["::1", "[::1]", "[::1]:8"])
+    def test_is_left_out_for_ipv6(self, monkeypatch, bypass):
+        monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+        assert settings.proxy("https", "[::1]:8") == "http://127.0.0.1:1"
+        monkeypatch.setenv("NO_PROXY", bypass)
+        assert settings.proxy("https", "[::1]:8") is None
+
+    def test_of_the_system_is_used(self, monkeypatch):
+        # As urllib finds it on macOS and Windows.
+        monkeypatch.setattr("urllib.request.getproxies", lambda: {"https": "http://system:8"})
+        assert settings.proxy("https", "api.anthropic.com") == "http://system:8"
+
+    @pytest.mark.parametrize(
+        "proxy", ["socks5://127.0.0.1:1", "http://me:p4ssw0rd@127.0.0.1:x", "http://h:99999"]
+    )
+    async def test_of_another_kind_is_refused(self, project, route, monkeypatch, proxy):
+        monkeypatch.setenv("ALL_PROXY", proxy)
         with pytest.raises(InvalidOptionError, match="HTTPS_PROXY"):
             await ask(project, "http://127.0.0.1:9", **route)
 

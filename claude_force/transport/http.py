@@ -17,7 +17,7 @@ from .. import __version__, settings
 from ..errors import AuthenticationError, MissingCredentialsError
 from .network import check_scheme, proxy_for, shown_address, tls_context
 from .protocol import NotSentError, Response
-from .redaction import secrets_of
+from .redaction import header_secrets, secrets_of
 from .request import VERSION_HEADER, Request, is_plain, to_json, to_query, to_request
 from .services import API
 
@@ -83,7 +83,9 @@ class HttpSender:
             raise MissingCredentialsError("No credentials were found")
         if request.query:
             url = url.with_query(to_query(request.query))
-        return self._pool.request("POST", url, to_json(request.body), headers, _timeout(request))
+        sending = self._pool.request("POST", url, to_json(request.body), headers, _timeout(request))
+        secrets = header_secrets(fields.get("extra_headers") or {})
+        return _with_secrets(sending, secrets) if secrets else sending
 
     def check(self) -> None:
         """Raises AuthenticationError for a key that no header can hold."""
@@ -138,27 +140,28 @@ class ConnectionPool:
 
         Raises NotSentError if aiohttp refuses it before connecting, else CONNECTION_ERRORS.
         """
-        session = self._session or self._open()
         for left in range(_MOST_REDIRECTS, -1, -1):
-            data: Any = body if len(body) < _LARGE_BODY else io.BytesIO(body)
-            try:
-                answer = await session.request(
-                    method,
-                    url,
-                    data=data,
-                    headers=headers,
-                    timeout=timeout,
-                    proxy=self._proxy(url),
-                    allow_redirects=False,
-                )
-            except ValueError as error:
-                raise NotSentError(str(error)) from error
+            answer = await self._send(method, url, body, headers=headers, timeout=timeout)
             target = _redirection(answer, url) if left else None
             if target is None:
                 break
             answer.release()
             url = target
         return HttpResponse(answer)
+
+    async def _send(self, method: str, url: URL, body: bytes, **given: Any) -> aiohttp.ClientResponse:
+        session = self._session or self._open()
+        while True:
+            data: Any = body if len(body) < _LARGE_BODY else io.BytesIO(body)
+            try:
+                return await session.request(
+                    method, url, data=data, proxy=self._proxy(url), allow_redirects=False, **given
+                )
+            except _SpoiledError:
+                # That connection is closed now; the next one is another.
+                continue
+            except ValueError as error:
+                raise NotSentError(str(error)) from error
 
     def _open(self) -> aiohttp.ClientSession:
         if self._closed:
@@ -176,6 +179,7 @@ class ConnectionPool:
             connector=connector,
             headers=self._headers,
             cookie_jar=aiohttp.DummyCookieJar(),
+            request_class=_CheckedRequest,
             auto_decompress=False,
             timeout=_NO_TIMEOUT,
             **sizes,
@@ -194,6 +198,19 @@ class ConnectionPool:
         self._closed = True
         if self._session is not None:
             await self._session.close()
+
+
+class _SpoiledError(aiohttp.ClientConnectionError):
+    """Bytes that nobody asked for arrived on an idle connection."""
+
+
+class _CheckedRequest(aiohttp.ClientRequest):
+    """A request that is not sent over a spoiled connection: those bytes would be taken for its answer."""
+
+    async def send(self, conn: Any) -> aiohttp.ClientResponse:
+        if conn.protocol.should_close:
+            raise _SpoiledError
+        return await super().send(conn)
 
 
 class HttpResponse:
@@ -260,7 +277,9 @@ async def _unpacked(pieces: AsyncIterator[bytes], encoding: str) -> AsyncIterato
             # Some servers omit zlib's header.
             is_raw = encoding == "deflate" and packed[0] & 15 != zlib.DEFLATED
             decoder = zlib.decompressobj(-zlib.MAX_WBITS if is_raw else 32 + zlib.MAX_WBITS)
-        while packed and not decoder.eof:
+        piece = bytes(_PIECE)
+        # All input may be consumed while output is still pending.
+        while (packed or len(piece) == _PIECE) and not decoder.eof:
             try:
                 piece = decoder.decompress(packed, _PIECE)
             except zlib.error as error:
@@ -268,6 +287,12 @@ async def _unpacked(pieces: AsyncIterator[bytes], encoding: str) -> AsyncIterato
             packed = decoder.unconsumed_tail
             if piece:
                 yield piece
+
+
+async def _with_secrets(sending: Awaitable[HttpResponse], secrets: Sequence[str]) -> HttpResponse:
+    response = await sending
+    response.secrets = tuple(secrets)
+    return response
 
 
 def was_never_connected(error: BaseException) -> bool:
@@ -315,8 +340,6 @@ def _timeout(request: Request) -> aiohttp.ClientTimeout:
 
 def _url(base_url: str, path: str) -> URL:
     parts = urlsplit(shown_address(base_url))
-    if parts.port == 0:
-        raise ValueError(base_url)
     return URL(parts._replace(path=parts.path.rstrip("/") + path, query="", fragment="").geturl())
 
 
@@ -324,7 +347,8 @@ def _redirection(answer: aiohttp.ClientResponse, url: URL) -> Optional[URL]:
     if answer.status not in (307, 308) or "Location" not in answer.headers:
         return None
     try:
-        target = url.join(URL(answer.headers["Location"]))
+        # A name and password in it would replace the credentials.
+        target = url.join(URL(answer.headers["Location"])).with_user(None)
         return target if target.origin() == url.origin() else None
     except ValueError:
         return None

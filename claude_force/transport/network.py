@@ -16,6 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 from .. import settings
 from ..errors import CallError, ConfigurationError
 from ..formatting import naming
+from .request import wrong_header
 
 try:
     import resource
@@ -40,7 +41,8 @@ class NoDescriptorError(CallError):
 def check_scheme(url: str) -> None:
     """Raises ValueError unless `url` is an HTTP address with a host."""
     parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    # Reading the port raises ValueError if it is no port.
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
         raise ValueError(url)
 
 
@@ -123,6 +125,17 @@ def _why_unusable(value: str, is_folder: bool) -> Optional[str]:
     except ValueError:
         return "it is not the name of a file"
     return None
+
+
+def check_custom_headers() -> None:
+    """Raises ConfigurationError for custom headers in the environment that can't be sent."""
+    reason = wrong_header(settings.custom_header_fields())
+    if reason is not None:
+        error = ConfigurationError(
+            f"ANTHROPIC_CUSTOM_HEADERS can't be sent: {reason}. Write one NAME: VALUE on each line."
+        )
+        error.fatal_for = "run"
+        raise error
 
 
 def certificate_advice(reason: str) -> Optional[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import Iterable, List, Optional, Tuple
+from typing import Iterable, List, Mapping, Optional, Tuple
 from urllib.parse import unquote, urlsplit
 
 from .. import settings
@@ -105,13 +105,16 @@ class Redactor:
 def secrets_of(keys: Iterable[str], base_url: str) -> List[str]:
     """What requests carry that must not be shown: keys, custom headers, passwords of addresses."""
     found = [*keys, *settings.secrets()]
-    for name, value in settings.custom_header_fields().items():
-        if name.lower() not in _OPEN_HEADERS:
-            # Whole and in parts: `Bearer TOKEN`, `session=TOKEN; theme=dark`.
-            found += [value, *_PARTS.findall(value)]
+    found += header_secrets(settings.custom_header_fields())
     for url in (base_url, *settings.proxies()):
         found += _of_address(url)
     return found
+
+
+def header_secrets(headers: Mapping[str, str]) -> List[str]:
+    """The values to hide, whole and in parts: `Bearer TOKEN`, `session=TOKEN; theme=dark`."""
+    values = [value for name, value in headers.items() if name.lower() not in _OPEN_HEADERS]
+    return [*values, *(part for value in values for part in _PARTS.findall(value))]
 
 
 def _of_address(url: str) -> List[str]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import difflib
 import json
-from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Tuple
+import re
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
 from .. import settings
 from ..errors import InvalidOptionError
@@ -31,6 +32,11 @@ HEADER_FIELDS: Mapping[str, str] = {
 # As in the SDK's methods. `timeout` is in seconds, for connecting and for each read.
 CLIENT_FIELDS = frozenset({"extra_headers", "extra_query", "extra_body", "timeout"})
 _KNOWN = frozenset({*BODY_FIELDS, *HEADER_FIELDS, *CLIENT_FIELDS})
+
+# A wrong length would make the rest of a request the beginning of the next one.
+_OF_THE_CONNECTION = frozenset({"content-length", "transfer-encoding", "expect"})
+_HEADER_NAME = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
+_LONGEST_TIMEOUT = 2**31
 
 VERSION_HEADER = "anthropic-version"
 _CACHE_CONTROL: Mapping[str, Mapping[str, str]] = {
@@ -77,8 +83,33 @@ def check_fields(options: Mapping[str, Any]) -> None:
         if not isinstance(options[name] or {}, Mapping):
             raise InvalidOptionError(f"Option {name!r} is not a mapping of names to values.")
     seconds = options.get("timeout")
-    if seconds is not None and (isinstance(seconds, bool) or not isinstance(seconds, (int, float))):
-        raise InvalidOptionError("Option 'timeout' is not a number of seconds.")
+    is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+    if seconds is not None and not (is_number and 0 < seconds < _LONGEST_TIMEOUT):
+        raise InvalidOptionError("Option 'timeout' is not a number of seconds above 0.")
+    for name in sorted(options.keys() & {"extra_headers", *HEADER_FIELDS}):
+        _check_headers(name, options[name])
+
+
+def _check_headers(name: str, value: Any) -> None:
+    if not value:
+        return
+    texts = value if name == "betas" and isinstance(value, (list, tuple)) else [value]
+    for headers in [value] if name == "extra_headers" else [{name: text} for text in texts]:
+        reason = wrong_header(headers)
+        if reason is not None:
+            raise InvalidOptionError(f"Option {name!r} can't be sent: {reason}.")
+
+
+def wrong_header(headers: Mapping[Any, Any]) -> Optional[str]:
+    """Why one of these headers can't be sent; None if all can."""
+    for name, value in headers.items():
+        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
+            return f"{name!r} is not the name of a header"
+        if name.lower() in _OF_THE_CONNECTION:
+            return f"{name!r} is not for callers to set"
+        if not isinstance(value, str) or not value.replace("\t", " ").isprintable():
+            return f"the value of {name!r} is not text on one line"
+    return None
 
 
 def is_plain(fields: Mapping[str, Any]) -> bool:
@@ -117,7 +148,7 @@ def to_json(body: Mapping[str, Any]) -> bytes:
 
 def to_query(values: Mapping[str, Any]) -> List[Tuple[str, str]]:
     """Query parameters as the SDK writes them: lists as `name[]`, mappings as `name[key]`."""
-    return [pair for name, value in values.items() for pair in _query_pairs(name, value)]
+    return [pair for name, value in values.items() for pair in _query_pairs(str(name), value)]
 
 
 def _query_pairs(name: str, value: Any) -> Iterator[Tuple[str, str]]:
@@ -139,4 +170,4 @@ def _json_form(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
-_encoder = json.JSONEncoder(default=_json_form)
+_encoder = json.JSONEncoder(default=_json_form, allow_nan=False)

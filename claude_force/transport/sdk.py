@@ -18,7 +18,7 @@ from ..errors import CallError, MissingCredentialsError, PaidCallBlockedError
 from .http import AUTHORIZING, CONNECTION_ERRORS, ConnectionPool, HttpResponse
 from .network import check_scheme, proxy_for, tls_context
 from .protocol import Response
-from .redaction import secrets_of
+from .redaction import header_secrets, secrets_of
 from .request import VERSION_HEADER, to_request
 from .services import Service, finds_credentials, looks_elsewhere, lookup_error
 
@@ -88,7 +88,8 @@ class SdkSender:
                 raise
             raise missing from error
         response: HttpResponse = found.extensions[_RESPONSE]
-        response.secrets = self._secrets(found.request.headers)
+        own = header_secrets(fields.get("extra_headers") or {})
+        response.secrets = (*self._secrets(found.request.headers), *own)
         return response
 
     def _given(self, arguments: Tuple[str, ...], fields: Mapping[str, Any]) -> Dict[str, Any]:

@@ -31,6 +31,7 @@ from .network import (
     NoDescriptorError,
     certificate_advice,
     check_certificates,
+    check_custom_headers,
     is_on_loopback,
     is_out_of_descriptors,
     shown_address,
@@ -273,6 +274,7 @@ def make_sender(api_key: Optional[str], base_url: Optional[str], connections: in
     """
     service = chosen_service(api_key)
     check_certificates(service.is_cloud)
+    check_custom_headers()
     try:
         if not service.is_cloud and not settings.uses_sdk_profile(api_key):
             from .http import HttpSender
