@@ -90,7 +90,7 @@ class _ByName:
     rpm: Optional[float] = None
     input_tpm: Optional[float] = None
     output_tpm: Optional[float] = None
-    base_url: Optional[str] = None
+    base_url: Optional[str] = field(default=None, repr=False)
     deadline_seconds: Optional[float] = None
     quiet_seconds: float = settings.QUIET_SECONDS
     stream: bool = True

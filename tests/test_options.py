@@ -31,7 +31,10 @@ def test_frozen():
 
 
 def test_repr_hides_the_key():
-    assert "sk-ant" not in repr(Options(api_key="sk-ant-1", durable="postgresql://me:sk-ant-1@host/db"))
+    options = Options(
+        api_key="sk-ant", durable="postgresql://me:sk-ant@host/db", base_url="http://me:sk-ant@host"
+    )
+    assert "sk-ant" not in repr(options)
 
 
 @pytest.mark.parametrize("face", [AgentOrchestrator, AsyncAgentOrchestrator])

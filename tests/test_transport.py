@@ -11,6 +11,7 @@ import re
 import resource
 import subprocess
 import sys
+import traceback
 import warnings
 import zlib
 from pathlib import Path
@@ -572,6 +573,36 @@ class TestLostConnection:
             async with AsyncAgentOrchestrator(project, base_url=url, **given) as orchestrator:
                 error = (await orchestrator.execute_agent("python-expert", "a")).error
         assert isinstance(error, (ConnectionFailedError, SilenceError))
+
+
+class TestCauses:
+    """Nothing that is sent in secret shows in an error, nor in the errors that caused it."""
+
+    async def shown(self, project, url, **given):
+        (result,) = await ask(project, url, **{"api_key": "key-of-the-team", **given})
+        error, shown = result.error, []
+        assert type(error) is ConnectionFailedError
+        shown += traceback.format_exception(type(error), error, error.__traceback__)
+        while error is not None:
+            shown += [repr(error), repr(error.args), repr(vars(error))]
+            error = error.__cause__ or error.__context__
+        return "".join(shown), result.error
+
+    async def test_hold_no_key(self, project, route):
+        async with sequence(b"HTTP/1.1 nonsense\r\n\r\n") as (url, _):
+            shown, error = await self.shown(project, url, **route)
+        assert "nonsense" in shown
+        assert "key-of-the-team" not in shown
+        assert not error.never_connected
+
+    async def test_hold_no_password_of_a_proxy(self, project, route, monkeypatch):
+        async with Proxy(b"HTTP/1.1 nonsense\r\n\r\n") as proxy:
+            monkeypatch.setenv("HTTPS_PROXY", f"http://me:p4ssw0rd@{proxy.address}")
+            shown, error = await self.shown(project, "https://127.0.0.1:9", **route)
+        assert "nonsense" in shown
+        assert "p4ssw0rd" not in shown
+        assert base64.b64encode(b"me:p4ssw0rd").decode() not in shown
+        assert error.never_connected
 
 
 class Proxy:

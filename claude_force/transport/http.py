@@ -23,7 +23,7 @@ from .services import API
 
 CONNECTION_ERRORS: Tuple[Type[Exception], ...] = (OSError, aiohttp.ClientError)
 # How the names of aiohttp's errors begin where no connection was made.
-_NEVER_CONNECTED = ("ClientConnector", "ClientProxyConnection", "ClientHttpProxy", "ConnectionTimeout")
+_NEVER_CONNECTED = ("ClientConnector", "ClientProxyConnection", "ConnectionTimeout")
 _KEEP_ALIVE_SECONDS, _DNS_CACHE_SECONDS = 5.0, 60
 # Gateways add headers of 20 kB and more, such as policies and traces.
 _LARGEST_HEADERS = {"max_line_size": 2**17, "max_field_size": 2**17, "max_headers": 1024}
@@ -162,6 +162,10 @@ class ConnectionPool:
                 continue
             except ValueError as error:
                 raise NotSentError(str(error)) from error
+            except aiohttp.ClientResponseError as error:
+                failure = _without_request(error)
+            # Not in the handler: the error would keep the other one as its context.
+            raise failure
 
     def _open(self) -> aiohttp.ClientSession:
         if self._closed:
@@ -202,6 +206,17 @@ class ConnectionPool:
 
 class _SpoiledError(aiohttp.ClientConnectionError):
     """Bytes that nobody asked for arrived on an idle connection."""
+
+
+class _NoHttpError(aiohttp.ClientError):
+    """What the server sent is not HTTP."""
+
+
+def _without_request(error: aiohttp.ClientResponseError) -> Exception:
+    """The error for an answer that can't be read. aiohttp's holds the headers and the proxy's password."""
+    text = f"{error.status}, message={error.message!r}"
+    # The proxy made no tunnel, so nothing else was sent.
+    return NotSentError(text) if error.request_info.method == "CONNECT" else _NoHttpError(text)
 
 
 class _CheckedRequest(aiohttp.ClientRequest):
