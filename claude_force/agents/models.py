@@ -84,7 +84,7 @@ class ModelChoice(NamedTuple):
 
     Attributes:
         name: an id, or the alias as it is written, without a suffix such as "[1m]".
-        family: the family that an alias stands for; None for an id.
+        family: the family that an alias means; None for an id.
         is_long: whether "[1m]" asks for a context of a million tokens.
     """
 
@@ -109,7 +109,7 @@ def model_id(choice: ModelChoice) -> str:
     if override is None:
         return newest_model(choice.family)
     meant = _read(override, settings.alias_variable(choice.family))
-    # An alias set to another alias means the newest model of that one.
+    # An alias that is set to another alias means the newest model of the other.
     return meant.name if meant.family is None else newest_model(meant.family)
 
 
@@ -257,8 +257,8 @@ _OFF = ("disabled", "off", "between_tools")
 
 def thinks(model: str, options: Mapping[str, Any]) -> bool:
     """Whether an answer may start with thinking, by the option `thinking` or by the model's default."""
-    told = options.get("thinking")
-    kind = told.get("type") if isinstance(told, AnyMapping) else None
+    thinking = options.get("thinking")
+    kind = thinking.get("type") if isinstance(thinking, AnyMapping) else None
     if isinstance(kind, str):
         return kind not in _OFF
     return _THINKS.search(model.lower()) is not None
@@ -268,8 +268,8 @@ def default_max_tokens(model: str, options: Mapping[str, Any]) -> int:
     """Returns the default `max_tokens` for a model and its options."""
     if not thinks(model, options):
         return settings.MAX_TOKENS
-    told = options.get("thinking")
-    budget = told.get("budget_tokens") if isinstance(told, AnyMapping) else None
+    thinking = options.get("thinking")
+    budget = thinking.get("budget_tokens") if isinstance(thinking, AnyMapping) else None
     # The API refuses a budget that leaves nothing for the answer.
     more = budget + settings.MAX_TOKENS if isinstance(budget, int) else 0
     return max(settings.MAX_TOKENS_THINKING, more)

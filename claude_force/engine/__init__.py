@@ -1,1 +1,1 @@
-"""engine."""
+"""Executes one call: single flight, cache, retries, and the result that the caller gets."""

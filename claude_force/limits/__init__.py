@@ -1,1 +1,1 @@
-"""limits."""
+"""Decides when an attempt may be sent, by budgets, rate limits and concurrency, and what it has cost."""

@@ -86,8 +86,8 @@ class WorkflowExecutor:
             calls = aiter_any([call for step in steps for call in step.calls])
             return steps, await self._calls.estimate(calls, _runnable, cache)
 
-        forecast = self._calls.pool.token_estimator
-        sizes = (lambda call: 1.0), forecast.answer_bytes, forecast.max_answer_bytes
+        estimator = self._calls.pool.token_estimator
+        sizes = (lambda call: 1.0), estimator.answer_bytes, estimator.max_answer_bytes
         (_, low), (steps, expected), (longest, high) = [await estimate(size_of) for size_of in sizes]
         return Plan(
             workflow, tuple(map(with_longest_answers, steps, longest)), combine_estimates(low, expected, high)
