@@ -100,7 +100,7 @@ class AsyncAgentOrchestrator(Configurable):
         enable_cache: whether answers are stored in `~/.claude/cache` and found again.
         cache_ttl_hours: how long a stored answer is used, in hours.
         cache_max_size_mb: bound of the cache's files, in megabytes.
-        response_cache: a cache to use instead of that one; the caller closes it.
+        response_cache: a cache to use instead of the one in `~/.claude/cache`; the caller closes it.
         budget_usd: a hard cap on what all calls spend together, in USD; setting it starts a new one.
         prices: your own by model, such as {"my-model": {"input": 3.0, "output": 15.0}}, in USD per million
             tokens; they come before those of the price list.

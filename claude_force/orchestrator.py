@@ -36,7 +36,7 @@ T = TypeVar("T")
 def _blocking(
     method: Callable[Concatenate[AsyncAgentOrchestrator, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate[Any, P], T]:
-    """Makes a method that runs that one in the event loop's thread and waits for its result."""
+    """Makes a blocking method of an async one: it runs in the event loop's thread."""
 
     @wraps(method)
     def call(self: AgentOrchestrator, /, *args: P.args, **options: P.kwargs) -> T:
@@ -49,7 +49,7 @@ def _blocking(
 def _iterated(
     method: Callable[Concatenate[AsyncAgentOrchestrator, P], AsyncGenerator[T, None]],
 ) -> Callable[Concatenate[Any, P], Iterator[T]]:
-    """Makes a method that yields the results of that one, each as it comes."""
+    """Makes a blocking iterator of an async generator: each result is yielded as it comes."""
 
     @wraps(method)
     def call(self: AgentOrchestrator, /, *args: P.args, **options: P.kwargs) -> Iterator[T]:

@@ -74,7 +74,7 @@ class PerformanceTracker:
         register_after_fork(self)
 
     def after_fork(self) -> None:
-        """Starts a run of its own in a forked child; the parent writes what was pending."""
+        """Gives a forked child its own run id and an empty queue; the parent writes what was pending."""
         self._run = os.urandom(8).hex()
         self._pending: Deque[CallCompleted] = deque()
         self._write_requested, self._write_inline = False, False

@@ -374,8 +374,8 @@ class ResponseCache:
         """Explains why `get` finds nothing: expired, or which fields differ from those of the nearest entry.
 
         Returns:
-            `hit`, `reason` (a sentence), `differs` (names of fields), and of the entry that was compared
-            `model` and `age_seconds` (None where there is none).
+            `hit`, `reason` (a sentence), `differs` (names of fields), and `model` and `age_seconds` of the
+            nearest entry (None if no entry was compared).
         """
         from .cache.diagnostics import explain, explained
 

@@ -261,7 +261,7 @@ Observer = Callable[[CallCompleted], None]
 
 
 class Clock:
-    """The time that an orchestrator goes by, in seconds. Tests pass a subclass as its option `clock`."""
+    """The clock of an orchestrator, in seconds. Tests pass a subclass as its option `clock`."""
 
     def now(self) -> float:
         return time.monotonic()

@@ -502,7 +502,7 @@ DBOS.destroy()
     done = await asyncio.to_thread(
         subprocess.run, [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
     )
-    assert "has a DBOS application of its own" in done.stdout, done.stderr
+    assert "already runs a DBOS application" in done.stdout, done.stderr
     assert "42 True" in done.stdout
     assert alive(pg_url) == set()
 

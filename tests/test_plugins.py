@@ -252,7 +252,7 @@ class TestCommands:
         project.agent("review.md", "review")
         project.file("commands/review.md", "Review $1.")
         assert set(names(project)) == {"review", "command:review"}
-        assert any("goes by 'command:review'" in reason for _, reason in reasons(project))
+        assert any("is listed as 'command:review'" in reason for _, reason in reasons(project))
 
     def test_two_of_one_name_go_by_their_folders(self, project):
         project.file("commands/api/test.md", "Test the API.")

@@ -102,7 +102,7 @@ def front_matter_marks(text: str) -> int:
 
 
 def _late_front_matter(text: str) -> int:
-    """Returns the line of a late front matter block with known fields; 0 if there is none."""
+    """Returns the line of a late front matter block with known fields; 0 if no such block is found."""
     if "\n---" not in text:
         return 0
     lines = text.split("\n", _LATEST_FRONT_MATTER)[:_LATEST_FRONT_MATTER]

@@ -71,7 +71,7 @@ COMMAND_KEYS: Mapping[str, KeyInfo] = {
     **{name: AGENT_KEYS[name] for name in ("description", "model", "skills", "effort")},
     **{name: AGENT_KEYS[name] for name in ("max_tokens", "temperature")},
     **{name: AGENT_KEYS[name] for name in ("hooks", "schema", "disable-model-invocation", "argument-hint")},
-    "name": KeyInfo(SHOWN, "a command goes by the name of its file"),
+    "name": KeyInfo(SHOWN, "a command is named after its file"),
     "allowed-tools": KeyInfo(
         UNUSED, f"it lists tools that run without a question; {_ONE_REQUEST}", one_line=False
     ),

@@ -203,7 +203,7 @@ def _named(found: Sequence[AgentFile], loaded: RegistrySnapshot) -> Iterator[Tup
             is_free = rest and taken[rest] == 1 and rest not in loaded.agents
             name = rest if is_free else hashed_slug(one.title)
         if is_lossy(one.title):
-            reason = f"its name has letters that names can't have, and it goes by '{name}'"
+            reason = f"its name has letters that names can't have, and it is listed as '{name}'"
             loaded.remarks.append(Problem(one.title, one.file, f"{reason}; both names find it", NOTE))
         yield one, name
 
@@ -266,9 +266,7 @@ def _settle_command(
     _add(loaded, source, found, free, is_command=True)
     if free != names[0]:
         other = loaded.agents.get(names[0])
-        reason = (
-            f"its name '{stem}' is taken by {other.file if other else 'claude.json'}, and it goes by '{free}'"
-        )
+        reason = f"its name '{stem}' is taken by {other.file if other else 'claude.json'}, and it is listed as '{free}'"
         loaded.remarks.append(Problem(found.title, found.file, reason, NOTE))
     elif folder and not source.prefix:
         # The name in Claude Code up to version 2.

@@ -24,12 +24,12 @@ EarlierCost = Tuple[float, float]
 
 @dataclass(frozen=True)
 class SavedRow:
-    """What a results file says of a row.
+    """What a results file says of a row; a resumed run finds it by the row's index.
 
     Attributes:
-        key: identifies the row and the options that this is the result for.
+        key: `TaskRow.key` of the row, which shows that row and options have not changed since.
         cost: USD that it is known to have cost.
-        unpriced: the cost is unknown; `cost_at_most` is then its bound in USD, 0 where there is none.
+        unpriced: the cost is unknown; `cost_at_most` is then its bound in USD, 0 if it has no bound.
         interrupted: the call was ended from outside, so this is not a result.
     """
 

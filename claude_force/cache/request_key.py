@@ -49,7 +49,11 @@ class RequestKey(NamedTuple):
 
 
 def request_key(call: Call, service: ServiceFields) -> Optional[RequestKey]:
-    """Identifies the answer to `call`; None where an option has no JSON form to compare."""
+    """Identifies the answer to `call`; None if an option has no JSON form to compare.
+
+    A new field that all calls have would change all keys, so that no stored answer is found: leave it out of
+    the fingerprint where it has its default.
+    """
     try:
         options = json.dumps(dict(call.options), sort_keys=True)
     except (TypeError, ValueError):
@@ -111,7 +115,7 @@ def reply_from_hit(hit: Optional[Dict[str, Any]], model: str) -> Optional[Reply]
 
 
 def service_fields(api_key: Optional[str], base_url: Optional[str]) -> ServiceFields:
-    """Identifies who answers: the API or the cloud, its address, custom headers and the SDK's profile.
+    """Returns fields that identify who answers: the API or cloud, its address, headers, the SDK's profile.
 
     The API key is not part of it: a new key for the same address gets the same answers.
     """

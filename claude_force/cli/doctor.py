@@ -74,7 +74,7 @@ def _show(result: CheckResult) -> None:
 
 
 _STATES = {"problem": PROBLEM, "warning": WARNING, "note": OK}
-# Agents that one result names.
+# The most agents that one result names.
 _MAX_NAMED = 5
 # Faults of workflows after which no more is checked: a hostile project may have any number.
 _MAX_WORKFLOW_FAULTS = 20

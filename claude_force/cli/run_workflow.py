@@ -212,7 +212,7 @@ def _fields(
 
 
 def _print_step(result: StepResult) -> None:
-    """Prints a step that has ended: each of its answers, or why there is none."""
+    """Prints a step that has ended: each of its answers, or why it has none."""
     if result.status == SKIPPED:
         streams.status(f"{result.id} is skipped: {result.reason}")
         return

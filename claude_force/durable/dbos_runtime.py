@@ -84,11 +84,11 @@ def _configure(database: Database, name: str) -> None:
     else:
         config["dbos_system_schema"] = SCHEMA
     DBOS(config=config)
-    # Where an instance exists, DBOS returns that one and ignores the configuration.
+    # If an instance exists, DBOS returns it and ignores the configuration.
     if (DBOS.executor_id, DBOS.application_version) != (name, APP_VERSION):
         raise DatabaseError(
-            "This process has a DBOS application of its own, and there can be one only. Run the worker in a "
-            "process of its own (claude-force worker), and use Postgres for `durable`."
+            "This process already runs a DBOS application, and it can run only one. Run the worker in another "
+            "process (claude-force worker), and use Postgres for `durable`."
         )
 
 

@@ -80,7 +80,7 @@ class Runs:
             return [RunState(*row) for row in connection.execute(_states().where(RUNS.c.id.in_(newest)))]
 
     def get(self, run_id: str) -> RunState:
-        """Returns one run. Raises InputError where there is none of this id."""
+        """Returns one run. Raises InputError for an unknown id."""
         with self._connected() as connection:
             row = connection.execute(_states().where(RUNS.c.id == run_id)).one_or_none()
         if row is None:

@@ -1,7 +1,7 @@
 """The response cache that machines share: signed entries in Postgres, as `ResponseCache` keeps them on disk.
 
 All times are the database's. Machines with different secrets can't check each other's signatures, so each
-secret has entries of its own.
+machine finds only the entries that were signed with its secret.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Opens a sender, with its connections and limits, for each event loop."""
+"""Opens a call sender, with its connections and limits, for each event loop."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def is_starting() -> bool:
 
 
 class SenderPool:
-    """Holds one sender for each event loop, since connections belong to the loop that opened them.
+    """Holds a call sender for each event loop, since connections belong to the loop that opened them.
 
     Attributes:
         token_estimator: what was learned of requests, in all loops.
@@ -64,7 +64,7 @@ class SenderPool:
     async def sender(self, settings: CallSettings, model: str = "") -> CallSender:
         """Returns the sender of this loop: opened by the first call, and again when its settings change.
 
-        `model` is one whose price is then loaded. Raises InvalidOptionError, ConfigurationError.
+        The price of `model` is loaded with it. Raises InvalidOptionError, ConfigurationError.
         """
         loop = asyncio.get_running_loop()
         opened = self._open.get(loop)

@@ -7,7 +7,7 @@ from typing import Dict, Iterable, List, Optional, Tuple
 
 from .entry import ExecutionRow
 
-# The sweep goes by the time of attempts, but lines come in the order in which executions ended. So many
+# Attempts are swept in the order of their times, but lines come in the order in which executions ended. So many
 # attempts are buffered until those that began earlier have ended too; an attempt that ends later still counts
 # only from the swept time on.
 MAX_BUFFERED_ATTEMPTS = 100_000
@@ -16,7 +16,7 @@ MAX_RUNS = 1000
 
 
 class TimeAtConcurrencyLimit:
-    """Sums over all runs; each run has a limit of its own.
+    """Adds up the time of all runs, each with its own concurrency limit.
 
     Attributes:
         busy: seconds with any attempt on the wire.

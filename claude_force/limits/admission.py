@@ -177,7 +177,7 @@ class AdmissionController:
 
 
 class Slot:
-    """The time of one attempt in flight; what it has shown changes the limits when it ends."""
+    """The permission to have one attempt in flight: waits for it, and learns from the attempt when it ends."""
 
     __slots__ = (
         "_admission",
@@ -237,7 +237,7 @@ class Slot:
 
 
 class Reservation:
-    """Money that one attempt holds of its budgets.
+    """Money of the call's budgets that is held for one attempt.
 
     Entering waits until it fits, and raises BudgetExceededError if it never can.
     """

@@ -41,7 +41,7 @@ def text_callback(listener: CallListener) -> Optional[Callable[[str], None]]:
 
 
 class SharedLimits(Protocol):
-    """Limits shared with other processes: each attempt is made within a slot of it."""
+    """Budgets and rate limits that several processes share; each attempt is admitted by them."""
 
     @property
     def has_budget(self) -> bool:

@@ -17,7 +17,7 @@ class CallCost:
     Attributes:
         timeline: the attempts that were sent, in seconds of the engine's clock.
         failed_cost: USD of those that failed; None while none is known to be billed.
-        answer_cost: USD of the answer; None while there is none, or its cost is unknown.
+        answer_cost: USD of the answer; None before it has arrived, or if its cost is unknown.
         unknown_at_most: USD that attempts of unknown cost can have cost at most; None for no bound.
     """
 

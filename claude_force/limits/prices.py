@@ -258,7 +258,7 @@ def price_lookup(prices: Prices, fallback: Price) -> Price:
     """
     for model, given in prices.items():
         _check_rates(model, given)
-    # An alias stands for the model that it means, unless that has a price too.
+    # A price for an alias holds for the model that it means, unless that has a price too.
     prices = {**{resolve_model(name, None): given for name, given in prices.items() if name}, **prices}
 
     def price(

@@ -97,7 +97,7 @@ class Message:
         return to_bytes(self._fields(content, self.stop_reason, self.usage))
 
     def events(self, tokens_per_delta: int) -> List[bytes]:
-        """The answer as server-sent events, each one whole."""
+        """Yields the answer as server-sent events, one complete event at a time."""
         start = {
             "type": "message_start",
             "message": self._fields([], None, {**self.usage, "output_tokens": 1}),
@@ -144,7 +144,7 @@ def overloaded_event(request_id: str) -> bytes:
 
 
 def to_bytes(value: Any) -> bytes:
-    # A lone surrogate, which JSON allows in a request, has no UTF-8: "?" stands for it.
+    # A lone surrogate, which JSON allows in a request, has no UTF-8: it becomes "?".
     return _encode(value).encode("utf-8", "replace")
 
 

@@ -13,7 +13,7 @@ class RecordedRequest:
 
     Attributes:
         headers: names in lower case.
-        body: the parsed JSON object, {} where there is none.
+        body: the parsed JSON object, {} for any other body.
         at: the server's clock, seconds.
         connection: number of the connection, from 1 in the order in which they were accepted.
     """

@@ -1,4 +1,4 @@
-"""The stand-in as a server: a thread with an event loop of its own, and the counters that tests read."""
+"""The stand-in as a server in its own thread and event loop, with the counters that tests read."""
 
 from __future__ import annotations
 

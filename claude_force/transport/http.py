@@ -104,7 +104,7 @@ class HttpSender:
         await self._pool.close()
 
     def _address_headers(self) -> Dict[str, str]:
-        """Headers for the name and password in the address; the key moves to a header of its own."""
+        """Headers for the name and password in the address; the key is then sent as `x-api-key`."""
         userinfo = urlsplit(self.base_url).netloc.rpartition("@")[0]
         if not userinfo:
             return {}

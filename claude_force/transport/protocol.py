@@ -38,7 +38,7 @@ class Response(Protocol):
 
 
 class Sender(Protocol):
-    """Sends requests to one service.
+    """Sends requests to one service, over one HTTP library; `transport.make_sender` chooses it.
 
     Attributes:
         service: the service.

@@ -259,7 +259,7 @@ class Transport:
         self.redactor.clean_error(error, record.secrets)
 
     def _guard(self) -> None:
-        """Raises PaidCallBlockedError if only servers on loopback may be called, and this is none."""
+        """Raises PaidCallBlockedError if only servers on loopback may be called, and this is another."""
         if settings.loopback_only() and not is_on_loopback(self.base_url):
             raise PaidCallBlockedError(
                 f"Calls to {self.base_url} are switched off by CLAUDE_FORCE_LOOPBACK_ONLY"

@@ -139,7 +139,7 @@ def chain(name: str, agents: Tuple[str, ...], pass_output: bool = True) -> Workf
 
 class _Template(string.Template):
     """Runs no code and does not look into values. Only `${name}` is a name, so that prices and shell
-    variables are text; `$${` stands for `${`."""
+    variables are text; `$${` is replaced by `${`."""
 
     pattern = r"""
         \$(?:

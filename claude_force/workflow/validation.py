@@ -32,7 +32,7 @@ from .parser import FIELD_PARSERS, MAX_FAULTS, MORE_FAULTS, read_workflow
 CheckAgent = Callable[[str], Any]
 
 _PARSED = ("id", "agent", "task", "dependencies", "model", "max_tokens", "retries", "optional")
-# In claude.json, null stands for the default of these; a Step takes no None for them.
+# In claude.json, null means the default of these fields; a Step does not accept None for them.
 _REQUIRED = ("dependencies", "retries", "optional")
 
 
@@ -172,7 +172,7 @@ def _name_fault(
     elif name != TASK:
         known = ["task", "item", *(f"steps.{one}" for one in step.dependencies)]
         known += [f"inputs.{one}" for one in inputs]
-        yield f"{where} has ${{{name}}}, which stands for nothing{_hint(name, known)}; $${{ is a plain ${{"
+        yield f"{where} has ${{{name}}}, which is no known name{_hint(name, known)}; write $${{ for a literal ${{"
 
 
 def _step_fault(identity: str, step: Step, ids: Sequence[str], where: str) -> Iterator[str]:
