@@ -266,7 +266,8 @@ def _settle_command(
     _add(loaded, source, found, free, is_command=True)
     if free != names[0]:
         other = loaded.agents.get(names[0])
-        reason = f"its name '{stem}' is taken by {other.file if other else 'claude.json'}, and it is listed as '{free}'"
+        taken_by = other.file if other else "claude.json"
+        reason = f"its name '{stem}' is taken by {taken_by}, and it is listed as '{free}'"
         loaded.remarks.append(Problem(found.title, found.file, reason, NOTE))
     elif folder and not source.prefix:
         # The name in Claude Code up to version 2.

@@ -48,7 +48,7 @@ def handle_termination() -> None:
 
 
 def restore_defaults() -> None:
-    """Makes each signal end the process at once: Python would otherwise show a traceback while it shuts down."""
+    """Makes each signal end the process at once, without the traceback of Python's shutdown."""
     ours = (signal.default_int_handler, handle_ctrl_c, _terminate)
     for number in _HANDLED:
         if signal.getsignal(number) in ours:

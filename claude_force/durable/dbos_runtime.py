@@ -87,8 +87,8 @@ def _configure(database: Database, name: str) -> None:
     # If an instance exists, DBOS returns it and ignores the configuration.
     if (DBOS.executor_id, DBOS.application_version) != (name, APP_VERSION):
         raise DatabaseError(
-            "This process already runs a DBOS application, and it can run only one. Run the worker in another "
-            "process (claude-force worker), and use Postgres for `durable`."
+            "This process already runs a DBOS application, and it can run only one. Run the worker in "
+            "another process (claude-force worker), and use Postgres for `durable`."
         )
 
 

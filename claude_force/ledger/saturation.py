@@ -7,9 +7,9 @@ from typing import Dict, Iterable, List, Optional, Tuple
 
 from .entry import ExecutionRow
 
-# Attempts are swept in the order of their times, but lines come in the order in which executions ended. So many
-# attempts are buffered until those that began earlier have ended too; an attempt that ends later still counts
-# only from the swept time on.
+# Attempts are swept in the order of their times, but lines come in the order in which executions ended. Up to
+# so many attempts are buffered until those that began earlier have ended too; an attempt that ends even later
+# counts only from the swept time on.
 MAX_BUFFERED_ATTEMPTS = 100_000
 # Of so many runs the state is held; the least recent run beyond it is swept.
 MAX_RUNS = 1000

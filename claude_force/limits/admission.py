@@ -177,7 +177,7 @@ class AdmissionController:
 
 
 class Slot:
-    """The permission to have one attempt in flight: waits for it, and learns from the attempt when it ends."""
+    """The permission to have one attempt in flight; limits learn from the attempt when it ends."""
 
     __slots__ = (
         "_admission",
