@@ -201,6 +201,16 @@ async def test_refused_google_token(use, tmp_path):
         assert server.seen == []
 
 
+async def test_what_an_sdk_refuses_is_typed(use, tmp_path):
+    with CloudServer() as server:
+        use("bedrock", server)
+        async with orchestrator(tmp_path) as engine:
+            # No ASCII, so it can't be signed.
+            with pytest.raises(InvalidOptionError, match="The SDK can't send this: 'ascii'"):
+                await ask(engine, "bedrock", extra_headers={"x": "\u00e9"})
+        assert server.seen == []
+
+
 def test_bedrock_prices():
     prices = pytest.importorskip("genai_prices", reason="there is no price list for this Python")
     model, usage = "us.anthropic.claude-sonnet-4-5-20250929-v1:0", Usage(1000, 1000)

@@ -348,6 +348,11 @@ class TestAddress:
             with pytest.raises(InvalidOptionError, match="write https://HOST"):
                 await orchestrator.execute_agent("python-expert", "a")
 
+    async def test_of_a_key_log_is_checked(self, project, route, monkeypatch, tmp_path):
+        monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "nowhere" / "keys"))
+        with pytest.raises(ConfigurationError, match="nowhere.*SSLKEYLOGFILE"):
+            await ask(project, "https://127.0.0.1:9", **route)
+
     async def test_with_the_version_gets_advice(self, project, route):
         with MessagesServer() as server:
             results = await ask(project, f"{server.base_url}/v1", "ab", **route)

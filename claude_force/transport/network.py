@@ -79,7 +79,17 @@ def proxy_for(url: str) -> Optional[str]:
 
 
 def tls_context() -> ssl.SSLContext:
-    """Verifies servers by the authorities that the environment names, else by the system's and certifi's."""
+    """Verifies servers by the authorities that the environment names, else by the system's and certifi's.
+
+    Raises ConfigurationError if TLS can't be set up.
+    """
+    try:
+        return _tls_context()
+    except OSError as error:
+        raise ConfigurationError(f"TLS can't be set up: {error}. Check SSLKEYLOGFILE.") from error
+
+
+def _tls_context() -> ssl.SSLContext:
     named = settings.certificates(False)
     if named:
         return ssl.create_default_context(cafile=named.get("SSL_CERT_FILE"), capath=named.get("SSL_CERT_DIR"))

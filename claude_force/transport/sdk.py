@@ -14,7 +14,7 @@ from aiohttp import ClientTimeout
 from yarl import URL
 
 from .. import settings
-from ..errors import CallError, MissingCredentialsError, PaidCallBlockedError
+from ..errors import CallError, InvalidOptionError, MissingCredentialsError, PaidCallBlockedError
 from .http import AUTHORIZING, CONNECTION_ERRORS, ConnectionPool, HttpResponse
 from .network import check_scheme, proxy_for, tls_context
 from .protocol import Response
@@ -83,10 +83,10 @@ class SdkSender:
         except self._sdk.APIStatusError as error:
             found = error.response
         except Exception as error:
-            missing = self._missing_credentials(error)
-            if missing is None:
+            known = self._missing_credentials(error) or _refusal(error)
+            if known is None:
                 raise
-            raise missing from error
+            raise known from error
         response: HttpResponse = found.extensions[_RESPONSE]
         own = header_secrets(fields.get("extra_headers") or {})
         response.secrets = (*self._secrets(found.request.headers), *own)
@@ -135,6 +135,11 @@ class SdkSender:
 
     async def close(self) -> None:
         await self._client.close()
+
+
+def _refusal(error: Exception) -> Optional[InvalidOptionError]:
+    """The error for what the SDK can't put into an address or a header, such as a model named `..`."""
+    return InvalidOptionError(f"The SDK can't send this: {error}.") if isinstance(error, ValueError) else None
 
 
 def http_client(library: Any, pool: ConnectionPool) -> Any:

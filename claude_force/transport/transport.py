@@ -17,6 +17,7 @@ from ..errors import (
     BadReplyError,
     CallError,
     ClosedError,
+    ConfigurationError,
     ConnectionFailedError,
     InputError,
     InvalidOptionError,
@@ -283,6 +284,8 @@ def make_sender(api_key: Optional[str], base_url: Optional[str], connections: in
         from .sdk import SdkSender
 
         return SdkSender(service, api_key, base_url, connections)
+    except ConfigurationError:
+        raise
     except ValueError:
         # Its text repeats the address, which may hold a password.
         text = (
