@@ -40,8 +40,8 @@ from .cache.entries import (
 from .cache.memory import HitBuffer, MemoryLayer
 from .cache.private_dir import cache_folder
 from .cache.recovering_store import RecoveringStore
-from .cache.request_key import KeyFields, cache_key, key_fields
-from .cache.store import Store, row_id
+from .cache.request_key import KeyFields, key_digest, key_fields
+from .cache.store import Store, rowid_of
 from .errors import CacheError
 from .storage.locks import leases_of, register_after_fork
 from .storage.signing import Secret, find_secret
@@ -180,7 +180,7 @@ class ResponseCache:
         """Whether `get` would find an answer. Counts neither a hit nor a miss."""
         if not self.enabled or agent_name in self.exclude_agents:
             return False
-        key = cache_key(key_fields(agent_name, task, model, fingerprint))
+        key = key_digest(key_fields(agent_name, task, model, fingerprint))
         _, found = self._disk.run(lambda store: self._read(store, key), _NOTHING)
         return found is not None and abs(self._clock() - found.entry.created) < self._ttl
 
@@ -216,7 +216,7 @@ class ResponseCache:
         return to_hit(entry, age, found.hits)
 
     def _get_from_disk(self, fields: KeyFields) -> Optional[Dict[str, Any]]:
-        key = cache_key(fields)
+        key = key_digest(fields)
         generation, found = self._disk.run(lambda store: self._read(store, key), _NOTHING)
         with self._mutex:
             hit = self._count_hit(found) if found is not None else None
@@ -240,7 +240,7 @@ class ResponseCache:
             # A damaged file makes such entries as well, and would lose what is stored from here on.
             store.expect_sound()
             return generation, None
-        identity = row_id(key)
+        identity = rowid_of(key)
         written = row[1] if type(row[1]) is int else 0
         return generation, _MemoryEntry(entry, written + self._hit_buffer.count(identity), identity)
 
@@ -287,7 +287,7 @@ class ResponseCache:
 
     def _key_of(self, fields: KeyFields) -> bytes:
         missed, key = self._last_miss
-        return key if missed == fields else self._leased.get(fields) or cache_key(fields)
+        return key if missed == fields else self._leased.get(fields) or key_digest(fields)
 
     def _store(self, answers: List[Tuple[KeyFields, CacheEntry]]) -> int:
         largest = self._max_bytes // 2
@@ -300,7 +300,7 @@ class ResponseCache:
             for fields, entry, blob in sealed:
                 if blob:
                     self._memory.drop(fields)
-                    self._put_in_memory(fields, _MemoryEntry(entry, 0, row_id(entry.key)), generation)
+                    self._put_in_memory(fields, _MemoryEntry(entry, 0, rowid_of(entry.key)), generation)
         return len(rows)
 
     def _write(self, store: Store, rows: List[Tuple[bytes, bytes, str]]) -> bytes:
@@ -314,7 +314,7 @@ class ResponseCache:
         """Removes one answer. Returns whether it was there."""
         if not self.enabled:
             return False
-        key = cache_key(key_fields(agent_name, task, model, fingerprint))
+        key = key_digest(key_fields(agent_name, task, model, fingerprint))
         return bool(self._disk.run(lambda store: store.delete([key]), 0))
 
     def clear(self, agent: Optional[str] = None) -> int:
@@ -415,7 +415,7 @@ class ResponseCache:
         fields = key_fields(agent_name, task, model, fingerprint)
         key = self._key_of(fields)
         try:
-            granted = leases_of(self._folder).acquire(row_id(key))
+            granted = leases_of(self._folder).acquire(rowid_of(key))
         except OSError as error:
             # Without locks on files there is no agreement: every process asks.
             logger.warning("the cache has no leases: %s", error)
@@ -430,9 +430,9 @@ class ResponseCache:
         """Releases the lease, so that another caller can take it."""
         if self.enabled:
             fields = key_fields(agent_name, task, model, fingerprint)
-            key = self._leased.pop(fields, None) or cache_key(fields)
+            key = self._leased.pop(fields, None) or key_digest(fields)
             try:
-                leases_of(self._folder).release(row_id(key))
+                leases_of(self._folder).release(rowid_of(key))
             except OSError as error:
                 logger.warning("the cache has no leases: %s", error)
 

@@ -32,7 +32,7 @@ from claude_force.cache.entries import (
     unseal,
 )
 from claude_force.cache.memory import MemoryLayer
-from claude_force.cache.request_key import cache_key, encode, field_checksums, key_fields
+from claude_force.cache.request_key import encode, field_checksums, key_digest, key_fields
 from claude_force.errors import CacheError
 from claude_force.response_cache import ResponseCache
 from claude_force.storage.signing import Secret, find_secret
@@ -87,14 +87,14 @@ def change(folder, agent):
 
 class TestKey:
     def test_has_32_hex_characters(self):
-        assert len(cache_key(key_fields(*ASKED, {})).hex()) == 32
+        assert len(key_digest(key_fields(*ASKED, {})).hex()) == 32
 
     @given(st.lists(st.text(), max_size=6), st.lists(st.text(), max_size=6))
     def test_encoding_is_unambiguous(self, one, other):
         assert (encode(one) == encode(other)) == (one == other)
 
     def test_colon_is_no_boundary(self):
-        assert cache_key(key_fields("x:y", "z", "m", {})) != cache_key(key_fields("x", "y:z", "m", {}))
+        assert key_digest(key_fields("x:y", "z", "m", {})) != key_digest(key_fields("x", "y:z", "m", {}))
 
     @given(st.dictionaries(st.text(max_size=5), st.text(max_size=5)), st.randoms())
     def test_fingerprint_has_no_order(self, fields, chance):
@@ -103,18 +103,18 @@ class TestKey:
         assert key_fields("a", "t", "m", fields) == key_fields("a", "t", "m", dict(shuffled))
 
     def test_fields_stay_apart(self):
-        assert cache_key(key_fields("a", "t", "m", {"agent": "b"})) != cache_key(
+        assert key_digest(key_fields("a", "t", "m", {"agent": "b"})) != key_digest(
             key_fields("b", "t", "m", {})
         )
 
     def test_key_is_stable(self):
         texts = b"1:a1:t1:m10:definition1:d8:endpoint2:\xc3\xa9e"
-        kept = cache_key(key_fields("a", "t", "m", {"endpoint": "\xe9e", "definition": "d"}))
+        kept = key_digest(key_fields("a", "t", "m", {"endpoint": "\xe9e", "definition": "d"}))
         assert kept == hashlib.sha256(texts).digest()[:16]
 
     def test_key_of_half_a_surrogate(self):
         one, other = (key_fields("a", half, "m", {"f": half}) for half in ("\ud800", "\udc00"))
-        assert cache_key(one) != cache_key(other)
+        assert key_digest(one) != key_digest(other)
         assert field_checksums(one) != field_checksums(other)
 
     def test_checksums_by_field(self):
@@ -203,7 +203,7 @@ class TestEntry:
     def test_fields(self):
         fields, entry = to_entry(1.5, "a", "t", "m", "r")
         about = json.dumps(["a", "m", field_checksums(fields)]).encode()
-        assert entry == CacheEntry(cache_key(fields), 1.5, 0, 0, None, about, "", "r")
+        assert entry == CacheEntry(key_digest(fields), 1.5, 0, 0, None, about, "", "r")
         assert fields == key_fields("a", "t", "m", NO_FINGERPRINT)
         assert to_hit(entry, -1.0, 2) == {
             "response": "r",

@@ -8,8 +8,8 @@ from typing import Any, Dict, List, Optional, Tuple
 from ..storage.signing import Secret
 from ..storage.sqlite_files import FAULTS
 from .entries import CacheEntry, is_signed_by, key_of, unseal
-from .request_key import KeyFields, cache_key, field_checksums
-from .store import Store, row_id
+from .request_key import KeyFields, field_checksums, key_digest
+from .store import Store, rowid_of
 
 _LOOKED_AT = 10_000
 
@@ -39,12 +39,12 @@ def _verdict(store: Store, secret: Secret, identity: int) -> str:
     if not is_signed_by(sealed, secret):
         return "other_secret"
     key = key_of(sealed)
-    return "valid" if row_id(key) == identity and unseal(sealed, key, secret) else "forged"
+    return "valid" if rowid_of(key) == identity and unseal(sealed, key, secret) else "forged"
 
 
 def explain(store: Store, secret: Secret, fields: KeyFields, now: float, ttl: float) -> Dict[str, Any]:
     """As `ResponseCache.explain_miss`. `now` is Unix time and `ttl` a length, both in seconds."""
-    key = cache_key(fields)
+    key = key_digest(fields)
     row = store.get(key)
     if row is None:
         return _nearest(store, secret, fields, now)

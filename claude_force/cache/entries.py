@@ -14,7 +14,7 @@ import struct
 from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Tuple
 
 from ..storage.signing import ID_BYTES, Secret
-from .request_key import KeyFields, cache_key, field_checksums, key_fields
+from .request_key import KeyFields, field_checksums, key_digest, key_fields
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def to_entry(
     estimated_cost: Optional[float] = None,
     fingerprint: Mapping[str, str] = NO_FINGERPRINT,
     extra: Optional[Mapping[str, Any]] = None,
-    key_of: Callable[[KeyFields], bytes] = cache_key,
+    key_of: Callable[[KeyFields], bytes] = key_digest,
 ) -> Tuple[KeyFields, CacheEntry]:
     """Returns the fields of the request, and its entry.
 

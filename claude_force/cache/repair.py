@@ -13,7 +13,7 @@ from typing import Callable, Iterator, Optional, Set
 from ..storage.private_files import check_database, open_private, read_private
 from ..storage.sqlite_files import FAULTS, PAGE_BYTES, connect, remove, set_aside
 from .entries import key_of
-from .store import PUT, SCHEMA, USE, row_id
+from .store import PUT, SCHEMA, USE, rowid_of
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def _copy(damaged: Path, fresh: Path, validate: EntryValidator) -> int:
     try:
         db.execute("BEGIN")
         for sealed in _readable(damaged):
-            identity = row_id(key_of(sealed))
+            identity = rowid_of(key_of(sealed))
             agent = validate(sealed)
             if agent is not None and identity not in saved:
                 row = db.execute(PUT, (sealed,)).lastrowid

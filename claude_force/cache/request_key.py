@@ -44,8 +44,8 @@ class RequestKey(NamedTuple):
         return key_fields(*self)
 
     def digest(self) -> bytes:
-        """The key under which the cache stores the answer, as `cache_key` makes it."""
-        return cache_key(self.fields())
+        """The key under which the cache stores the answer, a hash of all fields."""
+        return key_digest(self.fields())
 
 
 def request_key(call: Call, service: ServiceFields) -> Optional[RequestKey]:
@@ -74,7 +74,7 @@ def key_fields(agent: str, task: str, model: str, fingerprint: Mapping[str, str]
     return (agent, task, model, tuple(sorted(fingerprint.items())) if fingerprint else ())
 
 
-def cache_key(fields: KeyFields) -> bytes:
+def key_digest(fields: KeyFields) -> bytes:
     """The first 16 bytes of SHA-256 over all fields; as text, its 32 hex characters."""
     agent, task, model, fingerprint = fields
     parts = [agent, task, model]

@@ -52,7 +52,7 @@ def store_path(folder: Path) -> Path:
     return folder / f"answers-{FORMAT}.db"
 
 
-def row_id(key: bytes) -> int:
+def rowid_of(key: bytes) -> int:
     """56 bits of the key: they find the row in one step, and its signature covers the whole key."""
     return int.from_bytes(key[:7], "big")
 
@@ -89,7 +89,7 @@ class Store:
 
     def get(self, key: bytes) -> Optional[Row]:
         """Returns a sealed entry, not yet verified, and its hits as far as they are written."""
-        row: Optional[Row] = self._reader.execute(_GET, (row_id(key),)).fetchone()
+        row: Optional[Row] = self._reader.execute(_GET, (rowid_of(key),)).fetchone()
         if row is not None and row[0] is None:
             # The two are written in one transaction.
             raise sqlite3.DatabaseError("malformed: an entry has lost its answer")
@@ -104,7 +104,7 @@ class Store:
             if self._hits:
                 self._write_hits(_HITS_PER_CALL)
             for key, sealed, agent in entries:
-                identity = row_id(key)
+                identity = rowid_of(key)
                 replaced |= self._insert(identity, sealed, agent)
                 self._unchecked += len(sealed)
                 if self._unchecked >= self._check_every:
@@ -129,7 +129,7 @@ class Store:
 
     def delete(self, keys: Iterable[bytes]) -> int:
         """Removes entries. Returns how many were there."""
-        return self.drop([row_id(key) for key in keys])
+        return self.drop([rowid_of(key) for key in keys])
 
     def clear(self, agent: Optional[str] = None) -> int:
         """Removes all entries, or those of one agent. Returns how many."""

@@ -27,7 +27,7 @@ from ..cache.entries import (
     unseal,
 )
 from ..cache.private_dir import cache_folder
-from ..cache.request_key import KeyFields, cache_key, key_fields
+from ..cache.request_key import KeyFields, key_digest, key_fields
 from ..storage.signing import Secret, find_secret
 from .database import Database
 from .schema import ANSWERS, commit_without_fsync, now
@@ -78,7 +78,7 @@ class SharedCache:
         self, agent_name: str, task: str, model: str, fingerprint: Fingerprint
     ) -> Optional[Dict[str, Any]]:
         """Implements `ResponseCache.get`."""
-        key = cache_key(key_fields(agent_name, task, model, fingerprint))
+        key = key_digest(key_fields(agent_name, task, model, fingerprint))
         found = self._guarded(lambda: self._read(key), None)
         if found is None:
             return None
@@ -99,7 +99,7 @@ class SharedCache:
 
     def has(self, agent_name: str, task: str, model: str, fingerprint: Fingerprint) -> bool:
         """Whether `get` would find an answer."""
-        key = cache_key(key_fields(agent_name, task, model, fingerprint))
+        key = key_digest(key_fields(agent_name, task, model, fingerprint))
         return self._guarded(lambda: self._read(key), None) is not None
 
     def _read(self, key: bytes) -> Optional[Tuple[CacheEntry, int, float]]:
@@ -223,7 +223,7 @@ class SharedCache:
         if self._lease_connection is None:
             connection = self._database.engine.connect()
             self._lease_connection = connection.execution_options(isolation_level="AUTOCOMMIT")
-        number = int.from_bytes(cache_key(wanted)[:8], "big", signed=True)
+        number = int.from_bytes(key_digest(wanted)[:8], "big", signed=True)
         call = sa.text(f"SELECT {function}(:number)")
         got: bool = self._lease_connection.execute(call, {"number": number}).scalar_one()
         return got

@@ -172,7 +172,7 @@ def _name_fault(
     elif name != TASK:
         known = ["task", "item", *(f"steps.{one}" for one in step.dependencies)]
         known += [f"inputs.{one}" for one in inputs]
-        yield f"{where} has ${{{name}}}, which is no known name{_hint(name, known)}; $${{ is a literal ${{"
+        yield f"{where} has ${{{name}}}, which is no known name{_hint(name, known)}; write $${{ for ${{"
 
 
 def _step_fault(identity: str, step: Step, ids: Sequence[str], where: str) -> Iterator[str]:
