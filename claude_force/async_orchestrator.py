@@ -158,7 +158,7 @@ class AsyncAgentOrchestrator(Configurable):
             workflow_name, workflow_position: labels for the result, observers and the ledger.
             use_memory: accepted for callers of claude-force 1.x, and does nothing: agents have no memory.
             cache: "use" a stored answer, "refresh" it with a new one, or "off": a request that is neither
-                stored nor shared with identical calls under way.
+                stored nor shared with identical calls in flight.
             cache_ttl: how long the API's prompt cache holds the system prompt after each use, "5m" or "1h".
             options: further fields of the Messages API, such as `stop_sequences` or `thinking`.
 
@@ -231,7 +231,7 @@ class AsyncAgentOrchestrator(Configurable):
                 had, finds what was done and asks only for the rest; None makes a new id.
             call_options: as of `execute_agent`, the same for every task.
 
-        Raises what `tasks` raises, after the results of what was under way by then.
+        Raises what `tasks` raises, after the results of the rows in flight by then.
         """
         return self._stream(
             *(tasks, on_event, total, RunGate(), run_id, str, in_order, budget_usd, first_of_many),

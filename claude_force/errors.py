@@ -368,7 +368,7 @@ class BudgetExceededError(CallError):
 
 
 class ClosedError(CallError):
-    """The orchestrator was closed while the call was under way."""
+    """The orchestrator was closed before the call had ended."""
 
     advice = "Await the call before you close the orchestrator."
 

@@ -97,7 +97,7 @@ def test_failed_attempts_are_on_display(seen):
 class TestLines:
     def display(self, load=None, now=None):
         return ProgressDisplay(
-            lambda: load, kept=10, spent=1.5, pending=90, quiet=True, now=now or FakeClock().now
+            lambda: load, done_before=10, spent=1.5, pending=90, quiet=True, now=now or FakeClock().now
         )
 
     def finished(self, error=None, **progress):
@@ -138,7 +138,7 @@ class TestLines:
         assert display.drawn().plain.startswith("#" * 24 + " 100 %, ")
 
     def test_hundred_percent_is_all_of_them(self):
-        display = ProgressDisplay(lambda: None, kept=0, spent=0.0, pending=1000, quiet=True)
+        display = ProgressDisplay(lambda: None, done_before=0, spent=0.0, pending=1000, quiet=True)
         display.on_event(Finished(1, "a", Progress(total=1000, done=999), AgentResult("a", True)))
         assert display.lines()[0].startswith("99 %, ")
 
@@ -200,7 +200,7 @@ class TestLines:
 
 
 def test_remote_rows_are_handed_over():
-    display = ProgressDisplay(lambda: None, kept=0, spent=0.0, in_flight_label="handed over")
+    display = ProgressDisplay(lambda: None, done_before=0, spent=0.0, in_flight_label="handed over")
     display.progress = Progress(total=9, done=2, in_flight=3)
     assert "2 of 9 rows done, 0 failed, 0 cached, 3 handed over" in display.lines()[1]
 

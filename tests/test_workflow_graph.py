@@ -21,7 +21,7 @@ from claude_force.errors import (
 from claude_force.types import AgentResult
 from claude_force.workflow import Step, Workflow
 from claude_force.workflow.models import Condition, ForEach
-from claude_force.workflow.runner import RunConfig, Runner
+from claude_force.workflow.runner import RunConfig, WorkflowRunner
 from claude_force.workflow.step_calls import StepAnswer
 
 OK, TRANSIENT, REFUSED = "ok", "transient", "refused"
@@ -80,7 +80,7 @@ def carried_out(workflow, ways, tmp_path=None, **more):
     server = Simulated({step.id: ways.get(step.id, Way()) for step in workflow.steps})
 
     async def work():
-        runner = Runner(workflow, setting(tmp_path, **more), server.run)
+        runner = WorkflowRunner(workflow, setting(tmp_path, **more), server.run)
         return await runner.run(), runner.elapsed
 
     results, elapsed = run_virtually(work())
@@ -89,7 +89,7 @@ def carried_out(workflow, ways, tmp_path=None, **more):
 
 async def ran(workflow, setting, run):
     """Runs a runner made in the event loop, whose clock it uses."""
-    return await Runner(workflow, setting, run).run()
+    return await WorkflowRunner(workflow, setting, run).run()
 
 
 @some.composite
@@ -561,7 +561,9 @@ class TestEnd:
         server = Simulated(ways)
 
         async def work():
-            running = asyncio.ensure_future(Runner(workflow, setting(max_calls=room), server.run).run())
+            running = asyncio.ensure_future(
+                WorkflowRunner(workflow, setting(max_calls=room), server.run).run()
+            )
             await asyncio.sleep(seconds + 0.5)
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
@@ -583,7 +585,7 @@ class TestEnd:
         async def work():
             failure = None
             try:
-                await Runner(workflow, setting(), run).run()
+                await WorkflowRunner(workflow, setting(), run).run()
             except RuntimeError as error:
                 failure = error
             return failure, asyncio.all_tasks() - {asyncio.current_task()}
@@ -609,7 +611,7 @@ class TestEnd:
 
         async def work():
             workflow = graph(Step("a", "x"), Step("b", "x"))
-            running = asyncio.ensure_future(Runner(workflow, setting(), run).run())
+            running = asyncio.ensure_future(WorkflowRunner(workflow, setting(), run).run())
             await asyncio.sleep(1)
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)

@@ -124,7 +124,7 @@ class ResumableRun:
     @property
     def pending(self) -> int:
         """How many rows are to be run."""
-        return self.summary.total - self.summary.kept
+        return self.summary.total - self.summary.done_before
 
     def pending_rows(self) -> Iterator[TaskRow]:
         """Yields the rows that are to be run."""

@@ -16,7 +16,7 @@ class RunSummary(CostTotals):
     """How a run ended, and what it cost.
 
     Attributes:
-        total: rows of the run; `kept` were in the results file before, `ran` were added now.
+        total: rows of the run; `done_before` were in the results file before, `ran` were added now.
         succeeded, failed: of all rows in the results file, as are `truncated`, `refused` and `empty`.
         over_budget: some rows were not sent because the budget had no room for them.
         stopped: the run was stopped; `cancelled`: its calls were cancelled where they are made.
@@ -28,7 +28,7 @@ class RunSummary(CostTotals):
     """
 
     total: int = 0
-    kept: int = 0
+    done_before: int = 0
     ran: int = 0
     succeeded: int = 0
     failed: int = 0
@@ -51,7 +51,7 @@ class RunSummary(CostTotals):
 
     def add_saved(self, row: SavedRow) -> None:
         """Counts a row of an earlier run. Its cost is in `cost` already."""
-        self.kept += 1
+        self.done_before += 1
         self.unpriced += row.unpriced
         self._count(row)
 

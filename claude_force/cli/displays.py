@@ -35,7 +35,7 @@ class ProgressDisplay:
 
     Args:
         load: returns the requests in flight and the limits.
-        kept: rows that were in the output before.
+        done_before: rows that were in the output before.
         spent: USD that they cost.
         pending: rows to be run.
         in_flight_label: the word for rows that have begun and not ended.
@@ -49,14 +49,14 @@ class ProgressDisplay:
     def __init__(
         self,
         load: Callable[[], Optional[Load]],
-        kept: int,
+        done_before: int,
         spent: float,
         pending: Optional[int] = None,
         quiet: bool = False,
         in_flight_label: str = "in flight",
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._load, self._kept, self._spent, self._in_flight_label = load, kept, spent, in_flight_label
+        self._load, self._kept, self._spent, self._in_flight_label = load, done_before, spent, in_flight_label
         # Log lines would break a live display.
         self._is_live = sys.stderr.isatty() and not (quiet or streams.is_quiet() or is_verbose())
         # Looked up now: rich replaces stderr by an object without an encoding.

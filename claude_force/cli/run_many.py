@@ -171,7 +171,7 @@ class _BulkRun:
         self._is_remote = monitor is not None and monitor.is_remote
         self._display = ProgressDisplay(
             orchestrator.load,
-            run.summary.kept,
+            run.summary.done_before,
             run.summary.cost,
             run.pending,
             quiet=args.json,

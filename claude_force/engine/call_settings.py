@@ -1,4 +1,4 @@
-"""What a call is made with: options that stay as they are while it is under way, and who answers it."""
+"""The settings of one call: the options at its start, and the service that answers."""
 
 from __future__ import annotations
 

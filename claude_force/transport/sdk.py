@@ -149,7 +149,7 @@ def http_client(library: Any, pool: ConnectionPool) -> Any:
     and answers slowly.
     """
 
-    class Transport(library.AsyncBaseTransport):  # type: ignore[misc]
+    class PoolTransport(library.AsyncBaseTransport):  # type: ignore[misc]
         async def handle_async_request(self, request: Any) -> Any:
             # httpx turned name and password of the address into a header.
             url = URL(str(request.url), encoded=True).with_user(None)
@@ -163,7 +163,7 @@ def http_client(library: Any, pool: ConnectionPool) -> Any:
         async def aclose(self) -> None:
             await pool.close()
 
-    return library.AsyncClient(transport=Transport(), timeout=None, follow_redirects=False)
+    return library.AsyncClient(transport=PoolTransport(), timeout=None, follow_redirects=False)
 
 
 def _forwarded(headers: Any) -> Any:

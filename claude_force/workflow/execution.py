@@ -27,7 +27,7 @@ from .models import Step, Workflow
 from .parser import read_workflow
 from .plan import DraftStep, Plan, SizeOf, combine_estimates, plan_steps, with_longest_answers
 from .results import FAILED, SUCCEEDED, OnStep, WorkflowResult
-from .runner import OnCall, RunConfig, Runner
+from .runner import OnCall, RunConfig, WorkflowRunner
 from .step_calls import StepAnswer, StepCall
 from .validation import check
 
@@ -58,7 +58,7 @@ class WorkflowExecutor:
             config = replace(config, on_step=_with_run_id(on_step, checkpoint), on_call=_numbered(on_result))
             await checkpoint.begin(config)
             run_step = partial(self._run_step, workflow.name, checkpoint, context, options)
-            runner = Runner(workflow, config, run_step)
+            runner = WorkflowRunner(workflow, config, run_step)
             steps = await runner.run()
             result = WorkflowResult(workflow, config.task, steps, runner.elapsed, checkpoint.run_id)
             result.cost_before = checkpoint.cost_before

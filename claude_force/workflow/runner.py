@@ -59,7 +59,7 @@ class RunConfig:
     config_path: Optional[Path] = None
 
 
-class Runner:
+class WorkflowRunner:
     """Runs a workflow once. The workflow has passed `check`."""
 
     def __init__(self, workflow: Workflow, config: RunConfig, run: RunStepCall) -> None:
