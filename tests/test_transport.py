@@ -433,6 +433,11 @@ class TestAnswer:
             (result,) = await ask(project, url, **route)
         assert type(result.error) is BadReplyError
 
+    async def test_wrong_label_is_named(self, project, route):
+        async with sequence(http(b"12345")) as (url, _):
+            (result,) = await ask(project, url, **route)
+        assert "is labelled application/json, and it is not: 12345" in str(result.error)
+
     async def test_error_that_is_no_gzip_has_its_status(self, project, route):
         broken = http(b"no gzip", "400 Bad Request", content_encoding="gzip")
         async with sequence(broken) as (url, _):

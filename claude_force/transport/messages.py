@@ -256,6 +256,8 @@ def reader_of(
     wanted = events if isinstance(expected, StreamReader) else "application/json"
     words = readable(start[:_MOST_OF_A_PAGE].decode("utf-8", "replace"))
     quoted = f": {words}" if words else ""
+    if label.lower().startswith(wanted):
+        raise BadReplyError(f"The answer is labelled {label}, and it is not{quoted}")
     raise BadReplyError(f"The server answered with {label or 'no content type'}, not {wanted}{quoted}")
 
 

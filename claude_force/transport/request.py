@@ -106,7 +106,7 @@ def wrong_header(headers: Mapping[Any, Any]) -> Optional[str]:
         if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
             return f"{name!r} is not the name of a header"
         if name.lower() in _OF_THE_CONNECTION:
-            return f"{name!r} is not for callers to set"
+            return f"{name!r} belongs to the connection, so leave it out"
         if not isinstance(value, str) or not value.replace("\t", " ").isprintable():
             return f"the value of {name!r} is not text on one line"
     return None
