@@ -126,7 +126,7 @@ def main() -> int:
         project = write_project(Path(folder) / "project")
         call = asyncio.run(path_of_call(project)).since("execute_agent")
         row = asyncio.run(path_of_row(project)).since("run_row")
-    _show("A missed call", call)
+    _show("A cache miss", call)
     _show("A row of run many", row)
     is_short = len(call.frames) <= MOST_FRAMES and len(call.modules) <= MOST_MODULES
     return 0 if is_short and len(row.frames) <= MOST_FRAMES_OF_A_ROW else 1

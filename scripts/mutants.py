@@ -33,7 +33,7 @@ PAGE = ROOT / "docs" / "mutation-testing.md"
 EXPLAINED = ROOT / "scripts" / "mutants.json"
 BEGIN, END = "<!-- written by make mutants -->", "<!-- end -->"
 
-# Of kept answers, without those that start processes.
+# Of cached answers, without those that start processes.
 KEPT = tuple(
     f"test_cached_calls.py::Test{part}" for part in ("Asked", "Hit", "Miss", "Settings", "Sharing", "Clerk")
 )

@@ -114,7 +114,7 @@ async def kept(orchestrator: AsyncAgentOrchestrator) -> Claim:
         ratios.append(fresh / hit)
         hits.append(hit * 1000)
     return Claim(
-        "A kept answer: 40 to 200 times as fast, under 50 ms",
+        "A cached answer: 40 to 200 times as fast, under 50 ms",
         f"{spread(ratios, '{:,.0f}')} times, {spread(hits)} ms",
         median(ratios) >= 40 and max(hits) < 50,
         f"a whole call; fresh: {MODEL_TEXT}",

@@ -55,7 +55,7 @@ class _ModelQueue:
 class AdmissionController:
     """Admits attempts within the budgets, the rate limits and the concurrency limit.
 
-    Only the first attempt in a queue checks for room, so that no herd wakes up where one attempt can go.
+    Only the first attempt in each queue checks for room: where one can go, the others do not wake up.
 
     Example:
         admission = AdmissionController(concurrency_limit, rate_limiter, Clock())
