@@ -525,7 +525,7 @@ def test_records_output_not_in_utf8(project):
     output = Path(os.fsdecode(b"caf\xe9.jsonl"))
     run = run_id_for(output, ["run", "many"], is_new=False)
     assert run_id_for(output, ["run", "many"], is_new=False) == run
-    assert run_id_for(output, ["run", "many"], afresh=True) != run
+    assert run_id_for(output, ["run", "many"], is_new=True) != run
 
 
 class TestBudget:
