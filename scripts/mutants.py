@@ -47,7 +47,7 @@ TESTS: Dict[str, Tuple[str, ...]] = {
         *("test_response_cache.py::TestKey", "test_response_cache.py::TestExplanation"),
         *(*KEPT, "test_not_kept.py", "test_who_answers.py"),
     ),
-    "engine.async_cache": ("test_not_kept.py", *KEPT, "test_cached_calls.py::TestProcesses"),
+    "engine.async_cache": ("test_async_cache.py",),
     "engine.result_builder": ("test_results.py",),
     "storage.project_files": ("test_project_files.py",),
     "storage.private_files": tuple(

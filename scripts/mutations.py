@@ -87,12 +87,13 @@ class _Finder(cst.CSTVisitor):
 
 
 def _is_of_types_only(node: cst.CSTNode) -> bool:
-    """A name for a type, such as `Prices = Mapping[str, float]`, or a Protocol."""
+    """A name for a type, such as `Prices = Mapping[str, float]`, a TypeVar, or a Protocol."""
     if isinstance(node, cst.ClassDef):
         return any(isinstance(base.value, cst.Name) and base.value.value == "Protocol" for base in node.bases)
-    if not isinstance(node, cst.Assign) or not isinstance(node.value, cst.Subscript):
-        return False
-    generic = node.value.value
+    value = node.value if isinstance(node, cst.Assign) else None
+    if isinstance(value, cst.Call):
+        return isinstance(value.func, cst.Name) and value.func.value == "TypeVar"
+    generic = value.value if isinstance(value, cst.Subscript) else None
     return isinstance(generic, cst.Name) and generic.value[:1].isupper()
 
 

@@ -5,11 +5,19 @@ import asyncio
 import pytest
 from virtual_time import LoopClock, run_virtually
 
-from claude_force.errors import AuthenticationError, ClosedError, OverloadedError, RateLimitError
-from claude_force.limits.admission import AdmissionController, Load
+from claude_force.errors import (
+    AuthenticationError,
+    BudgetExceededError,
+    ClosedError,
+    OverloadedError,
+    RateLimitError,
+)
+from claude_force.limits.admission import NO_WAIT, AdmissionController, Load
 from claude_force.limits.aimd import AdaptiveConcurrencyLimit
+from claude_force.limits.budget import Budget
 from claude_force.limits.call_context import CallContext, CallListener
 from claude_force.limits.rate_limiter import NO_RATES, RateLimiter, Rates, TokenCost
+from claude_force.limits.run_gate import RunGate
 from claude_force.transport.transport import AttemptRecord
 from claude_force.types import Usage
 
@@ -35,9 +43,21 @@ class Wire:
         )
         self.listener, self.log = Listener(), []
 
-    async def send(self, name, takes=1.0, ends=None, model="m", need=ONE, told=None, usage=None):
+    async def send(
+        self,
+        name,
+        takes=1.0,
+        ends=None,
+        model="m",
+        need=ONE,
+        told=None,
+        usage=None,
+        run_gate=None,
+        check=None,
+    ):
         record = AttemptRecord(usage=usage, headers=told or {})
-        async with self.admission.slot(model, need, record, CallContext(listener=self.listener)):
+        context = CallContext(listener=self.listener, run_gate=run_gate)
+        async with self.admission.slot(model, need, record, context, check):
             self.log.append((self.clock.now(), name))
             await asyncio.sleep(takes)
             if ends is not None:
@@ -291,3 +311,132 @@ def test_close_wakes_waiting_for_limit():
     log, ended = run(work())
     assert log == [(0, "a")]
     assert ended <= 11.5
+
+
+@pytest.mark.parametrize(("model", "sent"), [("m", False), ("another", True)])
+def test_shut_gate_ends_wait_for_limit(model, sent):
+    async def work():
+        wire, gate = Wire(room=10), RunGate()
+        await wire.send("first", 0.0, told=headers(6, 0))
+        waiting = asyncio.ensure_future(wire.send("a", run_gate=gate))
+        await asyncio.sleep(2.5)
+        gate.shut(AuthenticationError("x"), model)
+        (ended,) = await wire.all(waiting)
+        assert isinstance(ended, AuthenticationError) is not sent
+        return wire.clock.now(), len(wire.log)
+
+    assert run(work()) == ((14, 2) if sent else (3, 1))
+
+
+@pytest.mark.parametrize(("model", "sent"), [("m", False), ("another", True)])
+def test_shut_gate_admits_none_to_room(model, sent):
+    async def work():
+        wire, gate = Wire(), RunGate()
+        first = asyncio.ensure_future(wire.send("first", 5.0))
+        waiting = asyncio.ensure_future(wire.send("a", run_gate=gate))
+        await asyncio.sleep(1)
+        gate.shut(AuthenticationError("x"), model)
+        _, ended = await wire.all(first, waiting)
+        assert isinstance(ended, AuthenticationError) is not sent
+        assert wire.admission.in_flight == 0
+        return len(wire.log)
+
+    assert run(work()) == 1 + sent
+
+
+def test_refused_check_takes_nothing():
+    async def work():
+        wire, checked = Wire(rates=Rates(10)), []
+
+        def check():
+            checked.append(wire.clock.now())
+            raise KeyError("x")
+
+        first = asyncio.ensure_future(wire.send("first", 5.0))
+        await asyncio.sleep(0)
+        (ended,) = await wire.all(wire.send("a", check=check))
+        await first
+        assert isinstance(ended, KeyError)
+        assert wire.admission.in_flight == 0
+        assert wire.admission.queue_of("m").rate_limiter.wait(ONE, 6.0) == 0
+        return wire.log, checked
+
+    log, checked = run(work())
+    # Once the slot is free and the limit of ten a minute allows another request.
+    assert log == [(0, "first")]
+    assert checked == [pytest.approx(6)]
+
+
+def test_reduces_ceiling_to_in_flight():
+    async def work():
+        wire = Wire(room=10)
+        sent = [asyncio.ensure_future(wire.send(name, 1.0)) for name in "ab"]
+        await asyncio.sleep(0.5)
+        wire.admission.reduce_ceiling()
+        assert wire.admission.load().window == 2
+        await wire.all(*sent, *(wire.send(name) for name in "cd"))
+        return wire.log
+
+    assert run(work()) == [(0, "a"), (0, "b"), (1, "c"), (1, "d")]
+
+
+class TestReservation:
+    def test_holds_worst_until_exit(self):
+        async def work():
+            budgets = [Budget(1.0), Budget(2.0)]
+            async with Wire().admission.reserve(budgets, 0.5, lambda: 0.125):
+                assert [(one.reserved, one.spent) for one in budgets] == [(0.5, 0.0)] * 2
+            return [(one.reserved, one.spent) for one in budgets]
+
+        assert run(work()) == [(0.0, 0.125)] * 2
+
+    def test_waits_in_order_of_arrival(self):
+        async def work():
+            budget, log, admission = Budget(1.0), [], Wire().admission
+
+            async def spend(name, worst, seconds):
+                async with admission.reserve([budget], worst, lambda: 0.0):
+                    log.append((asyncio.get_running_loop().time(), name))
+                    await asyncio.sleep(seconds)
+
+            sent = [("a", 0.5, 1.0), ("b", 0.25, 2.0), ("large", 0.75, 1.0), ("small", 0.125, 1.0)]
+            await asyncio.gather(*(spend(*one) for one in sent))
+            assert budget.reserved == 0
+            return log
+
+        assert run(work()) == [(0, "a"), (0, "b"), (1, "large"), (2, "small")]
+
+    def test_what_can_never_fit_is_refused(self):
+        async def work():
+            large, small = Budget(1.0), Budget(0.25)
+            with pytest.raises(BudgetExceededError):
+                async with Wire().admission.reserve([large, small], 0.5, lambda: 0.125):
+                    pytest.fail("entered")
+            return (large.reserved, large.spent), (small.reserved, small.spent)
+
+        assert run(work()) == ((0.0, 0.125), (0.0, 0.0))
+
+    def test_cancelled_wait_holds_nothing(self):
+        async def work():
+            free, full, admission = Budget(1.0), Budget(1.0), Wire().admission
+            assert full.reserve(1.0)
+            waiting = asyncio.ensure_future(
+                admission.reserve([free, full], 0.5, lambda: 0.0).__aenter__(),
+            )
+            await asyncio.sleep(1)
+            assert free.reserved == 0.5
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+            # The next one's turn: the one that was cancelled does not stay in the queue.
+            async with admission.reserve([free], 1.0, lambda: 0.0):
+                assert (free.reserved, full.reserved) == (1.0, 1.0)
+
+        run(work())
+
+
+def test_no_wait_is_entered_at_once():
+    async def work():
+        async with NO_WAIT:
+            return asyncio.get_running_loop().time()
+
+    assert run(work()) == 0

@@ -22,7 +22,7 @@ from claude_force.errors import (
     ServerError,
     UnknownPriceError,
 )
-from claude_force.limits.budget import Budget, to_nano_usd, worst_cost
+from claude_force.limits.budget import Budget, require_worst_cost, to_nano_usd, worst_cost
 from claude_force.limits.call_context import CallContext
 from claude_force.limits.prices import price_lookup
 from claude_force.testing import faults
@@ -31,6 +31,11 @@ from claude_force.types import Call, Reply, Usage
 MODEL = "claude-sonnet-5-5"
 PRICES = {MODEL: {"input": 3.0, "output": 15.0}}
 PRICE = price_lookup(PRICES, lambda *_: None)
+SEARCH = {"type": "web_search_20250305", "name": "web_search"}
+
+
+def with_tools(*tools, model=MODEL):
+    return Call("a", (), "x", model, 7, {"tools": list(tools)})
 
 
 @pytest.fixture
@@ -140,6 +145,53 @@ class TestBudget:
             return 1.0 if known == ("fresh" if usage.input_tokens else "written") else None
 
         assert worst_cost(Call("a", (), "x", MODEL, 7), price) is None
+
+    def test_worst_includes_every_search(self):
+        asked = []
+
+        def price(model, usage, options):
+            asked.append(usage.web_search_requests)
+            return 1.0
+
+        assert worst_cost(with_tools({**SEARCH, "max_uses": 3}, {**SEARCH, "max_uses": 4}), price) == 1.0
+        assert asked == [7, 7]
+        assert worst_cost(with_tools({**SEARCH, "max_uses": 3}, SEARCH), price) is None
+        assert asked == [7, 7]
+
+    def test_known_worst_is_returned(self):
+        price = price_lookup(PRICES, lambda *_: None)
+        call = with_tools({**SEARCH, "max_uses": 3})
+        assert require_worst_cost(call, price) == worst_cost(call, price) > 0
+
+    @pytest.mark.parametrize(
+        ("tools", "message", "shell"),
+        [
+            (
+                [],
+                "The price of other is not known, so a budget can't be enforced. Give prices="
+                "{'other': {'input': ..., 'output': ...}} in USD per million tokens.",
+                "The price of other is not known, so a budget can't be enforced. Give --price "
+                "other=INPUT,OUTPUT in USD per million tokens.",
+            ),
+            (
+                [SEARCH],
+                "What web searches may cost is not bounded, so a budget can't be enforced. Give the web "
+                "search tool max_uses.",
+                None,
+            ),
+            (
+                [{**SEARCH, "max_uses": 3}, {"type": "robot_20300101"}],
+                "What the tool 'robot_20300101' costs is not known, so a budget can't be enforced. Leave out "
+                "the tool or the budget.",
+                None,
+            ),
+        ],
+    )
+    def test_unbounded_cost_says_why(self, tools, message, shell):
+        with pytest.raises(UnknownPriceError) as raised:
+            require_worst_cost(with_tools(*tools, model="other"), lambda *_: None)
+        said = raised.value.args[0]
+        assert (str(said), getattr(said, "shell", None)) == (message, shell)
 
     def test_prices_of_the_callers_own(self):
         price = price_lookup({"m": {"input": 1.0, "output": 2.0, "cache_read": 0.5}}, lambda *_: 7.0)

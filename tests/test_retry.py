@@ -21,6 +21,7 @@ from claude_force.errors import (
     SpendLimitError,
 )
 from claude_force.limits.call_context import CallContext, CallListener
+from claude_force.limits.run_gate import RunGate
 from claude_force.types import Call
 
 
@@ -103,19 +104,21 @@ class TestAttempts:
     def attempts(self):
         """Makes them as `outcomes` says; returns the reply or the error, the seconds and the numbers."""
 
-        def run(*outcomes, deadline=None, before=0.0):
+        def run(*outcomes, deadline=None, before=0.0, run_gate=None):
             policy, self.listener, numbers = RetryPolicy(5, 1.0, 60.0, highest), Listener(), []
+            context = CallContext(listener=self.listener, run_gate=run_gate)
             call = Call("python-expert", (), "x", "m", 1)
 
             async def work():
                 self.clock = clock = ListeningClock()
                 await asyncio.sleep(7)
-                self.made = Retrier(call, policy, clock, deadline, CallContext(listener=self.listener))
+                self.made = Retrier(call, policy, clock, deadline, context)
                 await asyncio.sleep(before)
 
                 async def attempt(number):
                     numbers.append(number)
                     outcome = outcomes[number - 1]
+                    outcome = outcome() if callable(outcome) else outcome
                     if isinstance(outcome, BaseException):
                         raise outcome
                     return outcome
@@ -174,6 +177,17 @@ class TestAttempts:
         assert attempts(RateLimitError("x", retry_after=10.0), "reply", deadline=10.0)[0] == "reply"
         assert attempts(OverloadedError("x"), "reply", deadline=0.5)[0] == "reply"
         assert attempts(RateLimitError("x", retry_after=1e6), "reply")[0] == "reply"
+
+    @pytest.mark.parametrize(("model", "seconds"), [("m", 0.25), ("another", 1.0)])
+    def test_shut_gate_ends_delay(self, attempts, model, seconds):
+        gate = RunGate()
+
+        def shut_later():
+            asyncio.get_running_loop().call_later(0.25, gate.shut, AuthenticationError("x"), model)
+            return OverloadedError("x")
+
+        assert attempts(shut_later, "reply", run_gate=gate) == ("reply", seconds, [1, 2])
+        assert self.clock.slept == [1.0]
 
     def test_logs_each_retry(self, attempts, caplog):
         with caplog.at_level(logging.WARNING):

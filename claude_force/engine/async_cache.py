@@ -140,7 +140,7 @@ class AsyncResponseCache:
         answers = [op.answer for op in ops if isinstance(op, _StoreOp)]
         if answers:
             # In one write: many answers that come together cost little more than one.
-            self._guarded(lambda cache: cache.set_many(answers), 0)
+            self._guarded(lambda cache: cache.set_many(answers), None)
         return [self._result(op) for op in ops]
 
     def _result(self, op: Any) -> Any:
@@ -232,4 +232,8 @@ class LeaseGuard:
     def _release(self) -> None:
         granted_by, self._granted_by = self._granted_by, None
         if granted_by is not None:
-            granted_by.release_lease(*self._key)
+            try:
+                granted_by.release_lease(*self._key)
+            except Exception:
+                # Raised here, it would fail the calls whose jobs are in the same batch.
+                logger.exception("the cache failed")

@@ -70,8 +70,6 @@ class Retrier:
 
         `error` is that of attempt 1. Raises the error of the last attempt, or DeadlineExceededError.
         """
-        if not error.retryable:
-            raise error
         made = 0
 
         async def run_next() -> Reply:
