@@ -85,7 +85,7 @@ class CallRunner:
     @property
     def tracker(self) -> PerformanceTracker:
         """The ledger of the project that is configured now."""
-        folder = self.registry.ledger
+        folder = self.registry.ledger_folder
         if self._tracker is None or self._tracker.folder != folder:
             before, self._tracker = self._tracker, PerformanceTracker(folder)
             if before is not None:

@@ -301,12 +301,12 @@ def _row(option: Option) -> str:
 
 def _word(option: Option) -> str:
     """A positional argument as the usage shows it."""
-    return f"[{_value(option)}]" if option.settings.get("nargs") == "?" else _value(option)
+    return f"[{_value(option)}]" if option.argparse_arguments.get("nargs") == "?" else _value(option)
 
 
 def _value(option: Option) -> str:
     value = "|".join(option.choices) or option.metavar
-    return f"{value}..." if option.settings.get("nargs") == "+" else value
+    return f"{value}..." if option.argparse_arguments.get("nargs") == "+" else value
 
 
 def _escaped(cell: str) -> str:

@@ -48,13 +48,13 @@ class Registry:
         return folder.parent if folder.name == ".claude" else folder
 
     @property
-    def named(self) -> Path:
+    def sources_path(self) -> Path:
         """The path that finds the same sources from any folder: the project, else the configuration file."""
         project, config = self.project.resolve(), _placed(self._sources.config)
         return project if _placed(find_sources(project, project).config) == config else config
 
     @property
-    def ledger(self) -> Path:
+    def ledger_folder(self) -> Path:
         """The folder of the ledger."""
         return self._ledger
 

@@ -35,7 +35,7 @@ class Option(NamedTuple):
             "folders".
         excludes: options with the same word exclude each other.
         choices: the values that it takes; empty where any text may be a value.
-        settings: further arguments of argparse's `add_argument`.
+        argparse_arguments: further arguments of argparse's `add_argument`.
     """
 
     flags: Tuple[str, ...]
@@ -45,7 +45,7 @@ class Option(NamedTuple):
     completes: str
     excludes: str
     choices: Tuple[str, ...]
-    settings: Mapping[str, Any]
+    argparse_arguments: Mapping[str, Any]
 
 
 def _option(
@@ -55,7 +55,7 @@ def _option(
     *,
     shown: object = None,
     excludes: str = "",
-    **settings: Any,
+    **argparse_arguments: Any,
 ) -> Option:
     """Makes an option of its spelling, such as "-o --output FILE", "--cache {use,off}", "--plan" or "NAME".
 
@@ -66,12 +66,12 @@ def _option(
     metavar = words[-1] if len(words) > len(flags) else ""
     choices = tuple(metavar[1:-1].split(",")) if metavar.startswith("{") else ()
     if choices:
-        settings.setdefault("type", one_of(choices))
-    default = settings.get("default")
+        argparse_arguments.setdefault("type", one_of(choices))
+    default = argparse_arguments.get("default")
     if shown is None and default not in (None, argparse.SUPPRESS):
         shown = f"{default:g}" if isinstance(default, float) else default
     text = help if shown is None else f"{help} (default: {shown})"
-    return Option(flags, metavar, text, "", completes, excludes, choices, settings)
+    return Option(flags, metavar, text, "", completes, excludes, choices, argparse_arguments)
 
 
 def _group(title: str, **options: Option) -> Dict[str, Option]:

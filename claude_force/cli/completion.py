@@ -97,7 +97,7 @@ class _Position:
     def _take(self, value: str) -> None:
         if self.option is not None and "--config" in self.option.flags:
             self._config = value
-        if self.option is not None and self.option.settings.get("nargs") != "+":
+        if self.option is not None and self.option.argparse_arguments.get("nargs") != "+":
             self.option = None
 
     def offers(self, typed: str) -> Iterable[Offer]:

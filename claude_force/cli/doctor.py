@@ -64,7 +64,7 @@ def _check_project(args: argparse.Namespace) -> Iterator[CheckResult]:
     except ConfigurationError as error:
         yield problem("project", str(error), "No agent can be run before that is corrected.")
         return
-    yield machine.metrics(registry.ledger)
+    yield machine.metrics(registry.ledger_folder)
 
 
 def _show(result: CheckResult) -> None:

@@ -205,13 +205,13 @@ def _add_group(parser: Parser, title: str, options: Sequence[Option]) -> None:
             place = exclusive.get(one.excludes) or group.add_mutually_exclusive_group()
             exclusive[one.excludes] = place
         # argparse takes % for its own formats.
-        settings = {**one.settings, "help": one.help.replace("%", "%%")}
+        arguments = {**one.argparse_arguments, "help": one.help.replace("%", "%%")}
         if one.metavar:
-            settings["metavar"] = one.metavar
+            arguments["metavar"] = one.metavar
         else:
-            settings["action"] = "store_true"
-        names = one.flags or (settings.pop("dest"),)
-        place.add_argument(*names, **settings)
+            arguments["action"] = "store_true"
+        names = one.flags or (arguments.pop("dest"),)
+        place.add_argument(*names, **arguments)
 
 
 def _epilog(verb: Verb) -> str:

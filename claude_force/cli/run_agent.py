@@ -63,7 +63,7 @@ def _cached_result(args: argparse.Namespace, task: str) -> Optional[AgentResult]
     result = succeeded(CallLabels(args.name), reply, time.perf_counter() - started)
     log_result(result)
     # What the orchestrator does at the end of each call.
-    notify([PerformanceTracker(registry.ledger).record_now], CallCompleted(call, result, began))
+    notify([PerformanceTracker(registry.ledger_folder).record_now], CallCompleted(call, result, began))
     return result
 
 

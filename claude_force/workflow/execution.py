@@ -119,7 +119,7 @@ class WorkflowExecutor:
             self._calls.clock.now,
             pass_output,
             workflow.fail_fast if fail_fast is None else fail_fast,
-            config_path=registry.named,
+            config_path=registry.sources_path,
         )
 
     def _prepare(self, part: StepCall, options: Mapping[str, Any]) -> Call:
