@@ -33,10 +33,6 @@ PAGE = ROOT / "docs" / "mutation-testing.md"
 EXPLAINED = ROOT / "scripts" / "mutants.json"
 BEGIN, END = "<!-- written by make mutants -->", "<!-- end -->"
 
-# Of cached answers, without those that start processes.
-KEPT = tuple(
-    f"test_cached_calls.py::Test{part}" for part in ("Asked", "Hit", "Miss", "Settings", "Sharing", "Clerk")
-)
 # Each module, and the tests that say what it has to do; quick ones first.
 TESTS: Dict[str, Tuple[str, ...]] = {
     "storage.signing": ("test_response_cache.py::TestSecret", "test_response_cache.py::TestSignature"),
@@ -44,8 +40,9 @@ TESTS: Dict[str, Tuple[str, ...]] = {
         f"test_response_cache.py::Test{part}" for part in ("Entry", "Signature", "Hit", "Forgery")
     ),
     "cache.request_key": (
-        *("test_response_cache.py::TestKey", "test_response_cache.py::TestExplanation"),
-        *(*KEPT, "test_not_kept.py", "test_who_answers.py"),
+        "test_request_key.py",
+        "test_response_cache.py::TestKey",
+        "test_cached_calls.py::TestAsked",
     ),
     "engine.async_cache": ("test_async_cache.py",),
     "engine.result_builder": ("test_results.py",),
