@@ -46,7 +46,10 @@ TESTS: Dict[str, Tuple[str, ...]] = {
     ),
     "engine.async_cache": ("test_async_cache.py",),
     "engine.result_builder": ("test_results.py",),
-    "storage.project_files": ("test_project_files.py",),
+    "storage.project_files": tuple(
+        f"test_project_files.py::Test{part}"
+        for part in ("Reading", "Limits", "Root", "Patterns", "Race", "AnyTree")
+    ),
     "storage.private_files": tuple(
         f"test_private_files.py::Test{part}"
         for part in ("Folder", "WayToFolder", "Descriptors", "PrivateFile", "Status")
