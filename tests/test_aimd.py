@@ -10,6 +10,7 @@ from claude_force.errors import (
     ConnectionFailedError,
     OverloadedError,
     RateLimitError,
+    RequestRefusedError,
     ServerError,
 )
 from claude_force.limits.aimd import AdaptiveConcurrencyLimit
@@ -100,6 +101,14 @@ class TestConcurrencyLimit:
         for _ in range(100):
             limit.record_success(130.0, 4, True)
         assert limit.size == 8
+
+    def test_risen_ceiling_is_no_slow_start(self):
+        limit = self.limit(8, adaptive=True)
+        limit.record_failure(OverloadedError("busy"), 0.0, 0.0)
+        limit.reduce_ceiling(6, 0.0)
+        limit.record_success(30.0, 4, True)
+        assert limit.size == 4.25
+        assert limit.ceiling == pytest.approx(6 + 1 / 6)
 
     def test_reduced_ceiling_survives_storm(self):
         limit = self.limit(40, adaptive=True)
@@ -264,6 +273,18 @@ class TestConcurrencyLimit:
         for _ in range(100):
             assert limit.record_failure(AuthenticationError("bad key"), 0.0, 0.0) == 0
         assert (limit.size, limit.wait(0.0)) == (10, 0)
+
+    @pytest.mark.parametrize(
+        ("kind", "retryable", "is_storm"),
+        [(ServerError, False, True), (RequestRefusedError, True, True), (RequestRefusedError, False, False)],
+    )
+    def test_retryable_or_transient_counts(self, kind, retryable, is_storm):
+        """The server's `x-should-retry` is about the one request."""
+        limit, error = self.limit(), kind("x")
+        error.retryable = retryable
+        limit.record_success(0.0, 1, True)
+        pauses = [limit.record_failure(error, 0.0, 0.0) for _ in range(10)]
+        assert pauses == [0.0] * 9 + [0.5 * is_storm]
 
     def test_dead_address_is_no_storm(self):
         limit = self.limit()

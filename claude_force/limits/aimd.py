@@ -85,7 +85,7 @@ class AdaptiveConcurrencyLimit:
         self._failures, self._probe_delay, self._has_succeeded = 0, 0.0, True
         self._guessed_pause *= _PAUSE_DECAY
         self._proven_size = max(self._proven_size, float(in_flight_at_start))
-        if is_full and self.ceiling < self._configured and began >= self._reduced_at + _REDUCED_SECONDS:
+        if is_full and began >= self._reduced_at + _REDUCED_SECONDS:
             self._raise_ceiling()
         if is_full and self.size < self._slow_start_until:
             self.size = min(self._slow_start_until, self.size + 1)
