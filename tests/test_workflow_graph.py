@@ -598,23 +598,24 @@ class TestEnd:
         assert left == set()
         assert server.in_flight == 0
 
-    def test_waits_for_shielded_cleanup(self):
-        put_away = []
+    async def test_waits_for_shielded_cleanup(self):
+        started, cleaned_up = [], []
 
         async def run(part):
+            started.append(part.step.id)
             try:
                 await asyncio.sleep(100)
             finally:
+                # In real time: before anyio 4.6 a shield in a cancelled group keeps the loop busy.
                 with anyio.CancelScope(shield=True):
-                    await asyncio.sleep(3)
-                put_away.append(part.step.id)
+                    await asyncio.sleep(0.05)
+                cleaned_up.append(part.step.id)
 
-        async def work():
-            workflow = graph(Step("a", "x"), Step("b", "x"))
-            running = asyncio.ensure_future(WorkflowRunner(workflow, setting(), run).run())
-            await asyncio.sleep(1)
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
-            return LoopClock().now(), sorted(put_away)
-
-        assert run_virtually(work()) == (4, ["a", "b"])
+        workflow = graph(Step("a", "x"), Step("b", "x"))
+        running = asyncio.ensure_future(WorkflowRunner(workflow, setting(), run).run())
+        while len(started) < 2:
+            await asyncio.sleep(0.01)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert sorted(cleaned_up) == ["a", "b"]
