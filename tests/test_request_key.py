@@ -31,8 +31,8 @@ def test_digest_of_key():
 class TestEndpoint:
     def test_given_address_comes_first(self, monkeypatch):
         assert service_fields("k", None) == (("endpoint", ""),)
-        monkeypatch.setenv("ANTHROPIC_BASE_URL", "http://two/")
-        assert service_fields("k", None) == (("endpoint", "http://two"),)
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", "http://X/")
+        assert service_fields("k", None) == (("endpoint", "http://X"),)
         assert service_fields("k", "/http://one//") == (("endpoint", "/http://one"),)
 
     def test_names_each_cloud(self, monkeypatch):
@@ -41,13 +41,13 @@ class TestEndpoint:
             ("CLAUDE_CODE_USE_VERTEX", "1"),
             ("AWS_REGION", "eu-1"),
             ("AWS_PROFILE", "work"),
-            ("ANTHROPIC_BEDROCK_BASE_URL", "/http://aws//"),
+            ("ANTHROPIC_BEDROCK_BASE_URL", "/http://AX//"),
             ("CLOUD_ML_REGION", "us-2"),
             ("ANTHROPIC_VERTEX_PROJECT_ID", "project"),
             ("ANTHROPIC_PROFILE", "ignored"),
         ):
             monkeypatch.setenv(name, value)
-        fields = "bedrock /http://aws eu-1 work vertex us-2 project"
+        fields = "bedrock /http://AX eu-1 work vertex us-2 project"
         assert service_fields(None, None) == (("endpoint", fields),)
         fields = "bedrock http://one eu-1 work vertex http://one us-2 project"
         assert service_fields(None, "http://one/") == (("endpoint", fields),)
