@@ -9,6 +9,7 @@ import zlib
 from inspect import signature
 from typing import Any, AsyncIterator, Awaitable, Dict, Iterator, Mapping, Optional, Sequence, Tuple, Type
 from urllib.parse import unquote, urlsplit
+from weakref import WeakSet
 
 import aiohttp
 from yarl import URL
@@ -219,12 +220,17 @@ def _without_request(error: aiohttp.ClientResponseError) -> Exception:
     return NotSentError(text) if error.request_info.method == "CONNECT" else _NoHttpError(text)
 
 
+# Connections that were used before. aiohttp 3.10 says of new ones to a proxy that they should close.
+_used_connections: WeakSet[Any] = WeakSet()
+
+
 class _CheckedRequest(aiohttp.ClientRequest):
     """A request that is not sent over a spoiled connection: those bytes would be taken for its answer."""
 
     async def send(self, conn: Any) -> aiohttp.ClientResponse:
-        if conn.protocol.should_close:
+        if conn.protocol in _used_connections and conn.protocol.should_close:
             raise _SpoiledError
+        _used_connections.add(conn.protocol)
         return await super().send(conn)
 
 
