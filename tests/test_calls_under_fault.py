@@ -227,6 +227,7 @@ async def test_slow_answer_succeeds(project):
 
 async def test_unread_request_is_in_doubt(project):
     limits = {"timeout_seconds": 0.2, "max_retries": 1, "deadline_seconds": LONGEST, "budget_usd": 1.0}
+    limits["prices"] = {MODEL: {"input": 3.0, "output": 15.0}}
     released = threading.Event()
 
     def busy(received):
