@@ -116,16 +116,18 @@ class TestHit:
         json.dumps(hit.to_dict())
 
     async def test_is_found_by_the_next_process(self, project):
-        async with fleet(project) as (orchestrator, _):
-            await orchestrator.execute_agent(*ASK)
-        async with fleet(project) as (orchestrator, server):
-            # Another server, so another endpoint: an answer of one is not an answer of the other.
-            assert not (await orchestrator.execute_agent(*ASK)).cached
-            orchestrator.base_url = server.base_url + "/"
-            assert (await orchestrator.execute_agent(*ASK)).cached
-            await orchestrator.close()
-            assert (await orchestrator.execute_agent(*ASK)).cached
-            assert len(server.requests) == 1
+        async with fleet(project) as (first, _):
+            await first.execute_agent(*ASK)
+            await first.close()
+            # While the first server has its port, the second one has another.
+            async with fleet(project) as (orchestrator, server):
+                # Another endpoint: an answer of one is not an answer of the other.
+                assert not (await orchestrator.execute_agent(*ASK)).cached
+                orchestrator.base_url = server.base_url + "/"
+                assert (await orchestrator.execute_agent(*ASK)).cached
+                await orchestrator.close()
+                assert (await orchestrator.execute_agent(*ASK)).cached
+                assert len(server.requests) == 1
 
     async def test_hit_needs_no_slot(self, project):
         with MessagesServer() as server:
