@@ -87,7 +87,9 @@ class _Finder(cst.CSTVisitor):
 
 
 def _is_of_types_only(node: cst.CSTNode) -> bool:
-    """A name for a type, such as `Prices = Mapping[str, float]`, a TypeVar, or a Protocol."""
+    """A name for a type, such as `Prices = Mapping[str, float]`, a TypeVar, a Protocol, or imports of types."""
+    if isinstance(node, cst.If):
+        return isinstance(node.test, cst.Name) and node.test.value == "TYPE_CHECKING"
     if isinstance(node, cst.ClassDef):
         return any(isinstance(base.value, cst.Name) and base.value.value == "Protocol" for base in node.bases)
     value = node.value if isinstance(node, cst.Assign) else None
