@@ -87,7 +87,7 @@ class _Finder(cst.CSTVisitor):
 
 
 def _is_of_types_only(node: cst.CSTNode) -> bool:
-    """A name for a type, such as `Prices = Mapping[str, float]`, a TypeVar, a Protocol, or imports of types."""
+    """A name for a type, such as `Prices = Mapping[str, float]`, a TypeVar, a Protocol, or their imports."""
     if isinstance(node, cst.If):
         return isinstance(node.test, cst.Name) and node.test.value == "TYPE_CHECKING"
     if isinstance(node, cst.ClassDef):
