@@ -1,12 +1,14 @@
 """What a reply or an error becomes: the result, what observers are told, and the line in the log."""
 
 import logging
+import time
 from dataclasses import replace
 
 import pytest
 
 from claude_force.engine.result_builder import (
     CallLabels,
+    ResultBuilder,
     as_shared,
     failed,
     is_answer,
@@ -24,6 +26,7 @@ from claude_force.errors import (
     InvalidTaskError,
     RefusedError,
 )
+from claude_force.limits.call_cost import CallCost
 from claude_force.types import Attempt, Call, CallCompleted, Reply, Usage
 
 RUN = CallLabels("reviewer", "release", 2)
@@ -255,3 +258,61 @@ class TestLog:
 
     def test_cut_off_refusal_is_one_line(self, logged):
         assert len(logged(succeeded(RUN, replace(REPLY, text="", stop_reason="max_tokens"), 1.0))) == 1
+
+
+class Ticks:
+    """A clock that is one second further at each look, from 100 on."""
+
+    def __init__(self):
+        self.seconds = 99.0
+
+    def now(self):
+        self.seconds += 1
+        return self.seconds
+
+
+class TestResultBuilder:
+    call = Call("reviewer", ("Review.",), "x", "model-1", 100)
+
+    def built(self, end, call_cost=None):
+        began = time.time()
+        builder = ResultBuilder(self.call, RUN, Ticks(), call_cost)
+        completed = end(builder)
+        if completed is not None:
+            assert (completed.call, completed.workflow_name, completed.workflow_position) == (
+                self.call,
+                "release",
+                2,
+            )
+            assert began <= completed.started <= time.time()
+        return completed
+
+    def test_success_has_duration_and_labels(self):
+        result = self.built(lambda builder: builder.succeeded(REPLY)).result
+        expected = succeeded(RUN, REPLY, 1.0, 100.0)
+        assert result == expected and result.timeline == expected.timeline
+        assert (result.duration, result.agent_name) == (1.0, "reviewer")
+
+    def test_failure_has_model_and_error(self):
+        error = AuthenticationError("no")
+        error.timeline = (Attempt(100.5, 100.75, 1),)
+        result = self.built(lambda builder: builder.failed(error)).result
+        assert (result.error, result.metadata["model"], result.duration) == (error, "model-1", 1.0)
+        assert result.timeline == failed(RUN, error, "model-1", 1.0, 100.0).timeline
+        assert result.agent_name == "reviewer"
+
+    def test_cancelled_unsent_call_has_no_result(self):
+        assert self.built(lambda builder: builder.cancelled()) is None
+
+    def test_cancelled_sent_call_has_its_cost(self):
+        call_cost = CallCost()
+        call_cost.timeline = (Attempt(100.5, 100.75, 1),)
+        call_cost.add_failed_cost(0.5)
+        result = self.built(lambda builder: builder.cancelled(), call_cost).result
+        assert type(result.error) is CancelledCallError
+        assert (result.error.message, result.cost) == ("The call was cancelled", 0.5)
+
+    def test_makes_a_call_cost_where_none_is_given(self):
+        assert ResultBuilder(self.call, RUN, Ticks()).call_cost.timeline == ()
+        given = CallCost()
+        assert ResultBuilder(self.call, RUN, Ticks(), given).call_cost is given
