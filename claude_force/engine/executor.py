@@ -218,6 +218,62 @@ class _Flight(Generic[T]):
         return claimed
 
 
+@dataclass
+class _Caller:
+    """A caller who waits for work that it leads or has joined.
+
+    Attributes:
+        call_cost: receives what it pays for.
+        budget_key: as in `_Flight`.
+        leads: whether it has started the work that it waits for.
+        has_joined: whether work that it joined has failed, which it may start again once.
+        left: seconds until its deadline when it began to wait for this work; None without one.
+    """
+
+    call_cost: CallCost
+    budget_key: Hashable
+    deadline_seconds: Optional[float]
+    started: float = field(default_factory=time.monotonic)
+    leads: bool = False
+    has_joined: bool = False
+    left: Optional[float] = None
+
+    def seconds_left(self) -> Optional[float]:
+        """Returns the seconds until the deadline from now on, and sets `left` to them."""
+        if self.deadline_seconds is not None:
+            self.left = self.deadline_seconds - (time.monotonic() - self.started)
+        return self.left
+
+    def bounded(self, landed: asyncio.Future[None]) -> Awaitable[Any]:
+        """Returns an awaitable that ends with `landed` or at the deadline.
+
+        A leader waits without a bound: its work ends at the deadline by itself.
+        """
+        return landed if self.leads or self.left is None else asyncio.wait([landed], timeout=self.left)
+
+    def outcome_of(self, flight: _Flight[T]) -> Optional[Tuple[T, bool]]:
+        """Returns the result and whether this caller pays for it; None if it starts the work again."""
+        pays = self.leads or flight.claim_cost()
+        try:
+            return flight.task.result(), pays
+        except asyncio.CancelledError:
+            if pays:
+                self.call_cost.absorb(flight.cost)
+            if flight.is_closed:
+                closed = ClosedError("The orchestrator was closed during the call")
+                self.call_cost.copy_to(closed)
+                raise closed from None
+            raise
+        except (CallError, UnknownPriceError) as error:
+            is_late = self.left is not None and self.left <= 0
+            if self.leads or self.has_joined or is_late or flight.is_final(error, self.budget_key):
+                _fail(error, self.leads, pays, self.call_cost)
+            if pays and isinstance(error, CallError):
+                self.call_cost.absorb_error(error)
+            self.has_joined = not isinstance(error, _BUDGET_ERRORS)
+            return None
+
+
 class SingleFlight(Generic[T]):
     """Runs work by key, each in a task, so that cancelling one caller does not cancel the others.
 
@@ -256,46 +312,26 @@ class SingleFlight(Generic[T]):
         Raises:
             CallError: the work's, with its cost where this caller pays; or DeadlineExceededError.
         """
-        call_cost, loop_key = call_cost or CallCost(), (asyncio.get_running_loop(), key)
-        started, joined_before = time.monotonic(), False
+        loop_key = (asyncio.get_running_loop(), key)
+        caller = _Caller(call_cost or CallCost(), budget_key, deadline_seconds)
         while True:
-            left = None if deadline_seconds is None else deadline_seconds - (time.monotonic() - started)
-            flight = self._flights.get(loop_key)
-            leads = flight is None
-            if flight is None:
-                flight = self._start(loop_key, work, left, budget_key)
+            flight = self._join_or_start(loop_key, work, caller)
             landed = asyncio.get_running_loop().create_future()
             flight.waiting.append(landed)
             try:
-                if leads or left is None:
-                    await landed
-                elif not (await asyncio.wait([landed], timeout=left))[0]:
-                    raise DeadlineExceededError(f"No answer within the deadline of {left:g} s")
+                await caller.bounded(landed)
+                if not landed.done():
+                    raise DeadlineExceededError(f"No answer within the deadline of {caller.left:g} s")
             except (asyncio.CancelledError, DeadlineExceededError) as error:
                 flight.waiting.remove(landed)
-                await self._leave(loop_key, flight, leads, call_cost)
+                await self._leave(loop_key, flight, caller)
                 if isinstance(error, DeadlineExceededError):
-                    call_cost.copy_to(error)
+                    caller.call_cost.copy_to(error)
                 raise
             flight.waiting.remove(landed)
-            pays = leads or flight.claim_cost()
-            try:
-                return flight.task.result(), pays
-            except asyncio.CancelledError:
-                if pays:
-                    call_cost.absorb(flight.cost)
-                if flight.is_closed:
-                    closed = ClosedError("The orchestrator was closed during the call")
-                    call_cost.copy_to(closed)
-                    raise closed from None
-                raise
-            except (CallError, UnknownPriceError) as error:
-                is_late = left is not None and left <= 0
-                if leads or joined_before or is_late or flight.is_final(error, budget_key):
-                    _fail(error, leads, pays, call_cost)
-                if pays and isinstance(error, CallError):
-                    call_cost.absorb_error(error)
-                joined_before = not isinstance(error, _BUDGET_ERRORS)
+            outcome = caller.outcome_of(flight)
+            if outcome is not None:
+                return outcome
 
     async def close(self) -> None:
         """Ends the work of this event loop, if there still is any; its callers get a ClosedError."""
@@ -307,10 +343,15 @@ class SingleFlight(Generic[T]):
         for flight in flights:
             await wait_until_ended(flight.task)
 
-    def _start(self, key: _Key, work: Work[T], left: Optional[float], budget_key: Hashable) -> _Flight[T]:
+    def _join_or_start(self, key: _Key, work: Work[T], caller: _Caller) -> _Flight[T]:
+        flight, left = self._flights.get(key), caller.seconds_left()
+        caller.leads = flight is None
+        if flight is not None:
+            return flight
         cost = CallCost()
         # Owned by those who wait, of whom the last to leave cancels it and waits for its end, and by `close`.
-        flight = self._flights[key] = _Flight(asyncio.ensure_future(work(left, cost)), cost, budget_key)
+        flight = _Flight(asyncio.ensure_future(work(left, cost)), cost, caller.budget_key)
+        self._flights[key] = flight
         flight.task.add_done_callback(partial(self._land, key, flight))
         return flight
 
@@ -327,13 +368,13 @@ class SingleFlight(Generic[T]):
         if self._flights.get(key) is flight:
             del self._flights[key]
 
-    async def _leave(self, key: _Key, flight: _Flight[T], leads: bool, call_cost: CallCost) -> None:
+    async def _leave(self, key: _Key, flight: _Flight[T], caller: _Caller) -> None:
         """Ends the wait of one caller, and the work with it where nobody else waits."""
-        if leads:
+        if caller.leads:
             flight.leader_left = True
             if flight.waiting and not flight.task.done() and not flight.cost.is_answered:
                 # The leader pays what was spent by now. An outcome would carry all of its cost.
-                call_cost.absorb(flight.cost)
+                caller.call_cost.absorb(flight.cost)
         try:
             if not flight.waiting and not flight.task.done():
                 self._forget(key, flight)
@@ -341,7 +382,7 @@ class SingleFlight(Generic[T]):
                 await wait_until_ended(flight.task)
         finally:
             if not flight.waiting and flight.claim_cost():
-                call_cost.absorb(flight.cost)
+                caller.call_cost.absorb(flight.cost)
 
 
 def _fail(error: ClaudeForceError, leads: bool, pays: bool, call_cost: CallCost) -> NoReturn:
