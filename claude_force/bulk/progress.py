@@ -57,7 +57,15 @@ class Progress:
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened to the row `index`."""
+    """Something that happened to the row `index`; its subclasses say what.
+
+    Example:
+        def on_event(event):
+            if isinstance(event, Retried):
+                print(f"row {event.index}: {event.error}; again in {event.delay:.1f} s")
+            elif isinstance(event, Finished) and not event.result.success:
+                print(f"row {event.index} failed: {event.result.error}")
+    """
 
     index: int
     agent_name: str

@@ -13,7 +13,7 @@ import stat
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Collection, Dict, Iterable, Iterator, Mapping, Optional, Set, Tuple
+from typing import Any, Collection, Dict, Iterable, Iterator, Mapping, Optional, Protocol, Set, Tuple
 
 from ..errors import ClaudeForceError, InputError
 from ..storage.locks import try_lock
@@ -63,28 +63,25 @@ class OutputDisturbedError(OSError):
         return ClaudeForceError(f"{path} was changed by another program while the run went on. {rest}")
 
 
-class Results:
-    """Where a run writes its results. This base has no earlier results and room for any number of new ones.
+class Results(Protocol):
+    """Where a run writes its results.
 
     Attributes:
         path: the file, or the name of the stream.
         saved: the rows that it holds, by index.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.saved: Dict[int, SavedRow] = {}
+    path: Path
+    saved: Dict[int, SavedRow]
 
     def retain(self, saved: Mapping[int, SavedRow], rerun: Collection[int] = ()) -> None:
         """Removes all rows but `saved`; of the rows to `rerun` only the cost stays. Raises OSError."""
 
     def write(self, row: TaskRow, key: str, result: AgentResult, earlier: EarlierCost = (0.0, 0.0)) -> None:
         """Adds a row's result. Raises OSError, and then nothing was added."""
-        raise NotImplementedError
 
     def reserve(self, size: int) -> bool:
         """Reserves disk space for `size` bytes, until `release`; returns whether there is room."""
-        return True
 
     def release(self, size: int) -> None:
         """Gives back reserved space: its result is written next, or never."""
@@ -93,12 +90,16 @@ class Results:
         """Raises OutputDisturbedError where another program moved or changed the results."""
 
 
-class StdoutResults(Results):
+class StdoutResults:
     """Writes results to a stream. They can't be read back, so the run can't be resumed."""
 
     def __init__(self, descriptor: int) -> None:
-        super().__init__(Path(STDOUT))
+        self.path = Path(STDOUT)
+        self.saved: Dict[int, SavedRow] = {}
         self._descriptor = descriptor
+
+    def retain(self, saved: Mapping[int, SavedRow], rerun: Collection[int] = ()) -> None:
+        """Does nothing: there are no earlier results."""
 
     def write(self, row: TaskRow, key: str, result: AgentResult, earlier: EarlierCost = (0.0, 0.0)) -> None:
         """Writes a row's result. Raises OSError, also where the reader is gone."""
@@ -106,8 +107,18 @@ class StdoutResults(Results):
         while line:
             line = line[os.write(self._descriptor, line) :]
 
+    def reserve(self, size: int) -> bool:
+        """Returns True: a stream needs no disk space."""
+        return True
 
-class ResultsFile(Results):
+    def release(self, size: int) -> None:
+        """Does nothing, as nothing was reserved."""
+
+    def check(self) -> None:
+        """Does nothing: no other program can change what was written."""
+
+
+class ResultsFile:
     """The results file of one run, open in one process at a time.
 
     Example:
@@ -121,7 +132,8 @@ class ResultsFile(Results):
         Raises InputError where another run has it open or it holds anything but results, UnsafePathError
         where a project has put a link there, and OSError.
         """
-        super().__init__(path)
+        self.path = path
+        self.saved: Dict[int, SavedRow] = {}
         place = output_path(path)
         self._folder, self._name = open_output_folder(place), place.name
         try:

@@ -36,7 +36,7 @@ _NO_COST = (0.0, 0.0)
 
 
 class ResumableRun:
-    """A run of rows whose results go to `output`, where those of earlier runs stand. Changes nothing yet.
+    """A run of rows whose results go to `output`, which has those of earlier runs; `begin` changes it first.
 
     Args:
         options: a text of all that changes the answers, besides the rows.
@@ -45,7 +45,7 @@ class ResumableRun:
         fail_fast: start no row after a failure.
         model_of: returns the model that an agent asks for, None where it can't be asked.
         max_tokens: the longest answer, for which disk space is reserved.
-        load_checks: returns what tells why a row can't be sent. Where no row can be, that is an InputError.
+        load_checks: returns the checks that say why a row can't be sent; raises InputError where none can.
 
     Raises InputError where `output` holds rows that are not those of `rows`.
 

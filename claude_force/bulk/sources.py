@@ -66,8 +66,9 @@ class SourceFiles:
                 yield TaskRow(index, self._agent, "", fields, problem=str(error), kind=_UNREADABLE)
             else:
                 task = f'<file path="{name}">\n{text}\n</file>'
-                session = f"{self._instruction}\n\n" if self._instruction else ""
-                yield TaskRow(index, self._agent, session + task, fields)
+                if self._instruction:
+                    task = f"{self._instruction}\n\n{task}"
+                yield TaskRow(index, self._agent, task, fields)
 
 
 class _Search:

@@ -43,6 +43,7 @@ _DELIMITERS = {",": "','", ";": "';'", "\t": "a tab", "|": "'|'"}
 # What other tools call the task.
 _OTHER_TASK_NAMES = ("prompt", "question", "instruction", "instructions", "input", "query", "text", "message")
 _MAX_NAMES = 5
+_NO_HEADER = "The first line has to name the columns: 'task', and 'agent' unless --agent names one for all."
 # Kinds of problems, as a summary names them.
 _NO_JSON, _OTHER_CELLS = "no JSON", "another number of cells"
 NO_TASK, NO_AGENT = 'no text "task"', 'no "agent"'
@@ -217,7 +218,7 @@ def _header(rows: _TableRows, delimiter: str) -> List[str]:
         shown = f"two columns {twice[0]!r}" if twice[0] else "two columns without a name"
         raise InputError(f"{where} has {shown}; give each column a different name.")
     if TASK not in names:
-        hint = _other_delimiter(names, delimiter) or _meant(names) or _no_header(names)
+        hint = _other_delimiter(names, delimiter) or _meant(names) or _NO_HEADER
         raise InputError(f'{where} has no column "task": it has {_shown(names)}. {hint}')
     return names
 
@@ -246,10 +247,6 @@ def _other_delimiter(names: Sequence[str], delimiter: str) -> Optional[str]:
 def _meant(names: Sequence[str]) -> Optional[str]:
     name = likely_task_name(names)
     return None if name is None else f"If {name!r} is the task, rename that column to 'task'."
-
-
-def _no_header(names: Sequence[str]) -> str:
-    return "The first line has to name the columns: 'task', and 'agent' unless --agent names one for all."
 
 
 def likely_task_name(names: Sequence[str]) -> Optional[str]:

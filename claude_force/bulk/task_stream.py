@@ -97,7 +97,9 @@ async def run_row(
 
 
 def parse_task(index: int, task: Any) -> Task:
-    """Returns the agent's name and the text. Raises InputError for anything else, and a task that is one."""
+    """Returns the agent's name and the text. Raises InputError for anything else; raises a task that is an
+    InputError.
+    """
     if isinstance(task, InputError):
         raise task
     if not isinstance(task, (tuple, list)) or len(task) != 2:
