@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from claude_force.durable import dbos_runtime
 from claude_force.durable.calls import CancelQueued, Enqueue, IsOpen, SaveResult, StartCall, save_cancelled
 from claude_force.durable.database import is_transient
-from claude_force.durable.db_worker import DbOp, DbWorker, Flush
+from claude_force.durable.db_worker import DbWorker, Flush, SingleDbOp
 from claude_force.durable.delivery import BudgetCharge, Collect, Delivered
 from claude_force.durable.heartbeat import REQUEUE_LOCK, Heartbeat, requeue_dead
 from claude_force.durable.schema import WORKERS
@@ -66,7 +66,7 @@ _RESULTS = "SELECT id, success, cancelled, text FROM claude_force.cf_results"
 _GENERATIONS = "SELECT generation FROM claude_force.cf_calls WHERE id = 'run:1:x'"
 
 
-class Held(DbOp):
+class Held(SingleDbOp):
     """Blocks the worker, so that what is submitted meanwhile becomes one batch."""
 
     go = threading.Event()

@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from ..errors import CancelledCallError
 from .database import QUEUE, WORKFLOW, Database
-from .db_worker import DbOp
+from .db_worker import DbOp, SingleDbOp
 from .schema import BUDGETS, CALLS, RESULTS, RUNS, commit_without_fsync, now
 from .serialization import FORMAT, dump_outcome, run_of
 
@@ -27,7 +27,7 @@ APP_VERSION = f"claude-force-{FORMAT}"
 SUSPECT_STARTS = 2
 _CHUNK = 5000
 
-_IS_DONE = sa.exists().where(RESULTS.c.id == CALLS.c.id)
+IS_DONE = sa.exists().where(RESULTS.c.id == CALLS.c.id)
 _ID = sa.tuple_(CALLS.c.id, CALLS.c.generation)
 
 
@@ -160,7 +160,7 @@ class StartCall(_CallOp, DbOp[Optional[StartedCall]]):
             commit_without_fsync(connection)
         found = connection.execute(
             sa.update(CALLS)
-            .where(_ID.in_([(op.call_id, op.generation) for op in ops]), ~_IS_DONE)
+            .where(_ID.in_([(op.call_id, op.generation) for op in ops]), ~IS_DONE)
             .where(sa.or_(CALLS.c.starts < SUSPECT_STARTS, _ID.in_(suspects)))
             .values(starts=CALLS.c.starts + 1, worker=ops[0].worker)
             .returning(
@@ -183,7 +183,7 @@ class IsOpen(_CallOp, DbOp[bool]):
         cls, database: Database, connection: sa.Connection, ops: Sequence[IsOpen]
     ) -> Sequence[bool]:
         wanted = [(op.call_id, op.generation) for op in ops]
-        still_open = _current(connection, wanted, ~_IS_DONE)
+        still_open = _current(connection, wanted, ~IS_DONE)
         return [one in still_open for one in wanted]
 
 
@@ -235,7 +235,7 @@ def save_cancelled(call_id: str) -> SaveResult:
 
 
 @dataclass(frozen=True)
-class Release(_CallOp, DbOp[None]):
+class Release(_CallOp, SingleDbOp[None]):
     """Puts a call back into the queue; its start by this worker does not count."""
 
     generation: int
@@ -249,7 +249,7 @@ class Release(_CallOp, DbOp[None]):
 
 
 @dataclass(frozen=True)
-class CancelQueued(DbOp[None]):
+class CancelQueued(SingleDbOp[None]):
     """Cancels those of the calls that no worker has started."""
 
     ids: Tuple[str, ...]

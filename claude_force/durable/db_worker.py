@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from abc import ABC, abstractmethod
 from typing import Any, Dict, Generic, List, Sequence, Type, TypeVar
 
 import sqlalchemy as sa
@@ -20,21 +21,10 @@ R = TypeVar("R")
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 
 
-class DbOp(Generic[R]):
+class DbOp(ABC, Generic[R]):
     """A database operation with a result of type `R`. It is idempotent: a lost reply makes it run twice.
 
-    Operations of one kind that come together share a transaction. Subclasses define `execute`, or
-    `execute_batch` where one statement serves all of them.
-
-    Example:
-        @dataclass(frozen=True)
-        class CountCalls(DbOp[int]):
-            run: str
-
-            def execute(self, database, connection):
-                return connection.execute(count_of(self.run)).scalar_one()
-
-        calls = await DbWorker(database).submit(CountCalls("a-run"))
+    Operations of one kind that come together share a transaction, and the statements of `execute_batch`.
     """
 
     # Whether each operation commits by itself: for rows that many others wait for.
@@ -45,19 +35,40 @@ class DbOp(Generic[R]):
         """The calls that it concerns: operations on one call run in the order of submission."""
         return ()
 
+    @classmethod
+    @abstractmethod
+    def execute_batch(
+        cls, database: Database, connection: sa.Connection, ops: Sequence[Any]
+    ) -> Sequence[Any]:
+        """Executes operations of this kind; returns one result for each."""
+
+
+class SingleDbOp(DbOp[R]):
+    """An operation with its own statements.
+
+    Example:
+        @dataclass(frozen=True)
+        class CountCalls(SingleDbOp[int]):
+            run: str
+
+            def execute(self, database, connection):
+                return connection.execute(count_of(self.run)).scalar_one()
+
+        calls = await DbWorker(database).submit(CountCalls("a-run"))
+    """
+
+    @abstractmethod
     def execute(self, database: Database, connection: sa.Connection) -> R:
         """Executes this operation; returns its result."""
-        raise NotImplementedError
 
     @classmethod
     def execute_batch(
         cls, database: Database, connection: sa.Connection, ops: Sequence[Any]
     ) -> Sequence[Any]:
-        """Executes operations of this kind; returns one result for each."""
         return [op.execute(database, connection) for op in ops]
 
 
-class Flush(DbOp[None]):
+class Flush(SingleDbOp[None]):
     """Completes when all operations before it have."""
 
     def execute(self, database: Database, connection: sa.Connection) -> None:

@@ -26,7 +26,7 @@ BEAT_SECONDS = 1.0
 DEAD_SECONDS = 5.0
 # Every so many beats it also looks for lost claims and for calls of unknown workers.
 _AUDIT_BEATS = 5
-# After a longer gap between two beats this process may have been frozen, and judges nobody for a while.
+# After a longer gap between two beats this process may have been frozen: for a while it declares nobody dead.
 _GAP_SECONDS = 2.5
 REQUEUE_LOCK = 0x72656170
 

@@ -10,13 +10,12 @@ from sqlalchemy.exc import DBAPIError
 
 from ..errors import DatabaseError, InputError
 from . import dbos_runtime
-from .calls import cancel
+from .calls import IS_DONE, cancel
 from .database import Database, parse_url
 from .schema import CALLS, RESULTS, RUNS, WORKERS, now
 from .serialization import load_outcome
 
 _SHOWN_FAILURES = 20
-_IS_DONE = sa.exists().where(RESULTS.c.id == CALLS.c.id)
 
 
 class RunState(NamedTuple):
@@ -110,7 +109,7 @@ class Runs:
 
     def _cancel_open(self, run_id: str) -> int:
         with self._connected() as connection:
-            still_open = sa.select(CALLS.c.id).where(CALLS.c.run == run_id, ~_IS_DONE)
+            still_open = sa.select(CALLS.c.id).where(CALLS.c.run == run_id, ~IS_DONE)
             call_ids = list(connection.execute(still_open).scalars())
             for start in range(0, len(call_ids), 500):
                 cancel(self._database, connection, call_ids[start : start + 500], "The run was cancelled")
@@ -160,7 +159,7 @@ class Runs:
 
 def _is_needed(connection: sa.Connection, run_id: str, since: sa.ColumnElement[float]) -> bool:
     unread = sa.and_(RESULTS.c.success, RESULTS.c.delivered.is_(False), RESULTS.c.created >= since)
-    still_open = sa.select(CALLS.c.id).where(CALLS.c.run == run_id, ~_IS_DONE)
+    still_open = sa.select(CALLS.c.id).where(CALLS.c.run == run_id, ~IS_DONE)
     undelivered = sa.select(RESULTS.c.id).where(RESULTS.c.run == run_id, unread)
     return any(connection.execute(query.limit(1)).first() for query in (still_open, undelivered))
 

@@ -3,8 +3,8 @@
 On Postgres everything, DBOS's tables included, is in the schema `claude_force`. Times are the database's: the
 clocks of drivers and workers are never compared with each other.
 
-The functions decide on shared pace and shared budgets in one round trip, by the database's clock. Their token
-buckets exist twice for a reason: `limits.rate_limiter` paces one process, in memory and without I/O; workers
+The functions decide on shared rate limits and budgets in one round trip, by the database's clock. Their token
+buckets exist twice for a reason: `limits.rate_limiter` limits one process, in memory and without I/O; workers
 on many machines need buckets that all of them can see and lock. Rows are locked in one order, budgets by id,
 then buckets by model and kind, so that no two transactions wait for each other.
 """
@@ -156,8 +156,8 @@ _LOOK_AGAIN = 0.1
 EXCEEDED = -1.0
 
 # ADMIT returns 0 for an admitted attempt, else the seconds to wait, or EXCEEDED. Without a budget its commit
-# does not wait for the disk: the headers of the next answer repair what a crash would lose of the pace. With
-# one it does, before the money is spent.
+# does not wait for the disk: the headers of the next answer repair the bucket levels that a crash loses. With
+# a budget it does, before the money is spent.
 ADMIT = f"""
 CREATE OR REPLACE FUNCTION {SCHEMA}.cf_admit(
   p_id text, p_life text, p_model text, p_need float8[], p_worst bigint, p_budgets text[]

@@ -1,4 +1,4 @@
-"""Pace and budgets that all workers share, asked before and after each attempt; `schema.py` decides."""
+"""Rate limits and budgets that all workers share, applied to each attempt by the functions of `schema.py`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..limits.token_estimator import billable_usage
 from ..transport.protocol import AttemptRecord
 from ..types import Call, Clock
 from .database import Database
-from .db_worker import DbOp, DbWorker
+from .db_worker import DbWorker, SingleDbOp
 from .schema import BUCKETS, BUDGETS, EXCEEDED, SCHEMA, now
 
 # The longest wait before it asks again: another worker's answer may have changed the limits.
@@ -118,7 +118,7 @@ def _pause_after(error: Optional[BaseException]) -> float:
 
 
 @dataclass(frozen=True)
-class Admit(DbOp[float]):
+class Admit(SingleDbOp[float]):
     """Admits an attempt: returns 0, else the seconds after which to ask again, or EXCEEDED.
 
     `worst` is the most that it may cost, in nano-USD.
@@ -144,7 +144,7 @@ def _floats(need: TokenCost) -> List[float]:
 
 
 @dataclass(frozen=True)
-class Settle(DbOp[None]):
+class Settle(SingleDbOp[None]):
     """Replaces an attempt's estimates by what it used and `spent`, and passes on its answer's limits.
 
     `seconds` is how long the attempt took, `pause` how long no attempt may be sent.
@@ -175,7 +175,7 @@ _SETTLE = sa.text(
 
 
 @dataclass(frozen=True)
-class TightestBudget(DbOp[Tuple[int, int]]):
+class TightestBudget(SingleDbOp[Tuple[int, int]]):
     """Returns the limit and the spending of the budget that has least left, in nano-USD."""
 
     budgets: Tuple[str, ...]
@@ -187,7 +187,7 @@ class TightestBudget(DbOp[Tuple[int, int]]):
 
 
 @dataclass(frozen=True)
-class SetRates(DbOp[None]):
+class SetRates(SingleDbOp[None]):
     """Sets limits per minute that all workers share; a rate of None changes nothing."""
 
     rates: Rates

@@ -1,8 +1,8 @@
 """Makes durable calls in this process, with queue and results in an SQLite file: one machine, no workers.
 
 DBOS decides when a queued call may go; the task that waits for the call then makes it, with the
-orchestrator's own executor, budgets and pace. What an earlier process left in the queue is made only when a
-caller asks for it again: nothing is paid for that nobody wants.
+orchestrator's own executor, budgets and rate limits. What an earlier process left in the queue is made only
+when a caller asks for it again: nothing is paid for that nobody wants.
 """
 
 from __future__ import annotations
