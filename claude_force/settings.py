@@ -219,11 +219,6 @@ def credentials() -> Tuple[str, ...]:
     return tuple(name for name in CREDENTIALS if os.environ.get(name))
 
 
-def has_credentials() -> bool:
-    """Whether the environment holds a key or a token."""
-    return any(map(os.environ.get, CREDENTIALS))
-
-
 def credential(api_key: Optional[str]) -> Tuple[str, str]:
     """The key or token for Anthropic's API, with the name of its variable; ("", "") for none."""
     if api_key is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple
 
 from ..agent_types import Agent
 from ..errors import ConfigurationError
@@ -140,6 +140,3 @@ class RegistrySnapshot:
         """Shared paths added after this do not concern the agents added so far."""
         for name in self.agents:
             self._levels.setdefault(name, len(self.shared))
-
-    def by_source(self, source: str) -> Iterator[Agent]:
-        return (agent for agent in self.agents.values() if agent.source == source)

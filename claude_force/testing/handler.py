@@ -1,4 +1,4 @@
-"""Answers one request: route, fault, validation, rate limit, answer, pace."""
+"""Answers one request: route, fault, validation, rate limit, answer, speed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Callable, Dict, Iterator, Optional
 
 from aiohttp import web
 
-from . import fault_injection
+from .fault_injection import IN_PLACE_OF_ANSWER, break_body, break_stream, send_in_place_of_answer
 from .faults import Fault
 from .http_exchange import HttpExchange
 from .limits import Limiter
@@ -116,9 +116,9 @@ class Handler:
 
     async def _answer(self, exchange: HttpExchange, received: RecordedRequest) -> web.StreamResponse:
         fault = self._script.next_fault(received)
-        if fault is not None and fault.kind in fault_injection.IN_PLACE_OF_ANSWER:
+        if fault is not None and fault.kind in IN_PLACE_OF_ANSWER:
             self._add_limits(exchange)
-            return await fault_injection.send_in_place_of_answer(fault, exchange)
+            return await send_in_place_of_answer(fault, exchange)
         if received.method != "POST" or received.path not in _PATHS:
             raise Refused(404, f"{received.method} {received.path} not found")
         check_key(received.headers)
@@ -158,7 +158,7 @@ class Handler:
         # A plain answer is complete, and billed, before its first byte is sent.
         with self._billing(exchange, message, received, message.usage["output_tokens"]) as bill:
             if fault is not None:
-                return await fault_injection.break_body(fault, exchange, message)
+                return await break_body(fault, exchange, message)
             await exchange.until(self._script.done_after(message.usage["output_tokens"]))
             bill.whole = True
             return exchange.json(message.body())
@@ -170,7 +170,7 @@ class Handler:
         if fault is not None:
             written = max(0, fault.after_events - HEAD_EVENTS) * script.tokens_per_delta
             with self._billing(exchange, message, received, max(1, min(tokens, written))):
-                return await fault_injection.break_stream(fault, exchange, message, script.tokens_per_delta)
+                return await break_stream(fault, exchange, message, script.tokens_per_delta)
         if script.tokens_per_second is not None:
             with self._billing(exchange, message, received, 1) as bill:
                 return await self._pace(exchange, message, bill)

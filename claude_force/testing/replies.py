@@ -97,7 +97,7 @@ class Message:
         return to_bytes(self._fields(content, self.stop_reason, self.usage))
 
     def events(self, tokens_per_delta: int) -> List[bytes]:
-        """Yields the answer as server-sent events, one complete event at a time."""
+        """Returns the answer as server-sent events, each of them complete."""
         start = {
             "type": "message_start",
             "message": self._fields([], None, {**self.usage, "output_tokens": 1}),

@@ -31,7 +31,7 @@ class MessagesServer(RequestLog):
 
     Args:
         time_to_first_token: seconds from the request to the first byte of its answer.
-        tokens_per_second: pace of an answer; None sends it at once.
+        tokens_per_second: speed of an answer; None sends it at once.
         answer: makes the text from the request's body; the default reports true facts on it.
         output_tokens: stretches or cuts each answer to so many tokens.
         faults: one for each request in turn, None for a healthy one, all healthy after the last;
