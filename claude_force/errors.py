@@ -185,6 +185,11 @@ class CallError(ClaudeForceError):
         cost_at_most: where `cost` is None, the most that may have been billed, in USD; None where that is
             unknown too.
         timeline: a `claude_force.types.Attempt` for each request.
+
+    Example:
+        result = orchestrator.run_agent("python-expert", "Explain decorators")
+        if isinstance(result.error, CallError):
+            print(result.error.status, result.error.message, result.error.request_id)
     """
 
     advice: str = "See the log for details."

@@ -105,6 +105,10 @@ class Attempt:
         began, ended: in seconds; in a result they count from the start of the call.
         window: how many attempts were allowed in flight when it began.
         error: the type of its error; None for an answer.
+
+    Example:
+        for attempt in result.timeline:
+            print(f"{attempt.ended - attempt.began:.1f} s: {attempt.error or 'answered'}")
     """
 
     began: float

@@ -79,14 +79,14 @@ COMMAND_KEYS: Mapping[str, KeyInfo] = {
         UNUSED, f"it lists tools that the command may not use; {_ONE_REQUEST}", one_line=False
     ),
     "context": KeyInfo(SHOWN, "it runs the command apart from the session, as every run here is"),
-    "agent": KeyInfo(UNUSED, "it names the agent that the command runs as; here it runs as none"),
+    "agent": KeyInfo(UNUSED, "it names the agent that the command runs as; here it runs without one"),
     "arguments": KeyInfo(
         UNUSED, "it names the arguments; here they are $1, $2 and $ARGUMENTS", one_line=False
     ),
     "user-invocable": KeyInfo(SHOWN, "it hides the command from a menu"),
     "when_to_use": KeyInfo(SHOWN, "it tells a model when to start the command", one_line=False),
     "paths": KeyInfo(SHOWN, "it limits the files for which a model may start the command", one_line=False),
-    "shell": KeyInfo(SHOWN, "it names the shell of commands within the text, of which none is run"),
+    "shell": KeyInfo(SHOWN, "it names the shell of commands within the text, which are not run here"),
 }
 
 # Common keys without meaning here; not typos.

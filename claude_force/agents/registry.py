@@ -126,7 +126,7 @@ class Registry:
         if name in workflows:
             return workflows[name]
         close = suggest(str(name), workflows)
-        known = f"There are: {_first(list(workflows))}." if workflows else "There are none in claude.json."
+        known = f"There are: {_first(list(workflows))}." if workflows else "claude.json has no workflows."
         if close:
             known = f"Did you mean: {', '.join(close)}?"
         raise WorkflowNotFoundError(f"Workflow '{name}' not found. {known}")

@@ -56,7 +56,12 @@ class ProgressDisplay:
         in_flight_label: str = "in flight",
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._load, self._kept, self._spent, self._in_flight_label = load, done_before, spent, in_flight_label
+        self._load, self._done_before, self._spent, self._in_flight_label = (
+            load,
+            done_before,
+            spent,
+            in_flight_label,
+        )
         # Log lines would break a live display.
         self._is_live = sys.stderr.isatty() and not (quiet or streams.is_quiet() or is_verbose())
         # Looked up now: rich replaces stderr by an object without an encoding.
@@ -126,12 +131,12 @@ class ProgressDisplay:
     def _share(self) -> Optional[float]:
         """Returns the share of rows that have ended; None if the number of rows is unknown."""
         total = self.progress.total
-        if total is None or not self._kept + total:
+        if total is None or not self._done_before + total:
             return None
-        return self._done() / (self._kept + total)
+        return self._done() / (self._done_before + total)
 
     def _done(self) -> int:
-        return self._kept + self.progress.done - self._unsent
+        return self._done_before + self.progress.done - self._unsent
 
     def lines(self) -> List[str]:
         """Returns the lines about time, rows, cost and rates."""
@@ -147,7 +152,7 @@ class ProgressDisplay:
         ]
 
     def _rows(self, progress: Progress) -> str:
-        total = "" if progress.total is None else f" of {self._kept + progress.total:,}"
+        total = "" if progress.total is None else f" of {self._done_before + progress.total:,}"
         failed = progress.failed - self._unsent
         counts = f"{self._done():,}{total} rows done, {failed:,} failed, {progress.cached:,} cached"
         return f"{counts}, {self._in_flight(progress)}"

@@ -31,7 +31,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         argv: the words after the program's name; None for those that the process was started with.
 
     Returns:
-        The exit code: 0 done, 1 an agent failed, 2 wrong input, 130 interrupted.
+        The exit code: 0 done, 1 failed, 2 wrong input, 3 some rows of `run many` failed, 4 its budget is used
+        up, 130 interrupted.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     streams.prepare_streams()

@@ -16,7 +16,7 @@ _MIN_TEXT_WIDTH, _FRAME = 14, 3
 _TRUNCATED_BECAUSE = {
     "max_tokens": "it reached --max-tokens",
     "model_context_window_exceeded": "the model's context window is full",
-    "pause_turn": "the server paused the turn of its own tools",
+    "pause_turn": "the server paused while it ran its tools",
 }
 
 

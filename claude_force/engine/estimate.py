@@ -22,13 +22,17 @@ _CACHED_FROM = 1024
 
 
 class Range(NamedTuple):
-    """An estimate and its bounds, within which the real value lies unless attempts fail."""
+    """An estimate and its bounds, within which the real value lies unless attempts fail.
+
+    Example: `Range(2.0, 5.0, 9.0).expected` is 5.0.
+    """
 
     low: float
     expected: float
     high: float
 
     def plus(self, other: Range) -> Range:
+        """Returns the sums of the bounds and of the estimates."""
         return Range(*(one + more for one, more in zip(self, other)))
 
 
@@ -44,6 +48,11 @@ class Estimate:
         input_tokens, output_tokens: of the rows that would be sent, with one attempt each.
         cost: USD; None if a price is unknown.
         unpriced: the models whose prices are unknown.
+
+    Example:
+        estimate = await orchestrator.estimate([("python-expert", "Explain decorators")])
+        if estimate.cost is not None:
+            print(f"{estimate.cost.low:.2f} to {estimate.cost.high:.2f} USD")
     """
 
     rows: int = 0
@@ -75,7 +84,7 @@ class Estimator:
         self,
         tasks: AsyncIterator[Any],
         prepare: Callable[[Any], Call],
-        is_kept: Callable[[Call], Awaitable[bool]],
+        is_cached: Callable[[Call], Awaitable[bool]],
     ) -> Estimate:
         """Returns the estimate of all `tasks`. `prepare` makes the call of a task, or raises InputError."""
         async for task in tasks:
@@ -84,7 +93,7 @@ class Estimator:
             except InputError:
                 self.unrunnable += 1
             else:
-                if await is_kept(call):
+                if await is_cached(call):
                     self.cached += 1
                 else:
                     self.add(call)

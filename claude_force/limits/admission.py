@@ -35,6 +35,11 @@ class Load:
         window: how many may be in flight now.
         paused: seconds until the next attempt may begin.
         limits: the known rate limits, for each minute.
+
+    Example:
+        load = orchestrator.load()
+        if load is not None:
+            print(f"{load.under_way} of {load.window} in flight, {load.limits.requests} requests a minute")
     """
 
     under_way: int

@@ -16,7 +16,7 @@ from ..types import Usage
 logger = logging.getLogger(__name__)
 
 _PROVIDER = "anthropic"
-# How Amazon Bedrock names a model; what Google names one by is in Anthropic's list too, at the same price.
+# Amazon Bedrock's ids of models. Google's ids are in Anthropic's list too, at the same prices.
 _AWS_ID = re.compile(r"([a-z]+\.)?anthropic\.")
 # What changes a price, with the values that change nothing. What usage tells comes before what was asked.
 _SPEEDS, _TIERS = (None, "standard"), (None, "standard", "auto", "standard_only")
@@ -190,7 +190,7 @@ def _priced(model: str, usage: Usage, variant: Variant) -> Any:
         "cache_read_tokens": usage.cache_read_input_tokens,
     }
     if usage.cache_creation_1h_input_tokens:
-        # The longer-lived entries cost more; a price list that can't tell them apart is no price.
+        # The longer-lived entries cost more, and this version of the price list can't tell them apart.
         if not hasattr(prices.Usage(), "cache_write_1h_tokens"):
             return None
         counts["cache_write_1h_tokens"] = usage.cache_creation_1h_input_tokens

@@ -27,7 +27,10 @@ class TokenCost(NamedTuple):
 
 
 class Rates(NamedTuple):
-    """Limits for each minute, in the order of `LIMIT_TYPES`; None means unlimited or unknown."""
+    """Limits for each minute, in the order of `LIMIT_TYPES`; None means unlimited or unknown.
+
+    Example: `Rates(requests=50)` are 50 requests a minute, with any number of tokens.
+    """
 
     requests: Optional[float] = None
     input_tokens: Optional[float] = None

@@ -36,7 +36,7 @@ class Latency:
 
 _LATENCIES = (
     Latency("Wall time", "from the call to its result", "execution_time_ms", lambda one: True),
-    Latency("Waiting", "for the pace, a slot, a retry", "wait_ms", lambda one: "wait_ms" in one.row),
+    Latency("Waiting", "for the rate limits, a slot, a retry", "wait_ms", lambda one: "wait_ms" in one.row),
     Latency("Service time", "on the wire", "service_time_ms", lambda one: one.entry.attempts > 0),
 )
 

@@ -53,8 +53,11 @@ class Sender(Protocol):
     connection_errors: Tuple[Type[Exception], ...]
 
     def send(self, fields: Mapping[str, Any]) -> Awaitable[Response]:
-        """Sends one request for an answer. Raises CallError only where nothing was sent, for want of
-        credentials."""
+        """Sends one request for an answer.
+
+        Raises CallError or InputError only where nothing was sent: without credentials, or with a field that
+        can't be sent.
+        """
 
     def count_tokens(self, fields: Mapping[str, Any]) -> Awaitable[Response]:
         """Asks how many tokens a prompt has, which costs nothing."""

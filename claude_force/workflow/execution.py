@@ -137,8 +137,8 @@ class WorkflowExecutor:
         policy = options.pop("cache", USE)
         check_policy(policy)
         call = self._prepare(part, options)
-        asked = _question(call)
-        before = checkpoint.saved_answer(part, asked)
+        question = _question(call)
+        before = checkpoint.saved_answer(part, question)
         if before is not None:
             return StepAnswer(before, resumed=True)
         check_context(call)
@@ -156,7 +156,7 @@ class WorkflowExecutor:
             checkpoint.record_cost(cost_or_bound(cost.usd, cost.at_most))
             raise
         if not is_unsent(result):
-            await checkpoint.save(part, asked, result)
+            await checkpoint.save(part, question, result)
         return StepAnswer(result)
 
 

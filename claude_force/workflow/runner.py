@@ -75,7 +75,7 @@ class WorkflowRunner:
         self._is_cancelled = False
 
     async def run(self) -> Tuple[StepResult, ...]:
-        """Returns the results of all steps in a topological order. To cancel it cancels the calls."""
+        """Returns the results of all steps in a topological order. Cancelling this cancels the calls."""
         self._sorter.prepare()
         async with TaskGroup() as group:
             self._start_ready(group)
