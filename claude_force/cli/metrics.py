@@ -112,7 +112,7 @@ def _summary_lines(summary: Summary) -> List[List[str]]:
         ["cost", format_sum(total.cost, total.unknown_price)],
         ["saved", f"{saved} by cached answers, {format_usd(total.prompt_cache_saving)} by the prompt cache"],
         [
-            "pace",
+            "throughput",
             f"{format_rate(fields['executions_per_second'])} executions/s, "
             f"{format_rate(fields['tokens_per_minute'])} tokens/min",
         ],

@@ -228,7 +228,7 @@ def can_encode(text: str, stream: Optional[TextIO] = None) -> bool:
     return True
 
 
-# JSON names without a unit, and the names with one that every command adds beside them.
+# Names in JSON without a unit; beside each, every command adds the name with its unit.
 UNIT_NAMES: Mapping[str, str] = {
     "cost": "cost_usd",
     "cost_at_most": "cost_at_most_usd",
