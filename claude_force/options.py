@@ -52,7 +52,7 @@ _SET_BY_THE_ENGINE = {
     "stream": "the orchestrator has it, as `stream`",
     "system": "the agent's file is the system prompt",
 }
-# Options of a call that are no fields of its request as they are.
+# Options of a call that are not fields of its request.
 _NOT_SENT = frozenset({"cache_ttl", "max_tokens", "model", "timeout"})
 
 

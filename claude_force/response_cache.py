@@ -417,7 +417,7 @@ class ResponseCache:
         try:
             granted = leases_of(self._folder).acquire(rowid_of(key))
         except OSError as error:
-            # Without locks on files there is no agreement: every process asks.
+            # Without file locks processes can't agree: each of them sends the request.
             logger.warning("the cache has no leases: %s", error)
             return True
         if granted:

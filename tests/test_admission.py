@@ -16,12 +16,14 @@ from claude_force.limits.admission import NO_WAIT, AdmissionController, Load
 from claude_force.limits.aimd import AdaptiveConcurrencyLimit
 from claude_force.limits.budget import Budget
 from claude_force.limits.call_context import CallContext, CallListener
-from claude_force.limits.rate_limiter import NO_RATES, RateLimiter, Rates, TokenCost
+from claude_force.limits.rate_limiter import RateLimiter, Rates, TokenCost
 from claude_force.limits.run_gate import RunGate
 from claude_force.transport.transport import AttemptRecord
 from claude_force.types import Usage
 
 ONE = TokenCost(1)
+
+NO_RATES = Rates()
 
 
 class Listener(CallListener):

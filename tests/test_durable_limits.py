@@ -1,4 +1,4 @@
-"""What workers share in Postgres: pace, budgets, answers. Tests move the database's time by hand."""
+"""What workers share in Postgres: rate limits, budgets, answers. Tests move the database's time by hand."""
 
 import asyncio
 import contextlib

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from claude_force.errors import InvalidOptionError
-from claude_force.limits.rate_limiter import NO_RATES, RateLimiter, Rates, TokenBucket, TokenCost
+from claude_force.limits.rate_limiter import RateLimiter, Rates, TokenBucket, TokenCost
 from claude_force.limits.token_estimator import TokenEstimator, billable_usage
 from claude_force.testing import RateLimit
 from claude_force.types import Call, Usage
@@ -94,8 +94,8 @@ class TestBucket:
 
 class TestRateLimiter:
     def test_unknown_before_first_answer(self):
-        limiter = RateLimiter(NO_RATES, 0.0)
-        assert limiter.rates() == NO_RATES
+        limiter = RateLimiter(Rates(), 0.0)
+        assert limiter.rates() == Rates()
         assert limiter.wait(TokenCost(1, 1e9, 1e9), 0.0) == 0
 
     def test_defaults(self):
@@ -121,7 +121,7 @@ class TestRateLimiter:
     @pytest.mark.parametrize(("limit", "at_once"), [(600, 60), (5, 1)])
     def test_manual_limit_allows_small_burst(self, limit, at_once):
         limiter = RateLimiter(Rates(limit), 7.0)
-        assert limiter.rates() != NO_RATES
+        assert limiter.rates() != Rates()
         assert limiter.wait(TokenCost(at_once), 7.0) == 0
         limiter.take(TokenCost(at_once), 7.0)
         assert limiter.wait(TokenCost(1), 7.0) == pytest.approx(60 / limit)
@@ -156,7 +156,7 @@ class TestRateLimiter:
         assert limiter.wait_for_model_limits(TokenCost(1), 15.0) == 0
 
     def test_new_limit_subtracts_output_tokens(self):
-        limiter = RateLimiter(NO_RATES, 0.0)
+        limiter = RateLimiter(Rates(), 0.0)
         told = {**headers("output-tokens", 600, 600), **headers("requests", 600, 600)}
         limiter.update_from_headers(told, 0.0, 0.0, output_tokens=100.0)
         assert limiter.wait(TokenCost(0, 0, 470), 0.0) == 0
@@ -176,12 +176,12 @@ class TestRateLimiter:
     def test_a_limit_of_nothing_is_none(self):
         limiter = RateLimiter(Rates(), 0.0)
         limiter.update_from_headers(headers(limit=0, remaining=0), 0.0, 0.0)
-        assert limiter.rates() == NO_RATES
+        assert limiter.rates() == Rates()
 
     def test_limit_without_remaining(self):
         limiter = RateLimiter(Rates(), 0.0)
         limiter.update_from_headers({"anthropic-ratelimit-requests-limit": "60"}, 0.0, 0.0)
-        assert limiter.rates() == NO_RATES
+        assert limiter.rates() == Rates()
         limiter.update_from_headers(headers(remaining=0), 0.0, 0.0)
         assert limiter.wait(TokenCost(1), 0.0) == pytest.approx(4)
 
@@ -235,7 +235,7 @@ class TestRateLimiter:
         limiter = RateLimiter(Rates(), 0.0)
         limiter.update_from_headers(headers(limit=text), 0.0, 0.0)
         limiter.update_from_headers(headers(remaining=text), 0.0, 0.0)
-        assert limiter.rates() == NO_RATES
+        assert limiter.rates() == Rates()
 
     def test_follows_changed_limit(self):
         limiter = RateLimiter(Rates(), 0.0)

@@ -8,13 +8,15 @@ from claude_force.engine.call_sender import CallSender
 from claude_force.engine.retry import RetryPolicy
 from claude_force.limits.admission import AdmissionController
 from claude_force.limits.aimd import AdaptiveConcurrencyLimit
-from claude_force.limits.rate_limiter import NO_RATES, RateLimiter
+from claude_force.limits.rate_limiter import RateLimiter, Rates
 from claude_force.limits.token_estimator import TokenEstimator
 from claude_force.testing.limits import Limiter
 from claude_force.testing.replies import Refused
 from claude_force.transport.error_mapping import from_status
 from claude_force.transport.services import API
 from claude_force.types import Clock, Reply, Usage
+
+NO_RATES = Rates()
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):

@@ -100,7 +100,7 @@ def _project(registry: Registry) -> Iterator[CheckResult]:
 def _files(registry: Registry) -> Iterator[CheckResult]:
     for one in registry.problems():
         fault, _, advice = one.reason.partition("; ")
-        # A note in the folder of agents is no fault.
+        # A note in the folder of agents is not a fault.
         state = WARNING if one.state == NOTE else PROBLEM
         yield CheckResult("agent", state, f"{one.name} ({one.file}): {fault}", _sentence(advice))
     for remark in registry.remarks():

@@ -122,7 +122,6 @@ class CallSender:
         check = self._check_reachability if number == 1 and context.run_gate is not None else None
         if check is not None:
             await self._await_retries(call, context)
-        is_started = False
         try:
             reservation = self._reserve(call, context, pricing, worst, record)
             async with self._primer.turn(call, context, record), reservation:
@@ -130,8 +129,8 @@ class CallSender:
                     try:
                         token_cost = self._token_estimator.estimate(call)
                         async with self.admission.slot(call.model, token_cost, record, context, check):
-                            if not is_started:
-                                is_started = True
+                            # Not again after a try that found no descriptor.
+                            if record.ended is None:
                                 context.listener.started(number)
                             reply = await self.transport.attempt(call, record)
                             break

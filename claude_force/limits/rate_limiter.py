@@ -37,9 +37,6 @@ class Rates(NamedTuple):
     output_tokens: Optional[float] = None
 
 
-NO_RATES = Rates()
-
-
 class TokenBucket:
     """Holds up to `capacity`, of which `spare` is never used, and gains `per_minute` evenly."""
 

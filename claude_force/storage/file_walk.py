@@ -29,7 +29,7 @@ class PathSpot(NamedTuple):
 
 
 class WalkedFolder(NamedTuple):
-    """One folder of a walk. `files` has the names in it that are no folders, sorted."""
+    """One folder of a walk. `files` has the names in it that are not folders, sorted."""
 
     spot: PathSpot
     place: ResolvedPath

@@ -76,7 +76,7 @@ def open_output_folder(path: Union[str, Path], make: bool = False) -> Folder:
 def check_output_database(path: Union[str, Path]) -> None:
     """Checks a file that the user named, before SQLite opens it and the files beside it by their names.
 
-    Raises UnsafePathError where a link of a project is on the way or one of the files is no regular file.
+    Raises UnsafePathError where a link of a project is on the way, or one of the files is not a regular file.
     """
     try:
         with open_output_folder(path) as folder:

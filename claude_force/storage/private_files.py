@@ -166,7 +166,7 @@ class Folder:
         return True
 
     def expect_file(self, name: str) -> None:
-        """Raises UnsafePathError where the name exists and is no regular file; OSError."""
+        """Raises UnsafePathError where the name exists and is not a regular file; OSError."""
         with suppress(FileNotFoundError):
             expect_regular(self.stat(name), self.path / name)
 
@@ -229,7 +229,7 @@ def read_private(path: Path) -> int:
 
 
 def check_database(path: Path) -> None:
-    """Raises UnsafePathError where SQLite would open a link, or no regular file, at `path` or beside it."""
+    """Raises UnsafePathError where SQLite would open a link or an irregular file, at `path` or beside it."""
     for suffix in DATABASE_SUFFIXES:
         part = path.with_name(path.name + suffix)
         with suppress(FileNotFoundError):
@@ -327,7 +327,7 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 def kind_of(found: os.stat_result) -> str:
-    """What there is, in words, where it is no regular file."""
+    """What there is, in words, where it is not a regular file."""
     return next((words for matches, words in _KINDS if matches(found.st_mode)), "a special file")
 
 

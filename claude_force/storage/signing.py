@@ -33,7 +33,7 @@ class Secret:
 def find_secret(given: Union[str, bytes, None], folder: Path) -> bytes:
     """Returns the given secret, else CLAUDE_CACHE_SECRET, else that of the folder, which is made once.
 
-    Raises CacheError for an empty secret, and for a file that others may read or that is no regular one.
+    Raises CacheError for an empty secret, and for a file that others may read or that is not a regular one.
     """
     chosen = settings.cache_secret() if given is None else given
     if chosen is not None:

@@ -19,7 +19,7 @@ _ROUNDING = 1e-6
 
 @dataclass(frozen=True)
 class RateLimit:
-    """Limits for each minute; None is no limit. Tokens read from the prompt cache are not counted."""
+    """Limits for each minute; None means unlimited. Tokens read from the prompt cache are not counted."""
 
     requests_per_minute: Optional[int] = None
     input_tokens_per_minute: Optional[int] = None

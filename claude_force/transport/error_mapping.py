@@ -313,7 +313,7 @@ def _number(value: Optional[str]) -> Optional[float]:
         found = float(value) if value is not None else None
     except ValueError:
         return None
-    # NaN and infinity are no times.
+    # NaN and infinity are not times.
     return found if found is not None and abs(found) < float("inf") else None
 
 

@@ -62,7 +62,7 @@ class StreamReader:
         self.steps: int = 0
 
     def feed(self, chunk: bytes) -> None:
-        """Raises CallError for an error event, BadReplyError for what is no event of this API."""
+        """Raises CallError for an error event, BadReplyError for what is not an event of this API."""
         if self.complete:
             return
         try:
@@ -218,7 +218,7 @@ class BodyReader:
             return False
 
     def reply(self, request_id: Optional[str]) -> Reply:
-        """The reply in the body. Raises the error it holds, or BadReplyError if it is no message."""
+        """The reply in the body. Raises the error it holds, or BadReplyError if it is not a message."""
         message = json_object(self._body)
         self.refused = is_error(message)
         if self.refused:

@@ -41,7 +41,7 @@ class NoDescriptorError(CallError):
 def check_scheme(url: str) -> None:
     """Raises ValueError unless `url` is an HTTP address with a host."""
     parts = urlsplit(url)
-    # Reading the port raises ValueError if it is no port.
+    # Reading the port raises ValueError if it is not a port.
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
         raise ValueError(url)
 

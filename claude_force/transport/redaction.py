@@ -21,7 +21,7 @@ _SECRET_FORM = re.compile(
     r"(sk-ant-|Bearer\s+|\bSignature=|x-amz-security-token:\s*)[\w.~+/=-]{4,}", re.IGNORECASE
 )
 _PARTS = re.compile(r"[^\s;,=\"']+")
-# Headers whose values are no secrets.
+# Headers whose values are not secrets.
 _OPEN_HEADERS = ("anthropic-beta", "anthropic-version", "user-agent", "content-type", "accept")
 
 
@@ -96,7 +96,7 @@ class Redactor:
         if not answered.isprintable():
             answered = "".join(char for char in answered if char.isprintable())
         for secret in (*self._secrets, *_usable(others)):
-            # A custom header may name the model, to route requests by it: that is no secret.
+            # A custom header may name the model, to route requests by it: that is not a secret.
             if secret in answered and secret not in requested:
                 answered = answered.replace(secret, "***")
         return answered[:_LONGEST_NAME]
