@@ -184,8 +184,8 @@ def damage(path, chance, cuts=True):
             file.write(bytes([chance.randrange(256)]))
 
 
-def price_of(call_cost):
-    return PRICE(call_cost.received.body["model"], read_usage(call_cost.usage)) or 0.0
+def price_of(bill):
+    return PRICE(bill.received.body["model"], read_usage(bill.usage)) or 0.0
 
 
 def check_answer(project, wall, agent, task, result):

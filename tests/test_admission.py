@@ -1,4 +1,4 @@
-"""The gate: the order in which attempts go onto the wire, and what their ends tell those that wait."""
+"""Admission: the order in which attempts are sent, and what the limits learn from their ends."""
 
 import asyncio
 
@@ -35,7 +35,7 @@ class Listener(CallListener):
 
 
 class Wire:
-    """Attempts through one gate, which has `room` for so many; `log` has (time, name) of each that began."""
+    """Attempts of one AdmissionController with `room` for so many; `log` has (time, name) of each start."""
 
     def __init__(self, room=1, rates=NO_RATES, adaptive=False):
         self.clock = LoopClock()

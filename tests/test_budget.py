@@ -9,7 +9,7 @@ import pytest
 from fleet import FakeClock, ended, fleet, write_project
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from virtual_time import SimulatedServer, line_to, run_virtually
+from virtual_time import SimulatedServer, run_virtually, sender_to
 
 from claude_force.errors import (
     BudgetExceededError,
@@ -245,7 +245,7 @@ class BillingServer(SimulatedServer):
         self._refusing, self._breaking = refusing, breaking
         self.billed = Counter()
 
-    async def attempt(self, call, meter):
+    async def attempt(self, call, record):
         chance, answer = self._chance, 0
         prompt = self._prompt(len(call.task))
         try:
@@ -262,10 +262,10 @@ class BillingServer(SimulatedServer):
                 raise chance.choice([ConnectionFailedError("x"), ServerError("x")])
             return Reply("x", call.model, Usage(*prompt[:1], answer, *prompt[1:]), "end_turn")
         finally:
-            # One who is cut off before the answer began has nothing to pay.
+            # A call that is cut off before its answer begins has nothing to pay.
             if prompt and answer:
-                meter.usage = Usage(prompt[0], answer, *prompt[1:])
-                self.billed[call.task] += PRICE(MODEL, meter.usage)
+                record.usage = Usage(prompt[0], answer, *prompt[1:])
+                self.billed[call.task] += PRICE(MODEL, record.usage)
 
     def _prompt(self, size):
         """Tokens that are fresh, written to the prompt cache and read from it."""
@@ -292,8 +292,8 @@ class TestSchedules:
         ]
 
         async def work():
-            line = line_to(server, 50, price=PRICE)
-            sent = [asyncio.ensure_future(line.send(call, None, CallContext(budgets))) for call in calls]
+            sender = sender_to(server, 50, price=PRICE)
+            sent = [asyncio.ensure_future(sender.send(call, None, CallContext(budgets))) for call in calls]
             for one in sent:
                 if chance.random() < cancelled:
                     asyncio.get_running_loop().call_later(chance.uniform(0, 40), one.cancel)

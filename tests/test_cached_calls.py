@@ -1,4 +1,4 @@
-"""Kept answers in the engine: paid for once, never stale, never in the way."""
+"""Cached answers in the engine: paid for once, never stale, never in the way."""
 
 import asyncio
 import json
@@ -247,11 +247,11 @@ class TestSettings:
             server = {"faults": [faults.truncated_stream()], "time_to_first_token": 0.3}
             limits = {"prices": prices, "observers": [seen.append], "enable_cache": False}
             async with fleet(project, server, **limits) as (orchestrator, running):
-                asking = [asyncio.ensure_future(orchestrator.execute_agent(*ASK)) for _ in range(calls)]
+                pending = [asyncio.ensure_future(orchestrator.execute_agent(*ASK)) for _ in range(calls)]
                 assert await ended(lambda: len(running.requests) >= 2)
-                for one in asking[:cancel]:
+                for one in pending[:cancel]:
                     one.cancel()
-                await asyncio.gather(*asking, return_exceptions=True)
+                await asyncio.gather(*pending, return_exceptions=True)
             results = [one.result for one in seen]
             return sum(one.cost or 0.0 for one in results), sum(one.attempts for one in results)
 
@@ -279,16 +279,16 @@ class TestSettings:
         server = {"faults": broken, "time_to_first_token": 0.2}
         async with fleet(project, server, **limits) as (orchestrator, running):
             listener = Pieces()
-            asking = [
+            pending = [
                 asyncio.ensure_future(orchestrator._calls.execute(CallContext(listener=listener), *ASK))
                 for _ in range(callers)
             ]
             assert await ended(lambda: listener.attempt == 2)
-            asking[0].cancel()
+            pending[0].cancel()
             if both_leave:
                 assert await ended(lambda: listener.pieces)
-                asking[1].cancel()
-            await asyncio.gather(*asking, return_exceptions=True)
+                pending[1].cancel()
+            await asyncio.gather(*pending, return_exceptions=True)
             results = [one.result for one in seen]
             assert len(running.requests) == sum(one.attempts for one in results) == requests
             assert sum(one.cost or 0.0 for one in results) == pytest.approx(orchestrator.spent_usd)
@@ -507,42 +507,42 @@ class TestClerk:
             go.wait(5)
             return [job * 2 for job in jobs]
 
-        clerk = BatchWorker(work, "clerk")
-        results = [asyncio.ensure_future(clerk.submit(number)) for number in range(50)]
+        worker = BatchWorker(work, "worker")
+        results = [asyncio.ensure_future(worker.submit(number)) for number in range(50)]
         assert await ended(lambda: batches)
         go.set()
         assert await asyncio.gather(*results) == [2 * number for number in range(50)]
         assert sum(batches) == 50
         assert len(batches) <= 2
-        clerk.close()
+        worker.close()
 
     async def test_close_finishes_queue(self):
         done = []
-        clerk = BatchWorker(lambda jobs: [done.append(job) for job in jobs], "clerk")
+        worker = BatchWorker(lambda jobs: [done.append(job) for job in jobs], "worker")
         for number in range(100):
-            clerk.submit_nowait(number)
-        await asyncio.get_running_loop().run_in_executor(None, clerk.close)
+            worker.submit_nowait(number)
+        await asyncio.get_running_loop().run_in_executor(None, worker.close)
         assert done == list(range(100))
-        await clerk.submit("again")
+        await worker.submit("again")
         assert done[-1] == "again"
-        clerk.close()
+        worker.close()
 
     async def test_cancelled_job_is_done(self):
         done = []
-        clerk = BatchWorker(lambda jobs: [done.append(job) for job in jobs], "clerk")
-        job = asyncio.ensure_future(clerk.submit("cancelled"))
+        worker = BatchWorker(lambda jobs: [done.append(job) for job in jobs], "worker")
+        job = asyncio.ensure_future(worker.submit("cancelled"))
         await asyncio.sleep(0)
         job.cancel()
-        await clerk.submit("next")
+        await worker.submit("next")
         assert done == ["cancelled", "next"]
-        clerk.close()
+        worker.close()
 
     async def test_closed_loop_harms_nobody(self):
         go, other, left = threading.Event(), asyncio.new_event_loop(), []
-        clerk = BatchWorker(lambda jobs: [go.wait(5) for _ in jobs], "clerk")
+        worker = BatchWorker(lambda jobs: [go.wait(5) for _ in jobs], "worker")
 
         async def ask_and_leave():
-            left.append(asyncio.ensure_future(clerk.submit("left alone")))
+            left.append(asyncio.ensure_future(worker.submit("left alone")))
             await asyncio.sleep(0)
 
         await asyncio.get_running_loop().run_in_executor(None, other.run_until_complete, ask_and_leave())
@@ -550,8 +550,8 @@ class TestClerk:
         await asyncio.get_running_loop().run_in_executor(None, other.run_until_complete, asyncio.sleep(0))
         other.close()
         go.set()
-        assert await clerk.submit("next")
-        clerk.close()
+        assert await worker.submit("next")
+        worker.close()
 
     async def test_cancelled_look_up_leaves_no_lease(self, project, tmp_path):
         with ResponseCache(cache_dir=tmp_path / "own") as cache:

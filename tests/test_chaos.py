@@ -141,19 +141,15 @@ class Figures:
     def check(self, storm):
         self._note_own_silences()
         answers = [one.result for one in self.executed if self._is_paid(one.result)]
-        whole = {
-            call_cost.request_id: call_cost
-            for call_cost in self.bills
-            if call_cost.whole and not call_cost.lost
-        }
+        whole = {bill.request_id: bill for bill in self.bills if bill.whole and not bill.lost}
         for result in answers:
-            call_cost = whole.pop(result.request_id)
+            bill = whole.pop(result.request_id)
             usage = result.usage
             assert (usage.input_tokens, usage.output_tokens) == (
-                call_cost.usage["input_tokens"],
-                call_cost.usage["output_tokens"],
+                bill.usage["input_tokens"],
+                bill.usage["output_tokens"],
             )
-            assert cost_or_bound(result.cost, result.cost_at_most) >= price_of(call_cost) - 1e-9
+            assert cost_or_bound(result.cost, result.cost_at_most) >= price_of(bill) - 1e-9
         in_flight = self.breaks * self._most_in_flight()
         assert len(whole) <= in_flight, "an answer was paid for and nobody has it"
         self._check_money(in_flight)
@@ -175,7 +171,7 @@ class Figures:
     def _check_money(self, in_flight):
         prices = sorted(map(price_of, self.bills), reverse=True)
         slack = sum(prices[:in_flight])
-        billed = [call_cost for call_cost in self.bills if not call_cost.lost]
+        billed = [bill for bill in self.bills if not bill.lost]
         # What a lost request cost nobody knows, but how much at the most.
         told = sum(cost_or_bound(one.result.cost, one.result.cost_at_most) for one in self.executed)
         assert told >= sum(map(price_of, billed)) - slack - 1e-9, "the ledger knows of less than was billed"
@@ -552,9 +548,7 @@ def test_killed_bulk_runs_share_cache(storm, forge):
         code = bulk.start(output, "--retry-failed").ended()
         assert code == 0
         bulk.check(output)
-    whole = Counter(
-        call_cost.received.body["messages"][0]["content"] for call_cost in server.bills if call_cost.whole
-    )
+    whole = Counter(bill.received.body["messages"][0]["content"] for bill in server.bills if bill.whole)
     assert set(whole) == {row["task"] for row in bulk.rows}
     # Of one that is killed what was on the wire is lost, and no more.
     assert sum(whole.values()) - len(whole) <= bulk.lost
@@ -579,9 +573,7 @@ def test_killed_workflow_resumes(storm, forge):
         resume = resume or (words[0] if words else None)
     assert code == 0, program.out.read_text()
     whole = Counter(
-        call_cost.received.body["messages"][0]["content"].split("\n")[0]
-        for call_cost in server.bills
-        if call_cost.whole
+        bill.received.body["messages"][0]["content"].split("\n")[0] for bill in server.bills if bill.whole
     )
     assert len(whole) == 4
     # At most two steps are on the wire at a time.

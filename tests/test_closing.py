@@ -126,11 +126,11 @@ async def test_failed_batch_fails_its_waiters_only():
             raise ZeroDivisionError("the job's own fault")
         return jobs
 
-    clerk = BatchWorker(work, "claude-force-test")
+    worker = BatchWorker(work, "claude-force-test")
     with pytest.raises(ZeroDivisionError, match="own fault"):
-        await asyncio.wait_for(clerk.submit("bad"), 10)
-    assert await asyncio.wait_for(clerk.submit("good"), 10) == "good"
-    clerk.close()
+        await asyncio.wait_for(worker.submit("bad"), 10)
+    assert await asyncio.wait_for(worker.submit("good"), 10) == "good"
+    worker.close()
 
 
 def test_sync_stream_ends_with_close(project):

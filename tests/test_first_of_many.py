@@ -95,9 +95,9 @@ async def test_short_prompt_is_not_primed(project):
 class TestPrimer:
     call = Call("a", ("s" * 2000,), "x", MODEL, 100)
 
-    async def turn(self, warming, order, name, usage, begin=None):
+    async def turn(self, primer, order, name, usage, begin=None):
         record = AttemptRecord()
-        async with warming.turn(self.call, CallContext(first_of_many=True), record):
+        async with primer.turn(self.call, CallContext(first_of_many=True), record):
             order.append(name)
             if begin is not None:
                 await begin.wait()
@@ -106,11 +106,11 @@ class TestPrimer:
             record.usage = usage
 
     async def test_others_start_when_first_answer_begins(self):
-        warming, order, begin = PromptCachePrimer(FakeClock()), [], asyncio.Event()
+        primer, order, begin = PromptCachePrimer(FakeClock()), [], asyncio.Event()
         usage = Usage(10, 10, 500)
-        first = asyncio.ensure_future(self.turn(warming, order, "first", usage, begin))
+        first = asyncio.ensure_future(self.turn(primer, order, "first", usage, begin))
         await asyncio.sleep(0)
-        rest = [asyncio.ensure_future(self.turn(warming, order, "other", usage)) for _ in range(3)]
+        rest = [asyncio.ensure_future(self.turn(primer, order, "other", usage)) for _ in range(3)]
         await settled()
         assert order == ["first"]
         begin.set()
@@ -119,13 +119,13 @@ class TestPrimer:
 
     async def test_expired_entry_is_primed_again(self):
         clock, order = FakeClock(), []
-        warming = PromptCachePrimer(clock)
-        await self.turn(warming, order, "first", Usage(10, 10, 500))
+        primer = PromptCachePrimer(clock)
+        await self.turn(primer, order, "first", Usage(10, 10, 500))
         clock.time += 299
-        await asyncio.gather(*(self.turn(warming, order, "warm", Usage(10, 10, 0, 500)) for _ in range(2)))
+        await asyncio.gather(*(self.turn(primer, order, "warm", Usage(10, 10, 0, 500)) for _ in range(2)))
         clock.time += 301
         begin = asyncio.Event()
-        jobs = [asyncio.ensure_future(self.turn(warming, order, "again", Usage(1), begin)) for _ in range(2)]
+        jobs = [asyncio.ensure_future(self.turn(primer, order, "again", Usage(1), begin)) for _ in range(2)]
         await settled()
         assert order.count("again") == 1
         for job in jobs:
@@ -134,11 +134,11 @@ class TestPrimer:
 
     async def test_no_prompt_cache_is_waited_for_once(self):
         clock, order = FakeClock(), []
-        warming = PromptCachePrimer(clock)
-        await self.turn(warming, order, "first", Usage(500, 10))
+        primer = PromptCachePrimer(clock)
+        await self.turn(primer, order, "first", Usage(500, 10))
         clock.time += 1e6
         begin = asyncio.Event()
-        jobs = [asyncio.ensure_future(self.turn(warming, order, "next", Usage(1), begin)) for _ in range(3)]
+        jobs = [asyncio.ensure_future(self.turn(primer, order, "next", Usage(1), begin)) for _ in range(3)]
         await settled()
         assert order.count("next") == 3
         for job in jobs:
@@ -146,10 +146,10 @@ class TestPrimer:
         await asyncio.gather(*jobs, return_exceptions=True)
 
     async def test_cancelled_first_is_replaced(self):
-        warming, order, never = PromptCachePrimer(FakeClock()), [], asyncio.Event()
-        first = asyncio.ensure_future(self.turn(warming, order, "first", Usage(1), never))
+        primer, order, never = PromptCachePrimer(FakeClock()), [], asyncio.Event()
+        first = asyncio.ensure_future(self.turn(primer, order, "first", Usage(1), never))
         await asyncio.sleep(0)
-        second = asyncio.ensure_future(self.turn(warming, order, "second", Usage(10, 10, 500)))
+        second = asyncio.ensure_future(self.turn(primer, order, "second", Usage(10, 10, 500)))
         await settled()
         first.cancel()
         await second

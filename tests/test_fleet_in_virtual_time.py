@@ -5,7 +5,7 @@ import random
 from dataclasses import replace
 
 import pytest
-from virtual_time import LoopClock, SimulatedServer, line_to, run_virtually
+from virtual_time import LoopClock, SimulatedServer, run_virtually, sender_to
 
 from claude_force.bulk import stream_results
 from claude_force.engine.result_builder import CallLabels, failed, succeeded
@@ -35,17 +35,17 @@ class SilentServer(SimulatedServer):
         super().__init__(*arguments, **more)
         self.named = named
 
-    async def attempt(self, call, meter):
+    async def attempt(self, call, record):
         try:
-            return await super().attempt(call, meter)
+            return await super().attempt(call, record)
         except CallError as error:
             error.retry_after = error.retry_after if self.named else None
             raise
         finally:
-            meter.headers = {}
+            record.headers = {}
 
 
-async def run_fleet(line, calls, under_way):
+async def run_fleet(sender, calls, under_way):
     """Results with `ended` and `began`, in the order of ending."""
     by_task = {}
 
@@ -57,7 +57,9 @@ async def run_fleet(line, calls, under_way):
     async def run(index, agent, task, watch):
         began = LoopClock().now()
         try:
-            result = succeeded(CallLabels(agent), await line.send(by_task[task], None, DEFAULT_CONTEXT), 0.0)
+            result = succeeded(
+                CallLabels(agent), await sender.send(by_task[task], None, DEFAULT_CONTEXT), 0.0
+            )
         except CallError as error:
             result = failed(CallLabels(agent), error, MODEL, 0.0)
         result.began, result.ended = began, LoopClock().now()
@@ -85,8 +87,8 @@ def test_5000_rows_use_tightest_limit(mean_input, mean_output, adaptive):
     server = SimulatedServer(LIMIT, latency=lambda chance: chance.uniform(0.5, 6.0))
 
     async def work():
-        line = line_to(server, 500 if adaptive else 100, adaptive)
-        return await run_fleet(line, mixed(5_000, mean_input, mean_output), 216)
+        sender = sender_to(server, 500 if adaptive else 100, adaptive)
+        return await run_fleet(sender, mixed(5_000, mean_input, mean_output), 216)
 
     results = run_virtually(work())
     assert sorted(result.index for result in results) == list(range(5_000))
@@ -106,7 +108,7 @@ def test_unknown_limits_cost_few_rows(adaptive, named):
     )
 
     async def work():
-        return await run_fleet(line_to(server, 500 if adaptive else 10, adaptive), mixed(600, 40, 8), 34)
+        return await run_fleet(sender_to(server, 500 if adaptive else 10, adaptive), mixed(600, 40, 8), 34)
 
     results = run_virtually(work())
     assert sum(result.success for result in results) >= 590
@@ -122,7 +124,7 @@ def test_models_have_separate_limits():
         async def work():
             calls = mixed(4_000, 120, 70)
             spread = (replace(call, model=models[at % len(models)]) for at, call in enumerate(calls))
-            return await run_fleet(line_to(server, 200), spread, 400)
+            return await run_fleet(sender_to(server, 200), spread, 400)
 
         results = run_virtually(work())
         assert all(result.success for result in results)
@@ -138,7 +140,7 @@ def test_manual_limits_cover_all_models():
 
     async def work():
         calls = (replace(call, model=f"model-{at % 3}") for at, call in enumerate(mixed(1_500, 50, 10)))
-        return await run_fleet(line_to(server, 50, rates=Rates(600, None, None)), calls, 116)
+        return await run_fleet(sender_to(server, 50, rates=Rates(600, None, None)), calls, 116)
 
     run_virtually(work())
     times = [at for at, _ in server.log]
@@ -149,7 +151,7 @@ def test_manual_limits_hold_every_minute():
     server = SimulatedServer()
 
     async def work():
-        return await run_fleet(line_to(server, 50, rates=Rates(600, None, None)), mixed(3_000, 50, 10), 116)
+        return await run_fleet(sender_to(server, 50, rates=Rates(600, None, None)), mixed(3_000, 50, 10), 116)
 
     run_virtually(work())
     times = [at for at, _ in server.log]
@@ -169,7 +171,7 @@ def test_waits_out_ten_minutes_of_529(adaptive, retry_after):
     )
 
     async def work():
-        return await run_fleet(line_to(server, 100, adaptive), mixed(12_000, 50, 10), 216)
+        return await run_fleet(sender_to(server, 100, adaptive), mixed(12_000, 50, 10), 216)
 
     results = run_virtually(work())
     assert all(result.success for result in results)
@@ -185,7 +187,7 @@ def test_small_fleet_survives_storm():
     server = SimulatedServer(status=lambda now: 529 if 20 <= now < 620 else None)
 
     async def work():
-        return await run_fleet(line_to(server, 3), mixed(200, 50, 10), 30)
+        return await run_fleet(sender_to(server, 3), mixed(200, 50, 10), 30)
 
     assert all(result.success for result in run_virtually(work()))
 
@@ -194,7 +196,7 @@ def test_connection_outage_costs_no_rows():
     server = SimulatedServer(status=lambda now: 502 if 20 <= now < 320 else None)
 
     async def work():
-        return await run_fleet(line_to(server, 10), mixed(1_000, 50, 10), 36)
+        return await run_fleet(sender_to(server, 10), mixed(1_000, 50, 10), 36)
 
     assert all(result.success for result in run_virtually(work()))
 
@@ -203,7 +205,7 @@ def test_adaptive_limit_finds_capacity():
     server = SimulatedServer(status=lambda now: 529 if server.in_flight > 40 else None)
 
     async def work():
-        return await run_fleet(line_to(server, 500, adaptive=True), mixed(5_000, 50, 10), 1016)
+        return await run_fleet(sender_to(server, 500, adaptive=True), mixed(5_000, 50, 10), 1016)
 
     results = run_virtually(work())
     assert sum(result.success for result in results) >= 4_990
@@ -217,8 +219,8 @@ def test_unused_limit_does_not_grow():
     server = SimulatedServer(LIMIT, latency=lambda chance: 0.2)
 
     async def work():
-        line = line_to(server, 500, adaptive=True)
-        return await run_fleet(line, mixed(3_000, 40, 8), 1016)
+        sender = sender_to(server, 500, adaptive=True)
+        return await run_fleet(sender, mixed(3_000, 40, 8), 1016)
 
     results = run_virtually(work())
     assert all(result.success for result in results)
@@ -229,10 +231,10 @@ def test_while_paused_the_gate_says_so():
     server = SimulatedServer(status=lambda now: 429 if now < 1 else None, retry_after=30)
 
     async def work():
-        line = line_to(server, 5)
-        sending = asyncio.ensure_future(run_fleet(line, mixed(5, 50, 10), 10))
+        sender = sender_to(server, 5)
+        sending = asyncio.ensure_future(run_fleet(sender, mixed(5, 50, 10), 10))
         await asyncio.sleep(3)
-        paused = line.admission.load().paused
+        paused = sender.admission.load().paused
         await sending
         return paused
 

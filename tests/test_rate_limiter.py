@@ -259,29 +259,29 @@ class TestForecast:
         return Call(agent, system, task, MODEL, 4096)
 
     def test_learns_tokens_per_byte(self):
-        forecast = TokenEstimator()
-        first = forecast.estimate(self.call())
+        estimator = TokenEstimator()
+        first = estimator.estimate(self.call())
         assert first.input_tokens == pytest.approx(300)
-        forecast.observe(self.call(), Usage(525, 40))
-        assert forecast.estimate(self.call()).input_tokens == pytest.approx(525)
-        assert forecast.estimate(self.call()).output_tokens == 40
+        estimator.observe(self.call(), Usage(525, 40))
+        assert estimator.estimate(self.call()).input_tokens == pytest.approx(525)
+        assert estimator.estimate(self.call()).output_tokens == 40
 
     def test_cache_reads_do_not_count(self):
-        forecast = TokenEstimator()
-        forecast.observe(self.call(), Usage(100, 40, 0, 200))
-        assert forecast.estimate(self.call()).input_tokens == pytest.approx(100)
+        estimator = TokenEstimator()
+        estimator.observe(self.call(), Usage(100, 40, 0, 200))
+        assert estimator.estimate(self.call()).input_tokens == pytest.approx(100)
         assert billable_usage(Usage(100, 40, 50, 200)) == TokenCost(1, 150, 40)
 
     def test_answer_is_at_most_max_tokens(self):
-        forecast = TokenEstimator()
-        assert forecast.estimate(Call("a", (), "x", MODEL, 16)).output_tokens == 16
+        estimator = TokenEstimator()
+        assert estimator.estimate(Call("a", (), "x", MODEL, 16)).output_tokens == 16
 
     @given(st.lists(st.integers(1, 4000), min_size=1, max_size=200))
     def test_mean_stays_in_range(self, answers):
-        forecast = TokenEstimator()
+        estimator = TokenEstimator()
         for tokens in answers:
-            forecast.observe(self.call(), Usage(300, tokens))
-        assert min(answers) - 1e-6 <= forecast.answer_tokens(self.call()) <= max(answers) + 1e-6
+            estimator.observe(self.call(), Usage(300, tokens))
+        assert min(answers) - 1e-6 <= estimator.answer_tokens(self.call()) <= max(answers) + 1e-6
 
 
 class TestFleet:

@@ -55,7 +55,7 @@ class LoopClock(Clock):
 
 
 class SimulatedServer:
-    """Stands where the transport stands: answers after `latency(random)` seconds, within `limit`, which
+    """Takes the place of the transport: answers after `latency(random)` seconds, within `limit`, which
     each model has for itself.
 
     `status(now)` makes it answer with an error status. `log` has (time, status) of each request;
@@ -76,7 +76,7 @@ class SimulatedServer:
     def check(self, call):
         pass
 
-    async def attempt(self, call, meter):
+    async def attempt(self, call, record):
         now = LoopClock().now()
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
@@ -87,11 +87,11 @@ class SimulatedServer:
                 await asyncio.sleep(0.05)
                 headers = {} if self._retry_after is None else {"retry-after": str(self._retry_after)}
                 raise from_status(status, {}, headers, 0.0)
-            return await self._answer(call, meter, now)
+            return await self._answer(call, record, now)
         finally:
             self.in_flight -= 1
 
-    async def _answer(self, call, meter, now):
+    async def _answer(self, call, record, now):
         size = len(call.task) // 4
         wanted = call.options["answer"]
         if self._limit:
@@ -101,16 +101,16 @@ class SimulatedServer:
                 limiter.admit(size)
             except Refused as refused:
                 self.log.append((now, 429))
-                meter.headers = limiter.headers()
+                record.headers = limiter.headers()
                 await asyncio.sleep(0.05)
                 raise from_status(429, {}, {"retry-after": refused.retry_after}, 0.0) from None
             limiter.charge(wanted)
-            meter.headers = limiter.headers()
+            record.headers = limiter.headers()
         self.log.append((now, 200))
         self.tokens.append((now, size, wanted))
         await asyncio.sleep(self._latency(self._chance))
-        meter.usage = Usage(size, wanted)
-        return Reply("x", call.model, meter.usage, "end_turn")
+        record.usage = Usage(size, wanted)
+        return Reply("x", call.model, record.usage, "end_turn")
 
     async def close(self):
         pass
@@ -119,10 +119,10 @@ class SimulatedServer:
         return Counter(status for _, status in self.log)
 
 
-def line_to(server, ceiling=100, adaptive=False, rates=NO_RATES, attempts=3, price=lambda *_: 0.0):
-    """A line as the caller opens it, over `server`."""
+def sender_to(server, ceiling=100, adaptive=False, rates=NO_RATES, attempts=3, price=lambda *_: 0.0):
+    """A sender as `SenderPool` opens it, over `server`."""
     clock = LoopClock()
-    gate = AdmissionController(
+    admission = AdmissionController(
         AdaptiveConcurrencyLimit(ceiling, adaptive), RateLimiter(rates, clock.now()), clock
     )
-    return CallSender(server, gate, RetryPolicy(attempts), clock, price, TokenEstimator())
+    return CallSender(server, admission, RetryPolicy(attempts), clock, price, TokenEstimator())
