@@ -157,9 +157,9 @@ class TaskFile:
 
 
 @contextmanager
-def spool(source: BinaryIO, suffix: str = ".jsonl") -> Iterator[Path]:
-    """Copies `source` to a private temporary file, because tasks are read more than once. Raises OSError."""
-    descriptor, name = tempfile.mkstemp(suffix, "claude-force-tasks-")
+def spool(source: BinaryIO) -> Iterator[Path]:
+    """Copies JSON lines to a private temporary file, as tasks are read more than once. Raises OSError."""
+    descriptor, name = tempfile.mkstemp(".jsonl", "claude-force-tasks-")
     try:
         with os.fdopen(descriptor, "wb") as file:
             shutil.copyfileobj(source, file)

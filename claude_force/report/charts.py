@@ -25,6 +25,7 @@ BAR_SECONDS = (
 )  # fmt: skip
 MAX_BARS = 48
 BARS_PER_DECADE = 12
+_MAX_TIME_TICKS = 6
 _MIN_FLOAT = 5e-324
 
 AXIS_WIDTH, LABELS_HEIGHT, TOP = 58, 22, 8
@@ -127,14 +128,14 @@ class TimeAxis:
         """Returns the start of a bar as text."""
         return format_time(self.start + bar * self.width, self.zone)
 
-    def ticks(self, max_ticks: int = 6) -> List[Tick]:
+    def ticks(self) -> List[Tick]:
         """Returns evenly spaced ticks at the edges of bars."""
         form = "%H:%M:%S" if self.width < MINUTE else "%H:%M" if self.width < 6 * HOUR else "%d %b"
         if form == "%H:%M" and self.bars * self.width > DAY:
             form = "%d %b %H:%M"
         return [
             (bar / self.bars, format_time(self.start + bar * self.width, self.zone, form))
-            for bar in range(0, self.bars + 1, math.ceil(self.bars / max_ticks))
+            for bar in range(0, self.bars + 1, math.ceil(self.bars / _MAX_TIME_TICKS))
         ]
 
 

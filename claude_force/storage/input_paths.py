@@ -26,10 +26,10 @@ class InputPath(NamedTuple):
 
 
 class InputPaths:
-    """Paths relative to the working directory, or to `start`."""
+    """Paths relative to the working directory."""
 
-    def __init__(self, start: Optional[Path] = None) -> None:
-        self._start = os.path.realpath(start or working_folder())
+    def __init__(self) -> None:
+        self._start = os.path.realpath(working_folder())
         self.root = project_root(self._start)
 
     def has(self, path: Union[str, Path]) -> bool:
