@@ -95,7 +95,7 @@ class AsyncAgentOrchestrator(Configurable):
         base_url: the endpoint; None for what the SDK finds (ANTHROPIC_BASE_URL, else Anthropic's; Amazon
             Bedrock and Google Vertex AI have their own variables).
         deadline_seconds: bound of a whole call with its waits and retries; None for no bound.
-        stream: whether answers are streamed. Without it, silence can't be told from a long answer.
+        stream: whether answers are streamed. Without it, silence looks the same as a long answer.
 
         enable_cache: whether answers are stored in `~/.claude/cache` and found again.
         cache_ttl_hours: how long a stored answer is used, in hours.
@@ -282,7 +282,7 @@ class AsyncAgentOrchestrator(Configurable):
         """Runs a graph of agents, each step as soon as it can. Steps that need a failed one are skipped.
 
         Args:
-            workflow_name: that of one in claude.json, or a Workflow made in Python.
+            workflow_name: the name of a workflow in claude.json, or a Workflow made in Python.
             task: what the workflow is about; None for that of the run that is resumed.
             pass_output_to_next: whether steps without their own task text are given the answers before them.
             inputs: further values that task texts name, such as {"language": "French"}.
@@ -379,7 +379,7 @@ class AsyncAgentOrchestrator(Configurable):
 
     @property
     def tracker(self) -> PerformanceTracker:
-        """The ledger in the project's `.claude/metrics/`; its methods tell the keys of the figures below.
+        """The ledger in the project's `.claude/metrics/`; see its methods for the metrics below.
 
         They read the whole ledger: call them in a thread where the event loop is busy.
         """

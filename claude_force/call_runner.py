@@ -66,7 +66,7 @@ class CallRunner:
         return open_backend(durable, self._connect, self.clock)
 
     def configure(self, options: Options, changed: str) -> None:
-        """Uses these options from the next call on; `changed` is the one that was set."""
+        """Uses these options from the next call on; `changed` names the option that was set."""
         if changed == "config_path":
             self.registry = Registry(options.config_path)
         if changed == "budget_usd":

@@ -137,7 +137,7 @@ class ResponseCache:
         self.ttl_hours: float = ttl_hours
         self.max_size_mb: float = max_size_mb
         self.enabled: bool = enabled
-        # By both spellings of a name: that of its file, and the one that calls go by.
+        # By both spellings of a name: as it is given, and the slug under which calls are stored.
         both = (one for name in exclude_agents or () for one in (name, agent_slug(name)))
         self.exclude_agents: FrozenSet[str] = frozenset(both)
         self._ttl = ttl_hours * 3600

@@ -152,7 +152,7 @@ class Reply:
 
 @dataclass
 class AgentResult:
-    """The result of one task, also of one that failed.
+    """The result of one task, whether it succeeded or failed.
 
         result = orchestrator.run_agent("python-expert", "Explain decorators")
         print(result.output if result.success else result.error, result.cost, result.usage.total_tokens)

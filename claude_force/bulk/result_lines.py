@@ -133,7 +133,7 @@ def complete_lines(lines: IO[bytes], path: Path) -> Iterator[Tuple[int, bytes, D
 
 
 def _bounded(lines: IO[bytes]) -> Iterator[bytes]:
-    """Yields each line; only the beginning of one that is too long or does not begin as a result does."""
+    """Yields each line, but only its beginning if it is too long or does not begin as a result does."""
     line = lines.readline(_PREFIX)
     while line:
         if line.startswith(_OPENING) and not line.endswith(b"\n"):

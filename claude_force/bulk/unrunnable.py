@@ -35,7 +35,7 @@ class UnrunnableRows:
         self._counts: Counter[str] = Counter()
 
     def add(self, row: TaskRow, is_saved: bool) -> None:
-        """Adds a row. One that `is_saved` has its result, whatever its agent has become since."""
+        """Adds a row. If it `is_saved`, it has its result, even if its agent can't be run any more."""
         kind = row.kind if row.problem is not None else self._check(row, is_saved)
         if kind is not None:
             self._first = self._first or row

@@ -132,7 +132,7 @@ class Runs:
         return len(deletable)
 
     def workers(self) -> List[WorkerState]:
-        """Returns the workers that are alive or died a moment ago; with SQLite there are none."""
+        """Returns the workers that are alive or died a moment ago; an empty list with SQLite."""
         if self._database.is_sqlite:
             return []
         with self._connected() as connection:

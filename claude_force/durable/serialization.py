@@ -19,7 +19,7 @@ from ..limits.call_context import CallContext
 from ..limits.prices import Prices
 from ..types import Attempt, Call, Reply, Usage
 
-# Part of DBOS's application version: workers only take calls of their own format, the others stay queued.
+# Part of DBOS's application version: workers take only calls in their format, the others stay queued.
 FORMAT = 2
 
 _RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")

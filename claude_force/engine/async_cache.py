@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 class Cache(Protocol):
-    """What the engine needs of a cache: `ResponseCache`, or the one that workers share."""
+    """What the engine needs of a cache: a `ResponseCache`, or the `SharedCache` of workers."""
 
     exclude_agents: FrozenSet[str]
 

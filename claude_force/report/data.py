@@ -3,7 +3,7 @@
 The page holds JSON, deflated by zlib and encoded in base64. Each column is one list, ordered by the start of
 executions. Times are in tenths of a millisecond, and each `begin` counts from the one before it. Money is in
 units of 1e-8 USD, which is exact for prices with two decimals per million tokens. Recurring texts are indexes
-into a list of names that starts with null. Attempts are consecutive in columns of their own: their `begin`
+into a list of names that starts with null. Attempts are consecutive in separate columns: their `begin`
 counts from the end of the attempt before, or from the start of their execution.
 """
 

@@ -16,7 +16,7 @@ from .html import NOT_KNOWN, Column, axis_usd, duration, escaped, format_time, s
 PERCENTS = (50, 95, 99)
 OUTCOME_COLOURS = ((ANSWERED, "wire"), (FAILED, "fail"), (CACHED, "cache"))
 _LATENCY_HEIGHT, _COST_HEIGHT = 84, 190
-# Groups with a colour of their own; others share one more.
+# Groups with their own colour; the others share one more.
 _COLOURS = 6
 _MAX_GROUPS, _MAX_REQUESTS = 60, 3
 

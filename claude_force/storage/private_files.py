@@ -212,7 +212,7 @@ class _Target(NamedTuple):
 def open_private(path: Path, flags: int = 0) -> int:
     """Returns a descriptor for reading and writing of a regular file, made with mode 0600 if it is missing.
 
-    The folder is one that the package trusts; `path` itself is not followed where it is a link. `flags`:
+    The package trusts the folder; `path` itself is not followed where it is a link. `flags`:
     O_APPEND, O_TRUNC, O_EXCL. Raises UnsafePathError, OSError.
     """
     found = _open_regular(_Target(str(path), path), flags, PRIVATE_FILE)

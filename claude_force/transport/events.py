@@ -73,7 +73,7 @@ class EventDecoder:
 
 
 def _event(name: bytes, data: Dict[str, Any]) -> Dict[str, Any]:
-    """The event in the form of this API: some servers send errors in a form of their own."""
+    """The event in the form of this API: some servers send errors in another form."""
     if name == b"error" or "type" not in data:
         error = data.get("error")
         if name == b"error" and not isinstance(error, dict):

@@ -172,7 +172,7 @@ class ConnectionPool:
         if self._closed:
             raise RuntimeError("the connections are closed")
         connector = aiohttp.TCPConnector(
-            # As many as attempts: one that waits for a connection would be taken for a silent server.
+            # As many as attempts: waiting for a connection would be taken for the silence of a server.
             limit=self._connections,
             ssl=True if self._tls is None else self._tls,
             keepalive_timeout=_KEEP_ALIVE_SECONDS,

@@ -40,7 +40,7 @@ class Redactor:
         self._secrets = _usable(secrets)
 
     def hide(self, text: str, others: Iterable[str] = ()) -> str:
-        """Replaces each secret by `***`, also one that is truncated at the end of `text`."""
+        """Replaces each secret by `***`, even if it is truncated at the end of `text`."""
         for secret in (*self._secrets, *_usable(others)) if others else self._secrets:
             if secret in text:
                 text = text.replace(secret, "***")

@@ -52,7 +52,7 @@ class Transport:
     Args:
         api_key, base_url: None to take them from the environment, as the official SDK does.
         silence_seconds: how long nothing may arrive, before the first byte and between any two.
-        stream: whether to ask for streamed answers, without which silence can't be told from work.
+        stream: whether to ask for streamed answers; without them silence looks the same as work.
         connections: the most at a time.
         quiet_seconds: how long nothing but pings may arrive.
 
