@@ -226,7 +226,7 @@ class _Caller:
         call_cost: receives what it pays for.
         budget_key: as in `_Flight`.
         leads: whether it has started the work that it waits for.
-        has_joined: whether work that it joined has failed, which it may start again once.
+        has_joined: whether work that it joined has failed for a transient reason. The next failure is final.
         left: seconds until its deadline when it began to wait for this work; None without one.
     """
 
@@ -252,7 +252,10 @@ class _Caller:
         return landed if self.leads or self.left is None else asyncio.wait([landed], timeout=self.left)
 
     def outcome_of(self, flight: _Flight[T]) -> Optional[Tuple[T, bool]]:
-        """Returns the result and whether this caller pays for it; None if it starts the work again."""
+        """Returns the result and whether this caller pays for it; None if it starts the work again.
+
+        Raises the error of the work where another try would meet it again.
+        """
         pays = self.leads or flight.claim_cost()
         try:
             return flight.task.result(), pays
