@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from typing import Any, AsyncIterator, Awaitable, Callable, Coroutine, Dict, Mapping, Optional
 
@@ -144,8 +143,8 @@ class CallRunner:
                 )
         except CallError as error:
             return self._record(builder.failed(error), options)
-        except asyncio.CancelledError:
-            # What was sent may be billed.
+        except BaseException:
+            # Cancelled, or ended by what a callback raised. What was sent may be billed.
             cancelled = builder.cancelled()
             if cancelled is not None:
                 self._record(cancelled, options)

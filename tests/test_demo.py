@@ -75,8 +75,8 @@ def test_unknown_cost_makes_sum_unknown():
     assert Round("x", 1.0, results).fields()["cost_usd"] is None
 
 
-def test_calls_below_one_are_refused(capsys):
-    assert main(["demo", "--calls", "0"]) == 2
+def test_senseless_calls_are_refused(capsys):
+    assert [main(["demo", "--calls", calls]) for calls in ("0", "99999999999")] == [2, 2]
 
 
 def test_leaves_example_unchanged(capsys):

@@ -13,6 +13,7 @@ from fleet import FakeClock, write_project
 from ledgers import written
 
 from claude_force.async_orchestrator import AsyncAgentOrchestrator
+from claude_force.bulk import Retried
 from claude_force.costs import cost_or_bound
 from claude_force.errors import EmptyAnswerError, RefusedError, UnknownPriceError
 
@@ -158,6 +159,24 @@ class TestBrokenOff:
         result, spent, server, _ = await one(project, [Answer(status=529)])
         assert result.attempts == 2
         assert result.cost == pytest.approx(server.billed["x"]) == pytest.approx(spent)
+
+
+class TestRaisingCallback:
+    @pytest.mark.parametrize("cache", ["use", "off"])
+    async def test_ledger_has_what_was_sent(self, project, clean_environment, cache):
+        def stop(event):
+            if isinstance(event, Retried):
+                raise ValueError("a callback's")
+
+        seen, plan = [], iter([Answer(cut="text")])
+        async with billing(lambda body: next(plan, Answer())) as server:
+            async with orchestrator(project, server, enable_cache=True, observers=[seen.append]) as fleet:
+                options = {"model": MODEL, "max_tokens": MOST, "cache": cache}
+                with pytest.raises(ValueError, match="a callback's"):
+                    await fleet.execute_multiple([(AGENT, "x")], on_event=stop, **options)
+                spent = fleet.spent_usd
+        assert server.billed["x"] > 0
+        check_books(server, seen, spent, project.parent / "metrics")
 
 
 SEARCHES = {"tools": [{"type": "web_search_20250305", "name": "web_search", "max_uses": 5}]}

@@ -147,6 +147,18 @@ async def test_final_failure_counts_once():
     assert sorted(one.attempts for one in outcomes) == [0, 0, 0, 0, 1]
 
 
+async def test_error_of_leaders_callback_is_its_own():
+    flights, cost = SingleFlight(), CallCost()
+    work = Paid(ValueError("a callback's"), "answer")
+    leader = start(flights, work, 1, call_cost=cost)[0]
+    others = start(flights, work, 3)
+    await settle()
+    work.release.set()
+    outcomes = await asyncio.gather(leader, *others, return_exceptions=True)
+    assert [type(one) for one in outcomes] == [ValueError, tuple, tuple, tuple]
+    assert (work.runs, cost.usd) == (2, pytest.approx(0.01))
+
+
 class Paid(Work):
     """Work that costs a cent at its beginning and a dollar at its end."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from ..async_orchestrator import AsyncAgentOrchestrator
 from ..errors import InputError
 from ..response_cache import ResponseCache
 from ..types import AgentResult
-from . import render, streams
+from . import render, signals, streams
 
 Rows = Sequence[Tuple[str, str]]
 
@@ -27,9 +26,13 @@ REVIEWED = ("errors.py", "types.py", "transport/messages.py")
 TEAM = ("code-reviewer", "security-specialist", "documentation-writer")
 # Those of a fast model.
 FIRST_TOKEN_SECONDS, TOKENS_PER_SECOND = 0.3, 100.0
+# The tasks of all calls are in memory at once, about 15 kB each.
+_MOST_CALLS = 10_000
 # With -I and this process's sys.path: with -m, Python would import from the working directory first.
+# It ends with this process, however that ends: its standard input is closed then.
 _SERVER = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); "
+    "import json, os, sys, threading; sys.path[:] = json.loads(sys.argv.pop(1)); "
+    "threading.Thread(target=lambda: (os.read(0, 1), os._exit(0)), daemon=True).start(); "
     "from claude_force.testing.__main__ import main; sys.exit(main())"
 )
 
@@ -74,10 +77,10 @@ def _total(costs: Sequence[Optional[float]]) -> Optional[float]:
 
 def demo(args: argparse.Namespace) -> int:
     """Runs the demo. Returns 0, or 1 if a call failed. Raises InputError, AuthenticationError."""
-    if args.calls < 1:
-        raise InputError(f"--calls is {args.calls}: ask for one call at least.")
+    if not 1 <= args.calls <= _MOST_CALLS:
+        raise InputError(f"--calls is {args.calls}: ask for 1 to {_MOST_CALLS:,} calls.")
     with _endpoint(args.live) as base_url:
-        rounds = asyncio.run(_rounds(args, base_url))
+        rounds = signals.run(_rounds(args, base_url))
     if args.json:
         streams.write_json(
             {"live": args.live, "runs": [one.fields() for one in rounds], "answers": _answers(rounds)}
@@ -96,7 +99,14 @@ def _endpoint(live: bool) -> Iterator[Optional[str]]:
     command = [sys.executable, "-I", "-c", _SERVER, json.dumps(sys.path)]
     command += ["--time-to-first-token", str(FIRST_TOKEN_SECONDS)]
     command += ["--tokens-per-second", str(TOKENS_PER_SECOND)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, universal_newlines=True) as server:
+    # In its own session: Ctrl-C is for this process, which ends the server.
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        universal_newlines=True,
+        start_new_session=True,
+    ) as server:
         try:
             line = server.stdout.readline() if server.stdout is not None else ""
             if "http://" not in line:

@@ -3,53 +3,21 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any, Callable, Dict, Iterator, List, Optional
+from typing import Any, Callable, Dict, Iterator
 
 from ..agents import Registry, prepare_call
 from ..async_orchestrator import AsyncAgentOrchestrator
 from ..engine.estimate import Estimate, Range
-from ..errors import InputError
 from ..formatting import format_usd, pluralize
 from ..limits.call_context import CallContext, CallListener
 from ..types import AgentResult
 from . import render, signals, streams
-from .arguments import number
-from .run_options import call_options, given_options
-
-# Options of the command, and the orchestrator's arguments that they set.
-_ORCHESTRATOR_OPTIONS = {
-    "timeout": "timeout_seconds",
-    "deadline": "deadline_seconds",
-    "max_retries": "max_retries",
-    "max_concurrent": "max_concurrent",
-    "rpm": "rpm",
-    "input_tpm": "input_tpm",
-    "output_tpm": "output_tpm",
-}
+from .run_options import call_options, given_limits
 
 
 def make_orchestrator(args: argparse.Namespace, **more: Any) -> AsyncAgentOrchestrator:
     """Returns an orchestrator with the given limits and prices. Raises InputError."""
-    prices = _prices(getattr(args, "price", None))
-    options = given_options(args, _ORCHESTRATOR_OPTIONS)
-    return AsyncAgentOrchestrator(args.config, stream=not args.no_stream, prices=prices, **options, **more)
-
-
-def _prices(texts: Optional[List[str]]) -> Dict[str, Dict[str, float]]:
-    """Returns the prices of each `--price MODEL=INPUT,OUTPUT`. Raises InputError."""
-    prices: Dict[str, Dict[str, float]] = {}
-    for text in texts or ():
-        model, _, both = text.partition("=")
-        try:
-            input_price, output_price = (number(one) for one in both.split(","))
-            if not model or min(input_price, output_price) < 0:
-                raise ValueError(text)
-        except ValueError:
-            raise InputError(
-                f"--price is {text!r}; write MODEL=INPUT,OUTPUT in USD per million tokens, 0 or more."
-            ) from None
-        prices[model] = {"input": input_price, "output": output_price}
-    return prices
+    return AsyncAgentOrchestrator(args.config, stream=not args.no_stream, **given_limits(args), **more)
 
 
 def request_answer(args: argparse.Namespace, task: str) -> AgentResult:

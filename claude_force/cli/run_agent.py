@@ -17,12 +17,13 @@ from ..performance_tracker import PerformanceTracker
 from ..response_cache import ResponseCache
 from ..types import AgentResult, CallCompleted, Reply
 from . import render, streams
-from .run_options import AnswerFile, call_options, check_budget, read_task
+from .run_options import AnswerFile, call_options, check_budget, check_limits, read_task
 
 
 def run_agent(args: argparse.Namespace) -> int:
     """Runs one agent. Returns 0, or 1 if it failed. Raises InputError."""
     check_budget(args.budget)
+    check_limits(args)
     task = read_task(args)
     if args.estimate:
         from .orchestration import estimate_agent

@@ -6,7 +6,7 @@ import argparse
 import os
 import stat
 import sys
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, Dict, List, Mapping, Optional
 
 from .. import settings
 from ..errors import FileAccessError, InputError, InvalidTaskError
@@ -14,9 +14,20 @@ from ..storage.input_paths import open_input
 from ..storage.output_paths import is_special_output, open_output_folder, output_path
 from ..storage.private_files import PUBLIC_FILE, Folder
 from ..storage.project_files import printable
+from .arguments import number
 
 # Options that change an answer, with the names of the orchestrator's arguments.
 _CALL_OPTIONS = {name: name for name in ("model", "max_tokens", "temperature", "cache_ttl")}
+# Limits of the command, with the names of the orchestrator's arguments.
+_LIMITS = {
+    "timeout": "timeout_seconds",
+    "deadline": "deadline_seconds",
+    "max_retries": "max_retries",
+    "max_concurrent": "max_concurrent",
+    "rpm": "rpm",
+    "input_tpm": "input_tpm",
+    "output_tpm": "output_tpm",
+}
 # A longer text can't be a task, so no more is read. A character has at most 4 bytes.
 _MAX_TASK_BYTES = 4 * settings.MAX_TASK_CHARACTERS
 
@@ -27,6 +38,40 @@ def call_options(args: argparse.Namespace) -> Dict[str, Any]:
     if options.get("max_tokens", 1) < 1:
         raise InputError(f"--max-tokens is {options['max_tokens']}; it must be a whole number from 1 up.")
     return options
+
+
+def given_limits(args: argparse.Namespace) -> Dict[str, Any]:
+    """Returns the given limits and prices, as arguments of an orchestrator. Raises InputError."""
+    limits = given_options(args, _LIMITS)
+    prices = _prices(getattr(args, "price", None))
+    return {**limits, "prices": prices} if prices else limits
+
+
+def check_limits(args: argparse.Namespace) -> None:
+    """Raises InputError for a senseless limit or price, also where a cached answer needs neither."""
+    limits = given_limits(args)
+    if limits:
+        # Imported here: most commands give none.
+        from ..options import Options
+
+        Options(**limits)
+
+
+def _prices(texts: Optional[List[str]]) -> Dict[str, Dict[str, float]]:
+    """Returns the prices of each `--price MODEL=INPUT,OUTPUT`. Raises InputError."""
+    prices: Dict[str, Dict[str, float]] = {}
+    for text in texts or ():
+        model, _, both = text.partition("=")
+        try:
+            input_price, output_price = (number(one) for one in both.split(","))
+            if not model or min(input_price, output_price) < 0:
+                raise ValueError(text)
+        except ValueError:
+            raise InputError(
+                f"--price is {text!r}; write MODEL=INPUT,OUTPUT in USD per million tokens, 0 or more."
+            ) from None
+        prices[model] = {"input": input_price, "output": output_price}
+    return prices
 
 
 def given_options(args: argparse.Namespace, names: Mapping[str, str]) -> Dict[str, Any]:

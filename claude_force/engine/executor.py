@@ -32,6 +32,7 @@ from ..errors import (
     ClaudeForceError,
     ClosedError,
     DeadlineExceededError,
+    InputError,
     InvalidOptionError,
     UnknownPriceError,
 )
@@ -274,7 +275,15 @@ class _Caller:
             if pays and isinstance(error, CallError):
                 self.call_cost.absorb_error(error)
             self.has_joined = not isinstance(error, _BUDGET_ERRORS)
-            return None
+        except InputError:
+            raise
+        except BaseException as error:
+            # Raised by a callback of the leader: those who joined have other callbacks, or none.
+            if pays:
+                self.call_cost.absorb(flight.cost)
+            if self.leads or not isinstance(error, Exception):
+                raise
+        return None
 
 
 class SingleFlight(Generic[T]):
@@ -303,7 +312,7 @@ class SingleFlight(Generic[T]):
 
         If work that was joined fails for a transient reason, one of those who joined starts it again, once.
         If it fails for the leader's budget, each of them starts it with its own budget, unless `budget_key`
-        is the same.
+        is the same. What a callback of the leader raises fails the leader alone; the others start it again.
 
         Args:
             deadline_seconds: bounds the wait of this caller.

@@ -16,6 +16,7 @@ from ..errors import (
     AnswerTooLargeError,
     BadReplyError,
     CallError,
+    ClaudeForceError,
     ClosedError,
     ConfigurationError,
     ConnectionFailedError,
@@ -116,7 +117,10 @@ class Transport:
                 if record.reader.is_whole():
                     return self._reply(call, record)
                 raise self._silent(record.only_pings)
-        except asyncio.CancelledError:
+        except ClaudeForceError:
+            raise
+        except BaseException:
+            # Cancelled, or ended by what a callback raised.
             record.hung_up = True
             raise
         finally:
