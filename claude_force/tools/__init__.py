@@ -1,0 +1,1 @@
+"""The tools of agents: what may be used, and the tools themselves."""

@@ -1,0 +1,119 @@
+"""The messages between an agent with tools and its model."""
+
+import json
+
+import pytest
+
+from claude_force.conversation import ContentBlock, Conversation, ToolResult, ToolUse, tool_uses
+from claude_force.errors import BadReplyError
+
+CONTROL = '{"type":"ephemeral"}'
+TOOLS = '[{"name":"Read"}]'
+CALL = ContentBlock("tool_use", '{"type":"tool_use","id":"t1","name":"Read","input":{"file_path":"a"}}')
+USE = ToolUse("t1", "Read", {"file_path": "a"})
+
+
+def turns(count):
+    """A conversation of a task and `count` answers with their results."""
+    conversation = Conversation.start(TOOLS, ["task"])
+    for number in range(count):
+        conversation = conversation.with_answer([CALL])
+        conversation = conversation.with_results([(USE, ToolResult(f"text {number}"))])
+    return conversation
+
+
+def sent(conversation):
+    return json.loads(conversation.messages_json(CONTROL))
+
+
+def plain(message):
+    """A message without its breakpoint."""
+    blocks = [{k: v for k, v in block.items() if k != "cache_control"} for block in message["content"]]
+    return {**message, "content": blocks}
+
+
+def breakpoints(messages):
+    return [
+        place for place, one in enumerate(messages) for block in one["content"] if "cache_control" in block
+    ]
+
+
+def test_blocks_go_back_unchanged():
+    odd = ContentBlock("thinking", '{"thinking": "a\\u00e9",  "signature":"x/+=", "type":"thinking"}')
+    conversation = Conversation.start(TOOLS, ["task"]).with_answer([odd, CALL])
+    assert f'"content":[{odd.json},{CALL.json}]' in conversation.messages_json(CONTROL)
+
+
+def test_results_are_one_message():
+    uses = [replace_id("t1"), replace_id("t2")]
+    results = [(uses[0], ToolResult("one")), (uses[1], ToolResult("no such file", is_error=True))]
+    conversation = Conversation.start(TOOLS, ["task"]).with_answer([CALL]).with_results(results, ["a note"])
+    last = plain(sent(conversation)[-1])
+    assert last["role"] == "user"
+    assert last["content"] == [
+        {"type": "tool_result", "tool_use_id": "t1", "content": "one"},
+        {"type": "tool_result", "tool_use_id": "t2", "content": "no such file", "is_error": True},
+        {"type": "text", "text": "a note"},
+    ]
+
+
+def replace_id(identity):
+    return USE._replace(id=identity)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 30])
+def test_breakpoints_end_this_request_and_the_last(count):
+    messages = sent(turns(count))
+    assert breakpoints(messages) == [2 * count - 2, 2 * count][not count :]
+
+
+@pytest.mark.parametrize("count", [1, 2, 10])
+def test_prefix_is_stable(count):
+    before, after = sent(turns(count)), sent(turns(count + 1))
+    assert [plain(one) for one in after][: len(before)] == [plain(one) for one in before]
+
+
+def test_earlier_conversation_is_unchanged():
+    first = turns(1)
+    text, digest = first.messages_json(CONTROL), first.digest
+    first.with_answer([CALL]).without_calls()
+    assert (first.messages_json(CONTROL), first.digest, first.tool_choice) == (text, digest, "auto")
+
+
+def test_digest_tells_conversations_apart():
+    different = [
+        turns(0),
+        turns(1),
+        Conversation.start("[]", ["task"]),
+        Conversation.start(TOOLS, ["another"]),
+        Conversation.start(TOOLS, ["ta", "sk"]),
+    ]
+    assert len({one.digest for one in different}) == len(different)
+    assert turns(3).digest == turns(3).digest
+
+
+def test_size_is_that_of_the_messages():
+    messages = turns(5)
+    text = "".join(message.to_json() for message in messages.messages)
+    assert messages.size == len(TOOLS.encode()) + len(text.encode())
+
+
+def test_odd_text_is_encoded():
+    conversation = Conversation.start(TOOLS, ['quote " and \ud800 and é'])
+    assert plain(sent(conversation)[0])["content"][0]["text"] == 'quote " and \ud800 and é'
+
+
+def test_tool_uses_are_in_order():
+    text = ContentBlock("text", '{"type":"text","text":"I read."}')
+    second = ContentBlock("tool_use", CALL.json.replace("t1", "t2"), '{"file_pa')
+    assert [use.id for use in tool_uses([text, CALL, second])] == ["t1", "t2"]
+    assert tool_uses([CALL]) == [USE]
+    assert tool_uses([second])[0].wrong_input == '{"file_pa'
+
+
+@pytest.mark.parametrize("missing", ["id", "name"])
+def test_call_without_its_fields_is_refused(missing):
+    fields = {"type": "tool_use", "id": "t1", "name": "Read", "input": {}}
+    del fields[missing]
+    with pytest.raises(BadReplyError):
+        tool_uses([ContentBlock("tool_use", json.dumps(fields))])
