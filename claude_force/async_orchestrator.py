@@ -4,42 +4,19 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
-from functools import wraps
 from itertools import count
-from operator import attrgetter
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    AsyncGenerator,
-    Callable,
-    Dict,
-    List,
-    Mapping,
-    Optional,
-    Sized,
-    TypeVar,
-    Union,
-)
+from typing import Any, AsyncGenerator, Dict, List, Mapping, Optional, TypeVar, Union
 
 from .agents import Registry
-from .bulk import (
-    OnEvent,
-    OnResult,
-    ProgressTracker,
-    Tasks,
-    aiter_any,
-    parse_task,
-    stream_results,
-)
+from .bulk import OnEvent, OnResult, Tasks, aiter_any, parse_task
 from .cache.request_key import USE
 from .call_runner import CallRunner
 from .engine.estimate import Estimate
 from .errors import InputError
 from .limits.admission import Load
-from .limits.budget import Budget
-from .limits.call_context import DEFAULT_CONTEXT, CallContext
+from .limits.call_context import DEFAULT_CONTEXT
 from .limits.run_gate import RunGate
-from .options import Configurable, Options, takes
+from .options import Configurable, Options, delegated, takes
 from .performance_tracker import PerformanceTracker
 from .types import AgentResult, AsyncAgentResult, Call, Observer
 from .workflow import OnStep, Workflow, WorkflowResult
@@ -47,28 +24,9 @@ from .workflow.checkpoints import RunRecord
 from .workflow.execution import WorkflowExecutor
 from .workflow.plan import Plan
 
-if TYPE_CHECKING:
-    from typing_extensions import Concatenate, ParamSpec
-
-    P = ParamSpec("P")
-
 __all__ = ["AsyncAgentOrchestrator", "AsyncAgentResult"]
 
-T = TypeVar("T")
-S = TypeVar("S")
 Self = TypeVar("Self", bound="AsyncAgentOrchestrator")
-
-
-def delegated(attribute: str, method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[Any, P], T]:
-    """Makes a method that calls that method of the object in `attribute`, which may be "a.b"."""
-    part = attrgetter(attribute)
-
-    @wraps(method)
-    def call(self: Any, /, *args: P.args, **options: P.kwargs) -> T:
-        return method(part(self), *args, **options)
-
-    call.__doc__ = (method.__doc__ or "").partition("\n\n")[0]
-    return call
 
 
 class AsyncAgentOrchestrator(Configurable):
@@ -233,37 +191,10 @@ class AsyncAgentOrchestrator(Configurable):
 
         Raises what `tasks` raises, after the results of the rows in flight by then.
         """
-        return self._stream(
-            *(tasks, on_event, total, RunGate(), run_id, str, in_order, budget_usd, first_of_many),
-            **call_options,
+        return self._calls.stream(
+            *(tasks, RunGate(), call_options, on_event, total, run_id, str),
+            *(in_order, budget_usd, first_of_many),
         )
-
-    def _stream(
-        self,
-        tasks: Tasks,
-        on_event: Optional[OnEvent],
-        total: Optional[int],
-        run_gate: RunGate,
-        run_id: Optional[str],
-        row_id: Callable[[int], str],
-        in_order: bool = False,
-        budget_usd: Optional[float] = None,
-        first_of_many: bool = True,
-        **call_options: Any,
-    ) -> AsyncGenerator[AgentResult, None]:
-        """Implements `stream_multiple`; `run_gate` can end the run from outside.
-
-        `row_id` names a task by its index: the same in a resumed run, which has fewer tasks.
-        """
-        total = len(tasks) if total is None and isinstance(tasks, Sized) else total
-        tracker = ProgressTracker(on_event, total, self._calls.clock.now) if on_event else None
-        budgets = () if budget_usd is None else (Budget(budget_usd),)
-        context = CallContext(
-            budgets, first_of_many=first_of_many, session=self._calls.session, run_gate=run_gate
-        )
-        run_id = self._calls.backend.run_id(run_id)
-        run_row = self._calls.row_runner(context, run_gate, run_id, row_id, call_options)
-        return stream_results(tasks, run_row, self._calls.room, in_order, tracker)
 
     async def execute_workflow(
         self,

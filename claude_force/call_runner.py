@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, AsyncIterator, Awaitable, Callable, Coroutine, Dict, Mapping, Optional
+from typing import (
+    Any,
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Dict,
+    Mapping,
+    Optional,
+    Sized,
+)
 
 from anyio import move_on_after, to_thread
 
 from .agents import Registry, prepare_call
-from .bulk import RunOne, task_limit
+from .bulk import OnEvent, ProgressTracker, RunOne, Tasks, stream_results, task_limit
 from .cache.request_key import USE, check_policy
 from .engine.backend import CallBackend
 from .engine.call_sender import CallSender
@@ -157,7 +168,32 @@ class CallRunner:
         notify((self.tracker.record, *observers) if options.enable_tracking else observers, completed)
         return completed.result
 
-    def row_runner(
+    def stream(
+        self,
+        tasks: Tasks,
+        run_gate: RunGate,
+        options: Mapping[str, Any],
+        on_event: Optional[OnEvent] = None,
+        total: Optional[int] = None,
+        run_id: Optional[str] = None,
+        row_id: Callable[[int], str] = str,
+        in_order: bool = False,
+        budget_usd: Optional[float] = None,
+        first_of_many: bool = True,
+    ) -> AsyncGenerator[AgentResult, None]:
+        """As `AsyncAgentOrchestrator.stream_multiple`; `run_gate` can end the run from outside.
+
+        `row_id` returns the name of a task, given its index. A resumed run has fewer tasks, under the same
+        names.
+        """
+        total = len(tasks) if total is None and isinstance(tasks, Sized) else total
+        tracker = ProgressTracker(on_event, total, self.clock.now) if on_event else None
+        budgets = () if budget_usd is None else (Budget(budget_usd),)
+        context = CallContext(budgets, first_of_many=first_of_many, session=self.session, run_gate=run_gate)
+        run_row = self._row_runner(context, run_gate, self.backend.run_id(run_id), row_id, options)
+        return stream_results(tasks, run_row, self.room, in_order, tracker)
+
+    def _row_runner(
         self,
         context: CallContext,
         run_gate: RunGate,

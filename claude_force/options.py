@@ -6,6 +6,7 @@ import json
 import sys
 from dataclasses import dataclass, field, fields, replace
 from functools import wraps
+from operator import attrgetter
 from pathlib import Path
 from typing import (
     TYPE_CHECKING,
@@ -40,6 +41,7 @@ else:
         return lambda function: function
 
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 AUTO = "auto"
@@ -155,6 +157,18 @@ def takes(kind: Callable[P, T]) -> Callable[[Callable[[Any, T], None]], Callable
         return init
 
     return decorate
+
+
+def delegated(attribute: str, method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[Any, P], T]:
+    """Makes a method that calls that method of the object in `attribute`, which may be "a.b"."""
+    part = attrgetter(attribute)
+
+    @wraps(method)
+    def call(self: Any, /, *args: P.args, **options: P.kwargs) -> T:
+        return method(part(self), *args, **options)
+
+    call.__doc__ = (method.__doc__ or "").partition("\n\n")[0]
+    return call
 
 
 def _attribute(name: str) -> property:

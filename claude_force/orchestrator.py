@@ -17,9 +17,9 @@ from typing import (
     TypeVar,
 )
 
-from .async_orchestrator import AsyncAgentOrchestrator, delegated
+from .async_orchestrator import AsyncAgentOrchestrator
 from .loop_thread import LoopThread
-from .options import Configurable, Options, SyncOptions, takes
+from .options import Configurable, Options, SyncOptions, delegated, takes
 from .performance_tracker import PerformanceTracker
 from .types import AgentResult, Observer
 

@@ -259,7 +259,7 @@ class TestLibrary:
     async def test_a_gate_from_outside_ends_it(self, project):
         gate, results = RunGate(), []
         async with fleet(project, {}, max_concurrent=1) as (orchestrator, server):
-            async for result in orchestrator._stream(tasks(20), None, None, gate, None, str):
+            async for result in orchestrator._calls.stream(tasks(20), gate, {}):
                 results.append(result)
                 gate.shut(errors.ClosedError("enough"))
         assert len(results) == 20

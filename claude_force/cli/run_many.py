@@ -193,11 +193,11 @@ class _BulkRun:
         args = self._args
 
         def stream(tasks: AsyncIterator[Any], on_event: OnEvent) -> AsyncIterator[AgentResult]:
-            return self._orchestrator._stream(
-                *(tasks, on_event, self._run.pending, self._run.run_gate, self._run_id, self._run.row_id),
+            options = {"cache": args.cache, **call_options(args)}
+            return self._orchestrator._calls.stream(
+                *(tasks, self._run.run_gate, options, on_event, self._run.pending),
+                *(self._run_id, self._run.row_id),
                 budget_usd=budget,
-                cache=args.cache,
-                **call_options(args),
             )
 
         with signals.handle_interrupts(self._interrupt, self._may_exit), self._work:
