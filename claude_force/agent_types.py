@@ -11,6 +11,8 @@ class AgentSettings(NamedTuple):
 
     Attributes:
         tools: the tools that the agent may use; None for all of them, () for none.
+        permission_mode: as Claude Code names it; "plan" restricts the agent to reading.
+        max_turns: the most requests that a run of the agent with tools may send.
         max_tokens: the longest answer, in tokens.
         effort: "low", "medium", "high", "xhigh" or "max".
     """
@@ -21,6 +23,8 @@ class AgentSettings(NamedTuple):
     max_tokens: Optional[int] = None
     temperature: Optional[float] = None
     effort: Optional[str] = None
+    permission_mode: Optional[str] = None
+    max_turns: Optional[int] = None
 
 
 _NO_SETTINGS = AgentSettings()

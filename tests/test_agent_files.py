@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_agents import Project
 
+from claude_force.agent_types import AgentSettings
 from claude_force.agents import Registry, models, resolve_model
 from claude_force.agents.definition import read_definition
 from claude_force.agents.front_matter_keys import AGENT_KEYS, COMMAND_KEYS, ONE_LINE, is_one_off
@@ -363,6 +364,7 @@ class TestFileSettings:
         (
             *(("max_tokens", "lots"), ("max_tokens", "-5"), ("temperature", "hot"), ("temperature", "nan")),
             *(("effort", "hihg"), ("skills", "{a: b}"), ("tools", "{Read: true}"), ("max_tokens", "true")),
+            *(("disallowedTools", "{Bash: true}"), ("permissionMode", "paln"), ("maxTurns", "many")),
         ),
     )
     async def test_invalid_setting_is_problem_and_not_sent(self, project, doctor, key, value):
@@ -373,9 +375,28 @@ class TestFileSettings:
         assert code == 1
         assert any(state == "problem" and f"its {key} is" in text for state, _, text, _ in found)
 
+    @pytest.mark.parametrize(
+        ("front_matter", "expected"),
+        [
+            ({"tools": "{Read: true}"}, AgentSettings(tools=())),
+            ({"tools": "3.5"}, AgentSettings(tools=())),
+            ({"disallowedTools": "{Bash: true}"}, AgentSettings(disallowed_tools=("*",))),
+            ({"permissionMode": "Plan", "maxTurns": "7"}, AgentSettings(permission_mode="plan", max_turns=7)),
+        ],
+    )
+    def test_invalid_tools_give_none(self, project, front_matter, expected):
+        project.agent("a.md", "a", **front_matter)
+        assert Registry(project.folder).get("a").settings == expected
+
+    def test_tools_of_a_command(self, project):
+        project.file("commands/c.md", front("allowed-tools: Read\ndisallowed-tools: Bash(rm:*)"))
+        expected = AgentSettings(tools=("Read",), disallowed_tools=("Bash(rm:*)",))
+        assert Registry(project.folder).get("c").settings == expected
+
     @pytest.mark.parametrize("key", sorted(key for key, one in AGENT_KEYS.items() if one.use != "obeyed"))
     def test_doctor_and_info_name_unused_keys(self, project, doctor, capsys, key):
-        project.file("agents/a.md", front(f"name: a\n{key}: word"))
+        value = {"permissionMode": "plan", "maxTurns": 3}.get(key, "word")
+        project.file("agents/a.md", front(f"name: a\n{key}: {value}"))
         code, found = doctor()
         named = [text for _, name, text, _ in found if name == "front matter"]
         assert code == 0

@@ -16,9 +16,25 @@ T = TypeVar("T")
 PROBLEM, WARNING, NOTE = "problem", "warning", "note"
 
 EFFORTS = ("low", "medium", "high", "xhigh", "max")
-_SETTINGS = ("tools", "disallowedTools", "skills", "max_tokens", "temperature", "effort")
+PERMISSION_MODES = ("default", "acceptEdits", "auto", "bypassPermissions", "dontAsk", "manual", "plan")
+_SETTINGS = (
+    "tools",
+    "disallowedTools",
+    "skills",
+    "max_tokens",
+    "temperature",
+    "effort",
+    "permissionMode",
+    "maxTurns",
+)
 _MOST_TOKENS = 10**7
 _HOTTEST = 2.0
+
+# The keys of commands that have other names in agents.
+_OF_COMMANDS = {"allowed-tools": "tools", "disallowed-tools": "disallowedTools"}
+
+# What a value that can't be understood does, where it is not ignored.
+_WITHOUT = dict.fromkeys(("tools", "disallowedTools"), "it gets no tools")
 
 _NOT_YAML = (
     "its front matter is not valid YAML, or has aliases, and was read line by line; "
@@ -57,8 +73,8 @@ def read_model(definition: Definition) -> ModelField:
 def read_settings(definition: Definition, is_command: bool = False) -> Tuple[AgentSettings, List[FieldFault]]:
     """Returns the valid settings, and a fault for each invalid one."""
     fields = definition.fields
-    if is_command and "allowed-tools" in fields:
-        fields = {**fields, "tools": fields["allowed-tools"]}
+    if is_command:
+        fields = {_OF_COMMANDS.get(name, name): value for name, value in fields.items()}
     faults: List[FieldFault] = []
     found = {name: fields[name] for name in _SETTINGS if fields.get(name) is not None}
     if not found:
@@ -70,7 +86,8 @@ def read_settings(definition: Definition, is_command: bool = False) -> Tuple[Age
             return {}
         value = read(found[key])
         if value is None:
-            faults.append(FieldFault(f"its {key} is {found[key]!r:.60} and is ignored; {wanted}", PROBLEM))
+            effect = _WITHOUT.get(key, "is ignored")
+            faults.append(FieldFault(f"its {key} is {found[key]!r:.60} and {effect}; {wanted}", PROBLEM))
         return {} if value is None else {name: value}
 
     names = "write a list of names"
@@ -81,9 +98,14 @@ def read_settings(definition: Definition, is_command: bool = False) -> Tuple[Age
         **take("max_tokens", "max_tokens", _whole, "write a whole number from 1 up"),
         **take("temperature", "temperature", _heat, "write a number from 0 to 1"),
         **take("effort", "effort", _effort, f"write one of {', '.join(EFFORTS)}"),
+        **take("permissionMode", "permission_mode", _mode, f"write one of {', '.join(PERMISSION_MODES)}"),
+        **take("maxTurns", "max_turns", _whole, "write a whole number from 1 up"),
     }
-    if "tools" in fields and "tools" not in values and "tools" not in found:
+    # A value that can't be understood must not give the agent more tools than its author meant.
+    if "tools" in fields and "tools" not in values:
         values["tools"] = ()
+    if "disallowedTools" in found and "disallowed_tools" not in values:
+        values["disallowed_tools"] = ("*",)
     tools = values.get("tools")
     return AgentSettings(**{**values, "tools": None if tools == ("*",) else tools}), faults
 
@@ -109,6 +131,11 @@ def _heat(value: Any) -> Optional[float]:
 def _effort(value: Any) -> Optional[str]:
     name = str(value).strip().lower()
     return name if name in EFFORTS else None
+
+
+def _mode(value: Any) -> Optional[str]:
+    name = str(value).strip().lower()
+    return next((mode for mode in PERMISSION_MODES if mode.lower() == name), None)
 
 
 def find_faults(definition: Definition, is_command: bool) -> Iterator[FieldFault]:

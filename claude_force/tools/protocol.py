@@ -8,7 +8,11 @@ from ..conversation import ToolResult, ToolUse
 
 
 class ToolError(Exception):
-    """A tool call that failed. Its text goes to the model as the result, with `is_error`."""
+    """A tool call that failed.
+
+    Its text goes to the model in `<tool_use_error>`, with `is_error`. For an error that Claude Code words
+    without that element, a tool returns `ToolResult(text, is_error=True)` instead.
+    """
 
 
 class Tool(Protocol):
