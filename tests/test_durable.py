@@ -24,6 +24,7 @@ from durable import AGENT, alive, database, echo, orchestrator, rows, until, wor
 from fleet import MODEL
 
 from claude_force import AgentOrchestrator, durable, errors
+from claude_force.bulk import Retried, Started
 from claude_force.cli.main import main
 from claude_force.durable import Runs, Worker, dbos_runtime
 from claude_force.durable.calls import Enqueue
@@ -360,6 +361,26 @@ async def test_cancelled_in_queue_is_not_sent(project, pg_url, messages_server, 
             assert (await fleet.execute_agent(AGENT, "another")).success
 
     assert len(messages_server.requests) == 1
+
+
+def stop(event):
+    if isinstance(event, (Started, Retried)):
+        raise ValueError("a callback's")
+
+
+async def test_raising_callback_takes_call_back(project, pg_url, messages_server, tables):
+    async with orchestrator(project, pg_url) as fleet:
+        with pytest.raises(ValueError, match="a callback's"):
+            await fleet.execute_multiple([(AGENT, "x")], run_id="mine", on_event=stop)
+        await asyncio.to_thread(until, lambda: tables.list()[0].cancelled == 1)
+    assert messages_server.requests == []
+
+
+async def test_sqlite_raises_what_a_callback_raises(project, tmp_path, messages_server):
+    async with orchestrator(project, f"sqlite:///{tmp_path}/runs.db") as fleet:
+        with pytest.raises(ValueError, match="a callback's"):
+            await fleet.execute_multiple([(AGENT, "x")], run_id="mine", on_event=stop)
+        assert (await fleet.execute_multiple([(AGENT, "x")], run_id="mine"))[0].success
 
 
 async def test_cancel_ends_run(project, pg_url, monkeypatch, tables):

@@ -13,9 +13,9 @@ from fleet import FakeClock, write_project
 from ledgers import written
 
 from claude_force.async_orchestrator import AsyncAgentOrchestrator
-from claude_force.bulk import Retried
+from claude_force.bulk import Queued, Retried, Started
 from claude_force.costs import cost_or_bound
-from claude_force.errors import EmptyAnswerError, RefusedError, UnknownPriceError
+from claude_force.errors import EmptyAnswerError, InputError, OverloadedError, RefusedError, UnknownPriceError
 
 AGENT = "python-expert"
 MOST = 500
@@ -162,21 +162,39 @@ class TestBrokenOff:
 
 
 class TestRaisingCallback:
+    @pytest.mark.parametrize("error", [ValueError, InputError, OverloadedError, OSError])
     @pytest.mark.parametrize("cache", ["use", "off"])
-    async def test_ledger_has_what_was_sent(self, project, clean_environment, cache):
+    async def test_ledger_has_what_was_sent(self, project, clean_environment, cache, error):
         def stop(event):
             if isinstance(event, Retried):
-                raise ValueError("a callback's")
+                raise error("a callback's")
 
         seen, plan = [], iter([Answer(cut="text")])
         async with billing(lambda body: next(plan, Answer())) as server:
             async with orchestrator(project, server, enable_cache=True, observers=[seen.append]) as fleet:
                 options = {"model": MODEL, "max_tokens": MOST, "cache": cache}
-                with pytest.raises(ValueError, match="a callback's"):
+                with pytest.raises(error, match="a callback's"):
                     await fleet.execute_multiple([(AGENT, "x")], on_event=stop, **options)
                 spent = fleet.spent_usd
-        assert server.billed["x"] > 0
+        assert len(server.requests) == 1 and server.billed["x"] > 0
         check_books(server, seen, spent, project.parent / "metrics")
+
+    @pytest.mark.parametrize("error", [ValueError, InputError, OverloadedError, asyncio.CancelledError])
+    @pytest.mark.parametrize("kind", [Started, Retried])
+    async def test_identical_calls_go_on(self, project, clean_environment, kind, error):
+        others, plan = [], iter([Answer(status=529)])
+        async with billing(lambda body: next(plan, Answer())) as server:
+            async with orchestrator(project, server, enable_cache=True) as fleet:
+
+                def stop(event):
+                    if isinstance(event, Queued):
+                        others.append(asyncio.ensure_future(fleet.execute_agent(AGENT, "x")))
+                    if isinstance(event, kind):
+                        raise error("a callback's")
+
+                with pytest.raises(error):
+                    await fleet.execute_multiple([(AGENT, "x")], on_event=stop)
+                assert (await others[0]).success
 
 
 SEARCHES = {"tools": [{"type": "web_search_20250305", "name": "web_search", "max_uses": 5}]}

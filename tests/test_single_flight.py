@@ -13,6 +13,7 @@ from claude_force.errors import (
     DeadlineExceededError,
     OverloadedError,
 )
+from claude_force.limits.call_context import CallbackError
 from claude_force.limits.call_cost import CallCost
 from claude_force.types import Attempt, Reply, Usage
 
@@ -36,7 +37,7 @@ class Work:
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
-        if isinstance(outcome, Exception):
+        if isinstance(outcome, BaseException):
             raise outcome
         return outcome
 
@@ -147,15 +148,23 @@ async def test_final_failure_counts_once():
     assert sorted(one.attempts for one in outcomes) == [0, 0, 0, 0, 1]
 
 
+async def test_work_that_cancels_itself_is_started_again():
+    flights, work = SingleFlight(), Work(asyncio.CancelledError(), "answer")
+    work.release.set()
+    leader, *others = await asyncio.gather(*start(flights, work, 3), return_exceptions=True)
+    assert isinstance(leader, asyncio.CancelledError)
+    assert [value for value, _ in others] == ["answer"] * 2
+
+
 async def test_error_of_leaders_callback_is_its_own():
     flights, cost = SingleFlight(), CallCost()
-    work = Paid(ValueError("a callback's"), "answer")
+    work = Paid(CallbackError(ValueError("a callback's")), "answer")
     leader = start(flights, work, 1, call_cost=cost)[0]
     others = start(flights, work, 3)
     await settle()
     work.release.set()
     outcomes = await asyncio.gather(leader, *others, return_exceptions=True)
-    assert [type(one) for one in outcomes] == [ValueError, tuple, tuple, tuple]
+    assert [type(one) for one in outcomes] == [CallbackError, tuple, tuple, tuple]
     assert (work.runs, cost.usd) == (2, pytest.approx(0.01))
 
 

@@ -8,7 +8,7 @@ from typing import Callable, Deque, Optional, Tuple
 
 from ..costs import CostTotals
 from ..errors import CallError
-from ..limits.call_context import CallListener
+from ..limits.call_context import CallbackError, CallListener
 from ..types import AgentResult
 
 # The rate is that of the last minute, so that it follows a run that slows down.
@@ -222,14 +222,14 @@ class RowListener(CallListener):
     def started(self, attempt: int) -> None:
         self._is_in_flight = True
         self._tracker.attempt_started()
-        self._emit(Started(*self._head(), attempt))
+        self._emit_in_call(Started(*self._head(), attempt))
 
     def retried(self, attempt: int, delay: float, error: BaseException) -> None:
         self._end_attempt()
-        self._emit(Retried(*self._head(), attempt, delay, error))
+        self._emit_in_call(Retried(*self._head(), attempt, delay, error))
 
     def paused(self, seconds: float, error: CallError) -> None:
-        self._emit(Paused(*self._head(), seconds, error))
+        self._emit_in_call(Paused(*self._head(), seconds, error))
 
     def finished(self, result: AgentResult) -> None:
         """Counts the result and sends the last event."""
@@ -249,3 +249,10 @@ class RowListener(CallListener):
 
     def _emit(self, event: Event) -> None:
         self._tracker.on_event(event)
+
+    def _emit_in_call(self, event: Event) -> None:
+        """Emits an event in the middle of a call. Raises CallbackError."""
+        try:
+            self._emit(event)
+        except BaseException as error:
+            raise CallbackError(error) from error

@@ -21,7 +21,7 @@ from typing import (
 from ..engine.result_builder import CallLabels, failed
 from ..engine.task_group import TaskGroup, cancel_and_wait
 from ..errors import InputError
-from ..limits.call_context import NULL_LISTENER, CallListener
+from ..limits.call_context import NULL_LISTENER, CallbackError, CallListener
 from ..types import AgentResult
 from .progress import ProgressTracker
 
@@ -82,14 +82,23 @@ async def stream_results(
 async def run_row(
     index: int, task: Any, run: RunOne, tracker: Optional[ProgressTracker] = None
 ) -> AgentResult:
-    """Returns the result of one task; a task that can't be run has a failed result."""
+    """Returns the result of one task; a task that can't be run has a failed result.
+
+    Raises what a callback raises.
+    """
     name = str(task[0]) if isinstance(task, (tuple, list)) and task else ""
     listener = tracker.row(index, name) if tracker is not None else None
+    raised: Optional[BaseException] = None
     try:
         agent_name, text = parse_task(index, task)
         result = await run(index, agent_name, text, listener or NULL_LISTENER)
     except InputError as error:
         result = failed(CallLabels(name), error, None, 0.0)
+    except CallbackError as error:
+        raised = error.raised
+    if raised is not None:
+        # Not in the handler, which would add the CallbackError to its traceback.
+        raise raised
     result.index = index
     if listener is not None:
         listener.finished(result)

@@ -16,7 +16,7 @@ from anyio.abc import TaskGroup
 from ..costs import clear_cost, cost_or_bound, without_cost
 from ..errors import CallError, ClaudeForceError
 from ..limits.budget import Budget
-from ..limits.call_context import CallContext
+from ..limits.call_context import CallbackError, CallContext
 from ..limits.call_cost import at_most
 from ..types import Clock, Reply
 from .calls import add_budgets, chunks
@@ -177,7 +177,7 @@ class ResultPoller:
     @asynccontextmanager
     async def watch(self, call_id: str, on_result: OnResult) -> AsyncIterator[None]:
         """Calls `on_result` at each look that finds the call's result, for as long as the block runs."""
-        failure: Optional[Exception] = None
+        failure: Optional[BaseException] = None
         async with anyio.create_task_group() as tasks:
             watch = _Watch(call_id, on_result, tasks)
             watches = self._watches.setdefault(asyncio.get_running_loop(), [])
@@ -186,7 +186,7 @@ class ResultPoller:
                 tasks.start_soon(self._poll)
             try:
                 yield
-            except Exception as error:
+            except (Exception, CallbackError) as error:
                 # Raised below: the task group would wrap it in an exception group.
                 failure = error
             finally:

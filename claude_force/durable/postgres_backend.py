@@ -19,7 +19,7 @@ from ..engine.executor import CachingExecutor, SingleFlight
 from ..engine.result_builder import as_shared
 from ..errors import CancelledCallError, ClaudeForceError, ClosedError, DeadlineExceededError
 from ..limits.budget import to_nano_usd
-from ..limits.call_context import CallContext
+from ..limits.call_context import CallbackError, CallContext
 from ..limits.call_cost import CallCost
 from ..limits.rate_limiter import Rates
 from ..types import Call, Clock, Reply
@@ -138,7 +138,7 @@ class PostgresBackend:
                     self._worker.submit_nowait(CancelQueued((op.call_id,)))
                 context.listener.started(1)
                 row = await result
-        except asyncio.CancelledError:
+        except (CallbackError, asyncio.CancelledError):
             # Not awaited: the database may be away.
             self._worker.submit_nowait(save_cancelled(op.call_id))
             raise

@@ -32,11 +32,10 @@ from ..errors import (
     ClaudeForceError,
     ClosedError,
     DeadlineExceededError,
-    InputError,
     InvalidOptionError,
     UnknownPriceError,
 )
-from ..limits.call_context import CallContext
+from ..limits.call_context import CallbackError, CallContext
 from ..limits.call_cost import CallCost
 from ..types import Call, Clock, Reply
 from .async_cache import AsyncResponseCache
@@ -267,7 +266,9 @@ class _Caller:
                 closed = ClosedError("The orchestrator was closed during the call")
                 self.call_cost.copy_to(closed)
                 raise closed from None
-            raise
+            # A callback of the leader may have cancelled its work; nobody has cancelled the others.
+            if self.leads:
+                raise
         except (CallError, UnknownPriceError) as error:
             is_late = self.left is not None and self.left <= 0
             if self.leads or self.has_joined or is_late or flight.is_final(error, self.budget_key):
@@ -275,13 +276,11 @@ class _Caller:
             if pays and isinstance(error, CallError):
                 self.call_cost.absorb_error(error)
             self.has_joined = not isinstance(error, _BUDGET_ERRORS)
-        except InputError:
-            raise
         except BaseException as error:
-            # Raised by a callback of the leader: those who joined have other callbacks, or none.
             if pays:
                 self.call_cost.absorb(flight.cost)
-            if self.leads or not isinstance(error, Exception):
+            # Those who joined have other callbacks than the leader, or none.
+            if self.leads or not isinstance(error, CallbackError):
                 raise
         return None
 
@@ -312,7 +311,8 @@ class SingleFlight(Generic[T]):
 
         If work that was joined fails for a transient reason, one of those who joined starts it again, once.
         If it fails for the leader's budget, each of them starts it with its own budget, unless `budget_key`
-        is the same. What a callback of the leader raises fails the leader alone; the others start it again.
+        is the same. If a callback of the leader raises or cancels the work, the leader alone fails, and the
+        others start it again.
 
         Args:
             deadline_seconds: bounds the wait of this caller.

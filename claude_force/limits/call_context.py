@@ -16,8 +16,23 @@ from .rate_limiter import TokenCost
 from .run_gate import RunGate
 
 
+class CallbackError(BaseException):
+    """A callback of the caller raised `raised` during a call.
+
+    That is not an error of the call: it is not retried, and identical calls of other callers don't fail with
+    it. Not an Exception, so that nothing on its way to the caller handles it as one.
+    """
+
+    def __init__(self, raised: BaseException) -> None:
+        super().__init__(repr(raised))
+        self.raised = raised
+
+
 class CallListener:
-    """Receives the events of a call's attempts; this one ignores them. Times are seconds."""
+    """Receives the events of a call's attempts; this one ignores them. Times are seconds.
+
+    One that calls a callback of the caller raises CallbackError for whatever that raises.
+    """
 
     def started(self, attempt: int) -> None:
         """Attempt number `attempt` is sent."""
