@@ -6,38 +6,23 @@ import logging
 import threading
 import time
 import weakref
-from functools import wraps
-from os import PathLike
 from pathlib import Path
 from sys import getsizeof
-from typing import (
-    Any,
-    Callable,
-    Dict,
-    FrozenSet,
-    Iterable,
-    List,
-    Mapping,
-    Optional,
-    Tuple,
-    TypeVar,
-    Union,
-    cast,
-)
+from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Mapping, Optional, Tuple, Union
 
 from .agents.names import agent_slug
 from .cache.entries import (
     FORGED,
     NO_FINGERPRINT,
     CacheEntry,
-    arguments_of,
     is_signed_by,
     seal_if_fits,
     to_entry,
     to_hit,
     unseal,
 )
-from .cache.memory import HitBuffer, MemoryLayer
+from .cache.legacy import arguments_of, takes_arguments_of_1x
+from .cache.memory import HitBuffer, MemoryEntry, MemoryLayer
 from .cache.private_dir import cache_folder
 from .cache.recovering_store import RecoveringStore
 from .cache.request_key import KeyFields, key_digest, key_fields
@@ -48,45 +33,12 @@ from .storage.signing import Secret, find_secret
 
 logger = logging.getLogger(__name__)
 
-Init = TypeVar("Init", bound=Callable[..., None])
-
 _MEMORY_SHARE = 4
 _ENTRY_OVERHEAD = 1024
-# The order of the constructor's arguments in claude-force 1.x.
-_ORDER_OF_1X = ("cache_dir", "ttl_hours", "max_size_mb", "enabled", "cache_secret", "exclude_agents")
-
-
-def _takes_arguments_of_1x(init: Init) -> Init:
-    """Accepts the positional arguments of claude-force 1.x, where the folder came first."""
-
-    @wraps(init)
-    def initialise(self: Any, *given: Any, **named: Any) -> None:
-        # In 2.0 a number of hours comes first.
-        if given and (given[0] is None or isinstance(given[0], (str, PathLike))):
-            folder_first = dict(zip((*_ORDER_OF_1X, "verify_integrity"), given))
-            if len(folder_first) < len(given) or not folder_first.keys().isdisjoint(named):
-                raise TypeError("ResponseCache got too many arguments, or one of them twice.")
-            given, named = (), {**folder_first, **named}
-        if not named.get("verify_integrity", True):
-            logger.warning(
-                "verify_integrity=False has no effect: the signature of an entry is always checked"
-            )
-        init(self, *given, **named)
-
-    return cast(Init, initialise)
-
-
-class _MemoryEntry:
-    """An entry in memory, its signature verified."""
-
-    __slots__ = ("entry", "hits", "row")
-
-    def __init__(self, entry: CacheEntry, hits: int, row: int) -> None:
-        self.entry, self.hits, self.row = entry, hits, row
 
 
 # What reading gives: the generation at that moment, and the entry.
-_Found = Tuple[bytes, Optional[_MemoryEntry]]
+_Found = Tuple[bytes, Optional[MemoryEntry]]
 _NOTHING: _Found = (b"", None)
 
 
@@ -118,7 +70,7 @@ class ResponseCache:
     Callers of claude-force 1.x may pass the folder first, as `ResponseCache(Path("cache"), 24, 100)`.
     """
 
-    @_takes_arguments_of_1x
+    @takes_arguments_of_1x
     def __init__(
         self,
         ttl_hours: float = 24,
@@ -145,7 +97,7 @@ class ResponseCache:
         self._clock = clock
         # Guards memory and counters, for microseconds; the disk has its own lock.
         self._mutex = threading.Lock()
-        self._memory: MemoryLayer[_MemoryEntry] = MemoryLayer(self._max_bytes // _MEMORY_SHARE)
+        self._memory: MemoryLayer[MemoryEntry] = MemoryLayer(self._max_bytes // _MEMORY_SHARE)
         self._generation = b""
         # A key is a hash of the whole task: that of the last miss and those of leases are used again.
         self._last_miss: Tuple[Optional[KeyFields], bytes] = (None, b"")
@@ -203,7 +155,7 @@ class ResponseCache:
             self._generation = generation
             return None
 
-    def _count_hit(self, found: _MemoryEntry) -> Optional[Dict[str, Any]]:
+    def _count_hit(self, found: MemoryEntry) -> Optional[Dict[str, Any]]:
         entry = found.entry
         age = self._clock() - entry.created
         # A time far ahead was written by a clock that was wrong.
@@ -242,9 +194,9 @@ class ResponseCache:
             return generation, None
         identity = rowid_of(key)
         written = row[1] if type(row[1]) is int else 0
-        return generation, _MemoryEntry(entry, written + self._hit_buffer.count(identity), identity)
+        return generation, MemoryEntry(entry, written + self._hit_buffer.count(identity), identity)
 
-    def _put_in_memory(self, fields: KeyFields, found: _MemoryEntry, generation: bytes) -> None:
+    def _put_in_memory(self, fields: KeyFields, found: MemoryEntry, generation: bytes) -> None:
         # An entry that was read before a removal may be the removed one.
         if not self._memory:
             self._generation = generation
@@ -300,7 +252,7 @@ class ResponseCache:
             for fields, entry, blob in sealed:
                 if blob:
                     self._memory.drop(fields)
-                    self._put_in_memory(fields, _MemoryEntry(entry, 0, rowid_of(entry.key)), generation)
+                    self._put_in_memory(fields, MemoryEntry(entry, 0, rowid_of(entry.key)), generation)
         return len(rows)
 
     def _write(self, store: Store, rows: List[Tuple[bytes, bytes, str]]) -> bytes:

@@ -22,7 +22,6 @@ from hypothesis import strategies as st
 from claude_force.cache.entries import (
     NO_FINGERPRINT,
     CacheEntry,
-    arguments_of,
     is_signed_by,
     key_of,
     seal,
@@ -31,6 +30,7 @@ from claude_force.cache.entries import (
     to_hit,
     unseal,
 )
+from claude_force.cache.legacy import arguments_of
 from claude_force.cache.memory import MemoryLayer
 from claude_force.cache.request_key import encode, field_checksums, key_digest, key_fields
 from claude_force.errors import CacheError

@@ -69,14 +69,6 @@ def to_entry(
     return fields, CacheEntry(key_of(fields), *counts, about, more, response)
 
 
-def arguments_of(answer: Mapping[str, Any]) -> Dict[str, Any]:
-    """Returns the arguments of `ResponseCache.set` in an answer, whose agent may be `agent` as in 1.x."""
-    arguments = dict(answer)
-    if "agent" in arguments:
-        arguments["agent_name"] = arguments.pop("agent")
-    return arguments
-
-
 def seal_if_fits(entry: CacheEntry, secret: Secret, most: int) -> Optional[bytes]:
     """Returns the sealed entry; None, with a log, where it exceeds `most` bytes or has impossible counts."""
     try:

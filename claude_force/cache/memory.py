@@ -8,7 +8,18 @@ from itertools import islice
 from time import time_ns
 from typing import Dict, Generic, Hashable, List, Optional, Tuple, TypeVar
 
+from .entries import CacheEntry
+
 V = TypeVar("V")
+
+
+class MemoryEntry:
+    """An entry whose signature was verified, with its hits and the id of its row."""
+
+    __slots__ = ("entry", "hits", "row")
+
+    def __init__(self, entry: CacheEntry, hits: int, row: int) -> None:
+        self.entry, self.hits, self.row = entry, hits, row
 
 
 class MemoryLayer(Generic[V]):

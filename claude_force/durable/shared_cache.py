@@ -20,12 +20,12 @@ from ..cache.diagnostics import explained
 from ..cache.entries import (
     FORGED,
     CacheEntry,
-    arguments_of,
     seal_if_fits,
     to_entry,
     to_hit,
     unseal,
 )
+from ..cache.legacy import arguments_of
 from ..cache.private_dir import cache_folder
 from ..cache.request_key import KeyFields, key_digest, key_fields
 from ..storage.signing import Secret, find_secret

@@ -6,8 +6,8 @@ been answered; then their bytes per token are used.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, AsyncIterator, Awaitable, Callable, Dict, NamedTuple, Optional, Set, Tuple
+from dataclasses import dataclass
+from typing import Any, AsyncIterator, Awaitable, Callable, NamedTuple, Optional, Set, Tuple
 
 from ..errors import InputError
 from ..formatting import byte_size
@@ -63,22 +63,26 @@ class Estimate:
     cost: Optional[Range] = _NOTHING
     unpriced: Tuple[str, ...] = ()
 
+    def plus(self, other: Estimate) -> Estimate:
+        """Returns the estimate of both; its cost is known if both are."""
+        return Estimate(
+            self.rows + other.rows,
+            self.cached + other.cached,
+            self.unrunnable + other.unrunnable,
+            self.input_tokens.plus(other.input_tokens),
+            self.output_tokens.plus(other.output_tokens),
+            self.cost.plus(other.cost) if self.cost is not None and other.cost is not None else None,
+            tuple(dict.fromkeys((*self.unpriced, *other.unpriced))),
+        )
 
-@dataclass
+
 class Estimator:
     """Adds up the estimate of a run, call by call."""
 
-    token_estimator: TokenEstimator
-    price: Price
-    rows: int = 0
-    cached: int = 0
-    unrunnable: int = 0
-    _input: Range = _NOTHING
-    _output: Range = _NOTHING
-    _cost: Range = _NOTHING
-    _unpriced: Dict[str, None] = field(default_factory=dict)
-    _keys: Set[bytes] = field(default_factory=set)
-    _seen: Set[Tuple[str, Tuple[str, ...]]] = field(default_factory=set)
+    def __init__(self, token_estimator: TokenEstimator, price: Price) -> None:
+        self._token_estimator, self._price = token_estimator, price
+        self._keys: Set[bytes] = set()
+        self._prompts: Set[Tuple[str, Tuple[str, ...]]] = set()
 
     async def estimate(
         self,
@@ -87,18 +91,15 @@ class Estimator:
         is_cached: Callable[[Call], Awaitable[bool]],
     ) -> Estimate:
         """Returns the estimate of all `tasks`. `prepare` makes the call of a task, or raises InputError."""
+        total = Estimate()
         async for task in tasks:
             try:
                 call = prepare(task)
             except InputError:
-                self.unrunnable += 1
+                total = total.plus(Estimate(1, unrunnable=1))
             else:
-                if await is_cached(call):
-                    self.cached += 1
-                else:
-                    self.add(call)
-            self.rows += 1
-        return self.result()
+                total = total.plus(Estimate(1, cached=1) if await is_cached(call) else self._of(call))
+        return total
 
     def is_repeated(self, key: Optional[bytes]) -> bool:
         """Whether a call with this key was seen before; None is never seen."""
@@ -107,48 +108,34 @@ class Estimator:
         self._keys.add(key)
         return False
 
-    def add(self, call: Call) -> None:
-        """Adds a call that would be sent."""
-        expected, spread = self.token_estimator.prompt_tokens(call), _GUESSED
-        if self.token_estimator.has_counted(call.model):
+    def _of(self, call: Call) -> Estimate:
+        """Returns the estimate of a call that would be sent."""
+        expected, spread = self._token_estimator.prompt_tokens(call), _GUESSED
+        if self._token_estimator.has_counted(call.model):
             spread = _LEARNED
         prompt = Range(spread[0] * expected, expected, spread[1] * expected)
-        answer = Range(1.0, self.token_estimator.answer_tokens(call), float(call.max_tokens))
-        self._input, self._output = self._input.plus(prompt), self._output.plus(answer)
-        read = self._read_share(call)
+        answer = Range(1.0, self._token_estimator.answer_tokens(call), float(call.max_tokens))
+        read, searches = self._read_share(call), max_searches(call.options) or 0
         usages = [
             _usage(prompt.low, answer.low, read),
             _usage(prompt.expected, answer.expected, read),
-            Usage(
-                0,
-                round(answer.high),
-                round(prompt.high),
-                web_search_requests=max_searches(call.options) or 0,
-            ),
+            Usage(0, round(answer.high), round(prompt.high), web_search_requests=searches),
         ]
-        costs = [self.price(call.model, usage, call.options) for usage in usages]
+        costs = [self._price(call.model, usage, call.options) for usage in usages]
         known = [cost for cost in costs if cost is not None]
-        if len(known) == len(costs):
-            self._cost = self._cost.plus(Range(*known))
-        else:
-            self._unpriced[call.model] = None
+        if len(known) < len(costs):
+            return Estimate(1, 0, 0, prompt, answer, None, (call.model,))
+        return Estimate(1, 0, 0, prompt, answer, Range(*known))
 
     def _read_share(self, call: Call) -> float:
         """The part of the prompt that is read from the prompt cache, where an earlier row has written it."""
         system = sum(byte_size(text) for text in call.system)
         key = (call.model, call.system)
-        seen = key in self._seen
-        self._seen.add(key)
-        if not seen or system * self.token_estimator.tokens_per_byte(call.model) < _CACHED_FROM:
+        seen = key in self._prompts
+        self._prompts.add(key)
+        if not seen or system * self._token_estimator.tokens_per_byte(call.model) < _CACHED_FROM:
             return 0.0
         return system / (system + byte_size(call.task))
-
-    def result(self) -> Estimate:
-        """The estimate of everything that was added."""
-        cost = None if self._unpriced else self._cost
-        return Estimate(
-            self.rows, self.cached, self.unrunnable, self._input, self._output, cost, tuple(self._unpriced)
-        )
 
 
 def _usage(prompt: float, answer: float, read: float) -> Usage:
