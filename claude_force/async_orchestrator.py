@@ -79,7 +79,7 @@ class AsyncAgentOrchestrator(Configurable):
 
     @takes(Options)
     def __init__(self, options: Options) -> None:
-        """Raises InvalidOptionError for a senseless limit, ConfigurationError for a missing file,
+        """Raises InvalidOptionError for an invalid limit, ConfigurationError for a missing file,
         DatabaseError for `durable` without the extra."""
         # A copy, as observers are added to the list.
         self._options = replace(options, observers=list(options.observers))
@@ -183,8 +183,8 @@ class AsyncAgentOrchestrator(Configurable):
             budget_usd: a hard cap on what these calls spend together; what does not fit is not sent.
             on_event: called with each `claude_force.bulk.Event`.
             total: the number of tasks, where `tasks` has no length; for the time that is left.
-            first_of_many: of tasks that share a large system prompt, one goes first, and the others, which
-                wait for its answer to begin, read what it wrote into the API's prompt cache.
+            first_of_many: whether one of the tasks that share a large system prompt is sent first. The others
+                wait until its answer begins, and then read the prompt from the API's prompt cache.
             run_id: of a durable run: letters, digits, "_" and "-". The same run again, under the id that it
                 had, finds what was done and asks only for the rest; None makes a new id.
             call_options: as of `execute_agent`, the same for every task.
@@ -214,7 +214,7 @@ class AsyncAgentOrchestrator(Configurable):
 
         Args:
             workflow_name: the name of a workflow in claude.json, or a Workflow made in Python.
-            task: what the workflow is about; None for that of the run that is resumed.
+            task: what the workflow is about; None for the task of the resumed run.
             pass_output_to_next: whether steps without their own task text are given the answers before them.
             inputs: further values that task texts name, such as {"language": "French"}.
             resume: the `run_id` of an earlier run, of which only what is missing is run.
@@ -224,7 +224,7 @@ class AsyncAgentOrchestrator(Configurable):
             call_options: as of `execute_agent`, for every step; they come before the step's own.
 
         Returns:
-            A list of the results of all calls, which has what became of each step in `steps`.
+            A list of the results of all calls; its `steps` has the result of each step.
 
         Raises:
             InputError: the workflow, one of its agents or the task can't be run; nothing was sent.

@@ -3,7 +3,7 @@
 1. The tokens of an attempt (`AttemptRecord`) are priced by the caller's own prices, else by the price list:
    `limits.prices`. A caller's price applies to the model that was asked for, the list's to the model that
    answered. An unknown cost is None, never 0.
-2. Budgets are charged attempt by attempt, whatever becomes of the call: `limits.budget.Budget`, or the
+2. Budgets are charged attempt by attempt, however the call ends: `limits.budget.Budget`, or the
    database for durable runs (`durable.shared_limiter`).
 3. `CallCost` adds up the attempts of a call, which ends as a Reply or a CallError. The Reply has the `cost`
    of its answer and the `wasted_cost` of failed attempts. Where a request was lost or its usage not
@@ -26,7 +26,7 @@ from .types import AgentResult, Reply
 def is_unpriced(success: bool, cost: Optional[float], at_most: Optional[float] = 0.0) -> bool:
     """Whether the cost of a call is unknown: an answer has no price, or a failed call may have been billed.
 
-    `at_most` bounds the cost of a failed call in USD; None is no bound, and 0 means that nothing was billed.
+    `at_most` bounds the cost of a failed call in USD; None means unbounded, 0 that nothing was billed.
     """
     return cost is None and (success or at_most != 0)
 

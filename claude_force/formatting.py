@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Any, List, Optional, Tuple
 
-# In USD. Less than a token of any model costs: what rounding leaves of sums that cancel out.
+# In USD. Smaller amounts than a token of any model costs are rounding errors of sums that cancel out.
 _LEAST = 1e-9
 _UNITS = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
 

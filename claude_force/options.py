@@ -103,7 +103,7 @@ class _ByName:
 
 @_frozen()
 class Options(_ByName, _Positional):
-    """All options of an orchestrator. Raises InvalidOptionError for a senseless limit."""
+    """All options of an orchestrator. Raises InvalidOptionError for an invalid limit."""
 
     def __post_init__(self) -> None:
         if self.max_concurrent != AUTO:
@@ -209,7 +209,7 @@ def check_rates(**rates: Any) -> None:
 def check_call_options(options: Mapping[str, Any]) -> None:
     """Checks what a caller sets for one call. Raises InvalidOptionError.
 
-    Refuses a senseless limit, a field of the API that a call can't set, and a value without a JSON form.
+    Refuses an invalid limit, a field of the API that a call can't set, and a value without a JSON form.
     """
     if options.get("max_tokens") is not None:
         _check_whole("max_tokens", options["max_tokens"])

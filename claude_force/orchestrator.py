@@ -77,7 +77,7 @@ class AgentOrchestrator(Configurable):
 
     @takes(SyncOptions)
     def __init__(self, given: SyncOptions) -> None:
-        """Raises InvalidOptionError for a senseless limit, ConfigurationError for a missing file,
+        """Raises InvalidOptionError for an invalid limit, ConfigurationError for a missing file,
         DatabaseError for `durable` without the extra."""
         self._inside = AsyncAgentOrchestrator(**vars(given.as_options()))
         self._thread = LoopThread()

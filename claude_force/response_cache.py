@@ -99,7 +99,7 @@ class ResponseCache:
         self._mutex = threading.Lock()
         self._memory: MemoryLayer[MemoryEntry] = MemoryLayer(self._max_bytes // _MEMORY_SHARE)
         self._generation = b""
-        # A key is a hash of the whole task: that of the last miss and those of leases are used again.
+        # Keys hash the whole task, so the keys of the last miss and of leases are reused.
         self._last_miss: Tuple[Optional[KeyFields], bytes] = (None, b"")
         self._leased: Dict[KeyFields, bytes] = {}
         self._hits = self._misses = self._integrity_failures = 0

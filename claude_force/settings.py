@@ -21,9 +21,9 @@ MAX_TOKENS_THINKING = 16_384
 MAX_TASK_CHARACTERS = 100_000
 
 API_ADDRESS = "https://api.anthropic.com"
-# That of the newest SDK, whichever is installed.
+# The version that the newest SDK sends, whichever SDK is installed.
 API_VERSION = "2026-10-21"
-# The last one under which the API takes `SAMPLING`.
+# The last version under which the API takes `SAMPLING`.
 API_VERSION_WITH_SAMPLING = "2023-06-01"
 SAMPLING = frozenset({"temperature", "top_k", "top_p"})
 

@@ -100,7 +100,7 @@ def test_another_folder_can_be_named(folder, capsys):
     assert main(["init", "other"]) == 0
     assert (folder / "other" / ".claude" / "claude.json").is_file()
     assert main(["init", "nowhere"]) == 2
-    assert "nowhere is no folder" in capsys.readouterr().err
+    assert "nowhere is not a folder" in capsys.readouterr().err
 
 
 def test_keeps_broken_claude_json(folder, capsys):

@@ -655,7 +655,7 @@ class TestSecret:
         (tmp_path / "secret").write_bytes(b"x" * 16)
         assert find_secret(None, tmp_path) == b"x" * 16
         (tmp_path / "secret").write_bytes(b"x" * 15)
-        with pytest.raises(CacheError, match="secret holds no whole secret: remove it"):
+        with pytest.raises(CacheError, match="secret does not hold a complete secret: remove it"):
             find_secret(None, tmp_path)
 
     def test_longest_secret(self, tmp_path):
@@ -664,7 +664,7 @@ class TestSecret:
         assert find_secret(None, tmp_path) == b"x" * 4096
         for size in (4097, 1 << 40):
             os.truncate(tmp_path / "secret", size)
-            with pytest.raises(CacheError, match="secret holds no whole secret"):
+            with pytest.raises(CacheError, match="secret does not hold a complete secret"):
                 find_secret(None, tmp_path)
 
     def test_secret_is_no_file(self, tmp_path):

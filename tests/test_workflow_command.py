@@ -222,7 +222,7 @@ class TestRun:
             (["fan-out", "--task", "x", "--inputs", "none.json"], "none.json can't be read"),
             (["fan-out", "--task", "x", "--inputs", "torn.json"], "torn.json is not JSON"),
             (["fan-out", "--task", "x", "--inputs", "deep.json"], "deep.json is not JSON"),
-            (["fan-out", "--task", "x", "--inputs", "list.json"], "list.json holds no JSON object"),
+            (["fan-out", "--task", "x", "--inputs", "list.json"], "list.json is not a JSON object"),
             (["fan-out", "--resume", "nobody-1"], "Run 'nobody-1' not found"),
             (["fan-out", "--task", "x", "--budget", "0"], "--budget is 0"),
         ],

@@ -385,8 +385,9 @@ class TestGraph:
 
     def test_suggests_template_name(self):
         assert faults_of(step("a", task="${tusk} and ${HOME}")) == [
-            "step 'a': its task has ${tusk}, which is no known name (did you mean task?); write $${ for ${",
-            "step 'a': its task has ${HOME}, which is no known name; write $${ for ${",
+            "step 'a': its task has ${tusk}, which is not a known name (did you mean task?); "
+            "write $${ for ${",
+            "step 'a': its task has ${HOME}, which is not a known name; write $${ for ${",
         ]
 
     def test_reports_all_graph_faults(self):

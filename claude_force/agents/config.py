@@ -69,24 +69,24 @@ def _section(path: Path, value: Dict[str, Any], name: str) -> Dict[str, Any]:
     if section is None:
         return {}
     if not isinstance(section, dict):
-        raise ConfigurationError(f'{path}: "{name}" is no JSON object: write it as {{"NAME": ...}}.')
+        raise ConfigurationError(f'{path}: "{name}" is not a JSON object: write it as {{"NAME": ...}}.')
     return section
 
 
 def _entry(value: Any) -> AgentEntry:
     if not isinstance(value, dict):
-        return AgentEntry(problem='its entry in claude.json is no object; write {"file": "..."}')
+        return AgentEntry(problem='its entry in claude.json is not an object; write {"file": "..."}')
     file, contract = value.get("file"), value.get("contract")
     domains, priority = value.get("domains", ()), value.get("priority", DEFAULT_PRIORITY)
     problem = None
     if not isinstance(file, str) or not file:
         problem = 'its entry in claude.json has no "file"; add one, such as "agents/NAME.md"'
     elif contract is not None and not isinstance(contract, str):
-        problem = '"contract" in claude.json is no path; name a file, or leave it out'
+        problem = '"contract" in claude.json is not a path; name a file, or leave it out'
     elif not isinstance(domains, (list, tuple)):
-        problem = '"domains" in claude.json is no list; write ["one", "another"]'
+        problem = '"domains" in claude.json is not a list; write ["one", "another"]'
     elif isinstance(priority, bool) or not isinstance(priority, int):
-        problem = '"priority" in claude.json is no whole number; write 1, 2 or 3'
+        problem = '"priority" in claude.json is not a whole number; write 1, 2 or 3'
     if problem:
         return AgentEntry(file=str(file or ""), problem=problem)
     return AgentEntry(str(file), contract or None, tuple(str(one) for one in domains), priority)

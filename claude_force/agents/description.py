@@ -18,7 +18,7 @@ def listed_fields(agent: Agent) -> Dict[str, Any]:
         "domains": list(agent.domains),
         "priority": agent.priority,
         "model": model_for(agent),
-        "model_as_written": written_model(agent),
+        "model_as_written": agent.model if agent.wrong_model is None else agent.wrong_model,
         "description": agent.description,
         "tools": None if agent.settings.tools is None else list(agent.settings.tools),
         "skills": list(agent.settings.skills),
@@ -59,11 +59,6 @@ def model_for(agent: Agent) -> Optional[str]:
     except InvalidOptionError:
         # The environment is wrong for all agents; the first call reports it.
         return None
-
-
-def written_model(agent: Agent) -> Optional[str]:
-    """Returns the model as the file has it."""
-    return agent.model if agent.wrong_model is None else agent.wrong_model
 
 
 def argument_hint(agent: Agent) -> Optional[str]:

@@ -192,7 +192,7 @@ def _refused(error: FileAccessError, subject: Optional[str]) -> ConfigurationErr
 def check_relative(folder: Path, file: str) -> None:
     """Raises ConfigurationError unless `file` is a relative path inside `folder`."""
     if not file.strip() or not _can_be_named(file):
-        raise ConfigurationError(f"{file!r} is no path: name a file under {printable(folder)}.")
+        raise ConfigurationError(f"{file!r} is not a path: name a file under {printable(folder)}.")
     plain = file.replace("\\", "/")
     if plain.startswith("/") or plain[1:2] == ":":
         raise ConfigurationError(

@@ -80,7 +80,7 @@ class Retirement(NamedTuple):
 
 
 class ModelChoice(NamedTuple):
-    """The model that is asked for.
+    """The model that a call is for.
 
     Attributes:
         name: an id, or the alias as it is written, without a suffix such as "[1m]".

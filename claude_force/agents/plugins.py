@@ -145,7 +145,7 @@ def _read_json(loaded: RegistrySnapshot, root: Path, file: str) -> Optional[Dict
             return None
         value = json.loads(loaded.reader.text(root, file, found))
         if not isinstance(value, dict):
-            raise ConfigurationError("it holds no JSON object; begin it with '{'")
+            raise ConfigurationError("it is not a JSON object; begin it with '{'")
     except (ValueError, RecursionError) as error:
         reason = str(error) if isinstance(error, ConfigurationError) else f"it is not valid JSON: {error}"
         loaded.problems.append(Problem(Path(file).parent.parent.name or "plugin", file, reason))

@@ -41,7 +41,9 @@ def find_skills(
     missing: List[str] = []
     for name in dict.fromkeys(names[:_MOST_SKILLS]):
         if not is_skill_name(name):
-            missing.append(f"its skill {name!r:.60} is no name of a skill; name the skill's folder")
+            missing.append(
+                f"its skill {name!r:.60} is not a name that a skill can have; name the skill's folder"
+            )
             continue
         text = _skill(loaded, _places(base, prefix, places, name), name.rpartition(":")[2], paths)
         if text is None:

@@ -11,7 +11,7 @@ from ..errors import CallError
 from ..limits.call_context import CallbackError, CallListener
 from ..types import AgentResult
 
-# The rate is that of the last minute, so that it follows a run that slows down.
+# The rate is measured over the last minute, so that it follows a run that slows down.
 _RATE_SECONDS, _SAMPLE_SECONDS = 60.0, 1.0
 
 
@@ -129,7 +129,7 @@ class ProgressTracker:
         self._attempts = self._input = self._output = self._priced = 0
         self._spent = CostTotals()
         self._answered = 0
-        # Times with the number of rows answered by then; the first is that of the first request.
+        # Times with the number of rows answered by then; the first time is when the first request began.
         self._samples: Deque[Tuple[float, int]] = deque()
 
     def row(self, index: int, agent_name: str) -> RowListener:

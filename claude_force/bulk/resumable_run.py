@@ -36,7 +36,9 @@ _NO_COST = (0.0, 0.0)
 
 
 class ResumableRun:
-    """A run of rows whose results go to `output`, which has those of earlier runs; `begin` changes it first.
+    """Runs rows and writes their results to `output`, which may have results of earlier runs.
+
+    Call `begin` before `run`: it removes the results that are replaced.
 
     Args:
         options: a text of all that changes the answers, besides the rows.
@@ -47,7 +49,7 @@ class ResumableRun:
         max_tokens: the longest answer, for which disk space is reserved.
         load_checks: returns the checks that say why a row can't be sent; raises InputError where none can.
 
-    Raises InputError where `output` holds rows that are not those of `rows`.
+    Raises InputError where `output` holds results of other rows.
 
     Attributes:
         run_gate: for the run's calls; shut as soon as no row can be run or written any more.
@@ -88,7 +90,7 @@ class ResumableRun:
         self._idle.set()
 
     def _take_out_rerun(self, retry_failed: bool) -> Dict[int, EarlierCost]:
-        """Takes the rows to run again out of the saved ones; returns what they have cost already."""
+        """Removes the rows to run again from the saved rows; returns what they have cost already."""
         rerun = {
             index: row
             for index, row in self._saved.items()

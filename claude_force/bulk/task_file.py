@@ -34,7 +34,7 @@ RESULT_FIELDS = (
     *("input_tokens", "output_tokens", "cost", "cost_usd", "cached", "attempts", "duration"),
     *("duration_seconds", "request_id", "truncated", "refused", "empty", "cost_at_most", "cost_at_most_usd"),
 )
-# Fields that tell the result of a run from a task, and those of its fields that are not its row's.
+# Fields that tell a result from a task, and the fields of a result that do not come from its row.
 _RESULT = {"index", "key", "agent", "success", "output", "error_type"}
 _RESULT_ONLY = {"task", "agent", *RESULT_FIELDS}
 _FAILED_BEFORE = "no output, as they failed in the run before"

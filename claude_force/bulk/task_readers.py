@@ -233,12 +233,11 @@ def _other_delimiter(names: Sequence[str], delimiter: str) -> Optional[str]:
     for other in _DELIMITERS:
         cells = [cell.strip().strip('"') for cell in line.split(other)]
         if other != delimiter and len(cells) > 1 and (TASK in cells or likely_task_name(cells) is not None):
+            suffix = {"\t": ".tsv", ",": ".csv"}.get(other)
             way = (
-                "name the file .tsv"
-                if other == "\t"
-                else "name the file .csv"
-                if other == ","
-                else (f"save it with {_DELIMITERS[delimiter]} between its cells")
+                f"name the file {suffix}"
+                if suffix
+                else f"save it with {_DELIMITERS[delimiter]} between cells"
             )
             return f"Its cells seem to be separated by {_DELIMITERS[other]}: {way}."
     return None
@@ -270,11 +269,8 @@ def problem_of_value(found: Any) -> Optional[str]:
     if not isinstance(found, dict):
         return f'is {_kind(found)}, and not an object with a "task": {found!r:.80}'
     if TASK in found:
-        return (
-            None
-            if isinstance(found[TASK], str)
-            else f'has {_kind(found[TASK])} as its "task", and not a text'
-        )
+        is_text = isinstance(found[TASK], str)
+        return None if is_text else f'has {_kind(found[TASK])} as its "task", and not a text'
     name = likely_task_name([one for one in found if isinstance(one, str)])
     hint = "" if name is None else f"; rename {name!r} to 'task'"
     return f'has no text "task"{hint}: {found!r:.80}'

@@ -9,7 +9,7 @@ from ..formatting import pluralize
 from ..types import AgentResult
 from .task_file import TaskRow
 
-# Returns the model that an agent asks for, None where it can't be asked.
+# Returns the model of an agent; None where the agent can't be called.
 ModelOf = Callable[[str], Optional[str]]
 _Withheld = Tuple[TaskRow, AgentResult]
 
@@ -89,7 +89,7 @@ class UnknownModels:
         return bool(self._answered - self._unknown)
 
     def withhold(self, row: TaskRow, result: AgentResult) -> bool:
-        """Withholds a result, if its error may be that of all rows; returns whether it did."""
+        """Withholds a result whose error all rows may meet; returns whether it did."""
         self._unknown.add(self._model(row))
         if self._is_mixed:
             return False

@@ -101,7 +101,7 @@ def to_hit(entry: CacheEntry, age: float, hits: int) -> Dict[str, Any]:
 
 
 def seal(entry: CacheEntry, secret: Secret) -> bytes:
-    """Raises struct.error for a count of tokens that is negative or no integer."""
+    """Raises struct.error for a count of tokens that is negative or not an integer."""
     extra, response = (text.encode("utf-8", "surrogatepass") for text in entry[6:])
     texts = (entry.about, extra, response)
     head = _HEAD.pack(

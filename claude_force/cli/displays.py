@@ -56,12 +56,8 @@ class ProgressDisplay:
         in_flight_label: str = "in flight",
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._load, self._done_before, self._spent, self._in_flight_label = (
-            load,
-            done_before,
-            spent,
-            in_flight_label,
-        )
+        self._load, self._in_flight_label = load, in_flight_label
+        self._done_before, self._spent = done_before, spent
         # Log lines would break a live display.
         self._is_live = sys.stderr.isatty() and not (quiet or streams.is_quiet() or is_verbose())
         # Looked up now: rich replaces stderr by an object without an encoding.

@@ -249,7 +249,7 @@ def _write(path: Path, record: BulkRunRecord) -> None:
             json.dump(asdict(record), file)
         temporary.replace(path)
     except OSError as error:
-        raise CacheError(f"The run can't be noted down in {path.parent}: {error.strerror}.") from error
+        raise CacheError(f"The run can't be recorded in {path.parent}: {error.strerror}.") from error
 
 
 def _without_database(words: Sequence[str]) -> Iterator[str]:

@@ -55,7 +55,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         for the task; `version`, whether the version is asked for.
 
     Raises:
-        InputError: it is no command line of this program.
+        InputError: the words are not a command line of this program.
     """
     path, verb, others = _split(words)
     parser = build_parser(path, verb)

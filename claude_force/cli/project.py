@@ -166,7 +166,7 @@ def init(args: argparse.Namespace) -> int:
     except OSError as error:
         raise InputError(f"{project} can't be used: {error.strerror}.") from error
     if not is_folder:
-        raise InputError(f"{project} is no folder: make it first, or name another one.")
+        raise InputError(f"{project} is not a folder: make it first, or name another one.")
     registry = Registry(start=project)
     needed = not (_serves(registry.folder, project) and registry.list_agents())
     written = dict(_write_samples(project)) if needed else {}

@@ -48,7 +48,7 @@ def given_limits(args: argparse.Namespace) -> Dict[str, Any]:
 
 
 def check_limits(args: argparse.Namespace) -> None:
-    """Raises InputError for a senseless limit or price, also where a cached answer needs neither."""
+    """Raises InputError for an invalid limit or price, also where a cached answer needs neither."""
     limits = given_limits(args)
     if limits:
         # Imported here: most commands give none.

@@ -64,7 +64,7 @@ def _read_object(path: Path) -> Dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{printable(path)} is not JSON ({error}).") from error
     if not isinstance(value, dict):
-        raise InputError(f'{path} holds no JSON object; write {{"NAME": "its value", ...}}.')
+        raise InputError(f'{path} is not a JSON object; write {{"NAME": "its value", ...}}.')
     return value
 
 
@@ -175,7 +175,7 @@ class _WorkflowRun:
                 _print_step(event.result)
 
     def _show_command(self, effect: str) -> None:
-        """Shows the command that resumes the run, if it is kept, and what that does."""
+        """Shows the command that resumes the run, if the run is saved, and what the command does."""
         if self._run_id is not None:
             config = [] if self._args.config is None else ["--config", self._args.config]
             words = ["claude-force", *config, "run", "workflow", self._args.name, "--resume", self._run_id]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # Pinned: calls that one version enqueued are made by workers of the same version.
 APP_VERSION = f"claude-force-{FORMAT}"
-# A call that was started so often is started alone: it may be what killed its workers.
+# A call that was started this often is started alone: it may be what killed its workers.
 SUSPECT_STARTS = 2
 _CHUNK = 5000
 
@@ -266,7 +266,7 @@ class CancelQueued(SingleDbOp[None]):
 
 
 def cancel(database: Database, connection: sa.Connection, call_ids: Iterable[str], reason: str) -> None:
-    """Saves a cancellation for each of the calls, to be delivered to whoever waits for it."""
+    """Saves a cancellation for each of the calls, to be delivered to its callers."""
     figures, text = dump_outcome(CancelledCallError(reason), 0.0)
     ends = [SaveResult(call_id, figures, text, success=False, cancelled=True) for call_id in call_ids]
     SaveResult.execute_batch(database, connection, ends)

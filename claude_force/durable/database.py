@@ -78,7 +78,7 @@ class DatabaseUrl(NamedTuple):
 def parse_url(given: Any) -> DatabaseUrl:
     """Raises InvalidOptionError for anything but the URL of a Postgres database or an SQLite file."""
     if not isinstance(given, str) or "://" not in given:
-        raise _invalid("it is no URL")
+        raise _invalid("it is not a URL")
     try:
         url = make_url(given)
     except (ArgumentError, ValueError):

@@ -20,7 +20,7 @@ POLL_SECONDS = 0.05
 _POOL = 4
 _PAGE = 500
 
-# Makes one call, given its id and generation; returns what came of it in a word.
+# Makes one call, given its id and generation; returns a word that DBOS records.
 RunCall = Callable[[str, int], Awaitable[str]]
 
 _run_call: Optional[RunCall] = None

@@ -1,4 +1,4 @@
-"""Which workers are alive, and what becomes of the calls of dead ones. All times are the database's.
+"""Tracks which workers are alive, and requeues the calls of dead workers. All times are the database's.
 
 Each worker writes a heartbeat every second. Whichever then gets a lock looks for workers without recent
 heartbeats and requeues their calls. A worker that was only slow goes on; of two answers to one call the first

@@ -37,10 +37,6 @@ class SharedLimiter:
         self.worker, self.clock, self.incarnation = worker, clock, incarnation
         self._turns: Dict[str, asyncio.Lock] = {}
 
-    def for_budgets(self, budgets: Tuple[str, ...]) -> SharedCallLimits:
-        """Returns the limits of a call that the budgets with these ids pay for."""
-        return SharedCallLimits(self, budgets)
-
     async def admit(self, admission: Admit) -> None:
         """Waits until the attempt may be sent. Raises BudgetExceededError."""
         # One attempt of a model asks at a time: where there is room for one, not all should ask.
@@ -57,7 +53,7 @@ class SharedLimiter:
 
 @dataclass(frozen=True)
 class SharedCallLimits:
-    """The shared limits for one call; implements `SharedLimits`. `budgets` are ids."""
+    """The shared limits for one call; implements `SharedLimits`. `budgets` are ids of those that pay."""
 
     limiter: SharedLimiter
     budgets: Tuple[str, ...]

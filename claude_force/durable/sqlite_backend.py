@@ -2,7 +2,7 @@
 
 DBOS decides when a queued call may go; the task that waits for the call then makes it, with the
 orchestrator's own executor, budgets and rate limits. What an earlier process left in the queue is made only
-when a caller asks for it again: nothing is paid for that nobody wants.
+when a caller asks for it again, so that no answer is paid for without a caller who wants it.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _RECORD_SECONDS = 1.0
 
 @dataclass(eq=False)
 class _Turn:
-    """DBOS's permission to make a call now. DBOS waits for `done`, a word on what came of it."""
+    """DBOS's permission to make a call now. DBOS waits for `done` and records its word."""
 
     generation: int
     done: concurrent.futures.Future[str] = field(default_factory=concurrent.futures.Future)

@@ -41,11 +41,11 @@ from .db_worker import DbWorker, Flush
 from .heartbeat import DEAD_SECONDS, Heartbeat
 from .serialization import CallRequest, Outcome, dump_outcome, load_request, run_of
 from .shared_cache import SharedCache
-from .shared_limiter import SetRates, SharedLimiter
+from .shared_limiter import SetRates, SharedCallLimits, SharedLimiter
 
 logger = logging.getLogger(__name__)
 
-# A call whose worker died is started again so often; then it fails.
+# How often a call whose worker died is started again before it fails.
 MAX_RECOVERIES = 3
 # Calls claimed for each attempt that may be in flight, so that there is a next call while results are saved.
 _CLAIMS_PER_SLOT = 2
@@ -98,7 +98,7 @@ class Worker:
         self._address = parse_url(url)
         if self._address.is_sqlite:
             raise InvalidOptionError("A worker needs Postgres; with SQLite the orchestrator makes its calls.")
-        # All workers keep the rates together, not the pool of this one.
+        # The rates bound all workers together, so they are not options of this worker's pool.
         check_rates(rpm=rpm, input_tpm=input_tpm, output_tpm=output_tpm)
         self._options = Options(
             api_key=api_key,
@@ -285,7 +285,7 @@ class _RunningWorker:
                 job.scope.cancel()
 
     async def run_call(self, call_id: str, generation: int) -> str:
-        """Called by DBOS in this event loop. Makes one call; returns what came of it, in a word."""
+        """Called by DBOS in this event loop. Makes one call; returns a word that DBOS records."""
         if self._stopping:
             await self._park()
         job, workflow = _Job(call_id, generation), workflow_id(call_id, generation)
@@ -359,7 +359,7 @@ class _RunningWorker:
         context = CallContext(
             run_gate=run_gate,
             first_of_many=request.first_of_many,
-            shared_limits=self._limiter.for_budgets(request.budgets),
+            shared_limits=SharedCallLimits(self._limiter, request.budgets),
             price=price,
             settings=settings,
         )

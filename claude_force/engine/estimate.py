@@ -102,7 +102,7 @@ class Estimator:
         return total
 
     def is_repeated(self, key: Optional[bytes]) -> bool:
-        """Whether a call with this key was seen before; None is never seen."""
+        """Whether a call with this key was seen before. A key of None never repeats."""
         if key is None or key in self._keys:
             return key is not None
         self._keys.add(key)

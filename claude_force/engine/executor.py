@@ -212,8 +212,7 @@ class _Flight(Generic[T]):
         return True
 
     def claim_cost(self) -> bool:
-        """Makes the caller pay for the work if the leader has left and nobody else pays; returns whether it
-        does."""
+        """Makes one caller pay for the work, if its leader has left; returns whether it does."""
         claimed, self.leader_left = self.leader_left, False
         return claimed
 

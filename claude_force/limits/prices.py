@@ -18,9 +18,9 @@ logger = logging.getLogger(__name__)
 _PROVIDER = "anthropic"
 # Amazon Bedrock's ids of models. Google's ids are in Anthropic's list too, at the same prices.
 _AWS_ID = re.compile(r"([a-z]+\.)?anthropic\.")
-# What changes a price, with the values that change nothing. What usage tells comes before what was asked.
+# Options that change a price, with the values that do not. Usage comes before the request's options.
 _SPEEDS, _TIERS = (None, "standard"), (None, "standard", "auto", "standard_only")
-# Times the price of each token, by where the model runs.
+# Factors of the price of each token, by where the model runs.
 _REGIONS = {None: 1.0, "global": 1.0, "not_available": 1.0, "us": 1.1}
 # What the names of one model may differ in: who hands it on, and the day of its release.
 _PREFIX = re.compile(r"^(?:.*/)?(?:[a-z]+\.)?(?:anthropic\.)?")
@@ -140,7 +140,7 @@ def _by_tier(tiers: List[_Tier], usage: Usage) -> float:
 def _tiers(model: str, variant: Variant, _hour: int) -> Optional[List[_Tier]]:
     """The model's rates; empty where only the list itself can apply its prices, None where it has none.
 
-    The list takes a sixth of a whole call's work for one answer, so it is asked once for each model and hour.
+    The list takes a sixth of a whole call's work for one answer, so it is used once for each model and hour.
     """
     if _by_list(model, Usage(1, 1), variant) is None:
         return None
@@ -179,7 +179,7 @@ def _by_list(model: str, usage: Usage, variant: Variant) -> Optional[float]:
 
 
 def _priced(model: str, usage: Usage, variant: Variant) -> Any:
-    """The list's own answer: it counts the prompt cache's tokens into the input tokens, the API does not."""
+    """Returns the list's price. Its input tokens include those of the prompt cache; the API's do not."""
     prices = price_list()
     if prices is None or not model:
         return None
@@ -251,10 +251,10 @@ def price_lookup(prices: Prices, fallback: Price) -> Price:
     """Returns a price function that uses the caller's `prices`, in USD per million tokens, before `fallback`.
 
     `prices[model]` has `input` and `output`, and may have `cache_write` (else 1.25 of input),
-    `cache_write_1h` (else 2 of input) and `cache_read` (else 0.1 of input). The one for the model that was
-    asked holds before the one for the model that answered, whatever the options of the call and the server's
-    terms; a batch costs half. Web searches cost what they cost everyone. Raises InvalidOptionError for
-    anything else.
+    `cache_write_1h` (else 2 of input) and `cache_read` (else 0.1 of input). A price for the
+    model of the request comes before one for the model that answered. Options of the call and the server's
+    terms do not change it, but a batch costs half. Web searches have their list price. Raises
+    InvalidOptionError for other names and values.
     """
     for model, given in prices.items():
         _check_rates(model, given)

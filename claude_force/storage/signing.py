@@ -33,7 +33,7 @@ class Secret:
 def find_secret(given: Union[str, bytes, None], folder: Path) -> bytes:
     """Returns the given secret, else CLAUDE_CACHE_SECRET, else that of the folder, which is made once.
 
-    Raises CacheError for an empty secret, and for a file that others may read or that is not a regular one.
+    Raises CacheError for an empty secret, and for a file that others may read or that is not a regular file.
     """
     chosen = settings.cache_secret() if given is None else given
     if chosen is not None:
@@ -54,13 +54,13 @@ def _read_secret(path: Path) -> bytes:
             raise CacheError(f"{path} can be read by others: chmod 600 it, or remove it with the cache.")
         secret = file.read(_LONGEST + 1)
     if not _SHORTEST <= len(secret) <= _LONGEST:
-        raise CacheError(f"{path} holds no whole secret: remove it, and the cache starts anew.")
+        raise CacheError(f"{path} does not hold a complete secret: remove it; the cache then starts empty.")
     return secret
 
 
 def _make_secret(path: Path) -> None:
-    # Written whole under a temporary name, then linked: of several processes the first wins, and none ever
-    # reads half a secret.
+    # Written to a temporary name, then linked: the first of several processes wins, and none reads half a
+    # secret.
     draft = path.with_name(f"secret.{os.getpid()}.{os.urandom(4).hex()}")
     descriptor = open_private(draft, os.O_EXCL)
     try:

@@ -89,7 +89,7 @@ _BY_STATUS: Mapping[int, Meaning] = {
     504: Meaning(ServerError),
     529: Meaning(OverloadedError),
 }
-# In lower case. Of a type or code that says two things, such as OpenAI's "tokens", what it says in an error.
+# In lower case. A word with two meanings, such as OpenAI's "tokens", has its meaning in an error.
 _STATUS_OF_KIND: Mapping[str, int] = {
     "invalid_request_error": 400,
     "authentication_error": 401,
@@ -179,7 +179,7 @@ _CLOUDFLARE: Mapping[int, str] = {
 }
 _OF_A_PROXY = "Put the proxy's name and password into HTTPS_PROXY: http://NAME:PASSWORD@HOST:PORT."
 _OF_DISABLED = "Ask the organisation's administrator, or use the key of another one; waiting does not help."
-# Bounded, so that tags which are never closed take no square of their number.
+# Bounded, because tags that are never closed would take quadratic time.
 _TITLE = re.compile(r"<(title|h1)\b[^<>]{0,500}>(.{0,1000}?)</\1", re.IGNORECASE | re.DOTALL)
 _PAGE = re.compile(r"\s*(<!doctype html|<html|<head|<body)", re.IGNORECASE)
 _TAG = re.compile(r"<[^>]*>")

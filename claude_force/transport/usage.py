@@ -1,6 +1,6 @@
 """Reads the `usage` object of an answer, which says what is billed. Pure.
 
-Source: the Messages API reference, `Usage` and `MessageDeltaUsage`. A missing or senseless count is unknown,
+Source: the Messages API reference, `Usage` and `MessageDeltaUsage`. A missing or impossible count is unknown,
 never 0.
 """
 
@@ -51,7 +51,7 @@ def read_usage(usage: Any, *, is_final: bool = True) -> Usage:
         is_final: whether output tokens are required; input tokens always are.
 
     Returns:
-        Usage with `is_known` False if a count that is billed is missing or senseless.
+        Usage with `is_known` False if a count that is billed is missing or impossible.
     """
     if not isinstance(usage, dict):
         return _UNKNOWN

@@ -89,10 +89,9 @@ def _graph_faults(workflow: Workflow) -> Iterator[str]:
 def _input_faults(workflow: Workflow, inputs: Mapping[str, Any]) -> Iterator[str]:
     for name, default in workflow.inputs.items():
         if inputs.get(name, default) is None:
+            is_required = default is None
             reason = (
-                "is not given and has no default"
-                if default is None
-                else "is null; leave it out for its default"
+                "is not given and has no default" if is_required else "is null; leave it out for its default"
             )
             yield f"input '{name}' {reason}"
     for name, value in inputs.items():
@@ -172,7 +171,7 @@ def _name_fault(
     elif name != TASK:
         known = ["task", "item", *(f"steps.{one}" for one in step.dependencies)]
         known += [f"inputs.{one}" for one in inputs]
-        yield f"{where} has ${{{name}}}, which is no known name{_hint(name, known)}; write $${{ for ${{"
+        yield f"{where} has ${{{name}}}, which is not a known name{_hint(name, known)}; write $${{ for ${{"
 
 
 def _step_fault(identity: str, step: Step, ids: Sequence[str], where: str) -> Iterator[str]:
