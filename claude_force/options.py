@@ -113,6 +113,9 @@ class Options(_ByName, _Positional):
             _check_positive(name, getattr(self, name), "of seconds")
         if self.quiet_seconds is None:
             raise InvalidOptionError("quiet_seconds is None; it must be a number of seconds above 0.")
+        if not isinstance(self.base_url, (str, type(None))) or self.base_url == "":
+            # An empty one must not send calls to Anthropic's API, which costs money.
+            raise InvalidOptionError(f"base_url is {self.base_url!r}; it must be an address, or None.")
         check_rates(rpm=self.rpm, input_tpm=self.input_tpm, output_tpm=self.output_tpm)
         if not isinstance(self.observers, list):
             object.__setattr__(self, "observers", list(self.observers))

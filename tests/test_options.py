@@ -71,7 +71,15 @@ def test_sync_face_sets_options(project):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("max_concurrent", 0), ("budget_usd", -1), ("timeout_seconds", 0), ("rpm", "many")]
+    ("name", "value"),
+    [
+        ("max_concurrent", 0),
+        ("budget_usd", -1),
+        ("timeout_seconds", 0),
+        ("rpm", "many"),
+        ("base_url", ""),
+        ("base_url", 5),
+    ],
 )
 def test_refused_value_changes_nothing(project, name, value):
     orchestrator = AsyncAgentOrchestrator(project)

@@ -148,7 +148,7 @@ class TestRequest:
             *(("extra_headers", {"x": value}) for value in ("a\nb: c", "a\x00", None, b"y")),
             *(("extra_headers", {name: "1"}) for name in ("x y", "", "a:b", "x\r\ny", 5)),
             *(("extra_headers", {name: "5"}) for name in ("Content-Length", "transfer-encoding", "Expect")),
-            *(("betas", value) for value in (["a\nb"], [None], 5)),
+            *(("betas", value) for value in (["a\nb"], [None], 5, 0)),
             *(("workspace_id", value) for value in ("a\nb", ["a", "b"])),
         ],
     )

@@ -91,7 +91,7 @@ def check_fields(options: Mapping[str, Any]) -> None:
 
 
 def _check_headers(name: str, value: Any) -> None:
-    if not value:
+    if value is None or (name == "extra_headers" and not value):
         return
     texts = value if name == "betas" and isinstance(value, (list, tuple)) else [value]
     for headers in [value] if name == "extra_headers" else [{name: text} for text in texts]:
