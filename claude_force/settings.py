@@ -51,6 +51,10 @@ NEWEST_MODELS: Mapping[str, str] = {
 }
 DEFAULT_ALIAS = "sonnet"
 
+# Of an agent with tools: its requests, and the read-only tools that it may have running.
+MAX_TURNS = 50
+MAX_TOOLS_AT_ONCE = 10
+
 # In the SDK's order: the first that is set is used.
 CREDENTIALS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
 _CUSTOM_HEADERS = "ANTHROPIC_CUSTOM_HEADERS"

@@ -150,6 +150,65 @@ class Reply:
     timeline: Tuple[Attempt, ...] = ()
 
 
+@dataclass(frozen=True)
+class Turn:
+    """One request of an agent with tools, with its retries, and the answer to it.
+
+    Attributes:
+        began: when it began, in seconds from the start of the agent's run.
+        seconds: how long the answer took, with waits and retries, without the tools that it called.
+        cost: in USD, failed attempts included; 0 for a cached or shared answer, None where it is unknown.
+        cost_at_most: where `cost` is None, the most that may have been billed; None for no bound.
+        saved_cost: what a cached or shared answer would have cost.
+        error: the type of the error that ended it; None for an answer.
+
+    Example:
+        for number, turn in enumerate(result.turns, 1):
+            print(number, turn.stop_reason, turn.usage.total_tokens, turn.cost)
+    """
+
+    usage: Usage = Usage()
+    cost: Optional[float] = None
+    cached: bool = False
+    stop_reason: Optional[str] = None
+    attempts: int = 0
+    seconds: float = 0.0
+    began: float = 0.0
+    shared: bool = False
+    saved_cost: Optional[float] = None
+    cost_at_most: Optional[float] = 0.0
+    request_id: Optional[str] = None
+    error: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """One tool call of an agent.
+
+    Attributes:
+        turn: the number of the turn whose answer called the tool, from 1.
+        name, input: as the model wrote them.
+        seconds: how long the tool ran; 0 for a call that a bound did not let run.
+        bytes: the size of the result that the model was given.
+        error: the beginning of the result where it says that the call failed or was denied; else None.
+        began: when it began, in seconds from the start of the agent's run.
+        id: the API's.
+
+    Example:
+        for call in result.tool_calls:
+            print(f"{call.name} {call.input}: {call.error or f'{call.bytes} bytes'}, {call.seconds:.1f} s")
+    """
+
+    turn: int
+    name: str
+    input: Any
+    seconds: float = 0.0
+    bytes: int = 0
+    error: Optional[str] = None
+    began: float = 0.0
+    id: str = ""
+
+
 @dataclass
 class AgentResult:
     """The result of one task, whether it succeeded or failed.
@@ -179,6 +238,13 @@ class AgentResult:
         truncated: the answer was cut off by `max_tokens`, a full context or a paused turn.
         refused: the model declined to answer.
         empty: the answer has no text.
+        turns: of an agent with tools, each request and its answer. The figures above are then those of all
+            turns: `usage`, tokens and `cost` of the turns that were paid for now (of all, where none was),
+            `saved_cost` of the others; `cached` where all are; `stop_reason`, `request_id`, `model` of the
+            last.
+        tool_calls: what its answers called, in order.
+        stopped_by: the bound that let it call no further tool: "max_turns", "max_tool_calls",
+            "deadline_seconds" or "budget_usd"; None for an agent that ended by itself.
     """
 
     agent_name: str = ""
@@ -202,6 +268,9 @@ class AgentResult:
     index: Optional[int] = None
     timeline: Tuple[Attempt, ...] = ()
     cost_at_most: Optional[float] = 0.0
+    turns: Tuple[Turn, ...] = ()
+    tool_calls: Tuple[ToolCall, ...] = ()
+    stopped_by: Optional[str] = None
 
     @property
     def service(self) -> float:
@@ -210,7 +279,7 @@ class AgentResult:
 
     @property
     def wait(self) -> float:
-        """Seconds without a request in flight: waits for limits, backoff, and for another caller's answer."""
+        """Seconds without a request in flight: waits for limits, backoff, another caller's answer, tools."""
         return max(0.0, self.duration - self.service)
 
     @property
@@ -228,7 +297,7 @@ class AgentResult:
     def to_dict(self) -> Dict[str, Any]:
         """The fields as plain values, ready for JSON."""
         plain: Dict[str, Any] = {
-            name: value for name, value in self.__dict__.items() if name not in ("error", "usage")
+            name: value for name, value in self.__dict__.items() if name not in _NOT_PLAIN
         }
         plain["metadata"] = dict(self.metadata)
         plain["usage"] = asdict(self.usage)
@@ -237,10 +306,15 @@ class AgentResult:
         plain["refused"] = self.refused
         plain["empty"] = self.empty
         plain["error_type"] = type(self.error).__name__ if self.error else None
+        if self.turns:
+            plain["turns"] = [asdict(one) for one in self.turns]
+            plain["tool_calls"] = [dict(vars(one)) for one in self.tool_calls]
+            plain["stopped_by"] = self.stopped_by
         return plain
 
 
 AsyncAgentResult = AgentResult
+_NOT_PLAIN = ("error", "usage", "turns", "tool_calls", "stopped_by")
 
 
 @dataclass(frozen=True)
@@ -251,6 +325,9 @@ class CallCompleted:
 
     Attributes:
         started: Unix time in seconds.
+        execution_id: of an agent with tools, the id of its run, which is on all of its lines in the ledger.
+        turn: the number of a turn, from 1, that the ledger records; None for a whole call. Observers are told
+            of whole calls only.
     """
 
     call: Call
@@ -258,6 +335,8 @@ class CallCompleted:
     started: float
     workflow_name: Optional[str] = None
     workflow_position: Optional[int] = None
+    execution_id: Optional[str] = None
+    turn: Optional[int] = None
 
 
 # Called at the end of each call.

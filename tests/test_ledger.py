@@ -5,15 +5,17 @@ import math
 import os
 import pickle
 import time
+from dataclasses import replace
 from datetime import datetime, timezone
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from ledgers import line_of
+from ledgers import SECRET, executed, line_of
 
 from claude_force.errors import InvalidOptionError
 from claude_force.ledger.ddsketch import EXACT_UP_TO, RELATIVE_ERROR, Distribution
+from claude_force.ledger.encoder import encode_line
 from claude_force.ledger.entry import FIELD_NAMES, Entry, decode_lines, to_entry
 from claude_force.ledger.metrics import Summary, advice_for
 from claude_force.ledger.reader import (
@@ -23,6 +25,7 @@ from claude_force.ledger.reader import (
     read_summary,
 )
 from claude_force.ledger.saturation import TimeAtConcurrencyLimit
+from claude_force.types import ToolCall, Turn
 
 NOW = 1_790_000_000.0
 
@@ -188,7 +191,7 @@ class TestLines:
         assert row["ended"] == datetime(2026, 7, 1, hours, tzinfo=timezone.utc).timestamp()
 
     def test_checks_the_type_of_each_field(self):
-        wrong = {"success": 1, "cached": None, "shared": 0, "timeline": None}
+        wrong = {"success": 1, "cached": None, "shared": 0, "timeline": None, "tools": None}
         for name in FIELD_NAMES:
             line = {"timestamp": iso(NOW), "agent_name": "a", name: wrong.get(name, [])}
             if name != "timeline":
@@ -403,6 +406,37 @@ class TestMetrics:
             assert set(metrics[part]) == keys
             for name in keys:
                 assert close(metrics[part][name], naive([one for one in found if key(one) == name]))
+
+    def test_agent_with_tools_is_one_execution(self):
+        """The lines of its turns have what was paid, the line of the whole the outcome and the time."""
+        turns = [
+            replace(executed(number, seconds=2.0, **fields), execution_id="e1", turn=number + 1)
+            for number, fields in enumerate(
+                ({}, {"cached": True, "cost": 0.0, "saved_cost": 0.5, "attempts": 0, "timeline": ()}, {})
+            )
+        ]
+        call = ToolCall(1, "Read", {"file_path": SECRET}, 0.5, 10, None, 2.0)
+        sums = {"cost": 0.002, "attempts": 2, "turns": (Turn(), Turn(), Turn()), "tool_calls": (call,)}
+        whole = replace(executed(seconds=9.0, stopped_by="max_turns", **sums), execution_id="e1")
+        lines = [encode_line(one, "run") for one in (*turns, whole)]
+        assert SECRET not in "".join(lines)
+        rows, skipped = decode_lines([f"{line}\n".encode() for line in lines])
+        assert (len(rows), skipped) == (4, 0)
+        entry = to_entry(rows[-1])
+        assert (entry.turns, entry.stopped_by, entry.tools) == (
+            3,
+            "max_turns",
+            ((1, "Read", 2000.0, 2500.0, False),),
+        )
+        summary = Summary()
+        summary.add(rows)
+        metrics = summary.as_dict()
+        assert (metrics["executions"], metrics["successes"], metrics["cached"]) == (1, 1, 0)
+        assert (metrics["attempts"], metrics["saved_usd"], metrics["unknown_saving"]) == (2, 0.5, 0)
+        assert metrics["cost_usd"] == pytest.approx(0.002)
+        assert metrics["wall_ms"]["max"] == pytest.approx(9000)
+        assert metrics["service_ms"]["max"] == pytest.approx(8750)
+        assert metrics["tokens"]["output"] == 100
 
     def test_sums_of_money_are_exact(self):
         summary = Summary()

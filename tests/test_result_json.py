@@ -14,7 +14,7 @@ from hypothesis import strategies as some
 from claude_force import errors
 from claude_force.engine.result_json import as_cached, dumps, loads
 from claude_force.errors import CallError, ClaudeForceError, FileAccessError, InvalidWorkflowError
-from claude_force.types import AgentResult, Attempt, Usage
+from claude_force.types import AgentResult, Attempt, ToolCall, Turn, Usage
 
 CLASSES = [one for _, one in inspect.getmembers(errors, inspect.isclass) if issubclass(one, ClaudeForceError)]
 TEXT = some.text(max_size=10)
@@ -49,6 +49,9 @@ def raised(draw):
 METADATA = some.dictionaries(TEXT, some.none() | some.booleans() | COUNT | SECONDS | TEXT, max_size=4)
 USAGE = some.builds(Usage, *[COUNT] * 6, *[some.none() | TEXT] * 3, some.booleans())
 ATTEMPTS = some.lists(some.builds(Attempt, SECONDS, SECONDS, COUNT, some.none() | TEXT), max_size=3)
+TURNS = some.lists(some.builds(Turn, USAGE, USD, some.booleans(), some.none() | TEXT, COUNT), max_size=3)
+JSON = some.none() | TEXT | COUNT | some.dictionaries(TEXT, TEXT | COUNT, max_size=2)
+TOOL_CALLS = some.lists(some.builds(ToolCall, COUNT, TEXT, JSON, SECONDS, COUNT), max_size=3)
 FIELDS = {
     "agent_name": TEXT,
     "success": some.booleans(),
@@ -71,6 +74,9 @@ FIELDS = {
     "index": some.none() | COUNT,
     "timeline": ATTEMPTS.map(tuple),
     "cost_at_most": USD,
+    "turns": TURNS.map(tuple),
+    "tool_calls": TOOL_CALLS.map(tuple),
+    "stopped_by": some.none() | TEXT,
 }
 RESULTS = some.builds(AgentResult, **FIELDS)
 

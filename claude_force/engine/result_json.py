@@ -9,7 +9,7 @@ from typing import Any, Dict, Mapping, Optional, Type
 from .. import errors
 from ..costs import without_cost
 from ..errors import CallError, ClaudeForceError
-from ..types import AgentResult, Attempt, Usage
+from ..types import AgentResult, Attempt, ToolCall, Turn, Usage
 
 # The fields of a CallError; its class documents them.
 ERROR_FIELDS = (
@@ -23,6 +23,7 @@ ERROR_FIELDS = (
     "cost",
     "cost_at_most",
 )
+_OF_TOOLS = ("turns", "tool_calls")
 
 
 def dumps(result: AgentResult) -> str:
@@ -30,6 +31,12 @@ def dumps(result: AgentResult) -> str:
     fields = dict(vars(result))
     fields["usage"] = asdict(result.usage)
     fields["timeline"] = [asdict(one) for one in result.timeline]
+    for name in _OF_TOOLS:
+        if fields[name]:
+            fields[name] = [asdict(one) for one in fields[name]]
+        else:
+            # Versions without them can read the result too.
+            del fields[name]
     fields["error"] = (
         None if result.error is None else {"text": str(result.error), **error_fields(result.error)}
     )
@@ -44,9 +51,15 @@ def loads(text: str) -> AgentResult:
         raise ValueError("The text is nested too deep.") from None
     fields["usage"] = Usage(**fields["usage"])
     fields["timeline"] = tuple(Attempt(**one) for one in fields["timeline"])
+    fields["turns"] = tuple(_turn(one) for one in fields.get("turns", ()))
+    fields["tool_calls"] = tuple(ToolCall(**one) for one in fields.get("tool_calls", ()))
     error = fields["error"]
     fields["error"] = None if error is None else error_from(error, ClaudeForceError)
     return AgentResult(**fields)
+
+
+def _turn(fields: Mapping[str, Any]) -> Turn:
+    return Turn(**{**fields, "usage": Usage(**fields["usage"])})
 
 
 def as_cached(result: AgentResult, age: float) -> AgentResult:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import datetime, timezone
 from hashlib import sha256
 from json.encoder import encode_basestring_ascii as _quoted
 from math import isfinite
 from typing import Any, List
 
-from ..types import Attempt, CallCompleted, Usage
+from ..types import AgentResult, Attempt, CallCompleted, ToolCall, Usage
 
 _NO_USAGE = Usage()
+# Of one execution; a line stays within some 100 KB.
+_MOST_TOOL_CALLS = 1000
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 
@@ -20,9 +23,12 @@ def encode_line(completed: CallCompleted, run: str) -> str:
 
     Every call pays for this. A dict and `json` would take 13 us a line; text takes 8.
     """
+    service = completed.result.service
+    if completed.execution_id is not None and completed.turn is None:
+        completed = replace(completed, result=_without_what_turns_have(completed.result))
     call, result = completed.call, completed.result
     usage = _NO_USAGE if result.cached or result.shared else result.usage
-    prompt, service, duration = usage.prompt_tokens, result.service, result.duration
+    prompt, duration = usage.prompt_tokens, result.duration
     ended = datetime.fromtimestamp(completed.started + duration, timezone.utc).isoformat()
     task_hash = sha256(call.task.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     line = (
@@ -63,15 +69,48 @@ def _optional(completed: CallCompleted, usage: Usage) -> List[str]:
     ):
         if value is not None:
             found.append(f',"{name}":{_json(value)}')
+    if completed.execution_id is not None:
+        found += _of_tools(completed)
     if result.timeline:
         found.append(f',"timeline":[{",".join(map(_attempt, result.timeline))}]')
     return found
+
+
+def _of_tools(completed: CallCompleted) -> List[str]:
+    """Fields of an agent with tools: of a turn, or of the whole."""
+    result, found = completed.result, [f',"execution":{_json(completed.execution_id)}']
+    if completed.turn is not None:
+        return [*found, f',"turn":{completed.turn:d}']
+    found.append(f',"turns":{len(result.turns):d}')
+    if result.stopped_by is not None:
+        found.append(f',"stopped_by":{_json(result.stopped_by)}')
+    if result.tool_calls:
+        found.append(f',"tools":[{",".join(map(_tool_call, result.tool_calls[:_MOST_TOOL_CALLS]))}]')
+    return found
+
+
+def _without_what_turns_have(result: AgentResult) -> AgentResult:
+    """The result for the line of a whole: each turn's line has its cost, tokens and attempts."""
+    return replace(
+        result,
+        usage=_NO_USAGE,
+        cost=0.0,
+        saved_cost=None,
+        prompt_cache_saving=None,
+        attempts=0,
+        timeline=(),
+    )
 
 
 def _attempt(attempt: Attempt) -> str:
     return (
         f"[{attempt.began * 1000:.3f},{attempt.ended * 1000:.3f},{attempt.window:d},{_json(attempt.error)}]"
     )
+
+
+def _tool_call(call: ToolCall) -> str:
+    began, ended = call.began * 1000, (call.began + call.seconds) * 1000
+    return f"[{call.turn:d},{_quoted(call.name)},{began:.3f},{ended:.3f},{_json(call.error is not None)}]"
 
 
 def _json(value: Any) -> str:

@@ -13,6 +13,9 @@ from typing import Any, Callable, Dict, List, NoReturn, Optional, Sequence, Tupl
 # One attempt: start and end in milliseconds since the execution's start, the concurrency limit at its start,
 # and the type of its error.
 AttemptTuple = Tuple[float, float, int, Optional[str]]
+# One tool call: the turn that called it, its name, start and end in milliseconds since the execution's start,
+# and whether it failed or was denied.
+ToolTuple = Tuple[int, str, float, float, bool]
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,11 @@ class Entry:
     """One execution of an agent, without any text of the task or the answer.
 
     Times are in milliseconds, money in USD, and None means unknown.
+
+    An agent with tools has several lines with the same `execution`. Each of its turns has one, as it ends,
+    with its number in `turn`, its cost and its tokens. The whole has one more, as it ends, with the outcome,
+    the number of `turns` and the whole time, but without cost and tokens. So each paid request is on one
+    line, and sums over all lines are true. Metrics count the lines without `turn` as executions.
 
     Attributes:
         timestamp: when it ended, in ISO 8601 with the offset from UTC.
@@ -32,6 +40,8 @@ class Entry:
         truncated, refused, empty: as in `AgentResult`.
         cost_at_most: an upper bound of the cost where `estimated_cost` is None: 0 if nothing was billed, None
             if there is no known bound.
+        tools: of the line of a whole, its tool calls.
+        stopped_by: of that line, the bound that ended the agent's use of tools.
 
     Example:
 
@@ -71,6 +81,11 @@ class Entry:
     refused: bool = False
     empty: bool = False
     cost_at_most: Optional[float] = 0.0
+    execution: Optional[str] = None
+    turn: Optional[int] = None
+    turns: int = 0
+    tools: Tuple[ToolTuple, ...] = ()
+    stopped_by: Optional[str] = None
 
     def fields(self) -> Dict[str, Any]:
         """Returns all fields as values that `json.dumps` accepts."""
@@ -98,6 +113,7 @@ _TYPES["task_hash"] = (str, _NONE)
 _REQUIRED = {"timestamp", "agent_name"}
 # The only number that may be negative.
 _SIGNED = "prompt_cache_saving"
+_TOOL_TYPES = {(int, str, start, end, bool) for start in _NUMBER for end in _NUMBER}
 _ATTEMPT_TYPES = {(start, end, int, error) for start in _NUMBER for end in _NUMBER for error in (str, _NONE)}
 # An upper bound for times, counts and prices.
 _MAX_NUMBER = 1e15
@@ -116,6 +132,7 @@ def to_entry(row: ExecutionRow) -> Entry:
     """Returns `row` as an entry, with the default of each field that its line leaves out."""
     known = {name: row[name] for name in FIELD_NAMES if name in row}
     known["timeline"] = tuple(map(tuple, row.get("timeline", ())))
+    known["tools"] = tuple(map(tuple, row.get("tools", ())))
     return Entry(**known)
 
 
@@ -190,13 +207,15 @@ def _validator(names: Tuple[str, ...], types: Tuple[type, ...]) -> Optional[Call
         return None
     unsigned = [name for name, type_ in shape.items() if type_ in _NUMBER and name != _SIGNED]
     numbers = itemgetter(*unsigned) if len(unsigned) > 1 else lambda row: [row[name] for name in unsigned]
-    has_timeline = "timeline" in shape
+    has_timeline, has_tools = "timeline" in shape, "tools" in shape
 
     def is_valid(row: ExecutionRow) -> bool:
         values = numbers(row)
         if values and (min(values) < 0 or max(values) > _MAX_NUMBER):
             return False
         if abs(row.get(_SIGNED) or 0) > _MAX_NUMBER:
+            return False
+        if has_tools and not all(map(_is_tool_call, row["tools"])):
             return False
         return not has_timeline or all(map(_is_attempt, row["timeline"]))
 
@@ -208,4 +227,13 @@ def _is_attempt(value: Any) -> bool:
         type(value) is list
         and tuple(map(type, value)) in _ATTEMPT_TYPES
         and -_MAX_NUMBER <= value[0] <= value[1] <= _MAX_NUMBER
+    )
+
+
+def _is_tool_call(value: Any) -> bool:
+    return (
+        type(value) is list
+        and tuple(map(type, value)) in _TOOL_TYPES
+        and 0 <= value[0] <= _MAX_NUMBER
+        and -_MAX_NUMBER <= value[2] <= value[3] <= _MAX_NUMBER
     )

@@ -28,6 +28,8 @@ _DAY_SECONDS = 86_400
 class Metrics:
     """Sums and distributions; durations in milliseconds, money in USD, points in time in Unix seconds.
 
+    A run of an agent with tools is one execution; attempts, tokens and money are those of all its turns.
+
     Attributes:
         errors: the number of executions that each error type ended.
         cached, shared: answers from the cache, and answers shared with an identical call in flight.
@@ -158,42 +160,70 @@ _SUMS = tuple(field.name for field in fields(Metrics) if field.type in ("int", "
 def compute_metrics(rows: Sequence[ExecutionRow]) -> Metrics:
     """Returns the metrics of executions, column by column: a loop over rows takes twice as long."""
 
-    def column(name: str, default: Any = None) -> List[Any]:
-        return [row.get(name, default) for row in rows]
-
-    failures = [row.get("error_type") or UNKNOWN for row in rows if not row.get("success", True)]
-    costs, attempts, stops = column("estimated_cost"), column("attempts", 0), column("stop_reason")
-    free = [row for row in rows if row.get("cached") or row.get("shared")]
-    unknown = _unpriced(rows) if None in costs else []
-    savings = [row.get("saved_cost") for row in free]
-    ended, walls = column("ended"), column("execution_time_ms", 0)
+    requests = rows
+    if any("execution" in row for row in rows):
+        # Of an agent with tools, the lines of turns have the requests, and one line has the outcome.
+        requests = [row for row in rows if "turns" not in row]
+        rows = [row for row in rows if "turn" not in row]
     return Metrics(
-        executions=len(rows),
-        successes=len(rows) - len(failures),
-        errors=Counter(failures),
-        cached=sum(1 for row in free if row.get("cached")),
-        shared=sum(1 for row in free if not row.get("cached")),
-        # By the stop reason, because lines of older formats have no flags for these.
-        truncated=sum(map(stops.count, CUT_OFF)),
-        refused=stops.count(REFUSAL),
-        empty=column("empty").count(True),
-        attempts=sum(attempts),
-        retries=sum(count - 1 for count in attempts if count > 1),
-        **{name: sum(column(name, 0)) for name in _TOKENS},
-        cost=_sum_known(costs),
-        unknown_price=len(unknown),
-        unknown_at_most=_sum_known([row.get("cost_at_most") for row in unknown]),
-        saved_cost=_sum_known(savings),
-        unknown_saving=savings.count(None),
-        prompt_cache_saving=_sum_known(column("prompt_cache_saving")),
-        wall=Distribution(walls),
-        wait=Distribution([row["wait_ms"] for row in rows if "wait_ms" in row]),
-        service=Distribution(
-            [row["service_time_ms"] for row in rows if row.get("attempts") and "service_time_ms" in row]
-        ),
-        began=min((end - wall / 1000 for end, wall in zip(ended, walls)), default=None),
-        ended=max(ended, default=None),
+        **_outcomes(rows), **_requests(requests), **_span(rows if rows is requests else [*rows, *requests])
     )
+
+
+def _outcomes(rows: Sequence[ExecutionRow]) -> Dict[str, Any]:
+    """Returns what executions count."""
+    failures = [row.get("error_type") or UNKNOWN for row in rows if not row.get("success", True)]
+    free = [row for row in rows if row.get("cached") or row.get("shared")]
+    stops = _column(rows, "stop_reason")
+    return {
+        "executions": len(rows),
+        "successes": len(rows) - len(failures),
+        "errors": Counter(failures),
+        "cached": sum(1 for row in free if row.get("cached")),
+        "shared": sum(1 for row in free if not row.get("cached")),
+        # By the stop reason, because lines of older formats have no flags for these.
+        "truncated": sum(map(stops.count, CUT_OFF)),
+        "refused": stops.count(REFUSAL),
+        "empty": _column(rows, "empty").count(True),
+        "wall": Distribution(_column(rows, "execution_time_ms", 0)),
+        "wait": Distribution([row["wait_ms"] for row in rows if "wait_ms" in row]),
+        "service": Distribution(
+            [
+                row["service_time_ms"]
+                for row in rows
+                if "service_time_ms" in row
+                and (row.get("attempts") or (row.get("turns") and row["service_time_ms"]))
+            ]
+        ),
+    }
+
+
+def _requests(rows: Sequence[ExecutionRow]) -> Dict[str, Any]:
+    """Returns what requests count: attempts, tokens and money."""
+    costs, attempts = _column(rows, "estimated_cost"), _column(rows, "attempts", 0)
+    unknown = _unpriced(rows) if None in costs else []
+    savings = [row.get("saved_cost") for row in rows if row.get("cached") or row.get("shared")]
+    return {
+        "attempts": sum(attempts),
+        "retries": sum(count - 1 for count in attempts if count > 1),
+        **{name: sum(_column(rows, name, 0)) for name in _TOKENS},
+        "cost": _sum_known(costs),
+        "unknown_price": len(unknown),
+        "unknown_at_most": _sum_known([row.get("cost_at_most") for row in unknown]),
+        "saved_cost": _sum_known(savings),
+        "unknown_saving": savings.count(None),
+        "prompt_cache_saving": _sum_known(_column(rows, "prompt_cache_saving")),
+    }
+
+
+def _span(rows: Sequence[ExecutionRow]) -> Dict[str, Any]:
+    ended = _column(rows, "ended")
+    began = (end - wall / 1000 for end, wall in zip(ended, _column(rows, "execution_time_ms", 0)))
+    return {"began": min(began, default=None), "ended": max(ended, default=None)}
+
+
+def _column(rows: Sequence[ExecutionRow], name: str, default: Any = None) -> List[Any]:
+    return [row.get(name, default) for row in rows]
 
 
 def _unpriced(rows: Sequence[ExecutionRow]) -> List[ExecutionRow]:
