@@ -124,9 +124,8 @@ class TestAnswers:
     def test_endlessly_nested_error_is_typed(self):
         assert isinstance(from_status(500, parsed(DEEP), {}, 0.0), CallError)
 
-    async def test_unreadable_answer_fails_its_row(self, project, monkeypatch):
-        monkeypatch.setattr("claude_force.testing.fault_injection.BROKEN_EVENT", f"data: {DEEP}\n\n".encode())
-        plan = [faults.malformed_json()]
+    async def test_unreadable_answer_fails_its_row(self, project):
+        plan = [faults.body(f"data: {DEEP}\n\n", 200, "text/event-stream")]
         async with fleet(project, {"faults": plan}, max_concurrent=1, max_retries=1) as (orchestrator, _):
             tasks = [("python-expert", f"Task {number}") for number in range(3)]
             results = await orchestrator.execute_multiple(tasks)

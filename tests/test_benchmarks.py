@@ -12,6 +12,7 @@ if missing("otel"):
     pytest.skip(missing("otel"), allow_module_level=True)
 
 from benchmarks.__main__ import KEPT, PAGE
+from benchmarks.page import goals as page_goals
 from benchmarks.page import written
 from benchmarks.part import Goal, Part
 from benchmarks.parts import PARTS
@@ -48,16 +49,14 @@ def test_page_lists_missed_goals():
         assert goal.reached != any(goal.text in line for line in missed), goal.text
 
 
-def test_page_groups_shared_reasons(monkeypatch):
+def test_page_groups_shared_reasons():
     part = Part("quick", "Quick", dict, lambda found: ["figures"], lambda found: iter(found["goals"]))
-    monkeypatch.setattr("benchmarks.page.PARTS", (part,))
-    goals = [
+    found = [
         Goal("one", "1", True),
         Goal("two", "2", False, "so it is."),
         Goal("three", "3", False, "so it is."),
     ]
-    result = {"machine": "M", "versions": {}, "load_before": 0.0, "seconds": 60, "found": {"goals": goals}}
-    page = "\n".join(written({"quick": result}))
+    page = "\n".join(page_goals([part], {"quick": {"found": {"goals": found}}}))
     assert "Not reached, quick: two; quick: three: so it is." in page
     assert "| [quick](#quick) | one | 1 | yes |" in page
 

@@ -274,22 +274,20 @@ class TestDisk:
             shutil.rmtree(folder)
 
     def test_falls_back_to_a_journal(self, tmp_path, caplog, monkeypatch):
-        from claude_force.storage import sqlite_files as journal
+        connect = sqlite3.connect
 
-        def without_shared_memory(path):
-            # This way of SQLite's to the file system is made for network folders.
-            return sqlite3.connect(
-                f"file:{path}?vfs=unix-dotfile", uri=True, isolation_level=None, check_same_thread=False
-            )
+        def without_shared_memory(path, **options):
+            # SQLite's file system for network folders.
+            return connect(f"file:{path}?vfs=unix-dotfile", uri=True, **options)
 
-        monkeypatch.setattr(journal, "_connection", without_shared_memory)
+        monkeypatch.setattr(sqlite3, "connect", without_shared_memory)
         folder = tmp_path / "cache"
         with opened(folder) as cache:
             assert cache.set("agent", "1", "model", answer(1))
             assert "rollback journal" in caplog.text
         with opened(folder) as cache:
             assert found(cache, 2) == 1
-        db = sqlite3.connect(str(folder / FILE))
+        db = connect(str(folder / FILE))
         assert db.execute("PRAGMA journal_mode").fetchone() == ("delete",)
         db.close()
 

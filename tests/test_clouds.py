@@ -4,6 +4,7 @@ import inspect
 import json
 import logging
 import re
+import sys
 import traceback
 
 import clouds
@@ -380,7 +381,8 @@ class TestChoice:
             product.chosen_service(None)
 
     async def test_names_missing_package(self, cloud, monkeypatch):
-        monkeypatch.setattr(product, "find_spec", lambda name: None)
+        # As for Python where a package is not installed.
+        monkeypatch.setitem(sys.modules, product.CLOUDS[cloud].module, None)
         for name in ("AWS_REGION", "CLOUD_ML_REGION", "ANTHROPIC_VERTEX_PROJECT_ID"):
             monkeypatch.setenv(name, "some")
         monkeypatch.setenv(f"CLAUDE_CODE_USE_{cloud.upper()}", "1")

@@ -632,7 +632,7 @@ def test_refuses_old_python(monkeypatch):
 
 
 def test_names_missing_extra(monkeypatch):
-    monkeypatch.setattr(durable, "find_spec", lambda name: None if name == "dbos" else object())
+    monkeypatch.setitem(sys.modules, "dbos", None)
     with pytest.raises(DatabaseError, match=r"need dbos.*\[durable\]"):
         durable.check_installed()
 

@@ -1,6 +1,8 @@
 """What calls cost: by prices that were looked up by hand, and never by a price that is not known."""
 
+import sys
 from importlib.metadata import version
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -85,13 +87,39 @@ def test_unknown_price_is_none(model):
     assert cost(model, Usage(1000, 100)) is None
 
 
-def test_without_a_list_no_price_is_known(monkeypatch):
-    monkeypatch.setattr(pricing, "price_list", lambda: None)
-    pricing._tiers.cache_clear()
-    try:
-        assert cost(SONNET, Usage(1000, 100)) is None
-    finally:
+class UnknownList:
+    """A price list whose prices are written in a way that this package does not know."""
+
+    Usage = SimpleNamespace
+
+    def __init__(self, **rates):
+        self._price = SimpleNamespace(total_price=7.0, model_price=SimpleNamespace(**rates), model=None)
+        self.asked = 0
+
+    def calc_price(self, usage, **_):
+        self.asked += 1
+        return self._price
+
+
+@pytest.fixture
+def use_list(monkeypatch):
+    """Replaces the package of the price list; None is for one that is not installed."""
+
+    def use(package):
+        monkeypatch.setitem(sys.modules, "genai_prices", package)
+        pricing.price_list.cache_clear()
         pricing._tiers.cache_clear()
+        return package
+
+    yield use
+    monkeypatch.undo()
+    pricing.price_list.cache_clear()
+    pricing._tiers.cache_clear()
+
+
+def test_without_a_list_no_price_is_known(use_list):
+    use_list(None)
+    assert cost(SONNET, Usage(1000, 100)) is None
 
 
 def models():
@@ -115,24 +143,17 @@ def test_it_is_what_the_list_itself_says(model, usage, share):
     assert cost(model, usage) == pytest.approx(pricing._by_list(model, usage, ()), rel=1e-12)
 
 
-def test_unknown_list_format_is_asked_each_time(monkeypatch):
-    known(SONNET)
-    monkeypatch.setattr(pricing, "_RATES", ("tokens_of_tomorrow",))
-    pricing._tiers.cache_clear()
-    try:
-        assert cost(SONNET, Usage(1000, 100)) == pytest.approx(0.003)
-    finally:
-        pricing._tiers.cache_clear()
+RATES = dict.fromkeys(pricing._RATES, 2.0)
 
 
-def test_unknown_list_sum_is_asked_each_time(monkeypatch):
-    known(SONNET)
-    monkeypatch.setattr(pricing, "_by_tier", lambda tiers, usage: 7.0)
-    pricing._tiers.cache_clear()
-    try:
-        assert cost(SONNET, Usage(1000, 100)) == pytest.approx(0.003)
-    finally:
-        pricing._tiers.cache_clear()
+@pytest.mark.parametrize("rates", [{}, RATES], ids=["no rates", "another sum"])
+def test_unknown_list_is_asked_each_time(use_list, rates):
+    """Where its rates are missing, or do not add up to its own price, the list prices each answer."""
+    prices = use_list(UnknownList(**rates))
+    assert cost(SONNET, Usage(1000, 100)) == 7.0
+    before = prices.asked
+    assert cost(SONNET, Usage(2000, 200)) == 7.0
+    assert prices.asked == before + 1
 
 
 class TestOwnPrices:

@@ -16,7 +16,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from claude_force.async_orchestrator import AsyncAgentOrchestrator
-from claude_force.engine.call_sender import CallSender
 from claude_force.errors import (
     InputError,
     InvalidTaskError,
@@ -50,6 +49,8 @@ def answer(body):
 
 
 def fault(received):
+    if "STALL" in text_of(received):
+        return faults.silence_in_mid_stream()
     return faults.status(400) if "FAIL" in text_of(received) else None
 
 
@@ -485,18 +486,18 @@ class TestResume:
             await orchestrator.runs()
             assert (await other.execute_workflow(DIAMOND, resume=first.run_id)).success
 
-    async def test_counts_cost_of_cancelled_call(self, project, server, monkeypatch):
+    async def test_counts_cost_of_cancelled_call(self, project, server):
+        workflow = Workflow("one", (Step("a", AGENTS[0], max_tokens=1000),))
         async with engine(project, server) as orchestrator:
-
-            async def broken_off(sender, call, left, context, call_cost):
-                call_cost.add_failed_cost(0.5)
-                raise asyncio.CancelledError
-
-            monkeypatch.setattr(CallSender, "send", broken_off)
-            with pytest.raises(asyncio.CancelledError):
-                await orchestrator.execute_workflow(Workflow("one", (Step("a", AGENTS[0]),)), "x")
+            running = asyncio.ensure_future(orchestrator.execute_workflow(workflow, "STALL"))
+            while not server.requests:
+                await asyncio.sleep(0.01)
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
             (run,) = await orchestrator.runs()
-        assert (run.status, run.answers, run.spent) == ("interrupted", 0, 0.5)
+        assert (run.status, run.answers) == ("interrupted", 0)
+        # 1,000 tokens of an answer, and a short prompt.
+        assert 0.015 < run.spent < 0.02
 
     async def test_run_cancelled_at_start_has_ended(self, project, server):
         async with engine(project, server) as orchestrator:
