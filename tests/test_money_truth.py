@@ -15,7 +15,18 @@ from ledgers import written
 from claude_force.async_orchestrator import AsyncAgentOrchestrator
 from claude_force.bulk import Queued, Retried, Started
 from claude_force.costs import cost_or_bound
-from claude_force.errors import EmptyAnswerError, InputError, OverloadedError, RefusedError, UnknownPriceError
+from claude_force.errors import (
+    CallError,
+    EmptyAnswerError,
+    InputError,
+    OverloadedError,
+    RefusedError,
+    UnknownPriceError,
+)
+from claude_force.testing import MessagesServer, faults
+from claude_force.transport.protocol import AttemptRecord
+from claude_force.transport.transport import Transport
+from claude_force.types import Call
 
 AGENT = "python-expert"
 MOST = 500
@@ -159,6 +170,30 @@ class TestBrokenOff:
         result, spent, server, _ = await one(project, [Answer(status=529)])
         assert result.attempts == 2
         assert result.cost == pytest.approx(server.billed["x"]) == pytest.approx(spent)
+
+
+class TestClosedConnection:
+    """`close` may close a connection before the attempt that reads from it is cancelled."""
+
+    async def test_counts_the_whole_answer(self, clean_environment):
+        begun = asyncio.Event()
+        call, record = Call(AGENT, ("Help.",), "x", MODEL, MOST), AttemptRecord(on_text=lambda _: begun.set())
+        with MessagesServer(faults=[faults.silence_in_mid_stream(4)]) as server:
+            transport = Transport("test-key", server.base_url, 0.5, True, 1)
+            attempt = asyncio.ensure_future(transport.attempt(call, record))
+            await begun.wait()
+            await transport.close()
+            with pytest.raises(CallError):
+                await attempt
+        assert record.usage.output_tokens == MOST
+
+    @pytest.mark.parametrize("headers", [{}, {"date": "today"}])
+    async def test_is_in_doubt_after_headers(self, clean_environment, headers):
+        transport, record = Transport("k", "http://127.0.0.1", 1.0, False, 1), AttemptRecord(in_doubt=True)
+        record.headers = headers
+        await transport.close()
+        transport.translate(RuntimeError("Connection closed."), record)
+        assert record.in_doubt == bool(headers)
 
 
 class TestRaisingCallback:

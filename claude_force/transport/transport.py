@@ -118,6 +118,8 @@ class Transport:
                     return self._reply(call, record)
                 raise self._silent(record.only_pings)
         except ClaudeForceError:
+            # A connection that `close` has closed is no failure of the server.
+            record.hung_up = self._closed
             raise
         except BaseException:
             # Cancelled, or ended by what a callback raised.
@@ -235,8 +237,8 @@ class Transport:
         if isinstance(error, self._sender.connection_errors):
             return self._connection_error(error, record)
         if isinstance(error, RuntimeError) and self._closed:
-            # The call was still waiting for its turn.
-            record.in_doubt = False
+            # Without an answer, the call was still waiting for its turn.
+            record.in_doubt = record.in_doubt and bool(record.headers)
             return ClosedError("The orchestrator was closed during the call")
         return None
 
