@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import contextmanager
-from typing import ContextManager, Iterator, List, Protocol, Sequence, Tuple
+from typing import ContextManager, Iterator, List, Protocol, Sequence, Tuple, Union
 
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 _LIST = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | _NO_LINK
@@ -19,6 +19,7 @@ _PASS = _LIST | getattr(os, "O_PATH", 0)
 # Without O_NONBLOCK, opening a FIFO that was put there in between would wait for a writer.
 _READ = os.O_RDONLY | _NO_LINK | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
 _READ |= getattr(os, "O_BINARY", 0)
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK | getattr(os, "O_BINARY", 0)
 HAVE_DESCRIPTORS = {os.open, os.stat, os.readlink} <= os.supports_dir_fd and os.scandir in os.supports_fd
 
 
@@ -39,13 +40,24 @@ class Folders(Protocol):
 
     def scan(self, folder: Sequence[str]) -> ContextManager[Iterator[os.DirEntry[str]]]: ...
 
+    def make(self, folder: Sequence[str], name: str) -> None:
+        """Makes a folder. Raises FileExistsError for whatever is there, a link too."""
+
+    def create(self, folder: Sequence[str], name: str, mode: int) -> int:
+        """Returns a descriptor for writing of a new file. Raises FileExistsError."""
+
+    def replace(self, folder: Sequence[str], old: str, new: str) -> None:
+        """Renames within a folder. A link named `new` is replaced, and not followed."""
+
+    def unlink(self, folder: Sequence[str], name: str) -> None: ...
+
 
 class DescriptorFolders:
     """Holds the descriptors of the folder that was used last and of those above it."""
 
-    def __init__(self, root: str) -> None:
-        """Raises OSError."""
-        self._root = os.open(root, _PASS)
+    def __init__(self, root: Union[str, int]) -> None:
+        """`root`: a path, or a descriptor of the folder, which stays the caller's. Raises OSError."""
+        self._root = os.dup(root) if isinstance(root, int) else os.open(root, _PASS)
         self._chain: List[Tuple[str, int]] = []
 
     def close(self) -> None:
@@ -75,6 +87,19 @@ class DescriptorFolders:
                 yield entries
         finally:
             os.close(descriptor)
+
+    def make(self, folder: Sequence[str], name: str) -> None:
+        os.mkdir(name, dir_fd=self._descriptor(folder))
+
+    def create(self, folder: Sequence[str], name: str, mode: int) -> int:
+        return os.open(name, _CREATE, mode, dir_fd=self._descriptor(folder))
+
+    def replace(self, folder: Sequence[str], old: str, new: str) -> None:
+        descriptor = self._descriptor(folder)
+        os.replace(old, new, src_dir_fd=descriptor, dst_dir_fd=descriptor)
+
+    def unlink(self, folder: Sequence[str], name: str) -> None:
+        os.unlink(name, dir_fd=self._descriptor(folder))
 
     def _descriptor(self, folder: Sequence[str]) -> int:
         chain = self._chain
@@ -127,11 +152,27 @@ class PathFolders:
 
     @contextmanager
     def scan(self, folder: Sequence[str]) -> Iterator[Iterator[os.DirEntry[str]]]:
+        with os.scandir(self._real(folder, ".")) as entries:
+            yield entries
+
+    def make(self, folder: Sequence[str], name: str) -> None:
+        os.mkdir(self._real(folder, name))
+
+    def create(self, folder: Sequence[str], name: str, mode: int) -> int:
+        return os.open(self._real(folder, name), _CREATE, mode)
+
+    def replace(self, folder: Sequence[str], old: str, new: str) -> None:
+        os.replace(self._real(folder, old), self._real(folder, new))
+
+    def unlink(self, folder: Sequence[str], name: str) -> None:
+        os.unlink(self._real(folder, name))
+
+    def _real(self, folder: Sequence[str], name: str) -> str:
+        """The path of a name in a folder that no link is on the way to. Raises ReplacedError."""
         path = self._path(folder, ".")
         if os.path.realpath(path) != os.path.normpath(path):
             raise ReplacedError
-        with os.scandir(path) as entries:
-            yield entries
+        return os.path.join(os.path.normpath(path), name)
 
     def _path(self, folder: Sequence[str], name: str) -> str:
         return os.path.join(self._root, *folder, name)

@@ -48,6 +48,39 @@ class ResolvedPath(NamedTuple):
         return stat.S_ISREG(self.info.st_mode)
 
 
+class Reached(NamedTuple):
+    """How far a name leads.
+
+    Attributes:
+        parts: the path below the root that is there, without links.
+        info: its status.
+        missing: the names below it that are not there. Where they follow a file, it is no folder.
+        is_link: whether the last part of the name is a link.
+    """
+
+    parts: Parts
+    info: os.stat_result
+    missing: Parts
+    is_link: bool
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether what is there is a folder."""
+        return stat.S_ISDIR(self.info.st_mode)
+
+
+class OutsideError(FileAccessError):
+    """A path leads out of the root.
+
+    Attributes:
+        target: the absolute path that it leads to, as far as the root tells.
+        is_link: whether the last part of the path is a link.
+    """
+
+    target: str = ""
+    is_link: bool = False
+
+
 class FolderEntry(NamedTuple):
     """One name that a folder lists."""
 
@@ -65,16 +98,29 @@ class ProjectFiles:
     A link may lead anywhere below the root, but not out of a repository inside the root that it lies in.
     `own` lifts that restriction for a root that is the user's own. `by_path` works without descriptors of
     folders.
+
+    Attributes:
+        folders: accesses the folders by their parts, for what these methods don't do.
     """
 
-    def __init__(self, root: Name, own: bool = False, by_path: bool = not HAVE_DESCRIPTORS) -> None:
-        """Opens the root. Raises FileAccessError."""
-        self.root = Path(os.path.realpath(root))
+    def __init__(
+        self,
+        root: Name,
+        own: bool = False,
+        by_path: bool = not HAVE_DESCRIPTORS,
+        descriptor: Optional[int] = None,
+    ) -> None:
+        """Opens the root. Raises FileAccessError.
+
+        `descriptor` is one of the root, which stays the caller's: then `root` has to be a path without links,
+        and it is only a name, so that the folder may have been renamed.
+        """
+        self.root = Path(os.path.realpath(root) if descriptor is None else root)
         self._bases = (_split(str(self.root)), _split(os.path.abspath(root)))
         self._own, self._keeps_folders = own, not by_path
         self._folder: Tuple[Optional[str], Parts] = (None, ())
         try:
-            self._folders = _folders(str(self.root), by_path)
+            self.folders = _folders(str(self.root), by_path, descriptor)
         except OSError as error:
             raise unreadable(root, error) from error
 
@@ -85,7 +131,7 @@ class ProjectFiles:
         self.close()
 
     def close(self) -> None:
-        self._folders.close()
+        self.folders.close()
 
     def path(self, place: ResolvedPath) -> Path:
         """The real path of a place."""
@@ -111,11 +157,27 @@ class ProjectFiles:
             return beside
         for _ in range(_MOST_WALKS):
             try:
-                return self._noted(_Walk(self, self._folders, name, label).run(), str(name))
+                return self._noted(_Walk(self, self.folders, name, label).run(), str(name))
             except ReplacedError:
                 continue
             except FileNotFoundError:
                 return None
+            except (OSError, UnicodeEncodeError) as error:
+                raise unreadable(label, error) from error
+        raise _replaced_again(label)
+
+    def reach(self, name: Name, label: Optional[Name] = None) -> Reached:
+        """Returns how far `name` leads: where `find` has None, it tells what is there of it.
+
+        Raises FileAccessError as `find` does; OutsideError where the name leaves the root.
+        """
+        label = label or name
+        for _ in range(_MOST_WALKS):
+            walk = _Walk(self, self.folders, name, label)
+            try:
+                return walk.reach()
+            except ReplacedError:
+                continue
             except (OSError, UnicodeEncodeError) as error:
                 raise unreadable(label, error) from error
         raise _replaced_again(label)
@@ -133,7 +195,7 @@ class ProjectFiles:
             return None
         parts = self._folder[1]
         try:
-            info = self._folders.lstat(parts, last)
+            info = self.folders.lstat(parts, last)
         except (OSError, ValueError, ReplacedError):
             return None
         return None if stat.S_ISLNK(info.st_mode) else ResolvedPath((*parts, last), info)
@@ -157,7 +219,7 @@ class ProjectFiles:
                 raise missing_file(label)
             refuse_irregular(label, place.info)
             try:
-                descriptor = self._folders.open(place.parts[:-1], place.parts[-1])
+                descriptor = self.folders.open(place.parts[:-1], place.parts[-1])
             except (ReplacedError, FileNotFoundError):
                 place = None
                 continue
@@ -192,7 +254,7 @@ class ProjectFiles:
         """Lists a folder, in no order, or the first `most` entries of it. Raises FileAccessError."""
         name = label or "/".join(place.parts) or self.root
         try:
-            with self._folders.scan(place.parts) as found:
+            with self.folders.scan(place.parts) as found:
                 return [
                     FolderEntry(one.name, one.is_dir(follow_symlinks=False), one.is_symlink())
                     for one in islice(found, most)
@@ -209,10 +271,14 @@ class ProjectFiles:
 
     def _is_repository(self, folder: Sequence[str]) -> bool:
         try:
-            self._folders.lstat(folder, ".git")
+            self.folders.lstat(folder, ".git")
         except FileNotFoundError:
             return False
         return True
+
+
+class _NotAFolderError(FileNotFoundError):
+    """A part of the name is there and no folder, and more parts follow it."""
 
 
 class _Walk:
@@ -222,30 +288,50 @@ class _Walk:
         self._files, self._folders, self._name, self._label = files, folders, name, label
         self._done: List[str] = []
         self._links = 0
+        self._ends_in_link = False
         # The parts still to walk, the next one last; each with the number of parts that it can't leave.
         self._rest: List[Tuple[str, int]] = []
 
     def run(self) -> ResolvedPath:
         """Raises FileAccessError, OSError, UnicodeEncodeError, ReplacedError."""
+        self._begin()
+        info: Optional[os.stat_result] = None
+        while self._rest:
+            info = self._step(*self._rest.pop())
+        return ResolvedPath(tuple(self._done), info or self._folders.lstat(self._done, "."))
+
+    def reach(self) -> Reached:
+        """Raises as `run` does, but not FileNotFoundError."""
+        self._begin()
+        missing: Parts = ()
+        while self._rest:
+            part, fence = self._rest.pop()
+            try:
+                self._step(part, fence)
+            except FileNotFoundError as error:
+                # The name that is missing, unless it is there and only no folder.
+                first = () if isinstance(error, _NotAFolderError) else (part,)
+                missing = (*first, *self._names_left())
+                break
+        info = self._folders.lstat(self._done[:-1], self._done[-1] if self._done else ".")
+        return Reached(tuple(self._done), info, missing, self._ends_in_link)
+
+    def _begin(self) -> None:
         parts = _split(str(self._name))
         if "\0" in str(self._name):
             raise unreadable(self._label, OSError())
         if os.path.isabs(self._name):
             inside = self._files.below(self._name)
             if inside is None:
-                raise self._outside(0)
+                raise self._outside(0, os.path.normpath(self._name))
             parts = inside
         self._add(parts, 0)
-        info: Optional[os.stat_result] = None
-        while self._rest:
-            info = self._step(*self._rest.pop())
-        return ResolvedPath(tuple(self._done), info or self._folders.lstat(self._done, "."))
 
     def _step(self, part: str, fence: int) -> Optional[os.stat_result]:
         """Walks one part. Returns its status; None for `..` and links."""
         if part == "..":
             if len(self._done) <= fence:
-                raise self._outside(fence)
+                raise self._outside(fence, self._path_left(".."))
             self._done.pop()
             return None
         info = self._folders.lstat(self._done, part)
@@ -253,7 +339,8 @@ class _Walk:
             self._follow(part, fence)
             return None
         if self._rest and not stat.S_ISDIR(info.st_mode):
-            raise FileNotFoundError(part)
+            self._done.append(part)
+            raise _NotAFolderError(part)
         if len(self._done) > MOST_FOLDERS:
             what = f"lies deeper than {MOST_FOLDERS} folders"
             raise FileAccessError(printable(self._label), what, "Move it further up.")
@@ -262,6 +349,7 @@ class _Walk:
 
     def _follow(self, part: str, fence: int) -> None:
         self._links += 1
+        self._ends_in_link = self._ends_in_link or not self._rest
         if self._links > MOST_LINKS:
             what = f"is a link in a circle, or one of more than {MOST_LINKS} links"
             raise FileAccessError(printable(self._label), what, "Remove it.")
@@ -272,18 +360,28 @@ class _Walk:
             return
         inside = self._files.below(target)
         if inside is None or inside[:fence] != self._done[:fence]:
-            raise self._outside(fence)
+            raise self._outside(fence, self._path_left(target))
         del self._done[fence:]
         self._add(inside[fence:], fence)
 
     def _add(self, parts: Sequence[str], fence: int) -> None:
         self._rest.extend((part, fence) for part in reversed(parts))
 
-    def _outside(self, fence: int) -> FileAccessError:
+    def _names_left(self) -> Parts:
+        return tuple(name for name, _ in reversed(self._rest))
+
+    def _path_left(self, target: str) -> str:
+        """Returns the absolute path that `target`, seen from here, and the rest of the name lead to."""
+        here = self._files.root.joinpath(*self._done)
+        return os.path.normpath(os.path.join(here, target, *self._names_left()))
+
+    def _outside(self, fence: int, target: str) -> OutsideError:
         root = self._files.root.joinpath(*self._done[:fence])
         how = "is a link that leads outside" if self._links else "lies outside"
         advice = "Remove the link, or put there what it leads to." if self._links else "Put the file there."
-        return FileAccessError(printable(self._label), f"{how} {printable(root)}", advice, is_outside=True)
+        error = OutsideError(printable(self._label), f"{how} {printable(root)}", advice, is_outside=True)
+        error.target, error.is_link = target, self._ends_in_link
+        return error
 
 
 def printable(name: Name) -> str:
@@ -357,8 +455,10 @@ def read_all(descriptor: int, name: Name, most: int) -> bytes:
     raise too_large(name, most)
 
 
-def _folders(root: str, by_path: bool) -> Folders:
-    return PathFolders(root) if by_path else DescriptorFolders(root)
+def _folders(root: str, by_path: bool, descriptor: Optional[int]) -> Folders:
+    if by_path:
+        return PathFolders(root)
+    return DescriptorFolders(root if descriptor is None else descriptor)
 
 
 def _split(path: str) -> List[str]:
