@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass, replace
-from typing import Any, Iterable, List, Mapping, NamedTuple, Sequence, Tuple, Union
+from typing import Any, Iterable, List, Mapping, Match, NamedTuple, Sequence, Tuple, Union
 
 from .errors import BadReplyError
 
@@ -20,6 +21,11 @@ TOOL_USE = "tool_use"
 # one before it ended. One more breakpoint is on the last block of `system`, which covers the tools. The API
 # allows four.
 _BREAKPOINTS = 2
+# An escape in JSON: a pair of surrogates, a lone one, or any other.
+_ESCAPE = re.compile(
+    r"\\(?:u[dD][89abAB][\da-fA-F]{2}\\u[dD][c-fC-F][\da-fA-F]{2}|(u[dD][89a-fA-F][\da-fA-F]{2})|.)"
+)
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class ContentBlock(NamedTuple):
@@ -28,7 +34,8 @@ class ContentBlock(NamedTuple):
     Attributes:
         type: "text", "thinking", "tool_use" and others of the Messages API.
         json: the block as JSON text.
-        wrong_input: of a tool call whose input was not JSON, that input; its `json` has an empty one.
+        wrong_input: of a tool call whose input was not an object in JSON, that input; its `json` has an empty
+            one, because the API takes no other.
     """
 
     type: str
@@ -64,15 +71,14 @@ class ToolResult(NamedTuple):
 
 
 class Message(NamedTuple):
-    """One message: "user" or "assistant", and its blocks as JSON text."""
+    """One message: "user" or "assistant", and its JSON text with the blocks as they came, in UTF-8."""
 
     role: str
-    blocks: Tuple[str, ...]
+    json: bytes
 
-    def to_json(self, last_block: str = "") -> str:
-        """The message as JSON text, with `last_block` in place of its last one where it is given."""
-        blocks = (*self.blocks[:-1], last_block or self.blocks[-1])
-        return f'{{"role":"{self.role}","content":[{",".join(blocks)}]}}'
+    def with_breakpoint(self, cache_control: bytes) -> bytes:
+        """The JSON text with a breakpoint of the prompt cache at the end of its last block."""
+        return b'%b,"cache_control":%b}]}' % (self.json[: -len(b"}]}")], cache_control)
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,18 +109,18 @@ class Conversation:
         """The first request: one message of the user with a block for each text."""
         encoded = tools.encode("utf-8", "surrogatepass")
         empty = cls(tools, (), hashlib.sha256(encoded).digest(), len(encoded))
-        return empty._with(Message(USER, tuple(_text_block(text) for text in texts)))
+        return empty._with(USER, map(_text_block, texts))
 
     def with_answer(self, content: Iterable[ContentBlock]) -> Conversation:
         """Adds the model's answer."""
-        return self._with(Message(ASSISTANT, tuple(block.json for block in content)))
+        return self._with(ASSISTANT, (block.json for block in content))
 
     def with_results(
         self, results: Iterable[Tuple[ToolUse, ToolResult]], texts: Sequence[str] = ()
     ) -> Conversation:
         """Adds the results of all calls of the last answer, then `texts`, as one message of the user."""
         blocks = [_result_block(use, result) for use, result in results]
-        return self._with(Message(USER, (*blocks, *map(_text_block, texts))))
+        return self._with(USER, (*blocks, *map(_text_block, texts)))
 
     def without_calls(self) -> Conversation:
         """The same conversation for the last request that is allowed: the model may not call a tool.
@@ -123,25 +129,26 @@ class Conversation:
         """
         return replace(self, tool_choice="none")
 
-    def messages_json(self, cache_control: str) -> str:
-        """The `messages` of the request as JSON text, with the breakpoints of the prompt cache.
+    def messages_json(self, cache_control: str) -> List[bytes]:
+        """The `messages` of the request as pieces of JSON text, with the breakpoints of the prompt cache.
 
         `cache_control`: the JSON text of that field.
         """
-        texts: List[str] = []
-        left = _BREAKPOINTS
+        pieces, left = [b"]"], _BREAKPOINTS
         for message in reversed(self.messages):
-            last_block = ""
+            text = message.json
             if left and message.role == USER:
                 left -= 1
-                last_block = f'{message.blocks[-1][:-1]},"cache_control":{cache_control}}}'
-            texts.append(message.to_json(last_block))
-        return f"[{','.join(reversed(texts))}]"
+                text = message.with_breakpoint(cache_control.encode())
+            pieces += (text, b",")
+        pieces[-1] = b"["
+        return pieces[::-1]
 
-    def _with(self, message: Message) -> Conversation:
-        text = message.to_json().encode("utf-8", "surrogatepass")
+    def _with(self, role: str, blocks: Iterable[str]) -> Conversation:
+        text = f'{{"role":"{role}","content":[{",".join(blocks)}]}}'.encode("utf-8", "surrogatepass")
         digest = hashlib.sha256(self.digest + text).digest()
-        return replace(self, messages=(*self.messages, message), digest=digest, size=self.size + len(text))
+        messages = (*self.messages, Message(role, text))
+        return replace(self, messages=messages, digest=digest, size=self.size + len(text))
 
 
 def tool_uses(content: Iterable[ContentBlock]) -> List[ToolUse]:
@@ -154,14 +161,46 @@ def _tool_use(block: ContentBlock) -> ToolUse:
     identity, name = fields.get("id"), fields.get("name")
     if not isinstance(identity, str) or not isinstance(name, str):
         raise BadReplyError("The answer has a tool call without a name or an id")
-    return ToolUse(identity, name, fields.get("input"), block.wrong_input)
+    if not block.wrong_input:
+        return ToolUse(identity, name, fields.get("input"))
+    try:
+        # Something else than an object.
+        return ToolUse(identity, name, input_of(block.wrong_input))
+    except ValueError:
+        return ToolUse(identity, name, {}, block.wrong_input)
+
+
+def input_of(text: str) -> Any:
+    """Decodes the input of a tool call. Raises ValueError for text that is not JSON."""
+    try:
+        return json.loads(text, parse_constant=_refuse)
+    except RecursionError:
+        raise ValueError("The input is nested too deep.") from None
+
+
+def _refuse(constant: str) -> None:
+    # NaN and the infinities, which Python takes and JSON does not have.
+    raise ValueError(constant)
+
+
+def without_lone_surrogates(text: str) -> str:
+    """Replaces escapes of lone surrogates in JSON text, which the API refuses, by U+FFFD."""
+    return _ESCAPE.sub(_whole, text) if _SURROGATE.search(text) else text
+
+
+def _whole(escape: Match[str]) -> str:
+    return "\\ufffd" if escape[1] else escape[0]
 
 
 def _text_block(text: str) -> str:
-    return json.dumps({"type": "text", "text": text})
+    return _to_json({"type": "text", "text": text})
 
 
 def _result_block(use: ToolUse, result: ToolResult) -> str:
     content = result.content if isinstance(result.content, str) else list(result.content)
     fields = {"type": "tool_result", "tool_use_id": use.id, "content": content}
-    return json.dumps({**fields, "is_error": True} if result.is_error else fields)
+    return _to_json({**fields, "is_error": True} if result.is_error else fields)
+
+
+def _to_json(block: Mapping[str, Any]) -> str:
+    return without_lone_surrogates(json.dumps(block))

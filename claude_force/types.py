@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass, field
-from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Tuple, TypeVar
 
 from .agent_types import Agent as Agent
 from .agent_types import AgentSettings as AgentSettings
 from .errors import ClaudeForceError, EmptyAnswerError
 
+if TYPE_CHECKING:
+    # A call without tools loads none of it.
+    from .conversation import ContentBlock, Conversation
+
 # Stop reasons of answers that were cut off.
-CUT_OFF = ("max_tokens", "model_context_window_exceeded", "pause_turn")
+PAUSED = "pause_turn"
+CUT_OFF = ("max_tokens", "model_context_window_exceeded", PAUSED)
 REFUSAL = "refusal"
 
 
@@ -44,6 +49,8 @@ class Call:
         cache_ttl: how long the API's prompt cache holds the system prompt after each use, "5m" or "1h"; it
             does not change the answer.
         arguments: what a command was given; None for an agent.
+        conversation: the messages and tools of an agent with tools, in which `task` is the first text; None
+            for a call of one message.
     """
 
     agent_name: str
@@ -54,6 +61,7 @@ class Call:
     options: Mapping[str, Any] = field(default_factory=dict)
     cache_ttl: str = "5m"
     arguments: Optional[str] = None
+    conversation: Optional[Conversation] = None
 
 
 @dataclass(frozen=True)
@@ -131,6 +139,7 @@ class Reply:
         cached: the answer is from the response cache, where it was stored `cache_age` seconds ago.
         shared: the answer is that of an identical call that was in flight.
         timeline: the requests that were made for it, by the engine's clock.
+        content: the blocks of the answer; only where the call has a conversation, to which they are added.
     """
 
     text: str
@@ -148,6 +157,7 @@ class Reply:
     shared: bool = False
     prompt_cache_saving: Optional[float] = None
     timeline: Tuple[Attempt, ...] = ()
+    content: Tuple[ContentBlock, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,12 @@ def turns(count):
     return conversation
 
 
+def text_of(conversation):
+    return b"".join(conversation.messages_json(CONTROL)).decode()
+
+
 def sent(conversation):
-    return json.loads(conversation.messages_json(CONTROL))
+    return json.loads(text_of(conversation))
 
 
 def plain(message):
@@ -41,7 +45,7 @@ def breakpoints(messages):
 def test_blocks_go_back_unchanged():
     odd = ContentBlock("thinking", '{"thinking": "a\\u00e9",  "signature":"x/+=", "type":"thinking"}')
     conversation = Conversation.start(TOOLS, ["task"]).with_answer([odd, CALL])
-    assert f'"content":[{odd.json},{CALL.json}]' in conversation.messages_json(CONTROL)
+    assert f'"content":[{odd.json},{CALL.json}]' in text_of(conversation)
 
 
 def test_results_are_one_message():
@@ -75,9 +79,9 @@ def test_prefix_is_stable(count):
 
 def test_earlier_conversation_is_unchanged():
     first = turns(1)
-    text, digest = first.messages_json(CONTROL), first.digest
+    text, digest = text_of(first), first.digest
     first.with_answer([CALL]).without_calls()
-    assert (first.messages_json(CONTROL), first.digest, first.tool_choice) == (text, digest, "auto")
+    assert (text_of(first), first.digest, first.tool_choice) == (text, digest, "auto")
 
 
 def test_digest_tells_conversations_apart():
@@ -94,13 +98,20 @@ def test_digest_tells_conversations_apart():
 
 def test_size_is_that_of_the_messages():
     messages = turns(5)
-    text = "".join(message.to_json() for message in messages.messages)
-    assert messages.size == len(TOOLS.encode()) + len(text.encode())
+    assert messages.size == len(TOOLS) + sum(len(message.json) for message in messages.messages)
 
 
 def test_odd_text_is_encoded():
-    conversation = Conversation.start(TOOLS, ['quote " and \ud800 and é'])
-    assert plain(sent(conversation)[0])["content"][0]["text"] == 'quote " and \ud800 and é'
+    odd = 'quote " and \\ud800 and é and \U0001f600'
+    conversation = Conversation.start(TOOLS, [odd])
+    assert plain(sent(conversation)[0])["content"][0]["text"] == odd
+
+
+def test_lone_surrogates_are_replaced():
+    conversation = Conversation.start(TOOLS, ["task"]).with_answer([CALL])
+    conversation = conversation.with_results([(USE, ToolResult("a\ud800b"))], ["\udc00"])
+    result, text = plain(sent(conversation)[-1])["content"]
+    assert (result["content"], text["text"]) == ("a\ufffdb", "\ufffd")
 
 
 def test_tool_uses_are_in_order():

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from claude_force.conversation import ContentBlock
 from claude_force.engine.result_builder import (
     CallLabels,
     ResultBuilder,
@@ -111,6 +112,33 @@ class TestSuccess:
             "refused": None,
             "empty": None,
         }
+
+
+class TestCallsOfTools:
+    """An answer without text that an agent's loop goes on from."""
+
+    CALL = (ContentBlock("tool_use", '{"type":"tool_use","id":"t","name":"Read","input":{}}'),)
+
+    @pytest.mark.parametrize("stop_reason", ["tool_use", "end_turn", "max_tokens"])
+    def test_is_an_answer(self, stop_reason):
+        reply = replace(REPLY, text="", content=self.CALL, stop_reason=stop_reason)
+        assert is_answer(reply)
+        assert succeeded(RUN, reply, 1.0).success
+
+    def test_paused_is_an_answer(self):
+        search = ContentBlock("server_tool_use", '{"type":"server_tool_use"}')
+        assert is_answer(replace(REPLY, text="", content=(search,), stop_reason="pause_turn"))
+        assert not is_answer(replace(REPLY, text="", content=(search,)))
+        assert not is_answer(replace(REPLY, text="", stop_reason="pause_turn"))
+
+    def test_thinking_alone_is_empty(self):
+        thought = ContentBlock("thinking", '{"type":"thinking"}')
+        result = succeeded(RUN, replace(REPLY, text="", content=(thought,)), 1.0)
+        assert type(result.error) is EmptyAnswerError
+
+    def test_refusal_with_calls_is_refused(self):
+        result = succeeded(RUN, replace(REPLY, text="", content=self.CALL, stop_reason="refusal"), 1.0)
+        assert type(result.error) is RefusedError
 
 
 class TestNoAnswer:

@@ -14,6 +14,7 @@ import sys
 import traceback
 import warnings
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote_plus
 
@@ -22,6 +23,7 @@ from fleet import MODEL, ended, fleet, write_project
 from raw_server import ANSWER, PLAIN, http, sequence
 
 from claude_force import AsyncAgentOrchestrator, settings, transport
+from claude_force.conversation import ContentBlock, Conversation, ToolResult, tool_uses
 from claude_force.errors import (
     AuthenticationError,
     BadReplyError,
@@ -36,9 +38,12 @@ from claude_force.errors import (
 )
 from claude_force.testing import MessagesServer, faults
 from claude_force.transport.http import HttpSender
+from claude_force.transport.protocol import AttemptRecord
 from claude_force.transport.request import BODY_FIELDS
 from claude_force.transport.sdk import SdkSender
 from claude_force.transport.services import API
+from claude_force.transport.transport import Transport
+from claude_force.types import Call
 
 REDIRECT = http(b"", "307 Temporary Redirect", location="/elsewhere")
 
@@ -743,3 +748,130 @@ def private_names(path):
 def test_uses_public_names_only():
     modules = Path(transport.__file__).parent.glob("*.py")
     assert [name for path in modules for name in private_names(path)] == []
+
+
+TOOLS = '[{"name": "Read",  "description": "Reads.", "input_schema": {"type": "object"}}]'
+THOUGHT = '{"type": "thinking", "thinking": "a \\u00e9", "signature": "x/+="}'
+READ = '{"type":"tool_use","id":"t1","name":"Read","input":{"n":  1.50,"path":"é"}}'
+
+
+def conversation_call(turns=1, options=None, **changes):
+    """A call in the middle of an agent's loop, after so many answers."""
+    conversation = Conversation.start(TOOLS, ["the task"])
+    answer = [ContentBlock("thinking", THOUGHT), ContentBlock("tool_use", READ)]
+    for number in range(turns):
+        results = [(tool_uses(answer)[0], ToolResult(f"text {number}"))]
+        conversation = conversation.with_answer(answer).with_results(results)
+    conversation = changes.pop("change", lambda same: same)(conversation)
+    changes = {"max_tokens": 99, **changes}
+    return Call(
+        "a", ("who", "what"), "the task", MODEL, options=options or {}, conversation=conversation, **changes
+    )
+
+
+async def converse(url, call, route, stream=True):
+    opened = Transport(route["api_key"], url, 30, stream, 10)
+    try:
+        opened.check(call)
+        return await opened.attempt(call, AttemptRecord())
+    finally:
+        await opened.close()
+
+
+class TestConversation:
+    @pytest.mark.parametrize("ttl", ["5m", "1h"])
+    async def test_sends_tools_and_messages(self, route, ttl):
+        with MessagesServer() as server:
+            reply = await converse(server.base_url, conversation_call(cache_ttl=ttl), route)
+        control = {"type": "ephemeral"} if ttl == "5m" else {"type": "ephemeral", "ttl": "1h"}
+        result = {"type": "tool_result", "tool_use_id": "t1", "content": "text 0"}
+        assert server.requests[0].body == {
+            "model": MODEL,
+            "max_tokens": 99,
+            "stream": True,
+            "system": [
+                {"type": "text", "text": "who"},
+                {"type": "text", "text": "what", "cache_control": control},
+            ],
+            "tools": json.loads(TOOLS),
+            "messages": [
+                {"role": "user", "content": [{"type": "text", "text": "the task", "cache_control": control}]},
+                {"role": "assistant", "content": [json.loads(THOUGHT), json.loads(READ)]},
+                {"role": "user", "content": [{**result, "cache_control": control}]},
+            ],
+        }
+        assert [block.type for block in reply.content] == ["text"]
+
+    async def test_last_request_may_not_call(self, route):
+        with MessagesServer() as server:
+            for change in (lambda same: same, Conversation.without_calls):
+                await converse(server.base_url, conversation_call(change=change), route)
+        before, last = [one.body for one in server.requests]
+        assert last == {**before, "tool_choice": {"type": "none"}}
+
+    async def test_text_is_sent_as_it_came(self):
+        with MessagesServer() as server:
+            for turns in (1, 2):
+                await converse(server.base_url, conversation_call(turns), {"api_key": "k"})
+        first, second = [one.raw.decode() for one in server.requests]
+        assert f'"content":[{THOUGHT},{READ}]' in first
+        assert f'"tools":{TOOLS}' in first
+        control = ',"cache_control":{"type": "ephemeral"}'
+        before, after = (one.partition('"messages":')[2].replace(control, "") for one in (first, second))
+        assert after.startswith(before[: -len("]}")])
+
+    async def test_options_go_along(self, route):
+        options = {
+            "temperature": 0.5,
+            "extra_headers": {"x-once": "1"},
+            "extra_body": {"metadata": {"user_id": "u"}},
+        }
+        with MessagesServer() as server:
+            await converse(server.base_url, conversation_call(options=options), route)
+        (sent,) = server.requests
+        assert (sent.body["temperature"], sent.body["metadata"]) == (0.5, {"user_id": "u"})
+        assert sent.headers["x-once"] == "1"
+        assert len(sent.body["messages"]) == 3
+        assert sent.body["tools"] == json.loads(TOOLS)
+
+    @pytest.mark.parametrize("name", ["tools", "tool_choice", "messages"])
+    @pytest.mark.parametrize("place", [lambda given: given, lambda given: {"extra_body": given}])
+    async def test_own_tools_clash(self, name, place):
+        with MessagesServer() as server:
+            call = conversation_call(options=place({name: []}))
+            with pytest.raises(InvalidOptionError, match=f"Option '{name}' can't be given"):
+                await converse(server.base_url, call, {"api_key": "k"})
+        assert server.requests == []
+
+    async def test_odd_text_is_sent(self, route):
+        odd = Conversation.start("[]", ["\ud800 and \U0001f600"])
+        with MessagesServer() as server:
+            await converse(server.base_url, conversation_call(change=lambda _: odd), route)
+        (block,) = server.requests[0].body["messages"][0]["content"]
+        assert block["text"] == "\ufffd and \U0001f600"
+        assert "tools" not in server.requests[0].body
+
+    @pytest.mark.parametrize("stream", [True, False])
+    @pytest.mark.parametrize("streamed", [True, False])
+    async def test_returns_the_blocks(self, route, stream, streamed):
+        """Whether a stream was asked for or not, and whether one comes or not."""
+        blocks = [THOUGHT.encode(), READ.encode()]
+        usage = b'"usage":{"input_tokens":7,"output_tokens":3}'
+        plain = b'{"model":"m","content":[%b],"stop_reason":"tool_use",%b}' % (b",".join(blocks), usage)
+        events = [b'{"type":"message_start","message":{"model":"m",%b}}' % usage]
+        events += [
+            b'{"type":"content_block_start","index":%d,"content_block":%b}' % one for one in enumerate(blocks)
+        ]
+        events.append(b'{"type":"message_delta","delta":{"stop_reason":"tool_use"},%b}' % usage)
+        answer = "".join(f"data: {one.decode()}\n\n" for one in events) if streamed else plain.decode()
+        kind = "text/event-stream" if streamed else "application/json"
+        with MessagesServer(faults=[faults.body(answer, content_type=kind)]) as server:
+            reply = await converse(server.base_url, conversation_call(), route, stream)
+        assert [json.loads(block.json) for block in reply.content] == [json.loads(THOUGHT), json.loads(READ)]
+        assert (reply.text, reply.stop_reason) == ("", "tool_use")
+        assert streamed or [block.json for block in reply.content] == [THOUGHT, READ]
+
+    async def test_other_calls_have_no_content(self, route):
+        with MessagesServer() as server:
+            call = replace(conversation_call(), conversation=None)
+            assert (await converse(server.base_url, call, route)).content == ()

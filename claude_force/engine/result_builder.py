@@ -17,6 +17,7 @@ from ..errors import (
     RefusedError,
 )
 from ..types import (
+    PAUSED,
     REFUSAL,
     AgentResult,
     Attempt,
@@ -87,7 +88,7 @@ def succeeded(run: CallLabels, reply: Reply, duration: float, started: float = 0
 
 
 def is_answer(reply: Reply) -> bool:
-    """Whether the reply is neither a refusal nor without text."""
+    """Whether the reply is neither a refusal nor empty: it has text, or the agent's loop goes on from it."""
     return _unanswered(reply) is None
 
 
@@ -95,10 +96,19 @@ def _unanswered(reply: Reply) -> Optional[CallError]:
     """The error of a refusal or of an answer without text; None for an answer."""
     if reply.stop_reason == REFUSAL:
         return RefusedError("The model refused to answer", request_id=reply.request_id)
-    if is_blank(reply.text):
+    if is_blank(reply.text) and not _goes_on(reply):
         reason = f" (stop reason {reply.stop_reason})" if reply.stop_reason else ""
         return EmptyAnswerError(f"The answer has no text{reason}", request_id=reply.request_id)
     return None
+
+
+def _goes_on(reply: Reply) -> bool:
+    """Whether an answer without text has tool calls, or was paused. False without a conversation."""
+    if not reply.content:
+        return False
+    from ..conversation import TOOL_USE
+
+    return reply.stop_reason == PAUSED or any(block.type == TOOL_USE for block in reply.content)
 
 
 def as_shared(reply: Reply) -> Reply:

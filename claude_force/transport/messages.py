@@ -42,13 +42,14 @@ class StreamReader:
         stopped: the stop reason has arrived, so the answer is complete; only more usage can follow.
         complete: nothing that matters can follow.
         refused: the stream began with an error event, so nothing is billed.
+        events: decodes them.
         steps: number of events that show progress; pings, empty pieces and unknown events don't.
     """
 
     def __init__(
         self, on_text: Optional[Callable[[str], None]] = None, decoder: Optional[Events] = None
     ) -> None:
-        self._decoder, self._on_text = decoder or EventDecoder(), on_text
+        self.events, self._on_text = decoder or EventDecoder(), on_text
         self._message: Dict[str, Any] = {}
         self._usage: Dict[str, Any] = {}
         self._texts: List[str] = []
@@ -66,7 +67,7 @@ class StreamReader:
         if self.complete:
             return
         try:
-            for event in self._decoder.feed(chunk):
+            for event in self.events.feed(chunk):
                 self._take(event)
                 if self.complete:
                     return
@@ -186,20 +187,24 @@ class StreamReader:
 
 
 class BodyReader:
-    """Collects an answer that was not streamed; it can be read only once all of it has arrived."""
+    """Collects an answer that was not streamed; it can be read only once all of it has arrived.
+
+    Attributes:
+        body: what has arrived.
+    """
 
     stopped: bool = False
     complete: bool = False
     refused: bool = False
 
     def __init__(self) -> None:
-        self._body = bytearray()
+        self.body = bytearray()
         self._usage: Optional[Usage] = None
         self.model: str = ""
         self.steps: int = 0
 
     def feed(self, chunk: bytes) -> None:
-        self._body += chunk
+        self.body += chunk
         # Gateways send whitespace to keep the connection alive.
         self.steps += not chunk.isspace()
 
@@ -213,13 +218,13 @@ class BodyReader:
     def is_whole(self) -> bool:
         """Whether the answer is complete, however its connection ended."""
         try:
-            return isinstance(json.loads(self._body), dict)
+            return isinstance(json.loads(self.body), dict)
         except (ValueError, RecursionError):
             return False
 
     def reply(self, request_id: Optional[str]) -> Reply:
         """The reply in the body. Raises the error it holds, or BadReplyError if it is not a message."""
-        message = json_object(self._body)
+        message = json_object(self.body)
         self.refused = is_error(message)
         if self.refused:
             raise from_body(message)

@@ -9,11 +9,14 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from .. import settings
 from ..errors import InvalidOptionError
 from ..types import Call
+
+if TYPE_CHECKING:
+    from ..conversation import Conversation
 
 # Sent in the body as they are given.
 BODY_FIELDS = frozenset(
@@ -43,6 +46,13 @@ _CACHE_CONTROL: Mapping[str, Mapping[str, str]] = {
     "5m": {"type": "ephemeral"},
     "1h": {"type": "ephemeral", "ttl": "1h"},
 }
+_OF_A_CONVERSATION = ("tools", "tool_choice", "messages")
+
+
+class JsonText(NamedTuple):
+    """The value of a field as pieces of JSON text in UTF-8, which are sent as they stand."""
+
+    pieces: Sequence[bytes]
 
 
 class Request(NamedTuple):
@@ -67,7 +77,31 @@ def request_fields(call: Call, stream: bool) -> Dict[str, Any]:
         blocks: List[Dict[str, Any]] = [{"type": "text", "text": text} for text in call.system]
         blocks[-1]["cache_control"] = _CACHE_CONTROL[call.cache_ttl]
         fields["system"] = blocks
+    if call.conversation is not None:
+        fields.update(_conversation_fields(call.conversation, call.cache_ttl))
     return fields
+
+
+def _conversation_fields(conversation: Conversation, cache_ttl: str) -> Dict[str, Any]:
+    """Tools and messages, neither decoded nor encoded again: the prompt cache knows them by their bytes."""
+    fields: Dict[str, Any] = {}
+    if conversation.tools != "[]":
+        fields["tools"] = JsonText([conversation.tools.encode("utf-8", "surrogatepass")])
+    fields["messages"] = JsonText(conversation.messages_json(json.dumps(_CACHE_CONTROL[cache_ttl])))
+    if conversation.tool_choice == "none" and "tools" in fields:
+        fields["tool_choice"] = {"type": "none"}
+    return fields
+
+
+def check_conversation(options: Mapping[str, Any]) -> None:
+    """Raises InvalidOptionError for an option in the place of what a conversation has of its own."""
+    for given in (options, options.get("extra_body") or {}):
+        for name in _OF_A_CONVERSATION:
+            if name in given:
+                raise InvalidOptionError(
+                    f"Option {name!r} can't be given to an agent that uses its tools: they set it. Leave the "
+                    "option out, or run the agent without tools."
+                )
 
 
 def check_fields(options: Mapping[str, Any]) -> None:
@@ -141,9 +175,29 @@ def to_json(body: Mapping[str, Any]) -> bytes:
     Raises InvalidOptionError for other objects.
     """
     try:
+        if isinstance(body.get("messages"), JsonText):
+            return _spliced(body)
         return _encoder.encode(body).encode()
     except (TypeError, ValueError) as error:
         raise InvalidOptionError(f"An option can't be written as JSON: {error}.") from error
+
+
+def _spliced(body: Mapping[str, Any]) -> bytes:
+    texts = {name: value for name, value in body.items() if isinstance(value, JsonText)}
+    others = _encoder.encode({name: value for name, value in body.items() if name not in texts})
+    pieces = [others[:-1].encode()]
+    # Messages last: whatever is before them is the same in all requests of a loop.
+    for name, text in sorted(texts.items(), reverse=True):
+        pieces += (f',"{name}":'.encode(), *text.pieces)
+    return b"".join((*pieces, b"}"))
+
+
+def to_objects(body: Mapping[str, Any]) -> Dict[str, Any]:
+    """The body with all values decoded."""
+    return {
+        name: json.loads(b"".join(value.pieces)) if isinstance(value, JsonText) else value
+        for name, value in body.items()
+    }
 
 
 def to_query(values: Mapping[str, Any]) -> List[Tuple[str, str]]:

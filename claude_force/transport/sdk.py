@@ -19,7 +19,7 @@ from .http import AUTHORIZING, CONNECTION_ERRORS, ConnectionPool, HttpResponse
 from .network import check_scheme, proxy_for, tls_context
 from .protocol import Response
 from .redaction import header_secrets, secrets_of
-from .request import VERSION_HEADER, to_request
+from .request import VERSION_HEADER, to_objects, to_request
 from .services import Service, finds_credentials, looks_elsewhere, lookup_error
 
 # Fields that the SDK's methods require as arguments; the others go into `extra_body`, whatever its version.
@@ -94,8 +94,9 @@ class SdkSender:
 
     def _given(self, arguments: Tuple[str, ...], fields: Mapping[str, Any]) -> Dict[str, Any]:
         request = to_request(fields, self._pins_version)
-        given = {name: request.body[name] for name in arguments}
-        given["extra_body"] = {name: value for name, value in request.body.items() if name not in arguments}
+        body = to_objects(request.body)
+        given = {name: body.pop(name) for name in arguments}
+        given["extra_body"] = body
         given["extra_headers"] = {**self._version, **request.headers}
         given["extra_query"] = dict(request.query)
         if request.timeout is not None:

@@ -28,6 +28,7 @@ from ..errors import (
 from ..formatting import Wording
 from ..types import Call, Reply
 from .error_mapping import from_status, note_headers, parsed, request_id
+from .events import EventDecoder, Events
 from .messages import StreamReader, answer_limit, reader_of
 from .network import (
     NoDescriptorError,
@@ -40,7 +41,7 @@ from .network import (
 )
 from .protocol import AttemptRecord, Response, Sender
 from .redaction import Redactor, redact
-from .request import check_fields, request_fields
+from .request import check_conversation, check_fields, request_fields
 from .services import chosen_service
 
 # How long to wait after the stop reason, when only more usage and the end of the body can follow.
@@ -89,6 +90,8 @@ class Transport:
         self._guard()
         self._sender.check()
         check_fields(call.options)
+        if call.conversation is not None:
+            check_conversation(call.options)
 
     def check_credentials(self) -> None:
         """Raises MissingCredentialsError if there is neither a key, a token nor a profile, and
@@ -98,7 +101,7 @@ class Transport:
     async def attempt(self, call: Call, record: AttemptRecord) -> Reply:
         """Sends one request. Raises CallError; any other exception is a bug."""
         if self._stream:
-            record.reader = self._new_stream(record)
+            record.reader = self._new_stream(call, record)
         try:
             with _Translation(self, record):
                 with anyio.move_on_after(self._silence) as watch:
@@ -149,9 +152,15 @@ class Transport:
         self._closed = True
         await self._sender.close()
 
-    def _new_stream(self, record: AttemptRecord, events: bool = False) -> StreamReader:
+    def _new_stream(self, call: Call, record: AttemptRecord, events: bool = False) -> StreamReader:
         """A reader for this service's streams, or for server-sent `events` in any case."""
-        return StreamReader(record.on_text, None if events else self.service.decoder())
+        decoder: Events = EventDecoder() if events else self.service.decoder()
+        if call.conversation is not None:
+            # Other calls don't need the content.
+            from .content import ContentEvents
+
+            decoder = ContentEvents(decoder)
+        return StreamReader(record.on_text, decoder)
 
     def _silent(self, only_pings: bool = False) -> SilenceError:
         if only_pings:
@@ -166,6 +175,10 @@ class Transport:
 
     def _reply(self, call: Call, record: AttemptRecord) -> Reply:
         reply = record.reader.reply(request_id(record.headers))
+        if call.conversation is not None:
+            from .content import with_content
+
+            reply = with_content(reply, record.reader)
         return self.redactor.clean_reply(reply, call.model, record.secrets)
 
     async def _read(
@@ -187,7 +200,7 @@ class Transport:
         quiet_until = clock() + self._quiet
         async for chunk in response.aiter_bytes():
             if not known:
-                known = self._recognise(chunk, record)
+                known = self._recognise(chunk, call, record)
             reader, left = record.reader, left - len(chunk)
             if reader.complete:
                 continue
@@ -219,12 +232,11 @@ class Transport:
             text = (await response.aread()).decode("utf-8", "replace")
             raise from_status(response.status_code, parsed(text), record.headers, time.time())
 
-    def _recognise(self, first: bytes, record: AttemptRecord) -> bool:
+    def _recognise(self, first: bytes, call: Call, record: AttemptRecord) -> bool:
         """Chooses the reader by the first piece of the body; False while only whitespace has arrived."""
         label = record.headers.get("content-type", "")
-        found = reader_of(
-            first, label, record.reader, partial(self._new_stream, record, True), self.service.media_type
-        )
+        new_stream = partial(self._new_stream, call, record, True)
+        found = reader_of(first, label, record.reader, new_stream, self.service.media_type)
         if found is None:
             return False
         record.reader = found
