@@ -12,6 +12,8 @@ if missing("otel"):
     pytest.skip(missing("otel"), allow_module_level=True)
 
 from benchmarks.__main__ import KEPT, PAGE
+from benchmarks.cache.measures import MEASURES
+from benchmarks.cache.subjects import SUBJECTS
 from benchmarks.page import goals as page_goals
 from benchmarks.page import written
 from benchmarks.part import Goal, Part
@@ -69,3 +71,9 @@ def test_durable_sizes_are_measured(row):
     (line,) = (line for line in SCALING.splitlines() if line.startswith(f"| {row}"))
     (told, *_) = re.findall(r"[\d.,]+", line.rpartition(" | ")[2])
     assert float(told.replace(",", "")) == pytest.approx(measured, rel=0.2)
+
+
+@pytest.mark.parametrize("measure", [name for name in MEASURES if name != "read"])
+def test_cache_is_measured(tmp_path, measure):
+    figures = MEASURES[measure](SUBJECTS["claude-force"], tmp_path, 200)
+    assert figures and all(value >= 0 for value in figures.values())

@@ -114,7 +114,7 @@ def evict(make: Type[Subject], folder: Path, entries: int) -> Dict[str, float]:
 
 
 def _eviction_alone(subject: ClaudeForce) -> List[float]:
-    store: Any = subject.cache._disk._open.store
+    store: Any = subject.cache._disk._open
     spent = [float(subject.cache.get_stats()["evictions"])]
     original = store._keep_within_bounds
 
