@@ -25,8 +25,9 @@ OLDEST_SDK = "oldest-sdk"
 OLDEST = "oldest"
 # The extra `durable` is empty before 3.10. On newer Pythons some of the oldest releases have no wheel.
 SPECIAL = {OLDEST_SDK: ("3.11",), OLDEST: ("3.9", "3.10")}
-# `python -m venv` of an old interpreter brings a pip that can't install this package in editable mode.
-PIP = "pip>=21.3"
+# `python -m venv` of an old interpreter brings a pip that can't install this package in editable mode, or one
+# that takes half an hour to choose the releases.
+PIP = ("--upgrade", "pip")
 # As `make test` has it.
 PARALLEL = ("-n", "auto", "--dist", "worksteal")
 
@@ -119,7 +120,7 @@ def run(row: Row, interpreter: str) -> Outcome:
     try:
         if version_of(str(python)) != row.version:
             command(interpreter, "-m", "venv", "--clear", str(row.environment))
-        install(python, PIP)
+        install(python, *PIP)
         install_package(row, python)
         installed = sdk_version(python)
     except subprocess.CalledProcessError:
