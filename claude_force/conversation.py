@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, replace
-from typing import Any, Iterable, List, Mapping, Match, NamedTuple, Sequence, Tuple, Union
+from typing import Any, Dict, Iterable, List, Mapping, Match, NamedTuple, Optional, Sequence, Tuple, Union
 
 from .errors import BadReplyError
 
@@ -107,9 +107,12 @@ class Conversation:
     @classmethod
     def start(cls, tools: str, texts: Sequence[str]) -> Conversation:
         """The first request: one message of the user with a block for each text."""
+        return cls._empty(tools)._with(USER, map(_text_block, texts))
+
+    @classmethod
+    def _empty(cls, tools: str) -> Conversation:
         encoded = tools.encode("utf-8", "surrogatepass")
-        empty = cls(tools, (), hashlib.sha256(encoded).digest(), len(encoded))
-        return empty._with(USER, map(_text_block, texts))
+        return cls(tools, (), hashlib.sha256(encoded).digest(), len(encoded))
 
     def with_answer(self, content: Iterable[ContentBlock]) -> Conversation:
         """Adds the model's answer."""
@@ -144,11 +147,30 @@ class Conversation:
         pieces[-1] = b"["
         return pieces[::-1]
 
+    def to_fields(self) -> Dict[str, Any]:
+        """The conversation as plain values for JSON."""
+        messages = [[one.role, one.json.decode("utf-8", "surrogatepass")] for one in self.messages]
+        return {"tools": self.tools, "messages": messages, "tool_choice": self.tool_choice}
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> Conversation:
+        """The conversation that `to_fields` described."""
+        conversation = cls._empty(fields["tools"])
+        for role, text in fields["messages"]:
+            conversation = conversation._with_message(role, text)
+        return replace(conversation, tool_choice=fields["tool_choice"])
+
     def _with(self, role: str, blocks: Iterable[str]) -> Conversation:
-        text = f'{{"role":"{role}","content":[{",".join(blocks)}]}}'.encode("utf-8", "surrogatepass")
-        digest = hashlib.sha256(self.digest + text).digest()
-        messages = (*self.messages, Message(role, text))
-        return replace(self, messages=messages, digest=digest, size=self.size + len(text))
+        return self._with_message(role, f'{{"role":"{role}","content":[{",".join(blocks)}]}}')
+
+    def _with_message(self, role: str, text: str) -> Conversation:
+        encoded = text.encode("utf-8", "surrogatepass")
+        return replace(
+            self,
+            messages=(*self.messages, Message(role, encoded)),
+            digest=hashlib.sha256(self.digest + encoded).digest(),
+            size=self.size + len(encoded),
+        )
 
 
 def tool_uses(content: Iterable[ContentBlock]) -> List[ToolUse]:
@@ -168,6 +190,33 @@ def _tool_use(block: ContentBlock) -> ToolUse:
         return ToolUse(identity, name, input_of(block.wrong_input))
     except ValueError:
         return ToolUse(identity, name, {}, block.wrong_input)
+
+
+def stored_content(content: Iterable[ContentBlock]) -> List[List[str]]:
+    """The content of an answer as plain values for JSON."""
+    return [list(block) for block in content]
+
+
+def content_of(stored: Any) -> Optional[Tuple[ContentBlock, ...]]:
+    """The content that `stored_content` described; None for anything else."""
+    if not isinstance(stored, list) or not all(map(_is_block, stored)):
+        return None
+    content = tuple(ContentBlock(*one) for one in stored)
+    try:
+        tool_uses(content)
+    except BadReplyError:
+        return None
+    return content
+
+
+def _is_block(stored: Any) -> bool:
+    if not isinstance(stored, list) or [type(one) for one in stored] != [str, str, str]:
+        return False
+    try:
+        fields = json.loads(stored[1])
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(fields, dict) and fields.get("type", "") == stored[0]
 
 
 def input_of(text: str) -> Any:

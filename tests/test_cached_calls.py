@@ -15,7 +15,7 @@ import pytest
 from fleet import MODEL, FakeClock, ended, fleet, settled, until, write_project
 
 from claude_force import AgentOrchestrator, ResponseCache
-from claude_force.cache.request_key import reply_from_hit, request_key
+from claude_force.cache.request_key import RequestKey, reply_from_hit, request_key
 from claude_force.errors import InvalidOptionError
 from claude_force.limits.call_context import CallContext, CallListener
 from claude_force.storage.batch_worker import BatchWorker
@@ -81,10 +81,11 @@ class TestAsked:
         plain = {"response": "Hi", "input_tokens": 5, "output_tokens": 6}
         hit = {**plain, "estimated_cost": 0.5, "cache_age_seconds": 7.0}
         more = {"model": "m-1", "stop_reason": "end_turn", "request_id": "r", "usage": usage.__dict__}
+        key = RequestKey("a", "task", "m", {})
         same = {"attempts": 0, "cost": 0.0, "saved_cost": 0.5, "cached": True, "cache_age": 7.0}
-        assert reply_from_hit({**hit, **more}, "m") == Reply("Hi", "m-1", usage, "end_turn", "r", **same)
-        assert reply_from_hit(hit, "m") == Reply("Hi", "m", Usage(5, 6), **same)
-        assert reply_from_hit(None, "m") is None
+        assert reply_from_hit({**hit, **more}, key) == Reply("Hi", "m-1", usage, "end_turn", "r", **same)
+        assert reply_from_hit(hit, key) == Reply("Hi", "m", Usage(5, 6), **same)
+        assert reply_from_hit(None, key) is None
 
     def test_option_without_a_written_form(self):
         assert request_key(Call("a", (), "task", "m", 5, {"metadata": object()}), ()) is None

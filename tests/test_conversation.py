@@ -128,3 +128,16 @@ def test_call_without_its_fields_is_refused(missing):
     del fields[missing]
     with pytest.raises(BadReplyError):
         tool_uses([ContentBlock("tool_use", json.dumps(fields))])
+
+
+@pytest.mark.parametrize("written", ["[1]", '"text"', "5", "null"])
+def test_input_of_another_kind_is_decoded(written):
+    block = ContentBlock("tool_use", '{"type":"tool_use","id":"t1","name":"Read","input":{}}', written)
+    (use,) = tool_uses([block])
+    assert (use.input, use.wrong_input) == (json.loads(written), "")
+
+
+def test_plain_values_make_the_same_one():
+    conversation = turns(3).without_calls()
+    again = Conversation.from_fields(json.loads(json.dumps(conversation.to_fields())))
+    assert vars(again) == vars(conversation)

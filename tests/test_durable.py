@@ -26,6 +26,7 @@ from fleet import MODEL
 from claude_force import AgentOrchestrator, durable, errors
 from claude_force.bulk import Retried, Started
 from claude_force.cli.main import main
+from claude_force.conversation import ContentBlock, Conversation
 from claude_force.durable import Runs, Worker, dbos_runtime
 from claude_force.durable.calls import Enqueue
 from claude_force.durable.database import parse_url
@@ -641,6 +642,24 @@ def test_request_round_trip():
     call = Call(AGENT, ("definition", "contract"), "täsk \ud83d and \x00", "a-model", 100, {"top_k": 3}, "1h")
     order = CallRequest(call, "refresh", True, ("a", "b"), {"input": 1.0, "output": 2.0})
     assert load_request(dump_request(order)) == order
+
+
+def test_conversation_round_trip():
+    block = ContentBlock("tool_use", '{"type":"tool_use","id":"t","name":"Read","input":{"n":  1.50}}', "{")
+    conversation = Conversation.start('[{"name": "Read"}]', ["täsk"]).with_answer([block]).without_calls()
+    call = Call(AGENT, ("definition",), "täsk", "a-model", 100, conversation=conversation)
+    back = load_request(dump_request(CallRequest(call, "use"))).call
+    assert vars(back.conversation) == vars(conversation)
+    reply = Reply("", "a-model", Usage(3, 4), "tool_use", content=(block,))
+    assert load_outcome(*dump_outcome(reply, began=1.0), now=2.0).content == (block,)
+
+
+def test_plain_calls_are_written_as_before():
+    """Workers and drivers of the same format don't know conversations."""
+    call = json.loads(dump_request(CallRequest(Call(AGENT, (), "task", "a-model", 100), "use")))["call"]
+    figures, _ = dump_outcome(Reply("text", "a-model", Usage()), began=0.0)
+    assert "conversation" not in call
+    assert "content" not in json.loads(figures)["reply"]
 
 
 def test_refuses_unserializable_option():

@@ -5,8 +5,18 @@ import os
 
 import pytest
 
-from claude_force.cache.request_key import OFF, REFRESH, USE, RequestKey, check_policy, service_fields
+from claude_force.cache.request_key import (
+    OFF,
+    REFRESH,
+    USE,
+    RequestKey,
+    check_policy,
+    request_key,
+    service_fields,
+)
+from claude_force.conversation import ContentBlock, Conversation
 from claude_force.errors import InvalidOptionError
+from claude_force.types import Call
 
 
 def digest(*parts):
@@ -26,6 +36,32 @@ def test_digest_of_key():
     key = RequestKey("a", "t", "m", {"z": "1", "b": "2"})
     assert key.fields() == ("a", "t", "m", (("b", "2"), ("z", "1")))
     assert key.digest().hex() == digest("a", "t", "m", "b", "2", "z", "1")[:32]
+
+
+def test_stored_keys_stay_valid():
+    call = Call(
+        "writer", ("You write.", "Be brief."), "Write é", "claude-sonnet-5-5", 4096, {"temperature": 0.5}
+    )
+    key = request_key(call, (("endpoint", "http://one"),))
+    # As the first version has stored it.
+    assert key.digest().hex() == "0631a3831a38620d2973dd0805a9978e"
+
+
+class TestConversation:
+    START = Conversation.start('[{"name": "Read"}]', ["task"])
+
+    def key(self, conversation):
+        return request_key(Call("a", (), "task", "m", 5, conversation=conversation), ())
+
+    def test_is_told_apart(self):
+        more = self.START.with_answer([ContentBlock("text", '{"type": "text", "text": "a"}')])
+        different = [None, self.START, more, self.START.without_calls(), Conversation.start("[]", ["task"])]
+        assert len({self.key(one).digest() for one in different}) == len(different)
+
+    def test_same_one_has_the_same_key(self):
+        again = Conversation.start('[{"name": "Read"}]', ["task"])
+        assert self.key(again) == self.key(self.START)
+        assert self.key(Conversation.from_fields(self.START.to_fields())) == self.key(self.START)
 
 
 class TestEndpoint:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import stat
 import zlib
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Dict, Iterable, Mapping, NamedTuple, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterable, Mapping, NamedTuple, Optional, Tuple
 
 from .. import settings
 from ..errors import InvalidOptionError
 from ..types import Call, Reply, Usage
+
+if TYPE_CHECKING:
+    from ..conversation import ContentBlock
+
+logger = logging.getLogger(__name__)
 
 KEY_BYTES = 16
 USE, REFRESH, OFF = "use", "refresh", "off"
@@ -66,6 +72,9 @@ def request_key(call: Call, service: ServiceFields) -> Optional[RequestKey]:
         "options": options,
         **dict(service),
     }
+    if call.conversation is not None:
+        fingerprint["conversation"] = call.conversation.digest.hex()
+        fingerprint["tool_choice"] = call.conversation.tool_choice
     return RequestKey(call.agent_name, call.task, call.model, fingerprint)
 
 
@@ -95,14 +104,18 @@ def encode(parts: Iterable[str]) -> bytes:
     return "".join([f"{len(part)}:{part}" for part in parts]).encode("utf-8", "surrogatepass")
 
 
-def reply_from_hit(hit: Optional[Dict[str, Any]], model: str) -> Optional[Reply]:
-    """Turns what `ResponseCache.get` returned into a reply; `model` is the requested one."""
-    if hit is None:
+def reply_from_hit(hit: Optional[Dict[str, Any]], key: RequestKey) -> Optional[Reply]:
+    """Turns what `ResponseCache.get` returned for a key into a reply.
+
+    None for a hit without the content that a conversation goes on from.
+    """
+    content = () if hit is None else _content(hit, key)
+    if hit is None or content is None:
         return None
     usage = hit.get("usage")
     return Reply(
         text=hit["response"],
-        model=hit.get("model", model),
+        model=hit.get("model", key.model),
         usage=Usage(**usage) if usage else Usage(hit["input_tokens"], hit["output_tokens"]),
         stop_reason=hit.get("stop_reason"),
         request_id=hit.get("request_id"),
@@ -111,7 +124,20 @@ def reply_from_hit(hit: Optional[Dict[str, Any]], model: str) -> Optional[Reply]
         saved_cost=hit["estimated_cost"],
         cached=True,
         cache_age=hit["cache_age_seconds"],
+        content=content,
     )
+
+
+def _content(hit: Mapping[str, Any], key: RequestKey) -> Optional[Tuple[ContentBlock, ...]]:
+    if "conversation" not in key.fingerprint:
+        return ()
+    # Other calls don't need it.
+    from ..conversation import content_of
+
+    content = content_of(hit.get("content"))
+    if not content:
+        logger.warning("a cache entry without the content of its answer was not used")
+    return content or None
 
 
 def service_fields(api_key: Optional[str], base_url: Optional[str]) -> ServiceFields:

@@ -71,7 +71,7 @@ def _cached_result(args: argparse.Namespace, task: str) -> Optional[AgentResult]
 def _look_up(key: RequestKey) -> Optional[Reply]:
     try:
         with ResponseCache() as cache:
-            return reply_from_hit(cache.get(*key), key.model)
+            return reply_from_hit(cache.get(*key), key)
     except (CacheError, OSError):
         # The orchestrator meets the same error, and reports it.
         return None

@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from dataclasses import asdict, dataclass, field
-from typing import Any, Callable, Mapping, Optional, Tuple, Union
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Callable, Dict, Mapping, Optional, Tuple, Union
 
 from ..cache.request_key import RequestKey, request_key
+from ..conversation import Conversation, content_of, stored_content
 from ..engine.call_settings import CallSettings
 from ..engine.result_json import error_fields, error_from
 from ..errors import CallError, ClaudeForceError, InvalidOptionError
@@ -73,9 +74,18 @@ class CallRequest:
 def dump_request(request: CallRequest) -> str:
     """Raises InvalidOptionError for an option that is not plain data."""
     try:
-        return _dumps({"format": FORMAT, **asdict(request)})
+        return _dumps({"format": FORMAT, **_request_fields(request)})
     except (TypeError, ValueError) as error:
         raise _not_plain(request.call, f": {error}") from error
+
+
+def _request_fields(request: CallRequest) -> Dict[str, Any]:
+    conversation = request.call.conversation
+    fields = asdict(replace(request, call=replace(request.call, conversation=None)))
+    del fields["call"]["conversation"]
+    if conversation is not None:
+        fields["call"]["conversation"] = conversation.to_fields()
+    return fields
 
 
 def _not_plain(call: Call, why: str = "") -> InvalidOptionError:
@@ -88,7 +98,10 @@ def _not_plain(call: Call, why: str = "") -> InvalidOptionError:
 def load_request(text: str) -> CallRequest:
     """Reads the text of `dump_request`."""
     fields = json.loads(text)
-    call = Call(**{**fields["call"], "system": tuple(fields["call"]["system"])})
+    given = fields["call"]
+    if "conversation" in given:
+        given["conversation"] = Conversation.from_fields(given["conversation"])
+    call = Call(**{**given, "system": tuple(given["system"])})
     return CallRequest(
         call, fields["policy"], fields["first_of_many"], tuple(fields["budgets"]), dict(fields["prices"])
     )
@@ -104,6 +117,8 @@ def dump_outcome(outcome: Outcome, began: float, budgets: Tuple[str, ...] = ()) 
         reply = {**outcome.__dict__, "usage": asdict(outcome.usage)}
         reply["timeline"] = _times(outcome.timeline, began)
         text = reply.pop("text")
+        if reply.pop("content"):
+            reply["content"] = stored_content(outcome.content)
         return _dumps({"reply": reply, **charged}), _dumps(text)
     fields = error_fields(outcome)
     if isinstance(outcome, CallError):
@@ -119,6 +134,7 @@ def load_outcome(figures: str, text: str, now: float) -> Outcome:
     reply = fields["reply"]
     reply["usage"] = Usage(**reply["usage"])
     reply["timeline"] = _timeline(reply["timeline"], now)
+    reply["content"] = content_of(reply.get("content", [])) or ()
     return Reply(text=json.loads(text), **reply)
 
 

@@ -24,7 +24,8 @@ from .. import settings
 from ..cache.request_key import RequestKey, reply_from_hit
 from ..errors import CacheError, DeadlineExceededError
 from ..storage.batch_worker import BatchWorker
-from ..types import Clock, Reply, is_blank
+from ..types import Clock, Reply
+from .result_builder import is_answer
 
 logger = logging.getLogger(__name__)
 
@@ -88,13 +89,13 @@ class AsyncResponseCache:
     async def get(self, key: RequestKey) -> Optional[Reply]:
         """Returns a cached answer, from memory at once, from the disk in the thread."""
         hit = self.get_in_memory(key)
-        return hit or reply_from_hit(await self.run(lambda cache: cache.get(*key), None), key.model)
+        return hit or reply_from_hit(await self.run(lambda cache: cache.get(*key), None), key)
 
     def get_in_memory(self, key: RequestKey) -> Optional[Reply]:
         """Returns a cached answer that is in memory."""
         if self._cache is None:
             return None
-        return reply_from_hit(self._cache.get_in_memory(*key), key.model)
+        return reply_from_hit(self._cache.get_in_memory(*key), key)
 
     def lease(self, key: RequestKey) -> LeaseGuard:
         """Lets one process at a time find an answer; the lease ends with the `with` block."""
@@ -102,10 +103,10 @@ class AsyncResponseCache:
 
     async def put(self, key: RequestKey, reply: Reply) -> None:
         """Stores a complete answer, even if the caller is cancelled meanwhile."""
-        if reply.stop_reason not in _COMPLETE or is_blank(reply.text):
+        if reply.stop_reason not in _COMPLETE or not is_answer(reply):
             return
         usage = reply.usage
-        answer = {
+        answer: Dict[str, Any] = {
             "agent_name": key.agent,
             "task": key.task,
             "model": key.model,
@@ -121,6 +122,10 @@ class AsyncResponseCache:
                 "request_id": reply.request_id,
             },
         }
+        if reply.content:
+            from ..conversation import stored_content
+
+            answer["extra"]["content"] = stored_content(reply.content)
         await self._worker.submit(_StoreOp(answer))
 
     async def run(self, work: Callable[[Cache], T], default: T) -> T:
@@ -190,8 +195,8 @@ class LeaseGuard:
 
     async def get_or_acquire(self) -> Tuple[Optional[Reply], bool]:
         """Returns a cached answer; else whether the lease was acquired."""
-        hit, is_acquired = await self._run(self._get_or_acquire, (None, True))
-        return reply_from_hit(hit, self._key.model), is_acquired
+        found: Tuple[Optional[Reply], bool] = await self._run(self._get_or_acquire, (None, True))
+        return found
 
     async def acquire(self) -> bool:
         """Takes the lease, unless another process has it. Returns whether it did."""
@@ -219,9 +224,9 @@ class LeaseGuard:
         self._is_used = True
         return await self._worker.submit(_ReadOp(work, default))
 
-    def _get_or_acquire(self, cache: Cache) -> Tuple[Optional[Dict[str, Any]], bool]:
-        hit = cache.get(*self._key)
-        return hit, hit is None and self._acquire(cache)
+    def _get_or_acquire(self, cache: Cache) -> Tuple[Optional[Reply], bool]:
+        reply = reply_from_hit(cache.get(*self._key), self._key)
+        return reply, reply is None and self._acquire(cache)
 
     def _acquire(self, cache: Cache) -> bool:
         is_acquired = cache.acquire_lease(*self._key)
