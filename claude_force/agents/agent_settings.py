@@ -27,8 +27,8 @@ _SETTINGS = (
     "permissionMode",
     "maxTurns",
 )
-_MOST_TOKENS = 10**7
-_HOTTEST = 2.0
+_MAX_TOKENS = 10**7
+_MAX_TEMPERATURE = 2.0
 
 # The keys of commands that have other names in agents.
 _OF_COMMANDS = {"allowed-tools": "tools", "disallowed-tools": "disallowedTools"}
@@ -95,11 +95,11 @@ def read_settings(definition: Definition, is_command: bool = False) -> Tuple[Age
         **take("tools", "tools", parse_names, names),
         **take("disallowedTools", "disallowed_tools", parse_names, names),
         **take("skills", "skills", parse_names, names),
-        **take("max_tokens", "max_tokens", _whole, "write a whole number from 1 up"),
-        **take("temperature", "temperature", _heat, "write a number from 0 to 1"),
+        **take("max_tokens", "max_tokens", _token_count, "write a whole number from 1 up"),
+        **take("temperature", "temperature", _temperature, "write a number from 0 to 1"),
         **take("effort", "effort", _effort, f"write one of {', '.join(EFFORTS)}"),
         **take("permissionMode", "permission_mode", _mode, f"write one of {', '.join(PERMISSION_MODES)}"),
-        **take("maxTurns", "max_turns", _whole, "write a whole number from 1 up"),
+        **take("maxTurns", "max_turns", _token_count, "write a whole number from 1 up"),
     }
     # A value that can't be understood must not give the agent more tools than its author meant.
     if "tools" in fields and "tools" not in values:
@@ -110,22 +110,22 @@ def read_settings(definition: Definition, is_command: bool = False) -> Tuple[Age
     return AgentSettings(**{**values, "tools": None if tools == ("*",) else tools}), faults
 
 
-def _whole(value: Any) -> Optional[int]:
+def _token_count(value: Any) -> Optional[int]:
     try:
         number = int(str(value).replace("_", "")) if not isinstance(value, bool) else 0
     except ValueError:
         return None
-    return number if 1 <= number <= _MOST_TOKENS else None
+    return number if 1 <= number <= _MAX_TOKENS else None
 
 
-def _heat(value: Any) -> Optional[float]:
+def _temperature(value: Any) -> Optional[float]:
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         return None
     try:
         number = float(value)
     except (ValueError, OverflowError):
         return None
-    return number if 0 <= number <= _HOTTEST else None
+    return number if 0 <= number <= _MAX_TEMPERATURE else None
 
 
 def _effort(value: Any) -> Optional[str]:

@@ -89,7 +89,7 @@ class CallRefusals:
         self._registry, self._names = registry, registry.names()
 
     def kind(self, agent_name: str, task: str) -> Optional[str]:
-        """Returns why the call can't be made, in words that are equal for all of a kind; None if it can."""
+        """Returns why the call can't be made, in words that all such calls share; None if it can."""
         if agent_name not in self._names:
             return "an unknown agent" if is_agent_name(agent_name) else "an invalid agent name"
         try:

@@ -79,7 +79,7 @@ def _load(sources: Sources, loaded: RegistrySnapshot) -> RegistrySnapshot:
     if sources.plugins is not None:
         for plugin in find_plugins(loaded, sources.plugins):
             _add_plugin(loaded, plugin, sources.plugins, skills)
-        _name_alone(loaded)
+        _add_short_names(loaded)
     return loaded
 
 
@@ -99,7 +99,7 @@ def _add_plugin(loaded: RegistrySnapshot, plugin: Plugin, root: Path, skills: Tu
     loaded.end_source()
 
 
-def _name_alone(loaded: RegistrySnapshot) -> None:
+def _add_short_names(loaded: RegistrySnapshot) -> None:
     """Lets a plugin's agent be found without its prefix if the short name is unambiguous."""
     names: Dict[str, List[str]] = {}
     for name in loaded.agents:
@@ -167,7 +167,7 @@ def _add_agents(
             agents.append(one)
     for one, name in _named(agents, loaded):
         whole = one._replace(title=source.prefix + one.title)
-        _settle(loaded, source, whole, source.prefix + name, claimed)
+        _add_unless_taken(loaded, source, whole, source.prefix + name, claimed)
 
 
 def _found(loaded: RegistrySnapshot, source: AgentSource, file: str) -> Iterator[AgentFile]:
@@ -216,7 +216,7 @@ def _plain_name(found: AgentFile) -> Optional[str]:
     return None
 
 
-def _settle(
+def _add_unless_taken(
     loaded: RegistrySnapshot, source: AgentSource, found: AgentFile, name: str, claimed: Set[str]
 ) -> None:
     """Adds the agent under `name` unless that is taken."""
@@ -249,10 +249,10 @@ def _add_commands(
                 slug(path.parent.name) if len(path.parts) > len(PurePosixPath(places[0]).parts) + 1 else ""
             )
             found = one._replace(title=f"/{source.prefix}{path.stem}")
-            _settle_command(loaded, source, found, slug(stem), folder, claimed)
+            _add_command(loaded, source, found, slug(stem), folder, claimed)
 
 
-def _settle_command(
+def _add_command(
     loaded: RegistrySnapshot, source: AgentSource, found: AgentFile, stem: str, folder: str, claimed: Set[str]
 ) -> None:
     if source.prefix:
@@ -261,7 +261,7 @@ def _settle_command(
         names = [stem, *([f"{folder}:{stem}"] if folder else []), f"command:{stem}"]
     free = next((name for name in names if name not in loaded.agents and name not in claimed), None)
     if free is None:
-        _settle(loaded, source, found, names[-1], claimed)
+        _add_unless_taken(loaded, source, found, names[-1], claimed)
         return
     _add(loaded, source, found, free, is_command=True)
     if free != names[0]:

@@ -124,19 +124,19 @@ def choose_model(call: Optional[str], agent: Optional[str]) -> ModelChoice:
 
     Raises InvalidOptionError for a value that can't be a model's name.
     """
-    wishes = (
+    candidates = (
         ("model", call or ""),
         ("model of the agent's file", agent or ""),
         *settings.environment_models(),
     )
     if isinstance(call or "", str) and isinstance(agent or "", str):
-        return _first_known(wishes)
-    return _first(wishes)
+        return _first_known(candidates)
+    return _first(candidates)
 
 
-def _first(wishes: Tuple[Tuple[str, str], ...]) -> ModelChoice:
-    """`wishes` are (source, value) pairs in order of precedence."""
-    for source, wanted in wishes:
+def _first(candidates: Tuple[Tuple[str, str], ...]) -> ModelChoice:
+    """`candidates` are (source, value) pairs in order of precedence."""
+    for source, wanted in candidates:
         choice = _read(wanted, source)
         if choice.family is not None or choice.name.lower() not in _PASS_ON:
             return choice

@@ -56,7 +56,7 @@ def format_line(row: TaskRow, key: str, result: AgentResult, earlier: EarlierCos
         **row.fields,
         "success": result.success,
         "output": result.output,
-        # As the command says it.
+        # In the wording of the command.
         "error": error.for_shell() if error is not None else "; ".join(result.errors or ()) or None,
         "error_type": type(error).__name__ if error else None,
         "model": result.model,

@@ -18,7 +18,7 @@ _OWN_FILES = ("secret", "lock", "generation", "leases", "secret.*", "answers-*",
 
 
 def cache_folder(wanted: Union[str, Path, None], allowed: Iterable[Union[str, Path]] = ()) -> Path:
-    """Returns the real path of the folder, made if it is missing, with mode 0700. None is `~/.claude/cache`.
+    """Returns the real path of the folder, made with mode 0700 if missing; None means `~/.claude/cache`.
 
     Raises CacheError for a folder
     - outside of `~/.claude`, the system's temporary folder, the working directory, the project and `allowed`,

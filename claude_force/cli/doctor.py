@@ -190,12 +190,12 @@ def _in_cloud(agents: List[Agent]) -> Iterator[CheckResult]:
         alias = open_alias(call=None, agent=agent.model)
         if alias is not None:
             aliases.setdefault(alias, []).append(agent.name)
-        elif cloud.is_strange(model, None):
+        elif cloud.lacks_model(model, None):
             strange.setdefault(model, []).append(agent.name)
     for alias, names in aliases.items():
         variable, model = settings.alias_variable(alias), newest_model(alias)
         text = f"{variable} is not set, so that {cloud.title} is asked for {model} by {', '.join(names)}"
-        state = PROBLEM if cloud.is_strange(model, None) else WARNING
+        state = PROBLEM if cloud.lacks_model(model, None) else WARNING
         yield CheckResult(
             "model", state, text, f"Set it to a model name of {cloud.title}, such as {cloud.example}."
         )

@@ -295,7 +295,7 @@ def _export_prometheus(_: str, folder: Path, since: Optional[float], out: TextIO
 
 
 def format_share(share: Optional[float]) -> str:
-    """Returns a share from 0 to 1 as a percentage; None is unknown."""
+    """Returns a share from 0 to 1 as a percentage; None means unknown."""
     return "unknown" if share is None else format_percent(share)
 
 
@@ -321,7 +321,7 @@ def format_sum(known: float, unknown: int) -> str:
 
 
 def format_rate(value: Optional[float]) -> str:
-    """Returns a rate; None is unknown."""
+    """Returns a rate; None means unknown."""
     if value is None:
         return "unknown"
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -95,7 +95,7 @@ def _configure(database: Database, name: str) -> None:
 def wait_until_recorded(
     database: Database, name: str, seconds: float, open_calls: Callable[[], float] = lambda: 0
 ) -> None:
-    """Blocks until DBOS has recorded the end of all calls that the worker claimed but `open_calls`.
+    """Blocks until DBOS has recorded the end of all calls that the worker claimed, except `open_calls`.
 
     Returns after `seconds`, or where the database is away: what is not recorded is offered again.
     """

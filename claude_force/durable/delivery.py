@@ -1,4 +1,4 @@
-"""How outcomes reach the caller who waits for them, and what each one counts for the caller's budgets."""
+"""Delivers outcomes to the callers who wait for them, and charges the callers' budgets."""
 
 from __future__ import annotations
 

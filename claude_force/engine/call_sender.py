@@ -26,7 +26,7 @@ from .retry import Retrier, RetryPolicy
 
 # How often an attempt tries to get a file descriptor, and after how many seconds it tries again.
 _MAX_DESCRIPTOR_TRIES, _DESCRIPTOR_SECONDS = 100, 0.1
-# The same for a new call that looks whether the endpoint of its run has answered.
+# The same for a new call that waits until the endpoint of its run has answered.
 _MAX_LOOKS, _LOOK_SECONDS = 100, 0.05
 
 

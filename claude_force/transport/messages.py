@@ -30,8 +30,8 @@ _FIELDS = (b"event:", b"data:", b"id:", b"retry:")
 _MOST_OF_A_PAGE = 4096
 # Parts of an answer that are billed for more than their bytes.
 _THINKING = ("thinking", "redacted_thinking", "thinking_delta", "signature_delta")
-_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
-_HALF = re.compile("[\ud800-\udfff]")
+_SURROGATE_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _CUT_OFF = "The server closed the connection before the answer was whole"
 
 
@@ -53,7 +53,7 @@ class StreamReader:
         self._message: Dict[str, Any] = {}
         self._usage: Dict[str, Any] = {}
         self._texts: List[str] = []
-        self._half = ""
+        self._held_surrogate = ""
         self._unshown_bytes = 0
         self._blocks, self._thought, self._used_server_tool = 0, False, False
         self._is_counted = False
@@ -119,19 +119,19 @@ class StreamReader:
             self.steps += size > 0
             return
         self.steps += 1
-        if self._half or "\ud800" <= text[-1] <= "\udbff":
-            text = self._with_half(text)
+        if self._held_surrogate or "\ud800" <= text[-1] <= "\udbff":
+            text = self._with_held_surrogate(text)
         if text:
-            text = without_halves(text)
+            text = replace_surrogates(text)
             self._texts.append(text)
             if self._on_text is not None:
                 self._on_text(text)
 
-    def _with_half(self, text: str) -> str:
+    def _with_held_surrogate(self, text: str) -> str:
         """Prepends the surrogate that the last piece ended with, and holds one back that ends this piece."""
-        text, self._half = joined_halves(self._half + text), ""
+        text, self._held_surrogate = join_surrogates(self._held_surrogate + text), ""
         if "\ud800" <= text[-1] <= "\udbff":
-            text, self._half = text[:-1], text[-1]
+            text, self._held_surrogate = text[:-1], text[-1]
         return text
 
     def _update(self, event: Dict[str, Any]) -> None:
@@ -176,12 +176,12 @@ class StreamReader:
         """The assembled reply. Raises ConnectionFailedError if the stream ended before its stop reason."""
         if not self.stopped:
             raise ConnectionFailedError(_CUT_OFF, request_id=request_id)
-        if self._half:
+        if self._held_surrogate:
             # A surrogate whose other half never arrived.
-            half, self._half = without_halves(self._half), ""
-            self._texts.append(half)
+            held, self._held_surrogate = replace_surrogates(self._held_surrogate), ""
+            self._texts.append(held)
             if self._on_text is not None:
-                self._on_text(half)
+                self._on_text(held)
         usage = self.billed() or Usage(is_known=False)
         return _reply(self._message, "".join(self._texts), usage, request_id)
 
@@ -234,7 +234,7 @@ class BodyReader:
         if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
             raise BadReplyError("The answer has no list of content blocks", request_id=request_id)
         text = "".join(_text(block) for block in blocks if block.get("type") == "text")
-        return _reply(message, without_halves(joined_halves(text)), usage, request_id)
+        return _reply(message, replace_surrogates(join_surrogates(text)), usage, request_id)
 
 
 Reader = Union[StreamReader, BodyReader]
@@ -277,14 +277,14 @@ def answer_limit(max_tokens: int) -> int:
     return min(_BESIDE + _PER_TOKEN * max_tokens, _MOST_OF_ALL)
 
 
-def joined_halves(text: str) -> str:
+def join_surrogates(text: str) -> str:
     """Replaces surrogate pairs by their characters: JSON may split a pair over two strings."""
-    return text if text.isascii() else _PAIR.sub(_character, text)
+    return text if text.isascii() else _SURROGATE_PAIR.sub(_character, text)
 
 
-def without_halves(text: str) -> str:
+def replace_surrogates(text: str) -> str:
     """Replaces lone surrogates, which have no UTF-8, by U+FFFD."""
-    return text if text.isascii() else _HALF.sub("\ufffd", text)
+    return text if text.isascii() else _LONE_SURROGATE.sub("\ufffd", text)
 
 
 def _character(pair: Match[str]) -> str:

@@ -62,10 +62,10 @@ class Service:
         """What to do about a model that it does not have."""
         return f"Name the model as {self.title} does, such as {self.example}."
 
-    def is_strange(self, model: str, address: Optional[str]) -> bool:
+    def lacks_model(self, model: str, address: Optional[str]) -> bool:
         """Whether it can't have a model of this name. A gateway at the user's `address` may have any."""
-        is_the_apis = self.name == "bedrock" and model.startswith("claude-")
-        return is_the_apis and not (address or settings.endpoint(self.name))
+        is_api_name = self.name == "bedrock" and model.startswith("claude-")
+        return is_api_name and not (address or settings.endpoint(self.name))
 
     def arguments(self) -> Dict[str, Any]:
         """Arguments for the SDK's client."""

@@ -82,7 +82,7 @@ class Transport:
     def check(self, call: Call) -> None:
         """Raises InvalidOptionError for an unknown option or a model that the service can't have, and
         PaidCallBlockedError if this endpoint is switched off."""
-        if self.service.is_strange(call.model, self._address):
+        if self.service.lacks_model(call.model, self._address):
             raise InvalidOptionError(
                 f"{self.service.title} has no model {call.model!r}. {self.service.naming} "
                 f"What an alias means, {settings.alias_variable(settings.alias_of(call.model))} says."
