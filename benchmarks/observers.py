@@ -82,7 +82,7 @@ def by_hand() -> Tuple[Callable[[], Any], TracerProvider]:
     endpoint = conventions.server_attributes("https://api.anthropic.com")
     outer = {**conventions.call_attributes(EXECUTED), **conventions.result_attributes(RESULT)}
     inner = [conventions.attempt_attributes(EXECUTED, number, endpoint) for number in (1, 2)]
-    told = conventions.request_dimensions(EXECUTED, endpoint, None)
+    reported = conventions.request_dimensions(EXECUTED, endpoint, None)
 
     def tell() -> None:
         span = tracer.start_span("outer", attributes=outer)
@@ -90,8 +90,8 @@ def by_hand() -> Tuple[Callable[[], Any], TracerProvider]:
         for each in inner:
             tracer.start_span("inner", within, attributes=each).end()
         for _ in range(5):
-            histogram.record(1.0, told, within)
-        counter.add(1, told, within)
+            histogram.record(1.0, reported, within)
+        counter.add(1, reported, within)
         span.end()
 
     return tell, provider
@@ -105,7 +105,7 @@ def cost(tell: Callable[[], Any]) -> Tuple[float, float]:
     return (time.thread_time() - of_thread) * 1e6 / CALLS, (time.process_time() - of_process) * 1e6 / CALLS
 
 
-def told() -> Dict[str, List[Tuple[float, float]]]:
+def reported() -> Dict[str, List[Tuple[float, float]]]:
     """The subjects in turn within each round."""
     logging.getLogger("claude_force").propagate = False
     full, first = telling()
@@ -151,4 +151,4 @@ PART = Part("observers", "What telling of a call costs", measure, page, versions
 
 
 if __name__ == "__main__":
-    print(json.dumps(told()))
+    print(json.dumps(reported()))

@@ -1,4 +1,4 @@
-"""The page, from what was kept of all parts."""
+"""Writes the page of figures from the recorded results of all parts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one part of the benchmarks is: something to measure, a section of the page, and goals."""
+"""One part of the benchmarks: a measurement, a section of the page, and goals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What processes that are measured share: a project with one agent, and what they have used themselves."""
+"""What measured processes share: a project with one agent, and their own resource usage."""
 
 from __future__ import annotations
 

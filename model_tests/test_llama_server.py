@@ -120,12 +120,12 @@ class TestAnswers:
         assert listener.busy_at_first == 1
 
     async def test_in_one_piece_and_streamed_are_the_same(self, llama, fleet_of):
-        told = [
+        reported = [
             await fleet_of(stream=stream).execute_agent(AGENT, "Same?", max_tokens=12, cache="off")
             for stream in (True, False)
         ]
-        assert told[0].output == told[1].output
-        assert told[0].usage.prompt_tokens == told[1].usage.prompt_tokens
+        assert reported[0].output == reported[1].output
+        assert reported[0].usage.prompt_tokens == reported[1].usage.prompt_tokens
 
     async def test_of_a_model_that_the_server_has_not_are_those_of_the_one_it_has(self, llama, fleet_of):
         result = await fleet_of().execute_agent(

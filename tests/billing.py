@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-# USD per million tokens, as the tests' orchestrators are told.
+# USD per million tokens, as the tests' orchestrators have them.
 INPUT, OUTPUT, SEARCH = 3.0, 15.0, 0.01
 MODEL = "claude-sonnet-5-5"
 PRICES = {MODEL: {"input": INPUT, "output": OUTPUT}}
@@ -47,10 +47,10 @@ def usd(answer, stream):
 
 
 def true_usage(answer, output_tokens):
-    told = {"input_tokens": answer.input_tokens, "output_tokens": output_tokens, **answer.more}
+    reported = {"input_tokens": answer.input_tokens, "output_tokens": output_tokens, **answer.more}
     if answer.searches:
-        told["server_tool_use"] = {"web_search_requests": answer.searches}
-    return told
+        reported["server_tool_use"] = {"web_search_requests": answer.searches}
+    return reported
 
 
 class BillingServer:
@@ -108,13 +108,13 @@ def _http(status, kind, body):
 
 
 def _whole(body, answer):
-    told = true_usage(answer, answer.output_tokens) if answer.usage == "true" else answer.usage
+    reported = true_usage(answer, answer.output_tokens) if answer.usage == "true" else answer.usage
     return {
         "type": "message",
         "model": answer.model or body["model"],
         "content": [{"type": "text", "text": answer.text}] if answer.text else [],
         "stop_reason": answer.stop_reason,
-        "usage": told,
+        "usage": reported,
     }
 
 

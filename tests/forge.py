@@ -1,11 +1,11 @@
-"""A process that has imported what every program of ours needs, and forks a new one for each program.
+"""A server that has imported the package, and forks a new process for each program.
 
     python tests/forge.py serve SOCKET
     python tests/forge.py command SOCKET WORD ...      runs `claude-force WORD ...` in one of them
 
-Most of the time that a short example takes is the import of the SDK. A program is a process with an exit of
-its own, that has the folder, the environment and the standard streams of the one who asks for it. It is asked
-for with one line of JSON, and answered with its process id, then its exit status.
+A short example spends most of its time importing the package. A program runs in its own process, with the
+folder, the environment and the standard streams of its client. The client sends one line of JSON, and gets
+the process id, then the exit status.
 """
 
 import array
@@ -30,10 +30,10 @@ def ask(path, program, streams, began):
     `streams` are the descriptors of its stdin, stdout and stderr. `began` is told its process id. Where the
     caller goes away, it is killed.
     """
-    with socket.socket(socket.AF_UNIX) as door, door.makefile("r") as lines:
-        door.connect(path)
-        door.sendmsg([b"."], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", streams))])
-        door.sendall(json.dumps(program).encode() + b"\n")
+    with socket.socket(socket.AF_UNIX) as server, server.makefile("r") as lines:
+        server.connect(path)
+        server.sendmsg([b"."], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", streams))])
+        server.sendall(json.dumps(program).encode() + b"\n")
         began(int(lines.readline()))
         return int(lines.readline())
 
@@ -47,7 +47,7 @@ def command(path, words):
 
     program = {"words": words, "folder": os.getcwd(), "environment": dict(os.environ)}  # noqa: PTH109
     code = ask(path, program, (0, 1, 2), pass_on)
-    # As a shell says it of one that a signal ended.
+    # As a shell reports a process that a signal ended.
     return 128 - code if code < 0 else code
 
 
@@ -56,7 +56,7 @@ def serve(path):
     for name in PRELOADED:
         with contextlib.suppress(ImportError):
             __import__(name)
-    # Nobody waits for the ones that wait for the programs.
+    # Nothing waits for the processes that wait for the programs.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as door:
         door.bind(path + ".new")

@@ -63,10 +63,10 @@ class Forge:
 
     def __enter__(self):
         self._folder = tempfile.TemporaryDirectory()
-        self.door = str(Path(self._folder.name, "door"))
+        self.socket = str(Path(self._folder.name, "socket"))
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        self._process = subprocess.Popen([sys.executable, FORGE, "serve", self.door], env=environment)
-        while not Path(self.door).exists():
+        self._process = subprocess.Popen([sys.executable, FORGE, "serve", self.socket], env=environment)
+        while not Path(self.socket).exists():
             if self._process.poll() is not None:
                 raise RuntimeError(f"{FORGE} did not start")
             time.sleep(0.02)
@@ -86,7 +86,7 @@ class Forge:
         try:
             with Path(os.devnull).open() as nothing:
                 streams = [file.fileno() for file in (nothing, out, error)]
-                return ask(self.door, program, streams, group.append)
+                return ask(self.socket, program, streams, group.append)
         finally:
             patience.cancel()
             _kill_group(group[0])
@@ -182,7 +182,7 @@ def _commands(folder, forge):
         "import sys\nfrom claude_force.cli.main import main\nsys.exit(main())\n", encoding="utf-8"
     )
     # -I -S: the one that asks needs nothing but the standard library.
-    ours = f' -I -S "{FORGE}" command "{forge.door}"' if forge else f' "{script}"'
+    ours = f' -I -S "{FORGE}" command "{forge.socket}"' if forge else f' "{script}"'
     for name, arguments in (("python", ""), ("claude-force", ours)):
         script = binaries / name
         script.write_text(f'#!/bin/sh\nexec "{sys.executable}"{arguments} "$@"\n', encoding="utf-8")

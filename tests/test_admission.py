@@ -28,10 +28,10 @@ NO_RATES = Rates()
 
 class Listener(CallListener):
     def __init__(self):
-        self.told = []
+        self.reported = []
 
     def paused(self, seconds, error):
-        self.told.append((seconds, error))
+        self.reported.append((seconds, error))
 
 
 class Wire:
@@ -52,12 +52,12 @@ class Wire:
         ends=None,
         model="m",
         need=ONE,
-        told=None,
+        reported=None,
         usage=None,
         run_gate=None,
         check=None,
     ):
-        record = AttemptRecord(usage=usage, headers=told or {})
+        record = AttemptRecord(usage=usage, headers=reported or {})
         context = CallContext(listener=self.listener, run_gate=run_gate)
         async with self.admission.slot(model, need, record, context, check):
             self.log.append((self.clock.now(), name))
@@ -95,7 +95,7 @@ def test_admits_in_order_within_room():
 def test_models_share_slots_not_limits():
     async def work():
         wire = Wire(room=10)
-        await wire.send("first", 0.0, told=headers(60, 3))
+        await wire.send("first", 0.0, reported=headers(60, 3))
         await wire.all(*(wire.send(name) for name in "ab"), wire.send("c", model="other"))
         assert wire.admission.load().limits == Rates(60, None, None)
         return wire.log
@@ -108,7 +108,7 @@ def test_tightened_limit_blocks_no_other_model():
     async def work():
         wire = Wire(room=2)
         # The answer tells that nothing is left, when the next of its model waits for room already.
-        first = [wire.send("first", 1.0, told=headers(60, 0)), wire.send("other", 1.0, model="other")]
+        first = [wire.send("first", 1.0, reported=headers(60, 0)), wire.send("other", 1.0, model="other")]
         await wire.all(*first, wire.send("a"), wire.send("b"), wire.send("c", model="other"))
         return wire.log
 
@@ -118,7 +118,7 @@ def test_tightened_limit_blocks_no_other_model():
 def test_first_request_counts_once():
     async def work():
         wire = Wire(room=10)
-        await wire.send("first", 0.0, told=headers(60, 4))
+        await wire.send("first", 0.0, reported=headers(60, 4))
         await wire.all(*(wire.send(name) for name in "ab"))
         return wire.log
 
@@ -128,8 +128,8 @@ def test_first_request_counts_once():
 
 def test_first_answer_counts():
     async def work():
-        wire, told = Wire(), headers(6_000, 6_000, "output-tokens")
-        await wire.send("first", 0.0, need=TokenCost(1, 0, 500), told=told, usage=Usage(0, 400))
+        wire, reported = Wire(), headers(6_000, 6_000, "output-tokens")
+        await wire.send("first", 0.0, need=TokenCost(1, 0, 500), reported=reported, usage=Usage(0, 400))
         limiter = wire.admission.queue_of("m").rate_limiter
         return limiter.wait(TokenCost(1, 0, 5_300), 0.0), limiter.wait(TokenCost(1, 0, 5_400), 0.0)
 
@@ -140,7 +140,7 @@ def test_first_answer_counts():
 def test_large_request_keeps_its_place():
     async def work():
         wire = Wire(room=10)
-        await wire.send("first", 0.0, told=headers(60, 3))
+        await wire.send("first", 0.0, reported=headers(60, 3))
         await wire.all(wire.send("large", need=TokenCost(20)), *(wire.send(name) for name in "ab"))
         return wire.log
 
@@ -196,10 +196,10 @@ def test_pause_is_reported_once():
         wire = Wire(room=3, rates=Rates(600))
         await wire.all(wire.send("a", 1.0, error), wire.send("b", 2.0, RateLimitError("x", retry_after=1.0)))
         await wire.all(wire.send("c"), wire.send("d"))
-        return wire.log, wire.listener.told
+        return wire.log, wire.listener.reported
 
-    log, told = run(work())
-    assert told == [(9.0, error)]
+    log, reported = run(work())
+    assert reported == [(9.0, error)]
     assert log == [(0, "a"), (0, "b"), (10, "c"), (11, "d")]
 
 
@@ -262,7 +262,7 @@ def test_a_final_error_closes_nothing():
     async def work():
         wire = Wire()
         await wire.all(wire.send("a", 1.0, AuthenticationError("x")), wire.send("b"))
-        return wire.log, wire.listener.told
+        return wire.log, wire.listener.reported
 
     assert run(work()) == ([(0, "a"), (1, "b")], [])
 
@@ -293,8 +293,8 @@ def test_close_wakes_waiting_for_room():
         first, second = (asyncio.ensure_future(wire.send(name, takes=5.0)) for name in "ab")
         await asyncio.sleep(1)
         wire.admission.close()
-        (told,) = await wire.all(second)
-        assert isinstance(told, ClosedError) and not first.done()
+        (reported,) = await wire.all(second)
+        assert isinstance(reported, ClosedError) and not first.done()
         await first
         return wire.log
 
@@ -319,7 +319,7 @@ def test_close_wakes_waiting_for_limit():
 def test_shut_gate_ends_wait_for_limit(model, sent):
     async def work():
         wire, gate = Wire(room=10), RunGate()
-        await wire.send("first", 0.0, told=headers(6, 0))
+        await wire.send("first", 0.0, reported=headers(6, 0))
         waiting = asyncio.ensure_future(wire.send("a", run_gate=gate))
         await asyncio.sleep(2.5)
         gate.shut(AuthenticationError("x"), model)

@@ -1,4 +1,4 @@
-"""Agents as users keep them: both sources, precedence, odd files, and edits while the program runs."""
+"""Agents of a project and of the user: precedence, odd files, and edits while the program runs."""
 
 import json
 import logging

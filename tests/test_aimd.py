@@ -1,4 +1,4 @@
-"""A fleet that is told to come later comes later, all of it, and not in one moment."""
+"""How 429s, 529s and storms of failures slow a whole fleet down, and how it speeds up again."""
 
 import pytest
 from fleet import FakeClock, fleet, write_project
@@ -29,7 +29,7 @@ async def test_sends_nothing_during_pause(project, status, max_concurrent):
     plan = {"faults": [faults.status(status, retry_after="7")], "clock": clock.now}
     tasks = [("python-expert", f"Task {number}") for number in range(10)]
     async with fleet(project, plan, clock=clock, max_concurrent=max_concurrent) as (orchestrator, server):
-        first = await orchestrator.execute_agent("python-expert", "the one that is told")
+        first = await orchestrator.execute_agent("python-expert", "the refused one")
         assert first.success
         results = await orchestrator.execute_multiple(tasks)
         assert all(result.success for result in results)

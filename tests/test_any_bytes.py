@@ -1,4 +1,4 @@
-"""Bytes that nobody meant: whatever a file or a server holds, it is read, or refused with a typed error."""
+"""Arbitrary bytes in files and answers: they are read, or refused with a typed error."""
 
 import asyncio
 import contextlib

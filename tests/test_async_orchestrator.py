@@ -1,4 +1,4 @@
-"""The engine, over real HTTP to the stand-in: what a call sends, what comes back, what bulk promises."""
+"""The async orchestrator over real HTTP: what a call sends, what it returns, and bulk calls."""
 
 import asyncio
 import json

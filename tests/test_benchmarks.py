@@ -1,4 +1,4 @@
-"""The pages of figures say what was measured."""
+"""The pages of benchmark figures match the recorded results."""
 
 import json
 import re
@@ -69,8 +69,8 @@ def test_durable_sizes_are_measured(row):
     rounds = RESULTS["durable"]["found"]["figures"]["claude-force"]
     measured = statistics.median(one[key] for one in rounds) / unit
     (line,) = (line for line in SCALING.splitlines() if line.startswith(f"| {row}"))
-    (told, *_) = re.findall(r"[\d.,]+", line.rpartition(" | ")[2])
-    assert float(told.replace(",", "")) == pytest.approx(measured, rel=0.2)
+    (reported, *_) = re.findall(r"[\d.,]+", line.rpartition(" | ")[2])
+    assert float(reported.replace(",", "")) == pytest.approx(measured, rel=0.2)
 
 
 @pytest.mark.parametrize("measure", [name for name in MEASURES if name != "read"])

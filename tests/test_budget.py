@@ -310,10 +310,10 @@ class TestSchedules:
             if isinstance(outcome, asyncio.CancelledError):
                 continue
             assert isinstance(outcome, (Reply, CallError))
-            told = outcome.cost or 0.0
+            reported = outcome.cost or 0.0
             if isinstance(outcome, Reply):
-                told += outcome.wasted_cost
-            assert told == pytest.approx(server.billed[call.task])
+                reported += outcome.wasted_cost
+            assert reported == pytest.approx(server.billed[call.task])
             if isinstance(outcome, BudgetExceededError):
                 # What was spent only grows: a call that would still fit now was refused in error.
                 assert any(budget.spent + worst_cost(call, PRICE) > budget.usd for budget in budgets)

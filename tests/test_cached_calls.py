@@ -1,4 +1,4 @@
-"""Cached answers in the engine: paid for once, never stale, never in the way."""
+"""Cached answers in the engine: paid for once, never stale, and no fault of the cache fails a call."""
 
 import asyncio
 import json

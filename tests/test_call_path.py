@@ -1,4 +1,4 @@
-"""The way from `execute_agent` to the transport stays short: a stack trace is read from top to bottom."""
+"""The number of frames between `execute_agent` and the transport is bounded."""
 
 import importlib.util
 import re

@@ -1,4 +1,4 @@
-"""Every way in which a server can fail, over real HTTP: what it costs, how it ends, what the error says."""
+"""Every kind of server fault over real HTTP: its cost, its end, and its message."""
 
 import asyncio
 import contextlib

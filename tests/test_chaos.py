@@ -1,4 +1,4 @@
-"""Faults of every kind at every layer at once, made from a seed: what must hold holds in any weather."""
+"""Faults of every kind in every layer at once, drawn from a seed: the invariants hold."""
 
 import asyncio
 import json
@@ -173,8 +173,10 @@ class Figures:
         slack = sum(prices[:in_flight])
         billed = [bill for bill in self.bills if not bill.lost]
         # What a lost request cost nobody knows, but how much at the most.
-        told = sum(cost_or_bound(one.result.cost, one.result.cost_at_most) for one in self.executed)
-        assert told >= sum(map(price_of, billed)) - slack - 1e-9, "the ledger knows of less than was billed"
+        reported = sum(cost_or_bound(one.result.cost, one.result.cost_at_most) for one in self.executed)
+        assert reported >= sum(map(price_of, billed)) - slack - 1e-9, (
+            "the ledger knows of less than was billed"
+        )
         if self._limits["budget_usd"] is not None:
             assert self.spent <= self._limits["budget_usd"] + 1e-9
             assert to_nano_usd(sum(map(price_of, billed)) - slack) <= to_nano_usd(self.spent) + len(billed)
@@ -341,8 +343,8 @@ def test_a_fleet_in_an_event_loop(storm):
 # -- the sync face, from many threads -----------------------------------------------------------------------
 
 
-class Crew:
-    """What each of several threads does with one orchestrator."""
+class SyncCallers:
+    """Several threads that use one orchestrator."""
 
     def __init__(self, storm, orchestrator, figures):
         self._storm, self._orchestrator, self._figures = storm, orchestrator, figures
@@ -387,10 +389,10 @@ def test_the_sync_face_from_four_threads(storm):
     with nothing_left(storm.server, storm.project), loop_is_free(), storm.cache() as cache:
         orchestrator = AgentOrchestrator(storm.project.config, response_cache=cache, **limits)
         with storm.round(limits, orchestrator.get_performance_summary) as figures:
-            crew, closes = Crew(storm, orchestrator, figures), storm.chance.random() < 0.5
+            callers, closes = SyncCallers(storm, orchestrator, figures), storm.chance.random() < 0.5
             figures.breaks += closes
             with ThreadPoolExecutor(4) as threads:
-                working = [threads.submit(crew.one, number) for number in range(4)]
+                working = [threads.submit(callers.one, number) for number in range(4)]
                 if closes:
                     time.sleep(storm.chance.random() * 0.1)
                     orchestrator.close()
@@ -448,7 +450,7 @@ class Program:
     def _run(self, forge, source, folder, environment):
         with self.out.open("w+") as out:
             program = {"code": source, "name": "storm", "folder": str(folder), "environment": environment}
-            self.code = ask(forge.door, program, (out.fileno(),) * 3, self._began)
+            self.code = ask(forge.socket, program, (out.fileno(),) * 3, self._began)
         self._known.set()
 
     def _began(self, pid):

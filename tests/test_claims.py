@@ -1,4 +1,4 @@
-"""The page of promises says of each what was measured, and what a figure depends on."""
+"""The page of promises names for each what was measured, and what a figure depends on."""
 
 import re
 import sys

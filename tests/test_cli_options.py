@@ -1,4 +1,4 @@
-"""Options that every command has, names that were nearly right, and secrets that nobody is shown."""
+"""Options that every command has, misspelled names, and secrets that are never shown."""
 
 import json
 import shlex
@@ -288,14 +288,14 @@ class TestJsonNames:
         rows = [{"agent": name, "task": "x"} for name in ("nobody", "python-expert", "nobody")]
         (workplace / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         assert main(["run", "many", "t.jsonl", "-o", "o.jsonl", "--json"]) == 3
-        told = json.loads(capsys.readouterr().out)
-        assert told["errors_by_type"] == {"AgentNotFoundError": 2}
-        assert told["errors"][0].startswith("2 x AgentNotFoundError: Agent 'nobody' not found.")
-        assert told["errors"][0].endswith("(rows 1, 3)")
+        reported = json.loads(capsys.readouterr().out)
+        assert reported["errors_by_type"] == {"AgentNotFoundError": 2}
+        assert reported["errors"][0].startswith("2 x AgentNotFoundError: Agent 'nobody' not found.")
+        assert reported["errors"][0].endswith("(rows 1, 3)")
         (workplace / "good.jsonl").write_text(json.dumps(rows[1]), encoding="utf-8")
         assert main(["run", "many", "good.jsonl", "-o", "q.jsonl", "--json"]) == 0
-        told = json.loads(capsys.readouterr().out)
-        assert (told["errors"], told["errors_by_type"]) == ([], {})
+        reported = json.loads(capsys.readouterr().out)
+        assert (reported["errors"], reported["errors_by_type"]) == ([], {})
 
     def test_input_without_rows_is_told(self, workplace, capsys):
         (workplace / "t.jsonl").write_text("", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The end of an orchestrator amid its work, and a process's first call: nobody waits, nothing is left."""
+"""Closing an orchestrator during calls, and the first call: nothing hangs, nothing stays open."""
 
 import asyncio
 import os

@@ -302,13 +302,13 @@ async def test_hides_repeated_credentials(cloud, use, tmp_path, caplog):
         async with orchestrator(tmp_path) as engine:
             result = await ask(engine, cloud)
         signature = server.seen[0].headers["authorization"].rpartition(" ")[2].rpartition("Signature=")[2]
-        told = "".join(
+        reported = "".join(
             traceback.format_exception(type(result.error), result.error, result.error.__traceback__)
         )
-        told += caplog.text + repr(result) + str(result.error) + repr(engine.__dict__)
-    assert "Sent: " in told
+        reported += caplog.text + repr(result) + str(result.error) + repr(engine.__dict__)
+    assert "Sent: " in reported
     for secret in (signature, clouds.AWS_SECRET, clouds.AWS_TOKEN):
-        assert secret not in told
+        assert secret not in reported
 
 
 async def test_caches_answers(cloud, use, tmp_path):

@@ -1,4 +1,4 @@
-"""`claude-force doctor`: each fault that it can find, with its mend, and nothing where nothing is wrong."""
+"""`claude-force doctor`: each fault that it can find, with advice, and no report where nothing is wrong."""
 
 import errno
 import json

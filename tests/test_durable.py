@@ -259,8 +259,8 @@ async def test_resume_delivers_unseen_failures(project, pg_url, monkeypatch):
             with database(pg_url) as opened, opened.begin() as connection:
                 connection.execute(sa.text("UPDATE claude_force.cf_results SET delivered = false"))
             async with orchestrator(project, pg_url) as fleet:
-                told = await fleet.execute_multiple(tasks, run_id="again")
-    assert all(isinstance(result.error, RequestRefusedError) for result in told)
+                reported = await fleet.execute_multiple(tasks, run_id="again")
+    assert all(isinstance(result.error, RequestRefusedError) for result in reported)
     assert len(server.requests) == 20
 
 
@@ -552,8 +552,8 @@ async def test_shows_no_password(project, pg_url, tmp_path, caplog, messages_ser
     with pytest.raises(InvalidOptionError) as unreadable:
         parse_url(f"mysql://user:{password}@host/database")
 
-    told = [worker.text(), command, shown, caplog.text, str(refused.value), str(unreadable.value)]
-    assert all(password not in text for text in told)
+    reported = [worker.text(), command, shown, caplog.text, str(refused.value), str(unreadable.value)]
+    assert all(password not in text for text in reported)
 
 
 @pytest.mark.parametrize("url", ["", "nonsense", "mysql://h/d", "sqlite://", "sqlite:///:memory:", 7])

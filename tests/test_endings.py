@@ -1,4 +1,4 @@
-"""How an answer ends, how it is labelled, and what lies around it: over real HTTP."""
+"""Ends of answers, their media types, and bytes around them, over real HTTP."""
 
 import asyncio
 import json
@@ -272,8 +272,8 @@ class TestErrorInsideA200:
         assert len(server.requests) == 2
 
     async def test_obeys_its_headers(self, project):
-        told = {"x-should-retry": "false"}
-        plan = [faults.body(ENVELOPES["Anthropic"], headers=told)]
+        reported = {"x-should-retry": "false"}
+        plan = [faults.body(ENVELOPES["Anthropic"], headers=reported)]
         async with fleet(project, {"faults": plan}) as (orchestrator, server):
             error = (await orchestrator.execute_agent("python-expert", "x")).error
         assert (type(error), len(server.requests)) == (errors.OverloadedError, 1)
@@ -327,11 +327,11 @@ class TestStatus:
         assert "522: the connection from Cloudflare to the server timed out" in str(error)
 
     @pytest.mark.parametrize(
-        ("code", "told", "requests"),
+        ("code", "reported", "requests"),
         [(500, "false", 1), (400, "true", 2), (529, "FALSE", 1), (404, "true", 2)],
     )
-    async def test_obeys_x_should_retry(self, project, code, told, requests):
-        plan = [faults.status(code, headers={"x-should-retry": told})]
+    async def test_obeys_x_should_retry(self, project, code, reported, requests):
+        plan = [faults.status(code, headers={"x-should-retry": reported})]
         async with fleet(project, {"faults": plan}) as (orchestrator, server):
             await orchestrator.execute_agent("python-expert", "x")
         assert len(server.requests) == requests

@@ -1,4 +1,4 @@
-"""Before anything is sent: what a run would use and cost, with a range that holds."""
+"""Estimates of tokens and cost before anything is sent, with ranges that hold."""
 
 import pytest
 from fleet import fleet, write_project

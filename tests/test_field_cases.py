@@ -1,4 +1,4 @@
-"""Which tests show what was learned from the field: faults that others met, and that were here too."""
+"""Names the tests for faults that users of other tools have reported."""
 
 import ast
 from typing import Dict, Iterator, List, NamedTuple

@@ -1,4 +1,4 @@
-"""Of rows that share a system prompt one goes first, and the rest read what it wrote to the prompt cache."""
+"""Of rows that share a system prompt, one is sent first, and the rest read the prompt cache."""
 
 import asyncio
 

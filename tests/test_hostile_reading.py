@@ -1,4 +1,4 @@
-"""A project that is not yours: what the commands read of it lies inside it, and nothing there hangs them."""
+"""Commands in a foreign project read only files inside it, and nothing there makes them hang."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""`claude-force init`: a folder that works at once, and nothing of anybody's is touched."""
+"""`claude-force init`: makes a folder that works at once, and changes no existing file."""
 
 import json
 

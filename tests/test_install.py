@@ -1,4 +1,4 @@
-"""How the package says it is installed: no hint leads to version 1.x, the registry's package of this name."""
+"""Hints to install the package: none leads to version 1.x, the registry's package of this name."""
 
 import re
 import shlex

@@ -108,7 +108,7 @@ def test_slow_import_is_not_waited_for(project):
 class TestWithinASlowImportAfterWhatIsCached:
     """What is in the cache ends before the prices are loaded for the rest."""
 
-    def told(self, project, server, *arguments):
+    def reported(self, project, server, *arguments):
         """What a command says that is interrupted within the import."""
         (project / "slow").mkdir()
         (project / "slow" / "genai_prices.py").write_text(
@@ -122,9 +122,9 @@ class TestWithinASlowImportAfterWhatIsCached:
             # Time for what is not waiting for the import.
             time.sleep(0.5)
             process.send_signal(signal.SIGINT)
-            told = process.communicate(timeout=20)
+            reported = process.communicate(timeout=20)
         assert process.returncode == 130
-        return told
+        return reported
 
     def test_run_many_reports_its_rows(self, project):
         rows = [f'{{"agent": "python-expert", "task": "{task}"}}\n' for task in "xy"]
@@ -133,7 +133,7 @@ class TestWithinASlowImportAfterWhatIsCached:
             environment = {**os.environ, **server.environment()}
             first = [*COMMAND, "run", "many", "t.jsonl", "-o", "first.jsonl"]
             subprocess.run(first, env=environment, check=True, timeout=60)
-            _, errors = self.told(project, server, "run", "many", "two.jsonl", "-o", "second.jsonl")
+            _, errors = self.reported(project, server, "run", "many", "two.jsonl", "-o", "second.jsonl")
             assert "2 rows: 1 succeeded, 0 failed, 1 missing" in errors
             assert len(server.requests) == 1
 
@@ -144,7 +144,7 @@ class TestWithinASlowImportAfterWhatIsCached:
             subprocess.run([*COMMAND, *workflow], env=environment, check=True, timeout=60)
             with (project / ".claude" / "agents" / "code-reviewer.md").open("a") as file:
                 file.write("And tests.\n")
-            out, _ = self.told(project, server, *workflow)
+            out, _ = self.reported(project, server, *workflow)
             found = json.loads(out)
             assert [one["agent"] for one in found["results"]] == ["python-expert"]
             assert (found["error"], bool(found["run_id"])) == ("interrupted", True)

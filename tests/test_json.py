@@ -1,4 +1,4 @@
-"""One name for one thing: in the JSON of each command, in the rows of results, and on the page about it."""
+"""Each figure has one name in the JSON of all commands, in the rows of results, and on the page about it."""
 
 import json
 import re
@@ -93,5 +93,10 @@ def test_agent_named_cost_is_no_cost():
 
 def test_the_page_has_every_name():
     rows = re.findall(r"^\| (`.+?) \| .* \| ?(.*?) ?\|$", PAGE.read_text(encoding="utf-8"), re.M)
-    told = {old: new.strip("`") for new, olds in rows for old in re.findall(r"`(\w+)`", olds)}
-    assert told == {**UNIT_NAMES, OTHER_UNIT: "duration_seconds", OF_A_RUN: "run_id", "agent_name": "agent"}
+    reported = {old: new.strip("`") for new, olds in rows for old in re.findall(r"`(\w+)`", olds)}
+    assert reported == {
+        **UNIT_NAMES,
+        OTHER_UNIT: "duration_seconds",
+        OF_A_RUN: "run_id",
+        "agent_name": "agent",
+    }

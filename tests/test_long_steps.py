@@ -1,4 +1,4 @@
-"""Steps that are told long answers: bounded by the model's context, and known before it where that can be."""
+"""Steps whose task has long answers: bounded by the model's context, and refused before they are sent."""
 
 import pytest
 from fleet import fleet, write_project

@@ -285,11 +285,11 @@ class TestHalvesOfPairs:
         ],
     )
     def test_are_joined_or_replaced(self, pieces, text):
-        told = []
-        reader = StreamReader(told.append)
+        reported = []
+        reader = StreamReader(reported.append)
         reader.feed(stream(*pieces))
         assert reader.reply(None).text == text
-        assert "".join(told) == text
+        assert "".join(reported) == text
         text.encode("utf-8")
 
     def test_in_one_piece(self):

@@ -568,13 +568,13 @@ class TestRateLimits:
         limit = RateLimit(10, 1000, 500)
         with MessagesServer(rate_limit=limit, clock=Clock(), output_tokens=50) as server:
             _, headers, _ = ask(server, prompt("x" * 400))
-        told = {
+        reported = {
             name[len("anthropic-ratelimit-") :]: value
             for name, value in headers.items()
             if name.startswith("anthropic-ratelimit-")
         }
-        resets = {name: told.pop(name) for name in list(told) if name.endswith("-reset")}
-        assert told == {
+        resets = {name: reported.pop(name) for name in list(reported) if name.endswith("-reset")}
+        assert reported == {
             "requests-limit": "10",
             "requests-remaining": "9",
             "input-tokens-limit": "1000",
@@ -594,8 +594,8 @@ class TestRateLimits:
     def test_refusals_and_faults_tell_it_too(self):
         limit = RateLimit(requests_per_minute=1)
         with MessagesServer(rate_limit=limit, clock=Clock(), faults=[faults.status(500)]) as server:
-            told = [ask(server, prompt())[1]["anthropic-ratelimit-requests-remaining"] for _ in range(3)]
-        assert told == ["1", "0", "0"]
+            reported = [ask(server, prompt())[1]["anthropic-ratelimit-requests-remaining"] for _ in range(3)]
+        assert reported == ["1", "0", "0"]
 
     def test_without_limits_nothing_is_told(self):
         with MessagesServer() as server:

@@ -1,4 +1,4 @@
-"""What was paid is the same, whoever is asked: each of the books adds it up by the same rules."""
+"""Results, ledger, progress and workflows add up costs by the same rules."""
 
 from dataclasses import replace
 
@@ -67,8 +67,8 @@ def test_workflow_cost_is_sum_or_unknown(results):
     workflow = Workflow("w", (Step("s", "a"),))
     step = StepResult("s", "a", "succeeded", tries=tuple(results))
     expected = CostTotals.of(results)
-    for told in (step, WorkflowResult(workflow, "task", [step], 1.0)):
-        assert told.cost == expected.full_cost
+    for reported in (step, WorkflowResult(workflow, "task", [step], 1.0)):
+        assert reported.cost == expected.full_cost
     assert step.to_dict()["saved_cost"] == expected.saved
 
 

@@ -1,4 +1,4 @@
-"""What results, ledger and budget say of money is what the server billed, or unknown, and never less."""
+"""Costs in results, ledger and budget equal what the server billed, or are unknown, and never less."""
 
 import asyncio
 import json
@@ -316,8 +316,8 @@ class TestNoAnswer:
     async def test_is_a_failure_that_is_billed_once(self, project, answer, error, flags, stream):
         result, spent, server, line = await one(project, [answer], stream=stream)
         assert (result.success, type(result.error), len(server.requests)) == (False, error, 1)
-        told = result.to_dict()
-        assert {name for name in ("truncated", "refused", "empty") if told[name]} == flags
+        reported = result.to_dict()
+        assert {name for name in ("truncated", "refused", "empty") if reported[name]} == flags
         assert {name for name in ("truncated", "refused", "empty") if line.get(name)} == flags
         assert flags <= set(result.metadata)
         assert result.cost == pytest.approx(server.billed["x"]) == pytest.approx(spent)
@@ -399,12 +399,12 @@ class TestCancelledAtEachAwait:
                     steps.at = 0
                     others = [one for number, one in enumerate(ended) if number != victim]
                     assert all(one.success for one in others)
-                    told = [one.result for one in seen if one.call.task == f"Task {at}"]
+                    reported = [one.result for one in seen if one.call.task == f"Task {at}"]
                     # The server may see a request that is gone by then.
-                    asked = sum(one.attempts for one in told)
+                    asked = sum(one.attempts for one in reported)
                     sent = sum(body["messages"][0]["content"] == f"Task {at}" for body in server.requests)
                     assert sent <= asked <= 1, f"cancelled at step {at}"
-                    assert sum(cost_or_bound(one.cost, one.cost_at_most) for one in told) >= (
+                    assert sum(cost_or_bound(one.cost, one.cost_at_most) for one in reported) >= (
                         server.billed[f"Task {at}"] - 1e-9
                     )
                     if not isinstance(ended[victim], asyncio.CancelledError) and steps.count < at:
@@ -498,11 +498,11 @@ class TestRunMany:
     async def test_budget_holds_without_usage(self, project, rows):
         async with billing(lambda body: Answer(usage=None)) as server:
             for _ in range(3):
-                code, told = await run_many(server, project, "--budget", "0.05")
-                assert (code, told["over_budget"], told["cost"]) == (4, True, 0)
-        assert 0.04 < told["unpriced_at_most"] <= 0.05
-        assert told["cost_usd"] is None
-        assert told["unpriced"] == len(server.requests) == len(rows()) < 7
+                code, reported = await run_many(server, project, "--budget", "0.05")
+                assert (code, reported["over_budget"], reported["cost"]) == (4, True, 0)
+        assert 0.04 < reported["unpriced_at_most"] <= 0.05
+        assert reported["cost_usd"] is None
+        assert reported["unpriced"] == len(server.requests) == len(rows()) < 7
         assert all(row["cost"] is None and row["cost_at_most"] > WORST_ANSWER for row in rows())
 
     async def test_answers_that_are_none_are_counted(self, project, rows):
@@ -513,14 +513,14 @@ class TestRunMany:
             Answer(),
         ]
         async with billing(lambda body: kinds[int(body["messages"][0]["content"]) % 4]) as server:
-            code, told = await run_many(server, project)
-            assert (code, told["succeeded"], told["failed"]) == (3, 6, 6)
-            assert [told[name] for name in ("empty", "refused", "truncated")] == [3, 3, 6]
-            assert told["cost"] == pytest.approx(sum(server.billed.values()))
+            code, reported = await run_many(server, project)
+            assert (code, reported["succeeded"], reported["failed"]) == (3, 6, 6)
+            assert [reported[name] for name in ("empty", "refused", "truncated")] == [3, 3, 6]
+            assert reported["cost"] == pytest.approx(sum(server.billed.values()))
             again = await run_many(server, project)
-            assert told["errors_by_type"] == {"EmptyAnswerError": 3, "RefusedError": 3}
+            assert reported["errors_by_type"] == {"EmptyAnswerError": 3, "RefusedError": 3}
             # Of the rows that were run now.
-            assert again == (3, {**told, "ran_now": 0, "errors": [], "errors_by_type": {}})
+            assert again == (3, {**reported, "ran_now": 0, "errors": [], "errors_by_type": {}})
         assert len(server.requests) == 12
         for name, count in (("empty", 3), ("refused", 3), ("truncated", 6)):
             assert sum(row[name] for row in rows()) == count

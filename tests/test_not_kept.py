@@ -1,4 +1,4 @@
-"""Answers that are none, or only half of one: told as such, paid for, and never given out again."""
+"""Refused, empty and truncated answers: reported as such, paid for, and never cached."""
 
 import contextlib
 import os
@@ -127,7 +127,7 @@ async def test_missing_cache_is_logged_once(tmp_path, clean_environment, caplog)
         ) as orchestrator:
             results = [await orchestrator.execute_agent("python-expert", "x") for _ in range(2)]
     assert [(result.success, result.cached) for result in results] == [(True, False)] * 2
-    told = [record for record in caplog.records if "answers are not cached" in record.getMessage()]
-    assert [(record.name, record.levelname) for record in told] == [
+    reported = [record for record in caplog.records if "answers are not cached" in record.getMessage()]
+    assert [(record.name, record.levelname) for record in reported] == [
         ("claude_force.engine.async_cache", "WARNING")
     ]

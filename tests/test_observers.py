@@ -1,4 +1,4 @@
-"""What is told of each call, how its time was spent, and that who listens can do no harm."""
+"""What observers learn of each call, how its time was spent, and that no observer can fail a call."""
 
 import asyncio
 import time
@@ -30,11 +30,11 @@ async def test_observer_gets_call_result_and_start(project):
     seen, before = [], time.time()
     async with fleet(project, observers=[seen.append]) as (orchestrator, _):
         result = await orchestrator.execute_agent("python-expert", "Explain", workflow_name="w")
-    (told,) = seen
-    assert told.result is result
-    assert (told.call.agent_name, told.call.task) == ("python-expert", "Explain")
-    assert before <= told.started <= time.time()
-    assert (told.workflow_name, told.workflow_position) == ("w", None)
+    (reported,) = seen
+    assert reported.result is result
+    assert (reported.call.agent_name, reported.call.task) == ("python-expert", "Explain")
+    assert before <= reported.started <= time.time()
+    assert (reported.workflow_name, reported.workflow_position) == ("w", None)
 
 
 async def test_observer_gets_failures_and_cache_hits(project):
@@ -82,14 +82,14 @@ class TestCancelled:
             call.cancel()
             await asyncio.gather(call, return_exceptions=True)
             assert call.cancelled()
-            (told,) = seen
-            assert isinstance(told.result.error, CancelledCallError)
-            assert told.result.attempts == 1
+            (reported,) = seen
+            assert isinstance(reported.result.error, CancelledCallError)
+            assert reported.result.attempts == 1
             # The prompt is billed, and of the answer what had come.
-            assert told.result.cost > 0
+            assert reported.result.cost > 0
             summary = orchestrator.get_performance_summary()
             assert summary["errors_by_type"] == {"CancelledCallError": 1}
-            assert summary["cost_usd"] == pytest.approx(told.result.cost)
+            assert summary["cost_usd"] == pytest.approx(reported.result.cost)
 
     async def test_observer_skips_unsent_call(self, project):
         seen = []

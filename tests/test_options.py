@@ -124,15 +124,15 @@ def test_copies_the_observers(project):
 
 
 async def test_running_call_keeps_its_options(project):
-    told, late = [], []
+    reported, late = [], []
     slow = {"time_to_first_token": 0.3}
-    async with fleet(project, slow, clock=Clock(), observers=(told.append,)) as (orchestrator, server):
+    async with fleet(project, slow, clock=Clock(), observers=(reported.append,)) as (orchestrator, server):
         call = asyncio.ensure_future(orchestrator.execute_agent(*ASK))
         assert await ended(lambda: server.in_flight == 1)
         orchestrator.observers = [late.append]
         await call
         await orchestrator.execute_agent("python-expert", "another")
-    assert (len(told), len(late)) == (1, 1)
+    assert (len(reported), len(late)) == (1, 1)
 
 
 async def test_other_options_keep_connections(project):

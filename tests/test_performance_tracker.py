@@ -1,4 +1,4 @@
-"""PerformanceTracker: recording loses and tears nothing and blocks nobody; metrics and exports."""
+"""PerformanceTracker: records are complete, and recording never blocks; metrics and exports."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""What calls cost: by prices that were looked up by hand, and never by a price that is not known."""
+"""Prices of calls, compared with prices that were looked up by hand; unknown prices are None."""
 
 import sys
 from importlib.metadata import version

@@ -1,4 +1,4 @@
-"""What the calling wing tells of an answer under way, and of an endpoint that nobody has called yet."""
+"""Pieces of a streamed answer, and probes of an endpoint that was not called yet."""
 
 import asyncio
 
@@ -26,7 +26,7 @@ def project(tmp_path):
 
 
 class Listener(CallListener):
-    """Keeps what it is told, attempt by attempt."""
+    """Records the events of attempts."""
 
     def __init__(self):
         self.pieces = [[]]
@@ -65,7 +65,7 @@ class TestPieces:
 
 
 class TestProbe:
-    async def told(self, server, **how):
+    async def reported(self, server, **how):
         """An endpoint as it is known after a probe, and the requests that this took."""
         with MessagesServer(**server) as running:
             pool = SenderPool(Clock())
@@ -78,22 +78,22 @@ class TestProbe:
                 await pool.close()
 
     async def test_costs_nothing(self):
-        transport, server = await self.told({})
+        transport, server = await self.reported({})
         assert [one.path for one in server.requests] == ["/v1/messages/count_tokens"]
         assert transport.base_url.rstrip("/") == server.base_url
 
     async def test_wrong_key(self):
         with pytest.raises(AuthenticationError):
-            await self.told({"faults": [faults.status(401)]})
+            await self.reported({"faults": [faults.status(401)]})
 
     async def test_silent_server(self):
-        probe = self.told({"faults": [faults.silence_before_first_byte()]}, timeout_seconds=0.05)
+        probe = self.reported({"faults": [faults.silence_before_first_byte()]}, timeout_seconds=0.05)
         with pytest.raises(SilenceError):
             await asyncio.wait_for(probe, 20)
 
     async def test_page_is_a_bad_reply(self):
         with pytest.raises(BadReplyError, match="count of tokens"):
-            await self.told({"faults": [faults.wrong_content_type()]})
+            await self.reported({"faults": [faults.wrong_content_type()]})
 
     async def test_sends_nothing_when_blocked(self):
         pool = SenderPool(Clock())

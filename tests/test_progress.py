@@ -130,9 +130,9 @@ class TestDrain:
         assert all(isinstance(result.error, ClosedError) for result in results if not result.success)
 
     async def test_drain_records_sent_calls_only(self, project):
-        plan, told = {"time_to_first_token": 30}, []
+        plan, reported = {"time_to_first_token": 30}, []
         async with fleet(project, plan, max_concurrent=2, clock=None) as (orchestrator, server):
-            orchestrator.observers.append(told.append)
+            orchestrator.observers.append(reported.append)
             rows = [("python-expert", f"Task {number}") for number in range(6)]
             running = asyncio.ensure_future(orchestrator.execute_multiple(rows))
             assert await ended(lambda: len(server.requests) >= 2)
@@ -140,7 +140,7 @@ class TestDrain:
             await orchestrator.close()
             assert len(await running) == 6
             assert orchestrator.get_performance_summary()["errors_by_type"] == {"ClosedError": 2}
-        assert [one.result.attempts for one in told] == [1, 1]
+        assert [one.result.attempts for one in reported] == [1, 1]
 
     async def test_drain_stops_at_its_limit(self, project):
         async with fleet(project, {"time_to_first_token": 30}, clock=None) as (orchestrator, server):

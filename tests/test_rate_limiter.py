@@ -1,4 +1,4 @@
-"""Pacing: what is sent fits into the limits, whoever else uses them and however wrong the estimates were."""
+"""Pacing: requests stay within the limits, also with other users of the limits and wrong estimates."""
 
 import pytest
 from fleet import FakeClock, fleet, write_project
@@ -157,8 +157,8 @@ class TestRateLimiter:
 
     def test_new_limit_subtracts_output_tokens(self):
         limiter = RateLimiter(Rates(), 0.0)
-        told = {**headers("output-tokens", 600, 600), **headers("requests", 600, 600)}
-        limiter.update_from_headers(told, 0.0, 0.0, output_tokens=100.0)
+        reported = {**headers("output-tokens", 600, 600), **headers("requests", 600, 600)}
+        limiter.update_from_headers(reported, 0.0, 0.0, output_tokens=100.0)
         assert limiter.wait(TokenCost(0, 0, 470), 0.0) == 0
         assert limiter.wait(TokenCost(0, 0, 471), 0.0) == pytest.approx(0.1)
         assert limiter.wait(TokenCost(570, 0, 0), 0.0) == 0

@@ -1,4 +1,4 @@
-"""A key, a token or a secret header that a server repeats in any header or field is written down nowhere."""
+"""Keys, tokens and secret headers that a server repeats are not written anywhere."""
 
 import json
 import logging
@@ -143,13 +143,13 @@ def test_no_result_error_or_log_has_it(parrot, workplace, caplog):
     caplog.set_level(logging.DEBUG, logger="claude_force")
     with AgentOrchestrator(max_retries=2) as orchestrator:
         result = orchestrator.run_agent("python-expert", "x")
-    told = [repr(result), str(result.to_dict()), repr(result.error), str(result.error), caplog.text]
-    told += [str(result.errors), repr(getattr(result.error, "__dict__", {}))]
+    reported = [repr(result), str(result.to_dict()), repr(result.error), str(result.error), caplog.text]
+    reported += [str(result.errors), repr(getattr(result.error, "__dict__", {}))]
     cause = result.error
     while cause is not None:
-        told.append(f"{cause!r} {cause}")
+        reported.append(f"{cause!r} {cause}")
         cause = cause.__cause__
-    for one in told:
+    for one in reported:
         expect_none(one, one)
 
 

@@ -1,4 +1,4 @@
-"""The cache: never stale, never forged, never in the way, within its bounds."""
+"""The cache: answers are neither stale nor forged, its faults fail no call, and its size is bounded."""
 
 import hashlib
 import hmac

@@ -1,4 +1,4 @@
-"""Results as text and back: nothing that they say is lost on the way."""
+"""Results as JSON text and back, without loss."""
 
 import contextlib
 import copy

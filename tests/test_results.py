@@ -1,4 +1,4 @@
-"""What a reply or an error becomes: the result, what observers are told, and the line in the log."""
+"""Results of replies and errors, the observers that get them, and the log line of each."""
 
 import logging
 import time

@@ -82,10 +82,10 @@ def test_retry_after_is_a_floor(attempt, asked, share):
 
 class Listener(CallListener):
     def __init__(self):
-        self.told = []
+        self.reported = []
 
     def retried(self, attempt, delay, error):
-        self.told.append((attempt, delay, error))
+        self.reported.append((attempt, delay, error))
 
 
 class ListeningClock(LoopClock):
@@ -138,13 +138,13 @@ class TestAttempts:
 
     def test_success_is_not_retried(self, attempts):
         assert attempts("reply", "another") == ("reply", 0, [1])
-        assert (self.made.last_error, self.listener.told) == (None, [])
+        assert (self.made.last_error, self.listener.reported) == (None, [])
 
     def test_retries_after_delay(self, attempts):
         first, second = OverloadedError("one"), RateLimitError("two", retry_after=10.0)
         assert attempts(first, second, "reply") == ("reply", 1 + 12, [1, 2, 3])
         assert self.made.last_error is second
-        assert self.listener.told == [(1, 1.0, first), (2, 12.0, second)]
+        assert self.listener.reported == [(1, 1.0, first), (2, 12.0, second)]
         assert self.clock.slept == [1.0, 12.0]
 
     def test_last_attempt_raises_its_error(self, attempts):

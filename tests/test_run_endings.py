@@ -1,4 +1,4 @@
-"""What ends a run: what no other call can survive is met once, and nothing is sent after it."""
+"""Errors that every other call would meet end a run, and nothing is sent after them."""
 
 import asyncio
 import json
@@ -82,14 +82,14 @@ class TestLibrary:
             assert len(running.requests) <= 3
 
     async def test_skipped_rows_are_not_recorded(self, project):
-        told = []
+        reported = []
         server = {"faults": lambda _: faults.status(401, message="bad key")}
-        async with fleet(project, server, max_concurrent=2, observers=[told.append]) as (
+        async with fleet(project, server, max_concurrent=2, observers=[reported.append]) as (
             orchestrator,
             running,
         ):
             results = await orchestrator.execute_multiple(tasks(40))
-            assert len(told) == len(running.requests) <= 2
+            assert len(reported) == len(running.requests) <= 2
             unsent = results[-1]
             assert unsent.error.skipped
             assert "Not sent" in str(unsent.error)

@@ -1,4 +1,4 @@
-"""What ends a durable run: nothing is sent after the answer that no other call can survive."""
+"""Errors that every other call would meet end a durable run, and nothing is sent after them."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""docs/scaling.md: its examples run with a real Postgres, and what it says of roles and services is tried."""
+"""docs/scaling.md: its examples run with a real Postgres, and its claims on roles and services are tested."""
 
 import configparser
 import json
@@ -119,8 +119,8 @@ class TestService:
         path.write_text(text.replace("/opt/claude-force/bin/claude-force", "/bin/true"))
         command = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", str(path)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        told = [line for line in (done.stdout + done.stderr).splitlines() if path.name in line]
-        assert not told
+        reported = [line for line in (done.stdout + done.stderr).splitlines() if path.name in line]
+        assert not reported
 
     def test_container_command_parses(self):
         (text,) = shown("dockerfile")

@@ -1,4 +1,4 @@
-"""The page on security names the tests that show its claims, and some of them are seen in the sources."""
+"""The page on security names the tests of its claims; some claims are checked in the sources."""
 
 import ast
 import re

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP: what they end, how often they have to come, and what they are afterwards."""
+"""Ctrl-C, SIGTERM and SIGHUP: what they end, how repeated signals count, and which handlers are restored."""
 
 import array
 import asyncio
@@ -44,10 +44,10 @@ def server(monkeypatch):
 def mine():
     """What a program that uses the package does about them."""
     before = {number: signal.getsignal(number) for number in ALL}
-    told = []
+    reported = []
     for number in ALL:
-        signal.signal(number, lambda number, _: told.append(number))
-    yield told
+        signal.signal(number, lambda number, _: reported.append(number))
+    yield reported
     for number, handler in before.items():
         signal.signal(number, handler)
 
@@ -74,13 +74,13 @@ def test_restores_handlers(project, messages_server, mine):
 
 class TestCaught:
     async def seen(self, *numbers):
-        """How often a command is told."""
-        told = []
-        with signals.handle_interrupts(lambda: told.append(1)):
+        """Returns how often the handler is called."""
+        reported = []
+        with signals.handle_interrupts(lambda: reported.append(1)):
             for number in numbers:
                 os.kill(os.getpid(), number)
                 await asyncio.sleep(0.05)
-        return len(told)
+        return len(reported)
 
     async def test_tells_of_each_ctrl_c(self, mine, none_before):
         assert await self.seen(signal.SIGINT, signal.SIGINT) == 2

@@ -1,4 +1,4 @@
-"""Single flight: identical work is done once, and nobody pays for another's haste."""
+"""Single flight: identical work is done once, and each caller pays its own share."""
 
 import asyncio
 
@@ -19,7 +19,7 @@ from claude_force.types import Attempt, Reply, Usage
 
 
 class Work:
-    """Work that counts its runs, ends when it is told, and as it is told."""
+    """Work that counts its runs, and ends when and as the test wants."""
 
     def __init__(self, *outcomes):
         self.outcomes = list(outcomes)

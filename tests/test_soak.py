@@ -1,4 +1,4 @@
-"""A long run: what one hour needs, the next needs no more of. `make soak` runs it for ten minutes."""
+"""A long run uses no more resources in each further hour. `make soak` runs it for ten minutes."""
 
 import asyncio
 import gc

@@ -1,4 +1,4 @@
-"""How figures are spelled, wherever they stand: in commands, in the report, in messages."""
+"""How figures are formatted in commands, in the report and in messages."""
 
 import re
 

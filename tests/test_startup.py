@@ -1,4 +1,4 @@
-"""What a command does not import: nobody waits for what the command does not need."""
+"""What a command does not import."""
 
 import re
 import subprocess

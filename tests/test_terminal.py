@@ -1,4 +1,4 @@
-"""Sessions on a real terminal: what a person sees, types and breaks off."""
+"""Sessions on a real terminal: what a person sees, types and interrupts."""
 
 import json
 import os

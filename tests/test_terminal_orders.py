@@ -1,4 +1,4 @@
-"""Nothing that a project, a file name or a server says reaches a terminal as an order."""
+"""Control sequences from projects, file names and servers never reach a terminal."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Whatever decides who answers is part of the question: a kept answer of one is never given for another."""
+"""What decides who answers is part of the request key: no service gets the cached answer of another."""
 
 import os
 

@@ -166,9 +166,9 @@ class TestRun:
         (graph / "inputs.json").write_text('{"language": "Danish"}')
         ran(capsys, "fan-out", "--task", "Look", "--inputs", "inputs.json")
         ran(capsys, "fan-out", "--task", "Look", "--input", "language=Old Norse")
-        told = [one.body["messages"][0]["content"] for one in messages_server.requests]
-        assert sum(text.startswith("In Danish: ") for text in told) == 1
-        assert sum(text.startswith("In Old Norse: ") for text in told) == 1
+        reported = [one.body["messages"][0]["content"] for one in messages_server.requests]
+        assert sum(text.startswith("In Danish: ") for text in reported) == 1
+        assert sum(text.startswith("In Old Norse: ") for text in reported) == 1
 
     def test_plan_counts_calls(self, graph, messages_server, capsys):
         plan = ran(capsys, "fan-out", "--task", "Look", "--plan")

@@ -66,8 +66,8 @@ class TestFormInPython:
     )
     def test_checks_types_of_step(self, given, fault):
         made = Step(**{"id": "a", "agent": "python-expert", **given})
-        (told,) = self.faults(Workflow("w", (made,)))
-        assert told.startswith(fault)
+        (reported,) = self.faults(Workflow("w", (made,)))
+        assert reported.startswith(fault)
 
     @pytest.mark.parametrize(
         ("workflow", "fault"),
@@ -79,13 +79,13 @@ class TestFormInPython:
         ],
     )
     def test_checks_types_of_workflow(self, workflow, fault):
-        (told,) = self.faults(workflow)
-        assert told.startswith(fault)
+        (reported,) = self.faults(workflow)
+        assert reported.startswith(fault)
 
     @pytest.mark.parametrize("inputs", [[1], {1: 2}])
     def test_inputs_are_names_with_values(self, inputs):
-        (told,) = self.faults(Workflow("w", (Step("a", "python-expert"),)), inputs)
-        assert told.startswith("the inputs of this run are ")
+        (reported,) = self.faults(Workflow("w", (Step("a", "python-expert"),)), inputs)
+        assert reported.startswith("the inputs of this run are ")
 
     def faults(self, workflow, inputs=()):
         with pytest.raises(InvalidWorkflowError) as refused:

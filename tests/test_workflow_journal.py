@@ -1,4 +1,4 @@
-"""The store of runs when it is forged, damaged, full, shared or old: no run fails by it."""
+"""The checkpoint store when it is forged, damaged, full, shared or old: it fails no run."""
 
 import asyncio
 import json

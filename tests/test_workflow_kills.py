@@ -1,4 +1,4 @@
-"""A run that is killed again and again pays for each finished step once."""
+"""A run that is killed repeatedly pays for each finished step once."""
 
 import asyncio
 import json

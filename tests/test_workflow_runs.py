@@ -190,7 +190,7 @@ class TestRun:
 
 @some.composite
 def graphs(draw, failures=True, closed=False):
-    """`closed`: all calls can be told before."""
+    """`closed`: all calls are known beforehand."""
     steps = []
     for number in range(draw(some.integers(1, 6))):
         before = [step.id for step in steps]
@@ -198,7 +198,7 @@ def graphs(draw, failures=True, closed=False):
         lists = [step.id for step in steps if step.id in needs and step.task.startswith("LIST")]
         kind = draw(some.sampled_from(["one", "one", "list", "fail" if failures else "one", "when", "each"]))
         opening = "LIST " if draw(some.booleans()) else ""
-        told = " ".join(f"${{steps.{one}}}" for one in needs)
+        reported = " ".join(f"${{steps.{one}}}" for one in needs)
         foreach, when, item = None, (), ""
         if kind == "list":
             foreach, item = ForEach("list", tuple("xyz"[: draw(some.integers(0, 3))])), "${item}"
@@ -208,7 +208,7 @@ def graphs(draw, failures=True, closed=False):
             when = (Condition(f"steps.{needs[0]}", "contains", "yes"),)
         elif kind == "fail":
             opening += "FAIL "
-        task = f"{opening}s{number}: {item} {told}"
+        task = f"{opening}s{number}: {item} {reported}"
         steps.append(
             Step(
                 f"s{number}",

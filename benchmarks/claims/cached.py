@@ -1,4 +1,4 @@
-"""Promises about the cache: its speed, its eviction, and that what was changed is never given out."""
+"""Promises about the cache: speed, eviction, and that changed entries are never returned."""
 
 from __future__ import annotations
 

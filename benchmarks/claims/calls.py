@@ -1,4 +1,4 @@
-"""Promises about calls: at once against one by one, kept against fresh, and how many fail."""
+"""Promises about calls: concurrent against sequential, cached against fresh, and how many fail."""
 
 from __future__ import annotations
 

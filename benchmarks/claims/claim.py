@@ -1,4 +1,4 @@
-"""One promise and what became of it."""
+"""One promise and its measurement."""
 
 from __future__ import annotations
 

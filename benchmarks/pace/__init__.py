@@ -71,8 +71,8 @@ def seen(name: str, workload: str, concurrent: str) -> Tuple[Dict[str, Any], Dic
         try:
             client = answered("-m", "benchmarks.pace.clients", *arguments)
         finally:
-            told = server.communicate()[0]
-    return client, json.loads(told.strip().splitlines()[-1])
+            reported = server.communicate()[0]
+    return client, json.loads(reported.strip().splitlines()[-1])
 
 
 def judged(client: Dict[str, Any], server: Dict[str, Any]) -> Dict[str, float]:

@@ -1,4 +1,4 @@
-"""What is sent, and within which limits: the same for the server and for every client."""
+"""The requests and limits of the workloads, the same for the server and for every client."""
 
 from __future__ import annotations
 
