@@ -14,7 +14,7 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
 from ..conversation import ContentBlock, input_of, without_lone_surrogates
 from ..types import Reply, fast_replace, is_blank
 from .events import Events
-from .messages import BodyReader, Reader, joined_halves, without_halves
+from .messages import BodyReader, Reader, join_surrogates, replace_surrogates
 
 # Deltas of text: where the text is, and the field of the block that it continues.
 _TEXTS = {
@@ -188,4 +188,4 @@ def _is_object(text: str) -> bool:
 
 def _sendable(text: str) -> str:
     """JSON text without lone surrogates, neither as characters nor as escapes."""
-    return without_lone_surrogates(without_halves(joined_halves(text)))
+    return without_lone_surrogates(replace_surrogates(join_surrogates(text)))
