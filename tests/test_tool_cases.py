@@ -5,10 +5,11 @@ from typing import Dict, Tuple
 import pytest
 from tool_cases import Json, Setting, call, load_cases, same
 
+from claude_force.tools.edit_tools import EditTool, WriteTool
 from claude_force.tools.read_tool import ReadTool
 from claude_force.tools.workspace import PathRules, Workspace
 
-TOOLS = (ReadTool,)
+TOOLS = (EditTool, ReadTool, WriteTool)
 NAMES = {tool.name for tool in TOOLS}
 CASES = {
     case["name"]: case

@@ -2,10 +2,10 @@
 
 import os
 import stat
-import threading
 from pathlib import Path
 
 import pytest
+from racing import swapping
 from tool_cases import call
 
 from claude_force.tools.protocol import ToolError
@@ -168,29 +168,10 @@ async def test_fifos_and_devices_are_refused_at_once(project: Path) -> None:
 
 
 async def test_no_swapped_link_is_read_through(project: Path) -> None:
-    """A thread swaps the folder for a link that leads outside, all the time."""
-    aside, link, folder = project / "aside", project / "link", project / "src"
     (project.parent / "outside" / "a.txt").write_text("SECRET\n")
-    link.symlink_to("../outside")
-    ends = threading.Event()
-
-    def swap() -> None:
-        while not ends.is_set():
-            folder.rename(aside)
-            link.rename(folder)
-            folder.rename(link)
-            aside.rename(folder)
-
-    swapper = threading.Thread(target=swap)
-    swapper.start()
-    seen = set()
-    try:
-        with Workspace(project) as workspace:
-            tool = ReadTool(workspace)
-            for _ in range(3000):
-                seen.add((await call(tool, {"file_path": "src/a.txt"})).content)
-    finally:
-        ends.set()
-        swapper.join()
+    (project / "link").symlink_to("../outside")
+    with swapping(project / "src", project / "link"), Workspace(project) as workspace:
+        tool = ReadTool(workspace)
+        seen = {(await call(tool, {"file_path": "src/a.txt"})).content for _ in range(3000)}
     assert "1\tinside\n2\t" in seen
     assert not any("SECRET" in text for text in seen)

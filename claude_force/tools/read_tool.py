@@ -17,7 +17,7 @@ from .notebooks import notebook_blocks
 from .protocol import ToolError
 from .text_files import DecodedText, decode_text, is_binary
 from .threads import run_in_thread
-from .workspace import Place, Workspace, failed
+from .workspace import Place, Workspace, failed, replaced
 
 # What one call may show, unless `allow_large` is given.
 MOST_SHOWN = 256 * 1024
@@ -137,7 +137,7 @@ def open_file(workspace: Workspace, place: Place) -> int:
     """Opens a file of the workspace for reading. Raises ToolError."""
     reached = place.reached
     if reached.missing:
-        raise ToolError(workspace.missing_file(_similar(place)))
+        raise ToolError(workspace.missing_file(similar_name(place)))
     if reached.is_folder:
         raise ToolError(f"EISDIR: illegal operation on a directory, read '{place.path}'")
     if not stat.S_ISREG(reached.info.st_mode):
@@ -146,7 +146,7 @@ def open_file(workspace: Workspace, place: Place) -> int:
         descriptor = place.files.folders.open(reached.parts[:-1], reached.parts[-1])
         return checked_descriptor(descriptor, place.path, None)
     except (ReplacedError, FileNotFoundError) as error:
-        raise failed(f"{printable(place.path)} was replaced while it was being opened. Try again.") from error
+        raise replaced(place.path) from error
     except OSError as error:
         raise failed(str(unreadable(place.path, error))) from error
     except FileAccessError as error:
@@ -234,7 +234,7 @@ def _notebook(decoded: DecodedText, place: Place, most: int) -> Any:
     return blocks
 
 
-def _similar(place: Place) -> str:
+def similar_name(place: Place) -> str:
     """The name of a file beside the missing one with another ending; "" where there is none."""
     reached = place.reached
     stem = os.path.splitext(reached.missing[-1])[0]

@@ -256,6 +256,11 @@ def failed(text: str) -> ToolError:
     return ToolError(f"<tool_use_error>{text}</tool_use_error>")
 
 
+def replaced(path: str) -> ToolError:
+    """Makes the error for a file that somebody replaced at the moment when it was being opened."""
+    return failed(f"{printable(path)} was replaced while it was being opened. Try again.")
+
+
 def digest_of(data: bytes) -> bytes:
     """The hash that versions of a file are compared by."""
     return hashlib.blake2b(data, digest_size=16).digest()
