@@ -39,7 +39,7 @@ class Agent:
         definition: the instructions, without front matter.
         contract: the text of its contract, or None.
         model: the model that its file asks for: an alias, an id, or None.
-        wrong_model: what its file has in the place of a model and no model can be called; else None.
+        wrong_model: the `model` of its file if that can't be the name of a model; else None.
         file: where it was read, as its source spells it.
         source: "claude.json", "project", "user", or "plugin NAME".
         is_command: whether the definition is a message that takes the task as its arguments.

@@ -49,7 +49,7 @@ class AsyncAgentOrchestrator(Configurable):
         timeout_seconds: the longest silence of the server in one attempt; None for no bound.
         quiet_seconds: the longest time in one attempt in which the server sends nothing but pings, as it does
             while the model thinks and its thoughts are not sent.
-        max_retries: attempts per call, the first one among them.
+        max_retries: attempts per call, including the first.
         base_url: the endpoint; None for what the SDK finds (ANTHROPIC_BASE_URL, else Anthropic's; Amazon
             Bedrock and Google Vertex AI have their own variables).
         deadline_seconds: bound of a whole call with its waits and retries; None for no bound.
@@ -217,7 +217,7 @@ class AsyncAgentOrchestrator(Configurable):
             task: what the workflow is about; None for the task of the resumed run.
             pass_output_to_next: whether steps without their own task text are given the answers before them.
             inputs: further values that task texts name, such as {"language": "French"}.
-            resume: the `run_id` of an earlier run, of which only what is missing is run.
+            resume: the `run_id` of an earlier run; only its missing steps are run.
             fail_fast: whether no further step begins after a failure; None for what the workflow says.
             on_result: called as `on_result(number, result)` as each call ends, counted from 0.
             on_step: called with a `claude_force.workflow.StepEvent` at each change of a step.

@@ -3,19 +3,7 @@
 from __future__ import annotations
 
 from functools import wraps
-from types import TracebackType
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    AsyncGenerator,
-    Callable,
-    Coroutine,
-    Iterator,
-    List,
-    Optional,
-    Type,
-    TypeVar,
-)
+from typing import TYPE_CHECKING, Any, AsyncGenerator, Callable, Coroutine, Iterator, List, TypeVar
 
 from .async_orchestrator import AsyncAgentOrchestrator
 from .loop_thread import LoopThread
@@ -130,10 +118,5 @@ class AgentOrchestrator(Configurable):
     def __enter__(self) -> AgentOrchestrator:
         return self
 
-    def __exit__(
-        self,
-        kind: Optional[Type[BaseException]],
-        error: Optional[BaseException],
-        trace: Optional[TracebackType],
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

@@ -43,7 +43,7 @@ _NOT_YAML = (
 
 
 class FieldFault(NamedTuple):
-    """A fault of a file that is an agent all the same; the text after the first "; " is the advice."""
+    """A fault of a file that is loaded as an agent; the text after the first "; " is the advice."""
 
     reason: str
     state: str = WARNING

@@ -1,4 +1,4 @@
-"""Resolves model aliases, warns of retired models, and knows which models think. Pure but for SDK files.
+"""Resolves model aliases, warns of retired models, and knows which models think. Reads only SDK files.
 
 Model ids of the installed SDK are read from its source text: importing it takes most of a second.
 """

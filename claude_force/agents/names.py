@@ -116,7 +116,7 @@ def suggest(name: str, known: Iterable[str], most: int = 3) -> List[str]:
 
 # Room for an inference profile's ARN on Bedrock.
 _LONGEST_MODEL_NAME = 256
-# Letters of any script, and what ids of the API, of clouds and of gateways have between them.
+# Letters of any script, and the separators in ids of the API, of clouds and of gateways.
 _MODEL_NAME = pattern(r"[\w.:/@+~=-]+(?:\[\w+\])?")
 
 

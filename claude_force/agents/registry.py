@@ -142,7 +142,7 @@ class Registry:
         return list(self._fresh().problems)
 
     def remarks(self) -> List[Problem]:
-        """Returns the faults of files that are agents all the same."""
+        """Returns the faults of files that are loaded as agents nevertheless."""
         return list(self._fresh().remarks)
 
     def _unchanged(self, name: object) -> Optional[Agent]:

@@ -33,7 +33,7 @@ class RegistrySnapshot:
 
     Attributes:
         problems: files and entries that can't be agents.
-        remarks: faults of files that are agents all the same.
+        remarks: faults of files that are loaded as agents nevertheless.
         stamps: the state of each watched path when it was read.
         shared: paths that concern several agents (folders and claude.json), in order of precedence.
         files: the paths that concern one agent.

@@ -242,7 +242,7 @@ class ResumableRun:
         try:
             self._append(row, result)
         except OutputDisturbedError as error:
-            # The result is written all the same, and saved under another name.
+            # The result is still written, and saved under another name.
             self._end_disturbed(error)
         except OSError as error:
             self._end_unwritable(

@@ -2,7 +2,7 @@
 
 A sealed entry is the id of the secret, the signature, and what is signed: a head of fixed length with the
 lengths of the texts, then the texts one after the other. The signature is an HMAC-SHA256 over every field,
-the key among them.
+including the key.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def seal_if_fits(entry: CacheEntry, secret: Secret, most: int) -> Optional[bytes
 
 
 def to_hit(entry: CacheEntry, age: float, hits: int) -> Dict[str, Any]:
-    """Makes what `ResponseCache.get` returns; `age` in seconds, `hits` with this one among them."""
+    """Makes what `ResponseCache.get` returns; `age` in seconds, `hits` including this one."""
     # Unpacked in one step, because this is most of what a hit in memory costs.
     _, _, input_tokens, output_tokens, cost, _, extra, response = entry
     hit = {

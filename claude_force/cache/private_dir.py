@@ -26,7 +26,7 @@ def cache_folder(wanted: Union[str, Path, None], allowed: Iterable[Union[str, Pa
     - that is reached through a link inside a project;
     - that other users own, can write or can replace;
     - that is open to others and has files that are not the cache's, which must not lose their readers. The
-      user's own cache folder is taken with what an older cache left there.
+      user's own cache folder may have files of an older cache.
     """
     given = settings.user_folder() / "cache" if wanted is None else Path(wanted).expanduser()
     _refuse_links_of_project(given)

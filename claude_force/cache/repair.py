@@ -31,7 +31,7 @@ EntryValidator = Callable[[bytes], Optional[str]]
 
 
 def rebuild(path: Path, validate: EntryValidator) -> int:
-    """Puts a new file in the place of the damaged one, which is set aside. The caller holds the lock.
+    """Replaces a damaged file by a new one, and sets it aside. The caller holds the lock.
 
     Returns the number of entries saved. Raises sqlite3.Error, OSError.
     """

@@ -126,7 +126,7 @@ def one_of(choices: Sequence[str]) -> Callable[[str], str]:
 
 
 def text_or_json(text: str) -> bool:
-    """Returns whether `--format` asks for JSON. Version 1.x had it in the place of `--json`."""
+    """Returns whether `--format` asks for JSON. Version 1.x had it instead of `--json`."""
     return one_of(("text", "json"))(text) == "json"
 
 

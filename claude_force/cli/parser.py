@@ -229,7 +229,7 @@ def _columns() -> int:
 
 
 def _wrapped(text: Optional[str]) -> str:
-    """Returns `text` with its paragraphs wrapped, but for those of several lines, such as examples."""
+    """Returns `text` with its paragraphs wrapped, except those of several lines, such as examples."""
     import textwrap
 
     paragraphs = (text or "").split("\n\n")

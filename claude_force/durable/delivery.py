@@ -46,7 +46,7 @@ class BudgetCharge(NamedTuple):
 
 
 class Delivered(NamedTuple):
-    """A call whose outcome was delivered, and what is charged for it if that was the first time."""
+    """A call whose outcome was delivered; `charges` apply if that was its first delivery."""
 
     call_id: str
     charges: Tuple[BudgetCharge, ...] = ()

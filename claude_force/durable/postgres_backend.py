@@ -48,7 +48,7 @@ from .shared_cache import SharedCache
 from .shared_limiter import SetRates
 
 POLL_SECONDS = 0.05
-# Beyond the deadline: time for the worker to report that it has passed, and what the call has cost.
+# Added to the deadline, so that the worker can report that it has passed and what the call has cost.
 _DEADLINE_GRACE = 1.0
 
 

@@ -17,14 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from .. import settings
 from ..cache.diagnostics import explained
-from ..cache.entries import (
-    FORGED,
-    CacheEntry,
-    seal_if_fits,
-    to_entry,
-    to_hit,
-    unseal,
-)
+from ..cache.entries import FORGED, CacheEntry, seal_if_fits, to_entry, to_hit, unseal
 from ..cache.legacy import arguments_of
 from ..cache.private_dir import cache_folder
 from ..cache.request_key import KeyFields, key_digest, key_fields

@@ -20,14 +20,7 @@ from ..engine.call_settings import settings_now
 from ..engine.executor import CachingExecutor
 from ..engine.result_builder import is_answer
 from ..engine.sender_pool import SenderPool
-from ..errors import (
-    CallError,
-    ClosedError,
-    DatabaseError,
-    InputError,
-    InvalidOptionError,
-    WorkerError,
-)
+from ..errors import CallError, ClosedError, DatabaseError, InputError, InvalidOptionError, WorkerError
 from ..limits.call_context import CallContext
 from ..limits.prices import Prices, price_lookup
 from ..limits.rate_limiter import Rates

@@ -7,19 +7,7 @@ import time
 from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
-from typing import (
-    Any,
-    Awaitable,
-    Callable,
-    Dict,
-    Generic,
-    Hashable,
-    List,
-    NoReturn,
-    Optional,
-    Tuple,
-    TypeVar,
-)
+from typing import Any, Awaitable, Callable, Dict, Generic, Hashable, List, NoReturn, Optional, Tuple, TypeVar
 
 import anyio
 
@@ -48,7 +36,7 @@ _Key = Tuple[asyncio.AbstractEventLoop, Hashable]
 
 # Returns the sender for a call of this model.
 Connect = Callable[[str, CallContext], Awaitable[CallSender]]
-# Takes the seconds that are left for the work, or None, and what its attempts' costs are added to.
+# Takes the seconds left for the work (None: unbounded) and the CallCost that receives its attempts.
 Work = Callable[[Optional[float], CallCost], Awaitable[T]]
 
 # The leader's budget failed the work; those who joined have other budgets, or none.

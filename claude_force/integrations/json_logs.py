@@ -7,8 +7,7 @@ import logging
 import math
 import re
 from datetime import datetime, timezone
-from types import TracebackType
-from typing import Any, Dict, Optional, TextIO, Type
+from typing import Any, Dict, Optional, TextIO
 
 from ..transport.redaction import redact
 
@@ -58,12 +57,7 @@ class JsonLogs:
     def __enter__(self) -> JsonLogs:
         return self
 
-    def __exit__(
-        self,
-        kind: Optional[Type[BaseException]],
-        error: Optional[BaseException],
-        trace: Optional[TracebackType],
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
 

@@ -123,7 +123,7 @@ class CallPricing:
         return require_worst_cost(self._call, self._price)
 
     def spent(self, record: AttemptRecord, worst: float) -> float:
-        """USD that count against a budget for an attempt, of which at most `worst` are billed."""
+        """USD that count against a budget for an attempt that costs `worst` at most."""
         if not record.usage:
             return worst if record.in_doubt else 0.0
         cost = self._cost(record.usage, record.model)

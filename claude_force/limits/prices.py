@@ -29,7 +29,7 @@ _SUFFIX = re.compile(r"(?:[-@](?:\d{8}|\d{4}-\d{2}-\d{2}|latest))?(?:-v\d+(?::\d
 _FRESH_SECONDS = 3600
 
 NO_OPTIONS: Mapping[str, Any] = {}
-# What else than the model decides its prices, in the list's own words, such as ("processing", "batch").
+# What decides a price besides the model, in the list's own words, such as ("processing", "batch").
 Variant = Tuple[Tuple[str, str], ...]
 # USD per million tokens, of prompts above so many: fresh, written for 5 minutes or an hour, read, answer.
 _Tier = Tuple[int, Tuple[float, ...]]

@@ -48,7 +48,7 @@ class RequestLog:
     """The counters of one server.
 
     Attributes:
-        requests: all requests in the order of arrival, the faulty and the refused ones among them.
+        requests: all requests in the order of arrival, including faulty and refused ones.
         connections: connections that were accepted.
         open_connections: those that are open now.
         in_flight: requests without a whole answer yet; `max_in_flight` is the most there ever were.

@@ -317,7 +317,7 @@ async def _with_secrets(sending: Awaitable[HttpResponse], secrets: Sequence[str]
 
 
 def was_never_connected(error: BaseException) -> bool:
-    """Whether the request can't have been sent, for want of a connection."""
+    """Whether the request can't have been sent, because no connection was made."""
     return any(
         isinstance(one, NotSentError)
         or (isinstance(one, aiohttp.ClientError) and type(one).__name__.startswith(_NEVER_CONNECTED))

@@ -44,7 +44,7 @@ def open_checkpoint_store() -> CheckpointStore:
 
 
 class _CheckpointOp(NamedTuple):
-    """An operation, or a payment, of which those of a batch are saved in one transaction."""
+    """An operation, or a payment; the payments of a batch are saved in one transaction."""
 
     operation: Optional[_Operation] = None
     payment: Optional[Payment] = None

@@ -1,5 +1,5 @@
-"""The calls of one step: one, or one for each item of its `foreach`, and the text that each asks. Pure but
-for the files that items stand for."""
+"""The calls of one step: one, or one for each item of its `foreach`, and the text that each asks. Pure
+except for reading the files of items."""
 
 from __future__ import annotations
 
