@@ -170,7 +170,8 @@ def delegated(attribute: str, method: Callable[Concatenate[S, P], T]) -> Callabl
     def call(self: Any, /, *args: P.args, **options: P.kwargs) -> T:
         return method(part(self), *args, **options)
 
-    call.__doc__ = (method.__doc__ or "").partition("\n\n")[0]
+    first, _, rest = (method.__doc__ or "").partition("\n\n")
+    call.__doc__ = f"{first}\n\nFor more, see `{method.__qualname__}`." if rest else first
     return call
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from functools import wraps
+from inspect import signature
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, AsyncGenerator, Callable, Coroutine, Iterator, List, TypeVar
 
 from .async_orchestrator import AsyncAgentOrchestrator
@@ -43,6 +45,9 @@ def _iterated(
     def call(self: AgentOrchestrator, /, *args: P.args, **options: P.kwargs) -> Iterator[T]:
         return self._thread.iterate(method(self._inside, *args, **options))
 
+    # Otherwise `help` shows what the async generator returns.
+    shown = signature(method).replace(return_annotation="Iterator[AgentResult]")
+    call.__signature__ = shown  # type: ignore[attr-defined]
     call.__doc__ = f"As `AsyncAgentOrchestrator.{method.__name__}`."
     return call
 
@@ -120,3 +125,10 @@ class AgentOrchestrator(Configurable):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+# Each method has the name of the async one so far, which `help` and tracebacks would show.
+for _name, _member in vars(AgentOrchestrator).items():
+    if isinstance(_member, FunctionType):
+        _member.__name__, _member.__qualname__ = _name, f"{AgentOrchestrator.__name__}.{_name}"
+        _member.__module__ = __name__

@@ -57,6 +57,27 @@ def test_orchestrators_show_nothing_internal(name: str) -> None:
     assert shown - {one.name for one in dataclasses.fields(Options)} == BOTH | METHODS[name]
 
 
+def test_sync_methods_have_their_names() -> None:
+    for name in METHODS["AgentOrchestrator"] | BOTH - {"spent_usd", "tracker"}:
+        method = getattr(claude_force.AgentOrchestrator, name)
+        assert (method.__qualname__, method.__module__) == (
+            f"AgentOrchestrator.{name}",
+            "claude_force.orchestrator",
+        )
+
+
+def test_sync_stream_is_an_iterator() -> None:
+    shown = inspect.signature(claude_force.AgentOrchestrator.stream_multiple)
+    assert shown.return_annotation == "Iterator[AgentResult]"
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_short_docstrings_lose_no_error(name: str) -> None:
+    orchestrator = getattr(claude_force, name)
+    assert "AgentNotFoundError" in orchestrator.get_agent_info.__doc__
+    assert "`PerformanceTracker.get_cost_breakdown`" in orchestrator.get_cost_breakdown.__doc__
+
+
 def test_dir_lists_the_public_names() -> None:
     assert dir(claude_force) == sorted(claude_force.__all__)
 

@@ -103,9 +103,7 @@ class Registry:
 
     def get_agent_info(self, agent_name: str) -> Dict[str, Any]:
         """Returns `name`, `file`, `contract`, `domains`, `priority`, `description`.
-
-        Raises as `get` does.
-        """
+        Raises InvalidAgentNameError, AgentNotFoundError, ConfigurationError."""
         agent = self.get(agent_name)
         return {
             "name": agent.name,
