@@ -12,9 +12,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from claude_force.agents import Registry, check_name, check_task, models, resolve_model
+from claude_force.agents import Registry, check_task, models, resolve_model
 from claude_force.agents.definition import _read_plain, _read_strict, read_definition
-from claude_force.agents.names import is_name, slug, suggest
+from claude_force.agents.names import check_name, is_name, slug, suggest
 from claude_force.errors import (
     AgentNotFoundError,
     ConfigurationError,

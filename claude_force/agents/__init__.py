@@ -8,39 +8,26 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .call_builder import CallRefusals, check_context, prepare_call
-    from .description import all_fields, listed_fields
-    from .models import resolve_model
-    from .names import check_name, check_task
-    from .registry import Registry
-    from .snapshot import Problem
+    from .call_builder import CallRefusals as CallRefusals
+    from .call_builder import check_context as check_context
+    from .call_builder import prepare_call as prepare_call
+    from .description import all_fields as all_fields
+    from .description import listed_fields as listed_fields
+    from .models import resolve_model as resolve_model
+    from .names import check_task as check_task
+    from .registry import Registry as Registry
 
 # Loaded on first use, so that listing agents does not load what only calls need.
 _HOMES = {
     "CallRefusals": ".call_builder",
-    "Problem": ".snapshot",
     "Registry": ".registry",
     "all_fields": ".description",
     "check_context": ".call_builder",
-    "check_name": ".names",
     "check_task": ".names",
     "listed_fields": ".description",
     "prepare_call": ".call_builder",
     "resolve_model": ".models",
 }
-
-__all__ = [
-    "CallRefusals",
-    "Problem",
-    "Registry",
-    "all_fields",
-    "check_context",
-    "check_name",
-    "check_task",
-    "listed_fields",
-    "prepare_call",
-    "resolve_model",
-]
 
 
 def __getattr__(name: str) -> Any:
