@@ -316,6 +316,27 @@ async def test_sqlite_charges_cancelled_delivery(project, tmp_path, messages_ser
         assert fleet.spent_usd == pytest.approx(spent)
 
 
+@pytest.mark.parametrize("cache", ["use", "off"])
+async def test_sqlite_records_answer_of_cancelled_caller(
+    project, tmp_path, messages_server, monkeypatch, cache
+):
+    def cancels_caller(worker, op):
+        if isinstance(op, SaveResult):
+            asyncio.current_task().cancel()
+        return submit(worker, op)
+
+    submit, seen = DbWorker.submit, []
+    monkeypatch.setattr(DbWorker, "submit", cancels_caller)
+    url, tasks = f"sqlite:///{tmp_path}/runs.db", [(AGENT, "a row")]
+    async with orchestrator(project, url, budget_usd=100, observers=[seen.append]) as fleet:
+        for _ in range(2):
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.ensure_future(fleet.execute_multiple(tasks, run_id="again", cache=cache))
+        assert fleet.spent_usd > 0
+        assert [one.result.cost for one in seen] == [pytest.approx(fleet.spent_usd, abs=1e-8), 0.0]
+    assert len(messages_server.requests) == 1
+
+
 async def test_workers_share_learned_limit(project, pg_url, tmp_path, monkeypatch):
     limit = RateLimit(requests_per_minute=600)
     # Each has many requests in flight that the other can't see.

@@ -23,7 +23,7 @@ from anyio import to_thread
 from ..engine.call_settings import CallSettings
 from ..engine.executor import CachingExecutor, Connect
 from ..engine.result_builder import is_answer
-from ..errors import CancelledCallError, ClaudeForceError, ClosedError, DatabaseError, WorkerError
+from ..errors import CallError, CancelledCallError, ClaudeForceError, ClosedError, DatabaseError, WorkerError
 from ..limits.call_context import CallContext
 from ..storage.locks import try_lock
 from ..storage.output_paths import open_output_folder, output_path
@@ -79,6 +79,7 @@ class _Caller:
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     inbox: asyncio.Queue[Union[_Turn, Outcome]] = field(default_factory=asyncio.Queue)
     is_enqueued: bool = False
+    is_made: bool = False
     making: Optional[anyio.CancelScope] = None
     cancellation: Optional[CancelledCallError] = None
 
@@ -144,17 +145,19 @@ class SqliteBackend:
         """Enqueues the call, makes it when its turn comes, and returns its outcome."""
         call_id = caller.op.call_id
         self._callers.setdefault(call_id, []).append(caller)
+        outcome: Optional[Outcome] = None
         try:
             async with self._results.watch(call_id, lambda found: self._found(caller, found)):
                 await self._worker.submit(caller.op)
                 caller.is_enqueued = True
-                outcome: Optional[Outcome] = None
                 while outcome is None:
                     message = await caller.inbox.get()
                     outcome = await self._make(caller, message) if isinstance(message, _Turn) else message
         finally:
             self._remove(caller)
-        self._worker.submit_nowait(Collect((), (Delivered(call_id),)))
+            if outcome is not None or caller.is_made:
+                # A caller who was cancelled after it was made records its cost too.
+                self._worker.submit_nowait(Collect((), (Delivered(call_id),)))
         return outcome
 
     def _remove(self, caller: _Caller) -> None:
@@ -199,6 +202,7 @@ class SqliteBackend:
                 turn.end("done before")
                 return None
             outcome = await self._execute(caller)
+            caller.is_made = True
             figures, text = dump_outcome(outcome, began, self._budgets.of(caller.context))
             success = isinstance(outcome, Reply) and is_answer(outcome)
             await self._worker.submit(SaveResult(call_id, figures, text, success, generation=generation))
@@ -218,12 +222,17 @@ class SqliteBackend:
         return outcome
 
     async def _execute(self, caller: _Caller) -> Outcome:
+        """Makes the call. The context has its cost too, for a caller who leaves before it has the outcome."""
+        outcome: Outcome
         try:
-            return await self._executor.execute(
+            outcome = await self._executor.execute(
                 caller.call, caller.cache_policy, caller.settings, caller.seconds_left, caller.context
             )
         except ClaudeForceError as error:
-            return error
+            outcome = error
+        if caller.context.call_cost is not None and isinstance(outcome, (Reply, CallError)):
+            caller.context.call_cost.replace(outcome)
+        return outcome
 
     async def _run_call(self, call_id: str, generation: int) -> str:
         """Called by DBOS, in its own event loop: lets the first caller make the call, and waits for that."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Optional, Tuple
+from typing import Optional, Tuple, Union
 
 from ..errors import CallError
 from ..transport.protocol import AttemptRecord
@@ -89,6 +89,18 @@ class CallCost:
             self.add_failed_cost(error.cost)
         elif error.cost_at_most != 0:
             self.add_unknown_cost(error.cost_at_most)
+
+    def replace(self, outcome: Union[Reply, CallError]) -> None:
+        """Sets this to what `outcome` says of all attempts of the call."""
+        self._clear()
+        if isinstance(outcome, CallError):
+            self.absorb_error(outcome)
+            return
+        self.timeline = outcome.timeline
+        if outcome.cost is None or outcome.wasted_cost is None:
+            self.add_unknown_cost(outcome.cost_at_most)
+        else:
+            self.answer_cost, self.failed_cost = outcome.cost, outcome.wasted_cost
 
     def copy_to(self, error: CallError) -> None:
         """Sets the figures of `error` to these."""
