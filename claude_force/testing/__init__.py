@@ -10,6 +10,18 @@ from . import faults
 from .faults import Fault
 from .limits import RateLimit
 from .request_log import BilledRequest, RecordedRequest
+from .scripts import Content, Script, by_text, tool_calls
 from .server import MessagesServer
 
-__all__ = ["BilledRequest", "Fault", "MessagesServer", "RateLimit", "RecordedRequest", "faults"]
+__all__ = [
+    "BilledRequest",
+    "Content",
+    "Fault",
+    "MessagesServer",
+    "RateLimit",
+    "RecordedRequest",
+    "Script",
+    "by_text",
+    "faults",
+    "tool_calls",
+]

@@ -17,9 +17,12 @@ from .fault_injection import IN_PLACE_OF_ANSWER, break_body, break_stream, send_
 from .faults import Fault
 from .http_exchange import HttpExchange
 from .limits import Limiter
-from .replies import HEAD_EVENTS, TAIL_EVENTS, Message, Refused, cut, stretch, to_bytes
+from .prompt_cache import Prompt, PromptCache
+from .replies import HEAD_EVENTS, TAIL_EVENTS, Message, Refused, to_bytes
 from .request_log import BilledRequest, RecordedRequest, RequestLog
-from .tokens import Prompt, PromptCache, estimate, input_tokens
+from .scripts import Answering, write
+from .tokens import input_tokens
+from .tool_rules import check_tools
 from .validation import check_key, check_max_tokens, check_prompt
 
 _log = logging.getLogger(__name__)
@@ -31,10 +34,10 @@ _DELTAS_PER_SECOND = 20
 
 
 @dataclass(frozen=True)
-class Script:
+class Behaviour:
     """How the server answers. Times are in seconds; without `tokens_per_second` all comes at once."""
 
-    answer: Callable[[Dict[str, Any]], str]
+    answer: Answering
     next_fault: Callable[[RecordedRequest], Optional[Fault]]
     output_tokens: Optional[int]
     time_to_first_token: float
@@ -56,10 +59,10 @@ class Handler:
     """Answers the requests of one server; `closing`: the server, not the client, ends connections."""
 
     def __init__(
-        self, script: Script, request_log: RequestLog, cache: PromptCache, limiter: Optional[Limiter]
+        self, behaviour: Behaviour, request_log: RequestLog, cache: PromptCache, limiter: Optional[Limiter]
     ) -> None:
         self.closing = False
-        self._script = script
+        self._behaviour = behaviour
         self._request_log = request_log
         self._cache = cache
         self._limiter = limiter
@@ -108,14 +111,14 @@ class Handler:
             headers={name.lower(): value for name, value in request.headers.items()},
             body=body if isinstance(body, dict) else {},
             raw=raw,
-            at=self._script.clock(),
+            at=self._behaviour.clock(),
             connection=self._request_log._number_of(request.protocol),
         )
         self._request_log.requests.append(received)
         return received
 
     async def _answer(self, exchange: HttpExchange, received: RecordedRequest) -> web.StreamResponse:
-        fault = self._script.next_fault(received)
+        fault = self._behaviour.next_fault(received)
         if fault is not None and fault.kind in IN_PLACE_OF_ANSWER:
             self._add_limits(exchange)
             return await send_in_place_of_answer(fault, exchange)
@@ -123,13 +126,14 @@ class Handler:
             raise Refused(404, f"{received.method} {received.path} not found")
         check_key(received.headers)
         check_prompt(received)
+        check_tools(received.body)
         if received.path != _PATHS[0]:
             return exchange.json(to_bytes({"input_tokens": input_tokens(received.body)}))
         check_max_tokens(received.body)
         prompt = self._cache.measure(received.body)
         message = self._message(exchange, received.body, prompt)
         self._add_limits(exchange)
-        await exchange.until(self._script.time_to_first_token)
+        await exchange.until(self._behaviour.time_to_first_token)
         self._cache.keep(prompt)
         if fault is not None and fault.kind == "in_one_piece":
             return await self._send(exchange, message, received, None)
@@ -140,15 +144,11 @@ class Handler:
     def _message(self, exchange: HttpExchange, body: Dict[str, Any], prompt: Prompt) -> Message:
         if self._limiter:
             self._limiter.admit(prompt.fresh + prompt.created)
-        whole = self._script.answer(body)
-        if self._script.output_tokens is not None:
-            whole = stretch(whole, self._script.output_tokens)
-        text = cut(whole, body["max_tokens"])
-        tokens = estimate(len(text))
+        written = write(self._behaviour.answer(body), body, self._behaviour.output_tokens)
         if self._limiter:
-            self._limiter.charge(tokens)
-        reason = "end_turn" if len(text) == len(whole) else "max_tokens"
-        return Message(f"msg_{exchange.id}", body["model"], text, reason, prompt.usage(tokens))
+            self._limiter.charge(written.tokens)
+        usage = prompt.usage(written.tokens)
+        return Message(f"msg_{exchange.id}", body["model"], written.blocks, written.stop_reason, usage)
 
     async def _send(
         self, exchange: HttpExchange, message: Message, received: RecordedRequest, fault: Optional[Fault]
@@ -159,25 +159,25 @@ class Handler:
         with self._billing(exchange, message, received, message.usage["output_tokens"]) as bill:
             if fault is not None:
                 return await break_body(fault, exchange, message)
-            await exchange.until(self._script.done_after(message.usage["output_tokens"]))
+            await exchange.until(self._behaviour.done_after(message.usage["output_tokens"]))
             bill.whole = True
             return exchange.json(message.body())
 
     async def _stream(
         self, exchange: HttpExchange, message: Message, received: RecordedRequest, fault: Optional[Fault]
     ) -> web.StreamResponse:
-        script, tokens = self._script, message.usage["output_tokens"]
+        behaviour, tokens = self._behaviour, message.usage["output_tokens"]
         if fault is not None:
-            written = max(0, fault.after_events - HEAD_EVENTS) * script.tokens_per_delta
+            written = max(0, fault.after_events - HEAD_EVENTS) * behaviour.tokens_per_delta
             with self._billing(exchange, message, received, max(1, min(tokens, written))):
-                return await break_stream(fault, exchange, message, script.tokens_per_delta)
-        if script.tokens_per_second is not None:
+                return await break_stream(fault, exchange, message, behaviour.tokens_per_delta)
+        if behaviour.tokens_per_second is not None:
             with self._billing(exchange, message, received, 1) as bill:
                 return await self._pace(exchange, message, bill)
-        await exchange.until(script.done_after(tokens))
+        await exchange.until(behaviour.done_after(tokens))
         with self._billing(exchange, message, received, tokens) as bill:
             bill.whole = True
-            return exchange.events(b"".join(message.events(script.tokens_per_delta)))
+            return exchange.events(b"".join(message.events(behaviour.tokens_per_delta)))
 
     @contextmanager
     def _billing(
@@ -194,15 +194,15 @@ class Handler:
     async def _pace(
         self, exchange: HttpExchange, message: Message, bill: BilledRequest
     ) -> web.StreamResponse:
-        script = self._script
+        behaviour = self._behaviour
         tokens = message.usage["output_tokens"]
-        events = message.events(script.tokens_per_delta)
+        events = message.events(behaviour.tokens_per_delta)
         response = await exchange.open_events()
         await response.write(b"".join(events[:HEAD_EVENTS]))
         for number, delta in enumerate(events[HEAD_EVENTS:-TAIL_EVENTS], 1):
-            await exchange.until(script.done_after(min(tokens, number * script.tokens_per_delta)))
+            await exchange.until(behaviour.done_after(min(tokens, number * behaviour.tokens_per_delta)))
             await response.write(delta)
-            bill.usage["output_tokens"] = min(tokens, number * script.tokens_per_delta)
+            bill.usage["output_tokens"] = min(tokens, number * behaviour.tokens_per_delta)
         await response.write_eof(b"".join(events[-TAIL_EVENTS:]))
         bill.whole = True
         return response

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, Optional
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
 
 from .tokens import CHARACTERS_PER_TOKEN, estimate
 
@@ -45,14 +45,16 @@ _MESSAGES: Mapping[int, str] = {
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _DELTA = (
     "event: content_block_delta\ndata: "
-    '{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":%s}}\n\n'
+    '{"type":"content_block_delta","index":%d,"delta":{"type":"%s_delta","%s":%s}}\n\n'
 )
-_BLOCK_START = (
-    b"event: content_block_start\ndata: "
-    b'{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}\n\n'
-)
+_BLOCK_STOP = b'event: content_block_stop\ndata: {"type":"content_block_stop","index":%d}\n\n'
+# The fields of a block that arrive in pieces: the name of their delta, and of its field.
+_PIECES = {
+    "text": ("text", "text"),
+    "thinking": ("thinking", "thinking"),
+    "input": ("input_json", "partial_json"),
+}
 PING = b'event: ping\ndata: {"type":"ping"}\n\n'
-_BLOCK_STOP = b'event: content_block_stop\ndata: {"type":"content_block_stop","index":0}\n\n'
 _STOP = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 BROKEN_EVENT = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,"delta":{"te\n\n'
 # Events before the first delta, and after the last.
@@ -84,16 +86,19 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Message:
-    """A whole answer. `usage` is as the API spells it, `output_tokens` among it."""
+    """A whole answer. `usage` is as the API spells it, `output_tokens` among it.
+
+    `blocks` are as the API spells them, but that the input of a tool is JSON text, which may be broken.
+    """
 
     id: str
     model: str
-    text: str
+    blocks: Sequence[Dict[str, Any]]
     stop_reason: str
     usage: Mapping[str, Any]
 
     def body(self) -> bytes:
-        content = [{"type": "text", "text": self.text}]
+        content = [_with_input(block) if "input" in block else block for block in self.blocks]
         return to_bytes(self._fields(content, self.stop_reason, self.usage))
 
     def events(self, tokens_per_delta: int) -> List[bytes]:
@@ -108,9 +113,12 @@ class Message:
             "usage": {name: count for name, count in self.usage.items() if name.endswith("_tokens")},
         }
         size = tokens_per_delta * CHARACTERS_PER_TOKEN
-        texts = (self.text[at : at + size] for at in range(0, len(self.text), size))
-        deltas = [(_DELTA % _encode(text)).encode("utf-8", "replace") for text in texts]
-        return [_event(start), _BLOCK_START, PING, *deltas, _BLOCK_STOP, _event(delta), _STOP]
+        first, *more = (
+            event
+            for index, block in enumerate(self.blocks or _NO_BLOCKS)
+            for event in _block_events(index, block, size)
+        )
+        return [_event(start), first, PING, *more, _event(delta), _STOP]
 
     def _fields(
         self, content: List[Any], stop_reason: Optional[str], usage: Mapping[str, Any]
@@ -125,6 +133,35 @@ class Message:
             "stop_sequence": None,
             "usage": usage,
         }
+
+
+_NO_BLOCKS: Sequence[Dict[str, Any]] = ({"type": "text", "text": ""},)
+
+
+def _with_input(block: Dict[str, Any]) -> Dict[str, Any]:
+    """The block with its input as an object, which in one piece is never broken."""
+    try:
+        return {**block, "input": json.loads(block["input"])}
+    except ValueError:
+        return {**block, "input": {}}
+
+
+def _block_events(index: int, block: Dict[str, Any], size: int) -> Iterator[bytes]:
+    """The events of one block, with deltas of `size` characters."""
+    field = next((name for name in _PIECES if name in block), "")
+    start = {**block, field: {} if field == "input" else ""} if field else block
+    if field == "thinking":
+        start["signature"] = ""
+    yield _event({"type": "content_block_start", "index": index, "content_block": start})
+    whole, kind, name = block.get(field, ""), *_PIECES.get(field, ("", ""))
+    if field == "input":
+        # As the API does.
+        yield (_DELTA % (index, kind, name, '""')).encode()
+    for at in range(0, len(whole), size):
+        yield (_DELTA % (index, kind, name, _encode(whole[at : at + size]))).encode("utf-8", "replace")
+    if field == "thinking":
+        yield (_DELTA % (index, "signature", "signature", _encode(block["signature"]))).encode()
+    yield _BLOCK_STOP % index
 
 
 def cut(text: str, max_tokens: int) -> str:

@@ -13,10 +13,11 @@ from aiohttp import web
 
 from .default_answer import describe
 from .faults import Fault
-from .handler import Handler, Script
+from .handler import Behaviour, Handler
 from .limits import Limiter, RateLimit
+from .prompt_cache import PromptCache
 from .request_log import RecordedRequest, RequestLog
-from .tokens import PromptCache
+from .scripts import Answering
 
 # The API's own limit for the body of a request.
 _LARGEST_BODY = 32 * 1024 * 1024
@@ -32,13 +33,14 @@ class MessagesServer(RequestLog):
     Args:
         time_to_first_token: seconds from the request to the first byte of its answer.
         tokens_per_second: speed of an answer; None sends it at once.
-        answer: makes the text from the request's body; the default reports true facts on it.
-        output_tokens: stretches or cuts each answer to so many tokens.
+        answer: makes the text from the request's body; the default reports true facts on it. A `Script` plays
+            an agent that calls tools.
+        output_tokens: stretches or cuts each answer of one text to so many tokens.
         faults: one for each request in turn, None for a healthy one, all healthy after the last;
             or a function from the request to its fault.
         rate_limit: what a minute allows; more is answered with 429.
         clock: seconds, for `RecordedRequest.at` and the rate limit.
-        prompt_cache_minimum: tokens below which a marked system prompt is not cached.
+        prompt_cache_minimum: tokens below which a marked prefix of a prompt is not cached.
     """
 
     def __init__(
@@ -46,7 +48,7 @@ class MessagesServer(RequestLog):
         *,
         time_to_first_token: float = 0.0,
         tokens_per_second: Optional[float] = None,
-        answer: Optional[Callable[[Dict[str, Any]], str]] = None,
+        answer: Optional[Answering] = None,
         output_tokens: Optional[int] = None,
         faults: Optional[Faults] = None,
         rate_limit: Optional[RateLimit] = None,
@@ -57,7 +59,7 @@ class MessagesServer(RequestLog):
     ) -> None:
         super().__init__()
         _check(host, time_to_first_token, tokens_per_second, output_tokens)
-        script = Script(
+        behaviour = Behaviour(
             answer=answer or describe,
             next_fault=_plan(faults),
             output_tokens=output_tokens,
@@ -66,7 +68,7 @@ class MessagesServer(RequestLog):
             clock=clock,
         )
         limiter = Limiter(rate_limit, clock) if rate_limit else None
-        self._handler = Handler(script, self, PromptCache(prompt_cache_minimum), limiter)
+        self._handler = Handler(behaviour, self, PromptCache(prompt_cache_minimum), limiter)
         self._address = (host, port)
         self._thread: Optional[threading.Thread] = None
         self._stop: Callable[[], Any] = _nothing

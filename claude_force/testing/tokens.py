@@ -1,12 +1,13 @@
-"""Counts the tokens of a prompt, and which of them the prompt cache writes or reads. Pure."""
+"""Counts the tokens of a prompt. Pure."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Set, Tuple
+from typing import Any, Iterator, Mapping, Sequence, Tuple
 
 CHARACTERS_PER_TOKEN = 4
+# The most that the API counts for an image.
+TOKENS_PER_IMAGE = 1600
 
 
 def estimate(characters: int) -> int:
@@ -24,76 +25,38 @@ def texts(content: Any) -> Iterator[str]:
             yield text if isinstance(text, str) else json.dumps(block)
 
 
+def blocks_of(body: Mapping[str, Any]) -> Iterator[Tuple[str, Any]]:
+    """The blocks of a prompt in the order in which the API reads them: tools, system, messages.
+
+    Each with its part: "tools", "system", or a message's number and role. A text alone is one block.
+    """
+    for tool in _listed(body.get("tools")):
+        yield "tools", tool
+    for block in _listed(body.get("system")):
+        yield "system", block
+    for number, message in enumerate(body.get("messages") or ()):
+        for block in _listed(message.get("content")):
+            yield f"{number} {message.get('role')}", block
+
+
+def _listed(content: Any) -> Sequence[Any]:
+    return content if isinstance(content, list) else [content] if content else ()
+
+
+def block_size(block: Any) -> int:
+    """The characters of a block, tokens of images among them."""
+    if not isinstance(block, dict):
+        return len(block if isinstance(block, str) else json.dumps(block))
+    kind = block.get("type")
+    if kind == "image":
+        return TOKENS_PER_IMAGE * CHARACTERS_PER_TOKEN
+    text = block.get("text")
+    if kind == "tool_result":
+        content = block.get("content")
+        return len(content) if isinstance(content, str) else sum(map(block_size, content or ()))
+    return len(text) if isinstance(text, str) else len(json.dumps(block))
+
+
 def input_tokens(body: Mapping[str, Any]) -> int:
     """Tokens of the whole prompt: tools, system and messages."""
-    characters = sum(len(text) for text in texts(body.get("system")))
-    for message in body.get("messages") or ():
-        characters += sum(len(text) for text in texts(message.get("content")))
-    if body.get("tools"):
-        characters += len(json.dumps(body["tools"]))
-    return estimate(characters)
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """The tokens of a prompt; `key` is the part that the cache stores, or None."""
-
-    fresh: int
-    created: int = 0
-    read: int = 0
-    one_hour: bool = False
-    key: Optional[Tuple[Any, ...]] = None
-
-    def usage(self, output_tokens: int) -> Dict[str, Any]:
-        """The `usage` object of the API."""
-        return {
-            "input_tokens": self.fresh,
-            "cache_creation_input_tokens": self.created,
-            "cache_read_input_tokens": self.read,
-            "cache_creation": {
-                "ephemeral_5m_input_tokens": 0 if self.one_hour else self.created,
-                "ephemeral_1h_input_tokens": self.created if self.one_hour else 0,
-            },
-            "output_tokens": output_tokens,
-            "service_tier": "standard",
-        }
-
-
-class PromptCache:
-    """Remembers marked prefixes of `system`, one set per model. They never expire.
-
-    `minimum` is the number of tokens below which a prefix is not cached, as in the API.
-    """
-
-    def __init__(self, minimum: int) -> None:
-        self._minimum = minimum
-        self._known: Set[Tuple[Any, ...]] = set()
-
-    def measure(self, body: Mapping[str, Any]) -> Prompt:
-        """Counts a prompt; nothing is remembered before `keep`."""
-        total = input_tokens(body)
-        prefix = _marked_prefix(body.get("system"))
-        if not prefix:
-            return Prompt(total)
-        cached = estimate(sum(len(text) for text in texts(prefix)))
-        if cached < self._minimum:
-            return Prompt(total)
-        key = (body["model"], *texts(prefix))
-        one_hour = prefix[-1]["cache_control"].get("ttl") == "1h"
-        if key in self._known:
-            return Prompt(total - cached, read=cached, one_hour=one_hour, key=key)
-        return Prompt(total - cached, created=cached, one_hour=one_hour, key=key)
-
-    def keep(self, prompt: Prompt) -> None:
-        """Stores the prompt's prefix: from now on it is read, not created."""
-        if prompt.key is not None:
-            self._known.add(prompt.key)
-
-
-def _marked_prefix(system: Any) -> List[Any]:
-    """The blocks up to the last that has a `cache_control`."""
-    blocks = system if isinstance(system, list) else []
-    for end in range(len(blocks), 0, -1):
-        if isinstance(blocks[end - 1].get("cache_control"), dict):
-            return blocks[:end]
-    return []
+    return estimate(sum(block_size(block) for _, block in blocks_of(body)))
