@@ -64,10 +64,12 @@ class ToolResult(NamedTuple):
     Attributes:
         content: text, or blocks of the Messages API (text, image, document).
         is_error: whether the call failed, was denied or could not be understood.
+        is_denied: whether it was not run, or not carried out, because it is not permitted.
     """
 
     content: Union[str, Tuple[Mapping[str, Any], ...]]
     is_error: bool = False
+    is_denied: bool = False
 
 
 class Message(NamedTuple):

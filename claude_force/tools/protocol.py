@@ -8,11 +8,7 @@ from ..conversation import ToolResult, ToolUse
 
 
 class ToolError(Exception):
-    """A tool call that failed.
-
-    Its text goes to the model in `<tool_use_error>`, with `is_error`. For an error that Claude Code words
-    without that element, a tool returns `ToolResult(text, is_error=True)` instead.
-    """
+    """A tool call that failed. Its text goes to the model as it stands, with `is_error`."""
 
 
 class Tool(Protocol):
