@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Dict, Iterator, List, Mapping, Optional, Tuple
@@ -296,10 +296,26 @@ def proxy(scheme: str, host: str) -> Optional[str]:
     named = request.getproxies()
     found = named.get(scheme) or named.get("all")
     # NO_PROXY has addresses of IPv6 with brackets or without.
-    bare = host.partition("]")[0].lstrip("[")
-    if not found or any(request.proxy_bypass(one) for one in (host, bare)):
+    bare = host.partition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
+    exempt = any(_exempts(one.strip(), scheme, bare, host) for one in named.get("no", "").split(","))
+    if not found or exempt or any(request.proxy_bypass(one) for one in (host, bare)):
         return None
     return found if "://" in found else f"http://{found}"
+
+
+def _exempts(entry: str, scheme: str, bare: str, host: str) -> bool:
+    """Whether an entry of NO_PROXY names a host in a form that the SDK knows and urllib does not: "*" in a
+    list, "*.example.com", "10.0.0.0/8", "http://example.com"."""
+    kind, _, name = entry.lower().rpartition("://")
+    if kind not in ("", "all", scheme):
+        return False
+    if "/" in name.rstrip("/"):
+        from ipaddress import ip_address, ip_network
+
+        with suppress(ValueError):
+            return ip_address(bare) in ip_network(name.replace("[", "").replace("]", ""), strict=False)
+    is_named = bool(kind) and name.rstrip("/") in (bare.lower(), host.lower())
+    return is_named or name == "*" or (name.startswith("*.") and bare.lower().endswith(name[1:]))
 
 
 def columns() -> Optional[int]:

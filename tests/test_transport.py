@@ -663,7 +663,10 @@ class TestProxy:
         assert result.error.never_connected
         assert "p@ss" not in str(result.error)
 
-    @pytest.mark.parametrize("bypass", ["127.0.0.1", "*", "x.invalid, 127.0.0.1"])
+    @pytest.mark.parametrize(
+        "bypass",
+        ["127.0.0.1", "*", "x.invalid, 127.0.0.1", "x.invalid, *", "127.0.0.0/8", "http://127.0.0.1"],
+    )
     async def test_is_left_out_by_no_proxy(self, project, route, monkeypatch, bypass):
         monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
         monkeypatch.setenv("NO_PROXY", bypass)
@@ -683,6 +686,32 @@ class TestProxy:
         assert settings.proxy("https", "[::1]:8") == "http://127.0.0.1:1"
         monkeypatch.setenv("NO_PROXY", bypass)
         assert settings.proxy("https", "[::1]:8") is None
+
+    @pytest.mark.parametrize(
+        ("bypass", "is_left_out"),
+        [
+            ("*.example.com", True),
+            ("https://api.example.com", True),
+            ("https://api.example.com:443/", True),
+            ("all://*.example.com", True),
+            ("http://api.example.com", False),
+            ("*.example.org", False),
+            ("10.0.0.0/8", False),
+            ("a/b", False),
+        ],
+    )
+    def test_is_left_out_for_names(self, monkeypatch, bypass, is_left_out):
+        monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+        monkeypatch.setenv("NO_PROXY", f"x.invalid,{bypass}")
+        assert (settings.proxy("https", "api.example.com:443") is None) == is_left_out
+
+    @pytest.mark.parametrize(
+        ("host", "is_left_out"), [("10.1.2.3", True), ("[fd00::1]:8", True), ("11.0.0.1", False)]
+    )
+    def test_is_left_out_for_networks(self, monkeypatch, host, is_left_out):
+        monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+        monkeypatch.setenv("NO_PROXY", "10.0.0.0/8, [fd00::]/8")
+        assert (settings.proxy("https", host) is None) == is_left_out
 
     def test_of_the_system_is_used(self, monkeypatch):
         # As urllib finds it on macOS and Windows.
