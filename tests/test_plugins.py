@@ -344,7 +344,7 @@ class TestSkills:
         write(project, "secret/SKILL.md", "hunter2")
         project.agent("a.md", "a", skills=f"['{name}']")
         assert project.registry.get("a").skill_texts == ()
-        assert any("no name of a skill" in reason for _, reason in reasons(project))
+        assert any("is not a name that a skill can have" in reason for _, reason in reasons(project))
 
     def test_missing_skill_is_reported_then_found(self, project):
         project.agent("a.md", "a", skills="pdf")
