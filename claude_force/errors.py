@@ -12,6 +12,7 @@ ClaudeForceError
  |   +- RunNotFoundError
  |   +- RunBusyError                      another process has the run
  |   +- UnknownPriceError                 a budget is set and a price is unknown
+ |   +- ToolSandboxError                  agents may run commands, and this machine can't confine them
  |   +- FileAccessError                   a file that is not read: outside, not regular, too large
  |   +- ConfigurationError                a project file that can't be used
  |       +- ConfigurationNotFoundError (also FileNotFoundError)   nothing is at the given path
@@ -122,6 +123,12 @@ class RunBusyError(InputError):
 
 class UnknownPriceError(InputError):
     """A budget is set, and the most that the call may cost is unknown."""
+
+    fatal_for: Optional[str] = RUN
+
+
+class ToolSandboxError(InputError):
+    """Agents may use Bash, and commands can't be confined on this machine. They are never run unconfined."""
 
     fatal_for: Optional[str] = RUN
 

@@ -92,6 +92,20 @@ _DATABASE_URL = "CLAUDE_FORCE_DATABASE_URL"
 _SHORTEST_SECRET = 8
 # A header whose name contains one of these has a secret value.
 _SECRET_HEADERS = ("auth", "cookie", "cred", "key", "pass", "secret", "sign", "token")
+# Where toolchains are found by a variable; nothing in them is secret.
+_TOOLCHAINS = (
+    *(
+        "ASDF_DATA_DIR",
+        "ASDF_DIR",
+        "CONDA_PREFIX",
+        "GOROOT",
+        "JAVA_HOME",
+        "NVM_DIR",
+        "PYENV_ROOT",
+        "PYENV_VERSION",
+    ),
+    *("RBENV_ROOT", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN", "VIRTUAL_ENV", "VOLTA_HOME"),
+)
 _LOOPBACK_ONLY = "CLAUDE_FORCE_LOOPBACK_ONLY"
 _OFF = ("", "0", "false", "no")
 
@@ -316,6 +330,16 @@ def _exempts(entry: str, scheme: str, bare: str, host: str) -> bool:
             return ip_address(bare) in ip_network(name.replace("[", "").replace("]", ""), strict=False)
     is_named = bool(kind) and name.rstrip("/") in (bare.lower(), host.lower())
     return is_named or name == "*" or (name.startswith("*.") and bare.lower().endswith(name[1:]))
+
+
+def search_path() -> Tuple[str, ...]:
+    """The folders of PATH, in their order."""
+    return tuple(filter(None, os.environ.get("PATH", os.defpath).split(os.pathsep)))
+
+
+def toolchain_variables() -> Mapping[str, str]:
+    """The variables by which toolchains find themselves, with their values."""
+    return {name: os.environ[name] for name in _TOOLCHAINS if os.environ.get(name)}
 
 
 def columns() -> Optional[int]:

@@ -63,12 +63,14 @@ class SimpleCommand(NamedTuple):
         assignments: `NAME=value` before the name.
         outputs: files that its redirections write.
         is_nested: whether it runs within `$(...)`, backticks or a process substitution.
+        is_background: whether the list that it ends is run in the background, by `&` outside of parentheses.
     """
 
     words: Tuple[Word, ...]
     assignments: Tuple[Word, ...] = ()
     outputs: Tuple[Word, ...] = ()
     is_nested: bool = False
+    is_background: bool = False
 
 
 def split_commands(text: str) -> List[SimpleCommand]:
@@ -158,6 +160,8 @@ class _Parser:
                 self._command()
 
     def _separator(self, letter: str) -> None:
+        if letter == "&" and not self._at("&&") and not self._depth and self._found:
+            self._found[-1] = self._found[-1]._replace(is_background=True)
         if self._at(";;") or self._at(";&") or self._at(";|"):
             self._refuse("it has a case")
         self._place += 2 if self._at(letter * 2) or self._at("|&") else 1

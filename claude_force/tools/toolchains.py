@@ -1,0 +1,120 @@
+"""Finds the folders that the programs on PATH need: what a sandbox shows beside the system's folders.
+
+Toolchains often lie in the home folder: `~/.pyenv/shims`, `~/.cargo/bin`. Only they are shown, not what is
+around them: `~/.cargo` has credentials beside its `bin`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Collection, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
+
+# The system's own: whole, and readable for everybody.
+SYSTEM_FOLDERS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store")
+# Managers of versions, which keep everything in a folder of theirs.
+_MANAGERS = frozenset(
+    {
+        *(".asdf", ".bun", ".deno", ".fnm", ".goenv", ".jenv", ".linuxbrew", ".nodenv", ".nvm", ".phpenv"),
+        *(".pyenv", ".rbenv", ".rustup", ".sdkman", ".volta", "mise", "fnm"),
+    }
+)
+_PROGRAMS = ("bin", "sbin", "shims", "condabin")
+# Beside the folder of programs, one of these makes their parent an installation of its own.
+_MARKS = ("pyvenv.cfg", "conda-meta", "include", "lib", "lib64", "libexec")
+# These have programs of several installations, and folders with other data beside them.
+_SHARED = frozenset({".local", ".cargo", "opt"})
+_BASE_OF_VENV = re.compile(r"^home\s*=\s*(.+?)\s*$", re.MULTILINE)
+_MOST_BYTES = 64 * 1024
+
+
+class Toolchains(NamedTuple):
+    """What of PATH is of use in a sandbox.
+
+    Attributes:
+        path: the folders of PATH that can be seen there, in its order.
+        folders: what is shown beside the system's folders and the project; real paths, none below another.
+    """
+
+    path: Tuple[str, ...]
+    folders: Tuple[str, ...]
+
+
+def find_toolchains(path: Iterable[str], home: Path, elsewhere: Sequence[Path] = ()) -> Toolchains:
+    """Looks at each folder of PATH.
+
+    `home`: never shown itself, nor a folder above it. `elsewhere`: folders that are shown in another way,
+    such as the project; nothing is added for a folder of PATH in them.
+    """
+    programs: List[str] = []
+    folders: Set[str] = set()
+    unwanted = _with_parents(os.path.realpath(home))
+    for entry in path:
+        # A relative folder would be another one at each place.
+        if not os.path.isabs(entry) or entry in programs or not os.access(entry, os.R_OK | os.X_OK):
+            continue
+        programs.append(entry)
+        if not is_within(entry, (*SYSTEM_FOLDERS, *map(str, elsewhere))):
+            folders |= {one for one in _needed_by(entry, unwanted) if os.path.realpath(one) not in unwanted}
+    shown = {folder for folder in folders if not is_within(folder, SYSTEM_FOLDERS)}
+    outermost = sorted(one for one in shown if not is_within(one, shown - {one}))
+    return Toolchains(tuple(one for one in programs if _is_seen(one, outermost, elsewhere)), tuple(outermost))
+
+
+def is_within(path: str, folders: Iterable[str]) -> bool:
+    """Whether a path is one of the folders, or below one, as it is written."""
+    return any(path == folder or path.startswith(folder.rstrip("/") + "/") for folder in folders)
+
+
+def _is_seen(entry: str, folders: Sequence[str], elsewhere: Sequence[Path]) -> bool:
+    return is_within(entry, (*SYSTEM_FOLDERS, *map(str, elsewhere), *folders))
+
+
+def _needed_by(entry: str, unwanted: Collection[str]) -> Set[str]:
+    """The folders that the programs in `entry` need, itself among them."""
+    return _installation(entry, unwanted) | _installation(os.path.realpath(entry), unwanted)
+
+
+def _installation(entry: str, unwanted: Collection[str]) -> Set[str]:
+    parts = Path(entry).parts
+    for number, part in enumerate(parts):
+        if part in _MANAGERS:
+            return {os.path.join(*parts[: number + 1])}
+    parent, name = os.path.split(entry)
+    if os.path.basename(parent) == ".cargo":
+        # The programs there are rustup's, which start those of the toolchain.
+        return {entry, *_existing(os.path.join(os.path.dirname(parent), ".rustup"))}
+    is_shared = os.path.basename(parent) in _SHARED or os.path.realpath(parent) in unwanted
+    if name not in _PROGRAMS or is_shared or not _is_installation(parent):
+        return {entry}
+    return {parent, *_base_of_venv(parent, unwanted)}
+
+
+def _is_installation(folder: str) -> bool:
+    return any(os.path.lexists(os.path.join(folder, mark)) for mark in _MARKS)
+
+
+def _base_of_venv(folder: str, unwanted: Collection[str]) -> Set[str]:
+    """The Python that a virtual environment was made from."""
+    text = _read(os.path.join(folder, "pyvenv.cfg"))
+    found = None if text is None else _BASE_OF_VENV.search(text)
+    if found is None or not os.path.isabs(found[1]):
+        return set()
+    return _installation(os.path.normpath(found[1]), unwanted) if os.path.isdir(found[1]) else set()
+
+
+def _read(path: str) -> Optional[str]:
+    try:
+        with open(path, "rb") as file:
+            return file.read(_MOST_BYTES).decode("utf-8", "replace")
+    except OSError:
+        return None
+
+
+def _existing(path: str) -> Set[str]:
+    return {path} if os.path.isdir(path) else set()
+
+
+def _with_parents(path: str) -> Set[str]:
+    return {path, *map(str, Path(path).parents)}

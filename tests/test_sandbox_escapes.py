@@ -1,0 +1,71 @@
+"""Attempts to get out of the sandbox. Most are made without it first, which proves that they work."""
+
+from pathlib import Path
+from typing import Dict, Iterator, Tuple
+
+import escapes
+import pytest
+from escapes import CONNECTS, ORDERS, READS, REFUSED, SECRET, WRITES, World, make_template
+from sandboxes import Shell, program
+
+KINDS: Dict[str, Dict[str, str]] = {
+    "read": READS,
+    "write": WRITES,
+    "order": ORDERS,
+    "connect": CONNECTS,
+    "refused": REFUSED,
+}
+ATTEMPTS = [(kind, name) for kind, attempts in KINDS.items() for name in attempts]
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    program()
+    return make_template(tmp_path_factory.mktemp("template"))
+
+
+@pytest.fixture
+def world(tmp_path: Path, template: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    with World(tmp_path / "world", template) as world:
+        for name, value in world.variables().items():
+            if name not in ("O", "P", "H"):
+                monkeypatch.setenv(name, value)
+        yield world
+
+
+def succeeded(kind: str, world: World, output: str, before: Tuple[object, object]) -> bool:
+    """Whether an attempt got out."""
+    got_out = {
+        "read": SECRET in output,
+        "write": world.state() != before[0],
+        "order": world.orders() != before[1],
+        "connect": bool(world.connections),
+        "refused": "escaped" in output,
+    }
+    return got_out[kind]
+
+
+def test_there_are_a_hundred_attempts() -> None:
+    assert len(ATTEMPTS) >= 100
+
+
+@pytest.mark.parametrize(("kind", "name"), ATTEMPTS)
+async def test_no_attempt_gets_out(
+    kind: str, name: str, world: World, template: Path, tmp_path: Path
+) -> None:
+    command = KINDS[kind][name]
+    if kind != "refused":
+        with World(tmp_path / "control", template) as control:
+            before = control.state(), control.orders()
+            said = control.run(command)
+            assert succeeded(kind, control, said, before), f"the attempt itself does not work: {said}"
+    before = world.state(), world.orders()
+    shell = Shell(world.project)
+    output = await shell.text(world.given(command), timeout=20_000)
+    shell.close()
+    for each in KINDS:
+        assert not succeeded(each, world, output, before), (each, output)
+    if kind == "refused":
+        assert "refused" in output
+    assert world.is_alive()
+    assert escapes.processes_with("claude-force-x") == []
