@@ -5,7 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import replace
 from itertools import count
-from typing import Any, AsyncGenerator, Dict, List, Mapping, Optional, TypeVar, Union
+from pathlib import Path
+from typing import Any, AsyncGenerator, Dict, List, Mapping, Optional, Sequence, TypeVar, Union
 
 from .agents import Registry
 from .bulk import OnEvent, OnResult, Tasks, aiter_any, parse_task
@@ -26,6 +27,7 @@ from .workflow.plan import Plan
 
 __all__ = ["AsyncAgentOrchestrator", "AsyncAgentResult"]
 
+_NO_TOOL_OPTIONS = (None, None, None, None)
 Self = TypeVar("Self", bound="AsyncAgentOrchestrator")
 
 
@@ -66,6 +68,8 @@ class AsyncAgentOrchestrator(Configurable):
         durable: a database's URL, so that calls outlive this process: with postgresql:// workers make them
             (`claude-force worker`), under their own options; with sqlite:// this process does.
         observers: called with a `claude_force.types.CallCompleted` at the end of each call.
+        tools, max_turns, max_tool_calls, add_dirs: those of calls that have none of their own; see
+            `execute_agent`. `max_turns` also bounds what an agent's file says.
 
     `enable_memory` is accepted for older callers and does nothing.
 
@@ -104,9 +108,15 @@ class AsyncAgentOrchestrator(Configurable):
         *,
         cache: str = USE,
         cache_ttl: str = "5m",
+        tools: Union[str, Sequence[Any], None] = None,
+        max_turns: Optional[int] = None,
+        max_tool_calls: Optional[int] = None,
+        add_dirs: Optional[Sequence[Union[str, Path]]] = None,
+        budget_usd: Optional[float] = None,
+        on_event: Optional[OnEvent] = None,
         **options: Any,
     ) -> AgentResult:
-        """Runs one agent on one task.
+        """Runs one agent on one task, with its tools where some are granted.
 
         Args:
             model: an alias or a full id; None for what the agent's file, else the environment, asks for.
@@ -118,7 +128,18 @@ class AsyncAgentOrchestrator(Configurable):
             cache: "use" a stored answer, "refresh" it with a new one, or "off": a request that is neither
                 stored nor shared with identical calls in flight.
             cache_ttl: how long the API's prompt cache holds the system prompt after each use, "5m" or "1h".
+            tools: what is granted: "none"; "read", "edit" or "bash", each with those before it; or a list of
+                names and rules, such as ["Read", "Bash(git diff:*)"]. The agent has those of them that its
+                file names. None for the orchestrator's own. A list of objects is the field of the API.
+            max_turns: the most requests of an agent with tools; None for what its file says, else 50.
+            max_tool_calls: the most tool calls that it may make; None for no bound.
+            add_dirs: folders outside the project that its tools may use as well.
+            budget_usd: a hard cap on what this call may cost, within that of the orchestrator.
+            on_event: called with each `claude_force.bulk.Event` of this call, whose `index` is 0.
             options: further fields of the Messages API, such as `stop_sequences` or `thinking`.
+
+        The last request that a bound allows forbids tool calls, so that there is a final answer;
+        `result.stopped_by` names the bound.
 
         Returns:
             A result, also for a call that failed: its `error` says why.
@@ -126,19 +147,23 @@ class AsyncAgentOrchestrator(Configurable):
         Raises:
             InputError: a ValueError, before anything is sent.
         """
-        return await self._calls.execute(
-            DEFAULT_CONTEXT,
-            agent_name,
-            task,
+        of_tools = (tools, max_turns, max_tool_calls, add_dirs)
+        if of_tools != _NO_TOOL_OPTIONS:
+            named = zip(("tools", "max_turns", "max_tool_calls", "add_dirs"), of_tools)
+            options.update((name, value) for name, value in named if value is not None)
+        options.update(
             workflow_name=workflow_name,
             workflow_position=workflow_position,
             cache=cache,
+            call_budget_usd=budget_usd,
             model=model,
             max_tokens=max_tokens,
             temperature=temperature,
             cache_ttl=cache_ttl,
-            **options,
         )
+        if on_event is not None:
+            return await self._calls.execute_watched(on_event, agent_name, task, options)
+        return await self._calls.execute(DEFAULT_CONTEXT, agent_name, task, **options)
 
     async def execute_multiple(
         self, /, tasks: Tasks, on_result: Optional[OnResult] = None, **options: Any
@@ -187,7 +212,8 @@ class AsyncAgentOrchestrator(Configurable):
                 wait until its answer begins, and then read the prompt from the API's prompt cache.
             run_id: of a durable run: letters, digits, "_" and "-". The same run again, under the id that it
                 had, finds what was done and asks only for the rest; None makes a new id.
-            call_options: as of `execute_agent`, the same for every task.
+            call_options: as of `execute_agent`, the same for every task; `call_budget_usd` is then the cap of
+                each call.
 
         Raises what `tasks` raises, after the results of the rows in flight by then.
         """

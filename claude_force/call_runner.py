@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
+from functools import partial
 from typing import (
+    TYPE_CHECKING,
     Any,
     AsyncGenerator,
     AsyncIterator,
@@ -28,17 +31,29 @@ from .engine.estimate import Estimate, Estimator
 from .engine.executor import CachingExecutor
 from .engine.result_builder import CallLabels, ResultBuilder, failed, log_result, notify
 from .engine.sender_pool import SenderPool
-from .errors import CallError, CancelledCallError, ConfigurationError
+from .errors import CallError, CancelledCallError, ConfigurationError, InvalidOptionError
 from .limits.budget import Budget
 from .limits.call_context import DEFAULT_CONTEXT, CallContext, CallListener, Session
+from .limits.call_cost import CallCost
 from .limits.prices import Prices, price_lookup
 from .limits.run_gate import RunGate
 from .options import Options, check_call_options, priced_options
 from .performance_tracker import PerformanceTracker
+from .settings import NO_TOOLS, TOOL_OPTIONS
 from .types import AgentResult, Call, CallCompleted, Clock, Reply, fast_replace
+
+if TYPE_CHECKING:
+    from .tool_options import ToolOptions
+    from .tool_runs import ToolRuns
+
+logger = logging.getLogger(__name__)
 
 # How long `close` waits for calls that it can't end itself: those that workers make.
 _CLOSE_SECONDS = 2.0
+_NOT_DURABLE = (
+    "Tools don't run in durable calls, which outlive this process: leave out `durable`, or grant no tools. "
+    "Without `durable`, answers are cached, and what was paid for is found again."
+)
 
 
 class CallRunner:
@@ -64,6 +79,9 @@ class CallRunner:
         self.budget: Optional[Budget] = None
         self.pool = SenderPool(self.clock)
         self._last: Optional[CallSettings] = None
+        self._tool_runs: Optional[ToolRuns] = None
+        # The agents that ran without a grant, and whether they declare tools.
+        self._without_grant: Dict[str, bool] = {}
         self._tracker: Optional[PerformanceTracker] = None
         self.configure(options, "budget_usd")
         self.backend = self._backend(options.durable)
@@ -109,6 +127,11 @@ class CallRunner:
         """
         # Callers of claude-force 1.x give it; agents have no memory.
         options.pop("use_memory", None)
+        options.pop("call_budget_usd", None)
+        if not TOOL_OPTIONS.isdisjoint(options):
+            from .tool_options import without_tool_options
+
+            options = without_tool_options(options)
         options = priced_options(options)
         check_call_options(options)
         return prepare_call(self.registry, agent_name, task, is_composed=is_composed, **options)
@@ -122,33 +145,66 @@ class CallRunner:
         workflow_name: Optional[str] = None,
         workflow_position: Optional[int] = None,
         cache: str = USE,
+        call_budget_usd: Optional[float] = None,
         **options: Any,
     ) -> Coroutine[Any, Any, AgentResult]:
         """Prepares a call and returns the coroutine that runs it. Raises InputError at once."""
         check_policy(cache)
         call = self.prepare(agent_name, task, False, **options)
-        return self.run(call, CallLabels(agent_name, workflow_name, workflow_position), cache, context)
+        labels = CallLabels(agent_name, workflow_name, workflow_position)
+        if call_budget_usd is not None:
+            context = fast_replace(context, budgets=(*context.budgets, Budget(call_budget_usd)))
+        return self.run(call, labels, cache, context, self.tool_options(call.agent_name, options))
+
+    async def execute_watched(
+        self, on_event: OnEvent, agent_name: str, task: str, options: Mapping[str, Any]
+    ) -> AgentResult:
+        """Runs one call as the only row of a run, which tells its events. Raises InputError."""
+        listener = ProgressTracker(on_event, 1, self.clock.now).row(0, agent_name)
+        result = await self.execute(CallContext(listener=listener), agent_name, task, **options)
+        listener.finished(result)
+        return result
+
+    def tool_options(self, agent_name: str, given: Mapping[str, Any]) -> Optional[ToolOptions]:
+        """Returns what a call's options grant; None where it is no tool. Raises InvalidOptionError."""
+        if self.options.tools == NO_TOOLS and TOOL_OPTIONS.isdisjoint(given):
+            if agent_name not in self._without_grant:
+                self._note_without_grant(agent_name)
+            return None
+        from .tool_options import read_tool_options
+
+        return read_tool_options(given, self.options)
+
+    def _note_without_grant(self, agent_name: str) -> None:
+        """Says once that agents which declare tools run without them."""
+        declared = self.registry.get(agent_name).settings.tools
+        if declared and not any(self._without_grant.values()):
+            from .tools.grant import ungranted_notice
+
+            logger.warning("%s", ungranted_notice(agent_name, declared))
+        self._without_grant[agent_name] = bool(declared)
 
     async def run(
-        self, call: Call, labels: CallLabels, cache_policy: str = USE, context: CallContext = DEFAULT_CONTEXT
+        self,
+        call: Call,
+        labels: CallLabels,
+        cache_policy: str = USE,
+        context: CallContext = DEFAULT_CONTEXT,
+        tools: Optional[ToolOptions] = None,
     ) -> AgentResult:
         """Runs a prepared call with the options of this moment; a failed call has a result too.
 
         Raises InputError for a call that can't be sent.
         """
-        settings, session = self._settings(), context.session or self.session
-        options = settings.options
+        if tools is not None:
+            return await self._run_with_tools(call, labels, cache_policy, context, tools)
         builder = ResultBuilder(call, labels, self.clock, context.call_cost)
-        context = fast_replace(
-            context,
-            call_cost=builder.call_cost,
-            session=session,
-            settings=settings,
-            budgets=context.budgets if self.budget is None else (self.budget, *context.budgets),
-        )
+        context = self._begun(context, builder.call_cost)
+        settings: CallSettings = context.settings
+        options = settings.options
         try:
             context.check_open(call.model)
-            with session:
+            with context.session or self.session:
                 reply = await self.backend.execute(
                     call, cache_policy, settings, options.deadline_seconds, context
                 )
@@ -161,6 +217,61 @@ class CallRunner:
                 self._record(cancelled, options)
             raise
         return self._record(builder.succeeded(_with_saved_cost(call, reply, options.prices)), options)
+
+    def _begun(self, context: CallContext, call_cost: CallCost) -> CallContext:
+        """The context of a call that begins now."""
+        return fast_replace(
+            context,
+            call_cost=call_cost,
+            session=context.session or self.session,
+            settings=self._settings(),
+            budgets=context.budgets if self.budget is None else (self.budget, *context.budgets),
+        )
+
+    async def _run_with_tools(
+        self,
+        call: Call,
+        labels: CallLabels,
+        cache_policy: str,
+        context: CallContext,
+        tools: ToolOptions,
+    ) -> AgentResult:
+        if self.options.durable is not None:
+            raise InvalidOptionError(_NOT_DURABLE)
+        agent = self.registry.get(call.agent_name)
+        opened = await self.tool_runs.open(agent, tools, self.registry.project)
+        if opened is None:
+            return await self.run(call, labels, cache_policy, context)
+        from .engine.tool_loop import LoopSettings, ToolLoop
+        from .tool_runs import bounds_of
+
+        context = self._begun(context, context.call_cost or CallCost())
+        options: Options = context.settings.options
+        loop_settings = LoopSettings(
+            bounds_of(agent, tools), cache_policy, options.deadline_seconds, self.pool.price(context.settings)
+        )
+        record_turn = self.tracker.record if options.enable_tracking else _ignore
+        loop = ToolLoop(call, labels, opened, loop_settings, self._execute, context, self.clock, record_turn)
+        with context.session or self.session:
+            return await self.tool_runs.run(loop, opened, partial(self._record, options=options))
+
+    @property
+    def tool_runs(self) -> ToolRuns:
+        """The runs of agents with tools that are in flight."""
+        if self._tool_runs is None:
+            # A call without tools loads none of it.
+            from .tool_runs import ToolRuns
+
+            self._tool_runs = ToolRuns()
+        return self._tool_runs
+
+    async def _execute(
+        self, call: Call, cache_policy: str, deadline_seconds: Optional[float], context: CallContext
+    ) -> Reply:
+        """Executes one turn of an agent with tools."""
+        settings: CallSettings = context.settings
+        reply = await self.backend.execute(call, cache_policy, settings, deadline_seconds, context)
+        return _with_saved_cost(call, reply, settings.options.prices)
 
     def _record(self, completed: CallCompleted, options: Options) -> AgentResult:
         log_result(completed.result)
@@ -260,6 +371,9 @@ class CallRunner:
         ended, self.session = self.session, Session()
         ended.closed = True
         await self.pool.close()
+        if self._tool_runs is not None:
+            # Those whose tools are running; the others have ended with their requests.
+            self._tool_runs.close()
         # What they still have to write would open the files again.
         with move_on_after(_CLOSE_SECONDS):
             await ended.wait_until_idle()
@@ -276,6 +390,10 @@ class CallRunner:
     def _close_tracker(self) -> None:
         if self._tracker is not None:
             self._tracker.close()
+
+
+def _ignore(_: CallCompleted) -> None:
+    pass
 
 
 def _with_saved_cost(call: Call, reply: Reply, prices: Optional[Prices]) -> Reply:

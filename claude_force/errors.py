@@ -35,6 +35,9 @@ ClaudeForceError
      +- AnswerTooLargeError               an endless answer, or one far beyond max_tokens
      +- RefusedError                      the model declined to answer
      +- EmptyAnswerError                  an answer without text
+     +- NoFinalAnswerError                an agent with tools was still calling them at its last turn
+     +- ToolCallCutOffError               the last answer was cut off in its tool calls
+     +- ContextFullError                  the messages of an agent with tools have filled the model's context
      +- DeadlineExceededError (also TimeoutError)
      +- BudgetExceededError               the call does not fit into the budget; it was not sent
      +- ClosedError                       the orchestrator was closed during the call
@@ -365,6 +368,24 @@ class EmptyAnswerError(CallError):
     """The answer ended without any text. The request was billed."""
 
     advice: str = naming("Raise {} if the model used them up by thinking, or change the task.", "max_tokens")
+
+
+class NoFinalAnswerError(CallError):
+    """The last answer that a bound allowed still calls tools; they were not run."""
+
+    advice = "Allow the agent more turns or tool calls, or give it less to do."
+
+
+class ToolCallCutOffError(CallError):
+    """An answer with tool calls was cut off at `max_tokens`; none of its calls was run."""
+
+    advice: str = naming("Raise {}, or tell the agent to write less at a time.", "max_tokens")
+
+
+class ContextFullError(CallError):
+    """The messages of an agent with tools have filled the model's context."""
+
+    advice = "Give the agent less to read at a time, or choose a model with a larger context."
 
 
 class DeadlineExceededError(CallError, TimeoutError):

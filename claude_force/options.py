@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from .limits.prices import Prices
     from .response_cache import ResponseCache
+    from .tools.grant import GrantOption
     from .types import Clock, Observer
 
     P = ParamSpec("P")
@@ -66,6 +67,9 @@ def _frozen(*, kw_only: bool = False) -> Callable[[Type[T]], Type[T]]:
     return dataclass(frozen=True, eq=False, **named)
 
 
+_NO_TOOL_OPTIONS = (settings.NO_TOOLS, None, None, ())
+
+
 @_frozen()
 class _Positional:
     """Options that may be given by position, as in claude-force 1.x."""
@@ -99,6 +103,10 @@ class _ByName:
     observers: Sequence[Observer] = ()
     durable: Optional[str] = field(default=None, repr=False)
     clock: Optional[Clock] = None
+    tools: GrantOption = settings.NO_TOOLS
+    max_turns: Optional[int] = None
+    max_tool_calls: Optional[int] = None
+    add_dirs: Sequence[Union[str, Path]] = ()
 
 
 @_frozen()
@@ -116,6 +124,11 @@ class Options(_ByName, _Positional):
         if not isinstance(self.base_url, (str, type(None))) or self.base_url == "":
             # An empty one must not send calls to Anthropic's API, which costs money.
             raise InvalidOptionError(f"base_url is {self.base_url!r}; it must be an address, or None.")
+        if (self.tools, self.max_turns, self.max_tool_calls, self.add_dirs) != _NO_TOOL_OPTIONS:
+            # A call without tools loads none of it.
+            from .tool_options import check_defaults
+
+            check_defaults(self.tools, self.max_turns, self.max_tool_calls, self.add_dirs)
         check_rates(rpm=self.rpm, input_tpm=self.input_tpm, output_tpm=self.output_tpm)
         if not isinstance(self.observers, list):
             object.__setattr__(self, "observers", list(self.observers))

@@ -51,6 +51,9 @@ NEWEST_MODELS: Mapping[str, str] = {
 }
 DEFAULT_ALIAS = "sonnet"
 
+NO_TOOLS = "none"
+# The options of a call that concern tools. `tools` may be the field of the Messages API instead.
+TOOL_OPTIONS = frozenset({"tools", "max_turns", "max_tool_calls", "add_dirs"})
 # Of an agent with tools: its requests, and the read-only tools that it may have running.
 MAX_TURNS = 50
 MAX_TOOLS_AT_ONCE = 10

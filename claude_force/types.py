@@ -203,6 +203,7 @@ class ToolCall:
         error: the beginning of the result where it says that the call failed or was denied; else None.
         began: when it began, in seconds from the start of the agent's run.
         id: the API's.
+        is_denied: whether it was not run, or not carried out, because it is not permitted.
 
     Example:
         for call in result.tool_calls:
@@ -217,6 +218,7 @@ class ToolCall:
     error: Optional[str] = None
     began: float = 0.0
     id: str = ""
+    is_denied: bool = False
 
 
 @dataclass

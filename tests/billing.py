@@ -23,6 +23,7 @@ class Answer:
         cut: of a stream, after what it breaks off: "start", "thinking" or "text".
         usage: replaces the usage that the answer tells; what is billed stays.
         final: the same for the last event alone.
+        content: blocks in the place of the text.
     """
 
     text: str = "The answer."
@@ -37,6 +38,7 @@ class Answer:
     usage: object = "true"
     final: object = "true"
     more: dict = field(default_factory=dict)
+    content: tuple = ()
 
 
 def usd(answer, stream):
@@ -74,7 +76,7 @@ class BillingServer:
         length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
         body = json.loads(await reader.readexactly(length))
         self.requests.append(body)
-        answer, task = self.plan(body), body["messages"][0]["content"]
+        answer, task = self.plan(body), task_of(body)
         if answer.status != 200:
             error = {"type": "error", "error": {"type": "overloaded_error", "message": "no"}}
             writer.write(_http(f"{answer.status} No", "application/json", json.dumps(error).encode()))
@@ -112,7 +114,7 @@ def _whole(body, answer):
     return {
         "type": "message",
         "model": answer.model or body["model"],
-        "content": [{"type": "text", "text": answer.text}] if answer.text else [],
+        "content": list(answer.content) or ([{"type": "text", "text": answer.text}] if answer.text else []),
         "stop_reason": answer.stop_reason,
         "usage": reported,
     }
@@ -129,12 +131,35 @@ def _events(body, answer):
     if answer.cut == "thinking" or not answer.text:
         block = {"type": "thinking", "thinking": "", "signature": ""}
         yield "thinking", {"type": "content_block_start", "index": 0, "content_block": block}
+    if answer.content:
+        yield from _block_events(answer.content)
+        yield "", {"type": "message_delta", "delta": {"stop_reason": answer.stop_reason}, "usage": last}
+        yield "", {"type": "message_stop"}
+        return
     yield "", {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
     for letter in answer.text:
         delta = {"type": "text_delta", "text": letter}
         yield "text", {"type": "content_block_delta", "index": 0, "delta": delta}
     yield "", {"type": "message_delta", "delta": {"stop_reason": answer.stop_reason}, "usage": last}
     yield "", {"type": "message_stop"}
+
+
+def _block_events(blocks):
+    for index, block in enumerate(blocks):
+        if block["type"] == "tool_use":
+            empty, part = {**block, "input": {}}, json.dumps(block["input"])
+            delta = {"type": "input_json_delta", "partial_json": part}
+        else:
+            empty, delta = {**block, "text": ""}, {"type": "text_delta", "text": block["text"]}
+        yield "", {"type": "content_block_start", "index": index, "content_block": empty}
+        yield "text", {"type": "content_block_delta", "index": index, "delta": delta}
+        yield "", {"type": "content_block_stop", "index": index}
+
+
+def task_of(body):
+    """The first text of the user."""
+    content = body["messages"][0]["content"]
+    return content if isinstance(content, str) else content[0]["text"]
 
 
 @asynccontextmanager

@@ -28,9 +28,13 @@ def started(bounds=UNLIMITED):
     return AgentLoop(Conversation.start(TOOLS, ["Read a.txt"]), bounds)
 
 
+def content_of(message):
+    return json.loads(message.json)["content"]
+
+
 def blocks(conversation, kind):
     """All blocks of that type, in the order of the messages."""
-    found = [json.loads(block) for message in conversation.messages for block in message.blocks]
+    found = [block for message in conversation.messages for block in content_of(message)]
     return [block for block in found if block["type"] == kind]
 
 
@@ -67,7 +71,7 @@ class TestStopReasons:
         assert loop.add_answer(reason, [text("So far")]) == []
         assert not loop.is_over
         last = loop.begin_turn().messages[-1]
-        assert (last.role, last.blocks) == ("assistant", (text("So far").json,))
+        assert (last.role, content_of(last)) == ("assistant", [{"type": "text", "text": "So far"}])
 
     def test_unfinished_answer_without_blocks_is_the_last(self):
         loop = started()
@@ -151,12 +155,12 @@ def test_any_schedule(answers, bounds, allowances):
     for number in range(20):
         sent = loop.begin_turn(allowances[min(number, 7)])
         roles = [message.role for message in sent.messages]
-        assert roles[0] == "user" and all(message.blocks for message in sent.messages)
+        assert roles[0] == "user" and all(map(content_of, sent.messages))
         uses = [one["id"] for one in blocks(sent, "tool_use")]
         results = [one["tool_use_id"] for one in blocks(sent, "tool_result")]
         assert uses == results
         for before, message in zip(sent.messages, sent.messages[1:]):
-            if any('"tool_use"' in block for block in before.blocks):
+            if b'"tool_use"' in before.json:
                 assert message.role == "user"
         reason, calls, has_text = next(answers, ("end_turn", 0, True))
         content = [use(f"t{number}-{one}") for one in range(calls)] + [text()] * has_text

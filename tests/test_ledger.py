@@ -25,6 +25,7 @@ from claude_force.ledger.reader import (
     read_summary,
 )
 from claude_force.ledger.saturation import TimeAtConcurrencyLimit
+from claude_force.ledger.turns import join_turns
 from claude_force.types import ToolCall, Turn
 
 NOW = 1_790_000_000.0
@@ -386,6 +387,31 @@ def close(found, expected):
     return found == expected
 
 
+def rows_of_tools():
+    """The decoded lines of an agent with tools: three turns, the second from the cache, and the whole."""
+    cached = {"cached": True, "cost": 0.0, "saved_cost": 0.5, "attempts": 0, "timeline": ()}
+    turns = [
+        replace(executed(number, seconds=2.0, **fields), execution_id="e1", turn=number + 1)
+        for number, fields in enumerate(({}, cached, {}))
+    ]
+    call = ToolCall(1, "Read", {"file_path": SECRET}, 0.5, 10, None, 2.0)
+    sums = {"cost": 0.002, "attempts": 2, "turns": (Turn(), Turn(), Turn()), "tool_calls": (call,)}
+    whole = replace(executed(seconds=9.0, stopped_by="max_turns", **sums), execution_id="e1")
+    lines = [encode_line(one, "run") for one in (*turns, whole)]
+    assert SECRET not in "".join(lines)
+    rows, skipped = decode_lines([f"{line}\n".encode() for line in lines])
+    assert (len(rows), skipped) == (4, 0)
+    return rows
+
+
+def check_metrics_of_tools(metrics):
+    assert (metrics["executions"], metrics["successes"], metrics["cached"]) == (1, 1, 0)
+    assert (metrics["attempts"], metrics["saved_usd"], metrics["unknown_saving"]) == (2, 0.5, 0)
+    assert metrics["cost_usd"] == pytest.approx(0.002)
+    assert metrics["wall_ms"]["max"] == pytest.approx(9000)
+    assert metrics["tokens"]["output"] == 100
+
+
 class TestMetrics:
     @given(st.lists(entries(), min_size=1, max_size=12))
     def test_metrics_match_their_definitions(self, found):
@@ -409,34 +435,32 @@ class TestMetrics:
 
     def test_agent_with_tools_is_one_execution(self):
         """The lines of its turns have what was paid, the line of the whole the outcome and the time."""
-        turns = [
-            replace(executed(number, seconds=2.0, **fields), execution_id="e1", turn=number + 1)
-            for number, fields in enumerate(
-                ({}, {"cached": True, "cost": 0.0, "saved_cost": 0.5, "attempts": 0, "timeline": ()}, {})
-            )
-        ]
-        call = ToolCall(1, "Read", {"file_path": SECRET}, 0.5, 10, None, 2.0)
-        sums = {"cost": 0.002, "attempts": 2, "turns": (Turn(), Turn(), Turn()), "tool_calls": (call,)}
-        whole = replace(executed(seconds=9.0, stopped_by="max_turns", **sums), execution_id="e1")
-        lines = [encode_line(one, "run") for one in (*turns, whole)]
-        assert SECRET not in "".join(lines)
-        rows, skipped = decode_lines([f"{line}\n".encode() for line in lines])
-        assert (len(rows), skipped) == (4, 0)
+        rows = rows_of_tools()
         entry = to_entry(rows[-1])
-        assert (entry.turns, entry.stopped_by, entry.tools) == (
-            3,
-            "max_turns",
-            ((1, "Read", 2000.0, 2500.0, False),),
-        )
+        calls = ((1, "Read", 2000.0, 2500.0, False),)
+        assert (entry.turns, entry.stopped_by, entry.tools) == (3, "max_turns", calls)
+        summary = Summary()
+        summary.add(rows)
+        check_metrics_of_tools(summary.as_dict())
+        assert summary.as_dict()["service_ms"]["max"] == pytest.approx(8750)
+
+    def test_joined_turns_have_the_same_metrics(self):
+        rows = rows_of_tools()
+        (joined,) = join_turns(rows)
+        summary = Summary()
+        summary.add([joined])
+        check_metrics_of_tools(summary.as_dict())
+        # The turns began with the whole, a second apart; each request took from 0.25 to 2 s.
+        assert [trip[:2] for trip in joined["timeline"]] == [[250.0, 2000.0], [2250.0, 4000.0]]
+        assert to_entry(joined).turns == 3
+
+    def test_turns_without_their_whole_stay(self):
+        rows = rows_of_tools()[:-1]
+        assert join_turns(rows) == rows
         summary = Summary()
         summary.add(rows)
         metrics = summary.as_dict()
-        assert (metrics["executions"], metrics["successes"], metrics["cached"]) == (1, 1, 0)
-        assert (metrics["attempts"], metrics["saved_usd"], metrics["unknown_saving"]) == (2, 0.5, 0)
-        assert metrics["cost_usd"] == pytest.approx(0.002)
-        assert metrics["wall_ms"]["max"] == pytest.approx(9000)
-        assert metrics["service_ms"]["max"] == pytest.approx(8750)
-        assert metrics["tokens"]["output"] == 100
+        assert (metrics["executions"], metrics["attempts"], metrics["wall_ms"]["p50"]) == (0, 2, None)
 
     def test_sums_of_money_are_exact(self):
         summary = Summary()

@@ -11,6 +11,10 @@ from .progress import (
     Queued,
     Retried,
     Started,
+    ToolEnded,
+    ToolStarted,
+    TurnBegan,
+    TurnEnded,
 )
 from .results_file import STDOUT, Results, ResultsFile, StdoutResults
 from .resumable_run import ResumableRun
@@ -52,6 +56,10 @@ __all__ = [
     "TaskRow",
     "TaskRows",
     "Tasks",
+    "ToolEnded",
+    "ToolStarted",
+    "TurnBegan",
+    "TurnEnded",
     "aiter_any",
     "parse_task",
     "spool",

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Callable, Deque, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Deque, Optional, Tuple
 
 from ..costs import CostTotals
 from ..errors import CallError
 from ..limits.call_context import CallbackError, CallListener
-from ..types import AgentResult
+from ..types import AgentResult, ToolCall, Turn
+
+if TYPE_CHECKING:
+    # A call without tools loads none of it.
+    from ..conversation import ToolUse
 
 # The rate is measured over the last minute, so that it follows a run that slows down.
 _RATE_SECONDS, _SAMPLE_SECONDS = 60.0, 1.0
@@ -99,6 +103,37 @@ class Paused(Event):
 
     seconds: float
     error: CallError
+
+
+@dataclass(frozen=True)
+class TurnBegan(Event):
+    """Turn number `turn` of an agent with tools begins, from 1; attempts count from 1 in each turn."""
+
+    turn: int
+
+
+@dataclass(frozen=True)
+class TurnEnded(Event):
+    """Turn number `turn` has ended, as `result` says; the tools that its answer called run next."""
+
+    turn: int
+    result: Turn
+
+
+@dataclass(frozen=True)
+class ToolStarted(Event):
+    """A tool that the answer of turn number `turn` called begins to run, with the `input` of the model."""
+
+    turn: int
+    name: str
+    input: Any
+
+
+@dataclass(frozen=True)
+class ToolEnded(Event):
+    """A tool has ended; `call.error` says whether it failed."""
+
+    call: ToolCall
 
 
 @dataclass(frozen=True)
@@ -230,6 +265,19 @@ class RowListener(CallListener):
 
     def paused(self, seconds: float, error: CallError) -> None:
         self._emit_in_call(Paused(*self._head(), seconds, error))
+
+    def turn_began(self, turn: int) -> None:
+        self._emit(TurnBegan(*self._head(), turn))
+
+    def turn_ended(self, turn: int, result: Turn) -> None:
+        self._end_attempt()
+        self._emit(TurnEnded(*self._head(), turn, result))
+
+    def tool_started(self, turn: int, use: ToolUse) -> None:
+        self._emit(ToolStarted(*self._head(), turn, use.name, use.input))
+
+    def tool_ended(self, call: ToolCall) -> None:
+        self._emit(ToolEnded(*self._head(), call))
 
     def finished(self, result: AgentResult) -> None:
         """Counts the result and sends the last event."""

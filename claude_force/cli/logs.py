@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Dict, Iterator, Tuple
 
 from ..errors import ClaudeForceError, InputError
+from ..formatting import for_shell
 from . import streams
 
 _logger = logging.getLogger("claude_force")
@@ -106,11 +107,16 @@ class _Warnings(logging.Handler):
 
 
 def _message(record: logging.LogRecord) -> str:
-    """Returns the message of a record; errors among its arguments name options, not Python's arguments."""
+    """Returns the message of a record; what it is given names options, not Python's arguments."""
     if not isinstance(record.args, tuple):
         return record.getMessage()
-    arguments = (one.for_shell() if isinstance(one, ClaudeForceError) else one for one in record.args)
-    return str(record.msg) % tuple(arguments)
+    return str(record.msg) % tuple(map(_for_shell, record.args))
+
+
+def _for_shell(argument: object) -> object:
+    if isinstance(argument, ClaudeForceError):
+        return argument.for_shell()
+    return for_shell(argument) if isinstance(argument, str) else argument
 
 
 class _Formatter(logging.Formatter):

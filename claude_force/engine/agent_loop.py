@@ -55,6 +55,37 @@ class Allowance(NamedTuple):
         return self.left < self.turn + self.answer
 
 
+class Forecast:
+    """What the next turns will take of time and money, judged by the turns so far."""
+
+    def __init__(self) -> None:
+        self._longest_turn = self._longest_answer = 0.0
+        self._dearest = self._worst = 0.0
+
+    @property
+    def has_cost(self) -> bool:
+        """Whether a turn has cost anything."""
+        return self._dearest > 0
+
+    def add_turn(self, answer_seconds: float, turn_seconds: float, cost: float) -> None:
+        """Adds a turn: the seconds to its answer and to the end of its tools, and its cost in USD."""
+        self._longest_answer = max(self._longest_answer, answer_seconds)
+        self._longest_turn = max(self._longest_turn, turn_seconds)
+        self._dearest = max(self._dearest, cost)
+
+    def time(self, left: float) -> Allowance:
+        """Returns the allowance of a deadline that is `left` seconds away."""
+        return Allowance(DEADLINE_SECONDS, left, self._longest_turn, self._longest_answer)
+
+    def money(self, left: float, worst: float) -> Allowance:
+        """Returns that of a budget with `left` USD, of which the next request may cost `worst`.
+
+        The one after it has more messages: as many more as this one has.
+        """
+        growth, self._worst = max(0.0, worst - self._worst) if self._worst else 0.0, worst
+        return Allowance(BUDGET_USD, left, self._dearest, worst + growth)
+
+
 class AgentLoop:
     """The state of one agent's loop.
 
@@ -118,11 +149,15 @@ class AgentLoop:
             self.is_over = True
         return []
 
-    def add_results(self, results: Sequence[ToolResult]) -> None:
-        """Adds the results of the calls that `add_answer` returned, in their order."""
+    def add_results(self, results: Sequence[ToolResult]) -> List[Tuple[ToolUse, ToolResult]]:
+        """Adds the results of the calls that `add_answer` returned, in their order.
+
+        Returns the calls beyond `max_tool_calls`, with what the model is told of them.
+        """
         if len(results) != self._run:
             raise ValueError(f"There are {len(results)} results of {self._run} calls")
         beyond = ToolResult(_BEYOND.format(self._bounds.max_tool_calls), True)
-        refused = [beyond] * (len(self._pending) - self._run)
-        self.conversation = self.conversation.with_results(zip(self._pending, (*results, *refused)))
+        refused = [(use, beyond) for use in self._pending[self._run :]]
+        self.conversation = self.conversation.with_results([*zip(self._pending, results), *refused])
         self._pending, self._run = (), 0
+        return refused

@@ -19,6 +19,7 @@ _NOT_OF_SENDER = frozenset(
         *_OPTIONS_OF_CACHE,
         *("budget_usd", "clock", "config_path", "deadline_seconds", "durable", "enable_memory"),
         *("enable_tracking", "observers", "response_cache"),
+        *("tools", "max_turns", "max_tool_calls", "add_dirs"),
     }
 )
 

@@ -46,14 +46,20 @@ class CallLabels(NamedTuple):
     workflow_position: Optional[int] = None
 
 
-def succeeded(run: CallLabels, reply: Reply, duration: float, started: float = 0.0) -> AgentResult:
+def succeeded(
+    run: CallLabels,
+    reply: Reply,
+    duration: float,
+    started: float = 0.0,
+    error: Optional[CallError] = None,
+) -> AgentResult:
     """Returns the result of a reply; a refusal or an answer without text is a failure.
 
-    `started` is the start of the call in seconds of the engine's clock.
+    `started` is the start of the call in seconds of the engine's clock. `error` makes any reply a failure.
     """
     is_known = reply.cost is not None and reply.wasted_cost is not None
     cost = reply.cost + reply.wasted_cost if is_known else None  # type: ignore[operator]
-    error = _unanswered(reply)
+    error = error or _unanswered(reply)
     metadata = _metadata(run, reply.model, reply.usage, cost, duration)
     if reply.cached:
         metadata.update(cached=True, cache_age_seconds=reply.cache_age)
@@ -228,9 +234,9 @@ class ResultBuilder:
         self._call, self._run, self._clock = call, run, clock
         self._began, self._started = time.time(), clock.now()
 
-    def succeeded(self, reply: Reply) -> CallCompleted:
-        """Returns the result of an answered call."""
-        return self._executed(succeeded(self._run, reply, self._duration(), self._started))
+    def succeeded(self, reply: Reply, error: Optional[CallError] = None) -> CallCompleted:
+        """Returns the result of an answered call, failed where there is an `error`."""
+        return self._executed(succeeded(self._run, reply, self._duration(), self._started, error))
 
     def failed(self, error: CallError) -> CallCompleted:
         """Returns the result of a failed call."""

@@ -163,7 +163,7 @@ def compute_metrics(rows: Sequence[ExecutionRow]) -> Metrics:
     requests = rows
     if any("execution" in row for row in rows):
         # Of an agent with tools, the lines of turns have the requests, and one line has the outcome.
-        requests = [row for row in rows if "turns" not in row]
+        requests = [row for row in rows if "turn" in row or "execution" not in row]
         rows = [row for row in rows if "turn" not in row]
     return Metrics(
         **_outcomes(rows), **_requests(requests), **_span(rows if rows is requests else [*rows, *requests])
@@ -202,7 +202,7 @@ def _requests(rows: Sequence[ExecutionRow]) -> Dict[str, Any]:
     """Returns what requests count: attempts, tokens and money."""
     costs, attempts = _column(rows, "estimated_cost"), _column(rows, "attempts", 0)
     unknown = _unpriced(rows) if None in costs else []
-    savings = [row.get("saved_cost") for row in rows if row.get("cached") or row.get("shared")]
+    savings = [row.get("saved_cost") for row in rows if _saves(row)]
     return {
         "attempts": sum(attempts),
         "retries": sum(count - 1 for count in attempts if count > 1),
@@ -214,6 +214,11 @@ def _requests(rows: Sequence[ExecutionRow]) -> Dict[str, Any]:
         "unknown_saving": savings.count(None),
         "prompt_cache_saving": _sum_known(_column(rows, "prompt_cache_saving")),
     }
+
+
+def _saves(row: ExecutionRow) -> bool:
+    """Whether an answer was not paid for; of joined turns, some of the answers."""
+    return bool(row.get("cached") or row.get("shared") or (row.get("turns") and "saved_cost" in row))
 
 
 def _span(rows: Sequence[ExecutionRow]) -> Dict[str, Any]:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import Any, AsyncContextManager, Callable, List, Optional, Protocol, Tuple
+from typing import TYPE_CHECKING, Any, AsyncContextManager, Callable, List, Optional, Protocol, Tuple
 
 from ..errors import CallError, ClosedError
 from ..transport.protocol import AttemptRecord
-from ..types import Call
+from ..types import Call, ToolCall, Turn
 from .budget import Budget
 from .call_cost import CallCost
 from .prices import Price
 from .rate_limiter import TokenCost
 from .run_gate import RunGate
+
+if TYPE_CHECKING:
+    # A call without tools loads none of it.
+    from ..conversation import ToolUse
 
 
 class CallbackError(BaseException):
@@ -45,6 +49,18 @@ class CallListener:
 
     def paused(self, seconds: float, error: CallError) -> None:
         """No attempt of any call begins for `seconds`."""
+
+    def turn_began(self, turn: int) -> None:
+        """Turn number `turn` of an agent with tools begins, from 1."""
+
+    def turn_ended(self, turn: int, result: Turn) -> None:
+        """Turn number `turn` has ended, with an answer or an error; the tools that it called run next."""
+
+    def tool_started(self, turn: int, use: ToolUse) -> None:
+        """A tool that the answer of this turn called begins to run."""
+
+    def tool_ended(self, call: ToolCall) -> None:
+        """A tool has ended, by itself; one that the end of the run interrupted is not told."""
 
 
 NULL_LISTENER = CallListener()

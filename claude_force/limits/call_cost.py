@@ -102,6 +102,16 @@ class CallCost:
         else:
             self.answer_cost, self.failed_cost = outcome.cost, outcome.wasted_cost
 
+    def absorb_reply(self, reply: Reply) -> None:
+        """Adds an answer with its attempts."""
+        self.timeline += reply.timeline
+        if reply.cost is None or reply.wasted_cost is None:
+            self.add_unknown_cost(reply.cost_at_most)
+            return
+        self.answer_cost = _sum(self.answer_cost, reply.cost)
+        if reply.wasted_cost:
+            self.add_failed_cost(reply.wasted_cost)
+
     def copy_to(self, error: CallError) -> None:
         """Sets the figures of `error` to these."""
         error.attempts, error.timeline = len(self.timeline), self.timeline

@@ -12,6 +12,7 @@ from ..formatting import pluralize
 from ..ledger.entry import Entry, ExecutionRow, to_entry
 from ..ledger.metrics import UNKNOWN, Metrics, compute_metrics
 from ..ledger.reader import LedgerReader
+from ..ledger.turns import join_turns
 from .html import format_time
 
 LAST = "last"
@@ -121,8 +122,8 @@ class Group:
 
 
 def executions_of(rows: Iterable[ExecutionRow]) -> List[Execution]:
-    """Returns the executions by their start."""
-    return sorted(map(_execution, rows), key=lambda execution: execution.began)
+    """Returns the executions by their start. One of an agent with tools has all its turns."""
+    return sorted(map(_execution, join_turns(rows)), key=lambda execution: execution.began)
 
 
 def _execution(row: ExecutionRow) -> Execution:

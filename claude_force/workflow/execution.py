@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from functools import partial
+from hashlib import sha256
 from itertools import count
-from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Tuple, Union
 
 from anyio import to_thread
 
@@ -18,6 +19,7 @@ from ..costs import cost_or_bound
 from ..engine.estimate import Estimate
 from ..engine.result_builder import CallLabels, is_unsent
 from ..errors import InputError
+from ..limits.budget import Budget
 from ..limits.call_context import CallContext
 from ..limits.call_cost import CallCost
 from ..limits.run_gate import RunGate
@@ -30,6 +32,9 @@ from .results import FAILED, SUCCEEDED, OnStep, WorkflowResult
 from .runner import OnCall, RunConfig, WorkflowRunner
 from .step_calls import StepAnswer, StepCall
 from .validation import check
+
+if TYPE_CHECKING:
+    from ..tool_options import ToolOptions
 
 
 class WorkflowExecutor:
@@ -137,21 +142,24 @@ class WorkflowExecutor:
         policy = options.pop("cache", USE)
         check_policy(policy)
         call = self._prepare(part, options)
-        question = _question(call)
+        tools = self._calls.tool_options(call.agent_name, options)
+        question = _question(call, tools)
         before = checkpoint.saved_answer(part, question)
         if before is not None:
             return StepAnswer(before, resumed=True)
         check_context(call)
         cost = CallCost()
+        most = options.get("call_budget_usd")
         context = replace(
             context,
+            budgets=context.budgets if most is None else (*context.budgets, Budget(most)),
             first_of_many=part.step.foreach is not None,
             call_id=checkpoint.call_id(part),
             call_cost=cost,
         )
         labels = CallLabels(part.step.agent, workflow, part.position)
         try:
-            result = await self._calls.run(call, labels, policy, context)
+            result = await self._calls.run(call, labels, policy, context, tools)
         except asyncio.CancelledError:
             checkpoint.record_cost(cost_or_bound(cost.usd, cost.at_most))
             raise
@@ -165,10 +173,15 @@ def _step_options(step: Step, call_options: Mapping[str, Any]) -> Dict[str, Any]
     return {**{name: value for name, value in own.items() if value is not None}, **call_options}
 
 
-def _question(call: Call) -> Optional[bytes]:
-    """Equal for calls that ask the same, whatever service answers; None where that can't be compared."""
+def _question(call: Call, tools: Optional[ToolOptions]) -> Optional[bytes]:
+    """Equal for calls that ask the same, whatever service answers; None where that can't be compared.
+
+    With another grant, an agent may answer otherwise.
+    """
     found = request_key(call, ())
-    return None if found is None else found.digest()
+    if found is None:
+        return None
+    return found.digest() if tools is None else found.digest() + sha256(repr(tools).encode()).digest()
 
 
 def _with_run_id(on_step: Optional[OnStep], checkpoint: RunCheckpoint) -> Optional[OnStep]:
