@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from durable import AGENT, alive, database, echo, orchestrator, rows, until, worker_processes, working
 from fleet import MODEL, ended
 
+from claude_force.durable import postgres_backend
 from claude_force.durable.calls import SaveResult, StartCall
 from claude_force.durable.db_worker import DbWorker
 from claude_force.durable.heartbeat import requeue_dead
@@ -335,6 +336,24 @@ async def test_sqlite_records_answer_of_cancelled_caller(
         assert fleet.spent_usd > 0
         assert [one.result.cost for one in seen] == [pytest.approx(fleet.spent_usd, abs=1e-8), 0.0]
     assert len(messages_server.requests) == 1
+
+
+@pytest.mark.parametrize("cache", ["use", "off"])
+async def test_records_answer_of_cancelled_caller(project, pg_url, messages_server, monkeypatch, cache):
+    def settles_and_cancels(result, row):
+        settle(result, row)
+        # The event loop goes on with the call only after this.
+        running.cancel()
+
+    settle, seen = postgres_backend._settle, []
+    monkeypatch.setattr(postgres_backend, "_settle", settles_and_cancels)
+    more = {"budget_usd": 100, "observers": [seen.append]}
+    async with working(pg_url), orchestrator(project, pg_url, **more) as fleet:
+        running = asyncio.ensure_future(fleet.execute_agent(AGENT, "x", cache=cache))
+        await asyncio.wait([running])
+        assert running.cancelled()
+        assert [one.result.cost for one in seen] == [pytest.approx(fleet.spent_usd, abs=1e-8)]
+        assert fleet.spent_usd > 0
 
 
 async def test_workers_share_learned_limit(project, pg_url, tmp_path, monkeypatch):

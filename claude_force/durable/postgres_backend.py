@@ -17,7 +17,7 @@ from ..engine.call_sender import CallSender
 from ..engine.call_settings import CallSettings
 from ..engine.executor import CachingExecutor, SingleFlight
 from ..engine.result_builder import as_shared
-from ..errors import CancelledCallError, ClaudeForceError, ClosedError, DeadlineExceededError
+from ..errors import CallError, CancelledCallError, ClaudeForceError, ClosedError, DeadlineExceededError
 from ..limits.budget import to_nano_usd
 from ..limits.call_context import CallbackError, CallContext
 from ..limits.call_cost import CallCost
@@ -102,7 +102,7 @@ class PostgresBackend:
         settings: CallSettings,
         context: CallContext,
         seconds_left: Optional[float],
-        _: Optional[CallCost] = None,
+        call_cost: Optional[CallCost] = None,
     ) -> Reply:
         call_id, began = new_call_id(context, key), self._clock.now()
         with _deadline(seconds_left):
@@ -116,7 +116,8 @@ class PostgresBackend:
                 prices = {model: dict(usd) for model, usd in (settings.options.prices or {}).items()}
                 budgets = self._budgets.of(context)
                 request = CallRequest(call, cache_policy, context.first_of_many, budgets, prices)
-                outcome = await self._send_to_worker(_enqueue_op(call_id, request, rest, context), context)
+                op = _enqueue_op(call_id, request, rest, context)
+                outcome = await self._send_to_worker(op, context, call_cost or context.call_cost)
         if isinstance(outcome, Reply):
             return outcome
         raise outcome
@@ -126,7 +127,10 @@ class PostgresBackend:
         row = (await self._worker.submit(Collect((call_id,)))).get(call_id)
         return self._receive(row, context) if row is not None and row.success else None
 
-    async def _send_to_worker(self, op: Enqueue, context: CallContext) -> Outcome:
+    async def _send_to_worker(
+        self, op: Enqueue, context: CallContext, call_cost: Optional[CallCost]
+    ) -> Outcome:
+        """Returns the outcome. `call_cost` receives its cost if the caller is cancelled as it arrives."""
         if self._draining:
             raise _not_sent()
         result: asyncio.Future[ResultRow] = asyncio.get_running_loop().create_future()
@@ -141,6 +145,10 @@ class PostgresBackend:
         except (CallbackError, asyncio.CancelledError):
             # Not awaited: the database may be away.
             self._worker.submit_nowait(save_cancelled(op.call_id))
+            if result.done() and not result.cancelled() and result.exception() is None:
+                outcome = self._receive(result.result(), context)
+                if call_cost is not None and isinstance(outcome, (Reply, CallError)):
+                    call_cost.replace(outcome)
             raise
         outcome = self._receive(row, context)
         if self._draining and isinstance(outcome, CancelledCallError):
