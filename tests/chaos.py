@@ -256,7 +256,7 @@ def loop_is_free():
             return original(handle)
 
     gc.collect()
-    # A collection of all that the test session has made is none of the package's doing.
+    # A collection of all that the test session has made is not the package's doing.
     gc.freeze()
     asyncio.events.Handle._run = run
     watch.start()

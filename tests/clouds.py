@@ -19,6 +19,7 @@ from claude_force.testing.replies import Message
 REGION = "us-west-2"
 AWS_KEY, AWS_SECRET, AWS_TOKEN = "AKIAEXAMPLE", "secret-key-of-the-test", "session-token-of-the-test"
 TEXT = "An answer in a few pieces, long enough for two or three of them at the least, I hope."
+BLOCKS = [{"type": "text", "text": TEXT}]
 USAGE = {"input_tokens": 20, "output_tokens": 10}
 _BEDROCK = re.compile(r"(?:/v1)?/model/(?P<model>[^/]+)/(?P<way>invoke|invoke-with-response-stream)")
 _VERTEX = re.compile(
@@ -139,7 +140,7 @@ class _Handler(BaseHTTPRequestHandler):
 def _message(seen, way):
     if seen.model == "count-tokens":
         return Answer(200, b'{"input_tokens": 7}', {})
-    message = Message("msg_1", "claude-sonnet-4-5-20250929", TEXT, "end_turn", USAGE)
+    message = Message("msg_1", "claude-sonnet-4-5-20250929", BLOCKS, "end_turn", USAGE)
     if way == "streamRawPredict":
         assert seen.body["stream"] is True
         return Answer(200, b"".join(message.events(4)), {"content-type": "text/event-stream"})
@@ -155,7 +156,7 @@ def streamed(*frames):
 
 def first_frames(count):
     """The begin of an answer."""
-    events = Message("msg_1", "claude-sonnet-4-5-20250929", TEXT, "end_turn", USAGE).events(4)
+    events = Message("msg_1", "claude-sonnet-4-5-20250929", BLOCKS, "end_turn", USAGE).events(4)
     return [frame(event) for event in events[:count]]
 
 

@@ -69,7 +69,8 @@ def damaged(draw, whole):
 # -- answers of a server --------------------------------------------------------------------------------
 
 TEXT = 'An answer with "quotes", ünïcödé, \\ and \n lines. ' * 3
-MESSAGE = Message("msg_1", "claude-sonnet-5-5", TEXT, "end_turn", {"input_tokens": 9, "output_tokens": 40})
+BLOCKS = [{"type": "text", "text": TEXT}]
+MESSAGE = Message("msg_1", "claude-sonnet-5-5", BLOCKS, "end_turn", {"input_tokens": 9, "output_tokens": 40})
 STREAM = b"".join(MESSAGE.events(4))
 
 
@@ -261,7 +262,7 @@ class TestRows:
             '{"index": -1, "key": "k", "success": true, "cost": 1}',
             '{"index": 0, "key": 7, "success": true, "cost": 1}',
         ],
-        ids=["too deep", "a cost of text", "no number", "before the first", "a key that is none"],
+        ids=["too deep", "a cost of text", "no number", "before the first", "an invalid key"],
     )
     def test_foreign_output_is_reported_and_left(self, project, monkeypatch, capsys, line):
         monkeypatch.chdir(project.parent.parent)

@@ -173,7 +173,8 @@ async def test_endless_error(project, times):
 
 
 async def test_stream_after_its_end(project):
-    message = Message("msg_1", MODEL, "Hello", "end_turn", {"input_tokens": 1, "output_tokens": 1})
+    blocks = [{"type": "text", "text": "Hello"}]
+    message = Message("msg_1", MODEL, blocks, "end_turn", {"input_tokens": 1, "output_tokens": 1})
     head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
     raw = Raw(head + b"".join(message.events(8)), b": more\n\n", pause=0.05)
     result = await asyncio.wait_for(raw.asked(project), 10)

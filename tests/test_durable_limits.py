@@ -508,7 +508,7 @@ def test_lease_is_exclusive(cache, made):
     assert other.acquire_lease(*question)
     # A lease ends with its connection.
     other.close()
-    until(lambda: cache.acquire_lease(*question), "the database lets go of it")
+    until(lambda: cache.acquire_lease(*question), "the database releases the lease")
     cache.close()
 
 

@@ -23,7 +23,8 @@ def project(tmp_path):
 
 def events(text="Hello", usage=None):
     """A whole stream, as bytes."""
-    message = Message("msg_1", MODEL, text, "end_turn", usage or {"input_tokens": 3, "output_tokens": 2})
+    blocks = [{"type": "text", "text": text}]
+    message = Message("msg_1", MODEL, blocks, "end_turn", usage or {"input_tokens": 3, "output_tokens": 2})
     return b"".join(message.events(1))
 
 

@@ -94,7 +94,7 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def ledger(folder):
-    """That of four executions, and a line that is none."""
+    """The log of four executions, and a line that holds no metrics."""
     folder.mkdir()
     file = folder / "executions.jsonl"
     file.write_text("".join(f"{line_of(one)}\n" for one in ENTRIES) + "foreign\n", encoding="utf-8")

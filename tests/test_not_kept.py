@@ -19,7 +19,8 @@ COST = (1000 * 3 + 2000 * 15) / 1e6
 
 
 def answer(text, stop_reason):
-    return raw(b"".join(Message("msg_1", MODEL, text, stop_reason, USAGE).events(1)))
+    blocks = [{"type": "text", "text": text}]
+    return raw(b"".join(Message("msg_1", MODEL, blocks, stop_reason, USAGE).events(1)))
 
 
 WHOLE = answer("Hello", "end_turn")
