@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Dict, Iterable, List, Mapping, Match, NamedTuple, Optional, Sequence, Tuple, Union
 
 from .errors import BadReplyError
+from .media_tokens import media_tokens
 
 USER, ASSISTANT = "user", "assistant"
 TOOL_USE = "tool_use"
@@ -83,6 +84,23 @@ class Message(NamedTuple):
         return b'%b,"cache_control":%b}]}' % (self.json[: -len(b"}]}")], cache_control)
 
 
+class PromptSize(NamedTuple):
+    """What a prompt has: bytes of text in UTF-8, JSON around it included, and tokens of images and PDFs."""
+
+    text: int = 0
+    media: int = 0
+    media_at_most: int = 0
+
+    def plus(self, other: PromptSize) -> PromptSize:
+        return PromptSize(*(one + more for one, more in zip(self, other)))
+
+    def minus(self, other: PromptSize) -> PromptSize:
+        return PromptSize(*(one - less for one, less in zip(self, other)))
+
+
+_NOTHING = PromptSize()
+
+
 @dataclass(frozen=True, eq=False)
 class Conversation:
     """The messages of one agent's loop, and the tools that it is offered. Immutable.
@@ -90,21 +108,30 @@ class Conversation:
     Adding one costs the same however long the conversation is.
 
         conversation = Conversation.start('[{"name": "Read", ...}]', ["Read a.txt"])
-        conversation = conversation.with_answer(reply.content)
+        conversation = conversation.with_answer(reply.content, reply.usage.total_tokens)
         conversation = conversation.with_results([(use, ToolResult("1\\tone"))])
 
     Attributes:
         tools: the definitions of the tools as JSON text of a list, the same in all requests of the loop.
         tool_choice: "auto", or "none" where the model has to answer without another call.
         digest: SHA-256 over tools and messages, for the request's key.
-        size: bytes of tools and messages, for estimates.
+        size: of tools and messages.
+        sent: the size of the request before this one, whose beginning the prompt cache has.
+        counted: tokens of that request and its answer by the API's count; 0 where it is not known.
     """
 
     tools: str
     messages: Tuple[Message, ...]
     digest: bytes
-    size: int
+    size: PromptSize
     tool_choice: str = "auto"
+    sent: PromptSize = _NOTHING
+    counted: int = 0
+
+    @property
+    def added(self) -> PromptSize:
+        """The size of what is new in this request: the last answer, and what the user has added to it."""
+        return self.size.minus(self.sent)
 
     @classmethod
     def start(cls, tools: str, texts: Sequence[str]) -> Conversation:
@@ -114,18 +141,22 @@ class Conversation:
     @classmethod
     def _empty(cls, tools: str) -> Conversation:
         encoded = tools.encode("utf-8", "surrogatepass")
-        return cls(tools, (), hashlib.sha256(encoded).digest(), len(encoded))
+        return cls(tools, (), hashlib.sha256(encoded).digest(), PromptSize(len(encoded)))
 
-    def with_answer(self, content: Iterable[ContentBlock]) -> Conversation:
-        """Adds the model's answer."""
-        return self._with(ASSISTANT, (block.json for block in content))
+    def with_answer(self, content: Iterable[ContentBlock], tokens: int = 0) -> Conversation:
+        """Adds the model's answer; `tokens` are those of its request and of itself, where they are known."""
+        answered = replace(self, sent=self.size, counted=tokens)
+        return answered._with(ASSISTANT, (block.json for block in content))
 
     def with_results(
         self, results: Iterable[Tuple[ToolUse, ToolResult]], texts: Sequence[str] = ()
     ) -> Conversation:
         """Adds the results of all calls of the last answer, then `texts`, as one message of the user."""
-        blocks = [_result_block(use, result) for use, result in results]
-        return self._with(USER, (*blocks, *map(_text_block, texts)))
+        media, blocks = _NOTHING, []
+        for use, result in results:
+            blocks.append(_result_block(use, result))
+            media = media.plus(_media_size(result))
+        return self._with(USER, (*blocks, *map(_text_block, texts)), media)
 
     def without_calls(self) -> Conversation:
         """The same conversation for the last request that is allowed: the model may not call a tool.
@@ -152,26 +183,34 @@ class Conversation:
     def to_fields(self) -> Dict[str, Any]:
         """The conversation as plain values for JSON."""
         messages = [[one.role, one.json.decode("utf-8", "surrogatepass")] for one in self.messages]
-        return {"tools": self.tools, "messages": messages, "tool_choice": self.tool_choice}
+        fields = {**vars(self), "messages": messages}
+        del fields["digest"]
+        return fields
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> Conversation:
         """The conversation that `to_fields` described."""
         conversation = cls._empty(fields["tools"])
         for role, text in fields["messages"]:
-            conversation = conversation._with_message(role, text)
-        return replace(conversation, tool_choice=fields["tool_choice"])
+            conversation = conversation._with_message(role, text.encode("utf-8", "surrogatepass"))
+        return replace(
+            conversation,
+            size=PromptSize(*fields["size"]),
+            sent=PromptSize(*fields["sent"]),
+            counted=fields["counted"],
+            tool_choice=fields["tool_choice"],
+        )
 
-    def _with(self, role: str, blocks: Iterable[str]) -> Conversation:
-        return self._with_message(role, f'{{"role":"{role}","content":[{",".join(blocks)}]}}')
+    def _with(self, role: str, blocks: Iterable[str], media: PromptSize = _NOTHING) -> Conversation:
+        text = f'{{"role":"{role}","content":[{",".join(blocks)}]}}'.encode("utf-8", "surrogatepass")
+        return self._with_message(role, text, media)
 
-    def _with_message(self, role: str, text: str) -> Conversation:
-        encoded = text.encode("utf-8", "surrogatepass")
+    def _with_message(self, role: str, text: bytes, media: PromptSize = _NOTHING) -> Conversation:
         return replace(
             self,
-            messages=(*self.messages, Message(role, encoded)),
-            digest=hashlib.sha256(self.digest + encoded).digest(),
-            size=self.size + len(encoded),
+            messages=(*self.messages, Message(role, text)),
+            digest=hashlib.sha256(self.digest + text).digest(),
+            size=self.size.plus(media).plus(PromptSize(len(text))),
         )
 
 
@@ -235,7 +274,10 @@ def _refuse(constant: str) -> None:
 
 
 def without_lone_surrogates(text: str) -> str:
-    """Replaces escapes of lone surrogates in JSON text, which the API refuses, by U+FFFD."""
+    """Replaces lone surrogates in JSON text, which the API refuses, by U+FFFD; escapes of them too."""
+    if not text.isascii():
+        # Joins two that are a pair.
+        text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return _ESCAPE.sub(_whole, text) if _SURROGATE.search(text) else text
 
 
@@ -253,5 +295,19 @@ def _result_block(use: ToolUse, result: ToolResult) -> str:
     return _to_json({**fields, "is_error": True} if result.is_error else fields)
 
 
+def _media_size(result: ToolResult) -> PromptSize:
+    """Tokens of images and PDFs, and the bytes of their data, which are not text."""
+    total = _NOTHING
+    if not isinstance(result.content, str):
+        for block in result.content:
+            tokens = media_tokens(block)
+            if tokens is not None:
+                total = total.plus(PromptSize(-len(block["source"]["data"]), *tokens))
+    return total
+
+
 def _to_json(block: Mapping[str, Any]) -> str:
-    return without_lone_surrogates(json.dumps(block))
+    return without_lone_surrogates(_encode(block))
+
+
+_encode = json.JSONEncoder(ensure_ascii=False).encode

@@ -1,6 +1,7 @@
 """The budget: a hard cap, whatever runs at the same time and however it ends."""
 
 import asyncio
+import json
 import random
 import re
 from collections import Counter
@@ -11,6 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from virtual_time import SimulatedServer, run_virtually, sender_to
 
+from claude_force.conversation import ContentBlock, Conversation, ToolResult, ToolUse
 from claude_force.errors import (
     BudgetExceededError,
     CallError,
@@ -157,6 +159,49 @@ class TestBudget:
         assert asked == [7, 7]
         assert worst_cost(with_tools({**SEARCH, "max_uses": 3}, SEARCH), price) is None
         assert asked == [7, 7]
+
+    @given(st.lists(st.text(max_size=100), max_size=6), st.text(max_size=100), st.integers(0, 500))
+    def test_worst_bounds_every_turn(self, texts, system, counted):
+        conversation = Conversation.start('[{"name": "Read"}]', ["task"])
+        for text in texts:
+            answer = [ContentBlock("text", json.dumps({"type": "text", "text": text}))]
+            conversation = conversation.with_answer(answer, counted).with_results([], [text, "more"])
+        call = Call("a", (system,), "task", MODEL, 100, conversation=conversation)
+        size = len(system.encode()) + conversation.size.text if not (texts and counted) else counted
+        more = conversation.added.text if texts and counted else 0
+        assert worst_cost(call, PRICE) >= PRICE(MODEL, Usage(0, 100, size + more))
+
+    def test_what_the_api_has_counted_is_known(self):
+        """A turn is not reserved for as if each byte of the conversation were a token."""
+        conversation = (
+            Conversation.start("[]", ["x" * 400_000]).with_answer([], 100_000).with_results([], ["y"])
+        )
+        call = Call("a", ("s" * 50_000,), "task", MODEL, 100, conversation=conversation)
+        added = conversation.added.text
+        assert worst_cost(call, PRICE) == pytest.approx(PRICE(MODEL, Usage(0, 100, 100_000 + added + 50)))
+
+    def test_worst_includes_images(self):
+        image = {
+            "type": "image",
+            "source": {"type": "base64", "media_type": "image/x", "data": "A" * 400_000},
+        }
+        start = Conversation.start("[]", ["task"]).with_answer([], 1000)
+        use = ToolUse("t", "Read", {})
+        costs = [
+            worst_cost(Call("a", (), "x", MODEL, 7, conversation=start.with_results([(use, result)])), PRICE)
+            for result in (ToolResult(()), ToolResult((image,)))
+        ]
+        assert costs[1] - costs[0] == pytest.approx(PRICE(MODEL, Usage(0, 0, 4784)), rel=0.05)
+
+    def test_tools_of_a_conversation_may_cost(self):
+        def worst(*tools):
+            tools = ({"name": "Read", "input_schema": {}}, *tools)
+            conversation = Conversation.start(json.dumps(tools), ["task"])
+            return worst_cost(Call("a", (), "task", MODEL, 7, conversation=conversation), PRICE)
+
+        assert worst({**SEARCH, "max_uses": 3}) - worst() == pytest.approx(0.03, abs=0.001)
+        assert worst(SEARCH) is None
+        assert worst({"type": "robot_20300101", "name": "robot"}) is None
 
     def test_known_worst_is_returned(self):
         price = price_lookup(PRICES, lambda *_: None)

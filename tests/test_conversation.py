@@ -1,6 +1,8 @@
 """The messages between an agent with tools and its model."""
 
+import base64
 import json
+import struct
 
 import pytest
 
@@ -98,7 +100,76 @@ def test_digest_tells_conversations_apart():
 
 def test_size_is_that_of_the_messages():
     messages = turns(5)
-    assert messages.size == len(TOOLS) + sum(len(message.json) for message in messages.messages)
+    assert messages.size == (len(TOOLS) + sum(len(message.json) for message in messages.messages), 0, 0)
+
+
+def test_added_is_what_the_last_request_did_not_have():
+    assert turns(0).added == turns(0).size
+    after = turns(3)
+    assert after.sent == turns(2).size
+    assert after.added.text == sum(len(message.json) for message in after.messages[-2:])
+
+
+def test_count_of_the_api_holds_for_one_request():
+    answered = turns(1).with_answer([CALL], 700)
+    assert (turns(1).counted, answered.counted) == (0, 700)
+    assert answered.with_results([(USE, ToolResult("text"))]).counted == 700
+    assert answered.with_answer([CALL]).counted == 0
+
+
+class TestMedia:
+    """Images and PDFs count by their pixels and pages, not by the bytes of their base64."""
+
+    @staticmethod
+    def sizes(*blocks):
+        before = Conversation.start(TOOLS, ["task"]).with_answer([CALL])
+        after = before.with_results([(USE, ToolResult(tuple(blocks)))])
+        return after.size.minus(before.size)
+
+    @staticmethod
+    def block(data, kind="image", media_type="image/png"):
+        text = base64.b64encode(data).decode()
+        return {"type": kind, "source": {"type": "base64", "media_type": media_type, "data": text}}
+
+    @pytest.mark.parametrize(
+        ("wide", "high", "expected", "most"),
+        [
+            (28, 28, 1, 1),
+            (1000, 1000, 1296, 1296),
+            (1, 1, 1, 1),
+            (2000, 1500, 1600, 3888),
+            (8000, 8000, 1600, 4784),
+        ],
+    )
+    def test_image(self, wide, high, expected, most):
+        png = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">II", wide, high) + b"x" * 100_000
+        text, *tokens = self.sizes(self.block(png))
+        assert tokens == [expected, most]
+        assert text < 300
+
+    def test_strange_image_counts_the_most(self):
+        assert self.sizes(self.block(b"GIF87a", media_type="image/gif"))[1:] == (1600, 4784)
+        assert self.sizes(self.block(b"x", media_type="image/x"))[1:] == (1600, 4784)
+        broken = {"type": "image", "source": {"type": "base64", "data": "A"}}
+        assert self.sizes(broken, broken)[1:] == (3200, 9568)
+
+    def test_pdf(self):
+        pages = self.sizes(self.block(b"/Type /Page /Type/Page /Type /Pages", "document"))
+        assert pages[1:] == (6000, 2 * 8784)
+        hidden = self.sizes(self.block(b"x" * 120_000, "document"))
+        assert hidden[1:] == (9000, 100 * 8784)
+
+    def test_other_blocks_are_text(self):
+        url = {"type": "image", "source": {"type": "url", "url": "https://x/y.png"}}
+        text = {"type": "text", "text": "é" * 1000}
+        assert self.sizes(text, url)[1:] == (0, 0)
+        assert self.sizes(text)[0] > 2000
+
+    def test_plain_values_keep_it(self):
+        conversation = Conversation.start(TOOLS, ["task"]).with_answer([CALL], 9)
+        conversation = conversation.with_results([(USE, ToolResult((self.block(b"x"),)))])
+        again = Conversation.from_fields(json.loads(json.dumps(conversation.to_fields())))
+        assert vars(again) == vars(conversation)
 
 
 def test_odd_text_is_encoded():

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from fleet import FakeClock, fleet, settled, write_project
 
+from claude_force.conversation import Conversation
 from claude_force.errors import InvalidOptionError
 from claude_force.limits.call_context import CallContext
 from claude_force.limits.prompt_cache_primer import PromptCachePrimer
@@ -154,3 +155,16 @@ class TestPrimer:
         first.cancel()
         await second
         assert order == ["first", "second"]
+
+    async def test_tools_are_part_of_the_prompt(self):
+        primer, order, never = PromptCachePrimer(FakeClock()), [], asyncio.Event()
+        tools = ["[" + letter * 2000 + "]" for letter in "ab"]
+        jobs = []
+        for text in (tools[0], tools[0], tools[1], "[]"):
+            self.call = Call("a", ("s",), "x", MODEL, 100, conversation=Conversation.start(text, ["x"]))
+            jobs.append(asyncio.ensure_future(self.turn(primer, order, text[1], Usage(1), never)))
+            await settled()
+        assert order == ["a", "b", "]"]
+        for job in jobs:
+            job.cancel()
+        await asyncio.gather(*jobs, return_exceptions=True)

@@ -19,6 +19,7 @@ ROWS = (
     "lazy_pattern",
     "agent_types",
     "errors",
+    "media_tokens",
     "conversation",
     "types",
     "settings",

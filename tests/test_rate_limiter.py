@@ -5,6 +5,7 @@ from fleet import FakeClock, fleet, write_project
 from hypothesis import given
 from hypothesis import strategies as st
 
+from claude_force.conversation import ContentBlock, Conversation, ToolResult, tool_uses
 from claude_force.errors import InvalidOptionError
 from claude_force.limits.rate_limiter import RateLimiter, Rates, TokenBucket, TokenCost
 from claude_force.limits.token_estimator import TokenEstimator, billable_usage
@@ -282,6 +283,55 @@ class TestForecast:
         for tokens in answers:
             estimator.observe(self.call(), Usage(300, tokens))
         assert min(answers) - 1e-6 <= estimator.answer_tokens(self.call()) <= max(answers) + 1e-6
+
+
+class TestForecastOfConversations:
+    """A turn of an agent with tools reads what the turn before wrote to the prompt cache."""
+
+    CALL = ContentBlock("tool_use", '{"type":"tool_use","id":"t","name":"Read","input":{}}')
+    IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/x", "data": "A" * 40_000}}
+
+    def call(self, turns, content="x" * 7000, tools="[" + " " * 3498 + "]"):
+        conversation = Conversation.start(tools, ["task"])
+        for _ in range(turns):
+            (use,) = tool_uses([self.CALL])
+            conversation = conversation.with_answer([self.CALL])
+            conversation = conversation.with_results([(use, ToolResult(content))])
+        return Call("a", ("s" * 700,), "task", MODEL, 4096, conversation=conversation)
+
+    def tokens(self, estimator, call):
+        return estimator.estimate(call).input_tokens
+
+    def test_without_a_prompt_cache_all_counts(self):
+        estimator = TokenEstimator()
+        size = self.call(5).conversation.size.text + 700
+        assert self.tokens(estimator, self.call(5)) == pytest.approx(size / 3.5)
+        estimator.observe(self.call(5), Usage(size // 4, 40))
+        assert self.tokens(estimator, self.call(5)) == pytest.approx(size / 4, rel=0.01)
+
+    def test_only_new_messages_count(self):
+        estimator = TokenEstimator()
+        size = self.call(5).conversation.size.text + 700
+        # The first of all requests writes.
+        estimator.observe(self.call(5), Usage(10, 40, size // 4 - 10))
+        added = self.call(6).conversation.added.text
+        assert 7000 < added < 7300
+        assert self.tokens(estimator, self.call(6)) == pytest.approx(added / 4, rel=0.01)
+
+    def test_first_turn_reads_tools_and_system(self):
+        estimator = TokenEstimator()
+        estimator.observe(self.call(0), Usage(20, 40, 0, 1050))
+        assert self.tokens(estimator, self.call(0)) < 40
+        assert estimator.prompt_tokens(self.call(0)) == pytest.approx(1070)
+
+    def test_images_count_by_their_pixels(self):
+        estimator = TokenEstimator()
+        with_image = self.call(1, (self.IMAGE,))
+        text = with_image.conversation.size.text + 700
+        assert text < 6000
+        assert self.tokens(estimator, with_image) == pytest.approx(text / 3.5 + 1600)
+        estimator.observe(with_image, Usage(text // 4 + 1600, 40))
+        assert estimator.tokens_per_byte(MODEL) == pytest.approx(0.25, rel=0.01)
 
 
 class TestFleet:

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import Any, AsyncIterator, Awaitable, Callable, NamedTuple, Optional, Set, Tuple
 
 from ..errors import InputError
-from ..formatting import byte_size
-from ..limits.prices import Price, max_searches
-from ..limits.token_estimator import TokenEstimator
+from ..limits.prices import Price, max_searches, priced_options
+from ..limits.token_estimator import TokenEstimator, prefix_size
 from ..types import Call, Usage
 
 # The factors between which a prompt's tokens lie, before and after the first answers.
@@ -82,7 +81,7 @@ class Estimator:
     def __init__(self, token_estimator: TokenEstimator, price: Price) -> None:
         self._token_estimator, self._price = token_estimator, price
         self._keys: Set[bytes] = set()
-        self._prompts: Set[Tuple[str, Tuple[str, ...]]] = set()
+        self._prompts: Set[Tuple[str, str, Tuple[str, ...]]] = set()
 
     async def estimate(
         self,
@@ -110,12 +109,13 @@ class Estimator:
 
     def _of(self, call: Call) -> Estimate:
         """Returns the estimate of a call that would be sent."""
+        options = priced_options(call)
         expected, spread = self._token_estimator.prompt_tokens(call), _GUESSED
         if self._token_estimator.has_counted(call.model):
             spread = _LEARNED
         prompt = Range(spread[0] * expected, expected, spread[1] * expected)
         answer = Range(1.0, self._token_estimator.answer_tokens(call), float(call.max_tokens))
-        read, searches = self._read_share(call), max_searches(call.options) or 0
+        read, searches = self._read_share(call), max_searches(options) or 0
         usages = [
             _usage(prompt.low, answer.low, read),
             _usage(prompt.expected, answer.expected, read),
@@ -129,13 +129,14 @@ class Estimator:
 
     def _read_share(self, call: Call) -> float:
         """The part of the prompt that is read from the prompt cache, where an earlier row has written it."""
-        system = sum(byte_size(text) for text in call.system)
-        key = (call.model, call.system)
+        tools = "" if call.conversation is None else call.conversation.tools
+        key = (call.model, tools, call.system)
         seen = key in self._prompts
         self._prompts.add(key)
-        if not seen or system * self._token_estimator.tokens_per_byte(call.model) < _CACHED_FROM:
+        shared = prefix_size(call) * self._token_estimator.tokens_per_byte(call.model)
+        if not seen or shared < _CACHED_FROM:
             return 0.0
-        return system / (system + byte_size(call.task))
+        return shared / self._token_estimator.prompt_tokens(call)
 
 
 def _usage(prompt: float, answer: float, read: float) -> Usage:

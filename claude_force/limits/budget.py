@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Callable, List, Optional
+from typing import Any, Callable, List, Mapping, Optional
 
 from ..errors import BudgetExceededError, InvalidOptionError, UnknownPriceError
 from ..formatting import Wording, byte_size, format_usd
 from ..types import Call, Usage
-from .prices import Price, max_searches, unknown_fee
+from .prices import Price, max_searches, priced_options, unknown_fee
 
 # Money is counted in whole nano-USD: integers add up exactly, in whatever order calls end.
 _NANO = 10**9
@@ -81,29 +81,43 @@ def budget_exceeded(most: float, spent: float, worst: float) -> BudgetExceededEr
 def worst_cost(call: Call, price: Price) -> Optional[float]:
     """USD that a request can cost at most; None if the price is unknown.
 
-    No token is shorter than a byte, the whole prompt may have to be written to the prompt cache, and the
-    answer may be as long as it is allowed to be. Web searches count as often as `max_uses` allows; without it
-    the worst is unknown. What they add to the prompt can't be known beforehand.
+    No token of text is shorter than a byte, the whole prompt may have to be written to the prompt cache, and
+    the answer may be as long as it is allowed to be. Of a conversation, what the API has counted is known.
+    Web searches count as often as `max_uses` allows; without it the worst is unknown. What they add to the
+    prompt can't be known beforehand.
     """
-    searches = max_searches(call.options)
+    options = priced_options(call)
+    searches = max_searches(options)
     if searches is None:
         return None
-    size = sum(byte_size(text) for text in (*call.system, call.task))
     more = byte_size(repr(dict(call.options))) + _TOOLS_TOKENS if call.options else 0
-    prompt = size + more + _FRAME_TOKENS
+    prompt = _most_tokens(call) + more + _FRAME_TOKENS
     costs = [
-        price(call.model, Usage(prompt, call.max_tokens, web_search_requests=searches), call.options),
-        price(call.model, _cache_write_usage(prompt, call, searches), call.options),
+        price(call.model, Usage(prompt, call.max_tokens, web_search_requests=searches), options),
+        price(call.model, _cache_write_usage(prompt, call, searches), options),
     ]
     known = [cost for cost in costs if cost is not None]
     return max(known) if len(known) == len(costs) else None
+
+
+def _most_tokens(call: Call) -> int:
+    """The most tokens that the prompt can have, without what the options add."""
+    conversation = call.conversation
+    if conversation is None:
+        return sum(byte_size(text) for text in (*call.system, call.task))
+    if conversation.counted:
+        # The API has counted all but what is new.
+        size = conversation.added
+        return conversation.counted + size.text + size.media_at_most
+    size = conversation.size
+    return sum(map(byte_size, call.system)) + size.text + size.media_at_most + _TOOLS_TOKENS
 
 
 def require_worst_cost(call: Call, price: Price) -> float:
     """As `worst_cost`, but raises UnknownPriceError if nothing bounds the cost."""
     worst = worst_cost(call, price)
     if worst is None:
-        _check_tools(call)
+        _check_tools(priced_options(call))
         unknown = f"The price of {call.model} is not known, so a budget can't be enforced."
         python = f"prices={{{call.model!r}: {{'input': ..., 'output': ...}}}} in USD per million tokens"
         shell = f"--price {call.model}=INPUT,OUTPUT in USD per million tokens"
@@ -111,14 +125,14 @@ def require_worst_cost(call: Call, price: Price) -> float:
     return worst
 
 
-def _check_tools(call: Call) -> None:
+def _check_tools(options: Mapping[str, Any]) -> None:
     """Raises UnknownPriceError if a server tool can cost any amount."""
-    if max_searches(call.options) is None:
+    if max_searches(options) is None:
         raise UnknownPriceError(
             "What web searches may cost is not bounded, so a budget can't be enforced. Give the web search "
             "tool max_uses."
         )
-    tool = unknown_fee(call.options)
+    tool = unknown_fee(options)
     if tool is not None:
         raise UnknownPriceError(
             f"What the tool {tool!r} costs is not known, so a budget can't be enforced. Leave out the tool "

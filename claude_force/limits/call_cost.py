@@ -8,7 +8,7 @@ from ..errors import CallError
 from ..transport.protocol import AttemptRecord
 from ..types import Attempt, Call, Reply, Usage, fast_replace
 from .budget import require_worst_cost, worst_cost
-from .prices import Price
+from .prices import Price, priced_options
 
 
 class CallCost:
@@ -139,6 +139,7 @@ class CallPricing:
 
     def __init__(self, call: Call, price: Price, by_answering_model: bool = True) -> None:
         self._call, self._price, self._by_answering_model = call, price, by_answering_model
+        self._options = priced_options(call)
 
     def require_worst_cost(self) -> float:
         """USD that an attempt can cost at most. Raises UnknownPriceError."""
@@ -185,7 +186,7 @@ class CallPricing:
 
     def _cost(self, usage: Usage, answered: str) -> Optional[float]:
         call = self._call
-        return self._price(call.model, usage, call.options, answered if self._by_answering_model else "")
+        return self._price(call.model, usage, self._options, answered if self._by_answering_model else "")
 
 
 def _without_cache(usage: Usage) -> Usage:

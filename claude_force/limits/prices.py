@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import re
@@ -11,7 +12,7 @@ from typing import Any, Dict, List, Mapping, Optional, Protocol, Tuple
 
 from ..agents.models import resolve_model
 from ..errors import InvalidOptionError
-from ..types import Usage
+from ..types import Call, Usage
 
 logger = logging.getLogger(__name__)
 
@@ -214,6 +215,19 @@ USD_PER_SEARCH = 0.01
 _SEARCH = "web_search"
 # The caller's own tools, and those of the API's that charge nothing for each use.
 _NO_FEE = ("custom", "bash", "text_editor", "computer", "memory", "web_fetch", "tool_search", "mcp")
+
+
+def priced_options(call: Call) -> Mapping[str, Any]:
+    """The options of the call that decide its price, the API's own tools of its conversation among them."""
+    if call.conversation is None:
+        return call.options
+    tools = _server_tools(call.conversation.tools)
+    return {**call.options, "tools": tools} if tools else call.options
+
+
+@lru_cache(maxsize=64)
+def _server_tools(tools: str) -> Tuple[Any, ...]:
+    return tuple(one for one in json.loads(tools) if isinstance(one, Mapping) and _type_of(one))
 
 
 def max_searches(options: Mapping[str, Any]) -> Optional[int]:

@@ -1,5 +1,5 @@
-"""First of many: of the calls that share a system prompt one goes first, so that the others read the prompt
-cache rather than each pay to write it.
+"""First of many: of the calls that share tools and system prompt one goes first, so that the others read the
+prompt cache rather than each pay to write it.
 
 Source: the API's documentation, chapter "Prompt caching": an entry can be read once the first answer has
 begun, lives for its time to live after each use, and has a smallest size.
@@ -11,11 +11,11 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import AsyncContextManager, AsyncIterator, Dict, Tuple
 
-from ..formatting import byte_size
 from ..transport.protocol import AttemptRecord
 from ..types import Call, Clock
 from .admission import NO_WAIT
 from .call_context import CallContext
+from .token_estimator import prefix_size
 
 # The smallest prompt that any model caches has 1,024 tokens, and no token is shorter than a byte.
 _SMALLEST_BYTES = 1024
@@ -35,10 +35,10 @@ class PromptCachePrimer:
     def turn(self, call: Call, context: CallContext, record: AttemptRecord) -> AsyncContextManager[None]:
         """Entered when the attempt may go on: at once if the prompt is cached or can't be, else by the first,
         and by the rest when the first answer has begun. If the first fails, another becomes the first."""
-        size = sum(map(byte_size, call.system)) if context.first_of_many else 0
-        if size < _SMALLEST_BYTES:
+        if not context.first_of_many or prefix_size(call) < _SMALLEST_BYTES:
             return NO_WAIT
-        return self._turn((call.model, call.system, call.cache_ttl), record)
+        tools = () if call.conversation is None else (call.conversation.tools,)
+        return self._turn((call.model, (*tools, *call.system), call.cache_ttl), record)
 
     @asynccontextmanager
     async def _turn(self, key: _Key, record: AttemptRecord) -> AsyncIterator[None]:

@@ -41,26 +41,35 @@ class TokenEstimator:
         self._tokens_per_byte: Dict[str, _Mean] = {}
         self._answer_tokens: Dict[Tuple[str, str], _Mean] = {}
         self._reads_prompt_cache: Dict[Tuple[str, str], bool] = {}
+        # Of conversations, whose next requests read what this one wrote.
+        self._writes_prompt_cache: Dict[Tuple[str, str], bool] = {}
 
     def estimate(self, call: Call) -> TokenCost:
-        """What `call` will take of the rate limits, on average."""
-        size = byte_size(call.task)
-        if not self._reads_prompt_cache.get((call.model, call.agent_name)):
-            size += _system_size(call)
-        return TokenCost(1.0, size * self.tokens_per_byte(call.model), self.answer_tokens(call))
+        """What `call` will take of the rate limits, on average: tokens from the prompt cache don't count."""
+        key, conversation = (call.model, call.agent_name), call.conversation
+        if conversation is not None and conversation.sent.text and self._writes_prompt_cache.get(key):
+            size, media, _ = conversation.added
+        else:
+            size, media = _messages_size(call), _media_tokens(call)
+            if not self._reads_prompt_cache.get(key):
+                size += prefix_size(call)
+        return TokenCost(1.0, size * self.tokens_per_byte(call.model) + media, self.answer_tokens(call))
 
     def observe(self, call: Call, usage: Usage) -> None:
         """Learns from the usage of an answered request."""
-        size = byte_size(call.task) + _system_size(call)
-        if size and usage.prompt_tokens:
-            self._tokens_per_byte.setdefault(call.model, _Mean(0.0)).add(usage.prompt_tokens / size)
+        size, tokens = _messages_size(call) + prefix_size(call), usage.prompt_tokens - _media_tokens(call)
+        if size and tokens > 0:
+            self._tokens_per_byte.setdefault(call.model, _Mean(0.0)).add(tokens / size)
         key = (call.model, call.agent_name)
         self._answer_tokens.setdefault(key, _Mean(0.0)).add(usage.output_tokens)
         self._reads_prompt_cache[key] = usage.cache_read_input_tokens > 0
+        if call.conversation is not None:
+            self._writes_prompt_cache[key] = usage.prompt_tokens > usage.input_tokens
 
     def prompt_tokens(self, call: Call) -> float:
         """Tokens of the whole prompt, whether or not it is read from the prompt cache."""
-        return (byte_size(call.task) + _system_size(call)) * self.tokens_per_byte(call.model)
+        size = _messages_size(call) + prefix_size(call)
+        return size * self.tokens_per_byte(call.model) + _media_tokens(call)
 
     def has_counted(self, model: str) -> bool:
         """Whether estimates for this model are based on usage."""
@@ -88,5 +97,18 @@ def billable_usage(usage: Usage) -> TokenCost:
     return TokenCost(1.0, usage.input_tokens + usage.cache_creation_input_tokens, usage.output_tokens)
 
 
-def _system_size(call: Call) -> int:
-    return sum(byte_size(text) for text in call.system)
+def prefix_size(call: Call) -> int:
+    """Bytes of the part of the prompt that an agent's calls share: its tools and its system prompt."""
+    size = sum(map(byte_size, call.system))
+    return size if call.conversation is None else size + byte_size(call.conversation.tools)
+
+
+def _messages_size(call: Call) -> int:
+    conversation = call.conversation
+    if conversation is None:
+        return byte_size(call.task)
+    return conversation.size.text - byte_size(conversation.tools)
+
+
+def _media_tokens(call: Call) -> int:
+    return 0 if call.conversation is None else call.conversation.size.media

@@ -14,7 +14,7 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
 from ..conversation import ContentBlock, input_of, without_lone_surrogates
 from ..types import Reply, fast_replace, is_blank
 from .events import Events
-from .messages import BodyReader, Reader, join_surrogates, replace_surrogates
+from .messages import BodyReader, Reader
 
 # Deltas of text: where the text is, and the field of the block that it continues.
 _TEXTS = {
@@ -23,6 +23,7 @@ _TEXTS = {
     "input_json_delta": ("partial_json", "input"),
 }
 _decode = json.JSONDecoder().raw_decode
+_encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class ContentEvents:
@@ -106,10 +107,10 @@ def _content_block(fields: Dict[str, Any], raw_input: str) -> Optional[ContentBl
     if raw_input and not _is_object(raw_input):
         wrong_input, raw_input = raw_input, "{}"
     members = [
-        f"{json.dumps(name)}:{raw_input if name == 'input' and raw_input else json.dumps(value)}"
+        f"{_encode(name)}:{raw_input if name == 'input' and raw_input else _encode(value)}"
         for name, value in ({**fields, "input": {}} if raw_input else fields).items()
     ]
-    return ContentBlock(kind, _sendable(f"{{{','.join(members)}}}"), wrong_input)
+    return ContentBlock(kind, without_lone_surrogates(f"{{{','.join(members)}}}"), wrong_input)
 
 
 def with_content(reply: Reply, reader: Reader) -> Reply:
@@ -133,8 +134,8 @@ def _of_body(fields: Dict[str, Any], raw: str) -> Optional[ContentBlock]:
     if kind == "text" and _is_blank(fields):
         return None
     if kind == "tool_use" and not isinstance(fields.get("input"), dict):
-        return _content_block(fields, json.dumps(fields.get("input", {})))
-    return ContentBlock(kind, _sendable(raw))
+        return _content_block(fields, _encode(fields.get("input", {})))
+    return ContentBlock(kind, without_lone_surrogates(raw))
 
 
 def _start_of(text: str, name: str) -> int:
@@ -184,8 +185,3 @@ def _is_object(text: str) -> bool:
         return isinstance(input_of(text), dict)
     except ValueError:
         return False
-
-
-def _sendable(text: str) -> str:
-    """JSON text without lone surrogates, neither as characters nor as escapes."""
-    return without_lone_surrogates(replace_surrogates(join_surrogates(text)))
