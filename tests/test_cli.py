@@ -15,6 +15,7 @@ from fleet import command, until
 
 from claude_force.cli.main import main
 from claude_force.testing import faults
+from claude_force.tools.tool_names import AVAILABLE
 
 
 @pytest.fixture
@@ -113,7 +114,10 @@ class TestList:
         old = {"name": "python-expert", "file": "python.md", "domains": [], "priority": 1}
         new = {"source": "claude.json", "kind": "agent", "tools": None, "skills": [], "description": ""}
         model = {"model": "claude-sonnet-5-5", "model_as_written": None}
-        assert expert == {**old, **new, **model}
+        tools = {
+            "offered": {"read": list(AVAILABLE[:3]), "edit": list(AVAILABLE[:5]), "bash": list(AVAILABLE)}
+        }
+        assert expert == {**old, **new, **model, **tools, "left_out": {}}
         assert (reviewer["model"], reviewer["model_as_written"]) == ("claude-haiku-5-5", "haiku")
         assert (reviewer["source"], reviewer["description"]) == ("project", "Reviews: all code")
 

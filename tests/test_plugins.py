@@ -300,7 +300,7 @@ class TestCommands:
         found = json.loads(capsys.readouterr().out)
         assert (found["kind"], found["source"], found["description"]) == ("command", "project", "Reviews")
         assert (found["argument_hint"], found["tools"]) == ("[pr] [priority]", ["Read"])
-        assert "allowed-tools" in found["not_used"]
+        assert "allowed-tools" not in found["not_used"]
 
 
 class TestSkills:

@@ -27,8 +27,6 @@ class KeyInfo(NamedTuple):
     one_line: bool = True
 
 
-_ONE_REQUEST = "each run here is one request without tools"
-
 AGENT_KEYS: Mapping[str, KeyInfo] = {
     "name": KeyInfo(OBEYED, "the agent's name"),
     "description": KeyInfo(OBEYED, "what the agent is for", one_line=False),
@@ -37,18 +35,20 @@ AGENT_KEYS: Mapping[str, KeyInfo] = {
     "temperature": KeyInfo(OBEYED, "how much the answers vary"),
     "effort": KeyInfo(OBEYED, "how much the model thinks"),
     "skills": KeyInfo(OBEYED, "skills whose text is part of the instructions", one_line=False),
-    "tools": KeyInfo(UNUSED, f"it lists the tools that the agent may use; {_ONE_REQUEST}", one_line=False),
-    "disallowedTools": KeyInfo(
-        UNUSED, f"it lists tools that the agent may not use; {_ONE_REQUEST}", one_line=False
+    "tools": KeyInfo(OBEYED, "the tools that the agent may use, where the run grants them", one_line=False),
+    "disallowedTools": KeyInfo(OBEYED, "tools that the agent may not use", one_line=False),
+    "permissionMode": KeyInfo(OBEYED, "plan restricts the agent to reading; no value grants anything here"),
+    "maxTurns": KeyInfo(OBEYED, "the most requests of a run with tools"),
+    "mcpServers": KeyInfo(
+        UNUSED, "it names servers of tools, which are not available here yet", one_line=False
     ),
-    "permissionMode": KeyInfo(UNUSED, f"it decides which tools run without a question; {_ONE_REQUEST}"),
-    "maxTurns": KeyInfo(UNUSED, f"it bounds the turns of an agent with tools; {_ONE_REQUEST}"),
-    "mcpServers": KeyInfo(UNUSED, f"it names servers of tools; {_ONE_REQUEST}", one_line=False),
     "hooks": KeyInfo(
         UNUSED, "it names commands to run around tool calls; no command is run here", one_line=False
     ),
     "memory": KeyInfo(UNUSED, "it gives the agent notes that outlive a run; agents here have no memory"),
-    "isolation": KeyInfo(UNUSED, f"it gives the agent a worktree of the repository; {_ONE_REQUEST}"),
+    "isolation": KeyInfo(
+        UNUSED, "it gives the agent a worktree of the repository; here the run decides about worktrees"
+    ),
     "initialPrompt": KeyInfo(
         UNUSED, "it is the first message of a session; here the task is the message", one_line=False
     ),
@@ -73,11 +73,9 @@ COMMAND_KEYS: Mapping[str, KeyInfo] = {
     **{name: AGENT_KEYS[name] for name in ("hooks", "schema", "disable-model-invocation", "argument-hint")},
     "name": KeyInfo(SHOWN, "a command is named after its file"),
     "allowed-tools": KeyInfo(
-        UNUSED, f"it lists tools that run without a question; {_ONE_REQUEST}", one_line=False
+        OBEYED, "the tools that the command may use, where the run grants them", one_line=False
     ),
-    "disallowed-tools": KeyInfo(
-        UNUSED, f"it lists tools that the command may not use; {_ONE_REQUEST}", one_line=False
-    ),
+    "disallowed-tools": KeyInfo(OBEYED, "tools that the command may not use", one_line=False),
     "context": KeyInfo(SHOWN, "it runs the command apart from the session, as every run here is"),
     "agent": KeyInfo(UNUSED, "it names the agent that the command runs as; here it runs without one"),
     "arguments": KeyInfo(

@@ -333,6 +333,12 @@ OPTIONS: Mapping[str, Option] = {
         send=_option(
             "--send", "also send a paid request of a few tokens, which shows the rate limits", excludes="how"
         ),
+        info_tools=_option(
+            "--tools GRANT",
+            "show what the agent would be given under this grant: none, read, edit, bash, or names and rules "
+            "such as 'Read,Bash(git diff:*)'",
+            shown="each level",
+        ),
         listed=_option("{agents,workflows}", "what to list", dest="what"),
         drawing=_option(
             "--format {text,mermaid,dot}", "lines, a Mermaid flowchart or Graphviz", default="text"

@@ -17,6 +17,7 @@ from ..types import Agent
 from ..workflow import faults
 from . import machine_checks as machine
 from . import render, streams
+from .agent_tools import AgentTools
 from .machine_checks import OK, PROBLEM, WARNING, CheckResult, ok, problem, warning
 
 
@@ -92,6 +93,7 @@ def _project(registry: Registry) -> Iterator[CheckResult]:
         yield warning("project", text, "Run `claude-force init`, or add .claude/agents/NAME.md.")
     yield from _files(registry)
     yield from _front_matter(agents)
+    yield from AgentTools(registry).checks(agents)
     yield from _workflows(workflows, registry)
     yield from _models(agents)
     yield from _in_cloud(agents)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
-from typing import Any, Dict, Iterator, Sequence, Tuple
+from typing import Any, Dict, Iterator, Optional, Sequence, Tuple
 
 from .. import settings
 from ..agents import Registry, all_fields, listed_fields
@@ -41,9 +41,14 @@ def show_list(args: argparse.Namespace) -> int:
 
 
 def _list_agents(registry: Registry, as_json: bool) -> None:
-    agents = [listed_fields(agent) for agent in registry.agents()]
+    found = registry.agents()
+    agents = [listed_fields(agent) for agent in found]
     if as_json:
-        streams.write_json(agents)
+        # Imported here: nothing else needs to know what tools are.
+        from .agent_tools import AgentTools
+
+        tools = AgentTools(registry)
+        streams.write_json([{**fields, **tools.fields(one)} for fields, one in zip(agents, found)])
     elif streams.stdout_is_terminal():
         heads = ("agent", "model", "description", "file")
         rows = [(a["name"], a["model"] or "?", _shortened(a["description"]), a["file"]) for a in agents]
@@ -93,7 +98,7 @@ def show_info(args: argparse.Namespace) -> int:
     registry = Registry(args.config)
     workflows = registry.list_workflows()
     try:
-        fields = _agent_fields(registry, args.name)
+        fields = _agent_fields(registry, args.name, args.tools)
     except (AgentNotFoundError, InvalidAgentNameError) as error:
         if args.name not in workflows:
             raise type(error)(f"{error}{_nearest_workflow(args.name, workflows)}") from None
@@ -103,15 +108,19 @@ def show_info(args: argparse.Namespace) -> int:
         return 0
     if fields.get("tools", ()) is None:
         fields["tools"] = "all"
+    if "offered" in fields:
+        fields["offered"] = {name: ", ".join(tools) or "none" for name, tools in fields["offered"].items()}
     for name, value in fields.items():
         streams.write_line(f"{name + ':':{_LABEL_WIDTH}} {_info_text(value) or '-'}")
     return 0
 
 
-def _agent_fields(registry: Registry, name: str) -> Dict[str, Any]:
+def _agent_fields(registry: Registry, name: str, grant: Optional[str]) -> Dict[str, Any]:
+    from .agent_tools import AgentTools
+
     agent = registry.get(name)
     remarks = [one.reason for one in registry.remarks() if (one.name, one.file) == (agent.title, agent.file)]
-    return {**all_fields(agent), "remarks": remarks}
+    return {**all_fields(agent), **AgentTools(registry, grant).fields(agent), "remarks": remarks}
 
 
 def _nearest_workflow(name: str, workflows: Dict[str, Any]) -> str:

@@ -173,7 +173,7 @@ VERBS: Mapping[str, Verb] = {
         "listed as_json",
         examples=("list agents", "list workflows --json"),
     ),
-    "info": Verb("Show an agent or a workflow.", "project:show_info", "any_name as_json"),
+    "info": Verb("Show an agent or a workflow.", "project:show_info", "any_name info_tools as_json"),
     "run": Verb("Run an agent, a workflow, or many tasks.", kinds=_RUN),
     "workflow": Verb(
         "Show what a workflow does, and in which order.",

@@ -39,9 +39,11 @@ class Tools(Protocol):
 
     Attributes:
         definitions: the `tools` of the request as JSON text of a list; the same text for the same tools.
+        context: a block for the system prompt that says where the tools work; "" for none.
     """
 
     definitions: str
+    context: str
 
     def is_read_only(self, use: ToolUse) -> bool:
         """As `Tool.is_read_only`; True for a call that is refused."""

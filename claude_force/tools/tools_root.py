@@ -1,0 +1,28 @@
+"""Finds the folder that bounds what the tools of agents may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from .. import settings
+from ..errors import ConfigurationError
+from ..storage.project_root import project_root, working_folder
+
+
+def tools_root(folder: Path) -> Path:
+    """Returns the root of the project that a folder lies in, which bounds its tools.
+
+    Agents in the user's home folder serve every project: for them it is that of the working directory.
+
+    Raises ConfigurationError where it would be the home folder, or has the home folder in it.
+    """
+    home = os.path.realpath(settings.user_folder().parent)
+    start = working_folder() if os.path.realpath(folder) == home else folder
+    root = project_root(start)
+    if os.path.commonpath((str(root), home)) == str(root):
+        raise ConfigurationError(
+            f"Agents get no tools in {root}: it is the home folder, or has it in it. Work in the folder of a "
+            "project, or grant no tools."
+        )
+    return root
