@@ -50,6 +50,13 @@ class TestStopReasons:
         results = blocks(loop.begin_turn(), "tool_result")
         assert [(one["tool_use_id"], one["content"]) for one in results] == [("t1", "one"), ("t2", "two")]
 
+    def test_tokens_that_were_counted_are_kept(self):
+        loop = started()
+        loop.begin_turn()
+        loop.add_answer("tool_use", [use("t1")], 700)
+        loop.add_results([ToolResult("one")])
+        assert loop.begin_turn().counted == 700
+
     @pytest.mark.parametrize("reason", NOT_RUN)
     def test_calls_of_a_cut_off_or_refused_answer_are_not_run(self, reason):
         loop = started()

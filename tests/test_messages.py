@@ -154,6 +154,19 @@ def test_bills_tool_input_by_its_bytes():
     assert reader.billed(most=100) == Usage(7, 100)
 
 
+def test_hidden_thinking_between_blocks_is_billed_at_most():
+    reader = StreamReader()
+    usage = {"input_tokens": 7, "output_tokens": 1}
+    reader.feed(event({"type": "message_start", "message": {"model": "m", "usage": usage}}))
+    assert reader.billed(5000, thinks=True) == Usage(7, 5000)
+    block = {"type": "text", "text": "Hello"}
+    reader.feed(event({"type": "content_block_start", "content_block": block}))
+    assert reader.billed(5000, thinks=True) == Usage(7, 5)
+    reader.feed(event({"type": "content_block_stop"}))
+    assert reader.billed(5000, thinks=True) == Usage(7, 5000)
+    assert reader.billed(5000) == Usage(7, 5)
+
+
 def test_raises_error_events():
     with pytest.raises(OverloadedError):
         StreamReader().feed(event({"type": "error", "error": {"type": "overloaded_error", "message": "x"}}))

@@ -1,9 +1,12 @@
 """The stand-in as an agent's model: scripts of tool calls, what it refuses, and its prompt cache."""
 
+import asyncio
 import json
 
 import pytest
+from fleet import fleet
 from test_messages_server import MODEL, ask, events_of, eventually, prompt, sdk, stream
+from tool_agents import Notes
 
 from claude_force.conversation import Conversation, ToolResult, tool_uses
 from claude_force.testing import Content, MessagesServer, RateLimit, Script, by_text, tool_calls
@@ -378,3 +381,23 @@ async def test_moving_breakpoints_cost_a_quarter():
     assert len(usages) == 20 and fresh + written + read > 20 * 5000 + 190 * 2000
     paid = fresh * PRICE + written * WRITE + read * READING
     assert paid < 0.25 * (fresh + written + read) * PRICE
+
+
+async def test_long_conversation_fits_its_budget(project):
+    """A turn is reserved for by the tokens that the API has counted, not as if each byte were one."""
+    script = Script([*(tool_calls(("Look", {"number": number})) for number in range(10)), "Done."])
+    long = Notes(lambda use: asyncio.sleep(0, ToolResult("x" * 40_000)))
+    prices = {MODEL: {"input": PRICE, "output": 15.0}}
+    limits = {"prices": prices, "budget_usd": 1.8, "enable_cache": False}
+    async with fleet(project, {"answer": script}, **limits) as (orchestrator, server):
+        orchestrator._calls.tool_runs.open_tools = lambda *_: long
+        result = await orchestrator.execute_agent("python-expert", "task", model=MODEL, tools="read")
+    assert (result.output, result.stopped_by, len(server.bills)) == ("Done.", None, 11)
+    assert result.cost == pytest.approx(sum(cost_of(bill.usage) for bill in server.bills))
+    assert result.cost + len(server.requests[-1].raw) * WRITE / 1e6 > 2
+
+
+def cost_of(usage):
+    names = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")
+    rates = (PRICE, WRITE, READING, 15.0)
+    return sum(usage[name] * rate for name, rate in zip(names, rates)) / 1e6

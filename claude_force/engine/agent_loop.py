@@ -3,7 +3,7 @@
 loop = AgentLoop(Conversation.start(tools.definitions, [task]), Bounds(max_turns=20))
 while not loop.is_over:
     reply = await send(loop.begin_turn())
-    uses = loop.add_answer(reply.stop_reason, reply.content)
+    uses = loop.add_answer(reply.stop_reason, reply.content, reply.usage.total_tokens)
     if loop.awaits_results:
         loop.add_results([await tools.run(use) for use in uses])
 """
@@ -126,17 +126,20 @@ class AgentLoop:
             return MAX_TOOL_CALLS
         return next((one.bound for one in allowances if one.is_for_one), None)
 
-    def add_answer(self, stop_reason: Optional[str], content: Sequence[ContentBlock]) -> List[ToolUse]:
+    def add_answer(
+        self, stop_reason: Optional[str], content: Sequence[ContentBlock], tokens: int = 0
+    ) -> List[ToolUse]:
         """Adds an answer and returns its calls that are to be run now.
 
-        There may be more calls than `max_tool_calls` allows: `add_results` gives those a result too.
+        There may be more calls than `max_tool_calls` allows: `add_results` gives those a result too. `tokens`
+        are those of the request and of the answer, 0 where they are not known.
 
         Raises BadReplyError for a call without a name or an id.
         """
         uses = tool_uses(content)
         may_run = stop_reason not in _CALLS_NOT_RUN and self.stopped_by is None
         if uses and may_run:
-            self.conversation = self.conversation.with_answer(content)
+            self.conversation = self.conversation.with_answer(content, tokens)
             self._pending = tuple(uses)
             most = self._bounds.max_tool_calls
             self._run = len(uses) if most is None else min(len(uses), most - self.tool_calls)
@@ -144,7 +147,7 @@ class AgentLoop:
             return uses[: self._run]
         self.has_unrun_calls = bool(uses)
         if stop_reason in _UNFINISHED and content and not uses and self.turns < self._bounds.max_turns:
-            self.conversation = self.conversation.with_answer(content)
+            self.conversation = self.conversation.with_answer(content, tokens)
         else:
             self.is_over = True
         return []

@@ -118,7 +118,8 @@ class ToolLoop:
         self._context.listener.turn_began(number)
         reply = await self._send(fast_replace(self._call, conversation=conversation))
         answered = self._clock.now()
-        uses = self._loop.add_answer(reply.stop_reason, reply.content)
+        counted = reply.usage.total_tokens if reply.usage.is_known else 0
+        uses = self._loop.add_answer(reply.stop_reason, reply.content, counted)
         if self._loop.awaits_results:
             self._text = ""
             await self._add_results(number, uses)

@@ -55,7 +55,7 @@ class StreamReader:
         self._texts: List[str] = []
         self._held_surrogate = ""
         self._unshown_bytes = 0
-        self._blocks, self._thought, self._used_server_tool = 0, False, False
+        self._open_blocks, self._thought, self._used_server_tool = 0, False, False
         self._is_counted = False
         self.stopped: bool = False
         self.complete: bool = False
@@ -92,6 +92,7 @@ class StreamReader:
             self._begin_block(_member(event, "content_block"))
         elif kind == "content_block_stop":
             self.steps += 1
+            self._open_blocks -= 1
         elif kind == "message_start":
             self.steps += 1
             self._message = dict(_member(event, "message"))
@@ -106,7 +107,7 @@ class StreamReader:
             raise from_body(event, "The answer broke off")
 
     def _begin_block(self, block: Dict[str, Any]) -> None:
-        self._blocks += 1
+        self._open_blocks += 1
         self._used_server_tool = self._used_server_tool or block.get("type") == "server_tool_use"
         self._append(block)
 
@@ -151,7 +152,8 @@ class StreamReader:
         """The most that can have been billed so far; None before the answer began.
 
         A partial answer has at most one token per byte received, and at most `most`. Thinking is not sent, so
-        an answer that may have begun with it (`thinks`) counts as `most`. What a server tool added to the
+        an answer that may have been in it (`thinks`) when it broke off counts as `most`: with tools, it may
+        come between two blocks too. What a server tool added to the
         prompt is unknown until the end.
         """
         if not self._message:
@@ -163,7 +165,7 @@ class StreamReader:
             return replace(usage, is_known=False)
         if self._used_server_tool:
             usage = replace(usage, is_known=False)
-        if self._thought or (thinks and not self._blocks):
+        if self._thought or (thinks and self._open_blocks <= 0):
             return replace(usage, output_tokens=max(usage.output_tokens, most))
         size = self._unshown_bytes + sum(map(byte_size, self._texts))
         return replace(usage, output_tokens=max(usage.output_tokens, min(size, most)))

@@ -105,7 +105,7 @@ class AttemptRecord:
 
     def settle(self, most: int, thinks: bool) -> None:
         """Fills in usage and model at the end. The answer has at most `most` tokens; `thinks`: it may have
-        begun with thinking."""
+        thought."""
         reader = self.reader
         self.usage, self.model = reader.billed(most, thinks), reader.model
         if self.usage is not None and self.hung_up and not reader.stopped:
