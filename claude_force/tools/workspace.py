@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from ..errors import FileAccessError
-from ..storage.project_files import MOST_LINKS, OutsideError, ProjectFiles, Reached, printable
+from ..storage.project_files import MOST_LINKS, OutsideError, Parts, ProjectFiles, Reached, printable
 from .protocol import ToolError
 
 READ, WRITE = "read from", "write to"
@@ -90,12 +90,18 @@ class Place(NamedTuple):
         reached: how far it leads there.
         path: the path, absolute.
         real: the absolute path without links; with the names that are missing.
+        root: the absolute path of the root.
     """
 
     files: ProjectFiles
     reached: Reached
     path: str
     real: str
+    root: str
+
+    def absolute(self, parts: Parts) -> str:
+        """The absolute path of what lies below the root."""
+        return os.path.join(self.root, *parts)
 
 
 class Workspace:
@@ -281,7 +287,7 @@ def _reach(root: _Root, inside: str, label: str) -> Place:
     except BaseException:
         files.close()
         raise
-    return Place(files, reached, label, os.path.join(root.path, *reached.parts, *reached.missing))
+    return Place(files, reached, label, os.path.join(root.path, *reached.parts, *reached.missing), root.path)
 
 
 def _inside(path: str, folder: str) -> Optional[str]:

@@ -1,0 +1,95 @@
+"""Finds the lines that match a regular expression of Python: a program of its own, which can be killed.
+
+A model's expression may take Python's engine for ever, or all memory. So it does not run in the process that
+holds the run, but in this one, which imports nothing but the standard library.
+
+    python -I -S pattern_worker.py < request > answer
+
+The request is a line of JSON (`pattern`, `spans_lines`), then each text: 8 bytes of its length, its bytes.
+The answer is JSON: for each text the first and last line of each match, or `error`.
+"""
+
+import json
+import re
+import sys
+from typing import Any, BinaryIO, Callable, Iterator, List, Optional, Tuple
+
+Lines = List[Tuple[int, int]]
+_MOST_MEMORY = 2 * 1024**3
+_MOST_SECONDS = 30
+
+
+def matched_lines(search: Callable[[Any, int], Any], text: Any, most: Optional[int] = None) -> Lines:
+    """The numbers of the lines that match by themselves, from 0, each twice; the first `most` of them.
+
+    `search`: finds the first match in a text from a place on. It may find one that spans lines, and such a
+    one does not count, so each line that it finds is searched again alone.
+    """
+    newline = b"\n" if isinstance(text, bytes) else "\n"
+    end = len(text) - 1 if text.endswith(newline) else len(text)
+    found: Lines = []
+    place = number = 0
+    while place <= end and (most is None or len(found) < most):
+        match = search(text, place)
+        if match is None or match.start() > end or not text:
+            break
+        start = text.rfind(newline, 0, match.start()) + 1
+        number += text.count(newline, place, start)
+        stop = text.find(newline, start)
+        stop = len(text) if stop < 0 else stop
+        if search(text[start:stop], 0) is not None:
+            found.append((number, number))
+        place, number = stop + 1, number + 1
+    return found
+
+
+def matched_spans(search: Callable[[Any, int], Any], text: Any, most: Optional[int] = None) -> Lines:
+    """The first and last line of each match, which may span lines; of the first `most` matches."""
+    newline = b"\n" if isinstance(text, bytes) else "\n"
+    found: Lines = []
+    place = number = counted = 0
+    while place <= len(text) and (most is None or len(found) < most):
+        match = search(text, place)
+        # An empty match behind the last line end is on no line.
+        if match is None or not text or (match.start() == len(text) and text.endswith(newline)):
+            break
+        start, stop = match.span()
+        number += text.count(newline, counted, start)
+        counted = start
+        found.append((number, number + text.count(newline, start, max(stop - 1, start))))
+        place = stop if stop > start else stop + 1
+    return found
+
+
+def _texts(stream: BinaryIO) -> Iterator[str]:
+    while True:
+        head = stream.read(8)
+        if len(head) < 8:
+            return
+        yield stream.read(int.from_bytes(head, "big")).decode("utf-8", "surrogateescape")
+
+
+def _limit() -> None:
+    try:
+        import resource
+    except ImportError:
+        return
+    resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
+    resource.setrlimit(resource.RLIMIT_CPU, (_MOST_SECONDS, _MOST_SECONDS))
+
+
+def main() -> None:
+    """Answers one request."""
+    _limit()
+    request = json.loads(sys.stdin.buffer.readline().decode("utf-8", "surrogatepass"))
+    try:
+        search = re.compile(request["pattern"]).search
+    except (re.error, OverflowError, RecursionError) as error:
+        json.dump({"error": str(error)}, sys.stdout)
+        return
+    find = matched_spans if request["spans_lines"] else matched_lines
+    json.dump([find(search, text) for text in _texts(sys.stdin.buffer)], sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
