@@ -153,7 +153,7 @@ class CallRunner:
         call = self.prepare(agent_name, task, False, **options)
         labels = CallLabels(agent_name, workflow_name, workflow_position)
         if call_budget_usd is not None:
-            context = fast_replace(context, budgets=(*context.budgets, Budget(call_budget_usd)))
+            context = fast_replace(context, budgets=(*context.budgets, Budget(call_budget_usd, True)))
         return self.run(call, labels, cache, context, self.tool_options(call.agent_name, options))
 
     async def execute_watched(

@@ -395,7 +395,13 @@ class DeadlineExceededError(CallError, TimeoutError):
 
 
 class BudgetExceededError(CallError):
-    """The call may cost more than the budget has left; it was not sent."""
+    """The call may cost more than the budget has left; it was not sent.
+
+    Attributes:
+        is_of_call: the budget is that of this call alone: others go on.
+    """
+
+    is_of_call: bool = False
 
     advice: str = naming("Raise {}, lower {}, or choose a model that costs less.", "budget_usd", "max_tokens")
 

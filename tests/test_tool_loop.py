@@ -19,7 +19,17 @@ from tool_agents import (
     script,
 )
 
-from claude_force.bulk import Finished, Started, ToolEnded, ToolStarted, TurnBegan, TurnEnded
+from claude_force.bulk import (
+    Finished,
+    ResultsFile,
+    ResumableRun,
+    Started,
+    TaskFile,
+    ToolEnded,
+    ToolStarted,
+    TurnBegan,
+    TurnEnded,
+)
 from claude_force.conversation import ToolResult
 from claude_force.errors import (
     BudgetExceededError,
@@ -492,3 +502,51 @@ class TestCache:
         assert len(server.requests) == 2 and all(result.success for result in results)
         assert sum(result.cost for result in results) == pytest.approx(2 * ONE_ANSWER)
         assert sum(result.shared or result.cached for result in results) == 4
+
+
+class TestRowsOfFiles:
+    """Rows of a run from a file to a file, as `run many` runs them."""
+
+    async def run(self, tmp_path, orchestrator, tasks, **options):
+        """`(summary, rows by index)` of the results file."""
+        source, target = tmp_path / "tasks.jsonl", tmp_path / "results.jsonl"
+        source.write_text("".join(json.dumps({"agent": AGENT, "task": task}) + "\n" for task in tasks))
+        with ResultsFile(target) as output:
+            run = ResumableRun(TaskFile(source, None), output)
+            run.begin()
+            await run.run(
+                lambda rows, listen: orchestrator.stream_multiple(rows, on_event=listen, **options),
+                lambda _: 0,
+            )
+        rows = [json.loads(line) for line in target.read_text().splitlines()]
+        return run.summary, {row["index"]: row for row in rows}
+
+    async def test_row_over_its_own_budget_ends_no_run(self, project, tmp_path):
+        """The first needs two dear turns, of which its budget allows one; the others need one."""
+
+        def plan(body):
+            dear = calls(call("t1"), output_tokens=1000)
+            return dear if body["messages"][0]["content"][0]["text"] == "dear" else Answer("Done.")
+
+        async with agents(project, plan, Notes()) as (orchestrator, server):
+            summary, rows = await self.run(
+                *(tmp_path, orchestrator, ["dear", "b", "c"]),
+                tools="read",
+                max_tokens=1000,
+                call_budget_usd=0.02,
+            )
+        assert not summary.over_budget and sorted(rows) == [0, 1, 2]
+        assert rows[0]["error_type"] == "BudgetExceededError" and not rows[0]["success"]
+        assert rows[0]["cost"] == pytest.approx(server.billed["dear"]) and rows[0]["cost"] > 0.01
+        assert rows[1]["success"] and rows[2]["success"]
+
+    async def test_budget_of_the_run_keeps_the_cost_of_turns(self, project, tmp_path):
+        def plan(body):
+            return calls(call("t1"), output_tokens=1000)
+
+        async with agents(project, plan, Notes()) as (orchestrator, server):
+            summary, rows = await self.run(
+                tmp_path, orchestrator, ["a"], tools="read", max_tokens=1000, budget_usd=0.02
+            )
+        assert summary.over_budget and not rows[0]["success"]
+        assert summary.cost == pytest.approx(server.billed["a"]) == pytest.approx(rows[0]["cost"])

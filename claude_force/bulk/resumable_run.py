@@ -213,8 +213,10 @@ class ResumableRun:
         elif isinstance(error, CancelledCallError):
             summary.cancelled |= not self._ended
             self.stop()
-        elif isinstance(error, BudgetExceededError):
+        elif isinstance(error, BudgetExceededError) and not error.is_of_call:
             self._ended = summary.over_budget = True
+            # What its attempts before this one cost, or the turns of an agent with tools.
+            self._save_cost(row, _without_result(result, "The run was ended by its budget"))
         elif error is not None and error.fatal_for == RUN:
             reason = "The run was ended by an answer that no other row can survive"
             self._save_cost(row, _without_result(result, reason))

@@ -25,11 +25,14 @@ class Budget:
             budget.settle(0.25, 0.03)  # held 25 cents, spent 3
     """
 
-    def __init__(self, usd: float) -> None:
-        """Raises InvalidOptionError for a limit that is not above 0."""
+    def __init__(self, usd: float, is_of_call: bool = False) -> None:
+        """Raises InvalidOptionError for a limit that is not above 0.
+
+        `is_of_call`: it is that of one call, so that others go on where it is used up.
+        """
         if not 0 < usd < float("inf"):
             raise InvalidOptionError(f"The budget is {usd!r} USD; give an amount above 0.")
-        self.usd = usd
+        self.usd, self._is_of_call = usd, is_of_call
         self._limit = round(usd * _NANO)
         self._spent = self._reserved = 0
         self._waiting: List[Callable[[], None]] = []
@@ -51,7 +54,9 @@ class Budget:
         """
         amount = to_nano_usd(worst)
         if self._spent + amount > self._limit:
-            raise budget_exceeded(self.usd, self.spent, worst)
+            error = budget_exceeded(self.usd, self.spent, worst)
+            error.is_of_call = self._is_of_call
+            raise error
         if self._spent + self._reserved + amount > self._limit:
             return False
         self._reserved += amount

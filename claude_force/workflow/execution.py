@@ -152,7 +152,7 @@ class WorkflowExecutor:
         most = options.get("call_budget_usd")
         context = replace(
             context,
-            budgets=context.budgets if most is None else (*context.budgets, Budget(most)),
+            budgets=context.budgets if most is None else (*context.budgets, Budget(most, True)),
             first_of_many=part.step.foreach is not None,
             call_id=checkpoint.call_id(part),
             call_cost=cost,
