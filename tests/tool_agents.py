@@ -25,6 +25,8 @@ class Notes:
         [{"name": name, "description": "x", "input_schema": {"type": "object"}} for name in ("Look", "Note")]
     )
 
+    context = ""
+
     def __init__(self, do=None):
         self._do = do
         self.ran, self.ended = [], []

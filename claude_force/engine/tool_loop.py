@@ -76,6 +76,8 @@ class ToolLoop:
         clock: Clock,
         record_turn: Callable[[CallCompleted], None],
     ) -> None:
+        if tools.context:
+            call = fast_replace(call, system=(*call.system, tools.context))
         self._call, self._labels, self._settings = call, labels, settings
         self._execute, self._context, self._clock, self._record_turn = execute, context, clock, record_turn
         self._loop = AgentLoop(Conversation.start(tools.definitions, [call.task]), settings.bounds)

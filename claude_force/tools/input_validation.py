@@ -76,8 +76,11 @@ def _mistyped(arguments: Mapping[str, Any], properties: Mapping[str, Mapping[str
     found = []
     for name, value in arguments.items():
         wanted, given = properties.get(name, {}).get("type"), _type_of(value)
-        if wanted is not None and given != wanted and not (wanted == "integer" and _is_whole(value)):
-            found.append(f"The parameter `{name}` type is expected as `{wanted}` but provided as `{given}`")
+        if wanted is None or given == wanted or (wanted == "integer" and _is_whole(value)):
+            continue
+        if wanted == "integer" and given != "number":
+            wanted = "number"  # JavaScript knows no other kind.
+        found.append(f"The parameter `{name}` type is expected as `{wanted}` but provided as `{given}`")
     return found
 
 

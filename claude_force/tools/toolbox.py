@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import Any, Dict, List, Mapping, Sequence, Tuple, Union
+import sys
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
+from ..agent_types import Agent
 from ..conversation import ToolResult, ToolUse
+from ..errors import ClaudeForceError
 from ..lazy_pattern import pattern
+from ..storage.project_root import has_entry
+from .environment import environment_text
+from .grant import GrantOption
 from .input_validation import InvalidInputError, validate_input
 from .offers import NOT_GRANTED, ToolOffer
 from .permissions import Permissions
-from .protocol import Tool, ToolError
+from .protocol import Tool, ToolError, Tools
 from .tool_names import BASH, GLOB, GREP, is_known_tool
+from .tool_setup import ToolSetup
 from .workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -31,7 +39,7 @@ class Toolbox:
         result = await toolbox.run(ToolUse("toolu_1", "Read", {"file_path": "a.txt"}))
 
     Attributes:
-        definitions: as in `protocol.Tools`.
+        definitions, context: as in `protocol.Tools`.
         offers: what the agent is offered, and why the rest of what its file names is left out.
         denials: the names of the tools of the calls that were denied, in the order of the calls.
     """
@@ -42,10 +50,11 @@ class Toolbox:
         permissions: Permissions,
         offers: Sequence[ToolOffer],
         workspace: Workspace,
+        context: str = "",
     ) -> None:
         self._tools = {tool.name: tool for tool in tools}
         self._permissions, self._workspace = permissions, workspace
-        self.offers = tuple(offers)
+        self.offers, self.context = tuple(offers), context
         self.definitions = json.dumps([_definition(tool) for tool in tools], separators=(",", ":"))
         self.denials: List[str] = []
         self._is_closed = False
@@ -115,6 +124,42 @@ class Toolbox:
         return ""
 
 
+def open_tools(
+    agent: Agent,
+    grant: GrantOption,
+    folder: Path,
+    add_dirs: Sequence[Path] = (),
+    shown_as: Optional[Path] = None,
+) -> Optional[Tools]:
+    """Opens the tools that an agent is granted in a project. Blocks: it reads settings files.
+
+    Args:
+        folder: a folder of the project; where it is the user's home, the working directory takes its place.
+        add_dirs: further folders that the tools may use.
+        shown_as: `folder` is a copy of this project, which the model knows by the project's path.
+
+    Returns None where that is no tool. Raises InputError.
+    """
+    setup = ToolSetup.find(agent.settings, grant, folder, shown_as)
+    if not setup.offered:
+        return None
+    workspace = setup.open_workspace(add_dirs)
+    try:
+        permissions = setup.permit(workspace)
+        context = environment_text(
+            str(workspace.root),
+            setup.offered,
+            sys.platform,
+            has_entry(str(setup.shown_as), ".git"),
+            [str(folder) for folder in workspace.extra_folders],
+            setup.grant.has_network,
+        )
+        return Toolbox(setup.make_tools(workspace), permissions, setup.offers, workspace, context)
+    except BaseException:
+        workspace.close()
+        raise
+
+
 def _definition(tool: Tool) -> Dict[str, Any]:
     return {"name": tool.name, "description": tool.description, "input_schema": dict(tool.input_schema)}
 
@@ -125,6 +170,8 @@ async def _run(tool: Tool, arguments: Mapping[str, Any]) -> ToolResult:
     except ToolError as error:
         text = str(error)
         return ToolResult(text, True, is_denied=text.startswith(_ASKED))
+    except ClaudeForceError as error:
+        return ToolResult(f"<tool_use_error>{error}</tool_use_error>", True)
     except Exception as error:
         logger.exception("the tool %s failed", tool.name)
         text = f"Error calling tool ({tool.name}): {type(error).__name__}"

@@ -1,0 +1,277 @@
+"""Tools as a run opens them: recorded cases of Claude Code's own command, and where there are none."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from tool_cases import Setting, same
+
+from claude_force.agents import Registry
+from claude_force.async_orchestrator import AsyncAgentOrchestrator
+from claude_force.conversation import ToolUse
+from claude_force.errors import ConfigurationError, InputError, InvalidOptionError
+from claude_force.testing import MessagesServer, Script, tool_calls
+from claude_force.tools.tool_names import AVAILABLE
+from claude_force.tools.toolbox import open_tools
+
+CASES = {
+    case["name"]: case
+    for case in json.loads(
+        (Path(__file__).parent / "data" / "toolbox_cases.json").read_text(encoding="utf-8")
+    )
+}
+NO_SANDBOX = shutil.which("bwrap") is None
+UNGRANTED = "This command requires approval"
+STAYS = "Grep stays where Bash is offered"
+FOUND = "Found 1 file\na.txt"
+NOT_READ = "a command that only reads needs a grant of Bash too"
+OUTSIDE = "nothing outside of the project is written, whatever is granted"
+DENIED = "Claude requested permissions to write to {}, but you haven't granted it yet."
+
+# The results that differ, by case and number of the call, and why.
+DIFFERENCES = {
+    ("offered-omitted", 1): (FOUND, STAYS),
+    ("offered-grep-with-bash", 1): (FOUND, STAYS),
+    ("offered-disallowed", 1): (FOUND, STAYS),
+    ("denied", 2): (UNGRANTED, NOT_READ),
+    ("denied", 3): (UNGRANTED, NOT_READ),
+    ("denied", 4): (UNGRANTED, NOT_READ),
+    ("outside-write", 0): (DENIED.format("$O/new.txt"), OUTSIDE),
+    ("outside-write", 2): (DENIED.format(" …/up.txt").replace("to  …", "to …"), OUTSIDE),
+}
+# The tools that are offered, where they differ: Grep and Glob stay beside Bash, and what is not granted is
+# not offered.
+OFFERED = {
+    "denied": ["Read"],
+    "denied-settings": ["Read", "Grep", "Glob"],
+    "offered-bash-rule": ["Read"],
+    "offered-disallowed": ["Read", "Grep", "Glob", "Write"],
+    "offered-grep-with-bash": ["Read", "Grep", "Glob", "Bash"],
+    "offered-omitted": list(AVAILABLE),
+    "offered-permission-mode-edits": [],
+    "outside-read": ["Read", "Grep", "Glob"],
+}
+
+
+@pytest.fixture
+def setting(tmp_path):
+    def make(case):
+        agent = {".claude/agents/w.md": case["agent"]}
+        one = Setting(tmp_path, {**case, "files": {**case["files"], **agent}})
+        (one.project / ".git").mkdir(exist_ok=True)
+        return one
+
+    return make
+
+
+def opened(folder, grant, *more):
+    return open_tools(Registry(folder).get("w"), grant, folder, *more)
+
+
+def names_of(toolbox):
+    return [tool["name"] for tool in json.loads(toolbox.definitions)] if toolbox else []
+
+
+def use_of(step, setting):
+    """A recorded call; `raw` is the input as the model wrote it."""
+    raw = step.get("raw", "")
+    if raw.startswith("["):
+        return ToolUse("toolu_1", step["tool"], json.loads(raw))
+    return ToolUse("toolu_1", step["tool"], setting.real(step["input"]), raw)
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+async def test_answers_as_recorded(name, setting):
+    case = CASES[name]
+    if NO_SANDBOX and "Bash" in case["offered"] and "bash" in case["grant"].lower():
+        pytest.skip("there is no bubblewrap")
+    one = setting(case)
+    toolbox = opened(one.project, case["grant"], [one.outside] if name == "outside-add-dir" else [])
+    assert names_of(toolbox) == OFFERED.get(name, [tool for tool in AVAILABLE if tool in case["offered"]])
+    if toolbox is None:
+        return
+    wrong = []
+    for number, step in enumerate(case["calls"]):
+        result = await toolbox.run(use_of(step, one))
+        expected, why = DIFFERENCES.get((name, number), (step["result"], ""))
+        if not same(expected, one.shown(result.content)) or not (why or step["is_error"] == result.is_error):
+            wrong.append((number, step["tool"], step["input"], expected, one.shown(result.content)))
+    await toolbox.close()
+    assert wrong == []
+
+
+def write_agent(folder, text="---\nname: w\ndescription: d\n---\nYou work.\n"):
+    (folder / ".claude" / "agents").mkdir(parents=True, exist_ok=True)
+    (folder / ".claude" / "agents" / "w.md").write_text(text)
+    return Registry(folder).get("w")
+
+
+@pytest.fixture
+def project(tmp_path):
+    folder = tmp_path / "project"
+    write_agent(folder)
+    (folder / ".git").mkdir()
+    return folder
+
+
+class TestRoot:
+    def test_is_that_of_the_repository(self, project):
+        agent = write_agent(project / "deep" / "sub")
+        toolbox = open_tools(agent, "read", project / "deep" / "sub")
+        assert f"Working directory: {project}\nIs directory a git repo: Yes\n" in toolbox.context
+
+    @pytest.mark.parametrize("folder", ["home", "/", "above"])
+    def test_is_never_the_home_folder(self, project, clean_environment, monkeypatch, folder):
+        places = {"home": clean_environment, "/": Path("/"), "above": clean_environment.parent}
+        monkeypatch.chdir(places[folder])
+        with pytest.raises(ConfigurationError, match="home folder"):
+            open_tools(Registry(project).get("w"), "read", places[folder])
+
+    def test_of_the_users_own_agents_is_the_project_here(self, project, clean_environment, monkeypatch):
+        agent = write_agent(clean_environment)
+        monkeypatch.chdir(project)
+        assert f"Working directory: {project}\n" in open_tools(agent, "read", clean_environment).context
+
+    async def test_a_copy_is_shown_as_the_project(self, project, tmp_path):
+        agent = write_agent(tmp_path / "copy")
+        (tmp_path / "copy" / "a.txt").write_text("in the copy\n")
+        (project / ".claude" / "settings.local.json").write_text(
+            json.dumps({"permissions": {"deny": ["Read(/b.txt)"]}})
+        )
+        toolbox = open_tools(agent, "read", tmp_path / "copy", (), project)
+        assert f"Working directory: {project}\n" in toolbox.context
+        found = await toolbox.run(ToolUse("1", "Read", {"file_path": str(project / "a.txt")}))
+        assert found.content == "1\tin the copy\n2\t"
+        denied = await toolbox.run(ToolUse("1", "Read", {"file_path": "b.txt"}))
+        assert denied.is_denied
+
+
+class TestRun:
+    """A whole run: the agent's file, the grant, the requests to the model, the files."""
+
+    async def test_reads_edits_and_is_denied(self, project):
+        (project / "a.txt").write_text("one\n")
+        uses = [
+            ("Read", {"file_path": "a.txt"}),
+            ("Edit", {"file_path": "a.txt", "old_string": "one", "new_string": "two"}),
+            ("Write", {"file_path": ".git/config", "content": "x"}),
+        ]
+        answers = [tool_calls(use) for use in uses]
+        with MessagesServer(answer=Script([*answers, "Done."])) as server:
+            async with AsyncAgentOrchestrator(project, base_url=server.base_url, api_key="x") as orchestrator:
+                result = await orchestrator.execute_agent("w", "Work", tools="edit")
+            bodies = [request.body for request in server.requests]
+        assert result.output == "Done."
+        assert [one.name for one in result.tool_calls] == ["Read", "Edit", "Write"]
+        assert (project / "a.txt").read_text() == "two\n"
+        results = [body["messages"][-1]["content"][0] for body in bodies[1:]]
+        assert results[0]["content"] == "1\tone\n2\t"
+        assert results[2]["is_error"]
+        assert results[2]["content"] == (
+            f"Claude requested permissions to edit {project}/.git/config which is a sensitive file."
+        )
+        assert [tool["name"] for tool in bodies[0]["tools"]] == list(AVAILABLE[:5])
+        assert f"Working directory: {project}" in bodies[0]["system"][-1]["text"]
+
+
+class TestNoTools:
+    @pytest.mark.parametrize(
+        ("agent", "grant"),
+        [("", "none"), ("tools: []", "bash"), ("tools: Bash", "read"), ("tools: LS", "read")],
+    )
+    def test_where_nothing_is_offered(self, project, agent, grant):
+        write_agent(project, f"---\nname: w\n{agent}\n---\nYou work.\n")
+        assert opened(project, grant) is None
+
+    def test_reads_no_settings_without_a_grant(self, project):
+        (project / ".claude" / "settings.json").write_text("{")
+        assert opened(project, "none") is None
+
+    def test_refuses_settings_that_can_not_be_read(self, project):
+        (project / ".claude" / "settings.json").write_text("{")
+        with pytest.raises(ConfigurationError, match="settings.json"):
+            opened(project, "read")
+
+    @pytest.mark.parametrize("grant", ["raed", 5, "WebSearch"])
+    def test_refuses_what_is_no_grant(self, project, grant):
+        with pytest.raises(InvalidOptionError):
+            opened(project, grant)
+
+    def test_refuses_a_folder_that_is_not_there(self, project):
+        with pytest.raises(InputError):
+            opened(project, "read", [project / "missing"])
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links")
+class TestLinks:
+    @pytest.fixture
+    def folder(self, project):
+        (project / "secret").mkdir()
+        (project / "secret" / "k.txt").write_text("key\n")
+        (project / "src").mkdir()
+        (project / "src" / "a.txt").write_text("key\n")
+        (project / "src" / "l.txt").symlink_to("../secret/k.txt")
+        (project / "g").symlink_to(".git")
+        return project
+
+    async def run(self, folder, grant, tool, deny=(), **arguments):
+        (folder / ".claude" / "settings.json").write_text(json.dumps({"permissions": {"deny": list(deny)}}))
+        toolbox = opened(folder, grant)
+        result = await toolbox.run(ToolUse("1", tool, arguments))
+        await toolbox.close()
+        return result
+
+    async def test_deny_holds_for_what_a_link_leads_to(self, folder):
+        result = await self.run(folder, "read", "Read", ["Read(./secret/**)"], file_path="src/l.txt")
+        assert result.is_error and "key" not in result.content
+
+    async def test_search_leaves_out_what_is_denied(self, folder):
+        deny = ["Read(./secret/**)"]
+        found = await self.run(folder, "read", "Grep", deny, pattern="key", output_mode="content")
+        assert found.content == "src/a.txt:1:key"
+        assert "secret" not in (await self.run(folder, "read", "Glob", deny, pattern="**/*.txt")).content
+
+    async def test_a_grant_of_paths_ends_where_a_link_leads_out_of_them(self, folder):
+        result = await self.run(folder, "Read(src/**)", "Read", file_path="src/l.txt")
+        assert result.is_error and "key" not in result.content
+        assert (
+            await self.run(folder, "Read(src/**)", "Read", file_path="src/a.txt")
+        ).content == "1\tkey\n2\t"
+        found = await self.run(
+            folder, "Read(src/**)", "Grep", pattern="key", path="src", output_mode="content"
+        )
+        assert found.content == "src/a.txt:1:key"
+
+    async def test_sensitive_files_are_so_behind_a_link(self, folder):
+        for path in ("g/config", ".git/config", "src/../.git/config"):
+            result = await self.run(folder, "edit", "Write", file_path=path, content="x")
+            assert result.is_denied and "sensitive file" in result.content
+        assert not (folder / ".git" / "config").exists()
+        granted = await self.run(folder, "edit,Edit(.git/**)", "Write", file_path=".git/config", content="x")
+        assert not granted.is_error
+
+
+@pytest.mark.skipif(NO_SANDBOX, reason="there is no bubblewrap")
+class TestCommands:
+    @pytest.mark.parametrize(
+        ("grant", "is_written"), [("bash", True), ("read,Bash", False), ("Edit(src/**),Bash", False)]
+    )
+    async def test_write_where_all_editing_is_granted(self, project, grant, is_written):
+        toolbox = opened(project, grant)
+        result = await toolbox.run(ToolUse("1", "Bash", {"command": "touch y.txt"}))
+        await toolbox.close()
+        assert (project / "y.txt").exists() is is_written
+        assert result.is_error is not is_written
+
+    async def test_follow_rules_and_settings(self, project):
+        (project / ".claude" / "settings.json").write_text('{"permissions": {"deny": ["Bash(rm:*)"]}}')
+        toolbox = opened(project, "bash")
+        texts = [
+            (await toolbox.run(ToolUse("1", "Bash", {"command": command}))).content
+            for command in ("echo hi", "echo hi; rm x")
+        ]
+        await toolbox.close()
+        assert texts == ["hi", "Permission to use Bash with command echo hi; rm x has been denied."]
+        assert toolbox.denials == ["Bash"]
