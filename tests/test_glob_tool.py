@@ -220,10 +220,18 @@ async def test_hostile_trees_are_walked_in_bounds(tmp_path: Path) -> None:
 
 
 async def test_odd_names_stay_on_their_line(tmp_path: Path) -> None:
-    make(tmp_path, "new\nline.txt", "\x1b[31m.txt", "é.txt", "-rf.txt", " .txt")
+    make(tmp_path, "new\nline.txt", "\x1b[31m.txt", "é.txt", "-rf.txt", " .txt", "3\u202fPM.txt")
     (tmp_path / os.fsdecode(b"bad\xff.txt")).write_text("x")
     found = await glob(tmp_path, "*.txt")
-    assert found == ["\\x1b[31m.txt", " .txt", "-rf.txt", "bad\\xff.txt", "new\\x0aline.txt", "é.txt"]
+    assert found == [
+        "\\x1b[31m.txt",
+        " .txt",
+        "-rf.txt",
+        "3\u202fPM.txt",
+        "bad\\xff.txt",
+        "new\\x0aline.txt",
+        "é.txt",
+    ]
 
 
 async def test_many_files_take_seconds(tmp_path: Path) -> None:

@@ -24,8 +24,9 @@ from hypothesis import strategies as st
 
 from claude_force.errors import FileAccessError
 from claude_force.storage.file_walk import FileWalk, PathSpot
-from claude_force.storage.project_files import ProjectFiles, read_all
+from claude_force.storage.project_files import ProjectFiles
 from claude_force.storage.project_root import project_root
+from claude_force.storage.regular_files import read_all
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="links and FIFOs")
 

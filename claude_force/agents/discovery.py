@@ -9,8 +9,10 @@ from typing import Dict, NamedTuple, Optional, Tuple, Union
 from .. import settings
 from ..errors import ConfigurationError, ConfigurationNotFoundError, FileAccessError
 from ..storage.input_paths import InputPaths
-from ..storage.project_files import ProjectFiles, printable, refuse_irregular
+from ..storage.path_text import printable
+from ..storage.project_files import ProjectFiles
 from ..storage.project_root import has_entry, project_root, upwards
+from ..storage.regular_files import refuse_irregular
 from .files import Bounds
 
 # A project has one of these in its `.claude`, or is a plugin, or has plugins.

@@ -8,7 +8,9 @@ from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 from ..errors import ConfigurationError, FileAccessError
 from ..storage.file_walk import FileWalk, PathSpot
-from ..storage.project_files import ProjectFiles, ResolvedPath, missing_file, printable
+from ..storage.path_text import printable
+from ..storage.project_files import ProjectFiles, ResolvedPath
+from ..storage.regular_files import missing_file
 
 LARGEST_FILE = 1024 * 1024
 # Files and folders below one agents folder.

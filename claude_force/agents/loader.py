@@ -8,7 +8,7 @@ from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tu
 
 from ..agent_types import Agent
 from ..errors import ConfigurationError
-from ..storage.project_files import printable
+from ..storage.path_text import printable
 from .agent_settings import NOTE, WARNING, find_faults, read_model, read_settings
 from .config import AgentEntry, Config, load_config
 from .definition import Definition

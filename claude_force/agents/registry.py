@@ -8,7 +8,7 @@ from typing import Any, Dict, FrozenSet, List, Optional, Union
 
 from ..agent_types import Agent
 from ..errors import AgentNotFoundError, ConfigurationError, WorkflowNotFoundError
-from ..storage.project_files import printable
+from ..storage.path_text import printable
 from ..storage.project_root import working_folder
 from .agent_settings import PROBLEM
 from .discovery import Sources, find_sources

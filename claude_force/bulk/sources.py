@@ -9,7 +9,8 @@ from typing import Dict, Iterator, NamedTuple, Optional, Sequence
 from ..errors import FileAccessError, InputError
 from ..storage.file_walk import FileWalk, Match, has_magic, split_pattern
 from ..storage.input_paths import InputPath, InputPaths
-from ..storage.project_files import ProjectFiles, printable
+from ..storage.path_text import printable
+from ..storage.project_files import ProjectFiles
 from .task_file import TaskRow
 
 # In bytes. A smaller file may still be too long for a task.

@@ -12,8 +12,8 @@ from .. import settings
 from ..errors import FileAccessError, InputError, InvalidTaskError
 from ..storage.input_paths import open_input
 from ..storage.output_paths import is_special_output, open_output_folder, output_path
+from ..storage.path_text import printable
 from ..storage.private_files import PUBLIC_FILE, Folder
-from ..storage.project_files import printable
 from .arguments import number
 
 # Options that change an answer, with the names of the orchestrator's arguments.

@@ -15,7 +15,7 @@ from ..engine.result_builder import is_unsent
 from ..errors import FileAccessError, InputError
 from ..formatting import format_duration, pluralize
 from ..storage.input_paths import read_input
-from ..storage.project_files import printable
+from ..storage.path_text import printable
 from ..types import AgentResult
 from ..workflow import StepEvent, StepResult, Workflow, WorkflowResult, faults, graph, read_workflow
 from ..workflow.plan import Plan

@@ -10,7 +10,9 @@ from typing import Callable, Deque, Dict, Iterator, List, NamedTuple, Optional, 
 
 from ..errors import FileAccessError
 from ..lazy_pattern import pattern
-from .project_files import FolderEntry, Parts, ProjectFiles, ResolvedPath, printable, refuse_irregular
+from .path_text import printable
+from .project_files import FolderEntry, Parts, ProjectFiles, ResolvedPath
+from .regular_files import refuse_irregular
 
 MOST_ENTRIES = 1_000_000
 _MAGIC = pattern(r"[*?\[]")

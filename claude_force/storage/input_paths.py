@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import NamedTuple, Optional, Union
 
 from .file_walk import PathSpot
-from .project_files import ProjectFiles, missing_file, read_all, unreadable
+from .project_files import ProjectFiles
 from .project_root import project_root, working_folder
+from .regular_files import missing_file, read_all, unreadable
 
 _DESCRIPTORS = ("/dev/fd/", "/proc/self/fd/")
 

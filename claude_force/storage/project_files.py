@@ -16,19 +16,17 @@ import os
 import stat
 from itertools import islice
 from pathlib import Path
-from typing import List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import List, NamedTuple, Optional, Sequence, Tuple
 
 from ..errors import FileAccessError
-from ..formatting import format_bytes
 from .folders import HAVE_DESCRIPTORS, DescriptorFolders, Folders, PathFolders, ReplacedError
-from .private_files import kind_of
+from .path_text import Name, printable
+from .regular_files import checked_descriptor, missing_file, read_all, refuse_irregular, unreadable
 
 MOST_LINKS = 40
 MOST_FOLDERS = 64
 # How often a walk is repeated when a part of the path was replaced meanwhile.
 _MOST_WALKS = 16
-_CHUNK = 1024 * 1024
-Name = Union[str, Path]
 Parts = Tuple[str, ...]
 
 
@@ -384,75 +382,8 @@ class _Walk:
         return error
 
 
-def printable(name: Name) -> str:
-    """Returns a path on one line, with control characters and bytes that are not UTF-8 as escapes."""
-    text = str(name)
-    if text.isprintable():
-        return text
-    return "".join(one if one.isprintable() else _escaped(one) for one in text)
-
-
-def refuse_irregular(name: Name, info: os.stat_result) -> None:
-    """Raises FileAccessError for anything but a regular file."""
-    if not stat.S_ISREG(info.st_mode):
-        what = f"can't be read: it is {kind_of(info)}, and only regular files are read"
-        raise FileAccessError(printable(name), what, "Name another file, or put a regular one there.")
-
-
-def checked_descriptor(descriptor: int, name: Name, most: Optional[int]) -> int:
-    """Returns the descriptor of a regular file of at most `most` bytes; closes any other.
-
-    Raises FileAccessError.
-    """
-    try:
-        info = os.fstat(descriptor)
-        refuse_irregular(name, info)
-        if most is not None and info.st_size > most:
-            raise too_large(name, most)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def too_large(name: Name, most: int) -> FileAccessError:
-    return FileAccessError(
-        printable(name), f"is over {format_bytes(most)} ({most:,} bytes)", "Make it smaller."
-    )
-
-
-def missing_file(name: Name) -> FileAccessError:
-    what = "can't be read: No such file or directory"
-    return FileAccessError(printable(name), what, "Check the name.", is_missing=True)
-
-
-def unreadable(name: Name, error: Exception) -> FileAccessError:
-    """Makes the error for one of the system: the file is missing, or can't be read."""
-    if isinstance(error, FileNotFoundError):
-        return missing_file(name)
-    # Half of a surrogate pair, which JSON can contain and no file system accepts.
-    reason = getattr(error, "strerror", None) or "it has a character that no path can have"
-    return FileAccessError(printable(name), f"can't be read: {reason}", "Check the path and its permissions.")
-
-
 def _replaced_again(name: Name) -> FileAccessError:
     return FileAccessError(printable(name), "is replaced again and again", "Try again when it is settled.")
-
-
-def read_all(descriptor: int, name: Name, most: int) -> bytes:
-    """Reads to the end of the file, which may have grown since it was checked. Raises FileAccessError."""
-    chunks: List[bytes] = []
-    left = most + 1
-    try:
-        while left > 0:
-            chunk = os.read(descriptor, min(left, _CHUNK))
-            if not chunk:
-                return b"".join(chunks)
-            chunks.append(chunk)
-            left -= len(chunk)
-    except OSError as error:
-        raise unreadable(name, error) from error
-    raise too_large(name, most)
 
 
 def _folders(root: str, by_path: bool, descriptor: Optional[int]) -> Folders:
@@ -466,10 +397,3 @@ def _split(path: str) -> List[str]:
     if os.sep != "/":
         path = path.replace(os.sep, "/")
     return [part for part in path.split("/") if part not in ("", ".")]
-
-
-def _escaped(character: str) -> str:
-    code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:  # A byte of a name that is not UTF-8.
-        code -= 0xDC00
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

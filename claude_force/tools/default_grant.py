@@ -11,7 +11,8 @@ from typing import Any, Dict
 from .. import settings
 from ..errors import ConfigurationError, FileAccessError
 from ..storage.input_paths import open_input
-from ..storage.project_files import printable, read_all
+from ..storage.path_text import printable
+from ..storage.regular_files import read_all
 from .grant import NO_GRANT, Grant, parse_grant
 
 FILE = "claude-force.toml"

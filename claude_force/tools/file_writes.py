@@ -12,8 +12,10 @@ from typing import Iterator, Optional
 
 from ..errors import FileAccessError
 from ..storage.folders import Folders, ReplacedError
+from ..storage.path_text import one_line
 from ..storage.private_files import PUBLIC_FILE
-from ..storage.project_files import Parts, checked_descriptor, printable, read_all, unreadable
+from ..storage.project_files import Parts
+from ..storage.regular_files import checked_descriptor, read_all, unreadable
 from .protocol import ToolError
 from .read_tool import MOST_WHOLE
 from .workspace import Place, failed
@@ -103,7 +105,7 @@ def open_for_writing(place: Place, tool: str, reads: bool) -> Iterator[OpenFile]
             yield OpenFile(place, reads)
         except ReplacedError as error:
             raise failed(
-                f"{printable(place.path)} was replaced while it was being opened. Try again."
+                f"{one_line(place.path)} was replaced while it was being opened. Try again."
             ) from error
         except FileAccessError as error:
             raise failed(str(error)) from error
@@ -117,15 +119,15 @@ def refuse_other_kinds(place: Place, tool: str) -> None:
     """Raises ToolError for whatever is no regular file, is a link, or lies below a file."""
     reached = place.reached
     if reached.is_link:
-        target = printable(place.real)
+        target = one_line(place.real)
         raise ToolError(
-            f"Refusing to write {printable(place.path)}: it is a symbolic link. "
+            f"Refusing to write {one_line(place.path)}: it is a symbolic link. "
             f"Write to the link's target path instead: {target}."
         )
     if reached.missing and (not reached.is_folder or ".." in reached.missing):
-        raise failed(f"Error calling tool ({tool}): ENOTDIR: not a directory, stat '{printable(place.path)}'")
+        raise failed(f"Error calling tool ({tool}): ENOTDIR: not a directory, stat '{one_line(place.path)}'")
     if not reached.missing and not reached.is_folder and not stat.S_ISREG(reached.info.st_mode):
-        raise failed(f"Cannot write '{printable(place.path)}': it is not a regular file.")
+        raise failed(f"Cannot write '{one_line(place.path)}': it is not a regular file.")
 
 
 def _version(info: os.stat_result) -> object:
@@ -153,4 +155,4 @@ def _system_error(tool: str, path: str, error: OSError) -> str:
     if not code:
         return str(failed(str(unreadable(path, error))))
     reason = (error.strerror or "").lower()
-    return str(failed(f"Error calling tool ({tool}): {code}: {reason}, open '{printable(path)}'"))
+    return str(failed(f"Error calling tool ({tool}): {code}: {reason}, open '{one_line(path)}'"))

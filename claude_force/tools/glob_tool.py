@@ -7,7 +7,7 @@ from typing import Any, List, Mapping, Optional, Tuple
 
 from ..conversation import ToolResult
 from ..errors import FileAccessError
-from ..storage.project_files import printable
+from ..storage.path_text import one_line
 from .glob_patterns import GlobError, GlobList, literal_start
 from .protocol import ToolError
 from .threads import Stop, run_stoppable
@@ -76,14 +76,14 @@ class GlobTool:
 def expect_folder(workspace: Workspace, place: Place, name: str) -> None:
     """Raises ToolError unless `place` is a folder."""
     if place.reached.missing:
-        raise ToolError(f"Directory does not exist: {printable(name)}. {workspace.where()}")
+        raise ToolError(f"Directory does not exist: {one_line(name)}. {workspace.where()}")
     if not place.reached.is_folder:
-        raise ToolError(f"Path is not a directory: {printable(name)}")
+        raise ToolError(f"Path is not a directory: {one_line(name)}")
 
 
 def shown_path(workspace: Workspace, start: Place, path: str) -> str:
     """A path below the start of a search as the model sees it: relative where it can be, on one line."""
-    return printable(workspace.relative(os.path.join(start.path, path) if path else start.path))
+    return one_line(workspace.relative(os.path.join(start.path, path) if path else start.path))
 
 
 def _lines(names: List[str], count: int) -> List[str]:

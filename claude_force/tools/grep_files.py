@@ -9,7 +9,8 @@ from typing import Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
 from ..errors import FileAccessError
 from ..storage.folders import Folders, ReplacedError
-from ..storage.project_files import checked_descriptor, printable
+from ..storage.path_text import one_line
+from ..storage.regular_files import checked_descriptor
 from .glob_patterns import GlobList
 from .grep_engines import Engine
 from .pattern_worker import Lines
@@ -47,7 +48,7 @@ def whole_tree(
     if stat.S_ISREG(reached.info.st_mode):
         return [WalkedFile(reached.parts[:-1], reached.parts[-1], "")]
     if not reached.is_folder:
-        raise failed(f"Cannot search '{printable(start.path)}': it is no file and no folder.")
+        raise failed(f"Cannot search '{one_line(start.path)}': it is no file and no folder.")
     takes = (lambda name: bool(types.decide(name, False))) if types is not None else (lambda name: True)
     return TreeWalk(workspace, start, deadline, globs, True, takes).files()
 

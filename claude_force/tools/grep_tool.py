@@ -7,7 +7,7 @@ from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Seq
 
 from ..conversation import ToolResult
 from ..formatting import pluralize
-from ..storage.project_files import printable
+from ..storage.path_text import one_line
 from .file_types import globs_of_type
 from .glob_patterns import GlobError, GlobList
 from .glob_tool import shown_path
@@ -116,7 +116,7 @@ class GrepTool:
         path, deadline = arguments.get("path") or ".", Deadline(stop)
         with self._workspace.at(path) as start:
             if start.reached.missing:
-                raise ToolError(f"Path does not exist: {printable(path)}. {self._workspace.where()}")
+                raise ToolError(f"Path does not exist: {one_line(path)}. {self._workspace.where()}")
             try:
                 query = Query(
                     arguments["pattern"], bool(arguments.get("-i")), bool(arguments.get("multiline"))

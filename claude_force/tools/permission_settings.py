@@ -13,7 +13,8 @@ from typing import Any, Iterator, List, Sequence, Tuple
 from .. import settings
 from ..errors import ConfigurationError, FileAccessError
 from ..storage.input_paths import read_input
-from ..storage.project_files import ProjectFiles, printable
+from ..storage.path_text import printable
+from ..storage.project_files import ProjectFiles
 from .permission_rules import ASK, DENY, PermissionRules, SourcedRule, compile_rules
 from .rules import RuleError
 

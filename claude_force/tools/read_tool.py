@@ -10,8 +10,9 @@ from ..conversation import ToolResult
 from ..errors import FileAccessError
 from ..formatting import format_bytes
 from ..storage.folders import ReplacedError
+from ..storage.path_text import one_line
 from ..storage.private_files import kind_of
-from ..storage.project_files import checked_descriptor, printable, read_all, unreadable
+from ..storage.regular_files import checked_descriptor, read_all, unreadable
 from .media import MediaError, media_block, media_type_of, most_bytes
 from .notebooks import notebook_blocks
 from .protocol import ToolError
@@ -117,7 +118,7 @@ class ReadTool:
         if media_type is not None:
             return (self._noted(_media(data, media_type, place), place, data, True),)
         if is_binary(data):
-            raise failed(f"This tool cannot read binary files. {printable(place.path)} has NUL bytes.")
+            raise failed(f"This tool cannot read binary files. {one_line(place.path)} has NUL bytes.")
         decoded = decode_text(data)
         if place.real.endswith(".ipynb"):
             return self._noted(_notebook(decoded, place, most), place, data, True)
@@ -141,7 +142,7 @@ def open_file(workspace: Workspace, place: Place) -> int:
     if reached.is_folder:
         raise ToolError(f"EISDIR: illegal operation on a directory, read '{place.path}'")
     if not stat.S_ISREG(reached.info.st_mode):
-        raise failed(f"Cannot read '{printable(place.path)}': it is {kind_of(reached.info)}.")
+        raise failed(f"Cannot read '{one_line(place.path)}': it is {kind_of(reached.info)}.")
     try:
         descriptor = place.files.folders.open(reached.parts[:-1], reached.parts[-1])
         return checked_descriptor(descriptor, place.path, None)
@@ -217,20 +218,20 @@ def _media(data: bytes, media_type: str, place: Place) -> Mapping[str, Any]:
     try:
         return media_block(data, media_type)
     except MediaError as error:
-        raise failed(f"Cannot read '{printable(place.path)}': {error}.") from error
+        raise failed(f"Cannot read '{one_line(place.path)}': {error}.") from error
 
 
 def _notebook(decoded: DecodedText, place: Place, most: int) -> Any:
     try:
         blocks = notebook_blocks(decoded.text)
     except (ValueError, RecursionError) as error:
-        raise failed(f"Cannot read '{printable(place.path)}' as a notebook: {error}.") from error
+        raise failed(f"Cannot read '{one_line(place.path)}' as a notebook: {error}.") from error
     size = sum(len(block.get("text", "")) for block in blocks)
     if size > most:
         raise ToolError(_too_large(size, most))
     images = sum(len(block["source"]["data"]) for block in blocks if block["type"] == "image")
     if images > most_bytes("application/pdf"):
-        raise failed(f"Cannot read '{printable(place.path)}': its images are too large together.")
+        raise failed(f"Cannot read '{one_line(place.path)}': its images are too large together.")
     return blocks
 
 

@@ -8,7 +8,8 @@ from typing import Any, Callable, Iterable, Iterator, List, NamedTuple, Optional
 
 from ..errors import FileAccessError
 from ..storage.folders import Folders, ReplacedError
-from ..storage.project_files import MOST_FOLDERS, Parts, checked_descriptor
+from ..storage.project_files import MOST_FOLDERS, Parts
+from ..storage.regular_files import checked_descriptor
 from .glob_patterns import GlobList
 from .ignore_files import IGNORE_NAMES, MOST_BYTES, IgnoreRules
 from .threads import Stop

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from ..errors import FileAccessError
-from ..storage.project_files import MOST_LINKS, OutsideError, Parts, ProjectFiles, Reached, printable
+from ..storage.path_text import one_line
+from ..storage.project_files import MOST_LINKS, OutsideError, Parts, ProjectFiles, Reached
 from .protocol import ToolError
 
 READ, WRITE = "read from", "write to"
@@ -215,7 +216,7 @@ class Workspace:
                 self._check(place, purpose)
                 yield place._replace(reached=place.reached._replace(is_link=is_link or place.reached.is_link))
             return
-        raise failed(f"{printable(whole)} is a link in a circle")
+        raise failed(f"{one_line(whole)} is a link in a circle")
 
     def _check(self, place: Place, purpose: str) -> None:
         rules = self.rules
@@ -264,7 +265,7 @@ def failed(text: str) -> ToolError:
 
 def replaced(path: str) -> ToolError:
     """Makes the error for a file that somebody replaced at the moment when it was being opened."""
-    return failed(f"{printable(path)} was replaced while it was being opened. Try again.")
+    return failed(f"{one_line(path)} was replaced while it was being opened. Try again.")
 
 
 def digest_of(data: bytes) -> bytes:
@@ -298,7 +299,7 @@ def _inside(path: str, folder: str) -> Optional[str]:
 
 
 def _denied(purpose: str, path: str, target: str) -> str:
-    path, target = printable(path), printable(target)
+    path, target = one_line(path), one_line(target)
     link = (
         f" {path} resolves through a symlink to {target}, which is outside the allowed working directories."
     )
@@ -315,7 +316,7 @@ def _sensitive(place: Place) -> str:
     if not _SENSITIVE_FOLDERS.isdisjoint(parts) or (parts[-1:] and parts[-1] in _SENSITIVE_FILES):
         if ".claude" in parts and _configures(parts[parts.index(".claude") + 1 :]):
             return _denied(WRITE, place.path, "")
-        return f"Claude requested permissions to edit {printable(place.path)} which is a sensitive file."
+        return f"Claude requested permissions to edit {one_line(place.path)} which is a sensitive file."
     return ""
 
 

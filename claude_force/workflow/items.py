@@ -13,7 +13,8 @@ from typing import Any, Collection, Dict, List, Mapping, Optional, Sequence
 from ..errors import FileAccessError, InputError
 from ..storage.file_walk import FileWalk, Match, PathSpot, has_magic, split_pattern
 from ..storage.input_paths import InputPath
-from ..storage.project_files import ProjectFiles, printable
+from ..storage.path_text import printable
+from ..storage.project_files import ProjectFiles
 from ..storage.project_root import project_root
 from .models import FILES, INPUT, LINES, STEP, ForEach
 
