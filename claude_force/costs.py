@@ -42,10 +42,19 @@ def without_cost(answer: Union[Reply, AgentResult]) -> Dict[str, Any]:
         "attempts": 0,
         "cost": 0.0,
         "cost_at_most": 0.0,
-        "saved_cost": answer.saved_cost if answer.cached or answer.shared else answer.cost,
+        "saved_cost": _worth(answer),
         "prompt_cache_saving": None,
         "timeline": (),
     }
+
+
+def _worth(answer: Union[Reply, AgentResult]) -> Optional[float]:
+    """What all of the answer would cost; of the turns of an agent, some may not have been paid for."""
+    if answer.cached or answer.shared:
+        return answer.saved_cost
+    if answer.cost is None or answer.saved_cost is None:
+        return answer.cost
+    return answer.cost + answer.saved_cost
 
 
 def clear_cost(error: CallError) -> None:

@@ -187,6 +187,15 @@ class TestGivenAgain:
         as_cached(self.PAID, 60.0)
         assert before == self.PAID
 
+    def test_as_cached_turns_cost_nothing(self):
+        turns = (Turn(Usage(1, 1), 0.25, attempts=2), Turn(Usage(2, 2), 0.0, True, saved_cost=0.5))
+        again = as_cached(AgentResult("a", True, "x", cost=0.25, saved_cost=0.5, turns=turns), 60.0)
+        assert (again.cost, again.saved_cost) == (0.0, 0.75)
+        assert [(turn.cost, turn.cached, turn.saved_cost) for turn in again.turns] == [
+            (0.0, True, 0.25),
+            (0.0, True, 0.5),
+        ]
+
     def test_as_cached_of_cached(self):
         kept = AgentResult("a", True, cost=0.0, saved_cost=0.5, cached=True)
         assert as_cached(kept, 1.0).saved_cost == 0.5

@@ -5,6 +5,7 @@ import json
 
 import pytest
 from billing import INPUT, OUTPUT
+from extras import missing
 from ledgers import written
 from tool_agents import (
     AGENT,
@@ -439,6 +440,14 @@ class TestGrants:
         async with agents(project, script(), Notes()) as (orchestrator, server):
             with pytest.raises(InvalidOptionError):
                 await orchestrator.execute_agent(AGENT, "Look", **{"tools": "read", **wrong})
+        assert server.requests == []
+
+    @pytest.mark.skipif(bool(missing("durable")), reason=missing("durable"))
+    async def test_durable_calls_have_no_tools(self, project, tmp_path):
+        durable = f"sqlite:///{tmp_path}/runs.db"
+        async with agents(project, script(), Notes(), durable=durable) as (orchestrator, server):
+            with pytest.raises(InvalidOptionError, match="leave out `durable`"):
+                await orchestrator.execute_agent(AGENT, "Look", tools="read")
         assert server.requests == []
 
     async def test_rows_and_steps_have_tools(self, project):

@@ -29,8 +29,8 @@ REASONS = ("tool_use", "tool_use", "tool_use", "end_turn", "max_tokens", "refusa
 class Story:
     """Random answers: of each request, by its task and its number of messages, so that a retry differs."""
 
-    def __init__(self, seed):
-        self._chance = random.Random(seed)
+    def __init__(self, seed, other="Note"):
+        self._chance, self._other = random.Random(seed), other
         self.requests = {}
 
     def __call__(self, body):
@@ -47,7 +47,7 @@ class Story:
         reason = chance.choice(REASONS)
         if reason == "tool_use" or kind > 0.9:
             number = len(body["messages"])
-            names = [chance.choice(["Look", "Note"]) for _ in range(chance.randint(1, 4))]
+            names = [chance.choice(["Look", self._other]) for _ in range(chance.randint(1, 4))]
             blocks = [call(f"t{number}-{place}", name) for place, name in enumerate(names)]
             return calls(*blocks, stop_reason=reason, **tokens)
         return Answer("Some text.", reason, **tokens)
@@ -136,6 +136,38 @@ def test_any_schedule(project, seed, max_turns, max_tool_calls, call_budget, bud
                 assert max_tool_calls is None or len(ran) <= max_tool_calls
             if budget is not None:
                 assert sum(billed.values()) <= orchestrator.spent_usd + 1e-9 <= budget + 2e-9
+            check_ledger(orchestrator, told, project)
+
+    asyncio.run(run())
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    seed=some.integers(0, 10**9),
+    policy=some.sampled_from(["use", "refresh", "off"]),
+    budget=some.none() | some.floats(0.004, 0.06),
+    grants_edits=some.booleans(),
+)
+def test_any_schedule_of_identical_runs(project, seed, policy, budget, grants_edits):
+    """What one paid for and others were given is on the books once."""
+    new_ledger(project)
+    task = f"task {seed} {policy} {budget} {grants_edits}"
+
+    async def run():
+        told, story = Told(), Story(seed, "Note" if grants_edits else "Look")
+        options = {"max_retries": 2, "budget_usd": budget, "observers": [told], "enable_cache": True}
+        async with agents(project, story, Notes(unreliable), **options) as (orchestrator, server):
+            results = await orchestrator.execute_multiple(
+                [(AGENT, task)] * 4, tools="edit", max_tokens=100, max_turns=5, cache=policy
+            )
+            check_calls_have_results(server.requests)
+            billed = sum(server.billed.values())
+            assert len(server.requests) == sum(result.attempts for result in results)
+            assert billed <= told.at_most + 1e-9
+            if all(one.cost is not None or one.cost_at_most == 0 for one in results):
+                assert told.at_least == pytest.approx(billed)
+            if budget is not None:
+                assert billed <= orchestrator.spent_usd + 1e-9 <= budget + 2e-9
             check_ledger(orchestrator, told, project)
 
     asyncio.run(run())

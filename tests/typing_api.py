@@ -36,6 +36,10 @@ from claude_force.bulk import (
     Queued,
     Retried,
     Started,
+    ToolEnded,
+    ToolStarted,
+    TurnBegan,
+    TurnEnded,
 )
 from claude_force.durable import Runs, Worker
 from claude_force.durable.runs import Failure, RunState, WorkerState
@@ -56,7 +60,7 @@ from claude_force.limits.rate_limiter import Rates
 from claude_force.performance_tracker import PerformanceTracker
 from claude_force.testing import BilledRequest, Fault, MessagesServer, RateLimit, RecordedRequest, faults
 from claude_force.testing.request_log import RequestLog
-from claude_force.types import Attempt, Call, CallCompleted, Usage
+from claude_force.types import Attempt, Call, CallCompleted, ToolCall, Turn, Usage
 from claude_force.workflow import Condition, ForEach, StepEvent, StepResult, read_workflow
 from claude_force.workflow.checkpoints import RunRecord
 from claude_force.workflow.plan import Plan, PlannedStep
@@ -96,6 +100,18 @@ async def async_calls(result_of_old_name: AsyncAgentResult) -> None:
             cache="refresh",
             cache_ttl="1h",
             stop_sequences=["END"],
+        ),
+        AgentResult,
+    )
+    assert_type(
+        await fleet.execute_agent(
+            *("code-reviewer", "Review"),
+            tools=["Read", "Bash(git diff:*)"],
+            max_turns=20,
+            max_tool_calls=50,
+            add_dirs=[Path("../shared")],
+            budget_usd=0.5,
+            on_event=told_of_event,
         ),
         AgentResult,
     )
@@ -236,6 +252,11 @@ def results(result: AgentResult) -> None:
     assert_type(result.timeline, Tuple[Attempt, ...])
     assert_type(result.timeline[0].error, Optional[str])
     assert_type(result.to_dict(), Dict[str, Any])
+    assert_type(result.turns, Tuple[Turn, ...])
+    assert_type(result.turns[0].cost, Optional[float])
+    assert_type(result.tool_calls, Tuple[ToolCall, ...])
+    assert_type(result.tool_calls[0].error, Optional[str])
+    assert_type(result.stopped_by, Optional[str])
     usage: Usage = result.usage
     assert_type((usage.input_tokens, usage.prompt_tokens, usage.total_tokens), Tuple[int, int, int])
 
@@ -275,6 +296,14 @@ def told_of_event(event: Event) -> None:
         assert_type((event.seconds, event.error), Tuple[float, CallError])
     elif isinstance(event, (Cached, Finished)):
         assert_type(event.result, AgentResult)
+    elif isinstance(event, TurnBegan):
+        assert_type(event.turn, int)
+    elif isinstance(event, TurnEnded):
+        assert_type((event.turn, event.result), Tuple[int, Turn])
+    elif isinstance(event, ToolStarted):
+        assert_type((event.turn, event.name), Tuple[int, str])
+    elif isinstance(event, ToolEnded):
+        assert_type(event.call, ToolCall)
 
 
 def told_of_call(executed: CallCompleted) -> None:

@@ -78,7 +78,13 @@ def as_cached(result: AgentResult, age: float) -> AgentResult:
         cache_age=age,
         shared=False,
         duration=0.0,
+        turns=tuple(map(_as_cached_turn, result.turns)),
     )
+
+
+def _as_cached_turn(turn: Turn) -> Turn:
+    saved = turn.saved_cost if turn.cached or turn.shared else turn.cost
+    return replace(turn, cost=0.0, cost_at_most=0.0, saved_cost=saved, attempts=0, cached=True, shared=False)
 
 
 def error_fields(error: ClaudeForceError) -> Dict[str, Any]:
