@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any, List, Mapping, Optional, Tuple
 
 from ..conversation import ToolResult
+from ..errors import ToolSandboxError
 from .command_lines import is_answer, runs_in_background
 from .command_output import HEAD_CHARACTERS, MOST_CHARACTERS, TAIL_CHARACTERS
 from .protocol import ToolError
+from .read_only_commands import changes_nothing
 from .resource_limits import MOST_OUTPUT_BYTES, MOST_PROCESSES
 from .sandbox import Sandbox
 from .sandbox_process import (
@@ -75,24 +77,28 @@ class BashTool:
         self.input_schema: Mapping[str, Any] = _SCHEMA
 
     def is_read_only(self, arguments: Mapping[str, Any]) -> bool:
-        return False
+        """Whether the command surely changes nothing. It then runs with the project read-only."""
+        return changes_nothing(arguments["command"])
 
     async def run(self, arguments: Mapping[str, Any]) -> ToolResult:
-        """Raises ToolError, and ToolSandboxError where the sandbox does not start."""
+        """Runs a command. Raises ToolError, also where the sandbox does not start."""
         if arguments.get("run_in_background"):
             raise ToolError(_BACKGROUND)
         command = _encoded(arguments["command"])
         if runs_in_background(arguments["command"]):
             raise ToolError(_AMPERSAND)
         milliseconds = min(MOST_TIMEOUT, arguments.get("timeout") or TIMEOUT)
-        result = await run_in_sandbox(
-            self._program,
-            self._sandbox,
-            command,
-            Path(self._workspace.cwd),
-            milliseconds / 1000,
-            not self.is_read_only(arguments),
-        )
+        try:
+            result = await run_in_sandbox(
+                self._program,
+                self._sandbox,
+                command,
+                Path(self._workspace.cwd),
+                milliseconds / 1000,
+                is_writable=not self.is_read_only(arguments),
+            )
+        except ToolSandboxError as error:
+            raise ToolError(str(error)) from error
         return self._result(arguments["command"], milliseconds, result)
 
     async def close(self) -> None:
