@@ -24,13 +24,22 @@ def test_one_is_an_answer(command: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["false", "grep x a; ls nothing", "echo 'grep'; false", "(", "f() { grep x a; }"]
+    "command",
+    [
+        "false",
+        "grep x a; ls nothing",
+        "echo 'grep'; false",
+        "! grep x a",
+        "grep x a && echo y",
+        "(",
+        "f() { grep x a; }",
+    ],
 )
 def test_one_is_an_error(command: str) -> None:
     assert not is_answer(command, 1)
 
 
-@pytest.mark.parametrize("command", ["sleep 1 &", "a & b", "a && b & wait", "a | b &"])
+@pytest.mark.parametrize("command", ["sleep 1 &", "a & b", "a && b & c; wait; d", "a | b &"])
 def test_ampersand_is_seen(command: str) -> None:
     assert runs_in_background(command)
 
@@ -40,6 +49,8 @@ def test_ampersand_is_seen(command: str) -> None:
     [
         "a && b",
         "(a &); b",
+        "{ a & }; b",
+        "a & b & wait",
         "a >&2",
         "a &>x",
         "a 2>&1 | b",

@@ -41,8 +41,8 @@ _BACKGROUND = (
 )
 
 _AMPERSAND = (
-    "This command uses the `&` background operator, and no process outlives the call that started it. Put "
-    "what has to run at the same time into parentheses: `(server & sleep 1; client)`."
+    "This command uses the `&` background operator, and no process outlives the call that started it. End "
+    "the line with `wait`, or put what is to run at the same time in parentheses: `(server & sleep 1; client)`."
 )
 
 _SCHEMA: Mapping[str, Any] = {
@@ -87,7 +87,7 @@ class BashTool:
         command = _encoded(arguments["command"])
         if runs_in_background(arguments["command"]):
             raise ToolError(_AMPERSAND)
-        milliseconds = min(MOST_TIMEOUT, arguments.get("timeout") or TIMEOUT)
+        milliseconds = max(0, min(MOST_TIMEOUT, arguments.get("timeout") or TIMEOUT))
         try:
             result = await run_in_sandbox(
                 self._program,
@@ -175,5 +175,8 @@ def _set_aside(names: Tuple[str, str]) -> str:
 
 
 def _duration(milliseconds: float) -> str:
-    minutes, seconds = divmod(int(milliseconds / 1000), 60)
-    return f"{minutes}m {seconds}s" if minutes else f"{seconds}s"
+    """As Claude Code spells it: cut to a second, from a minute on rounded."""
+    if milliseconds < 60_000:
+        return f"{int(milliseconds / 1000)}s"
+    minutes, seconds = divmod(int(milliseconds / 1000 + 0.5), 60)
+    return f"{minutes}m {seconds}s"

@@ -22,12 +22,14 @@ def is_answer(command: str, exit_code: int) -> bool:
     if exit_code != 1:
         return False
     outer = [one for one in _split(command) if not one.is_nested and one.words]
-    return bool(outer) and outer[-1].words[0].value in _ANSWER_WITH_ONE
+    return bool(outer) and not outer[-1].is_negated and outer[-1].words[0].value in _ANSWER_WITH_ONE
 
 
 def runs_in_background(command: str) -> bool:
-    """Whether a command of the line is run by `&`, outside of parentheses."""
-    return any(one.is_background for one in _split(command))
+    """Whether the line leaves a command to the background: by `&` outside of parentheses, without a `wait`."""
+    commands = _split(command)
+    waits = commands and [word.value for word in commands[-1].words] == ["wait"]
+    return not waits and any(one.is_background for one in commands)
 
 
 def _split(command: str) -> Sequence[SimpleCommand]:

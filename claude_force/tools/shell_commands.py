@@ -63,7 +63,8 @@ class SimpleCommand(NamedTuple):
         assignments: `NAME=value` before the name.
         outputs: files that its redirections write.
         is_nested: whether it runs within `$(...)`, backticks or a process substitution.
-        is_background: whether the list that it ends is run in the background, by `&` outside of parentheses.
+        is_background: whether it ends what `&` runs in the background, outside of parentheses and braces.
+        is_negated: whether `!` stands before it.
     """
 
     words: Tuple[Word, ...]
@@ -71,6 +72,7 @@ class SimpleCommand(NamedTuple):
     outputs: Tuple[Word, ...] = ()
     is_nested: bool = False
     is_background: bool = False
+    is_negated: bool = False
 
 
 def split_commands(text: str) -> List[SimpleCommand]:
@@ -94,6 +96,7 @@ class _Command:
         self.assignments: List[Word] = []
         self.outputs: List[Word] = []
         self.has_redirection = False
+        self.is_negated = False
         # A subshell, or the end of a compound command: only redirections may follow.
         self.is_closed = False
 
@@ -131,6 +134,8 @@ class _Parser:
         self._text, self._place = text, 0
         # Of all parentheses around this place, and of those whose output another command takes.
         self._depth = self._substitutions = depth
+        # Of all braces around this place.
+        self._braces = 0
         self._found: List[SimpleCommand] = []
         # Delimiters of here-documents that begin after the next newline: the word, and whether tabs are cut.
         self._documents: List[Tuple[Word, bool]] = []
@@ -160,7 +165,8 @@ class _Parser:
                 self._command()
 
     def _separator(self, letter: str) -> None:
-        if letter == "&" and not self._at("&&") and not self._depth and self._found:
+        is_outermost = not self._depth and not self._braces
+        if letter == "&" and not self._at("&&") and is_outermost and self._found:
             self._found[-1] = self._found[-1]._replace(is_background=True)
         if self._at(";;") or self._at(";&") or self._at(";|"):
             self._refuse("it has a case")
@@ -186,7 +192,8 @@ class _Parser:
                 self._add(command, self._word())
         if not command.is_empty or command.outputs:
             parts = tuple(command.words), tuple(command.assignments), tuple(command.outputs)
-            self._found.append(SimpleCommand(*parts, is_nested=self._substitutions > 0))
+            is_nested, is_negated = self._substitutions > 0, command.is_negated
+            self._found.append(SimpleCommand(*parts, is_nested=is_nested, is_negated=is_negated))
 
     def _add(self, command: _Command, word: Word) -> None:
         if word.raw.isdigit() and self._text[self._place : self._place + 1] in ("<", ">"):
@@ -196,6 +203,8 @@ class _Parser:
                 command.assignments.append(word)
                 return
             if command.takes_keyword and word.raw in _OPENERS:
+                self._braces += (word.raw == "{") - (word.raw == "}")
+                command.is_negated ^= word.raw == "!"
                 return
             if word.raw in _REFUSED:
                 self._refuse(f"it has a {word.raw}")
