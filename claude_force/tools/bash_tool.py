@@ -42,7 +42,7 @@ _BACKGROUND = (
 
 _AMPERSAND = (
     "This command uses the `&` background operator, and no process outlives the call that started it. End "
-    "the line with `wait`, or put what is to run at the same time in parentheses: `(server & sleep 1; client)`."
+    "the line with `wait`, or put what runs at the same time into parentheses: `(server & sleep 1; client)`."
 )
 
 _SCHEMA: Mapping[str, Any] = {

@@ -26,7 +26,7 @@ def is_answer(command: str, exit_code: int) -> bool:
 
 
 def runs_in_background(command: str) -> bool:
-    """Whether the line leaves a command to the background: by `&` outside of parentheses, without a `wait`."""
+    """Whether the line leaves a command in the background: by `&` outside of parentheses, with no `wait`."""
     commands = _split(command)
     waits = commands and [word.value for word in commands[-1].words] == ["wait"]
     return not waits and any(one.is_background for one in commands)

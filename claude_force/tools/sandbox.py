@@ -16,12 +16,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Collection, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Collection, Dict, Iterable, Iterator, NamedTuple, Optional, Sequence, Tuple
 
 from .. import settings
 from ..errors import ToolSandboxError
 from .protected_paths import ProtectedPaths
 from .seccomp import seccomp_filter
+from .system_files import SystemFiles, system_files
 from .toolchains import SYSTEM_FOLDERS, Toolchains, find_toolchains, is_within
 
 SHELL = "/bin/bash"
@@ -36,16 +37,6 @@ _NAMESPACES = (
     # With a shell as process 1, the end of a command means that no process is left (sandbox_process.py).
     *("--die-with-parent", "--new-session", "--clearenv", "--as-pid-1"),
 )
-# Of /etc. Private keys (/etc/ssl/private), passwords and configuration of services stay outside.
-_ETC = (
-    *("alternatives", "ca-certificates", "crypto-policies", "debian_version", "fonts", "host.conf", "java"),
-    *("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "magic", "mime.types", "os-release", "perl"),
-    *("pki/ca-trust", "pki/java", "pki/tls/cert.pem", "pki/tls/certs", "pki/tls/openssl.cnf", "protocols"),
-    *("python3", "services", "ssl/cert.pem", "ssl/certs", "ssl/openssl.cnf", "static", "timezone"),
-)
-_ETC_OF_NETWORK = ("gai.conf", "hosts", "resolv.conf")
-_HOSTS = "127.0.0.1 localhost\n::1 localhost\n"
-_LOOKUPS = "passwd: files\ngroup: files\nhosts: files dns\n"
 _HOME_IF_NONE = "/home/user"
 # With these a mount is made read-only when everything is in its place.
 _LAST = ("--remount-ro", "/proc", "--remount-ro", "/dev", "--remount-ro", "/")
@@ -164,7 +155,9 @@ class Sandbox:
         return (
             *_NAMESPACES,
             *(["--share-net"] if self.has_network else []),
-            *_system(self.has_network),
+            *self._system.arguments,
+            *("--proc", "/proc", "--dev", "/dev"),
+            *("--perms", "1777", "--size", str(SHM_SIZE), "--tmpfs", "/dev/shm"),
             # A folder comes before those in it. So a home inside the project is hidden, and a project inside
             # the home is not.
             *(argument for _, mount in sorted(mounts, key=_depth) for argument in mount),
@@ -179,32 +172,16 @@ class Sandbox:
         return find_toolchains(settings.search_path(), Path(_home()), shown)
 
     @cached_property
+    def _system(self) -> SystemFiles:
+        return system_files(_USER, _home(), SHELL, self.has_network)
+
+    @cached_property
     def _data(self) -> Sequence[Tuple[str, bytes, Tuple[str, ...]]]:
         """What is passed through descriptors: option, content, target."""
-        files = {"passwd": _passwd(), "group": _group(), "nsswitch.conf": _LOOKUPS}
-        if not self.has_network:
-            files["hosts"] = _HOSTS
         return [
-            *(("--ro-bind-data", text.encode(), (f"/etc/{name}",)) for name, text in files.items()),
+            *(("--file", content, (path,)) for path, content in self._system.files),
             ("--seccomp", _filter(), ()),
         ]
-
-
-def _system(has_network: bool) -> List[str]:
-    """The system's folders, devices and processes."""
-    arguments: List[str] = []
-    for folder in SYSTEM_FOLDERS:
-        if os.path.islink(folder):
-            arguments += ["--symlink", os.readlink(folder), folder]
-        elif os.path.isdir(folder):
-            arguments += ["--ro-bind", folder, folder]
-    for name in (*_ETC, *(_ETC_OF_NETWORK if has_network else ())):
-        arguments += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
-    return [
-        *arguments,
-        *("--proc", "/proc", "--dev", "/dev"),
-        *("--perms", "1777", "--size", str(SHM_SIZE), "--tmpfs", "/dev/shm"),
-    ]
 
 
 def _environment(toolchains: Toolchains) -> Iterable[str]:
@@ -212,8 +189,8 @@ def _environment(toolchains: Toolchains) -> Iterable[str]:
     variables: Dict[str, str] = {
         "PATH": os.pathsep.join(toolchains.path),
         "HOME": _home(),
-        "USER": _USER_NAME,
-        "LOGNAME": _USER_NAME,
+        "USER": _USER,
+        "LOGNAME": _USER,
         "SHELL": SHELL,
         "LANG": "C.UTF-8",
         "TERM": "dumb",
@@ -227,19 +204,8 @@ def _environment(toolchains: Toolchains) -> Iterable[str]:
     return (argument for item in variables.items() for argument in ("--setenv", *item))
 
 
-# Names in the sandbox are the same on every machine.
-_USER_NAME = "user" if not hasattr(os, "geteuid") or os.geteuid() else "root"
-
-
-def _passwd() -> str:
-    own = f"{_USER_NAME}:x:{os.geteuid()}:{os.getegid()}::{_home()}:{SHELL}\n"
-    root = "" if _USER_NAME == "root" else "root:x:0:0::/root:/bin/sh\n"
-    return f"{own}{root}nobody:x:65534:65534::/nonexistent:/bin/false\n"
-
-
-def _group() -> str:
-    root = "" if os.getegid() == 0 else "root:x:0:\n"
-    return f"{_USER_NAME}:x:{os.getegid()}:\n{root}nogroup:x:65534:\n"
+# The same name on every machine.
+_USER = "user" if not hasattr(os, "geteuid") or os.geteuid() else "root"
 
 
 def _home() -> str:

@@ -21,6 +21,7 @@ import signal
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Callable, NamedTuple, Optional, Sequence, Tuple
+from weakref import WeakKeyDictionary
 
 import anyio
 
@@ -57,6 +58,9 @@ _CHILD = re.compile(rb'"child-pid":\s*(\d+)')
 _STARTED = b"started\n"
 _MOST_REPORT_BYTES = 64 * 1024
 _MOST_CHARACTERS = 300
+
+
+_starts: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
 
 
 class CommandResult(NamedTuple):
@@ -127,7 +131,9 @@ class _Process(asyncio.SubprocessProtocol):
         try:
             with self._sandbox.command(is_writable) as command, ExitStack() as opened:
                 try:
-                    await self._start(command, opened)
+                    # One after the other, so that the loop has its turn between any two.
+                    async with _starts.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
+                        await self._start(command, opened)
                     await self._wait(seconds)
                 finally:
                     self._close()
@@ -165,7 +171,8 @@ class _Process(asyncio.SubprocessProtocol):
             reader, self._writer = _pipe(inherited, opened)
             report_reader, report = _pipe(opened, inherited)
             _make_room(self._writer, len(_GO) + len(self._command) + 1)
-            # In this thread: to --die-with-parent, the thread that started it is the parent.
+            # In this thread, although it waits for the new process: to --die-with-parent, the thread that
+            # started it is the parent.
             self._transport, _ = await loop.subprocess_exec(
                 lambda: self,
                 *(self._program, *command.arguments, "--info-fd", str(report), "--"),
