@@ -77,6 +77,14 @@ def test_cached_answer_imports_little(plain, messages_server):
     assert len(messages_server.requests) == 1
 
 
+def test_call_without_tools_loads_no_conversation(plain, messages_server):
+    found = imported(*ASK)
+    assert "claude_force.transport.transport" in found
+    of_tools = ("conversation", "media_tokens", "transport.content", "engine.tool_loop", "tools.toolbox")
+    assert not found & {f"claude_force.{name}" for name in of_tools}
+    assert len(messages_server.requests) == 1
+
+
 def test_cached_answer_is_recorded(plain, messages_server, capsys):
     assert command(*ASK).returncode == command(*ASK).returncode == 0
     lines = (plain / ".claude" / "metrics" / "executions.jsonl").read_text().splitlines()

@@ -37,6 +37,7 @@ from claude_force.errors import (
     UnknownPriceError,
 )
 from claude_force.testing import MessagesServer, faults
+from claude_force.testing.scripts import signature_of
 from claude_force.transport.http import HttpSender
 from claude_force.transport.protocol import AttemptRecord
 from claude_force.transport.request import BODY_FIELDS
@@ -780,15 +781,16 @@ def test_uses_public_names_only():
 
 
 TOOLS = '[{"name": "Read",  "description": "Reads.", "input_schema": {"type": "object"}}]'
-THOUGHT = '{"type": "thinking", "thinking": "a \\u00e9", "signature": "x/+="}'
+THOUGHT = f'{{"type": "thinking", "thinking": "a \\u00e9",  "signature": "{signature_of("a é")}"}}'
 READ = '{"type":"tool_use","id":"t1","name":"Read","input":{"n":  1.50,"path":"é"}}'
 
 
 def conversation_call(turns=1, options=None, **changes):
     """A call in the middle of an agent's loop, after so many answers."""
     conversation = Conversation.start(TOOLS, ["the task"])
-    answer = [ContentBlock("thinking", THOUGHT), ContentBlock("tool_use", READ)]
-    for number in range(turns):
+    for number in range(1, turns + 1):
+        read = READ.replace("t1", f"t{number}")
+        answer = [ContentBlock("thinking", THOUGHT), ContentBlock("tool_use", read)]
         results = [(tool_uses(answer)[0], ToolResult(f"text {number}"))]
         conversation = conversation.with_answer(answer).with_results(results)
     conversation = changes.pop("change", lambda same: same)(conversation)
@@ -813,7 +815,7 @@ class TestConversation:
         with MessagesServer() as server:
             reply = await converse(server.base_url, conversation_call(cache_ttl=ttl), route)
         control = {"type": "ephemeral"} if ttl == "5m" else {"type": "ephemeral", "ttl": "1h"}
-        result = {"type": "tool_result", "tool_use_id": "t1", "content": "text 0"}
+        result = {"type": "tool_result", "tool_use_id": "t1", "content": "text 1"}
         assert server.requests[0].body == {
             "model": MODEL,
             "max_tokens": 99,
@@ -899,6 +901,19 @@ class TestConversation:
         assert [json.loads(block.json) for block in reply.content] == [json.loads(THOUGHT), json.loads(READ)]
         assert (reply.text, reply.stop_reason) == ("", "tool_use")
         assert streamed or [block.json for block in reply.content] == [THOUGHT, READ]
+
+    async def test_long_one_follows_a_redirect(self):
+        long = Conversation.start("[]", ["x" * 2**20] * 3)
+        call = conversation_call(change=lambda _: long)
+        with MessagesServer() as server:
+            target = http(b"", "307 Temporary Redirect", location="/v1/messages")
+            async with sequence(target, http(PLAIN)) as (url, paths):
+                with warnings.catch_warnings():
+                    warnings.simplefilter("error")
+                    await converse(url, call, {"api_key": "k"})
+                    await converse(server.base_url, call, {"api_key": "k"})
+        assert paths == ["/v1/messages"] * 2
+        assert [len(one["text"]) for one in server.requests[0].body["messages"][-1]["content"]] == [2**20] * 3
 
     async def test_other_calls_have_no_content(self, route):
         with MessagesServer() as server:

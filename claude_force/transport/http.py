@@ -7,7 +7,20 @@ import io
 import ssl
 import zlib
 from inspect import signature
-from typing import Any, AsyncIterator, Awaitable, Dict, Iterator, Mapping, Optional, Sequence, Tuple, Type
+from typing import (
+    Any,
+    AsyncIterator,
+    Awaitable,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+    Type,
+    Union,
+)
 from urllib.parse import unquote, urlsplit
 from weakref import WeakSet
 
@@ -19,7 +32,7 @@ from ..errors import AuthenticationError, MissingCredentialsError
 from .network import check_scheme, proxy_for, shown_address, tls_context
 from .protocol import NotSentError, Response
 from .redaction import header_secrets, secrets_of
-from .request import VERSION_HEADER, Request, is_plain, to_json, to_query, to_request
+from .request import VERSION_HEADER, Request, is_plain, to_body, to_query, to_request
 from .services import API
 
 CONNECTION_ERRORS: Tuple[Type[Exception], ...] = (OSError, aiohttp.ClientError)
@@ -32,7 +45,7 @@ _NO_TIMEOUT = aiohttp.ClientTimeout()
 _MOST_REDIRECTS = 10
 # aiohttp warns of larger bodies that are passed as bytes.
 _LARGE_BODY = 2**20
-# In bytes, decompressed: the beginning of an error's body, and what is decompressed at a time.
+# In bytes, decompressed: the beginning of an error's body, and what is decompressed, or sent, at a time.
 _MOST_OF_AN_ERROR = 2**16
 _PIECE = 2**16
 _PACKED = ("gzip", "x-gzip", "deflate")
@@ -77,14 +90,14 @@ class HttpSender:
 
     def _post(self, url: URL, fields: Mapping[str, Any]) -> Awaitable[Response]:
         if self._is_authorized and is_plain(fields):
-            return self._pool.request("POST", url, to_json(fields))
+            return self._pool.request("POST", url, to_body(fields))
         request = to_request(fields, self._pins_version)
         headers = _lower(request.headers)
         if not self._is_authorized and AUTHORIZING.isdisjoint(headers):
             raise MissingCredentialsError("No credentials were found")
         if request.query:
             url = url.with_query(to_query(request.query))
-        sending = self._pool.request("POST", url, to_json(request.body), headers, _timeout(request))
+        sending = self._pool.request("POST", url, to_body(request.body), headers, _timeout(request))
         secrets = header_secrets(fields.get("extra_headers") or {})
         return _with_secrets(sending, secrets) if secrets else sending
 
@@ -133,7 +146,7 @@ class ConnectionPool:
         self,
         method: str,
         url: URL,
-        body: bytes,
+        body: Union[bytes, List[bytes]],
         headers: Any = None,
         timeout: aiohttp.ClientTimeout = _NO_TIMEOUT,
     ) -> HttpResponse:
@@ -150,10 +163,12 @@ class ConnectionPool:
             url = target
         return HttpResponse(answer)
 
-    async def _send(self, method: str, url: URL, body: bytes, **given: Any) -> aiohttp.ClientResponse:
+    async def _send(
+        self, method: str, url: URL, body: Union[bytes, List[bytes]], **given: Any
+    ) -> aiohttp.ClientResponse:
         session = self._session or self._open()
         while True:
-            data: Any = body if len(body) < _LARGE_BODY else io.BytesIO(body)
+            data = _payload(body)
             try:
                 return await session.request(
                     method, url, data=data, proxy=self._proxy(url), allow_redirects=False, **given
@@ -203,6 +218,42 @@ class ConnectionPool:
         self._closed = True
         if self._session is not None:
             await self._session.close()
+
+
+def _payload(body: Union[bytes, List[bytes]]) -> Any:
+    if isinstance(body, list):
+        return _Pieces(body)
+    return body if len(body) < _LARGE_BODY else io.BytesIO(body)
+
+
+class _Pieces(aiohttp.Payload):
+    """A body in pieces. Joined into one, it would be copied twice into memory that the system maps anew."""
+
+    def __init__(self, pieces: List[bytes]) -> None:
+        super().__init__(pieces)
+        self._pieces = pieces
+
+    @property
+    def size(self) -> int:
+        return sum(map(len, self._pieces))
+
+    @property
+    def autoclose(self) -> bool:
+        return True
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        return b"".join(self._pieces).decode(encoding, errors)
+
+    async def write(self, writer: Any) -> None:
+        some, size = [], 0
+        for piece in self._pieces:
+            some.append(piece)
+            size += len(piece)
+            if size >= _PIECE:
+                await writer.write(b"".join(some))
+                some, size = [], 0
+        if some:
+            await writer.write(b"".join(some))
 
 
 class _SpoiledError(aiohttp.ClientConnectionError):

@@ -9,7 +9,19 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 from .. import settings
 from ..errors import InvalidOptionError
@@ -175,21 +187,27 @@ def to_json(body: Mapping[str, Any]) -> bytes:
     Raises InvalidOptionError for other objects.
     """
     try:
-        if isinstance(body.get("messages"), JsonText):
-            return _spliced(body)
         return _encoder.encode(body).encode()
     except (TypeError, ValueError) as error:
         raise InvalidOptionError(f"An option can't be written as JSON: {error}.") from error
 
 
-def _spliced(body: Mapping[str, Any]) -> bytes:
+def to_body(body: Mapping[str, Any]) -> Union[bytes, List[bytes]]:
+    """The body as JSON, in pieces where it has a conversation: joined, they would be copied once more.
+
+    Raises InvalidOptionError as `to_json`.
+    """
+    return _spliced(body) if isinstance(body["messages"], JsonText) else to_json(body)
+
+
+def _spliced(body: Mapping[str, Any]) -> List[bytes]:
     texts = {name: value for name, value in body.items() if isinstance(value, JsonText)}
-    others = _encoder.encode({name: value for name, value in body.items() if name not in texts})
-    pieces = [others[:-1].encode()]
+    others = to_json({name: value for name, value in body.items() if name not in texts})
+    pieces = [others[: -len(b"}")]]
     # Messages last: whatever is before them is the same in all requests of a loop.
     for name, text in sorted(texts.items(), reverse=True):
         pieces += (f',"{name}":'.encode(), *text.pieces)
-    return b"".join((*pieces, b"}"))
+    return [*pieces, b"}"]
 
 
 def to_objects(body: Mapping[str, Any]) -> Dict[str, Any]:
