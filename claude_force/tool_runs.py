@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Callable, Dict, Optional, Sequence
 
@@ -52,7 +51,9 @@ class ToolRuns:
     async def open(self, agent: Agent, options: ToolOptions, root: Path) -> Optional[Tools]:
         """Returns the tools that the agent is granted; None where that is no tool. Raises InputError."""
         if self.open_tools is None:
-            self.open_tools = import_module(".tools.toolbox", __package__).open_tools
+            from .tools.toolbox import open_tools
+
+            self.open_tools = open_tools
         # It reads settings files.
         work = partial(self.open_tools, agent, options.grant, root, options.add_dirs)
         opening: asyncio.Future[Optional[Tools]] = asyncio.ensure_future(to_thread.run_sync(work))

@@ -59,6 +59,7 @@ class TestTurns:
         async with agents(project, script(TWO_LOOKS), Notes()) as (orchestrator, server):
             result = await orchestrator.execute_agent(AGENT, "Look", tools="read")
         assert (result.success, result.output, result.stop_reason) == (True, "Done.", "end_turn")
+        assert [body["system"][-1]["text"] for body in server.requests] == [Notes.context] * 2
         assert results_in(server.requests[1]) == [
             ("t1", 'Look did {"path": "a"}', False),
             ("t2", 'Look did {"path": "b"}', False),
@@ -542,7 +543,7 @@ class TestRowsOfFiles:
                 *(tmp_path, orchestrator, ["dear", "b", "c"]),
                 tools="read",
                 max_tokens=1000,
-                call_budget_usd=0.02,
+                call_budget_usd=0.025,
             )
         assert not summary.over_budget and sorted(rows) == [0, 1, 2]
         assert rows[0]["error_type"] == "BudgetExceededError" and not rows[0]["success"]
@@ -555,7 +556,7 @@ class TestRowsOfFiles:
 
         async with agents(project, plan, Notes()) as (orchestrator, server):
             summary, rows = await self.run(
-                tmp_path, orchestrator, ["a"], tools="read", max_tokens=1000, budget_usd=0.02
+                tmp_path, orchestrator, ["a"], tools="read", max_tokens=1000, budget_usd=0.025
             )
         assert summary.over_budget and not rows[0]["success"]
         assert summary.cost == pytest.approx(server.billed["a"]) == pytest.approx(rows[0]["cost"])

@@ -25,7 +25,7 @@ class Notes:
         [{"name": name, "description": "x", "input_schema": {"type": "object"}} for name in ("Look", "Note")]
     )
 
-    context = ""
+    context = "These tools are a test's own."
 
     def __init__(self, do=None):
         self._do = do

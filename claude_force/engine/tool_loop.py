@@ -78,6 +78,8 @@ class ToolLoop:
     ) -> None:
         if tools.context:
             call = fast_replace(call, system=(*call.system, tools.context))
+        # Requests tell where the tools work; observers and the ledger are told of the call as it was made.
+        self._request = fast_replace(call, system=(*call.system, tools.context)) if tools.context else call
         self._call, self._labels, self._settings = call, labels, settings
         self._execute, self._context, self._clock, self._record_turn = execute, context, clock, record_turn
         self._loop = AgentLoop(Conversation.start(tools.definitions, [call.task]), settings.bounds)
@@ -118,7 +120,7 @@ class ToolLoop:
         conversation = self._loop.begin_turn(self._allowances())
         number, began = self._loop.turns, self._clock.now()
         self._context.listener.turn_began(number)
-        reply = await self._send(fast_replace(self._call, conversation=conversation))
+        reply = await self._send(fast_replace(self._request, conversation=conversation))
         answered = self._clock.now()
         counted = reply.usage.total_tokens if reply.usage.is_known else 0
         uses = self._loop.add_answer(reply.stop_reason, reply.content, counted)
@@ -181,7 +183,7 @@ class ToolLoop:
         if seconds is not None:
             found.append(self._forecast.time(seconds))
         if self._context.budgets and self._forecast.has_cost:
-            call = fast_replace(self._call, conversation=self._loop.conversation)
+            call = fast_replace(self._request, conversation=self._loop.conversation)
             worst = worst_cost(call, self._context.price or self._settings.price)
             left = min(budget.usd - budget.spent for budget in self._context.budgets)
             if worst is not None:
