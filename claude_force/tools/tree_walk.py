@@ -6,6 +6,7 @@ import time
 from itertools import islice
 from typing import Any, Callable, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
+from .. import settings
 from ..errors import FileAccessError
 from ..storage.folders import Folders, ReplacedError
 from ..storage.project_files import MOST_FOLDERS, Parts
@@ -19,6 +20,8 @@ MOST_ENTRIES = 1_000_000
 MOST_SECONDS = 20.0
 # Folders of version control, left out whatever the ignore files say.
 _VERSION_CONTROL = frozenset({".git", ".svn", ".hg", ".bzr", ".jj", ".sl"})
+# What this package writes itself, by the run that searches too: a second run would find something else.
+_LEDGER = settings.LEDGER_FOLDER.parts
 
 
 class WalkedFile(NamedTuple):
@@ -113,7 +116,9 @@ class TreeWalk:
                 )
 
     def _is_wanted(self, parts: Parts, path: str, is_folder: bool, rules: IgnoreRules) -> bool:
-        if parts[-1] in _VERSION_CONTROL or not (is_folder or self._takes(parts[-1])):
+        if parts[-1] in _VERSION_CONTROL or parts[-2:] == _LEDGER:
+            return False
+        if not (is_folder or self._takes(parts[-1])):
             return False
         decision = self._globs.decide(path, is_folder) if self._globs is not None else None
         if decision is False or (decision is None and not is_folder and self._needs_match):
