@@ -136,6 +136,12 @@ class TestTools:
         assert [name for name, _ in tools.ran] == ["Look", "Look", "Note", "Note", "Look"]
         assert [one[0] for one in results_in(server.requests[1])] == ["t1", "t2", "t3", "t4", "t5"]
 
+    async def test_input_that_is_not_json_is_recorded_as_it_was(self, project):
+        wrong = {"type": "tool_use", "id": "t1", "name": "Look", "input": None}
+        async with agents(project, script(calls(wrong)), Notes()) as (orchestrator, server):
+            result = await orchestrator.execute_agent(AGENT, "Look", tools="read")
+        assert result.tool_calls[0].input is None and len(server.requests) == 2
+
     async def test_many_read_only_calls_are_bounded(self, project):
         async def wait(use):
             await asyncio.sleep(0.01)
@@ -392,6 +398,20 @@ class TestBooks:
         assert isinstance(result.error, ClosedError)
         assert result.cost == pytest.approx(ONE_ANSWER) and tools.closed == 1
 
+    @pytest.mark.parametrize("kind", [TurnBegan, TurnEnded, ToolStarted, ToolEnded])
+    async def test_callback_that_raises_ends_the_run_with_its_cost(self, project, kind):
+        def on_event(event):
+            if isinstance(event, kind) and orchestrator.spent_usd:
+                raise LookupError("The callback broke")
+
+        tools = Notes()
+        async with agents(project, script(TWO_LOOKS), tools, budget_usd=1.0) as (orchestrator, server):
+            with pytest.raises(LookupError):
+                await orchestrator.execute_agent(AGENT, "Look", tools="read", on_event=on_event)
+            assert (tools.running, tools.closed) == (0, 1)
+            cost = orchestrator.get_performance_summary()["cost_usd"]
+            assert cost == pytest.approx(server.billed["Look"])
+
     async def test_events_in_order(self, project):
         events = []
         async with agents(project, script(calls(call("t1", "Note", path="a"))), Notes()) as (orchestrator, _):
@@ -512,6 +532,31 @@ class TestCache:
         assert len(server.requests) == 2 and all(result.success for result in results)
         assert sum(result.cost for result in results) == pytest.approx(2 * ONE_ANSWER)
         assert sum(result.shared or result.cached for result in results) == 4
+
+
+class TestWorkflows:
+    async def test_resumed_step_is_not_asked_again(self, project):
+        tools = Notes()
+        async with agents(project, script(TWO_LOOKS), tools) as (orchestrator, server):
+            first = await orchestrator.execute_workflow("graph", "z", tools="read")
+            again = await orchestrator.execute_workflow("graph", resume=first.run_id, tools="read")
+            assert (len(server.requests), len(tools.ran)) == (2, 2)
+            assert (again[0].cost, again[0].cached, len(again[0].turns)) == (0.0, True, 2)
+            assert again[0].saved_cost == pytest.approx(2 * ONE_ANSWER)
+            assert again[0].tool_calls == first[0].tool_calls
+
+    async def test_another_grant_is_another_question(self, project):
+        async with agents(project, script(TWO_LOOKS), Notes()) as (orchestrator, server):
+            first = await orchestrator.execute_workflow("graph", "z", tools="read")
+            await orchestrator.execute_workflow("graph", resume=first.run_id, tools="edit")
+        assert len(server.requests) == 4
+
+    async def test_estimate_and_plan_take_the_same_options(self, project):
+        async with agents(project, script(), Notes()) as (orchestrator, server):
+            options = {"tools": "read", "max_turns": 3, "call_budget_usd": 1.0}
+            estimate = await orchestrator.estimate([(AGENT, "z")], **options)
+            plan = await orchestrator.plan("graph", "z", **options)
+        assert (estimate.rows, len(plan.steps), server.requests) == (1, 1, [])
 
 
 class TestRowsOfFiles:

@@ -81,8 +81,11 @@ def check_ledger(orchestrator, told, project):
     """Its lines have what the observers were told: of each paid request one line."""
     orchestrator.tracker.flush()
     entries = list(LedgerReader(project.parent / "metrics").entries())
-    turns = [entry for entry in entries if entry.turn]
     wholes = [entry for entry in entries if not entry.turn]
+    ended = {entry.execution for entry in wholes}
+    # Nobody is told of a run that was cancelled before it sent anything; what it shared cost it nothing.
+    assert not any(entry.attempts for entry in entries if entry.execution not in ended)
+    turns = [entry for entry in entries if entry.turn and entry.execution in ended]
     assert len(wholes) == len(told.results)
     assert sum(entry.attempts for entry in turns) == sum(one.attempts for one in told.results)
     assert len(turns) == sum(len(one.turns) for one in told.results)
@@ -230,3 +233,35 @@ def test_cancelled_at_every_step(project):
         new_ledger(project)
         ended += not asyncio.run(cancelled_at(project, step))
     assert step > 30
+
+
+async def one_of_three_cancelled_at(project, step):
+    """Runs an agent three times at once, and cancels the first at this step; returns whether it was."""
+    steps, told = Steps(), Told()
+    options = {"observers": [told], "budget_usd": 1.0, "enable_cache": True}
+    async with agents(project, plan_of_four, Notes(pausing), **options) as (orchestrator, server):
+        asyncio.get_running_loop().set_task_factory(steps.make_task)
+        steps.at, steps.count = step, 0
+        running = [
+            asyncio.ensure_future(orchestrator.execute_agent(AGENT, f"Look {step}", tools="edit"))
+            for _ in range(3)
+        ]
+        steps.victim = running[0]
+        outcomes = await asyncio.gather(*running, return_exceptions=True)
+        steps.victim = None
+        asyncio.get_running_loop().set_task_factory(None)
+        assert all(one.success for one in outcomes[1:])
+        check_calls_have_results(server.requests)
+        billed = sum(server.billed.values())
+        assert billed <= told.at_most + 1e-9 and billed <= orchestrator.spent_usd + 1e-9
+        check_ledger(orchestrator, told, project)
+    return isinstance(outcomes[0], asyncio.CancelledError)
+
+
+@pytest.mark.timeout(120)
+def test_one_of_three_is_cancelled(project, soak):
+    """What the others share with it stays on the books."""
+    chance = random.Random(1)
+    for step in range(1, 150) if soak else chance.sample(range(1, 150), 30):
+        new_ledger(project)
+        asyncio.run(one_of_three_cancelled_at(project, step))

@@ -114,7 +114,7 @@ class ToolRunner:
         call = ToolCall(
             turn,
             use.name,
-            use.input,
+            use.wrong_input or use.input,
             seconds=self._now() - began,
             bytes=_size_of(result),
             error=text[:_MAX_ERROR_CHARACTERS] if result.is_error else None,
