@@ -29,6 +29,8 @@ from .tree_walk import Deadline
 _RE2_MEMORY = 32 * 1024 * 1024
 _BATCH = 8 * 1024 * 1024
 _POLL_SECONDS = 0.1
+# Not those of PATH: one of them may be in a project, whose programs are not started.
+_PROGRAM_FOLDERS = ("/usr/bin", "/bin", "/usr/local/bin", "/opt/homebrew/bin", "/run/current-system/sw/bin")
 _MOST_ERROR = 4000
 # All bytes are text, and of each line only its number is needed.
 _RIPGREP_OPTIONS = ("-a", "-n", "-E", "none", "--max-columns=1")
@@ -234,6 +236,5 @@ def _re2() -> Any:
 
 @lru_cache(maxsize=None)
 def _ripgrep() -> Optional[str]:
-    """The path of ripgrep; not of one that a relative entry of PATH leads to, which may be a project's."""
-    found = shutil.which("rg")
-    return found if found and os.path.isabs(found) else None
+    """The path of ripgrep."""
+    return shutil.which("rg", path=os.pathsep.join(_PROGRAM_FOLDERS))
