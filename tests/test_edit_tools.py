@@ -129,6 +129,16 @@ async def test_what_cannot_be_written_is_left_as_it_was(tmp_path: Path, name: st
     assert (tmp_path / "a").read_text() == "a"
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write to all files")
+async def test_a_file_that_is_read_only_is_left_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("one\n")
+    (tmp_path / "file").chmod(0o444)
+    with Workspace(tmp_path, writable=True) as workspace:
+        result = await call(WriteTool(workspace), {"file_path": "file", "content": "2"})
+    assert "EACCES: permission denied" in str(result.content)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("file", "one\n")]
+
+
 async def test_half_of_a_surrogate_pair_is_an_error(tmp_path: Path) -> None:
     with Workspace(tmp_path, writable=True) as workspace:
         result = await call(WriteTool(workspace), {"file_path": "x", "content": "\ud800"})

@@ -19,6 +19,7 @@ _PASS = _LIST | getattr(os, "O_PATH", 0)
 # Without O_NONBLOCK, opening a FIFO that was put there in between would wait for a writer.
 _READ = os.O_RDONLY | _NO_LINK | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
 _READ |= getattr(os, "O_BINARY", 0)
+_WRITE = os.O_WRONLY | (_READ & ~os.O_RDONLY)
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK | getattr(os, "O_BINARY", 0)
 HAVE_DESCRIPTORS = {os.open, os.stat, os.readlink} <= os.supports_dir_fd and os.scandir in os.supports_fd
 
@@ -45,6 +46,9 @@ class Folders(Protocol):
 
     def create(self, folder: Sequence[str], name: str, mode: int) -> int:
         """Returns a descriptor for writing of a new file. Raises FileExistsError."""
+
+    def expect_writable(self, folder: Sequence[str], name: str) -> None:
+        """Raises OSError where this process may not write to the file, although it may replace it."""
 
     def replace(self, folder: Sequence[str], old: str, new: str) -> None:
         """Renames within a folder. A link named `new` is replaced, and not followed."""
@@ -93,6 +97,12 @@ class DescriptorFolders:
 
     def create(self, folder: Sequence[str], name: str, mode: int) -> int:
         return os.open(name, _CREATE, mode, dir_fd=self._descriptor(folder))
+
+    def expect_writable(self, folder: Sequence[str], name: str) -> None:
+        try:
+            os.close(os.open(name, _WRITE, dir_fd=self._descriptor(folder)))
+        except OSError as error:
+            raise _replaced(error) from error
 
     def replace(self, folder: Sequence[str], old: str, new: str) -> None:
         descriptor = self._descriptor(folder)
@@ -160,6 +170,12 @@ class PathFolders:
 
     def create(self, folder: Sequence[str], name: str, mode: int) -> int:
         return os.open(self._real(folder, name), _CREATE, mode)
+
+    def expect_writable(self, folder: Sequence[str], name: str) -> None:
+        try:
+            os.close(os.open(self._real(folder, name), _WRITE))
+        except OSError as error:
+            raise _replaced(error) from error
 
     def replace(self, folder: Sequence[str], old: str, new: str) -> None:
         os.replace(self._real(folder, old), self._real(folder, new))

@@ -64,6 +64,8 @@ class OpenFile:
 
         Raises ChangedError, ReplacedError, OSError.
         """
+        if self._info is not None:
+            self._folders.expect_writable(self._folder, self._name)
         for depth in range(self._made, len(self._folder)):
             with suppress(FileExistsError):
                 self._folders.make(self._folder[:depth], self._folder[depth])
