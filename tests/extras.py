@@ -3,6 +3,11 @@
 import sys
 from importlib.util import find_spec
 
+import pytest
+
+from claude_force.limits.prices import cost
+from claude_force.types import Usage
+
 MODULES = {
     "bedrock": ("boto3", "botocore"),
     "durable": ("dbos", "psycopg", "sqlalchemy"),
@@ -24,3 +29,10 @@ def missing(extra):
 def _found(module):
     parent = module.rpartition(".")[0]
     return bool(not parent or find_spec(parent)) and bool(find_spec(module))
+
+
+def require_prices(*models):
+    """Skips a test where the price list of this Python is too old for one of the models, or missing."""
+    unknown = [model for model in models if cost(model, Usage(1, 1)) is None]
+    if unknown:
+        pytest.skip(f"the price list of this Python does not have {', '.join(unknown)}")

@@ -5,6 +5,7 @@ import shlex
 from importlib import import_module
 
 import pytest
+from extras import require_prices
 
 from claude_force.cli.main import main
 from claude_force.cli.parser import parse
@@ -260,7 +261,7 @@ class TestEveryRun:
         assert parse(["worker", "--concurrency", "7"]).concurrency == 7
 
     def test_agent_budget_stops_call(self, workplace, messages_server, capsys):
-        pytest.importorskip("genai_prices", reason="there is no price list for this Python")
+        require_prices("claude-sonnet-5-5")
         assert main([*ASK, "--budget", "0.0001"]) == 1
         assert "budget" in capsys.readouterr().err
         assert messages_server.requests == []
@@ -303,7 +304,7 @@ class TestJsonNames:
         assert "warning: there were no rows in the input" in capsys.readouterr().err
 
     def test_costs_have_one_name(self, workplace, capsys):
-        pytest.importorskip("genai_prices", reason="there is no price list for this Python")
+        require_prices("claude-sonnet-5-5")
         (workplace / "t.jsonl").write_text('{"agent": "python-expert", "task": "x"}\n')
 
         def shown(*arguments):

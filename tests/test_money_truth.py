@@ -8,7 +8,7 @@ import sys
 
 import pytest
 from billing import INPUT, MODEL, OUTPUT, PRICES, Answer, Steps, billing
-from extras import missing
+from extras import missing, require_prices
 from fleet import FakeClock, write_project
 from ledgers import written
 
@@ -133,7 +133,7 @@ class TestWhoSetsThePrice:
         assert result.cost == pytest.approx(server.billed["x"])
 
     async def test_never_another_models_price(self, project):
-        pytest.importorskip("genai_prices")
+        require_prices(MODEL)
         answer = Answer(model="nobodys-model")
         result, spent, _, line = await one(project, [answer], prices=None, budget_usd=1.0)
         assert (result.cost, line["estimated_cost"]) == (None, None)

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 
 import pytest
+from extras import require_prices
 from pages import ROOT, Forge, Project, blocks_of, check, examples_of
 
 from claude_force.testing import MessagesServer
@@ -37,7 +38,7 @@ def walked(tmp_path_factory):
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
 def test_an_example_runs_as_it_is_written(walked, number):
     if "--budget" in EXAMPLES[number].text:
-        pytest.importorskip("genai_prices", reason="there is no price list for this Python")
+        require_prices("claude-haiku-5-5")
     check(walked[number])
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pexpect
 import pytest
+from extras import require_prices
 from fleet import command, until
 
 from claude_force.testing import faults
@@ -303,7 +304,7 @@ class TestTables:
         assert LONG_NAME in first
 
     def test_figures_are_whole(self, shown, columns):
-        pytest.importorskip("genai_prices", reason="there is no price list for this Python")
+        require_prices("claude-sonnet-5-5")
         lines = shown("metrics", "agents")
         row = next(line for line in lines if line.startswith("│ a-rev"))
         assert re.search(r"│ 2 +│", row)
