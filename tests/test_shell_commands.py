@@ -3,6 +3,8 @@
 import os
 import shutil
 import subprocess
+import tempfile
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -127,6 +129,7 @@ class TestSplit:
 
 # A shell whose every command but its own words is recorded instead of run.
 _PRELUDE = """
+trap wait EXIT
 command_not_found_handle() { printf '%s\\0' "$1" >> "$LOG"; return 0; }
 """
 PIECES = (
@@ -215,10 +218,10 @@ class TestBesideBash:
 
 def run_in_bash(folder, text):
     """The names of the commands that bash runs for a command line, none of which exists."""
-    log, start = folder / "log", folder / "start.sh"
+    # Of its own: what an earlier line left in the background may still write.
+    own = Path(tempfile.mkdtemp(dir=folder))
+    log, start, work = own / "log", own / "start.sh", own / "work"
     start.write_text(_PRELUDE)
-    work = folder / "work"
-    shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
     log.write_text("")
     environment = {"PATH": "/nowhere", "LOG": str(log), "BASH_ENV": str(start), "HOME": str(work), "x": "c"}

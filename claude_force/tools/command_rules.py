@@ -32,6 +32,8 @@ _SAFE_VARIABLES = pattern(
     r"|RAILS_ENV|PYTHONUNBUFFERED|PYTHONDONTWRITEBYTECODE|RUST_BACKTRACE|RUST_LOG|GOOS|GOARCH)="
 )
 _DEEPEST_SHELL = 5
+# What more takes too long to check.
+_MOST_COMMANDS, _MOST_ARGUMENTS = 200, 100
 
 
 class CommandPattern(NamedTuple):
@@ -139,13 +141,23 @@ def find_denied(line: str, patterns: Sequence[CommandPattern]) -> bool:
 
     Raises ShellSyntaxError where that can't be known.
     """
-    return any(_is_denied(command, patterns, 0) for command in split_commands(line))
+    return any(_is_denied(command, patterns, 0) for command in split_few(line))
+
+
+def split_few(line: str) -> List[SimpleCommand]:
+    """As `split_commands`, for a line whose commands can all be checked. Raises ShellSyntaxError."""
+    commands = split_commands(line)
+    if len(commands) > _MOST_COMMANDS:
+        raise ShellSyntaxError(f"it has more than {_MOST_COMMANDS} commands")
+    return commands
 
 
 def _is_denied(command: SimpleCommand, patterns: Sequence[CommandPattern], depth: int) -> bool:
     words = command.words
     if not words:
         return False
+    if len(words) > _MOST_ARGUMENTS and _program(words[0].value) in _RUNNERS:
+        raise ShellSyntaxError(f"{words[0].value} has more than {_MOST_ARGUMENTS} arguments")
     if not words[0].is_literal:
         raise ShellSyntaxError("the name of a command is only known when it runs")
     texts = {_joined([*command.assignments, *words]), *_spellings(words)}
@@ -172,7 +184,7 @@ def _started(words: Sequence[Word], depth: int) -> Iterator[SimpleCommand]:
     for text in _scripts(words):
         if depth >= _DEEPEST_SHELL:
             raise ShellSyntaxError("its shells are nested too deeply")
-        yield from split_commands(text)
+        yield from split_few(text)
 
 
 def _scripts(words: Sequence[Word]) -> Iterator[str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from typing import Callable, Optional, Sequence
 
-from .command_rules import CommandPattern, compile_command, has_unsafe_variables, is_allowed
+from .command_rules import CommandPattern, compile_command, has_unsafe_variables, is_allowed, split_few
 from .grant import Grant
-from .shell_commands import ShellSyntaxError, SimpleCommand, Word, split_commands
+from .shell_commands import ShellSyntaxError, SimpleCommand, Word
 from .tool_names import BASH
 
 # Commands that neither read nor write files, nor change what later ones do.
@@ -52,7 +52,7 @@ class CommandGrant:
 
     def _denial(self, line: str, cwd: str, patterns: Sequence[CommandPattern]) -> str:
         try:
-            commands = split_commands(line)
+            commands = split_few(line)
         except ShellSyntaxError as error:
             return f"This command requires approval: {error}"
         if any(one.is_nested for one in commands):

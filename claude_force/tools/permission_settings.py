@@ -19,7 +19,7 @@ from .permission_rules import ASK, DENY, PermissionRules, SourcedRule, compile_r
 from .rules import RuleError
 
 LARGEST_FILE = 1024 * 1024
-_MOST_RULES = 5_000
+_MOST_RULES = 500
 PROJECT_FILES = (".claude/settings.json", ".claude/settings.local.json")
 _USER_FILE = "settings.json"
 

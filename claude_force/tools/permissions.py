@@ -18,8 +18,8 @@ from .permission_rules import ASK, DENY, PermissionRules
 from .shell_commands import ShellSyntaxError
 from .tool_names import ALSO_OF, BASH, EDIT, READ, READING, WRITE, WRITING
 
-# Longer than any path that a system accepts.
-_LONGEST_PATH = 4_096
+# Longer and deeper than any path that tools can open.
+_LONGEST_PATH, _DEEPEST_PATH = 4_096, 100
 _MOST_SHOWN = 300
 _DENIED_PATH = (
     "<tool_use_error>File is in a directory that is denied by your permission settings.</tool_use_error>"
@@ -147,7 +147,7 @@ def _matches(patterns: Iterable[PathPattern], path: str) -> bool:
 
 
 def _is_too_long(path: str) -> bool:
-    return len(path) > _LONGEST_PATH
+    return len(path) > _LONGEST_PATH or path.count("/") > _DEEPEST_PATH
 
 
 def _refusal(command: str, patterns: List[CommandPattern], why: str) -> str:
