@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from glob import escape, glob
 from pathlib import Path
 from typing import Collection, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
 
@@ -41,11 +42,14 @@ class Toolchains(NamedTuple):
     folders: Tuple[str, ...]
 
 
-def find_toolchains(path: Iterable[str], home: Path, elsewhere: Sequence[Path] = ()) -> Toolchains:
+def find_toolchains(
+    path: Iterable[str], home: Path, elsewhere: Sequence[Path] = (), environments: Sequence[Path] = ()
+) -> Toolchains:
     """Looks at each folder of PATH.
 
     `home`: never shown itself, nor a folder above it. `elsewhere`: folders that are shown in another way,
-    such as the project; nothing is added for a folder of PATH in them.
+    such as the project; nothing is added for a folder of PATH in them. `environments`: virtual environments
+    of Python in them, which anybody may have written.
     """
     programs: List[str] = []
     folders: Set[str] = set()
@@ -57,6 +61,7 @@ def find_toolchains(path: Iterable[str], home: Path, elsewhere: Sequence[Path] =
         programs.append(entry)
         if not is_within(entry, (*SYSTEM_FOLDERS, *map(str, elsewhere))):
             folders |= {one for one in _needed_by(entry, unwanted) if os.path.realpath(one) not in unwanted}
+    folders |= {one for each in environments for one in _python_of(str(each))} - unwanted
     shown = {folder for folder in folders if not is_within(folder, SYSTEM_FOLDERS)}
     outermost = sorted(one for one in shown if not is_within(one, shown - {one}))
     return Toolchains(tuple(one for one in programs if _is_seen(one, outermost, elsewhere)), tuple(outermost))
@@ -102,6 +107,12 @@ def _base_of_venv(folder: str, unwanted: Collection[str]) -> Set[str]:
     if found is None or not os.path.isabs(found[1]):
         return set()
     return _installation(os.path.normpath(found[1]), unwanted) if os.path.isdir(found[1]) else set()
+
+
+def _python_of(folder: str) -> Set[str]:
+    """The Python that an untrusted virtual environment names; none if there is no Python in that place."""
+    found = {one for one in _base_of_venv(folder, ()) if glob(os.path.join(escape(one), "lib", "python3*", "os.py"))}
+    return {one for one in found if os.access(os.path.join(one, "bin", "python3"), os.X_OK)}
 
 
 def _read(path: str) -> Optional[str]:
