@@ -16,6 +16,7 @@ from sandboxes import Shell, program
 
 from claude_force.errors import ToolSandboxError
 from claude_force.tools.sandbox import Mount, Sandbox
+from claude_force.tools.sandbox_process import MOST_AT_ONCE
 
 ROOT = Path(__file__).parent.parent
 
@@ -368,9 +369,37 @@ async def test_hooks_path_is_protected(project: Path) -> None:
     shell.close()
 
 
+async def test_copy_has_the_repository_of_the_project(project: Path, tmp_path: Path) -> None:
+    commit = "git init -q && git add -A && git -c user.name=n -c user.email=e commit -qm m"
+    subprocess.run(["bash", "-c", commit], cwd=project, check=True)
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    (copy / "a.txt").write_text("other\n")
+    shell = Shell(copy, shown_as=project, read_only=[Mount(project / ".git", project / ".git")])
+    shell.workspace.cwd = str(project)
+    assert await shell.text("touch b.txt; git status --short") == " M a.txt\n?? b.txt"
+    assert "Read-only file system" in await shell.text("git add -A")
+    assert sorted(one.name for one in copy.iterdir()) == [".git", "a.txt", "b.txt"]
+    assert list((copy / ".git").iterdir()) == []
+    shell.close()
+
+
+async def test_cancelled_calls_do_not_wait_for_their_turn(shell: Shell) -> None:
+    tasks = [asyncio.ensure_future(shell.run("sleep 7319")) for _ in range(MOST_AT_ONCE + 8)]
+    while len(running("sleep 7319")) < 8:
+        await asyncio.sleep(0.05)
+    begin = time.monotonic()
+    for task in reversed(tasks):
+        task.cancel()
+    await asyncio.wait(tasks)
+    assert time.monotonic() - begin < 30
+    assert running("sleep 7319") == []
+    assert await shell.text("echo free") == "free"
+
+
 async def test_many_at_once(shell: Shell) -> None:
-    texts = await asyncio.gather(*(shell.text(f"sleep 0.1; echo {number}") for number in range(30)))
-    assert texts == [str(number) for number in range(30)]
+    texts = await asyncio.gather(*(shell.text(f"sleep 0.1; echo {number}") for number in range(40)))
+    assert texts == [str(number) for number in range(40)]
 
 
 async def test_descriptors_are_closed(shell: Shell) -> None:

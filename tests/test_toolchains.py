@@ -1,5 +1,6 @@
 """Which folders a sandbox shows for the programs on PATH."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,26 @@ def test_project_trusts_no_venv_of_its_own(home: Path, tmp_path: Path) -> None:
     programs = make(project / ".venv", "bin", "lib")
     (project / ".venv" / "pyvenv.cfg").write_text(f"home = {home / '.ssh'}\n")
     assert find_toolchains([programs], home, [project]) == ((programs,), ())
+
+
+def test_python_of_an_untrusted_venv_is_shown_if_it_is_one(home: Path, tmp_path: Path) -> None:
+    python = home / ".local" / "share" / "uv" / "python" / "cpython-3.12"
+    make(python, "bin", "lib/python3.12")
+    (python / "lib" / "python3.12" / "os.py").touch()
+    (python / "bin" / "python3").touch(0o755)
+    venv = tmp_path / "project" / ".venv"
+    venv.mkdir(parents=True)
+    (venv / "pyvenv.cfg").write_text(f"home = {python / 'bin'}\n")
+    assert find_toolchains([], home, [tmp_path / "project"], [venv]).folders == (str(python),)
+    for secret in (home, home / ".ssh", home / ".local" / "bin"):
+        make(secret, "keys")
+        (venv / "pyvenv.cfg").write_text(f"home = {secret}\n")
+        assert find_toolchains([], home, [tmp_path / "project"], [venv]).folders == ()
+
+
+def test_fifo_in_the_place_of_a_venv_is_not_waited_for(home: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pyvenv.cfg")
+    assert find_toolchains([], home, [], [tmp_path]).folders == ()
 
 
 def test_home_is_never_shown(home: Path, tmp_path: Path) -> None:

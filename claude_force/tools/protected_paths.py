@@ -44,10 +44,10 @@ class ProtectedPaths:
         descriptors: what it has to inherit.
     """
 
-    def __init__(self, folder: Path, target: Path, granted: Collection[str] = ()) -> None:
+    def __init__(self, folder: Path, target: Path, names: Collection[str] = PROTECTED) -> None:
         """Opens what there is to protect. Raises OSError.
 
-        `folder`: a real path. `target`: where commands see it. `granted`: those of PROTECTED that may be
+        `folder`: a real path. `target`: where commands see it. `names`: those of PROTECTED that may not be
         written.
         """
         self.arguments: List[str] = []
@@ -57,7 +57,7 @@ class ProtectedPaths:
         self._unmounted: Dict[_Parts, _Identity] = {}
         self._root = os.open(folder, _AT | os.O_DIRECTORY)
         try:
-            self._protect([(name,) for name in PROTECTED if name not in granted])
+            self._protect([(name,) for name in names])
         except BaseException:
             self.close()
             raise

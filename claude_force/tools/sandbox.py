@@ -20,7 +20,7 @@ from typing import Collection, Dict, Iterable, Iterator, NamedTuple, Optional, S
 
 from .. import settings
 from ..errors import ToolSandboxError
-from .protected_paths import ProtectedPaths
+from .protected_paths import PROTECTED, ProtectedPaths
 from .seccomp import seccomp_filter
 from .system_files import SystemFiles, system_files
 from .toolchains import SYSTEM_FOLDERS, Toolchains, find_toolchains, is_within
@@ -115,7 +115,7 @@ class Sandbox:
         is_writable = is_writable and self.is_writable
         with ExitStack() as stack:
             folders = self.folders if is_writable else ()
-            protected = [stack.enter_context(ProtectedPaths(*folder, self.granted)) for folder in folders]
+            protected = [stack.enter_context(self._protect(folder)) for folder in folders]
             data = [(option, _readable(stack, text), target) for option, text, target in self._data]
             arguments = [
                 *(self._writable_base if is_writable else self._read_only_base),
@@ -132,6 +132,14 @@ class Sandbox:
                 *(one[1] for one in data),
             ]
             yield SandboxCommand(tuple(arguments), tuple(descriptors), tuple(protected))
+
+    def _protect(self, folder: Mount) -> ProtectedPaths:
+        # What is mounted read-only over a name protects it, and makes an empty one for the mount.
+        covered = {mount.target for mount in self.read_only}
+        names = [
+            name for name in PROTECTED if name not in self.granted and folder.target / name not in covered
+        ]
+        return ProtectedPaths(*folder, names)
 
     @cached_property
     def _writable_base(self) -> Tuple[str, ...]:
@@ -169,11 +177,13 @@ class Sandbox:
     @cached_property
     def _toolchains(self) -> Toolchains:
         shown = [mount.target for mount in (*self.folders, *self.read_only)]
-        return find_toolchains(settings.search_path(), Path(_home()), shown)
+        inside = [folder.source / name for folder in self.folders for name in (".venv", "venv")]
+        environments = [*inside, *(mount.source for mount in self.read_only)]
+        return find_toolchains(settings.search_path(), Path(_home()), shown, environments)
 
     @cached_property
     def _system(self) -> SystemFiles:
-        return system_files(_USER, _home(), SHELL, self.has_network)
+        return system_files(_user(), _home(), SHELL, self.has_network)
 
     @cached_property
     def _data(self) -> Sequence[Tuple[str, bytes, Tuple[str, ...]]]:
@@ -189,8 +199,8 @@ def _environment(toolchains: Toolchains) -> Iterable[str]:
     variables: Dict[str, str] = {
         "PATH": os.pathsep.join(toolchains.path),
         "HOME": _home(),
-        "USER": _USER,
-        "LOGNAME": _USER,
+        "USER": _user(),
+        "LOGNAME": _user(),
         "SHELL": SHELL,
         "LANG": "C.UTF-8",
         "TERM": "dumb",
@@ -204,8 +214,9 @@ def _environment(toolchains: Toolchains) -> Iterable[str]:
     return (argument for item in variables.items() for argument in ("--setenv", *item))
 
 
-# The same name on every machine.
-_USER = "user" if not hasattr(os, "geteuid") or os.geteuid() else "root"
+def _user() -> str:
+    """The same name on every machine."""
+    return "user" if os.geteuid() else "root"
 
 
 def _home() -> str:

@@ -32,6 +32,8 @@ from .sandbox import SHELL, Sandbox, SandboxCommand
 
 # Why a command was killed.
 TIME, OUTPUT, PROCESSES, MEMORY, CANCELLED = "time", "output", "processes", "memory", "cancelled"
+# In one event loop; others wait for their turn. Each may keep all processors busy.
+MOST_AT_ONCE = max(32, 4 * (os.cpu_count() or 1))
 # A pipe may hold as much without a privilege.
 MOST_COMMAND_BYTES = 512 * 1024
 # How often a running command is looked at.
@@ -60,7 +62,16 @@ _MOST_REPORT_BYTES = 64 * 1024
 _MOST_CHARACTERS = 300
 
 
-_starts: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+class _Turns:
+    """The turns of the commands of one event loop."""
+
+    def __init__(self) -> None:
+        self.running = asyncio.Semaphore(MOST_AT_ONCE)
+        # Starts come one after the other, so that the loop has its turn between any two.
+        self.starting = asyncio.Lock()
+
+
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _Turns] = WeakKeyDictionary()
 
 
 class CommandResult(NamedTuple):
@@ -87,17 +98,21 @@ async def run_in_sandbox(
     """Runs a command until it has ended, with all processes that it started.
 
     `program`: bubblewrap. `folder`: the working directory; the project if it is not there any more.
-    `seconds`: after them the command is killed. If the caller is cancelled, everything is killed before this
-    returns. Raises ToolSandboxError where the sandbox does not start.
+    `seconds`: after them the command is killed; the time that it waits for its turn does not count. If the
+    caller is cancelled, everything is killed before this returns. Raises ToolSandboxError where the sandbox
+    does not start.
     """
-    process = _Process(program, sandbox, command, folder)
-    task = asyncio.ensure_future(process.run(seconds, is_writable))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        process.stop(CANCELLED)
-        await _ended(task)
-        raise
+    loop = asyncio.get_running_loop()
+    turns = _turns.get(loop) or _turns.setdefault(loop, _Turns())
+    async with turns.running:
+        process = _Process(program, sandbox, command, folder)
+        task = asyncio.ensure_future(process.run(seconds, is_writable, turns))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            process.stop(CANCELLED)
+            await _ended(task)
+            raise
 
 
 async def _ended(task: asyncio.Future[CommandResult]) -> None:
@@ -127,14 +142,15 @@ class _Process(asyncio.SubprocessProtocol):
         self._stopped_by = ""
         self._is_sent = self._is_killed = False
 
-    async def run(self, seconds: float, is_writable: bool) -> CommandResult:
+    async def run(self, seconds: float, is_writable: bool, turns: _Turns) -> CommandResult:
         try:
             with self._sandbox.command(is_writable) as command, ExitStack() as opened:
                 try:
-                    # One after the other, so that the loop has its turn between any two.
-                    async with _starts.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
-                        await self._start(command, opened)
-                    await self._wait(seconds)
+                    async with turns.starting:
+                        if not self._stopped_by:
+                            await self._start(command, opened)
+                    if self._transport is not None:
+                        await self._wait(seconds)
                 finally:
                     self._close()
                 return self._result([pair for one in command.protected for pair in one.set_aside()])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from glob import escape, glob
 from pathlib import Path
 from typing import Collection, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
@@ -61,7 +62,8 @@ def find_toolchains(
         programs.append(entry)
         if not is_within(entry, (*SYSTEM_FOLDERS, *map(str, elsewhere))):
             folders |= {one for one in _needed_by(entry, unwanted) if os.path.realpath(one) not in unwanted}
-    folders |= {one for each in environments for one in _python_of(str(each))} - unwanted
+    pythons = (one for each in environments for one in _python_of(str(each)))
+    folders |= {one for one in pythons if os.path.realpath(one) not in unwanted}
     shown = {folder for folder in folders if not is_within(folder, SYSTEM_FOLDERS)}
     outermost = sorted(one for one in shown if not is_within(one, shown - {one}))
     return Toolchains(tuple(one for one in programs if _is_seen(one, outermost, elsewhere)), tuple(outermost))
@@ -102,23 +104,36 @@ def _is_installation(folder: str) -> bool:
 
 def _base_of_venv(folder: str, unwanted: Collection[str]) -> Set[str]:
     """The Python that a virtual environment was made from."""
+    programs = _home_of_venv(folder)
+    return _installation(programs, unwanted) if programs else set()
+
+
+def _home_of_venv(folder: str) -> str:
+    """The folder of programs that a virtual environment names; "" without one."""
     text = _read(os.path.join(folder, "pyvenv.cfg"))
     found = None if text is None else _BASE_OF_VENV.search(text)
-    if found is None or not os.path.isabs(found[1]):
-        return set()
-    return _installation(os.path.normpath(found[1]), unwanted) if os.path.isdir(found[1]) else set()
+    if found is None or not os.path.isabs(found[1]) or not os.path.isdir(found[1]):
+        return ""
+    return os.path.normpath(found[1])
 
 
 def _python_of(folder: str) -> Set[str]:
     """The Python that an untrusted virtual environment names; none if there is no Python in that place."""
-    found = {one for one in _base_of_venv(folder, ()) if glob(os.path.join(escape(one), "lib", "python3*", "os.py"))}
-    return {one for one in found if os.access(os.path.join(one, "bin", "python3"), os.X_OK)}
+    programs = _home_of_venv(folder)
+    prefix = os.path.dirname(programs)
+    library = glob(os.path.join(escape(prefix), "lib", "python3*", "os.py"))
+    is_python = bool(library) and os.access(os.path.join(programs, "python3"), os.X_OK)
+    return (
+        {prefix, os.path.realpath(prefix)} if is_python and os.path.basename(prefix) not in _SHARED else set()
+    )
 
 
 def _read(path: str) -> Optional[str]:
     try:
-        with open(path, "rb") as file:
-            return file.read(_MOST_BYTES).decode("utf-8", "replace")
+        # A project can have anything in its place, such as a FIFO.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            is_file = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+            return file.read(_MOST_BYTES).decode("utf-8", "replace") if is_file else None
     except OSError:
         return None
 
