@@ -1,7 +1,15 @@
 """Estimates of tokens and cost before anything is sent, with ranges that hold."""
 
+import json
+
 import pytest
 from fleet import fleet, write_project
+
+from claude_force.conversation import Conversation
+from claude_force.engine.estimate import Estimator
+from claude_force.limits.prices import NO_OPTIONS, price_lookup
+from claude_force.limits.token_estimator import TokenEstimator
+from claude_force.types import Call
 
 MODEL = "claude-sonnet-5-5"
 PRICES = {MODEL: {"input": 3.0, "output": 15.0}}
@@ -85,3 +93,43 @@ async def test_takes_async_iterable(project):
 
     async with fleet(project, prices=PRICES) as (orchestrator, _):
         assert (await orchestrator.estimate(tasks(), model=MODEL)).rows == 50
+
+
+async def test_shared_tools_are_read_from_cache():
+    conversations = [Conversation.start("[" + " " * 20_000 + "]", [f"Task {number}"]) for number in range(2)]
+    calls = [Call("a", ("s",), "x", MODEL, 100, conversation=one) for one in conversations]
+    price, usages = price_lookup(PRICES, lambda *_: None), []
+
+    def noted(model, usage, options=NO_OPTIONS, answered=""):
+        usages.append(usage)
+        return price(model, usage, options)
+
+    async def rows():
+        for call in calls:
+            yield call
+
+    async def is_cached(_):
+        return False
+
+    judged = await Estimator(TokenEstimator(), noted).estimate(rows(), lambda call: call, is_cached)
+    assert judged.input_tokens.expected == pytest.approx(2 * 20_000 / 3.5, rel=0.02)
+    first, second = usages[1], usages[4]
+    assert first.cache_read_input_tokens == 0
+    assert second.cache_read_input_tokens == pytest.approx(20_000 / 3.5, rel=0.01)
+    assert second.input_tokens < 50
+
+
+async def test_searches_of_a_conversation_are_estimated():
+    tools = [{"type": "web_search_20250305", "name": "web_search", "max_uses": 5}]
+    conversation = Conversation.start(json.dumps(tools), ["x"])
+    call = Call("a", (), "x", MODEL, 100, conversation=conversation)
+
+    async def rows():
+        yield call
+
+    async def is_cached(_):
+        return False
+
+    price = price_lookup(PRICES, lambda *_: None)
+    judged = await Estimator(TokenEstimator(), price).estimate(rows(), lambda call: call, is_cached)
+    assert judged.cost.high > 0.05 > judged.cost.expected

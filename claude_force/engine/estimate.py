@@ -121,7 +121,7 @@ class Estimator:
             _usage(prompt.expected, answer.expected, read),
             Usage(0, round(answer.high), round(prompt.high), web_search_requests=searches),
         ]
-        costs = [self._price(call.model, usage, call.options) for usage in usages]
+        costs = [self._price(call.model, usage, options) for usage in usages]
         known = [cost for cost in costs if cost is not None]
         if len(known) < len(costs):
             return Estimate(1, 0, 0, prompt, answer, None, (call.model,))
