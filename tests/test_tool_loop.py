@@ -59,7 +59,8 @@ class TestTurns:
         async with agents(project, script(TWO_LOOKS), Notes()) as (orchestrator, server):
             result = await orchestrator.execute_agent(AGENT, "Look", tools="read")
         assert (result.success, result.output, result.stop_reason) == (True, "Done.", "end_turn")
-        assert [body["system"][-1]["text"] for body in server.requests] == [Notes.context] * 2
+        systems = [[block["text"] for block in body["system"]] for body in server.requests]
+        assert [system.index(Notes.context) for system in systems] == [len(systems[0]) - 1] * 2
         assert results_in(server.requests[1]) == [
             ("t1", 'Look did {"path": "a"}', False),
             ("t2", 'Look did {"path": "b"}', False),

@@ -76,8 +76,6 @@ class ToolLoop:
         clock: Clock,
         record_turn: Callable[[CallCompleted], None],
     ) -> None:
-        if tools.context:
-            call = fast_replace(call, system=(*call.system, tools.context))
         # Requests tell where the tools work; observers and the ledger are told of the call as it was made.
         self._request = fast_replace(call, system=(*call.system, tools.context)) if tools.context else call
         self._call, self._labels, self._settings = call, labels, settings
