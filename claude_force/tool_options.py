@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
 
 from . import settings
+from .agents.front_matter_keys import parse_names
 from .errors import InvalidOptionError
-from .tools.grant import Grant, parse_grant
+from .tools.grant import LEVELS, Grant, parse_grant
 
 _TOOLS = "tools"
 
@@ -20,6 +21,7 @@ class ToolOptions(NamedTuple):
         max_turns: the caller's own bound for this call, which comes before that of the agent's file.
         most_turns: bounds what the file says; None for no bound.
         add_dirs: folders outside the project that tools may use as well.
+        only: names of the tools, or levels, that a step of a workflow is limited to; None for no limit.
     """
 
     grant: Grant
@@ -27,6 +29,7 @@ class ToolOptions(NamedTuple):
     most_turns: Optional[int] = None
     max_tool_calls: Optional[int] = None
     add_dirs: Tuple[Path, ...] = ()
+    only: Optional[Tuple[str, ...]] = None
 
     def turns(self, of_file: Optional[int], default: int) -> int:
         """Returns the bound that holds for an agent whose file says `of_file`."""
@@ -34,6 +37,15 @@ class ToolOptions(NamedTuple):
             return self.max_turns
         found = [most for most in (of_file, self.most_turns) if most is not None]
         return min(found, default=default)
+
+    def narrowed(self, declared: Optional[Tuple[str, ...]]) -> Optional[Tuple[str, ...]]:
+        """Returns the `tools` of an agent's file without those that the step may not use."""
+        if self.only is None:
+            return declared
+        names = [tool for name in parse_names(self.only) or () for tool in LEVELS.get(name, (name,))]
+        if declared is None:
+            return tuple(name for name in names if name != settings.NO_TOOLS)
+        return tuple(tool for tool in declared if tool.partition("(")[0] in names)
 
 
 def read_tool_options(given: Mapping[str, Any], defaults: Any) -> Optional[ToolOptions]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Callable, Dict, Optional, Sequence
@@ -54,6 +55,8 @@ class ToolRuns:
             from .tools.toolbox import open_tools
 
             self.open_tools = open_tools
+        own = agent.settings._replace(tools=options.narrowed(agent.settings.tools))
+        agent = replace(agent, settings=own)
         # It reads settings files.
         work = partial(self.open_tools, agent, options.grant, root, options.add_dirs)
         opening: asyncio.Future[Optional[Tools]] = asyncio.ensure_future(to_thread.run_sync(work))

@@ -5,8 +5,8 @@ import json
 import pytest
 from fleet import FakeClock
 
-from claude_force import AgentOrchestrator, AsyncAgentOrchestrator
-from claude_force.errors import InvalidOptionError
+from claude_force import AgentOrchestrator, AsyncAgentOrchestrator, Step, Workflow
+from claude_force.errors import InvalidOptionError, InvalidWorkflowError
 from claude_force.testing import MessagesServer, Script, tool_calls
 
 READ = ("Read", {"file_path": "notes.txt"})
@@ -107,3 +107,40 @@ async def test_another_folder(team, tmp_path):
             )
     assert refused.tool_calls[0].error and allowed.tool_calls[0].error is None
     assert json.loads(json.dumps(allowed.to_dict()))["tool_calls"][0]["input"] == read[1]
+
+
+@pytest.mark.parametrize(("of_step", "names"), [("Grep, Bash", ["Grep"]), ("read", ["Read", "Grep"])])
+async def test_step_narrows_what_the_run_grants(team, of_step, names):
+    step = {"id": "look", "agent": "worker", "tools": of_step}
+    (team / ".claude" / "claude.json").write_text(json.dumps({"workflows": {"w": {"steps": [step]}}}))
+    with MessagesServer(answer=Script(["Done."])) as server:
+        async with AsyncAgentOrchestrator(**options(server, team)) as orchestrator:
+            await orchestrator.execute_workflow("w", "Look", tools="edit")
+    assert offered(server) == names
+
+
+async def test_step_made_in_python(team):
+    with MessagesServer(answer=Script(["Done."])) as server:
+        async with AsyncAgentOrchestrator(**options(server, team)) as orchestrator:
+            step = Step("look", "worker", tools=("read",))
+            await orchestrator.execute_workflow(Workflow("w", (step,)), "Look", tools="edit")
+    assert offered(server) == ["Read", "Grep"]
+
+
+@pytest.mark.parametrize("of_step", ["none", []])
+async def test_step_without_tools(team, of_step):
+    step = {"id": "look", "agent": "worker", "tools": of_step}
+    (team / ".claude" / "claude.json").write_text(json.dumps({"workflows": {"w": {"steps": [step]}}}))
+    with MessagesServer() as server:
+        async with AsyncAgentOrchestrator(**options(server, team)) as orchestrator:
+            (result,) = await orchestrator.execute_workflow("w", "Look", tools="edit")
+    assert result.success and "tools" not in server.requests[0].body
+
+
+@pytest.mark.parametrize("of_step", [5, "Bash(git diff:*)", [{}]])
+async def test_step_with_wrong_tools(team, of_step):
+    step = {"id": "look", "agent": "worker", "tools": of_step}
+    (team / ".claude" / "claude.json").write_text(json.dumps({"workflows": {"w": {"steps": [step]}}}))
+    async with AsyncAgentOrchestrator(config_path=team, api_key="x") as orchestrator:
+        with pytest.raises(InvalidWorkflowError, match='"tools" is'):
+            await orchestrator.execute_workflow("w", "Look", tools="edit")

@@ -143,6 +143,8 @@ class WorkflowExecutor:
         check_policy(policy)
         call = self._prepare(part, options)
         tools = self._calls.tool_options(call.agent_name, options)
+        if tools is not None:
+            tools = tools._replace(only=part.step.tools)
         question = _question(call, tools)
         before = checkpoint.saved_answer(part, question)
         if before is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
+from ..agents.front_matter_keys import parse_names
 from ..agents.names import is_model_name, is_name, suggest
 from ..errors import InvalidWorkflowError
 from .models import LIST, SOURCES, TESTS, Condition, ForEach, Step, Workflow, chain
@@ -114,6 +115,17 @@ def _names(value: Any) -> Tuple[str, ...]:
     return tuple(dict.fromkeys(value))
 
 
+def _tools(value: Any) -> Optional[Tuple[str, ...]]:
+    if value is None:
+        return None
+    names = parse_names(value)
+    if names is None:
+        raise ValueError('write names of tools, such as ["Read", "Grep"], or a level, such as "read"')
+    if any("(" in name for name in names):
+        raise ValueError("write names without rules: those are part of what the run grants")
+    return names
+
+
 def _integer(
     least: int, default: Optional[int], most: float = float("inf")
 ) -> Callable[[Any], Optional[int]]:
@@ -178,4 +190,5 @@ FIELD_PARSERS: Dict[str, Callable[[Any], Any]] = {
     "foreach": _foreach,
     "retries": _integer(0, 0, _MAX_RETRIES),
     "optional": _flag,
+    "tools": _tools,
 }
