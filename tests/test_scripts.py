@@ -4,7 +4,7 @@ import asyncio
 import json
 
 import pytest
-from fleet import fleet
+from fleet import FakeClock, fleet
 from test_messages_server import MODEL, ask, events_of, eventually, prompt, sdk, stream
 from tool_agents import Notes
 
@@ -395,6 +395,25 @@ async def test_long_conversation_fits_its_budget(project):
     assert (result.output, result.stopped_by, len(server.bills)) == ("Done.", None, 11)
     assert result.cost == pytest.approx(sum(cost_of(bill.usage) for bill in server.bills))
     assert result.cost + len(server.requests[-1].raw) * WRITE / 1e6 > 2
+
+
+async def test_turns_are_paced_by_what_is_new_in_them(project):
+    """Tokens that are read from the prompt cache don't count."""
+    script = Script([*(tool_calls(("Look", {"number": number})) for number in range(6)), "Done."])
+    long, clock = Notes(lambda use: asyncio.sleep(0, ToolResult("x" * 8000))), FakeClock()
+    plan = {"answer": script, "rate_limit": RateLimit(None, 50_000), "clock": clock.now}
+    limits = {"clock": clock, "max_concurrent": 10, "enable_cache": False}
+    async with fleet(project, plan, **limits) as (orchestrator, server):
+        orchestrator._calls.tool_runs.open_tools = lambda *_: long
+        tasks = [("python-expert", f"Task {number}") for number in range(20)]
+        results = await orchestrator.execute_multiple(tasks, model="claude-haiku-4-5", tools="read")
+    assert all(result.success for result in results)
+    # Nothing was refused with 429.
+    assert len(server.requests) == len(server.bills) == 140
+    counted = sum(b.usage["input_tokens"] + b.usage["cache_creation_input_tokens"] for b in server.bills)
+    read = sum(bill.usage["cache_read_input_tokens"] for bill in server.bills)
+    assert read > 2 * counted
+    assert clock.time < 1.2 * (counted - 50_000) / 50_000 * 60
 
 
 def cost_of(usage):
