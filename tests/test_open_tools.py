@@ -1,4 +1,4 @@
-"""Tools as a run opens them: recorded cases of Claude Code's own command, and where there are none."""
+"""Tools as a run opens them: where they work, what settings and links change, and when there are none."""
 
 import json
 import os
@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tool_cases import Setting, same
 
 from claude_force.agents import Registry
 from claude_force.async_orchestrator import AsyncAgentOrchestrator
@@ -16,90 +15,11 @@ from claude_force.testing import MessagesServer, Script, tool_calls
 from claude_force.tools.tool_names import AVAILABLE
 from claude_force.tools.toolbox import open_tools
 
-CASES = {
-    case["name"]: case
-    for case in json.loads(
-        (Path(__file__).parent / "data" / "toolbox_cases.json").read_text(encoding="utf-8")
-    )
-}
 NO_SANDBOX = shutil.which("bwrap") is None
-UNGRANTED = "This command requires approval"
-STAYS = "Grep stays where Bash is offered"
-FOUND = "Found 1 file\na.txt"
-NOT_READ = "a command that only reads needs a grant of Bash too"
-OUTSIDE = "nothing outside of the project is written, whatever is granted"
-DENIED = "Claude requested permissions to write to {}, but you haven't granted it yet."
-
-# The results that differ, by case and number of the call, and why.
-DIFFERENCES = {
-    ("offered-omitted", 1): (FOUND, STAYS),
-    ("offered-grep-with-bash", 1): (FOUND, STAYS),
-    ("offered-disallowed", 1): (FOUND, STAYS),
-    ("denied", 2): (UNGRANTED, NOT_READ),
-    ("denied", 3): (UNGRANTED, NOT_READ),
-    ("denied", 4): (UNGRANTED, NOT_READ),
-    ("outside-write", 0): (DENIED.format("$O/new.txt"), OUTSIDE),
-    ("outside-write", 2): (DENIED.format(" …/up.txt").replace("to  …", "to …"), OUTSIDE),
-}
-# The tools that are offered, where they differ: Grep and Glob stay beside Bash, and what is not granted is
-# not offered.
-OFFERED = {
-    "denied": ["Read"],
-    "denied-settings": ["Read", "Grep", "Glob"],
-    "offered-bash-rule": ["Read"],
-    "offered-disallowed": ["Read", "Grep", "Glob", "Write"],
-    "offered-grep-with-bash": ["Read", "Grep", "Glob", "Bash"],
-    "offered-omitted": list(AVAILABLE),
-    "offered-permission-mode-edits": [],
-    "outside-read": ["Read", "Grep", "Glob"],
-}
-
-
-@pytest.fixture
-def setting(tmp_path):
-    def make(case):
-        agent = {".claude/agents/w.md": case["agent"]}
-        one = Setting(tmp_path, {**case, "files": {**case["files"], **agent}})
-        (one.project / ".git").mkdir(exist_ok=True)
-        return one
-
-    return make
 
 
 def opened(folder, grant, *more):
     return open_tools(Registry(folder).get("w"), grant, folder, *more)
-
-
-def names_of(toolbox):
-    return [tool["name"] for tool in json.loads(toolbox.definitions)] if toolbox else []
-
-
-def use_of(step, setting):
-    """A recorded call; `raw` is the input as the model wrote it."""
-    raw = step.get("raw", "")
-    if raw.startswith("["):
-        return ToolUse("toolu_1", step["tool"], json.loads(raw))
-    return ToolUse("toolu_1", step["tool"], setting.real(step["input"]), raw)
-
-
-@pytest.mark.parametrize("name", sorted(CASES))
-async def test_answers_as_recorded(name, setting):
-    case = CASES[name]
-    if NO_SANDBOX and "Bash" in case["offered"] and "bash" in case["grant"].lower():
-        pytest.skip("there is no bubblewrap")
-    one = setting(case)
-    toolbox = opened(one.project, case["grant"], [one.outside] if name == "outside-add-dir" else [])
-    assert names_of(toolbox) == OFFERED.get(name, [tool for tool in AVAILABLE if tool in case["offered"]])
-    if toolbox is None:
-        return
-    wrong = []
-    for number, step in enumerate(case["calls"]):
-        result = await toolbox.run(use_of(step, one))
-        expected, why = DIFFERENCES.get((name, number), (step["result"], ""))
-        if not same(expected, one.shown(result.content)) or not (why or step["is_error"] == result.is_error):
-            wrong.append((number, step["tool"], step["input"], expected, one.shown(result.content)))
-    await toolbox.close()
-    assert wrong == []
 
 
 def write_agent(folder, text="---\nname: w\ndescription: d\n---\nYou work.\n"):
@@ -173,7 +93,8 @@ class TestRun:
             f"Claude requested permissions to edit {project}/.git/config which is a sensitive file."
         )
         assert [tool["name"] for tool in bodies[0]["tools"]] == list(AVAILABLE[:5])
-        assert f"Working directory: {project}" in bodies[0]["system"][-1]["text"]
+        system = [block["text"] for block in bodies[0]["system"]]
+        assert [f"Working directory: {project}" in text for text in system] == [False, True]
 
 
 class TestNoTools:

@@ -86,7 +86,11 @@ class TestPaths:
             ),
             *(("Edit(*.lock)", "Edit", "x/a.lock", DENIED), ("Edit(*.lock)", "Write", "a.lock", DENIED)),
             *(("Edit(*.lock)", "Read", "a.lock", ""), ("Read(//p/a)", "Read", "/q/../p/a", DENIED)),
-            *(("Write(a)", "Edit", "a", ""), ("Read(x)", "Read", "/p/" + "y" * 5000, DENIED)),
+            *(
+                ("Write(a)", "Edit", "a", DENIED),
+                ("Grep(a)", "Read", "a", DENIED),
+                ("Read(x)", "Read", "/p/" + "y" * 5000, DENIED),
+            ),
         ],
     )
     def test_deny_wins_over_the_grant(self, rule, tool, path, expected):
@@ -118,6 +122,8 @@ class TestPaths:
                 ("Edit(.git/**)", "/p/.claude/x", False),
             ),
             ("Edit(docs/**)", "/p/docs/.git/config", False),
+            ("Edit(.github/**)", "/p/.github/.git/config", False),
+            ("Edit(.github/**)", "/p/.github/workflows/x.yml", True),
         ],
     )
     def test_sensitive_files_need_a_rule_that_names_them(self, grant, path, expected):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Iterable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Collection, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
 from .command_rules import CommandPattern
 from .matchers import Matcher, compile_matcher
 from .path_patterns import PathPattern
 from .rules import Rule, parse_rule
-from .tool_names import ALSO_OF
 
 DENY, ASK = "deny", "ask"
 
@@ -40,9 +39,8 @@ class PermissionRules(NamedTuple):
         """Whether every call of the tool is to be asked for."""
         return any(one.rule.covers_tool(tool) for one in self.ask)
 
-    def paths(self, kind: str, tool: str) -> Iterator[PathPattern]:
-        """Yields the patterns of paths that a tool may not use (DENY), or may be asked for (ASK)."""
-        tools = ALSO_OF.get(tool, (tool,))
+    def paths(self, kind: str, tools: Collection[str]) -> Iterator[PathPattern]:
+        """Yields the patterns of paths that rules of any of these tools deny (DENY) or ask for (ASK)."""
         for one in self.deny if kind == DENY else self.ask:
             if one.rule.tool in tools and isinstance(one.matcher, PathPattern):
                 yield one.matcher

@@ -7,7 +7,7 @@ are not followed here: the workspace asks again about the path that it really op
 from __future__ import annotations
 
 import os
-from typing import Any, Iterable, List, Mapping, Sequence, Tuple
+from typing import Any, Iterable, List, Mapping, Sequence, Set, Tuple
 
 from .command_rules import CommandPattern, find_denied
 from .grant import Grant
@@ -40,12 +40,13 @@ class Permissions:
     ) -> None:
         """`root` and `home`: absolute paths without links. `offered`: the names of the tools."""
         self._grant, self._rules = grant, rules
-        granted = {tool: _granted_paths(grant, tool, root, home) for tool in (*READING, *WRITING)}
-        self._granted = granted
-        self._denied = {tool: tuple(rules.paths(DENY, tool)) for tool in granted}
-        self._asked = {tool: tuple(rules.paths(ASK, tool)) for tool in granted}
+        self._granted = {tool: _granted_paths(grant, tool, root, home) for tool in (*READING, *WRITING)}
+        # A rule of one tool that reads holds for all of them: what Read must not show, Grep must not either.
+        self._unreadable, self._asked_to_read = (tuple(rules.paths(kind, READING)) for kind in (DENY, ASK))
+        self._unwritable, self._asked_to_write = (tuple(rules.paths(kind, WRITING)) for kind in (DENY, ASK))
         self._denied_commands, self._asked_commands = rules.commands(DENY), rules.commands(ASK)
-        may_read = READ in offered and grant.grants_all(READ) and not self._limits(READ)
+        has_limits = bool(self._unreadable or self._asked_to_read or rules.asks_for(READ))
+        may_read = READ in offered and grant.grants_all(READ) and not has_limits
         self._commands = CommandGrant(grant, may_read, self._write_denial)
         self._offered = offered
 
@@ -66,22 +67,20 @@ class Permissions:
 
     def denies_read(self, path: str) -> bool:
         """Whether a file or folder must not be read. `path`: absolute, without links."""
-        if _is_too_long(path) or _matches(self._denied[READ], path) or _matches(self._asked[READ], path):
+        if _is_too_long(path) or _matches((*self._unreadable, *self._asked_to_read), path):
             return True
         return not self._reaches((*READING, *WRITING), path)
 
     def denies_write(self, path: str) -> bool:
         """Whether a file must not be written. `path`: absolute, without links."""
-        for rules in (self._denied, self._asked):
-            if _matches(rules[EDIT], path) and _matches(rules[WRITE], path):
-                return True
-        return _is_too_long(path) or not self._reaches(WRITING, path)
+        if _is_too_long(path) or _matches((*self._unwritable, *self._asked_to_write), path):
+            return True
+        return not self._reaches(WRITING, path)
 
     def allows_sensitive(self, path: str) -> bool:
-        """Whether the grant has a rule for the file that names what makes it sensitive, such as `.git`."""
-        parts = path.split("/")
+        """Whether the grant has a rule for the file that names the hidden parts of its path: `.git`."""
         return any(
-            pattern.matches(path) and any(name in parts and name.startswith(".") for name in pattern.literals)
+            pattern.matches(path) and _hidden_parts(path[len(pattern.base) :]) <= set(pattern.literals)
             for tool in WRITING
             for pattern in self._granted[tool]
         )
@@ -94,14 +93,15 @@ class Permissions:
             for tool in tools
         )
 
-    def _limits(self, tool: str) -> bool:
-        return bool(self._denied[tool] or self._asked[tool]) or self._rules.asks_for(tool)
-
     def _path_denial(self, tool: str, path: str) -> str:
-        denied = self._denied[tool] if tool != EDIT else (*self._denied[EDIT], *self._denied[READ])
+        denied = self._unwritable if tool in WRITING else self._unreadable
+        if tool == EDIT:
+            # Its answer tells whether a text is in the file.
+            denied = (*denied, *self._unreadable)
         if _is_too_long(path) or _matches(denied, path):
             return _DENIED_PATH
-        if self._rules.asks_for(tool) or _matches(self._asked[tool], path):
+        asked = self._asked_to_write if tool in WRITING else self._asked_to_read
+        if self._rules.asks_for(tool) or _matches(asked, path):
             return _ungranted(tool, path)
         if self._grant.grants_all(tool):
             return ""
@@ -140,6 +140,10 @@ def _granted_paths(grant: Grant, tool: str, root: str, home: str) -> Tuple[PathP
             if isinstance(matcher, PathPattern):
                 found.append(matcher)
     return tuple(found)
+
+
+def _hidden_parts(path: str) -> Set[str]:
+    return {name for name in path.split("/") if name.startswith(".")}
 
 
 def _matches(patterns: Iterable[PathPattern], path: str) -> bool:
