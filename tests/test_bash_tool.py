@@ -15,6 +15,7 @@ import pytest
 from sandboxes import Shell, program
 
 from claude_force.errors import ToolSandboxError
+from claude_force.tools.resource_limits import is_disk_full
 from claude_force.tools.sandbox import Mount, Sandbox
 from claude_force.tools.sandbox_process import MOST_AT_ONCE
 
@@ -231,6 +232,23 @@ async def test_memory_is_bounded(shell: Shell, monkeypatch: pytest.MonkeyPatch) 
     assert text == "Exit code 137\nCommand was stopped: it used more than half of the machine's memory"
 
 
+async def test_full_disk_is_prevented(shell: Shell, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "claude_force.tools.sandbox_process.is_disk_full",
+        lambda before, now: before - now > 30_000_000,
+    )
+    text = await shell.text("head -c 100M /dev/zero >b; sync b; sleep 20", timeout=30_000)
+    assert text == "Exit code 137\nCommand was stopped: it left too little room on the disk"
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "full"),
+    [(9, 2, False), (9, 0.5, True), (1.2, 0.5, False), (0.5, 0.4, False), (2, 0.9, True), (0.5, 3, False)],
+)
+def test_disk_is_full_by_the_command(before: float, now: float, full: bool) -> None:
+    assert is_disk_full(int(before * 1024**3), int(now * 1024**3)) == full
+
+
 async def test_temporary_folders_are_new_each_time(shell: Shell) -> None:
     assert await shell.text("touch /tmp/x ~/x /run/x; ls /tmp ~ /run | grep -c x") == "3"
     assert await shell.text("ls -A /tmp ~ /run | grep -c x; true") == "0"
@@ -297,6 +315,7 @@ async def test_impossible_command_is_refused(shell: Shell, command: str) -> None
         ("echo $0 $# $$", "/bin/bash 0 2"),
         ("exit 137", "Exit code 137"),
         ("kill -TERM $$", "Exit code 1"),
+        ("install -m 750 a.txt b; chmod 711 b; mkdir -m 700 c; stat -c %a b c", "711\n700"),
         ("hostname; whoami", "sandbox\n" + ("user" if os.geteuid() else "root")),
         ("", "(Bash completed with no output)"),
     ],

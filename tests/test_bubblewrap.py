@@ -1,8 +1,12 @@
 """Which bubblewrap is used, and what is said where none works."""
 
+import errno
 import os
+import socket
+import struct
 import sys
 from pathlib import Path
+from typing import Tuple
 
 import pytest
 from sandboxes import program
@@ -82,8 +86,54 @@ def test_other_machines_are_not_supported(tmp_path: Path, monkeypatch: pytest.Mo
             pass
 
 
-@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
-def test_filter_is_whole_instructions(machine: str) -> None:
+ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+ALLOWED = 0x7FFF0000
+
+
+def judge(machine: str, call: int, *arguments: int, architecture: int = 0) -> int:
+    """What the filter returns for a system call: ALLOWED, or the number of an error."""
     program = seccomp_filter(machine)
     assert program is not None
-    assert len(program) % 8 == 0
+    words = [call, architecture or ARCHITECTURES[machine], 0, 0]
+    for argument in (*arguments, 0, 0, 0, 0, 0, 0)[:6]:
+        words += [argument & 0xFFFFFFFF, argument >> 32]
+    instructions, place, value = list(struct.iter_unpack("=HBBI", program)), 0, 0
+    while True:
+        code, if_true, if_false, operand = instructions[place]
+        place += 1
+        if code == 0x20:
+            value = words[operand // 4]
+        elif code == 0x06:
+            return operand if operand == ALLOWED else operand & 0xFFFF
+        else:
+            tests = {0x15: value == operand, 0x35: value >= operand, 0x45: bool(value & operand)}
+            place += if_true if tests[code] else if_false
+
+
+@pytest.mark.parametrize(
+    ("machine", "call", "arguments", "verdict"),
+    [
+        ("x86_64", 0, (), ALLOWED),
+        ("x86_64", 41, (socket.AF_UNIX,), ALLOWED),
+        ("aarch64", 198, (socket.AF_INET6,), ALLOWED),
+        ("x86_64", 41, (40,), errno.EAFNOSUPPORT),
+        ("aarch64", 198, (40,), errno.EAFNOSUPPORT),
+        ("x86_64", 250, (), errno.EPERM),
+        ("aarch64", 219, (), errno.EPERM),
+        ("x86_64", 257, (-100 & (2**64 - 1), 1, os.O_CREAT, 0o4755), errno.EPERM),
+        ("x86_64", 257, (3, 1, os.O_CREAT, 0o755), ALLOWED),
+        ("x86_64", 257, (3, 1, os.O_RDONLY, 0o4755), ALLOWED),
+        ("aarch64", 56, (3, 1, os.O_CREAT, 0o2755), errno.EPERM),
+        ("aarch64", 53, (3, 1, 0o4755), errno.EPERM),
+        ("aarch64", 53, (3, 1, 0o755), ALLOWED),
+        ("aarch64", 437, (), errno.ENOSYS),
+        ("x86_64", 0x40000000, (), errno.ENOSYS),
+    ],
+)
+def test_filter_judges_calls(machine: str, call: int, arguments: Tuple[int, ...], verdict: int) -> None:
+    assert judge(machine, call, *arguments) == verdict
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_filter_refuses_calls_of_other_architectures(machine: str) -> None:
+    assert judge(machine, 0, architecture=0x40000003) == errno.ENOSYS

@@ -43,9 +43,11 @@ def test_installation_is_shown_with_its_libraries(home: Path) -> None:
     assert find_toolchains([programs], home).folders == (str(home / "node-20"),)
 
 
-@pytest.mark.parametrize("name", [".local", ""])
+@pytest.mark.parametrize("name", [".local", "", "dotfiles"])
 def test_shared_folder_shows_only_its_programs(home: Path, name: str) -> None:
     programs = make(home / name, "bin", "lib", "share")
+    if name == "dotfiles":
+        make(home / name, ".git")
     assert find_toolchains([programs], home).folders == (programs,)
 
 

@@ -14,6 +14,7 @@ from .read_only_commands import changes_nothing
 from .resource_limits import MOST_OUTPUT_BYTES, MOST_PROCESSES
 from .sandbox import Sandbox
 from .sandbox_process import (
+    DISK,
     MEMORY,
     MOST_COMMAND_BYTES,
     OUTPUT,
@@ -34,6 +35,7 @@ _WHY = {
     OUTPUT: f"it wrote more than {MOST_OUTPUT_BYTES:,} bytes",
     PROCESSES: f"it had more than {MOST_PROCESSES:,} processes",
     MEMORY: "it used more than half of the machine's memory",
+    DISK: "it left too little room on the disk",
 }
 _BACKGROUND = (
     "Commands can't run in the background here: no process outlives the call that started it. Run it without "

@@ -12,6 +12,8 @@ from typing import Sequence, Tuple
 MOST_PROCESSES = 2048
 MOST_FILE_BYTES = 4 * 1024**3
 MOST_OUTPUT_BYTES = 10**9
+# A command is stopped that leaves less room on the project's disk, once it has taken as much.
+LEAST_FREE_BYTES = 1024**3
 # Resident memory, as a share of the machine's.
 MOST_MEMORY_SHARE = 0.5
 _NICENESS = 10
@@ -67,6 +69,17 @@ def _memory(statm: str) -> int:
     except OSError:
         return 0
     return max(0, int(fields[1]) - int(fields[2])) * _PAGE if len(fields) > 2 else 0
+
+
+def free_bytes(folder: str) -> int:
+    """The room on the disk of a folder. Raises OSError."""
+    info = os.statvfs(folder)
+    return info.f_bavail * info.f_frsize
+
+
+def is_disk_full(before: int, now: int) -> bool:
+    """Whether too little room is left, and not because of others: `before` the command there was more."""
+    return now < LEAST_FREE_BYTES and before - now >= LEAST_FREE_BYTES
 
 
 def most_memory() -> int:

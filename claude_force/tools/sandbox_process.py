@@ -27,11 +27,20 @@ import anyio
 
 from ..errors import ToolSandboxError
 from .command_output import CommandOutput
-from .resource_limits import MOST_OUTPUT_BYTES, MOST_PROCESSES, limit, most_memory, usage
+from .resource_limits import (
+    MOST_OUTPUT_BYTES,
+    MOST_PROCESSES,
+    free_bytes,
+    is_disk_full,
+    limit,
+    most_memory,
+    usage,
+)
 from .sandbox import SHELL, Sandbox, SandboxCommand
 
 # Why a command was killed.
-TIME, OUTPUT, PROCESSES, MEMORY, CANCELLED = "time", "output", "processes", "memory", "cancelled"
+TIME, OUTPUT, PROCESSES, MEMORY, DISK = "time", "output", "processes", "memory", "disk"
+_CANCELLED = "cancelled"
 # In one event loop; others wait for their turn. Each may keep all processors busy.
 MOST_AT_ONCE = max(32, 4 * (os.cpu_count() or 1))
 # A pipe may hold as much without a privilege.
@@ -81,7 +90,7 @@ class CommandResult(NamedTuple):
         exit_code: that of its shell; 1 if the shell was killed by a signal.
         output: standard output and error, as they came.
         folder: the working directory that it left, as it says; None unless it succeeded.
-        stopped_by: TIME, OUTPUT, PROCESSES or MEMORY if it was killed here, else "".
+        stopped_by: TIME, OUTPUT, PROCESSES, MEMORY or DISK if it was killed here, else "".
         set_aside: what it made in protected places: name, new name.
     """
 
@@ -110,7 +119,7 @@ async def run_in_sandbox(
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            process.stop(CANCELLED)
+            process.stop(_CANCELLED)
             await _ended(task)
             raise
 
@@ -227,6 +236,7 @@ class _Process(asyncio.SubprocessProtocol):
     async def _wait(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
         deadline, most = loop.time() + seconds, most_memory()
+        free = free_bytes(str(self._sandbox.project.source))
         while not self._has_ended():
             left = KILL_SECONDS if self._stopped_by else min(WATCH_SECONDS, max(0.0, deadline - loop.time()))
             waiting = [one for one in (self._ended, self._report.closed) if not one.done()]
@@ -236,17 +246,19 @@ class _Process(asyncio.SubprocessProtocol):
             elif loop.time() >= deadline:
                 self.stop(TIME)
             elif not done:
-                self._look(most)
+                self._look(most, free)
 
     def _has_ended(self) -> bool:
         return self._ended.done() and self._report.closed.done()
 
-    def _look(self, most_bytes: int) -> None:
+    def _look(self, most_bytes: int, free_before: int) -> None:
         processes, memory = usage(self._report.child) if self._report.child else (0, 0)
         if processes > MOST_PROCESSES:
             self.stop(PROCESSES)
         elif memory > most_bytes:
             self.stop(MEMORY)
+        elif is_disk_full(free_before, free_bytes(str(self._sandbox.project.source))):
+            self.stop(DISK)
 
     def _kill_bubblewrap(self) -> None:
         """The second attempt to end it. Raises ToolSandboxError where there was one before."""

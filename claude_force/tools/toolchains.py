@@ -93,6 +93,8 @@ def _installation(entry: str, unwanted: Collection[str]) -> Set[str]:
         # The programs there are rustup's, which start those of the toolchain.
         return {entry, *_existing(os.path.join(os.path.dirname(parent), ".rustup"))}
     is_shared = os.path.basename(parent) in _SHARED or os.path.realpath(parent) in unwanted
+    # A repository, such as one of scripts, has more in it than what its programs need.
+    is_shared = is_shared or os.path.lexists(os.path.join(parent, ".git"))
     if name not in _PROGRAMS or is_shared or not _is_installation(parent):
         return {entry}
     return {parent, *_base_of_venv(parent, unwanted)}
