@@ -293,7 +293,10 @@ class AsyncAgentOrchestrator(Configurable):
         cache_ttl: str = "5m",
         **options: Any,
     ) -> Estimate:
-        """Returns what `(agent_name, task)` pairs would use and cost, with a range. Sends nothing."""
+        """Returns what `(agent_name, task)` pairs would use and cost, with a range. Sends nothing.
+
+        Of an agent that uses tools, only the first request is counted: what follows depends on its answers.
+        """
         numbers = count()
 
         def prepare(task: Any) -> Call:
@@ -301,7 +304,7 @@ class AsyncAgentOrchestrator(Configurable):
             return self._calls.prepare(agent_name, text, False, **options)
 
         options.update(model=model, max_tokens=max_tokens, cache_ttl=cache_ttl)
-        return await self._calls.estimate(aiter_any(tasks), prepare, cache)
+        return await self._calls.estimate(aiter_any(tasks), prepare, cache, options)
 
     async def explain_miss(
         self,

@@ -17,6 +17,7 @@ from typing import (
     Mapping,
     Optional,
     Sized,
+    Union,
 )
 
 from anyio import move_on_after, to_thread
@@ -31,7 +32,7 @@ from .engine.estimate import Estimate, Estimator
 from .engine.executor import CachingExecutor
 from .engine.result_builder import CallLabels, ResultBuilder, failed, log_result, notify
 from .engine.sender_pool import SenderPool
-from .errors import CallError, CancelledCallError, ConfigurationError, InvalidOptionError
+from .errors import CallError, CancelledCallError, ConfigurationError, InputError, InvalidOptionError
 from .limits.budget import Budget
 from .limits.call_context import DEFAULT_CONTEXT, CallContext, CallListener, Session
 from .limits.call_cost import CallCost
@@ -43,6 +44,7 @@ from .settings import NO_TOOLS, TOOL_OPTIONS
 from .types import AgentResult, Call, CallCompleted, Clock, Reply, fast_replace
 
 if TYPE_CHECKING:
+    from .engine.tool_loop import Offered
     from .tool_options import ToolOptions
     from .tool_runs import ToolRuns
 
@@ -50,6 +52,7 @@ logger = logging.getLogger(__name__)
 
 # How long `close` waits for calls that it can't end itself: those that workers make.
 _CLOSE_SECONDS = 2.0
+_NO_OPTIONS: Mapping[str, Any] = {}
 _NOT_DURABLE = (
     "Tools don't run in durable calls, which outlive this process: leave out `durable`, or grant no tools. "
     "Without `durable`, answers are cached, and what was paid for is found again."
@@ -338,10 +341,25 @@ class CallRunner:
     def _connect(self, model: str, context: CallContext) -> Awaitable[CallSender]:
         return self.pool.sender(context.settings, model)
 
+    async def offered(self, agent_name: str, tools: Optional[ToolOptions]) -> Optional[Offered]:
+        """Returns what requests have of the tools that an agent is offered, if any. Raises InputError."""
+        if tools is None:
+            return None
+        return await self.tool_runs.offered(self.registry.get(agent_name), tools, self.registry.project)
+
     async def estimate(
-        self, tasks: AsyncIterator[Any], prepare: Callable[[Any], Call], cache: str
+        self,
+        tasks: AsyncIterator[Any],
+        prepare: Callable[[Any], Call],
+        cache: str,
+        options: Mapping[str, Any] = _NO_OPTIONS,
     ) -> Estimate:
-        """Returns what tasks would use and cost; `prepare` builds the call of one or raises InputError."""
+        """Returns what tasks would use and cost; `prepare` builds the call of one or raises InputError.
+
+        `options` are those of the calls. Of an agent that uses tools, the first request is counted.
+        """
+        if self.options.tools != NO_TOOLS or not TOOL_OPTIONS.isdisjoint(options):
+            tasks, prepare = self._first_requests(tasks, prepare, options), _or_raise
         settings = self._settings()
         price = await to_thread.run_sync(self.pool.price, settings)
         estimator = Estimator(self.pool.token_estimator, price)
@@ -351,6 +369,20 @@ class CallRunner:
             return cache == USE and (repeats or await self.backend.is_cached(call, settings))
 
         return await estimator.estimate(tasks, prepare, is_cached)
+
+    async def _first_requests(
+        self, tasks: AsyncIterator[Any], prepare: Callable[[Any], Call], options: Mapping[str, Any]
+    ) -> AsyncIterator[Union[Call, InputError]]:
+        offered: Dict[str, Optional[Offered]] = {}
+        async for task in tasks:
+            try:
+                call = prepare(task)
+                name = call.agent_name
+                if name not in offered:
+                    offered[name] = await self.offered(name, self.tool_options(name, options))
+                yield first_request(call, offered[name])
+            except InputError as error:
+                yield error
 
     async def explain_miss(self, call: Call) -> Dict[str, Any]:
         """Returns why the call would be a hit or a miss, as `ResponseCache.explain_miss` does."""
@@ -390,6 +422,21 @@ class CallRunner:
     def _close_tracker(self) -> None:
         if self._tracker is not None:
             self._tracker.close()
+
+
+def first_request(call: Call, offered: Optional[Offered]) -> Call:
+    """Returns a call as its first request is sent, with the tools that its agent is offered."""
+    if offered is None:
+        return call
+    from .engine.tool_loop import start_conversation, with_context
+
+    return fast_replace(with_context(call, offered), conversation=start_conversation(call, offered))
+
+
+def _or_raise(call: Union[Call, InputError]) -> Call:
+    if isinstance(call, InputError):
+        raise call
+    return call
 
 
 def _ignore(_: CallCompleted) -> None:

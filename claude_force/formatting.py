@@ -72,7 +72,13 @@ def byte_size(text: str) -> int:
 
 
 # Arguments whose option has another name.
-_OPTIONS = {"timeout_seconds": "--timeout", "deadline_seconds": "--deadline", "budget_usd": "--budget"}
+_OPTIONS = {
+    "timeout_seconds": "--timeout",
+    "deadline_seconds": "--deadline",
+    "budget_usd": "--budget",
+    "add_dirs": "--add-dir",
+    "call_budget_usd": "--call-budget",
+}
 
 
 class Wording(str):

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
 
 from . import settings
-from .agents.front_matter_keys import parse_names
 from .errors import InvalidOptionError
-from .tools.grant import LEVELS, Grant, parse_grant
+from .formatting import Wording, option
+from .tools.grant import Grant, parse_grant
 
 _TOOLS = "tools"
 
@@ -21,7 +21,6 @@ class ToolOptions(NamedTuple):
         max_turns: the caller's own bound for this call, which comes before that of the agent's file.
         most_turns: bounds what the file says; None for no bound.
         add_dirs: folders outside the project that tools may use as well.
-        only: names of the tools, or levels, that a step of a workflow is limited to; None for no limit.
     """
 
     grant: Grant
@@ -29,7 +28,6 @@ class ToolOptions(NamedTuple):
     most_turns: Optional[int] = None
     max_tool_calls: Optional[int] = None
     add_dirs: Tuple[Path, ...] = ()
-    only: Optional[Tuple[str, ...]] = None
 
     def turns(self, of_file: Optional[int], default: int) -> int:
         """Returns the bound that holds for an agent whose file says `of_file`."""
@@ -37,15 +35,6 @@ class ToolOptions(NamedTuple):
             return self.max_turns
         found = [most for most in (of_file, self.most_turns) if most is not None]
         return min(found, default=default)
-
-    def narrowed(self, declared: Optional[Tuple[str, ...]]) -> Optional[Tuple[str, ...]]:
-        """Returns the `tools` of an agent's file without those that the step may not use."""
-        if self.only is None:
-            return declared
-        names = [tool for name in parse_names(self.only) or () for tool in LEVELS.get(name, (name,))]
-        if declared is None:
-            return tuple(name for name in names if name != settings.NO_TOOLS)
-        return tuple(tool for tool in declared if tool.partition("(")[0] in names)
 
 
 def read_tool_options(given: Mapping[str, Any], defaults: Any) -> Optional[ToolOptions]:
@@ -95,8 +84,9 @@ def check_limits(max_turns: Any, max_tool_calls: Any) -> None:
     """Raises InvalidOptionError for what is not a number of turns or of calls, or None."""
     for name, value, least in (("max_turns", max_turns, 1), ("max_tool_calls", max_tool_calls, 0)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+            rule = f"it must be a whole number from {least} up"
             raise InvalidOptionError(
-                f"{name} is {value!r}; it must be a whole number from {least} up, or None."
+                Wording(f"{name} is {value!r}; {rule}, or None.", f"{option(name)} is {value!r}; {rule}.")
             )
 
 

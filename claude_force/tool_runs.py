@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Callable, Dict, Optional, Sequence
@@ -16,7 +15,7 @@ from . import settings
 from .agent_types import Agent
 from .engine.agent_loop import Bounds
 from .engine.executor import wait_until_ended
-from .engine.tool_loop import ToolLoop
+from .engine.tool_loop import Offered, ToolLoop
 from .errors import ClosedError
 from .tool_options import ToolOptions
 from .tools.grant import Grant
@@ -55,8 +54,6 @@ class ToolRuns:
             from .tools.toolbox import open_tools
 
             self.open_tools = open_tools
-        own = agent.settings._replace(tools=options.narrowed(agent.settings.tools))
-        agent = replace(agent, settings=own)
         # It reads settings files.
         work = partial(self.open_tools, agent, options.grant, root, options.add_dirs)
         opening: asyncio.Future[Optional[Tools]] = asyncio.ensure_future(to_thread.run_sync(work))
@@ -69,6 +66,14 @@ class ToolRuns:
             finally:
                 await _close_opened(opening)
             raise
+
+    async def offered(self, agent: Agent, options: ToolOptions, root: Path) -> Optional[Offered]:
+        """Returns what requests have of the tools of `open`, which are closed again; None without any."""
+        tools = await self.open(agent, options, root)
+        if tools is None:
+            return None
+        await _close(tools)
+        return Offered(tools.definitions, tools.context)
 
     async def run(
         self, loop: ToolLoop, tools: Tools, record: Callable[[CallCompleted], AgentResult]

@@ -318,11 +318,19 @@ class AgentResult:
         plain["refused"] = self.refused
         plain["empty"] = self.empty
         plain["error_type"] = type(self.error).__name__ if self.error else None
-        if self.turns:
-            plain["turns"] = [asdict(one) for one in self.turns]
-            plain["tool_calls"] = [dict(vars(one)) for one in self.tool_calls]
-            plain["stopped_by"] = self.stopped_by
+        plain.update(tool_fields(self))
         return plain
+
+
+def tool_fields(result: AgentResult) -> Dict[str, Any]:
+    """Returns what only results of agents that used tools have, as plain values for JSON."""
+    if not result.turns:
+        return {}
+    return {
+        "turns": [asdict(one) for one in result.turns],
+        "tool_calls": [dict(vars(one)) for one in result.tool_calls],
+        "stopped_by": result.stopped_by,
+    }
 
 
 AsyncAgentResult = AgentResult

@@ -137,7 +137,7 @@ async def test_step_without_tools(team, of_step):
     assert result.success and "tools" not in server.requests[0].body
 
 
-@pytest.mark.parametrize("of_step", [5, "Bash(git diff:*)", [{}]])
+@pytest.mark.parametrize("of_step", [5, "Bsah(git diff:*)", [{}]])
 async def test_step_with_wrong_tools(team, of_step):
     step = {"id": "look", "agent": "worker", "tools": of_step}
     (team / ".claude" / "claude.json").write_text(json.dumps({"workflows": {"w": {"steps": [step]}}}))

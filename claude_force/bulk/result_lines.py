@@ -9,7 +9,7 @@ from typing import IO, Any, Dict, Iterator, Optional, Tuple
 
 from ..costs import cost_or_bound, is_unpriced
 from ..errors import CancelledCallError, ClosedError, InputError
-from ..types import AgentResult
+from ..types import AgentResult, tool_fields
 from .task_file import TaskRow
 
 # Errors of calls that were ended from outside. Their lines record what the calls may have cost.
@@ -75,6 +75,7 @@ def format_line(row: TaskRow, key: str, result: AgentResult, earlier: EarlierCos
         "empty": result.empty,
         "cost_at_most": at_most,
         "cost_at_most_usd": at_most,
+        **tool_fields(result),
     }
     return json.dumps(fields, default=str).encode() + b"\n"
 

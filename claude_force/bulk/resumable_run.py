@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from dataclasses import replace
-from typing import AsyncIterator, Callable, Dict, Iterator, Optional
+from typing import AbstractSet, AsyncIterator, Callable, Dict, Iterator, Optional
 
 from .. import settings
 from ..costs import cost_or_bound
@@ -25,7 +25,7 @@ from .progress import Event, Finished, OnEvent
 from .result_lines import EarlierCost, SavedRow
 from .results_file import OutputDisturbedError, Results
 from .run_summary import RunSummary
-from .task_file import RESULT_FIELDS, TaskRow, TaskRows
+from .task_file import RESULT_FIELDS, TOOL_FIELDS, TaskRow, TaskRows
 from .task_stream import Task
 from .unrunnable import CallChecks, ModelOf, UnknownModels, UnrunnableRows
 
@@ -74,9 +74,11 @@ class ResumableRun:
         model_of: Optional[ModelOf] = None,
         max_tokens: Optional[int] = None,
         load_checks: Optional[Callable[[], CallChecks]] = None,
+        uses_tools: bool = False,
     ) -> None:
         self._rows, self._output, self._options, self._fail_fast = rows, output, options, fail_fast
         self._limit = float("inf") if limit is None else limit
+        self._fields = {*RESULT_FIELDS, *(TOOL_FIELDS if uses_tools else ())}
         self._answer_bytes = answer_bytes(max_tokens or settings.MAX_TOKENS)
         self._saved: Dict[int, SavedRow] = {} if restart else dict(output.saved)
         self._earlier = self._take_out_rerun(retry_failed)
@@ -109,7 +111,7 @@ class ResumableRun:
             rows += 1
             saved = self._saved.get(row.index)
             unrunnable.add(row, saved is not None)
-            _check_fields(row)
+            _check_fields(row, self._fields)
             is_within = row.index < self._limit
             summary.total += is_within
             if saved is not None:
@@ -306,9 +308,9 @@ def _without_result(result: AgentResult, reason: str) -> AgentResult:
     return replace(result, success=False, output="", error=error, errors=[str(error)])
 
 
-def _check_fields(row: TaskRow) -> None:
+def _check_fields(row: TaskRow, own: AbstractSet[str]) -> None:
     """Raises InputError where a field of the row has the name of a field of each result."""
-    taken = sorted(set(row.fields) & set(RESULT_FIELDS))
+    taken = sorted(own & set(row.fields))
     if taken:
         raise InputError(
             f"Row {row.index + 1} has a field {taken[0]!r}, which each result has itself; rename it."

@@ -34,6 +34,8 @@ RESULT_FIELDS = (
     *("input_tokens", "output_tokens", "cost", "cost_usd", "cached", "attempts", "duration"),
     *("duration_seconds", "request_id", "truncated", "refused", "empty", "cost_at_most", "cost_at_most_usd"),
 )
+# Of the results of agents that used tools.
+TOOL_FIELDS = ("turns", "tool_calls", "stopped_by")
 # Fields that tell a result from a task, and the fields of a result that do not come from its row.
 _RESULT = {"index", "key", "agent", "success", "output", "error_type"}
 _RESULT_ONLY = {"task", "agent", *RESULT_FIELDS}
@@ -145,7 +147,8 @@ class TaskFile:
                 f"{self._name} holds the results of a run. Name the agent that gets each output as its task: "
                 "--agent NAME."
             )
-        fields = {name: value for name, value in found.items() if name not in _RESULT_ONLY}
+        own = _RESULT_ONLY.union(TOOL_FIELDS) if found.keys() >= set(TOOL_FIELDS) else _RESULT_ONLY
+        fields = {name: value for name, value in found.items() if name not in own}
         task = found["output"]
         if found["success"] is not True or not isinstance(task, str):
             reason = f"{self._name}, row {index + 1} is the result of a failed row and has no output"

@@ -15,12 +15,13 @@ INPUT = "what to run"
 OTHER = "options"
 OUTPUT = "output and resuming"
 ANSWER = "the answer"
+TOOLS = "tools of agents"
 LIMITS = "limits"
 COST = "cost"
 CACHE = "caches"
 WORKERS = "durable runs"
 COMMON = "common options"
-GROUPS = (INPUT, OTHER, OUTPUT, ANSWER, LIMITS, COST, CACHE, WORKERS, COMMON)
+GROUPS = (INPUT, OTHER, OUTPUT, ANSWER, TOOLS, LIMITS, COST, CACHE, WORKERS, COMMON)
 
 
 class Option(NamedTuple):
@@ -209,6 +210,28 @@ OPTIONS: Mapping[str, Option] = {
         no_stream=_option("--no-stream", "request each answer in one piece"),
     ),
     **_group(
+        TOOLS,
+        tools=_option(
+            "--tools GRANT",
+            "what agents may use of the tools that their files name: none, read, edit (read too), bash (edit "
+            "too), or a list such as 'Read,Bash(git diff:*)'",
+            shown="none, or tools in ~/.claude/claude-force.toml",
+        ),
+        add_dir=_option(
+            "--add-dir DIR",
+            "folder outside the project that tools may use too; may be repeated",
+            "folders",
+            action="append",
+        ),
+        max_turns=_option(
+            "--max-turns N",
+            "most requests of an agent that uses tools",
+            shown=f"its file's maxTurns, else {settings.MAX_TURNS}",
+            type=whole,
+        ),
+        max_tool_calls=_option("--max-tool-calls N", "most tool calls of an agent", shown="none", type=whole),
+    ),
+    **_group(
         LIMITS,
         timeout=_option(
             "--timeout SECONDS",
@@ -267,12 +290,19 @@ OPTIONS: Mapping[str, Option] = {
             shown="none",
             type=number,
         ),
+        call_budget=_option(
+            "--call-budget USD",
+            "hard limit on the cost of each call; of an agent that uses tools, with all its turns",
+            shown="none",
+            type=number,
+        ),
         price=_option(
             "--price MODEL=IN,OUT",
             "USD per million input and output tokens of a model without a list price; may be repeated",
             action="append",
         ),
         estimate=_option("--estimate", "show expected tokens and cost; send nothing"),
+        dry_run=_option("--dry-run", "show the first request, with its tools; send nothing"),
         plan=_option("--plan", "show the order of the steps and the expected cost; send nothing"),
     ),
     **_group(

@@ -13,6 +13,7 @@ from ..errors import CallError, ClaudeForceError, InputError
 from ..formatting import pluralize
 from . import streams
 from .render import format_cost
+from .tool_lines import ToolTally
 
 _ALL_SUCCEEDED, _NONE_CAN_RUN, _SOME_FAILED, _OVER_BUDGET, _STOPPED = 0, 1, 3, 4, 130
 
@@ -103,6 +104,7 @@ class FinishedRun:
         run_id: id of a durable run.
         failures: errors of rows that failed in this command.
         retries: errors of attempts that were followed by another one.
+        tools: what agents did with their tools in this command.
     """
 
     summary: RunSummary
@@ -110,6 +112,7 @@ class FinishedRun:
     run_id: Optional[str] = None
     failures: ErrorSummary = field(default_factory=ErrorSummary)
     retries: ErrorSummary = field(default_factory=ErrorSummary)
+    tools: ToolTally = field(default_factory=ToolTally)
 
 
 def exit_code(summary: RunSummary) -> int:
@@ -139,6 +142,8 @@ def report(args: argparse.Namespace, run: FinishedRun) -> None:
     if incomplete:
         streams.warn(incomplete)
     streams.status(_costs(summary))
+    for line in run.tools.lines():
+        streams.status(line)
     if summary.lost:
         streams.warn(
             f"{pluralize(summary.lost, 'answer')} ({format_cost(summary.lost_cost)} of it) could not be "
@@ -211,6 +216,7 @@ def _fields(run: FinishedRun) -> Dict[str, Any]:
         # Of the rows that this command ran.
         "errors": list(run.failures.lines()),
         "errors_by_type": run.failures.by_type,
+        **run.tools.fields(),
     }
 
 

@@ -19,6 +19,7 @@ from . import streams
 from .bulk_report import ErrorSummary
 from .logs import is_verbose
 from .render import format_cost
+from .tool_lines import ToolTally
 
 _FRAME_SECONDS = 0.25
 # Seconds between two lines of a log, by the age of the run: a long run does not fill its log.
@@ -44,6 +45,7 @@ class ProgressDisplay:
     Attributes:
         failures: errors of rows that failed.
         retries: errors of attempts that were followed by another one.
+        tools: what agents did with their tools.
     """
 
     def __init__(
@@ -64,7 +66,7 @@ class ProgressDisplay:
         self._full, self._empty = ("█", "░") if streams.can_encode("█░", sys.stderr) else ("#", "-")
         self._now, self._began = now, now()
         self.progress = Progress(total=pending)
-        self.failures, self.retries = ErrorSummary(), ErrorSummary()
+        self.failures, self.retries, self.tools = ErrorSummary(), ErrorSummary(), ToolTally()
         # Rows that a stop left unsent have neither ended nor failed.
         self._unsent = 0
         self._pause_reason = ""
@@ -79,9 +81,14 @@ class ProgressDisplay:
             self._pause_reason = (
                 f"all requests wait for {format_duration(event.seconds)}: {for_shell(event.error.message)}"
             )
-        elif isinstance(event, Finished) and is_unsent(event.result):
+        elif isinstance(event, Finished):
+            self._add_result(event)
+
+    def _add_result(self, event: Finished) -> None:
+        self.tools.add(event.result)
+        if is_unsent(event.result):
             self._unsent += 1
-        elif isinstance(event, Finished) and event.result.error is not None:
+        elif event.result.error is not None:
             self.failures.add(event.index + 1, event.result.error)
 
     async def show(self) -> None:

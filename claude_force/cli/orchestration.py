@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import json
 from typing import Any, Callable, Dict, Iterator
 
 from ..agents import Registry, prepare_call
 from ..async_orchestrator import AsyncAgentOrchestrator
+from ..call_runner import first_request
 from ..engine.estimate import Estimate, Range
 from ..formatting import format_usd, pluralize
 from ..limits.call_context import CallContext, CallListener
-from ..types import AgentResult
+from ..transport.request import request_fields, to_objects, to_request
+from ..types import AgentResult, Call
 from . import render, signals, streams
-from .run_options import call_options, given_limits
+from .run_options import call_options, given_limits, request_options
 
 
 def make_orchestrator(args: argparse.Namespace, **more: Any) -> AsyncAgentOrchestrator:
@@ -37,7 +40,7 @@ async def _execute(args: argparse.Namespace, task: str, display: AnswerDisplay) 
     async with make_orchestrator(args, budget_usd=args.budget) as orchestrator:
         with display.spinner:
             return await orchestrator._calls.execute(
-                CallContext(listener=display), args.name, task, cache=args.cache, **call_options(args)
+                CallContext(listener=display), args.name, task, cache=args.cache, **request_options(args)
             )
 
 
@@ -78,16 +81,56 @@ def estimate_agent(args: argparse.Namespace, task: str) -> None:
     """Shows the expected tokens and cost of one call. Raises InputError."""
     # An estimate counts calls that can't be made; here the only call is wrong input instead.
     prepare_call(Registry(args.config), args.name, task, **call_options(args))
-    show_estimate(signals.run(_estimate(args, task)), "call", args.json)
+    show_estimate(signals.run(_estimate(args, task)), "call", args.json, has_tools=bool(args.of_tools))
 
 
 async def _estimate(args: argparse.Namespace, task: str) -> Estimate:
     async with make_orchestrator(args) as orchestrator:
-        return await orchestrator.estimate([(args.name, task)], cache=args.cache, **call_options(args))
+        calls = orchestrator._calls
+        # Raises what would make it a call that can't be run.
+        await calls.offered(args.name, calls.tool_options(args.name, args.of_tools))
+        return await orchestrator.estimate([(args.name, task)], cache=args.cache, **request_options(args))
 
 
-def show_estimate(estimate: Estimate, unit: str, as_json: bool) -> None:
+def show_first_request(args: argparse.Namespace, task: str) -> None:
+    """Shows what the only call of a command would send first. Raises InputError."""
+    signals.run(show_request(args, args.name, task))
+
+
+async def show_request(args: argparse.Namespace, agent_name: str, task: str) -> None:
+    """Prints the first request of a call as JSON, and which tools it leaves out. Raises InputError."""
+    options = request_options(args)
+    async with make_orchestrator(args) as orchestrator:
+        calls = orchestrator._calls
+        call = calls.prepare(agent_name, task, **options)
+        granted = calls.tool_options(call.agent_name, options)
+        call = first_request(call, await calls.offered(call.agent_name, granted))
+    fields = request_fields_of(args, call)
+    write_request({"success": True, "agent": call.agent_name, "request": fields} if args.json else fields)
+    if granted is not None:
+        from .agent_tools import AgentTools
+
+        left_out = AgentTools(calls.registry, str(granted.grant)).fields(calls.registry.get(agent_name))[
+            "left_out"
+        ]
+        for tool, reason in left_out.items():
+            streams.status(f"{tool} is left out: {reason}")
+
+
+def request_fields_of(args: argparse.Namespace, call: Call) -> Dict[str, Any]:
+    """Returns the body of the request for a call."""
+    return to_objects(to_request(request_fields(call, not args.no_stream), pins_version=True).body)
+
+
+def write_request(fields: Dict[str, Any]) -> None:
+    """Writes a request as JSON, without the names that are added to figures elsewhere."""
+    streams.write_data(json.dumps(fields, indent=2))
+
+
+def show_estimate(estimate: Estimate, unit: str, as_json: bool, has_tools: bool = False) -> None:
     """Prints an estimate of some rows or calls; `unit` names one of them."""
+    if has_tools:
+        streams.status("of agents that use tools, the first request is counted; more follow as they use them")
     if as_json:
         streams.write_json({"success": True, **estimate_fields(estimate)})
     else:

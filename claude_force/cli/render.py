@@ -22,6 +22,9 @@ _TRUNCATED_BECAUSE = {
 
 def result_fields(result: AgentResult) -> Dict[str, Any]:
     """Returns a result as `--json` shows it."""
+    # Imported here: tables need no results.
+    from ..types import tool_fields
+
     more = {
         "stop_reason": result.stop_reason,
         "truncated": result.truncated,
@@ -42,6 +45,7 @@ def result_fields(result: AgentResult) -> Dict[str, Any]:
         "output": result.output,
         "errors": error_messages(result),
         "metadata": {**result.metadata, **more},
+        **tool_fields(result),
     }
 
 
@@ -52,6 +56,7 @@ def error_messages(result: AgentResult) -> Optional[List[str]]:
 
 def show_result(result: AgentResult, is_written: bool = False) -> None:
     """Writes the answer to stdout, unless it `is_written` already, and its figures or its error to stderr."""
+    _show_tools(result)
     if not result.success:
         streams.error("; ".join(error_messages(result) or ["no reason was given"]), json=False)
         return
@@ -63,16 +68,41 @@ def show_result(result: AgentResult, is_written: bool = False) -> None:
     streams.status(_figures(result))
 
 
+def _show_tools(result: AgentResult) -> None:
+    """Says which bound was reached and what was denied; lists the tool calls where all is logged."""
+    if not result.turns:
+        return
+    from .logs import is_verbose
+    from .tool_lines import call_line, denied_line, stopped_line
+
+    for call in result.tool_calls if is_verbose() else ():
+        streams.status(call_line(call))
+    denied = denied_line(result.tool_calls)
+    if denied:
+        streams.warn(denied)
+    if result.stopped_by is not None:
+        streams.warn(stopped_line(result.stopped_by, result.success))
+
+
 def _figures(result: AgentResult) -> str:
     if result.cached:
         return (
             f"{result.model}, from the cache ({format_duration_coarse(result.cache_age or 0.0)} old), "
-            f"nothing paid, saved {format_cost(result.saved_cost)}"
+            f"nothing paid, saved {format_cost(result.saved_cost)}{_turns(result)}"
         )
     return (
         f"{result.model}, {result.usage.total_tokens:,} tokens, {format_cost(result.cost)}, "
-        f"{format_duration(result.duration)}, {pluralize(result.attempts, 'attempt')}"
+        f"{format_duration(result.duration)}, {pluralize(result.attempts, 'attempt')}{_turns(result)}"
     )
+
+
+def _turns(result: AgentResult) -> str:
+    if not result.turns:
+        return ""
+    from .tool_lines import tool_counts
+
+    failed = sum(call.error is not None for call in result.tool_calls)
+    return f", {tool_counts(len(result.turns), len(result.tool_calls), failed)}"
 
 
 def format_cost(cost: Optional[float]) -> str:

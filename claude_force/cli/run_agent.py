@@ -13,22 +13,25 @@ from ..agents import Registry, prepare_call
 from ..cache.request_key import USE, RequestKey, reply_from_hit, request_key, service_fields
 from ..engine.result_builder import CallLabels, log_result, notify, succeeded
 from ..errors import CacheError
+from ..formatting import for_shell
 from ..performance_tracker import PerformanceTracker
 from ..response_cache import ResponseCache
 from ..types import AgentResult, CallCompleted, Reply
 from . import render, streams
 from .run_options import AnswerFile, call_options, check_budget, check_limits, read_task
+from .tool_grants import tool_options
 
 
 def run_agent(args: argparse.Namespace) -> int:
     """Runs one agent. Returns 0, or 1 if it failed. Raises InputError."""
     check_budget(args.budget)
     check_limits(args)
+    args.of_tools = tool_options(args)
     task = read_task(args)
-    if args.estimate:
-        from .orchestration import estimate_agent
+    if args.estimate or args.dry_run:
+        from .orchestration import estimate_agent, show_first_request
 
-        estimate_agent(args, task)
+        (show_first_request if args.dry_run else estimate_agent)(args, task)
         return 0
     with AnswerFile(args.output) as file:
         result = _run(args, task)
@@ -52,7 +55,8 @@ def _run(args: argparse.Namespace, task: str) -> AgentResult:
 
 def _cached_result(args: argparse.Namespace, task: str) -> Optional[AgentResult]:
     """Returns the result if its answer is in the cache. Raises InputError."""
-    if args.cache != USE:
+    if args.cache != USE or args.of_tools:
+        # Each request of an agent with tools is looked up by itself.
         return None
     began, started = time.time(), time.perf_counter()
     registry = Registry(args.config)
@@ -62,10 +66,20 @@ def _cached_result(args: argparse.Namespace, task: str) -> Optional[AgentResult]
     if reply is None:
         return None
     result = succeeded(CallLabels(args.name), reply, time.perf_counter() - started)
+    _note_without_grant(call.agent_name, registry)
     log_result(result)
     # What the orchestrator does at the end of each call.
     notify([PerformanceTracker(registry.ledger_folder).record_now], CallCompleted(call, result, began))
     return result
+
+
+def _note_without_grant(agent_name: str, registry: Registry) -> None:
+    """Says that an agent which declares tools answered without them, as the orchestrator does."""
+    declared = registry.get(agent_name).settings.tools
+    if declared:
+        from ..tools.grant import ungranted_notice
+
+        streams.warn(for_shell(ungranted_notice(agent_name, declared)))
 
 
 def _look_up(key: RequestKey) -> Optional[Reply]:

@@ -35,10 +35,13 @@ from .bulk_report import FinishedRun, exit_code, report
 from .displays import ProgressDisplay
 from .durable_runs import WorkerMonitor, database_url, driver_database_url, monitor_workers, run_id_for
 from .logs import few_warnings
-from .orchestration import make_orchestrator, show_estimate
-from .run_options import call_options, check_budget, read_task
+from .orchestration import make_orchestrator, show_estimate, show_request
+from .run_options import check_budget, read_task, request_options
+from .tool_grants import tool_options
 
 _STDIO = "-"
+# Options that do not change an answer.
+_SAME_ANSWER = ("cache_ttl", "call_budget_usd")
 # Formats that results can't be written in: a run appends lines and is resumed.
 _REFUSED_SUFFIXES = (".csv", ".tsv", ".xlsx", ".xls", ".ods", ".parquet")
 
@@ -52,7 +55,11 @@ def run_many(args: argparse.Namespace) -> int:
     if args.stdin and args.tasks is None:
         args.tasks, args.stdin = _STDIO, False
     _check(args)
+    args.of_tools = tool_options(args, is_durable=database_url(args) is not None)
     with _rows(args) as rows:
+        if args.dry_run:
+            signals.run(_show_first_request(args, rows))
+            return 0
         if args.estimate:
             signals.run(_estimate(args, rows))
             return 0
@@ -122,8 +129,16 @@ async def _estimate(args: argparse.Namespace, rows: TaskRows) -> None:
         InputError(row.problem) if row.problem else (row.agent, row.task) for row in _pending_rows(args, rows)
     )
     async with make_orchestrator(args, durable=database_url(args)) as orchestrator:
-        estimate = await orchestrator.estimate(tasks, cache=args.cache, **call_options(args))  # type: ignore[arg-type]
-    show_estimate(estimate, "row", args.json)
+        estimate = await orchestrator.estimate(tasks, cache=args.cache, **request_options(args))  # type: ignore[arg-type]
+    show_estimate(estimate, "row", args.json, has_tools=bool(args.of_tools))
+
+
+async def _show_first_request(args: argparse.Namespace, rows: TaskRows) -> None:
+    for row in _pending_rows(args, rows):
+        if not row.problem:
+            await show_request(args, row.agent, row.task)
+            return
+    streams.status("there is no row to run")
 
 
 def _pending_rows(args: argparse.Namespace, rows: TaskRows) -> Iterable[TaskRow]:
@@ -178,6 +193,7 @@ class _BulkRun:
             in_flight_label="handed over" if self._is_remote else "in flight",
         )
         finished.failures, finished.retries = self._display.failures, self._display.retries
+        finished.tools = self._display.tools
         self._stop_requested, self._work = anyio.Event(), anyio.CancelScope()
 
     async def execute(self, budget: Optional[float]) -> None:
@@ -193,7 +209,7 @@ class _BulkRun:
         args = self._args
 
         def stream(tasks: AsyncIterator[Any], on_event: OnEvent) -> AsyncIterator[AgentResult]:
-            options = {"cache": args.cache, **call_options(args)}
+            options = {"cache": args.cache, **request_options(args)}
             return self._orchestrator._calls.stream(
                 *(tasks, self._run.run_gate, options, on_event, self._run.pending),
                 *(self._run_id, self._run.row_id),
@@ -279,6 +295,7 @@ def _resumable_run(
         None if orchestrator is None else partial(_model_of, orchestrator, args.model),
         args.max_tokens,
         None if orchestrator is None else lambda: CallRefusals(Registry(args.config)),
+        uses_tools=bool(args.of_tools),
     )
 
 
@@ -292,5 +309,5 @@ def _model_of(orchestrator: AsyncAgentOrchestrator, given: Optional[str], agent_
 
 def _options_text(args: argparse.Namespace) -> str:
     """Returns the options that change answers, to compare with those of the results in the output."""
-    options = {name: value for name, value in call_options(args).items() if name != "cache_ttl"}
-    return json.dumps(options, sort_keys=True)
+    options = {name: value for name, value in request_options(args).items() if name not in _SAME_ANSWER}
+    return json.dumps(options, sort_keys=True, default=str)

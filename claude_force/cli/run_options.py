@@ -40,6 +40,13 @@ def call_options(args: argparse.Namespace) -> Dict[str, Any]:
     return options
 
 
+def request_options(args: argparse.Namespace) -> Dict[str, Any]:
+    """Returns all given options of a call; `args.of_tools` has those of tools. Raises InputError."""
+    check_budget(getattr(args, "call_budget", None), "--call-budget")
+    budget = given_options(args, {"call_budget": "call_budget_usd"})
+    return {**call_options(args), **budget, **args.of_tools}
+
+
 def given_limits(args: argparse.Namespace) -> Dict[str, Any]:
     """Returns the given limits and prices, as arguments of an orchestrator. Raises InputError."""
     limits = given_options(args, _LIMITS)
@@ -80,10 +87,10 @@ def given_options(args: argparse.Namespace, names: Mapping[str, str]) -> Dict[st
     return {name: value for name, value in values.items() if value is not None}
 
 
-def check_budget(budget: Optional[float]) -> None:
+def check_budget(budget: Optional[float], option: str = "--budget") -> None:
     """Raises InputError for a budget that is not positive."""
     if budget is not None and budget <= 0:
-        raise InputError(f"--budget is {budget:g}; it must be an amount in USD above 0.")
+        raise InputError(f"{option} is {budget:g}; it must be an amount in USD above 0.")
 
 
 def read_task(args: argparse.Namespace) -> str:

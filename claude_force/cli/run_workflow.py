@@ -24,19 +24,28 @@ from . import render, signals, streams
 from .displays import WorkflowDisplay
 from .durable_runs import database_url, driver_database_url, monitor_workers
 from .logs import few_warnings
-from .orchestration import estimate_fields, make_orchestrator, show_estimate
-from .run_options import AnswerFile, call_options, check_budget, read_task
+from .orchestration import (
+    estimate_fields,
+    make_orchestrator,
+    request_fields_of,
+    show_estimate,
+    write_request,
+)
+from .run_options import AnswerFile, check_budget, read_task, request_options
+from .tool_grants import tool_options
 
+_SENDS_NOTHING = ("plan", "estimate", "dry_run")
 _MAX_INPUTS_BYTES = 64 * 1024 * 1024
 
 
 def run_workflow(args: argparse.Namespace) -> int:
     """Runs a workflow. Returns 0, 1 if a step failed, 130 after Ctrl-C. Raises InputError."""
     check_budget(args.budget)
+    args.of_tools = tool_options(args, is_durable=database_url(args) is not None)
     has_task = args.task is not None or args.task_file is not None or args.stdin
     task = read_task(args) if has_task or args.resume is None else None
     inputs = _inputs(args)
-    if args.plan or args.estimate:
+    if args.plan or args.estimate or args.dry_run:
         signals.run(_plan(args, task, inputs))
         return 0
     with AnswerFile(args.output) as file:
@@ -70,18 +79,21 @@ def _read_object(path: Path) -> Dict[str, Any]:
 
 async def _plan(args: argparse.Namespace, task: Optional[str], inputs: Optional[Dict[str, Any]]) -> None:
     if task is None or args.resume is not None:
-        option = "--plan" if args.plan else "--estimate"
+        option = next(f"--{name.replace('_', '-')}" for name in _SENDS_NOTHING if getattr(args, name))
         raise InputError(f"{option} is for a run that has not begun: give its task instead of --resume.")
     async with make_orchestrator(args, durable=database_url(args)) as orchestrator:
+        if args.dry_run:
+            await _show_first_requests(args, orchestrator, task, inputs or {})
+            return
         plan = await orchestrator.plan(
-            args.name, task, not args.no_pass_output, inputs=inputs, cache=args.cache, **call_options(args)
+            args.name, task, not args.no_pass_output, inputs=inputs, cache=args.cache, **request_options(args)
         )
     if args.json and args.plan:
         streams.write_json(_plan_fields(plan))
         return
     if args.plan:
         streams.write_line(graph.to_text(plan.workflow))
-    show_estimate(plan.estimate, "call", args.json)
+    show_estimate(plan.estimate, "call", args.json, has_tools=bool(args.of_tools))
     if args.json:
         return
     for one in plan.steps:
@@ -89,6 +101,24 @@ async def _plan(args: argparse.Namespace, task: Optional[str], inputs: Optional[
             streams.warn(f"step '{one.step.id}' would fail: {one.problem}")
     if any(one.calls is None for one in plan.steps):
         streams.write_line("A step whose number of calls an answer decides is counted with one call.")
+
+
+async def _show_first_requests(
+    args: argparse.Namespace, orchestrator: AsyncAgentOrchestrator, task: str, inputs: Dict[str, Any]
+) -> None:
+    found = await orchestrator._workflows.first_requests(
+        args.name, task, not args.no_pass_output, inputs, request_options(args)
+    )
+    requests: List[Dict[str, Any]] = [
+        {"step": step, "agent": call.agent_name, "request": request_fields_of(args, call)}
+        for step, call in found
+    ]
+    if args.json:
+        write_request({"success": True, "requests": requests})
+        return
+    for one in requests:
+        streams.status(f"the first request of step {one['step']}:")
+        write_request(one["request"])
 
 
 def _plan_fields(plan: Plan) -> Dict[str, Any]:
@@ -164,7 +194,7 @@ class _WorkflowRun:
             resume=args.resume,
             fail_fast=args.fail_fast,
             cache=args.cache,
-            **call_options(args),
+            **request_options(args),
         )
 
     def _on_step(self, event: StepEvent) -> None:

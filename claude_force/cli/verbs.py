@@ -54,26 +54,31 @@ _ROWS = (
 # What changes an answer or bounds a call, for every verb that makes calls.
 _CALL = "max_tokens temperature timeout deadline max_retries max_concurrent no_stream"
 _SHOWN = "answer_file as_json"
+_TOOLS = "tools add_dir max_turns max_tool_calls"
 _RATES = "rpm input_tpm output_tpm"
 _DATABASE = "run_database durable"
-_WORKFLOW_RUN = f"no_pass_output fail_fast budget price cache cache_ttl {_RATES} {_DATABASE} {_CALL}"
+_WORKFLOW_RUN = (
+    f"no_pass_output fail_fast budget call_budget price cache cache_ttl {_RATES} {_DATABASE} {_CALL} {_TOOLS}"
+)
 
 _RUN = {
     "agent": Verb(
         "Run one agent on one task.",
         "run_agent:run_agent",
-        f"agent_name task task_file {_SHOWN} {_CALL} {_RATES} budget price estimate cache cache_ttl",
+        f"agent_name task task_file {_SHOWN} {_CALL} {_TOOLS} {_RATES} budget price estimate dry_run "
+        "cache cache_ttl",
         _TASK,
         (
             'run agent code-reviewer --task "Review: def f(): pass"',
             "git diff | claude-force run agent code-reviewer --json",
             "run agent code-reviewer --task-file task.txt --budget 0.10",
+            'run agent code-reviewer --task "Review src/" --tools read --max-turns 20',
         ),
     ),
     "workflow": Verb(
         "Run a workflow, each step as soon as its inputs are there. --resume continues a run.",
         "run_workflow:run_workflow",
-        f"workflow_name task task_file input inputs resume workflow_file as_json plan estimate "
+        f"workflow_name task task_file input inputs resume workflow_file as_json plan estimate dry_run "
         f"{_WORKFLOW_RUN}",
         _TASK,
         (
@@ -86,13 +91,15 @@ _RUN = {
         "Run a file of tasks, or one task for each of many files. The same command resumes it.",
         "run_many:run_many",
         "tasks row_agent files files_task files_task_file limit results retry_failed no_resume "
-        f"{_CALL} {_RATES} grace fail_fast output_budget price estimate cache cache_ttl {_DATABASE}",
+        f"{_CALL} {_TOOLS} {_RATES} grace fail_fast output_budget call_budget price estimate dry_run cache "
+        f"cache_ttl {_DATABASE}",
         f"{_ROWS}\n\n{_CODES}",
         (
             "run many tasks.jsonl --estimate",
             "run many tasks.jsonl -o results.jsonl --max-concurrent auto --budget 5",
             "run many --files 'src/**/*.py' --agent code-reviewer --task 'Find bugs' -o bugs.jsonl",
             "run many results.jsonl --agent summarizer -o summaries.jsonl",
+            "run many tasks.jsonl --tools read --call-budget 0.50 -o results.jsonl",
             "cat tasks.jsonl | claude-force run many - -o - > results.jsonl",
         ),
     ),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from typing import Awaitable, Callable, List, NamedTuple, Optional, Sequence
+from typing import Awaitable, Callable, List, NamedTuple, Optional, Sequence, Union
 
 import anyio
 
@@ -56,6 +56,23 @@ class LoopSettings(NamedTuple):
     price: Price
 
 
+class Offered(NamedTuple):
+    """What a request has of an agent's `Tools`: their attributes of these names."""
+
+    definitions: str
+    context: str
+
+
+def with_context(call: Call, tools: Union[Tools, Offered]) -> Call:
+    """Returns a call whose system prompt says where its tools work."""
+    return fast_replace(call, system=(*call.system, tools.context)) if tools.context else call
+
+
+def start_conversation(call: Call, tools: Union[Tools, Offered]) -> Conversation:
+    """Returns the conversation of the first request."""
+    return Conversation.start(tools.definitions, [call.task])
+
+
 class ToolLoop:
     """Runs one agent once.
 
@@ -77,10 +94,10 @@ class ToolLoop:
         record_turn: Callable[[CallCompleted], None],
     ) -> None:
         # Requests tell where the tools work; observers and the ledger are told of the call as it was made.
-        self._request = fast_replace(call, system=(*call.system, tools.context)) if tools.context else call
+        self._request = with_context(call, tools)
         self._call, self._labels, self._settings = call, labels, settings
         self._execute, self._context, self._clock, self._record_turn = execute, context, clock, record_turn
-        self._loop = AgentLoop(Conversation.start(tools.definitions, [call.task]), settings.bounds)
+        self._loop = AgentLoop(start_conversation(call, tools), settings.bounds)
         self._runner = ToolRunner(tools, context.listener, clock.now)
         self._builder = ResultBuilder(call, labels, clock, context.call_cost)
         self._totals = TurnTotals(self._builder.call_cost)

@@ -66,6 +66,24 @@ class Grant:
         specifiers = (rule.specifier or "" for rule in self.rules if rule.tool == tool)
         return frozenset(name for specifier in specifiers for name in specifier.split("/"))
 
+    def narrowed(self, other: Grant) -> Grant:
+        """Returns what both grant. Where both have rules for some calls of a tool, those that both have.
+
+        >>> str(parse_grant("bash").narrowed(parse_grant("Read,Bash(git diff:*)")))
+        'Read,Bash(git diff:*)'
+        """
+        rules: List[Rule] = []
+        for tool in AVAILABLE:
+            mine = [rule for rule in self.rules if rule.tool == tool]
+            others = [rule for rule in other.rules if rule.tool == tool]
+            if self.grants_all(tool):
+                rules += others
+            elif other.grants_all(tool):
+                rules += mine
+            else:
+                rules += [rule for rule in mine if rule in others]
+        return Grant(tuple(dict.fromkeys(rules)), self.has_network and other.has_network)
+
     def level_for(self, tool: str) -> str:
         """The lowest level that has the tool; "" where none has."""
         return next((level for level, tools in LEVELS.items() if tool in tools), "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import replace
 from functools import partial
 from hashlib import sha256
@@ -14,27 +15,40 @@ from anyio import to_thread
 from ..agents import check_context, check_task
 from ..bulk import OnResult, aiter_any
 from ..cache.request_key import USE, check_policy, request_key
-from ..call_runner import CallRunner
+from ..call_runner import CallRunner, first_request
 from ..costs import cost_or_bound
 from ..engine.estimate import Estimate
 from ..engine.result_builder import CallLabels, is_unsent
 from ..errors import InputError
+from ..formatting import Wording
 from ..limits.budget import Budget
 from ..limits.call_context import CallContext
 from ..limits.call_cost import CallCost
 from ..limits.run_gate import RunGate
+from ..settings import NO_TOOLS
 from ..types import Call
 from .checkpointer import Checkpointer, RunCheckpoint
 from .models import Step, Workflow
 from .parser import read_workflow
-from .plan import DraftStep, Plan, SizeOf, combine_estimates, plan_steps, with_longest_answers
+from .plan import (
+    DraftStep,
+    Plan,
+    SizeOf,
+    combine_estimates,
+    first_call,
+    plan_steps,
+    with_longest_answers,
+)
 from .results import FAILED, SUCCEEDED, OnStep, WorkflowResult
 from .runner import OnCall, RunConfig, WorkflowRunner
 from .step_calls import StepAnswer, StepCall
 from .validation import check
 
 if TYPE_CHECKING:
+    from ..engine.tool_loop import Offered
     from ..tool_options import ToolOptions
+
+logger = logging.getLogger(__name__)
 
 
 class WorkflowExecutor:
@@ -42,6 +56,7 @@ class WorkflowExecutor:
 
     def __init__(self, calls: CallRunner) -> None:
         self._calls, self.checkpointer = calls, Checkpointer()
+        self._is_noted = False
 
     async def run(
         self,
@@ -83,8 +98,11 @@ class WorkflowExecutor:
         workflow = self._workflow(named, pass_output)
         config = self._config(workflow, task, inputs, pass_output)
 
+        offered = await self._offered_tools(workflow, options)
+
         def prepare(part: StepCall) -> Call:
-            return self._prepare(part, _step_options(part.step, options))
+            call = self._prepare(part, _step_options(part.step, options))
+            return first_request(call, offered[part.step.id])
 
         async def estimate(size_of: SizeOf) -> Tuple[List[DraftStep], Estimate]:
             steps = await to_thread.run_sync(lambda: list(plan_steps(workflow, config, prepare, size_of)))
@@ -97,6 +115,63 @@ class WorkflowExecutor:
         return Plan(
             workflow, tuple(map(with_longest_answers, steps, longest)), combine_estimates(low, expected, high)
         )
+
+    async def first_requests(
+        self,
+        named: Union[str, Workflow],
+        task: str,
+        pass_output: bool,
+        inputs: Mapping[str, Any],
+        options: Mapping[str, Any],
+    ) -> List[Tuple[str, Call]]:
+        """Returns the id and the first call of each step that waits for no other. Raises InputError."""
+        workflow = self._workflow(named, pass_output)
+        config = self._config(workflow, task, inputs, pass_output)
+        offered = await self._offered_tools(workflow, options)
+        found: List[Tuple[str, Call]] = []
+        for step in workflow.steps:
+            if not step.dependencies:
+                work = partial(first_call, step, workflow, config)
+                part = await to_thread.run_sync(work)
+                call = self._prepare(part, _step_options(step, options))
+                found.append((step.id, first_request(call, offered[step.id])))
+        return found
+
+    async def _offered_tools(
+        self, workflow: Workflow, options: Mapping[str, Any]
+    ) -> Dict[str, Optional[Offered]]:
+        """Returns what the agent of each step is offered, by the step's id."""
+        known: Dict[Tuple[str, str], Optional[Offered]] = {}
+        found: Dict[str, Optional[Offered]] = {}
+        for step in workflow.steps:
+            tools = self._tools(step, options)
+            key = (step.agent, "" if tools is None else str(tools.grant))
+            if key not in known:
+                known[key] = await self._calls.offered(step.agent, tools)
+            found[step.id] = known[key]
+        return found
+
+    def _tools(self, step: Step, options: Mapping[str, Any]) -> Optional[ToolOptions]:
+        """Returns what a step is granted: of what the run grants, what the step names."""
+        granted = self._calls.tool_options(step.agent, options)
+        if step.tools is None:
+            return granted
+        from ..tools.grant import parse_grant
+
+        own = parse_grant(step.tools or NO_TOOLS)
+        if granted is None:
+            if own:
+                self._note_ungranted_step(step)
+            return None
+        grant = granted.grant.narrowed(own)
+        return granted._replace(grant=grant) if grant else None
+
+    def _note_ungranted_step(self, step: Step) -> None:
+        """Says once that steps name tools and the run grants none."""
+        if not self._is_noted:
+            self._is_noted = True
+            text = f"step '{step.id}' names tools, and the run grants none; to grant them, "
+            logger.warning("%s", Wording(f'{text}pass tools="read"', f"{text}add --tools read, edit or bash"))
 
     def _workflow(self, named: Union[str, Workflow], pass_output: bool) -> Workflow:
         if isinstance(named, Workflow):
@@ -142,9 +217,7 @@ class WorkflowExecutor:
         policy = options.pop("cache", USE)
         check_policy(policy)
         call = self._prepare(part, options)
-        tools = self._calls.tool_options(call.agent_name, options)
-        if tools is not None:
-            tools = tools._replace(only=part.step.tools)
+        tools = self._tools(part.step, options)
         question = _question(call, tools)
         before = checkpoint.saved_answer(part, question)
         if before is not None:

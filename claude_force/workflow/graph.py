@@ -79,6 +79,8 @@ def details(step: Step) -> str:
         parts.append(_describe(step.foreach))
     if step.when:
         parts.append(f"when {' and '.join(map(str, step.when))}")
+    if step.tools is not None:
+        parts.append(f"tools {', '.join(step.tools) or 'none'}")
     if step.optional:
         parts.append("optional")
     return "; ".join(parts)

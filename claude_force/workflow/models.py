@@ -75,8 +75,8 @@ class Step:
         when: conditions that must all hold, or the step is skipped.
         retries: how often a failed call is made again, besides the attempts within a call.
         optional: where the step failed or was skipped, steps that wait for it run without its answer.
-        tools: names of tools, or a level such as "read": what the step is limited to, of what the run grants
-            and its agent has; None for no limit.
+        tools: names of tools, rules, or a level such as "read": what the step is limited to, of what the run
+            grants and its agent has; None for no limit.
 
     Example:
         Step("summary", "summary-writer", "Sum up: ${steps.review}", dependencies=("review",))

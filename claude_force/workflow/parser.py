@@ -7,7 +7,8 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Seque
 
 from ..agents.front_matter_keys import parse_names
 from ..agents.names import is_model_name, is_name, suggest
-from ..errors import InvalidWorkflowError
+from ..errors import InvalidOptionError, InvalidWorkflowError
+from ..settings import NO_TOOLS
 from .models import LIST, SOURCES, TESTS, Condition, ForEach, Step, Workflow, chain
 
 # A project may have any number of steps, keys and faults, and each takes time.
@@ -115,17 +116,6 @@ def _names(value: Any) -> Tuple[str, ...]:
     return tuple(dict.fromkeys(value))
 
 
-def _tools(value: Any) -> Optional[Tuple[str, ...]]:
-    if value is None:
-        return None
-    names = parse_names(value)
-    if names is None:
-        raise ValueError('write names of tools, such as ["Read", "Grep"], or a level, such as "read"')
-    if any("(" in name for name in names):
-        raise ValueError("write names without rules: those are part of what the run grants")
-    return names
-
-
 def _integer(
     least: int, default: Optional[int], most: float = float("inf")
 ) -> Callable[[Any], Optional[int]]:
@@ -145,6 +135,22 @@ def _flag(value: Any) -> bool:
     if value is not None and not isinstance(value, bool):
         raise ValueError("write true or false")
     return bool(value)
+
+
+def _tools(value: Any) -> Optional[Tuple[str, ...]]:
+    if value is None:
+        return None
+    names = parse_names(value)
+    if names is None or not isinstance(value, (str, list, tuple)):
+        raise ValueError('write names of tools, such as ["Read", "Grep"], or a level, such as "read"')
+    # Imported here: most workflows name no tools.
+    from ..tools.grant import parse_grant
+
+    try:
+        parse_grant(names or NO_TOOLS)
+    except InvalidOptionError as error:
+        raise ValueError(str(error).partition(": ")[2]) from error
+    return names
 
 
 def _conditions(value: Any) -> Tuple[Condition, ...]:

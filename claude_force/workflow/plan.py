@@ -109,6 +109,14 @@ def _step_calls(
     return calls
 
 
+def first_call(step: Step, workflow: Workflow, config: RunConfig) -> StepCall:
+    """Returns the first call of a step that waits for no other; may read a file. Raises InputError."""
+    calls = _step_calls(workflow, step, config, {**workflow.inputs, **config.inputs}, {})
+    if not calls.count:
+        raise InputError(f"Step '{step.id}' has nothing to run for: its list is empty.")
+    return calls.call(0)
+
+
 def _call(calls: StepCalls, number: int, prepare: Prepare) -> Union[Call, InputError]:
     try:
         return prepare(calls.call(number))

@@ -31,7 +31,7 @@ from .parser import FIELD_PARSERS, MAX_FAULTS, MORE_FAULTS, read_workflow
 # Raises InputError for an agent that can't be run.
 CheckAgent = Callable[[str], Any]
 
-_PARSED = ("id", "agent", "task", "dependencies", "model", "max_tokens", "retries", "optional")
+_PARSED = ("id", "agent", "task", "dependencies", "model", "max_tokens", "retries", "optional", "tools")
 # In claude.json, null means the default of these fields; a Step does not accept None for them.
 _REQUIRED = ("dependencies", "retries", "optional")
 
