@@ -109,6 +109,15 @@ class TestDoctor:
             ("warning", "wirte of b is left out: no tool has this name; did you mean Write?"),
         ]
 
+    def test_says_whether_commands_can_be_confined(self, project, checks, clean_environment):
+        agent(project, "a", "tools: Bash")
+        code, found = checks()
+        assert code == 0
+        state, text = found[1]
+        is_confined = text.startswith("commands of Bash run in a sandbox (")
+        assert state == ("ok" if is_confined else "warning")
+        assert is_confined or text.startswith("Bash can't be granted: Commands of agents")
+
     def test_says_what_runs_grant_by_default(self, project, checks, clean_environment):
         file = clean_environment / ".claude" / "claude-force.toml"
         file.parent.mkdir(exist_ok=True)

@@ -7,7 +7,7 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from ..agent_types import Agent
 from ..agents import Registry
-from ..errors import ConfigurationError, FileAccessError, InputError
+from ..errors import ConfigurationError, FileAccessError, InputError, ToolSandboxError
 from ..formatting import for_shell, pluralize
 from ..tools.default_grant import default_grant
 from ..tools.grant import LEVELS, Grant, parse_grant
@@ -22,6 +22,7 @@ from ..tools.offers import (
 )
 from ..tools.permission_rules import NO_RULES, PermissionRules
 from ..tools.permission_settings import read_permission_rules
+from ..tools.tool_names import BASH
 from ..tools.tools_root import tools_root
 from .machine_checks import CheckResult, ok, problem, warning
 
@@ -42,7 +43,7 @@ class AgentTools:
         Raises InvalidOptionError for what is no grant.
         """
         self._grants = {grant: parse_grant(grant)} if grant is not None else _levels()
-        self.problem = ""
+        self.problem, self._project = "", registry.project
         self._rules = NO_RULES
         try:
             self._rules = _rules_for(registry.project)
@@ -71,6 +72,8 @@ class AgentTools:
             return
         complete = {name: self._complete(named, grant) for name, grant in self._grants.items()}
         yield ok("tools", _summary(complete, len(named)))
+        if any(one.name == BASH for agent in named for one in self._offers(agent, parse_grant("bash"))):
+            yield _check_sandbox(self._project)
         reasons: Dict[Tuple[str, str], List[str]] = {}
         for agent in named:
             for one in self._offers(agent, parse_grant("bash")):
@@ -103,6 +106,18 @@ def _check_default() -> Iterator[CheckResult]:
         return
     if grant:
         yield ok("tools", f"runs without --tools grant {grant} (~/.claude/claude-force.toml)")
+
+
+def _check_sandbox(project: Path) -> CheckResult:
+    """Checks, by starting bubblewrap, whether commands of agents can be confined on this machine."""
+    # Imported here: few projects have agents that run commands.
+    from ..tools.bubblewrap import bubblewrap
+
+    try:
+        program = bubblewrap([project])
+    except ToolSandboxError as error:
+        return warning("tools", f"Bash can't be granted: {error.for_shell()}")
+    return ok("tools", f"commands of Bash run in a sandbox ({program})")
 
 
 def _summary(complete: Dict[str, int], count: int) -> str:
