@@ -423,6 +423,8 @@ class TestBooks:
         started = next(event for event in events if isinstance(event, ToolStarted))
         assert (started.turn, started.name, started.input) == (1, "Note", {"path": "a"})
         assert events[-1].progress.in_flight == 0 and events[-1].progress.attempts == 2
+        costs = [event.progress.cost for event in events if isinstance(event, (TurnEnded, Finished))]
+        assert costs == [pytest.approx(ONE_ANSWER * number) for number in (1, 2, 2)]
 
 
 class TestGrants:

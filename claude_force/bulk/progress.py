@@ -27,7 +27,8 @@ class Progress:
         total: number of rows, None where the tasks have no length.
         done: rows that have ended; `failed` and `cached` are among them.
         queued: rows that were taken from the tasks and are not in flight; `in_flight` rows are.
-        cost: known cost; `unpriced` rows have an answer of unknown price.
+        cost: known cost, that of the turns of unfinished rows included; `unpriced` rows have an answer of
+            unknown price.
         cost_expected: cost of the whole run if the rest costs what the rows so far did; None until known.
         saved: what cached and shared answers would have cost.
         prompt_cache_saving: what the API's prompt cache took off the cost.
@@ -163,6 +164,8 @@ class ProgressTracker:
         self._done = self._failed = self._cached = self._taken = self._in_flight = 0
         self._attempts = self._input = self._output = self._priced = 0
         self._spent = CostTotals()
+        # Of the turns of rows that have not ended.
+        self._spent_on_turns = 0.0
         self._answered = 0
         # Times with the number of rows answered by then; the first time is when the first request began.
         self._samples: Deque[Tuple[float, int]] = deque()
@@ -183,6 +186,10 @@ class ProgressTracker:
     def attempt_ended(self) -> None:
         """Counts the end of an attempt."""
         self._in_flight -= 1
+
+    def add_turn_cost(self, usd: float) -> None:
+        """Adds the cost of a turn; `usd` is below 0 where the row has ended, whose result has it."""
+        self._spent_on_turns += usd
 
     def count(self, result: AgentResult) -> None:
         """Counts the result of a row."""
@@ -220,7 +227,7 @@ class ProgressTracker:
             attempts=self._attempts,
             input_tokens=self._input,
             output_tokens=self._output,
-            cost=spent.cost,
+            cost=spent.cost + self._spent_on_turns,
             unpriced=spent.unpriced,
             cost_expected=self._cost_expected(left),
             saved=spent.saved,
@@ -253,6 +260,7 @@ class RowListener(CallListener):
     def __init__(self, tracker: ProgressTracker, index: int, agent_name: str) -> None:
         self._tracker, self._index, self._agent = tracker, index, agent_name
         self._is_in_flight = False
+        self._turn_cost = 0.0
 
     def started(self, attempt: int) -> None:
         self._is_in_flight = True
@@ -271,6 +279,8 @@ class RowListener(CallListener):
 
     def turn_ended(self, turn: int, result: Turn) -> None:
         self._end_attempt()
+        self._turn_cost += result.cost or 0.0
+        self._tracker.add_turn_cost(result.cost or 0.0)
         self._emit(TurnEnded(*self._head(), turn, result))
 
     def tool_started(self, turn: int, use: ToolUse) -> None:
@@ -282,6 +292,8 @@ class RowListener(CallListener):
     def finished(self, result: AgentResult) -> None:
         """Counts the result and sends the last event."""
         self._end_attempt()
+        if self._turn_cost:
+            self._tracker.add_turn_cost(-self._turn_cost)
         self._tracker.count(result)
         if result.cached or result.shared:
             self._emit(Cached(*self._head(), result))
