@@ -1,6 +1,7 @@
 """Grep finds the same with each engine, and no pattern and no program gets out of bounds."""
 
 import os
+import random
 import re
 import subprocess
 import sys
@@ -125,6 +126,16 @@ async def test_wrong_patterns_are_refused_alike(pattern: str, tmp_path: Path) ->
     assert found.pop().startswith("Search failed — ripgrep rejected the pattern, glob, or file type")
 
 
+@pytest.mark.parametrize(
+    "pattern", ["a" + "*" * 9000, "[" * 9000, "(" * 4500 + ")" * 4500, "(?i)" * 2400, "x" * 10_001]
+)
+def test_monstrous_patterns_are_refused_at_once(pattern: str) -> None:
+    start = time.process_time()
+    with pytest.raises(PatternError):
+        translate(pattern, PYTHON, spans_lines=False)
+    assert time.process_time() - start < 2
+
+
 @given(st.text("ab()[]{}*+?|\\^$.-,:=!<>&1d\nP", max_size=20))
 def test_any_text_is_a_pattern_or_an_error(text: str) -> None:
     for dialect in (RE2, PYTHON):
@@ -189,6 +200,31 @@ async def test_a_catastrophic_pattern_ends(pattern: str, tmp_path: Path) -> None
         if engine.serves(Query(pattern)):
             with anyio.fail_after(30):
                 await grep(tmp_path, pattern, engine)
+
+
+WINDOWS = [b"x" * 300_000 + b"needle" + b"y" * 300_000, b"short\n" * 70_000 + b"needle\n" + b"x\n" * 200_000]
+
+
+@pytest.mark.parametrize(
+    "pattern", ["needle", "^xx*needle", "needle(y|$)", r"e+d\w{3}", r"\Bneedle|^needle$"]
+)
+def test_long_texts_are_searched_as_one(pattern: str) -> None:
+    answers = [lines(engine, Query(pattern), WINDOWS) for engine in (Re2Engine, PythonEngine)]
+    if not Re2Engine.serves(Query(pattern)):
+        pytest.skip("Re2Engine is not installed")
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize("pattern", ["a[ab]{900}c", r"\w{300}x"])
+def test_the_slowest_patterns_see_the_deadline(pattern: str) -> None:
+    if not Re2Engine.serves(Query(pattern)):
+        pytest.skip("Re2Engine is not installed")
+    chance = random.Random(1)
+    text = "".join(chance.choice("ab") for _ in range(1_500_000)).encode()
+    start = time.monotonic()
+    with pytest.raises(ToolError, match="took more than 1 seconds"):
+        Re2Engine(Query(pattern), Deadline(Stop(), 1)).search([text], None)
+    assert time.monotonic() - start < 30
 
 
 def children() -> List[str]:

@@ -13,12 +13,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, Callable, List, NamedTuple, Optional, Protocol, Sequence, Tuple, Type
+from typing import Any, List, NamedTuple, Optional, Protocol, Sequence, Tuple, Type
 
 from . import pattern_worker
 from .pattern_worker import Lines, matched_lines, matched_spans
@@ -27,6 +28,8 @@ from .tree_walk import Deadline
 
 # Of the automaton that RE2 builds; beyond it, it searches in a slower way.
 _RE2_MEMORY = 32 * 1024 * 1024
+_WINDOW, _MOST_WINDOW = 128 * 1024, 8 * 1024 * 1024
+_FAST_SECONDS = 0.25
 _BATCH = 8 * 1024 * 1024
 _POLL_SECONDS = 0.1
 # Not those of PATH: one of them may be in a project, whose programs are not started.
@@ -85,7 +88,7 @@ class Re2Engine:
     def __init__(self, query: Query, deadline: Deadline) -> None:
         self._deadline = deadline
         self._find = matched_spans if query.spans_lines else matched_lines
-        self._search = _compile_re2(query)
+        self._compiled = _compile_re2(query)
 
     @staticmethod
     def serves(query: Query) -> bool:
@@ -97,6 +100,28 @@ class Re2Engine:
             self._deadline.check()
             found.append(self._find(self._search, text, most))
         return found
+
+    def _search(self, text: bytes, place: int) -> Any:
+        """Finds the first match from `place` on, in windows of the text, to see the deadline between them.
+
+        The worst expressions take two seconds for a window of the first size, so only fast ones get larger
+        ones. A match that is longer than a quarter of its window can be missed. Anchors look beyond it.
+        """
+        size = _WINDOW
+        while len(text) - place > size:
+            begin = time.monotonic()
+            match = self._compiled.search(text, place, place + size)
+            self._deadline.check()
+            if match is not None:
+                is_cut = match.end() == place + size
+                return self._compiled.search(text, match.start(), place + 2 * size) if is_cut else match
+            is_fast = time.monotonic() - begin < _FAST_SECONDS
+            if is_fast and size < _MOST_WINDOW:
+                size *= 4
+            else:
+                place += size - size // 4
+                size = size if is_fast else _WINDOW
+        return self._compiled.search(text, place)
 
 
 class RipgrepEngine:
@@ -206,7 +231,7 @@ def _communicate(process: subprocess.Popen[bytes], deadline: Deadline) -> Tuple[
             deadline.check()
 
 
-def _compile_re2(query: Query) -> Callable[[bytes, int], Any]:
+def _compile_re2(query: Query) -> Any:
     module = _re2()
     options = module.Options()
     options.log_errors, options.max_mem = False, _RE2_MEMORY
@@ -220,8 +245,7 @@ def _compile_re2(query: Query) -> Callable[[bytes, int], Any]:
             reason = error.args[0] if error.args else ""
             text = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
             raise PatternError(f"The pattern can't be searched for: {text}") from error
-    search: Callable[[bytes, int], Any] = compiled.search
-    return search
+    return compiled
 
 
 @lru_cache(maxsize=None)

@@ -7,11 +7,14 @@ refused here with the same text, so that a search says the same whatever carries
 from __future__ import annotations
 
 import re
-from typing import Dict, List, NamedTuple, NoReturn, Optional
+from typing import Dict, List, NamedTuple, NoReturn, Optional, Tuple
 
 from ..lazy_pattern import pattern
 
 MOST_LENGTH = 10_000
+# Of groups and classes in each other, as in Rust.
+_MOST_NESTED = 250
+_MOST_STACKED = 20
 _LOOK_AROUND = "look-around, including look-ahead and look-behind, is not supported"
 _POSIX = {
     "alnum": "0-9A-Za-z",
@@ -97,6 +100,7 @@ class _Reader:
         self._place = 0
         self._out: List[str] = []
         self._groups: List[_Group] = [_Group(0, [])]
+        self._stacked = 0
         # Whether there is something that a repetition could repeat.
         self._repeatable = False
 
@@ -148,6 +152,7 @@ class _Reader:
             self._set_flags(flags.group(1), flags.group(2) or "", len(flags.group()))
             return
         self._groups.append(_Group(place, []))
+        self._expect_shallow(len(self._groups) - 1, place)
         if named:
             name = re.sub(r"\W", "_", named.group(1))
             self._put(f"(?P<{name}>", len(named.group()), repeatable=False)
@@ -159,11 +164,18 @@ class _Reader:
         else:
             self._put("(", 1, repeatable=False)
 
+    def _expect_shallow(self, depth: int, place: int) -> None:
+        scopes = sum(len(group.scopes) for group in self._groups)
+        if depth + scopes > _MOST_NESTED:
+            why = f"exceeded the maximum number of nested parentheses/brackets ({_MOST_NESTED})"
+            self._fail(why, place, 1)
+
     def _set_flags(self, on: str, off: str, length: int) -> None:
         """Flags that hold up to the end of the group."""
         put = self._flags(on, off)
         if self._dialect.scopes_flags:
             self._groups[-1].scopes.append(f"(?{put}:")
+            self._expect_shallow(len(self._groups) - 1, self._place)
             self._put(f"(?{put}:", length, repeatable=False)
         else:
             self._put(f"(?{put})" if put else "", length, repeatable=False)
@@ -200,6 +212,9 @@ class _Reader:
             self._out[-1] = f"(?:{self._out[-1]})"
         if self._out[-1][-1:] in ("*", "+", "?", "}") and self._out[-1][:1] in ("*", "+", "?", "{"):
             # Repeating what is repeated: `a**`. Others than Rust take it for something else.
+            self._stacked += 1
+            if self._stacked > _MOST_STACKED:
+                self._fail("too many repetitions of a repetition", start, 1)
             self._wrap_last()
         self._put(written, length)
 
@@ -260,7 +275,7 @@ class _Reader:
             )
         return found.group()
 
-    def _character(self, place: int) -> tuple[str, int]:
+    def _character(self, place: int) -> Tuple[str, int]:
         """An escape that stands for one character, as it is written anywhere, and its length."""
         text = self._text
         code = _HEX.match(text, place)
@@ -288,7 +303,7 @@ class _Reader:
         inside += self._dialect.wrong_bytes if inside.startswith("^") else ""
         self._put(f"[{inside}]", end - start)
 
-    def _class(self, start: int) -> tuple[str, int]:
+    def _class(self, start: int, depth: int = 0) -> Tuple[str, int]:
         """The inside of a class, and where it ends."""
         text, place = self._text, start + 1
         written = ""
@@ -304,10 +319,10 @@ class _Reader:
             if text[place : place + 2] in ("&&", "--", "~~") and not is_first:
                 raise PatternError(f"{text[place : place + 2]} in a class of a regex is not supported here.")
             is_first = False
-            piece, place = self._class_item(place)
+            piece, place = self._class_item(place, depth)
             written += piece
 
-    def _class_item(self, place: int) -> tuple[str, int]:
+    def _class_item(self, place: int, depth: int) -> Tuple[str, int]:
         text = self._text
         letter, pair = text[place], text[place : place + 2]
         if pair == "[:":
@@ -315,7 +330,8 @@ class _Reader:
             if found is not None:
                 return found, text.index(":]", place) + 2
         if letter == "[":
-            inside, end = self._class(place)
+            self._expect_shallow(depth, place)
+            inside, end = self._class(place, depth + 1)
             if inside.startswith("^"):
                 raise PatternError("A negated class in a class of a regex is not supported here.")
             return inside, end
