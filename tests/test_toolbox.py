@@ -121,7 +121,6 @@ class TestRun:
         one = toolbox(tools=tools)
         assert await one.run(use(name)) == error(f"Error: No such tool available: {text}")
         assert one.is_read_only(use(name))
-        assert one.denials == []
 
     async def test_denies_what_the_run_does_not_grant(self, toolbox, tmp_path):
         one = toolbox("read", ("Read", "Write", "Bash"))
@@ -129,7 +128,6 @@ class TestRun:
         assert await one.run(use("Write", file_path="x")) == ToolResult(text, True, True)
         found = await one.run(use("Bash", command="git --version"))
         assert found == ToolResult("This command requires approval", True, True)
-        assert one.denials == ["Write", "Bash"]
 
     async def test_denies_what_its_rules_do_not_grant(self, toolbox, tmp_path):
         one = toolbox("Read(a)")
@@ -137,7 +135,6 @@ class TestRun:
         denied = await one.run(use(file_path="b"))
         assert denied.is_denied and str(tmp_path / "b") in denied.content
         assert one.is_read_only(use(file_path="b"))
-        assert one.denials == ["Read"]
 
     async def test_gives_the_text_of_an_error(self, toolbox):
         one = toolbox(answer=ToolError("File does not exist."))
@@ -147,7 +144,6 @@ class TestRun:
         text = "Claude requested permissions to read from /x, but you haven't granted it yet."
         one = toolbox(answer=ToolError(text))
         assert await one.run(use(file_path="a")) == ToolResult(text, True, True)
-        assert one.denials == ["Read"]
 
     async def test_logs_a_bug_and_goes_on(self, toolbox, caplog):
         one = toolbox(answer=ZeroDivisionError("secret detail"))

@@ -84,10 +84,6 @@ class Grant:
                 rules += [rule for rule in mine if rule in others]
         return Grant(tuple(dict.fromkeys(rules)), self.has_network and other.has_network)
 
-    def level_for(self, tool: str) -> str:
-        """The lowest level that has the tool; "" where none has."""
-        return next((level for level, tools in LEVELS.items() if tool in tools), "")
-
 
 NO_GRANT = Grant()
 
@@ -185,12 +181,12 @@ def ungranted_notice(agent_name: str, tools: Optional[Sequence[str]]) -> str:
     `tools`: those that its file names.
     """
     named = ", ".join((tools or ())[:6]) + (", ..." if len(tools or ()) > 6 else "")
-    level = _level_of(tools or ())
+    level = level_of(tools or ())
     text = f"{agent_name} declares tools ({named}) and runs without them; to grant them, "
     return Wording(f'{text}pass tools="{level}"', f"{text}add --tools {level}")
 
 
-def _level_of(tools: Sequence[str]) -> str:
-    """Returns the lowest level that has all of these tools that there are."""
+def level_of(tools: Iterable[str]) -> str:
+    """Returns the lowest level that has all of these tools, as far as they are available."""
     names = {tool.partition("(")[0] for tool in tools} & set(AVAILABLE)
     return next(level for level, has in LEVELS.items() if names <= set(has))

@@ -7,7 +7,7 @@ from typing import List, NamedTuple, Optional, Sequence, Tuple
 from ..agent_types import AgentSettings
 from ..agents.names import suggest
 from ..formatting import Wording
-from .grant import Grant
+from .grant import Grant, level_of
 from .permission_rules import NO_RULES, PermissionRules
 from .rules import RuleError, parse_rule
 from .tool_names import AVAILABLE, GONE, NOT_YET, READING, covers, current_name, is_mcp
@@ -80,7 +80,7 @@ def _offer(name: str, settings: AgentSettings, grant: Grant, rules: PermissionRu
     if settings.permission_mode == _PLAN_MODE and name not in READING:
         return ToolOffer(name, PLAN, "permissionMode of its file is plan, in which an agent only reads")
     if not grant.grants(name):
-        level = grant.level_for(name)
+        level = level_of([name])
         reason = Wording(
             f'the run does not grant it; tools="{level}" would',
             f"the run does not grant it; --tools {level} would",

@@ -12,7 +12,7 @@ READ, GREP, GLOB, EDIT, WRITE, BASH = "Read", "Grep", "Glob", "Edit", "Write", "
 AVAILABLE: Tuple[str, ...] = (READ, GREP, GLOB, EDIT, WRITE, BASH)
 READING = frozenset((READ, GREP, GLOB))
 WRITING = frozenset((EDIT, WRITE))
-# The tools whose rules about paths hold for a tool.
+# The tools whose rules about paths grant a tool.
 ALSO_OF: Mapping[str, Tuple[str, ...]] = {GREP: (GREP, READ), GLOB: (GLOB, READ), WRITE: (WRITE, EDIT)}
 
 # Tools of Claude Code that agents here don't have.

@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Mapping, Optional, Sequence, Tuple, Union
 
 from ..agent_types import Agent
 from ..conversation import ToolResult, ToolUse
@@ -41,7 +41,6 @@ class Toolbox:
     Attributes:
         definitions, context: as in `protocol.Tools`.
         offers: what the agent is offered, and why the rest of what its file names is left out.
-        denials: the names of the tools of the calls that were denied, in the order of the calls.
     """
 
     def __init__(
@@ -56,7 +55,6 @@ class Toolbox:
         self._permissions, self._workspace = permissions, workspace
         self.offers, self.context = tuple(offers), context
         self.definitions = json.dumps([_definition(tool) for tool in tools], separators=(",", ":"))
-        self.denials: List[str] = []
         self._is_closed = False
 
     def is_read_only(self, use: ToolUse) -> bool:
@@ -70,10 +68,7 @@ class Toolbox:
     async def run(self, use: ToolUse) -> ToolResult:
         """Runs one call. One that fails, is denied or names no tool has a result with `is_error`."""
         found = self._prepare(use)
-        result = found if isinstance(found, ToolResult) else _cleaned(await _run(*found))
-        if result.is_denied:
-            self.denials.append(use.name)
-        return result
+        return found if isinstance(found, ToolResult) else _cleaned(await _run(*found))
 
     async def close(self) -> None:
         """Ends what the tools have started, and closes the folders. Does nothing the second time."""
