@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, replace
+from math import isfinite
 from typing import Any, Dict, Iterable, List, Mapping, Match, NamedTuple, Optional, Sequence, Tuple, Union
 
 from .errors import BadReplyError
@@ -26,6 +27,8 @@ _BREAKPOINTS = 2
 _ESCAPE = re.compile(
     r"\\(?:u[dD][89abAB][\da-fA-F]{2}\\u[dD][c-fC-F][\da-fA-F]{2}|(u[dD][89a-fA-F][\da-fA-F]{2})|.)"
 )
+# How deep the input of a call may be nested: those who read it go as deep.
+_DEEPEST = 100
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -245,7 +248,7 @@ def content_of(stored: Any) -> Optional[Tuple[ContentBlock, ...]]:
     content = tuple(ContentBlock(*one) for one in stored)
     try:
         tool_uses(content)
-    except BadReplyError:
+    except (BadReplyError, RecursionError):
         return None
     return content
 
@@ -261,16 +264,39 @@ def _is_block(stored: Any) -> bool:
 
 
 def input_of(text: str) -> Any:
-    """Decodes the input of a tool call. Raises ValueError for text that is not JSON."""
+    """Decodes the input of a tool call.
+
+    Raises ValueError for text that is not JSON, is nested too deep, or has a number that is no finite one.
+    """
     try:
-        return json.loads(text, parse_constant=_refuse)
+        value = json.loads(text, parse_constant=_finite, parse_float=_finite)
     except RecursionError:
         raise ValueError("The input is nested too deep.") from None
+    if text.count("{") + text.count("[") > _DEEPEST and _depth(value) > _DEEPEST:
+        raise ValueError("The input is nested too deep.")
+    return value
 
 
-def _refuse(constant: str) -> None:
-    # NaN and the infinities, which Python takes and JSON does not have.
-    raise ValueError(constant)
+def _finite(number: str) -> float:
+    # Python takes NaN, Infinity and 1e999, and would write what is no JSON.
+    value = float(number)
+    if not isfinite(value):
+        raise ValueError(f"{number} is not a finite number.")
+    return value
+
+
+def _depth(value: Any) -> int:
+    level, depth = [value], 0
+    while level:
+        depth += 1
+        level = [inner for outer in level for inner in _inner(outer)]
+    return depth
+
+
+def _inner(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def without_lone_surrogates(text: str) -> str:
@@ -290,9 +316,16 @@ def _text_block(text: str) -> str:
 
 
 def _result_block(use: ToolUse, result: ToolResult) -> str:
-    content = result.content if isinstance(result.content, str) else list(result.content)
+    content = (
+        result.content if isinstance(result.content, str) else list(filter(_is_sendable, result.content))
+    )
     fields = {"type": "tool_result", "tool_use_id": use.id, "content": content}
     return _to_json({**fields, "is_error": True} if result.is_error else fields)
+
+
+def _is_sendable(block: Mapping[str, Any]) -> bool:
+    """Whether the API takes the block: it refuses blank texts."""
+    return block.get("type") != "text" or bool(str(block.get("text", "")).strip())
 
 
 def _media_size(result: ToolResult) -> PromptSize:

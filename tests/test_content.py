@@ -2,12 +2,14 @@
 
 import json
 import time
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from claude_force.conversation import ContentBlock, tool_uses
+from claude_force.errors import BadReplyError, CallError
 from claude_force.transport.content import ContentEvents, with_content
 from claude_force.transport.events import EventDecoder
 from claude_force.transport.messages import BodyReader, StreamReader
@@ -93,13 +95,29 @@ class TestStreamed:
         assert (tool_uses([block])[0].input, block.wrong_input) == ({}, "")
 
     @pytest.mark.parametrize(
-        "written", ['{"file_path": "a', "{'a': 1}", '{"a": NaN}', "{} {}", "[" * 100_000, '{"a": "\n"}']
+        "written",
+        [
+            '{"file_path": "a',
+            "{'a': 1}",
+            '{"a": NaN}',
+            '{"a": -Infinity}',
+            '{"a": 1e999}',
+            "{} {}",
+            "[" * 100_000,
+            '{"a":' * 101 + "1" + "}" * 101,
+            '{"a": "\n"}',
+        ],
     )
     def test_input_that_is_not_json(self, written):
         (block,) = read(stream(call(written))).content
         assert json.loads(block.json)["input"] == {}
         use = tool_uses([block])[0]
         assert (use.input, use.wrong_input) == ({}, written)
+
+    def test_input_may_be_nested(self):
+        written = '{"a":' * 99 + json.dumps("[" * 200) + "}" * 99
+        (block,) = read(stream(call(written))).content
+        assert json.dumps(tool_uses([block])[0].input, separators=(",", ":")) == written
 
     @pytest.mark.parametrize("value", [[1], "text", 5, None, True])
     def test_input_that_is_no_object_is_not_sent_back(self, value):
@@ -253,6 +271,22 @@ class TestInOnePiece:
         (block,) = read_body(body('[{"type":"text","text":"a\\ud83d"}]')).content
         assert json.loads(block.json)["text"] == "a\ufffd"
 
+    @pytest.mark.parametrize("number", ["1e999", "NaN"])
+    def test_number_that_is_not_finite(self, number):
+        block = f'{{"type":"tool_use","id":"t1","name":"Read","input":{{"a":{number}}}}}'
+        (use,) = tool_uses(read_body(body(f"[{block}]")).content)
+        assert (use.input, use.wrong_input) == ({}, '{"a": NaN}' if number == "NaN" else '{"a": Infinity}')
+
+    @pytest.mark.parametrize("blank", ["\x0b", "\u3000", "\x1f"])
+    def test_blanks_around_it(self, blank):
+        block = '{"type":"text","text":"so"}'
+        data = blank.encode() + body(f"[{block}]") + blank.encode()
+        try:
+            reply = read_body(data)
+        except BadReplyError:
+            return
+        assert reply.content == (ContentBlock("text", block),)
+
     @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32-be"])
     def test_other_encodings(self, encoding):
         block = '{"type":"text","text":"é"}'
@@ -338,3 +372,35 @@ def test_any_events_are_survived(events):
     assert list(collected.feed(data)) == events
     for block in collected.content():
         assert isinstance(json.loads(block.json), dict)
+
+
+WHOLE = '{"type":"text","text":"a"},{"type":"tool_use","id":"t","name":"R","input":{"b":[1]}}'
+PARTS = st.one_of(
+    st.binary(max_size=2), st.sampled_from([b" ", b",", b'"', b"{}", b"[1]", b"\\ud800", b"NaN"])
+)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.integers(0, 3), PARTS), max_size=3))
+def test_any_body_is_survived(changes):
+    """Whatever is read as an answer has blocks that can be sent."""
+    changed = bytearray(body(f"[{WHOLE}]", '"x":{},'))
+    for place, length, part in changes:
+        at = int(place * len(changed))
+        changed[at : at + length] = part
+    try:
+        content = read_body(bytes(changed)).content
+    except CallError:
+        return
+    for block in content:
+        assert isinstance(json.loads(block.json.encode()), dict)
+
+
+@pytest.mark.parametrize("depth", range(900, 1000, 7))
+def test_deep_blocks_are_survived(depth):
+    block = f'{{"type":"x","y":{"[" * depth + "]" * depth}}}'
+    start = f'{{"type":"content_block_start","index":0,"content_block":{block}}}'
+    end = b"event: message_delta"
+    streamed = stream().replace(end, f"data: {start}\n\n".encode() + end)
+    for attempt in (lambda: read_body(body(f"[{block}]")), lambda: read(streamed)):
+        with suppress(BadReplyError):
+            assert len(attempt().content) == 1

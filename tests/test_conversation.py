@@ -165,6 +165,12 @@ class TestMedia:
         assert self.sizes(text, url)[1:] == (0, 0)
         assert self.sizes(text)[0] > 2000
 
+    def test_blank_texts_are_left_out(self):
+        texts = [{"type": "text", "text": text} for text in ("", " \n", "so")]
+        before = Conversation.start(TOOLS, ["task"]).with_answer([CALL])
+        after = before.with_results([(USE, ToolResult(tuple(texts)))])
+        assert plain(sent(after)[-1])["content"][0]["content"] == texts[2:]
+
     def test_plain_values_keep_it(self):
         conversation = Conversation.start(TOOLS, ["task"]).with_answer([CALL], 9)
         conversation = conversation.with_results([(USE, ToolResult((self.block(b"x"),)))])

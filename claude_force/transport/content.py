@@ -12,6 +12,7 @@ import json
 from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
 
 from ..conversation import ContentBlock, input_of, without_lone_surrogates
+from ..errors import BadReplyError
 from ..types import Reply, fast_replace, is_blank
 from .events import Events
 from .messages import BodyReader, Reader
@@ -114,17 +115,28 @@ def _content_block(fields: Dict[str, Any], raw_input: str) -> Optional[ContentBl
 
 
 def with_content(reply: Reply, reader: Reader) -> Reply:
-    """The reply with the blocks of its answer. A stream's reader decodes it with `ContentEvents`."""
+    """The reply with the blocks of its answer. A stream's reader decodes it with `ContentEvents`.
+
+    Raises BadReplyError for blocks that are nested too deep.
+    """
+    try:
+        content = _content_of(reader)
+    except RecursionError as error:
+        raise BadReplyError(
+            "The answer has a block that is nested too deep", request_id=reply.request_id
+        ) from error
+    return fast_replace(reply, content=content)
+
+
+def _content_of(reader: Reader) -> Tuple[ContentBlock, ...]:
     if isinstance(reader, BodyReader):
-        return fast_replace(reply, content=_content_of(reader.body))
-    if isinstance(reader.events, ContentEvents):
-        return fast_replace(reply, content=reader.events.content())
-    return reply
+        return _content_of_body(reader.body)
+    return reader.events.content() if isinstance(reader.events, ContentEvents) else ()
 
 
-def _content_of(body: Union[bytes, bytearray]) -> Tuple[ContentBlock, ...]:
+def _content_of_body(body: Union[bytes, bytearray]) -> Tuple[ContentBlock, ...]:
     """The blocks of a message as JSON, each as it stands in there."""
-    text = body.decode(json.detect_encoding(body), "replace")
+    text = body.decode(json.detect_encoding(body), "replace").strip()
     found = (_of_body(fields, raw) for fields, raw in _elements(text, _start_of(text, "content")))
     return tuple(block for block in found if block is not None)
 
@@ -133,8 +145,10 @@ def _of_body(fields: Dict[str, Any], raw: str) -> Optional[ContentBlock]:
     kind = _type_of(fields)
     if kind == "text" and _is_blank(fields):
         return None
-    if kind == "tool_use" and not isinstance(fields.get("input"), dict):
-        return _content_block(fields, _encode(fields.get("input", {})))
+    if kind == "tool_use":
+        given = _encode(fields.get("input", {}))
+        if not _is_object(given):
+            return _content_block(fields, given)
     return ContentBlock(kind, without_lone_surrogates(raw))
 
 
