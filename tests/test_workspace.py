@@ -127,6 +127,31 @@ def test_agents_of_one_run_share_folders_and_nothing_else(project: Path) -> None
         assert real(two, "src/a.txt") == "src/a.txt"
 
 
+def test_agents_of_one_project_share_a_descriptor(project: Path) -> None:
+    def count() -> int:
+        return len(list(Path("/dev/fd").iterdir()))
+
+    before = count()
+    workspaces = [Workspace(project, [project.parent / "outside"]) for _ in range(50)]
+    assert count() == before + 2
+    for workspace in workspaces[1:]:
+        workspace.close()
+        workspace.close()
+    assert real(workspaces[0], "src/a.txt") == "src/a.txt"
+    workspaces[0].close()
+    assert count() == before
+
+
+async def test_a_new_folder_at_the_path_of_an_open_one_is_another(project: Path) -> None:
+    with Workspace(project) as old:
+        project.rename(project.parent / "moved")
+        project.mkdir()
+        (project / "new.txt").write_text("new\n")
+        with Workspace(project) as new:
+            assert (await call(ReadTool(new), {"file_path": "new.txt"})).content == "1\tnew\n2\t"
+        assert (await call(ReadTool(old), {"file_path": "src/a.txt"})).content == "1\tinside\n2\t"
+
+
 def test_rules_see_paths_without_links(project: Path) -> None:
     (project / "link").symlink_to("src")
     with Workspace(project, writable=True) as workspace:

@@ -18,9 +18,9 @@ from ..errors import FileAccessError
 from ..storage.path_text import one_line
 from ..storage.project_files import MOST_LINKS, OutsideError, Parts, ProjectFiles, Reached
 from .protocol import ToolError
+from .shared_folders import shared_folders
 
 READ, WRITE = "read from", "write to"
-_O_PATH = getattr(os, "O_PATH", os.O_RDONLY) | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
 # What other programs obey as orders: an agent with Edit alone must not reach it.
 _SENSITIVE_FOLDERS = frozenset({".git", ".vscode", ".idea", ".claude"})
 _SENSITIVE_FILES = frozenset(
@@ -167,7 +167,7 @@ class Workspace:
         roots, self._roots = self._roots, []
         for root in roots if self._owns_roots else ():
             if root.descriptor is not None:
-                os.close(root.descriptor)
+                shared_folders.close(root.descriptor)
 
     def __enter__(self) -> Workspace:
         return self
@@ -277,7 +277,7 @@ def _open_root(path: Union[str, Path], shown_as: Union[str, Path, None]) -> _Roo
     real, given = os.path.realpath(path), os.path.abspath(path)
     shown = os.path.abspath(shown_as) if shown_as is not None else real
     with ProjectFiles(real, own=True):
-        descriptor = os.open(real, _O_PATH) if os.name == "posix" else None
+        descriptor = shared_folders.open(real) if os.name == "posix" else None
     return _Root(shown, tuple(dict.fromkeys((shown, real, given))), descriptor)
 
 
