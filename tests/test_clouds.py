@@ -15,6 +15,7 @@ from fleet import FakeClock, write_project
 
 from claude_force import AsyncAgentOrchestrator
 from claude_force.cli.main import main
+from claude_force.conversation import Conversation
 from claude_force.errors import (
     AuthenticationError,
     BadReplyError,
@@ -30,7 +31,9 @@ from claude_force.limits.call_context import CallContext, CallListener
 from claude_force.limits.prices import cost
 from claude_force.testing import MessagesServer
 from claude_force.transport import services as product
-from claude_force.types import Usage
+from claude_force.transport.protocol import AttemptRecord
+from claude_force.transport.transport import Transport
+from claude_force.types import Call, Usage
 
 MODELS = {
     "bedrock": "us.anthropic.claude-sonnet-4-5-20250929-v1:0",
@@ -115,6 +118,23 @@ async def test_a_call_is_answered(cloud, use, tmp_path, stream):
         assert result.success, result.error
         assert (result.output, result.attempts) == (clouds.TEXT, 1)
         assert server.seen[0].model == MODELS[cloud]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_conversation_is_answered(cloud, use, stream):
+    tools = [{"name": "Read", "description": "Reads.", "input_schema": {"type": "object"}}]
+    conversation = Conversation.start(json.dumps(tools), ["the task"])
+    call = Call("a", (), "the task", MODELS[cloud], 99, conversation=conversation)
+    with CloudServer() as server:
+        use(cloud, server)
+        opened = Transport(None, None, 30, stream, 10)
+        reply = await opened.attempt(call, AttemptRecord())
+        await opened.close()
+    assert server.seen[0].body["tools"] == tools
+    control = {"type": "ephemeral"}
+    block = {"type": "text", "text": "the task", "cache_control": control}
+    assert server.seen[0].body["messages"] == [{"role": "user", "content": [block]}]
+    assert [json.loads(one.json) for one in reply.content] == clouds.BLOCKS
 
 
 async def test_vertex_project_and_region(use, tmp_path):
