@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help test test-model demo docs check cover soak soak-chaos audit bench bench-claims mutants matrix artefacts clean
+.PHONY: help test test-model test-cli demo docs check cover soak soak-chaos audit bench bench-claims mutants matrix artefacts clean
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -14,6 +14,7 @@ PARALLEL := -n auto --dist worksteal
 help:
 	@echo "make test                 run the tests"
 	@echo "make test-model           test against llama.cpp's server with a small model, and LiteLLM's proxy (builds the server the first time)"
+	@echo "make test-cli             play the recorded cases of tools to Claude Code's own command too, side by side (installs it the first time), and write docs/tool-fidelity.md"
 	@echo "make demo                 run a team of agents against a stand-in server (LIVE=1: against the real API)"
 	@echo "make check                lint, format, types, the rules of the house, the public names"
 	@echo "make docs                 write docs/reference.md and docs/commands.md anew from the sources"
@@ -33,6 +34,10 @@ test: .venv/dev
 
 test-model: .venv-model/ready .venv-litellm/ready
 	.venv-model/bin/pytest model_tests/ -v $(MODEL)
+
+test-cli: .venv-cli/ready
+	@command -v bwrap >/dev/null || { echo "Commands of agents run in bubblewrap: install it (on Debian and Ubuntu: apt-get install bubblewrap)." >&2; exit 1; }
+	PYTHONPATH=tests .venv-cli/bin/python -m cli_tests $(CASES)
 
 demo: .venv/runtime
 	$(BIN)/claude-force demo $(if $(LIVE),--live)
@@ -113,6 +118,13 @@ clean:
 .venv-litellm/ready: model_tests/litellm.txt
 	python3 -m venv .venv-litellm
 	.venv-litellm/bin/python -m pip install --quiet --disable-pip-version-check -r model_tests/litellm.txt
+	@touch $@
+
+# Only the wheel: the command in it needs nothing of Python's.
+.venv-cli/ready: $(SOURCES) cli_tests/requirements.txt
+	python3 -m venv .venv-cli
+	.venv-cli/bin/python -m pip install --quiet --disable-pip-version-check --editable .
+	.venv-cli/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r cli_tests/requirements.txt
 	@touch $@
 
 .venv-mutants/ready: $(SOURCES) scripts/mutants.txt

@@ -1,8 +1,7 @@
 """Recorded calls of tools, and what Claude Code's own command answered: `data/tool_cases.json`.
 
-`$P` is the project, `$O` a folder outside of it, `$H` the home folder, `$R` the folder of all
-three. In a result " …" stands for text
-that was left out, and a long one is given by its length, hash, beginning and end.
+`$P` is the project, `$O` a folder outside of it, `$H` the home folder, `$R` the folder of all three. In a
+result " …" stands for text that was left out, and a long one is given by its length, hash, beginning and end.
 """
 
 import hashlib

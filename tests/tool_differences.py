@@ -27,7 +27,6 @@ NO_KEY = "the environment of a command is made from nothing"
 LAST = "calls after the last allowed request are not made: it forbids them"
 CUT_OFF = "calls of an answer that was cut off are not run: their input may be a part"
 NO_MORE = "an answer that was cut off is returned with a warning, and not asked for again"
-CHILD = "what a command's child writes before the command ends is in its output"
 NO_ALLOW = "allow rules of settings grant nothing, in trusted folders too"
 
 # Of the package: it runs what is granted, bounded, in a sandbox, and the same files give the same results.
@@ -99,7 +98,6 @@ DIFFERENCES: Tuple[Difference, ...] = (
     Difference(
         "bash-background", "2.0", Result("This command uses the `&` background operator, …", True), SLEEP
     ),
-    Difference("bash-children", "2.0", Result("…open"), CHILD),
     Difference("bash-env", "0.0", Result("Exit code 1\nHOME\nPATH\nCLAUDECODE\nSHELL", True), NO_KEY),
     Difference("bash-env", "1.0", Result("/dev/null"), NO_KEY),
     Difference("max-turns", "changed", {}, LAST),
