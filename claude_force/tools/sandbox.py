@@ -23,7 +23,7 @@ from ..errors import ToolSandboxError
 from .protected_paths import PROTECTED, ProtectedPaths
 from .seccomp import seccomp_filter
 from .system_files import SystemFiles, system_files
-from .toolchains import SYSTEM_FOLDERS, Toolchains, find_toolchains, is_within
+from .toolchains import SYSTEM_FOLDERS, Toolchains, add_pythons, find_toolchains, is_within
 
 SHELL = "/bin/bash"
 # Sizes of folders in memory, in bytes.
@@ -91,10 +91,16 @@ class Sandbox:
     granted: Collection[str] = ()
 
     def __post_init__(self) -> None:
-        if str(_real(self.root)) in ("/", _home()):
+        if str(self.project.source) in ("/", self.home):
             raise ToolSandboxError(
                 f"Commands can't be confined to {self.root}, which is no project. Run in a project's folder."
             )
+
+    @cached_property
+    def home(self) -> str:
+        """The user's home folder, which is empty for commands but for the toolchains in it."""
+        home = settings.home_folder()
+        return _HOME_IF_NONE if home is None or str(home) == "/" else os.path.realpath(home)
 
     @cached_property
     def project(self) -> Mount:
@@ -155,7 +161,7 @@ class Sandbox:
         mounts = [
             ("/tmp", ("--perms", "1777", "--size", str(TMP_SIZE), "--tmpfs", "/tmp")),
             ("/run", ("--size", str(RUN_SIZE), "--tmpfs", "/run")),
-            (_home(), ("--size", str(HOME_SIZE), "--tmpfs", _home())),
+            (self.home, ("--size", str(HOME_SIZE), "--tmpfs", self.home)),
             *((folder, ("--ro-bind", folder, folder)) for folder in toolchains.folders),
             *((str(target), (bind, str(source), str(target))) for source, target in self.folders),
             *((str(target), ("--ro-bind", str(source), str(target))) for source, target in self.read_only),
@@ -170,20 +176,21 @@ class Sandbox:
             # the home is not.
             *(argument for _, mount in sorted(mounts, key=_depth) for argument in mount),
             *("--symlink", "/tmp", "/var/tmp", "--symlink", "/run", "/var/run"),
-            *_environment(toolchains),
+            *_environment(toolchains, self.home),
             *("--chdir", str(self.project.target)),
         )
 
     @cached_property
     def _toolchains(self) -> Toolchains:
-        shown = [mount.target for mount in (*self.folders, *self.read_only)]
+        shown = tuple(mount.target for mount in (*self.folders, *self.read_only))
         inside = [folder.source / name for folder in self.folders for name in (".venv", "venv")]
         environments = [*inside, *(mount.source for mount in self.read_only)]
-        return find_toolchains(settings.search_path(), Path(_home()), shown, environments)
+        home = Path(self.home)
+        return add_pythons(find_toolchains(settings.search_path(), home, shown), environments, home)
 
     @cached_property
     def _system(self) -> SystemFiles:
-        return system_files(_user(), _home(), SHELL, self.has_network)
+        return system_files(_user(), self.home, SHELL, self.has_network)
 
     @cached_property
     def _data(self) -> Sequence[Tuple[str, bytes, Tuple[str, ...]]]:
@@ -194,11 +201,11 @@ class Sandbox:
         ]
 
 
-def _environment(toolchains: Toolchains) -> Iterable[str]:
+def _environment(toolchains: Toolchains, home: str) -> Iterable[str]:
     visible = (*SYSTEM_FOLDERS, *toolchains.folders)
     variables: Dict[str, str] = {
         "PATH": os.pathsep.join(toolchains.path),
-        "HOME": _home(),
+        "HOME": home,
         "USER": _user(),
         "LOGNAME": _user(),
         "SHELL": SHELL,
@@ -217,11 +224,6 @@ def _environment(toolchains: Toolchains) -> Iterable[str]:
 def _user() -> str:
     """The same name on every machine."""
     return "user" if os.geteuid() else "root"
-
-
-def _home() -> str:
-    home = settings.home_folder()
-    return _HOME_IF_NONE if home is None or str(home) == "/" else os.path.realpath(home)
 
 
 def _filter() -> bytes:

@@ -7,6 +7,7 @@ same names on every machine. Mounts take most of the time of a start, so links a
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from glob import glob
 from typing import Dict, List, NamedTuple, Optional, Tuple
 
@@ -37,8 +38,9 @@ class SystemFiles(NamedTuple):
     files: Tuple[Tuple[str, bytes], ...]
 
 
+@lru_cache(maxsize=8)
 def system_files(user: str, home: str, shell: str, has_network: bool) -> SystemFiles:
-    """Looks at the system's folders.
+    """Looks at the system's folders, once for the same arguments.
 
     `user`: the name of the only user beside root; `home`, `shell`: theirs.
     """

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from functools import lru_cache
 from glob import escape, glob
 from pathlib import Path
 from typing import Collection, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
@@ -43,14 +44,12 @@ class Toolchains(NamedTuple):
     folders: Tuple[str, ...]
 
 
-def find_toolchains(
-    path: Iterable[str], home: Path, elsewhere: Sequence[Path] = (), environments: Sequence[Path] = ()
-) -> Toolchains:
-    """Looks at each folder of PATH.
+@lru_cache(maxsize=64)
+def find_toolchains(path: Tuple[str, ...], home: Path, elsewhere: Tuple[Path, ...] = ()) -> Toolchains:
+    """Looks at each folder of PATH, once for the same arguments.
 
     `home`: never shown itself, nor a folder above it. `elsewhere`: folders that are shown in another way,
-    such as the project; nothing is added for a folder of PATH in them. `environments`: virtual environments
-    of Python in them, which anybody may have written.
+    such as the project; nothing is added for a folder of PATH in them.
     """
     programs: List[str] = []
     folders: Set[str] = set()
@@ -62,11 +61,21 @@ def find_toolchains(
         programs.append(entry)
         if not is_within(entry, (*SYSTEM_FOLDERS, *map(str, elsewhere))):
             folders |= {one for one in _needed_by(entry, unwanted) if os.path.realpath(one) not in unwanted}
-    pythons = (one for each in environments for one in _python_of(str(each)))
-    folders |= {one for one in pythons if os.path.realpath(one) not in unwanted}
+    outermost = _outermost(folders)
+    return Toolchains(tuple(one for one in programs if _is_seen(one, outermost, elsewhere)), outermost)
+
+
+def add_pythons(toolchains: Toolchains, environments: Iterable[Path], home: Path) -> Toolchains:
+    """Adds the Python of each virtual environment, which anybody may have written, if there is one."""
+    unwanted = _with_parents(os.path.realpath(home))
+    pythons = {one for each in environments for one in _python_of(str(each))}
+    wanted = {one for one in pythons if os.path.realpath(one) not in unwanted}
+    return toolchains._replace(folders=_outermost({*toolchains.folders, *wanted})) if wanted else toolchains
+
+
+def _outermost(folders: Set[str]) -> Tuple[str, ...]:
     shown = {folder for folder in folders if not is_within(folder, SYSTEM_FOLDERS)}
-    outermost = sorted(one for one in shown if not is_within(one, shown - {one}))
-    return Toolchains(tuple(one for one in programs if _is_seen(one, outermost, elsewhere)), tuple(outermost))
+    return tuple(sorted(one for one in shown if not is_within(one, shown - {one})))
 
 
 def is_within(path: str, folders: Iterable[str]) -> bool:
