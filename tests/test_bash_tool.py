@@ -416,6 +416,16 @@ async def test_cancelled_calls_do_not_wait_for_their_turn(shell: Shell) -> None:
     assert await shell.text("echo free") == "free"
 
 
+async def test_linked_worktree_has_its_repository(project: Path, tmp_path: Path) -> None:
+    commit = "git init -q && git add -A && git -c user.name=n -c user.email=e commit -qm m"
+    subprocess.run(["bash", "-c", f"{commit} && git worktree add -q ../tree"], cwd=project, check=True)
+    shell = Shell(tmp_path / "tree")
+    assert await shell.text("touch b; git status --short; git log --format=%s") == "?? b\nm"
+    assert "Read-only file system" in await shell.text(f"touch '{project}/.git/x'")
+    assert "No such file" in await shell.text(f"cat '{project}/a.txt'")
+    shell.close()
+
+
 async def test_many_at_once(shell: Shell) -> None:
     texts = await asyncio.gather(*(shell.text(f"sleep 0.1; echo {number}") for number in range(40)))
     assert texts == [str(number) for number in range(40)]

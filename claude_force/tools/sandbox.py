@@ -16,11 +16,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Collection, Dict, Iterable, Iterator, NamedTuple, Optional, Sequence, Tuple
+from typing import Collection, Dict, Iterable, Iterator, NamedTuple, Optional, Sequence, Set, Tuple
 
 from .. import settings
 from ..errors import ToolSandboxError
-from .protected_paths import PROTECTED, ProtectedPaths
+from .linked_worktrees import repository_of
+from .protected_paths import GIT, PROTECTED, ProtectedPaths
 from .seccomp import seccomp_filter
 from .system_files import SystemFiles, system_files
 from .toolchains import SYSTEM_FOLDERS, Toolchains, add_pythons, find_toolchains, is_within
@@ -165,6 +166,7 @@ class Sandbox:
             *((folder, ("--ro-bind", folder, folder)) for folder in toolchains.folders),
             *((str(target), (bind, str(source), str(target))) for source, target in self.folders),
             *((str(target), ("--ro-bind", str(source), str(target))) for source, target in self.read_only),
+            *((str(folder), ("--ro-bind", str(folder), str(folder))) for folder in self._repositories()),
         ]
         return (
             *_NAMESPACES,
@@ -179,6 +181,15 @@ class Sandbox:
             *_environment(toolchains, self.home),
             *("--chdir", str(self.project.target)),
         )
+
+    def _repositories(self) -> Set[Path]:
+        """Those outside that the project, or what is mounted as its `.git`, is a worktree of."""
+        files = [self.project.source / GIT, *(one.source for one in self.read_only if one.target.name == GIT)]
+        found = {one for one in map(repository_of, files) if one is not None}
+        root = str(self.project.source)
+        return {
+            one for one in found if not is_within(str(one), [root]) and not is_within(self.home, [str(one)])
+        }
 
     @cached_property
     def _toolchains(self) -> Toolchains:
