@@ -62,10 +62,8 @@ def test_500_agents_use_their_rate_limit():
     statuses = server.statuses()
     assert statuses[200] == AGENTS * TURNS
     assert statuses[429] / len(server.log) < 0.01
-    # Without the burst that the server allows at first, and the last agents' tools.
-    times = [at for at, _, _ in server.tokens]
-    first = times[1_000]
-    within = [at for at in times if first <= at < times[-100]]
-    assert len(within) / ((within[-1] - within[0]) / 60) >= 950
+    # Of the burst that the server allows at first, and of what each minute adds.
+    allowed = 1_000 + 1_000 * server.tokens[-1][0] / 60
+    assert AGENTS * TURNS / allowed >= 0.95
     # Tools run beside requests: agents hold no slot while they wait for theirs.
     assert max(result.duration for result in results) < 180
