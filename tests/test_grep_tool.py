@@ -163,6 +163,22 @@ async def test_context_and_pages(tmp_path: Path) -> None:
     assert await grep(tmp_path, "2", offset=5) == "No matches found"
 
 
+@engines
+async def test_only_matching_parts_are_shown(engine: Any, tmp_path: Path) -> None:
+    expect_engine(engine)
+    (tmp_path / "a").write_bytes(b"x1 y22\r\nnone\nz3:4 \xff5\n")
+    (tmp_path / "b").write_text("6")
+    parts = "a:1:1\na:1:22\na:3:3\na:3:4\na:3:5\nb:1:6"
+    assert await grep(tmp_path, r"\d+", engine, **{"-o": True}) == parts
+    assert await grep(tmp_path, r"\d*$", engine, path="a", **{"-o": True, "-n": False}) == "5"
+    page = await grep(tmp_path, r"\d+", engine, **{"-o": True, "head_limit": 1, "offset": 2})
+    assert page == "a:3:3\n\n[Showing results with pagination = limit: 1, offset: 2]"
+    assert (
+        await grep(tmp_path, r"\d*", engine, path="a", **{"-o": True, "-i": True})
+        == "1:1\n1:22\n3:3\n3:4\n3:5"
+    )
+
+
 async def test_long_lines_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("x" * 501 + "\n" + "x" * 500 + "\n")
     shown = f"1:[Omitted long matching line]\n2:{'x' * 500}"

@@ -22,7 +22,7 @@ from tempfile import TemporaryFile
 from typing import Any, List, NamedTuple, Optional, Protocol, Sequence, Tuple, Type
 
 from . import pattern_worker
-from .pattern_worker import Lines, matched_lines, matched_spans
+from .pattern_worker import Lines, matched_lines, matched_parts, matched_spans
 from .regex_syntax import PYTHON, RE2, RE2_ASCII, Dialect, PatternError, translate
 from .tree_walk import Deadline
 
@@ -35,8 +35,8 @@ _POLL_SECONDS = 0.1
 # Not those of PATH: one of them may be in a project, whose programs are not started.
 _PROGRAM_FOLDERS = ("/usr/bin", "/bin", "/usr/local/bin", "/opt/homebrew/bin", "/run/current-system/sw/bin")
 _MOST_ERROR = 4000
-# All bytes are text, and of each line only its number is needed.
-_RIPGREP_OPTIONS = ("-a", "-n", "-E", "none", "--max-columns=1")
+# All bytes are text.
+_RIPGREP_OPTIONS = ("-a", "-n", "-E", "none")
 
 
 class Query(NamedTuple):
@@ -79,6 +79,9 @@ class Engine(Protocol):
         Raises PatternError, ToolError.
         """
 
+    def parts(self, lines: Sequence[bytes]) -> List[List[bytes]]:
+        """The parts of each line that match. Raises as `search` does."""
+
 
 class Re2Engine:
     """RE2, in this thread."""
@@ -100,6 +103,9 @@ class Re2Engine:
             self._deadline.check()
             found.append(self._find(self._search, text, most))
         return found
+
+    def parts(self, lines: Sequence[bytes]) -> List[List[bytes]]:
+        return [matched_parts(self._search, line) for line in lines]
 
     def _search(self, text: bytes, place: int) -> Any:
         """Finds the first match from `place` on, in windows of the text, to see the deadline between them.
@@ -138,7 +144,7 @@ class RipgrepEngine:
             if str(error).startswith("rg: "):
                 raise
         self._command = [_ripgrep() or "rg", "--no-config", "--color=never", *_RIPGREP_OPTIONS]
-        self._command += ["-i"] * query.ignores_case + ["-e", query.pattern, "--", "-"]
+        self._query = ["-i"] * query.ignores_case + ["-e", query.pattern, "--", "-"]
 
     @staticmethod
     def serves(query: Query) -> bool:
@@ -146,12 +152,8 @@ class RipgrepEngine:
 
     def search(self, texts: Sequence[bytes], most: Optional[int]) -> List[Lines]:
         whole = [text if text.endswith(b"\n") or not text else text + b"\n" for text in texts]
-        code, out, err = run_bounded(self._command, b"".join(whole), self._deadline)
-        if code > 1:
-            raise PatternError(
-                err.decode("utf-8", "replace").strip()[:_MOST_ERROR] or f"rg: exit code {code}"
-            )
-        numbers = iter([int(line.partition(b":")[0]) - 1 for line in out.splitlines() if line[:1].isdigit()])
+        answer = self._run(["--max-columns=1"], b"".join(whole))
+        numbers = iter([int(line.partition(b":")[0]) - 1 for line in answer])
         number = next(numbers, None)
         first, found = 0, []
         for text in whole:
@@ -164,6 +166,22 @@ class RipgrepEngine:
             first = end
         return found
 
+    def parts(self, lines: Sequence[bytes]) -> List[List[bytes]]:
+        found: List[List[bytes]] = [[] for _ in lines]
+        for line in self._run(["-o"], b"".join(line + b"\n" for line in lines)):
+            number, _, part = line.partition(b":")
+            if part:
+                found[int(number) - 1].append(part)
+        return found
+
+    def _run(self, options: Sequence[str], data: bytes) -> List[bytes]:
+        """The lines of the answer, each with a number and a colon at its beginning."""
+        code, out, err = run_bounded([*self._command, *options, *self._query], data, self._deadline)
+        if code > 1:
+            text = err.decode("utf-8", "replace").strip()[:_MOST_ERROR]
+            raise PatternError(text or f"rg: exit code {code}")
+        return [line for line in out.split(b"\n") if line]
+
 
 class PythonEngine:
     """Python's expressions, in a process of their own."""
@@ -172,8 +190,7 @@ class PythonEngine:
 
     def __init__(self, query: Query, deadline: Deadline) -> None:
         self._deadline = deadline
-        request = {"pattern": query.for_engine(PYTHON), "spans_lines": query.spans_lines}
-        self._head = json.dumps(request).encode("ascii") + b"\n"
+        self._pattern, self._finds = query.for_engine(PYTHON), "spans" if query.spans_lines else "lines"
         self._command = [sys.executable, "-I", "-S", str(Path(pattern_worker.__file__).resolve())]
 
     @staticmethod
@@ -181,14 +198,23 @@ class PythonEngine:
         return True
 
     def search(self, texts: Sequence[bytes], most: Optional[int]) -> List[Lines]:
+        answer = self._run(self._finds, texts)
+        return [[(first, last) for first, last in lines] for lines in answer]
+
+    def parts(self, lines: Sequence[bytes]) -> List[List[bytes]]:
+        answer = self._run("parts", lines)
+        return [[part.encode("utf-8", "surrogateescape") for part in parts] for parts in answer]
+
+    def _run(self, finds: str, texts: Sequence[bytes]) -> List[Any]:
+        head = json.dumps({"pattern": self._pattern, "finds": finds}).encode("ascii") + b"\n"
         framed = [piece for text in texts for piece in (len(text).to_bytes(8, "big"), text)]
-        code, out, _ = run_bounded(self._command, b"".join([self._head, *framed]), self._deadline)
+        code, out, _ = run_bounded(self._command, b"".join([head, *framed]), self._deadline)
         if code:
             raise PatternError("The search took too much memory or time. Try a simpler pattern.")
-        answer = json.loads(out)
+        answer: Any = json.loads(out)
         if isinstance(answer, dict):
             raise PatternError(f"The pattern can't be searched for: {answer['error']}")
-        return [[(first, last) for first, last in lines] for lines in answer]
+        return list(answer)
 
 
 ENGINES: Tuple[Type[Engine], ...] = (Re2Engine, RipgrepEngine, PythonEngine)

@@ -86,6 +86,10 @@ class GrepTool:
             "output_mode": {"type": "string", "enum": ["content", "files_with_matches", "count"]},
             "-i": {"type": "boolean", "description": "Ignores case"},
             "-n": {"type": "boolean", "description": "Shows line numbers in content (default true)"},
+            "-o": {
+                "type": "boolean",
+                "description": "Shows only the matching parts of lines in content; not with multiline",
+            },
             "-A": {**_NUMBER, "description": "How many lines after each match content shows"},
             "-B": {**_NUMBER, "description": "How many lines before each match content shows"},
             "-C": {**_NUMBER, "description": "How many lines before and after each match content shows"},
@@ -123,8 +127,10 @@ class GrepTool:
                 )
                 engine = make_engine(query, deadline, self._engines)
                 found = self._found(arguments, start, engine, deadline)
-                show = _SHOWN[_mode(arguments)]
-                return ToolResult(show(found, _Page.of(arguments), _Layout.of(arguments, start)))
+                page, layout = _Page.of(arguments), _Layout.of(arguments, start)
+                if arguments.get("-o") and _mode(arguments) == "content" and not query.spans_lines:
+                    return ToolResult(_show_parts(found, page, layout, engine))
+                return ToolResult(_SHOWN[_mode(arguments)](found, page, layout))
             except (PatternError, GlobError) as error:
                 raise ToolError(_REJECTED + str(error)) from error
 
@@ -181,6 +187,22 @@ def _show_content(found: Iterator[FileMatches], page: _Page, layout: _Layout) ->
         lines.extend(layout.lines(one, page.needed - len(lines)))
         if len(lines) >= page.needed:
             break
+    return _content(lines, page)
+
+
+def _show_parts(found: Iterator[FileMatches], page: _Page, layout: _Layout, engine: Engine) -> str:
+    rows: List[Tuple[str, int, bytes]] = []
+    for one in found:
+        texts = one.text.split(b"\n")
+        rows += [(one.path, number, texts[number]) for number, _ in one.lines]
+        if len(rows) >= page.needed:
+            break
+    parts = engine.parts([text for _, _, text in rows])
+    lines = [layout.line(*row[:2], True, part) for row, several in zip(rows, parts) for part in several]
+    return _content(lines, page)
+
+
+def _content(lines: Sequence[str], page: _Page) -> str:
     shown, told = page.cut(lines)
     if not shown:
         return "No matches found"
@@ -218,7 +240,7 @@ class _Layout(NamedTuple):
                 return
             if self.has_context and last >= 0 and number > last + 1:
                 yield "--"
-            yield self._line(found.path, number, is_match, texts[number])
+            yield self.line(found.path, number, is_match, texts[number])
             most, last = most - 1, number
 
     def _chosen(self, lines: Lines, count: int) -> Iterator[Tuple[int, bool]]:
@@ -231,7 +253,8 @@ class _Layout(NamedTuple):
                 chosen[number] = is_match or chosen.get(number, False)
         return iter(sorted(chosen.items()))
 
-    def _line(self, path: str, number: int, is_match: bool, text: bytes) -> str:
+    def line(self, path: str, number: int, is_match: bool, text: bytes) -> str:
+        """One line as it is shown; `number` counts from 0."""
         mark = ":" if is_match else "-"
         start = f"{path}{mark}" if self.has_paths else ""
         start += f"{number + 1}{mark}" if self.has_numbers else ""

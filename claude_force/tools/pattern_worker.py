@@ -5,8 +5,9 @@ holds the run, but in this one, which imports nothing but the standard library.
 
     python -I -S pattern_worker.py < request > answer
 
-The request is a line of JSON (`pattern`, `spans_lines`), then each text: 8 bytes of its length, its bytes.
-The answer is JSON: for each text the first and last line of each match, or `error`.
+The request is a line of JSON (`pattern`, `finds`), then each text: 8 bytes of its length, its bytes.
+The answer is JSON: for each text the first and last line of each match or, where it `finds` "parts", the
+matched text; or `error`.
 """
 
 import json
@@ -61,12 +62,30 @@ def matched_spans(search: Callable[[Any, int], Any], text: Any, most: Optional[i
     return found
 
 
+def matched_parts(search: Callable[[Any, int], Any], text: Any, most: Optional[int] = None) -> List[Any]:
+    """The parts of a line that match, without empty ones."""
+    found: List[Any] = []
+    place = 0
+    while place <= len(text):
+        match = search(text, place)
+        if match is None:
+            break
+        start, stop = match.span()
+        if stop > start:
+            found.append(text[start:stop])
+        place = max(stop, place + 1) if stop > start else stop + 1
+    return found
+
+
 def _texts(stream: BinaryIO) -> Iterator[str]:
     while True:
         head = stream.read(8)
         if len(head) < 8:
             return
         yield stream.read(int.from_bytes(head, "big")).decode("utf-8", "surrogateescape")
+
+
+_FINDERS = {"lines": matched_lines, "spans": matched_spans, "parts": matched_parts}
 
 
 def _limit() -> None:
@@ -87,7 +106,7 @@ def main() -> None:
     except (re.error, OverflowError, RecursionError) as error:
         json.dump({"error": str(error)}, sys.stdout)
         return
-    find = matched_spans if request["spans_lines"] else matched_lines
+    find = _FINDERS[request["finds"]]
     json.dump([find(search, text) for text in _texts(sys.stdin.buffer)], sys.stdout)
 
 
