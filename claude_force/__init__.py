@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .errors import ClaudeForceError
     from .orchestrator import AgentOrchestrator
     from .response_cache import ResponseCache
+    from .tools.patches import apply_patch
     from .types import AgentResult, AsyncAgentResult
     from .workflow import Step, Workflow, WorkflowResult
 
@@ -28,6 +29,7 @@ _HOMES = {
     "Step": ".workflow",
     "Workflow": ".workflow",
     "WorkflowResult": ".workflow",
+    "apply_patch": ".tools.patches",
 }
 
 __all__ = [
@@ -41,6 +43,7 @@ __all__ = [
     "Workflow",
     "WorkflowResult",
     "__version__",
+    "apply_patch",
 ]
 
 

@@ -27,7 +27,7 @@ from .workflow.plan import Plan
 
 __all__ = ["AsyncAgentOrchestrator", "AsyncAgentResult"]
 
-_NO_TOOL_OPTIONS = (None, None, None, None)
+_NO_TOOL_OPTIONS = (None, None, None, None, None)
 Self = TypeVar("Self", bound="AsyncAgentOrchestrator")
 
 
@@ -112,6 +112,7 @@ class AsyncAgentOrchestrator(Configurable):
         max_turns: Optional[int] = None,
         max_tool_calls: Optional[int] = None,
         add_dirs: Optional[Sequence[Union[str, Path]]] = None,
+        in_place: Optional[bool] = None,
         budget_usd: Optional[float] = None,
         on_event: Optional[OnEvent] = None,
         **options: Any,
@@ -134,6 +135,9 @@ class AsyncAgentOrchestrator(Configurable):
             max_turns: the most requests of an agent with tools; None for what its file says, else 50.
             max_tool_calls: the most tool calls that it may make; None for no bound.
             add_dirs: folders outside the project that its tools may use as well.
+            in_place: whether tools that edit change the project itself. Else they work in a copy of it, in
+                which folders that git ignores and `add_dirs` can only be read; `result.patch` has what they
+                changed, for `claude_force.apply_patch`.
             budget_usd: a hard cap on what this call may cost, within that of the orchestrator.
             on_event: called with each `claude_force.bulk.Event` of this call, whose `index` is 0.
             options: further fields of the Messages API, such as `stop_sequences` or `thinking`.
@@ -147,9 +151,9 @@ class AsyncAgentOrchestrator(Configurable):
         Raises:
             InputError: a ValueError, before anything is sent.
         """
-        of_tools = (tools, max_turns, max_tool_calls, add_dirs)
+        of_tools = (tools, max_turns, max_tool_calls, add_dirs, in_place)
         if of_tools != _NO_TOOL_OPTIONS:
-            named = zip(("tools", "max_turns", "max_tool_calls", "add_dirs"), of_tools)
+            named = zip(("tools", "max_turns", "max_tool_calls", "add_dirs", "in_place"), of_tools)
             options.update((name, value) for name, value in named if value is not None)
         options.update(
             workflow_name=workflow_name,

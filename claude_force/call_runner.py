@@ -242,7 +242,7 @@ class CallRunner:
         if self.options.durable is not None:
             raise InvalidOptionError(_NOT_DURABLE)
         agent = self.registry.get(call.agent_name)
-        opened = await self.tool_runs.open(agent, tools, self.registry.project)
+        opened = await self.tool_runs.open(agent, tools, self.registry.project, context.run_gate)
         if opened is None:
             return await self.run(call, labels, cache_policy, context)
         from .engine.tool_loop import LoopSettings, ToolLoop
@@ -300,6 +300,10 @@ class CallRunner:
         `row_id` returns the name of a task, given its index. A resumed run has fewer tasks, under the same
         names.
         """
+        if "in_place" in options:
+            from .tool_options import refuse_in_place
+
+            refuse_in_place(options)
         total = len(tasks) if total is None and isinstance(tasks, Sized) else total
         tracker = ProgressTracker(on_event, total, self.clock.now) if on_event else None
         budgets = () if budget_usd is None else (Budget(budget_usd),)
@@ -412,6 +416,8 @@ class CallRunner:
         # One of them may have been about to open connections.
         await self.pool.close()
         await self.backend.close()
+        if self._tool_runs is not None:
+            await to_thread.run_sync(self._tool_runs.remove_copies)
         await to_thread.run_sync(self._close_tracker)
 
     def close_files(self) -> None:

@@ -13,6 +13,8 @@ ClaudeForceError
  |   +- RunBusyError                      another process has the run
  |   +- UnknownPriceError                 a budget is set and a price is unknown
  |   +- ToolSandboxError                  agents may run commands, and this machine can't confine them
+ |   +- WorktreeError                     agents may edit, and can't be given copies of the project
+ |   |   +- PatchConflictError            a patch that does not fit the files as they are now
  |   +- FileAccessError                   a file that is not read: outside, not regular, too large
  |   +- ConfigurationError                a project file that can't be used
  |       +- ConfigurationNotFoundError (also FileNotFoundError)   nothing is at the given path
@@ -134,6 +136,18 @@ class ToolSandboxError(InputError):
     """Agents may use Bash, and commands can't be confined on this machine. They are never run unconfined."""
 
     fatal_for: Optional[str] = RUN
+
+
+class WorktreeError(InputError):
+    """An agent may edit, and can't be given a copy of the project, or its patch can't be made or applied."""
+
+    fatal_for: Optional[str] = RUN
+
+
+class PatchConflictError(WorktreeError):
+    """A patch does not fit the files as they are now. None of them was changed."""
+
+    fatal_for: Optional[str] = None
 
 
 class FileAccessError(InputError):

@@ -53,7 +53,7 @@ DEFAULT_ALIAS = "sonnet"
 
 NO_TOOLS = "none"
 # The options of a call that concern tools. `tools` may be the field of the Messages API instead.
-TOOL_OPTIONS = frozenset({"tools", "max_turns", "max_tool_calls", "add_dirs"})
+TOOL_OPTIONS = frozenset({"tools", "max_turns", "max_tool_calls", "add_dirs", "in_place"})
 # Of an agent with tools: its requests, and the read-only tools that it may have running.
 MAX_TURNS = 50
 MAX_TOOLS_AT_ONCE = 10

@@ -7,7 +7,7 @@ from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
 
 from . import settings
 from .errors import InvalidOptionError
-from .formatting import Wording, option
+from .formatting import Wording, naming, option
 from .tools.grant import Grant, parse_grant
 
 _TOOLS = "tools"
@@ -21,6 +21,7 @@ class ToolOptions(NamedTuple):
         max_turns: the caller's own bound for this call, which comes before that of the agent's file.
         most_turns: bounds what the file says; None for no bound.
         add_dirs: folders outside the project that tools may use as well.
+        in_place: whether tools that edit change the project itself, and not a copy.
     """
 
     grant: Grant
@@ -28,6 +29,7 @@ class ToolOptions(NamedTuple):
     most_turns: Optional[int] = None
     max_tool_calls: Optional[int] = None
     add_dirs: Tuple[Path, ...] = ()
+    in_place: bool = False
 
     def turns(self, of_file: Optional[int], default: int) -> int:
         """Returns the bound that holds for an agent whose file says `of_file`."""
@@ -62,7 +64,22 @@ def read_tool_options(given: Mapping[str, Any], defaults: Any) -> Optional[ToolO
         defaults.max_turns,
         defaults.max_tool_calls if max_tool_calls is None else max_tool_calls,
         folders(defaults.add_dirs if added is None else added),
+        _is_in_place(given),
     )
+
+
+def refuse_in_place(given: Mapping[str, Any]) -> None:
+    """Raises InvalidOptionError where several agents would change the same files at once."""
+    if _is_in_place(given):
+        text = "{} is for one agent: those of a run would change the same files at once. Leave it out."
+        raise InvalidOptionError(naming(text, "in_place"))
+
+
+def _is_in_place(given: Mapping[str, Any]) -> bool:
+    value = given.get("in_place", False)
+    if not isinstance(value, bool):
+        raise InvalidOptionError(f"in_place is {value!r:.80}; it must be True or False.")
+    return value
 
 
 def without_tool_options(given: Dict[str, Any]) -> Dict[str, Any]:

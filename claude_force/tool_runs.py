@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from functools import partial
 from pathlib import Path
-from typing import Callable, Dict, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional
 
 import anyio
 from anyio import to_thread
@@ -18,9 +19,12 @@ from .engine.executor import wait_until_ended
 from .engine.tool_loop import Offered, ToolLoop
 from .errors import ClosedError
 from .tool_options import ToolOptions
-from .tools.grant import Grant
 from .tools.protocol import Tools
 from .types import AgentResult, CallCompleted
+
+if TYPE_CHECKING:
+    # Only agents that edit need them.
+    from .tools.worktree import Worktree, Worktrees
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +33,7 @@ _CLOSE_SECONDS = 10.0
 
 # Opens the tools that an agent is granted in a project; None where that is no tool. It blocks, and raises
 # InputError.
-OpenTools = Callable[[Agent, Grant, Path, Sequence[Path]], Optional[Tools]]
+OpenTools = Callable[..., Optional[Tools]]
 
 
 class ToolRuns:
@@ -46,16 +50,26 @@ class ToolRuns:
 
     def __init__(self) -> None:
         self.open_tools: Optional[OpenTools] = None
+        # The copies of the project that agents edit, by the tools that work in them.
+        self._copies: Dict[Tools, Worktree] = {}
+        self._worktrees: Optional[Worktrees] = None
+        self._mutex = threading.Lock()
         self._live: Dict[anyio.CancelScope, asyncio.AbstractEventLoop] = {}
 
-    async def open(self, agent: Agent, options: ToolOptions, root: Path) -> Optional[Tools]:
-        """Returns the tools that the agent is granted; None where that is no tool. Raises InputError."""
+    async def open(
+        self, agent: Agent, options: ToolOptions, root: Path, run: Optional[Any] = None
+    ) -> Optional[Tools]:
+        """Returns the tools that the agent is granted; None where that is no tool. Raises InputError.
+
+        Tools that can change files work in a copy of the project, unless the options say otherwise. All
+        copies for one `run`, any object, begin as the project was when the first was made.
+        """
         if self.open_tools is None:
             from .tools.toolbox import open_tools
 
             self.open_tools = open_tools
-        # It reads settings files.
-        work = partial(self.open_tools, agent, options.grant, root, options.add_dirs)
+        # It reads settings files, and copies the project.
+        work = partial(self._open, agent, options, root, run)
         opening: asyncio.Future[Optional[Tools]] = asyncio.ensure_future(to_thread.run_sync(work))
         try:
             return await asyncio.shield(opening)
@@ -64,16 +78,45 @@ class ToolRuns:
             try:
                 await wait_until_ended(opening)
             finally:
-                await _close_opened(opening)
+                await self._close_opened(opening)
             raise
 
     async def offered(self, agent: Agent, options: ToolOptions, root: Path) -> Optional[Offered]:
         """Returns what requests have of the tools of `open`, which are closed again; None without any."""
-        tools = await self.open(agent, options, root)
+        # Nothing is run, so no copy of the project is needed.
+        tools = await self.open(agent, options._replace(in_place=True), root)
         if tools is None:
             return None
-        await _close(tools)
+        await self._close(tools)
         return Offered(tools.definitions, tools.context)
+
+    def _open(self, agent: Agent, options: ToolOptions, root: Path, run: Optional[Any]) -> Optional[Tools]:
+        assert self.open_tools is not None
+        if options.in_place:
+            return self.open_tools(agent, options.grant, root, options.add_dirs)
+        made: List[Worktree] = []
+
+        def open_copy(project: Path, has_bash: bool) -> Worktree:
+            made.append(self._open_worktrees().open(project, run, has_bash))
+            return made[0]
+
+        try:
+            tools = self.open_tools(agent, options.grant, root, options.add_dirs, open_copy)
+        except BaseException:
+            for worktree in made:
+                worktree.close()
+            raise
+        if made and tools is not None:
+            self._copies[tools] = made[0]
+        return tools
+
+    def _open_worktrees(self) -> Worktrees:
+        with self._mutex:
+            if self._worktrees is None:
+                from .tools.worktree import Worktrees
+
+                self._worktrees = Worktrees()
+            return self._worktrees
 
     async def run(
         self, loop: ToolLoop, tools: Tools, record: Callable[[CallCompleted], AgentResult]
@@ -91,9 +134,18 @@ class ToolRuns:
                 if cancelled is not None:
                     record(cancelled)
                 raise
+            await self._add_changes(tools, completed.result)
             return record(completed)
         finally:
-            await _close(tools)
+            await self._close(tools)
+
+    async def _add_changes(self, tools: Tools, result: AgentResult) -> None:
+        """Sets what an agent has changed in its copy of the project."""
+        copy = self._copies.get(tools)
+        if copy is not None:
+            changes = await to_thread.run_sync(copy.changes)
+            result.patch, result.changed_files = changes.patch, changes.files
+            result.patch_note = changes.note
 
     async def _completed(self, loop: ToolLoop) -> CallCompleted:
         with anyio.CancelScope() as scope:
@@ -103,6 +155,30 @@ class ToolRuns:
             finally:
                 del self._live[scope]
         return loop.ended_by(ClosedError("The orchestrator was closed during the call"))
+
+    def remove_copies(self) -> None:
+        """Removes what is left of the copies. Blocks."""
+        with self._mutex:
+            worktrees, self._worktrees = self._worktrees, None
+        if worktrees is not None:
+            worktrees.close()
+
+    async def _close_opened(self, opening: asyncio.Future[Optional[Tools]]) -> None:
+        if opening.cancelled() or opening.exception() is not None:
+            return
+        tools = opening.result()
+        if tools is not None:
+            await self._close(tools)
+
+    async def _close(self, tools: Tools) -> None:
+        # A task of its own, also where this one is cancelled: what a tool has started must not outlive it.
+        await wait_until_ended(asyncio.ensure_future(self._close_all(tools)))
+
+    async def _close_all(self, tools: Tools) -> None:
+        await _close_in_time(tools)
+        copy = self._copies.pop(tools, None)
+        if copy is not None:
+            await to_thread.run_sync(copy.close)
 
     def close(self) -> None:
         """Ends the runs of this event loop; their results have a ClosedError."""
@@ -115,19 +191,6 @@ def bounds_of(agent: Agent, options: ToolOptions) -> Bounds:
     """Returns the bounds of an agent's loop: the caller's, else those of its file, else the default."""
     turns = options.turns(agent.settings.max_turns, settings.MAX_TURNS)
     return Bounds(turns, options.max_tool_calls)
-
-
-async def _close_opened(opening: asyncio.Future[Optional[Tools]]) -> None:
-    if opening.cancelled() or opening.exception() is not None:
-        return
-    tools = opening.result()
-    if tools is not None:
-        await _close(tools)
-
-
-async def _close(tools: Tools) -> None:
-    # A task of its own, also where this one is cancelled: what a tool has started must not outlive it.
-    await wait_until_ended(asyncio.ensure_future(_close_in_time(tools)))
 
 
 async def _close_in_time(tools: Tools) -> None:

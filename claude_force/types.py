@@ -221,6 +221,31 @@ class ToolCall:
     is_denied: bool = False
 
 
+# Values of `PatchNote.reason`.
+PATCH_TOO_LARGE, PATCH_FAILED = "too_large", "failed"
+
+
+@dataclass(frozen=True)
+class PatchNote:
+    """Why a result has no patch, although an agent may have changed files.
+
+    Attributes:
+        reason: "too_large", or "failed".
+        bytes: the size of what would have had to be compared.
+        most: the bound that it is over, in bytes; 0 where that is not the reason.
+        text: what failed.
+
+    Example:
+        if result.patch_note:
+            print(result.changed_files, "without a patch:", result.patch_note.reason)
+    """
+
+    reason: str
+    bytes: int = 0
+    most: int = 0
+    text: str = ""
+
+
 @dataclass
 class AgentResult:
     """The result of one task, whether it succeeded or failed.
@@ -257,6 +282,10 @@ class AgentResult:
         tool_calls: what its answers called, in order.
         stopped_by: the bound that let it call no further tool: "max_turns", "max_tool_calls",
             "deadline_seconds" or "budget_usd"; None for an agent that ended by itself.
+        patch: what an agent that may edit has changed in its copy of the project, as text for `git apply`:
+            see `claude_force.apply_patch`. "" where it changed nothing; None for an agent that worked in
+            place or without such tools, and where `patch_note` says why there is none.
+        changed_files: the files that the patch is about, sorted.
     """
 
     agent_name: str = ""
@@ -283,6 +312,9 @@ class AgentResult:
     turns: Tuple[Turn, ...] = ()
     tool_calls: Tuple[ToolCall, ...] = ()
     stopped_by: Optional[str] = None
+    patch: Optional[str] = None
+    changed_files: Tuple[str, ...] = ()
+    patch_note: Optional[PatchNote] = None
 
     @property
     def service(self) -> float:
@@ -324,17 +356,21 @@ class AgentResult:
 
 def tool_fields(result: AgentResult) -> Dict[str, Any]:
     """Returns what only results of agents that used tools have, as plain values for JSON."""
-    if not result.turns:
-        return {}
-    return {
-        "turns": [asdict(one) for one in result.turns],
-        "tool_calls": [dict(vars(one)) for one in result.tool_calls],
-        "stopped_by": result.stopped_by,
-    }
+    fields: Dict[str, Any] = {}
+    if result.turns:
+        fields["turns"] = [asdict(one) for one in result.turns]
+        fields["tool_calls"] = [dict(vars(one)) for one in result.tool_calls]
+        fields["stopped_by"] = result.stopped_by
+    if result.patch is not None or result.patch_note is not None:
+        fields["patch"] = result.patch
+        fields["changed_files"] = list(result.changed_files)
+        fields["patch_note"] = None if result.patch_note is None else asdict(result.patch_note)
+    return fields
 
 
 AsyncAgentResult = AgentResult
-_NOT_PLAIN = ("error", "usage", "turns", "tool_calls", "stopped_by")
+_OF_TOOLS = ("turns", "tool_calls", "stopped_by", "patch", "changed_files", "patch_note")
+_NOT_PLAIN = ("error", "usage", *_OF_TOOLS)
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ async def test_edits_where_that_is_granted(team):
         async with AsyncAgentOrchestrator(**options(server, team)) as orchestrator:
             refused = await orchestrator.execute_agent("worker", "Change it", tools="read")
             assert (team / "notes.txt").read_text() == "one\ntwo\n"
-            done = await orchestrator.execute_agent("worker", "Change it now", tools="edit")
+            done = await orchestrator.execute_agent("worker", "Change it now", tools="edit", in_place=True)
     assert (team / "notes.txt").read_text() == "ONE\ntwo\n"
     assert refused.tool_calls[0].is_denied and refused.tool_calls[0].error
     assert not done.tool_calls[0].is_denied and done.tool_calls[0].error is None

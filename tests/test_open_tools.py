@@ -14,6 +14,7 @@ from claude_force.errors import ConfigurationError, InputError, InvalidOptionErr
 from claude_force.testing import MessagesServer, Script, tool_calls
 from claude_force.tools.tool_names import AVAILABLE
 from claude_force.tools.toolbox import open_tools
+from claude_force.tools.worktree import Worktrees
 
 NO_SANDBOX = shutil.which("bwrap") is None
 
@@ -54,18 +55,26 @@ class TestRoot:
         monkeypatch.chdir(project)
         assert f"Working directory: {project}\n" in open_tools(agent, "read", clean_environment).context
 
-    async def test_a_copy_is_shown_as_the_project(self, project, tmp_path):
-        agent = write_agent(tmp_path / "copy")
-        (tmp_path / "copy" / "a.txt").write_text("in the copy\n")
+    async def test_a_copy_is_shown_as_the_project(self, project):
+        agent = write_agent(project)
+        (project / "a.txt").write_text("in the copy\n")
         (project / ".claude" / "settings.local.json").write_text(
             json.dumps({"permissions": {"deny": ["Read(/b.txt)"]}})
         )
-        toolbox = open_tools(agent, "read", tmp_path / "copy", (), project)
+        worktrees = Worktrees()
+
+        def open_copy(root, has_bash):
+            worktree = worktrees.open(root, None, has_bash)
+            (project / "a.txt").write_text("in the project\n")
+            return worktree
+
+        toolbox = open_tools(agent, "edit", project, (), open_copy)
         assert f"Working directory: {project}\n" in toolbox.context
         found = await toolbox.run(ToolUse("1", "Read", {"file_path": str(project / "a.txt")}))
         assert found.content == "1\tin the copy\n2\t"
         denied = await toolbox.run(ToolUse("1", "Read", {"file_path": "b.txt"}))
         assert denied.is_denied
+        worktrees.close()
 
 
 class TestRun:
@@ -81,7 +90,7 @@ class TestRun:
         answers = [tool_calls(use) for use in uses]
         with MessagesServer(answer=Script([*answers, "Done."])) as server:
             async with AsyncAgentOrchestrator(project, base_url=server.base_url, api_key="x") as orchestrator:
-                result = await orchestrator.execute_agent("w", "Work", tools="edit")
+                result = await orchestrator.execute_agent("w", "Work", tools="edit", in_place=True)
             bodies = [request.body for request in server.requests]
         assert result.output == "Done."
         assert [one.name for one in result.tool_calls] == ["Read", "Edit", "Write"]

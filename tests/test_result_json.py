@@ -14,7 +14,7 @@ from hypothesis import strategies as some
 from claude_force import errors
 from claude_force.engine.result_json import as_cached, dumps, loads
 from claude_force.errors import CallError, ClaudeForceError, FileAccessError, InvalidWorkflowError
-from claude_force.types import AgentResult, Attempt, ToolCall, Turn, Usage
+from claude_force.types import AgentResult, Attempt, PatchNote, ToolCall, Turn, Usage
 
 CLASSES = [one for _, one in inspect.getmembers(errors, inspect.isclass) if issubclass(one, ClaudeForceError)]
 TEXT = some.text(max_size=10)
@@ -77,6 +77,9 @@ FIELDS = {
     "turns": TURNS.map(tuple),
     "tool_calls": TOOL_CALLS.map(tuple),
     "stopped_by": some.none() | TEXT,
+    "patch": some.none() | TEXT,
+    "changed_files": some.lists(TEXT, max_size=2).map(tuple),
+    "patch_note": some.none() | some.builds(PatchNote, TEXT, some.integers(0, 9), some.integers(0, 9), TEXT),
 }
 RESULTS = some.builds(AgentResult, **FIELDS)
 

@@ -23,6 +23,7 @@ from claude_force import (
     Workflow,
     WorkflowResult,
     __version__,
+    apply_patch,
     async_orchestrator,
     orchestrator,
     response_cache,
@@ -87,6 +88,8 @@ async def async_calls(result_of_old_name: AsyncAgentResult) -> None:
     fleet = AsyncAgentOrchestrator(config_path=None, api_key=None)
     one = await fleet.execute_agent("python-expert", "Explain decorators")
     assert_type(one, AgentResult)
+    assert_type(one.patch, Optional[str])
+    assert_type(apply_patch(one.patch or "", Path("project")), bool)
     assert_type(await fleet.execute_multiple(PAIRS), List[AgentResult])
     assert_type(await fleet.execute_multiple(iter(PAIRS), told_of_result, budget_usd=1), List[AgentResult])
     assert_type(

@@ -9,7 +9,7 @@ from typing import Any, Dict, Mapping, Optional, Type
 from .. import errors
 from ..costs import without_cost
 from ..errors import CallError, ClaudeForceError
-from ..types import AgentResult, Attempt, ToolCall, Turn, Usage
+from ..types import AgentResult, Attempt, PatchNote, ToolCall, Turn, Usage
 
 # The fields of a CallError; its class documents them.
 ERROR_FIELDS = (
@@ -24,6 +24,7 @@ ERROR_FIELDS = (
     "cost_at_most",
 )
 _OF_TOOLS = ("turns", "tool_calls")
+_OF_COPIES = ("patch", "changed_files", "patch_note")
 
 
 def dumps(result: AgentResult) -> str:
@@ -36,6 +37,11 @@ def dumps(result: AgentResult) -> str:
             fields[name] = [asdict(one) for one in fields[name]]
         else:
             # Versions without them can read the result too.
+            del fields[name]
+    if result.patch_note is not None:
+        fields["patch_note"] = asdict(result.patch_note)
+    for name in _OF_COPIES:
+        if fields[name] in (None, ()):
             del fields[name]
     fields["error"] = (
         None if result.error is None else {"text": str(result.error), **error_fields(result.error)}
@@ -53,6 +59,9 @@ def loads(text: str) -> AgentResult:
     fields["timeline"] = tuple(Attempt(**one) for one in fields["timeline"])
     fields["turns"] = tuple(_turn(one) for one in fields.get("turns", ()))
     fields["tool_calls"] = tuple(ToolCall(**one) for one in fields.get("tool_calls", ()))
+    fields["changed_files"] = tuple(fields.get("changed_files", ()))
+    note = fields.get("patch_note")
+    fields["patch_note"] = None if note is None else PatchNote(**note)
     error = fields["error"]
     fields["error"] = None if error is None else error_from(error, ClaudeForceError)
     return AgentResult(**fields)

@@ -20,6 +20,7 @@ from typing import List, NamedTuple, Optional, Sequence, Tuple
 
 from ..errors import FileAccessError
 from .folders import HAVE_DESCRIPTORS, DescriptorFolders, Folders, PathFolders, ReplacedError
+from .mounted_folders import MountedFolder, MountedFolders
 from .path_text import Name, printable
 from .regular_files import checked_descriptor, missing_file, read_all, refuse_irregular, unreadable
 
@@ -107,8 +108,11 @@ class ProjectFiles:
         own: bool = False,
         by_path: bool = not HAVE_DESCRIPTORS,
         descriptor: Optional[int] = None,
+        mounts: Sequence[MountedFolder] = (),
     ) -> None:
         """Opens the root. Raises FileAccessError.
+
+        `mounts`: folders of other places that are shown in it.
 
         `descriptor` is one of the root, which stays the caller's: then `root` has to be a path without links,
         and it is only a name, so that the folder may have been renamed.
@@ -118,7 +122,7 @@ class ProjectFiles:
         self._own, self._keeps_folders = own, not by_path
         self._folder: Tuple[Optional[str], Parts] = (None, ())
         try:
-            self.folders = _folders(str(self.root), by_path, descriptor)
+            self.folders = _folders(str(self.root), by_path, descriptor, mounts)
         except OSError as error:
             raise unreadable(root, error) from error
 
@@ -386,10 +390,13 @@ def _replaced_again(name: Name) -> FileAccessError:
     return FileAccessError(printable(name), "is replaced again and again", "Try again when it is settled.")
 
 
-def _folders(root: str, by_path: bool, descriptor: Optional[int]) -> Folders:
+def _folders(root: str, by_path: bool, descriptor: Optional[int], mounts: Sequence[MountedFolder]) -> Folders:
     if by_path:
         return PathFolders(root)
-    return DescriptorFolders(root if descriptor is None else descriptor)
+    folders: Folders = DescriptorFolders(root if descriptor is None else descriptor)
+    if mounts:
+        folders = MountedFolders(folders, mounts)
+    return folders
 
 
 def _split(path: str) -> List[str]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Callable, Dict, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Sequence, Tuple
 
 from .. import settings as environment
 from ..agent_types import AgentSettings
@@ -19,6 +19,13 @@ from .tool_names import BASH, EDIT, GLOB, GREP, READ, WRITE, WRITING
 from .tools_root import tools_root
 from .workspace import PathRules, Workspace
 
+if TYPE_CHECKING:
+    # Only agents that edit need them.
+    from .worktree import Worktree
+
+# Makes a copy of a project; the second says whether commands run in it. Raises WorktreeError.
+OpenCopy = Callable[[Path, bool], "Worktree"]
+
 
 @dataclass(frozen=True)
 class ToolSetup:
@@ -28,6 +35,7 @@ class ToolSetup:
         root: what the tools work in, an absolute path without links.
         shown_as: the path that the model knows it by.
         offers: for each tool that the agent's file names, whether it is offered.
+        worktree: the copy of the project that `root` is, if it is one.
     """
 
     grant: Grant
@@ -35,6 +43,7 @@ class ToolSetup:
     shown_as: Path
     rules: PermissionRules
     offers: Tuple[ToolOffer, ...]
+    worktree: Optional[Worktree] = None
 
     @classmethod
     def find(
@@ -62,10 +71,28 @@ class ToolSetup:
         """The names of the tools that are offered."""
         return offered_names(self.offers)
 
+    @property
+    def may_edit(self) -> bool:
+        """Whether a tool that is offered can change files."""
+        return not WRITING.isdisjoint(self.offered) or (BASH in self.offered and self._may_commands_write)
+
+    def in_copy(self, open_copy: OpenCopy) -> ToolSetup:
+        """Returns the setup for a copy of the project if files can be changed. Raises WorktreeError."""
+        if not self.may_edit:
+            return self
+        worktree = open_copy(self.root, BASH in self.offered)
+        return replace(self, root=worktree.path, worktree=worktree)
+
     def open_workspace(self, add_dirs: Sequence[Path] = ()) -> Workspace:
         """Opens the folders. Raises FileAccessError."""
         may_write = not WRITING.isdisjoint(self.offered)
-        return Workspace(self.root, tuple(add_dirs), writable=may_write, shown_as=self.shown_as)
+        read_only: Sequence[Path] = ()
+        if self.worktree is not None:
+            # What lies outside the copy would be changed for all agents at once.
+            read_only = (*(mount.source for mount in self.worktree.read_only), *add_dirs)
+        return Workspace(
+            self.root, tuple(add_dirs), writable=may_write, shown_as=self.shown_as, read_only=read_only
+        )
 
     def permit(self, workspace: Workspace) -> Permissions:
         """Makes the permissions, and has the workspace ask them about the paths that it opens."""
@@ -92,19 +119,27 @@ class ToolSetup:
         from .bash_tool import BashTool
         from .bubblewrap import bubblewrap
         from .protected_paths import PROTECTED
-        from .sandbox import Sandbox
+        from .sandbox import Mount, Sandbox
 
-        # Commands see the whole project, so a grant for some of its paths does not make it writable.
-        may_write = any(self.grant.grants_all(tool) and not self.rules.denied_tool(tool) for tool in WRITING)
+        extra_folders, read_only = workspace.extra_folders, []
+        if self.worktree is not None:
+            read_only = [*self.worktree.mounts, *(Mount(folder, folder) for folder in extra_folders)]
+            extra_folders = ()
         sandbox = Sandbox(
             self.root,
-            is_writable=may_write,
+            is_writable=self._may_commands_write,
             shown_as=self.shown_as,
-            extra_folders=workspace.extra_folders,
+            extra_folders=extra_folders,
+            read_only=read_only,
             has_network=self.grant.has_network,
             granted=self.grant.literals_in(EDIT) & set(PROTECTED),
         )
-        return BashTool(workspace, sandbox, bubblewrap((self.root, *workspace.extra_folders)))
+        return BashTool(workspace, sandbox, bubblewrap((self.shown_as, *workspace.extra_folders)))
+
+    @property
+    def _may_commands_write(self) -> bool:
+        # Commands see the whole project, so a grant for some of its paths does not make it writable.
+        return any(self.grant.grants_all(tool) and not self.rules.denied_tool(tool) for tool in WRITING)
 
 
 # Each tool is imported where it is offered.

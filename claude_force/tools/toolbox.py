@@ -20,7 +20,7 @@ from .offers import NOT_GRANTED, ToolOffer
 from .permissions import Permissions
 from .protocol import Tool, ToolError, Tools
 from .tool_names import BASH, GLOB, GREP, is_known_tool
-from .tool_setup import ToolSetup
+from .tool_setup import OpenCopy, ToolSetup
 from .workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -124,20 +124,23 @@ def open_tools(
     grant: GrantOption,
     folder: Path,
     add_dirs: Sequence[Path] = (),
-    shown_as: Optional[Path] = None,
+    open_copy: Optional[OpenCopy] = None,
 ) -> Optional[Tools]:
     """Opens the tools that an agent is granted in a project. Blocks: it reads settings files.
 
     Args:
         folder: a folder of the project; where it is the user's home, the working directory takes its place.
         add_dirs: further folders that the tools may use.
-        shown_as: `folder` is a copy of this project, which the model knows by the project's path.
+        open_copy: makes a copy of the project, for tools that can change files; the caller closes it after
+            the tools. None for tools that change the project itself.
 
     Returns None where that is no tool. Raises InputError.
     """
-    setup = ToolSetup.find(agent.settings, grant, folder, shown_as)
+    setup = ToolSetup.find(agent.settings, grant, folder)
     if not setup.offered:
         return None
+    if open_copy is not None:
+        setup = setup.in_copy(open_copy)
     workspace = setup.open_workspace(add_dirs)
     try:
         permissions = setup.permit(workspace)

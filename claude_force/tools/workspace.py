@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from ..errors import FileAccessError
+from ..storage.mounted_folders import MountedFolder
 from ..storage.path_text import one_line
 from ..storage.project_files import MOST_LINKS, OutsideError, Parts, ProjectFiles, Reached
 from .protocol import ToolError
@@ -81,6 +82,12 @@ class _Root(NamedTuple):
     path: str
     names: Tuple[str, ...]
     descriptor: Optional[int]
+    mounts: Tuple[MountedFolder, ...] = ()
+
+    def close(self) -> None:
+        for descriptor in (self.descriptor, *(mount.descriptor for mount in self.mounts)):
+            if descriptor is not None:
+                shared_folders.close(descriptor)
 
 
 class Place(NamedTuple):
@@ -127,21 +134,25 @@ class Workspace:
         extra_folders: Sequence[Union[str, Path]] = (),
         writable: bool = False,
         shown_as: Union[str, Path, None] = None,
+        read_only: Sequence[Union[str, Path]] = (),
     ) -> None:
         """Opens the folders, until `close`. Raises FileAccessError.
 
         Args:
             shown_as: the path that the model knows the root by, where that is another one: a worktree is
                 shown as the project, so that the requests of all rows are alike.
+            read_only: what can't be written, although the rest can: further folders, and folders of the
+                project that a worktree doesn't have, which are then read where they are.
         """
         self._owns_roots, self._roots = True, []
         try:
-            self._roots.append(_open_root(root, shown_as))
+            self._roots.append(_open_root(root, shown_as, read_only))
             self._roots.extend(_open_root(folder, None) for folder in extra_folders)
         except BaseException:
             self.close()
             raise
         self.writable, self.rules = writable, PathRules()
+        self._read_only = tuple(os.path.realpath(folder) for folder in read_only)
         self._begin()
 
     def _begin(self) -> None:
@@ -158,7 +169,7 @@ class Workspace:
         other = Workspace.__new__(Workspace)
         other._owns_roots, other._roots = False, self._roots
         other.writable = self.writable if writable is None else writable
-        other.rules = self.rules
+        other.rules, other._read_only = self.rules, self._read_only
         other._begin()
         return other
 
@@ -166,8 +177,7 @@ class Workspace:
         """Closes the folders. Does nothing the second time."""
         roots, self._roots = self._roots, []
         for root in roots if self._owns_roots else ():
-            if root.descriptor is not None:
-                shared_folders.close(root.descriptor)
+            root.close()
 
     def __enter__(self) -> Workspace:
         return self
@@ -224,7 +234,7 @@ class Workspace:
             raise failed("File is in a directory that is denied by your permission settings.")
         if purpose != WRITE:
             return
-        if not self.writable:
+        if not self.writable or any(_inside(place.real, one) is not None for one in self._read_only):
             raise ToolError(_denied(WRITE, place.path, ""))
         problem = _sensitive(place)
         if problem and not rules.allows_sensitive(place.real):
@@ -273,16 +283,29 @@ def digest_of(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=16).digest()
 
 
-def _open_root(path: Union[str, Path], shown_as: Union[str, Path, None]) -> _Root:
+def _open_root(
+    path: Union[str, Path], shown_as: Union[str, Path, None], mounted: Sequence[Union[str, Path]] = ()
+) -> _Root:
+    """`mounted`: folders, of which those below `shown_as` are shown in this one."""
     real, given = os.path.realpath(path), os.path.abspath(path)
     shown = os.path.abspath(shown_as) if shown_as is not None else real
     with ProjectFiles(real, own=True):
         descriptor = shared_folders.open(real) if os.name == "posix" else None
-    return _Root(shown, tuple(dict.fromkeys((shown, real, given))), descriptor)
+    root = _Root(shown, tuple(dict.fromkeys((shown, real, given))), descriptor)
+    try:
+        for folder in mounted if shown != real else ():
+            inside = _inside(os.path.realpath(folder), shown)
+            if inside:
+                one = MountedFolder(tuple(inside.split(os.sep)), shared_folders.open(str(folder)))
+                root = root._replace(mounts=(*root.mounts, one))
+    except BaseException:
+        root.close()
+        raise
+    return root
 
 
 def _reach(root: _Root, inside: str, label: str) -> Place:
-    files = ProjectFiles(root.path, own=True, descriptor=root.descriptor)
+    files = ProjectFiles(root.path, own=True, descriptor=root.descriptor, mounts=root.mounts)
     try:
         reached = files.reach(inside, label)
     except BaseException:

@@ -71,6 +71,10 @@ class WorkflowExecutor:
         options: Mapping[str, Any],
     ) -> WorkflowResult:
         """As `AsyncAgentOrchestrator.execute_workflow`; `options` are those of the calls."""
+        if "in_place" in options:
+            from ..tool_options import refuse_in_place
+
+            refuse_in_place(options)
         workflow = self._workflow(named, pass_output)
         context = CallContext(session=self._calls.session, run_gate=RunGate())
         async with await self.checkpointer.open_run(workflow.name, resume) as checkpoint:
