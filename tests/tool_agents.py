@@ -50,6 +50,12 @@ class Notes:
             self.running -= 1
         return ToolResult(f"{use.name} did {json.dumps(use.input)}") if result is None else result
 
+    async def state(self):
+        return ""
+
+    async def restore(self, state):
+        pass
+
     async def close(self):
         self.closed += 1
 

@@ -32,6 +32,7 @@ from ..types import REFUSAL, AgentResult, Call, CallCompleted, Clock, Reply, fas
 from .agent_loop import BUDGET_USD, DEADLINE_SECONDS, AgentLoop, Allowance, Bounds, Forecast
 from .result_builder import CallLabels, ResultBuilder
 from .tool_runner import ToolRunner
+from .turn_journal import TurnRecord
 from .turn_totals import TurnTotals
 
 _CONTEXT_FULL = "model_context_window_exceeded"
@@ -115,6 +116,8 @@ class ToolLoop:
             while True:
                 reply = await self._turn()
                 if self._loop.is_over:
+                    # What the agent has changed is found in the tools.
+                    await self._runner.catch_up()
                     whole = self._totals.reply(reply, self._text + reply.text)
                     return self._labelled(self._builder.succeeded(whole, self._why_unfinished(reply)))
         except CallError as error:
@@ -135,27 +138,34 @@ class ToolLoop:
         conversation = self._loop.begin_turn(self._allowances())
         number, began = self._loop.turns, self._clock.now()
         self._context.listener.turn_began(number)
-        reply = await self._send(fast_replace(self._request, conversation=conversation))
+        call = fast_replace(self._request, conversation=conversation)
+        kept = TurnRecord(self._context.journal, number, call)
+        reply = await self._send(call, kept)
         answered = self._clock.now()
         counted = reply.usage.total_tokens if reply.usage.is_known else 0
         uses = self._loop.add_answer(reply.stop_reason, reply.content, counted)
         if self._loop.awaits_results:
             self._text = ""
-            await self._add_results(number, uses)
+            await self._add_results(number, uses, kept)
         elif not self._loop.is_over:
             self._text += reply.text
         cost = at_most(reply) or 0.0
         self._forecast.add_turn(answered - began, self._clock.now() - began, cost)
         return reply
 
-    async def _send(self, call: Call) -> Reply:
+    async def _send(self, call: Call, kept: TurnRecord) -> Reply:
         builder = ResultBuilder(self._call, self._labels, self._clock, CallCost())
         began = self._clock.now() - self._began
         context = fast_replace(self._context, call_cost=builder.call_cost)
         policy = OFF if self._runner.has_side_effects else self._settings.cache_policy
         try:
             context.check_open(call.model)
-            reply = await self._execute(call, policy, self._seconds_left(), context)
+            seconds = self._seconds_left()
+            if kept.kept is None:
+                reply = await self._execute(call, policy, seconds, context)
+                await kept.save_answer(reply)
+            else:
+                reply = kept.kept.free_reply
         except CallError as error:
             self._totals.add_error(error)
             self._end_turn(builder.failed(error), began)
@@ -180,10 +190,10 @@ class ToolLoop:
         if is_told:
             self._context.listener.turn_ended(number, turn)
 
-    async def _add_results(self, turn: int, uses: Sequence[ToolUse]) -> None:
+    async def _add_results(self, turn: int, uses: Sequence[ToolUse], kept: TurnRecord) -> None:
         results: List[ToolResult] = []
         with anyio.move_on_after(self._seconds_left()) as scope:
-            results = await self._runner.run(turn, uses)
+            results = await self._runner.run(turn, uses, kept)
         if scope.cancelled_caught:
             raise self._too_late()
         for position, (use, result) in enumerate(self._loop.add_results(results), len(uses)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import Callable, Dict, List, Sequence, Tuple
+from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 import anyio
 
@@ -15,6 +15,7 @@ from ..limits.call_context import CallListener
 from ..tools.protocol import ToolError, Tools
 from ..types import ToolCall
 from .task_group import TaskGroup
+from .turn_journal import TurnRecord
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ class ToolRunner:
 
     Example:
         runner = ToolRunner(tools, listener, clock.now)
-        results = await runner.run(1, tool_uses(reply.content))
+        results = await runner.run(1, tool_uses(reply.content), TurnRecord(None, 1, call))
 
     Attributes:
         has_side_effects: whether a call has begun that is not read-only.
@@ -39,13 +40,17 @@ class ToolRunner:
         self._tools, self._listener, self._now, self._began = tools, listener, now, now()
         self._records: Dict[Tuple[int, int], ToolCall] = {}
         self.has_side_effects = False
+        # Of an earlier process, until a call is run.
+        self._state: Optional[str] = None
 
     def calls(self) -> Tuple[ToolCall, ...]:
         """All calls so far, in the order in which the model wrote them."""
         return tuple(self._records[place] for place in sorted(self._records))
 
-    async def run(self, turn: int, uses: Sequence[ToolUse]) -> List[ToolResult]:
+    async def run(self, turn: int, uses: Sequence[ToolUse], kept: TurnRecord) -> List[ToolResult]:
         """Returns a result for each call, in their order. `turn` is the number of the answer.
+
+        A call with a result in `kept` is not run again.
 
         Read-only calls that follow each other run at once. Each other call waits for all before it, because
         the model may have written the next one on the assumption that it has been done.
@@ -56,11 +61,38 @@ class ToolRunner:
         rest = list(enumerate(uses))
         while rest:
             size = next((n for n, (_, use) in enumerate(rest) if not self._is_read_only(use)), len(rest))
-            if size == 0:
-                self.has_side_effects = True
             batch, rest = rest[: max(1, size)], rest[max(1, size) :]
-            results += await self._run_at_once(turn, batch)
+            results += await self._run_batch(turn, batch, kept, has_side_effects=size == 0)
         return results
+
+    async def _run_batch(
+        self, turn: int, batch: Sequence[Tuple[int, ToolUse]], kept: TurnRecord, has_side_effects: bool
+    ) -> List[ToolResult]:
+        """Returns the results of calls that may run at once; those that were kept are not run again."""
+        before = {position: kept.kept_result(position) for position, _ in batch}
+        results = {position: result for position, result in before.items() if result is not None}
+        new = [(position, use) for position, use in batch if position not in results]
+        for position, use in batch:
+            if position in results:
+                self._record(turn, position, use, self._now(), results[position])
+        if kept.kept is not None and results:
+            self._state = kept.kept.state
+        self.has_side_effects |= has_side_effects
+        if new:
+            await self.catch_up()
+            if has_side_effects:
+                await kept.begin_call(new[0][0])
+            ran = dict(zip((position for position, _ in new), await self._run_at_once(turn, new)))
+            if kept.is_kept:
+                await kept.save_results(ran, await self._tools.state())
+            results.update(ran)
+        return [results[position] for position, _ in batch]
+
+    async def catch_up(self) -> None:
+        """Brings the tools into the state that they had after the last call that was not run again."""
+        state, self._state = self._state, None
+        if state is not None:
+            await self._tools.restore(state)
 
     def record_unrun(self, turn: int, position: int, use: ToolUse, result: ToolResult) -> None:
         """Records a call that a bound did not let run, and the result that the model was given."""
@@ -75,8 +107,8 @@ class ToolRunner:
             return False
 
     async def _run_at_once(self, turn: int, batch: Sequence[Tuple[int, ToolUse]]) -> List[ToolResult]:
-        if len(batch) == 1:
-            return [await self._run(turn, *batch[0])]
+        if len(batch) <= 1:
+            return [await self._run(turn, *one) for one in batch]
         results: Dict[int, ToolResult] = {}
         room = anyio.Semaphore(settings.MAX_TOOLS_AT_ONCE)
 

@@ -151,6 +151,8 @@ class CallContext:
         price: the prices of the caller, if they are not the sender's.
         run_gate: stops the call's run.
         settings: those with which the call began; the sender knows their type.
+        journal: keeps the turns of an agent with tools, where its run can be resumed: a `TurnJournal` of the
+            engine.
     """
 
     budgets: Tuple[Budget, ...] = ()
@@ -163,6 +165,7 @@ class CallContext:
     price: Optional[Price] = None
     run_gate: Optional[RunGate] = None
     settings: Any = None
+    journal: Any = None
 
     def check_open(self, model: str) -> None:
         """Raises ClosedError, or the run gate's error, if the call may not be sent any more."""

@@ -51,5 +51,11 @@ class Tools(Protocol):
     async def run(self, use: ToolUse) -> ToolResult:
         """Runs one call. One that fails, is denied or names no tool has a result with `is_error`."""
 
+    async def state(self) -> str:
+        """Returns what a later process needs to go on with these tools; "" for nothing."""
+
+    async def restore(self, state: str) -> None:
+        """Makes the state of an earlier process that of these tools. Ignores what is not a state."""
+
     async def close(self) -> None:
         """Ends what the tools have started."""

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any, Dict, Mapping, Optional, Sequence, Tuple, Union
 
+from anyio import to_thread
+
 from ..agent_types import Agent
 from ..conversation import ToolResult, ToolUse
 from ..errors import ClaudeForceError
@@ -69,6 +71,20 @@ class Toolbox:
         """Runs one call. One that fails, is denied or names no tool has a result with `is_error`."""
         found = self._prepare(use)
         return found if isinstance(found, ToolResult) else _cleaned(await _run(*found))
+
+    async def state(self) -> str:
+        """Returns where relative paths start, where commands have changed that."""
+        cwd = self._workspace.cwd
+        return "" if cwd == str(self._workspace.root) else cwd
+
+    async def restore(self, state: str) -> None:
+        """Makes relative paths start there again, if the folder is still one that tools may use."""
+        if state:
+            try:
+                # It opens the folder.
+                await to_thread.run_sync(self._workspace.change_folder, state)
+            except ToolError as error:
+                logger.warning("relative paths of tools start in the project's folder again: %s", error)
 
     async def close(self) -> None:
         """Ends what the tools have started, and closes the folders. Does nothing the second time."""

@@ -6,7 +6,20 @@ import logging
 import secrets
 import time
 from dataclasses import replace
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from functools import partial
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Callable,
+    Dict,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 from anyio import CancelScope, to_thread
 
@@ -21,9 +34,13 @@ from ..storage.locks import register_after_fork
 from ..storage.signing import find_secret
 from ..storage.sqlite_files import FAULTS
 from ..types import AgentResult
-from .checkpoints import CheckpointStore, Payment, RunRecord, SavedAnswer, is_damaged
+from .checkpoints import CheckpointStore, Payment, RunRecord, SavedAnswer, TurnEvent, is_damaged
 from .runner import RunConfig
 from .step_calls import StepCall
+
+if TYPE_CHECKING:
+    # A run without tools loads none of it.
+    from .turn_checkpoints import PartTurns
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +102,7 @@ class Checkpointer:
             if not store.acquire(resume):
                 raise RunBusyError(f"Run '{resume}' is running in another process: wait for its end.")
             acquired.append(resume)
-            return RunCheckpoint(self, run, list(store.answers(resume)))
+            return RunCheckpoint(self, run, list(store.answers(resume)), list(store.turn_events(resume)))
 
         found = None
         try:
@@ -106,8 +123,11 @@ class Checkpointer:
         """Runs an operation in the store's thread; returns what it returns or raises."""
         return await self._worker.submit(_CheckpointOp(operation))
 
-    async def save(self, run_id: str, answer: Optional[SavedAnswer], cost: float) -> None:
-        """Saves an answer and its cost; once it returns, a kill of this process does not lose them."""
+    async def save(self, run_id: str, answer: Union[SavedAnswer, TurnEvent, None], cost: float) -> None:
+        """Saves an answer, or an event of a turn, and its cost.
+
+        Once it returns, a kill of this process does not lose them.
+        """
         failure = await self._worker.submit(_CheckpointOp(payment=(run_id, answer, cost)))
         if failure is not None:
             logger.warning("an answer of run %s is not saved for a resumption: %s", run_id, failure)
@@ -179,12 +199,17 @@ class RunCheckpoint:
         checkpointer: Checkpointer,
         run: RunRecord,
         answers: Optional[Sequence[SavedAnswer]] = None,
+        turn_events: Sequence[TurnEvent] = (),
     ) -> None:
         self._checkpointer, self._run = checkpointer, run
         # Several parts may have the same question, and an answer each.
         self._answers: Dict[Tuple[str, bytes], List[SavedAnswer]] = {}
         for answer in answers or ():
             self._answers.setdefault((answer.step, answer.question), []).append(answer)
+        self._turn_events: Dict[Tuple[str, int], List[TurnEvent]] = {}
+        for event in turn_events:
+            self._turn_events.setdefault((event.step, event.part), []).append(event)
+        self._turns: Dict[Tuple[str, int], PartTurns] = {}
         self._is_saved, self._has_begun = answers is not None, False
         self.status = INTERRUPTED
 
@@ -249,6 +274,41 @@ class RunCheckpoint:
                 logger.warning("an answer of run %s is of another version and is not used", self._run.id)
         return None
 
+    def turns(self, call: StepCall) -> Optional[PartTurns]:
+        """Returns the journal of the turns of a call with tools; None where the run can't be saved.
+
+        A part that is tried again goes on with the turns that it has.
+        """
+        if not self._is_saved:
+            return None
+        place = (call.step.id, call.number)
+        if place not in self._turns:
+            from .turn_checkpoints import PartTurns
+
+            events = self._turn_events.pop(place, ())
+            store = partial(self._checkpointer.save, self._run.id)
+            self._turns[place] = PartTurns(*place, store, events, call.step.retries > 0)
+        return self._turns[place]
+
+    async def _end_turns(self, call: StepCall, is_answered: bool) -> None:
+        """Deletes the turns of a call that has its answer; of one without, the answer that it ended with."""
+        place = (call.step.id, call.number)
+        turns = self._turns.get(place)
+        if turns is None:
+            return
+        if is_answered:
+            del self._turns[place]
+            await self._forget_turns(place, None)
+        elif turns.unused_answer is not None:
+            turns.forget(turns.unused_answer)
+            await self._forget_turns(place, turns.unused_answer)
+
+    async def _forget_turns(self, place: Tuple[str, int], turn: Optional[int]) -> None:
+        await self._log_failure(
+            lambda store: store.forget_turns(self._run.id, *place, turn),
+            f"turns of run {self._run.id} are still in the journal",
+        )
+
     async def save(self, call: StepCall, question: Optional[bytes], result: AgentResult) -> None:
         """Saves what a call cost and its answer, if it has one."""
         if not self._is_saved:
@@ -259,12 +319,22 @@ class RunCheckpoint:
         # `unpriced` counts answers of unknown cost.
         cost = (result.cost or 0.0) if result.success else cost_or_bound(result.cost, result.cost_at_most)
         with CancelScope(shield=True):
-            await self._checkpointer.save(self._run.id, answer, cost)
+            await self._checkpointer.save(self._run.id, answer, self._unrecorded(call, cost))
+            await self._end_turns(call, is_answered=answer is not None)
 
-    def record_cost(self, cost: float) -> None:
+    def record_cost(self, call: StepCall, cost: float) -> None:
         """Saves the USD that a call which was cancelled in flight cost at most."""
-        if self._is_saved and cost:
-            self._checkpointer.record_cost(self._run.id, cost)
+        more = self._unrecorded(call, cost)
+        if self._is_saved and more:
+            self._checkpointer.record_cost(self._run.id, more)
+
+    def _unrecorded(self, call: StepCall, cost: float) -> float:
+        """Returns the USD of a call that its turns have not added to the run's cost."""
+        turns = self._turns.get((call.step.id, call.number))
+        if turns is None:
+            return cost
+        recorded, turns.recorded = turns.recorded, 0.0
+        return max(0.0, cost - recorded)
 
     async def __aenter__(self) -> RunCheckpoint:
         return self

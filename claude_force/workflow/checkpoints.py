@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 from ..cache.request_key import encode
 from ..errors import RunNotFoundError
@@ -40,6 +40,11 @@ CREATE TABLE IF NOT EXISTS answers (
   run TEXT NOT NULL, step TEXT NOT NULL, part INTEGER NOT NULL, question BLOB NOT NULL, at REAL NOT NULL,
   result TEXT NOT NULL, signature BLOB NOT NULL);
 CREATE INDEX IF NOT EXISTS answers_of_runs ON answers (run);
+CREATE TABLE IF NOT EXISTS turns (
+  run TEXT NOT NULL, step TEXT NOT NULL, part INTEGER NOT NULL, turn INTEGER NOT NULL, kind TEXT NOT NULL,
+  position INTEGER NOT NULL, question BLOB NOT NULL, at REAL NOT NULL, content TEXT NOT NULL,
+  signature BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS turns_of_parts ON turns (run, step, part);
 """
 
 
@@ -81,9 +86,32 @@ class SavedAnswer(NamedTuple):
     result: str
 
 
+class TurnEvent(NamedTuple):
+    """Something that happened in a turn of an agent with tools, in one part of a step.
+
+    Attributes:
+        kind: `ANSWERED`, `BEGUN` for a call with side effects, or `ENDED` for a call.
+        position: of the call in its answer; 0 for an answer.
+        question: identifies the request of the turn.
+        content: the answer, or the result of the call, as JSON.
+    """
+
+    step: str
+    part: int
+    turn: int
+    kind: str
+    position: int
+    question: bytes
+    at: float
+    content: str = ""
+
+
+ANSWERED, BEGUN, ENDED = "answered", "begun", "ended"
+_EVENT_TYPES = (str, int, int, str, int, bytes, float, str, bytes)
 _COLUMN_TYPES = (str, int, bytes, float, str, bytes)
-# An answer, if there is one, and the USD that a call of the run has cost.
-Payment = Tuple[str, Optional[SavedAnswer], float]
+_TABLES: Mapping[type, str] = {SavedAnswer: "answers", TurnEvent: "turns"}
+# An answer or an event of a turn, if there is one, and the USD that a call of the run has cost.
+Payment = Tuple[str, Union[SavedAnswer, TurnEvent, None], float]
 
 
 class CheckpointStore:
@@ -139,6 +167,9 @@ class CheckpointStore:
             )
             self._db.execute(
                 "DELETE FROM answers WHERE run IN (SELECT run FROM answers EXCEPT SELECT id FROM runs)"
+            )
+            self._db.execute(
+                "DELETE FROM turns WHERE run IN (SELECT run FROM turns EXCEPT SELECT id FROM runs)"
             )
             self._db.execute("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, NULL, ?, 0)", values)
 
@@ -199,11 +230,12 @@ class CheckpointStore:
         with self._transaction():
             for run_id, answer, cost in payments:
                 if answer is not None:
-                    self._db.execute(
-                        "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?)",
-                        (run_id, *answer, self._signature(run_id, answer)),
-                    )
-                self._db.execute("UPDATE runs SET spent = spent + ? WHERE id = ?", (cost, run_id))
+                    table = _TABLES[type(answer)]
+                    values = (run_id, *answer, self._signature(run_id, answer))
+                    places = ", ".join("?" * len(values))
+                    self._db.execute(f"INSERT INTO {table} VALUES ({places})", values)
+                if cost:
+                    self._db.execute("UPDATE runs SET spent = spent + ? WHERE id = ?", (cost, run_id))
 
     def reopen(self, run: RunRecord) -> None:
         """Marks a run as running again, with the task and the inputs that it has now."""
@@ -217,9 +249,28 @@ class CheckpointStore:
         ended = None if status == RUNNING else time.time()
         self._db.execute("UPDATE runs SET status = ?, ended = ? WHERE id = ?", (status, ended, run_id))
 
-    def _signature(self, run_id: str, answer: SavedAnswer) -> bytes:
-        step, part, question, at, result = answer
-        return self._secret.sign(encode((run_id, step, str(part), question.hex(), repr(at), result)))
+    def turn_events(self, run_id: str) -> Iterator[TurnEvent]:
+        """Yields what is kept of the turns of a run, in the order in which it happened."""
+        rows = self._db.execute(
+            "SELECT step, part, turn, kind, position, question, at, content, signature FROM turns "
+            "WHERE run = ? ORDER BY rowid",
+            (run_id,),
+        ).fetchall()
+        for *fields, signature in rows:
+            event = TurnEvent(*fields)
+            types = tuple(map(type, (*event, signature)))
+            if types == _EVENT_TYPES and hmac.compare_digest(self._signature(run_id, event), signature):
+                yield event
+
+    def forget_turns(self, run_id: str, step: str, part: int, only: Optional[int] = None) -> None:
+        """Deletes what is kept of the turns of a part: of all, or of one only."""
+        one = "" if only is None else " AND turn = ?"
+        values = (run_id, step, part) if only is None else (run_id, step, part, only)
+        self._db.execute(f"DELETE FROM turns WHERE run = ? AND step = ? AND part = ?{one}", values)
+
+    def _signature(self, run_id: str, saved: Union[SavedAnswer, TurnEvent]) -> bytes:
+        values: Tuple[Union[str, int, float, bytes], ...] = saved
+        return self._secret.sign(encode((run_id, *map(_signed_text, values))))
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -235,6 +286,12 @@ class CheckpointStore:
     def close(self) -> None:
         """Closes the database."""
         self._db.close()
+
+
+def _signed_text(value: Union[str, int, float, bytes]) -> str:
+    if isinstance(value, bytes):
+        return value.hex()
+    return value if isinstance(value, str) else repr(value)
 
 
 def is_damaged(error: Exception) -> bool:

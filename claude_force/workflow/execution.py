@@ -235,12 +235,13 @@ class WorkflowExecutor:
             first_of_many=part.step.foreach is not None,
             call_id=checkpoint.call_id(part),
             call_cost=cost,
+            journal=None if tools is None else checkpoint.turns(part),
         )
         labels = CallLabels(part.step.agent, workflow, part.position)
         try:
             result = await self._calls.run(call, labels, policy, context, tools)
         except asyncio.CancelledError:
-            checkpoint.record_cost(cost_or_bound(cost.usd, cost.at_most))
+            checkpoint.record_cost(part, cost_or_bound(cost.usd, cost.at_most))
             raise
         if not is_unsent(result):
             await checkpoint.save(part, question, result)
