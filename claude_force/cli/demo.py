@@ -135,7 +135,7 @@ async def _rounds(args: argparse.Namespace, base_url: Optional[str]) -> List[Rou
         ) as orchestrator:
             if args.live:
                 await orchestrator.check_credentials()
-            with render.Spinner("the agents are working", args.json):
+            with render.Spinner(lambda: "the agents are working", args.json):
                 # The first import and connection belong to no round.
                 await orchestrator.execute_agent(TEAM[0], "Say that you are ready.", max_tokens=10)
                 return [

@@ -14,8 +14,11 @@ from ..costs import CostTotals
 from ..engine.result_builder import is_unsent
 from ..formatting import for_shell, format_duration, format_duration_coarse, format_usd, pluralize
 from ..limits.admission import Load
+from ..limits.call_context import CallListener
 from ..workflow import StepEvent
+from ..workflow.step_calls import StepCall
 from . import streams
+from .agent_activity import ActivityBoard
 from .bulk_report import ErrorSummary
 from .logs import is_verbose
 from .render import format_cost
@@ -27,6 +30,7 @@ _LINE_SECONDS = ((60.0, 10.0), (600.0, 30.0), (float("inf"), 60.0))
 # Rates are averages over this time.
 _RATE_SECONDS = 30.0
 _MAX_ERROR_LINES = 3
+_MAX_AGENT_LINES = 12
 _BAR_CELLS = 24
 _RATE_UNITS = ("requests", "tokens in", "tokens out")
 
@@ -67,6 +71,7 @@ class ProgressDisplay:
         self._now, self._began = now, now()
         self.progress = Progress(total=pending)
         self.failures, self.retries, self.tools = ErrorSummary(), ErrorSummary(), ToolTally()
+        self._agents = ActivityBoard(now)
         # Rows that a stop left unsent have neither ended nor failed.
         self._unsent = 0
         self._pause_reason = ""
@@ -75,6 +80,8 @@ class ProgressDisplay:
     def on_event(self, event: Event) -> None:
         """Takes an event of the run."""
         self.progress = event.progress
+        if self._is_live:
+            self._agents.on_event(event)
         if isinstance(event, Retried):
             self.retries.add(event.index + 1, event.error)
         elif isinstance(event, Paused):
@@ -110,11 +117,14 @@ class ProgressDisplay:
             return
         with Live(console=console, auto_refresh=False, transient=True) as live:
             while True:
-                live.update(self.drawn(), refresh=True)
+                live.update(self.drawn(console.size.height), refresh=True)
                 await asyncio.sleep(_FRAME_SECONDS)
 
-    def drawn(self) -> Any:
-        """Returns the live display for rich. Its lines are cut at the width of the terminal."""
+    def drawn(self, height: int = 24) -> Any:
+        """Returns the live display for rich. Its lines are cut at the width of the terminal.
+
+        Agents that use tools have a line each, as many as fit into `height` lines.
+        """
         from rich.text import Text
 
         retries = [f"tried again: {line}" for line in self.retries.lines(1)]
@@ -122,6 +132,8 @@ class ProgressDisplay:
         notes = (*pause, *self.failures.lines(_MAX_ERROR_LINES), *retries)
         first, *more = self.lines()
         lines = [f"{self._bar()}{first}", *more, *(f"  ! {streams.one_line(one)}" for one in notes)]
+        # One line less than there are: the cursor has one of its own.
+        lines += [f"  {one}" for one in self._agents.lines(min(_MAX_AGENT_LINES, height - len(lines) - 1))]
         return Text("\n".join(lines), no_wrap=True, overflow="ellipsis")
 
     def _bar(self) -> str:
@@ -244,6 +256,7 @@ class WorkflowDisplay:
         self._events: Dict[str, StepEvent] = {}
         self._began: Dict[str, float] = {}
         self._start = time.monotonic()
+        self._agents = ActivityBoard()
         self._live: Any = None
         self._console: Any = None
 
@@ -272,6 +285,16 @@ class WorkflowDisplay:
         finally:
             self.__enter__()
 
+    @contextmanager
+    def watch(self, call: StepCall) -> Iterator[CallListener]:
+        """Shows what the agent of a call does with its tools, while it runs. Yields its listener."""
+        step, number = call.step, call.number
+        part = f"{step.id} part {number + 1}" if step.foreach is not None else step.id
+        try:
+            yield self._agents.begin((step.id, number), part)
+        finally:
+            self._agents.end((step.id, number))
+
     def on_step(self, event: StepEvent) -> None:
         """Takes an event of the workflow."""
         self._events[event.step] = event
@@ -290,9 +313,16 @@ class WorkflowDisplay:
         rows = [self._row(event, now, width >= _MIN_COLUMNS_FOR_AGENTS) for event in shown]
         hidden = len(self._events) - len(rows)
         more = [f"  and {pluralize(hidden, 'step')} before"] if hidden else []
+        rows += [f"    {one}" for one in self._part_lines(height - len(rows) - len(more) - 2)]
         head = f"{self._name}: {format_duration_coarse(now - self._start)}, {self._cost()} so far"
         # Names and reasons come from the project: no control characters, no second line.
         return [streams.strip_control_chars(one.translate(_LINE_BREAKS)) for one in (head, *more, *rows)]
+
+    def _part_lines(self, room: int) -> List[str]:
+        """Returns a line for each agent in a step of several parts; that of a step with one is its row."""
+        if not any(event.parts > 1 and event.result is None for event in self._events.values()):
+            return []
+        return self._agents.lines(min(_MAX_AGENT_LINES, room))
 
     def _newest(self, limit: int) -> List[StepEvent]:
         """Returns at most `limit` steps; drops those first that ended first."""
@@ -313,6 +343,9 @@ class WorkflowDisplay:
     def _state(self, event: StepEvent, now: float) -> str:
         result = event.result
         if result is None:
+            agent = self._agents.find((event.step, 0)) if event.parts == 1 else None
+            if agent is not None:
+                return f"running, {agent.state()}"
             return f"running, {_parts(event)}{format_duration_coarse(now - self._began[event.step])}"
         if result.began is None or result.ended is None:
             return f"skipped: {result.reason}"

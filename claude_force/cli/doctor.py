@@ -53,7 +53,7 @@ def _run_checks(args: argparse.Namespace) -> Iterator[CheckResult]:
     except InvalidOptionError as error:
         yield problem("endpoint", f"it was not checked, as there is no model to ask for: {error}")
         return
-    with render.Spinner("asking the endpoint", args.json):
+    with render.Spinner(lambda: "asking the endpoint", args.json):
         results = check_endpoint(model, args.send)
     yield from results
 

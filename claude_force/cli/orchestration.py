@@ -11,10 +11,11 @@ from ..async_orchestrator import AsyncAgentOrchestrator
 from ..call_runner import first_request
 from ..engine.estimate import Estimate, Range
 from ..formatting import format_usd, pluralize
-from ..limits.call_context import CallContext, CallListener
+from ..limits.call_context import CallContext
 from ..transport.request import request_fields, to_objects, to_request
 from ..types import AgentResult, Call
 from . import render, signals, streams
+from .agent_activity import AgentActivity
 from .run_options import call_options, given_limits, request_options
 
 
@@ -25,8 +26,9 @@ def make_orchestrator(args: argparse.Namespace, **more: Any) -> AsyncAgentOrches
 
 def request_answer(args: argparse.Namespace, task: str) -> AgentResult:
     """Runs the agent, and shows the result unless it is wanted as JSON. Raises InputError."""
-    is_live = streams.stdout_is_terminal() and not args.json and not args.no_stream
-    display = AnswerDisplay(render.Spinner(f"{args.name} is working", args.json), is_live)
+    # What an agent writes between its tool calls is no part of its answer.
+    is_live = streams.stdout_is_terminal() and not (args.json or args.no_stream or args.of_tools)
+    display = AnswerDisplay(args.name, args.json, is_live)
     try:
         result = signals.run(_execute(args, task, display))
     finally:
@@ -44,13 +46,20 @@ async def _execute(args: argparse.Namespace, task: str, display: AnswerDisplay) 
             )
 
 
-class AnswerDisplay(CallListener):
-    """Shows a spinner until the answer begins; then, if `is_live`, the answer while it is written."""
+class AnswerDisplay(AgentActivity):
+    """Shows a spinner until the answer begins; then, if `is_live`, the answer while it is written.
 
-    def __init__(self, spinner: render.Spinner, is_live: bool) -> None:
-        self.spinner, self._is_live = spinner, is_live
+    Beside the spinner is what an agent does with its tools.
+    """
+
+    def __init__(self, name: str, as_json: bool, is_live: bool) -> None:
+        super().__init__(name)
+        self.spinner, self._is_live = render.Spinner(self._spinner_text, as_json), is_live
         self._last = "\n"
         self.is_written = False
+
+    def _spinner_text(self) -> str:
+        return self.line() if self.turn else f"{self._name} is working"
 
     def wrote(self, text: str) -> None:
         """Writes the next part of the answer."""
@@ -63,6 +72,7 @@ class AnswerDisplay(CallListener):
 
     def retried(self, attempt: int, delay: float, error: BaseException) -> None:
         """Says that the answer begins anew: what was written of it is not part of the result."""
+        super().retried(attempt, delay, error)
         if self.is_written:
             self.end()
             self.is_written = False

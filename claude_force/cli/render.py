@@ -186,15 +186,14 @@ def _is_numbers(cells: Sequence[str]) -> bool:
 
 
 class Spinner:
-    """A spinner on stderr, if a person reads it."""
+    """A spinner on stderr with the text of each moment, in one line, if a person reads it."""
 
-    def __init__(self, text: str, as_json: bool) -> None:
+    def __init__(self, text: Callable[[], str], as_json: bool) -> None:
         self._status: Any = None
         if sys.stderr.isatty() and not as_json and not streams.is_quiet():
             from rich.console import Console
-            from rich.text import Text
 
-            self._status = Console(stderr=True).status(Text(streams.one_line(text)))
+            self._status = Console(stderr=True).status(_Line(text), refresh_per_second=8)
 
     def __enter__(self) -> Spinner:
         if self._status is not None:
@@ -208,3 +207,15 @@ class Spinner:
         """Removes the spinner. Has no effect the second time."""
         if self._status is not None:
             self._status.stop()
+
+
+class _Line:
+    """Text for rich, which asks for it anew for each frame."""
+
+    def __init__(self, text: Callable[[], str]) -> None:
+        self._text = text
+
+    def __rich__(self) -> Any:
+        from rich.text import Text
+
+        return Text(streams.one_line(self._text()), no_wrap=True, overflow="ellipsis")

@@ -184,17 +184,18 @@ class _WorkflowRun:
 
     async def _execute(self, orchestrator: AsyncAgentOrchestrator) -> WorkflowResult:
         args = self._args
-        return await orchestrator.execute_workflow(
+        options = {"cache": args.cache, **request_options(args)}
+        return await orchestrator._workflows.run(
             args.name,
             self._task,
             not args.no_pass_output,
-            on_result=lambda _, result: self._results.append(result),
-            on_step=self._on_step,
-            inputs=self._inputs,
-            resume=args.resume,
-            fail_fast=args.fail_fast,
-            cache=args.cache,
-            **request_options(args),
+            lambda _, result: self._results.append(result),
+            self._inputs,
+            args.resume,
+            args.fail_fast,
+            self._on_step,
+            options,
+            self._display.watch,
         )
 
     def _on_step(self, event: StepEvent) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 from itertools import count
-from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Tuple, Union
+from typing import TYPE_CHECKING, Any, Callable, ContextManager, Dict, List, Mapping, Optional, Tuple, Union
 
 from anyio import to_thread
 
@@ -22,7 +23,7 @@ from ..engine.result_builder import CallLabels, is_unsent
 from ..errors import InputError
 from ..formatting import Wording
 from ..limits.budget import Budget
-from ..limits.call_context import CallContext
+from ..limits.call_context import NULL_LISTENER, CallContext, CallListener
 from ..limits.call_cost import CallCost
 from ..limits.run_gate import RunGate
 from ..settings import NO_TOOLS
@@ -51,6 +52,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+# Yields the listener of a call, which ends with the block.
+WatchCall = Callable[[StepCall], ContextManager[CallListener]]
+
+
+def _unwatched(_: StepCall) -> ContextManager[CallListener]:
+    return nullcontext(NULL_LISTENER)
+
+
 class WorkflowExecutor:
     """Runs and plans the workflows of a project, with the calls of one call runner."""
 
@@ -69,6 +78,7 @@ class WorkflowExecutor:
         fail_fast: Optional[bool],
         on_step: Optional[OnStep],
         options: Mapping[str, Any],
+        watch: WatchCall = _unwatched,
     ) -> WorkflowResult:
         """As `AsyncAgentOrchestrator.execute_workflow`; `options` are those of the calls."""
         if "in_place" in options:
@@ -81,7 +91,7 @@ class WorkflowExecutor:
             config = self._config(workflow, *checkpoint.or_saved(task, inputs), pass_output, fail_fast)
             config = replace(config, on_step=_with_run_id(on_step, checkpoint), on_call=_numbered(on_result))
             await checkpoint.begin(config)
-            run_step = partial(self._run_step, workflow.name, checkpoint, context, options)
+            run_step = partial(self._run_step, workflow.name, checkpoint, context, options, watch)
             runner = WorkflowRunner(workflow, config, run_step)
             steps = await runner.run()
             result = WorkflowResult(workflow, config.task, steps, runner.elapsed, checkpoint.run_id)
@@ -215,6 +225,7 @@ class WorkflowExecutor:
         checkpoint: RunCheckpoint,
         context: CallContext,
         call_options: Mapping[str, Any],
+        watch: WatchCall,
         part: StepCall,
     ) -> StepAnswer:
         options = _step_options(part.step, call_options)
@@ -239,7 +250,9 @@ class WorkflowExecutor:
         )
         labels = CallLabels(part.step.agent, workflow, part.position)
         try:
-            result = await self._calls.run(call, labels, policy, context, tools)
+            with watch(part) as listener:
+                context = replace(context, listener=listener)
+                result = await self._calls.run(call, labels, policy, context, tools)
         except asyncio.CancelledError:
             checkpoint.record_cost(part, cost_or_bound(cost.usd, cost.at_most))
             raise
