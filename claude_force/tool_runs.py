@@ -106,9 +106,13 @@ class ToolRuns:
             for worktree in made:
                 worktree.close()
             raise
-        if made and tools is not None:
-            self._copies[tools] = made[0]
-        return tools
+        if not made or tools is None:
+            return tools
+        from .tools.copied_tools import CopiedTools
+
+        copied = CopiedTools(tools, made[0])
+        self._copies[copied] = made[0]
+        return copied
 
     def _open_worktrees(self) -> Worktrees:
         with self._mutex:

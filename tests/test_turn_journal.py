@@ -7,8 +7,9 @@ from contextlib import closing
 import pytest
 from tool_agents import AGENT, Answer, Notes, agents, call, calls, results_in, script
 
-from claude_force import Step, Workflow
+from claude_force import AsyncAgentOrchestrator, Step, Workflow
 from claude_force.conversation import ToolResult
+from claude_force.testing import MessagesServer, Script, faults, tool_calls
 from claude_force.workflow.turn_checkpoints import dump_result, load_result
 
 LOOK = calls(call("t1", "Look", path="a"))
@@ -158,3 +159,55 @@ def test_results_of_all_kinds_are_kept():
     for wrong in ("{}", "[]", json.dumps({"content": 3, "is_error": 1, "is_denied": 1, "state": ""})):
         with pytest.raises((ValueError, TypeError, KeyError)):
             load_result(wrong)
+
+
+class TestCopies:
+    """Steps that edit work in a copy of the project, which a resumed run makes anew."""
+
+    EDITS = (
+        tool_calls(("Write", {"file_path": "new.txt", "content": "one\n"})),
+        tool_calls(("Edit", {"file_path": "new.txt", "old_string": "one", "new_string": "two"})),
+    )
+
+    @pytest.fixture
+    def team(self, tmp_path):
+        (tmp_path / ".claude" / "agents").mkdir(parents=True)
+        (tmp_path / ".claude" / "agents" / "worker.md").write_text("---\nname: worker\n---\nYou work.\n")
+        (tmp_path / "a.txt").write_text("a\n", encoding="utf-8")
+        return tmp_path
+
+    async def run(self, team, server, resume=None):
+        async with AsyncAgentOrchestrator(
+            team, base_url=server.base_url, api_key="x", enable_cache=False, max_retries=1
+        ) as orchestrator:
+            flow = Workflow("flow", (Step("do", "worker"),))
+            task = None if resume else "Work"
+            return await orchestrator.execute_workflow(flow, task, resume=resume, tools="edit")
+
+    async def test_changes_are_made_again(self, team):
+        plan = [None, None, faults.status(400)]
+        with MessagesServer(answer=Script([*self.EDITS, "Done."]), faults=plan) as server:
+            first = await self.run(team, server)
+            assert not first.success and "+two" in first[0].patch
+            done = await self.run(team, server, first.run_id)
+            assert len(server.requests) == 4
+        assert done.success and done[0].changed_files == ("new.txt",)
+        assert done[0].patch == first[0].patch
+        assert not (team / "new.txt").exists()
+
+    async def test_next_call_finds_them(self, team):
+        plan = [None, faults.status(400)]
+        with MessagesServer(answer=Script([*self.EDITS, "Done."]), faults=plan) as server:
+            first = await self.run(team, server)
+            done = await self.run(team, server, first.run_id)
+        assert done.success and "+two" in done[0].patch and "one" not in done[0].patch
+        assert not any(call.error for call in done[0].tool_calls)
+
+    async def test_project_that_does_not_fit_any_more_is_an_error(self, team):
+        with MessagesServer(
+            answer=Script([*self.EDITS, "Done."]), faults=[None, faults.status(400)]
+        ) as server:
+            first = await self.run(team, server)
+            (team / "new.txt").write_text("somebody else's\n", encoding="utf-8")
+            done = await self.run(team, server, first.run_id)
+        assert not done.success and "does not fit" in done[0].errors[0]

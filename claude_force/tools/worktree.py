@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import tempfile
 import threading
 import weakref
 from contextlib import contextmanager
@@ -204,10 +205,12 @@ class Worktree:
     def changes(self) -> Changes:
         """Returns what was changed since the copy was made. No tool may be running."""
         try:
-            folder = self._folder / "patch"
-            folder.mkdir()
-            with _errors_of_copies():
-                return changes_of(self._snapshot.base, self._copy, self._snapshot.git, folder)
+            folder = Path(tempfile.mkdtemp(prefix="patch-", dir=self._folder))
+            try:
+                with _errors_of_copies():
+                    return changes_of(self._snapshot.base, self._copy, self._snapshot.git, folder)
+            finally:
+                remove_tree(folder)
         except (WorktreeError, OSError) as error:
             logger.error("the patch of an agent can't be made: %s", error)
             return Changes((), None, PatchNote(PATCH_FAILED, text=str(error)))
