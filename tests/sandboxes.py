@@ -27,7 +27,8 @@ class Shell:
 
     def __init__(self, root: Path, **ways: Any) -> None:
         ways.setdefault("is_writable", True)
-        self.workspace = Workspace(root, ways.get("extra_folders", ()), writable=ways["is_writable"])
+        extra, shown_as = ways.get("extra_folders", ()), ways.get("shown_as")
+        self.workspace = Workspace(root, extra, writable=ways["is_writable"], shown_as=shown_as)
         self.tool = BashTool(self.workspace, Sandbox(root, **ways), program())
 
     async def run(self, command: str, **arguments: Any) -> ToolResult:

@@ -350,9 +350,9 @@ async def test_worktree_is_shown_as_the_project(project: Path, tmp_path: Path) -
     worktree.mkdir()
     (worktree / "b.txt").write_text("b\n")
     shell = Shell(worktree, shown_as=project)
-    shell.workspace.cwd = str(project)
-    assert await shell.text("pwd; ls; touch c.txt") == f"{project}\nb.txt"
-    assert (worktree / "c.txt").exists()
+    assert await shell.text("pwd; ls; mkdir c; cd c; touch d.txt") == f"{project}\nb.txt"
+    assert shell.workspace.cwd == str(project / "c")
+    assert (worktree / "c" / "d.txt").exists()
     shell.close()
 
 
@@ -395,7 +395,6 @@ async def test_copy_has_the_repository_of_the_project(project: Path, tmp_path: P
     copy.mkdir()
     (copy / "a.txt").write_text("other\n")
     shell = Shell(copy, shown_as=project, read_only=[Mount(project / ".git", project / ".git")])
-    shell.workspace.cwd = str(project)
     assert await shell.text("touch b.txt; git status --short") == " M a.txt\n?? b.txt"
     assert "Read-only file system" in await shell.text("git add -A")
     assert sorted(one.name for one in copy.iterdir()) == [".git", "a.txt", "b.txt"]

@@ -1,5 +1,7 @@
 """Attempts to get out of the sandbox. Most are made without it first, which proves that they work."""
 
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Dict, Iterator, Tuple
 
@@ -43,6 +45,38 @@ def succeeded(kind: str, world: World, output: str, before: Tuple[object, object
         "refused": "escaped" in output,
     }
     return got_out[kind]
+
+
+async def test_links_that_are_swapped_in_lead_nowhere(world: World) -> None:
+    """While commands start, something else swaps what is protected for links that lead out."""
+    before = world.state()
+    names = [world.project / name for name in (".claude", ".git/hooks", ".mcp.json")]
+    end = threading.Event()
+
+    def swap() -> None:
+        while not end.is_set():
+            for name in names:
+                # What was missing when a command began is set aside when it ends.
+                with suppress(FileNotFoundError):
+                    name.rename(name.with_name("kept"))
+                    name.symlink_to(world.home / ".ssh")
+                    name.unlink()
+                    name.with_name("kept").rename(name)
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    shell = Shell(world.project)
+    try:
+        for _ in range(40):
+            text = await shell.text(
+                "cat .claude/* .git/hooks/* .mcp.json; touch {.claude,.git/hooks,.mcp.json}/x"
+            )
+            assert SECRET not in text
+    finally:
+        end.set()
+        thread.join()
+        shell.close()
+    assert world.state() == before
 
 
 def test_there_are_a_hundred_attempts() -> None:
