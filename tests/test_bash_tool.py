@@ -15,6 +15,7 @@ import pytest
 from sandboxes import Shell, program
 
 from claude_force.errors import ToolSandboxError
+from claude_force.tools.orphans import guarded_name
 from claude_force.tools.resource_limits import is_disk_full
 from claude_force.tools.sandbox import Mount, Sandbox
 from claude_force.tools.sandbox_process import MOST_AT_ONCE
@@ -126,9 +127,9 @@ PROGRAM = """
 """
 
 
-def start(project: Path, command: str) -> "subprocess.Popen[bytes]":
+def start(project: Path, command: str, text: str = PROGRAM) -> "subprocess.Popen[bytes]":
     """A process that runs a command with Bash."""
-    text = textwrap.dedent(PROGRAM).format(root=str(ROOT), tests=str(ROOT / "tests"))
+    text = textwrap.dedent(text).format(root=str(ROOT), tests=str(ROOT / "tests"))
     process = subprocess.Popen([sys.executable, "-c", text, str(project), command], stdout=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stdout.readline() == b"ready\n"
@@ -140,20 +141,54 @@ def start(project: Path, command: str) -> "subprocess.Popen[bytes]":
 def test_killed_process_leaves_nothing(project: Path, seconds: float) -> None:
     program()
     process = start(project, CHILDREN.format("7316") + "sleep 7316")
-    assert seconds < 0.2 or eventually(lambda: len(running("sleep 7316")) >= 4)
+    # One of them is the process itself, which has the command as an argument.
+    assert seconds < 0.2 or eventually(lambda: len(running("sleep 7316")) >= 5)
     time.sleep(seconds)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert eventually(lambda: not running("sleep 7316") and not running(str(project)))
 
 
+STARTS = PROGRAM.replace(
+    "await shell.run(sys.argv[2])",
+    "while True:\n            await asyncio.gather(*(shell.run('true') for _ in range(4)))",
+)
+
+
+@pytest.mark.parametrize("seconds", [0.02, 0.05, 0.1, 0.15, 0.25, 0.4])
+def test_process_killed_while_it_starts_commands_leaves_nothing(project: Path, seconds: float) -> None:
+    program()
+    process = start(project, "", STARTS)
+    time.sleep(seconds)
+    process.kill()
+    process.wait()
+    assert eventually(lambda: not running(str(project)), 20)
+
+
+def test_forked_process_has_a_guard_of_its_own() -> None:
+    name = guarded_name()
+    reader, writer = os.pipe()
+    process = os.fork()
+    if not process:
+        os.write(writer, guarded_name().encode())
+        os._exit(0)
+    os.waitpid(process, 0)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        other = pipe.read()
+    assert other != name == guarded_name()
+    assert running(name)
+    assert eventually(lambda: not running(other))
+
+
 def test_interrupt_is_not_for_commands(project: Path) -> None:
     """Ctrl-C on a terminal reaches its session: the process that runs commands, which have their own."""
     program()
     process = start(project, "sleep 7317")
-    assert eventually(lambda: running("sleep 7317"))
-    (bubblewrap,) = children(process.pid)
-    assert os.getsid(bubblewrap) == bubblewrap
+    # The first is the guard.
+    assert eventually(lambda: len(children(process.pid)) == 2)
+    bubblewrap = children(process.pid)[-1]
+    assert eventually(lambda: os.getsid(bubblewrap) == bubblewrap)
     process.kill()
     process.wait()
     assert eventually(lambda: not running("sleep 7317"))

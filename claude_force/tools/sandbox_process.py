@@ -3,12 +3,12 @@
 bubblewrap starts a shell as process 1 of a new namespace of processes (`_SUPERVISOR`), and that one starts
 the shell of the command. When process 1 ends, the system kills whatever else is in the namespace, and only
 after that does bubblewrap end. So its end means that nothing is left, whether the command ended by itself or
-process 1 was killed. If this process dies, the system kills bubblewrap, and with it process 1.
+process 1 was killed. If this process dies, the system kills bubblewrap, and with it process 1; orphans.py is
+for the moment in which it doesn't.
 
 The command is sent through a pipe when its limits are set. Should this process die before, the shell reads an
-end and runs nothing. The standard error of bubblewrap is a pipe of its own, the report. On it come, in this
-order: the id of process 1, `started`, and the working directory that a successful command leaves. What it
-says after `started` is as trustworthy as the command.
+end and runs nothing. The standard error of bubblewrap is a pipe of its own, the report. On it come `started`,
+and the working directory that a successful command leaves, which is as trustworthy as the command.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import re
 import signal
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Callable, NamedTuple, Optional, Sequence, Tuple
 from weakref import WeakKeyDictionary
 
@@ -27,6 +28,7 @@ import anyio
 
 from ..errors import ToolSandboxError
 from .command_output import CommandOutput
+from .orphans import guarded_name
 from .resource_limits import (
     MOST_OUTPUT_BYTES,
     MOST_PROCESSES,
@@ -146,10 +148,12 @@ class _Process(asyncio.SubprocessProtocol):
         self._report = _Report(self._on_report)
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._transport: Optional[asyncio.SubprocessTransport] = None
-        # The end of the pipe that the command is sent through.
-        self._writer = -1
+        # The id of process 1, as this process sees it; 0 before it has started.
+        self._child = 0
+        # The end of the pipe that the command is sent through, and the file that bubblewrap writes the id to.
+        self._writer = self._info = -1
         self._stopped_by = ""
-        self._is_sent = self._is_killed = False
+        self._is_killed = False
 
     async def run(self, seconds: float, is_writable: bool, turns: _Turns) -> CommandResult:
         try:
@@ -174,11 +178,11 @@ class _Process(asyncio.SubprocessProtocol):
     def stop(self, why: str) -> None:
         """Kills the command, now or as soon as it has a process."""
         self._stopped_by = self._stopped_by or why
-        if self._report.child and not self._ended.done() and not self._is_killed:
+        if self._child and not self._ended.done() and not self._is_killed:
             self._is_killed = True
             # It is the child of bubblewrap, which has not ended, so no other process has its id.
             with suppress(ProcessLookupError):
-                os.kill(self._report.child, signal.SIGKILL)
+                os.kill(self._child, signal.SIGKILL)
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         self._output.add(data)
@@ -195,12 +199,14 @@ class _Process(asyncio.SubprocessProtocol):
         with ExitStack() as inherited:
             reader, self._writer = _pipe(inherited, opened)
             report_reader, report = _pipe(opened, inherited)
+            # Not a pipe: bubblewrap would be killed by writing to one that this process left open to nobody.
+            self._info = opened.enter_context(TemporaryFile()).fileno()
             _make_room(self._writer, len(_GO) + len(self._command) + 1)
             # In this thread, although it waits for the new process: to --die-with-parent, the thread that
             # started it is the parent.
             self._transport, _ = await loop.subprocess_exec(
                 lambda: self,
-                *(self._program, *command.arguments, "--info-fd", str(report), "--"),
+                *(guarded_name(), *command.arguments, "--info-fd", str(self._info), "--"),
                 *(
                     SHELL,
                     "-c",
@@ -210,10 +216,11 @@ class _Process(asyncio.SubprocessProtocol):
                     str(self._sandbox.project.target),
                     _SHELL_SCRIPT,
                 ),
+                executable=self._program,
                 stdin=reader,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=report,
-                pass_fds=(*command.descriptors, report),
+                pass_fds=(*command.descriptors, self._info),
                 env={},
                 cwd="/",
                 # Ctrl-C is for this process, which decides what becomes of its commands.
@@ -224,13 +231,16 @@ class _Process(asyncio.SubprocessProtocol):
 
     def _on_report(self) -> None:
         """Sends the command when the sandbox is there, and kills what was to be stopped before it was."""
+        if not self._report.has_started or self._child:
+            return
+        found = _CHILD.search(os.pread(self._info, _MOST_REPORT_BYTES, 0))
+        self._child = int(found[1]) if found else 0
         if self._stopped_by:
             self.stop(self._stopped_by)
-        elif self._report.has_started and not self._is_sent:
-            self._is_sent = True
+        elif self._child:
             # It may have been killed meanwhile.
             with suppress(ProcessLookupError, BrokenPipeError):
-                limit(self._report.child)
+                limit(self._child)
                 os.write(self._writer, _GO + self._command + b"\0")
 
     async def _wait(self, seconds: float) -> None:
@@ -252,7 +262,7 @@ class _Process(asyncio.SubprocessProtocol):
         return self._ended.done() and self._report.closed.done()
 
     def _look(self, most_bytes: int, free_before: int) -> None:
-        processes, memory = usage(self._report.child) if self._report.child else (0, 0)
+        processes, memory = usage(self._child) if self._child else (0, 0)
         if processes > MOST_PROCESSES:
             self.stop(PROCESSES)
         elif memory > most_bytes:
@@ -283,14 +293,12 @@ class _Report(asyncio.Protocol):
     """Reads what bubblewrap and process 1 say.
 
     Attributes:
-        child: the id of process 1, as this process sees it; 0 before it is known.
         has_started: whether process 1 runs.
         closed: done when nothing comes any more.
         transport: reads the pipe.
     """
 
     def __init__(self, on_data: Callable[[], None]) -> None:
-        self.child = 0
         self.has_started = False
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.transport: Optional[asyncio.BaseTransport] = None
@@ -302,11 +310,7 @@ class _Report(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._data += data[: max(0, _MOST_REPORT_BYTES - len(self._data))]
-        if not self.child:
-            found = _CHILD.search(self._data)
-            self.child = int(found[1]) if found else 0
-        # bubblewrap writes the id before it lets the child go on.
-        self.has_started = self.has_started or (self.child > 0 and _STARTED in self._data)
+        self.has_started = self.has_started or _STARTED in self._data
         self._on_data()
 
     def connection_lost(self, exc: Optional[Exception]) -> None:
