@@ -14,8 +14,10 @@ from fleet import fleet, write_project
 from hypothesis import given
 from hypothesis import strategies as st
 
+from claude_force.engine.result_builder import log_result
 from claude_force.integrations.json_logs import JsonFormatter, log_as_json
 from claude_force.testing import faults
+from claude_force.types import AgentResult, ToolCall, Turn
 
 PACKAGE = logging.getLogger("claude_force")
 logger = logging.getLogger("claude_force.tests")
@@ -245,3 +247,14 @@ def test_default_stream_is_stderr():
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == ""
     assert json.loads(done.stderr)["message"] == "Grüße"
+
+
+def test_tools_are_counted(written):
+    failed, denied = ToolCall(1, "Read", {}, error="no"), ToolCall(1, "Bash", {}, error="no", is_denied=True)
+    log_result(
+        AgentResult("a", True, turns=(Turn(), Turn()), tool_calls=(failed, denied), stopped_by="max_turns")
+    )
+    (line,) = written()
+    counts = {name: line[name] for name in ("turns", "tool_calls", "failed_tool_calls", "denied_tool_calls")}
+    assert counts == {"turns": 2, "tool_calls": 2, "failed_tool_calls": 2, "denied_tool_calls": 1}
+    assert line["stopped_by"] == "max_turns"

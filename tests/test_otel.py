@@ -32,7 +32,7 @@ from claude_force.formatting import install_command
 from claude_force.integrations import conventions
 from claude_force.integrations.otel import OpenTelemetry, instrument
 from claude_force.orchestrator import AgentOrchestrator
-from claude_force.testing import MessagesServer, faults
+from claude_force.testing import MessagesServer, Script, faults, tool_calls
 from claude_force.types import AgentResult, Attempt, Call, CallCompleted, Clock, Usage
 
 CALL = Call("python-expert", ("You explain Python.",), "Explain decorators", MODEL, 300)
@@ -594,3 +594,62 @@ def test_transport_adds_no_spans(config):
     )
     done = run_python(program)
     assert done.stdout.splitlines() == ["[False, False]", "['caller', 'caller']"], done.stderr
+
+
+class TestTools:
+    """Agents that use tools: a span for each request and each tool call, below that of the agent."""
+
+    LOOK = tool_calls(("Read", {"file_path": "a.txt"}), ("Nope\ud800", {"x": 1}))
+
+    @pytest.fixture
+    def spans(self, config, watched):
+        """Runs an agent; returns a function that finds the spans whose names begin so."""
+
+        def run(**options):
+            with MessagesServer(answer=Script([self.LOOK, "Done."])) as server:
+                with AgentOrchestrator(config, api_key="x", base_url=server.base_url) as orchestrator:
+                    instrument(orchestrator, **watched.providers, **options)
+                    self.result = orchestrator.run_agent("python-expert", "Look", tools="read")
+            assert self.result.success
+            return watched.spans
+
+        return run
+
+    def test_calls_are_children_of_the_agent(self, spans, watched):
+        found = spans()("execute_tool")
+        (agent,) = watched.calls()
+        read, unknown = found
+        assert read.name == "execute_tool Read" and unknown.name.startswith("execute_tool Nope")
+        assert parent_of(read) == agent.context.span_id
+        assert read.kind is SpanKind.INTERNAL
+        attributes = dict(read.attributes)
+        assert attributes["gen_ai.operation.name"] == "execute_tool"
+        assert attributes["gen_ai.tool.name"] == "Read"
+        assert attributes["gen_ai.tool.call.id"] == self.result.tool_calls[0].id
+        assert attributes["gen_ai.tool.type"] == "function"
+        assert "gen_ai.tool.call.arguments" not in attributes
+        assert agent.start_time <= read.start_time <= read.end_time <= agent.end_time
+
+    def test_failed_call_is_an_error_without_content(self, spans):
+        failed = spans()("execute_tool")[1]
+        assert failed.status.status_code is StatusCode.ERROR and failed.status.description is None
+        assert failed.attributes["error.type"] == "tool_error"
+
+    def test_content_has_the_arguments(self, spans):
+        read = spans(content=True)("execute_tool")[0]
+        assert json.loads(read.attributes["gen_ai.tool.call.arguments"]) == {"file_path": "a.txt"}
+
+    def test_each_request_has_the_tokens_of_its_turn(self, spans, watched):
+        spans()
+        used = [one.attributes["gen_ai.usage.output_tokens"] for one in watched.requests()]
+        assert used == [turn.usage.output_tokens for turn in self.result.turns]
+        reasons = [one.attributes["gen_ai.response.finish_reasons"] for one in watched.requests()]
+        assert reasons == [("tool_use",), ("end_turn",)]
+        (agent,) = watched.calls()
+        assert agent.attributes["gen_ai.usage.output_tokens"] == sum(used)
+        assert (agent.attributes["claude_force.turns"], agent.attributes["claude_force.tool_calls"]) == (2, 2)
+
+    def test_names_of_a_model_are_no_dimension(self, spans, watched):
+        spans()
+        names = {point.attributes["gen_ai.tool.name"] for point in watched.points("claude_force.tool_calls")}
+        assert names == {"Read", "other"}

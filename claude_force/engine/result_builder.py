@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Any, Dict, Iterable, NamedTuple, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterable, Mapping, NamedTuple, Optional, Tuple
 
 from ..costs import without_cost
 from ..errors import (
@@ -190,6 +190,9 @@ def is_unsent(result: AgentResult) -> bool:
     return stopped and not result.attempts
 
 
+_NO_COUNTS: Mapping[str, Any] = {}
+
+
 def log_result(result: AgentResult) -> None:
     """Logs one line, with the figures as fields."""
     # A call that was not sent has not failed: a run that ends by its budget logs that once.
@@ -214,8 +217,20 @@ def log_result(result: AgentResult) -> None:
             "cost_usd": result.cost,
             "request_id": result.request_id,
             "error_type": type(result.error).__name__ if result.error else None,
+            **(_tool_counts(result) if result.turns else _NO_COUNTS),
         },
     )
+
+
+def _tool_counts(result: AgentResult) -> Dict[str, Any]:
+    calls = result.tool_calls
+    return {
+        "turns": len(result.turns),
+        "tool_calls": len(calls),
+        "failed_tool_calls": sum(one.error is not None for one in calls),
+        "denied_tool_calls": sum(one.is_denied for one in calls),
+        "stopped_by": result.stopped_by,
+    }
 
 
 class ResultBuilder:

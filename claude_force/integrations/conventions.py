@@ -10,8 +10,9 @@ import json
 from typing import Any, Dict, Optional, Sequence, Tuple, Union
 from urllib.parse import urlsplit
 
+from ..tools.tool_names import is_known_tool
 from ..transport.redaction import redact
-from ..types import AgentResult, Call, CallCompleted
+from ..types import AgentResult, Call, CallCompleted, ToolCall, Turn
 
 Attributes = Dict[str, Union[str, bool, int, float, Sequence[str]]]
 
@@ -21,6 +22,7 @@ REQUEST_BUCKETS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 1
 TOKEN_BUCKETS = tuple(4**power for power in range(14))
 
 _PORTS = {"http": 80, "https": 443}
+_LONGEST_NAME = 100
 _NUMBERS = ("temperature", "top_p", "top_k")
 _FINISH_REASONS = {
     "end_turn": "stop",
@@ -69,24 +71,83 @@ def result_attributes(result: AgentResult) -> Attributes:
             "claude_force.cost": result.cost,
             "claude_force.saved_cost": result.saved_cost,
             "claude_force.cache.age": result.cache_age,
+            **_of_tools(result),
         }
     )
+
+
+def _of_tools(result: AgentResult) -> Dict[str, Any]:
+    """What only agents that used tools have."""
+    if not result.turns:
+        return {}
+    return {
+        "claude_force.turns": len(result.turns),
+        "claude_force.tool_calls": len(result.tool_calls),
+        "claude_force.stopped_by": result.stopped_by,
+    }
+
+
+def tool_attributes(call: ToolCall, content: bool) -> Attributes:
+    """Returns one tool call of an agent; `content`: with the arguments that the model wrote."""
+    arguments = encodable(json.dumps(call.input, ensure_ascii=False)) if content else None
+    return _without_none(
+        {
+            "gen_ai.operation.name": "execute_tool",
+            "gen_ai.tool.name": call.name[:_LONGEST_NAME],
+            "gen_ai.tool.call.id": call.id or None,
+            "gen_ai.tool.type": "function",
+            "gen_ai.tool.call.arguments": arguments,
+            "error.type": tool_error(call),
+            "claude_force.turn": call.turn,
+        }
+    )
+
+
+def tool_dimensions(completed: CallCompleted, call: ToolCall) -> Attributes:
+    """Returns the dimensions of a tool call's metrics; each has few values, whatever a model writes."""
+    return _without_none(
+        {
+            "gen_ai.agent.name": completed.call.agent_name,
+            "gen_ai.tool.name": call.name if is_known_tool(call.name) else "other",
+            "error.type": tool_error(call),
+        }
+    )
+
+
+def tool_error(call: ToolCall) -> Optional[str]:
+    """Returns "denied" or "tool_error"; None for a call that succeeded."""
+    return None if call.error is None else "denied" if call.is_denied else "tool_error"
+
+
+def turns_by_attempt(result: AgentResult) -> Dict[int, Turn]:
+    """Returns the turn that each request ended, by the number of the request; {} without tools."""
+    found: Dict[int, Turn] = {}
+    number = 0
+    for turn in result.turns:
+        number += turn.attempts
+        if turn.attempts:
+            found[number] = turn
+    return found
 
 
 def attempt_attributes(completed: CallCompleted, number: int, endpoint: Attributes) -> Attributes:
     """Returns one request of a call; `number` counts from 1.
 
-    Only the last request has the answer or the status of the error.
+    Only the last request has the answer or the status of the error; of an agent with tools, the last of each
+    turn has that turn's answer.
     """
     result = completed.result
     is_last, error = number == len(result.timeline), result.timeline[number - 1].error
+    turn = turns_by_attempt(result).get(number) if result.turns else None
     attributes = {
         **_request("chat", completed.call),
         **endpoint,
         "claude_force.attempt": number,
         "error.type": error,
     }
-    if is_last and error is None:
+    if turn is not None and error is None:
+        attributes.update({"claude_force.turn": result.turns.index(turn) + 1, **_turn_answer(result, turn)})
+    elif is_last and error is None and not result.turns:
         attributes.update(_answer(result))
     elif is_last:
         attributes["http.response.status_code"] = getattr(result.error, "status", None)
@@ -188,6 +249,21 @@ def _answer(result: AgentResult) -> Dict[str, Any]:
         attributes["gen_ai.usage.cache_write.input_tokens"] = written
         attributes["gen_ai.usage.cache_creation.input_tokens"] = written
     return attributes
+
+
+def _turn_answer(result: AgentResult, turn: Turn) -> Dict[str, Any]:
+    """As `_answer`, of one turn."""
+    of_turn = AgentResult(
+        result.agent_name,
+        turn.error is None,
+        model=result.model,
+        usage=turn.usage,
+        cached=turn.cached,
+        shared=turn.shared,
+        stop_reason=turn.stop_reason,
+        request_id=turn.request_id,
+    )
+    return _answer(of_turn)
 
 
 def _part(text: str) -> Dict[str, str]:

@@ -10,7 +10,8 @@ from typing import List, Optional, Protocol, Sequence
 from .. import __version__, settings
 from ..costs import is_unpriced
 from ..formatting import install_command
-from ..types import Attempt, CallCompleted, Observer
+from ..transport.redaction import redact
+from ..types import Attempt, CallCompleted, Observer, ToolCall
 from . import conventions
 
 try:
@@ -66,7 +67,7 @@ class OpenTelemetry:
     """An observer that makes spans as children of the caller's current span, and records metrics.
 
     Args:
-        content: whether spans contain the system prompt, the task and the answer.
+        content: whether spans contain the system prompt, the task, the answer and what tools were given.
         base_url: the endpoint for `server.address`; None leaves that out.
         tracer_provider, meter_provider: None for the application's global ones.
 
@@ -108,6 +109,8 @@ class OpenTelemetry:
                 span.set_status(StatusCode.ERROR, conventions.error_description(result))
             for number, attempt in enumerate(result.timeline, 1):
                 self._request_span(completed, attempt, number, began, within)
+            for one in result.tool_calls:
+                self._tool_span(one, began, within)
         self._instruments.record(completed, within)
         span.end(began + _nanoseconds(result.duration))
 
@@ -132,6 +135,22 @@ class OpenTelemetry:
             message = conventions.error_description(result) if is_last else attempt.error
             span.set_status(StatusCode.ERROR, message)
         span.end(call_began + _nanoseconds(attempt.ended))
+
+    def _tool_span(self, call: ToolCall, call_began: int, within: context.Context) -> None:
+        attributes = conventions.tool_attributes(call, self._content)
+        began = call_began + _nanoseconds(call.began)
+        span = self._tracer.start_span(
+            f"execute_tool {attributes['gen_ai.tool.name']}",
+            within,
+            SpanKind.INTERNAL,
+            attributes,
+            start_time=began,
+        )
+        if call.error is not None:
+            # What a tool said may have content of files.
+            message = conventions.encodable(redact(call.error)) if self._content else None
+            span.set_status(StatusCode.ERROR, message)
+        span.end(began + _nanoseconds(call.seconds))
 
 
 class _Instruments:
@@ -158,6 +177,9 @@ class _Instruments:
         self._saved = meter.create_counter(
             "claude_force.saved_cost", "USD", "Cost saved by cached and shared answers."
         )
+        self._tool_calls = meter.create_counter(
+            "claude_force.tool_calls", "{call}", "Tool calls of agents, also failed and denied ones."
+        )
         self._hits = meter.create_counter("claude_force.cache.hits", "{call}", "Answers from the cache.")
 
     def record(self, completed: CallCompleted, within: context.Context) -> None:
@@ -177,6 +199,8 @@ class _Instruments:
             self._unknown.add(1, call, within)
         if result.saved_cost:
             self._saved.add(result.saved_cost, call, within)
+        for one in result.tool_calls:
+            self._tool_calls.add(1, conventions.tool_dimensions(completed, one), within)
         if result.cached:
             self._hits.add(1, call, within)
 
