@@ -230,6 +230,9 @@ OPTIONS: Mapping[str, Option] = {
             type=whole,
         ),
         max_tool_calls=_option("--max-tool-calls N", "most tool calls of an agent", shown="none", type=whole),
+        in_place=_option("--in-place", "let tools change the project itself, and not a copy of it"),
+        apply=_option("--apply", "apply what agents changed in their copies to the project"),
+        patch_file=_option("--patch FILE", "write what the agent changed in its copy to FILE", "files"),
     ),
     **_group(
         LIMITS,

@@ -12,6 +12,7 @@ from ..bulk import STDOUT, RunSummary
 from ..errors import CallError, ClaudeForceError, InputError
 from ..formatting import pluralize
 from . import streams
+from .copies import Outcome
 from .render import format_cost
 from .tool_lines import ToolTally
 
@@ -105,6 +106,8 @@ class FinishedRun:
         failures: errors of rows that failed in this command.
         retries: errors of attempts that were followed by another one.
         tools: what agents did with their tools in this command.
+        patches: how many rows have a patch.
+        copies: what was done with the patches, where they were to be applied.
     """
 
     summary: RunSummary
@@ -113,9 +116,11 @@ class FinishedRun:
     failures: ErrorSummary = field(default_factory=ErrorSummary)
     retries: ErrorSummary = field(default_factory=ErrorSummary)
     tools: ToolTally = field(default_factory=ToolTally)
+    patches: int = 0
+    copies: Optional[Outcome] = None
 
 
-def exit_code(summary: RunSummary) -> int:
+def exit_code(summary: RunSummary, copies: Optional[Outcome] = None) -> int:
     """Returns 0 all rows succeeded, 1 no row can be run, 3 some failed, 4 budget used up, 130 stopped."""
     if summary.error is not None:
         return _NONE_CAN_RUN
@@ -123,7 +128,7 @@ def exit_code(summary: RunSummary) -> int:
         return _OVER_BUDGET
     if summary.stopped:
         return _STOPPED
-    return _SOME_FAILED if summary.failed else _ALL_SUCCEEDED
+    return _SOME_FAILED if summary.failed or (copies and copies.conflicts) else _ALL_SUCCEEDED
 
 
 def report(args: argparse.Namespace, run: FinishedRun) -> None:
@@ -155,6 +160,8 @@ def report(args: argparse.Namespace, run: FinishedRun) -> None:
             streams.status(f"{title}: {line}")
     if summary.error is not None:
         streams.error(summary.error.for_shell(), json=False)
+    for line in run.copies.lines() if run.copies else ():
+        streams.status(line)
     for line in _next_steps(args, run):
         streams.status(line)
 
@@ -192,6 +199,9 @@ def _next_steps(args: argparse.Namespace, run: FinishedRun) -> Iterator[str]:
         yield f"{command} continues this run: only missing rows are paid for"
     if not is_file and (summary.missing or summary.failed) and args.cache == "use":
         yield "answers are in the cache: another run takes them from there; -o FILE makes a run resumable"
+    if run.patches and run.copies is None:
+        when = ", when all rows have run" if args.apply else " with --apply"
+        yield f"{pluralize(run.patches, 'row has', 'rows have')} a patch: {command}{when} applies what fits"
     if summary.failed and is_file and summary.is_resumable:
         yield "--retry-failed runs the failed rows again; their errors are in the output"
 
@@ -199,7 +209,7 @@ def _next_steps(args: argparse.Namespace, run: FinishedRun) -> Iterator[str]:
 def _fields(run: FinishedRun) -> Dict[str, Any]:
     summary = run.summary
     return {
-        "success": exit_code(summary) == _ALL_SUCCEEDED,
+        "success": exit_code(summary, run.copies) == _ALL_SUCCEEDED,
         "output": str(run.output),
         "rows": summary.total,
         **_named(summary, "succeeded", "failed", "missing", "truncated", "refused", "empty"),
@@ -217,6 +227,7 @@ def _fields(run: FinishedRun) -> Dict[str, Any]:
         "errors": list(run.failures.lines()),
         "errors_by_type": run.failures.by_type,
         **run.tools.fields(),
+        **(run.copies.fields() if run.copies else {}),
     }
 
 

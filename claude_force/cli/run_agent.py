@@ -18,6 +18,7 @@ from ..performance_tracker import PerformanceTracker
 from ..response_cache import ResponseCache
 from ..types import AgentResult, CallCompleted, Reply
 from . import render, streams
+from .copies import check_copies, finish_agent
 from .run_options import AnswerFile, call_options, check_budget, check_limits, read_task
 from .tool_grants import tool_options
 
@@ -27,19 +28,22 @@ def run_agent(args: argparse.Namespace) -> int:
     check_budget(args.budget)
     check_limits(args)
     args.of_tools = tool_options(args)
+    check_copies(args)
     task = read_task(args)
     if args.estimate or args.dry_run:
         from .orchestration import estimate_agent, show_first_request
 
         (show_first_request if args.dry_run else estimate_agent)(args, task)
         return 0
-    with AnswerFile(args.output) as file:
+    with AnswerFile(args.output) as file, AnswerFile(args.patch) as patch_file:
         result = _run(args, task)
         if args.json:
             streams.write_json(render.result_fields(result))
         if result.success:
             file.write(result.output)
-    return 0 if result.success else 1
+        if result.patch:
+            patch_file.write(result.patch)
+    return 0 if finish_agent(args, result) and result.success else 1
 
 
 def _run(args: argparse.Namespace, task: str) -> AgentResult:

@@ -32,6 +32,7 @@ from ..formatting import pluralize
 from ..types import AgentResult
 from . import signals, streams
 from .bulk_report import FinishedRun, exit_code, report
+from .copies import check_copies, finish_rows
 from .displays import ProgressDisplay
 from .durable_runs import WorkerMonitor, database_url, driver_database_url, monitor_workers, run_id_for
 from .logs import few_warnings
@@ -56,6 +57,7 @@ def run_many(args: argparse.Namespace) -> int:
         args.tasks, args.stdin = _STDIO, False
     _check(args)
     args.of_tools = tool_options(args, is_durable=database_url(args) is not None)
+    check_copies(args)
     with _rows(args) as rows:
         if args.dry_run:
             signals.run(_show_first_request(args, rows))
@@ -65,9 +67,19 @@ def run_many(args: argparse.Namespace) -> int:
             return 0
         _check_output(args)
         finished = signals.run(_run(args, rows))
+        if args.of_tools:
+            _finish_copies(args, finished)
     # Outside the loop: a reader of stdout that has stopped does not keep Ctrl-C from ending the command.
     report(args, finished)
-    return exit_code(finished.summary)
+    return exit_code(finished.summary, finished.copies)
+
+
+def _finish_copies(args: argparse.Namespace, finished: FinishedRun) -> None:
+    """Applies the patches of the rows, or counts them. Raises InputError."""
+    if args.output != _STDIO:
+        summary = finished.summary
+        is_complete = not (summary.missing or summary.stopped or summary.error)
+        finished.patches, finished.copies = finish_rows(args, Path(args.output), is_complete)
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -99,7 +111,8 @@ def _check_output(args: argparse.Namespace) -> None:
         return
     if args.json:
         raise InputError("-o - and --json both write to standard output. Name a file for the results.")
-    for option, is_given in (("--retry-failed", args.retry_failed), ("--durable", database_url(args))):
+    needing = {"--retry-failed": args.retry_failed, "--apply": args.apply, "--durable": database_url(args)}
+    for option, is_given in needing.items():
         if is_given:
             raise InputError(f"{option} needs results that can be read again. Name a file with -o.")
 

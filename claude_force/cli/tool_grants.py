@@ -46,6 +46,8 @@ def tool_options(args: argparse.Namespace, is_durable: bool = False) -> Dict[str
     for folder in bounds["add_dirs"] or ():
         if not Path(folder).is_dir():
             raise InputError(f"--add-dir is {printable(folder)}, which is not a folder.")
+    if getattr(args, "in_place", False):
+        given["in_place"] = True
     return {"tools": grant, **given}
 
 

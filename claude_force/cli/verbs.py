@@ -65,14 +65,15 @@ _RUN = {
     "agent": Verb(
         "Run one agent on one task.",
         "run_agent:run_agent",
-        f"agent_name task task_file {_SHOWN} {_CALL} {_TOOLS} {_RATES} budget price estimate dry_run "
-        "cache cache_ttl",
+        f"agent_name task task_file {_SHOWN} {_CALL} {_TOOLS} in_place apply patch_file {_RATES} budget "
+        "price estimate dry_run cache cache_ttl",
         _TASK,
         (
             'run agent code-reviewer --task "Review: def f(): pass"',
             "git diff | claude-force run agent code-reviewer --json",
             "run agent code-reviewer --task-file task.txt --budget 0.10",
             'run agent code-reviewer --task "Review src/" --tools read --max-turns 20',
+            'run agent bug-fixer --task "Fix the tests" --tools bash --apply',
         ),
     ),
     "workflow": Verb(
@@ -91,8 +92,8 @@ _RUN = {
         "Run a file of tasks, or one task for each of many files. The same command resumes it.",
         "run_many:run_many",
         "tasks row_agent files files_task files_task_file limit results retry_failed no_resume "
-        f"{_CALL} {_TOOLS} {_RATES} grace fail_fast output_budget call_budget price estimate dry_run cache "
-        f"cache_ttl {_DATABASE}",
+        f"{_CALL} {_TOOLS} apply {_RATES} grace fail_fast output_budget call_budget price estimate dry_run "
+        f"cache cache_ttl {_DATABASE}",
         f"{_ROWS}\n\n{_CODES}",
         (
             "run many tasks.jsonl --estimate",
@@ -100,6 +101,7 @@ _RUN = {
             "run many --files 'src/**/*.py' --agent code-reviewer --task 'Find bugs' -o bugs.jsonl",
             "run many results.jsonl --agent summarizer -o summaries.jsonl",
             "run many tasks.jsonl --tools read --call-budget 0.50 -o results.jsonl",
+            "run many tasks.jsonl --tools edit -o results.jsonl --apply",
             "cat tasks.jsonl | claude-force run many - -o - > results.jsonl",
         ),
     ),
