@@ -15,7 +15,13 @@ from claude_force.async_orchestrator import AsyncAgentOrchestrator
 from claude_force.cli.main import main
 
 OPENSSL = shutil.which("openssl")
-pytestmark = pytest.mark.skipif(OPENSSL is None, reason="openssl makes the certificates")
+pytestmark = [
+    pytest.mark.skipif(OPENSSL is None, reason="openssl makes the certificates"),
+    # Before Python 3.11 asyncio warns of each TLS connection that the server closes first.
+    pytest.mark.filterwarnings(
+        "ignore:.*_SSLProtocolTransport.__del__:pytest.PytestUnraisableExceptionWarning"
+    ),
+]
 
 
 @pytest.fixture

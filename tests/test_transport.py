@@ -96,7 +96,7 @@ class TestRequest:
         "name", sorted(BODY_FIELDS - {"model", "max_tokens", "messages", "system", "stream"})
     )
     async def test_sends_each_field(self, project, route, name):
-        value = 0.5 if name in settings.SAMPLING else {"type": "x"}
+        value = 0.5 if name in settings.SAMPLING else [{"type": "x"}] if name == "tools" else {"type": "x"}
         async with fleet(project, **route) as (orchestrator, server):
             await orchestrator.execute_agent("python-expert", "a", **{name: value})
         assert server.requests[0].body[name] == value
