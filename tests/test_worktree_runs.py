@@ -16,7 +16,7 @@ from claude_force.tools.worktree_folders import worktrees_folder
 
 pytestmark = needs_git
 
-AGENT = "---\nname: worker\ndescription: d\ntools: Read, Grep, Edit, Write, Bash\n---\nYou work.\n"
+AGENT = "---\nname: worker\ndescription: d\ntools: Read, Grep, Glob, Edit, Write, Bash\n---\nYou work.\n"
 EDIT = ("Edit", {"file_path": "notes.txt", "old_string": "one", "new_string": "ONE"})
 NEW = ("Write", {"file_path": "new.txt", "content": "new\n"})
 EDITED = b"ONE\ntwo\n"
@@ -159,6 +159,41 @@ async def test_commands_work_in_the_copy(team):
     assert told == f"{team}\n?? draft.txt"
     assert result.changed_files == ("draft.txt", "notes.txt")
     assert state(team) == before
+
+
+@pytest.mark.parametrize("grant", ["read", "edit", "bash"])
+async def test_searches_find_the_same_in_a_copy(team, grant):
+    if grant == "bash":
+        program()
+    write(team, {"node_modules/m.js": b"two\n", "t.log": b"two\n", "kept/deep/x.txt": b"two\n"})
+    write(team, {".gitignore": b"node_modules/\n*.log\n.claude/metrics/\n"})
+    (team / ".git" / "info" / "exclude").write_text("kept/deep/\n")
+    uses = [
+        ("Grep", {"pattern": "^two"}),
+        ("Glob", {"pattern": "**/*"}),
+        ("Grep", {"pattern": "two", "path": "node_modules"}),
+        ("Read", {"file_path": "kept/deep/x.txt"}),
+    ]
+    with MessagesServer(answer=Script([tool_calls(*uses), "Done."])) as server:
+        async with AsyncAgentOrchestrator(**options(server, team)) as orchestrator:
+            await orchestrator.execute_agent("worker", "Go", tools=grant)
+        told = [block["content"] for block in server.requests[-1].body["messages"][-1]["content"]]
+    assert told == [
+        "Found 1 file\nnotes.txt",
+        "\n".join(
+            [
+                ".claude/agents/worker.md",
+                ".gitignore",
+                "draft.txt",
+                "kept/deep/x.txt",
+                "node_modules/m.js",
+                "notes.txt",
+                "t.log",
+            ]
+        ),
+        "Found 1 file\nnode_modules/m.js",
+        "1\ttwo\n2\t",
+    ]
 
 
 async def test_further_folders_can_only_be_read(team, tmp_path):

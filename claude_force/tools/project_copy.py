@@ -88,13 +88,14 @@ def copy_project(root: Path, target: Path, git: PrivateGit, tracked: List[str]) 
             left -= entry.info.st_size if entry.is_file else 0
             if left < 0:
                 raise _too_large()
-            if _copy_entry(entry, target / entry.path):
-                files[entry.path] = _describe(target / entry.path)
+            copy = f"{target}/{entry.path}"
+            if _copy_entry(entry, copy):
+                files[entry.path] = _describe(copy)
     ignored = frozenset(selection.ignored_files)
     return Base(target, files, tuple(folders), ignored, tuple(selection.ignored_folders))
 
 
-def _copy_entry(entry: Entry, target: Path) -> bool:
+def _copy_entry(entry: Entry, target: str) -> bool:
     """Returns whether there is something to copy: a file that can be read, or a link."""
     if entry.is_link:
         with suppress(FileNotFoundError):
@@ -119,7 +120,7 @@ def _copy_entry(entry: Entry, target: Path) -> bool:
     return True
 
 
-def _copy_file(source: int, info: os.stat_result, target: Path) -> None:
+def _copy_file(source: int, info: os.stat_result, target: str) -> None:
     """Copies content, permissions and time of modification: programs such as make compare that."""
     descriptor = os.open(target, _CREATE, stat.S_IMODE(info.st_mode) & 0o777 | stat.S_IRUSR | stat.S_IWUSR)
     try:
@@ -147,7 +148,7 @@ def _copy_content(source: int, target: int, size: int) -> None:
             data = data[os.write(target, data) :]
 
 
-def _describe(path: Path) -> BaseFile:
+def _describe(path: str) -> BaseFile:
     info = os.lstat(path)
     return BaseFile(info.st_mode, info.st_size, info.st_ino)
 
@@ -158,8 +159,8 @@ def copy_base(base: Base, target: Path, shares_files: bool) -> AgentCopy:
     `shares_files`: whether it may share the files of the base by hard links.
     """
     target.mkdir()
-    for folder in (*base.folders, *base.ignored_folders):
-        (target / folder).mkdir(exist_ok=True)
+    for folder in sorted({*base.folders, *base.ignored_folders}):
+        os.mkdir(f"{target}/{folder}")
     is_linked = shares_files and _link_all(base, target)
     if not is_linked:
         _copy_all(base, target)
@@ -171,17 +172,17 @@ def copy_base(base: Base, target: Path, shares_files: bool) -> AgentCopy:
 
 def _link_all(base: Base, target: Path) -> bool:
     """Returns False where the file system has no hard links, or not so many of one file."""
-    made: List[Path] = []
+    made: List[str] = []
     try:
         for path in base.files:
-            link = target / path
-            os.link(base.path / path, link, follow_symlinks=False)
+            link = f"{target}/{path}"
+            os.link(f"{base.path}/{path}", link, follow_symlinks=False)
             made.append(link)
     except OSError as error:
         if error.errno in _NO_ROOM:
             raise
         for link in made:
-            link.unlink()
+            os.unlink(link)
         return False
     return True
 
@@ -189,11 +190,11 @@ def _link_all(base: Base, target: Path) -> bool:
 def _copy_all(base: Base, target: Path) -> None:
     for path, file in base.files.items():
         if stat.S_ISLNK(file.mode):
-            os.symlink(os.readlink(base.path / path), target / path)
+            os.symlink(os.readlink(f"{base.path}/{path}"), f"{target}/{path}")
             continue
-        source = os.open(base.path / path, _READ)
+        source = os.open(f"{base.path}/{path}", _READ)
         try:
-            _copy_file(source, os.fstat(source), target / path)
+            _copy_file(source, os.fstat(source), f"{target}/{path}")
         finally:
             os.close(source)
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Iterator, List, Optional
 
 from ..errors import WorktreeError
+from ..storage.project_root import has_entry
 from ..types import PATCH_FAILED, PatchNote
 from .git_commands import PrivateGit, find_git
 from .patches import Changes, changes_of
@@ -164,6 +165,17 @@ class _Snapshot:
             logger.warning("tracked files that are ignored are left out of copies: %s", error)
             return []
 
+    def add_repository(self, target: Path, has_bash: bool) -> None:
+        """Makes the `.git` of a copy, if the project has one. Raises OSError."""
+        if has_bash and self.repository is not None:
+            shutil.copytree(self.folder / "repository", target)
+        elif has_entry(str(self.root), ".git"):
+            # Grep obeys ignore files where there is one.
+            (target / "info").mkdir(parents=True)
+            excludes = self.git.folder / "info" / "exclude"
+            if excludes.exists():
+                shutil.copyfile(excludes, target / "info" / "exclude")
+
     @property
     def base(self) -> Base:
         assert self._base is not None
@@ -185,8 +197,7 @@ class Worktree:
         self._is_closed = False
         try:
             self._copy = copy_base(snapshot.base, folder / "tree", not has_bash)
-            if has_bash and snapshot.repository is not None:
-                shutil.copytree(snapshot.folder / "repository", self._copy.path / ".git")
+            snapshot.add_repository(self._copy.path / ".git", has_bash)
         except BaseException:
             remove_tree(folder)
             raise
