@@ -85,3 +85,15 @@ def test_leaves_example_unchanged(capsys):
     before = set(project().rglob("*"))
     assert main(["demo", "--calls", "1", "--json"]) == 0
     assert set(project().rglob("*")) == before
+
+
+def test_agents_use_tools_and_are_found_again(figures):
+    first, again = figures["tools"]["runs"]
+    assert (first["agents"], first["answered"]) == (5, 5)
+    assert (first["turns"], first["tool_calls"], first["requests"]) == (15, 15, 15)
+    assert (again["turns"], again["tool_calls"], again["requests"]) == (15, 15, 0)
+
+
+def test_editor_shows_its_patch(figures):
+    assert "-A fleet of agnets" in figures["tools"]["patch"]
+    assert "+A fleet of agents" in figures["tools"]["patch"]

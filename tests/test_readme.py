@@ -48,7 +48,16 @@ def test_every_example_runs():
 
 def test_readme_covers_main_tasks():
     text = "\n".join(block.text for block in EXAMPLES)
-    for command in ("run agent", "run many", "run workflow", "cache explain", "metrics", "report", "doctor"):
+    for command in (
+        "run agent",
+        "run many",
+        "run workflow",
+        "cache explain",
+        "metrics",
+        "report",
+        "doctor",
+        "info",
+    ):
         assert f"claude-force {command}" in text
     assert text.count("python ") >= 3
 

@@ -582,6 +582,29 @@ class TestOtherLedgers:
         page.click(".show")
         assert page.text("#found").startswith("1 of 6 calls")
 
+    def test_agent_with_tools_has_its_turns_and_calls(self, show):
+        tools = ((1, "Read", 300.0, 500.0, False), (1, "<b>Grep</b>", 450.0, 600.0, True))
+        timeline = ((0.0, 250.0, 4, None), (700.0, 1000.0, 4, None))
+        page = show([moment(0, turns=2, tools=tools, timeline=timeline, attempts=2), moment(2)])
+        spans = page.js(
+            "unpack(document.getElementById('data').textContent).then((calls) => {"
+            "  const {state, start, end, first} = spansOf(calls);"
+            "  const shown = (one, at) => [STATES[one], start[at], end[at]];"
+            "  return JSON.stringify(state.slice(0, first[1]).map(shown));"
+            "})"
+        )
+        assert json.loads(spans) == [
+            ["wire", 0, 250],
+            ["wait", 250, 300],
+            ["cache", 300, 600],
+            ["wait", 600, 700],
+            ["wire", 700, 1000],
+        ]
+        page.click("#table .open")
+        assert "2 turns, 2 tool calls" in page.text(".details")
+        assert page.texts(".details .tools tbody td:nth-child(2)") == ["Read", "<b>Grep</b>"]
+        assert page.texts(".details .tools tbody td:last-child") == ["done", "failed"]
+
     def test_page_without_calls(self, show):
         assert "no executions here yet" in show([]).text("main")
 

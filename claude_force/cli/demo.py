@@ -1,4 +1,7 @@
-"""`demo`: measures three agents on real files: one by one, at once, ten at once, and ten from the cache."""
+"""`demo`: measures three agents on real files: one by one, at once, ten at once, and ten from the cache.
+
+Then come agents with tools (`demo_tools.py`).
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from ..errors import InputError
 from ..response_cache import ResponseCache
 from ..types import AgentResult
 from . import render, signals, streams
+from .demo_tools import ToolDemo, run_tools
 
 Rows = Sequence[Tuple[str, str]]
 
@@ -81,13 +85,22 @@ def demo(args: argparse.Namespace) -> int:
         raise InputError(f"--calls is {args.calls}: ask for 1 to {_MOST_CALLS:,} calls.")
     with _endpoint(args.live) as base_url:
         rounds = signals.run(_rounds(args, base_url))
+    # A model may call other tools, and more of them: only the script's figures mean something here.
+    tools = None if args.live else signals.run(_with_spinner(args))
     if args.json:
-        streams.write_json(
-            {"live": args.live, "runs": [one.fields() for one in rounds], "answers": _answers(rounds)}
-        )
+        fields = {"live": args.live, "runs": [one.fields() for one in rounds], "answers": _answers(rounds)}
+        streams.write_json(fields if tools is None else {**fields, "tools": tools.fields()})
     else:
         _show(rounds, args.live)
-    return 0 if all(result.success for one in rounds for result in one.results) else 1
+        if tools is not None:
+            tools.show()
+    results = [result for one in rounds for result in one.results]
+    return 0 if all(result.success for result in (*results, *(tools.results if tools else ()))) else 1
+
+
+async def _with_spinner(args: argparse.Namespace) -> ToolDemo:
+    with render.Spinner(lambda: "agents use their tools", args.json):
+        return await run_tools()
 
 
 @contextmanager

@@ -4,7 +4,8 @@ The page holds JSON, deflated by zlib and encoded in base64. Each column is one 
 executions. Times are in tenths of a millisecond, and each `begin` counts from the one before it. Money is in
 units of 1e-8 USD, which is exact for prices with two decimals per million tokens. Recurring texts are indexes
 into a list of names that starts with null. Attempts are consecutive in separate columns: their `begin`
-counts from the end of the attempt before, or from the start of their execution.
+counts from the end of the attempt before, or from the start of their execution. Tool calls are consecutive in
+the same way; they may overlap, so each `begin` counts from the start of its execution.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ _PLAIN: Dict[str, str] = {
     "cacheWrite": "cache_write_tokens",
     "request": "request_id",
     "task": "task_hash",
+    "turns": "turns",
 }
 # Null where the line doesn't have it.
 _TIMES: Dict[str, str] = {"wall": "execution_time_ms", "wait": "wait_ms", "service": "service_time_ms"}
@@ -71,13 +73,17 @@ def table(executions: Sequence[Execution]) -> Dict[str, Any]:
             _SUCCESS * entry.success + _CACHED * entry.cached + _SHARED * entry.shared for entry in entries
         ],
         "timeline": [len(entry.timeline) for entry in entries],
+        "tools": [len(entry.tools) for entry in entries],
     }
+    tool_names = _Names()
+    tools = _tools(executions, tool_names)
     timeline = _timeline(executions, names["error"])
     return {
         "from": executions[0].began * 1000 if executions else 0,
-        "names": {column: known.texts for column, known in names.items()},
+        "names": {**{column: known.texts for column, known in names.items()}, "tool": tool_names.texts},
         "columns": columns,
         "timeline": timeline,
+        "tools": tools,
     }
 
 
@@ -125,4 +131,16 @@ def _timeline(executions: Sequence[Execution], errors: _Names) -> Dict[str, List
             columns["limit"].append(limit)
             columns["error"].append(errors.index(error))
             before = end
+    return columns
+
+
+def _tools(executions: Sequence[Execution], names: _Names) -> Dict[str, List[int]]:
+    columns: Dict[str, List[int]] = {"begin": [], "took": [], "turn": [], "name": [], "failed": []}
+    for execution in executions:
+        for turn, name, start_ms, end_ms, is_failed in execution.entry.tools:
+            columns["begin"].append(_ticks(start_ms))
+            columns["took"].append(_ticks(end_ms - start_ms))
+            columns["turn"].append(turn)
+            columns["name"].append(names.index(name))
+            columns["failed"].append(int(is_failed))
     return columns

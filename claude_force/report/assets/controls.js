@@ -109,8 +109,14 @@ function describeCall(calls, call) {
     `${calls.names.agent[calls.agent[call]]}, ${calls.names.model[calls.model[call]] ?? "model unknown"}`,
     error ?? Object.fromEntries(STATUSES)[status],
     `wall ${duration(calls.wall[call])}, waiting ${duration(calls.wait[call])}, ${pluralize(calls.attempts[call], "attempt")}`,
+    ...(calls.turns[call] ? [turnsOf(calls, call)] : []),
     clock(calls.from + calls.begin[call], 1),
   ].join("\n");
+}
+
+function turnsOf(calls, call) {
+  const { first } = calls.tools;
+  return `${pluralize(calls.turns[call], "turn")}, ${pluralize(first[call + 1] - first[call], "tool call")}`;
 }
 
 function describeStates(calls, spans, at) {
@@ -118,7 +124,7 @@ function describeStates(calls, spans, at) {
   for (let span = 0; span < spans.state.length; span++) {
     if (spans.start[span] <= at && spans.end[span] > at) numbers[spans.state[span]] += 1;
   }
-  const words = ["on the wire, to be answered", "on the wire, to fail", "waiting to try again", "waiting their turn"];
+  const words = ["on the wire, to be answered", "on the wire, to fail", "waiting to try again", "waiting their turn", "running tools"];
   return [clock(calls.from + at, 1), ...numbers.map((count, state) => `${number(count)} ${words[state]}`)].join("\n");
 }
 

@@ -9,7 +9,7 @@ async function unpack(text) {
   return callsOf(JSON.parse(await new Response(plain).text()));
 }
 
-function callsOf({ from, names, columns, timeline }) {
+function callsOf({ from, names, columns, timeline, tools }) {
   const calls = { ...columns, names, from, n: columns.begin.length };
   let at = 0;
   calls.begin = Float64Array.from(columns.begin, (delta) => (at += delta) / TICKS_PER_MS);
@@ -21,7 +21,23 @@ function callsOf({ from, names, columns, timeline }) {
     calls[sum] = columns[sum].map((units) => (units === null ? null : units / UNITS_PER_USD));
   }
   calls.timeline = timelineOf(calls, columns.timeline, timeline);
+  calls.tools = toolsOf(calls, columns.tools, tools);
   return calls;
+}
+
+// The tool calls of an agent are `first[call]` to `first[call + 1]`, without the latter.
+function toolsOf(calls, counts, { begin, took, turn, name, failed }) {
+  const first = new Uint32Array(calls.n + 1);
+  const began = new Float64Array(begin.length), ended = new Float64Array(begin.length);
+  for (let call = 0, tool = 0; call < calls.n; call++) {
+    first[call] = tool;
+    for (; tool < first[call] + counts[call]; tool++) {
+      began[tool] = calls.begin[call] + begin[tool] / TICKS_PER_MS;
+      ended[tool] = began[tool] + took[tool] / TICKS_PER_MS;
+    }
+    first[call + 1] = tool;
+  }
+  return { first, began, ended, turn, name, failed };
 }
 
 // The attempts of a call are `first[call]` to `first[call + 1]`, without the latter.

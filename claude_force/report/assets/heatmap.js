@@ -1,6 +1,6 @@
 // Computes what can be drawn of calls: spans of time, their lanes, and how many there are over time.
-const STATES = ["wire", "fail", "retry", "wait"];
-const WIRE = 0, FAIL = 1, RETRY = 2, WAIT = 3;
+const STATES = ["wire", "fail", "retry", "wait", "cache"];
+const WIRE = 0, FAIL = 1, RETRY = 2, WAIT = 3, TOOL = 4;
 const EDGE_MS = 0.05;
 
 // Spans of `state` from `start` to `end`; those of a call are `first[call]` to `first[call + 1]`, without the latter.
@@ -22,17 +22,42 @@ function spansOf(calls) {
 
 function addSpans(calls, call, add) {
   const { first, began, ended, error } = calls.timeline;
+  const busy = toolSpansOf(calls, call);
   let at = calls.begin[call], between = WAIT;
   for (let attempt = first[call]; attempt < first[call + 1]; attempt++) {
-    add(between, at, began[attempt]);
+    addBetween(add, busy, between, at, began[attempt]);
     add(error[attempt] ? FAIL : WIRE, began[attempt], ended[attempt]);
     at = Math.max(at, ended[attempt]);
-    between = RETRY;
+    between = busy.length && !error[attempt] ? WAIT : RETRY;
   }
   if (calls.flags[call] & CACHED) return;
   // A line of the ledger's older format has no attempts: the whole call is one span.
   const unrecorded = first[call] === first[call + 1] && calls.flags[call] & SUCCESS && !(calls.flags[call] & SHARED);
-  add(unrecorded ? WIRE : between, at, calls.end[call]);
+  addBetween(add, busy, unrecorded ? WIRE : between, at, calls.end[call]);
+}
+
+// The spans of time in which at least one tool of a call runs.
+function toolSpansOf(calls, call) {
+  const { first, began, ended } = calls.tools, spans = [];
+  const order = Array.from({ length: first[call + 1] - first[call] }, (_, index) => first[call] + index);
+  for (const tool of order.sort((a, b) => began[a] - began[b])) {
+    const last = spans[spans.length - 1];
+    if (last && began[tool] <= last[1]) last[1] = Math.max(last[1], ended[tool]);
+    else spans.push([began[tool], ended[tool]]);
+  }
+  return spans;
+}
+
+// Adds the time between two attempts: tools run in part of it.
+function addBetween(add, busy, state, from, to) {
+  for (const [began, ended] of busy) {
+    const start = Math.max(from, began), end = Math.min(to, ended);
+    if (end <= start) continue;
+    add(state, from, start);
+    add(TOOL, start, end);
+    from = end;
+  }
+  add(state, from, to);
 }
 
 // Each call gets the lowest lane that is free when it begins. Cached calls get none because they take no time.

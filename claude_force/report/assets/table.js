@@ -191,6 +191,7 @@ function detailsOf(calls, call, width) {
     ["Paid", calls.cost[call] === null ? "unknown" : dollars(calls.cost[call])],
     ["Saved", calls.saved[call] === null ? null : dollars(calls.saved[call])],
     ["Saved by the prompt cache", calls.promptSaved[call] === null ? null : dollars(calls.promptSaved[call])],
+    ["Turns", calls.turns[call] ? turnsOf(calls, call) : null],
     ["Stop reason", name("stop")],
     ["Error", name("error")],
     ["HTTP status", name("status")],
@@ -201,7 +202,7 @@ function detailsOf(calls, call, width) {
   ].filter(([, value]) => value !== null && value !== "");
   const list = element("dl", {}, ...facts.map(([term, value, tag]) =>
     element("div", {}, element("dt", {}, term), element("dd", {}, tag ? element(tag, {}, value) : String(value)))));
-  const cell = element("td", { colspan: width }, list, attemptsTable(calls, call));
+  const cell = element("td", { colspan: width }, list, attemptsTable(calls, call), ...toolsTable(calls, call));
   return element("tr", { class: "details" }, cell);
 }
 
@@ -212,6 +213,17 @@ function attemptsTable(calls, call) {
   const rows = attempts.map((attempt, index) => row("td", number(index + 1), `+${duration(began[attempt] - calls.begin[call])}`,
     duration(ended[attempt] - began[attempt]), number(limit[attempt]), calls.names.error[error[attempt]] ?? "answered"));
   return element("table", {}, element("thead", {}, row("th", "Attempt", "Sent after", "Took", "Limit then", "Outcome")), element("tbody", {}, ...rows));
+}
+
+function toolsTable(calls, call) {
+  const { first, began, ended, turn, name, failed } = calls.tools, rows = [];
+  const row = (tag, ...cells) => element("tr", {}, ...cells.map((cell, index) => element(tag, { class: index === 1 || index === 4 ? "" : "numeric" }, cell)));
+  for (let tool = first[call]; tool < first[call + 1]; tool++) {
+    rows.push(row("td", number(turn[tool]), calls.names.tool[name[tool]] ?? NOTHING, `+${duration(began[tool] - calls.begin[call])}`,
+      duration(ended[tool] - began[tool]), failed[tool] ? "failed" : "done"));
+  }
+  if (!rows.length) return [];
+  return [element("table", { class: "tools" }, element("thead", {}, row("th", "Turn", "Tool", "Began after", "Took", "Outcome")), element("tbody", {}, ...rows))];
 }
 
 function lazy(make) {
