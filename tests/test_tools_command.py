@@ -1,13 +1,14 @@
 """Agents with tools on the command line: grants, bounds, what is shown, and what is sent."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
 
 from claude_force.cli.main import main
 from claude_force.cli.tool_lines import call_text, denied_text
-from claude_force.testing import Script, tool_calls
+from claude_force.testing import Script, faults, tool_calls
 
 LOOK = tool_calls(
     ("Read", {"file_path": "src/a.py"}), ("Grep", {"pattern": "TODO", "path": "src"}), text="I look."
@@ -374,6 +375,18 @@ class TestWorkflow:
         assert [one["step"] for one in fields["requests"]] == ["a"]
         assert [tool["name"] for tool in fields["requests"][0]["request"]["tools"]] == ["Read"]
         assert not server.requests
+
+    def test_shown_command_resumes_with_the_grant(self, reader, another_server, capsys, steps):
+        server = another_server(answer=Script([LOOK, "One TODO."]), faults=[None, faults.status(400)])
+        steps({"id": "a", "agent": "reader"})
+        _, err = self.flow(capsys, "--tools", "read", "--max-turns", "9", "--cache", "off", code=1)
+        shown = next(line for line in err.splitlines() if "--resume" in line)
+        words = shlex.split(shown.partition("claude-force: claude-force ")[2].partition(" requests only")[0])
+        assert words[-4:] == ["--tools", "read", "--max-turns", "9"]
+        # With another bound it is still the same run.
+        assert main([*words[:-1], "8", *PRICES, "--cache", "off"]) == 0
+        assert len(server.requests) == 3
+        assert tools_of(server) == ["Read", "Grep"]
 
     def test_show_names_the_tools(self, reader, capsys, steps):
         steps({"id": "a", "agent": "reader", "tools": "Read"})

@@ -32,7 +32,7 @@ from .orchestration import (
     write_request,
 )
 from .run_options import AnswerFile, check_budget, read_task, request_options
-from .tool_grants import tool_options
+from .tool_grants import given_words, tool_options
 
 _SENDS_NOTHING = ("plan", "estimate", "dry_run")
 _MAX_INPUTS_BYTES = 64 * 1024 * 1024
@@ -210,6 +210,7 @@ class _WorkflowRun:
         if self._run_id is not None:
             config = [] if self._args.config is None else ["--config", self._args.config]
             words = ["claude-force", *config, "run", "workflow", self._args.name, "--resume", self._run_id]
+            words += given_words(self._args)
             streams.status(f"{' '.join(map(shlex.quote, words))} {effect}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, List
 
 from .. import settings
 from ..errors import InputError
@@ -49,6 +49,17 @@ def tool_options(args: argparse.Namespace, is_durable: bool = False) -> Dict[str
     if getattr(args, "in_place", False):
         given["in_place"] = True
     return {"tools": grant, **given}
+
+
+def given_words(args: argparse.Namespace) -> List[str]:
+    """Returns the options of tools that a command was given, as it was given them, for another command."""
+    words: List[str] = []
+    for name in ("tools", "add_dir", "max_turns", "max_tool_calls", "call_budget"):
+        value = getattr(args, name)
+        for one in value if isinstance(value, list) else [value]:
+            if one is not None:
+                words += [f"--{name.replace('_', '-')}", f"{one:g}" if isinstance(one, float) else str(one)]
+    return words
 
 
 def _default_grant() -> Any:

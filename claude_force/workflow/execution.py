@@ -269,12 +269,13 @@ def _step_options(step: Step, call_options: Mapping[str, Any]) -> Dict[str, Any]
 def _question(call: Call, tools: Optional[ToolOptions]) -> Optional[bytes]:
     """Equal for calls that ask the same, whatever service answers; None where that can't be compared.
 
-    With another grant, an agent may answer otherwise.
+    With another grant, an agent may answer otherwise. Bounds don't count: a run is resumed with higher ones.
     """
     found = request_key(call, ())
-    if found is None:
-        return None
-    return found.digest() if tools is None else found.digest() + sha256(repr(tools).encode()).digest()
+    if found is None or tools is None:
+        return None if found is None else found.digest()
+    unbounded = tools._replace(max_turns=None, most_turns=None, max_tool_calls=None)
+    return found.digest() + sha256(repr(unbounded).encode()).digest()
 
 
 def _with_run_id(on_step: Optional[OnStep], checkpoint: RunCheckpoint) -> Optional[OnStep]:
