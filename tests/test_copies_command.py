@@ -171,3 +171,31 @@ class TestMany:
         _, err = run(capsys, "many", "tasks.jsonl", "--tools", "edit", "--apply", "-o", "-", code=2)
         assert "--apply needs results that can be read again" in err
         assert not server.requests
+
+
+class TestWorkflow:
+    def test_patches_are_applied_in_the_order_of_steps(self, project, another_server, capsys):
+        steps = [{"id": name, "agent": "fixer", "task": f"step {name}"} for name in "ab"]
+        agents = {"fixer": {"file": "agents/fixer.md"}}
+        (project / ".claude" / "claude.json").write_text(
+            json.dumps({"agents": agents, "workflows": {"both": {"steps": steps}}})
+        )
+
+        def answer(body):
+            if len(body["messages"]) > 1:
+                return "Fixed."
+            old = "x = 1" if "step a" in json.dumps(body["messages"][0]) else "y = 1"
+            return tool_calls(("Edit", {"file_path": "src/a.py", "old_string": old, "new_string": "z = 0"}))
+
+        server = another_server(answer=answer)
+        out, err = run(capsys, "workflow", "both", "--task", "x", "--tools", "edit", "--json")
+        run_id = json.loads(out)["run_id"]
+        assert "2 answers have a patch" in err
+        assert source(project) == "x = 1\ny = 1\n"
+        sent = len(server.requests)
+        resume = ["workflow", "both", "--resume", run_id, "--tools", "edit", "--apply"]
+        out, err = run(capsys, *resume, "--json", code=1)
+        found = json.loads(out)
+        assert (found["applied"], [one["index"] for one in found["conflicts"]]) == ([0], [1])
+        assert source(project) == "z = 0\ny = 1\n"
+        assert len(server.requests) == sent

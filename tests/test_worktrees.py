@@ -158,6 +158,19 @@ class TestCopy:
         assert worktree.changes().files == ("build/keep/x.txt",)
         worktree.close()
 
+    @pytest.mark.parametrize("how", ["default", "named"])
+    def test_leaves_out_what_the_user_ignores_everywhere(self, worktrees, tmp_path, clean_environment, how):
+        project = make_repository(tmp_path / "project", {"a": b"1\n"})
+        write(project, {"big/x": b"x", "b": b"2\n"})
+        if how == "default":
+            write(clean_environment, {".config/git/ignore": b"big/\n"})
+        else:
+            write(clean_environment, {".gitconfig": b"[core]\n\texcludesFile = ~/mine\n", "mine": b"big/\n"})
+        worktree = worktrees.open(project)
+        assert set(contents(worktree.path)) == {"a", "b"}
+        assert [mount.target for mount in worktree.read_only] == [project / "big"]
+        worktree.close()
+
     def test_is_refused_for_what_is_too_large(self, worktrees, tmp_path, monkeypatch):
         project = make_repository(tmp_path / "project", {"big": b"x" * 2000})
         monkeypatch.setattr(project_copy, "MOST_BYTES", 1000)

@@ -87,14 +87,29 @@ class Outcome(NamedTuple):
         conflicts = [{"index": index, "reason": reason} for index, reason in self.conflicts]
         return {"applied": list(self.applied), "conflicts": conflicts}
 
-    def lines(self) -> Iterator[str]:
+    def lines(self, thing: str = "row") -> Iterator[str]:
         """Yields a line for the patches that were applied, and one for each conflict."""
         yield f"{pluralize(len(self.applied), 'patch was', 'patches were')} applied"
         for index, reason in self.conflicts[:_MOST_CONFLICTS]:
-            yield f"row {index + 1:,} is left out: {reason}"
+            yield f"{thing} {index + 1:,} is left out: {reason}"
         more = len(self.conflicts) - _MOST_CONFLICTS
         if more > 0:
-            yield f"and {pluralize(more, 'other row')}"
+            yield f"and {pluralize(more, f'other {thing}')}"
+
+
+def finish_workflow(args: argparse.Namespace, results: Sequence[AgentResult]) -> Optional[Outcome]:
+    """Applies the patches of a workflow if that is asked, in the order of its answers. Raises InputError."""
+    patches = [(number, one.patch) for number, one in enumerate(results) if one.success and one.patch]
+    if not patches:
+        return None
+    if not args.apply:
+        have = pluralize(len(patches), "answer has", "answers have")
+        streams.status(f"{have} a patch: --resume with --apply changes the project, --json shows them")
+        return None
+    outcome = apply_rows(patches, args.config)
+    for line in outcome.lines("answer"):
+        streams.status(line)
+    return outcome
 
 
 def apply_rows(patches: Iterable[Tuple[int, str]], config: Optional[str]) -> Outcome:

@@ -21,6 +21,7 @@ from ..workflow import StepEvent, StepResult, Workflow, WorkflowResult, faults, 
 from ..workflow.plan import Plan
 from ..workflow.results import SKIPPED
 from . import render, signals, streams
+from .copies import check_copies, finish_workflow
 from .displays import WorkflowDisplay
 from .durable_runs import database_url, driver_database_url, monitor_workers
 from .logs import few_warnings
@@ -42,6 +43,7 @@ def run_workflow(args: argparse.Namespace) -> int:
     """Runs a workflow. Returns 0, 1 if a step failed, 130 after Ctrl-C. Raises InputError."""
     check_budget(args.budget)
     args.of_tools = tool_options(args, is_durable=database_url(args) is not None)
+    check_copies(args)
     has_task = args.task is not None or args.task_file is not None or args.stdin
     task = read_task(args) if has_task or args.resume is None else None
     inputs = _inputs(args)
@@ -163,14 +165,16 @@ class _WorkflowRun:
             fields = _fields(args.name, self._task, self._results, error="interrupted")
             streams.write_json({**fields, "run_id": self._run_id})
             return 130
+        outcome = finish_workflow(args, result)
+        more = {} if outcome is None else outcome.fields()
         if args.json:
-            streams.write_json(_result_fields(args.name, result))
+            streams.write_json({**_result_fields(args.name, result), **more})
         else:
             streams.status(_summary(result))
             if not result.success:
                 self._show_command("requests only what is missing")
-        file.write(streams.json_text(_result_fields(args.name, result)) + "\n")
-        return 0 if result.success else 1
+        file.write(streams.json_text({**_result_fields(args.name, result), **more}) + "\n")
+        return 0 if result.success and not more.get("conflicts") else 1
 
     async def _run(self) -> WorkflowResult:
         url = driver_database_url(self._args)

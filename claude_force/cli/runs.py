@@ -38,7 +38,7 @@ _SINGLE_CALL = re.compile("call-[0-9a-f]{32}")
 _WORKFLOW_OPTIONS = (
     *("config", "model", "max_tokens", "temperature", "timeout", "deadline", "max_retries", "max_concurrent"),
     *("no_stream", "no_pass_output", "fail_fast", "price", "cache_ttl", "rpm", "input_tpm", "output_tpm"),
-    *("tools", "add_dir", "max_turns", "max_tool_calls", "call_budget"),
+    *("tools", "add_dir", "max_turns", "max_tool_calls", "call_budget", "apply"),
 )
 # Options of a new run of a workflow, as a resumed one has them.
 _UNSET_OPTIONS = {

@@ -58,7 +58,8 @@ _TOOLS = "tools add_dir max_turns max_tool_calls"
 _RATES = "rpm input_tpm output_tpm"
 _DATABASE = "run_database durable"
 _WORKFLOW_RUN = (
-    f"no_pass_output fail_fast budget call_budget price cache cache_ttl {_RATES} {_DATABASE} {_CALL} {_TOOLS}"
+    f"no_pass_output fail_fast budget call_budget price cache cache_ttl {_RATES} {_DATABASE} {_CALL} "
+    f"{_TOOLS} apply"
 )
 
 _RUN = {

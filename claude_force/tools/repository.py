@@ -118,7 +118,11 @@ def tracked_files(repository: Repository, root: Path, git: PrivateGit) -> List[s
     (git.folder / "index").write_bytes(index)
     for name in _split_indexes(repository.own):
         (git.folder / name).write_bytes(_read(repository.own, name, _MOST_INDEX))
-    output = git.run("ls-files", "--cached", "--sparse", "-z", work_tree=root)
+    try:
+        output = git.run("ls-files", "--cached", "--sparse", "-z", work_tree=root)
+    except WorktreeError:
+        # Before 2.36, git has no such option.
+        output = git.run("ls-files", "--cached", "-z", work_tree=root)
     return [os.fsdecode(name) for name in output.split(b"\0") if name and not name.endswith(b"/")]
 
 

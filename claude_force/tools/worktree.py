@@ -68,6 +68,11 @@ class Worktrees:
                 first was made. None for the project as it is now.
             has_bash: whether commands run in the copy, and not only Edit and Write.
         """
+        if os.name != "posix":
+            raise WorktreeError(
+                "Copies of the project, which agents edit, are not supported on this system yet. Let one agent "
+                "work in place (in_place, --in-place), or grant nothing that edits."
+            )
         root = Path(os.path.realpath(root))
         if is_within(str(worktrees_folder()), [str(root)]):
             raise WorktreeError(f"{root} can't be copied: {worktrees_folder()}, where copies lie, is in it.")
