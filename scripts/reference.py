@@ -30,7 +30,8 @@ PUBLIC: Dict[str, List[Tuple[str, List[str]]]] = {
     ],
     "Results": [
         ("claude_force", ["AgentResult"]),
-        ("claude_force.types", ["Usage", "Attempt", "CallCompleted", "Call"]),
+        ("claude_force.types", ["Usage", "Attempt", "PatchNote", "CallCompleted", "Call"]),
+        ("claude_force", ["apply_patch"]),
         ("claude_force.engine.estimate", ["Estimate", "Range"]),
         ("claude_force.limits.admission", ["Load"]),
         ("claude_force.limits.rate_limiter", ["Rates"]),

@@ -61,7 +61,7 @@ from claude_force.limits.rate_limiter import Rates
 from claude_force.performance_tracker import PerformanceTracker
 from claude_force.testing import BilledRequest, Fault, MessagesServer, RateLimit, RecordedRequest, faults
 from claude_force.testing.request_log import RequestLog
-from claude_force.types import Attempt, Call, CallCompleted, ToolCall, Turn, Usage
+from claude_force.types import Attempt, Call, CallCompleted, PatchNote, ToolCall, Turn, Usage
 from claude_force.workflow import Condition, ForEach, StepEvent, StepResult, read_workflow
 from claude_force.workflow.checkpoints import RunRecord
 from claude_force.workflow.plan import Plan, PlannedStep
@@ -89,6 +89,7 @@ async def async_calls(result_of_old_name: AsyncAgentResult) -> None:
     one = await fleet.execute_agent("python-expert", "Explain decorators")
     assert_type(one, AgentResult)
     assert_type(one.patch, Optional[str])
+    assert_type(one.patch_note, Optional[PatchNote])
     assert_type(apply_patch(one.patch or "", Path("project")), bool)
     assert_type(await fleet.execute_multiple(PAIRS), List[AgentResult])
     assert_type(await fleet.execute_multiple(iter(PAIRS), told_of_result, budget_usd=1), List[AgentResult])

@@ -70,8 +70,8 @@ class Worktrees:
         """
         if os.name != "posix":
             raise WorktreeError(
-                "Copies of the project, which agents edit, are not supported on this system yet. Let one agent "
-                "work in place (in_place, --in-place), or grant nothing that edits."
+                "Copies of the project, which agents edit, are not supported on this system yet. Let one "
+                "agent work in place (in_place, --in-place), or grant nothing that edits."
             )
         root = Path(os.path.realpath(root))
         if is_within(str(worktrees_folder()), [str(root)]):
