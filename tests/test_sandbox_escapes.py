@@ -1,5 +1,6 @@
 """Attempts to get out of the sandbox. Most are made without it first, which proves that they work."""
 
+import os
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -103,3 +104,36 @@ async def test_no_attempt_gets_out(
         assert "refused" in output
     assert world.is_alive()
     assert escapes.processes_with("claude-force-x") == []
+
+
+async def test_a_link_where_a_python_of_the_project_was_leads_nowhere(world: World) -> None:
+    """A virtual environment of the project may name a Python in the project, which commands can move."""
+    python = world.project / ".venv" / ".ssh"
+    (python / "bin").mkdir(parents=True)
+    (python / "lib" / "python3.12").mkdir(parents=True)
+    (python / "lib" / "python3.12" / "os.py").touch()
+    (python / "bin" / "python3").symlink_to("/bin/true")
+    (world.project / ".venv" / "pyvenv.cfg").write_text(f"home = {python}/bin\n")
+    shell = Shell(world.project)
+    try:
+        home = os.path.relpath(world.home, world.project)
+        await shell.run(f"mv .venv old && ln -s {home} .venv")
+        text = await shell.text("cat .venv/.ssh/* $HOME/.ssh/*")
+    finally:
+        shell.close()
+    assert SECRET not in text
+
+
+async def test_no_command_runs_where_the_project_became_a_link(world: World) -> None:
+    """A folder above the project can be moved by commands if it lies in one that they may write to."""
+    above = world.project.parent / "above"
+    project = above / "in" / ".ssh"
+    project.mkdir(parents=True)
+    shell = Shell(project, extra_folders=[above])
+    try:
+        await shell.run(f"cd {above} && mv in old && ln -s {os.path.relpath(world.home, above)} in")
+        text = await shell.text("cat * .ssh/*")
+    finally:
+        shell.close()
+    assert SECRET not in text
+    assert "replaced by a link" in text

@@ -115,11 +115,12 @@ class Sandbox:
 
     @contextmanager
     def command(self, is_writable: bool = True) -> Iterator[SandboxCommand]:
-        """Opens what one command needs. Raises OSError.
+        """Opens what one command needs. Raises OSError, ToolSandboxError.
 
         `is_writable`: False for a command that changes nothing; nothing can then be changed.
         """
         is_writable = is_writable and self.is_writable
+        self._expect_in_place()
         with ExitStack() as stack:
             folders = self.folders if is_writable else ()
             protected = [stack.enter_context(self._protect(folder)) for folder in folders]
@@ -139,6 +140,15 @@ class Sandbox:
                 *(one[1] for one in data),
             ]
             yield SandboxCommand(tuple(arguments), tuple(descriptors), tuple(protected))
+
+    def _expect_in_place(self) -> None:
+        """Raises ToolSandboxError where a link is on the way to a folder that is mounted by its path.
+
+        A command may have put it there, if one folder lies in another one that can be written.
+        """
+        for folder in (*(one.source for one in (*self.folders, *self.read_only)), *self._repositories):
+            if os.path.realpath(folder) != str(folder):
+                raise ToolSandboxError(f"{folder} was replaced by a link, so no command is run. Put it back.")
 
     def _protect(self, folder: Mount) -> ProtectedPaths:
         # What is mounted read-only over a name protects it, and makes an empty one for the mount.
@@ -166,7 +176,7 @@ class Sandbox:
             *((folder, ("--ro-bind", folder, folder)) for folder in toolchains.folders),
             *((str(target), (bind, str(source), str(target))) for source, target in self.folders),
             *((str(target), ("--ro-bind", str(source), str(target))) for source, target in self.read_only),
-            *((str(folder), ("--ro-bind", str(folder), str(folder))) for folder in self._repositories()),
+            *((str(folder), ("--ro-bind", str(folder), str(folder))) for folder in self._repositories),
         ]
         return (
             *_NAMESPACES,
@@ -182,6 +192,7 @@ class Sandbox:
             *("--chdir", str(self.project.target)),
         )
 
+    @cached_property
     def _repositories(self) -> Set[Path]:
         """Those outside that the project, or what is mounted as its `.git`, is a worktree of."""
         files = [self.project.source / GIT, *(one.source for one in self.read_only if one.target.name == GIT)]
@@ -193,11 +204,13 @@ class Sandbox:
 
     @cached_property
     def _toolchains(self) -> Toolchains:
-        shown = tuple(mount.target for mount in (*self.folders, *self.read_only))
+        mounts = (*self.folders, *self.read_only)
+        shown = tuple(dict.fromkeys(path for mount in mounts for path in (mount.target, mount.source)))
         inside = [folder.source / name for folder in self.folders for name in (".venv", "venv")]
         environments = [*inside, *(mount.source for mount in self.read_only)]
         home = Path(self.home)
-        return add_pythons(find_toolchains(settings.search_path(), home, shown), environments, home)
+        found = find_toolchains(settings.search_path(), home, shown)
+        return add_pythons(found, environments, home, shown)
 
     @cached_property
     def _system(self) -> SystemFiles:

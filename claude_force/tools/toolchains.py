@@ -30,6 +30,8 @@ _MARKS = ("pyvenv.cfg", "conda-meta", "include", "lib", "lib64", "libexec")
 _SHARED = frozenset({".local", ".cargo", "opt"})
 _BASE_OF_VENV = re.compile(r"^home\s*=\s*(.+?)\s*$", re.MULTILINE)
 _MOST_BYTES = 64 * 1024
+# Sandboxes have their own, in which nothing can be mounted.
+_NO_TOOLCHAINS = ("/proc", "/dev", "/sys")
 
 
 class Toolchains(NamedTuple):
@@ -60,17 +62,37 @@ def find_toolchains(path: Tuple[str, ...], home: Path, elsewhere: Tuple[Path, ..
             continue
         programs.append(entry)
         if not is_within(entry, (*SYSTEM_FOLDERS, *map(str, elsewhere))):
-            folders |= {one for one in _needed_by(entry, unwanted) if os.path.realpath(one) not in unwanted}
+            folders |= _mountable(_needed_by(entry, unwanted), unwanted, elsewhere)
     outermost = _outermost(folders)
     return Toolchains(tuple(one for one in programs if _is_seen(one, outermost, elsewhere)), outermost)
 
 
-def add_pythons(toolchains: Toolchains, environments: Iterable[Path], home: Path) -> Toolchains:
-    """Adds the Python of each virtual environment, which anybody may have written, if there is one."""
+def add_pythons(
+    toolchains: Toolchains, environments: Iterable[Path], home: Path, elsewhere: Collection[Path] = ()
+) -> Toolchains:
+    """Adds the Python of each virtual environment, which anybody may have written, if there is one.
+
+    `elsewhere` is as in `find_toolchains`.
+    """
     unwanted = _with_parents(os.path.realpath(home))
     pythons = {one for each in environments for one in _python_of(str(each))}
-    wanted = {one for one in pythons if os.path.realpath(one) not in unwanted}
+    wanted = _mountable(pythons, unwanted, elsewhere)
     return toolchains._replace(folders=_outermost({*toolchains.folders, *wanted})) if wanted else toolchains
+
+
+def _mountable(folders: Iterable[str], unwanted: Collection[str], elsewhere: Collection[Path]) -> Set[str]:
+    """Those that may be mounted by their paths.
+
+    Commands may write to the folders in `elsewhere`. A link there could lead the mount of the next command
+    to any place outside.
+    """
+    refused = (*map(str, elsewhere), *_NO_TOOLCHAINS)
+    found = set()
+    for folder in folders:
+        real = os.path.realpath(folder)
+        if real not in unwanted and not is_within(folder, refused) and not is_within(real, refused):
+            found.add(folder)
+    return found
 
 
 def _outermost(folders: Set[str]) -> Tuple[str, ...]:
