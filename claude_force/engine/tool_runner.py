@@ -7,6 +7,7 @@ import logging
 from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 import anyio
+import anyio.lowlevel
 
 from .. import settings
 from ..conversation import ToolResult, ToolUse
@@ -58,12 +59,22 @@ class ToolRunner:
         Raises only what ends the run: a cancellation, or what a listener raises.
         """
         results: List[ToolResult] = []
-        rest = list(enumerate(uses))
-        while rest:
-            size = next((n for n, (_, use) in enumerate(rest) if not self._is_read_only(use)), len(rest))
-            batch, rest = rest[: max(1, size)], rest[max(1, size) :]
+        numbered, place = list(enumerate(uses)), 0
+        while place < len(numbered):
+            size = await self._count_read_only(uses, place)
+            batch = numbered[place : place + max(1, size)]
             results += await self._run_batch(turn, batch, kept, has_side_effects=size == 0)
+            place += len(batch)
         return results
+
+    async def _count_read_only(self, uses: Sequence[ToolUse], place: int) -> int:
+        """How many calls from a place on are read-only, up to the first one that is not."""
+        count = 0
+        while place + count < len(uses) and self._is_read_only(uses[place + count]):
+            count += 1
+            # An answer may have thousands of them, and each is looked at.
+            await anyio.lowlevel.checkpoint()
+        return count
 
     async def _run_batch(
         self, turn: int, batch: Sequence[Tuple[int, ToolUse]], kept: TurnRecord, has_side_effects: bool

@@ -86,6 +86,8 @@ def _mistyped(arguments: Mapping[str, Any], properties: Mapping[str, Mapping[str
 
 def _converted(value: Any, schema: Mapping[str, Any]) -> Any:
     kind = schema.get("type")
+    if kind == "integer" and isinstance(value, float) and value.is_integer():
+        return int(value)
     if not isinstance(value, str):
         return value
     if kind in ("number", "integer") and _NUMBER.fullmatch(value):

@@ -17,6 +17,8 @@ from ..lazy_pattern import pattern
 
 MOST_CHARACTERS = 20_000
 _DEEPEST = 20
+# A command counts as several words. More than these take over 20 ms.
+_MOST_STEPS, _OF_COMMAND = 4_000, 6
 # Words that may stand before a command without being one.
 _OPENERS = frozenset(
     ("!", "time", "if", "then", "elif", "else", "while", "until", "do", "{", "fi", "done", "}")
@@ -139,6 +141,7 @@ class _Parser:
         self._found: List[SimpleCommand] = []
         # Delimiters of here-documents that begin after the next newline: the word, and whether tabs are cut.
         self._documents: List[Tuple[Word, bool]] = []
+        self._steps = 0
 
     def run(self) -> List[SimpleCommand]:
         self._list("")
@@ -193,9 +196,16 @@ class _Parser:
         if not command.is_empty or command.outputs:
             parts = tuple(command.words), tuple(command.assignments), tuple(command.outputs)
             is_nested, is_negated = self._substitutions > 0, command.is_negated
+            self._spend(_OF_COMMAND)
             self._found.append(SimpleCommand(*parts, is_nested=is_nested, is_negated=is_negated))
 
+    def _spend(self, steps: int) -> None:
+        self._steps += steps
+        if self._steps > _MOST_STEPS:
+            self._refuse("it has too many commands or words")
+
     def _add(self, command: _Command, word: Word) -> None:
+        self._spend(1)
         if word.raw.isdigit() and self._text[self._place : self._place + 1] in ("<", ">"):
             return  # The number of a descriptor.
         if not command.words:
@@ -359,6 +369,7 @@ class _Parser:
         self._refuse("a quote is not closed")
 
     def _expansion(self, reader: _WordReader, quoted: bool) -> None:
+        self._spend(1)
         begin = self._place
         if self._at("`"):
             self._backticks()
