@@ -7,7 +7,7 @@ from typing import Any, Iterator, Mapping, Optional
 
 from ..conversation import ToolResult
 from .file_writes import ChangedError, OpenFile, open_for_writing, refuse_other_kinds
-from .read_tool import similar_name
+from .read_tool import MOST_WHOLE, similar_name
 from .replacing import NoReplacementError, replace_in
 from .text_files import decode_text
 from .threads import run_in_thread
@@ -175,7 +175,7 @@ def _edited(before: bytes, old: str, new: str, replace_all: bool, has_changed: b
             raise failed("Cannot create new file - file already exists.")
         return decoded.encode(new)
     try:
-        return decoded.encode(replace_in(decoded.text, old, new, replace_all))
+        return decoded.encode(replace_in(decoded.text, old, new, replace_all, MOST_WHOLE))
     except NoReplacementError as error:
         raise failed(_CHANGED if has_changed else str(error)) from error
 

@@ -15,6 +15,8 @@ from typing import Iterable, List, NamedTuple, Optional, Pattern, Sequence, Tupl
 
 _MOST_ALTERNATIVES = 1000
 _MOST_LENGTH = 4096
+# Of all alternatives together. More take seconds to compile, and a lot of memory.
+_MOST_EXPANDED, _MOST_WILDCARDS = 20_000, 5_000
 
 
 class GlobError(ValueError):
@@ -49,8 +51,11 @@ def compile_glob(text: str) -> PathPattern:
     rest = rest[:-1] if only_folders else rest
     if not is_anchored and "/" not in rest:
         rest = f"**/{rest}"
+    expanded = _alternatives(rest, text)
+    if sum(map(len, expanded)) > _MOST_EXPANDED or sum(map(_wildcards_in, expanded)) > _MOST_WILDCARDS:
+        raise _wrong(text, "too many alternatives or wildcards")
     names = _Names()
-    options = [_whole(option, names, text) for option in _alternatives(rest, text)]
+    options = [_whole(option, names, text) for option in expanded]
     try:
         matches = re.compile(f"(?s:{'|'.join(options)})\\Z")
     except (re.error, OverflowError, RecursionError) as error:
@@ -80,6 +85,11 @@ class GlobList:
             if (is_folder or not pattern.only_folders) and pattern.matches.match(path):
                 return not pattern.is_negated
         return None
+
+
+def _wildcards_in(text: str) -> int:
+    """How many of the characters of a pattern take long to compile."""
+    return text.count("*") + text.count("[")
 
 
 def literal_start(text: str) -> List[str]:
@@ -193,7 +203,7 @@ def _alternatives(pattern: str, text: str) -> List[str]:
             cuts = [start, *commas, end]
             options = [one[cut + 1 : cuts[number + 1]] for number, cut in enumerate(cuts[:-1])]
             rest.extend(one[:start] + option + one[end + 1 :] for option in reversed(options))
-        if len(done) + len(rest) > _MOST_ALTERNATIVES:
+        if len(done) + len(rest) > _MOST_ALTERNATIVES or len(done) * len(pattern) > 2 * _MOST_EXPANDED:
             raise _wrong(text, "too many alternatives")
     return done
 

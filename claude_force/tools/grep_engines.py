@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from array import array
 from contextlib import suppress
 from functools import lru_cache
 from importlib import import_module
@@ -35,6 +36,8 @@ _POLL_SECONDS = 0.1
 # Not those of PATH: one of them may be in a project, whose programs are not started.
 _PROGRAM_FOLDERS = ("/usr/bin", "/bin", "/usr/local/bin", "/opt/homebrew/bin", "/run/current-system/sw/bin")
 _MOST_ERROR = 4000
+# Of one line; more than a result shows.
+_MOST_PARTS = 20_000
 # All bytes are text.
 _RIPGREP_OPTIONS = ("-a", "-n", "-E", "none")
 
@@ -105,7 +108,7 @@ class Re2Engine:
         return found
 
     def parts(self, lines: Sequence[bytes]) -> List[List[bytes]]:
-        return [matched_parts(self._search, line) for line in lines]
+        return [matched_parts(self._search, line, _MOST_PARTS) for line in lines]
 
     def _search(self, text: bytes, place: int) -> Any:
         """Finds the first match from `place` on, in windows of the text, to see the deadline between them.
@@ -198,23 +201,28 @@ class PythonEngine:
         return True
 
     def search(self, texts: Sequence[bytes], most: Optional[int]) -> List[Lines]:
-        answer = self._run(self._finds, texts)
-        return [[(first, last) for first, last in lines] for lines in answer]
+        numbers = array("q")
+        numbers.frombytes(self._run(self._finds, texts, most))
+        found, place = [], 0
+        for _ in texts:
+            end = place + 1 + numbers[place]
+            found.append([(numbers[one], numbers[one + 1]) for one in range(place + 1, end, 2)])
+            place = end
+        return found
 
     def parts(self, lines: Sequence[bytes]) -> List[List[bytes]]:
-        answer = self._run("parts", lines)
+        answer = json.loads(self._run("parts", lines, _MOST_PARTS))
         return [[part.encode("utf-8", "surrogateescape") for part in parts] for parts in answer]
 
-    def _run(self, finds: str, texts: Sequence[bytes]) -> List[Any]:
-        head = json.dumps({"pattern": self._pattern, "finds": finds}).encode("ascii") + b"\n"
+    def _run(self, finds: str, texts: Sequence[bytes], most: Optional[int]) -> bytes:
+        head = json.dumps({"pattern": self._pattern, "finds": finds, "most": most}).encode("ascii") + b"\n"
         framed = [piece for text in texts for piece in (len(text).to_bytes(8, "big"), text)]
         code, out, _ = run_bounded(self._command, b"".join([head, *framed]), self._deadline)
+        if code == pattern_worker.REFUSED:
+            raise PatternError(f"The pattern can't be searched for: {out.decode('utf-8', 'replace')}")
         if code:
             raise PatternError("The search took too much memory or time. Try a simpler pattern.")
-        answer: Any = json.loads(out)
-        if isinstance(answer, dict):
-            raise PatternError(f"The pattern can't be searched for: {answer['error']}")
-        return list(answer)
+        return out
 
 
 ENGINES: Tuple[Type[Engine], ...] = (Re2Engine, RipgrepEngine, PythonEngine)

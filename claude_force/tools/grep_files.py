@@ -19,6 +19,8 @@ from .workspace import Place, Workspace, failed
 
 # Of a larger file only the beginning is searched.
 MOST_SEARCHED = 32 * 1024 * 1024
+# Of one file, where all of them are counted.
+MOST_MATCHES = 300_000
 _MARKS = ((codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 
 
@@ -77,8 +79,10 @@ def find_matches(
 
 
 def _matches(batch: List[Tuple[str, bytes]], engine: Engine, most: Optional[int]) -> Iterator[FileMatches]:
-    found = engine.search([text for _, text in batch], most)
+    found = engine.search([text for _, text in batch], MOST_MATCHES if most is None else most)
     for (path, text), lines in zip(batch, found):
+        if most is None and len(lines) >= MOST_MATCHES:
+            raise failed(f"A file has over {MOST_MATCHES:,} matches. Use a more specific pattern.")
         if lines:
             yield FileMatches(path, text, lines)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Type
+from typing import Any, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Type
 
 from ..conversation import ToolResult
 from ..formatting import pluralize
@@ -16,6 +16,7 @@ from .grep_files import FileMatches, find_matches, whole_tree
 from .pattern_worker import Lines
 from .protocol import ToolError
 from .regex_syntax import PatternError
+from .text_files import line_start
 from .threads import Stop, run_stoppable
 from .tree_walk import Deadline
 from .workspace import Place, Workspace
@@ -23,6 +24,8 @@ from .workspace import Place, Workspace
 DEFAULT_LIMIT = 250
 # What `head_limit: 0` means: more than a model can read.
 MOST_LINES = 20_000
+# What `offset` may be at most.
+MOST_SKIPPED = 100_000
 # Longer lines are left out of a result, as ripgrep does with `--max-columns 500`.
 MOST_COLUMNS = 500
 _REJECTED = "Search failed — ripgrep rejected the pattern, glob, or file type without searching:\n"
@@ -39,7 +42,8 @@ class _Page(NamedTuple):
     def of(cls, arguments: Mapping[str, Any]) -> _Page:
         limit = arguments.get("head_limit", DEFAULT_LIMIT)
         limit = MOST_LINES if limit is None or limit <= 0 else limit
-        return cls(max(0, arguments.get("offset") or 0), min(limit, MOST_LINES))
+        offset = max(0, arguments.get("offset") or 0)
+        return cls(min(offset, MOST_SKIPPED), min(limit, MOST_LINES))
 
     @property
     def needed(self) -> int:
@@ -193,13 +197,22 @@ def _show_content(found: Iterator[FileMatches], page: _Page, layout: _Layout) ->
 def _show_parts(found: Iterator[FileMatches], page: _Page, layout: _Layout, engine: Engine) -> str:
     rows: List[Tuple[str, int, bytes]] = []
     for one in found:
-        texts = one.text.split(b"\n")
-        rows += [(one.path, number, texts[number]) for number, _ in one.lines]
+        numbers = [number for number, _ in one.lines]
+        rows += [(one.path, *row) for row in zip(numbers, _lines_of(one.text, numbers))]
         if len(rows) >= page.needed:
             break
     parts = engine.parts([text for _, _, text in rows])
     lines = [layout.line(*row[:2], True, part) for row, several in zip(rows, parts) for part in several]
     return _content(lines, page)
+
+
+def _lines_of(text: bytes, numbers: Iterable[int]) -> Iterator[bytes]:
+    """The lines of these numbers, which ascend; without a list of all lines, which takes a lot of memory."""
+    place = at = 0
+    for number in numbers:
+        place, at = max(place, line_start(text, place, number - at)), number
+        end = text.find(b"\n", place)
+        yield text[place : len(text) if end < 0 else end]
 
 
 def _content(lines: Sequence[str], page: _Page) -> str:
@@ -231,27 +244,28 @@ class _Layout(NamedTuple):
 
     def lines(self, found: FileMatches, most: int) -> Iterator[str]:
         """The lines of one file, at most `most`."""
-        texts = found.text.split(b"\n")
-        if texts and not texts[-1]:
-            texts.pop()
-        last = -1
-        for number, is_match in self._chosen(found.lines, len(texts)):
+        text, last = found.text, -1
+        count = text.count(b"\n") + (not text.endswith(b"\n"))
+        # As many at most, so that a large text has its lines looked up once.
+        chosen = list(islice(self._chosen(found.lines, count), max(0, most)))
+        for (number, is_match), line in zip(chosen, _lines_of(text, [number for number, _ in chosen])):
             if most <= 0:
                 return
             if self.has_context and last >= 0 and number > last + 1:
                 yield "--"
-            yield self.line(found.path, number, is_match, texts[number])
+            yield self.line(found.path, number, is_match, line)
             most, last = most - 1, number
 
     def _chosen(self, lines: Lines, count: int) -> Iterator[Tuple[int, bool]]:
         """The numbers of the lines that are shown, in order, and whether each of them matches."""
-        chosen: Dict[int, bool] = {}
-        for first, last in lines:
-            start = max(0, first - self.before)
-            for number in range(start, min(count, last + self.after + 1)):
-                is_match = first <= number <= last
-                chosen[number] = is_match or chosen.get(number, False)
-        return iter(sorted(chosen.items()))
+        place = 0
+        for (first, last), (following, _) in zip(lines, (*lines[1:], (count, count))):
+            for number in range(max(place, first - self.before), min(count, last + 1)):
+                yield number, number >= first
+                place = number + 1
+            for number in range(place, min(count, last + self.after + 1, following)):
+                yield number, False
+                place = number + 1
 
     def line(self, path: str, number: int, is_match: bool, text: bytes) -> str:
         """One line as it is shown; `number` counts from 0."""

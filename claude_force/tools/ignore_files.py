@@ -16,6 +16,9 @@ _OTHER_FILES = (".ignore", ".rgignore")
 IGNORE_NAMES = (".git", ".gitignore", *_OTHER_FILES)
 MOST_BYTES = 1024 * 1024
 _MOST_LINES = 10_000
+# The size of the regular expressions of one file. Lines behind them are not obeyed: they take too long.
+# What can't be understood counts as a large one.
+_MOST_EXPRESSIONS, _WRONG = 1_000_000, 20_000
 
 Reader = Callable[[str], Optional[bytes]]
 
@@ -71,15 +74,19 @@ class IgnoreRules:
 def parse_ignore_file(data: bytes) -> List[PathPattern]:
     """The patterns of a file; lines that can't be understood are left out."""
     patterns: List[PathPattern] = []
+    size = 0
     for line in data.decode("utf-8-sig", "replace").split("\n")[:_MOST_LINES]:
         text = line.rstrip("\r")
         if text.startswith("#"):
             continue
         while text.endswith(" ") and not text.endswith("\\ "):
             text = text[:-1]
+        if size > _MOST_EXPRESSIONS:
+            break
         if text.strip("/! "):
             try:
                 patterns.append(compile_glob(text))
+                size += len(patterns[-1].matches.pattern)
             except GlobError:
-                continue
+                size += _WRONG
     return patterns

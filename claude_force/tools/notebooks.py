@@ -5,30 +5,33 @@ from __future__ import annotations
 import binascii
 import json
 from base64 import b64decode
+from itertools import groupby
 from typing import Any, Dict, Iterator, List, Mapping, Tuple
 
 from .media import MediaError, media_block
 
 # Beyond it the outputs of a cell are left out.
 MOST_OUTPUT = 10_000
+# With their commas and brackets. Parsing more holds up the other threads, and takes a lot of memory.
+_MOST_VALUES = 200_000
 
 Block = Dict[str, Any]
 
 
 def notebook_blocks(text: str) -> Tuple[Block, ...]:
     """Returns the cells with their outputs as content blocks. Raises ValueError for what is no notebook."""
+    if sum(map(text.count, ",[{")) > _MOST_VALUES:
+        raise ValueError(f"it has more than {_MOST_VALUES:,} values")
     notebook = json.loads(text)
     cells = notebook.get("cells") if isinstance(notebook, dict) else None
     if not isinstance(cells, list) or not all(isinstance(cell, dict) for cell in cells):
         raise ValueError("it has no list of cells")
     language = _at(notebook, "metadata", "language_info", "name") or "python"
+    found = [block for number, cell in enumerate(cells) for block in _cell(cell, number, str(language))]
     blocks: List[Block] = []
-    for number, cell in enumerate(cells):
-        for block in _cell(cell, number, str(language)):
-            if block["type"] == "text" and blocks and blocks[-1]["type"] == "text":
-                blocks[-1]["text"] += "\n" + block["text"]
-            else:
-                blocks.append(block)
+    for is_text, group in groupby(found, lambda block: bool(block["type"] == "text")):
+        some = list(group)
+        blocks += [_text("\n".join(block["text"] for block in some))] if is_text else some
     return tuple(blocks) or ({"type": "text", "text": "The notebook has no cells."},)
 
 

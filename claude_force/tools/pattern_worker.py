@@ -5,17 +5,21 @@ holds the run, but in this one, which imports nothing but the standard library.
 
     python -I -S pattern_worker.py < request > answer
 
-The request is a line of JSON (`pattern`, `finds`), then each text: 8 bytes of its length, its bytes.
-The answer is JSON: for each text the first and last line of each match or, where it `finds` "parts", the
-matched text; or `error`.
+The request is a line of JSON (`pattern`, `finds`, `most`), then each text: 8 bytes of its length, its bytes.
+The answer is for each text how many numbers follow, and the first and last line of each match, as native
+integers of 8 bytes. Where it `finds` "parts", it is JSON: the matched texts. With the exit code REFUSED it is
+what is wrong with the pattern.
 """
 
 import json
 import re
 import sys
+from array import array
+from itertools import chain
 from typing import Any, BinaryIO, Callable, Iterator, List, Optional, Tuple
 
 Lines = List[Tuple[int, int]]
+REFUSED = 3
 _MOST_MEMORY = 2 * 1024**3
 _MOST_SECONDS = 30
 
@@ -66,7 +70,7 @@ def matched_parts(search: Callable[[Any, int], Any], text: Any, most: Optional[i
     """The parts of a line that match, without empty ones."""
     found: List[Any] = []
     place = 0
-    while place <= len(text):
+    while place <= len(text) and (most is None or len(found) < most):
         match = search(text, place)
         if match is None:
             break
@@ -104,10 +108,16 @@ def main() -> None:
     try:
         search = re.compile(request["pattern"]).search
     except (re.error, OverflowError, RecursionError) as error:
-        json.dump({"error": str(error)}, sys.stdout)
-        return
+        sys.stdout.write(str(error))
+        sys.exit(REFUSED)
     find = _FINDERS[request["finds"]]
-    json.dump([find(search, text) for text in _texts(sys.stdin.buffer)], sys.stdout)
+    found = [find(search, text, request["most"]) for text in _texts(sys.stdin.buffer)]
+    if request["finds"] == "parts":
+        json.dump(found, sys.stdout)
+        return
+    for lines in found:
+        numbers = array("q", chain.from_iterable(lines))
+        sys.stdout.buffer.write(array("q", [len(numbers)]).tobytes() + numbers.tobytes())
 
 
 if __name__ == "__main__":

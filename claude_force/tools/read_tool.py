@@ -16,7 +16,7 @@ from ..storage.regular_files import checked_descriptor, read_all, unreadable
 from .media import MediaError, media_block, media_type_of, most_bytes
 from .notebooks import notebook_blocks
 from .protocol import ToolError
-from .text_files import DecodedText, decode_text, is_binary
+from .text_files import DecodedText, decode_text, is_binary, line_start
 from .threads import run_in_thread
 from .workspace import Place, Workspace, failed, replaced
 
@@ -124,9 +124,7 @@ class ReadTool:
             return self._noted(_notebook(decoded, place, most), place, data, True)
         if part.is_whole and len(data) > most:
             raise ToolError(_too_large(len(data), most))
-        text = show_lines(decoded, part.offset, part.skipped, part.limit)
-        if len(text) > 2 * most:
-            raise ToolError(_too_large(len(text), most))
+        text = show_lines(decoded, part.offset, part.skipped, part.limit, 2 * most)
         return self._noted(text, place, data, part.is_whole)
 
     def _noted(self, content: Any, place: Place, data: bytes, is_whole: bool) -> Any:
@@ -154,16 +152,27 @@ def open_file(workspace: Workspace, place: Place) -> int:
         raise failed(str(error)) from error
 
 
-def show_lines(decoded: DecodedText, number: int, skipped: int, limit: Optional[int]) -> str:
-    """The lines of a text from the one after `skipped`, numbered from `number`; a reminder for none."""
+def show_lines(
+    decoded: DecodedText, number: int, skipped: int, limit: Optional[int], most: Optional[int] = None
+) -> str:
+    """The lines of a text from the one after `skipped`, numbered from `number`; a reminder for none.
+
+    Raises ToolError for more than `most` characters, with their numbers.
+    """
     text = decoded.text.replace("\r\n", "\n") if "\r" in decoded.text else decoded.text
     if not text:
         return _reminder("the file exists but the contents are empty.")
-    lines = text.split("\n")
-    if skipped >= len(lines):
-        return _past_the_end(number, len(lines))
-    chosen = lines[skipped : None if limit is None else skipped + limit]
-    shown = _numbered(chosen, number)
+    start = line_start(text, 0, skipped)
+    if start < 0:
+        return _past_the_end(number, text.count("\n") + 1)
+    end = -1 if limit is None else line_start(text, start, limit)
+    chosen = text[start:] if end < 0 else text[start : end - 1]
+    # A number and a tab for each line. Lists of millions of lines would take many times the file's memory.
+    count = chosen.count("\n") + 1
+    size = len(chosen) + count * (len(str(number + count)) + 1)
+    if most is not None and size > most:
+        raise ToolError(_too_large(size, most // 2))
+    shown = _numbered(chosen.split("\n"), number)
     return shown if decoded.is_valid else shown + _NOT_UTF8
 
 
@@ -181,7 +190,7 @@ def _read_lines(descriptor: int, size: int, part: _Part) -> str:
         seen += 1
         if seen > part.skipped:
             found.append(line)
-            shown += len(line)
+            shown += len(line) + 1
         if shown > MOST_SHOWN:
             raise ToolError(_too_large(size, MOST_SHOWN))
         if len(found) == part.limit:

@@ -6,7 +6,7 @@ curly ones, because models write the former where a file has the latter; the new
 
 from __future__ import annotations
 
-from typing import List
+from typing import Iterator, List, Optional, Tuple
 
 from .text_files import LineEnds
 
@@ -15,30 +15,40 @@ _STRAIGHTEN = str.maketrans(_CURLY)
 # After one of these, and at the beginning, a quote opens.
 _BEFORE_OPENING = " \t\n\r([{\u2014\u2013"
 
+# A replacement of more places takes seconds, and many times the memory of the file.
+_MOST_PLACES = 200_000
+
 
 class NoReplacementError(Exception):
     """The string is not in the text, or in more places than one. The text is for the model."""
 
 
-def replace_in(text: str, old: str, new: str, replace_all: bool = False) -> str:
+def replace_in(text: str, old: str, new: str, replace_all: bool = False, most: Optional[int] = None) -> str:
     """Replaces `old`, which is not empty, by `new`. Raises NoReplacementError.
 
-    A line that is replaced by nothing as a whole takes its line end with it.
+    A line that is replaced by nothing as a whole takes its line end with it. `most`: how many characters the
+    text may have then.
     """
     ends = LineEnds(text)
     old, new = old.replace("\r\n", "\n"), new.replace("\r\n", "\n")
-    places = _places(ends.text, old)
-    if not places:
+    searched, wanted = _spelled(ends.text, old)
+    count = searched.count(wanted)
+    if not count:
         raise NoReplacementError(f"String to replace not found in file.\nString: {old}")
-    if len(places) > 1 and not replace_all:
+    if count > 1 and not replace_all:
         raise NoReplacementError(
-            f"Found {len(places)} matches of the string to replace, but replace_all is false. To replace all "
+            f"Found {count} matches of the string to replace, but replace_all is false. To replace all "
             "occurrences, set replace_all to true. To replace only one occurrence, please provide more "
             f"context to uniquely identify the instance.\nString: {old}"
         )
+    if count > _MOST_PLACES or (most is not None and len(text) + count * (len(new) - len(old)) > most):
+        raise NoReplacementError(
+            f"Found {count} matches of the string to replace: too many to replace at once, or the file would "
+            "become too large."
+        )
     pieces: List[str] = []
     done, line_end = 0, ends.end
-    for start in places:
+    for start in _places(searched, wanted):
         end = start + len(old)
         put = _with_quotes(new, ends.text[start:end], old).replace("\n", line_end)
         if not new and _is_whole_line(ends.text, start, end):
@@ -48,21 +58,21 @@ def replace_in(text: str, old: str, new: str, replace_all: bool = False) -> str:
     return "".join([*pieces, ends.raw[done:]])
 
 
-def _places(text: str, old: str) -> List[int]:
-    """Where `old` stands, without overlaps; where it stands with other quotes, if it isn't there as it is."""
-    found = _all_places(text, old)
-    if found or not any(quote in old or quote in text for quote in _CURLY):
-        return found
-    return _all_places(text.translate(_STRAIGHTEN), old.translate(_STRAIGHTEN))
+def _spelled(text: str, old: str) -> Tuple[str, str]:
+    """Text and string in the spelling in which the one is searched for the other: with straight quotes, if
+    that is needed to find it.
+    """
+    if old in text or not any(quote in old or quote in text for quote in _CURLY):
+        return text, old
+    return text.translate(_STRAIGHTEN), old.translate(_STRAIGHTEN)
 
 
-def _all_places(text: str, old: str) -> List[int]:
-    found: List[int] = []
+def _places(text: str, old: str) -> Iterator[int]:
+    """Where `old` stands, without overlaps."""
     place = text.find(old)
     while place >= 0:
-        found.append(place)
+        yield place
         place = text.find(old, place + len(old))
-    return found
 
 
 def _is_whole_line(text: str, start: int, end: int) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import codecs
 from bisect import bisect_left
-from typing import List, NamedTuple
+from typing import AnyStr, List, NamedTuple
 
+_BLOCK, _FEW_LINES = 64 * 1024, 1000
 _MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"))
 
 
@@ -42,6 +43,25 @@ def decode_text(data: bytes) -> DecodedText:
 def is_binary(data: bytes) -> bool:
     """Whether bytes are no text: they have a NUL, and are not marked as UTF-16."""
     return b"\0" in data and not data.startswith(codecs.BOM_UTF16_LE)
+
+
+def line_start(text: AnyStr, place: int, count: int) -> int:
+    """The place where the line begins that is `count` lines behind the one at `place`; -1 for none.
+
+    Looks for it in blocks, and in the last one line by line, as there may be millions of lines.
+    """
+    newline = b"\n" if isinstance(text, bytes) else "\n"
+    while count > _FEW_LINES:
+        block = text[place : place + _BLOCK]
+        found = block.count(newline)
+        if found >= count or not block:
+            break
+        count, place = count - found, place + len(block)
+    for _ in range(count):
+        place = text.find(newline, place) + 1
+        if not place:
+            return -1
+    return place
 
 
 class LineEnds:

@@ -107,6 +107,8 @@ class TreeWalk:
         entries = self._entries(folder)
         rules = self._rules_in(folder, [name for name, _ in entries], rules)
         for name, is_folder in entries:
+            # The rules of a project may take long for each name.
+            self._deadline.check()
             path = prefix + name
             if self._is_wanted((*folder, name), path, is_folder, rules):
                 yield (
