@@ -19,6 +19,7 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 from ..async_orchestrator import AsyncAgentOrchestrator
 from ..errors import InputError
 from ..response_cache import ResponseCache
+from ..settings import NO_TOOLS
 from ..types import AgentResult
 from . import render, signals, streams
 from .demo_tools import ToolDemo, run_tools
@@ -150,7 +151,8 @@ async def _rounds(args: argparse.Namespace, base_url: Optional[str]) -> List[Rou
                 await orchestrator.check_credentials()
             with render.Spinner(lambda: "the agents are working", args.json):
                 # The first import and connection belong to no round.
-                await orchestrator.execute_agent(TEAM[0], "Say that you are ready.", max_tokens=10)
+                ready = "Say that you are ready."
+                await orchestrator.execute_agent(TEAM[0], ready, max_tokens=400, tools=NO_TOOLS)
                 return [
                     await _one_by_one(orchestrator, three),
                     await _at_once(orchestrator, f"{len(three)} at once", three, "off"),
@@ -161,13 +163,15 @@ async def _rounds(args: argparse.Namespace, base_url: Optional[str]) -> List[Rou
 
 async def _one_by_one(orchestrator: AsyncAgentOrchestrator, tasks: Rows) -> Round:
     started = time.perf_counter()
-    results = [await orchestrator.execute_agent(agent, task, cache="off") for agent, task in tasks]
+    results = [
+        await orchestrator.execute_agent(agent, task, cache="off", tools=NO_TOOLS) for agent, task in tasks
+    ]
     return Round(f"{len(tasks)} one by one", time.perf_counter() - started, tuple(results))
 
 
 async def _at_once(orchestrator: AsyncAgentOrchestrator, name: str, tasks: Rows, cache: str) -> Round:
     started = time.perf_counter()
-    results = await orchestrator.execute_multiple(tasks, cache=cache)
+    results = await orchestrator.execute_multiple(tasks, cache=cache, tools=NO_TOOLS)
     return Round(name, time.perf_counter() - started, tuple(results))
 
 
