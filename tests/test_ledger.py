@@ -340,6 +340,9 @@ def naive(found):
         "truncated": sum(one.stop_reason in ("max_tokens", "pause_turn") for one in found),
         "refused": sum(one.stop_reason == "refusal" for one in found),
         "empty": sum(one.empty for one in found),
+        "turns": sum(one.turns for one in found),
+        "tool_calls": sum(len(one.tools) for one in found),
+        "failed_tool_calls": sum(call[-1] for one in found for call in one.tools),
         "attempts": sum(one.attempts for one in found),
         "retries": sum(max(0, one.attempts - 1) for one in found),
         "wall_ms": spread([one.execution_time_ms for one in found]),
@@ -410,6 +413,7 @@ def check_metrics_of_tools(metrics):
     assert metrics["cost_usd"] == pytest.approx(0.002)
     assert metrics["wall_ms"]["max"] == pytest.approx(9000)
     assert metrics["tokens"]["output"] == 100
+    assert (metrics["turns"], metrics["tool_calls"], metrics["failed_tool_calls"]) == (3, 1, 0)
 
 
 class TestMetrics:

@@ -1,5 +1,7 @@
 """Agents with tools on the command line: grants, bounds, what is shown, and what is sent."""
 
+import csv
+import io
 import json
 import shlex
 from pathlib import Path
@@ -392,3 +394,25 @@ class TestWorkflow:
         steps({"id": "a", "agent": "reader", "tools": "Read"})
         assert main(["workflow", "show", "look"]) == 0
         assert "tools Read" in capsys.readouterr().out
+
+
+class TestMetrics:
+    def exported(self, capsys, form):
+        assert main(["metrics", "export", "--format", form]) == 0
+        return capsys.readouterr().out
+
+    def test_prometheus_counts_turns_and_calls(self, script, capsys):
+        script(LOOK)
+        agent(capsys, "--tools", "read")
+        lines = self.exported(capsys, "prometheus").splitlines()
+        labels = '{agent="reader",model="claude-sonnet-5-5"'
+        assert f"claude_force_turns_total{labels}}} 2" in lines
+        assert f'claude_force_tool_calls_total{labels},outcome="success"}} 2' in lines
+
+    def test_csv_has_the_calls_in_one_cell(self, script, capsys):
+        script(LOOK)
+        agent(capsys, "--tools", "read", "--max-turns", "2")
+        rows = list(csv.DictReader(io.StringIO(self.exported(capsys, "csv"))))
+        whole = next(row for row in rows if row["turns"] == "2")
+        assert [call[:2] for call in json.loads(whole["tools"])] == [[1, "Read"], [1, "Grep"]]
+        assert whole["stopped_by"] == "max_turns"

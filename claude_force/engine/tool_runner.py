@@ -166,7 +166,26 @@ class ToolRunner:
             is_denied=result.is_denied,
         )
         self._records[turn, position] = call
+        if logger.isEnabledFor(logging.DEBUG):
+            _log(call)
         return call
+
+
+def _log(call: ToolCall) -> None:
+    logger.debug(
+        "turn %d: %s %s",
+        call.turn,
+        call.name,
+        "ended" if call.error is None else "failed",
+        extra={
+            "turn": call.turn,
+            "tool": call.name,
+            "duration_seconds": call.seconds,
+            "bytes": call.bytes,
+            "is_error": call.error is not None,
+            "is_denied": call.is_denied,
+        },
+    )
 
 
 def _text_of(result: ToolResult) -> str:

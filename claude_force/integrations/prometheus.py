@@ -68,6 +68,14 @@ _COUNTERS: Dict[str, Tuple[str, Callable[[Metrics], List[Sample]]]] = {
         "Incomplete answers by kind.",
         lambda one: [({"kind": kind}, getattr(one, kind)) for kind in ("empty", "refused", "truncated")],
     ),
+    "turns_total": ("Turns of agents that used tools.", _value("turns")),
+    "tool_calls_total": (
+        "Tool calls by outcome.",
+        lambda one: [
+            ({"outcome": "success"}, one.tool_calls - one.failed_tool_calls),
+            ({"outcome": "error"}, one.failed_tool_calls),
+        ],
+    ),
     "attempts_total": ("Requests made.", _value("attempts")),
     "retries_total": ("Requests after the first of an execution.", _value("retries")),
     "tokens_total": ("Tokens by kind; each token counts once.", _tokens),

@@ -36,6 +36,7 @@ class Metrics:
         retries: attempts after the first of each execution.
         input_tokens: tokens of prompts, including those read from and written to the prompt cache.
         truncated, refused, empty: answers that were cut off, declined, or without text.
+        turns, tool_calls, failed_tool_calls: of agents that used tools.
         cost: the sum of known costs. `unknown_price` counts the executions whose cost is unknown, and
             `unknown_at_most` is an upper bound of their cost, as far as there is one. Failed calls that were
             not billed count in neither.
@@ -54,6 +55,9 @@ class Metrics:
     truncated: int = 0
     refused: int = 0
     empty: int = 0
+    turns: int = 0
+    tool_calls: int = 0
+    failed_tool_calls: int = 0
     attempts: int = 0
     retries: int = 0
     input_tokens: int = 0
@@ -123,6 +127,9 @@ class Metrics:
             "truncated": self.truncated,
             "refused": self.refused,
             "empty": self.empty,
+            "turns": self.turns,
+            "tool_calls": self.tool_calls,
+            "failed_tool_calls": self.failed_tool_calls,
             "attempts": self.attempts,
             "retries": self.retries,
             **{f"{name}_ms": _percentiles(getattr(self, name)) for name in _DISTRIBUTIONS},
@@ -185,6 +192,7 @@ def _outcomes(rows: Sequence[ExecutionRow]) -> Dict[str, Any]:
         "truncated": sum(map(stops.count, CUT_OFF)),
         "refused": stops.count(REFUSAL),
         "empty": _column(rows, "empty").count(True),
+        **_tool_counts([row for row in rows if "turns" in row]),
         "wall": Distribution(_column(rows, "execution_time_ms", 0)),
         "wait": Distribution([row["wait_ms"] for row in rows if "wait_ms" in row]),
         "service": Distribution(
@@ -195,6 +203,18 @@ def _outcomes(rows: Sequence[ExecutionRow]) -> Dict[str, Any]:
                 and (row.get("attempts") or (row.get("turns") and row["service_time_ms"]))
             ]
         ),
+    }
+
+
+def _tool_counts(rows: Sequence[ExecutionRow]) -> Dict[str, int]:
+    """Returns what agents that used tools count; {} without one."""
+    if not rows:
+        return {}
+    calls = [call for row in rows for call in row.get("tools", ())]
+    return {
+        "turns": sum(row["turns"] for row in rows),
+        "tool_calls": len(calls),
+        "failed_tool_calls": sum(call[-1] for call in calls),
     }
 
 
