@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 # How long tools may take to end what they have started.
 _CLOSE_SECONDS = 10.0
 
-# Opens the tools that an agent is granted in a project; None where that is no tool. It blocks, and raises
+# Opens the tools that an agent is granted in a project; None where no tool is granted. It blocks, and raises
 # InputError.
 OpenTools = Callable[..., Optional[Tools]]
 
@@ -59,7 +59,7 @@ class ToolRuns:
     async def open(
         self, agent: Agent, options: ToolOptions, root: Path, run: Optional[Any] = None
     ) -> Optional[Tools]:
-        """Returns the tools that the agent is granted; None where that is no tool. Raises InputError.
+        """Returns the tools that the agent is granted; None where no tool is granted. Raises InputError.
 
         Tools that can change files work in a copy of the project, unless the options say otherwise. All
         copies for one `run`, any object, begin as the project was when the first was made.

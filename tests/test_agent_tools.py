@@ -64,7 +64,7 @@ class TestInfo:
         agent(project, "w")
         code, found = run("info", "w", "--tools", "raed")
         assert code == 2
-        assert found["error"] == "--tools: 'raed' is no tool. Did you mean read?"
+        assert found["error"] == "--tools: 'raed' is not a tool. Did you mean read?"
 
     def test_names_settings_that_can_not_be_read(self, project, run):
         agent(project, "w")
@@ -125,7 +125,7 @@ class TestDoctor:
         file.chmod(0o600)
         assert checks()[1] == [("ok", "runs without --tools grant Read (~/.claude/claude-force.toml)")]
         file.write_text('tools = "raed"')
-        assert checks() == (1, [("problem", "--tools: 'raed' is no tool. Did you mean read?")])
+        assert checks() == (1, [("problem", "--tools: 'raed' is not a tool. Did you mean read?")])
 
     def test_settings_that_can_not_be_read_are_a_problem(self, project, checks):
         (project / ".claude" / "settings.json").write_text("{")

@@ -93,7 +93,7 @@ class TestGrants:
     @pytest.mark.parametrize(
         ("arguments", "said"),
         [
-            (["--tools", "raed"], "--tools: 'raed' is no tool. Did you mean read?"),
+            (["--tools", "raed"], "--tools: 'raed' is not a tool. Did you mean read?"),
             (["--tools", "read,Gerp"], "Did you mean Grep?"),
             (["--tools", ""], "--tools: '' names nothing"),
             (
@@ -350,7 +350,7 @@ class TestWorkflow:
         server = script()
         steps({"id": "a", "agent": "reader", "tools": "raed"}, {"id": "b", "agent": "reader", "tools": 3})
         _, err = self.flow(capsys, "--tools", "read", code=2)
-        assert "step 'a': \"tools\" is 'raed'; 'raed' is no tool. Did you mean read?" in err
+        assert "step 'a': \"tools\" is 'raed'; 'raed' is not a tool. Did you mean read?" in err
         assert "step 'b': \"tools\" is 3" in err
         assert not server.requests
 

@@ -40,7 +40,7 @@ class AgentTools:
     def __init__(self, registry: Registry, grant: Optional[str] = None) -> None:
         """Reads the settings files. `grant`: the only one to explain; None for each level.
 
-        Raises InvalidOptionError for what is no grant.
+        Raises InvalidOptionError for an invalid grant.
         """
         self._grants = {grant: parse_grant(grant)} if grant is not None else _levels()
         self.problem, self._project = "", registry.project

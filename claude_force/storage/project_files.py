@@ -53,7 +53,7 @@ class Reached(NamedTuple):
     Attributes:
         parts: the path below the root that is there, without links.
         info: its status.
-        missing: the names below it that are not there. Where they follow a file, it is no folder.
+        missing: the names below it that are not there. Where they follow a file, it is not a folder.
         is_link: whether the last part of the name is a link.
     """
 

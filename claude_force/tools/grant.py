@@ -114,7 +114,7 @@ def parse_grant(value: GrantOption) -> Grant:
 def _words(value: Union[str, Sequence[str]]) -> Tuple[str, ...]:
     words = parse_names(value)
     if words is None:
-        raise _invalid(repr(value)[:60], "is no grant", "Write text, or a list of names and rules.")
+        raise _invalid(repr(value)[:60], "is not a grant", "Write text, or a list of names and rules.")
     if not words:
         raise _invalid(repr(value)[:60], "names nothing", f'Write "{_NONE}" to grant nothing.')
     if len(words) > _MOST_RULES:
@@ -151,8 +151,8 @@ def _unknown(word: str, tool: str) -> InvalidOptionError:
         return _invalid(_shown(word), "is not available yet", f"Agents here can have {known}.")
     if tool in GONE:
         instead = f" Grant {GONE[tool]}." if GONE[tool] in AVAILABLE else ""
-        return _invalid(_shown(word), "is no tool any more", f"Leave it out.{instead}")
-    return _invalid(_shown(word), "is no tool", _hint(word))
+        return _invalid(_shown(word), "is not a tool any more", f"Leave it out.{instead}")
+    return _invalid(_shown(word), "is not a tool", _hint(word))
 
 
 def _hint(word: str) -> str:

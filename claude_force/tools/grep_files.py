@@ -50,7 +50,7 @@ def whole_tree(
     if stat.S_ISREG(reached.info.st_mode):
         return [WalkedFile(reached.parts[:-1], reached.parts[-1], "")]
     if not reached.is_folder:
-        raise failed(f"Cannot search '{one_line(start.path)}': it is no file and no folder.")
+        raise failed(f"Cannot search '{one_line(start.path)}': it is neither a file nor a folder.")
     takes = (lambda name: bool(types.decide(name, False))) if types is not None else (lambda name: True)
     return TreeWalk(workspace, start, deadline, globs, True, takes).files()
 

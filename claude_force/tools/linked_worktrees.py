@@ -20,7 +20,7 @@ _OPEN = (
 
 
 def repository_of(git_file: Path) -> Optional[Path]:
-    """Returns the repository's folder for the `.git` of a worktree; None where it is none, or a lie."""
+    """Returns the repository's folder for the `.git` of a worktree; None if it is not one."""
     text = _read(git_file)
     if text is None or not text.startswith(_PREFIX):
         return None

@@ -98,7 +98,7 @@ def _permissions_of(text: str, label: str) -> Any:
 def _texts(permissions: Any, kind: str, label: str) -> List[str]:
     texts = permissions.get(kind) or []
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise _unreadable(label, f'has "permissions.{kind}" that is no list of texts')
+        raise _unreadable(label, f'has "permissions.{kind}" that is not a list of texts')
     if len(texts) > _MOST_RULES:
         raise _unreadable(label, f"has more than {_MOST_RULES:,} rules")
     return texts

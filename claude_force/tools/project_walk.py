@@ -192,7 +192,7 @@ class ProjectSelection:
         if not (is_link or stat.S_ISDIR(info.st_mode)) and (
             not stat.S_ISREG(info.st_mode) or info.st_size > _MOST_IGNORE_BYTES
         ):
-            raise WorktreeError(f"{one_line(path)} is no file of patterns, or too large. Correct it.")
+            raise WorktreeError(f"{one_line(path)} is not a file of patterns, or too large. Correct it.")
 
 
 def _folders_of(paths: Collection[str]) -> AbstractSet[str]:

@@ -49,7 +49,7 @@ def parse_rule(text: str) -> Rule:
         raise RuleError(f"is longer than {MOST_CHARACTERS:,} characters")
     match = _RULE.fullmatch(text)
     if match is None:
-        raise RuleError("is no rule; write a tool, or a tool and what it may do, such as Bash(git diff:*)")
+        raise RuleError("is not a rule; write a tool, or a tool and what it may do, such as Bash(git diff:*)")
     name, specifier = match.group(1), match.group(2)
     if "*" in name and name != "*" and not (is_mcp(name) and name.endswith("__*") and name.count("*") == 1):
         raise RuleError("has a * in the name of the tool; only mcp__SERVER__* and * alone are understood")

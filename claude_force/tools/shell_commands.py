@@ -226,7 +226,7 @@ class _Parser:
         command.words.append(word)
 
     def _condition(self, command: _Command) -> None:
-        """Reads `[[ ... ]]`, where `<`, `>`, `&&`, `||` and parentheses are no operators of the shell."""
+        """Reads `[[ ... ]]`, where `<`, `>`, `&&`, `||` and parentheses are not operators of the shell."""
         command.words.append(Word("[[", "[[", True))
         while True:
             self._skip_blanks()

@@ -41,7 +41,7 @@ def decode_text(data: bytes) -> DecodedText:
 
 
 def is_binary(data: bytes) -> bool:
-    """Whether bytes are no text: they have a NUL, and are not marked as UTF-16."""
+    """Whether bytes are not text: they have a NUL, and are not marked as UTF-16."""
     return b"\0" in data and not data.startswith(codecs.BOM_UTF16_LE)
 
 

@@ -150,7 +150,7 @@ def open_tools(
         open_copy: makes a copy of the project, for tools that can change files; the caller closes it after
             the tools. None for tools that change the project itself.
 
-    Returns None where that is no tool. Raises InputError.
+    Returns None where no tool is granted. Raises InputError.
     """
     setup = ToolSetup.find(agent.settings, grant, folder)
     if not setup.offered:

@@ -195,7 +195,7 @@ class Workspace:
         return path if inside is None else inside or "."
 
     def change_folder(self, path: str) -> None:
-        """Makes `path` the working folder. Raises ToolError for one outside, and for what is no folder."""
+        """Makes `path` the working folder. Raises ToolError for one outside, and for what is not a folder."""
         with self.at(path) as place:
             if place.reached.missing or not place.reached.is_folder:
                 raise ToolError(f"{place.path} is not a directory")
