@@ -506,6 +506,15 @@ class TestPatch:
         changes, _ = changed(worktrees, project, {**new, "deep/.git": b"gitdir: /\n", "deep/w": b"w\n"})
         assert changes.files == ("deep/w", "sub/z")
 
+    def test_does_not_wait_for_ignore_files_of_an_agent(self, worktrees, tmp_path):
+        project = make_repository(tmp_path / "project", {".gitignore": b"*.log\n", "a": b"1\n"})
+        worktree = worktrees.open(project)
+        write(worktree.path, {"a": b"2\n", "new/x": b"x\n", "big/y": b"y\n"})
+        os.mkfifo(worktree.path / "new" / ".gitignore")
+        write(worktree.path, {"big/.gitignore": b"#" * 2_000_000})
+        assert worktree.changes().files == ("a", "big/y", "new/x")
+        worktree.close()
+
     def test_is_left_out_when_it_is_too_large(self, worktrees, tmp_path, monkeypatch):
         project = make_repository(tmp_path / "project")
         monkeypatch.setattr(patches, "MOST_PATCH", 2000)

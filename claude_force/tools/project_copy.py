@@ -17,7 +17,7 @@ from typing import Dict, Iterator, List, NamedTuple, Tuple
 
 from ..errors import WorktreeError
 from .git_commands import PrivateGit
-from .project_walk import MOST_IGNORED_BYTES, Entry, ProjectSelection, walk
+from .project_walk import MOST_IGNORED_BYTES, Entry, ProjectSelection, blocks_git, walk, walk_own
 
 # Of one copy.
 MOST_BYTES = 2 * 1024**3
@@ -205,8 +205,11 @@ def changed_entries(base: Base, copy: AgentCopy) -> Iterator[Tuple[str, bool]]:
     The latter are yielded as no new ones. Nothing must be written to the copy meanwhile.
     """
     gone = set(base.files)
-    for entry in walk(copy.path, owns=True):
+    for entry in walk_own(copy.path):
         if entry.is_folder:
+            continue
+        if blocks_git(entry.path, entry.info):
+            os.unlink(entry.name, dir_fd=entry.folder)
             continue
         before = base.files.get(entry.path)
         gone.discard(entry.path)

@@ -21,6 +21,8 @@ from .git_commands import IgnoreCheck
 logger = logging.getLogger(__name__)
 
 MOST_ENTRIES = 200_000
+# With what an agent has installed there.
+_MOST_OF_COPY = 2_000_000
 _MOST_DEPTH = 200
 # git reads the whole file.
 _MOST_IGNORE_BYTES = 1024**2
@@ -74,20 +76,30 @@ def everything(entries: Mapping[str, bool]) -> AbstractSet[str]:
     return entries.keys()
 
 
-def walk(root: Path, select: Select = everything, owns: bool = False) -> Iterator[Entry]:
+def walk(root: Path, select: Select = everything, most: int = MOST_ENTRIES) -> Iterator[Entry]:
     """Yields what lies below a folder, sorted, each folder before what is in it.
 
-    `owns`: the folder is one of the package's own: what its owner may not read is made readable.
-
-    Raises WorktreeError for more than `MOST_ENTRIES` entries, OSError.
+    Raises WorktreeError for more than `most` entries, OSError.
     """
+    return _walk(root, select, False, most)
+
+
+def walk_own(root: Path) -> Iterator[Entry]:
+    """The same for a folder of the package's own, in which an agent may have done anything.
+
+    What its owner may not read is made readable.
+    """
+    return _walk(root, everything, True, _MOST_OF_COPY)
+
+
+def _walk(root: Path, select: Select, owns: bool, most: int) -> Iterator[Entry]:
     number = 0
     with _opened(str(root), None) as descriptor:
         for entry in _below(descriptor, "", select, owns, _MOST_DEPTH):
             number += 1
-            if number > MOST_ENTRIES:
+            if number > most:
                 raise WorktreeError(
-                    f"The project has over {MOST_ENTRIES:,} files and folders that are not ignored, and each "
+                    f"The project has over {most:,} files and folders that are not ignored, and each "
                     "agent that edits works in a copy. Name folders of data in .gitignore, or work in place "
                     "(in_place, --in-place)."
                 )
@@ -187,12 +199,15 @@ class ProjectSelection:
         path = next((one for one in entries if one.rpartition("/")[2] == _IGNORE_FILE), None)
         if path is None:
             return
-        info = os.lstat(self._root / path)
-        is_link = stat.S_ISLNK(info.st_mode)
-        if not (is_link or stat.S_ISDIR(info.st_mode)) and (
-            not stat.S_ISREG(info.st_mode) or info.st_size > _MOST_IGNORE_BYTES
-        ):
+        if blocks_git(path, os.lstat(self._root / path)):
             raise WorktreeError(f"{one_line(path)} is not a file of patterns, or too large. Correct it.")
+
+
+def blocks_git(path: str, info: os.stat_result) -> bool:
+    """Whether git would wait for an ignore file without end, or read too much of it."""
+    if path.rpartition("/")[2] != _IGNORE_FILE or stat.S_ISLNK(info.st_mode) or stat.S_ISDIR(info.st_mode):
+        return False
+    return not stat.S_ISREG(info.st_mode) or info.st_size > _MOST_IGNORE_BYTES
 
 
 def _folders_of(paths: Collection[str]) -> AbstractSet[str]:
