@@ -391,7 +391,7 @@ async def test_worktree_is_shown_as_the_project(project: Path, tmp_path: Path) -
     shell.close()
 
 
-@pytest.mark.parametrize("name", [".git", ".claude", ".mcp.json"])
+@pytest.mark.parametrize("name", [".git", ".claude", ".claude-plugin", ".mcp.json"])
 async def test_new_protected_names_are_set_aside(shell: Shell, project: Path, name: str) -> None:
     assert await shell.text(f"mkdir {name}") == (
         f"{name} was renamed to {name}.untrusted: {name} may not be made without a grant of its own."

@@ -1,6 +1,7 @@
 """Attempts to get out of the sandbox. Most are made without it first, which proves that they work."""
 
 import os
+import subprocess
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -137,3 +138,36 @@ async def test_no_command_runs_where_the_project_became_a_link(world: World) -> 
         shell.close()
     assert SECRET not in text
     assert "replaced by a link" in text
+
+
+@pytest.mark.parametrize("version", ["2", "4", "split"])
+async def test_git_status_obeys_no_repository_that_commands_made(world: World, version: str) -> None:
+    """A folder that the index calls a submodule is a repository whose configuration names programs."""
+    how = "--split-index" if version == "split" else f"--index-version {version}"
+    order = world.project.parent / "ordered"
+    shell = Shell(world.project)
+    try:
+        text = await shell.text(
+            "git init -q made/sub && cd made/sub && touch new"
+            " && git -c user.name=a -c user.email=b commit -q --allow-empty -m x"
+            f" && git config core.fsmonitor 'touch {order}; false' && hash=$(git rev-parse HEAD) && cd ../.."
+            f" && git update-index {how} && git update-index --add --cacheinfo 160000,$hash,made/sub"
+        )
+    finally:
+        shell.close()
+    assert "made/sub/.git was renamed" in text
+    subprocess.run(["git", "-c", "safe.directory=*", "status"], cwd=world.project, check=True)
+    assert not order.exists()
+
+
+async def test_hooks_are_not_replaced_together_with_their_folder(world: World) -> None:
+    hooks = world.project / ".husky" / "_"
+    hooks.mkdir(parents=True)
+    with (world.project / ".git" / "config").open("a", encoding="utf-8") as config:
+        config.write("[core]\n\thooksPath = .husky/_\n")
+    shell = Shell(world.project)
+    try:
+        await shell.run("mv .husky old; mkdir -p .husky/_; touch .husky/_/pre-commit")
+    finally:
+        shell.close()
+    assert not (hooks / "pre-commit").exists()

@@ -23,7 +23,7 @@ from .shared_folders import shared_folders
 
 READ, WRITE = "read from", "write to"
 # What other programs obey as orders: an agent with Edit alone must not reach it.
-_SENSITIVE_FOLDERS = frozenset({".git", ".vscode", ".idea", ".claude"})
+_SENSITIVE_FOLDERS = frozenset({".git", ".vscode", ".idea", ".claude", ".claude-plugin"})
 _SENSITIVE_FILES = frozenset(
     {
         ".bash_profile",
