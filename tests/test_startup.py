@@ -32,6 +32,21 @@ def imported(*arguments):
     return set(done.stderr.splitlines()[-1].split())
 
 
+def of_tools(modules):
+    """Those of a list of modules that only agents with tools need."""
+    names = (
+        "conversation",
+        "media_tokens",
+        "tool_runs",
+        "transport.content",
+        "tool_options",
+        "engine.agent_loop",
+    )
+    names += ("engine.tool_loop", "engine.tool_runner", "engine.turn_totals")
+    needed = {f"claude_force.{name}" for name in names}
+    return {one for one in modules if one in needed or one.startswith("claude_force.tools")}
+
+
 @pytest.fixture
 def plain(workplace, unmeasured):
     """The project, its front matter of the simplest kind."""
@@ -80,9 +95,30 @@ def test_cached_answer_imports_little(plain, messages_server):
 def test_call_without_tools_loads_no_conversation(plain, messages_server):
     found = imported(*ASK)
     assert "claude_force.transport.transport" in found
-    of_tools = ("conversation", "media_tokens", "transport.content", "engine.tool_loop", "tools.toolbox")
-    assert not found & {f"claude_force.{name}" for name in of_tools}
+    assert not of_tools(found)
     assert len(messages_server.requests) == 1
+
+
+CALLS = """
+import asyncio, sys
+from claude_force import AsyncAgentOrchestrator
+
+async def main():
+    async with AsyncAgentOrchestrator() as orchestrator:
+        assert (await orchestrator.execute_agent("python-expert", "x")).success
+        assert all(one.success for one in await orchestrator.execute_multiple([("code-reviewer", "y")] * 3))
+
+asyncio.run(main())
+print(*sys.modules)
+"""
+
+
+def test_python_calls_without_tools_load_none_of_the_loop(plain, messages_server):
+    done = subprocess.run([sys.executable, "-c", CALLS], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    found = set(done.stdout.split())
+    assert "claude_force.transport.transport" in found
+    assert not of_tools(found)
 
 
 def test_cached_answer_is_recorded(plain, messages_server, capsys):
