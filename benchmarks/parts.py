@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Tuple
 
-from . import bulk, cache, calls, durable, ledger, observers, pace, startup, workflow
+from . import bulk, cache, calls, durable, ledger, observers, pace, startup, tools, workflow
 from .calls import layers
 from .part import Part
 
@@ -13,6 +13,7 @@ PARTS: Tuple[Part, ...] = (
     layers.PART,
     cache.PART,
     pace.PART,
+    tools.PART,
     bulk.PART,
     workflow.PART,
     durable.PART,

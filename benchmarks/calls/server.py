@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from typing import Any, Dict
+from typing import Any, Callable, Dict
 
 ANSWER_CHARACTERS, PIECES = 1500, 25
 _USAGE = {
@@ -112,9 +112,9 @@ class Answerer(asyncio.Protocol):
             self._transport.write(answer)
 
 
-async def serve() -> None:
+async def serve(answerer: Callable[[], asyncio.Protocol] = Answerer) -> None:
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(Answerer, "127.0.0.1", 0, backlog=4096)
+    server = await loop.create_server(answerer, "127.0.0.1", 0, backlog=4096)
     print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
     # Ends with its parent, whose pipe this is.
     await loop.run_in_executor(None, sys.stdin.read)
