@@ -42,14 +42,17 @@ TESTS: Dict[str, Tuple[str, ...]] = {
     "cache.request_key": (
         "test_request_key.py",
         "test_response_cache.py::TestKey",
+        "test_cached_conversations.py",
         "test_cached_calls.py::TestAsked",
     ),
-    "engine.async_cache": ("test_async_cache.py",),
+    "engine.async_cache": ("test_async_cache.py", "test_cached_conversations.py"),
     "engine.result_builder": ("test_results.py",),
-    "storage.project_files": tuple(
-        f"test_project_files.py::Test{part}"
-        for part in ("Reading", "Limits", "Root", "Patterns", "Race", "AnyTree")
+    "storage.project_files": (
+        *(f"test_project_files.py::Test{part}" for part in ("Reading", "Limits", "Root", "Patterns", "Race")),
+        "test_folders.py",
+        "test_project_files.py::TestAnyTree",
     ),
+    "storage.regular_files": tuple(f"test_project_files.py::Test{part}" for part in ("Reading", "Limits")),
     "storage.private_files": tuple(
         f"test_private_files.py::Test{part}"
         for part in ("Folder", "WayToFolder", "Descriptors", "PrivateFile", "Status")
@@ -65,8 +68,9 @@ TESTS: Dict[str, Tuple[str, ...]] = {
 PARTS: Dict[str, Tuple[str, ...]] = {
     "storage.project_files": (
         *("_Walk.", "ProjectFiles.below", "ProjectFiles.fence", "ProjectFiles._is_repository"),
-        *("refuse_irregular", "checked", "read_all"),
+        *("ProjectFiles.reach",),
     ),
+    "storage.regular_files": ("refuse_irregular", "checked_descriptor", "read_all"),
     "storage.private_files": (
         *("Folder._enter", "Folder.open", "Folder.read", "_open_regular", "_open_existing", "_make_file"),
         *("expect_", "_refuse_link", "_truncate_if", "_naming", "_Target", "check_database"),

@@ -76,6 +76,12 @@ class TestBudget:
         with pytest.raises(BudgetExceededError, match=said):
             budget.reserve(1.1)
 
+    def test_budget_of_one_call_says_so(self):
+        for budget, is_of_call in ((Budget(1.0), False), (Budget(1.0, is_of_call=True), True)):
+            with pytest.raises(BudgetExceededError) as raised:
+                budget.reserve(1.1)
+            assert raised.value.is_of_call is is_of_call
+
     def test_it_can_be_spent_to_the_last(self):
         budget = Budget(1.0)
         assert budget.reserve(0.25)
@@ -192,6 +198,22 @@ class TestBudget:
             for result in (ToolResult(()), ToolResult((image,)))
         ]
         assert costs[1] - costs[0] == pytest.approx(PRICE(MODEL, Usage(0, 0, 4784)), rel=0.05)
+
+    @pytest.mark.parametrize("counted", [0, 1000])
+    def test_worst_of_a_turn_is_what_it_has(self, counted):
+        """All of its text where nothing was counted, else what is new; images at their most in both."""
+        prompts = []
+
+        def price(model, usage, options):
+            prompts.append(usage.prompt_tokens)
+            return 1.0
+
+        source = {"type": "base64", "media_type": "image/x", "data": "AAAA"}
+        results = [(ToolUse("t", "Read", {}), ToolResult(({"type": "image", "source": source},)))]
+        conversation = Conversation.start("[]", ["\xe9"]).with_answer([], counted).with_results(results)
+        assert worst_cost(Call("a", ("s", "\xe9"), "x", MODEL, 7, conversation=conversation), price) == 1.0
+        text = 1000 + conversation.added.text if counted else 3 + conversation.size.text + 1000
+        assert prompts == [text + 4784 + 50] * 2
 
     def test_tools_of_a_conversation_may_cost(self):
         def worst(*tools):

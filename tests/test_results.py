@@ -28,7 +28,7 @@ from claude_force.errors import (
     RefusedError,
 )
 from claude_force.limits.call_cost import CallCost
-from claude_force.types import Attempt, Call, CallCompleted, Reply, Usage
+from claude_force.types import Attempt, Call, CallCompleted, Reply, ToolCall, Turn, Usage
 
 RUN = CallLabels("reviewer", "release", 2)
 USAGE = Usage(100, 50, cache_creation_input_tokens=20, cache_read_input_tokens=30)
@@ -287,6 +287,18 @@ class TestLog:
     def test_cut_off_refusal_is_one_line(self, logged):
         assert len(logged(succeeded(RUN, replace(REPLY, text="", stop_reason="max_tokens"), 1.0))) == 1
 
+    def test_logs_counts_of_tool_calls(self, logged):
+        calls = (ToolCall(1, "Read", {}), ToolCall(1, "Read", {}, error="no"))
+        calls += (ToolCall(2, "Edit", {}, error="no", is_denied=True),)
+        result = replace(succeeded(RUN, REPLY, 1.0), turns=(Turn(), Turn()), tool_calls=calls)
+        (record,) = logged(replace(result, stopped_by="max_turns"))
+        names = ("turns", "tool_calls", "failed_tool_calls", "denied_tool_calls", "stopped_by")
+        assert [getattr(record, name) for name in names] == [2, 3, 2, 1, "max_turns"]
+
+    def test_answer_without_tools_has_no_counts(self, logged):
+        (record,) = logged(succeeded(RUN, REPLY, 6.5))
+        assert not hasattr(record, "turns") and not hasattr(record, "tool_calls")
+
 
 class Ticks:
     """A clock that is one second further at each look, from 100 on."""
@@ -320,6 +332,12 @@ class TestResultBuilder:
         expected = succeeded(RUN, REPLY, 1.0, 100.0)
         assert result == expected and result.timeline == expected.timeline
         assert (result.duration, result.agent_name) == (1.0, "reviewer")
+
+    def test_error_makes_a_reply_a_failure(self):
+        error = call_error(BudgetExceededError)
+        result = self.built(lambda builder: builder.succeeded(REPLY, error)).result
+        assert (result.success, result.error, result.errors) == (False, error, [str(error)])
+        assert (result.output, result.cost, error.cost) == ("Fine.", 0.75, 0.75)
 
     def test_failure_has_model_and_error(self):
         error = AuthenticationError("no")
