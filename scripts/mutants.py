@@ -119,13 +119,16 @@ class Injected(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 class Unshrunk:
-    """A failure is enough: nobody reads the smallest example of it."""
+    """A failure is enough: nobody reads the smallest example of it. Tests with many examples come last."""
 
     def pytest_sessionstart(self) -> None:
         hypothesis = importlib.import_module("hypothesis")
         phases = (hypothesis.Phase.explicit, hypothesis.Phase.generate)
         hypothesis.settings.register_profile("unshrunk", hypothesis.settings.get_profile("ci"), phases=phases)
         hypothesis.settings.load_profile("unshrunk")
+
+    def pytest_collection_modifyitems(self, items: List[Any]) -> None:
+        items.sort(key=lambda item: hasattr(getattr(item, "obj", None), "hypothesis"))
 
 
 def main() -> int:

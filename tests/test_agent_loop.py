@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from claude_force.conversation import ContentBlock, Conversation, ToolResult
-from claude_force.engine.agent_loop import AgentLoop, Allowance, Bounds
+from claude_force.engine.agent_loop import AgentLoop, Allowance, Bounds, Forecast
 from claude_force.errors import BadReplyError
 
 TOOLS = '[{"name":"Read"}]'
@@ -119,7 +119,33 @@ class TestBounds:
         assert (last.tool_choice, loop.stopped_by, loop.tool_calls) == ("none", "max_tool_calls", 1)
         first, second = blocks(last, "tool_result")
         assert "is_error" not in first and second["is_error"]
-        assert "tool calls" in second["content"]
+        assert second["content"] == (
+            "Not run: the most tool calls that this agent may make have been made (1). Answer without tools."
+        )
+
+    def test_calls_of_all_turns_count(self):
+        loop = started(Bounds(max_tool_calls=3))
+        loop.begin_turn()
+        loop.add_answer("tool_use", [use("t1"), use("t2")])
+        assert loop.add_results([ToolResult("one"), ToolResult("two")]) == []
+        assert loop.begin_turn().tool_choice == "auto"
+        assert [one.id for one in loop.add_answer("tool_use", [use("t3"), use("t4")])] == ["t3"]
+        ((beyond, result),) = loop.add_results([ToolResult("three")])
+        assert (beyond.id, result.is_error, loop.tool_calls) == ("t4", True, 3)
+        assert loop.begin_turn().tool_choice == "none"
+
+    def test_turns_are_bounded_by_default(self):
+        loop = AgentLoop(Conversation.start(TOOLS, ["task"]), Bounds())
+        while loop.begin_turn().tool_choice == "auto":
+            loop.add_answer("tool_use", [use("t")])
+            loop.add_results([ToolResult("one")])
+        assert (loop.turns, loop.stopped_by) == (Bounds().max_turns, "max_turns")
+
+    def test_unfinished_answer_counts_its_tokens(self):
+        loop = started()
+        loop.begin_turn()
+        loop.add_answer("pause_turn", [text()], 700)
+        assert loop.begin_turn().counted == 700
 
     def test_no_tool_call_at_all(self):
         loop = started(Bounds(max_tool_calls=0))
@@ -144,6 +170,34 @@ class TestBounds:
         loop.add_answer("tool_use", [use("t1")])
         with pytest.raises(ValueError, match="0 results of 1"):
             loop.add_results([])
+
+
+class TestForecast:
+    """What the turns so far tell of the next one."""
+
+    def test_time_is_that_of_the_longest_turn_and_answer(self):
+        forecast = Forecast()
+        assert forecast.time(9.0) == ("deadline_seconds", 9.0, 0.0, 0.0)
+        forecast.add_turn(2.0, 5.0, 0.25)
+        forecast.add_turn(3.0, 4.0, 0.5)
+        forecast.add_turn(1.0, 1.0, 0.125)
+        assert forecast.time(9.0) == ("deadline_seconds", 9.0, 5.0, 3.0)
+
+    def test_money_is_that_of_the_dearest_turn_and_of_a_longer_prompt(self):
+        forecast = Forecast()
+        assert forecast.money(9.0, 1.0) == ("budget_usd", 9.0, 0.0, 1.0)
+        forecast.add_turn(0.0, 0.0, 0.5)
+        forecast.add_turn(0.0, 0.0, 0.25)
+        assert forecast.money(8.0, 1.5) == ("budget_usd", 8.0, 0.5, 2.0)
+        assert forecast.money(7.0, 1.25) == ("budget_usd", 7.0, 0.5, 1.25)
+        assert forecast.money(6.0, 2.0) == ("budget_usd", 6.0, 0.5, 2.75)
+
+    def test_cost_is_known_after_a_turn_that_cost(self):
+        forecast = Forecast()
+        forecast.add_turn(1.0, 1.0, 0.0)
+        assert not forecast.has_cost
+        forecast.add_turn(1.0, 1.0, 0.125)
+        assert forecast.has_cost
 
 
 REASONS = some.sampled_from(["tool_use", "end_turn", "pause_turn", "compaction", None, *NOT_RUN])

@@ -1,6 +1,7 @@
 """Answers of agents with tools in the cache: stored with their content, and given back byte for byte."""
 
 import json
+import logging
 
 import pytest
 from fleet import FakeClock
@@ -91,10 +92,18 @@ async def test_odd_content_is_a_miss(cache, folder, content):
     assert (await cache.get(key_of())).content == CONTENT
 
 
-async def test_answer_without_content_is_a_miss(cache, folder):
+async def test_answer_without_content_is_a_miss(cache, folder, caplog):
     with stored_in(folder) as store:
         store.set(*key_of()[:3], "text", fingerprint=key_of().fingerprint)
     assert await cache.get(key_of()) is None
+    said = "a cache entry without the content of its answer was not used"
+    assert caplog.record_tuples == [("claude_force.cache.request_key", logging.WARNING, said)]
+
+
+async def test_answer_with_content_needs_no_warning(cache, caplog):
+    await cache.put(key_of(), REPLY)
+    assert (await cache.get(key_of())).content == CONTENT
+    assert caplog.record_tuples == []
 
 
 @pytest.mark.parametrize(

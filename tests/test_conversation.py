@@ -6,7 +6,16 @@ import struct
 
 import pytest
 
-from claude_force.conversation import ContentBlock, Conversation, ToolResult, ToolUse, tool_uses
+from claude_force.conversation import (
+    ContentBlock,
+    Conversation,
+    ToolResult,
+    ToolUse,
+    content_of,
+    input_of,
+    tool_uses,
+    without_lone_surrogates,
+)
 from claude_force.errors import BadReplyError
 
 CONTROL = '{"type":"ephemeral"}'
@@ -212,6 +221,48 @@ def test_input_of_another_kind_is_decoded(written):
     block = ContentBlock("tool_use", '{"type":"tool_use","id":"t1","name":"Read","input":{}}', written)
     (use,) = tool_uses([block])
     assert (use.input, use.wrong_input) == (json.loads(written), "")
+
+
+@pytest.mark.parametrize("written", ["NaN", "-Infinity", "[1e999]", "{", "[" * 101 + "]" * 101, "[" * 10**5])
+def test_input_that_is_no_json_is_given_as_text(written):
+    block = ContentBlock("tool_use", '{"type":"tool_use","id":"t1","name":"Read","input":{}}', written)
+    assert tool_uses([block]) == [ToolUse("t1", "Read", {}, written)]
+
+
+@pytest.mark.parametrize("opened", ["[", '{"a":'])
+def test_input_may_be_nested_a_hundred_deep(opened):
+    closed = "]" if opened == "[" else "}"
+    text = opened * 98 + f"[{'[],' * 50}1.5]" + closed * 98
+    assert json.dumps(input_of(text), separators=(",", ":")) == text
+    with pytest.raises(ValueError, match="^The input is nested too deep.$"):
+        input_of(opened * 100 + "[]" + closed * 100)
+
+
+def test_input_with_a_number_that_is_not_finite_says_so():
+    with pytest.raises(ValueError, match="^1e999 is not a finite number.$"):
+        input_of("[1e999]")
+
+
+def test_call_without_an_id_says_so():
+    with pytest.raises(BadReplyError, match="^The answer has a tool call without a name or an id"):
+        tool_uses([ContentBlock("tool_use", '{"type":"tool_use","name":"Read"}')])
+
+
+def test_stored_content_is_that_of_an_answer_or_none():
+    call = ["tool_use", CALL.json, ""]
+    assert content_of([call, ["odd", "{}", ""]]) is None
+    assert content_of([["", "{}", ""]]) == (ContentBlock("", "{}"),)
+    assert content_of([call]) == (CALL,)
+    assert content_of([["tool_use", '{"type":"tool_use","id":"t1"}', ""]]) is None
+
+
+def test_halves_of_a_pair_are_joined_and_others_replaced():
+    for odd, whole in (
+        ("\ud83d\ude00 \ud83d", "\U0001f600 \ufffd"),
+        (r"\ud83d\ude00 \ud83d", r"\ud83d\ude00 \ufffd"),
+        (r"\\ud83d \n \uDC00", r"\\ud83d \n \ufffd"),
+    ):
+        assert without_lone_surrogates(odd) == whole
 
 
 def test_plain_values_make_the_same_one():

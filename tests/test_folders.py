@@ -2,12 +2,13 @@
 
 import os
 from pathlib import Path
-from typing import Iterator, Union
+from typing import Iterator, Sequence, Union, cast
 
 import pytest
 
 from claude_force.errors import FileAccessError
-from claude_force.storage.folders import DescriptorFolders, PathFolders, ReplacedError
+from claude_force.storage.folders import DescriptorFolders, Folders, PathFolders, ReplacedError
+from claude_force.storage.path_text import printable
 from claude_force.storage.project_files import OutsideError, ProjectFiles
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="links")
@@ -126,3 +127,60 @@ def test_a_name_that_leads_outside_tells_where(root: Path, name: str, target: st
     assert caught.value.target == str(root.parent / target)
     assert caught.value.is_link == is_link
     assert isinstance(caught.value, FileAccessError) and caught.value.is_outside
+
+
+def test_a_name_tells_what_is_there(root: Path) -> None:
+    (root / "inner" / "file").write_text("text")
+    with ProjectFiles(root) as files:
+        for name, path in (
+            ("inner/file/x", root / "inner" / "file"),
+            ("none", root),
+            ("inner", root / "inner"),
+        ):
+            reached = files.reach(name)
+            assert reached.info.st_ino == path.stat().st_ino, name
+            assert reached.is_folder == path.is_dir()
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("a\0b", "it has a character that no path can have"),
+        ("\ud800", "it has a character that no path can have"),
+        ("x" * 300, "File name too long"),
+    ],
+)
+def test_a_name_that_no_file_can_have_is_refused(root: Path, name: str, reason: str) -> None:
+    with ProjectFiles(root) as files:
+        with pytest.raises(FileAccessError, match=f"^as given can't be read: {reason}"):
+            files.reach(name, "as given")
+        with pytest.raises(FileAccessError, match=reason) as caught:
+            files.reach(name)
+        assert str(caught.value).startswith(printable(name))
+
+
+class Replaced:
+    """Folders of which the first few that are looked into were replaced meanwhile."""
+
+    def __init__(self, folders: Folders, times: int) -> None:
+        self._folders, self._left = folders, times
+
+    def lstat(self, parts: Sequence[str], name: str) -> os.stat_result:
+        if self._left:
+            self._left -= 1
+            raise ReplacedError(name)
+        return self._folders.lstat(parts, name)
+
+    def close(self) -> None:
+        self._folders.close()
+
+
+@pytest.mark.parametrize(("times", "is_reached"), [(15, True), (16, False)])
+def test_a_walk_is_repeated_where_a_folder_was_replaced(root: Path, times: int, is_reached: bool) -> None:
+    with ProjectFiles(root) as files:
+        files.folders = cast(Folders, Replaced(files.folders, times))
+        if is_reached:
+            assert files.reach("inner").parts == ("inner",)
+        else:
+            with pytest.raises(FileAccessError, match="^inner is replaced again and again"):
+                files.reach("inner")

@@ -58,6 +58,10 @@ class TestConversation:
         different = [None, self.START, more, self.START.without_calls(), Conversation.start("[]", ["task"])]
         assert len({self.key(one).digest() for one in different}) == len(different)
 
+    def test_stored_key_stays_valid(self):
+        # As the first version with tools has stored it.
+        assert self.key(self.START).digest().hex() == "0a989d5104d413a1e5925c50c675bb1a"
+
     def test_same_one_has_the_same_key(self):
         again = Conversation.start('[{"name": "Read"}]', ["task"])
         assert self.key(again) == self.key(self.START)
