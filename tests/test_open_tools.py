@@ -50,6 +50,21 @@ class TestRoot:
         with pytest.raises(ConfigurationError, match="home folder"):
             open_tools(Registry(project).get("w"), "read", places[folder])
 
+    @pytest.mark.parametrize("folder", ["home", "/", "above", "settings", "link"])
+    def test_no_further_folder_has_the_users_secrets(self, project, clean_environment, tmp_path, folder):
+        home = clean_environment
+        (home / ".claude").mkdir(exist_ok=True)
+        (tmp_path / "link").symlink_to(home)
+        places = {"home": home, "/": Path("/"), "above": home.parent, "settings": home / ".claude"}
+        with pytest.raises(ConfigurationError, match="home folder|credentials"):
+            opened(project, "read", [places.get(folder, tmp_path / folder)])
+
+    def test_is_never_the_folder_of_the_users_settings(self, project, clean_environment, monkeypatch):
+        (clean_environment / ".claude" / ".git").mkdir(parents=True)
+        monkeypatch.chdir(clean_environment / ".claude")
+        with pytest.raises(ConfigurationError, match="credentials"):
+            open_tools(Registry(project).get("w"), "read", clean_environment / ".claude")
+
     def test_of_the_users_own_agents_is_the_project_here(self, project, clean_environment, monkeypatch):
         agent = write_agent(clean_environment)
         monkeypatch.chdir(project)

@@ -16,7 +16,7 @@ from .permission_settings import read_permission_rules
 from .permissions import Permissions
 from .protocol import Tool
 from .tool_names import BASH, EDIT, GLOB, GREP, READ, WRITE, WRITING
-from .tools_root import tools_root
+from .tools_root import refuse_home, tools_root
 from .workspace import PathRules, Workspace
 
 if TYPE_CHECKING:
@@ -84,7 +84,9 @@ class ToolSetup:
         return replace(self, root=worktree.path, worktree=worktree)
 
     def open_workspace(self, add_dirs: Sequence[Path] = ()) -> Workspace:
-        """Opens the folders. Raises FileAccessError."""
+        """Opens the folders. Raises ConfigurationError, FileAccessError."""
+        for folder in add_dirs:
+            refuse_home(Path(os.path.realpath(folder)))
         may_write = not WRITING.isdisjoint(self.offered)
         read_only: Sequence[Path] = ()
         if self.worktree is not None:
