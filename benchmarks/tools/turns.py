@@ -1,6 +1,6 @@
 """What the turns of a long loop take of the processor: `python -m benchmarks.tools.turns BASE_URL HOME`.
 
-Prints, as a line of JSON, the milliseconds of this process for each turn, by agent.
+Prints, as a line of JSON, the milliseconds of a turn around the 10th and the 100th, by agent.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import asyncio
 import json
 import logging
 import os
+import statistics
 import sys
 from pathlib import Path
 from typing import Any, List
@@ -21,6 +22,8 @@ from .files import write_project
 from .subjects import MAX_TOKENS, MODEL, MOST_TURNS, SYSTEM
 
 AGENTS = 6
+# The 10th and the 100th turn, each with its neighbours.
+AROUND = (slice(5, 15), slice(95, 105))
 
 
 async def measure(base_url: str, root: Path) -> List[List[float]]:
@@ -42,7 +45,8 @@ async def measure(base_url: str, root: Path) -> List[List[float]]:
                 max_turns=MOST_TURNS,
                 on_event=note,
             )
-            found.append([1000 * (after - before) for before, after in zip(began, began[1:])])
+            turns = [1000 * (after - before) for before, after in zip(began, began[1:])]
+            found.append([statistics.median(turns[around]) for around in AROUND])
     return found
 
 
