@@ -15,8 +15,9 @@ import pytest
 from sandboxes import Shell, program
 
 from claude_force.errors import ToolSandboxError
+from claude_force.tools.control_groups import ProcessGroup
 from claude_force.tools.orphans import guarded_name
-from claude_force.tools.resource_limits import is_disk_full
+from claude_force.tools.resource_limits import are_processes_counted, is_disk_full
 from claude_force.tools.sandbox import Mount, Sandbox
 from claude_force.tools.sandbox_process import MOST_AT_ONCE
 
@@ -194,9 +195,20 @@ def test_interrupt_is_not_for_commands(project: Path) -> None:
     assert eventually(lambda: not running("sleep 7317"))
 
 
+def can_group() -> bool:
+    with subprocess.Popen(["sleep", "30"]) as process:
+        group = ProcessGroup.around(process.pid, 2)
+        process.kill()
+    if group is not None:
+        group.remove()
+    return group is not None
+
+
 @pytest.fixture
 def few_processes(monkeypatch: pytest.MonkeyPatch) -> int:
     """A lower limit, which is easier on the machine that the tests run on."""
+    if not are_processes_counted() and not can_group():
+        pytest.skip("root without control groups: a look now and then is all that bounds processes")
     for module in ("resource_limits", "sandbox_process"):
         monkeypatch.setattr(f"claude_force.tools.{module}.MOST_PROCESSES", 200)
     return 200
@@ -212,10 +224,7 @@ async def test_fork_bomb_is_stopped(shell: Shell, few_processes: int) -> None:
 
 async def test_many_processes_are_too_many(shell: Shell, few_processes: int) -> None:
     text = await shell.text(f"for i in $(seq {few_processes + 50}); do (sleep 7318 &); done; sleep 20")
-    if os.geteuid():
-        assert "fork" in text
-    else:
-        assert text == "Exit code 137\nCommand was stopped: it had more than 2,048 processes"
+    assert "fork" in text
     assert running("sleep 7318") == []
 
 

@@ -32,7 +32,7 @@ def limit(process: int) -> None:
         (resource.RLIMIT_FSIZE, MOST_FILE_BYTES),
         # At 1 the kernel neither writes a core nor pipes one to a program outside, as it would at 0.
         (resource.RLIMIT_CORE, 1),
-        *([(resource.RLIMIT_NPROC, MOST_PROCESSES)] if _are_processes_counted() else []),
+        *([(resource.RLIMIT_NPROC, MOST_PROCESSES)] if are_processes_counted() else []),
     ]
     for kind, most in limits:
         _, hard = resource.prlimit(process, kind)
@@ -90,7 +90,7 @@ def most_memory() -> int:
 _PAGE: int = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 
-def _are_processes_counted() -> bool:
-    """Whether the system bounds the processes of a command. Not those of root, which `usage` finds."""
+def are_processes_counted() -> bool:
+    """Whether RLIMIT_NPROC bounds the processes of a command. It does not for root: see control_groups.py."""
     numbers: Sequence[str] = re.findall(r"\d+", os.uname().release)[:2]
     return os.geteuid() != 0 and tuple(map(int, numbers)) >= _COUNTED_APART

@@ -28,10 +28,12 @@ import anyio
 
 from ..errors import ToolSandboxError
 from .command_output import CommandOutput
+from .control_groups import ProcessGroup
 from .orphans import guarded_name
 from .resource_limits import (
     MOST_OUTPUT_BYTES,
     MOST_PROCESSES,
+    are_processes_counted,
     free_bytes,
     is_disk_full,
     limit,
@@ -152,6 +154,7 @@ class _Process(asyncio.SubprocessProtocol):
         self._child = 0
         # The end of the pipe that the command is sent through, and the file that bubblewrap writes the id to.
         self._writer = self._info = -1
+        self._group: Optional[ProcessGroup] = None
         self._stopped_by = ""
         self._is_killed = False
 
@@ -174,6 +177,8 @@ class _Process(asyncio.SubprocessProtocol):
         for transport in (self._transport, self._report.transport):
             if transport is not None:
                 transport.close()
+        if self._group is not None:
+            self._group.remove()
 
     def stop(self, why: str) -> None:
         """Kills the command, now or as soon as it has a process."""
@@ -241,6 +246,8 @@ class _Process(asyncio.SubprocessProtocol):
             # It may have been killed meanwhile.
             with suppress(ProcessLookupError, BrokenPipeError):
                 limit(self._child)
+                if not are_processes_counted():
+                    self._group = ProcessGroup.around(self._child, MOST_PROCESSES)
                 os.write(self._writer, _GO + self._command + b"\0")
 
     async def _wait(self, seconds: float) -> None:
