@@ -145,7 +145,7 @@ async def play(case: Json, folder: Path) -> Outcome:
             enable_cache=False,
             enable_tracking=False,
         ) as orchestrator:
-            await orchestrator.execute_agent("w", TASK, tools=case["grant"], **options)
+            await orchestrator.execute_agent("w", TASK, tools=case["grant"], in_place=True, **options)
         return stage.outcome(server.requests)
 
 

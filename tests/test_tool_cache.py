@@ -43,7 +43,7 @@ async def run(project: Path, server: MessagesServer, tools: str = "read") -> Age
     async with AsyncAgentOrchestrator(
         project / ".claude", api_key="test-key", base_url=server.base_url
     ) as orchestrator:
-        return await orchestrator.execute_agent("reader", "How many files?", tools=tools)
+        return await orchestrator.execute_agent("reader", "How many files?", tools=tools, in_place=True)
 
 
 async def sent(project: Path, server: MessagesServer, tools: str = "read") -> List[bool]:
