@@ -9,6 +9,7 @@ import base64
 import binascii
 import re
 import struct
+from itertools import islice
 from typing import Any, Mapping, NamedTuple, Optional, Tuple
 
 # An image is cut into squares, each of them a token. Larger images are scaled down, by newer models less.
@@ -17,6 +18,8 @@ _USUAL_TOKENS, _MOST_TOKENS = 1600, 4784
 # Of a page of a PDF: its image, and its text.
 _PAGE_TOKENS, _MOST_PAGE_TOKENS = 3000, _MOST_TOKENS + 4000
 _MOST_PAGES = 100
+# How many pages are counted: far more than the API takes.
+_MOST_COUNTED = 5_000
 # Of a PDF that hides its pages, in bytes: what a page usually has, and what it has at least.
 _PAGE_BYTES, _LEAST_PAGE_BYTES = 50_000, 1000
 # The beginning of an image that has its size, in characters of base64.
@@ -63,8 +66,8 @@ def _decoded(text: str) -> bytes:
 
 
 def pdf_pages(data: bytes) -> int:
-    """Counts the pages of a PDF; 0 where they are in compressed objects."""
-    return len(_PAGE.findall(data))
+    """Counts the pages of a PDF, up to some thousands; 0 where they are in compressed objects."""
+    return sum(1 for _ in islice(_PAGE.finditer(data), _MOST_COUNTED))
 
 
 def image_size(data: bytes, media_type: str) -> Size:

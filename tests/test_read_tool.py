@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from tool_cases import call
 
 from claude_force.conversation import ToolResult
+from claude_force.tools.protocol import ToolError
 from claude_force.tools.read_tool import MOST_WHOLE, ReadTool
 from claude_force.tools.workspace import Workspace
 
@@ -147,3 +149,12 @@ async def test_a_sparse_file_of_a_terabyte_takes_no_time(tmp_path: Path) -> None
     with Workspace(tmp_path) as workspace:
         result = await call(ReadTool(workspace), {"file_path": "sparse", "offset": 3, "limit": 1})
     assert result.is_error
+
+
+async def test_the_pages_of_a_pdf_are_not_counted_for_ever(tmp_path: Path) -> None:
+    data = b"%PDF-1.4\n" + b"/Type /Page " * 700_000 + b"startxref\n%%EOF"
+    (tmp_path / "many.pdf").write_bytes(data)
+    begin = time.process_time()
+    with Workspace(tmp_path) as workspace, pytest.raises(ToolError, match="5000 pages"):
+        await ReadTool(workspace).run({"file_path": "many.pdf"})
+    assert time.process_time() - begin < 1
