@@ -184,3 +184,9 @@ def test_a_walk_is_repeated_where_a_folder_was_replaced(root: Path, times: int, 
         else:
             with pytest.raises(FileAccessError, match="^inner is replaced again and again"):
                 files.reach("inner")
+
+
+def test_an_absolute_name_outside_tells_where(root: Path) -> None:
+    with ProjectFiles(root) as files, pytest.raises(OutsideError) as caught:
+        files.reach(root.parent / "outside" / ".." / "x")
+    assert (caught.value.target, caught.value.is_link) == (str(root.parent / "x"), False)
