@@ -62,6 +62,7 @@ TESTS: Dict[str, Tuple[str, ...]] = {
     "limits.aimd": ("test_aimd.py::TestConcurrencyLimit",),
     "limits.admission": ("test_admission.py",),
     "limits.budget": ("test_budget.py::TestBudget",),
+    "engine.agent_loop": ("test_agent_loop.py",),
 }
 
 # Of these modules the parts that decide what is read and written, by the beginnings of their names.

@@ -57,6 +57,12 @@ class TestStopReasons:
         loop.add_results([ToolResult("one")])
         assert loop.begin_turn().counted == 700
 
+    def test_tokens_are_unknown_unless_given(self):
+        loop = started()
+        loop.begin_turn()
+        loop.add_answer("pause_turn", [text()])
+        assert loop.begin_turn().counted == 0
+
     @pytest.mark.parametrize("reason", NOT_RUN)
     def test_calls_of_a_cut_off_or_refused_answer_are_not_run(self, reason):
         loop = started()
@@ -198,6 +204,17 @@ class TestForecast:
         assert not forecast.has_cost
         forecast.add_turn(1.0, 1.0, 0.125)
         assert forecast.has_cost
+
+
+def test_results_are_added_once():
+    loop = started()
+    loop.begin_turn()
+    with pytest.raises(ValueError, match="1 results of 0"):
+        loop.add_results([ToolResult("early")])
+    loop.add_answer("tool_use", [use("t1")])
+    loop.add_results([ToolResult("one")])
+    with pytest.raises(ValueError, match="1 results of 0"):
+        loop.add_results([ToolResult("again")])
 
 
 REASONS = some.sampled_from(["tool_use", "end_turn", "pause_turn", "compaction", None, *NOT_RUN])
