@@ -92,6 +92,11 @@ def test_odd_files_are_no_worktrees(tmp_path: Path, content: bytes) -> None:
     assert repository_of(tmp_path / ".git") is None
 
 
+def test_folder_leaves_no_descriptor_open(tmp_path: Path) -> None:
+    assert repository_of(tmp_path) is None
+    assert tmp_path not in [one.resolve() for one in Path("/proc/self/fd").iterdir()]
+
+
 def test_fifo_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / ".git")
     assert repository_of(tmp_path / ".git") is None

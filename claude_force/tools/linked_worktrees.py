@@ -46,7 +46,8 @@ def _is_same(path: Path, git_file: Path) -> bool:
 def _read(path: Path) -> Optional[str]:
     """The only line of a small regular file; None for anything else."""
     try:
-        with open(os.open(path, _OPEN), "rb") as file:
+        # Not `os.open`: nothing would close a folder's descriptor, which `open` refuses.
+        with open(path, "rb", opener=lambda name, _: os.open(name, _OPEN)) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 return None
             data = file.read(_MOST_BYTES + 1)

@@ -164,7 +164,7 @@ def _python_of(folder: str) -> Set[str]:
 def _read(path: str) -> Optional[str]:
     try:
         # A project can have anything in its place, such as a FIFO.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             is_file = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
             return file.read(_MOST_BYTES).decode("utf-8", "replace") if is_file else None
     except OSError:
