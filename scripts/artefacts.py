@@ -145,8 +145,8 @@ def unclear_types(bin_folder: Path, folder: Path) -> List[str]:
             f"pyright has seen {len(ours)} of the names in the reference, which has {len(public)}"
         )
     unclear = [one for one in ours if not one["isTypeKnown"] or one["isTypeAmbiguous"]]
-    # pyright wants an annotation on each method that `delegated` makes: its whole signature a second time. mypy and
-    # pyright infer the same one without, as tests/typing_api.py shows.
+    # pyright wants an annotation on each method that `delegated` makes: its whole signature a second time.
+    # mypy and pyright infer the same one without, as tests/typing_api.py shows.
     return [one["name"] for one in unclear if not (one["isTypeAmbiguous"] and "Orchestrator" in one["name"])]
 
 

@@ -159,7 +159,9 @@ class TestFish:
 def test_tab_completes_typed_line(project, shell, start):
     if not shutil.which(shell[0]):
         pytest.skip(f"{shell[0]} is not installed")
-    terminal = pexpect.spawn(shell[0], shell[1:], encoding="utf-8", timeout=90, dimensions=(24, 120))
+    terminal = pexpect.spawn(
+        shell[0], shell[1:], encoding="utf-8", timeout=90, dimensions=(24, 120), use_poll=True
+    )
     terminal.sendline(f"PS1='% '; {start}; eval \"$(claude-force completion {shell[0]})\"; echo rea''dy")
     terminal.expect("[\r\n]ready")
     # The completed line is printed by going to its beginning and making it the words of an echo.

@@ -33,6 +33,7 @@ class Terminal:
             encoding="utf-8",
             timeout=90,
             dimensions=(24, columns),
+            use_poll=True,
             env={**os.environ, "TERM": "xterm-256color", "PYTHONPATH": str(ROOT), **environment},
         )
         self.seen = ""

@@ -420,6 +420,7 @@ class TestTerminal:
             encoding="utf-8",
             timeout=90,
             dimensions=(40, 100),
+            use_poll=True,
             env={**os.environ, "TERM": "xterm-256color"},
         )
         session.expect_exact("of 3 parts")

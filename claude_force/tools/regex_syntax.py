@@ -270,9 +270,7 @@ class _Reader:
         if not found:
             self._fail("invalid Unicode property", place, 2)
         if not self._dialect.has_properties:
-            raise PatternError(
-                f"{found.group()} needs ripgrep, or the package google-re2: pip install 'claude-force[tools]'"
-            )
+            raise PatternError(f"{found.group()} needs ripgrep or the package google-re2 on this machine")
         return found.group()
 
     def _character(self, place: int) -> Tuple[str, int]:
