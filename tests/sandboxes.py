@@ -1,7 +1,8 @@
 """Sandboxes for tests; a test that needs one is skipped where none can work."""
 
+import time
 from pathlib import Path
-from typing import Any, Tuple
+from typing import Any, Callable, Tuple
 
 import pytest
 
@@ -49,3 +50,10 @@ class Shell:
 def found(result: ToolResult) -> Tuple[str, bool]:
     assert isinstance(result.content, str)
     return result.content, result.is_error
+
+
+def eventually(condition: Callable[[], Any], seconds: float = 10) -> bool:
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.02)
+    return bool(condition())

@@ -8,11 +8,11 @@ import sys
 import textwrap
 import time
 from pathlib import Path
-from typing import Any, Callable, Iterator, List
+from typing import Any, Iterator, List
 
 import anyio
 import pytest
-from sandboxes import Shell, program
+from sandboxes import Shell, eventually, program
 
 from claude_force.errors import ToolSandboxError
 from claude_force.tools.control_groups import ProcessGroup
@@ -54,13 +54,6 @@ def running(word: str) -> List[str]:
 
 def children(process: int) -> List[int]:
     return [int(one) for one in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
-
-
-def eventually(condition: Callable[[], Any], seconds: float = 10) -> bool:
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.02)
-    return bool(condition())
 
 
 # Children of all kinds that outlive their shell; the number is their mark.

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Dict, Iterator, Tuple
@@ -10,7 +11,7 @@ from typing import Dict, Iterator, Tuple
 import escapes
 import pytest
 from escapes import CONNECTS, ORDERS, READS, REFUSED, SECRET, WRITES, World, make_template
-from sandboxes import Shell, program
+from sandboxes import Shell, eventually, program
 
 KINDS: Dict[str, Dict[str, str]] = {
     "read": READS,
@@ -94,11 +95,16 @@ async def test_no_attempt_gets_out(
         with World(tmp_path / "control", template) as control:
             before = control.state(), control.orders()
             said = control.run(command)
+            if kind == "connect":
+                # The thread that accepts connections has its turn a little later.
+                assert eventually(lambda: bool(control.connections)), said
             assert succeeded(kind, control, said, before), f"the attempt itself does not work: {said}"
     before = world.state(), world.orders()
     shell = Shell(world.project)
     output = await shell.text(world.given(command), timeout=20_000)
     shell.close()
+    if kind == "connect":
+        time.sleep(0.1)
     for each in KINDS:
         assert not succeeded(each, world, output, before), (each, output)
     if kind == "refused":
